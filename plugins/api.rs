@@ -1,0 +1,202 @@
+//! What a plugin is: a synchronous function of facts to a verdict or a header edit.
+//!
+//! In: a [`Flow`] (addresses, SNI, request head, time, a random number). Out: a [`Route`], a
+//! [`Recalled`] assignment, or an edited head. No body, no socket, no `await`: a plugin cannot
+//! hold back a byte. Source: Lightstreamer clustering §1 (no intermediate buffers), §2, §3.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant, SystemTime};
+
+use http::StatusCode;
+use pingora_http::{RequestHeader, ResponseHeader};
+
+/// The facts of one flow, all borrowed: building one costs no allocation.
+#[derive(Clone, Copy)]
+pub struct Flow<'a> {
+    /// Name of the listener that took the flow.
+    pub listener: &'a str,
+    /// The client as far as we trust it: TCP peer, or the PROXY protocol's source where accepted.
+    pub client: SocketAddr,
+    /// The TCP peer: the client itself, or the balancer in front of us.
+    pub peer: SocketAddr,
+    /// The destination address the client reached (VIP).
+    pub vip: SocketAddr,
+    /// Facts of the TLS connection; `None` where the client speaks plain.
+    pub tls: Option<TlsFacts<'a>>,
+    /// Host the flow asks for: `:authority`, `Host` or (layer 4) SNI; lower case, without port and
+    /// trailing dot. Empty when there is none.
+    pub host: &'a str,
+    /// Head of the request; `None` at layer 4.
+    pub request: Option<&'a RequestHeader>,
+    /// Wall clock, for what is signed and leaves this process.
+    pub wall: SystemTime,
+    /// Monotonic clock, for what is remembered here: a jump of the wall clock expires nothing.
+    pub now: Instant,
+    /// Random number of this flow.
+    pub random: u64,
+}
+
+impl Flow<'_> {
+    /// All values of a request header as text, in order; those that are not visible ASCII left out.
+    pub fn header_values(&self, name: http::HeaderName) -> impl Iterator<Item = &str> {
+        self.request
+            .into_iter()
+            .flat_map(move |r| r.headers.get_all(&name))
+            .filter_map(|v| v.to_str().ok())
+    }
+}
+
+/// Facts of a TLS connection that ends here.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TlsFacts<'a> {
+    /// Server name the client sent.
+    pub sni: Option<&'a str>,
+    /// Protocol version as OpenSSL names it (`TLSv1.3`).
+    pub version: &'a str,
+}
+
+/// A node's identity: a hash of its name, the same in every process and after every reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub u64);
+
+impl NodeId {
+    /// Identity of the node called `name`.
+    pub fn of(name: &str) -> Self {
+        use std::hash::Hasher;
+        let mut h = siphasher::sip::SipHasher13::new_with_keys(0x7075_7368, 0x6761_7465);
+        h.write(name.as_bytes());
+        NodeId(h.finish())
+    }
+}
+
+/// A pool's identity, as [`NodeId`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PoolId(pub u64);
+
+impl PoolId {
+    /// Identity of the pool called `name`.
+    pub fn of(name: &str) -> Self {
+        PoolId(NodeId::of(name).0)
+    }
+}
+
+/// Where a flow may be sent: what `to:` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Balanced (and stuck) among the nodes of a pool.
+    Pool(PoolId),
+    /// Pinned straight to one node; no stickiness applies.
+    Node(NodeId),
+}
+
+/// A plugin's verdict on where a flow goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// To a pool or a node.
+    To(Target),
+    /// Answered by us with this status (layer 7), or closed (layer 4).
+    Refuse(StatusCode),
+    /// Answered by us with a redirect to this location.
+    Redirect(StatusCode, String),
+}
+
+/// A client's earlier assignment, as a stickiness plugin remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recalled {
+    /// The node the client is stuck to. It may be Down or gone: the core checks.
+    pub node: NodeId,
+    /// Age of the assignment, counted from when it was learned.
+    pub age: Duration,
+}
+
+/// How the core came to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Routed straight to the node.
+    Pinned,
+    /// Stuck; `by` is the name of the plugin that recalled it and `age` how old the assignment is.
+    Recalled {
+        /// Name of the plugin that recalled the node.
+        by: &'static str,
+        /// Age of the assignment.
+        age: Duration,
+    },
+    /// Chosen by the balancer.
+    Balanced,
+}
+
+/// The node a flow got.
+#[derive(Clone, Copy, Debug)]
+pub struct Assignment<'a> {
+    /// The pool it was chosen from; `None` if pinned.
+    pub pool: Option<PoolId>,
+    /// The node.
+    pub node: NodeId,
+    /// The node's name in the configuration.
+    pub node_name: &'a str,
+    /// How it was chosen.
+    pub how: How,
+}
+
+/// Which assignments to forget.
+#[derive(Clone, Copy, Debug)]
+pub struct Forget {
+    /// Of this node.
+    pub node: NodeId,
+    /// Those learned before this moment (wall clock, for tokens).
+    pub before: SystemTime,
+    /// This share of them, 0.0 to 1.0, chosen by hash so that all edges forget the same ones.
+    pub share: f64,
+}
+
+/// Failure of a header edit: the value would not be a legal header. The flow ends with a 500.
+pub type EditError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Decides. Every method has a default that says nothing; a plugin writes the ones it needs.
+pub trait Plugin: Send + Sync {
+    /// The plugin's word: file name, YAML key and metrics label.
+    fn name(&self) -> &'static str;
+
+    /// Says where the flow goes; the first plugin that answers wins.
+    fn route(&self, _: &Flow<'_>) -> Option<Route> {
+        None
+    }
+
+    /// Recalls the node of `pool` this client is stuck to; the first usable answer wins.
+    fn recall(&self, _: &Flow<'_>, _pool: PoolId) -> Option<Recalled> {
+        None
+    }
+
+    /// Learns the node a flow got from `pool`, new or recalled by another plugin.
+    fn learn(&self, _: &Flow<'_>, _pool: PoolId, _: &Assignment<'_>) {}
+
+    /// A flow that was learned or recalled has ended; called once for each `learn` or `recall`
+    /// that led to an assignment, so that a table can keep entries with live flows.
+    fn ended(&self, _client: IpAddr, _pool: PoolId, _now: Instant) {}
+
+    /// Forgets assignments, because their node is rebalanced.
+    fn forget(&self, _: &Forget) {}
+
+    /// Appends the bytes the node reads before the client's (PROXY protocol).
+    fn preamble(&self, _: &Flow<'_>, _: &mut Vec<u8>) {}
+
+    /// Edits the head on its way to the node.
+    fn request(
+        &self,
+        _: &Flow<'_>,
+        _: &Assignment<'_>,
+        _: &mut RequestHeader,
+    ) -> Result<(), EditError> {
+        Ok(())
+    }
+
+    /// Edits the head on its way to the client; also runs on a 101.
+    fn response(
+        &self,
+        _: &Flow<'_>,
+        _: &Assignment<'_>,
+        _: &mut ResponseHeader,
+    ) -> Result<(), EditError> {
+        Ok(())
+    }
+}

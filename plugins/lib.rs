@@ -1,0 +1,56 @@
+//! Pushgate's decisions: where a flow goes, which node a client is stuck to, which headers change.
+//!
+//! One macro call lists the plugins: each word is the file, the YAML key and the metrics label.
+//! A third party adds a file and a word. Nothing here imports the edge itself.
+
+pub mod api;
+pub mod context;
+pub mod units;
+
+use context::{Build, Fault};
+
+/// Declares each plugin's module, the YAML block `- word: {…}` and its builder.
+macro_rules! plugins {
+    ($($(#[$doc:meta])* $word:ident => $variant:ident),+ $(,)?) => {
+        $($(#[$doc])* pub mod $word;)+
+
+        /// One block of a listener's `plugins:`; the key says which plugin.
+        #[derive(Clone, Debug, serde::Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum PluginConfig {
+            $($(#[$doc])* $variant($word::Config),)+
+        }
+
+        /// The words of all plugins compiled in.
+        pub const WORDS: &[&str] = &[$(stringify!($word)),+];
+
+        impl PluginConfig {
+            /// The plugin's word.
+            pub fn word(&self) -> &'static str {
+                match self { $(Self::$variant(_) => stringify!($word),)+ }
+            }
+
+            /// Checks the block against the rest of the configuration and builds the plugin.
+            ///
+            /// Errors: every fault of the block, each with its path below the block.
+            pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn api::Plugin>, Vec<Fault>> {
+                match self {
+                    $(Self::$variant(c) => c.build(on),)+
+                }
+            }
+        }
+    };
+}
+
+plugins! {
+    /// Routes by the host name asked for.
+    host_route => HostRoute,
+    /// Routes by the destination address reached.
+    vip_route => VipRoute,
+    /// Sticks a client to a node by a cookie the proxy inserts.
+    sticky_cookie => StickyCookie,
+    /// Sticks a client to a node by its source address.
+    sticky_ip => StickyIp,
+    /// Tells the node who the client is.
+    forwarded => Forwarded,
+}

@@ -1,0 +1,95 @@
+//! The configuration: one YAML file, read, decoded and checked whole before anything is bound.
+//!
+//! In: a path. Out: a [`Config`] that is complete and consistent, or every [`error::Fault`] of it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+pub mod defaults;
+mod listener;
+mod tls;
+mod upstream;
+
+pub use listener::{Limits, Listener, ListenerTls, TcpOptions};
+pub use pushgate_plugins::context::Mode;
+pub use pushgate_plugins::units;
+pub use tls::Certificate;
+pub use upstream::{Balance, Health, HttpCheck, NoNode, Node, OnDown, Pool, TcpCheck};
+
+use units::Span;
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The admin endpoint; absent: none.
+    #[serde(default)]
+    pub admin: Option<Admin>,
+    /// Where log lines go.
+    #[serde(default)]
+    pub log: Log,
+    /// Threads that carry client bytes; default one per core.
+    #[serde(default)]
+    pub threads: Option<NonZeroUsize>,
+    /// Most client connections at once; beyond it new ones are closed at once.
+    #[serde(default = "defaults::max_connections")]
+    pub max_connections: NonZeroUsize,
+    /// After a stop signal live flows may go on this long.
+    #[serde(default = "defaults::drain_deadline")]
+    pub drain_deadline: Span,
+    /// Push servers by name.
+    #[serde(default)]
+    pub nodes: BTreeMap<String, Node>,
+    /// Pools of nodes by name.
+    #[serde(default)]
+    pub pools: BTreeMap<String, Pool>,
+    /// Certificates by name.
+    #[serde(default)]
+    pub certificates: BTreeMap<String, Certificate>,
+    /// Sockets clients reach.
+    #[serde(default)]
+    pub listeners: Vec<Listener>,
+    /// Folder of the file; relative paths in it are below this.
+    #[serde(skip)]
+    pub dir: PathBuf,
+}
+
+/// The admin endpoint.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// Address to bind; anything but loopback requires a token.
+    pub bind: SocketAddr,
+    /// File whose first line is the bearer token that every request must carry.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+}
+
+/// Where log lines go.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// JSON access lines, one at each flow's end.
+    #[serde(default)]
+    pub access: AccessLog,
+    /// Writes the query string too. Push clients put passwords there; off by default.
+    #[serde(default)]
+    pub query: bool,
+}
+
+/// Destination of the access log.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum AccessLog {
+    /// No access log.
+    #[default]
+    Off,
+    /// Standard output.
+    Stdout,
+    /// A file, appended to; opened again on SIGUSR1.
+    File(PathBuf),
+}

@@ -1,0 +1,75 @@
+//! Every default of the configuration, each one constant with its reason. `docs/defaults.md` repeats them.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::units::{Bytes, Span};
+
+const fn seconds(n: u64) -> Span {
+    Span(Duration::from_secs(n))
+}
+
+/// Client connections at once. Two descriptors each; the usual hard limit of a service is 524,288.
+pub const MAX_CONNECTIONS: usize = 200_000;
+/// How long live flows may go on after a stop signal: a working day's streams move on by themselves.
+pub const DRAIN_DEADLINE: Span = seconds(3600);
+/// A TLS handshake takes two round trips; ten seconds is generous for a mobile client.
+pub const HANDSHAKE_TIMEOUT: Span = seconds(10);
+/// First to last byte of a request's head: a guard against slow senders, never against silence.
+pub const HEAD_TIMEOUT: Span = seconds(10);
+/// Most bytes of one flow that proxy and sockets hold when the client stops reading. With 32 KiB a
+/// push server notices a slow client within one or two messages; every peer's default hides 4 MiB.
+pub const MAX_HIDDEN: Bytes = Bytes(32 * 1024);
+/// Most bytes of a request's head; large cookies fit, a flood does not.
+pub const MAX_HEAD: Bytes = Bytes(32 * 1024);
+/// Most bytes of a request's target.
+pub const MAX_TARGET: Bytes = Bytes(16 * 1024);
+/// Most header lines of a request; Pingora's own limit is 256.
+pub const MAX_HEADERS: usize = 100;
+/// Idle time before the first keep-alive probe: below the 60 s at which NAT boxes forget.
+pub const KEEPALIVE: Span = seconds(30);
+/// Longest time sent data may stay unacknowledged towards a node (LAN).
+pub const NODE_USER_TIMEOUT: Span = seconds(10);
+/// Longest time sent data may stay unacknowledged towards a client. It also ends a client that
+/// keeps its window shut that long, so it is minutes, not seconds.
+pub const CLIENT_USER_TIMEOUT: Span = seconds(300);
+/// Connecting to a node on the same LAN.
+pub const CONNECT_TIMEOUT: Span = seconds(1);
+/// Health check period.
+pub const HEALTH_INTERVAL: Span = seconds(1);
+/// One health check.
+pub const HEALTH_TIMEOUT: Span = Span(Duration::from_millis(500));
+/// Good checks in a row that make a node Up.
+pub const HEALTH_RISE: u32 = 2;
+/// Bad checks in a row that make a node Down.
+pub const HEALTH_FALL: u32 = 2;
+/// Other nodes tried after a failed connect.
+pub const RETRIES: u32 = 2;
+/// `Retry-After` of a 503, in seconds, before jitter.
+pub const RETRY_AFTER: Span = seconds(2);
+
+macro_rules! functions {
+    ($($name:ident: $type:ty = $value:expr;)+) => { $(pub(super) fn $name() -> $type { $value })+ };
+}
+
+functions! {
+    max_connections: NonZeroUsize = NonZeroUsize::new(MAX_CONNECTIONS).expect("a constant above zero");
+    drain_deadline: Span = DRAIN_DEADLINE;
+    handshake_timeout: Span = HANDSHAKE_TIMEOUT;
+    head_timeout: Span = HEAD_TIMEOUT;
+    max_hidden: Bytes = MAX_HIDDEN;
+    max_head: Bytes = MAX_HEAD;
+    max_target: Bytes = MAX_TARGET;
+    max_headers: usize = MAX_HEADERS;
+    keepalive: Span = KEEPALIVE;
+    client_user_timeout: Span = CLIENT_USER_TIMEOUT;
+    connect_timeout: Span = CONNECT_TIMEOUT;
+    health_interval: Span = HEALTH_INTERVAL;
+    health_timeout: Span = HEALTH_TIMEOUT;
+    health_rise: u32 = HEALTH_RISE;
+    health_fall: u32 = HEALTH_FALL;
+    retries: u32 = RETRIES;
+    weight: u32 = 1;
+    status_ok: u16 = 200;
+    yes: bool = true;
+}

@@ -1,0 +1,108 @@
+//! What a listener is told: where to bind, how to speak, which plugins decide.
+
+use std::net::SocketAddr;
+
+use pushgate_plugins::PluginConfig;
+use serde::Deserialize;
+
+use super::units::{Bytes, Span};
+use super::{Mode, defaults};
+
+/// Sockets on one or more VIPs that share plugins, certificates and limits.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Name in logs and metrics.
+    pub name: String,
+    /// Addresses to bind: `200.0.0.10:80`, `[2001:db8::10]:443`, `0.0.0.0:80`.
+    pub bind: Vec<SocketAddr>,
+    /// Layer.
+    pub mode: Mode,
+    /// TLS that ends here; absent: plain.
+    #[serde(default)]
+    pub tls: Option<ListenerTls>,
+    /// Pool or node of the flows no plugin routes.
+    #[serde(default)]
+    pub to: Option<String>,
+    /// Plugins in the order they are asked.
+    #[serde(default)]
+    pub plugins: Vec<PluginConfig>,
+    /// Most bytes of a flow that proxy and sockets hold while the client does not read.
+    #[serde(default = "defaults::max_hidden")]
+    pub max_hidden: Bytes,
+    /// Deadline of a TLS handshake.
+    #[serde(default = "defaults::handshake_timeout")]
+    pub handshake_timeout: Span,
+    /// Deadline of a request's head, from its first byte (for the first request: from accept).
+    #[serde(default = "defaults::head_timeout")]
+    pub head_timeout: Span,
+    /// Limits of a request's head.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Options of the clients' sockets.
+    #[serde(default)]
+    pub tcp: TcpOptions,
+}
+
+/// TLS of a listener.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerTls {
+    /// Names of certificates it may serve; the first is the default of every VIP of the listener.
+    pub certificates: Vec<String>,
+    /// Default certificate of single VIPs (`200.0.0.1:443: push1`), for clients without SNI.
+    #[serde(default)]
+    pub by_vip: std::collections::BTreeMap<SocketAddr, String>,
+    /// Refuses a client whose server name no certificate covers.
+    #[serde(default)]
+    pub strict_sni: bool,
+    /// Offers HTTP/2 by ALPN.
+    #[serde(default = "defaults::yes")]
+    pub h2: bool,
+}
+
+/// Limits of a request's head.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Most bytes of the whole head (431 beyond).
+    #[serde(default = "defaults::max_head")]
+    pub head: Bytes,
+    /// Most bytes of the target (414 beyond).
+    #[serde(default = "defaults::max_target")]
+    pub target: Bytes,
+    /// Most header lines (431 beyond).
+    #[serde(default = "defaults::max_headers")]
+    pub headers: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            head: defaults::MAX_HEAD,
+            target: defaults::MAX_TARGET,
+            headers: defaults::MAX_HEADERS,
+        }
+    }
+}
+
+/// Options of the clients' sockets.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct TcpOptions {
+    /// Idle time before keep-alive probes; they find a dead client, never close a silent one.
+    #[serde(default = "defaults::keepalive")]
+    pub keepalive: Span,
+    /// Longest time sent data may stay unacknowledged (TCP_USER_TIMEOUT).
+    #[serde(default = "defaults::client_user_timeout")]
+    pub user_timeout: Span,
+}
+
+impl Default for TcpOptions {
+    fn default() -> Self {
+        TcpOptions {
+            keepalive: defaults::KEEPALIVE,
+            user_timeout: defaults::CLIENT_USER_TIMEOUT,
+        }
+    }
+}

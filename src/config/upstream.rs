@@ -1,0 +1,136 @@
+//! What nodes and pools are told: addresses, weights, balancing, health checks.
+
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+
+use super::defaults;
+use super::units::Span;
+
+/// One push server at one address and port.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Its address and port.
+    pub address: SocketAddr,
+    /// Its share against the other nodes of a pool; 0 takes no balanced flows.
+    #[serde(default = "defaults::weight")]
+    pub weight: u32,
+    /// Its own health check; absent: that of the pools it is in.
+    #[serde(default)]
+    pub health: Option<Health>,
+}
+
+/// Nodes among which flows are balanced.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Pool {
+    /// Names of its nodes.
+    pub nodes: Vec<String>,
+    /// How a node is chosen for a flow that is not stuck.
+    #[serde(default)]
+    pub balance: Balance,
+    /// Health check of its nodes; absent: nodes are Up until a connect fails.
+    #[serde(default)]
+    pub health: Option<Health>,
+    /// What happens to the live flows of a node that goes Down.
+    #[serde(default)]
+    pub on_down: OnDown,
+    /// Deadline of connecting to a node.
+    #[serde(default = "defaults::connect_timeout")]
+    pub connect_timeout: Span,
+    /// Other nodes tried after a failed connect.
+    #[serde(default = "defaults::retries")]
+    pub retries: u32,
+    /// Answer when no node can take the flow.
+    #[serde(default)]
+    pub no_node: NoNode,
+}
+
+/// How a node is chosen.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// The node with the fewest live flows for its weight. Streams are long, so counts are the load.
+    #[default]
+    LeastFlows,
+    /// Each in turn, by weight.
+    RoundRobin,
+    /// The better of two drawn by weight.
+    Random,
+    /// By the client's address (rendezvous hashing): no state, few moves when a node goes.
+    Hash,
+}
+
+/// What happens to the live flows of a node that goes Down.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDown {
+    /// They are closed at once, so that clients go elsewhere.
+    #[default]
+    Evict,
+    /// They are left to end by themselves.
+    Keep,
+}
+
+/// Answer when no node can take the flow.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+pub enum NoNode {
+    /// 503 with a jittered Retry-After.
+    #[default]
+    #[serde(rename = "503")]
+    Unavailable,
+    /// The connection is closed without an answer: some push clients notice only that.
+    #[serde(rename = "close")]
+    Close,
+}
+
+/// An active health check; exactly one of `tcp` and `http` is given.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// Connecting is enough.
+    #[serde(default)]
+    pub tcp: Option<TcpCheck>,
+    /// A GET must answer the expected status.
+    #[serde(default)]
+    pub http: Option<HttpCheck>,
+    /// Period, jittered by 10 %.
+    #[serde(default = "defaults::health_interval")]
+    pub interval: Span,
+    /// Deadline of one check.
+    #[serde(default = "defaults::health_timeout")]
+    pub timeout: Span,
+    /// Good checks in a row that make a node Up.
+    #[serde(default = "defaults::health_rise")]
+    pub rise: u32,
+    /// Bad checks in a row that make a node Down.
+    #[serde(default = "defaults::health_fall")]
+    pub fall: u32,
+}
+
+/// Connecting is enough.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct TcpCheck {
+    /// Another port than the node's.
+    #[serde(default)]
+    pub port: Option<u16>,
+}
+
+/// A GET must answer the expected status.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct HttpCheck {
+    /// Target of the GET, as `/lightstreamer/healthcheck`.
+    pub path: String,
+    /// Host header; default the node's address.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// Expected status.
+    #[serde(default = "defaults::status_ok")]
+    pub status: u16,
+    /// Another port than the node's.
+    #[serde(default)]
+    pub port: Option<u16>,
+}

@@ -1,0 +1,3 @@
+//! Pushgate: the edge in front of streaming push servers. Modules in the order bytes flow.
+
+pub mod config;
