@@ -1,3 +1,5 @@
 //! Pushgate: the edge in front of streaming push servers. Modules in the order bytes flow.
 
 pub mod config;
+
+pub mod tls;
