@@ -229,7 +229,11 @@ fn tickets_resume_under_their_certificate_only() {
                 // SAFETY: the session comes from this very client context.
                 unsafe { ssl.set_session(&session).unwrap() }
             });
-            assert_eq!(seen.unwrap().resumed, *resumed, "{case}, {version:?}");
+            let seen = seen.unwrap();
+            assert_eq!(seen.resumed, *resumed, "{case}, {version:?}");
+            if name.is_some() {
+                assert_eq!(seen.server_name.as_deref(), *name, "{case}: name readable");
+            }
         }
     }
 }
