@@ -25,9 +25,11 @@ pub const NAMES: [&str; 2] = ["north", "south"];
 /// The edge's sticky cookie in the demo.
 pub const COOKIE: &str = "PUSHGATE";
 
-/// Everything the page needs is in it: the policy lets a browser load nothing else.
+/// Everything the page needs is in it: the policy lets a browser load nothing else. The loopback
+/// ports are for "forget me", which goes past the edge.
 const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
-                      img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'";
+                      img-src data:; connect-src 'self' \
+                      http://127.0.0.1:* http://localhost:*; base-uri 'none'; form-action 'none'";
 
 /// Starts the two nodes on free loopback ports of the running runtime; they end with it. `metrics`
 /// is the URL the page links to.
@@ -53,6 +55,7 @@ async fn serve(name: &'static str, both: Arc<Both>) -> io::Result<SocketAddr> {
     let address = listener.local_addr()?;
     let node = Arc::new(Node {
         name,
+        port: address.port(),
         answers: AtomicU64::new(0),
         both,
     });
@@ -94,6 +97,8 @@ struct Both {
 /// One node.
 pub(super) struct Node {
     pub(super) name: &'static str,
+    /// Where it can be reached past the edge.
+    port: u16,
     /// Short answers so far, polls among them; streams count their own messages.
     answers: AtomicU64,
     both: Arc<Both>,
@@ -148,6 +153,7 @@ async fn healthz(State(node): ThisNode) -> (StatusCode, &'static str) {
 #[derive(Serialize)]
 struct Overview<'a> {
     here: &'a str,
+    port: u16,
     nodes: [OneOf; 2],
     metrics: &'a str,
 }
@@ -161,6 +167,7 @@ struct OneOf {
 async fn nodes(State(node): ThisNode) -> Response {
     let overview = Overview {
         here: node.name,
+        port: node.port,
         nodes: NAMES.map(|name| OneOf {
             name,
             up: node.is_up(name),
@@ -192,7 +199,9 @@ async fn switch(
     (StatusCode::OK, "done\n")
 }
 
-/// Takes the edge's cookie from the browser; the page itself cannot, it is HttpOnly.
+/// Takes the edge's cookie from the browser; the page itself cannot, it is HttpOnly. Only works
+/// when asked past the edge, which lets no node touch its cookie; a browser's cookies do not
+/// tell ports of a host apart (RFC 6265 §8.5).
 async fn forget() -> (StatusCode, HeaderMap) {
     let expired = HeaderValue::try_from(format!("{COOKIE}=; Path=/; Max-Age=0; HttpOnly"));
     let expired = expired.expect("the cookie's name is ASCII");
