@@ -25,7 +25,10 @@ pub struct Fault {
 
 impl Fault {
     /// A fault at `path` without candidates.
-    pub fn new<S: Into<String>>(path: impl IntoIterator<Item = S>, message: impl Into<String>) -> Self {
+    pub fn new<S: Into<String>>(
+        path: impl IntoIterator<Item = S>,
+        message: impl Into<String>,
+    ) -> Self {
         Fault {
             path: path.into_iter().map(Into::into).collect(),
             message: message.into(),

@@ -59,7 +59,9 @@ impl<'de> Deserialize<'de> for Bytes {
                 if s.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
                     return Err(wrong());
                 }
-                s.parse::<bytesize::ByteSize>().map(|b| Bytes(b.0)).map_err(|_| wrong())
+                s.parse::<bytesize::ByteSize>()
+                    .map(|b| Bytes(b.0))
+                    .map_err(|_| wrong())
             }
         }
         d.deserialize_str(V)
