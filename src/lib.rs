@@ -1,3 +1,4 @@
 //! Pushgate: the edge in front of streaming push servers. Modules in the order bytes flow.
 
+pub mod cli;
 pub mod config;
