@@ -38,7 +38,7 @@ impl Demo {
     pub fn start(port: u16) -> io::Result<Demo> {
         let edge = free(port)?;
         let admin = free(0)?;
-        let (ready, started) = mpsc::channel();
+        let (ready, started) = mpsc::sync_channel(1);
         let metrics = format!("http://{admin}/metrics");
         thread::Builder::new()
             .name("demo nodes".into())
