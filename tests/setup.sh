@@ -59,9 +59,14 @@ fi
 PATH="$HOME/.cargo/bin:$PATH"
 if ! command -v cargo >/dev/null; then
     echo "setup: installing Rust by rustup, into $HOME/.cargo" >&2
-    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
-        sh -s -- -y -q --profile minimal --component clippy,rustfmt >&2 ||
-        fail "rustup failed; install Rust $RUST or later by hand (https://rustup.rs), then run again"
+    by_hand="install Rust $RUST or later by hand (https://rustup.rs), then run again"
+    # Not through a pipe: half an installer, or none, must not count as done.
+    installer=$(mktemp)
+    curl --proto '=https' --tlsv1.2 -sSfo "$installer" https://sh.rustup.rs ||
+        fail "rustup cannot be fetched; $by_hand"
+    sh "$installer" -y -q --profile minimal --component clippy,rustfmt >&2 ||
+        fail "rustup failed; $by_hand"
+    rm -f "$installer"
 fi
 
 have=$(rustc --version | cut -d' ' -f2)
