@@ -259,6 +259,14 @@ fn a_rebalance_forgets_its_share_and_live_flows_still_count() {
         .expect("some are gone");
     // Its old flow is live; a new one moves, and the end of the old one makes it idle no sooner.
     let c = client(gone, &later);
+    // A flow that was recalled just before goes on to its node, but brings nothing back.
+    let how = How::Recalled {
+        by: "sticky_ip",
+        age: HOUR,
+    };
+    p.learn(&c.flow(None), push(), &assigned("ls1", how), &|_| true);
+    assert_eq!(recalled(&*p, &c), None);
+    end(&*p, &c);
     assert_eq!(learn(&*p, &c, "ls3"), None);
     end(&*p, &c);
     assert_eq!(recalled(&*p, &c.after(2 * HOUR)), Some(NodeId::of("ls3")));
