@@ -116,11 +116,20 @@ impl Table {
                 how: How::Balanced,
             })
         });
-        let Some(assigned) = assigned else {
+        let Some(mut assigned) = assigned else {
             return Decision::NoNode(Some(pool.clone()));
         };
+        let open = |id| {
+            let node = pool.node(id)?;
+            (node.state() == State::Up && !tried.contains(&id)).then_some(node)
+        };
         for p in &self.plugins {
-            p.learn(flow, pool.id, &assigned.facts());
+            let instead = p.learn(flow, pool.id, &assigned.facts(), &|id| open(id).is_some());
+            if let Some(node) = instead.and_then(open) {
+                assigned.node = node.clone();
+                let age = std::time::Duration::ZERO;
+                assigned.how = How::Recalled { by: p.name(), age };
+            }
         }
         Decision::Node(assigned)
     }
@@ -130,7 +139,13 @@ impl Table {
         self.plugins.iter().find_map(|p| {
             let recalled = p.recall(flow, pool.id)?;
             let node = pool.node(recalled.node)?;
-            if node.state() == State::Down || tried.contains(&node.id) {
+            // What was computed tells of no earlier flow that a Draining node would have to keep.
+            let usable = match node.state() {
+                State::Up => true,
+                State::Draining => recalled.remembered,
+                State::Down => false,
+            };
+            if !usable || tried.contains(&node.id) {
                 return None;
             }
             let how = How::Recalled {

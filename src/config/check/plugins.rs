@@ -2,7 +2,7 @@
 //!
 //! In: `listeners[].plugins`, the names certificates cover. Out: faults. The plugins are thrown away.
 
-use pushgate_plugins::context::{Build, Fault};
+use pushgate_plugins::context::{Build, Fault, Keep};
 
 use super::certificates::{Covered, covers};
 use super::{Check, steps};
@@ -57,6 +57,7 @@ fn build(check: &mut Check<'_>, i: usize, listener: &Listener) {
             nodes: &nodes,
             pools: &pools,
             dir: check.dir,
+            keep: &Keep::default(),
         });
         for fault in built.err().unwrap_or_default() {
             tell(
