@@ -2,6 +2,8 @@
 
 pub mod cli;
 pub mod demo;
+pub mod server;
+pub mod control;
 pub mod config;
 pub mod listener;
 pub mod tls;
