@@ -13,9 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::api::{
-    Assignment, Flow, Forget, How, NodeId, Plugin, PoolId, Recalled, unix_seconds,
-};
+use crate::api::{Assignment, Flow, Forget, How, NodeId, Plugin, PoolId, Recalled, unix_seconds};
 use crate::trust::Trust;
 pub use config::{Config, From, Mode};
 use rendezvous::Rendezvous;
@@ -60,11 +58,13 @@ impl Plugin for StickyIp {
     fn recall(&self, flow: &Flow<'_>, pool: PoolId) -> Option<Recalled> {
         let client = self.address(flow);
         match &self.memory {
-            Memory::Table { table, limits } => {
-                table
-                    .recall(&Key::new(client, pool), limits, flow.now)
-                    .map(|(node, age)| Recalled { node, age, remembered: true })
-            }
+            Memory::Table { table, limits } => table
+                .recall(&Key::new(client, pool), limits, flow.now)
+                .map(|(node, age)| Recalled {
+                    node,
+                    age,
+                    remembered: true,
+                }),
             Memory::Hash(nodes) => nodes.best(client, pool, &|_| true).map(|node| Recalled {
                 node,
                 age: std::time::Duration::ZERO,
@@ -83,9 +83,18 @@ impl Plugin for StickyIp {
         let client = self.address(flow);
         match &self.memory {
             Memory::Table { table, limits } => {
-                let verdict = Verdict { node: to.node, how: to.how };
+                let verdict = Verdict {
+                    node: to.node,
+                    how: to.how,
+                };
                 let wall = unix_seconds(flow.wall);
-                table.learn(Key::new(client, pool), &verdict, limits, (flow.now, wall), usable)
+                table.learn(
+                    Key::new(client, pool),
+                    &verdict,
+                    limits,
+                    (flow.now, wall),
+                    usable,
+                )
             }
             // The first choice is Down: the second by hash keeps all flows of the client together,
             // where the balancer would scatter them.

@@ -107,7 +107,15 @@ impl Ring {
 
 impl Key {
     fn new(secret: &[u8], pools: &[(&str, &[String])]) -> Self {
-        let derive = |what: &[u8]| keyed(keyed(secret).chain_update(what).finalize().into_bytes().as_slice());
+        let derive = |what: &[u8]| {
+            keyed(
+                keyed(secret)
+                    .chain_update(what)
+                    .finalize()
+                    .into_bytes()
+                    .as_slice(),
+            )
+        };
         let id_mac = derive(b"pushgate sticky_cookie 1 node id");
         let mut ids = Vec::new();
         for (pool, nodes) in pools {
@@ -173,13 +181,20 @@ mod tests {
         for _ in 0..1_000 {
             let t = token(&mut rng);
             let by_old = old.sign(&t).expect("old signs");
-            assert_eq!(ring(&[b"old"]).verify(&by_old), Some(t), "another process, same key");
+            assert_eq!(
+                ring(&[b"old"]).verify(&by_old),
+                Some(t),
+                "another process, same key"
+            );
             assert_eq!(both.verify(&by_old), Some(t), "second key verifies");
             assert_eq!(new.verify(&by_old), None, "key removed");
             let by_both = both.sign(&t).expect("ring signs");
             assert_eq!(new.verify(&by_both), Some(t), "first key signs");
         }
-        let foreign = Token { node: NodeId::of("ls9"), ..token(&mut rng) };
+        let foreign = Token {
+            node: NodeId::of("ls9"),
+            ..token(&mut rng)
+        };
         assert_eq!(old.sign(&foreign), None, "not of the pool");
     }
 
@@ -187,7 +202,10 @@ mod tests {
     fn ids_tell_pools_apart_and_hide_names() {
         let r = ring(&[b"k"]);
         let t = token(&mut Rng(2));
-        let other = Token { pool: PoolId::of("other"), ..t };
+        let other = Token {
+            pool: PoolId::of("other"),
+            ..t
+        };
         let signed = r.sign(&other).expect("signs");
         assert_eq!(r.verify(&signed), Some(other));
         assert_ne!(r.sign(&t), Some(signed));

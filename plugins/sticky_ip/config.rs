@@ -101,7 +101,11 @@ impl Config {
             Mode::Table => {
                 let name = self.table.as_deref().unwrap_or(on.listener);
                 // A listener's name and a table's cannot meet by chance.
-                let kind = if self.table.is_some() { "table" } else { "listener" };
+                let kind = if self.table.is_some() {
+                    "table"
+                } else {
+                    "listener"
+                };
                 let key = format!("sticky_ip {kind} {name}");
                 let table = on.keep.get_or(&key, || Table::new(limits.capacity));
                 Memory::Table { table, limits }
@@ -122,11 +126,22 @@ impl Config {
             }
         };
         let long = |s: Option<MaybeSpan>| {
-            s.and_then(|s| s.0).is_none_or(|d| d >= Duration::from_secs(1))
+            s.and_then(|s| s.0)
+                .is_none_or(|d| d >= Duration::from_secs(1))
         };
-        check(long(self.max_age), "max_age", "expected at least 1s, or `none`");
-        check(long(self.expiry), "expiry", "expected at least 1s, or `none`");
-        let capacity = self.capacity.is_none_or(|c| (1..=MAX_CAPACITY).contains(&c));
+        check(
+            long(self.max_age),
+            "max_age",
+            "expected at least 1s, or `none`",
+        );
+        check(
+            long(self.expiry),
+            "expiry",
+            "expected at least 1s, or `none`",
+        );
+        let capacity = self
+            .capacity
+            .is_none_or(|c| (1..=MAX_CAPACITY).contains(&c));
         check(capacity, "capacity", "expected 1 to 100000000 entries");
         let prefix = self.ipv6_prefix.is_none_or(|p| (1..=128).contains(&p));
         check(prefix, "ipv6_prefix", "expected 1 to 128 bits");
@@ -142,7 +157,8 @@ impl Config {
         let forwarded = self.from == From::XForwardedFor;
         let why = "X-Forwarded-For needs mode http; at layer 4 use the listener's `accept_proxy`";
         check(!forwarded || on.mode == context::Mode::Http, "from", why);
-        let why = "`from: x_forwarded_for` requires the senders to `trust`: anybody can write the header";
+        let why =
+            "`from: x_forwarded_for` requires the senders to `trust`: anybody can write the header";
         check(!forwarded || !self.trust.is_empty(), "trust", why);
         let why = "`trust` is of use only with `from: x_forwarded_for`";
         check(forwarded || self.trust.is_empty(), "trust", why);
