@@ -2,3 +2,10 @@
 
 pub mod cli;
 pub mod config;
+pub mod listener;
+pub mod tls;
+pub mod route;
+pub mod balance;
+pub mod upstream;
+pub mod stream;
+pub mod observe;
