@@ -71,16 +71,6 @@ impl Js {
             .collect()
     }
 
-    /// Status changes so far, as `CONNECTED:WS-STREAMING`.
-    pub fn statuses(&self) -> Vec<String> {
-        let statuses = self.of("status");
-        statuses
-            .iter()
-            .filter_map(|e| e["status"].as_str())
-            .map(str::to_owned)
-            .collect()
-    }
-
     /// Waits until the client is in `status`.
     pub async fn status(&mut self, status: &str) {
         self.wait(status, |events| {

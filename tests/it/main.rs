@@ -10,6 +10,8 @@ use std::time::Duration;
 mod certs;
 /// Clients: raw, HTTP/1.1 kept alive, HTTP/2, WebSocket, curl; plain and TLS.
 mod client;
+/// Diffusion servers behind the edge.
+mod diffusion;
 /// The program under test as a process.
 mod edge;
 /// Harness against itself: client to node, no edge.
@@ -20,6 +22,8 @@ mod js;
 mod lightstreamer;
 /// A push node that counts.
 mod node;
+/// The guide's deployment options behind the edge.
+mod options;
 /// A node's Lightstreamer sessions.
 mod tlcp;
 /// Loopback addresses of a test's own.

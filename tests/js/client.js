@@ -1,8 +1,8 @@
 // Drives the unmodified Lightstreamer client: options as JSON in argv[2], JSON lines out, commands in.
 //
-// Options: server (URL), transport (forced, or absent for stream-sense), cookies (bool), earlyWs (bool),
+// Options: server (URL), transport (forced, or absent for stream-sense), cookies (bool),
 // adapterSet, items, fields, retryDelay (ms), resolve ({host: address}), localAddress, log (level).
-// Out: {"event":"status"|"update"|"subscribed"|"error"|"message"|"gone", ...}.
+// Out: {"event":"status"|"update"|"subscribed"|"error"|"message"|"lost", ...}.
 // In, one a line: {"do":"transport","name":…} {"do":"message","text":…} {"do":"disconnect"}; the
 // end of the input ends the client.
 'use strict';
@@ -41,7 +41,6 @@ if (options.log) {
 const client = new ls.LightstreamerClient(options.server, options.adapterSet || 'TEST');
 if (options.transport) client.connectionOptions.setForcedTransport(options.transport);
 if (options.cookies) client.connectionOptions.setCookieHandlingRequired(true);
-if (options.earlyWs === false) client.connectionOptions.setEarlyWSOpenEnabled(false);
 if (options.retryDelay) client.connectionOptions.setRetryDelay(options.retryDelay);
 
 client.addListener({

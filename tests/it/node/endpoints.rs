@@ -17,10 +17,8 @@ pub async fn serve(conn: &mut Conn) -> io::Result<()> {
     while let Some(request) = Request::read(conn).await? {
         let seen = SeenRequest {
             head: request.head.clone(),
-            method: request.method.clone(),
             target: request.target.clone(),
             client: request.header("x-client-id").map(str::to_owned),
-            body: request.body.clone(),
         };
         let id = conn.id;
         conn.shared.note(|s| s.connections[id].requests.push(seen));

@@ -30,14 +30,10 @@ pub struct SeenConnection {
 pub struct SeenRequest {
     /// Start line and headers exactly as they arrived, with the empty line.
     pub head: Vec<u8>,
-    /// Method.
-    pub method: String,
     /// Path and query.
     pub target: String,
     /// Value of `X-Client-Id`, by which tests tell clients apart.
     pub client: Option<String>,
-    /// The body.
-    pub body: Vec<u8>,
 }
 
 impl SeenRequest {
