@@ -105,8 +105,11 @@ pub enum Route {
 pub struct Recalled {
     /// The node the client is stuck to. It may be Down or gone: the core checks.
     pub node: NodeId,
-    /// Age of the assignment, counted from when it was learned.
+    /// Age of the assignment, counted from when it was learned; zero where it was computed.
     pub age: Duration,
+    /// Whether it was remembered. `false`: computed from the address alone (`sticky_ip` with
+    /// `mode: hash`), so it says nothing of an earlier flow and a Draining node must not be used.
+    pub remembered: bool,
 }
 
 /// How the core came to a node.
@@ -149,6 +152,31 @@ pub struct Forget {
     pub share: f64,
 }
 
+impl Forget {
+    /// Whether an assignment learned at `learned` (seconds since 1970), known by `id` (a token's
+    /// salt, an address), is to be forgotten. The caller has compared the node.
+    ///
+    /// Every edge and every process picks the same share; the moment is hashed too, so that a
+    /// second rebalance picks its share afresh among those the first one left.
+    pub fn covers(&self, id: &[u8], learned: u64) -> bool {
+        use std::hash::Hasher;
+        let before = unix_seconds(self.before);
+        if learned >= before {
+            return false;
+        }
+        let mut h = siphasher::sip::SipHasher13::new_with_keys(0x666f_7267, before);
+        h.write(id);
+        // 53 bits, all that a double holds exactly: a share of 1.0 covers every one, 0.0 none.
+        ((h.finish() >> 11) as f64) < self.share * (1_u64 << 53) as f64
+    }
+}
+
+/// Whole seconds since 1970; 0 for times before.
+pub fn unix_seconds(t: SystemTime) -> u64 {
+    t.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs())
+}
+
 /// Failure of a header edit: the value would not be a legal header. The flow ends with a 500.
 pub type EditError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -167,11 +195,31 @@ pub trait Plugin: Send + Sync {
         None
     }
 
-    /// Learns the node a flow got from `pool`, new or recalled by another plugin.
-    fn learn(&self, _: &Flow<'_>, _pool: PoolId, _: &Assignment<'_>) {}
+    /// Learns the node a flow is about to get from `pool`, before it is connected; called for every
+    /// flow of a pool whatever `how` says, never for a pinned one. Each call is paired with one
+    /// [`Plugin::ended`]; a flow that is retried elsewhere ends and is learned again.
+    ///
+    /// Answers another node where the client was given one meanwhile (two first flows at once) or
+    /// must have one (hash); the core then sends the flow there. `usable` says whether the core
+    /// would (state, limits, not tried yet by this flow); it must not call back into plugins.
+    fn learn(
+        &self,
+        _: &Flow<'_>,
+        _pool: PoolId,
+        _: &Assignment<'_>,
+        _usable: &dyn Fn(NodeId) -> bool,
+    ) -> Option<NodeId> {
+        None
+    }
 
-    /// A flow that was learned or recalled has ended; called once for each `learn` or `recall`
-    /// that led to an assignment, so that a table can keep entries with live flows.
+    /// Address under which this plugin files the flow; the core keeps it and hands it to
+    /// [`Plugin::ended`], when the head is gone.
+    fn client(&self, flow: &Flow<'_>) -> IpAddr {
+        flow.client.ip()
+    }
+
+    /// A flow that was learned has ended, so that a table can tell entries with live flows.
+    /// `client` is what [`Plugin::client`] said of it.
     fn ended(&self, _client: IpAddr, _pool: PoolId, _now: Instant) {}
 
     /// Forgets assignments, because their node is rebalanced.

@@ -1,5 +1,11 @@
 //! What a plugin is built from, and the faults its block may have.
 
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
 use crate::api::{NodeId, PoolId, Target};
 
 /// Layer at which a listener works.
@@ -25,7 +31,10 @@ pub struct Fault {
 
 impl Fault {
     /// A fault at `path` without candidates.
-    pub fn new<S: Into<String>>(path: impl IntoIterator<Item = S>, message: impl Into<String>) -> Self {
+    pub fn new<S: Into<String>>(
+        path: impl IntoIterator<Item = S>,
+        message: impl Into<String>,
+    ) -> Self {
         Fault {
             path: path.into_iter().map(Into::into).collect(),
             message: message.into(),
@@ -48,6 +57,35 @@ pub struct Build<'a> {
     pub pools: &'a [(&'a str, &'a [String])],
     /// Folder of the configuration file; relative paths are below it.
     pub dir: &'a std::path::Path,
+    /// What plugins keep across reloads; one for the process.
+    pub keep: &'a Keep,
+}
+
+/// What plugins keep across reloads: tables, the random key. Without it each reload would
+/// forget every assignment.
+#[derive(Default)]
+pub struct Keep(Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>);
+
+impl Keep {
+    /// What is kept under `key`, made by `make` if there is none (or one of another type).
+    /// A plugin's keys begin with its word.
+    pub fn get_or<T: Any + Send + Sync>(&self, key: &str, make: impl FnOnce() -> T) -> Arc<T> {
+        let mut kept = self.0.lock();
+        if let Some(found) = kept.get(key).and_then(|a| Arc::clone(a).downcast().ok()) {
+            return found;
+        }
+        let made = Arc::new(make());
+        kept.insert(
+            key.to_owned(),
+            Arc::clone(&made) as Arc<dyn Any + Send + Sync>,
+        );
+        made
+    }
+
+    /// Drops what no plugin holds any more; to be called when a reload's old plugins are gone.
+    pub fn sweep(&self) {
+        self.0.lock().retain(|_, kept| Arc::strong_count(kept) > 1);
+    }
 }
 
 impl Build<'_> {

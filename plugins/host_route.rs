@@ -1,12 +1,228 @@
-//! x
-use crate::{api::Plugin, context::{Build, Fault}};
-/// x
-#[derive(Clone, Debug, serde::Deserialize)]
+//! Routes by the host name asked for: exact name first, then the longest wildcard.
+//!
+//! In: the flow's host (`:authority`, `Host`; at layer 4 the SNI). Out: a pool, a node or a refusal.
+//! Each request is routed by its own name, never the connection by its first: browsers send
+//! `push1` over the HTTP/2 connection of `push` where one certificate covers both.
+//! Source: Lightstreamer clustering §2.2.1 (Option 1.B.1), §3.2.2.3, §6.
+
+use std::collections::HashMap;
+
+use http::StatusCode;
+use serde::Deserialize;
+
+use crate::api::{Flow, Plugin, Route};
+use crate::context::{Build, Fault};
+use crate::host::normalise;
+use crate::units::Pairs;
+
+/// Block `host_route:`.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {}
-struct P;
-impl Plugin for P { fn name(&self) -> &'static str { "x" } }
+pub struct Config {
+    /// Host name (`push1.mycompany.com`, `*.mycompany.com`) to pool or node.
+    pub hosts: Pairs,
+    /// What becomes of a flow whose name is not listed; default [`Unknown::Pass`].
+    #[serde(default)]
+    pub unknown: Unknown,
+}
+
+/// What becomes of a flow whose name is not listed.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Unknown {
+    /// The next plugin decides, at last the listener's `to:`.
+    #[default]
+    Pass,
+    /// Answered with this status, 400 to 599 (421: the name is not served here); closed at layer 4.
+    Refuse(u16),
+    /// Sent to this pool or node.
+    To(String),
+}
+
+struct HostRoute {
+    exact: HashMap<String, Route>,
+    /// By what follows the star: `.mycompany.com`.
+    wildcard: HashMap<String, Route>,
+    unknown: Option<Route>,
+}
+
 impl Config {
-    /// x
-    pub fn build(&self, _: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> { Ok(Box::new(P)) }
+    /// Builds the plugin. Errors: an unknown target, a name that cannot be one, two entries for
+    /// one name, a status that refuses nothing.
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
+        if self.hosts.0.is_empty() {
+            faults.push(Fault::new(["hosts"], "expected at least one host name"));
+        }
+        for (name, target) in &self.hosts.0 {
+            if let Err(why) = check_name(name) {
+                faults.push(Fault::new(["hosts", name], why));
+            }
+            let route = match on.target_at(target, ["hosts", name]) {
+                Ok(t) => Route::To(t),
+                Err(f) => {
+                    faults.push(f);
+                    continue;
+                }
+            };
+            let key = normalise(name).into_owned();
+            let twin = match key.strip_prefix('*') {
+                Some(suffix) => wildcard.insert(suffix.to_owned(), route),
+                None => exact.insert(key, route),
+            };
+            if twin.is_some() {
+                let why = "the same host name is listed twice (case, port and last dot do not count)";
+                faults.push(Fault::new(["hosts", name], why));
+            }
+        }
+        let unknown = self.unknown.route(on).unwrap_or_else(|f| {
+            faults.push(f);
+            None
+        });
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(Box::new(HostRoute { exact, wildcard, unknown }))
+    }
+}
+
+impl Unknown {
+    fn route(&self, on: &Build<'_>) -> Result<Option<Route>, Fault> {
+        match self {
+            Unknown::Pass => Ok(None),
+            Unknown::To(t) => on.target_at(t, ["unknown", "to"]).map(|t| Some(Route::To(t))),
+            Unknown::Refuse(code) => match StatusCode::from_u16(*code) {
+                Ok(s) if s.is_client_error() || s.is_server_error() => Ok(Some(Route::Refuse(s))),
+                _ => Err(Fault::new(
+                    ["unknown", "refuse"],
+                    format!("expected a status from 400 to 599, not {code}"),
+                )),
+            },
+        }
+    }
+}
+
+/// Says what is wrong with a name of the file. A port is refused: a name that looks bound to a
+/// port but is not would mislead; `vip_route` routes by port.
+fn check_name(name: &str) -> Result<(), String> {
+    if name == "*" {
+        return Err("a lone `*` is written `unknown: { to: … }`".to_owned());
+    }
+    let plain = name.strip_prefix("*.").unwrap_or(name);
+    if plain.starts_with('[') {
+        let inner = plain.strip_prefix('[').and_then(|p| p.strip_suffix(']'));
+        return match inner.map(str::parse::<std::net::Ipv6Addr>) {
+            Some(Ok(_)) if plain == name => Ok(()),
+            _ => Err(format!("expected an IPv6 address in brackets without port, not `{name}`")),
+        };
+    }
+    let plain = plain.strip_suffix('.').unwrap_or(plain);
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    if plain.len() <= 253 && plain.split('.').all(label) {
+        return Ok(());
+    }
+    Err(format!(
+        "expected a host name without port, or one that begins with `*.`, not `{name}`"
+    ))
+}
+
+impl Plugin for HostRoute {
+    fn name(&self) -> &'static str {
+        "host_route"
+    }
+
+    fn route(&self, flow: &Flow<'_>) -> Option<Route> {
+        let host = normalise(flow.host);
+        if let Some(route) = self.exact.get(&*host) {
+            return Some(route.clone());
+        }
+        if !self.wildcard.is_empty() {
+            // From the left, so the first hit is the longest suffix. A dot in first place has no
+            // label for the star.
+            let dots = host.match_indices('.').filter(|(i, _)| *i > 0);
+            for (i, _) in dots {
+                if let Some(route) = self.wildcard.get(&host[i..]) {
+                    return Some(route.clone());
+                }
+            }
+        }
+        self.unknown.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{NodeId, PoolId, Target};
+    use crate::context::Mode;
+    use crate::testing::{Facts, build, faults, undecodable};
+
+    fn routed(yaml: &str, host: &'static str) -> Option<Route> {
+        let facts = Facts { host, ..Facts::default() };
+        build(yaml).route(&facts.flow(None))
+    }
+
+    /// Lightstreamer clustering §2.2.1: `push` balances, `push1` and `push2` go to their server.
+    #[test]
+    fn exact_then_longest_wildcard_then_unknown() {
+        let yaml = "host_route: { hosts: { push.mycompany.com: push, Push1.mycompany.com.: ls1, \
+                    '*.mycompany.com': ls2, '*.eu.mycompany.com': ls3, '[2001:db8::1]': ls4 } }";
+        let node = |n| Some(Route::To(Target::Node(NodeId::of(n))));
+        for (host, want) in [
+            ("", None),
+            (".", None),
+            ("mycompany.com", None),
+            (".mycompany.com", None),
+            ("xmycompany.com", None),
+            ("push.mycompany.com.evil", None),
+            ("push.mycompany.com", Some(Route::To(Target::Pool(PoolId::of("push"))))),
+            ("push1.mycompany.com", node("ls1")),
+            ("PUSH1.mycompany.com.:8443", node("ls1")),
+            ("other.mycompany.com", node("ls2")),
+            ("a.b.mycompany.com", node("ls2")),
+            ("a.eu.mycompany.com", node("ls3")),
+            ("a.b.eu.mycompany.com", node("ls3")),
+            ("eu.mycompany.com", node("ls2")),
+            ("[2001:db8::1]:80", node("ls4")),
+        ] {
+            assert_eq!(routed(yaml, host), want, "{host:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_hosts_may_be_refused_or_sent_elsewhere() {
+        let with = |u| format!("host_route: {{ hosts: {{ a.com: ls1 }}, unknown: {u} }}");
+        assert_eq!(routed(&with("pass"), "b.com"), None);
+        let refused = Some(Route::Refuse(StatusCode::MISDIRECTED_REQUEST));
+        assert_eq!(routed(&with("{ refuse: 421 }"), "b.com"), refused);
+        let sent = Some(Route::To(Target::Node(NodeId::of("ls2"))));
+        assert_eq!(routed(&with("{ to: ls2 }"), "b.com"), sent);
+    }
+
+    #[test]
+    fn every_fault_is_found_in_one_run() {
+        let yaml = "host_route: { hosts: { a.com: nowhere, A.com.: ls1, a.COM: ls1, '*': ls1, \
+                    'b.com:80': ls1, 'a*b.com': ls1, '[::1': ls1 }, unknown: { refuse: 200 } }";
+        let found = faults(yaml, Mode::Tcp);
+        for (i, want) in [
+            "hosts.a.com: unknown pool or node `nowhere`",
+            "hosts.a.COM: the same host name",
+            "hosts.*: a lone `*`",
+            "hosts.b.com:80: expected a host name",
+            "hosts.a*b.com: expected a host name",
+            "hosts.[::1: expected an IPv6",
+            "unknown.refuse: expected a status",
+        ]
+        .iter()
+        .enumerate()
+        {
+            assert!(found[i].starts_with(want), "{want} in {found:?}");
+        }
+        assert_eq!(faults("host_route: { hosts: {} }", Mode::Http).len(), 1);
+        assert!(undecodable("host_route: { host: {} }"));
+    }
 }

@@ -5,6 +5,10 @@
 
 pub mod api;
 pub mod context;
+pub mod host;
+#[cfg(test)]
+mod testing;
+pub mod trust;
 pub mod units;
 
 use context::{Build, Fault};

@@ -1,12 +1,154 @@
-//! x
-use crate::{api::Plugin, context::{Build, Fault}};
-/// x
-#[derive(Clone, Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {}
-struct P;
-impl Plugin for P { fn name(&self) -> &'static str { "x" } }
-impl Config {
-    /// x
-    pub fn build(&self, _: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> { Ok(Box::new(P)) }
+//! Sticks a client to a node by a cookie the proxy inserts.
+//!
+//! In: `Cookie` of the request. Out: `Set-Cookie` on the first response of a new assignment, also
+//! on a 101; the node sees none of it. Edges with one key agree without sharing state.
+//! Source: Lightstreamer clustering §2.1.2 (Option 1.A.2), §3.1.2 (2.A.2), §4, §5.1; RFC 6265.
+
+mod config;
+mod epochs;
+mod header;
+mod keys;
+mod token;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::SET_COOKIE;
+use http::{HeaderValue, StatusCode};
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use crate::api::{
+    Assignment, EditError, Flow, Forget, How, Plugin, PoolId, Recalled, unix_seconds,
+};
+pub use config::{Config, SameSite};
+use epochs::Epochs;
+use token::{Ring, TOKEN_CHARS, Token};
+
+/// Most cookies of our name that are tried: each forged one costs an HMAC a key.
+const MAX_TRIED: usize = 8;
+
+/// How far a token's date may lie ahead, because another edge's clock does.
+const SKEW_SECONDS: u64 = 60;
+
+struct StickyCookie {
+    name: Box<[u8]>,
+    /// `; Path=/; HttpOnly…`, computed once.
+    attributes: Box<[u8]>,
+    max_age: Option<Duration>,
+    /// Largest part of `max_age` a token's life may fall short of it.
+    jitter: f64,
+    ring: Ring,
+    epochs: Arc<Epochs>,
 }
+
+impl StickyCookie {
+    /// The first good token of the request for `pool`, and its age in seconds.
+    fn find(&self, flow: &Flow<'_>, pool: PoolId) -> Option<(Token, u64)> {
+        let wall = unix_seconds(flow.wall);
+        header::values(&flow.request?.headers, &self.name)
+            .take(MAX_TRIED)
+            .filter_map(|text| self.ring.verify(text))
+            .filter(|t| t.pool == pool)
+            .find_map(|t| Some((t, self.age(&t, wall)?)))
+    }
+
+    /// The token's age in seconds, if it is neither too old, from the future, nor forgotten.
+    fn age(&self, token: &Token, wall: u64) -> Option<u64> {
+        if token.issued > wall.saturating_add(SKEW_SECONDS) {
+            return None;
+        }
+        let age = wall.saturating_sub(token.issued);
+        let alive = self.life(&token.salt).is_none_or(|l| age < l.as_secs());
+        (alive && !self.epochs.covers(token)).then_some(age)
+    }
+
+    /// How long the token with this salt lives: `max_age` less its own part of the jitter, the
+    /// same on every edge, so that clients that came together do not expire together.
+    fn life(&self, salt: &[u8; 7]) -> Option<Duration> {
+        // 24 bits spread 8 h over less than 2 ms a step.
+        let part = f64::from(u32::from_be_bytes([0, salt[0], salt[1], salt[2]])) / f64::from(1 << 24);
+        self.max_age.map(|m| m.mul_f64(1.0 - self.jitter * part))
+    }
+
+    /// The `Set-Cookie` line of a new assignment; `None` where nothing is to be remembered.
+    fn issue(&self, flow: &Flow<'_>, to: &Assignment<'_>) -> Option<HeaderValue> {
+        let pool = to.pool?;
+        let age = match to.how {
+            How::Pinned => return None,
+            How::Recalled { by: "sticky_cookie", .. } => return None,
+            // An assignment an address table made keeps its age, or two plugins would renew
+            // each other for ever.
+            How::Recalled { age, .. } => age.as_secs(),
+            How::Balanced => 0,
+        };
+        // Another plugin recalled it, but the client has its cookie already.
+        if self.find(flow, pool).is_some_and(|(t, _)| t.node == to.node) {
+            return None;
+        }
+        let mut salt = [0; 7];
+        salt.copy_from_slice(&flow.random.to_be_bytes()[..7]);
+        if self.life(&salt).is_some_and(|l| age >= l.as_secs()) {
+            return None;
+        }
+        let issued = unix_seconds(flow.wall).saturating_sub(age);
+        let token = self.ring.sign(&Token { pool, node: to.node, issued, salt })?;
+        let mut line = Vec::with_capacity(self.name.len() + 1 + TOKEN_CHARS + self.attributes.len());
+        line.extend_from_slice(&self.name);
+        line.push(b'=');
+        line.extend_from_slice(&token);
+        line.extend_from_slice(&self.attributes);
+        HeaderValue::try_from(line).ok()
+    }
+}
+
+impl Plugin for StickyCookie {
+    fn name(&self) -> &'static str {
+        "sticky_cookie"
+    }
+
+    fn recall(&self, flow: &Flow<'_>, pool: PoolId) -> Option<Recalled> {
+        let (token, age) = self.find(flow, pool)?;
+        Some(Recalled {
+            node: token.node,
+            age: Duration::from_secs(age),
+            remembered: true,
+        })
+    }
+
+    fn forget(&self, what: &Forget) {
+        self.epochs.add(what, self.max_age);
+    }
+
+    fn request(
+        &self,
+        _: &Flow<'_>,
+        _: &Assignment<'_>,
+        head: &mut RequestHeader,
+    ) -> Result<(), EditError> {
+        header::strip(head, &self.name)
+    }
+
+    fn response(
+        &self,
+        flow: &Flow<'_>,
+        to: &Assignment<'_>,
+        head: &mut ResponseHeader,
+    ) -> Result<(), EditError> {
+        let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        // 100 and 103 come before the response that counts.
+        if head.status.is_informational() && !switching {
+            return Ok(());
+        }
+        header::drop_set_cookie(head, &self.name)?;
+        if let Some(line) = self.issue(flow, to) {
+            head.append_header(SET_COOKIE, line)?;
+            if !switching {
+                header::forbid_sharing(head)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,18 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span(pub Duration);
 
+/// A span of time or the word `none`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaybeSpan(pub Option<Duration>);
+
+/// A share as a percentage: `10%`; 0.0 to 1.0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share(pub f64);
+
+/// A map of words to words in the file's order, twins kept: the reader finds and reports them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pairs(pub Vec<(String, String)>);
+
 /// A number of bytes: `4096B`, `32KiB`, `1MiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(pub u64);
@@ -59,9 +71,100 @@ impl<'de> Deserialize<'de> for Bytes {
                 if s.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
                     return Err(wrong());
                 }
-                s.parse::<bytesize::ByteSize>().map(|b| Bytes(b.0)).map_err(|_| wrong())
+                s.parse::<bytesize::ByteSize>()
+                    .map(|b| Bytes(b.0))
+                    .map_err(|_| wrong())
             }
         }
         d.deserialize_str(V)
+    }
+}
+
+impl<'de> Deserialize<'de> for MaybeSpan {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl Visitor<'_> for V {
+            type Value = MaybeSpan;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration with its unit, as `90s`, `8h`, or `none`")
+            }
+            fn visit_str<E: Error>(self, s: &str) -> Result<MaybeSpan, E> {
+                if s == "none" {
+                    return Ok(MaybeSpan(None));
+                }
+                humantime::parse_duration(s)
+                    .map(|d| MaybeSpan(Some(d)))
+                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Str(s), &self))
+            }
+        }
+        d.deserialize_str(V)
+    }
+}
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl Visitor<'_> for V {
+            type Value = Share;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a percentage from `0%` to `100%`")
+            }
+            fn visit_str<E: Error>(self, s: &str) -> Result<Share, E> {
+                s.strip_suffix('%')
+                    .and_then(|n| n.trim_end().parse::<f64>().ok())
+                    .filter(|n| (0.0..=100.0).contains(n))
+                    .map(|n| Share(n / 100.0))
+                    .ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(s), &self))
+            }
+        }
+        d.deserialize_str(V)
+    }
+}
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Pairs;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of words to words")
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut m: A) -> Result<Pairs, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = m.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        d.deserialize_map(V)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_required_and_bounded() {
+        for bad in ["8", "-1s", "forever", "8 parsecs", "''"] {
+            assert!(serde_yaml::from_str::<MaybeSpan>(bad).is_err(), "{bad}");
+        }
+        for bad in ["10", "0.1", "-1%", "101%", "NaN%", "%"] {
+            assert!(serde_yaml::from_str::<Share>(bad).is_err(), "{bad}");
+        }
+        let age = |s| serde_yaml::from_str::<MaybeSpan>(s).expect(s).0;
+        assert_eq!(age("none"), None);
+        assert_eq!(age("8h"), Some(Duration::from_secs(28_800)));
+        assert_eq!(
+            serde_yaml::from_str::<Share>("12.5%").expect("share"),
+            Share(0.125)
+        );
+    }
+
+    #[test]
+    fn pairs_keep_twins() {
+        let p: Pairs = serde_yaml::from_str("{ a: x, A: y }").expect("pairs");
+        assert_eq!(p.0.len(), 2);
     }
 }

@@ -1,12 +1,127 @@
-//! x
-use crate::{api::Plugin, context::{Build, Fault}};
-/// x
-#[derive(Clone, Debug, serde::Deserialize)]
+//! Routes by the destination address reached, with port or for every port.
+//!
+//! In: the VIP. Out: a pool or a node. Serves layer 4 as well: a TLS stream that is passed
+//! through tells its destination where its host name cannot be read.
+//! Source: Lightstreamer clustering §3.2.1.1 (Option 2.B.1.1), §3.2.2.1, §3.2.2.3.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::Deserialize;
+
+use crate::api::{Flow, Plugin, Route};
+use crate::context::{Build, Fault};
+use crate::units::Pairs;
+
+/// Block `vip_route:`.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {}
-struct P;
-impl Plugin for P { fn name(&self) -> &'static str { "x" } }
+pub struct Config {
+    /// Destination (`200.0.0.1`, `200.0.0.1:443`, `[2001:db8::1]:443`) to pool or node. One with
+    /// a port goes before one without; what is not listed is left to the next plugin.
+    pub vips: Pairs,
+}
+
+struct VipRoute {
+    exact: HashMap<SocketAddr, Route>,
+    any_port: HashMap<IpAddr, Route>,
+}
+
 impl Config {
-    /// x
-    pub fn build(&self, _: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> { Ok(Box::new(P)) }
+    /// Builds the plugin. Errors: an unknown target, what is not an address, two entries for one.
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let (mut exact, mut any_port) = (HashMap::new(), HashMap::new());
+        if self.vips.0.is_empty() {
+            faults.push(Fault::new(["vips"], "expected at least one destination address"));
+        }
+        for (vip, target) in &self.vips.0 {
+            let route = match on.target_at(target, ["vips", vip]) {
+                Ok(t) => Route::To(t),
+                Err(f) => {
+                    faults.push(f);
+                    continue;
+                }
+            };
+            let twin = if let Ok(a) = vip.parse::<SocketAddr>() {
+                exact.insert(canonical(a), route)
+            } else if let Ok(ip) = vip.parse::<IpAddr>() {
+                any_port.insert(ip.to_canonical(), route)
+            } else {
+                let why = format!("expected an address as `200.0.0.1` or `200.0.0.1:443`, not `{vip}`");
+                faults.push(Fault::new(["vips", vip], why));
+                None
+            };
+            if twin.is_some() {
+                faults.push(Fault::new(["vips", vip], "the same address is listed twice"));
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(Box::new(VipRoute { exact, any_port }))
+    }
+}
+
+/// A socket on `[::]` sees IPv4 destinations as mapped ones.
+fn canonical(a: SocketAddr) -> SocketAddr {
+    SocketAddr::new(a.ip().to_canonical(), a.port())
+}
+
+impl Plugin for VipRoute {
+    fn name(&self) -> &'static str {
+        "vip_route"
+    }
+
+    fn route(&self, flow: &Flow<'_>) -> Option<Route> {
+        let vip = canonical(flow.vip);
+        self.exact
+            .get(&vip)
+            .or_else(|| self.any_port.get(&vip.ip()))
+            .cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{NodeId, PoolId, Target};
+    use crate::context::{Keep, Mode};
+    use crate::testing::{Facts, build_on, faults, undecodable};
+
+    /// Lightstreamer clustering §3.2.1.1: 200.0.0.10 balances, 200.0.0.1 and .2 go to their server.
+    #[test]
+    fn port_then_address_then_nothing() {
+        let yaml = "vip_route: { vips: { 200.0.0.10: push, 200.0.0.1: ls1, '200.0.0.1:444': ls2, \
+                    '[2001:db8::1]:443': ls3, '2001:db8::2': ls4 } }";
+        let dir = std::path::Path::new(".");
+        let p = build_on(yaml, Mode::Tcp, &Keep::default(), dir).unwrap_or_else(|f| panic!("{f:?}"));
+        let node = |n| Some(Route::To(Target::Node(NodeId::of(n))));
+        for (vip, want) in [
+            ("200.0.0.3:443", None),
+            ("[2001:db8::1]:80", None),
+            ("200.0.0.10:443", Some(Route::To(Target::Pool(PoolId::of("push"))))),
+            ("200.0.0.1:443", node("ls1")),
+            ("200.0.0.1:444", node("ls2")),
+            ("[::ffff:200.0.0.1]:444", node("ls2")),
+            ("[2001:db8::1]:443", node("ls3")),
+            ("[2001:db8::2]:9", node("ls4")),
+        ] {
+            let facts = Facts { vip: vip.parse().expect("vip"), ..Facts::default() };
+            assert_eq!(p.route(&facts.flow(None)), want, "{vip}");
+        }
+    }
+
+    #[test]
+    fn faults_name_the_address() {
+        let yaml = "vip_route: { vips: { push.mycompany.com: ls1, 200.0.0.1: ls9, 200.0.0.2: ls1, \
+                    '::ffff:200.0.0.2': ls2, 200.0.0.256: ls1 } }";
+        let found = faults(yaml, Mode::Http);
+        assert_eq!(found.len(), 4, "{found:?}");
+        assert!(found[0].starts_with("vips.push.mycompany.com: expected an address"));
+        assert!(found[1].starts_with("vips.200.0.0.1: unknown pool or node `ls9`"));
+        assert!(found[2].ends_with("listed twice"));
+        assert_eq!(faults("vip_route: { vips: {} }", Mode::Tcp).len(), 1);
+        assert!(undecodable("vip_route: {}"));
+    }
 }

@@ -5,15 +5,21 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+mod check;
+mod decode;
 pub mod defaults;
+pub mod error;
 mod listener;
+mod read;
 mod tls;
+mod tree;
 mod upstream;
 
+pub use error::{Fault, Faults};
 pub use listener::{Limits, Listener, ListenerTls, TcpOptions};
 pub use pushgate_plugins::context::Mode;
 pub use pushgate_plugins::units;
@@ -58,6 +64,63 @@ pub struct Config {
     pub dir: PathBuf,
 }
 
+impl Config {
+    /// Reads, decodes and checks the file at `path`. Relative paths in it are below its folder.
+    ///
+    /// Errors: every fault of the file, in the order of its lines.
+    pub fn load(path: &Path) -> Result<Self, Faults> {
+        let text = read::read(path).map_err(|fault| Faults::one(*fault))?;
+        let dir = path.parent().unwrap_or(Path::new(""));
+        Self::parse(&text, &path.display().to_string(), dir)
+    }
+
+    /// Decodes and checks `text`, shown as `file` in faults, with relative paths below `dir`.
+    ///
+    /// Errors: every fault of the text, in the order of its lines.
+    pub fn parse(text: &str, file: &str, dir: &Path) -> Result<Self, Faults> {
+        let (tree, problems) = tree::parse(text.strip_prefix('\u{feff}').unwrap_or(text));
+        let fault = |at: tree::Position, path, message, expected, suggestion| Fault {
+            file: file.to_owned(),
+            line: at.line,
+            column: at.column,
+            path,
+            message,
+            expected,
+            suggestion,
+        };
+        let mut faults: Vec<Fault> = problems
+            .into_iter()
+            .map(|p| fault(p.at, p.path, p.message, p.expected, None))
+            .collect();
+        let mut config = None;
+        if let Some(mut tree) = tree {
+            let names = check::Names::of(&tree);
+            let mut decoded = decode::decode(&mut tree);
+            config = decoded.config.take();
+            let mut wrong = std::mem::take(&mut decoded.wrong);
+            if let Some(config) = &mut config {
+                config.dir = dir.to_owned();
+                wrong.extend(check::check(config, &decoded, &tree, &names, dir));
+            }
+            faults.extend(wrong.into_iter().map(|w| {
+                let at = if w.on_key { w.place.key_at } else { w.place.at };
+                fault(at, w.place.path, w.message, w.expected, w.suggestion)
+            }));
+        }
+        match (Faults::of(faults), config) {
+            (Some(faults), _) => Err(faults),
+            (None, Some(config)) => Ok(config),
+            (None, None) => Err(Faults::one(fault(
+                tree::Position::default(),
+                String::new(),
+                "cannot be decoded".to_owned(),
+                None,
+                None,
+            ))),
+        }
+    }
+}
+
 /// The admin endpoint.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
@@ -93,3 +156,6 @@ pub enum AccessLog {
     /// A file, appended to; opened again on SIGUSR1.
     File(PathBuf),
 }
+
+#[cfg(test)]
+mod tests;

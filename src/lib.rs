@@ -1,3 +1,11 @@
 //! Pushgate: the edge in front of streaming push servers. Modules in the order bytes flow.
 
+pub mod cli;
 pub mod config;
+pub mod listener;
+pub mod tls;
+pub mod route;
+pub mod balance;
+pub mod upstream;
+pub mod stream;
+pub mod observe;

@@ -1,2 +1,5 @@
-//! x
-fn main(){}
+//! The program: hands the command line to [`pushgate::cli`].
+
+fn main() -> std::process::ExitCode {
+    pushgate::cli::main()
+}

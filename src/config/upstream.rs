@@ -134,3 +134,17 @@ pub struct HttpCheck {
     #[serde(default)]
     pub port: Option<u16>,
 }
+
+impl Health {
+    /// The TCP check used after a failed connect where no check is configured.
+    pub fn tcp_default() -> Self {
+        Health {
+            tcp: Some(TcpCheck { port: None }),
+            http: None,
+            interval: defaults::HEALTH_INTERVAL,
+            timeout: defaults::HEALTH_TIMEOUT,
+            rise: defaults::HEALTH_RISE,
+            fall: defaults::HEALTH_FALL,
+        }
+    }
+}

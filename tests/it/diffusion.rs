@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
+
 use crate::client::h1::H1;
 use crate::client::{Dial, ws};
 use crate::edge::Edge;
@@ -58,11 +60,8 @@ async fn silent_connections_live() {
     let asked = std::env::var("PUSHGATE_TEST_SILENCE").ok();
     let hold = Duration::from_secs(asked.and_then(|s| s.parse().ok()).unwrap_or(3));
     // The bounded time this test holds: nothing may end or arrive.
-    assert!(
-        tokio::time::timeout(Duration::from_secs(3), events.piece())
-            .await
-            .is_err()
-    );
+    let silence = tokio::time::timeout(hold, events.io.read_u8()).await;
+    assert!(silence.is_err(), "{silence:?} instead of silence");
     socket.say("still here").await;
     assert_eq!(socket.hear().await, "still here");
     cluster.nodes.iter().for_each(|n| n.answer_polls("now"));

@@ -6,7 +6,10 @@ use super::Cluster;
 async fn cluster(conf: &str) -> Cluster {
     let cluster = Cluster::start(conf, ["10.0.0.1:80", "10.0.0.2:80"], true, &[]).await;
     let own_vips = conf.contains("vip");
-    Cluster { own_vips, ..cluster }
+    Cluster {
+        own_vips,
+        ..cluster
+    }
 }
 
 /// S goes to `push`, CR over HTTP to `push1` or `push2`.

@@ -6,7 +6,10 @@ use super::Cluster;
 async fn cluster() -> Cluster {
     let nodes = ["200.0.0.1:80", "200.0.0.2:80"];
     let cluster = Cluster::start("option-1.B.2.yaml", nodes, true, &[]).await;
-    Cluster { own_vips: true, ..cluster }
+    Cluster {
+        own_vips: true,
+        ..cluster
+    }
 }
 
 /// Fails without balancing: one node would get all sessions.

@@ -1,0 +1,197 @@
+//! The block `sticky_cookie:`, its faults and its defaults.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::epochs::Epochs;
+use super::token::Ring;
+use super::{StickyCookie, keys};
+use crate::api::Plugin;
+use crate::context::{Build, Fault, Mode};
+use crate::units::{MaybeSpan, Share};
+
+/// A working day: a session seldom outlives it, and an imbalance is gone the next morning.
+/// Each expiry interrupts a session whose client connects anew (Lightstreamer clustering §4).
+const MAX_AGE: MaybeSpan = MaybeSpan(Some(Duration::from_secs(8 * 3_600)));
+
+/// 48 minutes of 8 hours: a reconnect storm's clients expire over that span.
+const JITTER: Share = Share(0.1);
+
+/// Block `sticky_cookie:`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The cookie's name (RFC 9110 token); default `PUSHGATE`.
+    #[serde(default = "name")]
+    pub name: String,
+    /// Longest life of an assignment, counted from when it was learned, never renewed; from 1 s,
+    /// or `none`; default 8h.
+    #[serde(default = "max_age")]
+    pub max_age: MaybeSpan,
+    /// Part of `max_age` by which single tokens may live shorter; default 10%.
+    #[serde(default = "jitter")]
+    pub jitter: Share,
+    /// Only over TLS; default off, because the Lightstreamer Node client never returns such a
+    /// cookie.
+    #[serde(default)]
+    pub secure: bool,
+    /// `SameSite`; default absent (browsers then take `Lax`).
+    #[serde(default)]
+    pub same_site: Option<SameSite>,
+    /// `Partitioned`: for pages of other sites; requires `secure`; default off.
+    #[serde(default)]
+    pub partitioned: bool,
+    /// `Domain`; default absent: only the host that set it.
+    #[serde(default)]
+    pub domain: Option<String>,
+    /// `Path`; default `/`.
+    #[serde(default = "path")]
+    pub path: String,
+    /// `HttpOnly`: out of reach of scripts; default on.
+    #[serde(default = "yes")]
+    pub http_only: bool,
+    /// Key ring: one key a line, hexadecimal or base64; the first signs, all verify. Default: a
+    /// random key that lives as long as the process and is this edge's own.
+    #[serde(default)]
+    pub key_file: Option<String>,
+}
+
+/// When browsers send the cookie on requests from pages of other sites.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum SameSite {
+    /// Never.
+    Strict,
+    /// On top-level navigation.
+    Lax,
+    /// Always; requires `secure`.
+    None,
+}
+
+fn name() -> String {
+    "PUSHGATE".to_owned()
+}
+
+fn max_age() -> MaybeSpan {
+    MAX_AGE
+}
+
+fn jitter() -> Share {
+    JITTER
+}
+
+fn path() -> String {
+    "/".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Config {
+    /// Builds the plugin; reads the key file. Errors: mode tcp, values no cookie can have,
+    /// attributes that contradict each other, a key file that is missing or wrong.
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+        let mut faults = self.faults(on);
+        let secrets = self.secrets(on).unwrap_or_else(|why| {
+            faults.push(Fault::new(["key_file"], why));
+            Vec::new()
+        });
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(Box::new(StickyCookie {
+            name: self.name.as_bytes().into(),
+            attributes: self.attributes().into_bytes().into(),
+            max_age: self.max_age.0,
+            jitter: self.jitter.0,
+            ring: Ring::new(&secrets, on.pools),
+            epochs: on.keep.get_or("sticky_cookie epochs", Epochs::default),
+        }))
+    }
+
+    fn faults(&self, on: &Build<'_>) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut check = |right: bool, key: &str, why: &str| {
+            if !right {
+                let path = (!key.is_empty()).then_some(key);
+                faults.push(Fault::new(path, why));
+            }
+        };
+        let why = "a cookie needs mode http; at layer 4 use sticky_ip";
+        check(on.mode == Mode::Http, "", why);
+        let token = !self.name.is_empty() && self.name.bytes().all(is_token);
+        check(token, "name", "expected letters, digits and !#$%&'*+-.^_`|~");
+        let aged = self.max_age.0.is_none_or(|m| m >= Duration::from_secs(1));
+        check(aged, "max_age", "expected at least 1s, or `none`");
+        let path = self.path.starts_with('/') && self.path.bytes().all(is_attribute);
+        check(path, "path", "expected a path that begins with `/`, without `;`");
+        let domain = self.domain.as_deref().is_none_or(is_domain);
+        check(domain, "domain", "expected a domain name, as `mycompany.com`");
+        let why = "`same_site: none` requires `secure: true`: browsers drop the cookie otherwise";
+        check(self.same_site != Some(SameSite::None) || self.secure, "same_site", why);
+        let why = "`partitioned` requires `secure: true`: browsers drop the cookie otherwise";
+        check(!self.partitioned || self.secure, "partitioned", why);
+        // Browsers compare the prefixes without case (RFC 6265bis §4.1.3).
+        let lower = self.name.to_ascii_lowercase();
+        let why = "a name that begins with `__Secure-` requires `secure: true`";
+        check(!lower.starts_with("__secure-") || self.secure, "name", why);
+        let host = self.secure && self.domain.is_none() && self.path == "/";
+        let why = "a name that begins with `__Host-` requires `secure: true`, `path: /` and no domain";
+        check(!lower.starts_with("__host-") || host, "name", why);
+        faults
+    }
+
+    fn secrets(&self, on: &Build<'_>) -> Result<Vec<Vec<u8>>, String> {
+        let Some(file) = &self.key_file else {
+            let key = on.keep.get_or("sticky_cookie random key", || {
+                log::info!(
+                    "sticky_cookie: no key_file, signing with a random key: cookies end with this \
+                     process and other edges do not know them"
+                );
+                keys::random()
+            });
+            return Ok(vec![key.to_vec()]);
+        };
+        let file = on.dir.join(file);
+        let text = std::fs::read_to_string(&file)
+            .map_err(|e| format!("cannot read key file `{}`: {e}", file.display()))?;
+        keys::parse(&text)
+    }
+
+    /// No `Max-Age` or `Expires`: the guide asks for a session cookie (§2.1.2), the proxy decides
+    /// by the signed date, and nothing is left on the client's disk.
+    fn attributes(&self) -> String {
+        let mut s = format!("; Path={}", self.path);
+        if let Some(d) = &self.domain {
+            s.push_str("; Domain=");
+            s.push_str(d);
+        }
+        let same_site = self.same_site.map(|v| match v {
+            SameSite::Strict => "; SameSite=Strict",
+            SameSite::Lax => "; SameSite=Lax",
+            SameSite::None => "; SameSite=None",
+        });
+        s.push_str(if self.http_only { "; HttpOnly" } else { "" });
+        s.push_str(if self.secure { "; Secure" } else { "" });
+        s.push_str(same_site.unwrap_or(""));
+        s.push_str(if self.partitioned { "; Partitioned" } else { "" });
+        s
+    }
+}
+
+/// RFC 9110 §5.6.2.
+fn is_token(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
+}
+
+/// RFC 6265 §4.1.1, `path-value`.
+fn is_attribute(b: u8) -> bool {
+    (0x20..0x7f).contains(&b) && b != b';'
+}
+
+fn is_domain(d: &str) -> bool {
+    let label = |l: &str| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    d.len() <= 253 && d.strip_prefix('.').unwrap_or(d).split('.').all(label)
+}

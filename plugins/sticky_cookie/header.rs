@@ -1,0 +1,198 @@
+//! The cookie's two headers, edited byte by byte: `Cookie` in, `Set-Cookie` and `Cache-Control` out.
+//!
+//! In: heads and the cookie's name. Out: heads in which every other cookie has the bytes it had.
+//! HTTP/2 clients may send one cookie a line (RFC 9113 §8.2.3). Source: FAULTS D45, RFC 6265 §4, §5.
+
+use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE};
+use http::{HeaderMap, HeaderValue};
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use crate::api::EditError;
+
+/// The values of all cookies called `name`, in order.
+pub fn values<'a>(headers: &'a HeaderMap, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    headers
+        .get_all(COOKIE)
+        .into_iter()
+        .flat_map(|line| line.as_bytes().split(|b| *b == b';'))
+        .filter_map(move |pair| value_of(pair, name))
+}
+
+/// Takes every cookie called `name` out of the request; a line that becomes empty goes, one
+/// without it is not touched.
+pub fn strip(head: &mut RequestHeader, name: &[u8]) -> Result<(), EditError> {
+    if values(&head.headers, name).next().is_none() {
+        return Ok(());
+    }
+    let mut kept = Vec::new();
+    for line in head.headers.get_all(COOKIE) {
+        match without(line.as_bytes(), name) {
+            None => kept.push(line.clone()),
+            Some(rest) if rest.is_empty() => {}
+            Some(rest) => kept.push(HeaderValue::from_bytes(&rest)?),
+        }
+    }
+    head.remove_header(&COOKIE);
+    for line in kept {
+        head.append_header(COOKIE, line)?;
+    }
+    Ok(())
+}
+
+/// Takes every `Set-Cookie` of `name` out of the response: the node's would displace ours in the
+/// client, and ours is taken out of its next request anyway.
+pub fn drop_set_cookie(head: &mut ResponseHeader, name: &[u8]) -> Result<(), EditError> {
+    let ours = |line: &HeaderValue| {
+        let pair = line.as_bytes().split(|b| *b == b';').next();
+        pair.is_some_and(|p| value_of(p, name).is_some())
+    };
+    if !head.headers.get_all(SET_COOKIE).iter().any(ours) {
+        return Ok(());
+    }
+    let all = head.headers.get_all(SET_COOKIE).into_iter();
+    let kept: Vec<_> = all.filter(|l| !ours(l)).cloned().collect();
+    head.remove_header(&SET_COOKIE);
+    for line in kept {
+        head.append_header(SET_COOKIE, line)?;
+    }
+    Ok(())
+}
+
+/// Keeps shared caches from handing one client's assignment to others: adds `private` unless
+/// `private` or `no-store` is there. A line more, so that what the node said stays as it was;
+/// where the two conflict, caches follow the stricter (RFC 9111 §4.2.1).
+pub fn forbid_sharing(head: &mut ResponseHeader) -> Result<(), EditError> {
+    // `private="field"` covers only that field, so only the bare word counts.
+    let enough = |d: &[u8]| {
+        let d = d.trim_ascii();
+        d.eq_ignore_ascii_case(b"private") || d.eq_ignore_ascii_case(b"no-store")
+    };
+    let lines = head.headers.get_all(CACHE_CONTROL).into_iter();
+    if !lines.flat_map(|l| l.as_bytes().split(|b| *b == b',')).any(enough) {
+        head.append_header(CACHE_CONTROL, HeaderValue::from_static("private"))?;
+    }
+    Ok(())
+}
+
+/// The value of `pair` if its cookie is called `name`; names are compared with case (RFC 6265 §5.3).
+fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let at = pair.iter().position(|b| *b == b'=')?;
+    let (key, value) = pair.split_at(at);
+    (key.trim_ascii() == name).then(|| value[1..].trim_ascii())
+}
+
+/// `line` without the cookies called `name`; `None` if it has none.
+fn without(line: &[u8], name: &[u8]) -> Option<Vec<u8>> {
+    let pairs = || line.split(|b| *b == b';');
+    if !pairs().any(|p| value_of(p, name).is_some()) {
+        return None;
+    }
+    let kept: Vec<_> = pairs().filter(|p| value_of(p, name).is_none()).collect();
+    let rest = kept.join(&b';');
+    // The separator's space before what is now the first cookie.
+    Some(rest.trim_ascii_start().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Rng, answer, head};
+
+    fn stripped(lines: &[&[u8]]) -> Vec<Vec<u8>> {
+        let mut h = head("GET", "/");
+        for l in lines {
+            h.append_header(COOKIE, HeaderValue::from_bytes(l).expect("value")).expect("line");
+        }
+        strip(&mut h, b"PG").expect("strips");
+        let left = h.headers.get_all(COOKIE).into_iter();
+        left.map(|v| v.as_bytes().to_vec()).collect()
+    }
+
+    #[test]
+    fn only_our_cookie_goes() {
+        let cases: &[(&[&[u8]], &[&[u8]])] = &[
+            (&[], &[]),
+            (&[b"PG=x"], &[]),
+            (&[b" PG = x ; "], &[]),
+            (&[b"PG=x; PG=y;PG="], &[]),
+            (&[b"a=1; PG=x; b=2"], &[b"a=1; b=2"]),
+            (&[b"PG=x; b=2"], &[b"b=2"]),
+            (&[b"a=1; PG=x"], &[b"a=1"]),
+            (&[b"a=1;PG=x;b=2;  c=\"q; PG=in\""], &[b"a=1;b=2;  c=\"q"]),
+            (&[b"a=1", b"PG=x", b"b=2"], &[b"a=1", b"b=2"]),
+            (&[b"PGX=1; XPG=2; pg=3; PG; =PG; a=PG=x"], &[b"PGX=1; XPG=2; pg=3; PG; =PG; a=PG=x"]),
+            (&[b" a=\xff\xfe ;; b = \t2 ", b"PG=x"], &[b" a=\xff\xfe ;; b = \t2 "]),
+        ];
+        for (lines, want) in cases {
+            assert_eq!(stripped(lines), *want, "{lines:?}");
+        }
+    }
+
+    /// FAULTS D45: 20,000 random requests; each other cookie keeps its bytes and its place.
+    #[test]
+    fn random_cookies_keep_their_bytes() {
+        let mut rng = Rng(7);
+        let bytes = b"aPG=\"; \t,%\xc3\xa9";
+        for _ in 0..20_000 {
+            let (mut lines, mut others, mut ours) = (Vec::new(), Vec::new(), 0);
+            for _ in 0..=rng.below(3) {
+                let mut pairs: Vec<Vec<u8>> = Vec::new();
+                for i in 0..=rng.below(5) {
+                    if rng.below(3) == 0 {
+                        ours += 1;
+                        pairs.push(b"PG=token".to_vec());
+                        continue;
+                    }
+                    let mut pair = format!("c{i}=").into_bytes();
+                    for _ in 0..rng.below(12) {
+                        pair.push(bytes[rng.below(bytes.len())]);
+                    }
+                    pair.retain(|b| *b != b';');
+                    pair.push(b'.');
+                    others.push(pair.clone());
+                    pairs.push(pair);
+                }
+                lines.push(pairs.join(&b"; "[..]));
+            }
+            let refs: Vec<_> = lines.iter().map(Vec::as_slice).collect();
+            let left = stripped(&refs);
+            if ours == 0 {
+                assert_eq!(left, lines);
+            }
+            assert_eq!(left.join(&b"; "[..]), others.join(&b"; "[..]), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn the_node_cannot_set_our_cookie() {
+        let mut h = answer(200);
+        for l in ["a=1; Path=/", "PG=evil; Path=/", " PG =x", "PGX=1; PG=2", "PG"] {
+            h.append_header(SET_COOKIE, l).expect("line");
+        }
+        drop_set_cookie(&mut h, b"PG").expect("drops");
+        let left: Vec<_> = h.headers.get_all(SET_COOKIE).into_iter().collect();
+        assert_eq!(left, ["a=1; Path=/", "PGX=1; PG=2", "PG"]);
+    }
+
+    #[test]
+    fn private_is_added_once() {
+        for (lines, added) in [
+            (&[][..], true),
+            (&["max-age=60, public"], true),
+            (&["private=\"Set-Cookie\""], true),
+            (&["no-cache"], true),
+            (&["Private"], false),
+            (&["max-age=0", "x, No-Store"], false),
+        ] {
+            let mut h = answer(200);
+            for l in lines {
+                h.append_header(CACHE_CONTROL, *l).expect("line");
+            }
+            forbid_sharing(&mut h).expect("edits");
+            let got: Vec<_> = h.headers.get_all(CACHE_CONTROL).into_iter().collect();
+            let mut want = lines.to_vec();
+            want.extend(added.then_some("private"));
+            assert_eq!(got, want);
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The token in the cookie: who a client is stuck to and since when, signed.
+//!
+//! 36 bytes, 48 characters of base64url: version 1 | node id 8 | issued-at 4 | salt 7 | MAC 16.
+//! The node id is keyed, so no address or name can be derived from it; the MAC is HMAC-SHA-256
+//! cut to 128 bits (RFC 2104 §5). 36 is divisible by three: no padding bits a forger could vary.
+//! Source: FAULTS D43.
+
+use base64::Engine;
+use base64::alphabet::URL_SAFE;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+use crate::api::{NodeId, PoolId};
+
+/// Characters of a token; anything longer or shorter is none.
+pub const TOKEN_CHARS: usize = 48;
+
+const TOKEN_BYTES: usize = 36;
+const MAC_BYTES: usize = 16;
+const BODY_BYTES: usize = TOKEN_BYTES - MAC_BYTES;
+const VERSION: u8 = 1;
+
+/// Strict: no padding, no stray bits, so that one token has one spelling.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone)
+        .with_decode_allow_trailing_bits(false),
+);
+
+/// What a valid token says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Pool the node was chosen from.
+    pub pool: PoolId,
+    /// The node.
+    pub node: NodeId,
+    /// Seconds since 1970.
+    pub issued: u64,
+    /// Random; spreads expiry and chooses the share a rebalance forgets.
+    pub salt: [u8; 7],
+}
+
+/// One key, and the ids it gives to every node of every pool.
+struct Key {
+    /// Keyed once; a clone saves two of four compressions a token.
+    mac: Hmac<Sha256>,
+    /// Sorted by id.
+    ids: Vec<(u64, PoolId, NodeId)>,
+}
+
+/// The key ring: the first key signs, all verify, so that keys can be rotated edge by edge.
+pub struct Ring(Vec<Key>);
+
+impl Ring {
+    /// A ring of `secrets` for `pools` (name and names of nodes).
+    pub fn new(secrets: &[Vec<u8>], pools: &[(&str, &[String])]) -> Self {
+        Ring(secrets.iter().map(|s| Key::new(s, pools)).collect())
+    }
+
+    /// Signs `token`; `None` if its node is not of its pool.
+    pub fn sign(&self, token: &Token) -> Option<[u8; TOKEN_CHARS]> {
+        let key = self.0.first()?;
+        let mut raw = [0; TOKEN_BYTES];
+        raw[0] = VERSION;
+        raw[1..9].copy_from_slice(&key.id(token.pool, token.node)?.to_be_bytes());
+        // Four bytes last until 2106; a clock beyond gives a token that nobody accepts.
+        let issued = u32::try_from(token.issued).ok()?;
+        raw[9..13].copy_from_slice(&issued.to_be_bytes());
+        raw[13..BODY_BYTES].copy_from_slice(&token.salt);
+        let mac = key.over(&raw[..BODY_BYTES]).finalize().into_bytes();
+        raw[BODY_BYTES..].copy_from_slice(&mac[..MAC_BYTES]);
+        let mut text = [0; TOKEN_CHARS];
+        BASE64.encode_slice(raw, &mut text).ok()?;
+        Some(text)
+    }
+
+    /// The token in `text`, if one of the ring's keys signed it and its node still exists.
+    /// The MAC is compared in constant time. Allocates nothing.
+    pub fn verify(&self, text: &[u8]) -> Option<Token> {
+        // The length first: 10 KiB of forgery costs no decoding.
+        if text.len() != TOKEN_CHARS {
+            return None;
+        }
+        let mut raw = [0; TOKEN_BYTES];
+        if BASE64.decode_slice_unchecked(text, &mut raw).ok()? != TOKEN_BYTES || raw[0] != VERSION {
+            return None;
+        }
+        let (body, mac) = raw.split_at(BODY_BYTES);
+        let key = self
+            .0
+            .iter()
+            .find(|k| k.over(body).verify_truncated_left(mac).is_ok())?;
+        let id = u64::from_be_bytes(body[1..9].try_into().ok()?);
+        let at = key.ids.binary_search_by_key(&id, |e| e.0).ok()?;
+        let (_, pool, node) = *key.ids.get(at)?;
+        Some(Token {
+            pool,
+            node,
+            issued: u32::from_be_bytes(body[9..13].try_into().ok()?).into(),
+            salt: body[13..].try_into().ok()?,
+        })
+    }
+}
+
+impl Key {
+    fn new(secret: &[u8], pools: &[(&str, &[String])]) -> Self {
+        let derive = |what: &[u8]| keyed(keyed(secret).chain_update(what).finalize().into_bytes().as_slice());
+        let id_mac = derive(b"pushgate sticky_cookie 1 node id");
+        let mut ids = Vec::new();
+        for (pool, nodes) in pools {
+            for node in *nodes {
+                // The length keeps `ab`+`c` apart from `a`+`bc`.
+                let digest = id_mac
+                    .clone()
+                    .chain_update((pool.len() as u64).to_be_bytes())
+                    .chain_update(pool)
+                    .chain_update(node)
+                    .finalize()
+                    .into_bytes();
+                let id = digest.iter().take(8).fold(0, |n, b| n << 8 | u64::from(*b));
+                ids.push((id, PoolId::of(pool), NodeId::of(node)));
+            }
+        }
+        ids.sort_unstable();
+        let mac = derive(b"pushgate sticky_cookie 1 token");
+        Key { mac, ids }
+    }
+
+    fn over(&self, body: &[u8]) -> Hmac<Sha256> {
+        self.mac.clone().chain_update(body)
+    }
+
+    /// Only on a new assignment, so a scan of some dozen nodes is cheap enough.
+    fn id(&self, pool: PoolId, node: NodeId) -> Option<u64> {
+        let of = |e: &&(u64, PoolId, NodeId)| e.1 == pool && e.2 == node;
+        self.ids.iter().find(of).map(|e| e.0)
+    }
+}
+
+fn keyed(secret: &[u8]) -> Hmac<Sha256> {
+    Hmac::new_from_slice(secret).expect("HMAC takes keys of every length")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Rng;
+
+    fn ring(secrets: &[&[u8]]) -> Ring {
+        let secrets: Vec<_> = secrets.iter().map(|s| s.to_vec()).collect();
+        let nodes = ["ls1".to_owned(), "ls2".to_owned()];
+        Ring::new(&secrets, &[("push", &nodes), ("other", &nodes)])
+    }
+
+    fn token(rng: &mut Rng) -> Token {
+        let mut salt = [0; 7];
+        salt.copy_from_slice(&rng.next().to_be_bytes()[..7]);
+        Token {
+            pool: PoolId::of("push"),
+            node: NodeId::of("ls2"),
+            issued: rng.next() >> 32,
+            salt,
+        }
+    }
+
+    #[test]
+    fn one_key_agrees_and_a_ring_rotates() {
+        let mut rng = Rng(1);
+        let (old, both, new) = (ring(&[b"old"]), ring(&[b"new", b"old"]), ring(&[b"new"]));
+        for _ in 0..1_000 {
+            let t = token(&mut rng);
+            let by_old = old.sign(&t).expect("old signs");
+            assert_eq!(ring(&[b"old"]).verify(&by_old), Some(t), "another process, same key");
+            assert_eq!(both.verify(&by_old), Some(t), "second key verifies");
+            assert_eq!(new.verify(&by_old), None, "key removed");
+            let by_both = both.sign(&t).expect("ring signs");
+            assert_eq!(new.verify(&by_both), Some(t), "first key signs");
+        }
+        let foreign = Token { node: NodeId::of("ls9"), ..token(&mut rng) };
+        assert_eq!(old.sign(&foreign), None, "not of the pool");
+    }
+
+    #[test]
+    fn ids_tell_pools_apart_and_hide_names() {
+        let r = ring(&[b"k"]);
+        let t = token(&mut Rng(2));
+        let other = Token { pool: PoolId::of("other"), ..t };
+        let signed = r.sign(&other).expect("signs");
+        assert_eq!(r.verify(&signed), Some(other));
+        assert_ne!(r.sign(&t), Some(signed));
+        let key = |s: &[u8]| ring(&[s]).0[0].ids.clone();
+        assert_ne!(key(b"k")[0].0, key(b"l")[0].0, "ids depend on the key");
+    }
+
+    /// FAULTS D43. Removing the MAC's check lets every one of them in that spares the node id.
+    #[test]
+    fn of_200_000_mutated_tokens_none_is_accepted() {
+        let r = ring(&[b"one", b"two"]);
+        let mut rng = Rng(3);
+        let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        for round in 0..200_000 {
+            // Signing each anew would double the time; a token serves 64 mutations.
+            let mut rng_token = Rng(round / 64);
+            let good = r.sign(&token(&mut rng_token)).expect("signs");
+            let mut bad = good.to_vec();
+            for _ in 0..=rng.below(3) {
+                let at = rng.below(bad.len().max(1));
+                match rng.below(8) {
+                    0 => bad.truncate(at),
+                    1 => bad.insert(at, letters[rng.below(64)]),
+                    2 => bad.push(b'='),
+                    3 if at < bad.len() => bad[at] = rng.next() as u8,
+                    _ if at < bad.len() => bad[at] = letters[rng.below(64)],
+                    _ => {}
+                }
+            }
+            if bad != good {
+                assert_eq!(r.verify(&bad), None, "{bad:?} from {good:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The block `sticky_ip:`, its faults and its defaults.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::rendezvous::Rendezvous;
+use super::table::{Limits, Table};
+use super::{Memory, StickyIp};
+use crate::api::Plugin;
+use crate::context::{self, Build, Fault};
+use crate::trust::Trust;
+use crate::units::MaybeSpan;
+
+/// As the cookie's: a working day.
+const MAX_AGE: MaybeSpan = MaybeSpan(Some(Duration::from_secs(8 * 3_600)));
+
+/// A phone that slept for less finds its session's node again; no server keeps a session of a
+/// client that has been away for longer.
+const EXPIRY: MaybeSpan = MaybeSpan(Some(Duration::from_secs(3_600)));
+
+/// 130 MB when full: more clients than one edge serves at once by an order of magnitude.
+const CAPACITY: usize = 1_000_000;
+
+/// Most entries that may be asked for: 13 GB.
+const MAX_CAPACITY: usize = 100_000_000;
+
+/// The exact address, as the guide has it.
+const IPV6_PREFIX: u8 = 128;
+
+/// Block `sticky_ip:`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Remember (`table`, default) or compute (`hash`).
+    #[serde(default)]
+    pub mode: Mode,
+    /// Longest life of an assignment, counted from when it was learned; from 1 s, or `none`;
+    /// default 8h. Only with `table`.
+    #[serde(default)]
+    pub max_age: Option<MaybeSpan>,
+    /// Longest time without a live flow; from 1 s, or `none`; default 1h. Only with `table`.
+    #[serde(default)]
+    pub expiry: Option<MaybeSpan>,
+    /// Most entries, about 130 bytes each; 1 to 100,000,000; default 1,000,000. The one idle for
+    /// longest goes first, one with a live flow never. Only with `table`.
+    #[serde(default)]
+    pub capacity: Option<usize>,
+    /// Name of the table; listeners that name the same share it. Default: the listener's name.
+    /// Only with `table`.
+    #[serde(default)]
+    pub table: Option<String>,
+    /// Leading bits of an IPv6 address that count, 1 to 128; default 128.
+    #[serde(default)]
+    pub ipv6_prefix: Option<u8>,
+    /// Which address is the client's; default `client`.
+    #[serde(default)]
+    pub from: From,
+    /// Senders whose X-Forwarded-For is followed; required with `from: x_forwarded_for`.
+    #[serde(default)]
+    pub trust: Trust,
+}
+
+/// Whether assignments are remembered or computed.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// The node of the first flow is remembered.
+    #[default]
+    Table,
+    /// The node is computed from the address; edges agree without sharing state.
+    Hash,
+}
+
+/// Which address is the client's.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum From {
+    /// The connection's source, or the PROXY protocol's where the listener accepts it.
+    #[default]
+    Client,
+    /// X-Forwarded-For, where a trusted sender wrote it.
+    XForwardedFor,
+}
+
+impl Config {
+    /// Builds the plugin. Errors: bounds, options of the table with `hash`, X-Forwarded-For at
+    /// layer 4 or without a trusted sender.
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+        let faults = self.faults(on);
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let limits = Limits {
+            max_age: self.max_age.unwrap_or(MAX_AGE).0,
+            expiry: self.expiry.unwrap_or(EXPIRY).0,
+            capacity: self.capacity.unwrap_or(CAPACITY),
+        };
+        let memory = match self.mode {
+            Mode::Hash => Memory::Hash(Rendezvous::new(on.pools)),
+            Mode::Table => {
+                let name = self.table.as_deref().unwrap_or(on.listener);
+                // A listener's name and a table's cannot meet by chance.
+                let kind = if self.table.is_some() { "table" } else { "listener" };
+                let key = format!("sticky_ip {kind} {name}");
+                let table = on.keep.get_or(&key, || Table::new(limits.capacity));
+                Memory::Table { table, limits }
+            }
+        };
+        Ok(Box::new(StickyIp {
+            trust: (self.from == From::XForwardedFor).then(|| self.trust.clone()),
+            ipv6_prefix: self.ipv6_prefix.unwrap_or(IPV6_PREFIX),
+            memory,
+        }))
+    }
+
+    fn faults(&self, on: &Build<'_>) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut check = |right: bool, key: &str, why: &str| {
+            if !right {
+                faults.push(Fault::new([key], why));
+            }
+        };
+        let long = |s: Option<MaybeSpan>| {
+            s.and_then(|s| s.0).is_none_or(|d| d >= Duration::from_secs(1))
+        };
+        check(long(self.max_age), "max_age", "expected at least 1s, or `none`");
+        check(long(self.expiry), "expiry", "expected at least 1s, or `none`");
+        let capacity = self.capacity.is_none_or(|c| (1..=MAX_CAPACITY).contains(&c));
+        check(capacity, "capacity", "expected 1 to 100000000 entries");
+        let prefix = self.ipv6_prefix.is_none_or(|p| (1..=128).contains(&p));
+        check(prefix, "ipv6_prefix", "expected 1 to 128 bits");
+        for (key, given) in [
+            ("max_age", self.max_age.is_some()),
+            ("expiry", self.expiry.is_some()),
+            ("capacity", self.capacity.is_some()),
+            ("table", self.table.is_some()),
+        ] {
+            let why = "`mode: hash` remembers nothing; the key belongs to `mode: table`";
+            check(!given || self.mode == Mode::Table, key, why);
+        }
+        let forwarded = self.from == From::XForwardedFor;
+        let why = "X-Forwarded-For needs mode http; at layer 4 use the listener's `accept_proxy`";
+        check(!forwarded || on.mode == context::Mode::Http, "from", why);
+        let why = "`from: x_forwarded_for` requires the senders to `trust`: anybody can write the header";
+        check(!forwarded || !self.trust.is_empty(), "trust", why);
+        let why = "`trust` is of use only with `from: x_forwarded_for`";
+        check(forwarded || self.trust.is_empty(), "trust", why);
+        faults
+    }
+}

@@ -1,0 +1,248 @@
+//! The table of addresses: who is stuck to which node, bounded, idle entries out first.
+//!
+//! In: flows that begin and end. Out: a node and an assignment's age. Two parts a shard: clients
+//! with live flows, never evicted, and idle ones in the order they became so; so eviction is one
+//! step whatever the table holds. about 130 bytes an entry. Source: FAULTS D46, D47.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use hashlink::LinkedHashMap;
+use parking_lot::Mutex;
+
+use crate::api::{Forget, How, NodeId, PoolId};
+
+/// Locks; two flows meet at one in 64, and each holds it for some hundred nanoseconds.
+const SHARDS: usize = 64;
+
+/// Entries a shard is worth having for; a small table has fewer shards, or a lopsided hash would
+/// evict long before the capacity is reached.
+const SHARD_ENTRIES: usize = 1_024;
+
+/// Expired idle entries freed for each one learned: more than one, so that the table shrinks.
+const SWEEP: usize = 2;
+
+/// A client of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    address: [u8; 16],
+    pool: PoolId,
+}
+
+impl Key {
+    /// IPv4 is kept as its mapped IPv6 address.
+    pub fn new(client: IpAddr, pool: PoolId) -> Self {
+        let address = match client {
+            IpAddr::V4(a) => a.to_ipv6_mapped().octets(),
+            IpAddr::V6(a) => a.octets(),
+        };
+        Key { address, pool }
+    }
+}
+
+/// Limits of one plugin on the table; a reload may change them.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest life of an assignment from when it was learned.
+    pub max_age: Option<Duration>,
+    /// Longest time without a live flow.
+    pub expiry: Option<Duration>,
+    /// Most entries.
+    pub capacity: usize,
+}
+
+/// What the core decided for a flow.
+pub struct Verdict {
+    /// The node.
+    pub node: NodeId,
+    /// How it was chosen.
+    pub how: How,
+}
+
+/// One client's assignment.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    node: NodeId,
+    learned: Instant,
+    /// The wall clock's seconds then, which a rebalance compares.
+    learned_wall: u64,
+    /// When the last flow began or ended.
+    touched: Instant,
+    /// Flows now open.
+    live: u32,
+    /// Rebalanced while flows were live: only the count still matters.
+    forgotten: bool,
+}
+
+impl Entry {
+    fn new(node: NodeId, age: Duration, (now, wall): (Instant, u64)) -> Self {
+        Entry {
+            node,
+            // A clock that began after the assignment was made cannot say how old it is.
+            learned: now.checked_sub(age).unwrap_or(now),
+            learned_wall: wall.saturating_sub(age.as_secs()),
+            touched: now,
+            live: 0,
+            forgotten: false,
+        }
+    }
+
+    fn good(&self, limits: &Limits, now: Instant) -> bool {
+        let age = now.saturating_duration_since(self.learned);
+        !self.forgotten && limits.max_age.is_none_or(|m| age < m) && !self.gone(limits, now)
+    }
+
+    /// Whether the client has been away for longer than `expiry`.
+    fn gone(&self, limits: &Limits, now: Instant) -> bool {
+        let idle = now.saturating_duration_since(self.touched);
+        self.live == 0 && limits.expiry.is_some_and(|e| idle >= e)
+    }
+}
+
+#[derive(Default)]
+struct Shard {
+    live: HashMap<Key, Entry>,
+    /// The one idle for longest is in front.
+    idle: LinkedHashMap<Key, Entry>,
+}
+
+/// Clients' assignments; shared by listeners that name it, kept across reloads.
+pub struct Table {
+    shards: Box<[Mutex<Shard>]>,
+    /// Keyed at random, so that nobody can aim addresses at one shard.
+    hasher: RandomState,
+}
+
+impl Table {
+    /// An empty table laid out for `capacity` entries; memory is taken as they come.
+    pub fn new(capacity: usize) -> Self {
+        let shards = (capacity / SHARD_ENTRIES).clamp(1, SHARDS);
+        Table {
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// The node `key` is stuck to, and since when.
+    pub fn recall(&self, key: &Key, limits: &Limits, now: Instant) -> Option<(NodeId, Duration)> {
+        let shard = self.shard(key).lock();
+        let entry = shard.live.get(key).or_else(|| shard.idle.get(key))?;
+        let age = now.saturating_duration_since(entry.learned);
+        entry.good(limits, now).then_some((entry.node, age))
+    }
+
+    /// Counts a flow of `key` as live and remembers its node where nothing good is remembered.
+    /// Answers another node where a flow that began meanwhile got one that is `usable`.
+    pub fn learn(
+        &self,
+        key: Key,
+        verdict: &Verdict,
+        limits: &Limits,
+        at: (Instant, u64),
+        usable: &dyn Fn(NodeId) -> bool,
+    ) -> Option<NodeId> {
+        let mut shard = self.shard(&key).lock();
+        let known = shard.live.remove(&key).or_else(|| shard.idle.remove(&key));
+        let (mut entry, answer) = decide(known, verdict, limits, at, usable);
+        entry.live = entry.live.saturating_add(1);
+        entry.touched = at.0;
+        shard.sweep(limits, at.0);
+        if shard.make_room((limits.capacity / self.shards.len()).max(1)) {
+            shard.live.insert(key, entry);
+        }
+        answer
+    }
+
+    /// A flow of `key` has ended; with the last one the client becomes idle.
+    pub fn ended(&self, key: &Key, limits: &Limits, now: Instant) {
+        let mut shard = self.shard(key).lock();
+        let Some(entry) = shard.live.get_mut(key) else {
+            // Not filed: the table was full of live clients.
+            return;
+        };
+        entry.live -= 1;
+        entry.touched = now;
+        if entry.live == 0
+            && let Some(entry) = shard.live.remove(key)
+            && entry.good(limits, now)
+        {
+            shard.idle.insert(*key, entry);
+        }
+    }
+
+    /// Forgets the share of a node's assignments; entries with live flows keep their count.
+    pub fn forget(&self, what: &Forget) {
+        let covered = |k: &Key, e: &Entry| {
+            e.node == what.node && what.covers(&k.address, e.learned_wall)
+        };
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            for (key, entry) in &mut shard.live {
+                entry.forgotten |= covered(key, entry);
+            }
+            shard.idle.retain(|k, e| !covered(k, e));
+        }
+    }
+
+    /// Entries held.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        let len = |s: &Mutex<Shard>| {
+            let s = s.lock();
+            s.live.len() + s.idle.len()
+        };
+        self.shards.iter().map(len).sum()
+    }
+
+    fn shard(&self, key: &Key) -> &Mutex<Shard> {
+        // The high bits: the maps within use the low ones.
+        let hash = self.hasher.hash_one(key) >> 32;
+        &self.shards[hash as usize % self.shards.len()]
+    }
+}
+
+impl Shard {
+    fn sweep(&mut self, limits: &Limits, now: Instant) {
+        for _ in 0..SWEEP {
+            match self.idle.front() {
+                Some((_, e)) if e.gone(limits, now) => self.idle.pop_front(),
+                _ => return,
+            };
+        }
+    }
+
+    /// Makes room for one more entry; `false` if live clients fill the shard.
+    fn make_room(&mut self, most: usize) -> bool {
+        while self.live.len() + self.idle.len() >= most {
+            if self.idle.pop_front().is_none() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// What is remembered after a flow got a node, and the node it should have got instead.
+fn decide(
+    known: Option<Entry>,
+    verdict: &Verdict,
+    limits: &Limits,
+    at: (Instant, u64),
+    usable: &dyn Fn(NodeId) -> bool,
+) -> (Entry, Option<NodeId>) {
+    let live = known.map_or(0, |e| e.live);
+    let fresh = |age| Entry { live, ..Entry::new(verdict.node, age, at) };
+    match (verdict.how, known) {
+        // Two first flows of a client at once: the one that was filed first decides for both.
+        (How::Balanced, Some(e)) if e.good(limits, at.0) && e.node == verdict.node => (e, None),
+        (How::Balanced, Some(e)) if e.good(limits, at.0) && usable(e.node) => (e, Some(e.node)),
+        (How::Balanced | How::Pinned, _) => (fresh(Duration::ZERO), None),
+        // Rebalanced between recall and here: this flow goes on, the next is balanced.
+        (How::Recalled { by: super::NAME, .. }, Some(e)) => (e, None),
+        // A cookie behind a shared address speaks for one client, the table for all of them.
+        (How::Recalled { .. }, Some(e)) if e.good(limits, at.0) => (e, None),
+        (How::Recalled { age, .. }, _) => (fresh(age), None),
+    }
+}

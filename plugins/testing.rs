@@ -1,0 +1,146 @@
+//! Facts for the plugins' tests: a configuration of two pools, flows and a reproducible generator.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use crate::PluginConfig;
+use crate::api::{Assignment, Flow, How, NodeId, Plugin, PoolId, TlsFacts};
+use crate::context::{Build, Fault, Keep, Mode};
+
+/// Facts of a flow that a test changes one by one.
+pub struct Facts {
+    pub client: SocketAddr,
+    pub vip: SocketAddr,
+    pub host: &'static str,
+    pub tls: bool,
+    pub wall: SystemTime,
+    pub now: Instant,
+    pub random: u64,
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Facts {
+            client: SocketAddr::from(([192, 0, 2, 1], 50_000)),
+            vip: SocketAddr::from(([200, 0, 0, 10], 80)),
+            host: "push.mycompany.com",
+            tls: false,
+            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+            now: Instant::now() + Duration::from_secs(3_600),
+            random: 0x0123_4567_89ab_cdef,
+        }
+    }
+}
+
+impl Facts {
+    pub fn client(mut self, s: &str) -> Self {
+        self.client = s.parse().expect("client address");
+        self
+    }
+
+    pub fn after(&self, d: Duration) -> Self {
+        Facts {
+            wall: self.wall + d,
+            now: self.now + d,
+            ..*self
+        }
+    }
+
+    pub fn flow<'a>(&self, request: Option<&'a RequestHeader>) -> Flow<'a> {
+        Flow {
+            listener: "push",
+            client: self.client,
+            peer: self.client,
+            vip: self.vip,
+            tls: self.tls.then(TlsFacts::default),
+            host: self.host,
+            request,
+            wall: self.wall,
+            now: self.now,
+            random: self.random,
+        }
+    }
+}
+
+/// Builds the plugin of a YAML block, as the core does: `sticky_ip: {}`.
+pub fn build_on(
+    yaml: &str,
+    mode: Mode,
+    keep: &Keep,
+    dir: &Path,
+) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+    let d = serde_yaml::Deserializer::from_str(yaml);
+    let config: PluginConfig = serde_yaml::with::singleton_map_recursive::deserialize(d)
+        .unwrap_or_else(|e| panic!("{yaml}: {e}"));
+    let push = ["ls1".to_owned(), "ls2".to_owned(), "ls3".to_owned()];
+    let other = ["ls1".to_owned(), "ls4".to_owned()];
+    config.build(&Build {
+        listener: "push",
+        mode,
+        tls: false,
+        nodes: &["ls1", "ls2", "ls3", "ls4"],
+        pools: &[("push", &push), ("other", &other)],
+        dir,
+        keep,
+    })
+}
+
+/// [`build_on`] in mode http with a fresh [`Keep`]; panics on a fault.
+pub fn build(yaml: &str) -> Box<dyn Plugin> {
+    build_on(yaml, Mode::Http, &Keep::default(), Path::new("."))
+        .unwrap_or_else(|f| panic!("{yaml}: {f:?}"))
+}
+
+/// The faults of a block, each as `path: message`.
+pub fn faults(yaml: &str, mode: Mode) -> Vec<String> {
+    build_on(yaml, mode, &Keep::default(), Path::new("."))
+        .err()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|f| format!("{}: {}", f.path.join("."), f.message))
+        .collect()
+}
+
+/// Whether serde refuses the block.
+pub fn undecodable(yaml: &str) -> bool {
+    let d = serde_yaml::Deserializer::from_str(yaml);
+    serde_yaml::with::singleton_map_recursive::deserialize::<PluginConfig, _>(d).is_err()
+}
+
+/// An assignment of the pool `push`.
+pub fn assigned(node: &str, how: How) -> Assignment<'_> {
+    Assignment {
+        pool: Some(PoolId::of("push")),
+        node: NodeId::of(node),
+        node_name: node,
+        how,
+    }
+}
+
+pub fn head(method: &str, path: &str) -> RequestHeader {
+    RequestHeader::build(method, path.as_bytes(), None).expect("head")
+}
+
+pub fn answer(status: u16) -> ResponseHeader {
+    ResponseHeader::build(status, None).expect("head")
+}
+
+/// SplitMix64: the same numbers in every run.
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+}

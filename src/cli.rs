@@ -1,0 +1,233 @@
+//! The command line: which deed, on which file.
+//!
+//! In: arguments. Out: an exit code: 0 done, 1 a fault in the file or while running (said on standard
+//! error), 2 a command line that makes no sense. The short form `pushgate -c FILE [-t] [-d] [-u]` is
+//! Pingora's own.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::config::Config;
+
+/// What the process is told besides its configuration.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct RunOptions {
+    /// Configuration file.
+    #[arg(short = 'c', long = "conf", value_name = "FILE")]
+    pub conf: PathBuf,
+    /// Leave the terminal and run in the background.
+    #[arg(short = 'd', long)]
+    pub daemon: bool,
+    /// Take the listening sockets over from the running process.
+    #[arg(short = 'u', long)]
+    pub upgrade: bool,
+}
+
+/// The edge in front of streaming push servers.
+#[derive(Parser, Debug)]
+#[command(name = "pushgate", version, about)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    short: Option<Short>,
+}
+
+/// Pingora's form without a subcommand.
+#[derive(Args, Debug)]
+struct Short {
+    /// Configuration file.
+    #[arg(short = 'c', long = "conf", value_name = "FILE")]
+    conf: PathBuf,
+    /// Leave the terminal and run in the background.
+    #[arg(short = 'd', long)]
+    daemon: bool,
+    /// Take the listening sockets over from the running process.
+    #[arg(short = 'u', long)]
+    upgrade: bool,
+    /// Check the file and exit, as `pushgate check`.
+    #[arg(short = 't', long)]
+    test: bool,
+}
+
+#[derive(Subcommand, Debug, PartialEq, Eq)]
+enum Command {
+    /// Run the edge.
+    Run(RunOptions),
+    /// Check a configuration file: every fault with its place, nothing is bound.
+    Check {
+        /// Configuration file.
+        #[arg(short = 'c', long = "conf", value_name = "FILE")]
+        conf: PathBuf,
+    },
+    /// Run two push nodes and the edge in front of them, to see it work.
+    Demo {
+        /// Port of the edge on 127.0.0.1; a free one by default.
+        #[arg(long, value_name = "N")]
+        port: Option<u16>,
+    },
+}
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    match command(Cli::parse()).unwrap_or_else(|e| e.exit()) {
+        Command::Run(options) => match load(&options.conf) {
+            Ok(config) => finish(run(config, options)),
+            Err(code) => code,
+        },
+        Command::Check { conf } => match load(&conf) {
+            Ok(config) => {
+                println!("{}", summary(&conf, &config));
+                ExitCode::SUCCESS
+            }
+            Err(code) => code,
+        },
+        Command::Demo { port } => finish(demo(port)),
+    }
+}
+
+/// The one deed of a command line, whichever form it has.
+fn command(cli: Cli) -> Result<Command, clap::Error> {
+    match (cli.command, cli.short) {
+        (Some(command), _) => Ok(command),
+        (
+            None,
+            Some(Short {
+                conf, test: true, ..
+            }),
+        ) => Ok(Command::Check { conf }),
+        (
+            None,
+            Some(Short {
+                conf,
+                daemon,
+                upgrade,
+                ..
+            }),
+        ) => Ok(Command::Run(RunOptions {
+            conf,
+            daemon,
+            upgrade,
+        })),
+        (None, None) => Err(Cli::command().error(
+            ErrorKind::MissingSubcommand,
+            "a subcommand or `-c FILE` is needed; see `pushgate --help`",
+        )),
+    }
+}
+
+fn load(conf: &Path) -> Result<Config, ExitCode> {
+    Config::load(conf).map_err(|faults| {
+        eprintln!("{faults}");
+        ExitCode::FAILURE
+    })
+}
+
+fn summary(conf: &Path, config: &Config) -> String {
+    format!(
+        "{}: ok ({} listeners, {} pools, {} nodes)",
+        conf.display(),
+        config.listeners.len(),
+        config.pools.len(),
+        config.nodes.len()
+    )
+}
+
+fn finish(done: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("pushgate: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Seam: `crate::server::run` takes this place when its branch is merged.
+fn run(_: Config, _: RunOptions) -> Result<(), Box<dyn std::error::Error>> {
+    Err("`run` is not in this build".into())
+}
+
+/// Seam: `crate::demo::run` takes this place when its branch is merged.
+fn demo(_: Option<u16>) -> Result<(), Box<dyn std::error::Error>> {
+    Err("`demo` is not in this build".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("pushgate").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn senseless_command_lines_are_usage_errors() {
+        for (line, expected) in [
+            ("", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
+            ("check", ErrorKind::MissingRequiredArgument),
+            ("run -d", ErrorKind::MissingRequiredArgument),
+            ("-t", ErrorKind::MissingRequiredArgument),
+            ("-c", ErrorKind::InvalidValue),
+            ("-c a.yaml check -c a.yaml", ErrorKind::ArgumentConflict),
+            ("check -c a.yaml -d", ErrorKind::UnknownArgument),
+            ("chek -c a.yaml", ErrorKind::InvalidSubcommand),
+            ("demo --port 65536", ErrorKind::ValueValidation),
+            ("demo --port -1", ErrorKind::UnknownArgument),
+            ("-c a.yaml -x", ErrorKind::UnknownArgument),
+        ] {
+            let e = parse(line).and_then(command).expect_err(line);
+            assert_eq!((e.kind(), e.exit_code()), (expected, 2), "{line}: {e}");
+        }
+    }
+
+    #[test]
+    fn both_forms_name_the_same_deeds() {
+        let options = |daemon, upgrade| RunOptions {
+            conf: "a.yaml".into(),
+            daemon,
+            upgrade,
+        };
+        for (line, expected) in [
+            (
+                "-c a.yaml -t",
+                Command::Check {
+                    conf: "a.yaml".into(),
+                },
+            ),
+            (
+                "-c a.yaml -t -d",
+                Command::Check {
+                    conf: "a.yaml".into(),
+                },
+            ),
+            (
+                "check --conf a.yaml",
+                Command::Check {
+                    conf: "a.yaml".into(),
+                },
+            ),
+            ("-c a.yaml", Command::Run(options(false, false))),
+            ("-c a.yaml -d", Command::Run(options(true, false))),
+            ("-du -c a.yaml", Command::Run(options(true, true))),
+            ("run -c a.yaml -u", Command::Run(options(false, true))),
+            ("demo", Command::Demo { port: None }),
+            ("demo --port 8080", Command::Demo { port: Some(8080) }),
+        ] {
+            assert_eq!(
+                parse(line).and_then(command).expect(line),
+                expected,
+                "{line}"
+            );
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Checks listeners: names, addresses, limits, certificates they name.
+//!
+//! In: `listeners`, `admin.bind`. Out: faults. Sources: FAULTS D67; Lightstreamer clustering §3.1.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::upstream::not_zero;
+use super::{Check, steps};
+use crate::config::tree::{Kind, Step};
+use crate::config::units::{Bytes, Span};
+use crate::config::{Listener, ListenerTls};
+
+/// Least bytes of a flow in our keeping: the relay's own buffer.
+const MIN_HIDDEN: Bytes = Bytes(4 * 1024);
+/// Most bytes of a flow in our keeping; beyond, a push server cannot feel its client any more.
+const MAX_HIDDEN: Bytes = Bytes(16 * 1024 * 1024);
+/// Pingora refuses larger heads itself.
+const MAX_HEAD: Bytes = Bytes(1024 * 1024);
+/// Pingora refuses more header lines itself.
+const MAX_HEADERS: usize = 256;
+/// Bounds of Linux's TCP_KEEPIDLE.
+const KEEPALIVE: (Span, Span) = (
+    Span(Duration::from_secs(1)),
+    Span(Duration::from_secs(32_767)),
+);
+
+pub(super) fn check(check: &mut Check<'_>) {
+    let config = check.config;
+    if config.listeners.is_empty() {
+        check.expect(
+            &steps!["listeners"],
+            "no listener",
+            "at least one, else no client can come in",
+        );
+    }
+    let mut names = BTreeMap::new();
+    for (i, listener) in config.listeners.iter().enumerate() {
+        let at = steps!["listeners", i, "name"];
+        check.name(&at, &listener.name, false);
+        if let Some(first) = names.insert(&listener.name, i) {
+            let first = check
+                .tree
+                .locate(&steps!["listeners", first, "name"])
+                .at
+                .line;
+            check.expect(
+                &at,
+                format!(
+                    "a listener is already called `{}`, in line {first}",
+                    listener.name
+                ),
+                "another name: logs and metrics tell listeners by it",
+            );
+        }
+        if let Some(to) = &listener.to
+            && !check.names.is_target(to)
+        {
+            check.unknown(
+                &steps!["listeners", i, "to"],
+                "pool or node",
+                to,
+                check.names.targets(),
+            );
+        }
+        bounds(check, i, listener);
+        if let Some(tls) = &listener.tls {
+            certificates(check, i, listener, tls);
+        }
+    }
+    binds(check);
+}
+
+fn bounds(check: &mut Check<'_>, i: usize, listener: &Listener) {
+    check.within(
+        &steps!["listeners", i, "max_hidden"],
+        listener.max_hidden,
+        MIN_HIDDEN,
+        MAX_HIDDEN,
+    );
+    not_zero(
+        check,
+        &steps!["listeners", i, "handshake_timeout"],
+        listener.handshake_timeout,
+    );
+    not_zero(
+        check,
+        &steps!["listeners", i, "head_timeout"],
+        listener.head_timeout,
+    );
+    let limits = &listener.limits;
+    check.within(
+        &steps!["listeners", i, "limits", "head"],
+        limits.head,
+        Bytes(1),
+        MAX_HEAD,
+    );
+    check.within(
+        &steps!["listeners", i, "limits", "target"],
+        limits.target,
+        Bytes(1),
+        MAX_HEAD,
+    );
+    check.within(
+        &steps!["listeners", i, "limits", "headers"],
+        limits.headers,
+        1,
+        MAX_HEADERS,
+    );
+    let keepalive = steps!["listeners", i, "tcp", "keepalive"];
+    check.within(&keepalive, listener.tcp.keepalive, KEEPALIVE.0, KEEPALIVE.1);
+    not_zero(
+        check,
+        &steps!["listeners", i, "tcp", "user_timeout"],
+        listener.tcp.user_timeout,
+    );
+}
+
+fn certificates(check: &mut Check<'_>, i: usize, listener: &Listener, tls: &ListenerTls) {
+    let at = steps!["listeners", i, "tls", "certificates"];
+    if tls.certificates.is_empty() {
+        check.expect(
+            &at,
+            "TLS without a certificate",
+            "at least one name of `certificates`",
+        );
+    }
+    let mut seen = BTreeSet::new();
+    for (k, name) in tls.certificates.iter().enumerate() {
+        let at = steps!["listeners", i, "tls", "certificates", k];
+        if !check.names.certificates.contains(name) {
+            check.unknown(&at, "certificate", name, &check.names.certificates);
+        } else if !seen.insert(name) {
+            check.expect(
+                &at,
+                format!("`{name}` is there twice"),
+                "each certificate once",
+            );
+        }
+    }
+    // From the tree: two spellings of one IPv6 address are one key of the decoded map.
+    let by_vip = steps!["listeners", i, "tls", "by_vip"];
+    let Some(Kind::Map(entries)) = check.tree.find(&by_vip).map(|n| &n.kind) else {
+        return;
+    };
+    let mut seen = BTreeSet::new();
+    for key in entries.iter().map(|e| e.key.as_str()) {
+        let at = steps!["listeners", i, "tls", "by_vip", key];
+        let Ok(vip) = key.parse::<SocketAddr>() else {
+            continue;
+        };
+        if !seen.insert(vip) {
+            check.on_key(&at, format!("`{vip}` is there twice"), "each VIP once");
+        }
+        if !serves(listener, vip) && !check.was_cut(&bind_path(check, i)) {
+            let binds = listener
+                .bind
+                .iter()
+                .map(|b| format!("`{b}`"))
+                .collect::<Vec<_>>();
+            let expected = format!("a VIP of `bind` ({})", binds.join(", "));
+            check.on_key(
+                &at,
+                format!("`{vip}` is not bound by this listener"),
+                expected,
+            );
+        }
+        if let Some(name) = tls.by_vip.get(&vip)
+            && !tls.certificates.contains(name)
+            && !check.was_cut(
+                &check
+                    .tree
+                    .locate(&steps!["listeners", i, "tls", "certificates"])
+                    .path,
+            )
+        {
+            check.unknown(&at, "certificate of this listener", name, &tls.certificates);
+        }
+    }
+}
+
+fn bind_path(check: &Check<'_>, i: usize) -> String {
+    check.tree.locate(&steps!["listeners", i, "bind"]).path
+}
+
+/// Whether clients can reach `vip` through `listener`: bound itself, or by a wildcard address.
+fn serves(listener: &Listener, vip: SocketAddr) -> bool {
+    listener.bind.iter().any(|bind| {
+        // `[::]` takes IPv4 too where the kernel's bindv6only is off, which is the default.
+        let any = bind.ip().is_unspecified() && (bind.is_ipv6() || vip.is_ipv4());
+        *bind == vip || (any && bind.port() == vip.port())
+    })
+}
+
+/// The same address twice, in one listener, two, or the admin endpoint. A wildcard beside an exact
+/// address is legal: the kernel prefers the exact one. Port 0 is another port each time.
+fn binds(check: &mut Check<'_>) {
+    let config = check.config;
+    let mut taken: BTreeMap<SocketAddr, Vec<Step>> = BTreeMap::new();
+    if let Some(admin) = &config.admin {
+        taken.insert(admin.bind, steps!["admin", "bind"].into());
+    }
+    for (i, listener) in config.listeners.iter().enumerate() {
+        if listener.bind.is_empty() {
+            check.expect(
+                &steps!["listeners", i, "bind"],
+                "a listener without an address",
+                "at least one address with its port",
+            );
+        }
+        for (k, bind) in listener.bind.iter().enumerate() {
+            let at = steps!["listeners", i, "bind", k];
+            match taken.get(bind) {
+                Some(_) if bind.port() == 0 => {}
+                Some(first) => {
+                    let first = check.tree.locate(first);
+                    check.expect(
+                        &at,
+                        format!(
+                            "`{bind}` is already bound by {} in line {}",
+                            first.path, first.at.line
+                        ),
+                        "each address once",
+                    );
+                }
+                None => {
+                    taken.insert(*bind, at.into());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Checks plugins by building them, and that what they route to a name can be reached by that name.
+//!
+//! In: `listeners[].plugins`, the names certificates cover. Out: faults. The plugins are thrown away.
+
+use pushgate_plugins::context::{Build, Fault};
+
+use super::certificates::{Covered, covers};
+use super::{Check, steps};
+use crate::config::Listener;
+use crate::config::error::{echo, nearest};
+use crate::config::tree::{Kind, Step};
+
+/// Plugins whose word ends so decide where a flow goes.
+const ROUTES: &str = "_route";
+
+pub(super) fn check(check: &mut Check<'_>, covered: &Covered) {
+    let config = check.config;
+    for (i, listener) in config.listeners.iter().enumerate() {
+        let routed = listener.plugins.iter().any(|p| p.word().ends_with(ROUTES));
+        if listener.to.is_none() && !routed {
+            check.expect(
+                &steps!["listeners", i],
+                "no flow of this listener goes anywhere",
+                "`to: <pool or node>`, or a plugin that routes",
+            );
+        }
+        let at = |key: &str| check.tree.locate(&steps!["listeners", i, key]).path;
+        // A plugin judges itself by these; while they are wrong its verdict would be a guess.
+        if ["mode", "tls"].iter().any(|key| check.was_cut(&at(key))) || !check.names_are_known() {
+            continue;
+        }
+        build(check, i, listener);
+        hosts_are_covered(check, i, listener, covered);
+    }
+}
+
+fn build(check: &mut Check<'_>, i: usize, listener: &Listener) {
+    let nodes: Vec<&str> = check.names.nodes.iter().map(String::as_str).collect();
+    let pools: Vec<(&str, &[String])> = check
+        .names
+        .pools
+        .iter()
+        .map(|name| {
+            let nodes = check
+                .config
+                .pools
+                .get(name)
+                .map_or(&[] as &[String], |p| &p.nodes);
+            (name.as_str(), nodes)
+        })
+        .collect();
+    for (j, plugin) in listener.plugins.iter().enumerate() {
+        let built = plugin.build(&Build {
+            listener: &listener.name,
+            mode: listener.mode,
+            tls: listener.tls.is_some(),
+            nodes: &nodes,
+            pools: &pools,
+            dir: check.dir,
+        });
+        for fault in built.err().unwrap_or_default() {
+            tell(
+                check,
+                &steps!["listeners", i, "plugins", j, plugin.word()],
+                fault,
+            );
+        }
+    }
+}
+
+/// Records a plugin's own fault under its block.
+fn tell(check: &mut Check<'_>, block: &[Step], fault: Fault) {
+    let mut path = block.to_vec();
+    for step in &fault.path {
+        let is_list = matches!(check.tree.find(&path).map(|n| &n.kind), Some(Kind::List(_)));
+        path.push(match step.parse::<usize>() {
+            Ok(index) if is_list => Step::Index(index),
+            _ => Step::from(step.as_str()),
+        });
+    }
+    let word = match check.tree.find(&path).map(|n| &n.kind) {
+        Some(Kind::Scalar { text, .. }) => text.clone(),
+        _ => fault.path.last().cloned().unwrap_or_default(),
+    };
+    if let Some(wrong) = check.fault(&path, fault.message) {
+        // A fault of the block as a whole is shown at the plugin's word.
+        wrong.on_key = fault.path.is_empty();
+        wrong.suggestion = nearest(&word, fault.candidates);
+    }
+}
+
+/// A host that is routed but covered by no certificate would fail in every browser.
+fn hosts_are_covered(check: &mut Check<'_>, i: usize, listener: &Listener, covered: &Covered) {
+    let Some(tls) = &listener.tls else {
+        return;
+    };
+    let mut names = Vec::new();
+    for certificate in &tls.certificates {
+        match covered.get(certificate) {
+            Some(found) => names.extend(found),
+            // It could not be read, which is reported there; what it covers is not known.
+            None => return,
+        }
+    }
+    for (j, plugin) in listener.plugins.iter().enumerate() {
+        if plugin.word() != "host_route" {
+            continue;
+        }
+        // From the tree: this way the check needs nothing but the key's name.
+        for host in check
+            .tree
+            .keys(&steps!["listeners", i, "plugins", j, "host_route", "hosts"])
+        {
+            if names.iter().any(|name| covers(name, host)) {
+                continue;
+            }
+            let at = steps!["listeners", i, "plugins", j, "host_route", "hosts", host];
+            let message = format!("no certificate of this listener covers `{}`", echo(host));
+            let known = names
+                .iter()
+                .map(|n| format!("`{}`", echo(n)))
+                .collect::<Vec<_>>();
+            let expected = match known.as_slice() {
+                [] => "a certificate that covers it".to_owned(),
+                _ => format!("a name under {}", known.join(", ")),
+            };
+            check.on_key(&at, message, expected);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Checks nodes, pools and their health checks.
+//!
+//! In: `nodes`, `pools`. Out: faults.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Check, steps};
+use crate::config::tree::Step;
+use crate::config::units::Span;
+use crate::config::{Health, Node, Pool};
+
+/// Largest weight: shares finer than a thousandth mean nothing, and sums stay far from overflow.
+const MAX_WEIGHT: u32 = 1000;
+/// Most checks in a row; with more a node's state would lag by minutes.
+const MAX_ROW: u32 = 100;
+/// Most other nodes tried: each costs the client up to `connect_timeout`.
+const MAX_RETRIES: u32 = 16;
+
+pub(super) fn check(check: &mut Check<'_>) {
+    let config = check.config;
+    for (name, node) in &config.nodes {
+        node_is_sound(check, name, node);
+    }
+    for (name, pool) in &config.pools {
+        pool_is_sound(check, name, pool);
+    }
+    one_health_per_node(check);
+}
+
+fn node_is_sound(check: &mut Check<'_>, name: &str, node: &Node) {
+    if node.address.port() == 0 || node.address.ip().is_unspecified() {
+        check.expect(
+            &steps!["nodes", name, "address"],
+            format!("nothing can be reached at `{}`", node.address),
+            "the address and port the push server listens on",
+        );
+    }
+    check.within(&steps!["nodes", name, "weight"], node.weight, 0, MAX_WEIGHT);
+    if let Some(health) = &node.health {
+        health_is_sound(check, &steps!["nodes", name, "health"], health);
+    }
+}
+
+fn pool_is_sound(check: &mut Check<'_>, name: &str, pool: &Pool) {
+    let at = steps!["pools", name, "nodes"];
+    if pool.nodes.is_empty() {
+        check.expect(&at, "a pool without nodes", "at least one name of `nodes`");
+    }
+    let mut seen = BTreeSet::new();
+    for (i, node) in pool.nodes.iter().enumerate() {
+        let at = steps!["pools", name, "nodes", i];
+        if !check.names.nodes.contains(node) {
+            check.unknown(&at, "node", node, &check.names.nodes);
+        } else if !seen.insert(node) {
+            check.expect(
+                &at,
+                format!("`{node}` is there twice"),
+                "each node once; see `weight`",
+            );
+        }
+    }
+    let weight = |node: &String| check.config.nodes.get(node).map(|n| n.weight);
+    if !pool.nodes.is_empty() && pool.nodes.iter().all(|n| weight(n) == Some(0)) {
+        check.expect(
+            &at,
+            "every node has weight 0",
+            "one node with a weight from 1",
+        );
+    }
+    check.within(
+        &steps!["pools", name, "retries"],
+        pool.retries,
+        0,
+        MAX_RETRIES,
+    );
+    not_zero(
+        check,
+        &steps!["pools", name, "connect_timeout"],
+        pool.connect_timeout,
+    );
+    if let Some(health) = &pool.health {
+        health_is_sound(check, &steps!["pools", name, "health"], health);
+    }
+}
+
+/// A node is checked by one loop: pools that share it must agree, or it must say itself.
+fn one_health_per_node(check: &mut Check<'_>) {
+    let mut first: BTreeMap<&String, (&String, &Option<Health>)> = BTreeMap::new();
+    let config = check.config;
+    for (pool_name, pool) in &config.pools {
+        for (i, name) in pool.nodes.iter().enumerate() {
+            // A node that could not be decoded may have had a check of its own.
+            if config
+                .nodes
+                .get(name)
+                .is_none_or(|node| node.health.is_some())
+                || check.was_cut(&check.tree.locate(&steps!["pools", pool_name.as_str()]).path)
+            {
+                continue;
+            }
+            match first.get(name) {
+                Some((other, health)) if **health != pool.health => check.expect(
+                    &steps!["pools", pool_name.as_str(), "nodes", i],
+                    format!("`{name}` is also in pool `{other}`, whose `health` differs"),
+                    format!("the same `health` in both pools, or one under `nodes.{name}`"),
+                ),
+                Some(_) => {}
+                None => {
+                    first.insert(name, (pool_name, &pool.health));
+                }
+            }
+        }
+    }
+}
+
+fn health_is_sound(check: &mut Check<'_>, at: &[Step], health: &Health) {
+    let below = |keys: &[&str]| {
+        at.iter()
+            .cloned()
+            .chain(keys.iter().map(|k| Step::from(*k)))
+            .collect::<Vec<_>>()
+    };
+    match (&health.tcp, &health.http) {
+        (None, None) => check.on_key(
+            at,
+            "neither `tcp` nor `http`",
+            "`tcp: {}` or `http: { path: … }`",
+        ),
+        (Some(_), Some(_)) => check.on_key(at, "both `tcp` and `http`", "one of them"),
+        _ => {}
+    }
+    if health.tcp.as_ref().is_some_and(|tcp| tcp.port == Some(0)) {
+        check.expect(&below(&["tcp", "port"]), "found `0`", "1 to 65535");
+    }
+    if let Some(http) = &health.http {
+        let legal = |c: char| c.is_ascii_graphic() && c != '#';
+        if !http.path.starts_with('/') || !http.path.chars().all(legal) {
+            check.expect(
+                &below(&["http", "path"]),
+                format!("found `{}`", super::echo(&http.path)),
+                "a path that starts with `/`, without blanks and `#`",
+            );
+        }
+        if let Some(host) = &http.host
+            && (host.is_empty() || !host.chars().all(|c| c.is_ascii_graphic()))
+        {
+            let found = format!("found `{}`", super::echo(host));
+            check.expect(&below(&["http", "host"]), found, "a host name");
+        }
+        check.within(&below(&["http", "status"]), http.status, 200, 599);
+        check.within(
+            &below(&["http", "port"]),
+            http.port.unwrap_or(1),
+            1,
+            u16::MAX,
+        );
+    }
+    not_zero(check, &below(&["interval"]), health.interval);
+    not_zero(check, &below(&["timeout"]), health.timeout);
+    check.within(&below(&["rise"]), health.rise, 1, MAX_ROW);
+    check.within(&below(&["fall"]), health.fall, 1, MAX_ROW);
+}
+
+/// A deadline of nothing would refuse everything.
+pub(super) fn not_zero(check: &mut Check<'_>, at: &[Step], span: Span) {
+    if span.0.is_zero() {
+        check.expect(at, "found `0s`", "more than zero");
+    }
+}

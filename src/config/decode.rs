@@ -1,0 +1,274 @@
+//! Decodes the tree into [`Config`]: every fault in one run.
+//!
+//! In: the tree. Out: the configuration without what was wrong, the faults, and what was cut. serde
+//! stops at the first error, so the wrong value is cut out of the tree and the rest decoded again; a
+//! missing value gets a stand-in, so that the faults behind it are seen too. A configuration with a
+//! stand-in is checked but never run: the missing value is a fault.
+
+mod deserializer;
+
+use serde::Deserialize;
+
+use super::Config;
+use super::error::{MAX_FAULTS, echo, echo_line, nearest};
+use super::tree::{Entry, Kind, Node, Place, Step};
+use deserializer::{Error, What};
+
+/// A fault of the decoder.
+#[derive(Clone, Debug)]
+pub(super) struct Wrong {
+    pub place: Place,
+    pub on_key: bool,
+    pub message: String,
+    pub expected: Option<String>,
+    pub suggestion: Option<String>,
+}
+
+/// What is left after decoding.
+pub(super) struct Decoded {
+    /// All that could be decoded, with stand-ins for what was missing.
+    pub config: Option<Config>,
+    pub wrong: Vec<Wrong>,
+    /// Paths, as the file numbers them, of what was wrong or missing: a check that finds something
+    /// absent above one of them would only repeat its fault.
+    pub cut: Vec<String>,
+}
+
+/// Tried in turn for a missing value: its type is not known, but one of these decodes.
+const STAND_INS: [fn() -> Kind; 6] = [
+    || Kind::Map(Vec::new()),
+    || Kind::List(Vec::new()),
+    // Port 0: bound beside any other address without a conflict.
+    || text("127.0.0.1:0"),
+    || text("http"),
+    || text("1s"),
+    || text("1"),
+];
+
+fn text(text: &str) -> Kind {
+    Kind::Scalar {
+        text: text.to_owned(),
+        plain: true,
+    }
+}
+
+/// Decodes `tree`, which keeps its sound parts only.
+pub(super) fn decode(tree: &mut Node) -> Decoded {
+    let mut wrong = Vec::new();
+    let mut cut = Vec::new();
+    loop {
+        let e = match Config::deserialize(&*tree) {
+            Ok(config) => {
+                return Decoded {
+                    config: Some(config),
+                    wrong,
+                    cut,
+                };
+            }
+            Err(e) => e,
+        };
+        if wrong.len() == MAX_FAULTS || !repair(tree, &e, &mut wrong, &mut cut) {
+            return Decoded {
+                config: None,
+                wrong,
+                cut,
+            };
+        }
+    }
+}
+
+/// Records the fault behind `e` and changes the tree so that it does not come again. False where
+/// nothing can be changed.
+fn repair(tree: &mut Node, e: &Error, wrong: &mut Vec<Wrong>, cut: &mut Vec<String>) -> bool {
+    let path = e.path();
+    if let Some(stand_in) = stand_in_above(tree, &path) {
+        return next_stand_in(tree, &stand_in, cut);
+    }
+    if let What::Missing(key) = e.what {
+        let missing = [path.as_slice(), &[Step::from(key)]].concat();
+        let place = tree.locate(&missing);
+        if !cut.contains(&place.path) {
+            cut.push(place.path);
+            wrong.push(tell(tree, e));
+        }
+        let Some(Node {
+            kind: Kind::Map(entries),
+            at,
+            ..
+        }) = tree.find_mut(&path)
+        else {
+            return false;
+        };
+        let node = Node {
+            at: *at,
+            kind: STAND_INS[0](),
+            stand_in: Some(0),
+        };
+        entries.push(Entry {
+            key: key.to_owned(),
+            at: *at,
+            node,
+        });
+        return true;
+    }
+    let place = tree.locate(&path).path;
+    // An enum's block whose only key was cut is empty because of that.
+    let emptied = matches!(tree.find(&path).map(|n| &n.kind), Some(Kind::Map(m)) if m.is_empty())
+        && cut.iter().any(|c| {
+            c.strip_prefix(&place)
+                .is_some_and(|rest| rest.starts_with(['.', '[']))
+        });
+    if !emptied {
+        let told = tell(tree, e);
+        // The key it was meant to be is not also missing.
+        if let (What::Unknown { kind: "key", .. }, Some(key), Some((_, parent))) =
+            (&e.what, &told.suggestion, path.split_last())
+        {
+            cut.push(
+                tree.locate(&[parent, &[Step::from(key.as_str())]].concat())
+                    .path,
+            );
+        }
+        wrong.push(told);
+        cut.push(place);
+    }
+    tree.cut(&path)
+}
+
+/// The path of the stand-in that `path` leads to or through.
+fn stand_in_above(tree: &Node, path: &[Step]) -> Option<Vec<Step>> {
+    (1..=path.len())
+        .filter_map(|n| path.get(..n))
+        .find(|part| tree.find(part).is_some_and(|node| node.stand_in.is_some()))
+        .map(<[Step]>::to_vec)
+}
+
+/// Tries the next stand-in; after the last one, cuts what the missing value belongs to.
+fn next_stand_in(tree: &mut Node, path: &[Step], cut: &mut Vec<String>) -> bool {
+    let Some(node) = tree.find_mut(path) else {
+        return false;
+    };
+    let next = node.stand_in.unwrap_or_default() + 1;
+    match STAND_INS.get(next) {
+        Some(kind) => {
+            node.kind = kind();
+            node.stand_in = Some(next);
+            true
+        }
+        None => path.split_last().is_some_and(|(_, parent)| {
+            cut.push(tree.locate(parent).path);
+            tree.cut(parent)
+        }),
+    }
+}
+
+/// Says what `e` means to the reader of the file.
+fn tell(tree: &Node, e: &Error) -> Wrong {
+    let path = e.path();
+    let mut wrong = Wrong {
+        place: tree.locate(&path),
+        on_key: e.on_key,
+        message: String::new(),
+        expected: None,
+        suggestion: None,
+    };
+    match &e.what {
+        What::Unknown { kind, word, known } => {
+            wrong.message = format!("unknown {kind} `{}`", echo(word));
+            wrong.suggestion = nearest(word, known.iter());
+            let list = known
+                .iter()
+                .map(|w| format!("`{w}`"))
+                .collect::<Vec<_>>()
+                .join(", ");
+            wrong.expected = Some(match known {
+                [] => format!("no {kind} here"),
+                [_] => list,
+                _ => format!("one of {list}"),
+            });
+        }
+        What::Missing(key) => {
+            // The key of the block, not its first line, is where the eye looks for what it lacks.
+            wrong.on_key = true;
+            wrong.message = format!("key `{key}` is missing");
+        }
+        What::Found { found, expected } => {
+            wrong.message = match tree.find(&path).map(|n| &n.kind) {
+                // As the file writes it: `1e3`, not the number it stands for.
+                Some(Kind::Scalar { text, plain }) if found.starts_with('`') => {
+                    let quote = if *plain { "" } else { "\"" };
+                    format!("found `{quote}{}{quote}`", echo(text))
+                }
+                _ => format!("found {found}"),
+            };
+            wrong.suggestion = truth(found, expected);
+            wrong.expected = Some(in_words(expected));
+        }
+        What::Other(message) => {
+            let found = match tree.find(&path).map(|n| &n.kind) {
+                _ if e.on_key => path.last().and_then(|s| match s {
+                    Step::Key(k) => Some(k.as_str()),
+                    Step::Index(_) => None,
+                }),
+                Some(Kind::Scalar { text, .. }) => Some(text.as_str()),
+                _ => None,
+            };
+            match (message.as_str(), found) {
+                ("invalid socket address syntax", Some(text)) => {
+                    wrong.message = format!("found `{}`", echo(text));
+                    wrong.expected = Some(in_words("socket address"));
+                }
+                _ => wrong.message = echo_line(message),
+            }
+        }
+    }
+    mask(tree, &path, &mut wrong);
+    wrong
+}
+
+/// YAML 1.1's other words for the truth values, which files of other programs use.
+fn truth(found: &str, expected: &str) -> Option<String> {
+    let word = match found.trim_matches('`').to_lowercase().as_str() {
+        "yes" | "on" | "true" | "1" => "true",
+        "no" | "off" | "false" | "0" => "false",
+        _ => return None,
+    };
+    (expected == "a boolean").then(|| word.to_owned())
+}
+
+/// What serde calls a type, as an operator would.
+fn in_words(expected: &str) -> String {
+    match expected {
+        "socket address" => "an address with its port, as `10.0.0.1:80` or `\"[2001:db8::1]:80\"`",
+        "a boolean" => "`true` or `false`",
+        "a sequence" => "a list, as `[a, b]`",
+        "a map" => "a block of names, each with its value",
+        "a string" | "path string" | "string" => "text",
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" | "usize" => "a whole number from 0",
+        "a nonzero usize" | "a nonzero u64" | "a nonzero u32" => "a whole number from 1",
+        other => return other.to_owned(),
+    }
+    .to_owned()
+}
+
+/// Values under these words never reach a message.
+const SECRET_WORDS: [&str; 4] = ["secret", "password", "key", "token"];
+
+/// Replaces a secret value that `wrong` repeats.
+fn mask(tree: &Node, path: &[Step], wrong: &mut Wrong) {
+    let secret = path.iter().any(|step| match step {
+        Step::Key(k) => SECRET_WORDS
+            .iter()
+            .any(|word| k.to_lowercase().contains(word)),
+        Step::Index(_) => false,
+    });
+    if let (true, Some(Kind::Scalar { text, .. })) = (secret, tree.find(path).map(|n| &n.kind)) {
+        let shown = echo(text);
+        if !shown.is_empty() {
+            wrong.message = wrong.message.replace(&shown, "***");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What is wrong with a configuration file: each fault with its place and what was expected.
+//!
+//! In: facts of the reader, the decoder and the checks. Out: one line a fault,
+//! `file:line:column: path: message`, which editors and CI tools turn into links.
+
+use std::fmt;
+
+/// Most faults that one run reports; a file with more is broken at its root, not in its details.
+pub const MAX_FAULTS: usize = 100;
+
+/// Most characters of a wrong value that a message repeats.
+const MAX_ECHO: usize = 60;
+
+/// One fault of a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The file as the operator named it.
+    pub file: String,
+    /// Line, from 1; 0 where the fault is the file itself (missing, a directory, too large).
+    pub line: usize,
+    /// Column in characters, from 1; 0 where `line` is 0.
+    pub column: usize,
+    /// YAML path, as `listeners[0].plugins[1].host_route.hosts`; empty at the root.
+    pub path: String,
+    /// What is wrong, one sentence without a full stop.
+    pub message: String,
+    /// What would have been right.
+    pub expected: Option<String>,
+    /// The nearest known word.
+    pub suggestion: Option<String>,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if self.line > 0 {
+            write!(f, ":{}:{}", self.line, self.column)?;
+        }
+        if !self.path.is_empty() {
+            write!(f, ": {}", self.path)?;
+        }
+        write!(f, ": {}", self.message)?;
+        if let Some(expected) = &self.expected {
+            write!(f, "; expected {expected}")?;
+        }
+        if let Some(word) = &self.suggestion {
+            write!(f, " (did you mean `{word}`?)")?;
+        }
+        Ok(())
+    }
+}
+
+/// Every fault of one file, in the order of its lines; never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Faults(Vec<Fault>);
+
+impl Faults {
+    /// Orders `found` by place, drops repetitions (a fault under a YAML alias is found once for each
+    /// use) and keeps the first [`MAX_FAULTS`]. `None` when nothing was found.
+    pub(super) fn of(mut found: Vec<Fault>) -> Option<Self> {
+        found.sort_by(|a, b| (a.line, a.column, &a.path).cmp(&(b.line, b.column, &b.path)));
+        found.dedup_by(|b, a| {
+            (a.line, a.column, &a.message) == (b.line, b.column, &b.message) && a.line > 0
+        });
+        found.truncate(MAX_FAULTS);
+        (!found.is_empty()).then_some(Faults(found))
+    }
+
+    /// The one fault of a file that could not even be read.
+    pub(super) fn one(fault: Fault) -> Self {
+        Faults(vec![fault])
+    }
+
+    /// Iterates over the faults in the order of their lines.
+    pub fn iter(&self) -> std::slice::Iter<'_, Fault> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, fault) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            fault.fmt(f)?;
+        }
+        if self.0.len() == MAX_FAULTS {
+            write!(f, "\nonly the first {MAX_FAULTS} faults are shown")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// Shows a value of the file inside a message: one line, no control characters, bounded.
+pub(super) fn echo(value: &str) -> String {
+    let mut shown: String = value.chars().take(MAX_ECHO).collect();
+    if shown.len() < value.len() {
+        shown.push('…');
+    }
+    shown
+        .escape_debug()
+        .to_string()
+        .replace("\\\"", "\"")
+        .replace("\\'", "'")
+}
+
+/// A sentence of a type's own, made safe to print: one line, bounded at ten times a value's length.
+pub(super) fn echo_line(message: &str) -> String {
+    message
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(10 * MAX_ECHO)
+        .collect()
+}
+
+/// Finds the word of `known` that `word` was probably meant to be.
+pub(super) fn nearest<S: AsRef<str>>(
+    word: &str,
+    known: impl IntoIterator<Item = S>,
+) -> Option<String> {
+    let plain = |s: &str| s.to_lowercase().replace(['-', ' ', '.'], "_");
+    let word = plain(word);
+    known
+        .into_iter()
+        .map(|k| {
+            let known = plain(k.as_ref());
+            // A word cut short (`least`) is as good as one with a few wrong letters.
+            let short = word.len() >= 3 && known.starts_with(&word);
+            let score = strsim::normalized_damerau_levenshtein(&word, &known);
+            (if short { score.max(0.5) } else { score }, k)
+        })
+        // Below 0.5 more than half the letters differ: a guess would mislead.
+        .filter(|(score, _)| *score >= 0.5)
+        // Of equals the first in the file's order.
+        .reduce(|best, next| if next.0 > best.0 { next } else { best })
+        .map(|(_, k)| k.as_ref().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_offers_only_a_word_that_is_near() {
+        let known = ["max_hidden", "head_timeout", "limits", "ls1", "ls2"];
+        for (word, expected) in [
+            ("zzz", None),
+            ("", None),
+            ("port", None),
+            ("max-hidden", Some("max_hidden")),
+            ("MaxHidden", Some("max_hidden")),
+            ("limit", Some("limits")),
+            ("max", Some("max_hidden")),
+            ("head_timout", Some("head_timeout")),
+            ("ls3", Some("ls1")),
+        ] {
+            assert_eq!(nearest(word, known).as_deref(), expected, "{word}");
+        }
+    }
+
+    #[test]
+    fn echo_shows_no_control_character_and_is_bounded() {
+        assert_eq!(echo("a\u{1b}[31m\r\nb"), "a\\u{1b}[31m\\r\\nb");
+        assert_eq!(echo(&"x".repeat(1000)).chars().count(), MAX_ECHO + 1);
+        assert_eq!(echo("it's \"so\""), "it's \"so\"");
+    }
+}

@@ -1,0 +1,146 @@
+//! Tables of broken files: each with every line that `check` must print.
+
+use openssl::asn1::Asn1Time;
+use openssl::hash::MessageDigest;
+use openssl::pkey::{PKey, Private};
+use openssl::symm::Cipher;
+use openssl::x509::extension::SubjectAlternativeName;
+use openssl::x509::{X509, X509Name};
+use tempfile::TempDir;
+
+use super::Config;
+
+mod checks;
+mod values;
+mod whole;
+mod yaml;
+
+/// Base (see [`text`]), added text, and the lines that must be printed.
+type Case = (&'static str, &'static str, &'static [&'static str]);
+
+/// Fails where a case prints other lines than it should.
+fn prints(cases: &[Case]) {
+    let dir = files();
+    for (base, tail, expected) in cases {
+        let printed = match Config::parse(&text(base, tail), "f", dir.path()) {
+            Ok(_) => String::new(),
+            Err(faults) => faults.to_string(),
+        };
+        let printed = printed.replace(&dir.path().display().to_string(), "DIR");
+        let lines: Vec<&str> = printed.lines().collect();
+        let same = lines.len() == expected.len()
+            && lines
+                .iter()
+                .zip(*expected)
+                .all(|(line, pattern)| fits(line, pattern));
+        assert!(
+            same,
+            "{tail}\nprints\n{printed}\ninstead of\n{}",
+            expected.join("\n")
+        );
+    }
+}
+
+/// Whether `line` is `pattern`, in which `…` stands for any text.
+fn fits(line: &str, pattern: &str) -> bool {
+    let mut parts = pattern.split('…');
+    let Some(mut rest) = parts.next().and_then(|first| line.strip_prefix(first)) else {
+        return false;
+    };
+    let mut open = false;
+    for part in parts {
+        let Some(at) = rest.rfind(part) else {
+            return false;
+        };
+        rest = &rest[at + part.len()..];
+        open = part.is_empty();
+    }
+    open || rest.is_empty()
+}
+
+/// A sound file's parts. A case adds its lines where its base leaves off.
+fn text(base: &str, tail: &str) -> String {
+    let node = "nodes: { n: { address: 127.0.0.1:2 } }\npools: { p: { nodes: [n] } }\n";
+    match base {
+        // From line 1.
+        "all" => tail.to_owned(),
+        // From line 5.
+        "top" => format!(
+            "{node}listeners:\n  - {{ name: a, bind: [127.0.0.1:1], mode: http, to: p }}\n{tail}\n"
+        ),
+        // From line 9, column 5: keys of a listener.
+        "listener" => format!(
+            "{node}certificates: {{ good: {{ chain: good.pem, key: good.key }} }}\n\
+             listeners:\n  - name: a\n    bind: [127.0.0.1:1, \"[::1]:1\"]\n    mode: http\n    to: p\n    {tail}\n"
+        ),
+        // From line 3.
+        "listeners" => format!("{node}{tail}\n"),
+        // From line 3.
+        "nodes" => format!(
+            "listeners:\n  - {{ name: a, bind: [127.0.0.1:1], mode: http, to: n }}\n{tail}\n"
+        ),
+        other => panic!("no base {other}"),
+    }
+}
+
+/// A folder with the files that cases name.
+fn files() -> TempDir {
+    let dir = tempfile::tempdir().expect("a file for tests");
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(dir.path().join(name), bytes).expect("a file for tests")
+    };
+    let key = private_key();
+    write(
+        "good.key",
+        &key.private_key_to_pem_pkcs8().expect("a file for tests"),
+    );
+    write(
+        "good.pem",
+        &certificate(&key, &["*.mycompany.com", "push.other.com"]),
+    );
+    write(
+        "other.key",
+        &private_key()
+            .private_key_to_pem_pkcs8()
+            .expect("a file for tests"),
+    );
+    let locked = key
+        .private_key_to_pem_pkcs8_passphrase(Cipher::aes_128_cbc(), b"s3cret")
+        .expect("a file for tests");
+    write("locked.key", &locked);
+    write("empty.token", b"\n");
+    write("good.token", b"s3cret\n");
+    write("big.pem", &vec![b'-'; 1024 * 1024]);
+    dir
+}
+
+fn private_key() -> PKey<Private> {
+    PKey::generate_ed25519().expect("a file for tests")
+}
+
+fn certificate(key: &PKey<Private>, names: &[&str]) -> Vec<u8> {
+    let mut builder = X509::builder().expect("a file for tests");
+    builder.set_version(2).expect("a file for tests");
+    builder
+        .set_subject_name(&X509Name::builder().expect("a file for tests").build())
+        .expect("a file for tests");
+    builder
+        .set_not_before(&Asn1Time::days_from_now(0).expect("a file for tests"))
+        .expect("a file for tests");
+    builder
+        .set_not_after(&Asn1Time::days_from_now(1).expect("a file for tests"))
+        .expect("a file for tests");
+    builder.set_pubkey(key).expect("a file for tests");
+    let mut alternative = SubjectAlternativeName::new();
+    for name in names {
+        alternative.dns(name);
+    }
+    let names = alternative
+        .build(&builder.x509v3_context(None, None))
+        .expect("a file for tests");
+    builder.append_extension(names).expect("a file for tests");
+    builder
+        .sign(key, MessageDigest::null())
+        .expect("a file for tests");
+    builder.build().to_pem().expect("a file for tests")
+}

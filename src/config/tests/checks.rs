@@ -1,0 +1,257 @@
+//! What no single value shows: names, addresses, bounds, files.
+
+use super::{Case, prints};
+
+#[test]
+fn each_fault_is_told_with_its_place() {
+    prints(CASES);
+}
+
+/// Base, added text, lines printed; `…` stands for any text.
+const CASES: &[Case] = &[
+    (
+        "top",
+        "admin: { bind: 0.0.0.0:9900 }",
+        &[
+            "f:5:16: admin.bind: `0.0.0.0:9900` can be reached from outside and no token is set; expected a loopback address, or `token_file`",
+        ],
+    ),
+    (
+        "top",
+        "admin: { bind: \"[::]:9900\", token_file: absent.token }",
+        &[
+            "f:5:41: admin.token_file: `DIR/absent.token` cannot be read: …; expected a file whose first line is the token",
+        ],
+    ),
+    (
+        "top",
+        "admin: { bind: 127.0.0.1:1 }",
+        &[
+            "f:4:23: listeners[0].bind[0]: `127.0.0.1:1` is already bound by admin.bind in line 5; expected each address once",
+        ],
+    ),
+    (
+        "top",
+        "admin: { bind: 127.0.0.1:9900, token_file: empty.token }",
+        &[
+            "f:5:44: admin.token_file: the first line of `DIR/empty.token` is empty; expected a file whose first line is the token",
+        ],
+    ),
+    (
+        "top",
+        "log: { access: { file: absent/access.log } }",
+        &[
+            "f:5:24: log.access.file: `DIR/absent/access.log` cannot be written; expected a file in a folder that exists",
+        ],
+    ),
+    (
+        "top",
+        "drain_deadline: 0s\nmax_connections: 0",
+        &["f:6:18: max_connections: found `0`; expected a whole number from 1"],
+    ),
+    (
+        "listener",
+        "max_hidden: 4095B",
+        &["f:9:17: listeners[0].max_hidden: found `4095B`; expected 4.0 KiB to 16.0 MiB"],
+    ),
+    (
+        "listener",
+        "max_hidden: 17MiB",
+        &["f:9:17: listeners[0].max_hidden: found `17MiB`; expected 4.0 KiB to 16.0 MiB"],
+    ),
+    (
+        "listener",
+        "handshake_timeout: 0s",
+        &["f:9:24: listeners[0].handshake_timeout: found `0s`; expected more than zero"],
+    ),
+    (
+        "listener",
+        "head_timeout: 0ms",
+        &["f:9:19: listeners[0].head_timeout: found `0s`; expected more than zero"],
+    ),
+    (
+        "listener",
+        "limits: { head: 0B, headers: 0 }",
+        &[
+            "f:9:21: listeners[0].limits.head: found `0B`; expected 1 B to 1.0 MiB",
+            "f:9:34: listeners[0].limits.headers: found `0`; expected 1 to 256",
+        ],
+    ),
+    (
+        "listener",
+        "limits: { head: 2MiB, target: 0B, headers: 257 }",
+        &[
+            "f:9:21: listeners[0].limits.head: found `2MiB`; expected 1 B to 1.0 MiB",
+            "f:9:35: listeners[0].limits.target: found `0B`; expected 1 B to 1.0 MiB",
+            "f:9:48: listeners[0].limits.headers: found `257`; expected 1 to 256",
+        ],
+    ),
+    (
+        "listener",
+        "tcp: { keepalive: 0s, user_timeout: 0s }",
+        &[
+            "f:9:23: listeners[0].tcp.keepalive: found `0s`; expected 1s to 9h 6m 7s",
+            "f:9:41: listeners[0].tcp.user_timeout: found `0s`; expected more than zero",
+        ],
+    ),
+    (
+        "listener",
+        "tcp: { keepalive: 10h }",
+        &["f:9:23: listeners[0].tcp.keepalive: found `10h`; expected 1s to 9h 6m 7s"],
+    ),
+    (
+        "listener",
+        "tls: { certificates: [] }",
+        &[
+            "f:9:26: listeners[0].tls.certificates: TLS without a certificate; expected at least one name of `certificates`",
+        ],
+    ),
+    (
+        "listener",
+        "tls: { certificates: [good, good, goood] }",
+        &[
+            "f:9:33: listeners[0].tls.certificates[1]: `good` is there twice; expected each certificate once",
+            "f:9:39: listeners[0].tls.certificates[2]: unknown certificate `goood` (did you mean `good`?)",
+        ],
+    ),
+    (
+        "listener",
+        "tls: { certificates: [good], by_vip: { 127.0.0.2:1: good, 127.0.0.1:1: bad, 127.0.0.1: good } }",
+        &[
+            "f:9:44: listeners[0].tls.by_vip[\"127.0.0.2:1\"]: `127.0.0.2:1` is not bound by this listener; expected a VIP of `bind` (`127.0.0.1:1`, `[::1]:1`)",
+            "f:9:76: listeners[0].tls.by_vip[\"127.0.0.1:1\"]: unknown certificate of this listener `bad`",
+            "f:9:81: listeners[0].tls.by_vip[\"127.0.0.1\"]: found `127.0.0.1`; expected an address with its port, …",
+        ],
+    ),
+    (
+        "listener",
+        "tls: { certificates: [good], by_vip: { \"[::1]:1\": good, \"[0::1]:1\": good } }",
+        &[
+            "f:9:61: listeners[0].tls.by_vip[\"[0::1]:1\"]: `[::1]:1` is there twice; expected each VIP once",
+        ],
+    ),
+    (
+        "listeners",
+        "listeners:\n  - { name: a, bind: [127.0.0.1:1], mode: http }",
+        &[
+            "f:4:5: listeners[0]: no flow of this listener goes anywhere; expected `to: <pool or node>`, or a plugin that routes",
+        ],
+    ),
+    (
+        "listeners",
+        "listeners:\n  - { name: a, bind: [127.0.0.1:1], mode: http, to: m }",
+        &["f:4:53: listeners[0].to: unknown pool or node `m`"],
+    ),
+    (
+        "listeners",
+        "listeners:\n  - { name: a, bind: [127.0.0.1:1, 127.0.0.1:1, 127.0.0.1:0, 127.0.0.1:0, 0.0.0.0:1], mode: http, to: n }\n  - { name: a, bind: [0.0.0.0:1, 127.0.0.1:3], mode: tcp, to: n }",
+        &[
+            "f:4:36: listeners[0].bind[1]: `127.0.0.1:1` is already bound by listeners[0].bind[0] in line 4; expected each address once",
+            "f:5:13: listeners[1].name: a listener is already called `a`, in line 4; expected another name: logs and metrics tell listeners by it",
+            "f:5:23: listeners[1].bind[0]: `0.0.0.0:1` is already bound by listeners[0].bind[4] in line 4; expected each address once",
+        ],
+    ),
+    (
+        "listeners",
+        "listeners:\n  - { name: \"\", bind: [], mode: http, to: n }\n  - { name: a b, bind: [127.0.0.1:1], mode: http, to: n }",
+        &[
+            "f:4:13: listeners[0].name: name ``; expected 1 to 64 letters, digits, `_`, `-`, `.` of ASCII",
+            "f:4:23: listeners[0].bind: a listener without an address; expected at least one address with its port",
+            "f:5:13: listeners[1].name: name `a b`; expected 1 to 64 letters, digits, `_`, `-`, `.` of ASCII",
+        ],
+    ),
+    (
+        "nodes",
+        "nodes:\n  n: { address: 127.0.0.1:0 }\n  m: { address: 0.0.0.0:80, weight: 1001 }\n  ü: { address: 127.0.0.1:1 }",
+        &[
+            "f:4:17: nodes.n.address: nothing can be reached at `127.0.0.1:0`; expected the address and port the push server listens on",
+            "f:5:17: nodes.m.address: nothing can be reached at `0.0.0.0:80`; expected the address and port the push server listens on",
+            "f:5:37: nodes.m.weight: found `1001`; expected 0 to 1000",
+            "f:6:3: nodes.ü: name `ü`; expected 1 to 64 letters, digits, `_`, `-`, `.` of ASCII",
+        ],
+    ),
+    (
+        "nodes",
+        "nodes:\n  n: { address: 127.0.0.1:2, health: {} }\n  m: { address: 127.0.0.1:2, health: { tcp: {}, http: { path: / } } }",
+        &[
+            "f:4:30: nodes.n.health: neither `tcp` nor `http`; expected `tcp: {}` or `http: { path: … }`",
+            "f:5:30: nodes.m.health: both `tcp` and `http`; expected one of them",
+        ],
+    ),
+    (
+        "nodes",
+        "nodes:\n  n: { address: 127.0.0.1:2, health: { tcp: { port: 0 }, rise: 0, fall: 101, interval: 0s, timeout: 0s } }",
+        &[
+            "f:4:53: nodes.n.health.tcp.port: found `0`; expected 1 to 65535",
+            "f:4:64: nodes.n.health.rise: found `0`; expected 1 to 100",
+            "f:4:73: nodes.n.health.fall: found `101`; expected 1 to 100",
+            "f:4:88: nodes.n.health.interval: found `0s`; expected more than zero",
+            "f:4:101: nodes.n.health.timeout: found `0s`; expected more than zero",
+        ],
+    ),
+    (
+        "nodes",
+        "nodes:\n  n: { address: 127.0.0.1:2, health: { http: { path: health, status: 99, port: 0, host: \"a b\" } } }",
+        &[
+            "f:4:54: nodes.n.health.http.path: found `health`; expected a path that starts with `/`, without blanks and `#`",
+            "f:4:70: nodes.n.health.http.status: found `99`; expected 200 to 599",
+            "f:4:80: nodes.n.health.http.port: found `0`; expected 1 to 65535",
+            "f:4:89: nodes.n.health.http.host: found `a b`; expected a host name",
+        ],
+    ),
+    (
+        "nodes",
+        "nodes:\n  n: { address: 127.0.0.1:2, health: { http: { path: \"/a b\" } } }",
+        &[
+            "f:4:54: nodes.n.health.http.path: found `/a b`; expected a path that starts with `/`, without blanks and `#`",
+        ],
+    ),
+    (
+        "nodes",
+        "nodes:\n  n: { address: 127.0.0.1:2, weight: 0 }\npools:\n  n: { nodes: [n] }\n  p: { nodes: [] }\n  q: { nodes: [n, n, m, x] }",
+        &[
+            "f:6:3: pools.n: a node is also called `n`; expected one name for one thing: `to` could mean either",
+            "f:6:15: pools.n.nodes: every node has weight 0; expected one node with a weight from 1",
+            "f:7:15: pools.p.nodes: a pool without nodes; expected at least one name of `nodes`",
+            "f:8:19: pools.q.nodes[1]: `n` is there twice; expected each node once; see `weight`",
+            "f:8:22: pools.q.nodes[2]: unknown node `m`",
+            "f:8:25: pools.q.nodes[3]: unknown node `x`",
+        ],
+    ),
+    (
+        "nodes",
+        "nodes:\n  n: { address: 127.0.0.1:2 }\npools:\n  p: { nodes: [n], retries: 17, connect_timeout: 0s }",
+        &[
+            "f:6:29: pools.p.retries: found `17`; expected 0 to 16",
+            "f:6:50: pools.p.connect_timeout: found `0s`; expected more than zero",
+        ],
+    ),
+    (
+        "nodes",
+        "nodes:\n  n: { address: 127.0.0.1:2 }\npools:\n  p: { nodes: [n], health: { tcp: {} } }\n  q:\n    nodes: [n]\n    health: { tcp: {}, rise: 3 }",
+        &[
+            "f:8:13: pools.q.nodes[0]: `n` is also in pool `p`, whose `health` differs; expected the same `health` in both pools, or one under `nodes.n`",
+        ],
+    ),
+    (
+        "top",
+        "certificates:\n  a: { chain: absent.pem, key: absent.key }\n  b: { chain: good.key, key: good.pem }\n  c: { chain: good.pem, key: other.key }",
+        &[
+            "f:6:15: certificates.a.chain: `DIR/absent.pem` cannot be read: …; expected PEM certificates, leaf first",
+            "f:6:32: certificates.a.key: `DIR/absent.key` cannot be read: …; expected a PEM private key without passphrase",
+            "f:7:15: certificates.b.chain: `DIR/good.key` holds no certificate; expected PEM certificates, leaf first",
+            "f:7:30: certificates.b.key: `DIR/good.pem` holds no usable key: unsupported; expected a PEM private key without passphrase",
+            "f:8:30: certificates.c.key: the key is not that of the first certificate in `chain`; expected the private key of that certificate",
+        ],
+    ),
+    (
+        "top",
+        "certificates:\n  a: { chain: empty.token, key: locked.key }\n  b: { chain: ., key: big.pem }",
+        &[
+            "f:6:15: certificates.a.chain: `DIR/empty.token` holds no certificate; expected PEM certificates, leaf first",
+            "f:6:33: certificates.a.key: `DIR/locked.key` holds no usable key: bad decrypt; expected a PEM private key without passphrase",
+            "f:7:15: certificates.b.chain: `DIR/.` cannot be read: …; expected PEM certificates, leaf first",
+            "f:7:23: certificates.b.key: `DIR/big.pem` is larger than 262144 bytes; expected a PEM private key without passphrase",
+        ],
+    ),
+];

@@ -1,0 +1,188 @@
+//! The file as a tree of values, each with its line and column.
+//!
+//! In: YAML text (`build`). Out: [`Node`]s, found by path, cut by path, and told by the path and
+//! position the operator sees.
+
+mod build;
+
+pub(super) use build::parse;
+
+/// Place in the file, both from 1, columns in characters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Position {
+    pub line: usize,
+    pub column: usize,
+}
+
+/// One value.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    /// Where it starts.
+    pub at: Position,
+    pub kind: Kind,
+    /// Set where the decoder put it in place of a missing value; the number says which attempt it is.
+    pub stand_in: Option<usize>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
+    /// Text; `plain` without quotes, so that it may mean a number, a truth value or nothing.
+    Scalar {
+        text: String,
+        plain: bool,
+    },
+    List(Vec<Item>),
+    Map(Vec<Entry>),
+}
+
+/// A list's element with its number in the file: numbers stay when the decoder cuts a wrong one out.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    pub number: usize,
+    pub node: Node,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub key: String,
+    /// Where the key starts.
+    pub at: Position,
+    pub node: Node,
+}
+
+/// One step from a value to one inside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Place in the list as the tree now is, from 0.
+    Index(usize),
+    Key(String),
+}
+
+impl From<&str> for Step {
+    fn from(key: &str) -> Self {
+        Step::Key(key.to_owned())
+    }
+}
+
+impl From<usize> for Step {
+    fn from(index: usize) -> Self {
+        Step::Index(index)
+    }
+}
+
+/// A place of the tree: its path as the file numbers it, and where its value and its key start.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Place {
+    pub path: String,
+    pub at: Position,
+    pub key_at: Position,
+}
+
+impl Node {
+    /// The value one step below.
+    pub fn child(&self, step: &Step) -> Option<&Node> {
+        match (&self.kind, step) {
+            (Kind::List(items), Step::Index(i)) => items.get(*i).map(|item| &item.node),
+            (Kind::Map(entries), Step::Key(k)) => {
+                entries.iter().find(|e| e.key == *k).map(|e| &e.node)
+            }
+            _ => None,
+        }
+    }
+
+    /// The value at `path`.
+    pub fn find(&self, path: &[Step]) -> Option<&Node> {
+        path.iter().try_fold(self, |node, step| node.child(step))
+    }
+
+    /// [`Node::find`], to change it.
+    pub fn find_mut(&mut self, path: &[Step]) -> Option<&mut Node> {
+        path.iter()
+            .try_fold(self, |node, step| match (&mut node.kind, step) {
+                (Kind::List(items), Step::Index(i)) => items.get_mut(*i).map(|item| &mut item.node),
+                (Kind::Map(entries), Step::Key(k)) => entries
+                    .iter_mut()
+                    .find(|e| e.key == *k)
+                    .map(|e| &mut e.node),
+                _ => None,
+            })
+    }
+
+    /// Cuts the value at `path` out of its list or map. False where there is none, or it is the root.
+    pub fn cut(&mut self, path: &[Step]) -> bool {
+        let Some((last, parent)) = path.split_last() else {
+            return false;
+        };
+        match (self.find_mut(parent).map(|node| &mut node.kind), last) {
+            (Some(Kind::List(items)), Step::Index(i)) if *i < items.len() => {
+                items.remove(*i);
+                true
+            }
+            (Some(Kind::Map(entries)), Step::Key(k)) => {
+                let before = entries.len();
+                entries.retain(|e| e.key != *k);
+                entries.len() < before
+            }
+            _ => false,
+        }
+    }
+
+    /// Where `path` is; steps that lead nowhere are shown in the path and placed at the last that does.
+    pub fn locate(&self, path: &[Step]) -> Place {
+        let mut place = Place {
+            at: self.at,
+            key_at: self.at,
+            path: String::new(),
+        };
+        let mut node = Some(self);
+        for step in path {
+            let shown = match (node.map(|n| &n.kind), step) {
+                (Some(Kind::List(items)), Step::Index(i)) => {
+                    format!("[{}]", items.get(*i).map_or(*i, |item| item.number))
+                }
+                (_, Step::Index(i)) => format!("[{i}]"),
+                (_, Step::Key(k)) => show_key(k, place.path.is_empty()),
+            };
+            place.path.push_str(&shown);
+            if let (Some(Kind::Map(entries)), Step::Key(k)) = (node.map(|n| &n.kind), step) {
+                place.key_at = entries
+                    .iter()
+                    .find(|e| e.key == *k)
+                    .map_or(place.key_at, |e| e.at);
+            }
+            node = node.and_then(|n| n.child(step));
+            place.at = node.map_or(place.at, |n| n.at);
+            if let (Some(found), Step::Index(_)) = (node, step) {
+                place.key_at = found.at;
+            }
+        }
+        place
+    }
+
+    /// Keys of the map at `path`; none where it is no map.
+    pub fn keys(&self, path: &[Step]) -> Vec<&str> {
+        match self.find(path).map(|n| &n.kind) {
+            Some(Kind::Map(entries)) => entries.iter().map(|e| e.key.as_str()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// This value and all inside it.
+    fn count(&self) -> usize {
+        1 + match &self.kind {
+            Kind::Scalar { .. } => 0,
+            Kind::List(items) => items.iter().map(|i| i.node.count()).sum(),
+            Kind::Map(entries) => entries.iter().map(|e| 1 + e.node.count()).sum(),
+        }
+    }
+}
+
+/// A key as a path shows it: bare where it reads as a word, else quoted.
+fn show_key(key: &str, first: bool) -> String {
+    let word = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    match (!key.is_empty() && key.chars().all(word), first) {
+        (true, true) => key.to_owned(),
+        (true, false) => format!(".{key}"),
+        _ => format!("[\"{}\"]", super::error::echo(key)),
+    }
+}

@@ -1,0 +1,282 @@
+//! Builds the tree from the YAML parser's events.
+//!
+//! In: text. Out: the tree, and a [`Problem`] for what YAML itself, or our limits on it, forbid. Not
+//! by a loader: a loader forgets positions, keeps only the last of two equal keys and expands aliases
+//! without a limit.
+
+use std::collections::HashMap;
+
+use saphyr_parser::{Event, Parser, ScalarStyle, StrInput, Tag};
+
+use super::{Entry, Item, Kind, Node, Position, show_key};
+use crate::config::error::echo;
+
+/// Most values of one file, those behind aliases counted at each use: ten lines of nested aliases
+/// would otherwise become a billion.
+const MAX_VALUES: usize = 50_000;
+
+/// Deepest nesting; the deepest key of the model is at 8.
+const MAX_DEPTH: usize = 32;
+
+/// What YAML itself, or our limits on it, forbid.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct Problem {
+    pub at: Position,
+    pub path: String,
+    pub message: String,
+    pub expected: Option<String>,
+}
+
+/// Reads `text`. The tree is `None` where the file cannot be told into values to its end; repeated
+/// keys are told and cut.
+pub(in crate::config) fn parse(text: &str) -> (Option<Node>, Vec<Problem>) {
+    let mut builder = Builder {
+        parser: Parser::new_from_str(text),
+        text,
+        anchors: HashMap::new(),
+        values: 0,
+        path: Vec::new(),
+        problems: Vec::new(),
+    };
+    let node = builder
+        .document()
+        .map_err(|problem| builder.problems.push(*problem))
+        .ok();
+    (node, builder.problems)
+}
+
+type Built<T> = Result<T, Box<Problem>>;
+
+struct Builder<'t> {
+    parser: Parser<'t, StrInput<'t>>,
+    text: &'t str,
+    /// Anchored values with their sizes.
+    anchors: HashMap<usize, (Node, usize)>,
+    values: usize,
+    path: Vec<String>,
+    problems: Vec<Problem>,
+}
+
+impl<'t> Builder<'t> {
+    fn document(&mut self) -> Built<Node> {
+        let mut root = None;
+        loop {
+            match self.next()? {
+                (Event::StreamEnd, _) => {
+                    return root.ok_or_else(|| {
+                        let at = Position { line: 1, column: 1 };
+                        self.problem(at, "the file is empty", Some("at least `listeners:`"))
+                    });
+                }
+                (Event::DocumentStart(_), at) if root.is_some() => {
+                    return Err(self.problem(
+                        at,
+                        "a second YAML document starts here",
+                        Some("one document"),
+                    ));
+                }
+                (Event::DocumentStart(_), _) => {
+                    let (event, at) = self.next()?;
+                    root = Some(self.node(event, at, 0)?);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn next(&mut self) -> Built<(Event<'t>, Position)> {
+        match self.parser.next_event() {
+            Some(Ok((event, span))) => {
+                let at = Position {
+                    line: span.start.line(),
+                    column: span.start.col() + 1,
+                };
+                Ok((event, at))
+            }
+            Some(Err(e)) => {
+                let at = Position {
+                    line: e.marker().line(),
+                    column: e.marker().col() + 1,
+                };
+                Err(self.syntax(at, e.info()))
+            }
+            None => Ok((Event::StreamEnd, Position::default())),
+        }
+    }
+
+    /// The parser's complaint; where a tab indents the line, that is what to say.
+    fn syntax(&self, at: Position, info: &str) -> Box<Problem> {
+        // The parser may notice a tab only one line further.
+        for line in [at.line, at.line.saturating_sub(1)] {
+            let content = self
+                .text
+                .lines()
+                .nth(line.wrapping_sub(1))
+                .unwrap_or_default();
+            let indent = content.len() - content.trim_start().len();
+            if let Some(tab) = content.get(..indent).and_then(|i| i.find('\t')) {
+                let at = Position {
+                    line,
+                    column: tab + 1,
+                };
+                return self.problem(at, "a tab indents this line", Some("spaces"));
+            }
+        }
+        match info {
+            "simple key expect ':'" | "simple key expected" => self.problem(
+                at,
+                "the text before this place has no `:`",
+                Some("`key: value`"),
+            ),
+            "mapping values are not allowed in this context" => self.problem(
+                at,
+                "a second `:` in one value",
+                Some("quotes around the value, or the key in its own line"),
+            ),
+            other
+                if other.contains("did not find expected key")
+                    || other.contains("did not find expected '-' indicator") =>
+            {
+                self.problem(
+                    at,
+                    "this line continues no block above",
+                    Some("the indentation of its neighbours"),
+                )
+            }
+            other => self.problem(at, &format!("not YAML: {other}"), None),
+        }
+    }
+
+    fn problem(&self, at: Position, message: &str, expected: Option<&str>) -> Box<Problem> {
+        Box::new(Problem {
+            at,
+            path: self.path.concat(),
+            message: message.to_owned(),
+            expected: expected.map(str::to_owned),
+        })
+    }
+
+    fn node(&mut self, event: Event<'t>, at: Position, depth: usize) -> Built<Node> {
+        self.spend(1, at)?;
+        if depth > MAX_DEPTH {
+            let expected = format!("at most {MAX_DEPTH} levels");
+            return Err(self.problem(at, "nested too deep", Some(&expected)));
+        }
+        let (kind, anchor) = match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                self.no_tag(tag.as_deref(), at)?;
+                let plain = style == ScalarStyle::Plain;
+                (
+                    Kind::Scalar {
+                        text: text.into_owned(),
+                        plain,
+                    },
+                    anchor,
+                )
+            }
+            Event::SequenceStart(anchor, tag) => {
+                self.no_tag(tag.as_deref(), at)?;
+                (self.list(depth)?, anchor)
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.no_tag(tag.as_deref(), at)?;
+                (self.map(depth)?, anchor)
+            }
+            Event::Alias(id) => return self.alias(id, at),
+            other => {
+                return Err(self.problem(at, &format!("not YAML: unexpected {other:?}"), None));
+            }
+        };
+        let node = Node {
+            at,
+            kind,
+            stand_in: None,
+        };
+        if anchor > 0 {
+            let count = node.count();
+            self.anchors.insert(anchor, (node.clone(), count));
+        }
+        Ok(node)
+    }
+
+    fn list(&mut self, depth: usize) -> Built<Kind> {
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Ok(Kind::List(items)),
+                (event, at) => {
+                    let number = items.len();
+                    self.path.push(format!("[{number}]"));
+                    let node = self.node(event, at, depth + 1)?;
+                    self.path.pop();
+                    items.push(Item { number, node });
+                }
+            }
+        }
+    }
+
+    fn map(&mut self, depth: usize) -> Built<Kind> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut seen: HashMap<String, Position> = HashMap::new();
+        loop {
+            let (event, at) = self.next()?;
+            if event == Event::MappingEnd {
+                return Ok(Kind::Map(entries));
+            }
+            let Kind::Scalar { text: key, .. } = self.node(event, at, depth + 1)?.kind else {
+                return Err(self.problem(
+                    at,
+                    "a list or block is used as a key",
+                    Some("a word (an IPv6 address needs quotes: `\"[::1]:80\"`)"),
+                ));
+            };
+            self.path.push(show_key(&key, self.path.is_empty()));
+            let (event, value_at) = self.next()?;
+            let node = self.node(event, value_at, depth + 1)?;
+            if let Some(first) = seen.get(&key) {
+                let message = format!(
+                    "key `{}` is there twice, first in line {}",
+                    echo(&key),
+                    first.line
+                );
+                let problem = self.problem(at, &message, None);
+                self.problems.push(*problem);
+            } else {
+                seen.insert(key.clone(), at);
+                entries.push(Entry { key, at, node });
+            }
+            self.path.pop();
+        }
+    }
+
+    /// A copy of the anchored value. Its positions stay those of the anchor: there a wrong value is
+    /// put right.
+    fn alias(&mut self, id: usize, at: Position) -> Built<Node> {
+        let Some((_, count)) = self.anchors.get(&id) else {
+            return Err(self.problem(at, "this alias is inside the value it stands for", None));
+        };
+        self.spend(*count, at)?;
+        let copy = self.anchors.get(&id).map(|(node, _)| node.clone());
+        copy.ok_or_else(|| self.problem(at, "unknown alias", None))
+    }
+
+    fn spend(&mut self, values: usize, at: Position) -> Built<()> {
+        self.values += values;
+        if self.values > MAX_VALUES {
+            let message =
+                format!("more than {MAX_VALUES} values, aliases counted at each use, up to here");
+            return Err(self.problem(at, &message, None));
+        }
+        Ok(())
+    }
+
+    fn no_tag(&self, tag: Option<&Tag>, at: Position) -> Built<()> {
+        match tag {
+            None => Ok(()),
+            Some(tag) => {
+                let message = format!("YAML tag `{}`", echo(&tag.to_string()));
+                Err(self.problem(at, &message, Some("a value without tag")))
+            }
+        }
+    }
+}

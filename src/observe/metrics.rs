@@ -1,0 +1,108 @@
+//! All metrics, one table. Prefix `pushgate_`, base units, closed label sets: listeners, nodes and
+//! words of this program, never what a client sent.
+
+use std::sync::OnceLock;
+
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $field:ident: $kind:ident $name:literal [$($label:literal),*];)+) => {
+        /// The metrics of this process.
+        pub struct Metrics {
+            registry: Registry,
+            $($(#[doc = $help])+ pub $field: metrics!(@type $kind),)+
+        }
+
+        impl Metrics {
+            fn new() -> Self {
+                let registry = Registry::new();
+                $(
+                    let $field = metrics!(@new $kind, $name, concat!($($help),+).trim(), &[$($label),*]);
+                    registry.register(Box::new($field.clone())).expect("names in the table are unique");
+                )+
+                Metrics { registry, $($field,)+ }
+            }
+        }
+
+        /// Name, kind, labels and meaning of every metric, for the docs.
+        pub const TABLE: &[(&str, &str, &[&str], &str)] =
+            &[$(($name, stringify!($kind), &[$($label),*], concat!($($help),+))),+];
+    };
+    (@type counter) => { IntCounterVec };
+    (@type gauge) => { IntGaugeVec };
+    (@type plain_gauge) => { IntGauge };
+    (@type seconds) => { HistogramVec };
+    (@type bytes) => { HistogramVec };
+    (@new counter, $name:expr, $help:expr, $labels:expr) => {
+        IntCounterVec::new(Opts::new($name, $help), $labels).expect("legal names")
+    };
+    (@new gauge, $name:expr, $help:expr, $labels:expr) => {
+        IntGaugeVec::new(Opts::new($name, $help), $labels).expect("legal names")
+    };
+    (@new plain_gauge, $name:expr, $help:expr, $labels:expr) => {
+        IntGauge::new($name, $help).expect("legal names")
+    };
+    (@new seconds, $name:expr, $help:expr, $labels:expr) => {
+        HistogramVec::new(HistogramOpts::new($name, $help).buckets(SECONDS.to_vec()), $labels).expect("legal names")
+    };
+    (@new bytes, $name:expr, $help:expr, $labels:expr) => {
+        HistogramVec::new(HistogramOpts::new($name, $help).buckets(BYTES.to_vec()), $labels).expect("legal names")
+    };
+}
+
+const SECONDS: &[f64] = &[0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
+const BYTES: &[f64] = &[
+    0.0, 1024.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0, 262144.0, 1048576.0,
+];
+
+metrics! {
+    /// Client connections open.
+    connections: gauge "pushgate_connections" ["listener"];
+    /// Client connections accepted.
+    accepted: counter "pushgate_connections_total" ["listener"];
+    /// Client connections ended before a request: TLS handshakes that failed, limits reached.
+    refused: counter "pushgate_connections_refused_total" ["listener", "reason"];
+    /// Flows ended, by the reason of their end.
+    flows: counter "pushgate_flows_total" ["listener", "reason"];
+    /// Requests answered by the proxy itself, by status.
+    answered: counter "pushgate_answers_total" ["listener", "status"];
+    /// Flows assigned, by node and by how the node was chosen.
+    assigned: counter "pushgate_assignments_total" ["node", "how"];
+    /// Live flows of a node.
+    node_flows: gauge "pushgate_node_flows" ["node"];
+    /// State of a node: 1 for the state it is in, else 0.
+    node_state: gauge "pushgate_node_state" ["node", "state"];
+    /// Health checks made.
+    checks: counter "pushgate_checks_total" ["node", "result"];
+    /// Flows ended because their node went Down.
+    evicted: counter "pushgate_evicted_flows_total" ["node"];
+    /// Upstream connections made.
+    connect_seconds: seconds "pushgate_connect_seconds" ["node"];
+    /// Upstream connections that failed.
+    connect_failures: counter "pushgate_connect_failures_total" ["node", "reason"];
+    /// Bytes passed, `up` to the nodes, `down` to the clients.
+    bytes: counter "pushgate_bytes_total" ["listener", "direction"];
+    /// Bytes of a flow in the proxy's keeping when it ended.
+    hidden: bytes "pushgate_hidden_bytes" ["listener"];
+    /// 1 if the last reload was good, else 0.
+    reload_ok: plain_gauge "pushgate_config_last_reload_successful" [];
+}
+
+/// The process's metrics.
+pub fn get() -> &'static Metrics {
+    static METRICS: OnceLock<Metrics> = OnceLock::new();
+    METRICS.get_or_init(Metrics::new)
+}
+
+impl Metrics {
+    /// All metrics as Prometheus text.
+    pub fn text(&self) -> String {
+        let mut out = Vec::new();
+        // Writing to memory cannot fail; a metric that cannot be encoded is left out.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+}

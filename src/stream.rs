@@ -1,0 +1,10 @@
+//! Moves bytes between two sockets and knows what the sockets hold.
+//!
+//! Nothing here knows of routes, nodes or HTTP semantics beyond message framing.
+//! Source: Lightstreamer clustering §1 ("forwarded to the clients immediately, without any buffering").
+
+pub mod framing;
+pub mod handoff;
+pub mod relay;
+pub mod side;
+pub mod socket;

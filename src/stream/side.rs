@@ -1,0 +1,121 @@
+//! One side of a flow: a socket, plain or under TLS, with the real socket in reach.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use openssl::ssl::SslRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_openssl::SslStream;
+
+use super::socket::Tcp;
+
+/// Most bytes put into one TLS record.
+const RECORD: usize = 16 * 1024;
+
+/// A plain or TLS connection.
+#[derive(Debug)]
+pub enum Side {
+    /// Plain TCP.
+    Plain(Tcp),
+    /// TLS that ends here. Boxed: the state is several hundred bytes and plain flows need none.
+    Tls(Box<SslStream<Tcp>>),
+}
+
+impl Side {
+    /// The real socket.
+    pub fn tcp(&self) -> &Tcp {
+        match self {
+            Side::Plain(t) => t,
+            Side::Tls(s) => s.get_ref(),
+        }
+    }
+
+    /// Ready when a read may yield something; under TLS that is always, as bytes may be decrypted already.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Side::Plain(t) => t.poll_readable(cx),
+            Side::Tls(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// The TLS state, if any.
+    pub fn ssl(&self) -> Option<&SslRef> {
+        match self {
+            Side::Plain(_) => None,
+            Side::Tls(s) => Some(s.ssl()),
+        }
+    }
+}
+
+impl AsyncRead for Side {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Side::Plain(t) => Pin::new(t).poll_read(cx, buf),
+            Side::Tls(s) => Pin::new(&mut **s).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Side {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Side::Plain(t) => Pin::new(t).poll_write(cx, data),
+            Side::Tls(s) => Pin::new(&mut **s).poll_write(cx, data),
+        }
+    }
+
+    /// Under TLS the slices are joined into one record: a chunk's size line, data and CRLF would
+    /// otherwise leave as three records in three sends.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Side::Plain(t) => Pin::new(t).poll_write_vectored(cx, bufs),
+            Side::Tls(s) => {
+                let s = Pin::new(&mut **s);
+                match bufs.iter().filter(|b| !b.is_empty()).collect::<Vec<_>>()[..] {
+                    [] => Poll::Ready(Ok(0)),
+                    [one] => s.poll_write(cx, one),
+                    ref many => {
+                        let mut record =
+                            Vec::with_capacity(RECORD.min(many.iter().map(|b| b.len()).sum()));
+                        for b in many {
+                            let room = RECORD - record.len();
+                            record.extend_from_slice(&b[..b.len().min(room)]);
+                        }
+                        s.poll_write(cx, &record)
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Side::Plain(t) => Pin::new(t).poll_flush(cx),
+            Side::Tls(s) => Pin::new(&mut **s).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Side::Plain(t) => Pin::new(t).poll_shutdown(cx),
+            Side::Tls(s) => Pin::new(&mut **s).poll_shutdown(cx),
+        }
+    }
+}

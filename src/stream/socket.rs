@@ -1,0 +1,236 @@
+//! The TCP socket under everything, and the options that keep the kernel from hiding bytes.
+//!
+//! In: an accepted or connected socket. Out: [`Tcp`], whose descriptor and readiness stay in reach
+//! under TLS, and whose already-read bytes can be put back.
+//! Source: Lightstreamer clustering §1; Diffusion load balancers, "TCP retransmission timeout".
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A TCP socket with bytes that were read ahead and wait to be read again.
+#[derive(Debug)]
+pub struct Tcp {
+    stream: TcpStream,
+    ahead: Vec<u8>,
+}
+
+impl Tcp {
+    /// Wraps a socket registered with the runtime of the task that serves it.
+    pub fn new(stream: TcpStream) -> Self {
+        Tcp {
+            stream,
+            ahead: Vec::new(),
+        }
+    }
+
+    /// The descriptor; valid as long as this value lives.
+    pub fn fd(&self) -> RawFd {
+        self.stream.as_raw_fd()
+    }
+
+    /// The socket itself.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Ready when the kernel or the bytes read ahead have something to read.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            self.stream.poll_read_ready(cx)
+        } else {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Puts bytes back in front of what is still to be read.
+    pub fn unread(&mut self, bytes: Vec<u8>) {
+        if self.ahead.is_empty() {
+            self.ahead = bytes;
+        } else {
+            self.ahead.splice(0..0, bytes);
+        }
+    }
+
+    /// Ready when the kernel has sent all it was given (it may still wait for acknowledgement).
+    ///
+    /// With TCP_NOTSENT_LOWAT = 1 the socket is writable only then. poll(2) is asked because it
+    /// arms the kernel's "no space" flag, so that the next epoll edge does come; `WouldBlock`
+    /// clears the runtime's cached readiness.
+    pub fn poll_all_sent(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            let asked = self.stream.try_io(Interest::WRITABLE, || {
+                let mut p = libc::pollfd {
+                    fd: self.stream.as_raw_fd(),
+                    events: libc::POLLOUT,
+                    revents: 0,
+                };
+                // SAFETY: `p` is one valid pollfd and the descriptor is open; zero timeout.
+                unsafe { libc::poll(&mut p, 1, 0) };
+                if p.revents == 0 {
+                    Err(io::ErrorKind::WouldBlock.into())
+                } else {
+                    Ok(())
+                }
+            });
+            match asked {
+                Ok(()) => return Poll::Ready(Ok(())),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+    }
+
+    /// Makes closing send RST and free the send queue: for a client that does not read.
+    pub fn reset_on_close(&self) {
+        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
+
+    /// [`Tcp::reset_on_close`] if the peer has not taken what was sent: a send queue of a client
+    /// that does not read would otherwise stay in kernel memory until TCP_USER_TIMEOUT.
+    pub fn reset_on_close_if_stalled(&self) {
+        if unacknowledged(self.fd()) > 0 {
+            self.reset_on_close();
+        }
+    }
+}
+
+impl AsyncRead for Tcp {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let n = self.ahead.len().min(buf.remaining());
+            buf.put_slice(&self.ahead[..n]);
+            self.ahead.drain(..n);
+            if self.ahead.is_empty() {
+                self.ahead = Vec::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Tcp {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// What one side's socket is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Idle time before keep-alive probes, which follow every 5 s, three times.
+    pub keepalive: Duration,
+    /// Longest time sent data may stay unacknowledged.
+    pub user_timeout: Duration,
+    /// Receive buffer asked for; the kernel doubles it.
+    pub receive_buffer: Option<usize>,
+}
+
+/// Sets the options both sides share: no delay, keep-alive, TCP_USER_TIMEOUT, and
+/// TCP_NOTSENT_LOWAT = 1, with which the kernel takes new bytes only when it has sent the old ones.
+pub fn tune(socket: &impl AsFd, options: &Options) -> io::Result<()> {
+    let s = SockRef::from(socket);
+    s.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(options.keepalive)
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
+    s.set_tcp_keepalive(&keepalive)?;
+    s.set_tcp_user_timeout(Some(options.user_timeout))?;
+    if let Some(bytes) = options.receive_buffer {
+        s.set_recv_buffer_size(bytes)?;
+    }
+    set_notsent_lowat(s.as_raw_fd(), 1)
+}
+
+fn set_notsent_lowat(fd: RawFd, bytes: libc::c_int) -> io::Result<()> {
+    // SAFETY: the descriptor is open and the option value is one int of the size given.
+    let rc = unsafe {
+        libc::setsockopt(
+            fd,
+            libc::IPPROTO_TCP,
+            libc::TCP_NOTSENT_LOWAT,
+            (&raw const bytes).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if rc == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Receive buffer towards a node so that a flow hides at most `max_hidden` bytes.
+///
+/// An eighth: the kernel doubles the number, and up to four such reads may be under way between
+/// the sockets. Bounds: 4 KiB (below it throughput collapses) to 1 MiB.
+pub fn receive_buffer(max_hidden: u64) -> usize {
+    (max_hidden / 8).clamp(4096, 1 << 20) as usize
+}
+
+/// Connects to a node from any local address.
+///
+/// Errors: what connect(2) says. The caller sets the deadline.
+pub async fn connect(to: SocketAddr, options: &Options) -> io::Result<TcpStream> {
+    let socket = match to {
+        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+    };
+    tune(&socket, options)?;
+    socket.connect(to).await
+}
+
+/// Bytes in the kernel that the peer of `fd` has not acknowledged.
+pub fn unacknowledged(fd: RawFd) -> u64 {
+    ioctl_int(fd, libc::TIOCOUTQ)
+}
+
+/// Bytes in the kernel that we have not read yet.
+pub fn unread(fd: RawFd) -> u64 {
+    ioctl_int(fd, libc::FIONREAD)
+}
+
+fn ioctl_int(fd: RawFd, request: libc::Ioctl) -> u64 {
+    let mut n: libc::c_int = 0;
+    // SAFETY: both requests write one int; a closed descriptor fails and leaves 0.
+    unsafe { libc::ioctl(fd, request, &mut n) };
+    n.max(0) as u64
+}

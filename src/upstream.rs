@@ -1,0 +1,15 @@
+//! Nodes: their state, their live flows, their health, and the connections to them.
+//!
+//! Source: Lightstreamer clustering §2.1 (final boxes), Diffusion load balancers, all four points.
+
+pub mod affinity;
+pub mod connect;
+pub mod health;
+pub mod live;
+pub mod node_io;
+pub mod response_head;
+pub mod state;
+
+pub use affinity::Affinity;
+pub use live::LiveFlow;
+pub use state::{Node, State};

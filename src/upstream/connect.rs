@@ -1,0 +1,155 @@
+//! Connects one exchange to its node: the client's own idle connection, or a new one.
+//!
+//! In: node, flow, preamble. Out: a [`NodeIo`] in Pingora's clothes, or who failed and how.
+//! Source: Diffusion load balancers, "Reuse TCP connection"; PROXY protocol goes first on a new one.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::connectors::L4Connect;
+use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
+use pingora::protocols::l4::stream::Stream as L4Stream;
+use pingora::protocols::l4::virt::VirtualSocketStream;
+use pingora::{Error, ErrorType};
+use tokio::io::AsyncWriteExt;
+
+use super::node_io::NodeIo;
+use super::{Affinity, LiveFlow, Node};
+use crate::observe::metrics;
+use crate::stream::side::Side;
+use crate::stream::socket::{self, Options, Tcp};
+
+/// Everything one exchange needs to reach its node.
+pub struct Dialer {
+    /// The node.
+    pub node: Arc<Node>,
+    /// The flow.
+    pub flow: Arc<LiveFlow>,
+    /// Where the client's idle upstreams are.
+    pub affinity: Arc<Affinity>,
+    /// The request is a HEAD.
+    pub to_head: bool,
+    /// Options of a new socket.
+    pub options: Options,
+    /// Deadline of a connect.
+    pub timeout: Duration,
+    /// Bytes a new connection begins with.
+    pub preamble: Vec<u8>,
+    /// Most bytes read from the node at once.
+    pub read: usize,
+    /// Set when an idle connection was re-used: a failure before the answer is then no fault of the node.
+    pub reused: AtomicBool,
+}
+
+impl Dialer {
+    /// Connects without Pingora, for layer 4.
+    pub async fn dial(&self) -> Result<Side, Failure> {
+        let started = std::time::Instant::now();
+        let connected = tokio::select! {
+            biased;
+            () = self.flow.give_up.notified() => Err(Failure::Evicted),
+            r = tokio::time::timeout(self.timeout, self.open()) => match r {
+                Ok(r) => r.map_err(Failure::Io),
+                Err(_) => Err(Failure::Timeout),
+            },
+        };
+        match &connected {
+            Ok(_) => metrics::get()
+                .connect_seconds
+                .with_label_values(&[&self.node.name])
+                .observe(started.elapsed().as_secs_f64()),
+            Err(failure) => self.node_failed(failure),
+        }
+        connected
+    }
+
+    async fn open(&self) -> io::Result<Side> {
+        let mut stream = socket::connect(self.node.address, &self.options).await?;
+        if !self.preamble.is_empty() {
+            stream.write_all(&self.preamble).await?;
+        }
+        Ok(Side::Plain(Tcp::new(stream)))
+    }
+
+    fn node_failed(&self, failure: &Failure) {
+        metrics::get()
+            .connect_failures
+            .with_label_values(&[&self.node.name, failure.word()])
+            .inc();
+        self.node.suspect.notify_one();
+        if let Failure::Io(e) = failure
+            && e.raw_os_error() == Some(libc::EADDRNOTAVAIL)
+        {
+            log::error!(
+                "no local port left to connect to node {} ({})",
+                self.node.name,
+                self.node.address
+            );
+        }
+    }
+}
+
+/// Why a node could not be connected.
+#[derive(Debug)]
+pub enum Failure {
+    /// The deadline passed.
+    Timeout,
+    /// The node went Down meanwhile.
+    Evicted,
+    /// The system said so.
+    Io(io::Error),
+}
+
+impl Failure {
+    /// The word in metrics.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Failure::Timeout => "timeout",
+            Failure::Evicted => "evicted",
+            Failure::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => "refused",
+            Failure::Io(e) if e.raw_os_error() == Some(libc::EADDRNOTAVAIL) => "no_local_port",
+            Failure::Io(_) => "error",
+        }
+    }
+}
+
+#[async_trait]
+impl L4Connect for Dialer {
+    async fn connect(&self, _: &PingoraAddr) -> pingora::Result<L4Stream> {
+        let side = match self.affinity.take(self.node.id) {
+            Some(side) => {
+                self.reused.store(true, Ordering::Relaxed);
+                side
+            }
+            None => {
+                self.reused.store(false, Ordering::Relaxed);
+                self.dial().await.map_err(|failure| {
+                    let kind = match failure {
+                        Failure::Timeout => ErrorType::ConnectTimedout,
+                        _ => ErrorType::ConnectRefused,
+                    };
+                    Error::explain(kind, format!("node {}: {failure:?}", self.node.name))
+                })?
+            }
+        };
+        let io = NodeIo::new(
+            side,
+            self.node.clone(),
+            self.flow.clone(),
+            self.affinity.clone(),
+            self.to_head,
+            self.read,
+        );
+        Ok(VirtualSocketStream::new(Box::new(io)).into())
+    }
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Dialer({})", self.node.name)
+    }
+}

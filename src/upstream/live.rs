@@ -1,0 +1,85 @@
+//! One live flow as its node sees it: what must be cut when the node goes Down.
+//!
+//! Source: Diffusion load balancers, "TCP retransmission timeout" ("shutdown connections to
+//! Diffusion servers it knows are unhealthy").
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+
+use crate::stream::handoff::Handoff;
+
+/// A flow between a client and, once assigned, a node.
+pub struct LiveFlow {
+    /// Number of the flow, unique in this process.
+    pub id: u64,
+    /// Exit from Pingora.
+    pub handoff: Handoff,
+    /// Cuts the client's side: the client connection at HTTP/1 and layer 4, the stream at HTTP/2.
+    pub kill: Notify,
+    /// Wakes a connect that is in progress.
+    pub give_up: Notify,
+    begun: AtomicBool,
+    evicted: AtomicBool,
+}
+
+impl Default for LiveFlow {
+    fn default() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        LiveFlow {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            handoff: Handoff::default(),
+            kill: Notify::new(),
+            give_up: Notify::new(),
+            begun: AtomicBool::new(false),
+            evicted: AtomicBool::new(false),
+        }
+    }
+}
+
+impl LiveFlow {
+    /// A new flow.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// The node has begun to answer: from here on the flow cannot be retried elsewhere.
+    ///
+    /// If the node was evicted in this very moment the client is cut here, so that the flow is
+    /// lost by neither order of the two events.
+    pub fn begin(&self) {
+        self.begun.store(true, Ordering::SeqCst);
+        if self.evicted.load(Ordering::SeqCst) {
+            self.kill.notify_one();
+        }
+    }
+
+    /// Whether the node has begun to answer.
+    pub fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::SeqCst)
+    }
+
+    /// Whether its node was evicted under it.
+    pub fn is_evicted(&self) -> bool {
+        self.evicted.load(Ordering::SeqCst)
+    }
+
+    /// Forgets an eviction, because the flow goes to another node.
+    pub fn retry(&self) {
+        self.evicted.store(false, Ordering::SeqCst);
+        self.begun.store(false, Ordering::SeqCst);
+    }
+
+    /// Ends the flow on its node: a flow whose answer has begun is cut at the client; one that is
+    /// not answered yet fails at the node's side only, so that it can be retried elsewhere.
+    pub fn evict(&self) {
+        self.evicted.store(true, Ordering::SeqCst);
+        if self.begun.load(Ordering::SeqCst) {
+            self.kill.notify_one();
+        } else {
+            self.give_up.notify_one();
+            self.handoff.wake_node();
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The node's socket as Pingora sees it: a stream that follows the framing of one answer.
+//!
+//! It knows where the answer ends, so the connection goes back to its client's [`Affinity`] by
+//! itself (Pingora's pool never holds one, W4, W15), a 101 leaves with every byte behind it
+//! (W1), and an answer that is cut never looks complete (W6).
+//! Source: RFC 9112 §6, §9; Diffusion load balancers, "Reuse TCP connection".
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::response_head::{self, MAX_HEAD};
+use super::{Affinity, LiveFlow, Node, State};
+use crate::stream::framing::Framing;
+use crate::stream::handoff::Phase;
+use crate::stream::side::Side;
+
+/// One exchange on one upstream connection.
+pub struct NodeIo {
+    side: Option<Side>,
+    node: Arc<Node>,
+    flow: Arc<LiveFlow>,
+    affinity: Arc<Affinity>,
+    /// The request is a HEAD: its answer has no body.
+    to_head: bool,
+    /// Most bytes read at once.
+    read: usize,
+    stage: Stage,
+    /// Bytes read but not given to Pingora: a head in the making, then what came behind it.
+    kept: Vec<u8>,
+    keep: bool,
+}
+
+enum Stage {
+    /// Collecting a head.
+    Head,
+    /// Giving Pingora the first `end` bytes of `kept`, of which `given` are gone.
+    Giving {
+        given: usize,
+        end: usize,
+        then: Next,
+    },
+    Body(Framing),
+    /// The 101 was given: what comes now is not Pingora's.
+    Inert,
+    /// The socket has gone back to the client's affinity, or is useless.
+    Over,
+}
+
+enum Next {
+    Head,
+    Body(Framing),
+    Inert,
+}
+
+impl NodeIo {
+    /// Wraps a connected socket for one exchange.
+    pub fn new(
+        side: Side,
+        node: Arc<Node>,
+        flow: Arc<LiveFlow>,
+        affinity: Arc<Affinity>,
+        to_head: bool,
+        read: usize,
+    ) -> Self {
+        NodeIo {
+            side: Some(side),
+            node,
+            flow,
+            affinity,
+            to_head,
+            read,
+            stage: Stage::Head,
+            kept: Vec::new(),
+            keep: false,
+        }
+    }
+
+    fn side(&mut self) -> io::Result<&mut Side> {
+        self.side
+            .as_mut()
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Reads from the socket into `kept`; at most one read.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut chunk = [0u8; 4096];
+        let mut buf = ReadBuf::new(&mut chunk);
+        ready!(self.poll_socket(cx, &mut buf))?;
+        let got = buf.filled();
+        self.kept.extend_from_slice(got);
+        Poll::Ready(Ok(got.len()))
+    }
+
+    /// One read of the socket, unless the flow was evicted.
+    fn poll_socket(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = Pin::new(self.side()?).poll_read(cx, buf);
+        if read.is_pending() {
+            self.flow.handoff.watch_node(cx.waker());
+        }
+        if self.flow.is_evicted() {
+            return Poll::Ready(Err(evicted()));
+        }
+        read
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if let Some(end) = memchr::memmem::find(&self.kept, b"\r\n\r\n") {
+                self.stage = self.judge(end + 4)?;
+                return Poll::Ready(Ok(()));
+            }
+            if self.kept.len() > MAX_HEAD {
+                return Poll::Ready(Err(invalid("head too long")));
+            }
+            if ready!(self.poll_fill(cx))? == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    /// Decides what a whole head of `end` bytes means.
+    fn judge(&mut self, end: usize) -> io::Result<Stage> {
+        let head = response_head::parse(&self.kept[..end], self.to_head)
+            .map_err(|fault| invalid(&format!("{fault:?}")))?;
+        let then = match head.status {
+            101 if self.flow.handoff.phase() == Phase::Asked => {
+                self.flow.begin();
+                Next::Inert
+            }
+            // A switch nobody asked for would tunnel the next requests past every check.
+            101 => return Err(invalid("101 without an upgrade")),
+            100..=199 => Next::Head,
+            _ => {
+                self.flow.begin();
+                self.keep = head.keep;
+                Next::Body(head.framing)
+            }
+        };
+        Ok(Stage::Giving {
+            given: 0,
+            end,
+            then,
+        })
+    }
+
+    fn give(&mut self, buf: &mut ReadBuf<'_>) {
+        let Stage::Giving { given, end, then } = &mut self.stage else {
+            return;
+        };
+        let n = (*end - *given).min(buf.remaining());
+        buf.put_slice(&self.kept[*given..*given + n]);
+        *given += n;
+        if given == end {
+            self.kept.drain(..*end);
+            self.stage = match std::mem::replace(then, Next::Head) {
+                Next::Head => Stage::Head,
+                Next::Body(framing) => Stage::Body(framing),
+                Next::Inert => Stage::Inert,
+            };
+        }
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Stage::Body(framing) = &self.stage else {
+            return Poll::Ready(Ok(()));
+        };
+        let room = match framing {
+            Framing::Length(n) => usize::try_from(*n).unwrap_or(usize::MAX),
+            _ => usize::MAX,
+        }
+        .min(buf.remaining())
+        .min(self.read);
+        if !self.kept.is_empty() {
+            let n = room.min(self.kept.len());
+            let data: Vec<u8> = self.kept.drain(..n).collect();
+            let used = self.advance(&data)?;
+            buf.put_slice(&data[..used]);
+            return Poll::Ready(Ok(()));
+        }
+        if !self.flow.handoff.may_read_node(cx.waker()) {
+            return if self.flow.is_evicted() {
+                Poll::Ready(Err(evicted()))
+            } else {
+                Poll::Pending
+            };
+        }
+        let before = buf.filled().len();
+        let mut part = buf.take(room);
+        ready!(self.poll_socket(cx, &mut part))?;
+        let got = part.filled().len();
+        // SAFETY: `part` is a view of `buf` and has initialised its first `got` bytes.
+        unsafe { buf.assume_init(got) };
+        buf.advance(got);
+        if got == 0 {
+            return Poll::Ready(self.ended());
+        }
+        let used = self.advance(&buf.filled()[before..])?;
+        buf.set_filled(before + used);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Follows the framing over `data`; returns how much of it is the answer's.
+    fn advance(&mut self, data: &[u8]) -> io::Result<usize> {
+        let Stage::Body(framing) = &mut self.stage else {
+            return Ok(0);
+        };
+        let used = framing
+            .advance(data)
+            .map_err(|fault| invalid(&format!("{fault:?}")))?;
+        if used < data.len() || (framing.is_done() && !self.kept.is_empty()) {
+            // Bytes behind an answer belong to no request: the connection cannot be trusted.
+            self.keep = false;
+        }
+        Ok(used)
+    }
+
+    /// The node closed: the end of a close-delimited answer, a fault of any other.
+    fn ended(&mut self) -> io::Result<()> {
+        match &self.stage {
+            Stage::Body(Framing::UntilClose) => Ok(()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Pingora reads behind a complete answer only to see whether it may pool the connection.
+    /// It sees an end; the socket stays with its client.
+    fn finish(&mut self) {
+        self.stage = Stage::Over;
+        if let Some(side) = self.side.take()
+            && self.keep
+            && self.kept.is_empty()
+            && self.node.state() != State::Down
+        {
+            self.affinity.put(self.node.id, side);
+        }
+    }
+}
+
+fn evicted() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, "node evicted")
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("node's answer: {what}"))
+}
+
+impl AsyncRead for NodeIo {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            match &this.stage {
+                Stage::Head => ready!(this.poll_head(cx))?,
+                Stage::Giving { .. } => {
+                    this.give(buf);
+                    return Poll::Ready(Ok(()));
+                }
+                Stage::Body(Framing::Done) => this.finish(),
+                Stage::Body(_) => return this.poll_body(cx, buf),
+                Stage::Inert => return Poll::Pending,
+                Stage::Over => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for NodeIo {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.flow.is_evicted() {
+            return Poll::Ready(Err(evicted()));
+        }
+        match this.stage {
+            Stage::Inert => Poll::Pending,
+            _ => Pin::new(this.side()?).poll_write(cx, data),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().side {
+            Some(side) => Pin::new(side).poll_flush(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        match (&this.stage, &mut this.side) {
+            (Stage::Inert, _) | (_, None) => Poll::Ready(Ok(())),
+            (_, Some(side)) => Pin::new(side).poll_shutdown(cx),
+        }
+    }
+}
+
+impl VirtualSocket for NodeIo {
+    fn set_socket_option(&self, _: VirtualSockOpt) -> io::Result<()> {
+        // All options were set before the connect.
+        Ok(())
+    }
+}
+
+impl fmt::Debug for NodeIo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeIo({})", self.node.name)
+    }
+}
+
+impl Drop for NodeIo {
+    fn drop(&mut self) {
+        if matches!(self.stage, Stage::Inert)
+            && self.flow.handoff.phase() == Phase::Switched
+            && let Some(side) = self.side.take()
+        {
+            self.flow
+                .handoff
+                .leave_node((side, std::mem::take(&mut self.kept)));
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! A node: its state, its live flows, and what happens to them when it goes Down.
+//!
+//! Only this file moves a state. In: verdicts of checks and of the operator. Out: [`State`] for
+//! the balancer, evictions for the flows. Source: DESIGN of the guides' fail over:
+//! Lightstreamer clustering §1; Diffusion load balancers, "TCP retransmission timeout".
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use pushgate_plugins::api::NodeId;
+use tokio::sync::Notify;
+
+use super::affinity::Affinity;
+use super::live::LiveFlow;
+use crate::config::{self, OnDown};
+
+/// What a node takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// Takes flows.
+    Up = 0,
+    /// Keeps its flows and the clients stuck to it, takes no new ones.
+    Draining = 1,
+    /// Has no flow.
+    Down = 2,
+}
+
+impl State {
+    /// The word in logs, metrics and API.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Up => "up",
+            State::Draining => "draining",
+            State::Down => "down",
+        }
+    }
+}
+
+/// What the operator asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Follow the checks.
+    Up,
+    /// Take no new flows.
+    Drain,
+    /// Be Down whatever the checks say.
+    Down,
+}
+
+/// One push server.
+pub struct Node {
+    /// Identity.
+    pub id: NodeId,
+    /// Name in the configuration.
+    pub name: String,
+    /// Address and port.
+    pub address: SocketAddr,
+    /// Share against the other nodes of a pool.
+    pub weight: u32,
+    /// What happens to its flows when it goes Down.
+    pub on_down: OnDown,
+    /// Asks the check loop for an immediate check (a connect failed, a head did not come).
+    pub suspect: Notify,
+    healthy: AtomicU8,
+    order: AtomicU8,
+    live: AtomicUsize,
+    total: AtomicU64,
+    flows: Mutex<HashMap<u64, Arc<LiveFlow>>>,
+    idle: Mutex<HashMap<u64, Weak<Affinity>>>,
+    changed: tokio::sync::watch::Sender<State>,
+}
+
+impl Node {
+    /// A node that is Up until a check says otherwise.
+    pub fn new(name: &str, conf: &config::Node, on_down: OnDown) -> Arc<Self> {
+        Arc::new(Node {
+            id: NodeId::of(name),
+            name: name.to_owned(),
+            address: conf.address,
+            weight: conf.weight,
+            on_down,
+            suspect: Notify::new(),
+            healthy: AtomicU8::new(1),
+            order: AtomicU8::new(0),
+            live: AtomicUsize::new(0),
+            total: AtomicU64::new(0),
+            flows: Mutex::default(),
+            idle: Mutex::default(),
+            changed: tokio::sync::watch::channel(State::Up).0,
+        })
+    }
+
+    /// The present state.
+    pub fn state(&self) -> State {
+        match (
+            self.healthy.load(Ordering::Acquire),
+            self.order.load(Ordering::Acquire),
+        ) {
+            (0, _) | (_, 2) => State::Down,
+            (_, 1) => State::Draining,
+            _ => State::Up,
+        }
+    }
+
+    /// Follows the state.
+    pub fn watch(&self) -> tokio::sync::watch::Receiver<State> {
+        self.changed.subscribe()
+    }
+
+    /// Live flows.
+    pub fn live(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// Flows ever assigned.
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Verdict of the checks.
+    pub fn set_healthy(&self, healthy: bool) {
+        self.healthy.store(healthy.into(), Ordering::Release);
+        self.settle();
+    }
+
+    /// Order of the operator.
+    pub fn order(&self, order: Order) {
+        let word = match order {
+            Order::Up => 0,
+            Order::Drain => 1,
+            Order::Down => 2,
+        };
+        self.order.store(word, Ordering::Release);
+        self.settle();
+    }
+
+    /// Publishes the state; on the way to Down evicts.
+    fn settle(&self) {
+        let now = self.state();
+        let changed = self
+            .changed
+            .send_if_modified(|s| std::mem::replace(s, now) != now);
+        if !changed {
+            return;
+        }
+        log::warn!("node {} is {}", self.name, now.word());
+        if now == State::Down && self.on_down == OnDown::Evict {
+            self.evict();
+        }
+    }
+
+    /// Ends all live flows and idle upstreams of the node; returns how many flows.
+    ///
+    /// New picks have stopped before (the state is read first by the balancer); a flow that was
+    /// picked in this very moment is caught in [`Node::enter`].
+    pub fn evict(&self) -> usize {
+        let flows: Vec<_> = self.flows.lock().values().cloned().collect();
+        for flow in &flows {
+            flow.evict();
+        }
+        for (_, idle) in self.idle.lock().drain() {
+            if let Some(affinity) = idle.upgrade() {
+                affinity.close(self.id);
+            }
+        }
+        crate::observe::metrics::get()
+            .evicted
+            .with_label_values(&[&self.name])
+            .inc_by(flows.len() as u64);
+        flows.len()
+    }
+
+    /// Registers a flow; it leaves when the guard drops.
+    pub fn enter(self: &Arc<Self>, flow: &Arc<LiveFlow>) -> Entered {
+        self.live.fetch_add(1, Ordering::Relaxed);
+        self.total.fetch_add(1, Ordering::Relaxed);
+        self.flows.lock().insert(flow.id, flow.clone());
+        if self.state() == State::Down && self.on_down == OnDown::Evict {
+            flow.evict();
+        }
+        Entered {
+            node: self.clone(),
+            flow: flow.clone(),
+        }
+    }
+
+    /// Remembers that a client connection keeps idle upstreams to this node.
+    pub fn keeps_idle(&self, conn: u64, affinity: &Arc<Affinity>) {
+        self.idle.lock().insert(conn, Arc::downgrade(affinity));
+    }
+
+    /// Forgets a client connection that closed.
+    pub fn forget_idle(&self, conn: u64) {
+        self.idle.lock().remove(&conn);
+    }
+}
+
+/// A flow's membership of a node.
+pub struct Entered {
+    /// The node.
+    pub node: Arc<Node>,
+    flow: Arc<LiveFlow>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.node.flows.lock().remove(&self.flow.id);
+        self.node.live.fetch_sub(1, Ordering::Relaxed);
+    }
+}
