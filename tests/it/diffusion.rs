@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt;
 use crate::client::h1::H1;
 use crate::client::{Dial, ws};
 use crate::edge::Edge;
-use crate::node::{Health, Node};
+use crate::node::Node;
 use crate::vip::Block;
 
 struct Cluster {
@@ -128,8 +128,8 @@ async fn one_address_one_node() {
     assert_eq!(nodes.len(), 2, "{nodes:?}");
 }
 
-/// Aim: when a server is found Down, its clients' connections are closed, though the server itself
-/// says nothing, and they reconnect elsewhere. "TCP retransmission timeout". Fails without
+/// Aim: when a server is found Down, its clients' connections are closed, though the server has
+/// closed none of them, and they reconnect elsewhere. "TCP retransmission timeout". Fails without
 /// `on_down: evict`.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_a_dead_server_are_let_go() {
@@ -137,16 +137,21 @@ async fn clients_of_a_dead_server_are_let_go() {
     let mut socket = ws::connect(&cluster.dial(1), "/ws/echo", &[]).await;
     let was = socket.node();
     let node = cluster.node(&was);
-    node.set_health(Health::Hang);
-    node.kill();
+    node.deafen();
     socket.ended().await;
+    cluster
+        .edge
+        .wait_nodes("the dead server to be Down", |nodes| {
+            nodes.to_string().to_lowercase().contains("down")
+        })
+        .await;
+    assert_eq!(
+        cluster.edge.metric("pushgate_evicted_flows_total").await,
+        1.0
+    );
     let again = H1::connect(&cluster.dial(1)).await.get("/hello", &[]).await;
     assert_eq!(again.status, 200);
     assert_ne!(again.node(), was);
-    cluster
-        .edge
-        .wait_nodes("the dead server to be Down", |n| {
-            n.to_string().contains("down")
-        })
+    node.wait("the end of its connection", |s| s.open_now() == 0)
         .await;
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +26,6 @@ pub struct Edge {
     admin: SocketAddr,
     log: Arc<Mutex<String>>,
     access: watch::Receiver<Vec<Value>>,
-    file: PathBuf,
     _dir: tempfile::TempDir,
 }
 
@@ -77,7 +76,6 @@ impl Edge {
             admin: block.admin(),
             log,
             access,
-            file,
             _dir: dir,
         };
         edge.ready().await;
@@ -87,11 +85,6 @@ impl Edge {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
-    }
-
-    /// Its configuration file, for reloads.
-    pub fn config_file(&self) -> &Path {
-        &self.file
     }
 
     /// Everything it has written to standard output and error so far.

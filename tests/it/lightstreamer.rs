@@ -173,3 +173,28 @@ async fn expired_session_is_made_anew() {
     client.updates(10).await;
     client.end().await;
 }
+
+/// Aim: one client moved from transport to transport keeps its session, and takes no move for a
+/// failure. Fails if a WebSocket is closed before LOOP is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn moves_keep_the_session() {
+    let block = Block::claim();
+    let node = node_with(&block, Settings::default()).await;
+    let options = json!({ "server": format!("http://{}", node.addr), "transport": "WS-STREAMING" });
+    let mut client = Js::start(options, None).await;
+    for kind in [
+        "WS-STREAMING",
+        "HTTP-STREAMING",
+        "HTTP-POLLING",
+        "WS-STREAMING",
+        "WS-POLLING",
+    ] {
+        client.transport(kind).await;
+        client.status(&format!("CONNECTED:{kind}")).await;
+        client.updates(10).await;
+    }
+    let counts = node.sessions().counts();
+    assert_eq!((counts.created, counts.unknown), (1, 0), "{counts:?}");
+    assert_eq!(counts.failures(), [] as [&str; 0], "{counts:?}");
+    client.end().await;
+}

@@ -24,6 +24,8 @@ mod lightstreamer;
 mod node;
 /// The guide's deployment options behind the edge.
 mod options;
+/// The program as a process.
+mod program;
 /// A node's Lightstreamer sessions.
 mod tlcp;
 /// Loopback addresses of a test's own.

@@ -33,6 +33,8 @@ pub use seen::{Seen, SeenRequest};
 pub enum Phase {
     /// Accepts, reads, answers.
     Serving,
+    /// Listener closed, connections served on: only a check can find this one out.
+    Deaf,
     /// Holds its sockets and does nothing, as a process that was stopped.
     Frozen,
     /// Listener closed, all connections reset.
@@ -166,6 +168,11 @@ impl Node {
         self.shared.phase.send_replace(Phase::Killed);
     }
 
+    /// Closes the listener only: connects and checks are refused, live connections go on.
+    pub fn deafen(&self) {
+        self.shared.phase.send_replace(Phase::Deaf);
+    }
+
     /// Stops doing anything but holding its sockets, as a stopped process.
     pub fn freeze(&self) {
         self.shared.phase.send_replace(Phase::Frozen);
@@ -202,27 +209,26 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         let accepted = tokio::select! {
             biased;
             changed = phase.changed() => match changed {
-                Ok(()) if *phase.borrow() != Phase::Killed => continue,
+                Ok(()) if matches!(*phase.borrow(), Phase::Serving | Phase::Frozen) => continue,
                 _ => return,
             },
             accepted = listener.accept() => accepted,
         };
-        if let Ok((stream, peer)) = accepted {
-            tokio::spawn(connection(Conn::new(stream, shared.clone()), peer));
+        if let Ok((stream, _)) = accepted {
+            tokio::spawn(connection(Conn::new(stream, shared.clone())));
         }
     }
 }
 
 /// Serves one connection until either side ends it or the node's phase does.
-async fn connection(mut conn: Conn, peer: SocketAddr) {
+async fn connection(mut conn: Conn) {
     let shared = conn.shared.clone();
     let mut phase = shared.phase.subscribe();
     let mut id = 0;
-    shared.note(|s| id = s.open(peer));
+    shared.note(|s| id = s.open());
     conn.id = id;
     let frozen_or_killed = async {
         // A frozen node's connection stays as it is until the node is killed.
-        let _ = phase.wait_for(|p| *p != Phase::Serving).await;
         let _ = phase.wait_for(|p| *p == Phase::Killed).await;
     };
     tokio::select! {
@@ -237,8 +243,9 @@ async fn connection(mut conn: Conn, peer: SocketAddr) {
     shared.note(|s| s.close(id));
 }
 
-/// Ends when the node is no longer serving.
+/// Ends when the node is frozen or killed.
 async fn freezer(shared: &Shared) {
     let mut phase = shared.phase.subscribe();
-    let _ = phase.wait_for(|p| *p != Phase::Serving).await;
+    let stops = |p: &Phase| matches!(p, Phase::Frozen | Phase::Killed);
+    let _ = phase.wait_for(stops).await;
 }

@@ -133,6 +133,7 @@ impl Cluster {
         for client in clients {
             client.end().await;
         }
+        assert_eq!(self.edge.admin("GET", "/readyz").await.status, 200);
     }
 
     /// Aim: one client moved from transport to transport keeps its session, hence its node; each

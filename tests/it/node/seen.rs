@@ -4,7 +4,6 @@
 //! upstream connection, what is open, when each ended.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::time::Instant;
 
 /// All connections of a node since its start.
@@ -14,11 +13,9 @@ pub struct Seen {
     pub connections: Vec<SeenConnection>,
 }
 
-/// One connection.
+/// One connection, of the edge's or, where there is none, of a client's.
 #[derive(Clone, Debug)]
 pub struct SeenConnection {
-    /// Its other end: the edge, or the client where there is none.
-    pub peer: SocketAddr,
     /// Its requests in order.
     pub requests: Vec<SeenRequest>,
     /// When it ended.
@@ -96,9 +93,8 @@ impl Seen {
         shared.count()
     }
 
-    pub(super) fn open(&mut self, peer: SocketAddr) -> usize {
+    pub(super) fn open(&mut self) -> usize {
         self.connections.push(SeenConnection {
-            peer,
             requests: Vec::new(),
             closed: None,
         });

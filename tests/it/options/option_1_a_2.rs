@@ -1,5 +1,8 @@
 //! Option 1.A.2: stickiness by a cookie the edge inserts. Source: Lightstreamer clustering §2.1.2.
 
+use crate::client::Dial;
+use crate::client::h1::H1;
+
 use super::Cluster;
 
 async fn cluster() -> Cluster {
@@ -34,5 +37,29 @@ async fn nodes_never_see_the_cookie() {
         for request in node.seen().requests() {
             assert!(!request.text().contains("PUSHGATE"), "{}", request.text());
         }
+    }
+}
+
+/// Aim: one cookie on a new assignment, none while it is good, and its flags as configured. Fails if
+/// the cookie is issued on each answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn cookie_is_set_once() {
+    let cluster = cluster().await;
+    let dial = Dial::plain(cluster.block.at("200.0.0.10:80")).host("push.mycompany.com");
+    let first = H1::connect(&dial)
+        .await
+        .get("/hello?cookie=app=1", &[])
+        .await;
+    let cookies = first.cookies();
+    assert!(cookies.contains(&"app=1"), "{cookies:?}");
+    let ours = cookies.iter().find(|c| c.starts_with("PUSHGATE="));
+    let ours = ours.expect("a cookie of the edge's").to_string();
+    for _ in 0..6 {
+        let next = H1::connect(&dial)
+            .await
+            .get("/hello", &[("Cookie", &ours)])
+            .await;
+        assert_eq!(next.node(), first.node());
+        assert_eq!(next.cookies(), [] as [&str; 0]);
     }
 }

@@ -56,6 +56,14 @@ pub async fn serve(conn: &mut Conn, request: &Request, who: Who) -> io::Result<b
                 .map_err(ws::failed)?;
         }
         if close {
+            // LOOP or END goes before the close, or the client takes it for a failure.
+            while let Some(stream) = bound.stream() {
+                let lines = bound.said(Ok(stream.next().await));
+                socket
+                    .send(Message::text(lines))
+                    .await
+                    .map_err(ws::failed)?;
+            }
             socket.close(None).await.map_err(ws::failed)?;
             return Ok(false);
         }
