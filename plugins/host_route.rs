@@ -72,7 +72,8 @@ impl Config {
                 None => exact.insert(key, route),
             };
             if twin.is_some() {
-                let why = "the same host name is listed twice (case, port and last dot do not count)";
+                let why =
+                    "the same host name is listed twice (case, port and last dot do not count)";
                 faults.push(Fault::new(["hosts", name], why));
             }
         }
@@ -83,7 +84,11 @@ impl Config {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Box::new(HostRoute { exact, wildcard, unknown }))
+        Ok(Box::new(HostRoute {
+            exact,
+            wildcard,
+            unknown,
+        }))
     }
 }
 
@@ -91,7 +96,9 @@ impl Unknown {
     fn route(&self, on: &Build<'_>) -> Result<Option<Route>, Fault> {
         match self {
             Unknown::Pass => Ok(None),
-            Unknown::To(t) => on.target_at(t, ["unknown", "to"]).map(|t| Some(Route::To(t))),
+            Unknown::To(t) => on
+                .target_at(t, ["unknown", "to"])
+                .map(|t| Some(Route::To(t))),
             Unknown::Refuse(code) => match StatusCode::from_u16(*code) {
                 Ok(s) if s.is_client_error() || s.is_server_error() => Ok(Some(Route::Refuse(s))),
                 _ => Err(Fault::new(
@@ -114,13 +121,16 @@ fn check_name(name: &str) -> Result<(), String> {
         let inner = plain.strip_prefix('[').and_then(|p| p.strip_suffix(']'));
         return match inner.map(str::parse::<std::net::Ipv6Addr>) {
             Some(Ok(_)) if plain == name => Ok(()),
-            _ => Err(format!("expected an IPv6 address in brackets without port, not `{name}`")),
+            _ => Err(format!(
+                "expected an IPv6 address in brackets without port, not `{name}`"
+            )),
         };
     }
     let plain = plain.strip_suffix('.').unwrap_or(plain);
     let label = |l: &str| {
         (1..=63).contains(&l.len())
-            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && l.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     if plain.len() <= 253 && plain.split('.').all(label) {
         return Ok(());
@@ -162,7 +172,10 @@ mod tests {
     use crate::testing::{Facts, build, faults, undecodable};
 
     fn routed(yaml: &str, host: &'static str) -> Option<Route> {
-        let facts = Facts { host, ..Facts::default() };
+        let facts = Facts {
+            host,
+            ..Facts::default()
+        };
         build(yaml).route(&facts.flow(None))
     }
 
@@ -179,7 +192,10 @@ mod tests {
             (".mycompany.com", None),
             ("xmycompany.com", None),
             ("push.mycompany.com.evil", None),
-            ("push.mycompany.com", Some(Route::To(Target::Pool(PoolId::of("push"))))),
+            (
+                "push.mycompany.com",
+                Some(Route::To(Target::Pool(PoolId::of("push")))),
+            ),
             ("push1.mycompany.com", node("ls1")),
             ("PUSH1.mycompany.com.:8443", node("ls1")),
             ("other.mycompany.com", node("ls2")),

@@ -57,4 +57,6 @@ plugins! {
     sticky_ip => StickyIp,
     /// Tells the node who the client is.
     forwarded => Forwarded,
+    /// Sets, adds and removes headers by fixed values.
+    headers => Headers,
 }

@@ -24,6 +24,8 @@ pub use config::{Config, SameSite};
 use epochs::Epochs;
 use token::{Ring, TOKEN_CHARS, Token};
 
+const NAME: &str = "sticky_cookie";
+
 /// Most cookies of our name that are tried: each forged one costs an HMAC a key.
 const MAX_TRIED: usize = 8;
 
@@ -66,7 +68,8 @@ impl StickyCookie {
     /// same on every edge, so that clients that came together do not expire together.
     fn life(&self, salt: &[u8; 7]) -> Option<Duration> {
         // 24 bits spread 8 h over less than 2 ms a step.
-        let part = f64::from(u32::from_be_bytes([0, salt[0], salt[1], salt[2]])) / f64::from(1 << 24);
+        let part =
+            f64::from(u32::from_be_bytes([0, salt[0], salt[1], salt[2]])) / f64::from(1 << 24);
         self.max_age.map(|m| m.mul_f64(1.0 - self.jitter * part))
     }
 
@@ -75,14 +78,17 @@ impl StickyCookie {
         let pool = to.pool?;
         let age = match to.how {
             How::Pinned => return None,
-            How::Recalled { by: "sticky_cookie", .. } => return None,
+            How::Recalled { by: NAME, .. } => return None,
             // An assignment an address table made keeps its age, or two plugins would renew
             // each other for ever.
             How::Recalled { age, .. } => age.as_secs(),
             How::Balanced => 0,
         };
         // Another plugin recalled it, but the client has its cookie already.
-        if self.find(flow, pool).is_some_and(|(t, _)| t.node == to.node) {
+        if self
+            .find(flow, pool)
+            .is_some_and(|(t, _)| t.node == to.node)
+        {
             return None;
         }
         let mut salt = [0; 7];
@@ -91,8 +97,14 @@ impl StickyCookie {
             return None;
         }
         let issued = unix_seconds(flow.wall).saturating_sub(age);
-        let token = self.ring.sign(&Token { pool, node: to.node, issued, salt })?;
-        let mut line = Vec::with_capacity(self.name.len() + 1 + TOKEN_CHARS + self.attributes.len());
+        let token = self.ring.sign(&Token {
+            pool,
+            node: to.node,
+            issued,
+            salt,
+        })?;
+        let mut line =
+            Vec::with_capacity(self.name.len() + 1 + TOKEN_CHARS + self.attributes.len());
         line.extend_from_slice(&self.name);
         line.push(b'=');
         line.extend_from_slice(&token);
@@ -103,7 +115,7 @@ impl StickyCookie {
 
 impl Plugin for StickyCookie {
     fn name(&self) -> &'static str {
-        "sticky_cookie"
+        NAME
     }
 
     fn recall(&self, flow: &Flow<'_>, pool: PoolId) -> Option<Recalled> {

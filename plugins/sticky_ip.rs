@@ -13,9 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::api::{
-    Assignment, Flow, Forget, How, NodeId, Plugin, PoolId, Recalled, unix_seconds,
-};
+use crate::api::{Assignment, Flow, Forget, How, NodeId, Plugin, PoolId, Recalled, unix_seconds};
 use crate::trust::Trust;
 pub use config::{Config, From, Mode};
 use rendezvous::Rendezvous;
@@ -37,17 +35,21 @@ enum Memory {
 
 impl StickyIp {
     fn address(&self, flow: &Flow<'_>) -> IpAddr {
-        let ip = match &self.trust {
+        self.network(match &self.trust {
             Some(trust) => trust.client(flow),
-            None => flow.client.ip().to_canonical(),
-        };
-        match ip {
-            IpAddr::V4(_) => ip,
+            None => flow.client.ip(),
+        })
+    }
+
+    /// What counts of an address; of its own answer, the same.
+    fn network(&self, ip: IpAddr) -> IpAddr {
+        match ip.to_canonical() {
             IpAddr::V6(v6) => {
                 let host_bits = u32::from(128 - self.ipv6_prefix);
                 let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
                 IpAddr::V6((v6.to_bits() & mask).into())
             }
+            v4 => v4,
         }
     }
 }
@@ -60,11 +62,13 @@ impl Plugin for StickyIp {
     fn recall(&self, flow: &Flow<'_>, pool: PoolId) -> Option<Recalled> {
         let client = self.address(flow);
         match &self.memory {
-            Memory::Table { table, limits } => {
-                table
-                    .recall(&Key::new(client, pool), limits, flow.now)
-                    .map(|(node, age)| Recalled { node, age, remembered: true })
-            }
+            Memory::Table { table, limits } => table
+                .recall(&Key::new(client, pool), limits, flow.now)
+                .map(|(node, age)| Recalled {
+                    node,
+                    age,
+                    remembered: true,
+                }),
             Memory::Hash(nodes) => nodes.best(client, pool, &|_| true).map(|node| Recalled {
                 node,
                 age: std::time::Duration::ZERO,
@@ -83,9 +87,18 @@ impl Plugin for StickyIp {
         let client = self.address(flow);
         match &self.memory {
             Memory::Table { table, limits } => {
-                let verdict = Verdict { node: to.node, how: to.how };
+                let verdict = Verdict {
+                    node: to.node,
+                    how: to.how,
+                };
                 let wall = unix_seconds(flow.wall);
-                table.learn(Key::new(client, pool), &verdict, limits, (flow.now, wall), usable)
+                table.learn(
+                    Key::new(client, pool),
+                    &verdict,
+                    limits,
+                    (flow.now, wall),
+                    usable,
+                )
             }
             // The first choice is Down: the second by hash keeps all flows of the client together,
             // where the balancer would scatter them.
@@ -102,7 +115,7 @@ impl Plugin for StickyIp {
 
     fn ended(&self, client: IpAddr, pool: PoolId, now: Instant) {
         if let Memory::Table { table, limits } = &self.memory {
-            table.ended(&Key::new(client, pool), limits, now);
+            table.ended(&Key::new(self.network(client), pool), limits, now);
         }
     }
 

@@ -88,10 +88,14 @@ pub fn build_on(
     })
 }
 
-/// [`build_on`] in mode http with a fresh [`Keep`]; panics on a fault.
+/// [`build_on`]; panics on a fault.
+pub fn built(yaml: &str, mode: Mode, keep: &Keep, dir: &Path) -> Box<dyn Plugin> {
+    build_on(yaml, mode, keep, dir).unwrap_or_else(|f| panic!("{yaml}: {f:?}"))
+}
+
+/// [`built`] in mode http with a fresh [`Keep`].
 pub fn build(yaml: &str) -> Box<dyn Plugin> {
-    build_on(yaml, Mode::Http, &Keep::default(), Path::new("."))
-        .unwrap_or_else(|f| panic!("{yaml}: {f:?}"))
+    built(yaml, Mode::Http, &Keep::default(), Path::new("."))
 }
 
 /// The faults of a block, each as `path: message`.

@@ -33,7 +33,10 @@ impl Config {
         let mut faults = Vec::new();
         let (mut exact, mut any_port) = (HashMap::new(), HashMap::new());
         if self.vips.0.is_empty() {
-            faults.push(Fault::new(["vips"], "expected at least one destination address"));
+            faults.push(Fault::new(
+                ["vips"],
+                "expected at least one destination address",
+            ));
         }
         for (vip, target) in &self.vips.0 {
             let route = match on.target_at(target, ["vips", vip]) {
@@ -48,12 +51,16 @@ impl Config {
             } else if let Ok(ip) = vip.parse::<IpAddr>() {
                 any_port.insert(ip.to_canonical(), route)
             } else {
-                let why = format!("expected an address as `200.0.0.1` or `200.0.0.1:443`, not `{vip}`");
+                let why =
+                    format!("expected an address as `200.0.0.1` or `200.0.0.1:443`, not `{vip}`");
                 faults.push(Fault::new(["vips", vip], why));
                 None
             };
             if twin.is_some() {
-                faults.push(Fault::new(["vips", vip], "the same address is listed twice"));
+                faults.push(Fault::new(
+                    ["vips", vip],
+                    "the same address is listed twice",
+                ));
             }
         }
         if !faults.is_empty() {
@@ -87,7 +94,7 @@ mod tests {
     use super::*;
     use crate::api::{NodeId, PoolId, Target};
     use crate::context::{Keep, Mode};
-    use crate::testing::{Facts, build_on, faults, undecodable};
+    use crate::testing::{Facts, built, faults, undecodable};
 
     /// Lightstreamer clustering §3.2.1.1: 200.0.0.10 balances, 200.0.0.1 and .2 go to their server.
     #[test]
@@ -95,19 +102,25 @@ mod tests {
         let yaml = "vip_route: { vips: { 200.0.0.10: push, 200.0.0.1: ls1, '200.0.0.1:444': ls2, \
                     '[2001:db8::1]:443': ls3, '2001:db8::2': ls4 } }";
         let dir = std::path::Path::new(".");
-        let p = build_on(yaml, Mode::Tcp, &Keep::default(), dir).unwrap_or_else(|f| panic!("{f:?}"));
+        let p = built(yaml, Mode::Tcp, &Keep::default(), dir);
         let node = |n| Some(Route::To(Target::Node(NodeId::of(n))));
         for (vip, want) in [
             ("200.0.0.3:443", None),
             ("[2001:db8::1]:80", None),
-            ("200.0.0.10:443", Some(Route::To(Target::Pool(PoolId::of("push"))))),
+            (
+                "200.0.0.10:443",
+                Some(Route::To(Target::Pool(PoolId::of("push")))),
+            ),
             ("200.0.0.1:443", node("ls1")),
             ("200.0.0.1:444", node("ls2")),
             ("[::ffff:200.0.0.1]:444", node("ls2")),
             ("[2001:db8::1]:443", node("ls3")),
             ("[2001:db8::2]:9", node("ls4")),
         ] {
-            let facts = Facts { vip: vip.parse().expect("vip"), ..Facts::default() };
+            let facts = Facts {
+                vip: vip.parse().expect("vip"),
+                ..Facts::default()
+            };
             assert_eq!(p.route(&facts.flow(None)), want, "{vip}");
         }
     }

@@ -122,15 +122,31 @@ impl Config {
         let why = "a cookie needs mode http; at layer 4 use sticky_ip";
         check(on.mode == Mode::Http, "", why);
         let token = !self.name.is_empty() && self.name.bytes().all(is_token);
-        check(token, "name", "expected letters, digits and !#$%&'*+-.^_`|~");
+        check(
+            token,
+            "name",
+            "expected letters, digits and !#$%&'*+-.^_`|~",
+        );
         let aged = self.max_age.0.is_none_or(|m| m >= Duration::from_secs(1));
         check(aged, "max_age", "expected at least 1s, or `none`");
         let path = self.path.starts_with('/') && self.path.bytes().all(is_attribute);
-        check(path, "path", "expected a path that begins with `/`, without `;`");
+        check(
+            path,
+            "path",
+            "expected a path that begins with `/`, without `;`",
+        );
         let domain = self.domain.as_deref().is_none_or(is_domain);
-        check(domain, "domain", "expected a domain name, as `mycompany.com`");
+        check(
+            domain,
+            "domain",
+            "expected a domain name, as `mycompany.com`",
+        );
         let why = "`same_site: none` requires `secure: true`: browsers drop the cookie otherwise";
-        check(self.same_site != Some(SameSite::None) || self.secure, "same_site", why);
+        check(
+            self.same_site != Some(SameSite::None) || self.secure,
+            "same_site",
+            why,
+        );
         let why = "`partitioned` requires `secure: true`: browsers drop the cookie otherwise";
         check(!self.partitioned || self.secure, "partitioned", why);
         // Browsers compare the prefixes without case (RFC 6265bis §4.1.3).
@@ -138,7 +154,8 @@ impl Config {
         let why = "a name that begins with `__Secure-` requires `secure: true`";
         check(!lower.starts_with("__secure-") || self.secure, "name", why);
         let host = self.secure && self.domain.is_none() && self.path == "/";
-        let why = "a name that begins with `__Host-` requires `secure: true`, `path: /` and no domain";
+        let why =
+            "a name that begins with `__Host-` requires `secure: true`, `path: /` and no domain";
         check(!lower.starts_with("__host-") || host, "name", why);
         faults
     }
@@ -176,7 +193,11 @@ impl Config {
         s.push_str(if self.http_only { "; HttpOnly" } else { "" });
         s.push_str(if self.secure { "; Secure" } else { "" });
         s.push_str(same_site.unwrap_or(""));
-        s.push_str(if self.partitioned { "; Partitioned" } else { "" });
+        s.push_str(if self.partitioned {
+            "; Partitioned"
+        } else {
+            ""
+        });
         s
     }
 }
@@ -192,6 +213,54 @@ fn is_attribute(b: u8) -> bool {
 }
 
 fn is_domain(d: &str) -> bool {
-    let label = |l: &str| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let label =
+        |l: &str| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     d.len() <= 253 && d.strip_prefix('.').unwrap_or(d).split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::context::Mode;
+    use crate::testing::{faults, undecodable};
+
+    #[test]
+    fn faults_are_found_in_one_run() {
+        for (block, want) in [
+            ("name: ''", "name: expected letters"),
+            ("name: 'a b'", "name: expected letters"),
+            ("name: \"a\\r\\nX\"", "name: expected letters"),
+            ("name: 'a;b'", "name: expected letters"),
+            ("name: __Host-x", "name: a name that begins with `__Host-`"),
+            (
+                "name: __SECURE-x",
+                "name: a name that begins with `__Secure-`",
+            ),
+            ("max_age: 0s", "max_age: expected at least 1s"),
+            ("path: push", "path: expected a path"),
+            ("path: '/;x'", "path: expected a path"),
+            ("domain: 'a;b'", "domain: expected a domain"),
+            ("same_site: none", "same_site: `same_site: none` requires"),
+            ("partitioned: true", "partitioned: `partitioned` requires"),
+        ] {
+            let found = faults(&format!("sticky_cookie: {{ {block} }}"), Mode::Http);
+            assert!(
+                found.len() == 1 && found[0].starts_with(want),
+                "{block}: {found:?}"
+            );
+        }
+        let all = faults(
+            "sticky_cookie: { name: '', path: '', key_file: nowhere }",
+            Mode::Tcp,
+        );
+        assert_eq!(all.len(), 4, "{all:?}");
+        assert!(all[0].contains("mode http"), "{all:?}");
+        for bad in [
+            "max_age: 8",
+            "jitter: 0.1",
+            "samesite: lax",
+            "same_site: Lax",
+        ] {
+            assert!(undecodable(&format!("sticky_cookie: {{ {bad} }}")), "{bad}");
+        }
+    }
 }

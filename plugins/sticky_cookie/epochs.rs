@@ -62,7 +62,11 @@ mod tests {
     }
 
     fn rule(before: u64, share: f64) -> Forget {
-        Forget { node: NodeId::of("ls1"), before: at(before), share }
+        Forget {
+            node: NodeId::of("ls1"),
+            before: at(before),
+            share,
+        }
     }
 
     fn share_of(e: &Epochs, node: &str, issued: u64) -> f64 {
@@ -70,7 +74,12 @@ mod tests {
             let mut salt = [0; 7];
             salt.copy_from_slice(&i.to_be_bytes()[1..]);
             let (pool, node) = (PoolId::of("push"), NodeId::of(node));
-            e.covers(&Token { pool, node, issued, salt })
+            e.covers(&Token {
+                pool,
+                node,
+                issued,
+                salt,
+            })
         });
         covered.count() as f64 / 10_000.0
     }
@@ -81,7 +90,10 @@ mod tests {
         assert_eq!(share_of(&e, "ls1", 99), 0.0);
         e.add(&rule(100, 0.3), None);
         e.add(&rule(100, 0.3), None);
-        assert!((share_of(&e, "ls1", 99) - 0.3).abs() < 0.02, "a third of the older");
+        assert!(
+            (share_of(&e, "ls1", 99) - 0.3).abs() < 0.02,
+            "a third of the older"
+        );
         assert_eq!(share_of(&e, "ls1", 100), 0.0, "none of the newer");
         assert_eq!(share_of(&e, "ls2", 99), 0.0, "none of another node");
         // A second round chooses afresh: 0.3 of all, so 1 - 0.7² in sum.

@@ -68,7 +68,10 @@ pub fn forbid_sharing(head: &mut ResponseHeader) -> Result<(), EditError> {
         d.eq_ignore_ascii_case(b"private") || d.eq_ignore_ascii_case(b"no-store")
     };
     let lines = head.headers.get_all(CACHE_CONTROL).into_iter();
-    if !lines.flat_map(|l| l.as_bytes().split(|b| *b == b',')).any(enough) {
+    if !lines
+        .flat_map(|l| l.as_bytes().split(|b| *b == b','))
+        .any(enough)
+    {
         head.append_header(CACHE_CONTROL, HeaderValue::from_static("private"))?;
     }
     Ok(())
@@ -101,7 +104,8 @@ mod tests {
     fn stripped(lines: &[&[u8]]) -> Vec<Vec<u8>> {
         let mut h = head("GET", "/");
         for l in lines {
-            h.append_header(COOKIE, HeaderValue::from_bytes(l).expect("value")).expect("line");
+            h.append_header(COOKIE, HeaderValue::from_bytes(l).expect("value"))
+                .expect("line");
         }
         strip(&mut h, b"PG").expect("strips");
         let left = h.headers.get_all(COOKIE).into_iter();
@@ -110,7 +114,8 @@ mod tests {
 
     #[test]
     fn only_our_cookie_goes() {
-        let cases: &[(&[&[u8]], &[&[u8]])] = &[
+        type Lines<'a> = &'a [&'a [u8]];
+        let cases: &[(Lines<'_>, Lines<'_>)] = &[
             (&[], &[]),
             (&[b"PG=x"], &[]),
             (&[b" PG = x ; "], &[]),
@@ -120,8 +125,14 @@ mod tests {
             (&[b"a=1; PG=x"], &[b"a=1"]),
             (&[b"a=1;PG=x;b=2;  c=\"q; PG=in\""], &[b"a=1;b=2;  c=\"q"]),
             (&[b"a=1", b"PG=x", b"b=2"], &[b"a=1", b"b=2"]),
-            (&[b"PGX=1; XPG=2; pg=3; PG; =PG; a=PG=x"], &[b"PGX=1; XPG=2; pg=3; PG; =PG; a=PG=x"]),
-            (&[b" a=\xff\xfe ;; b = \t2 ", b"PG=x"], &[b" a=\xff\xfe ;; b = \t2 "]),
+            (
+                &[b"PGX=1; XPG=2; pg=3; PG; =PG; a=PG=x"],
+                &[b"PGX=1; XPG=2; pg=3; PG; =PG; a=PG=x"],
+            ),
+            (
+                &[b" a=\xff\xfe ;; b = \t2 ", b"PG=x"],
+                &[b" a=\xff\xfe ;; b = \t2 "],
+            ),
         ];
         for (lines, want) in cases {
             assert_eq!(stripped(lines), *want, "{lines:?}");
@@ -166,7 +177,13 @@ mod tests {
     #[test]
     fn the_node_cannot_set_our_cookie() {
         let mut h = answer(200);
-        for l in ["a=1; Path=/", "PG=evil; Path=/", " PG =x", "PGX=1; PG=2", "PG"] {
+        for l in [
+            "a=1; Path=/",
+            "PG=evil; Path=/",
+            " PG =x",
+            "PGX=1; PG=2",
+            "PG",
+        ] {
             h.append_header(SET_COOKIE, l).expect("line");
         }
         drop_set_cookie(&mut h, b"PG").expect("drops");

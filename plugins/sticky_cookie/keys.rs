@@ -43,7 +43,9 @@ pub fn parse(text: &str) -> Result<Vec<Vec<u8>>, String> {
     }
     match keys.len() {
         0 => Err("the key file has no key".to_owned()),
-        n if n > MAX_KEYS => Err(format!("the key file has {n} keys, at most {MAX_KEYS} are allowed")),
+        n if n > MAX_KEYS => Err(format!(
+            "the key file has {n} keys, at most {MAX_KEYS} are allowed"
+        )),
         _ => Ok(keys),
     }
 }
@@ -58,7 +60,8 @@ fn hex(line: &str) -> Option<Vec<u8>> {
 }
 
 fn base64(line: &str) -> Option<Vec<u8>> {
-    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let config =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     [&STANDARD, &URL_SAFE]
         .into_iter()
         .find_map(|a| GeneralPurpose::new(a, config).decode(line).ok())
@@ -74,9 +77,15 @@ mod tests {
             ("", "no key"),
             ("# only a comment\n\n", "no key"),
             ("deadbeef", "line 1 of the key file is shorter"),
-            ("\n00112233445566778899aabbccddee", "line 2 of the key file is shorter"),
+            (
+                "\n00112233445566778899aabbccddee",
+                "line 2 of the key file is shorter",
+            ),
             ("not a key!", "is neither"),
-            ("00112233445566778899aabbccddeeff\n00112233445566778899AABBCCDDEEFF", "repeats"),
+            (
+                "00112233445566778899aabbccddeeff\n00112233445566778899AABBCCDDEEFF",
+                "repeats",
+            ),
         ] {
             let e = parse(text).expect_err(why);
             assert!(e.contains(why), "{e}");

@@ -107,7 +107,15 @@ impl Ring {
 
 impl Key {
     fn new(secret: &[u8], pools: &[(&str, &[String])]) -> Self {
-        let derive = |what: &[u8]| keyed(keyed(secret).chain_update(what).finalize().into_bytes().as_slice());
+        let derive = |what: &[u8]| {
+            keyed(
+                keyed(secret)
+                    .chain_update(what)
+                    .finalize()
+                    .into_bytes()
+                    .as_slice(),
+            )
+        };
         let id_mac = derive(b"pushgate sticky_cookie 1 node id");
         let mut ids = Vec::new();
         for (pool, nodes) in pools {
@@ -173,13 +181,20 @@ mod tests {
         for _ in 0..1_000 {
             let t = token(&mut rng);
             let by_old = old.sign(&t).expect("old signs");
-            assert_eq!(ring(&[b"old"]).verify(&by_old), Some(t), "another process, same key");
+            assert_eq!(
+                ring(&[b"old"]).verify(&by_old),
+                Some(t),
+                "another process, same key"
+            );
             assert_eq!(both.verify(&by_old), Some(t), "second key verifies");
             assert_eq!(new.verify(&by_old), None, "key removed");
             let by_both = both.sign(&t).expect("ring signs");
             assert_eq!(new.verify(&by_both), Some(t), "first key signs");
         }
-        let foreign = Token { node: NodeId::of("ls9"), ..token(&mut rng) };
+        let foreign = Token {
+            node: NodeId::of("ls9"),
+            ..token(&mut rng)
+        };
         assert_eq!(old.sign(&foreign), None, "not of the pool");
     }
 
@@ -187,12 +202,27 @@ mod tests {
     fn ids_tell_pools_apart_and_hide_names() {
         let r = ring(&[b"k"]);
         let t = token(&mut Rng(2));
-        let other = Token { pool: PoolId::of("other"), ..t };
+        let other = Token {
+            pool: PoolId::of("other"),
+            ..t
+        };
         let signed = r.sign(&other).expect("signs");
         assert_eq!(r.verify(&signed), Some(other));
         assert_ne!(r.sign(&t), Some(signed));
         let key = |s: &[u8]| ring(&[s]).0[0].ids.clone();
         assert_ne!(key(b"k")[0].0, key(b"l")[0].0, "ids depend on the key");
+    }
+
+    #[test]
+    fn another_version_is_not_read_as_ours() {
+        let r = ring(&[b"k"]);
+        let mut raw = [0; TOKEN_BYTES];
+        let good = r.sign(&token(&mut Rng(4))).expect("signs");
+        BASE64.decode_slice(good, &mut raw).expect("decodes");
+        raw[0] = VERSION + 1;
+        let mac = r.0[0].over(&raw[..BODY_BYTES]).finalize().into_bytes();
+        raw[BODY_BYTES..].copy_from_slice(&mac[..MAC_BYTES]);
+        assert_eq!(r.verify(BASE64.encode(raw).as_bytes()), None);
     }
 
     /// FAULTS D43. Removing the MAC's check lets every one of them in that spares the node id.

@@ -101,7 +101,11 @@ impl Config {
             Mode::Table => {
                 let name = self.table.as_deref().unwrap_or(on.listener);
                 // A listener's name and a table's cannot meet by chance.
-                let kind = if self.table.is_some() { "table" } else { "listener" };
+                let kind = if self.table.is_some() {
+                    "table"
+                } else {
+                    "listener"
+                };
                 let key = format!("sticky_ip {kind} {name}");
                 let table = on.keep.get_or(&key, || Table::new(limits.capacity));
                 Memory::Table { table, limits }
@@ -122,11 +126,22 @@ impl Config {
             }
         };
         let long = |s: Option<MaybeSpan>| {
-            s.and_then(|s| s.0).is_none_or(|d| d >= Duration::from_secs(1))
+            s.and_then(|s| s.0)
+                .is_none_or(|d| d >= Duration::from_secs(1))
         };
-        check(long(self.max_age), "max_age", "expected at least 1s, or `none`");
-        check(long(self.expiry), "expiry", "expected at least 1s, or `none`");
-        let capacity = self.capacity.is_none_or(|c| (1..=MAX_CAPACITY).contains(&c));
+        check(
+            long(self.max_age),
+            "max_age",
+            "expected at least 1s, or `none`",
+        );
+        check(
+            long(self.expiry),
+            "expiry",
+            "expected at least 1s, or `none`",
+        );
+        let capacity = self
+            .capacity
+            .is_none_or(|c| (1..=MAX_CAPACITY).contains(&c));
         check(capacity, "capacity", "expected 1 to 100000000 entries");
         let prefix = self.ipv6_prefix.is_none_or(|p| (1..=128).contains(&p));
         check(prefix, "ipv6_prefix", "expected 1 to 128 bits");
@@ -142,10 +157,54 @@ impl Config {
         let forwarded = self.from == From::XForwardedFor;
         let why = "X-Forwarded-For needs mode http; at layer 4 use the listener's `accept_proxy`";
         check(!forwarded || on.mode == context::Mode::Http, "from", why);
-        let why = "`from: x_forwarded_for` requires the senders to `trust`: anybody can write the header";
+        let why =
+            "`from: x_forwarded_for` requires the senders to `trust`: anybody can write the header";
         check(!forwarded || !self.trust.is_empty(), "trust", why);
         let why = "`trust` is of use only with `from: x_forwarded_for`";
         check(forwarded || self.trust.is_empty(), "trust", why);
         faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::context::Mode;
+    use crate::testing::{faults, undecodable};
+
+    #[test]
+    fn faults_are_found_in_one_run() {
+        for (block, want) in [
+            ("max_age: 0s", "max_age: expected"),
+            ("expiry: 10ms", "expiry: expected"),
+            ("capacity: 0", "capacity: expected"),
+            ("capacity: 100000001", "capacity: expected"),
+            ("ipv6_prefix: 0", "ipv6_prefix: expected"),
+            ("ipv6_prefix: 129", "ipv6_prefix: expected"),
+            (
+                "mode: hash, expiry: 1h",
+                "expiry: `mode: hash` remembers nothing",
+            ),
+            (
+                "from: x_forwarded_for",
+                "trust: `from: x_forwarded_for` requires",
+            ),
+            ("trust: [10.0.0.1]", "trust: `trust` is of use only"),
+        ] {
+            let found = faults(&format!("sticky_ip: {{ {block} }}"), Mode::Http);
+            assert!(
+                found.len() == 1 && found[0].starts_with(want),
+                "{block}: {found:?}"
+            );
+        }
+        let tcp = faults(
+            "sticky_ip: { from: x_forwarded_for, trust: [10.0.0.0/8] }",
+            Mode::Tcp,
+        );
+        assert!(
+            tcp.len() == 1 && tcp[0].starts_with("from: X-Forwarded-For needs"),
+            "{tcp:?}"
+        );
+        assert!(undecodable("sticky_ip: { trust: [10.0.0.0/40] }"));
+        assert!(undecodable("sticky_ip: { ip: x }"));
     }
 }

@@ -17,7 +17,12 @@ impl Rendezvous {
     /// From the configuration's pools with their nodes' names.
     pub fn new(pools: &[(&str, &[String])]) -> Self {
         let nodes = |names: &[String]| names.iter().map(|n| NodeId::of(n)).collect();
-        Rendezvous(pools.iter().map(|(p, n)| (PoolId::of(p), nodes(n))).collect())
+        Rendezvous(
+            pools
+                .iter()
+                .map(|(p, n)| (PoolId::of(p), nodes(n)))
+                .collect(),
+        )
     }
 
     /// The usable node of `pool` with the highest hash for `client`; one hash a node.
@@ -69,8 +74,15 @@ mod tests {
                 assert_eq!(first, then, "{client}");
             }
         }
-        assert!(counts.values().all(|c| c.abs_diff(4_000) < 300), "{counts:?}");
-        assert_eq!(inherited.len(), 4, "the lost node's clients spread: {inherited:?}");
+        assert!(
+            counts.values().all(|c| c.abs_diff(4_000) < 300),
+            "{counts:?}"
+        );
+        assert_eq!(
+            inherited.len(),
+            4,
+            "the lost node's clients spread: {inherited:?}"
+        );
         let client = IpAddr::from([10, 0, 0, 1]);
         assert_eq!(r.best(client, pool, &|_| false), None);
         assert_eq!(r.best(client, PoolId::of("nowhere"), &|_| true), None);

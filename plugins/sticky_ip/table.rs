@@ -174,9 +174,8 @@ impl Table {
 
     /// Forgets the share of a node's assignments; entries with live flows keep their count.
     pub fn forget(&self, what: &Forget) {
-        let covered = |k: &Key, e: &Entry| {
-            e.node == what.node && what.covers(&k.address, e.learned_wall)
-        };
+        let covered =
+            |k: &Key, e: &Entry| e.node == what.node && what.covers(&k.address, e.learned_wall);
         for shard in &self.shards {
             let mut shard = shard.lock();
             for (key, entry) in &mut shard.live {
@@ -233,14 +232,22 @@ fn decide(
     usable: &dyn Fn(NodeId) -> bool,
 ) -> (Entry, Option<NodeId>) {
     let live = known.map_or(0, |e| e.live);
-    let fresh = |age| Entry { live, ..Entry::new(verdict.node, age, at) };
+    let fresh = |age| Entry {
+        live,
+        ..Entry::new(verdict.node, age, at)
+    };
     match (verdict.how, known) {
         // Two first flows of a client at once: the one that was filed first decides for both.
         (How::Balanced, Some(e)) if e.good(limits, at.0) && e.node == verdict.node => (e, None),
         (How::Balanced, Some(e)) if e.good(limits, at.0) && usable(e.node) => (e, Some(e.node)),
         (How::Balanced | How::Pinned, _) => (fresh(Duration::ZERO), None),
         // Rebalanced between recall and here: this flow goes on, the next is balanced.
-        (How::Recalled { by: super::NAME, .. }, Some(e)) => (e, None),
+        (
+            How::Recalled {
+                by: super::NAME, ..
+            },
+            Some(e),
+        ) => (e, None),
         // A cookie behind a shared address speaks for one client, the table for all of them.
         (How::Recalled { .. }, Some(e)) if e.good(limits, at.0) => (e, None),
         (How::Recalled { age, .. }, _) => (fresh(age), None),

@@ -2,7 +2,7 @@
 //!
 //! In: `listeners[].plugins`, the names certificates cover. Out: faults. The plugins are thrown away.
 
-use pushgate_plugins::context::{Build, Fault};
+use pushgate_plugins::context::{Build, Fault, Keep};
 
 use super::certificates::{Covered, covers};
 use super::{Check, steps};
@@ -49,6 +49,8 @@ fn build(check: &mut Check<'_>, i: usize, listener: &Listener) {
             (name.as_str(), nodes)
         })
         .collect();
+    // What is built here is only looked at: nothing of it is kept.
+    let keep = Keep::default();
     for (j, plugin) in listener.plugins.iter().enumerate() {
         let built = plugin.build(&Build {
             listener: &listener.name,
@@ -57,6 +59,7 @@ fn build(check: &mut Check<'_>, i: usize, listener: &Listener) {
             nodes: &nodes,
             pools: &pools,
             dir: check.dir,
+            keep: &keep,
         });
         for fault in built.err().unwrap_or_default() {
             tell(

@@ -1,0 +1,229 @@
+//! What the node is told, and what nobody can tell it.
+
+use http::HeaderValue;
+use http::header::{CONNECTION, FORWARDED, HOST};
+
+use super::*;
+use crate::api::How;
+use crate::testing::{Facts, assigned, build, faults, head, undecodable};
+
+/// The node's head after a request with `lines` from `facts`.
+fn told(yaml: &str, facts: &Facts, lines: &[(&str, &str)]) -> RequestHeader {
+    let mut h = head("GET", "/");
+    for (k, v) in lines {
+        let value = HeaderValue::from_str(v).expect("value");
+        h.append_header((*k).to_owned(), value).expect("line");
+    }
+    let client = h.clone();
+    build(yaml)
+        .request(
+            &facts.flow(Some(&client)),
+            &assigned("ls1", How::Balanced),
+            &mut h,
+        )
+        .expect("edits");
+    h
+}
+
+fn all(h: &RequestHeader, name: &str) -> Vec<String> {
+    let lines = h.headers.get_all(name).into_iter();
+    lines
+        .map(|v| v.to_str().expect("text").to_owned())
+        .collect()
+}
+
+const ALL: &str = "forwarded: { trust: [10.0.0.0/8], x_real_ip: true, forwarded: true }";
+
+const NAMES: [&str; 6] = [
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-port",
+    "x-forwarded-host",
+    "x-real-ip",
+    "forwarded",
+];
+
+#[test]
+fn the_node_learns_address_scheme_port_and_host() {
+    let facts = Facts {
+        tls: true,
+        vip: ([200, 0, 0, 10], 443).into(),
+        ..Facts::default()
+    };
+    let h = told(ALL, &facts, &[("Host", "Push.mycompany.com:443")]);
+    for (name, want) in NAMES.into_iter().zip([
+        "192.0.2.1",
+        "https",
+        "443",
+        "Push.mycompany.com:443",
+        "192.0.2.1",
+        "for=192.0.2.1;host=\"Push.mycompany.com:443\";proto=https",
+    ]) {
+        assert_eq!(all(&h, name), [want], "{name}");
+    }
+    let h = told("forwarded: {}", &Facts::default(), &[("Host", "push")]);
+    assert_eq!(
+        (all(&h, "x-forwarded-proto"), all(&h, "x-forwarded-port")),
+        (vec!["http".into()], vec!["80".into()])
+    );
+    assert!(
+        all(&h, "x-real-ip").is_empty() && all(&h, "forwarded").is_empty(),
+        "off by default"
+    );
+    assert_eq!(all(&h, "host"), ["push"], "untouched");
+}
+
+/// FAULTS D15. Without the removal the first entry of the list would be the forger's.
+#[test]
+fn what_an_untrusted_sender_wrote_is_gone() {
+    let forged: Vec<_> = NAMES
+        .into_iter()
+        .chain([
+            "X-Forwarded-Server",
+            "X-Forwarded",
+            "X_Forwarded_For",
+            "x-forwarded_proto",
+            "X_Real_IP",
+        ])
+        .map(|n| (n, "6.6.6.6"))
+        .chain([
+            ("X-Forwarded-For", "6.6.6.7"),
+            ("Accept", "x"),
+            ("X-Forward", "y"),
+        ])
+        .collect();
+    for yaml in [
+        ALL,
+        "forwarded: {}",
+        "forwarded: { x_forwarded_for: false, x_forwarded_host: false }",
+    ] {
+        let h = told(yaml, &Facts::default(), &forged);
+        for (name, value) in &h.headers {
+            let text = value.to_str().expect("text");
+            assert!(!text.contains("6.6.6"), "{yaml}: {name}: {text}");
+        }
+        assert_eq!(
+            (all(&h, "accept"), all(&h, "x-forward")),
+            (vec!["x".into()], vec!["y".into()])
+        );
+    }
+}
+
+#[test]
+fn a_trusted_senders_word_is_kept_and_added_to() {
+    let facts = Facts::default().client("10.0.0.9:1");
+    let h = told(
+        ALL,
+        &facts,
+        &[
+            ("X-Forwarded-For", "6.6.6.6, 192.0.2.1"),
+            ("X-Forwarded-For", "10.0.0.8"),
+            ("X-Forwarded-Proto", "https"),
+            ("X-Forwarded-Port", "443"),
+            ("Forwarded", "for=192.0.2.1;by=_x"),
+            ("X-Forwarded-Server", "front"),
+        ],
+    );
+    for (name, want) in [
+        ("x-forwarded-for", "6.6.6.6, 192.0.2.1, 10.0.0.8, 10.0.0.9"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-port", "443"),
+        ("x-forwarded-host", "push.mycompany.com"),
+        ("x-real-ip", "192.0.2.1"),
+        (
+            "forwarded",
+            "for=192.0.2.1;by=_x, for=10.0.0.9;host=push.mycompany.com;proto=http",
+        ),
+        ("x-forwarded-server", "front"),
+    ] {
+        assert_eq!(all(&h, name), [want], "{name}");
+    }
+}
+
+#[test]
+fn our_port_does_not_contradict_a_trusted_scheme() {
+    let facts = Facts::default().client("10.0.0.9:1");
+    let h = told(ALL, &facts, &[("X-Forwarded-Proto", "https")]);
+    assert!(all(&h, "x-forwarded-port").is_empty());
+}
+
+/// FAULTS D15: 1,000 entries.
+#[test]
+fn the_list_is_bounded() {
+    let facts = Facts::default().client("10.0.0.9:1");
+    for (entries, want) in [(0, 1), (1, 2), (48, 49), (49, 50), (50, 50), (1_000, 50)] {
+        let hops: Vec<_> = (0..entries)
+            .map(|i| format!("192.0.2.{}", i % 256))
+            .collect();
+        let h = told(ALL, &facts, &[("X-Forwarded-For", &hops.join(", "))]);
+        let list = all(&h, "x-forwarded-for").remove(0);
+        assert_eq!(list.split(", ").count(), want, "{entries}: {list}");
+        let last = hops.last().map(|h| format!("{h}, ")).unwrap_or_default();
+        assert!(list.ends_with(&format!("{last}10.0.0.9")), "{list}");
+    }
+}
+
+/// FAULTS D14: `Connection` cannot take our headers away; what it needs stays.
+#[test]
+fn connection_cannot_name_our_headers() {
+    for (lines, want) in [
+        (&[("Connection", "X-Forwarded-For")][..], &[][..]),
+        (
+            &[("Connection", "Upgrade, x-real-ip ,Forwarded")],
+            &["Upgrade"],
+        ),
+        (
+            &[
+                ("Connection", "keep-alive"),
+                ("Connection", "X-FORWARDED-HOST, Upgrade"),
+            ],
+            &["keep-alive, Upgrade"],
+        ),
+        (
+            &[("Connection", "keep-alive,Upgrade")],
+            &["keep-alive,Upgrade"],
+        ),
+    ] {
+        let h = told(ALL, &Facts::default(), lines);
+        assert_eq!(all(&h, CONNECTION.as_str()), want, "{lines:?}");
+        assert_eq!(all(&h, "x-forwarded-for"), ["192.0.2.1"]);
+    }
+}
+
+#[test]
+fn ipv6_is_quoted_in_forwarded_alone() {
+    let facts = Facts {
+        host: "[2001:db8::5]",
+        ..Facts::default()
+    }
+    .client("[2001:db8::7]:9");
+    let h = told(ALL, &facts, &[("Host", "[2001:db8::5]:8080")]);
+    assert_eq!(all(&h, "x-forwarded-for"), ["2001:db8::7"]);
+    let want = "for=\"[2001:db8::7]\";host=\"[2001:db8::5]:8080\";proto=http";
+    assert_eq!(all(&h, FORWARDED.as_str()), [want]);
+    let mapped = Facts::default().client("[::ffff:192.0.2.1]:9");
+    assert_eq!(all(&told(ALL, &mapped, &[]), "x-real-ip"), ["192.0.2.1"]);
+}
+
+#[test]
+fn a_host_that_is_none_is_not_passed_on() {
+    for bad in ["a\", for=6.6.6.6", "a b", "a;by=x", "a,b"] {
+        let h = told(ALL, &Facts::default(), &[(HOST.as_str(), bad)]);
+        assert_eq!(all(&h, "x-forwarded-host"), ["push.mycompany.com"], "{bad}");
+    }
+    let nameless = Facts {
+        host: "",
+        ..Facts::default()
+    };
+    let h = told(ALL, &nameless, &[]);
+    assert!(all(&h, "x-forwarded-host").is_empty());
+    assert_eq!(all(&h, "forwarded"), ["for=192.0.2.1;proto=http"]);
+}
+
+#[test]
+fn mode_tcp_and_unknown_keys_are_refused() {
+    assert!(faults("forwarded: {}", Mode::Tcp)[0].contains("mode http"));
+    assert!(faults("forwarded: {}", Mode::Http).is_empty());
+    assert!(undecodable("forwarded: { x_forwarded: true }"));
+    assert!(undecodable("forwarded: { trust: [lan] }"));
+}

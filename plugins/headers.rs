@@ -1,0 +1,261 @@
+//! Sets, adds and removes headers of requests and responses, by values fixed at load.
+//!
+//! In: heads. Out: heads. What frames the message or names its connection is refused at load:
+//! those headers belong to the core. Removal comes first, then `set`, then `add`.
+//! Source: RFC 9110 §5, §7.6.1; RFC 6797 (`Strict-Transport-Security` at the edge).
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+use pingora_http::{RequestHeader, ResponseHeader};
+use serde::Deserialize;
+
+use crate::api::{Assignment, EditError, Flow, Plugin};
+use crate::context::{Build, Fault, Mode};
+use crate::units::Pairs;
+
+/// Block `headers:`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Edits of the head on its way to the node.
+    #[serde(default)]
+    pub request: Edits,
+    /// Edits of the head on its way to the client, also of a 101.
+    #[serde(default)]
+    pub response: Edits,
+}
+
+/// Edits of one direction.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Edits {
+    /// Names to remove.
+    #[serde(default)]
+    pub remove: Vec<String>,
+    /// Headers that replace all of their name.
+    #[serde(default)]
+    pub set: Pairs,
+    /// Headers added to those of their name.
+    #[serde(default)]
+    pub add: Pairs,
+}
+
+/// Headers that say where a message ends or belong to one hop. Another value than the core's
+/// would let the two sides disagree on a message's end.
+const OURS: &[&str] = &[
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-connection",
+    "sec-websocket-accept",
+    "sec-websocket-key",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+struct Headers {
+    request: Ready,
+    response: Ready,
+}
+
+/// Edits, parsed; names with the case of the file.
+#[derive(Default)]
+struct Ready {
+    remove: Vec<HeaderName>,
+    set: Vec<(Bytes, HeaderValue)>,
+    add: Vec<(Bytes, HeaderValue)>,
+}
+
+impl Config {
+    /// Builds the plugin. Errors: mode tcp, no edit at all, names or values no header can have,
+    /// headers that belong to the core, two values set for one name.
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+        let mut faults = Vec::new();
+        if on.mode == Mode::Tcp {
+            faults.push(Fault::new(None::<String>, "headers need mode http"));
+        }
+        let request = self.request.ready("request", &mut faults);
+        let response = self.response.ready("response", &mut faults);
+        let none = |r: &Ready| r.remove.is_empty() && r.set.is_empty() && r.add.is_empty();
+        if faults.is_empty() && none(&request) && none(&response) {
+            let why = "expected at least one edit under `request` or `response`";
+            faults.push(Fault::new(None::<String>, why));
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(Box::new(Headers { request, response }))
+    }
+}
+
+impl Edits {
+    fn ready(&self, side: &str, faults: &mut Vec<Fault>) -> Ready {
+        let mut ready = Ready::default();
+        for (i, name) in self.remove.iter().enumerate() {
+            match check_name(name) {
+                // HTTP/1.1 requires one, and a node would answer 400.
+                Ok(n) if n == http::header::HOST && side == "request" => {
+                    let why = "a request must have `Host`; `set` replaces it";
+                    faults.push(Fault::new([side, "remove", &i.to_string()], why));
+                }
+                Ok(n) => ready.remove.push(n),
+                Err(why) => faults.push(Fault::new([side, "remove", &i.to_string()], why)),
+            }
+        }
+        ready.set = pairs(&self.set, [side, "set"], faults);
+        ready.add = pairs(&self.add, [side, "add"], faults);
+        for (i, (name, _)) in ready.set.iter().enumerate() {
+            if ready.set[..i]
+                .iter()
+                .any(|(n, _)| n.eq_ignore_ascii_case(name))
+            {
+                let name = String::from_utf8_lossy(name);
+                let why = "the same name is set twice (case does not count)";
+                faults.push(Fault::new([side, "set", &name], why));
+            }
+        }
+        ready
+    }
+}
+
+fn pairs(from: &Pairs, at: [&str; 2], faults: &mut Vec<Fault>) -> Vec<(Bytes, HeaderValue)> {
+    let mut ready = Vec::new();
+    for (name, value) in &from.0 {
+        let path = [at[0], at[1], name];
+        match check_name(name) {
+            // A second Host is a 400 at most nodes and an attack at others.
+            Ok(n) if n == http::header::HOST && at[1] == "add" => {
+                faults.push(Fault::new(
+                    path,
+                    "a request has one `Host`; `set` replaces it",
+                ));
+            }
+            Ok(_) => match HeaderValue::from_str(value) {
+                Ok(v) => ready.push((Bytes::copy_from_slice(name.as_bytes()), v)),
+                Err(_) => faults.push(Fault::new(path, "expected visible ASCII in one line")),
+            },
+            Err(why) => faults.push(Fault::new(path, why)),
+        }
+    }
+    ready
+}
+
+fn check_name(name: &str) -> Result<HeaderName, String> {
+    let parsed = HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| format!("expected a header name, not `{name}`"))?;
+    if OURS.contains(&parsed.as_str()) {
+        return Err(format!(
+            "`{name}` frames the message or names its connection and is the proxy's"
+        ));
+    }
+    Ok(parsed)
+}
+
+impl Plugin for Headers {
+    fn name(&self) -> &'static str {
+        "headers"
+    }
+
+    fn request(
+        &self,
+        _: &Flow<'_>,
+        _: &Assignment<'_>,
+        head: &mut RequestHeader,
+    ) -> Result<(), EditError> {
+        for name in &self.request.remove {
+            head.remove_header(name);
+        }
+        for (name, value) in &self.request.set {
+            head.insert_header(name.clone(), value.clone())?;
+        }
+        for (name, value) in &self.request.add {
+            head.append_header(name.clone(), value.clone())?;
+        }
+        Ok(())
+    }
+
+    fn response(
+        &self,
+        _: &Flow<'_>,
+        _: &Assignment<'_>,
+        head: &mut ResponseHeader,
+    ) -> Result<(), EditError> {
+        for name in &self.response.remove {
+            head.remove_header(name);
+        }
+        for (name, value) in &self.response.set {
+            head.insert_header(name.clone(), value.clone())?;
+        }
+        for (name, value) in &self.response.add {
+            head.append_header(name.clone(), value.clone())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::How;
+    use crate::testing::{Facts, answer, assigned, build, faults, head, undecodable};
+
+    #[test]
+    fn edits_are_made_in_order_and_keep_their_case() {
+        let edits = "{ remove: [Server], set: { X-edGE: one }, add: { Via: 1.1 pushgate } }";
+        let p = build(&format!(
+            "headers: {{ request: {edits}, response: {edits} }}"
+        ));
+        let (facts, to) = (Facts::default(), assigned("ls1", How::Balanced));
+        let before = [
+            ("Server", "x"),
+            ("x-edge", "a"),
+            ("X-Edge", "b"),
+            ("Via", "1.0 other"),
+        ];
+        let (mut req, mut resp) = (head("GET", "/"), answer(101));
+        for (k, v) in before {
+            req.append_header(k, v).expect("line");
+            resp.append_header(k, v).expect("line");
+        }
+        p.request(&facts.flow(None), &to, &mut req).expect("edits");
+        p.response(&facts.flow(None), &to, &mut resp)
+            .expect("edits");
+        let mut wire = Vec::new();
+        req.header_to_h1_wire(&mut wire);
+        assert!(String::from_utf8_lossy(&wire).contains("X-edGE: one\r\n"));
+        for headers in [&req.headers, &resp.headers] {
+            assert!(headers.get("server").is_none());
+            let all = |n| headers.get_all(n).into_iter().collect::<Vec<_>>();
+            assert_eq!(all("x-edge"), ["one"]);
+            assert_eq!(all("via"), ["1.0 other", "1.1 pushgate"]);
+        }
+    }
+
+    #[test]
+    fn what_no_header_can_be_is_a_fault() {
+        let side = "{ remove: [Connection, a b, Host], set: { Content-Length: '0', X-A: \"a\\r\\nB: c\", \
+                    X-B: '1', x-b: '2' }, add: { ':path': /, Host: x } }";
+        let found = faults(&format!("headers: {{ request: {side} }}"), Mode::Http);
+        for want in [
+            "request.remove.0: `Connection` frames",
+            "request.remove.1: expected a header name",
+            "request.remove.2: a request must have",
+            "request.set.Content-Length: `Content-Length` frames",
+            "request.set.X-A: expected visible ASCII",
+            "request.add.:path: expected a header name",
+            "request.add.Host: a request has one",
+            "request.set.x-b: the same name",
+        ] {
+            assert!(
+                found.iter().any(|f| f.starts_with(want)),
+                "{want} in {found:?}"
+            );
+        }
+        assert_eq!(found.len(), 8);
+        assert_eq!(faults("headers: {}", Mode::Tcp).len(), 1);
+        assert!(faults("headers: {}", Mode::Http)[0].contains("at least one edit"));
+        assert!(undecodable("headers: { set: {} }"));
+    }
+}
