@@ -1,0 +1,164 @@
+//! Certificates for one test: an authority, leaves for any names, as PEM files in a folder that goes with it.
+//!
+//! In: names and wishes (key type, expired). Out: files for the edge, trust for the clients.
+
+use std::path::{Path, PathBuf};
+
+use openssl::asn1::Asn1Time;
+use openssl::bn::BigNum;
+use openssl::ec::{EcGroup, EcKey};
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, Private};
+use openssl::rsa::Rsa;
+use openssl::x509::extension::{BasicConstraints, KeyUsage, SubjectAlternativeName};
+use openssl::x509::{X509, X509Builder, X509NameBuilder};
+
+/// Type of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// ECDSA on P-256.
+    Ecdsa,
+    /// RSA, 2048 bits.
+    Rsa,
+}
+
+/// An authority and the folder its files are in.
+pub struct Certs {
+    dir: tempfile::TempDir,
+    ca: X509,
+    ca_key: PKey<Private>,
+}
+
+/// The PEM files of one leaf.
+pub struct Leaf {
+    /// Leaf, then authority.
+    pub chain: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+}
+
+impl Certs {
+    /// A new authority, with its certificate in `ca.pem`.
+    pub fn new() -> Certs {
+        let ca_key = key(Key::Ecdsa);
+        let mut builder = builder("Pushgate test authority", &ca_key, 30);
+        let constraints = BasicConstraints::new().critical().ca().build();
+        let usage = KeyUsage::new()
+            .critical()
+            .key_cert_sign()
+            .crl_sign()
+            .build();
+        for extension in [constraints, usage] {
+            let extension = extension.expect("a constant extension");
+            builder.append_extension(extension).expect("append");
+        }
+        builder
+            .sign(&ca_key, MessageDigest::sha256())
+            .expect("sign");
+        let certs = Certs {
+            dir: tempfile::tempdir().expect("a folder for certificates"),
+            ca: builder.build(),
+            ca_key,
+        };
+        certs.write("ca.pem", certs.ca.to_pem().expect("PEM"));
+        certs
+    }
+
+    /// The folder of all files.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The authority's certificate file, for clients.
+    pub fn ca_file(&self) -> PathBuf {
+        self.dir().join("ca.pem")
+    }
+
+    /// The authority's certificate.
+    pub fn ca(&self) -> &X509 {
+        &self.ca
+    }
+
+    /// A leaf valid from an hour ago, for `names` (wildcards allowed), as `NAME.pem` and `NAME.key`.
+    pub fn leaf(&self, file: &str, names: &[&str], kind: Key) -> Leaf {
+        self.issue(file, names, kind, 30)
+    }
+
+    /// A leaf that ended yesterday.
+    pub fn expired(&self, file: &str, names: &[&str]) -> Leaf {
+        self.issue(file, names, Key::Ecdsa, -1)
+    }
+
+    fn issue(&self, file: &str, names: &[&str], kind: Key, days: i64) -> Leaf {
+        let key = key(kind);
+        let mut builder = builder(names.first().expect("at least one name"), &key, days);
+        builder
+            .set_issuer_name(self.ca.subject_name())
+            .expect("issuer");
+        let mut san = SubjectAlternativeName::new();
+        for name in names {
+            match name.parse::<std::net::IpAddr>() {
+                Ok(_) => san.ip(name),
+                Err(_) => san.dns(name),
+            };
+        }
+        let context = builder.x509v3_context(Some(&self.ca), None);
+        let san = san.build(&context).expect("names");
+        builder.append_extension(san).expect("append");
+        builder
+            .sign(&self.ca_key, MessageDigest::sha256())
+            .expect("sign");
+        let mut chain = builder.build().to_pem().expect("PEM");
+        chain.extend(self.ca.to_pem().expect("PEM"));
+        Leaf {
+            chain: self.write(&format!("{file}.pem"), chain),
+            key: self.write(
+                &format!("{file}.key"),
+                key.private_key_to_pem_pkcs8().expect("PEM"),
+            ),
+        }
+    }
+
+    fn write(&self, file: &str, pem: Vec<u8>) -> PathBuf {
+        let path = self.dir().join(file);
+        std::fs::write(&path, pem).expect("write a certificate file");
+        path
+    }
+}
+
+fn key(kind: Key) -> PKey<Private> {
+    let key = match kind {
+        Key::Ecdsa => EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)
+            .and_then(|group| EcKey::generate(&group))
+            .and_then(PKey::from_ec_key),
+        Key::Rsa => Rsa::generate(2048).and_then(PKey::from_rsa),
+    };
+    key.expect("a key")
+}
+
+/// A certificate in the making, valid until `days` from now; a past end has an earlier start.
+fn builder(name: &str, key: &PKey<Private>, days: i64) -> X509Builder {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("a clock after 1970")
+        .as_secs() as i64;
+    let at = |seconds: i64| Asn1Time::from_unix(now + seconds).expect("a time");
+    let mut subject = X509NameBuilder::new().expect("a name");
+    subject.append_entry_by_text("CN", name).expect("CN");
+    let subject = subject.build();
+    let serial = BigNum::from_u32(fastrand::u32(1..)).and_then(|n| n.to_asn1_integer());
+    let serial = serial.expect("a serial number");
+    let mut builder = X509::builder().expect("a certificate");
+    let mut set = || {
+        builder.set_version(2)?;
+        builder.set_serial_number(&serial)?;
+        builder.set_subject_name(&subject)?;
+        builder.set_issuer_name(&subject)?;
+        builder.set_pubkey(key)?;
+        builder.set_not_before(at(days.min(0) * 172_800 - 3600).as_ref())?;
+        builder.set_not_after(at(days * 86_400).as_ref())
+    };
+    set().expect("certificate fields");
+    builder
+}

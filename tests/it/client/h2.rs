@@ -1,0 +1,96 @@
+//! An HTTP/2 client on one connection: many requests at once, bodies piece by piece.
+//!
+//! In: requests. Out: heads and DATA as it arrives, windows given back at once unless a test holds
+//! them. Source: RFC 9113 §5.2, §8.
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::client::SendRequest;
+use http::{Request, Response};
+
+use super::Dial;
+use crate::deadline;
+
+/// One connection.
+pub struct H2 {
+    send: SendRequest<Bytes>,
+    scheme: &'static str,
+    host: String,
+}
+
+impl H2 {
+    /// Connects; with TLS, ALPN must choose `h2`.
+    pub async fn connect(dial: &Dial) -> H2 {
+        let mut dial = dial.clone();
+        let scheme = match &mut dial.tls {
+            Some(tls) => {
+                tls.alpn = b"\x02h2";
+                "https"
+            }
+            None => "http",
+        };
+        let handshake = h2::client::handshake(dial.io().await);
+        let (send, connection) = handshake.await.expect("an HTTP/2 handshake");
+        tokio::spawn(async move {
+            // Its end is seen by the requests on it.
+            let _ = connection.await;
+        });
+        H2 {
+            send,
+            scheme,
+            host: dial.host,
+        }
+    }
+
+    /// Sends a request for `path` at the connection's host; the answer's body is not read.
+    pub async fn open(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Response<RecvStream>, h2::Error> {
+        let host = self.host.clone();
+        self.open_at(&host, path, headers).await
+    }
+
+    /// The same for another `:authority`.
+    pub async fn open_at(
+        &mut self,
+        host: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Response<RecvStream>, h2::Error> {
+        let mut request = Request::get(format!("{}://{host}{path}", self.scheme));
+        for (key, value) in headers {
+            request = request.header(*key, *value);
+        }
+        let request = request.body(()).expect("a legal request");
+        self.send = self.send.clone().ready().await?;
+        let (response, _) = self.send.send_request(request, true)?;
+        deadline("an HTTP/2 answer", response).await
+    }
+
+    /// GETs `path` and reads the whole answer; panics when the stream is reset.
+    pub async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Response<Vec<u8>> {
+        let (parts, mut body) = self
+            .open(path, headers)
+            .await
+            .expect("an answer")
+            .into_parts();
+        let mut whole = Vec::new();
+        while let Some(piece) = piece(&mut body).await {
+            whole.extend_from_slice(&piece.expect("a piece of a body"));
+        }
+        Response::from_parts(parts, whole)
+    }
+}
+
+/// The next DATA of a body, its window given back; `None` at the end.
+pub async fn piece(body: &mut RecvStream) -> Option<Result<Bytes, h2::Error>> {
+    let piece = deadline("DATA", body.data()).await?;
+    if let Ok(piece) = &piece {
+        body.flow_control()
+            .release_capacity(piece.len())
+            .expect("a window as large as what arrived");
+    }
+    Some(piece)
+}

@@ -1,0 +1,260 @@
+//! The program under test: started from a configuration, asked through its admin endpoint, ended by pid.
+//!
+//! In: YAML with the guide's addresses. Out: a process that is ready, its access lines, metrics and
+//! node states; its log is printed when the test panics.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::client::Dial;
+use crate::client::h1::{H1, Response};
+use crate::deadline;
+use crate::vip::Block;
+
+/// A running edge; dropped, it is ended.
+pub struct Edge {
+    child: Child,
+    admin: SocketAddr,
+    log: Arc<Mutex<String>>,
+    access: watch::Receiver<Vec<Value>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Edge {
+    /// Starts the edge from `yaml`, whose addresses are the guide's (see [`Block::map`]), and waits
+    /// until it is ready. An admin endpoint and the access log are added where the file has none.
+    pub async fn start(block: &Block, yaml: &str) -> Edge {
+        Self::start_with(block, yaml, &[]).await
+    }
+
+    /// Starts the edge from a file of `conf/`, after each `(from, to)` is replaced in it.
+    pub async fn file(block: &Block, name: &str, changes: &[(&str, &str)]) -> Edge {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("conf")
+            .join(name);
+        let mut yaml =
+            std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        for (from, to) in changes {
+            assert!(yaml.contains(from), "{name} has no {from:?} to replace");
+            yaml = yaml.replace(from, to);
+        }
+        Self::start(block, &yaml).await
+    }
+
+    /// As [`Edge::start`], with variables for its environment.
+    pub async fn start_with(block: &Block, yaml: &str, env: &[(&str, &str)]) -> Edge {
+        let dir = tempfile::tempdir().expect("a folder for the configuration");
+        let file = dir.path().join("pushgate.yaml");
+        std::fs::write(&file, complete(block, yaml)).expect("write the configuration");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pushgate"));
+        command
+            .args(["run", "-c"])
+            .arg(&file)
+            .envs(env.iter().copied());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the built program starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let (tx, access) = watch::channel(Vec::new());
+        let stdout = child.stdout.take().expect("a pipe was asked for");
+        let stderr = child.stderr.take().expect("a pipe was asked for");
+        collect(stdout, log.clone(), Some(tx));
+        collect(stderr, log.clone(), None);
+        let mut edge = Edge {
+            child,
+            admin: block.admin(),
+            log,
+            access,
+            _dir: dir,
+        };
+        edge.ready().await;
+        edge
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything it has written to standard output and error so far.
+    pub fn log(&self) -> String {
+        self.log.lock().clone()
+    }
+
+    /// Access lines so far.
+    pub fn access(&self) -> Vec<Value> {
+        self.access.borrow().clone()
+    }
+
+    /// Waits until the access lines satisfy `good`.
+    pub async fn wait_access(
+        &self,
+        what: &str,
+        mut good: impl FnMut(&[Value]) -> bool,
+    ) -> Vec<Value> {
+        let mut rx = self.access.clone();
+        let lines = deadline(what, rx.wait_for(|lines| good(lines))).await;
+        lines.expect("the edge is running").clone()
+    }
+
+    /// Asks the admin endpoint.
+    pub async fn admin(&self, method: &str, path: &str) -> Response {
+        let mut client = H1::connect(&Dial::plain(self.admin)).await;
+        client
+            .request(method, path, &[("Connection", "close")], b"")
+            .await
+    }
+
+    /// All samples by name with labels, as `pushgate_flows{pool="push"}`.
+    pub async fn metrics(&self) -> BTreeMap<String, f64> {
+        let text = self.admin("GET", "/metrics").await.text();
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let pairs = samples.filter_map(|line| line.rsplit_once(' '));
+        pairs
+            .filter_map(|(name, v)| Some((name.to_owned(), v.parse().ok()?)))
+            .collect()
+    }
+
+    /// The sum of a metric over all its labels.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let samples = self.metrics().await;
+        let of_name = samples
+            .iter()
+            .filter(|(key, _)| key.split('{').next() == Some(name));
+        of_name.map(|(_, value)| value).sum()
+    }
+
+    /// `/api/nodes`.
+    pub async fn nodes(&self) -> Value {
+        let text = self.admin("GET", "/api/nodes").await.text();
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("/api/nodes: {e}: {text}"))
+    }
+
+    /// Asks `/api/nodes` again and again until `good`; panics after [`crate::DEADLINE`].
+    pub async fn wait_nodes(&self, what: &str, good: impl Fn(&Value) -> bool) -> Value {
+        deadline(what, async {
+            loop {
+                let nodes = self.nodes().await;
+                if good(&nodes) {
+                    return nodes;
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        })
+        .await
+    }
+
+    /// Resident memory in bytes.
+    pub fn rss(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+        kib.unwrap_or_default() * 1024
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: kill(2) takes two integers; the pid is that of our child, not yet waited for.
+        unsafe { libc::kill(self.pid() as i32, signal) };
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        deadline("the edge's end", async {
+            loop {
+                if let Some(status) = child.try_wait().expect("a child of ours") {
+                    return status;
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        })
+        .await
+    }
+
+    async fn ready(&mut self) {
+        let until = Instant::now() + crate::DEADLINE;
+        while Instant::now() < until {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("the edge ended at start: {status}\n{}", self.log());
+            }
+            if Dial::plain(self.admin).try_tcp().await.is_ok()
+                && self.admin("GET", "/readyz").await.status == 200
+            {
+                return;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        panic!(
+            "the edge was not ready in {:?}\n{}",
+            crate::DEADLINE,
+            self.log()
+        );
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        self.signal(libc::SIGTERM);
+        let until = Instant::now() + GRACE;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
+            std::thread::sleep(POLL);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!(
+                "--- log of the edge ---\n{}--- end of the log ---",
+                self.log()
+            );
+        }
+    }
+}
+
+/// Adds what every test needs and maps the addresses.
+fn complete(block: &Block, yaml: &str) -> String {
+    let mut yaml = block.map(yaml);
+    let has = |yaml: &str, key: &str| yaml.lines().any(|line| line.starts_with(key));
+    if !has(&yaml, "admin:") {
+        yaml += &format!("admin: {{ bind: {} }}\n", block.admin());
+    }
+    if !has(&yaml, "log:") {
+        yaml += "log: { access: stdout }\n";
+    }
+    yaml
+}
+
+/// Reads lines in a thread of their own: the runtime of a test may be busy or gone.
+fn collect(
+    from: impl Read + Send + 'static,
+    log: Arc<Mutex<String>>,
+    access: Option<watch::Sender<Vec<Value>>>,
+) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            if let (Some(access), Ok(value)) = (&access, serde_json::from_str::<Value>(&line)) {
+                access.send_modify(|lines| lines.push(value));
+            }
+            let mut log = log.lock();
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
+}
+
+/// Pause between two looks at something that cannot wake us.
+const POLL: Duration = Duration::from_millis(10);
+/// Time for a clean end before the edge is killed; live flows would hold it for its drain deadline.
+const GRACE: Duration = Duration::from_millis(300);

@@ -1,0 +1,154 @@
+//! The real Lightstreamer client as a process: options in, its status changes and updates out.
+//!
+//! In: JSON options of `tests/js/client.js`. Out: its events, awaited under a deadline. The library is
+//! installed once a lockfile by `tests/npm.sh`.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::watch;
+
+use crate::deadline;
+
+/// A running client; dropped, it is killed.
+pub struct Js {
+    child: Child,
+    stdin: ChildStdin,
+    events: watch::Receiver<Vec<Value>>,
+}
+
+impl Js {
+    /// Starts a client. `ca` is an authority it trusts besides the usual ones.
+    pub async fn start(options: Value, ca: Option<PathBuf>) -> Js {
+        let modules = install().await;
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/js/client.js");
+        let mut command = Command::new("node");
+        command
+            .arg(script)
+            .arg(options.to_string())
+            .env("NODE_PATH", modules);
+        if let Some(ca) = ca {
+            command.env("NODE_EXTRA_CA_CERTS", ca);
+        }
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
+        let mut child = command
+            .spawn()
+            .expect("node is installed (`make test` installs it)");
+        let stdin = child.stdin.take().expect("a pipe was asked for");
+        let stdout = child.stdout.take().expect("a pipe was asked for");
+        let (tx, events) = watch::channel(Vec::new());
+        tokio::spawn(async move {
+            let mut lines = BufReader::new(stdout).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let event = serde_json::from_str(&line)
+                    .unwrap_or_else(|_| json!({ "event": "noise", "line": line }));
+                tx.send_modify(|events: &mut Vec<Value>| events.push(event));
+            }
+        });
+        Js {
+            child,
+            stdin,
+            events,
+        }
+    }
+
+    /// All events so far.
+    pub fn events(&self) -> Vec<Value> {
+        self.events.borrow().clone()
+    }
+
+    /// The events of one kind so far.
+    pub fn of(&self, kind: &str) -> Vec<Value> {
+        self.events()
+            .into_iter()
+            .filter(|e| e["event"] == kind)
+            .collect()
+    }
+
+    /// Waits until the client is in `status`.
+    pub async fn status(&mut self, status: &str) {
+        self.wait(status, |events| {
+            let last = events.iter().rev().find(|e| e["event"] == "status");
+            last.is_some_and(|e| e["status"] == status)
+        })
+        .await;
+    }
+
+    /// Waits until `n` more updates than now have come.
+    pub async fn updates(&mut self, n: usize) {
+        let goal = self.of("update").len() + n;
+        self.wait("updates", |events| {
+            events.iter().filter(|e| e["event"] == "update").count() >= goal
+        })
+        .await;
+    }
+
+    /// Waits until the events satisfy `good`; panics with all of them after the deadline.
+    pub async fn wait(&mut self, what: &str, mut good: impl FnMut(&[Value]) -> bool) {
+        let mut events = self.events.clone();
+        let told = tokio::time::timeout(crate::DEADLINE, events.wait_for(|e| good(e))).await;
+        if !matches!(told, Ok(Ok(_))) {
+            drop(told);
+            let tail: Vec<_> = self.events().into_iter().rev().take(20).collect();
+            panic!("the client did not reach {what}; its last events, newest first: {tail:#?}");
+        }
+    }
+
+    /// Tells it to change the forced transport; it binds anew.
+    pub async fn transport(&mut self, name: &str) {
+        self.command(json!({ "do": "transport", "name": name }))
+            .await;
+    }
+
+    /// Sends a message through it and waits until the node has processed it.
+    pub async fn message(&mut self, text: &str) {
+        self.command(json!({ "do": "message", "text": text })).await;
+        self.wait("a message's answer", |events| {
+            events
+                .iter()
+                .any(|e| e["event"] == "message" && e["text"] == text)
+        })
+        .await;
+    }
+
+    /// Ends its session and waits for the process to end.
+    pub async fn end(mut self) {
+        self.command(json!({ "do": "disconnect" })).await;
+        let status = deadline("the client's end", self.child.wait()).await;
+        assert!(status.expect("a child that was started").success());
+    }
+
+    async fn command(&mut self, command: Value) {
+        let line = format!("{command}\n");
+        self.stdin
+            .write_all(line.as_bytes())
+            .await
+            .expect("the client reads commands");
+    }
+}
+
+/// Installs the library if need be and names its folder.
+async fn install() -> PathBuf {
+    static DONE: tokio::sync::OnceCell<PathBuf> = tokio::sync::OnceCell::const_new();
+    let folder = DONE.get_or_init(|| async {
+        let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        let folder = target
+            .parent()
+            .expect("target/tmp has a parent")
+            .join("npm");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/npm.sh");
+        let status = Command::new(script).arg(&folder).status().await;
+        assert!(
+            status.expect("tests/npm.sh starts").success(),
+            "tests/npm.sh failed"
+        );
+        folder.join("node_modules")
+    });
+    folder.await.clone()
+}

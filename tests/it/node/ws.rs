@@ -1,0 +1,134 @@
+//! The node's WebSockets: `/ws/echo`, `/ws/first`, `/ws/tick`, `/ws/flood`, `/ws/silent`, `/ws/decline`.
+//!
+//! In: an upgrade request. Out: the 101 and frames; who speaks first and in how many writes is told
+//! by the query. Source: RFC 6455 §4.2.2, §5.
+
+use std::io;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+
+use super::endpoints::{counted, set_sndbuf, whole};
+use super::{Conn, Request};
+
+/// A WebSocket of the node over its connection's socket.
+pub type Socket<'a> = WebSocketStream<&'a mut TcpStream>;
+
+/// Answers a request below `/ws/`; the connection always ends with the WebSocket.
+pub async fn serve(conn: &mut Conn, request: &Request) -> io::Result<bool> {
+    if request.path() == "/ws/decline" {
+        return whole(conn, "403 Forbidden", "declined\n").await;
+    }
+    let Some(head) = accept_head(conn, request, None) else {
+        return whole(conn, "400 Bad Request", "not an upgrade\n").await;
+    };
+    match request.path() {
+        "/ws/first" => first(conn, request, head).await?,
+        "/ws/flood" => flood(conn, request, head).await?,
+        "/ws/tick" => tick(conn, request, head).await?,
+        "/ws/silent" => {
+            conn.send(head).await?;
+            return Err(conn.ended().await);
+        }
+        _ => {
+            conn.send(head).await?;
+            echo(socket(conn).await).await?;
+        }
+    }
+    Ok(false)
+}
+
+/// The 101 that accepts `request`, or `None` where it is no upgrade to a WebSocket.
+pub fn accept_head(conn: &Conn, request: &Request, protocol: Option<&str>) -> Option<String> {
+    let key = request.header("sec-websocket-key")?;
+    let accept = derive_accept_key(key.as_bytes());
+    let protocol = protocol.map_or(String::new(), |p| {
+        format!("Sec-WebSocket-Protocol: {p}\r\n")
+    });
+    let name = &conn.shared.name;
+    Some(format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n{protocol}X-Node: {name}\r\n\r\n"
+    ))
+}
+
+/// Takes the connection's socket over as a WebSocket, with the bytes already read.
+pub async fn socket(conn: &mut Conn) -> Socket<'_> {
+    let unread = std::mem::take(&mut conn.unread);
+    WebSocketStream::from_partially_read(&mut conn.stream, unread, Role::Server, None).await
+}
+
+/// Turns a WebSocket's error into that of its socket.
+pub fn failed(error: Error) -> io::Error {
+    match error {
+        Error::Io(e) => e,
+        other => io::Error::other(other),
+    }
+}
+
+/// One text frame as a server sends it.
+fn text_frame(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let frame = Frame::message(text.to_owned().into_bytes(), OpCode::Data(Data::Text), true);
+    frame.format(&mut out).expect("a frame fits a Vec");
+    out
+}
+
+/// Speaks first: `n` messages `first 0` …, in one write with the 101, or with `split=1` each in a
+/// write of its own; then echoes.
+async fn first(conn: &mut Conn, request: &Request, head: String) -> io::Result<()> {
+    let messages = (0..request.number("n", 1)).map(|i| text_frame(&format!("first {i}")));
+    let mut bytes = head.into_bytes();
+    if request.query("split").is_some() {
+        conn.send(&bytes).await?;
+        for message in messages {
+            tokio::task::yield_now().await;
+            conn.send(message).await?;
+        }
+    } else {
+        messages.for_each(|m| bytes.extend(m));
+        conn.send(bytes).await?;
+    }
+    echo(socket(conn).await).await
+}
+
+/// `n` messages (0: without end), `tick 0` …, one every `every` ms; then a close.
+async fn tick(conn: &mut Conn, request: &Request, head: String) -> io::Result<()> {
+    conn.send(head).await?;
+    let (n, every) = (request.number("n", 0), request.millis("every", 10));
+    let mut i = 0;
+    while n == 0 || i < n {
+        conn.send(text_frame(&format!("tick {i}"))).await?;
+        i += 1;
+        conn.pause(every).await?;
+    }
+    let mut ws = socket(conn).await;
+    ws.close(None).await.map_err(failed)
+}
+
+/// Messages of `size` bytes as fast as the kernel takes them, counted.
+async fn flood(conn: &mut Conn, request: &Request, head: String) -> io::Result<()> {
+    set_sndbuf(conn, request);
+    conn.send(head).await?;
+    let message = text_frame(&"f".repeat(request.number("size", 1000) as usize));
+    for _ in 0..request.number("n", 1_000_000) {
+        counted(conn, &message).await?;
+    }
+    Ok(())
+}
+
+async fn echo(mut ws: Socket<'_>) -> io::Result<()> {
+    while let Some(message) = ws.next().await {
+        let message = message.map_err(failed)?;
+        if message.is_text() || message.is_binary() {
+            ws.send(message).await.map_err(failed)?;
+        }
+    }
+    Ok(())
+}

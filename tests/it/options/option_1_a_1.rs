@@ -1,0 +1,38 @@
+//! Option 1.A.1: stickiness by the client's address. Source: Lightstreamer clustering §2.1.1.
+
+use super::{Cluster, polls};
+
+async fn cluster() -> Cluster {
+    Cluster::start(
+        "option-1.A.1.yaml",
+        ["10.0.0.1:80", "10.0.0.2:80"],
+        false,
+        &[],
+    )
+    .await
+}
+
+/// Fails without `sticky_ip`.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_stay() {
+    cluster().await.sessions_stay().await;
+}
+
+/// Fails without `sticky_ip`.
+#[tokio::test(flavor = "multi_thread")]
+async fn moves_keep_the_session() {
+    cluster().await.moves_keep_the_session().await;
+}
+
+/// Aim: a stream is passed on at once, so that no client left to choose falls back to polling, with
+/// a stream of a promised length as well. Fails if the edge holds the first bytes for 4 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn streaming_is_not_degraded() {
+    let cluster = cluster().await;
+    let mut client = cluster.client(1, Some("HTTP-STREAMING")).await;
+    client.status("CONNECTED:HTTP-STREAMING").await;
+    client.updates(300).await;
+    assert_eq!(polls(&cluster.counts()), 0);
+    cluster.nothing_went_wrong(1);
+    client.end().await;
+}

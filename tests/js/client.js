@@ -1,0 +1,87 @@
+// Drives the unmodified Lightstreamer client: options as JSON in argv[2], JSON lines out, commands in.
+//
+// Options: server (URL), transport (forced, or absent for stream-sense), cookies (bool),
+// adapterSet, items, fields, retryDelay (ms), resolve ({host: address}), localAddress, log (level).
+// Out: {"event":"status"|"update"|"subscribed"|"error"|"message"|"lost", ...}.
+// In, one a line: {"do":"transport","name":…} {"do":"message","text":…} {"do":"disconnect"}; the
+// end of the input ends the client.
+'use strict';
+const dns = require('node:dns');
+const net = require('node:net');
+const readline = require('node:readline');
+
+const options = JSON.parse(process.argv[2]);
+const out = (event, more) => process.stdout.write(JSON.stringify({ event, ...more }) + '\n');
+
+// Names of the guide are looked up in the options, as a hosts file would; the library is untouched.
+const lookup = dns.lookup;
+dns.lookup = (host, opts, done) => {
+  const callback = done || opts;
+  const address = (options.resolve || {})[host];
+  if (!address) return lookup(host, opts, done);
+  const family = net.isIP(address);
+  const all = typeof opts === 'object' && opts.all;
+  process.nextTick(() => (all ? callback(null, [{ address, family }]) : callback(null, address, family)));
+};
+// A client with a source address of its own, as IP stickiness needs.
+if (options.localAddress) {
+  const connect = net.Socket.prototype.connect;
+  net.Socket.prototype.connect = function (...args) {
+    const target = Array.isArray(args[0]) ? args[0][0] : args[0];
+    if (target && typeof target === 'object') target.localAddress = options.localAddress;
+    return connect.apply(this, args);
+  };
+}
+
+const ls = require('lightstreamer-client-node');
+if (options.log) {
+  ls.LightstreamerClient.setLoggerProvider(new ls.ConsoleLoggerProvider(options.log));
+  console.log = (...args) => process.stderr.write(args.join(' ') + '\n');
+}
+const client = new ls.LightstreamerClient(options.server, options.adapterSet || 'TEST');
+if (options.transport) client.connectionOptions.setForcedTransport(options.transport);
+if (options.cookies) client.connectionOptions.setCookieHandlingRequired(true);
+if (options.retryDelay) client.connectionOptions.setRetryDelay(options.retryDelay);
+
+client.addListener({
+  onStatusChange: (status) => {
+    const address = client.connectionDetails.getServerInstanceAddress();
+    const session = client.connectionDetails.getSessionId();
+    const node = client.connectionDetails.getServerSocketName();
+    out('status', { status, session, node, address });
+    if (status === 'DISCONNECTED' && closing) process.exit(0);
+  },
+  onServerError: (code, message) => out('error', { code, message }),
+});
+
+let closing = false;
+const subscription = new ls.Subscription('MERGE', options.items || ['item1', 'item2'], options.fields || ['n', 'm']);
+subscription.setRequestedSnapshot('no');
+subscription.addListener({
+  onSubscription: () => out('subscribed', {}),
+  onSubscriptionError: (code, message) => out('error', { code, message }),
+  onItemLostUpdates: (item, _, lost) => out('lost', { item, lost }),
+  onItemUpdate: (update) => out('update', { item: update.getItemPos(), value: update.getValue(1) }),
+});
+client.subscribe(subscription);
+client.connect();
+
+function disconnect() {
+  closing = true;
+  if (client.getStatus() === 'DISCONNECTED') process.exit(0);
+  client.disconnect();
+  // The goodbye is on its way to the socket; the process must not go before it.
+  setTimeout(() => process.exit(0), 500);
+}
+
+readline
+  .createInterface({ input: process.stdin })
+  .on('line', (line) => {
+    const command = JSON.parse(line);
+    if (command.do === 'transport') client.connectionOptions.setForcedTransport(command.name || null);
+    if (command.do === 'message') {
+      client.sendMessage(command.text, null, -1, { onProcessed: (text) => out('message', { text }) });
+    }
+    if (command.do === 'disconnect') disconnect();
+  })
+  .on('close', disconnect);
