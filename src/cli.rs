@@ -156,9 +156,18 @@ fn run(config: Config, options: RunOptions) -> Result<(), Box<dyn std::error::Er
     crate::server::run(config, options)
 }
 
-/// Seam: `crate::demo::run` takes this place when its branch is merged.
-fn demo(_: Option<u16>) -> Result<(), Box<dyn std::error::Error>> {
-    Err("`demo` is not in this build".into())
+/// The demo's nodes run beside the edge; the edge itself gets a configuration like any other.
+fn demo(port: Option<u16>) -> Result<(), Box<dyn std::error::Error>> {
+    // The banner is to be read: only what goes wrong is logged.
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
+    let demo = crate::demo::Demo::start(port.unwrap_or(0))?;
+    let config = Config::parse(&demo.configuration, "demo", Path::new("."))?;
+    demo.announce();
+    let options = crate::server::Options {
+        path: None,
+        daemon: false,
+    };
+    crate::server::run(config, options)
 }
 
 #[cfg(test)]

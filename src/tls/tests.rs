@@ -101,6 +101,9 @@ fn strict_sni_refuses_uncovered_names() {
     assert!(shake(None).is_ok());
 }
 
+/// The protocol both sides end up with; an error where the client is refused.
+type Negotiated = Result<Option<&'static str>, ()>;
+
 /// Aim: our preference decides, `h2: false` and layer 4 never yield h2, no overlap is refused.
 /// Source: RFC 7301 §3.2.
 #[test]
@@ -111,7 +114,7 @@ fn alpn_follows_the_listener() {
     let bytes = front(&folder, "tcp", "{ certificates: [push] }");
     let both = b"\x08http/1.1\x02h2".as_slice();
     let alien = b"\x04mqtt".as_slice();
-    let cases: &[(&str, &TlsFront, &[u8], Result<Option<&str>, ()>)] = &[
+    let cases: &[(&str, &TlsFront, &[u8], Negotiated)] = &[
         ("our order", &h2, both, Ok(Some("h2"))),
         ("h1 client", &h2, b"\x08http/1.1", Ok(Some("http/1.1"))),
         ("no ALPN", &h2, b"", Ok(None)),

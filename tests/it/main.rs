@@ -10,6 +10,8 @@ use std::time::Duration;
 mod certs;
 /// Clients: raw, HTTP/1.1 kept alive, HTTP/2, WebSocket, curl; plain and TLS.
 mod client;
+/// `pushgate demo` in a browser.
+mod demo;
 /// Diffusion servers behind the edge.
 mod diffusion;
 /// The program under test as a process.

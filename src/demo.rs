@@ -1,0 +1,150 @@
+//! `pushgate demo`: two push nodes in this process and the configuration of an edge before them.
+//!
+//! In: a port. Out: running nodes, the YAML the edge is started with, and the lines a person tries.
+//! Nothing here is special-cased in the edge: it serves the demo as it serves any other nodes.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+mod node;
+mod stream;
+
+pub use node::{COOKIE, NAMES, serve_nodes};
+
+/// How long the edge may take from its start to its first answer before [`Demo::announce`] gives up.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+/// Pause between two looks whether the edge listens.
+const START_PAUSE: Duration = Duration::from_millis(20);
+
+/// The nodes of a running demo, and what the edge before them is to be.
+pub struct Demo {
+    /// Configuration of the edge, YAML.
+    pub configuration: String,
+    /// Where the edge is going to listen.
+    pub edge: SocketAddr,
+    /// Where its admin endpoint is going to listen.
+    pub admin: SocketAddr,
+}
+
+impl Demo {
+    /// Starts the two nodes on a thread of their own and lays out the edge on loopback at `port`;
+    /// 0 is any free one. The nodes live as long as the process.
+    ///
+    /// Errors: `port` is taken, or the nodes cannot be started.
+    pub fn start(port: u16) -> io::Result<Demo> {
+        let edge = free(port)?;
+        let admin = free(0)?;
+        let (ready, started) = mpsc::sync_channel(1);
+        let metrics = format!("http://{admin}/metrics");
+        thread::Builder::new()
+            .name("demo nodes".into())
+            .spawn(move || {
+                let runtime = match tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                {
+                    Ok(runtime) => runtime,
+                    Err(e) => return drop(ready.send(Err(e))),
+                };
+                runtime.block_on(async {
+                    let nodes = serve_nodes(&metrics).await;
+                    // The starter waits for this; it cannot be gone before.
+                    let _ = ready.send(nodes);
+                    std::future::pending::<()>().await;
+                });
+            })?;
+        let nodes = started.recv().map_err(io::Error::other)??;
+        Ok(Demo {
+            configuration: configuration(edge.port(), admin.port(), nodes),
+            edge,
+            admin,
+        })
+    }
+
+    /// Waits, on a thread of its own, until the edge listens, then prints [`Demo::banner`]; so every
+    /// address printed works at once. Says on standard error if that never happens.
+    pub fn announce(&self) {
+        let (edge, banner) = (self.edge, self.banner());
+        thread::spawn(move || {
+            let end = Instant::now() + START_DEADLINE;
+            while TcpStream::connect(edge).is_err() {
+                if Instant::now() > end {
+                    return eprintln!("the edge does not listen on {edge}");
+                }
+                thread::sleep(START_PAUSE);
+            }
+            println!("{banner}");
+        });
+    }
+
+    /// What a person is told: the page, the admin endpoint, curl lines. The line of the page begins
+    /// with `page: `.
+    pub fn banner(&self) -> String {
+        let edge = format!("http://{}", self.edge);
+        let mut text = format!(
+            "Pushgate demo: two push nodes, {} and {}, behind one edge.\n\n\
+             page:    {edge}/\n\
+             metrics: http://{}/metrics\n\n\
+             Try, from another terminal (-b and -c keep the cookie, so you stay on one node):\n",
+            NAMES[0], NAMES[1], self.admin
+        );
+        for (path, what) in [
+            (
+                "/hello",
+                "one answer; again without the jar: perhaps the other node",
+            ),
+            ("/sse", "server-sent events"),
+            ("/stream/chunked", "a chunked stream"),
+            ("/stream/length", "a stream with Content-Length"),
+            ("/poll", "one long poll"),
+        ] {
+            let line = format!("curl -N -b jar -c jar {edge}{path}");
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "  {line:<62} # {what}");
+        }
+        text.push_str("\nThe WebSocket is at /ws. Ctrl-C ends it all.");
+        text
+    }
+}
+
+/// Configuration of an edge on loopback `port` with its admin endpoint on `admin_port`, before
+/// `nodes` (in the order of [`NAMES`]); YAML, as a person would write it.
+pub fn configuration(port: u16, admin_port: u16, nodes: [SocketAddr; 2]) -> String {
+    let [first, second] = NAMES;
+    let [first_at, second_at] = nodes;
+    format!(
+        "\
+admin: {{ bind: 127.0.0.1:{admin_port} }}
+drain_deadline: 1s
+nodes:
+  {first}: {{ address: {first_at} }}
+  {second}: {{ address: {second_at} }}
+pools:
+  demo:
+    nodes: [{first}, {second}]
+    balance: least_flows
+    health: {{ http: {{ path: /healthz }}, interval: 250ms, timeout: 500ms, rise: 1, fall: 2 }}
+    on_down: evict
+listeners:
+  - name: demo
+    bind: [127.0.0.1:{port}]
+    mode: http
+    to: demo
+    plugins:
+      - sticky_cookie: {{ name: {COOKIE}, max_age: 8h }}
+      - forwarded: {{}}
+"
+    )
+}
+
+/// A loopback address that is free now; the edge binds it a moment later.
+fn free(port: u16) -> io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port))?.local_addr()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! The five ways a demo node pushes: WebSocket, SSE, chunked, Content-Length, long poll.
+//!
+//! In: a request, with `?every_ms=` if another pace is wanted. Out: a message at once, then one
+//! per period, each counted from 1 within its stream.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::ws::{Message as Frame, WebSocket, WebSocketUpgrade};
+use axum::extract::{Query, State};
+use axum::http::header;
+use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, Stream, StreamExt};
+use serde::Deserialize;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+
+use super::node::{Message, Node};
+
+/// Fast enough to look alive, slow enough to read.
+const EVERY_MS: u64 = 500;
+/// A request may ask for 1 ms to 60 s.
+const EVERY_MS_MIN: u64 = 1;
+const EVERY_MS_MAX: u64 = 60_000;
+/// Messages of a Content-Length stream: a minute at the usual pace.
+const LENGTH_MESSAGES: u64 = 120;
+/// Bytes of each of them, blanks and the line's end included.
+const LINE_BYTES: usize = 64;
+/// Longest message a client may send for an echo.
+const ECHO_BYTES: usize = 64 * 1024;
+
+/// Pace of a stream.
+#[derive(Deserialize)]
+pub(super) struct Pace {
+    #[serde(default = "every_ms")]
+    every_ms: u64,
+}
+
+fn every_ms() -> u64 {
+    EVERY_MS
+}
+
+impl Pace {
+    fn period(&self) -> Duration {
+        Duration::from_millis(self.every_ms.clamp(EVERY_MS_MIN, EVERY_MS_MAX))
+    }
+
+    /// Ticks at once, then each period; a client that did not read gets no burst afterwards.
+    fn ticks(&self) -> Interval {
+        let mut ticks = interval(self.period());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    }
+}
+
+type ThisNode = State<Arc<Node>>;
+
+fn messages(
+    node: Arc<Node>,
+    pace: &Pace,
+    over: &'static str,
+) -> impl Stream<Item = Message> + use<> {
+    stream::unfold((pace.ticks(), 1), move |(mut ticks, count)| {
+        let node = node.name;
+        async move {
+            ticks.tick().await;
+            Some((Message { node, count, over }, (ticks, count + 1)))
+        }
+    })
+}
+
+fn json(message: &Message) -> String {
+    serde_json::to_string(message).expect("strings and a number always serialise")
+}
+
+/// Server-sent events; the event's id is its count.
+pub(super) async fn sse(State(node): ThisNode, Query(pace): Query<Pace>) -> Response {
+    let events = messages(node, &pace, "sse").map(|m| {
+        let event = Event::default().id(m.count.to_string()).data(json(&m));
+        Ok::<_, Infallible>(event)
+    });
+    Sse::new(events).into_response()
+}
+
+/// JSON lines without end, `Transfer-Encoding: chunked`.
+pub(super) async fn chunked(State(node): ThisNode, Query(pace): Query<Pace>) -> Response {
+    let lines = messages(node, &pace, "chunked").map(|m| Ok::<_, Infallible>(json(&m) + "\n"));
+    lines_response(Body::from_stream(lines))
+}
+
+/// JSON lines of equal length, `Content-Length` given.
+pub(super) async fn length(State(node): ThisNode, Query(pace): Query<Pace>) -> Response {
+    let lines = messages(node, &pace, "length").take(LENGTH_MESSAGES as usize);
+    let lines = lines.map(|m| {
+        let width = LINE_BYTES - 1;
+        Ok::<_, Infallible>(format!("{:<width$}\n", json(&m)))
+    });
+    let mut response = lines_response(Body::from_stream(lines));
+    let bytes = LENGTH_MESSAGES * LINE_BYTES as u64;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, bytes.into());
+    response
+}
+
+fn lines_response(body: Body) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/x-ndjson"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (headers, body).into_response()
+}
+
+/// One message after a period of silence.
+pub(super) async fn poll(State(node): ThisNode, Query(pace): Query<Pace>) -> Response {
+    sleep_until(Instant::now() + pace.period()).await;
+    let message = Message {
+        node: node.name,
+        count: node.next_answer(),
+        over: "poll",
+    };
+    ([(header::CACHE_CONTROL, "no-store")], Json(message)).into_response()
+}
+
+/// A WebSocket on which the node speaks first; what the client sends comes back as it is.
+pub(super) async fn ws(
+    State(node): ThisNode,
+    Query(pace): Query<Pace>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    upgrade
+        .max_message_size(ECHO_BYTES)
+        .on_upgrade(move |socket| talk(socket, node, pace))
+}
+
+async fn talk(mut socket: WebSocket, node: Arc<Node>, pace: Pace) {
+    let mut messages = Box::pin(messages(node, &pace, "ws"));
+    loop {
+        let frame = tokio::select! {
+            Some(message) = messages.next() => Frame::text(json(&message)),
+            got = socket.recv() => match got {
+                Some(Ok(echo @ (Frame::Text(_) | Frame::Binary(_)))) => echo,
+                Some(Ok(Frame::Ping(_) | Frame::Pong(_))) => continue,
+                Some(Ok(Frame::Close(_)) | Err(_)) | None => return,
+            },
+        };
+        if socket.send(frame).await.is_err() {
+            return;
+        }
+    }
+}

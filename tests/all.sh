@@ -1,0 +1,55 @@
+#!/bin/sh
+# Everything a change must pass. Goes on after a failure, so that one run shows all; the last line
+# are the tests' totals. Fails if anything failed.
+set -u
+cd "$(dirname "$0")/.."
+mkdir -p target
+log=target/test.log
+failed=
+
+step() {
+    name=$1
+    shift
+    echo "== $name"
+    "$@" || failed="$failed, $name"
+}
+
+# House rule: files below 400 lines.
+short_files() {
+    find . -path ./target -prune -o -name '*.rs' -exec awk '
+        FNR == 400 { print FILENAME ": 400 lines or more"; long = 1 } END { exit long }' {} +
+}
+
+# Through a file, because a pipe would hide how cargo ended.
+tests() {
+    cargo test --workspace --no-fail-fast >"$log" 2>&1 &
+    pid=$!
+    tail -n +1 -f --pid="$pid" "$log"
+    wait "$pid"
+}
+
+totals() {
+    awk '/^test result: / {
+        for (i = 2; i <= NF; i++) {
+            if ($i ~ /^passed/) passed += $(i - 1)
+            if ($i ~ /^failed/) failed += $(i - 1)
+            if ($i ~ /^ignored/) skipped += $(i - 1)
+        }
+    } END { printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped }' "$log"
+}
+
+: >"$log"
+step layout cargo fmt --all --check
+step "file length" short_files
+step lints cargo clippy --workspace --all-targets -- -D warnings -W clippy::too_many_lines
+step tests tests
+step docs env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+if cargo deny --version >/dev/null 2>&1; then
+    step dependencies cargo deny --all-features check
+else
+    echo "== dependencies: cargo-deny is not installed, not checked"
+fi
+
+[ -z "$failed" ] || echo "FAILED: ${failed#, }"
+totals
+[ -z "$failed" ]

@@ -1,0 +1,78 @@
+#!/bin/sh
+# Installs what a build, the tests or the benches need and this machine lacks.
+# Usage: tests/setup.sh build|test|bench
+# Needs Debian's apt and root (or sudo without a password) only if something is missing.
+set -eu
+
+# Kept in step with `rust-version` in Cargo.toml.
+RUST=1.88
+
+case "${1:-}" in
+build) wanted="gcc make cmake perl pkg-config curl" ;;
+test) wanted="gcc make cmake perl pkg-config curl node npm chromium chromedriver" ;;
+bench) wanted="gcc make cmake perl pkg-config curl haproxy nginx wrk h2load" ;;
+*)
+    echo "usage: tests/setup.sh build|test|bench" >&2
+    exit 2
+    ;;
+esac
+
+# Debian's package of a command, where the names differ.
+package() {
+    case "$1" in
+    chromedriver) echo chromium-driver ;;
+    gcc) echo "gcc libc6-dev" ;;
+    h2load) echo nghttp2-client ;;
+    nginx) echo nginx-light ;;
+    node) echo nodejs ;;
+    *) echo "$1" ;;
+    esac
+}
+
+fail() {
+    echo "setup: $1" >&2
+    exit 1
+}
+
+packages=
+for command in $wanted; do
+    # Servers live in sbin, which is not on everybody's PATH.
+    PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null || packages="$packages $(package "$command")"
+done
+
+if [ -n "$packages" ]; then
+    by_hand="install by hand, then run again:$packages"
+    command -v apt-get >/dev/null || fail "this is no Debian (no apt-get); $by_hand"
+    as_root=
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null && sudo -n true 2>/dev/null ||
+            fail "not root, and no sudo without a password; run: sudo apt-get install$packages"
+        as_root="sudo -n"
+    fi
+    echo "setup: installing$packages" >&2
+    $as_root apt-get update -qq >&2 || fail "apt-get update failed; $by_hand"
+    # shellcheck disable=SC2086 # a list of words
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        ca-certificates $packages >&2 || fail "apt-get install failed; $by_hand"
+fi
+
+PATH="$HOME/.cargo/bin:$PATH"
+if ! command -v cargo >/dev/null; then
+    echo "setup: installing Rust by rustup, into $HOME/.cargo" >&2
+    by_hand="install Rust $RUST or later by hand (https://rustup.rs), then run again"
+    # Not through a pipe: half an installer, or none, must not count as done.
+    installer=$(mktemp)
+    curl --proto '=https' --tlsv1.2 -sSfo "$installer" https://sh.rustup.rs ||
+        fail "rustup cannot be fetched; $by_hand"
+    sh "$installer" -y -q --profile minimal --component clippy,rustfmt >&2 ||
+        fail "rustup failed; $by_hand"
+    rm -f "$installer"
+fi
+
+have=$(rustc --version | cut -d' ' -f2)
+oldest=$(printf '%s\n' "$RUST" "$have" | sort -V | head -n 1)
+[ "$oldest" = "$RUST" ] || fail "Rust $have is too old; run: rustup update stable (needs $RUST or later)"
+for part in fmt clippy; do
+    cargo "$part" --version >/dev/null 2>&1 ||
+        fail "cargo $part is missing; run: rustup component add clippy rustfmt"
+done
