@@ -201,7 +201,7 @@ pub trait Plugin: Send + Sync {
     ///
     /// Answers another node where the client was given one meanwhile (two first flows at once) or
     /// must have one (hash); the core then sends the flow there. `usable` says whether the core
-    /// would (state, limits, not tried yet by this flow); it must not call back into plugins.
+    /// would (of the pool, Up, not tried yet by this flow); it must not call back into plugins.
     fn learn(
         &self,
         _: &Flow<'_>,

@@ -24,6 +24,8 @@ pub use config::{Config, SameSite};
 use epochs::Epochs;
 use token::{Ring, TOKEN_CHARS, Token};
 
+const NAME: &str = "sticky_cookie";
+
 /// Most cookies of our name that are tried: each forged one costs an HMAC a key.
 const MAX_TRIED: usize = 8;
 
@@ -76,10 +78,7 @@ impl StickyCookie {
         let pool = to.pool?;
         let age = match to.how {
             How::Pinned => return None,
-            How::Recalled {
-                by: "sticky_cookie",
-                ..
-            } => return None,
+            How::Recalled { by: NAME, .. } => return None,
             // An assignment an address table made keeps its age, or two plugins would renew
             // each other for ever.
             How::Recalled { age, .. } => age.as_secs(),
@@ -116,7 +115,7 @@ impl StickyCookie {
 
 impl Plugin for StickyCookie {
     fn name(&self) -> &'static str {
-        "sticky_cookie"
+        NAME
     }
 
     fn recall(&self, flow: &Flow<'_>, pool: PoolId) -> Option<Recalled> {

@@ -35,17 +35,21 @@ enum Memory {
 
 impl StickyIp {
     fn address(&self, flow: &Flow<'_>) -> IpAddr {
-        let ip = match &self.trust {
+        self.network(match &self.trust {
             Some(trust) => trust.client(flow),
-            None => flow.client.ip().to_canonical(),
-        };
-        match ip {
-            IpAddr::V4(_) => ip,
+            None => flow.client.ip(),
+        })
+    }
+
+    /// What counts of an address; of its own answer, the same.
+    fn network(&self, ip: IpAddr) -> IpAddr {
+        match ip.to_canonical() {
             IpAddr::V6(v6) => {
                 let host_bits = u32::from(128 - self.ipv6_prefix);
                 let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
                 IpAddr::V6((v6.to_bits() & mask).into())
             }
+            v4 => v4,
         }
     }
 }
@@ -111,7 +115,7 @@ impl Plugin for StickyIp {
 
     fn ended(&self, client: IpAddr, pool: PoolId, now: Instant) {
         if let Memory::Table { table, limits } = &self.memory {
-            table.ended(&Key::new(client, pool), limits, now);
+            table.ended(&Key::new(self.network(client), pool), limits, now);
         }
     }
 

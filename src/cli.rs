@@ -147,9 +147,13 @@ fn finish(done: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
     }
 }
 
-/// Seam: `crate::server::run` takes this place when its branch is merged.
-fn run(_: Config, _: RunOptions) -> Result<(), Box<dyn std::error::Error>> {
-    Err("`run` is not in this build".into())
+fn run(config: Config, options: RunOptions) -> Result<(), Box<dyn std::error::Error>> {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    let options = crate::server::Options {
+        path: Some(options.conf),
+        daemon: options.daemon,
+    };
+    crate::server::run(config, options)
 }
 
 /// Seam: `crate::demo::run` takes this place when its branch is merged.

@@ -1,6 +1,8 @@
 //! Pushgate: the edge in front of streaming push servers. Modules in the order bytes flow.
 
 pub mod cli;
+pub mod server;
+pub mod control;
 pub mod config;
 pub mod listener;
 pub mod tls;

@@ -5,7 +5,9 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use pushgate_plugins::api::{Assignment, Flow, How, NodeId, Plugin, PoolId, Route, Target};
@@ -116,23 +118,17 @@ impl Table {
                 how: How::Balanced,
             })
         });
-        let Some(assigned) = assigned else {
-            return Decision::NoNode(Some(pool.clone()));
-        };
-        for p in &self.plugins {
-            p.learn(flow, pool.id, &assigned.facts());
+        match assigned {
+            Some(assigned) => Decision::Node(self.learn(flow, pool, tried, assigned)),
+            None => Decision::NoNode(Some(pool.clone())),
         }
-        Decision::Node(assigned)
     }
 
-    /// The first recalled node that is in the pool and not Down: a Draining one keeps its clients.
+    /// The first recalled node that can be used.
     fn recall(&self, flow: &Flow<'_>, pool: &Arc<Pool>, tried: &[NodeId]) -> Option<Assigned> {
         self.plugins.iter().find_map(|p| {
             let recalled = p.recall(flow, pool.id)?;
-            let node = pool.node(recalled.node)?;
-            if node.state() == State::Down || tried.contains(&node.id) {
-                return None;
-            }
+            let node = usable(pool, recalled.node, recalled.remembered, tried)?;
             let how = How::Recalled {
                 by: p.name(),
                 age: recalled.age,
@@ -145,11 +141,61 @@ impl Table {
         })
     }
 
-    /// Tells the plugins that a flow they learned has ended.
-    pub fn ended(&self, client: std::net::IpAddr, pool: PoolId) {
-        let now = std::time::Instant::now();
+    /// Lets every plugin learn the assignment. One may answer another node, which the client was
+    /// given by a flow that raced with this one; the flow then goes there.
+    fn learn(
+        &self,
+        flow: &Flow<'_>,
+        pool: &Arc<Pool>,
+        tried: &[NodeId],
+        mut assigned: Assigned,
+    ) -> Assigned {
+        let remembered = !matches!(assigned.how, How::Balanced);
         for p in &self.plugins {
-            p.ended(client, pool, now);
+            let may = |id: NodeId| usable(pool, id, remembered, tried).is_some();
+            let other = p.learn(flow, pool.id, &assigned.facts(), &may);
+            if let Some(node) = other.and_then(|id| pool.node(id)) {
+                assigned.node = node.clone();
+                assigned.how = How::Recalled {
+                    by: p.name(),
+                    age: Duration::ZERO,
+                };
+            }
         }
+        assigned
+    }
+
+    /// The addresses under which plugins file the flow, where they are not the client's own.
+    pub fn filed(&self, flow: &Flow<'_>) -> Vec<(usize, IpAddr)> {
+        let own = flow.client.ip();
+        let filed = self.plugins.iter().map(|p| p.client(flow)).enumerate();
+        filed.filter(|(_, ip)| *ip != own).collect()
+    }
+
+    /// Tells the plugins that a flow they learned has ended; `filed` is what [`Table::filed`] said.
+    pub fn ended(&self, client: IpAddr, filed: &[(usize, IpAddr)], pool: PoolId) {
+        let now = std::time::Instant::now();
+        for (i, p) in self.plugins.iter().enumerate() {
+            let ip = filed
+                .iter()
+                .find(|(j, _)| *j == i)
+                .map_or(client, |(_, ip)| *ip);
+            p.ended(ip, pool, now);
+        }
+    }
+}
+
+/// A node of the pool that may take a stuck flow: Up, or Draining if the client was there before.
+fn usable<'a>(
+    pool: &'a Pool,
+    id: NodeId,
+    remembered: bool,
+    tried: &[NodeId],
+) -> Option<&'a Arc<Node>> {
+    let node = pool.node(id).filter(|n| !tried.contains(&n.id))?;
+    match node.state() {
+        State::Up => Some(node),
+        State::Draining if remembered => Some(node),
+        State::Draining | State::Down => None,
     }
 }

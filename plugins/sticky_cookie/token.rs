@@ -213,6 +213,18 @@ mod tests {
         assert_ne!(key(b"k")[0].0, key(b"l")[0].0, "ids depend on the key");
     }
 
+    #[test]
+    fn another_version_is_not_read_as_ours() {
+        let r = ring(&[b"k"]);
+        let mut raw = [0; TOKEN_BYTES];
+        let good = r.sign(&token(&mut Rng(4))).expect("signs");
+        BASE64.decode_slice(good, &mut raw).expect("decodes");
+        raw[0] = VERSION + 1;
+        let mac = r.0[0].over(&raw[..BODY_BYTES]).finalize().into_bytes();
+        raw[BODY_BYTES..].copy_from_slice(&mac[..MAC_BYTES]);
+        assert_eq!(r.verify(BASE64.encode(raw).as_bytes()), None);
+    }
+
     /// FAULTS D43. Removing the MAC's check lets every one of them in that spares the node id.
     #[test]
     fn of_200_000_mutated_tokens_none_is_accepted() {

@@ -165,3 +165,46 @@ impl Config {
         faults
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::context::Mode;
+    use crate::testing::{faults, undecodable};
+
+    #[test]
+    fn faults_are_found_in_one_run() {
+        for (block, want) in [
+            ("max_age: 0s", "max_age: expected"),
+            ("expiry: 10ms", "expiry: expected"),
+            ("capacity: 0", "capacity: expected"),
+            ("capacity: 100000001", "capacity: expected"),
+            ("ipv6_prefix: 0", "ipv6_prefix: expected"),
+            ("ipv6_prefix: 129", "ipv6_prefix: expected"),
+            (
+                "mode: hash, expiry: 1h",
+                "expiry: `mode: hash` remembers nothing",
+            ),
+            (
+                "from: x_forwarded_for",
+                "trust: `from: x_forwarded_for` requires",
+            ),
+            ("trust: [10.0.0.1]", "trust: `trust` is of use only"),
+        ] {
+            let found = faults(&format!("sticky_ip: {{ {block} }}"), Mode::Http);
+            assert!(
+                found.len() == 1 && found[0].starts_with(want),
+                "{block}: {found:?}"
+            );
+        }
+        let tcp = faults(
+            "sticky_ip: { from: x_forwarded_for, trust: [10.0.0.0/8] }",
+            Mode::Tcp,
+        );
+        assert!(
+            tcp.len() == 1 && tcp[0].starts_with("from: X-Forwarded-For needs"),
+            "{tcp:?}"
+        );
+        assert!(undecodable("sticky_ip: { trust: [10.0.0.0/40] }"));
+        assert!(undecodable("sticky_ip: { ip: x }"));
+    }
+}

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::handoff::Left;
 use super::side::Side;
+use super::socket;
 
 /// What the end of one direction means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub struct End {
     pub to_node: u64,
     /// Bytes passed to the client.
     pub to_client: u64,
+    /// Bytes on their way to the client that proxy and kernel held at the end.
+    pub hidden: u64,
 }
 
 /// Limits of a relay.
@@ -76,11 +79,14 @@ pub async fn relay(client: Left, node: Left, rules: Rules, kill: impl Future<Out
         verdict(down_end, up_end, rules.half_close)
     })
     .await;
+    let held = (down.waiting.len() - down.offset) as u64;
+    let hidden = held + socket::unread(node.tcp().fd()) + socket::unacknowledged(client.tcp().fd());
     finish(why, client, node).await;
     End {
         why,
         to_node: up.passed,
         to_client: down.passed,
+        hidden,
     }
 }
 

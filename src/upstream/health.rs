@@ -115,7 +115,7 @@ impl Checker {
     /// Checks until the task is dropped.
     pub async fn run(self) {
         let mut tally = Tally {
-            healthy: self.node.state() != super::State::Down,
+            healthy: self.node.is_healthy(),
             against: 0,
         };
         loop {

@@ -22,6 +22,7 @@ pub struct LiveFlow {
     pub give_up: Notify,
     begun: AtomicBool,
     evicted: AtomicBool,
+    bad_answer: AtomicBool,
 }
 
 impl Default for LiveFlow {
@@ -34,6 +35,7 @@ impl Default for LiveFlow {
             give_up: Notify::new(),
             begun: AtomicBool::new(false),
             evicted: AtomicBool::new(false),
+            bad_answer: AtomicBool::new(false),
         }
     }
 }
@@ -63,6 +65,16 @@ impl LiveFlow {
     /// Whether its node was evicted under it.
     pub fn is_evicted(&self) -> bool {
         self.evicted.load(Ordering::SeqCst)
+    }
+
+    /// The node's answer was no legal HTTP.
+    pub fn answered_badly(&self) {
+        self.bad_answer.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the node's answer was no legal HTTP.
+    pub fn is_bad_answer(&self) -> bool {
+        self.bad_answer.load(Ordering::Relaxed)
     }
 
     /// Forgets an eviction, because the flow goes to another node.

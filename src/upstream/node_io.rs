@@ -116,7 +116,7 @@ impl NodeIo {
                 return Poll::Ready(Ok(()));
             }
             if self.kept.len() > MAX_HEAD {
-                return Poll::Ready(Err(invalid("head too long")));
+                return Poll::Ready(Err(invalid(&self.flow, "head too long")));
             }
             if ready!(self.poll_fill(cx))? == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
@@ -127,14 +127,14 @@ impl NodeIo {
     /// Decides what a whole head of `end` bytes means.
     fn judge(&mut self, end: usize) -> io::Result<Stage> {
         let head = response_head::parse(&self.kept[..end], self.to_head)
-            .map_err(|fault| invalid(&format!("{fault:?}")))?;
+            .map_err(|fault| invalid(&self.flow, &format!("{fault:?}")))?;
         let then = match head.status {
             101 if self.flow.handoff.phase() == Phase::Asked => {
                 self.flow.begin();
                 Next::Inert
             }
             // A switch nobody asked for would tunnel the next requests past every check.
-            101 => return Err(invalid("101 without an upgrade")),
+            101 => return Err(invalid(&self.flow, "101 without an upgrade")),
             100..=199 => Next::Head,
             _ => {
                 self.flow.begin();
@@ -212,7 +212,7 @@ impl NodeIo {
         };
         let used = framing
             .advance(data)
-            .map_err(|fault| invalid(&format!("{fault:?}")))?;
+            .map_err(|fault| invalid(&self.flow, &format!("{fault:?}")))?;
         if used < data.len() || (framing.is_done() && !self.kept.is_empty()) {
             // Bytes behind an answer belong to no request: the connection cannot be trusted.
             self.keep = false;
@@ -246,7 +246,8 @@ fn evicted() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionReset, "node evicted")
 }
 
-fn invalid(what: &str) -> io::Error {
+fn invalid(flow: &LiveFlow, what: &str) -> io::Error {
+    flow.answered_badly();
     io::Error::new(io::ErrorKind::InvalidData, format!("node's answer: {what}"))
 }
 

@@ -127,6 +127,11 @@ impl Node {
         self.settle();
     }
 
+    /// Present verdict of the checks.
+    pub fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::Acquire) == 1
+    }
+
     /// Order of the operator.
     pub fn order(&self, order: Order) {
         let word = match order {

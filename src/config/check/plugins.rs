@@ -51,7 +51,7 @@ fn build(check: &mut Check<'_>, i: usize, listener: &Listener) {
             (name.as_str(), nodes)
         })
         .collect();
-    // Tables and keys made here go with the plugins; those of the running edge are not touched.
+    // What is built here is only looked at: nothing of it is kept.
     let keep = Keep::default();
     for (j, plugin) in listener.plugins.iter().enumerate() {
         let built = plugin.build(&Build {

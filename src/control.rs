@@ -1,0 +1,6 @@
+//! Above the flows: what runs, how it is changed while it runs, and how it is asked.
+
+pub mod admin;
+pub mod running;
+
+pub use running::Running;

@@ -1,0 +1,203 @@
+//! The admin endpoint: metrics, health, node states, and the orders an operator may give.
+//!
+//! On its own listener. Where a token is configured every request must carry it; changes are POST
+//! only, and a browser's cross-site POST or a rebound host name is refused. Source: FAULTS D71.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{DefaultBodyLimit, Path, Request, State as Shared};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde_json::{Value, json};
+
+use super::Running;
+use crate::observe::metrics;
+use crate::upstream::state::Order;
+use crate::upstream::{Node, State};
+
+/// Deadline of a request's head; an operator's tool is quick, a slow sender gets no more.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most bytes of a request's body: no order has one.
+const MAX_BODY: usize = 4096;
+
+struct Admin {
+    running: Arc<Running>,
+    token: Option<String>,
+}
+
+/// Serves the admin endpoint until the task is dropped.
+pub async fn serve(socket: tokio::net::TcpListener, running: Arc<Running>, token: Option<String>) {
+    let service = TowerToHyperService::new(router(running, token));
+    loop {
+        let Ok((stream, _)) = socket.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let service = service.clone();
+        tokio::spawn(async move {
+            let mut http = hyper::server::conn::http1::Builder::new();
+            http.timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT);
+            // A client that breaks off harms nobody.
+            let _ = http.serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+fn router(running: Arc<Running>, token: Option<String>) -> Router {
+    let admin = Arc::new(Admin { running, token });
+    Router::new()
+        .route("/metrics", get(metrics_text))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/api/nodes", get(nodes))
+        .route("/api/listeners", get(listeners))
+        .route("/api/nodes/{node}/{order}", post(order))
+        .route("/api/reload", post(reload))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(admin.clone(), guard))
+        .with_state(admin)
+}
+
+async fn guard(Shared(admin): Shared<Arc<Admin>>, request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    if let Some(token) = &admin.token
+        && !bears(headers, token)
+    {
+        let ask = [(header::WWW_AUTHENTICATE, "Bearer")];
+        return (StatusCode::UNAUTHORIZED, ask, "token missing or wrong\n").into_response();
+    }
+    if admin.token.is_none() && !host_is_address(headers) {
+        return (
+            StatusCode::MISDIRECTED_REQUEST,
+            "name the host by its address\n",
+        )
+            .into_response();
+    }
+    if request.method() == http::Method::POST && is_cross_site(headers) {
+        return (StatusCode::FORBIDDEN, "cross-site request\n").into_response();
+    }
+    next.run(request).await
+}
+
+fn bears(headers: &HeaderMap, token: &str) -> bool {
+    let given = headers
+        .get(header::AUTHORIZATION)
+        .map(|v| v.as_bytes())
+        .unwrap_or_default();
+    let given = given.strip_prefix(b"Bearer ").unwrap_or_default();
+    // Compared in constant time; the length is no secret.
+    given.len() == token.len() && openssl::memcmp::eq(given, token.as_bytes())
+}
+
+/// A name could have been rebound to our address by whoever owns it.
+fn host_is_address(headers: &HeaderMap) -> bool {
+    let host = headers
+        .get(header::HOST)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    let name = pushgate_plugins::host::normalise(host);
+    name == "localhost"
+        || name
+            .trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_ok()
+}
+
+fn is_cross_site(headers: &HeaderMap) -> bool {
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|v: &http::HeaderValue| v.to_str().ok())
+    };
+    let own = text(header::HOST).unwrap_or_default();
+    let origin = text(header::ORIGIN);
+    origin.is_some_and(|o| o.split_once("://").map(|(_, h)| h) != Some(own))
+}
+
+async fn metrics_text(Shared(admin): Shared<Arc<Admin>>) -> Response {
+    let m = metrics::get();
+    for node in admin.running.nodes() {
+        m.node_flows
+            .with_label_values(&[&node.name])
+            .set(node.live() as i64);
+        for state in [State::Up, State::Draining, State::Down] {
+            let is = i64::from(node.state() == state);
+            m.node_state
+                .with_label_values(&[node.name.as_str(), state.word()])
+                .set(is);
+        }
+    }
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+        m.text(),
+    )
+        .into_response()
+}
+
+async fn ready(Shared(admin): Shared<Arc<Admin>>) -> Response {
+    match admin.running.unready() {
+        None => "ready\n".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    }
+}
+
+async fn nodes(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
+    let pools = admin.running.pools();
+    let one = |node: &Arc<Node>| {
+        let mut of: Vec<_> = pools
+            .values()
+            .filter(|p| p.node(node.id).is_some())
+            .map(|p| p.name.clone())
+            .collect();
+        of.sort();
+        json!({
+            "name": node.name, "address": node.address, "weight": node.weight,
+            "state": node.state().word(), "flows": node.live(), "flows_total": node.total(),
+            "pools": of,
+        })
+    };
+    Json(admin.running.nodes().iter().map(one).collect())
+}
+
+async fn listeners(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
+    let mut addresses = admin.running.addresses();
+    addresses.sort();
+    Json(
+        addresses
+            .into_iter()
+            .map(|(name, bound)| json!({ "name": name, "address": bound }))
+            .collect(),
+    )
+}
+
+async fn order(
+    Shared(admin): Shared<Arc<Admin>>,
+    Path((name, word)): Path<(String, String)>,
+) -> Response {
+    let Some(node) = admin.running.nodes().into_iter().find(|n| n.name == name) else {
+        return (StatusCode::NOT_FOUND, "no such node\n").into_response();
+    };
+    let order = match word.as_str() {
+        "up" => Order::Up,
+        "drain" => Order::Drain,
+        "down" => Order::Down,
+        "evict" => return Json(json!({ "evicted": node.evict() })).into_response(),
+        _ => return (StatusCode::NOT_FOUND, "orders: up, drain, down, evict\n").into_response(),
+    };
+    node.order(order);
+    Json(json!({ "name": node.name, "state": node.state().word() })).into_response()
+}
+
+async fn reload(Shared(admin): Shared<Arc<Admin>>) -> Response {
+    match admin.running.reload().await {
+        Ok(()) => "loaded\n".into_response(),
+        Err(e) => (StatusCode::UNPROCESSABLE_ENTITY, format!("{e}\n")).into_response(),
+    }
+}

@@ -1,0 +1,399 @@
+//! One client connection from accept to close: TLS, HTTP/1 request by request, HTTP/2, layer 4,
+//! and the exit from Pingora into the relay.
+//!
+//! Source: Lightstreamer clustering §1 (layers 7 and 4), §3; Diffusion load balancers, all points.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use openssl::ssl::{NameType, Ssl};
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
+use pingora::protocols::http::ServerSession;
+use pingora_proxy::HttpProxy;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_openssl::SslStream;
+
+use super::accept::Listener;
+use super::client_io::{ClientIo, NoHead};
+use super::exchange::{CURRENT, Conn, Exchange, Reason};
+use super::http::Front;
+use super::request_head::RequestHead;
+use super::tcp;
+use crate::config::{self, Mode};
+use crate::observe::metrics;
+use crate::stream::handoff::Phase;
+use crate::stream::relay::{End, HalfClose, Rules, Why, relay};
+use crate::stream::side::Side;
+use crate::stream::socket::{self, Options, Tcp};
+
+/// What all client connections share.
+pub struct Edge {
+    proxy: Arc<HttpProxy<Front>>,
+    runtimes: Vec<tokio::runtime::Handle>,
+    next: AtomicUsize,
+    open: AtomicUsize,
+    max_connections: usize,
+    drain: watch::Receiver<bool>,
+}
+
+/// Counts an open client connection.
+struct Open {
+    edge: Arc<Edge>,
+    listener: Arc<Listener>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.edge.open.fetch_sub(1, Ordering::Relaxed);
+        metrics::get()
+            .connections
+            .with_label_values(&[&self.listener.name])
+            .dec();
+    }
+}
+
+impl Edge {
+    /// An edge whose connections are served by `runtimes` in turn and drained when `drain` turns true.
+    pub fn new(
+        proxy: HttpProxy<Front>,
+        runtimes: Vec<tokio::runtime::Handle>,
+        max_connections: usize,
+        drain: watch::Receiver<bool>,
+    ) -> Arc<Self> {
+        Arc::new(Edge {
+            proxy: Arc::new(proxy),
+            runtimes,
+            next: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+            max_connections,
+            drain,
+        })
+    }
+
+    /// Client connections open now.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Takes an accepted socket to one of the data threads.
+    pub fn take(
+        self: &Arc<Self>,
+        listener: &Arc<Listener>,
+        stream: std::net::TcpStream,
+        peer: SocketAddr,
+    ) {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= self.max_connections {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            refused(listener, "max_connections");
+            return;
+        }
+        metrics::get()
+            .connections
+            .with_label_values(&[&listener.name])
+            .inc();
+        let open = Open {
+            edge: self.clone(),
+            listener: listener.clone(),
+        };
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.runtimes.len();
+        self.runtimes[turn].spawn(async move {
+            // A socket that died at once is nobody's fault; the guard counts it off.
+            let _ = open.edge.serve(&open.listener, stream, peer).await;
+        });
+    }
+
+    async fn serve(
+        self: &Arc<Self>,
+        listener: &Arc<Listener>,
+        stream: std::net::TcpStream,
+        peer: SocketAddr,
+    ) -> std::io::Result<()> {
+        stream.set_nonblocking(true)?;
+        let stream = TcpStream::from_std(stream)?;
+        let vip = stream.local_addr()?;
+        let conf = listener.conf.load_full();
+        let options = Options {
+            keepalive: conf.tcp.keepalive.0,
+            user_timeout: conf.tcp.user_timeout.0,
+            receive_buffer: None,
+        };
+        socket::tune(&stream, &options)?;
+        let tcp = Tcp::new(stream);
+        // The handshake's future is large; it is freed before the connection is served.
+        let side = match &listener.tls {
+            None => Some(Side::Plain(tcp)),
+            Some(tls) => {
+                Box::pin(handshake(tls.acceptor(vip), tcp, conf.handshake_timeout.0)).await
+            }
+        };
+        let Some(side) = side else {
+            refused(listener, "handshake");
+            return Ok(());
+        };
+        let tls = side.ssl().map(|s| {
+            (
+                s.servername(NameType::HOST_NAME).map(str::to_owned),
+                s.version_str(),
+            )
+        });
+        let h2 = side
+            .ssl()
+            .is_some_and(|s| s.selected_alpn_protocol() == Some(b"h2"));
+        let conn = Arc::new(Conn::new(listener.clone(), peer, vip, tls));
+        drop(conf);
+        match (listener.conf.load().mode, h2) {
+            (Mode::Tcp, _) => tcp::serve(side, conn).await,
+            (Mode::Http, true) => self.http2(side, conn).await,
+            (Mode::Http, false) => self.http1(side, conn).await,
+        }
+        Ok(())
+    }
+
+    /// HTTP/2: Pingora's accept loop, each stream an exchange of its own that can be cut alone.
+    async fn http2(self: &Arc<Self>, side: Side, conn: Arc<Conn>) {
+        let io = Box::new(ClientIo::new(side, conn.clone()));
+        let app = Arc::new(Http2 {
+            proxy: self.proxy.clone(),
+            conn,
+        });
+        app.process_new(io, &self.drain).await;
+    }
+
+    /// HTTP/1: one exchange after the other.
+    async fn http1(self: &Arc<Self>, side: Side, conn: Arc<Conn>) {
+        let mut io = ClientIo::new(side, conn.clone());
+        let mut settings = None;
+        let mut first = true;
+        loop {
+            let Some(head) = self.next_head(&mut io, &conn, first).await else {
+                return;
+            };
+            first = false;
+            let ex = Exchange::new(
+                conn.clone(),
+                if head.websocket {
+                    "websocket"
+                } else {
+                    "http/1.1"
+                },
+            );
+            io.begin(ex.flow.clone(), &head);
+            match self.exchange(io, settings.take(), &ex).await {
+                Served::Again(back, kept) => {
+                    (io, settings) = (*back, kept);
+                    ex.close(Reason::Done, (0, 0));
+                }
+                Served::Over => return ex.close(Reason::Done, (0, 0)),
+                Served::Cut => return ex.close(Reason::Evicted, (0, 0)),
+                Served::Switched => {
+                    return self.websocket(&ex).await;
+                }
+            }
+        }
+    }
+
+    /// Waits for the next request's head and judges it; a bad one is answered here.
+    async fn next_head(
+        &self,
+        io: &mut ClientIo,
+        conn: &Arc<Conn>,
+        first: bool,
+    ) -> Option<RequestHead> {
+        let conf = conn.listener.conf.load_full();
+        let deadline = conf.head_timeout.0;
+        if !first {
+            let mut drain = self.drain.clone();
+            // Between requests a connection may be idle for ever; only a drain ends it.
+            tokio::select! {
+                biased;
+                waited = io.wait() => waited.ok()?,
+                _ = drain.wait_for(|d| *d) => return None,
+            }
+        }
+        match tokio::time::timeout(deadline, io.read_head(&conf.limits)).await {
+            Ok(Ok(head)) => Some(head),
+            Ok(Err(NoHead::Fault(fault))) => {
+                self.refuse(io, conn, fault.status(), Reason::BadRequest)
+                    .await;
+                log::debug!(
+                    "listener {}: {} sent no legal head: {fault:?}",
+                    conn.listener.name,
+                    conn.client
+                );
+                None
+            }
+            Ok(Err(NoHead::Closed | NoHead::Broken)) => None,
+            Err(_) => {
+                self.refuse(io, conn, (408, "Request Timeout"), Reason::HeadTimeout)
+                    .await;
+                None
+            }
+        }
+    }
+
+    async fn refuse(
+        &self,
+        io: &mut ClientIo,
+        conn: &Arc<Conn>,
+        status: (u16, &'static str),
+        reason: Reason,
+    ) {
+        let (code, phrase) = status;
+        let body = format!("{code} {phrase}\n");
+        let answer = format!(
+            "HTTP/1.1 {code} {phrase}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
+             Cache-Control: no-store\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        io.answer(answer.as_bytes()).await;
+        let listener = conn.listener.name.as_str();
+        metrics::get()
+            .answered
+            .with_label_values(&[listener, &code.to_string()])
+            .inc();
+        let ex = Exchange::new(conn.clone(), "http/1.1");
+        ex.record.lock().status = code;
+        ex.close(reason, (0, 0));
+    }
+
+    /// One exchange under Pingora, until it is done, is cut, or leaves by a 101.
+    async fn exchange(
+        &self,
+        io: ClientIo,
+        settings: Option<HttpPersistentSettings>,
+        ex: &Arc<Exchange>,
+    ) -> Served {
+        let mut session = ServerSession::new_http1(Box::new(io));
+        session.set_keepalive(Some(60));
+        if let Some(settings) = settings {
+            settings.apply_to_session(&mut session);
+        }
+        // Boxed: Pingora's future is some 20 KiB and must be gone while a WebSocket is relayed.
+        let mut serving = Box::pin(CURRENT.scope(
+            ex.clone(),
+            self.proxy.process_new_http(session, &self.drain),
+        ));
+        let mut kill = pin!(ex.flow.kill.notified());
+        let served = std::future::poll_fn(|cx| {
+            if kill.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Served::Cut);
+            }
+            let polled = serving.as_mut().poll(cx);
+            if ex.flow.handoff.phase() == Phase::Switched {
+                return Poll::Ready(Served::Switched);
+            }
+            polled.map(again)
+        })
+        .await;
+        drop(serving);
+        served
+    }
+
+    async fn websocket(&self, ex: &Arc<Exchange>) {
+        let Some((client, node)) = ex.flow.handoff.take() else {
+            return ex.close(Reason::Internal, (0, 0));
+        };
+        ex.record.lock().dialer = None;
+        let read = read_size(&ex.conn.listener.conf.load());
+        let rules = Rules {
+            half_close: HalfClose::Ends,
+            read,
+        };
+        let end = relay(client, node, rules, ex.flow.kill.notified()).await;
+        close_relayed(ex, end);
+    }
+}
+
+/// Closes an exchange whose bytes were relayed.
+pub fn close_relayed(ex: &Exchange, end: End) {
+    let reason = match end.why {
+        Why::ClientClosed => Reason::ClientClosed,
+        Why::NodeClosed => Reason::NodeClosed,
+        Why::ClientFailed => Reason::ClientFailed,
+        Why::NodeFailed => Reason::NodeFailed,
+        Why::Killed if ex.flow.is_evicted() => Reason::Evicted,
+        Why::Killed => Reason::Drained,
+    };
+    ex.record.lock().hidden = end.hidden;
+    ex.close(reason, (end.to_node, end.to_client));
+}
+
+/// Bytes the relay reads at once: an eighth of what may be hidden, as the node's receive buffer.
+pub fn read_size(conf: &config::Listener) -> usize {
+    socket::receive_buffer(conf.max_hidden.0)
+}
+
+/// What became of an exchange.
+enum Served {
+    /// The connection can carry the next request.
+    Again(Box<ClientIo>, Option<HttpPersistentSettings>),
+    /// The connection is closed.
+    Over,
+    /// The flow was killed.
+    Cut,
+    /// A 101 passed: the sockets are in the hand-off.
+    Switched,
+}
+
+fn again(reused: Option<ReusedHttpStream>) -> Served {
+    let Some((stream, settings)) = reused.map(ReusedHttpStream::consume) else {
+        return Served::Over;
+    };
+    match stream.into_any().downcast::<ClientIo>() {
+        Ok(io) => Served::Again(io, settings),
+        Err(_) => Served::Over,
+    }
+}
+
+async fn handshake(
+    acceptor: openssl::ssl::SslAcceptor,
+    tcp: Tcp,
+    deadline: Duration,
+) -> Option<Side> {
+    let ssl = Ssl::new(acceptor.context()).ok()?;
+    let mut stream = SslStream::new(ssl, tcp).ok()?;
+    match tokio::time::timeout(deadline, std::pin::Pin::new(&mut stream).accept()).await {
+        Ok(Ok(())) => Some(Side::Tls(Box::new(stream))),
+        _ => None,
+    }
+}
+
+fn refused(listener: &Listener, reason: &str) {
+    metrics::get()
+        .refused
+        .with_label_values(&[listener.name.as_str(), reason])
+        .inc();
+}
+
+/// Serves the streams of one HTTP/2 connection.
+struct Http2 {
+    proxy: Arc<HttpProxy<Front>>,
+    conn: Arc<Conn>,
+}
+
+#[async_trait]
+impl HttpServerApp for Http2 {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &watch::Receiver<bool>,
+    ) -> Option<ReusedHttpStream> {
+        let ex = Exchange::new(self.conn.clone(), "h2");
+        let serving = CURRENT.scope(ex.clone(), self.proxy.process_new_http(session, shutdown));
+        // Dropping the future resets this stream only (RST_STREAM), its siblings go on.
+        let reason = tokio::select! {
+            biased;
+            () = ex.flow.kill.notified() => Reason::Evicted,
+            _ = serving => Reason::Done,
+        };
+        ex.close(reason, (0, 0));
+        None
+    }
+}

@@ -1,0 +1,330 @@
+//! One client connection and one exchange on it: what the hooks, the loops and the log share.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Instant, SystemTime};
+
+use parking_lot::Mutex;
+use pingora_http::RequestHeader;
+use pushgate_plugins::api::{Flow, NodeId, TlsFacts};
+
+use super::accept::Listener;
+use crate::observe::{access_log, metrics};
+use crate::route::{Assigned, Table};
+use crate::upstream::connect::Dialer;
+use crate::upstream::state::Entered;
+use crate::upstream::{Affinity, LiveFlow, Node};
+
+tokio::task_local! {
+    /// The exchange Pingora is serving in this task.
+    pub static CURRENT: Arc<Exchange>;
+}
+
+/// One client connection.
+pub struct Conn {
+    /// Number in this process.
+    pub id: u64,
+    /// The listener it came in on.
+    pub listener: Arc<Listener>,
+    /// The client.
+    pub client: SocketAddr,
+    /// The TCP peer.
+    pub peer: SocketAddr,
+    /// The address it reached.
+    pub vip: SocketAddr,
+    /// Server name and version, where TLS ends here.
+    pub tls: Option<(Option<String>, &'static str)>,
+    /// Its upstream connections.
+    pub affinity: Arc<Affinity>,
+    /// Body bytes from and to the client.
+    pub bytes_up: AtomicU64,
+    /// All bytes to the client.
+    pub bytes_down: AtomicU64,
+    /// A request's body was not legal: the connection must end with a 400.
+    pub bad_body: AtomicBool,
+    known_to: Mutex<Vec<Arc<Node>>>,
+}
+
+impl Conn {
+    /// A connection that was just accepted.
+    pub fn new(
+        listener: Arc<Listener>,
+        peer: SocketAddr,
+        vip: SocketAddr,
+        tls: Option<(Option<String>, &'static str)>,
+    ) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Conn {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            listener,
+            client: peer,
+            peer,
+            vip,
+            tls,
+            affinity: Arc::default(),
+            bytes_up: AtomicU64::new(0),
+            bytes_down: AtomicU64::new(0),
+            bad_body: AtomicBool::new(false),
+            known_to: Mutex::default(),
+        }
+    }
+
+    /// Lets `node` find this connection's idle upstreams when it goes Down.
+    pub fn known_to(&self, node: &Arc<Node>) {
+        let mut known = self.known_to.lock();
+        if !known.iter().any(|n| n.id == node.id) {
+            known.push(node.clone());
+            node.keeps_idle(self.id, &self.affinity);
+        }
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        for node in self.known_to.get_mut() {
+            node.forget_idle(self.id);
+        }
+    }
+}
+
+/// Why a flow ended: one closed list for log, metrics and API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The answer was passed on whole.
+    Done,
+    /// The client closed.
+    ClientClosed,
+    /// The client's connection broke.
+    ClientFailed,
+    /// The node closed a stream or a WebSocket.
+    NodeClosed,
+    /// The node's connection broke within an answer.
+    NodeFailed,
+    /// No node could be connected.
+    NodeUnreachable,
+    /// The node's answer was no legal HTTP.
+    BadAnswer,
+    /// No node could take the flow.
+    NoNode,
+    /// A plugin refused it.
+    Refused,
+    /// A plugin redirected it.
+    Redirected,
+    /// The request was no legal HTTP.
+    BadRequest,
+    /// The head did not come in time.
+    HeadTimeout,
+    /// Its node went Down.
+    Evicted,
+    /// The proxy stopped before the flow did.
+    Drained,
+    /// A fault of ours.
+    Internal,
+}
+
+impl Reason {
+    /// The word in log, metrics and API.
+    pub fn word(self) -> &'static str {
+        match self {
+            Reason::Done => "done",
+            Reason::ClientClosed => "client_closed",
+            Reason::ClientFailed => "client_failed",
+            Reason::NodeClosed => "node_closed",
+            Reason::NodeFailed => "node_failed",
+            Reason::NodeUnreachable => "node_unreachable",
+            Reason::BadAnswer => "bad_answer",
+            Reason::NoNode => "no_node",
+            Reason::Refused => "refused",
+            Reason::Redirected => "redirected",
+            Reason::BadRequest => "bad_request",
+            Reason::HeadTimeout => "head_timeout",
+            Reason::Evicted => "evicted",
+            Reason::Drained => "drained",
+            Reason::Internal => "internal",
+        }
+    }
+}
+
+/// One request and its answer, or one layer-4 connection.
+pub struct Exchange {
+    /// The client connection.
+    pub conn: Arc<Conn>,
+    /// The flow as its node sees it.
+    pub flow: Arc<LiveFlow>,
+    /// What is known so far.
+    pub record: Mutex<Record>,
+    /// What decides; fixed for the exchange, so that a reload does not mix two tables.
+    pub table: Arc<Table>,
+    started: Instant,
+    down_before: u64,
+    up_before: u64,
+}
+
+/// What is known of an exchange so far.
+#[derive(Default)]
+pub struct Record {
+    /// Method.
+    pub method: String,
+    /// Host, normalised.
+    pub host: String,
+    /// Path, and query where configured.
+    pub path: String,
+    /// Protocol word.
+    pub protocol: &'static str,
+    /// Status sent to the client.
+    pub status: u16,
+    /// The node.
+    pub assigned: Option<Assigned>,
+    /// Membership of the node.
+    pub entered: Option<Entered>,
+    /// Addresses it was learned under; present once learned.
+    pub learned: Option<Vec<(usize, std::net::IpAddr)>>,
+    /// Nodes tried.
+    pub tried: Vec<NodeId>,
+    /// The connector of the present try.
+    pub dialer: Option<Arc<Dialer>>,
+    /// Why it ended.
+    pub reason: Option<Reason>,
+    /// Random number of the flow.
+    pub random: u64,
+    /// Hidden bytes at the end.
+    pub hidden: u64,
+}
+
+impl Exchange {
+    /// Begins an exchange.
+    pub fn new(conn: Arc<Conn>, protocol: &'static str) -> Arc<Self> {
+        let table = conn.listener.table.load_full();
+        Arc::new(Exchange {
+            flow: LiveFlow::new(),
+            record: Mutex::new(Record {
+                protocol,
+                random: fastrand::u64(..),
+                ..Record::default()
+            }),
+            table,
+            started: Instant::now(),
+            down_before: conn.bytes_down.load(Ordering::Relaxed),
+            up_before: conn.bytes_up.load(Ordering::Relaxed),
+            conn,
+        })
+    }
+
+    /// The plugins' view of the flow.
+    pub fn facts<'a>(
+        &'a self,
+        host: &'a str,
+        request: Option<&'a RequestHeader>,
+        random: u64,
+    ) -> Flow<'a> {
+        let conn = &*self.conn;
+        let tls = conn.tls.as_ref().map(|(sni, version)| TlsFacts {
+            sni: sni.as_deref(),
+            version,
+        });
+        Flow {
+            listener: &conn.listener.name,
+            client: conn.client,
+            peer: conn.peer,
+            vip: conn.vip,
+            tls,
+            host,
+            request,
+            wall: SystemTime::now(),
+            now: Instant::now(),
+            random,
+        }
+    }
+
+    /// Enters the flow into its node.
+    pub fn assign(&self, assigned: Assigned, learned: Option<Vec<(usize, std::net::IpAddr)>>) {
+        let m = metrics::get();
+        m.assigned
+            .with_label_values(&[assigned.node.name.as_str(), assigned.word()])
+            .inc();
+        let entered = assigned.node.enter(&self.flow);
+        let mut record = self.record.lock();
+        record.entered = Some(entered);
+        record.assigned = Some(assigned);
+        record.learned = learned;
+    }
+
+    /// Takes the flow out of its node, before a retry or at the end.
+    pub fn leave(&self) {
+        let (entered, learned, assigned) = {
+            let mut r = self.record.lock();
+            (r.entered.take(), r.learned.take(), r.assigned.clone())
+        };
+        drop(entered);
+        if let (
+            Some(filed),
+            Some(Assigned {
+                pool: Some(pool), ..
+            }),
+        ) = (learned, assigned)
+        {
+            self.table.ended(self.conn.client.ip(), &filed, pool.id);
+        }
+    }
+
+    /// Notes why the flow ended, unless that is known already.
+    pub fn ended(&self, reason: Reason) {
+        self.record.lock().reason.get_or_insert(reason);
+    }
+
+    /// Ends the exchange: leaves the node, counts, logs. `relayed`: bytes up and down after the exit
+    /// from Pingora.
+    pub fn close(&self, otherwise: Reason, relayed: (u64, u64)) {
+        self.leave();
+        let record = self.record.lock();
+        let reason = record.reason.unwrap_or(otherwise).word();
+        let listener = &*self.conn.listener.name;
+        let up = self.conn.bytes_up.load(Ordering::Relaxed) - self.up_before + relayed.0;
+        let down = self.conn.bytes_down.load(Ordering::Relaxed) - self.down_before + relayed.1;
+        let m = metrics::get();
+        m.flows.with_label_values(&[listener, reason]).inc();
+        m.bytes.with_label_values(&[listener, "up"]).inc_by(up);
+        m.bytes.with_label_values(&[listener, "down"]).inc_by(down);
+        m.hidden
+            .with_label_values(&[listener])
+            .observe(record.hidden as f64);
+        if !access_log::is_on() {
+            return;
+        }
+        let assigned = record.assigned.as_ref();
+        let tls = self.conn.tls.as_ref();
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        access_log::write(&access_log::Line {
+            time: since.map_or(0.0, |d| d.as_secs_f64()),
+            flow: self.flow.id,
+            listener,
+            client: self.conn.client,
+            vip: self.conn.vip,
+            protocol: record.protocol,
+            tls: tls.map(|t| t.1),
+            sni: tls.and_then(|t| t.0.as_deref()),
+            method: &record.method,
+            host: &record.host,
+            path: &record.path,
+            status: record.status,
+            pool: assigned
+                .and_then(|a| a.pool.as_ref())
+                .map(|p| p.name.as_str()),
+            node: assigned.map(|a| a.node.name.as_str()),
+            how: assigned.map(Assigned::word),
+            retries: record.tried.len(),
+            bytes_up: up,
+            bytes_down: down,
+            seconds: self.started.elapsed().as_secs_f64(),
+            reason,
+        });
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        // A panic in the task, or a runtime that stops, skips `close`.
+        self.leave();
+    }
+}

@@ -1,0 +1,443 @@
+//! Pingora's hooks: facts in, verdicts of the route and the plugins out.
+//!
+//! No body passes through here but for one repair (W8). Retries, answers of our own and the move
+//! into [`Phase::Switching`] are decided here.
+//! Source: Lightstreamer clustering §2, §3; RFC 9110 §9.2.2 (what may be retried).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use pingora::modules::http::HttpModules;
+use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+use pushgate_plugins::host;
+
+use super::exchange::{CURRENT, Exchange, Reason};
+use super::request_head::legal_authority;
+use crate::config::{NoNode, defaults};
+use crate::observe::metrics;
+use crate::route::{Assigned, Decision};
+use crate::stream::handoff::Phase;
+use crate::stream::socket::{self, Options};
+use crate::upstream::connect::Dialer;
+
+/// The hooks. Without state: everything is in the exchange.
+pub struct Front {
+    /// Writes the query string into the access log.
+    pub log_query: bool,
+}
+
+/// Pingora's context of one request.
+pub struct Ctx {
+    ex: Arc<Exchange>,
+    /// The node decided in `request_filter`, until `upstream_peer` takes it.
+    decided: Option<Assigned>,
+}
+
+#[async_trait]
+impl ProxyHttp for Front {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        let ex = CURRENT
+            .try_with(Arc::clone)
+            .expect("requests are served inside the scope of CURRENT");
+        Ctx { ex, decided: None }
+    }
+
+    /// None: the default adds a compression module to every request.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
+        // Pingora's 60 s would close a silent upload (W3).
+        session.set_read_timeout(None);
+        let head = session.req_header();
+        let host = authority(head)?;
+        let path = match head.uri.path_and_query() {
+            Some(p) if self.log_query => p.as_str(),
+            Some(p) => p.path(),
+            None => "",
+        };
+        let mut record = ctx.ex.record.lock();
+        record.method = head.method.as_str().to_owned();
+        record.path = path.to_owned();
+        record.host = host;
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        let decision = decide(session, ctx);
+        match decision {
+            Decision::Node(assigned) => {
+                ctx.decided = Some(assigned);
+                Ok(false)
+            }
+            Decision::Refuse(status) => {
+                ctx.ex.ended(Reason::Refused);
+                answer(session, ctx, status, None).await
+            }
+            Decision::Redirect(status, to) => {
+                ctx.ex.ended(Reason::Redirected);
+                answer(
+                    session,
+                    ctx,
+                    status,
+                    HeaderValue::from_str(&to)
+                        .ok()
+                        .map(|v| (header::LOCATION, v)),
+                )
+                .await
+            }
+            Decision::NoNode(pool) => {
+                ctx.ex.ended(Reason::NoNode);
+                if pool.is_some_and(|p| p.no_node == NoNode::Close) {
+                    session.set_keepalive(None);
+                    return Ok(true);
+                }
+                answer(session, ctx, StatusCode::SERVICE_UNAVAILABLE, retry_after()).await
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        let assigned = match ctx.decided.take() {
+            Some(assigned) => assigned,
+            None => again(session, ctx)?,
+        };
+        let ex = &ctx.ex;
+        let dialer = Arc::new(dialer(session, ex, &assigned));
+        ex.conn.known_to(&assigned.node);
+        let mut peer = HttpPeer::new(assigned.node.address, false, String::new());
+        peer._address = PingoraAddr::Inet(assigned.node.address);
+        // Never equal to another's: Pingora's own pool holds nothing, the affinity does.
+        peer.group_key = ex.flow.id;
+        peer.options.custom_l4 = Some(dialer.clone());
+        ex.record.lock().dialer = Some(dialer);
+        Ok(Box::new(peer))
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        _: &mut Ctx,
+    ) -> Result<()> {
+        // An empty last DATA frame would make Pingora write the chunked end twice (W8).
+        if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
+        }
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        head: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let (assigned, host, random) = known(ctx)?;
+        let facts = ctx.ex.facts(&host, Some(session.req_header()), random);
+        for plugin in &ctx.ex.table.plugins {
+            plugin
+                .request(&facts, &assigned.facts(), head)
+                .map_err(|e| {
+                    Error::explain(
+                        ErrorType::HTTPStatus(500),
+                        format!("{}: {e}", plugin.name()),
+                    )
+                })?;
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let status = head.status.as_u16();
+        if (100..200).contains(&status) && status != 101 {
+            return Ok(());
+        }
+        let (assigned, host, random) = known(ctx)?;
+        let facts = ctx.ex.facts(&host, Some(session.req_header()), random);
+        for plugin in &ctx.ex.table.plugins {
+            plugin
+                .response(&facts, &assigned.facts(), head)
+                .map_err(|e| {
+                    Error::explain(
+                        ErrorType::HTTPStatus(500),
+                        format!("{}: {e}", plugin.name()),
+                    )
+                })?;
+        }
+        let mut record = ctx.ex.record.lock();
+        record.status = status;
+        let handoff = &ctx.ex.flow.handoff;
+        if handoff.phase() == Phase::Asked {
+            handoff.set_phase(if status == 101 {
+                Phase::Switching
+            } else {
+                Phase::Ordinary
+            });
+        }
+        Ok(())
+    }
+
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        ctx: &mut Ctx,
+        mut e: Box<Error>,
+    ) -> Box<Error> {
+        e.set_retry(may_try_another(ctx));
+        e
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut e: Box<Error>,
+        ctx: &mut Ctx,
+        _: bool,
+    ) -> Box<Error> {
+        let idempotent = session.req_header().method.is_idempotent();
+        let unanswered = !ctx.ex.flow.has_begun() && session.response_written().is_none();
+        let upstream = *e.esource() == ErrorSource::Upstream || ctx.ex.flow.is_evicted();
+        if upstream && unanswered && !was_reused(ctx) {
+            if let Some(assigned) = &ctx.ex.record.lock().assigned {
+                assigned.node.suspect.notify_one();
+            }
+        }
+        let whole = !session.as_ref().retry_buffer_truncated();
+        e.set_retry(idempotent && unanswered && upstream && whole && may_try_another(ctx));
+        e
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
+        let (reason, status) = diagnose(e, ctx);
+        ctx.ex.ended(reason);
+        let begun = session
+            .response_written()
+            .is_some_and(|h| !h.status.is_informational());
+        if status > 0 && !begun {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+            let retry = (status == StatusCode::SERVICE_UNAVAILABLE)
+                .then(retry_after)
+                .flatten();
+            let _ = answer(session, ctx, status, retry).await;
+        }
+        FailToProxy {
+            error_code: status,
+            can_reuse_downstream: false,
+        }
+    }
+
+    /// Pingora's own error lines would repeat the access log, at the pace of whoever misbehaves.
+    fn suppress_error_log(&self, _: &Session, _: &Ctx, e: &Error) -> bool {
+        log::debug!("{e}");
+        true
+    }
+}
+
+/// The host asked for, normalised. Errors: 400 where it is missing, illegal or ambiguous.
+fn authority(head: &RequestHeader) -> Result<String> {
+    let bad = |what| Error::explain(ErrorType::HTTPStatus(400), what);
+    let text = |v: &HeaderValue| {
+        v.to_str()
+            .map(str::to_owned)
+            .map_err(|_| bad("host is not text"))
+    };
+    let field = head.headers.get(header::HOST).map(text).transpose()?;
+    let target = head.uri.authority().map(|a| a.as_str().to_owned());
+    if let (Some(f), Some(t)) = (&field, &target)
+        && !f.eq_ignore_ascii_case(t)
+    {
+        return Err(bad("host and authority differ"));
+    }
+    let raw = target.or(field).unwrap_or_default();
+    if !raw.is_empty() && !legal_authority(&raw) {
+        return Err(bad("illegal host"));
+    }
+    Ok(host::normalise(&raw).into_owned())
+}
+
+fn decide(session: &Session, ctx: &Ctx) -> Decision {
+    let ex = &ctx.ex;
+    let (host, random, tried) = {
+        let r = ex.record.lock();
+        (r.host.clone(), r.random, r.tried.clone())
+    };
+    let facts = ex.facts(&host, Some(session.req_header()), random);
+    let decision = ex.table.decide(&facts, &tried);
+    if let Decision::Node(assigned) = &decision {
+        let learned = assigned.pool.as_ref().map(|_| ex.table.filed(&facts));
+        ex.assign(assigned.clone(), learned);
+    }
+    decision
+}
+
+/// Another try after a failed one: elsewhere, unless only an idle connection was stale.
+fn again(session: &Session, ctx: &mut Ctx) -> Result<Assigned> {
+    let stale = was_reused(ctx) && !ctx.ex.flow.is_evicted();
+    if !stale {
+        let mut record = ctx.ex.record.lock();
+        if let Some(node) = record.assigned.as_ref().map(|a| a.node.id) {
+            record.tried.push(node);
+        }
+    }
+    ctx.ex.leave();
+    ctx.ex.flow.retry();
+    match decide(session, ctx) {
+        Decision::Node(assigned) => Ok(assigned),
+        _ => Err(Error::explain(ErrorType::HTTPStatus(503), "no other node")),
+    }
+}
+
+fn dialer(session: &Session, ex: &Arc<Exchange>, assigned: &Assigned) -> Dialer {
+    let listener = &ex.conn.listener;
+    let max_hidden = listener.max_hidden.load(Ordering::Relaxed);
+    let receive_buffer = socket::receive_buffer(max_hidden);
+    let mut preamble = Vec::new();
+    {
+        let (host, random) = {
+            let r = ex.record.lock();
+            (r.host.clone(), r.random)
+        };
+        let facts = ex.facts(&host, Some(session.req_header()), random);
+        ex.table
+            .plugins
+            .iter()
+            .for_each(|p| p.preamble(&facts, &mut preamble));
+    }
+    Dialer {
+        node: assigned.node.clone(),
+        flow: ex.flow.clone(),
+        affinity: ex.conn.affinity.clone(),
+        to_head: session.req_header().method == http::Method::HEAD,
+        options: Options {
+            keepalive: defaults::KEEPALIVE.0,
+            user_timeout: defaults::NODE_USER_TIMEOUT.0,
+            receive_buffer: Some(receive_buffer),
+        },
+        timeout: assigned
+            .pool
+            .as_ref()
+            .map_or(defaults::CONNECT_TIMEOUT.0, |p| p.connect_timeout),
+        preamble,
+        read: receive_buffer,
+        reused: AtomicBool::new(false),
+    }
+}
+
+fn known(ctx: &Ctx) -> Result<(Assigned, String, u64)> {
+    let record = ctx.ex.record.lock();
+    match &record.assigned {
+        Some(assigned) => Ok((assigned.clone(), record.host.clone(), record.random)),
+        None => Err(Error::explain(ErrorType::InternalError, "no node assigned")),
+    }
+}
+
+fn was_reused(ctx: &Ctx) -> bool {
+    ctx.ex
+        .record
+        .lock()
+        .dialer
+        .as_ref()
+        .is_some_and(|d| d.reused.load(Ordering::Relaxed))
+}
+
+fn may_try_another(ctx: &Ctx) -> bool {
+    let record = ctx.ex.record.lock();
+    let pool = record.assigned.as_ref().and_then(|a| a.pool.as_ref());
+    let limit = pool.map_or(0, |p| p.retries as usize);
+    let reused = record
+        .dialer
+        .as_ref()
+        .is_some_and(|d| d.reused.load(Ordering::Relaxed));
+    record.tried.len() < limit || (reused && !ctx.ex.flow.is_evicted())
+}
+
+/// Why a request failed, and the status it gets; 0: the client is gone.
+fn diagnose(e: &Error, ctx: &Ctx) -> (Reason, u16) {
+    use ErrorType::{ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout};
+    if ctx.ex.conn.bad_body.load(Ordering::Acquire) {
+        return (Reason::BadRequest, 400);
+    }
+    match (e.etype(), e.esource()) {
+        (ErrorType::HTTPStatus(400), _) => (Reason::BadRequest, 400),
+        (ErrorType::HTTPStatus(503), _) => (Reason::NoNode, 503),
+        (ErrorType::HTTPStatus(s), _) => (Reason::Internal, *s),
+        _ if ctx.ex.flow.is_evicted() => (Reason::Evicted, 502),
+        (ConnectTimedout, _) => (Reason::NodeUnreachable, 504),
+        (ConnectRefused | ConnectError | ConnectNoRoute, _) => (Reason::NodeUnreachable, 502),
+        (_, ErrorSource::Upstream) if ctx.ex.flow.is_bad_answer() => (Reason::BadAnswer, 502),
+        (ErrorType::InvalidHTTPHeader, ErrorSource::Upstream) => (Reason::BadAnswer, 502),
+        (_, ErrorSource::Upstream) => (Reason::NodeFailed, 502),
+        (ErrorType::WriteError | ErrorType::ReadError, ErrorSource::Downstream) => {
+            (Reason::ClientFailed, 0)
+        }
+        (ErrorType::ConnectionClosed, ErrorSource::Downstream) => (Reason::ClientClosed, 0),
+        (_, ErrorSource::Downstream) => (Reason::BadRequest, 400),
+        _ => (Reason::Internal, 500),
+    }
+}
+
+fn retry_after() -> Option<(header::HeaderName, HeaderValue)> {
+    // Jitter: the clients of a dead pool must not come back in one wave.
+    let seconds = defaults::RETRY_AFTER.0.as_secs();
+    Some((
+        header::RETRY_AFTER,
+        HeaderValue::from(seconds + fastrand::u64(0..=seconds)),
+    ))
+}
+
+/// Answers by ourselves, with a body of one line. Always `Ok(true)`: the request is over.
+async fn answer(
+    session: &mut Session,
+    ctx: &Ctx,
+    status: StatusCode,
+    extra: Option<(header::HeaderName, HeaderValue)>,
+) -> Result<bool> {
+    ctx.ex.record.lock().status = status.as_u16();
+    let listener = ctx.ex.conn.listener.name.as_str();
+    metrics::get()
+        .answered
+        .with_label_values(&[listener, status.as_str()])
+        .inc();
+    let body = format!(
+        "{} {}\n",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or("Error")
+    );
+    let mut head = ResponseHeader::build(status, Some(4))?;
+    head.insert_header(header::CONTENT_LENGTH, body.len())?;
+    head.insert_header(header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
+    head.insert_header(header::CACHE_CONTROL, "no-store")?;
+    if let Some((name, value)) = extra {
+        head.insert_header(name, value)?;
+    }
+    let is_head = session.req_header().method == http::Method::HEAD;
+    // A client that is gone already is no error of ours.
+    if session
+        .write_response_header(Box::new(head), is_head)
+        .await
+        .is_ok()
+        && !is_head
+    {
+        let _ = session
+            .write_response_body(Some(Bytes::from(body)), true)
+            .await;
+    }
+    Ok(true)
+}
