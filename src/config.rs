@@ -78,7 +78,7 @@ impl Config {
     ///
     /// Errors: every fault of the text, in the order of its lines.
     pub fn parse(text: &str, file: &str, dir: &Path) -> Result<Self, Faults> {
-        let (tree, problems) = tree::parse(text.strip_prefix('\u{feff}').unwrap_or(text));
+        let (tree, problems) = tree::parse(text);
         let fault = |at: tree::Position, path, message, expected, suggestion| Fault {
             file: file.to_owned(),
             line: at.line,

@@ -12,7 +12,7 @@ mod server_name;
 mod store;
 
 pub use select::TlsFront;
-pub use store::{Loaded, names_of};
+pub use store::{Loaded, key_of, names_of};
 
 /// What is wrong with a certificate, or with the set of them a listener is given.
 #[derive(Debug)]

@@ -45,6 +45,10 @@ pub const HEALTH_RISE: u32 = 2;
 pub const HEALTH_FALL: u32 = 2;
 /// Other nodes tried after a failed connect.
 pub const RETRIES: u32 = 2;
+/// A node's share: all are equal.
+pub const WEIGHT: u32 = 1;
+/// Status a good HTTP check answers.
+pub const STATUS: u16 = 200;
 /// `Retry-After` of a 503, in seconds, before jitter.
 pub const RETRY_AFTER: Span = seconds(2);
 
@@ -69,7 +73,7 @@ functions! {
     health_rise: u32 = HEALTH_RISE;
     health_fall: u32 = HEALTH_FALL;
     retries: u32 = RETRIES;
-    weight: u32 = 1;
-    status_ok: u16 = 200;
+    weight: u32 = WEIGHT;
+    status_ok: u16 = STATUS;
     yes: bool = true;
 }

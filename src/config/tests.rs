@@ -11,6 +11,8 @@ use tempfile::TempDir;
 use super::Config;
 
 mod checks;
+mod plugins;
+mod reference;
 mod values;
 mod whole;
 mod yaml;
@@ -110,7 +112,21 @@ fn files() -> TempDir {
     write("locked.key", &locked);
     write("empty.token", b"\n");
     write("good.token", b"s3cret\n");
-    write("big.pem", &vec![b'-'; 1024 * 1024]);
+    // What the reference names.
+    write(
+        "wildcard.key",
+        &key.private_key_to_pem_pkcs8().expect("a file for tests"),
+    );
+    write(
+        "wildcard.pem",
+        &certificate(&key, &["*.mycompany.com", "*.diffusion.com"]),
+    );
+    write("admin.token", b"s3cret\n");
+    write(
+        "cookie.keys",
+        b"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n",
+    );
+    write("big.pem", &vec![b'-'; 2 * 1024 * 1024]);
     dir
 }
 

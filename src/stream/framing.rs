@@ -265,7 +265,7 @@ mod tests {
             ("5\r\nhello\r\n0\r\n\r\nGET", 15),
             (
                 "5;a=\"b\"\r\nhello\r\nA\r\n0123456789\r\n0\r\nX-T: 1\r\n\r\nGET",
-                48,
+                44,
             ),
         ];
         for (input, end) in cases {

@@ -86,7 +86,10 @@ fn chain_of(path: &Path) -> Result<Vec<X509>, Fault> {
     X509::stack_from_pem(&pem).map_err(|e| malformed(path, "expected PEM certificates", &e))
 }
 
-fn key_of(path: &Path) -> Result<PKey<Private>, Fault> {
+/// Reads the PEM private key at `path`.
+///
+/// Errors: [`Fault::Unreadable`], [`Fault::Malformed`], [`Fault::Encrypted`].
+pub fn key_of(path: &Path) -> Result<PKey<Private>, Fault> {
     let pem = read(path)?;
     let mut asked = false;
     // Without a callback OpenSSL would ask for the passphrase on the terminal and wait.

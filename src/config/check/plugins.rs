@@ -2,6 +2,8 @@
 //!
 //! In: `listeners[].plugins`, the names certificates cover. Out: faults. The plugins are thrown away.
 
+use std::net::IpAddr;
+
 use pushgate_plugins::context::{Build, Fault, Keep};
 
 use super::certificates::{Covered, covers};
@@ -114,7 +116,9 @@ fn hosts_are_covered(check: &mut Check<'_>, i: usize, listener: &Listener, cover
             .tree
             .keys(&steps!["listeners", i, "plugins", j, "host_route", "hosts"])
         {
-            if names.iter().any(|name| covers(name, host)) {
+            // An address is covered by an entry of another kind, which is not read here.
+            let address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+            if address || names.iter().any(|name| covers(name, host)) {
                 continue;
             }
             let at = steps!["listeners", i, "plugins", j, "host_route", "hosts", host];

@@ -120,6 +120,22 @@ fn windows_files_have_the_same_positions() {
     );
 }
 
+/// The wrong element is cut out of the tree; those behind it keep their numbers.
+#[test]
+fn list_elements_keep_their_numbers() {
+    let tail =
+        "listeners:\n  - { name: a, bind: [x, 127.0.0.1:1, 127.0.0.1:1], mode: http, to: n }";
+    let printed = printed(&text("listeners", tail));
+    assert!(
+        printed.contains("f:4:39: listeners[0].bind[2]: "),
+        "{printed}"
+    );
+    assert!(
+        printed.contains(" by listeners[0].bind[1] in line 4"),
+        "{printed}"
+    );
+}
+
 #[test]
 fn the_number_of_faults_told_is_bounded() {
     let many: String = (0..500).map(|i| format!("k{i}: 1\n")).collect();
@@ -188,6 +204,7 @@ fn secrets_are_not_repeated() {
             "top",
             "certificates: { c: { chain: good.pem, key: locked.key } }",
         ),
+        ("top", "certificates: { password: s3cret }"),
     ] {
         let faults = Config::parse(&text(base, tail), "f", dir.path()).expect_err("broken");
         assert!(!faults.to_string().contains("s3cret"), "{faults}");

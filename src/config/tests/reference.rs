@@ -1,0 +1,240 @@
+//! The reference configuration and the documents, held against the model itself.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::{Config, files};
+use crate::config::defaults::*;
+use crate::config::tree::{self, Kind, Node, Step};
+use crate::config::units::{Bytes, Span};
+
+const REFERENCE: &str = include_str!("../../../conf/pushgate.yaml");
+const CONFIGURATION: &str = include_str!("../../../docs/configuration.md");
+const DEFAULTS: &str = include_str!("../../../docs/defaults.md");
+
+/// Blocks of the model: the heading in `docs/configuration.md`, and a file with an unknown key there,
+/// whose fault lists the keys the model knows.
+const BLOCKS: &[(&str, &str)] = &[
+    ("top", "'?': 1"),
+    ("admin", "admin: { '?': 1 }"),
+    ("log", "log: { '?': 1 }"),
+    ("nodes.<name>", "nodes: { n: { '?': 1 } }"),
+    ("pools.<name>", "pools: { p: { '?': 1 } }"),
+    ("health", "pools: { p: { health: { '?': 1 } } }"),
+    (
+        "health.tcp",
+        "pools: { p: { health: { tcp: { '?': 1 } } } }",
+    ),
+    (
+        "health.http",
+        "pools: { p: { health: { http: { '?': 1 } } } }",
+    ),
+    ("certificates.<name>", "certificates: { c: { '?': 1 } }"),
+    ("listeners[]", "listeners: [{ '?': 1 }]"),
+    ("listeners[].tls", "listeners: [{ tls: { '?': 1 } }]"),
+    ("listeners[].limits", "listeners: [{ limits: { '?': 1 } }]"),
+    ("listeners[].tcp", "listeners: [{ tcp: { '?': 1 } }]"),
+    (
+        "listeners[].plugins",
+        "listeners: [{ plugins: [{ '?': 1 }] }]",
+    ),
+    (
+        "host_route",
+        "listeners: [{ plugins: [{ host_route: { '?': 1 } }] }]",
+    ),
+    (
+        "vip_route",
+        "listeners: [{ plugins: [{ vip_route: { '?': 1 } }] }]",
+    ),
+    (
+        "sticky_cookie",
+        "listeners: [{ plugins: [{ sticky_cookie: { '?': 1 } }] }]",
+    ),
+    (
+        "sticky_ip",
+        "listeners: [{ plugins: [{ sticky_ip: { '?': 1 } }] }]",
+    ),
+    (
+        "forwarded",
+        "listeners: [{ plugins: [{ forwarded: { '?': 1 } }] }]",
+    ),
+    (
+        "headers",
+        "listeners: [{ plugins: [{ headers: { '?': 1 } }] }]",
+    ),
+    (
+        "headers.request",
+        "listeners: [{ plugins: [{ headers: { request: { '?': 1 } } }] }]",
+    ),
+];
+
+/// The keys the model knows in the block of `yaml` that has the unknown key `?`.
+fn keys_of_the_model(yaml: &str) -> Vec<String> {
+    let faults = Config::parse(yaml, "f", Path::new("")).expect_err("an unknown key");
+    let fault = faults
+        .iter()
+        .find(|f| f.message.ends_with(" `?`") && f.message.starts_with("unknown "))
+        .unwrap_or_else(|| panic!("{yaml}: {faults}"));
+    let known = fault.expected.as_deref().unwrap_or_default();
+    known
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The reference with what is left out put in: `#` before a key, without a blank.
+fn everything() -> String {
+    REFERENCE
+        .lines()
+        .map(|line| match line.trim_start().strip_prefix('#') {
+            Some(rest) if !rest.starts_with([' ', '#']) && !rest.is_empty() => {
+                format!("{}{rest}\n", &line[..line.len() - rest.len() - 1])
+            }
+            _ => format!("{line}\n"),
+        })
+        .collect()
+}
+
+#[test]
+fn the_reference_is_sound_as_it_stands_and_with_everything_put_in() {
+    let dir = files();
+    for text in [REFERENCE.to_owned(), everything()] {
+        if let Err(faults) = Config::parse(&text, "conf/pushgate.yaml", dir.path()) {
+            panic!("{faults}");
+        }
+    }
+    assert_ne!(REFERENCE, everything());
+}
+
+/// Fails when a key is added to the model and not to the reference.
+#[test]
+fn every_key_is_in_the_reference() {
+    fn collect(node: &Node, keys: &mut BTreeSet<String>) {
+        match &node.kind {
+            Kind::Map(entries) => entries.iter().for_each(|e| {
+                keys.insert(e.key.clone());
+                collect(&e.node, keys);
+            }),
+            Kind::List(items) => items.iter().for_each(|i| collect(&i.node, keys)),
+            Kind::Scalar { .. } => {}
+        }
+    }
+    let mut there = BTreeSet::new();
+    collect(&tree::parse(&everything()).0.expect("YAML"), &mut there);
+    for (block, yaml) in BLOCKS {
+        for key in keys_of_the_model(yaml) {
+            assert!(
+                there.contains(&key),
+                "`{key}` of {block} is not in conf/pushgate.yaml"
+            );
+        }
+    }
+}
+
+/// Fails when a key has no row, or a row no key, in its block's table.
+#[test]
+fn every_key_has_its_entry_in_the_configuration_document() {
+    for (block, yaml) in BLOCKS {
+        let heading = format!("\n## `{block}`\n");
+        let section = CONFIGURATION.split_once(&heading).map(|(_, rest)| rest);
+        let section = section.unwrap_or_else(|| panic!("no section `{block}`"));
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let rows: Vec<&str> = section.lines().filter(|l| l.starts_with("| `")).collect();
+        let documented: Vec<&str> = rows
+            .iter()
+            .filter_map(|row| row.split('`').nth(1))
+            .collect();
+        assert_eq!(documented, keys_of_the_model(yaml), "{block}");
+        for row in rows {
+            let cells = row.replace("\\|", "").matches('|').count();
+            assert_eq!(cells, 6, "key, value, default, example, meaning: {row}");
+        }
+    }
+}
+
+fn span(s: Span) -> String {
+    s.to_string()
+}
+
+fn bytes(b: Bytes) -> String {
+    format!("{}KiB", b.0 / 1024)
+}
+
+/// Fails when a constant is changed and the documents are not.
+#[test]
+fn documented_defaults_are_those_of_the_code() {
+    let reference = tree::parse(REFERENCE).0.expect("YAML");
+    let pool = |key: &'static str| vec!["pools", "push", key];
+    let health = |key: &'static str| vec!["pools", "push", "health", key];
+    let listener = |keys: &[&'static str]| [&["listeners", "0"], keys].concat();
+    for (path, default) in [
+        (vec!["max_connections"], MAX_CONNECTIONS.to_string()),
+        (vec!["drain_deadline"], span(DRAIN_DEADLINE)),
+        (vec!["nodes", "ls1", "weight"], WEIGHT.to_string()),
+        (health("interval"), span(HEALTH_INTERVAL)),
+        (health("timeout"), span(HEALTH_TIMEOUT)),
+        (health("rise"), HEALTH_RISE.to_string()),
+        (health("fall"), HEALTH_FALL.to_string()),
+        (
+            vec!["pools", "push", "health", "http", "status"],
+            STATUS.to_string(),
+        ),
+        (pool("connect_timeout"), span(CONNECT_TIMEOUT)),
+        (pool("retries"), RETRIES.to_string()),
+        (listener(&["max_hidden"]), bytes(MAX_HIDDEN)),
+        (listener(&["handshake_timeout"]), span(HANDSHAKE_TIMEOUT)),
+        (listener(&["head_timeout"]), span(HEAD_TIMEOUT)),
+        (listener(&["limits", "head"]), bytes(MAX_HEAD)),
+        (listener(&["limits", "target"]), bytes(MAX_TARGET)),
+        (listener(&["limits", "headers"]), MAX_HEADERS.to_string()),
+        (listener(&["tcp", "keepalive"]), span(KEEPALIVE)),
+        (
+            listener(&["tcp", "user_timeout"]),
+            span(CLIENT_USER_TIMEOUT),
+        ),
+    ] {
+        let steps: Vec<Step> = path
+            .iter()
+            .map(|s| s.parse().map_or_else(|_| Step::from(*s), Step::Index))
+            .collect();
+        let Some(Kind::Scalar { text, .. }) = reference.find(&steps).map(|n| &n.kind) else {
+            panic!("{path:?} is not in the reference");
+        };
+        assert_eq!(*text, default, "{path:?} in conf/pushgate.yaml");
+        let key = path.last().copied().unwrap_or_default();
+        let row = format!("`{key}` | `{default}` |");
+        assert!(DEFAULTS.contains(&row), "{row} in docs/defaults.md");
+    }
+    for (what, default) in [
+        ("TCP_USER_TIMEOUT towards nodes", span(NODE_USER_TIMEOUT)),
+        ("`Retry-After` of a 503", span(RETRY_AFTER)),
+    ] {
+        let row = format!("| {what} | `{default}` |");
+        assert!(DEFAULTS.contains(&row), "{row} in docs/defaults.md");
+    }
+}
+
+/// FAULTS D67: a file that was written half. Every prefix is sound or told with a place.
+#[test]
+fn every_half_of_the_reference_is_answered_with_a_place() {
+    let dir = files();
+    let (mut sound, mut broken) = (0, 0);
+    for (end, _) in REFERENCE.char_indices().step_by(7) {
+        match Config::parse(&REFERENCE[..end], "f", dir.path()) {
+            Ok(_) => sound += 1,
+            Err(faults) => {
+                broken += 1;
+                assert!(
+                    faults.iter().all(|f| f.line > 0 && f.column > 0),
+                    "{end}: {faults}"
+                );
+            }
+        }
+    }
+    assert!(
+        sound > 0 && broken > sound,
+        "{sound} sound, {broken} broken"
+    );
+}
