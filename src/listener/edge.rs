@@ -230,6 +230,8 @@ impl Edge {
                 None
             }
             Ok(Err(NoHead::Closed | NoHead::Broken)) => None,
+            // A browser's connection in reserve: an answer would be taken for that of its next request.
+            Err(_) if io.has_nothing() => None,
             Err(_) => {
                 self.refuse(io, conn, (408, "Request Timeout"), Reason::HeadTimeout)
                     .await;
