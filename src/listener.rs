@@ -7,5 +7,6 @@ pub mod client_io;
 pub mod edge;
 pub mod exchange;
 pub mod http;
+pub mod http2;
 pub mod request_head;
 pub mod tcp;
