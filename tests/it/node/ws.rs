@@ -6,7 +6,6 @@
 use std::io;
 
 use futures_util::{SinkExt, StreamExt};
-use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -15,10 +14,11 @@ use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::endpoints::{counted, set_sndbuf, whole};
+use super::stream::Stream;
 use super::{Conn, Request};
 
 /// A WebSocket of the node over its connection's socket.
-pub type Socket<'a> = WebSocketStream<&'a mut TcpStream>;
+pub type Socket<'a> = WebSocketStream<&'a mut Stream>;
 
 /// Answers a request below `/ws/`; the connection always ends with the WebSocket.
 pub async fn serve(conn: &mut Conn, request: &Request) -> io::Result<bool> {
