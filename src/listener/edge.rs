@@ -9,20 +9,19 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use openssl::ssl::{NameType, Ssl};
+use openssl::ssl::NameType;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
 use pingora::protocols::http::ServerSession;
 use pingora_proxy::HttpProxy;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio_openssl::SslStream;
 
 use super::accept::Listener;
 use super::client_io::{ClientIo, NoHead};
 use super::exchange::{CURRENT, Conn, Exchange, Reason};
+use super::handshake;
 use super::http::Front;
 use super::request_head::RequestHead;
 use super::tcp;
@@ -128,14 +127,19 @@ impl Edge {
         let tcp = Tcp::new(stream);
         // The handshake's future is large; it is freed before the connection is served.
         let side = match &listener.tls {
-            None => Some(Side::Plain(tcp)),
+            None => Ok(Side::Plain(tcp)),
             Some(tls) => {
-                Box::pin(handshake(tls.acceptor(vip), tcp, conf.handshake_timeout.0)).await
+                let http = conf.mode == Mode::Http;
+                let deadline = conf.handshake_timeout.0;
+                Box::pin(handshake::shake(tls.acceptor(vip), tcp, deadline, http)).await
             }
         };
-        let Some(side) = side else {
-            refused(listener, "handshake");
-            return Ok(());
+        let side = match side {
+            Ok(side) => side,
+            Err(refusal) => {
+                refused(listener, refusal.word());
+                return Ok(());
+            }
         };
         let tls = side.ssl().map(|s| {
             (
@@ -349,19 +353,6 @@ fn again(reused: Option<ReusedHttpStream>) -> Served {
     match stream.into_any().downcast::<ClientIo>() {
         Ok(io) => Served::Again(io, settings),
         Err(_) => Served::Over,
-    }
-}
-
-async fn handshake(
-    acceptor: openssl::ssl::SslAcceptor,
-    tcp: Tcp,
-    deadline: Duration,
-) -> Option<Side> {
-    let ssl = Ssl::new(acceptor.context()).ok()?;
-    let mut stream = SslStream::new(ssl, tcp).ok()?;
-    match tokio::time::timeout(deadline, std::pin::Pin::new(&mut stream).accept()).await {
-        Ok(Ok(())) => Some(Side::Tls(Box::new(stream))),
-        _ => None,
     }
 }
 
