@@ -383,6 +383,8 @@ impl Drop for ClientIo {
                 .leave_client((side, std::mem::take(&mut self.ahead)));
         } else if flow.is_evicted() {
             side.tcp().reset_on_close_if_stalled();
+        } else if !self.fin && !self.body.is_done() {
+            self.conn.parting.lock().replace(side);
         }
     }
 }

@@ -194,7 +194,10 @@ impl Edge {
                     (io, settings) = (*back, kept);
                     ex.close(Reason::Done, (0, 0));
                 }
-                Served::Over => return ex.close(Reason::Done, (0, 0)),
+                Served::Over => {
+                    ex.close(Reason::Done, (0, 0));
+                    return part(&conn).await;
+                }
                 Served::Cut => return ex.close(Reason::Evicted, (0, 0)),
                 Served::Switched => {
                     return self.websocket(&ex).await;
@@ -353,6 +356,14 @@ fn again(reused: Option<ReusedHttpStream>) -> Served {
     match stream.into_any().downcast::<ClientIo>() {
         Ok(io) => Served::Again(io, settings),
         Err(_) => Served::Over,
+    }
+}
+
+/// Closes a connection whose request was answered before it was read whole.
+async fn part(conn: &Conn) {
+    let side = conn.parting.lock().take();
+    if let Some(mut side) = side {
+        handshake::last_words(&mut side, b"").await;
     }
 }
 

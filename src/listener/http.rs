@@ -142,6 +142,11 @@ impl ProxyHttp for Front {
         head: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        if !head.raw_path().starts_with(b"/") && head.raw_path() != b"*" {
+            // A server is asked by path, also where the client wrote `http://…` (RFC 9112 §3.2.1).
+            let path = head.uri.path_and_query().map_or("/", |p| p.as_str());
+            head.set_raw_path(path.to_owned().as_bytes())?;
+        }
         let (assigned, host, random) = known(ctx)?;
         let facts = ctx.ex.facts(&host, Some(session.req_header()), random);
         for plugin in &ctx.ex.table.plugins {
