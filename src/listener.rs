@@ -8,5 +8,6 @@ pub mod edge;
 pub mod exchange;
 pub mod handshake;
 pub mod http;
+pub mod node_head;
 pub mod request_head;
 pub mod tcp;

@@ -19,6 +19,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use pushgate_plugins::host;
 
 use super::exchange::{CURRENT, Exchange, Reason};
+use super::node_head;
 use super::request_head::legal_authority;
 use crate::config::{NoNode, defaults};
 use crate::observe::metrics;
@@ -142,11 +143,7 @@ impl ProxyHttp for Front {
         head: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        if !head.raw_path().starts_with(b"/") && head.raw_path() != b"*" {
-            // A server is asked by path, also where the client wrote `http://…` (RFC 9112 §3.2.1).
-            let path = head.uri.path_and_query().map_or("/", |p| p.as_str());
-            head.set_raw_path(path.to_owned().as_bytes())?;
-        }
+        node_head::correct(head, session.is_http2())?;
         let (assigned, host, random) = known(ctx)?;
         let facts = ctx.ex.facts(&host, Some(session.req_header()), random);
         for plugin in &ctx.ex.table.plugins {
