@@ -16,6 +16,8 @@ mod demo;
 mod diffusion;
 /// The program under test as a process.
 mod edge;
+/// Bad inputs, row by row.
+mod faults;
 /// Harness against itself: client to node, no edge.
 mod harness;
 /// The real Lightstreamer client, driven line by line.
