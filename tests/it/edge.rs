@@ -26,7 +26,7 @@ pub struct Edge {
     admin: SocketAddr,
     log: Arc<Mutex<String>>,
     access: watch::Receiver<Vec<Value>>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Edge {
@@ -76,10 +76,26 @@ impl Edge {
             admin: block.admin(),
             log,
             access,
-            _dir: dir,
+            dir,
         };
         edge.ready().await;
         edge
+    }
+
+    /// Replaces its configuration file with `yaml`; nothing is read until a reload.
+    pub fn rewrite(&self, block: &Block, yaml: &str) {
+        let file = self.dir.path().join("pushgate.yaml");
+        std::fs::write(file, complete(block, yaml)).expect("write the configuration");
+    }
+
+    /// Waits until its log says `words`; checked every millisecond.
+    pub async fn wait_log(&self, words: &str) {
+        deadline(words, async {
+            while !self.log.lock().contains(words) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await
     }
 
     /// Its process.
