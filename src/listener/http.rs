@@ -146,6 +146,13 @@ impl ProxyHttp for Front {
         ctx: &mut Ctx,
     ) -> Result<()> {
         node_head::correct(head, session.is_http2())?;
+        // Pingora passes on `Upgrade: websocket` of what is no upgrade (POST, no `Connection`); a node
+        // that took it for one would answer with a 101 we have to refuse (D18).
+        if ctx.ex.flow.handoff.phase() != Phase::Asked
+            && head.remove_header(&header::UPGRADE).is_some()
+        {
+            head.remove_header(&header::CONNECTION);
+        }
         let (assigned, host, random) = known(ctx)?;
         let facts = ctx.ex.facts(&host, Some(session.req_header()), random);
         for plugin in &ctx.ex.table.plugins {
