@@ -28,6 +28,8 @@ mod node;
 mod options;
 /// The program as a process.
 mod program;
+/// The documents: configurations in them, links between them.
+mod readme;
 /// A node's Lightstreamer sessions.
 mod tlcp;
 /// Loopback addresses of a test's own.
