@@ -133,3 +133,29 @@ fn anchor(line: &str) -> String {
         .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
+
+/// Aim: the metrics' page tells every metric as the program has it, and none that it has not. Fails
+/// if one is renamed, gets a label, or is not documented.
+#[test]
+fn metrics_are_documented() {
+    let page = document("docs/metrics.md");
+    let rows = page.lines().filter(|line| line.starts_with("| `pushgate_"));
+    let told: Vec<&str> = rows.collect();
+    let table = pushgate::observe::metrics::TABLE.iter();
+    let expected: Vec<String> = table.map(|metric| row(*metric)).collect();
+    assert_eq!(told, expected);
+}
+
+fn row((name, kind, labels, meaning): (&str, &str, &[&str], &str)) -> String {
+    let kind = match kind {
+        "plain_gauge" => "gauge",
+        "seconds" | "bytes" => "histogram",
+        kind => kind,
+    };
+    let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+    let labels = match labels.is_empty() {
+        true => "–".to_owned(),
+        false => labels.join(", "),
+    };
+    format!("| `{name}` | {kind} | {labels} | {} |", meaning.trim())
+}
