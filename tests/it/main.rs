@@ -46,6 +46,8 @@ mod program;
 mod setup;
 /// Bytes pass at once, and silence is no fault.
 mod streaming;
+/// The documents: configurations in them, links between them.
+mod readme;
 /// A node's Lightstreamer sessions.
 mod tlcp;
 /// Loopback addresses of a test's own.
