@@ -22,6 +22,7 @@ use pushgate_plugins::host;
 
 use self::answer::{answer, diagnose, retry_after};
 use super::exchange::{CURRENT, Exchange, Reason};
+use super::node_head;
 use super::request_head::legal_authority;
 use crate::config::{NoNode, defaults};
 use crate::route::{Assigned, Decision};
@@ -144,6 +145,14 @@ impl ProxyHttp for Front {
         head: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        node_head::correct(head, session.is_http2())?;
+        // Pingora passes on `Upgrade: websocket` of what is no upgrade (POST, no `Connection`); a node
+        // that took it for one would answer with a 101 we have to refuse (D18).
+        if ctx.ex.flow.handoff.phase() != Phase::Asked
+            && head.remove_header(&header::UPGRADE).is_some()
+        {
+            head.remove_header(&header::CONNECTION);
+        }
         let (assigned, host, random) = known(ctx)?;
         let facts = ctx.ex.facts(&host, Some(session.req_header()), random);
         for plugin in &ctx.ex.table.plugins {
