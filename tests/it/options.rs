@@ -15,6 +15,10 @@ use crate::node::Node;
 use crate::tlcp::{Counts, Sessions, Settings, Transport};
 use crate::vip::{Block, port};
 
+/// A way to each single node.
+mod direct;
+/// Assignments end after a while.
+mod expiry;
 /// One VIP, stickiness by the client's address.
 mod option_1_a_1;
 /// One VIP, stickiness by cookie.
