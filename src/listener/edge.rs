@@ -10,15 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
-use openssl::ssl::NameType;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
 use pingora::protocols::http::ServerSession;
 use pingora_proxy::HttpProxy;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::accept::Listener;
 use super::client_io::{ClientIo, NoHead};
+use super::door;
 use super::exchange::{CURRENT, Conn, Exchange, Reason};
 use super::handshake;
 use super::http::Front;
@@ -30,7 +29,7 @@ use crate::observe::metrics;
 use crate::stream::handoff::Phase;
 use crate::stream::relay::{End, HalfClose, Rules, Why, relay};
 use crate::stream::side::Side;
-use crate::stream::socket::{self, Options, Tcp};
+use crate::stream::socket;
 
 /// What all client connections share.
 pub struct Edge {
@@ -103,8 +102,7 @@ impl Edge {
         };
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.runtimes.len();
         self.runtimes[turn].spawn(async move {
-            // A socket that died at once is nobody's fault; the guard counts it off.
-            let _ = open.edge.serve(&open.listener, stream, peer).await;
+            open.edge.serve(&open.listener, stream, peer).await;
         });
     }
 
@@ -113,51 +111,20 @@ impl Edge {
         listener: &Arc<Listener>,
         stream: std::net::TcpStream,
         peer: SocketAddr,
-    ) -> std::io::Result<()> {
-        stream.set_nonblocking(true)?;
-        let stream = TcpStream::from_std(stream)?;
-        let vip = stream.local_addr()?;
-        let conf = listener.conf.load_full();
-        let options = Options {
-            keepalive: conf.tcp.keepalive.0,
-            user_timeout: conf.tcp.user_timeout.0,
-            receive_buffer: None,
+    ) {
+        // The door's future is large; it is freed before the connection is served.
+        let (side, conn) = match Box::pin(door::enter(listener, stream, peer)).await {
+            Ok(entered) => entered,
+            Err(word) => return refused(listener, word),
         };
-        socket::tune(&stream, &options)?;
-        let tcp = Tcp::new(stream);
-        // The handshake's future is large; it is freed before the connection is served.
-        let side = match &listener.tls {
-            None => Ok(Side::Plain(tcp)),
-            Some(tls) => {
-                let http = conf.mode == Mode::Http;
-                let deadline = conf.handshake_timeout.0;
-                Box::pin(handshake::shake(tls.acceptor(vip), tcp, deadline, http)).await
-            }
-        };
-        let side = match side {
-            Ok(side) => side,
-            Err(refusal) => {
-                refused(listener, refusal.word());
-                return Ok(());
-            }
-        };
-        let tls = side.ssl().map(|s| {
-            (
-                s.servername(NameType::HOST_NAME).map(str::to_owned),
-                s.version_str(),
-            )
-        });
         let h2 = side
             .ssl()
             .is_some_and(|s| s.selected_alpn_protocol() == Some(b"h2"));
-        let conn = Arc::new(Conn::new(listener.clone(), peer, vip, tls));
-        drop(conf);
         match (listener.conf.load().mode, h2) {
             (Mode::Tcp, _) => tcp::serve(side, conn).await,
             (Mode::Http, true) => self.http2(side, conn).await,
             (Mode::Http, false) => self.http1(side, conn).await,
         }
-        Ok(())
     }
 
     /// HTTP/2: Pingora's accept loop, each stream an exchange of its own that can be cut alone.
