@@ -64,7 +64,7 @@ fn bad() -> Vec<Bad> {
             GOOD[..GOOD.find("mode").expect("a key")].to_owned(),
             7,
         ),
-        row("bomb", bomb + GOOD, 1),
+        row("bomb", bomb + GOOD, 5),
         row(
             "bound twice",
             changed("[200.0.0.10:80]", "[200.0.0.10:80, 200.0.0.10:80]"),
