@@ -8,6 +8,7 @@ pub mod edge;
 pub mod exchange;
 pub mod handshake;
 pub mod http;
+pub mod http2;
 pub mod node_head;
 pub mod request_head;
 pub mod tcp;

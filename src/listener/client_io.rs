@@ -129,6 +129,11 @@ impl ClientIo {
         }
     }
 
+    /// Whether no byte of a request has come.
+    pub fn has_nothing(&self) -> bool {
+        self.ahead.is_empty()
+    }
+
     /// Begins the exchange whose head was just read.
     pub fn begin(&mut self, flow: Arc<LiveFlow>, head: &RequestHead) {
         flow.handoff.set_phase(if head.websocket {
@@ -145,11 +150,6 @@ impl ClientIo {
         if let Some(side) = &mut self.side {
             handshake::last_words(side, bytes).await;
         }
-    }
-
-    /// The connection, where it is not HTTP.
-    pub fn into_side(mut self) -> Option<Side> {
-        self.side.take()
     }
 
     fn phase(&self) -> Phase {

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
-use async_trait::async_trait;
 use openssl::ssl::NameType;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
 use pingora::protocols::http::ServerSession;
@@ -23,6 +22,7 @@ use super::client_io::{ClientIo, NoHead};
 use super::exchange::{CURRENT, Conn, Exchange, Reason};
 use super::handshake;
 use super::http::Front;
+use super::http2::Http2;
 use super::request_head::RequestHead;
 use super::tcp;
 use crate::config::{self, Mode};
@@ -237,6 +237,8 @@ impl Edge {
                 None
             }
             Ok(Err(NoHead::Closed | NoHead::Broken)) => None,
+            // A browser's connection in reserve: an answer would be taken for that of its next request.
+            Err(_) if io.has_nothing() => None,
             Err(_) => {
                 self.refuse(io, conn, (408, "Request Timeout"), Reason::HeadTimeout)
                     .await;
@@ -372,30 +374,4 @@ fn refused(listener: &Listener, reason: &str) {
         .refused
         .with_label_values(&[listener.name.as_str(), reason])
         .inc();
-}
-
-/// Serves the streams of one HTTP/2 connection.
-struct Http2 {
-    proxy: Arc<HttpProxy<Front>>,
-    conn: Arc<Conn>,
-}
-
-#[async_trait]
-impl HttpServerApp for Http2 {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        session: ServerSession,
-        shutdown: &watch::Receiver<bool>,
-    ) -> Option<ReusedHttpStream> {
-        let ex = Exchange::new(self.conn.clone(), "h2");
-        let serving = CURRENT.scope(ex.clone(), self.proxy.process_new_http(session, shutdown));
-        // Dropping the future resets this stream only (RST_STREAM), its siblings go on.
-        let reason = tokio::select! {
-            biased;
-            () = ex.flow.kill.notified() => Reason::Evicted,
-            _ = serving => Reason::Done,
-        };
-        ex.close(reason, (0, 0));
-        None
-    }
 }

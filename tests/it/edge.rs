@@ -96,6 +96,16 @@ impl Edge {
         std::fs::write(self.path(), complete(block, yaml)).expect("write the configuration");
     }
 
+    /// Waits until its log says `words`; checked every millisecond.
+    pub async fn wait_log(&self, words: &str) {
+        deadline(words, async {
+            while !self.log.lock().contains(words) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
