@@ -73,7 +73,11 @@ async fn accept(acceptor: SslAcceptor, mut tcp: Tcp, http: bool) -> Result<Side,
     let mut stream = SslStream::new(ssl, tcp).map_err(|_| Refusal::Failed)?;
     match Pin::new(&mut stream).accept().await {
         Ok(()) => Ok(Side::Tls(Box::new(stream))),
-        Err(_) => Err(Refusal::Failed),
+        Err(_) => {
+            // The alert is on its way; what the client still sends must not overtake it.
+            last_words(stream.get_mut(), b"").await;
+            Err(Refusal::Failed)
+        }
     }
 }
 
