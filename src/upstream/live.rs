@@ -23,6 +23,8 @@ pub struct LiveFlow {
     begun: AtomicBool,
     evicted: AtomicBool,
     bad_answer: AtomicBool,
+    ends_by_close: AtomicBool,
+    cut_short: AtomicBool,
 }
 
 impl Default for LiveFlow {
@@ -36,6 +38,8 @@ impl Default for LiveFlow {
             begun: AtomicBool::new(false),
             evicted: AtomicBool::new(false),
             bad_answer: AtomicBool::new(false),
+            ends_by_close: AtomicBool::new(false),
+            cut_short: AtomicBool::new(false),
         }
     }
 }
@@ -75,6 +79,22 @@ impl LiveFlow {
     /// Whether the node's answer was no legal HTTP.
     pub fn is_bad_answer(&self) -> bool {
         self.bad_answer.load(Ordering::Relaxed)
+    }
+
+    /// The client sees the end of the answer by that of its connection only.
+    pub fn ends_by_close(&self) {
+        self.ends_by_close.store(true, Ordering::Relaxed);
+    }
+
+    /// The answer had begun and will not come to its end.
+    pub fn cut_short(&self) {
+        self.cut_short.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether an orderly close would make a cut answer look complete to the client.
+    pub fn must_reset(&self) -> bool {
+        let cut = self.cut_short.load(Ordering::Relaxed) || self.is_evicted();
+        cut && self.ends_by_close.load(Ordering::Relaxed)
     }
 
     /// Forgets an eviction, because the flow goes to another node.

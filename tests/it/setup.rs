@@ -59,12 +59,6 @@ impl Setup {
         [("plain", self.plain()), ("TLS", self.tls())]
     }
 
-    /// The node called `name`.
-    pub fn node(&self, name: &str) -> &Node {
-        let n: usize = name[1..].parse().expect("a node's name is n and a number");
-        &self.nodes[n - 1]
-    }
-
     /// Waits until the edge calls node `name` `state`.
     pub async fn wait_state(&self, name: &str, state: &str) {
         let is = |nodes: &serde_json::Value| {
