@@ -3,6 +3,7 @@
 //! Source: Diffusion load balancers, "TCP retransmission timeout" ("shutdown connections to
 //! Diffusion servers it knows are unhealthy").
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -99,6 +100,8 @@ impl LiveFlow {
 
     /// Forgets an eviction, because the flow goes to another node.
     pub fn retry(&self) {
+        // A permit nobody waited for would end the next connect, to a node that is well.
+        pin!(self.give_up.notified()).enable();
         self.evicted.store(false, Ordering::SeqCst);
         self.begun.store(false, Ordering::SeqCst);
     }

@@ -94,7 +94,7 @@ pub fn yaml(certs: &Certs, nodes: u8, plugins: &str, pool: &str) -> String {
     format!(
         "nodes:\n{addresses}\
          pools:\n  p:\n    nodes: [{names}]\n    \
-         health: {{ http: {{ path: /health }}, interval: 50ms, timeout: 2s, rise: 1, fall: 1 }}\n{pool}\
+         health: {{ http: {{ path: /health }}, interval: 50ms, timeout: 5s, rise: 1, fall: 1 }}\n{pool}\
          certificates:\n  push: {{ chain: {dir}/push.pem, key: {dir}/push.key }}\n\
          listeners:\n  - name: plain\n    bind: [200.0.0.10:80]\n    mode: http\n    to: p\n{plugins}  \
          - name: tls\n    bind: [200.0.0.10:443]\n    mode: http\n    tls: {{ certificates: [push] }}\n    \
