@@ -18,7 +18,11 @@ async fn one_upstream_connection_for_each_client() {
     let setup = Setup::start(1).await;
     let node = &setup.nodes[0];
     let clients = (0..CLIENTS).map(|n| {
-        let dial = if n % 5 == 0 { setup.tls() } else { setup.plain() };
+        let dial = if n % 5 == 0 {
+            setup.tls()
+        } else {
+            setup.plain()
+        };
         tokio::spawn(async move {
             let id = format!("c{n}");
             let mut client = H1::connect(&dial).await;
@@ -52,10 +56,7 @@ async fn one_upstream_connection_for_each_client() {
 
 /// When the connection of client `id` ended.
 fn closed(seen: &Seen, id: &str) -> Option<Instant> {
-    let mut of = seen
-        .connections
-        .iter()
-        .filter(|c| c.clients().contains(id));
+    let mut of = seen.connections.iter().filter(|c| c.clients().contains(id));
     of.next().and_then(|c| c.closed)
 }
 
@@ -77,7 +78,8 @@ async fn http2_streams_share_with_nobody() {
     let seen = node.seen();
     assert_eq!((seen.shared(), seen.traffic().len()), (0, 5));
     clients.clear();
-    node.wait("all upstreams to end", |s| s.open_now() == 0).await;
+    node.wait("all upstreams to end", |s| s.open_now() == 0)
+        .await;
 }
 
 /// Aim: a node that closes an idle upstream connection costs the client nothing: the next request,
@@ -95,13 +97,18 @@ async fn an_upstream_closed_while_idle_is_replaced() {
             client.get(&format!("/say?end=1&bytes={said}"), &[]).await;
             node.wait("the node's close", |s| s.open_now() == 0).await;
             let answer = client.request(method, "/echo", &[], b"body").await;
-            assert_eq!((answer.status, answer.body), (200, b"body".to_vec()), "{name} {method}");
+            assert_eq!(
+                (answer.status, answer.body),
+                (200, b"body".to_vec()),
+                "{name} {method}"
+            );
             assert_eq!(node.seen().traffic().len(), before + 2, "{name} {method}");
             // The kept connection now idle must not serve the next round's first request count.
             let mut fresh = H1::connect(&dial).await;
             std::mem::swap(&mut client, &mut fresh);
             drop(fresh);
-            node.wait("the old upstream's end", |s| s.open_now() == 0).await;
+            node.wait("the old upstream's end", |s| s.open_now() == 0)
+                .await;
         }
     }
 }
@@ -117,7 +124,11 @@ async fn a_post_is_never_sent_twice() {
     let answer = client.request("POST", "/fault/reset", &[], b"once").await;
     assert_eq!(answer.status, 502);
     let seen = node.seen();
-    let posts = seen.requests().iter().filter(|r| r.target == "/fault/reset").count();
+    let posts = seen
+        .requests()
+        .iter()
+        .filter(|r| r.target == "/fault/reset")
+        .count();
     assert_eq!(posts, 1, "sent once");
 }
 

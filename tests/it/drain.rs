@@ -134,7 +134,11 @@ async fn a_bad_file_changes_nothing() {
         setup.edge.rewrite(&setup.block, &bad);
         let answer = setup.edge.admin("POST", "/api/reload").await;
         assert_eq!(answer.status, 422, "{bad}");
-        assert!(answer.text().contains("pushgate.yaml:"), "{}", answer.text());
+        assert!(
+            answer.text().contains("pushgate.yaml:"),
+            "{}",
+            answer.text()
+        );
         assert_eq!(setup.edge.metric(successful).await, 0.0);
         let hello = H1::connect(&setup.plain()).await.get("/hello", &[]).await;
         assert_eq!(hello.node(), "n1");

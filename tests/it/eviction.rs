@@ -92,7 +92,10 @@ async fn follow(kind: Kind, dial: Dial, open: mpsc::Sender<()>) -> End {
         }
         _ => {
             let mut client = H1::connect(&dial).await;
-            client.send("GET", kind.path(), &[], b"").await.expect("send");
+            client
+                .send("GET", kind.path(), &[], b"")
+                .await
+                .expect("send");
             client.head().await.expect("the head");
             let _ = open.send(()).await;
             client.rest().await.is_ok()
@@ -143,7 +146,10 @@ async fn reset<S: AsyncWrite + Unpin>(
 /// An HTTP/1.0 client knows the end of a body only by that of the connection: a reset must tell it.
 async fn http10(dial: &Dial, open: mpsc::Sender<()>) -> bool {
     let mut io = dial.io().await;
-    let request = format!("GET {} HTTP/1.0\r\nHost: {HOST}\r\n\r\n", Kind::Http10.path());
+    let request = format!(
+        "GET {} HTTP/1.0\r\nHost: {HOST}\r\n\r\n",
+        Kind::Http10.path()
+    );
     io.write_all(request.as_bytes()).await.expect("send");
     let mut got = [0; 4096];
     deadline("bytes", io.read(&mut got)).await.expect("bytes");
@@ -170,7 +176,11 @@ async fn every_flow_of_a_dead_node_ends() {
     let mut flows = Vec::new();
     for n in 0..FLOWS - HTTP2 {
         let kind = KINDS[n % KINDS.len()];
-        let dial = if n / KINDS.len() % 3 == 0 { setup.tls() } else { setup.plain() };
+        let dial = if n / KINDS.len() % 3 == 0 {
+            setup.tls()
+        } else {
+            setup.plain()
+        };
         flows.push(tokio::spawn(follow(kind, dial, open.clone())));
         if n % AT_ONCE == AT_ONCE - 1 {
             began(&mut opened, AT_ONCE).await;
@@ -199,23 +209,32 @@ async fn every_flow_of_a_dead_node_ends() {
         }
     }
     began(&mut opened, HTTP2).await;
-    setup.nodes[0].wait("all flows", |s| s.open_now() == FLOWS).await;
+    setup.nodes[0]
+        .wait("all flows", |s| s.open_now() == FLOWS)
+        .await;
     setup.edge.admin("POST", "/api/nodes/n2/up").await;
     fail(&setup.nodes[0]);
     setup.edge.wait_log("node n1 is down").await;
     let down = Instant::now();
-    let mut slowest = (Duration::ZERO, String::new());
+    let mut ends = Vec::new();
     for flow in flows {
         let end = flow.await.expect("a flow that ended");
         assert!(!end.complete, "{} looks complete", end.what);
         let after = end.at.saturating_duration_since(down);
-        slowest = slowest.max((after, end.what));
+        ends.push((after, end.what));
     }
-    println!("{FLOWS} flows, the last end {:.1?} after Down ({})", slowest.0, slowest.1);
+    ends.sort();
+    let slowest = ends.last().expect("many flows");
+    println!(
+        "{FLOWS} flows, ends after Down: median {:.1?}, last {slowest:?}",
+        ends[FLOWS / 2].0
+    );
     assert!(slowest.0 < Duration::from_secs(2), "{slowest:?}");
     let next = H1::connect(&setup.plain()).await.get("/hello", &[]).await;
     assert_eq!(next.node(), "n2");
-    setup.nodes[0].wait("no connection", |s| s.open_now() == 0).await;
+    setup.nodes[0]
+        .wait("no connection", |s| s.open_now() == 0)
+        .await;
 }
 
 /// Waits until `n` more flows have begun: the edge's checks must not starve behind handshakes.
@@ -252,7 +271,9 @@ async fn other_flows_are_left_alone() {
     idle.rest().await.expect("the answer's body");
     fail(&setup.nodes[0]);
     setup.wait_state("n1", "down").await;
-    setup.nodes[0].wait("idle upstreams closed", |s| s.open_now() == 0).await;
+    setup.nodes[0]
+        .wait("idle upstreams closed", |s| s.open_now() == 0)
+        .await;
     assert_eq!(idle.get("/hello", &[]).await.node(), "n2");
     for socket in [&mut socket, &mut secure] {
         socket.say("alive").await;
@@ -307,7 +328,11 @@ async fn an_unanswered_get_moves_on() {
         setup.nodes[1].wait("the poll, again", at).await;
         setup.nodes[1].answer_polls("from the other");
         poll.head().await.expect("an answer");
-        assert_eq!(poll.rest().await.expect("its body"), b"from the other", "{name}");
+        assert_eq!(
+            poll.rest().await.expect("its body"),
+            b"from the other",
+            "{name}"
+        );
         drop(poll);
         setup.nodes[1].hold_polls();
         setup.nodes[1].wait("its end", |s| s.open_now() == 0).await;

@@ -86,12 +86,18 @@ async fn odd_bodies_do_not_desynchronise() {
 async fn http_1_0_clients_are_served() {
     let setup = Setup::start(1).await;
     for (name, dial) in setup.both() {
-        for path in ["/hello", "/stream/chunked?n=3&size=10", "/stream/close?n=3&size=10"] {
+        for path in [
+            "/hello",
+            "/stream/chunked?n=3&size=10",
+            "/stream/close?n=3&size=10",
+        ] {
             let mut io = dial.io().await;
             let request = format!("GET {path} HTTP/1.0\r\nHost: {HOST}\r\n\r\n");
             io.write_all(request.as_bytes()).await.expect("send");
             let mut got = Vec::new();
-            deadline("the end", io.read_to_end(&mut got)).await.expect("an orderly end");
+            deadline("the end", io.read_to_end(&mut got))
+                .await
+                .expect("an orderly end");
             let text = String::from_utf8(got).expect("text");
             let (head, body) = text.split_once("\r\n\r\n").expect("a head");
             assert!(!head.to_lowercase().contains("chunked"), "{name}: {head}");
@@ -128,14 +134,19 @@ async fn half_closed_connections_end_whole() {
         drop(ticks);
         node.wait("its end", |s| s.open_now() == 0).await;
         let mut echo = H1::connect(&dial).await;
-        echo.send("GET", "/ws/silent", UPGRADE, b"").await.expect("send");
+        echo.send("GET", "/ws/silent", UPGRADE, b"")
+            .await
+            .expect("send");
         assert_eq!(echo.head().await.expect("a 101").status, 101);
         echo.io.shutdown().await.expect("FIN");
         node.wait("the end", |s| s.open_now() == 0).await;
         echo.ended().await;
     }
     // No flow is left over.
-    setup.edge.wait_nodes("no live flow", |nodes| nodes[0]["flows"] == 0).await;
+    setup
+        .edge
+        .wait_nodes("no live flow", |nodes| nodes[0]["flows"] == 0)
+        .await;
 }
 
 /// Aim: a reset by either side ends the other at once (D20). Fails if a reset is not passed on.
@@ -160,7 +171,10 @@ async fn a_reset_ends_the_other_side() {
         node.wait("its end", |s| s.open_now() == 0).await;
     }
     let mut events = H1::connect(&setup.plain()).await;
-    events.send("GET", "/sse?silent=1", &[], b"").await.expect("send");
+    events
+        .send("GET", "/sse?silent=1", &[], b"")
+        .await
+        .expect("send");
     events.head().await.expect("the head");
     let mut socket = ws::connect(&setup.plain(), "/ws/silent", &[]).await;
     node.kill();
@@ -182,7 +196,9 @@ async fn no_node_is_said_and_recovers() {
     for _ in 0..3 {
         let answer = client.get("/hello", &[]).await;
         assert_eq!(answer.status, 503);
-        let after = answer.header("retry-after").and_then(|v| v.parse::<u32>().ok());
+        let after = answer
+            .header("retry-after")
+            .and_then(|v| v.parse::<u32>().ok());
         assert!(after.is_some_and(|s| (1..60).contains(&s)), "{answer:?}");
     }
     assert_eq!(setup.edge.admin("GET", "/readyz").await.status, 503);
@@ -211,7 +227,10 @@ async fn no_node_can_close() {
     setup.nodes[0].set_health(crate::node::Health::Ok);
     setup.wait_state("n1", "up").await;
     let dial: Dial = setup.plain();
-    assert_eq!(H1::connect(&dial).await.get("/hello", &[]).await.status, 200);
+    assert_eq!(
+        H1::connect(&dial).await.get("/hello", &[]).await.status,
+        200
+    );
 }
 
 /// Headers of an upgrade.

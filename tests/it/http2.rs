@@ -39,5 +39,9 @@ async fn streams_do_not_wait_for_each_other() {
         assert_eq!(hello.status(), 200);
         piece(&mut ticks).await.expect("an event").expect("DATA");
     }
-    other.body_mut().flow_control().release_capacity(0).expect("still open");
+    other
+        .body_mut()
+        .flow_control()
+        .release_capacity(0)
+        .expect("still open");
 }

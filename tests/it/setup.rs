@@ -72,11 +72,7 @@ impl Setup {
 
 /// Starts node `n` at its address of the block.
 pub async fn node(block: &Block, n: u8) -> Node {
-    Node::start(
-        &format!("n{n}"),
-        block.at(&format!("10.0.0.{n}:8080")),
-    )
-    .await
+    Node::start(&format!("n{n}"), block.at(&format!("10.0.0.{n}:8080"))).await
 }
 
 /// The configuration, with the guide's addresses.
