@@ -20,6 +20,8 @@ mod diffusion;
 mod drain;
 /// The program under test as a process.
 mod edge;
+/// Bad inputs, row by row.
+mod faults;
 /// Flows of a dead node.
 mod eviction;
 /// Harness against itself: client to node, no edge.
@@ -44,6 +46,8 @@ mod program;
 mod setup;
 /// Bytes pass at once, and silence is no fault.
 mod streaming;
+/// The documents: configurations in them, links between them.
+mod readme;
 /// A node's Lightstreamer sessions.
 mod tlcp;
 /// Loopback addresses of a test's own.
