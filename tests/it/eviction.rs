@@ -176,7 +176,7 @@ async fn every_flow_of_a_dead_node_ends() {
     let mut flows = Vec::new();
     for n in 0..FLOWS - HTTP2 {
         let kind = KINDS[n % KINDS.len()];
-        let dial = if n / KINDS.len() % 3 == 0 {
+        let dial = if (n / KINDS.len()).is_multiple_of(3) {
             setup.tls()
         } else {
             setup.plain()
@@ -232,9 +232,15 @@ async fn every_flow_of_a_dead_node_ends() {
     let evicted = |l: &&serde_json::Value| l["reason"] == "evicted";
     let told = |lines: &[serde_json::Value]| lines.iter().filter(evicted).count() == FLOWS;
     let lines = setup.edge.wait_access("a line for each", told).await;
-    let times = lines.iter().filter(evicted).filter_map(|l| l["time"].as_f64());
+    let times = lines
+        .iter()
+        .filter(evicted)
+        .filter_map(|l| l["time"].as_f64());
     let (first, last) = times.fold((f64::MAX, 0.0), |(a, b), t| (t.min(a), t.max(b)));
-    println!("from the first to the last close at the edge: {:.0} ms", (last - first) * 1e3);
+    println!(
+        "from the first to the last close at the edge: {:.0} ms",
+        (last - first) * 1e3
+    );
     assert!(slowest.0 < Duration::from_secs(2), "{slowest:?}");
     let next = H1::connect(&setup.plain()).await.get("/hello", &[]).await;
     assert_eq!(next.node(), "n2");

@@ -14,9 +14,13 @@ pub const HOST: &str = "push.mycompany.com";
 
 /// Nodes `n1` …, and the edge in front of them.
 pub struct Setup {
+    /// Its addresses.
     pub block: Block,
+    /// The nodes, `n1` first.
     pub nodes: Vec<Node>,
+    /// The program.
     pub edge: Edge,
+    /// The authority and the folder of the TLS VIP's certificate.
     pub certs: Certs,
 }
 
