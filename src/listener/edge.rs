@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
 use pingora::protocols::http::ServerSession;
@@ -147,14 +148,7 @@ impl Edge {
                 return;
             };
             first = false;
-            let ex = Exchange::new(
-                conn.clone(),
-                if head.websocket {
-                    "websocket"
-                } else {
-                    "http/1.1"
-                },
-            );
+            let ex = Exchange::new(conn.clone(), head.protocol());
             io.begin(ex.flow.clone(), &head);
             match self.exchange(io, settings.take(), &ex).await {
                 Served::Again(back, kept) => {
@@ -182,16 +176,23 @@ impl Edge {
     ) -> Option<RequestHead> {
         let conf = conn.listener.conf.load_full();
         let deadline = conf.head_timeout.0;
-        if !first {
-            let mut drain = self.drain.clone();
-            // Between requests a connection may be idle for ever; only a drain ends it.
-            tokio::select! {
-                biased;
-                waited = io.wait() => waited.ok()?,
-                _ = drain.wait_for(|d| *d) => return None,
+        // Between requests a connection may be idle for ever, before the first one it may not. A
+        // drain ends both.
+        let silence = if first { deadline } else { Duration::MAX };
+        let mut drain = self.drain.clone();
+        let began = tokio::select! {
+            biased;
+            waited = tokio::time::timeout(silence, io.wait()) => waited.map(Result::ok),
+            _ = drain.wait_for(|d| *d) => return None,
+        };
+        let head = match began {
+            Ok(waited) => {
+                waited?;
+                tokio::time::timeout(deadline, io.read_head(&conf.limits)).await
             }
-        }
-        match tokio::time::timeout(deadline, io.read_head(&conf.limits)).await {
+            Err(late) => Err(late),
+        };
+        match head {
             Ok(Ok(head)) => Some(head),
             Ok(Err(NoHead::Fault(fault))) => {
                 self.refuse(io, conn, fault.status(), Reason::BadRequest)

@@ -20,6 +20,16 @@ pub struct RequestHead {
     pub websocket: bool,
 }
 
+impl RequestHead {
+    /// The protocol's word in the log.
+    pub fn protocol(&self) -> &'static str {
+        match self.websocket {
+            true => "websocket",
+            false => "http/1.1",
+        }
+    }
+}
+
 /// Why a head is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
