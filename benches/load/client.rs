@@ -43,7 +43,11 @@ static TLS: LazyLock<TlsConnector> = LazyLock::new(|| {
 
 /// Connects; `receive` is the socket's receive buffer, the kernel's choice if `None`.
 pub async fn connect(options: &Options, receive: Option<usize>) -> Result<Conn, Failure> {
-    let socket = if options.to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    let socket = if options.to.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
     if let Some(bytes) = receive {
         SockRef::from(&socket).set_recv_buffer_size(bytes)?;
     }
@@ -53,12 +57,15 @@ pub async fn connect(options: &Options, receive: Option<usize>) -> Result<Conn, 
         return Ok(Box::new(stream));
     }
     let name = ServerName::try_from("bench.test")?;
-    Ok(Box::new(timeout(PATIENCE, TLS.connect(name, stream)).await??))
+    Ok(Box::new(
+        timeout(PATIENCE, TLS.connect(name, stream)).await??,
+    ))
 }
 
 /// Sends a GET for `path`, as a WebSocket upgrade if `upgrade`, with more header lines in `more`.
 pub async fn ask(conn: &mut Conn, path: &str, upgrade: bool, more: &str) -> io::Result<()> {
-    conn.write_all(request(path, upgrade, more).as_bytes()).await?;
+    conn.write_all(request(path, upgrade, more).as_bytes())
+        .await?;
     conn.flush().await
 }
 
@@ -133,6 +140,8 @@ impl ServerCertVerifier for Any {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         let provider = rustls::crypto::ring::default_provider();
-        provider.signature_verification_algorithms.supported_schemes()
+        provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

@@ -51,13 +51,17 @@ struct Options {
 
 fn main() -> Result<(), Failure> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let deed = args.first().ok_or("usage: load SCENARIO --node ADDR --to ADDR …")?;
+    let deed = args
+        .first()
+        .ok_or("usage: load SCENARIO --node ADDR --to ADDR …")?;
     if deed == "certificate" {
         return certificate(Path::new(args.get(1).ok_or("usage: load certificate DIR")?));
     }
     let options = parse(&args[1..])?;
     node::start(&options.nodes)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let begun = Instant::now();
     let mut figures = runtime.block_on(async {
         match deed.as_str() {
@@ -75,10 +79,17 @@ fn main() -> Result<(), Failure> {
 }
 
 fn parse(args: &[String]) -> Result<Options, Failure> {
-    let value = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1));
+    let value = |name: &str| {
+        args.iter()
+            .position(|a| a == name)
+            .and_then(|i| args.get(i + 1))
+    };
     let number = |name: &str, default: u64| value(name).map_or(Ok(default), |v| v.parse());
     let nodes = value("--node").ok_or("--node is missing")?;
-    let proxy = value("--pid").map(|p| p.parse()).transpose()?.map(Process::new);
+    let proxy = value("--pid")
+        .map(|p| p.parse())
+        .transpose()?
+        .map(Process::new);
     Ok(Options {
         nodes: nodes.split(',').map(str::parse).collect::<Result<_, _>>()?,
         to: value("--to").ok_or("--to is missing")?.parse()?,
@@ -114,5 +125,7 @@ fn percentiles(mut nanos: Vec<u64>) -> Value {
 
 /// CPU of the proxy per thousand units of work, in microseconds.
 fn per_thousand(cpu_ns: Option<u64>, units: usize) -> Option<f64> {
-    cpu_ns.filter(|_| units > 0).map(|ns| ns as f64 / units as f64)
+    cpu_ns
+        .filter(|_| units > 0)
+        .map(|ns| ns as f64 / units as f64)
 }

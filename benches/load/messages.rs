@@ -30,13 +30,21 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
     let mut streams = Vec::new();
     for _ in 0..options.count {
         let (conn, rest) = open(options).await?;
-        streams.push(tokio::spawn(follow(conn, rest, options.wire, arrived.clone())));
+        streams.push(tokio::spawn(follow(
+            conn,
+            rest,
+            options.wire,
+            arrived.clone(),
+        )));
     }
     sleep(WARM_UP).await;
     *lock(&arrived) = Arrived::default();
     let cpu = options.proxy.map(|p| p.cpu_ns());
     sleep(options.window).await;
-    let cpu = options.proxy.zip(cpu).map(|(p, before)| p.cpu_ns() - before);
+    let cpu = options
+        .proxy
+        .zip(cpu)
+        .map(|(p, before)| p.cpu_ns() - before);
     let arrived = std::mem::take(&mut *lock(&arrived));
     let count = arrived.ages_ns.len();
     let mut figures = percentiles(arrived.ages_ns);

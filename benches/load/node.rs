@@ -35,7 +35,9 @@ pub fn start(addresses: &[SocketAddr]) -> io::Result<()> {
     let (ready, started) = mpsc::sync_channel(1);
     let addresses = addresses.to_vec();
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
         let served = runtime.and_then(|r| {
             r.block_on(async {
                 for address in addresses {
@@ -69,8 +71,11 @@ async fn accept(listener: TcpListener) {
 
 async fn serve(mut stream: TcpStream) -> io::Result<()> {
     let kib = [
-        format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n", 1024)
-            .as_bytes(),
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",
+            1024
+        )
+        .as_bytes(),
         &[b'k'; 1024],
     ]
     .concat();
@@ -98,7 +103,11 @@ async fn serve(mut stream: TcpStream) -> io::Result<()> {
                 let every = Duration::from_millis(ms.parse().map_err(io::Error::other)?);
                 tell(stream, wire.parse().map_err(io::Error::other)?, every).await
             }
-            _ => stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await,
+            _ => {
+                stream
+                    .write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+                    .await
+            }
         };
     }
 }
@@ -126,9 +135,13 @@ async fn silent(mut stream: TcpStream) -> io::Result<()> {
 /// the head loses it.
 async fn speak(mut stream: TcpStream) -> io::Result<()> {
     let first = Wire::WebSocket.frame(&message(0));
-    stream.write_all(&[SWITCHING.as_bytes(), &first].concat()).await?;
+    stream
+        .write_all(&[SWITCHING.as_bytes(), &first].concat())
+        .await?;
     for seq in 1..MESSAGES {
-        stream.write_all(&Wire::WebSocket.frame(&message(seq))).await?;
+        stream
+            .write_all(&Wire::WebSocket.frame(&message(seq)))
+            .await?;
     }
     gone(&mut stream).await
 }

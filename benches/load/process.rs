@@ -18,7 +18,10 @@ impl Process {
     /// proxies here start theirs before the window.
     pub fn cpu_ns(self) -> u64 {
         let threads = self.tree().into_iter().flat_map(|pid| {
-            fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten()
+            fs::read_dir(format!("/proc/{pid}/task"))
+                .into_iter()
+                .flatten()
+                .flatten()
         });
         threads
             .filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok())
@@ -42,7 +45,11 @@ impl Process {
         while let Some(pid) = all.get(next).copied() {
             let path = format!("/proc/{pid}/task/{pid}/children");
             let children = fs::read_to_string(path).unwrap_or_default();
-            all.extend(children.split_whitespace().filter_map(|c| c.parse::<u32>().ok()));
+            all.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|c| c.parse::<u32>().ok()),
+            );
             next += 1;
         }
         all

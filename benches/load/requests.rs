@@ -40,7 +40,10 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
             done.borrow_mut().clear();
             let (begun, cpu) = (Instant::now(), options.proxy.map(|p| p.cpu_ns()));
             sleep(options.window).await;
-            let cpu = options.proxy.zip(cpu).map(|(p, before)| p.cpu_ns() - before);
+            let cpu = options
+                .proxy
+                .zip(cpu)
+                .map(|(p, before)| p.cpu_ns() - before);
             let (latencies, took) = (done.take(), begun.elapsed());
             let failed = loops.iter().filter(|l| l.is_finished()).count();
             let mut figures = percentiles(latencies.clone());
@@ -61,9 +64,16 @@ async fn first(options: &Options) -> Result<(Conn, String), Failure> {
     while body.len() < BODY {
         timeout(PATIENCE, conn.read_buf(&mut body)).await??;
     }
-    let line = head.lines().find(|l| l.to_ascii_lowercase().starts_with("set-cookie:"));
-    let pair = line.and_then(|l| l.split_once(':')).map(|(_, v)| v.split(';').next());
-    let cookie = pair.flatten().map(|c| format!("Cookie:{c}\r\n")).unwrap_or_default();
+    let line = head
+        .lines()
+        .find(|l| l.to_ascii_lowercase().starts_with("set-cookie:"));
+    let pair = line
+        .and_then(|l| l.split_once(':'))
+        .map(|(_, v)| v.split(';').next());
+    let cookie = pair
+        .flatten()
+        .map(|c| format!("Cookie:{c}\r\n"))
+        .unwrap_or_default();
     Ok((conn, cookie))
 }
 

@@ -56,7 +56,13 @@ async fn open(options: &Options, count: usize) -> Result<Vec<Conn>, Failure> {
 pub async fn hidden(options: &Options) -> Result<Value, Failure> {
     let mut conn = client::connect(options, Some(RECEIVE_BUFFER)).await?;
     let upgrade = options.wire == Wire::WebSocket;
-    client::ask(&mut conn, &format!("/flood/{}", options.wire.word()), upgrade, "").await?;
+    client::ask(
+        &mut conn,
+        &format!("/flood/{}", options.wire.word()),
+        upgrade,
+        "",
+    )
+    .await?;
     client::head(&mut conn, if upgrade { "101" } else { "200" }).await?;
     let deadline = Instant::now() + FLOOD_DEADLINE;
     let mut written = (FLOODED.load(Ordering::Relaxed), Instant::now());

@@ -36,7 +36,10 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
     for worker in workers {
         worker.await?;
     }
-    let cpu = options.proxy.zip(cpu).map(|(p, before)| p.cpu_ns() - before);
+    let cpu = options
+        .proxy
+        .zip(cpu)
+        .map(|(p, before)| p.cpu_ns() - before);
     let good = tally.good.load(Ordering::Relaxed);
     let mut errors = std::mem::take(&mut *tally.errors.lock().expect("no holder panics"));
     errors.truncate(3);
@@ -58,7 +61,11 @@ async fn work(options: Options, tally: Arc<Tally>) {
                 tally.good.fetch_add(1, Ordering::Relaxed);
                 tally.reordered.fetch_add(1, Ordering::Relaxed);
             }
-            Err(e) => tally.errors.lock().expect("no holder panics").push(e.to_string()),
+            Err(e) => tally
+                .errors
+                .lock()
+                .expect("no holder panics")
+                .push(e.to_string()),
         }
     }
 }
@@ -66,7 +73,11 @@ async fn work(options: Options, tally: Arc<Tally>) {
 /// One upgrade; whether its messages came in order. Errors: one did not come.
 async fn one(options: &Options) -> Result<bool, Failure> {
     let mut conn = client::connect(options, None).await?;
-    let path = if options.client_first { "/ws/client" } else { "/ws/server" };
+    let path = if options.client_first {
+        "/ws/client"
+    } else {
+        "/ws/server"
+    };
     client::ask(&mut conn, path, true, "").await?;
     let (_, mut got) = client::head(&mut conn, "101").await?;
     if options.client_first {

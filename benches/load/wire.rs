@@ -106,7 +106,12 @@ pub struct Reader {
 impl Reader {
     /// At a body's beginning.
     pub fn new(wire: Wire) -> Self {
-        Reader { wire, chunk: 0, size: 0, body: Vec::new() }
+        Reader {
+            wire,
+            chunk: 0,
+            size: 0,
+            body: Vec::new(),
+        }
     }
 
     /// Takes received bytes and tells `each` message that is whole now.
@@ -115,7 +120,11 @@ impl Reader {
             Wire::Chunked => self.unchunk(data),
             Wire::Length | Wire::WebSocket => self.body.extend_from_slice(data),
         }
-        let head = if self.wire == Wire::WebSocket { FRAME.len() } else { 0 };
+        let head = if self.wire == Wire::WebSocket {
+            FRAME.len()
+        } else {
+            0
+        };
         let whole = self.body.len() / (head + MESSAGE) * (head + MESSAGE);
         let now = now_ns();
         for m in self.body[..whole].chunks_exact(head + MESSAGE) {
@@ -123,7 +132,10 @@ impl Reader {
             at.copy_from_slice(&m[head..head + 8]);
             seq.copy_from_slice(&m[head + 8..head + 12]);
             let age_ns = now.saturating_sub(u64::from_be_bytes(at));
-            each(Received { seq: u32::from_be_bytes(seq), age_ns });
+            each(Received {
+                seq: u32::from_be_bytes(seq),
+                age_ns,
+            });
         }
         self.body.drain(..whole);
     }
