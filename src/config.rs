@@ -92,11 +92,10 @@ impl Config {
             .into_iter()
             .map(|p| fault(p.at, p.path, p.message, p.expected, None))
             .collect();
-        let mut config = None;
         if let Some(mut tree) = tree {
             let names = check::Names::of(&tree);
             let mut decoded = decode::decode(&mut tree);
-            config = decoded.config.take();
+            let mut config = decoded.config.take();
             let mut wrong = std::mem::take(&mut decoded.wrong);
             if let Some(config) = &mut config {
                 config.dir = dir.to_owned();
@@ -107,16 +106,30 @@ impl Config {
                 fault(at, w.place.path, w.message, w.expected, w.suggestion)
             }));
         }
-        match (Faults::of(faults), config) {
-            (Some(faults), _) => Err(faults),
-            (None, Some(config)) => Ok(config),
-            (None, None) => Err(Faults::one(fault(
-                tree::Position::default(),
-                String::new(),
-                "cannot be decoded".to_owned(),
-                None,
-                None,
-            ))),
+        if let Some(faults) = Faults::of(faults) {
+            return Err(faults);
+        }
+        // Our reader finds every fault with its place; what runs is what serde_yaml reads.
+        match decode::authority(text) {
+            Ok(decoded) => Ok(Config {
+                dir: dir.to_owned(),
+                ..decoded
+            }),
+            Err(e) => {
+                let at = e
+                    .location()
+                    .map_or(tree::Position::default(), |l| tree::Position {
+                        line: l.line(),
+                        column: l.column(),
+                    });
+                Err(Faults::one(fault(
+                    at,
+                    String::new(),
+                    e.to_string(),
+                    None,
+                    None,
+                )))
+            }
         }
     }
 }

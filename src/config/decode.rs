@@ -52,6 +52,14 @@ fn text(text: &str) -> Kind {
     }
 }
 
+/// Decodes a text without faults by the library that defines the format.
+///
+/// Errors: the two readers differ, as on a number where a string is meant.
+pub(super) fn authority(text: &str) -> Result<Config, serde_yaml::Error> {
+    let text = serde_yaml::Deserializer::from_str(text);
+    serde_yaml::with::singleton_map_recursive::deserialize(text)
+}
+
 /// Decodes `tree`, which keeps its sound parts only.
 pub(super) fn decode(tree: &mut Node) -> Decoded {
     let mut wrong = Vec::new();

@@ -74,15 +74,37 @@ pub enum OnDown {
 }
 
 /// Answer when no node can take the flow.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NoNode {
     /// 503 with a jittered Retry-After.
     #[default]
-    #[serde(rename = "503")]
     Unavailable,
     /// The connection is closed without an answer: some push clients notice only that.
-    #[serde(rename = "close")]
     Close,
+}
+
+/// By hand, because `503` is a number to YAML and `close` a word.
+impl<'de> Deserialize<'de> for NoNode {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl serde::de::Visitor<'_> for V {
+            type Value = NoNode;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("`503` or `close`")
+            }
+            fn visit_str<E: serde::de::Error>(self, s: &str) -> Result<NoNode, E> {
+                match s {
+                    "503" => Ok(NoNode::Unavailable),
+                    "close" => Ok(NoNode::Close),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(s), &self)),
+                }
+            }
+            fn visit_u64<E: serde::de::Error>(self, n: u64) -> Result<NoNode, E> {
+                self.visit_str(&n.to_string())
+            }
+        }
+        d.deserialize_any(V)
+    }
 }
 
 /// An active health check; exactly one of `tcp` and `http` is given.

@@ -1,7 +1,7 @@
 //! Listening sockets: bound, added and removed at run time; each accepted socket goes to the next
 //! data thread and is registered with the runtime that serves it.
 //!
-//! In: addresses. Out: sockets to [`Edge::serve`]. Source: Lightstreamer clustering §3.2.1.1
+//! In: addresses. Out: sockets to [`Edge::take`]. Source: Lightstreamer clustering §3.2.1.1
 //! (several public addresses on one balancer); FAULTS D54 (descriptors run out).
 
 use std::io;
@@ -88,10 +88,16 @@ pub struct AcceptLoop {
     pub asked: SocketAddr,
     /// The address it has: another port where 0 was asked for.
     pub bound: SocketAddr,
+    socket: TcpListener,
     task: JoinHandle<()>,
 }
 
 impl AcceptLoop {
+    /// Another handle of the listening socket: who takes it over loses no queued connection.
+    pub fn socket(&self) -> io::Result<TcpListener> {
+        self.socket.try_clone()
+    }
+
     /// Starts accepting on `socket` in the current runtime.
     pub fn start(
         asked: SocketAddr,
@@ -100,10 +106,16 @@ impl AcceptLoop {
         edge: Arc<Edge>,
     ) -> io::Result<Self> {
         let bound = socket.local_addr()?;
+        let kept = socket.try_clone()?;
         // SAFETY: a TcpListener owns its descriptor and keeps the same one until it is dropped.
         let socket = unsafe { AsyncFd::register(socket) }?;
         let task = tokio::spawn(accept(socket, listener, edge));
-        Ok(AcceptLoop { asked, bound, task })
+        Ok(AcceptLoop {
+            asked,
+            bound,
+            socket: kept,
+            task,
+        })
     }
 }
 

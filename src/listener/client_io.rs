@@ -21,6 +21,7 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::exchange::Conn;
+use super::handshake;
 use super::request_head::{self, Fault, RequestHead};
 use crate::config::Limits;
 use crate::stream::framing::Framing;
@@ -128,6 +129,11 @@ impl ClientIo {
         }
     }
 
+    /// Whether no byte of a request has come.
+    pub fn has_nothing(&self) -> bool {
+        self.ahead.is_empty()
+    }
+
     /// Begins the exchange whose head was just read.
     pub fn begin(&mut self, flow: Arc<LiveFlow>, head: &RequestHead) {
         flow.handoff.set_phase(if head.websocket {
@@ -142,17 +148,8 @@ impl ClientIo {
     /// Answers without Pingora and without waiting for a client that does not read.
     pub async fn answer(&mut self, bytes: &[u8]) {
         if let Some(side) = &mut self.side {
-            let written = async {
-                side.write_all(bytes).await?;
-                side.shutdown().await
-            };
-            let _ = tokio::time::timeout(std::time::Duration::from_secs(1), written).await;
+            handshake::last_words(side, bytes).await;
         }
-    }
-
-    /// The connection, where it is not HTTP.
-    pub fn into_side(mut self) -> Option<Side> {
-        self.side.take()
     }
 
     fn phase(&self) -> Phase {
@@ -386,6 +383,8 @@ impl Drop for ClientIo {
                 .leave_client((side, std::mem::take(&mut self.ahead)));
         } else if flow.is_evicted() {
             side.tcp().reset_on_close_if_stalled();
+        } else if !self.fin && !self.body.is_done() {
+            self.conn.parting.lock().replace(side);
         }
     }
 }

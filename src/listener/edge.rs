@@ -9,21 +9,20 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
-use std::time::Duration;
 
-use async_trait::async_trait;
-use openssl::ssl::{NameType, Ssl};
+use openssl::ssl::NameType;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
 use pingora::protocols::http::ServerSession;
 use pingora_proxy::HttpProxy;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio_openssl::SslStream;
 
 use super::accept::Listener;
 use super::client_io::{ClientIo, NoHead};
 use super::exchange::{CURRENT, Conn, Exchange, Reason};
+use super::handshake;
 use super::http::Front;
+use super::http2::Http2;
 use super::request_head::RequestHead;
 use super::tcp;
 use crate::config::{self, Mode};
@@ -128,14 +127,19 @@ impl Edge {
         let tcp = Tcp::new(stream);
         // The handshake's future is large; it is freed before the connection is served.
         let side = match &listener.tls {
-            None => Some(Side::Plain(tcp)),
+            None => Ok(Side::Plain(tcp)),
             Some(tls) => {
-                Box::pin(handshake(tls.acceptor(vip), tcp, conf.handshake_timeout.0)).await
+                let http = conf.mode == Mode::Http;
+                let deadline = conf.handshake_timeout.0;
+                Box::pin(handshake::shake(tls.acceptor(vip), tcp, deadline, http)).await
             }
         };
-        let Some(side) = side else {
-            refused(listener, "handshake");
-            return Ok(());
+        let side = match side {
+            Ok(side) => side,
+            Err(refusal) => {
+                refused(listener, refusal.word());
+                return Ok(());
+            }
         };
         let tls = side.ssl().map(|s| {
             (
@@ -190,7 +194,10 @@ impl Edge {
                     (io, settings) = (*back, kept);
                     ex.close(Reason::Done, (0, 0));
                 }
-                Served::Over => return ex.close(Reason::Done, (0, 0)),
+                Served::Over => {
+                    ex.close(Reason::Done, (0, 0));
+                    return part(&conn).await;
+                }
                 Served::Cut => return ex.close(Reason::Evicted, (0, 0)),
                 Served::Switched => {
                     return self.websocket(&ex).await;
@@ -230,6 +237,8 @@ impl Edge {
                 None
             }
             Ok(Err(NoHead::Closed | NoHead::Broken)) => None,
+            // A browser's connection in reserve: an answer would be taken for that of its next request.
+            Err(_) if io.has_nothing() => None,
             Err(_) => {
                 self.refuse(io, conn, (408, "Request Timeout"), Reason::HeadTimeout)
                     .await;
@@ -352,16 +361,11 @@ fn again(reused: Option<ReusedHttpStream>) -> Served {
     }
 }
 
-async fn handshake(
-    acceptor: openssl::ssl::SslAcceptor,
-    tcp: Tcp,
-    deadline: Duration,
-) -> Option<Side> {
-    let ssl = Ssl::new(acceptor.context()).ok()?;
-    let mut stream = SslStream::new(ssl, tcp).ok()?;
-    match tokio::time::timeout(deadline, std::pin::Pin::new(&mut stream).accept()).await {
-        Ok(Ok(())) => Some(Side::Tls(Box::new(stream))),
-        _ => None,
+/// Closes a connection whose request was answered before it was read whole.
+async fn part(conn: &Conn) {
+    let side = conn.parting.lock().take();
+    if let Some(mut side) = side {
+        handshake::last_words(&mut side, b"").await;
     }
 }
 
@@ -370,30 +374,4 @@ fn refused(listener: &Listener, reason: &str) {
         .refused
         .with_label_values(&[listener.name.as_str(), reason])
         .inc();
-}
-
-/// Serves the streams of one HTTP/2 connection.
-struct Http2 {
-    proxy: Arc<HttpProxy<Front>>,
-    conn: Arc<Conn>,
-}
-
-#[async_trait]
-impl HttpServerApp for Http2 {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        session: ServerSession,
-        shutdown: &watch::Receiver<bool>,
-    ) -> Option<ReusedHttpStream> {
-        let ex = Exchange::new(self.conn.clone(), "h2");
-        let serving = CURRENT.scope(ex.clone(), self.proxy.process_new_http(session, shutdown));
-        // Dropping the future resets this stream only (RST_STREAM), its siblings go on.
-        let reason = tokio::select! {
-            biased;
-            () = ex.flow.kill.notified() => Reason::Evicted,
-            _ = serving => Reason::Done,
-        };
-        ex.close(reason, (0, 0));
-        None
-    }
 }

@@ -12,6 +12,7 @@ use pushgate_plugins::api::{Flow, NodeId, TlsFacts};
 use super::accept::Listener;
 use crate::observe::{access_log, metrics};
 use crate::route::{Assigned, Table};
+use crate::stream::side::Side;
 use crate::upstream::connect::Dialer;
 use crate::upstream::state::Entered;
 use crate::upstream::{Affinity, LiveFlow, Node};
@@ -43,6 +44,8 @@ pub struct Conn {
     pub bytes_down: AtomicU64,
     /// A request's body was not legal: the connection must end with a 400.
     pub bad_body: AtomicBool,
+    /// The socket of a client that was answered before its request was read whole.
+    pub parting: Mutex<Option<Side>>,
     known_to: Mutex<Vec<Arc<Node>>>,
 }
 
@@ -66,6 +69,7 @@ impl Conn {
             bytes_up: AtomicU64::new(0),
             bytes_down: AtomicU64::new(0),
             bad_body: AtomicBool::new(false),
+            parting: Mutex::default(),
             known_to: Mutex::default(),
         }
     }

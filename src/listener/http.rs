@@ -4,6 +4,8 @@
 //! into [`Phase::Switching`] are decided here.
 //! Source: Lightstreamer clustering §2, §3; RFC 9110 §9.2.2 (what may be retried).
 
+mod answer;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,10 +20,11 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use pushgate_plugins::host;
 
+use self::answer::{answer, diagnose, retry_after};
 use super::exchange::{CURRENT, Exchange, Reason};
+use super::node_head;
 use super::request_head::legal_authority;
 use crate::config::{NoNode, defaults};
-use crate::observe::metrics;
 use crate::route::{Assigned, Decision};
 use crate::stream::handoff::Phase;
 use crate::stream::socket::{self, Options};
@@ -142,6 +145,14 @@ impl ProxyHttp for Front {
         head: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        node_head::correct(head, session.is_http2())?;
+        // Pingora passes on `Upgrade: websocket` of what is no upgrade (POST, no `Connection`); a node
+        // that took it for one would answer with a 101 we have to refuse (D18).
+        if ctx.ex.flow.handoff.phase() != Phase::Asked
+            && head.remove_header(&header::UPGRADE).is_some()
+        {
+            head.remove_header(&header::CONNECTION);
+        }
         let (assigned, host, random) = known(ctx)?;
         let facts = ctx.ex.facts(&host, Some(session.req_header()), random);
         for plugin in &ctx.ex.table.plugins {
@@ -214,10 +225,12 @@ impl ProxyHttp for Front {
         let idempotent = session.req_header().method.is_idempotent();
         let unanswered = !ctx.ex.flow.has_begun() && session.response_written().is_none();
         let upstream = *e.esource() == ErrorSource::Upstream || ctx.ex.flow.is_evicted();
-        if upstream && unanswered && !was_reused(ctx) {
-            if let Some(assigned) = &ctx.ex.record.lock().assigned {
-                assigned.node.suspect.notify_one();
-            }
+        if upstream
+            && unanswered
+            && !was_reused(ctx)
+            && let Some(assigned) = &ctx.ex.record.lock().assigned
+        {
+            assigned.node.suspect.notify_one();
         }
         let whole = !session.as_ref().retry_buffer_truncated();
         e.set_retry(idempotent && unanswered && upstream && whole && may_try_another(ctx));
@@ -366,78 +379,4 @@ fn may_try_another(ctx: &Ctx) -> bool {
         .as_ref()
         .is_some_and(|d| d.reused.load(Ordering::Relaxed));
     record.tried.len() < limit || (reused && !ctx.ex.flow.is_evicted())
-}
-
-/// Why a request failed, and the status it gets; 0: the client is gone.
-fn diagnose(e: &Error, ctx: &Ctx) -> (Reason, u16) {
-    use ErrorType::{ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout};
-    if ctx.ex.conn.bad_body.load(Ordering::Acquire) {
-        return (Reason::BadRequest, 400);
-    }
-    match (e.etype(), e.esource()) {
-        (ErrorType::HTTPStatus(400), _) => (Reason::BadRequest, 400),
-        (ErrorType::HTTPStatus(503), _) => (Reason::NoNode, 503),
-        (ErrorType::HTTPStatus(s), _) => (Reason::Internal, *s),
-        _ if ctx.ex.flow.is_evicted() => (Reason::Evicted, 502),
-        (ConnectTimedout, _) => (Reason::NodeUnreachable, 504),
-        (ConnectRefused | ConnectError | ConnectNoRoute, _) => (Reason::NodeUnreachable, 502),
-        (_, ErrorSource::Upstream) if ctx.ex.flow.is_bad_answer() => (Reason::BadAnswer, 502),
-        (ErrorType::InvalidHTTPHeader, ErrorSource::Upstream) => (Reason::BadAnswer, 502),
-        (_, ErrorSource::Upstream) => (Reason::NodeFailed, 502),
-        (ErrorType::WriteError | ErrorType::ReadError, ErrorSource::Downstream) => {
-            (Reason::ClientFailed, 0)
-        }
-        (ErrorType::ConnectionClosed, ErrorSource::Downstream) => (Reason::ClientClosed, 0),
-        (_, ErrorSource::Downstream) => (Reason::BadRequest, 400),
-        _ => (Reason::Internal, 500),
-    }
-}
-
-fn retry_after() -> Option<(header::HeaderName, HeaderValue)> {
-    // Jitter: the clients of a dead pool must not come back in one wave.
-    let seconds = defaults::RETRY_AFTER.0.as_secs();
-    Some((
-        header::RETRY_AFTER,
-        HeaderValue::from(seconds + fastrand::u64(0..=seconds)),
-    ))
-}
-
-/// Answers by ourselves, with a body of one line. Always `Ok(true)`: the request is over.
-async fn answer(
-    session: &mut Session,
-    ctx: &Ctx,
-    status: StatusCode,
-    extra: Option<(header::HeaderName, HeaderValue)>,
-) -> Result<bool> {
-    ctx.ex.record.lock().status = status.as_u16();
-    let listener = ctx.ex.conn.listener.name.as_str();
-    metrics::get()
-        .answered
-        .with_label_values(&[listener, status.as_str()])
-        .inc();
-    let body = format!(
-        "{} {}\n",
-        status.as_u16(),
-        status.canonical_reason().unwrap_or("Error")
-    );
-    let mut head = ResponseHeader::build(status, Some(4))?;
-    head.insert_header(header::CONTENT_LENGTH, body.len())?;
-    head.insert_header(header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
-    head.insert_header(header::CACHE_CONTROL, "no-store")?;
-    if let Some((name, value)) = extra {
-        head.insert_header(name, value)?;
-    }
-    let is_head = session.req_header().method == http::Method::HEAD;
-    // A client that is gone already is no error of ours.
-    if session
-        .write_response_header(Box::new(head), is_head)
-        .await
-        .is_ok()
-        && !is_head
-    {
-        let _ = session
-            .write_response_body(Some(Bytes::from(body)), true)
-            .await;
-    }
-    Ok(true)
 }

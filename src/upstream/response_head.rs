@@ -30,6 +30,8 @@ pub enum Fault {
     Length,
     /// A transfer coding other than `chunked`.
     Coding,
+    /// A 101 to another protocol than WebSocket, or with a body.
+    Switch,
 }
 
 /// Reads one whole head, up to and including its empty line. `to_head`: it answers a HEAD request.
@@ -41,7 +43,7 @@ pub fn parse(head: &[u8], to_head: bool) -> Result<ResponseHead, Fault> {
         _ => return Err(Fault::Malformed),
     }
     let status = parsed.code.ok_or(Fault::Malformed)?;
-    let (mut length, mut chunked) = (None, false);
+    let (mut length, mut chunked, mut websocket) = (None, false, false);
     let mut keep = parsed.version == Some(1);
     for line in parsed.headers.iter() {
         if line.name.eq_ignore_ascii_case("content-length") {
@@ -54,12 +56,18 @@ pub fn parse(head: &[u8], to_head: bool) -> Result<ResponseHead, Fault> {
                 return Err(Fault::Coding);
             }
             chunked = true;
+        } else if line.name.eq_ignore_ascii_case("upgrade") {
+            websocket = line.value.trim_ascii().eq_ignore_ascii_case(b"websocket");
         } else if line.name.eq_ignore_ascii_case("connection") && has_token(line.value, "close") {
             keep = false;
         }
     }
     if chunked && (length.is_some() || parsed.version == Some(0)) {
         return Err(Fault::Length);
+    }
+    // Only WebSocket is asked for; framing on a 101 would be a body to one reader and frames to another.
+    if status == 101 && (!websocket || chunked || length.is_some()) {
+        return Err(Fault::Switch);
     }
     let bodiless = to_head || status < 200 || status == 204 || status == 304;
     let framing = match (bodiless, chunked, length) {
@@ -124,6 +132,15 @@ mod tests {
             (
                 "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
                 Fault::Length,
+            ),
+            (
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\n\r\n",
+                Fault::Switch,
+            ),
+            ("HTTP/1.1 101 Switching Protocols\r\n\r\n", Fault::Switch),
+            (
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nContent-Length: 3\r\n\r\n",
+                Fault::Switch,
             ),
         ];
         for (head, fault) in cases {

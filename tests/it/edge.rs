@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +26,9 @@ pub struct Edge {
     admin: SocketAddr,
     log: Arc<Mutex<String>>,
     access: watch::Receiver<Vec<Value>>,
-    _dir: tempfile::TempDir,
+    /// Bearer token its admin endpoint asks for.
+    token: Option<String>,
+    dir: tempfile::TempDir,
 }
 
 impl Edge {
@@ -54,7 +56,8 @@ impl Edge {
     pub async fn start_with(block: &Block, yaml: &str, env: &[(&str, &str)]) -> Edge {
         let dir = tempfile::tempdir().expect("a folder for the configuration");
         let file = dir.path().join("pushgate.yaml");
-        std::fs::write(&file, complete(block, yaml)).expect("write the configuration");
+        let yaml = complete(block, yaml);
+        std::fs::write(&file, &yaml).expect("write the configuration");
         let mut command = Command::new(env!("CARGO_BIN_EXE_pushgate"));
         command
             .args(["run", "-c"])
@@ -76,10 +79,31 @@ impl Edge {
             admin: block.admin(),
             log,
             access,
-            _dir: dir,
+            token: token(&yaml),
+            dir,
         };
         edge.ready().await;
         edge
+    }
+
+    /// The file it was started from.
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("pushgate.yaml")
+    }
+
+    /// Writes another configuration over the one it was started from, whole; nothing is loaded yet.
+    pub fn rewrite(&self, block: &Block, yaml: &str) {
+        std::fs::write(self.path(), complete(block, yaml)).expect("write the configuration");
+    }
+
+    /// Waits until its log says `words`; checked every millisecond.
+    pub async fn wait_log(&self, words: &str) {
+        deadline(words, async {
+            while !self.log.lock().contains(words) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await
     }
 
     /// Its process.
@@ -111,9 +135,10 @@ impl Edge {
     /// Asks the admin endpoint.
     pub async fn admin(&self, method: &str, path: &str) -> Response {
         let mut client = H1::connect(&Dial::plain(self.admin)).await;
-        client
-            .request(method, path, &[("Connection", "close")], b"")
-            .await
+        let bearer = format!("Bearer {}", self.token.as_deref().unwrap_or_default());
+        let headers = [("Connection", "close"), ("Authorization", &bearer)];
+        let sent = if self.token.is_some() { 2 } else { 1 };
+        client.request(method, path, &headers[..sent], b"").await
     }
 
     /// All samples by name with labels, as `pushgate_flows{pool="push"}`.
@@ -234,6 +259,14 @@ fn complete(block: &Block, yaml: &str) -> String {
         yaml += "log: { access: stdout }\n";
     }
     yaml
+}
+
+/// The admin token of the file that `yaml` names.
+fn token(yaml: &str) -> Option<String> {
+    let (_, rest) = yaml.split_once("token_file: ")?;
+    let file = rest.split([' ', ',', '}', '\n']).next()?;
+    let text = std::fs::read_to_string(file).expect("the token's file");
+    text.lines().next().map(str::to_owned)
 }
 
 /// Reads lines in a thread of their own: the runtime of a test may be busy or gone.

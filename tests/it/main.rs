@@ -6,6 +6,8 @@
 use std::future::Future;
 use std::time::Duration;
 
+/// Upstream connections belong to one client connection.
+mod affinity;
 /// Certificates made for one test.
 mod certs;
 /// Clients: raw, HTTP/1.1 kept alive, HTTP/2, WebSocket, curl; plain and TLS.
@@ -14,10 +16,22 @@ mod client;
 mod demo;
 /// Diffusion servers behind the edge.
 mod diffusion;
+/// Shutdown and reload with live flows.
+mod drain;
 /// The program under test as a process.
 mod edge;
+/// Bad inputs, row by row.
+mod faults;
+/// Flows of a dead node.
+mod eviction;
 /// Harness against itself: client to node, no edge.
 mod harness;
+/// Bytes between node and a client that stopped reading.
+mod hidden;
+/// Awkward but legal HTTP.
+mod http;
+/// HTTP/2 clients of HTTP/1 nodes.
+mod http2;
 /// The real Lightstreamer client, driven line by line.
 mod js;
 /// The real Lightstreamer client straight to the TLCP node.
@@ -28,10 +42,18 @@ mod node;
 mod options;
 /// The program as a process.
 mod program;
+/// An edge with counting nodes for tests of the core.
+mod setup;
+/// Bytes pass at once, and silence is no fault.
+mod streaming;
+/// The documents: configurations in them, links between them.
+mod readme;
 /// A node's Lightstreamer sessions.
 mod tlcp;
 /// Loopback addresses of a test's own.
 mod vip;
+/// Upgrades: nothing lost, nothing early, nothing unasked.
+mod websocket;
 
 /// How long a test waits for an event that should come at once; a loaded two-core machine included.
 pub const DEADLINE: Duration = Duration::from_secs(20);

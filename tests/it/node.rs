@@ -17,7 +17,7 @@ use crate::deadline;
 use crate::tlcp::Sessions;
 
 pub mod conn;
-mod endpoints;
+pub mod endpoints;
 mod faults;
 pub mod request;
 mod seen;
@@ -64,6 +64,8 @@ pub struct Shared {
     pub flooded: AtomicU64,
     /// What the next poll is told; each value answers every poll that waits.
     pub poll: watch::Sender<Option<String>>,
+    /// Pieces a stream with `step=1` may have sent so far, counted from its start.
+    pub steps: watch::Sender<u64>,
     /// What health checks are told.
     pub health: Mutex<Health>,
     phase: watch::Sender<Phase>,
@@ -102,6 +104,7 @@ impl Node {
             hellos: AtomicU64::new(0),
             flooded: AtomicU64::new(0),
             poll: watch::Sender::new(None),
+            steps: watch::Sender::new(0),
             health: Mutex::new(Health::Ok),
             phase: watch::Sender::new(Phase::Serving),
             seen: watch::Sender::new(Seen::default()),
@@ -156,6 +159,11 @@ impl Node {
     /// Lets polls wait again.
     pub fn hold_polls(&self) {
         self.shared.poll.send_replace(None);
+    }
+
+    /// Lets streams with `step=1` send their first `n` pieces; what comes after waits.
+    pub fn allow(&self, n: u64) {
+        self.shared.steps.send_replace(n);
     }
 
     /// Sets what health checks are told.

@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use pushgate_plugins::PluginConfig;
 use pushgate_plugins::context::{Build, Fault, Keep};
 
 use super::certificates::{Covered, covers};
@@ -32,6 +33,7 @@ pub(super) fn check(check: &mut Check<'_>, covered: &Covered) {
             continue;
         }
         build(check, i, listener);
+        cookies_differ(check, i, listener);
         hosts_are_covered(check, i, listener, covered);
     }
 }
@@ -91,6 +93,27 @@ fn tell(check: &mut Check<'_>, block: &[Step], fault: Fault) {
         // A fault of the block as a whole is shown at the plugin's word.
         wrong.on_key = fault.path.is_empty();
         wrong.suggestion = nearest(&word, fault.candidates);
+    }
+}
+
+/// Two blocks that set the same cookie would overwrite each other's on every answer.
+fn cookies_differ(check: &mut Check<'_>, i: usize, listener: &Listener) {
+    let mut seen: Vec<&str> = Vec::new();
+    for (j, plugin) in listener.plugins.iter().enumerate() {
+        let PluginConfig::StickyCookie(cookie) = plugin else {
+            continue;
+        };
+        if seen.contains(&cookie.name.as_str()) {
+            check.on_key(
+                &steps!["listeners", i, "plugins", j, "sticky_cookie"],
+                format!(
+                    "the cookie `{}` is set by another block",
+                    echo(&cookie.name)
+                ),
+                "another `name`",
+            );
+        }
+        seen.push(&cookie.name);
     }
 }
 

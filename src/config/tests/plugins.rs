@@ -50,6 +50,14 @@ const CASES: &[Case] = &[
             "f:4:90: listeners[0].plugins[1].forwarded: …",
         ],
     ),
+    // Two cookies of one name overwrite each other; of two names they do not.
+    (
+        "listener",
+        "plugins: [{ sticky_cookie: {} }, { sticky_cookie: { name: B } }, { sticky_cookie: { name: PUSHGATE } }]",
+        &[
+            "f:9:72: listeners[0].plugins[2].sticky_cookie: the cookie `PUSHGATE` is set by another block; expected another `name`",
+        ],
+    ),
     // Lightstreamer clustering §3.2.2.3: a pinned host needs a certificate that covers it.
     (
         "listener",

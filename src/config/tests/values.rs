@@ -296,7 +296,7 @@ const CASES: &[Case] = &[
             "f:6:3: pools.p: key `nodes` is missing",
             "f:6:17: pools.p.balance: unknown word `least`; expected one of `least_flows`, `round_robin`, `random`, `hash` (did you mean `least_flows`?)",
             "f:6:33: pools.p.on_down: unknown word `kill`; expected one of `evict`, `keep`",
-            "f:6:48: pools.p.no_node: unknown word `502`; expected one of `503`, `close` (did you mean `503`?)",
+            "f:6:48: pools.p.no_node: found `502`; expected `503` or `close`",
         ],
     ),
     (

@@ -76,6 +76,23 @@ impl H1 {
         }
     }
 
+    /// Speaks over a stream that is there already.
+    pub fn over(io: Box<dyn Io>) -> H1 {
+        H1 {
+            io,
+            host: String::new(),
+            unread: Vec::new(),
+            body: Framing::Done,
+        }
+    }
+
+    /// Reads the head of an answer to HEAD: no body follows, whatever it says.
+    pub async fn bare_head(&mut self) -> io::Result<Response> {
+        let head = self.head().await;
+        self.body = Framing::Done;
+        head
+    }
+
     /// GETs `path` and reads the whole answer.
     pub async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Response {
         self.request("GET", path, headers, b"").await

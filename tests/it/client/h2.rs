@@ -69,19 +69,36 @@ impl H2 {
         deadline("an HTTP/2 answer", response).await
     }
 
+    /// POSTs `parts`, each in a DATA frame of its own, and an empty frame that ends the stream; reads the
+    /// whole answer.
+    pub async fn upload(&mut self, path: &str, parts: &[&[u8]]) -> Response<Vec<u8>> {
+        let url = format!("{}://{}{path}", self.scheme, self.host);
+        let request = Request::post(url).body(()).expect("a legal request");
+        self.send = self.send.clone().ready().await.expect("a live connection");
+        let sent = self.send.send_request(request, false);
+        let (response, mut body) = sent.expect("a request");
+        for part in parts {
+            body.send_data(Bytes::copy_from_slice(part), false)
+                .expect("DATA");
+        }
+        body.send_data(Bytes::new(), true).expect("the end");
+        let response = deadline("an HTTP/2 answer", response).await;
+        whole(response.expect("an answer")).await
+    }
+
     /// GETs `path` and reads the whole answer; panics when the stream is reset.
     pub async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Response<Vec<u8>> {
-        let (parts, mut body) = self
-            .open(path, headers)
-            .await
-            .expect("an answer")
-            .into_parts();
-        let mut whole = Vec::new();
-        while let Some(piece) = piece(&mut body).await {
-            whole.extend_from_slice(&piece.expect("a piece of a body"));
-        }
-        Response::from_parts(parts, whole)
+        whole(self.open(path, headers).await.expect("an answer")).await
     }
+}
+
+async fn whole(answer: Response<RecvStream>) -> Response<Vec<u8>> {
+    let (parts, mut body) = answer.into_parts();
+    let mut whole = Vec::new();
+    while let Some(piece) = piece(&mut body).await {
+        whole.extend_from_slice(&piece.expect("a piece of a body"));
+    }
+    Response::from_parts(parts, whole)
 }
 
 /// The next DATA of a body, its window given back; `None` at the end.

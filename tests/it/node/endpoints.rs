@@ -40,6 +40,7 @@ async fn answer(conn: &mut Conn, request: &Request) -> io::Result<bool> {
         "/stream/close" => close_delimited(conn, request).await,
         "/sse" => events(conn, request).await,
         "/poll" => poll(conn).await,
+        "/say" => say(conn, request).await,
         "/flood" => flood(conn, request).await,
         "/health" | "/lightstreamer/healthcheck" => health(conn).await,
         path if path.starts_with("/ws/") => ws::serve(conn, request).await,
@@ -96,6 +97,7 @@ async fn chunked(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     let (n, every) = (request.number("n", 10), request.millis("every", 10));
     let mut i = 0;
     while n == 0 || i < n {
+        step(conn, request, i).await?;
         conn.chunk(piece(i, request)).await?;
         i += 1;
         conn.pause(every).await?;
@@ -110,6 +112,7 @@ async fn length(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     let total: usize = (0..n).map(|i| piece(i, request).len()).sum();
     head(conn, &format!("Content-Length: {total}\r\n")).await?;
     for i in 0..n {
+        step(conn, request, i).await?;
         conn.send(piece(i, request)).await?;
         conn.pause(every).await?;
     }
@@ -121,6 +124,7 @@ async fn close_delimited(conn: &mut Conn, request: &Request) -> io::Result<bool>
     head(conn, "Connection: close\r\n").await?;
     let every = request.millis("every", 10);
     for i in 0..request.number("n", 10) {
+        step(conn, request, i).await?;
         conn.send(piece(i, request)).await?;
         conn.pause(every).await?;
     }
@@ -140,6 +144,7 @@ async fn events(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     }
     let mut i = 0;
     while n == 0 || i < n {
+        step(conn, request, i).await?;
         let event = format!("id: {i}\ndata: {} {i}\n\n", conn.shared.name);
         conn.chunk(event).await?;
         i += 1;
@@ -147,6 +152,26 @@ async fn events(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     }
     conn.send("0\r\n\r\n").await?;
     Ok(true)
+}
+
+/// With `step=1`, waits until the test allows the `i`th piece; see [`super::Node::allow`].
+pub async fn step(conn: &mut Conn, request: &Request, i: u64) -> io::Result<()> {
+    if request.query("step").is_none() {
+        return Ok(());
+    }
+    let mut steps = conn.shared.steps.subscribe();
+    // Bytes that arrive meanwhile stay in the socket: a test may look for them.
+    let _ = steps.wait_for(|allowed| *allowed > i).await;
+    Ok(())
+}
+
+/// Sends exactly the bytes of `bytes` (percent-encoded) in one write, once allowed with `step=1`, then
+/// ends the connection with `end=1`.
+async fn say(conn: &mut Conn, request: &Request) -> io::Result<bool> {
+    step(conn, request, 0).await?;
+    conn.send(request.query("bytes").unwrap_or_default())
+        .await?;
+    Ok(request.query("end").is_none())
 }
 
 /// Answers when the test says so; see [`super::Node::answer_polls`].
@@ -173,12 +198,12 @@ async fn flood(conn: &mut Conn, request: &Request) -> io::Result<bool> {
         _ => "Transfer-Encoding: chunked\r\n".to_owned(),
     };
     head(conn, &header).await?;
-    let block = vec![b'f'; BLOCK];
-    let block = match framing.as_str() {
-        "length" | "close" => block,
-        _ => [format!("{BLOCK:x}\r\n").as_bytes(), &block, b"\r\n"].concat(),
-    };
-    for _ in 0..bytes / BLOCK as u64 {
+    for i in 0..bytes / BLOCK as u64 {
+        let block = flood_block(i);
+        let block = match framing.as_str() {
+            "length" | "close" => block,
+            _ => [format!("{BLOCK:x}\r\n").as_bytes(), &block, b"\r\n"].concat(),
+        };
         counted(conn, &block).await?;
     }
     if framing == "chunked" {
@@ -231,5 +256,10 @@ fn piece(i: u64, request: &Request) -> String {
     format!("{:.<size$}\n", format!("{i:08}"))
 }
 
+/// The `i`th block of a flood: its number over and over, so that a lost or moved byte shows.
+pub fn flood_block(i: u64) -> Vec<u8> {
+    format!("{i:08}").repeat(BLOCK / 8).into_bytes()
+}
+
 /// Bytes of one flood write.
-const BLOCK: usize = 4096;
+pub const BLOCK: usize = 4096;

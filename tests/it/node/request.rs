@@ -32,6 +32,9 @@ impl Request {
         };
         let head = conn.take(end + 4);
         let mut request = parse(head)?;
+        if request.header("expect").is_some() {
+            conn.send("HTTP/1.1 100 Continue\r\n\r\n").await?;
+        }
         if request.header("upgrade").is_none() {
             request.body = read_body(conn, &request).await?;
         }

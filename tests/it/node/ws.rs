@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use super::endpoints::{counted, set_sndbuf, whole};
+use super::endpoints::{counted, set_sndbuf, step, whole};
 use super::{Conn, Request};
 
 /// A WebSocket of the node over its connection's socket.
@@ -22,6 +22,7 @@ pub type Socket<'a> = WebSocketStream<&'a mut TcpStream>;
 
 /// Answers a request below `/ws/`; the connection always ends with the WebSocket.
 pub async fn serve(conn: &mut Conn, request: &Request) -> io::Result<bool> {
+    step(conn, request, 0).await?;
     if request.path() == "/ws/decline" {
         return whole(conn, "403 Forbidden", "declined\n").await;
     }
@@ -52,9 +53,21 @@ pub fn accept_head(conn: &Conn, request: &Request, protocol: Option<&str>) -> Op
         format!("Sec-WebSocket-Protocol: {p}\r\n")
     });
     let name = &conn.shared.name;
+    // `early=1`: tells how many of the client's bytes came before the 101. None may.
+    let early = request.query("early").map_or(String::new(), |_| {
+        let mut scrap = [0; 4096];
+        let waiting = futures_util::FutureExt::now_or_never(conn.stream.peek(&mut scrap));
+        let waiting = waiting.and_then(Result::ok).unwrap_or_default();
+        format!("X-Early: {}\r\n", conn.unread.len() + waiting)
+    });
+    let hints = request
+        .query("hints")
+        .map_or("", |_| "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+    let cookie = request.query("cookie");
+    let cookie = cookie.map_or(String::new(), |c| format!("Set-Cookie: {c}\r\n"));
     Some(format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {accept}\r\n{protocol}X-Node: {name}\r\n\r\n"
+        "{hints}HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n{protocol}{early}{cookie}X-Node: {name}\r\n\r\n"
     ))
 }
 
@@ -73,7 +86,7 @@ pub fn failed(error: Error) -> io::Error {
 }
 
 /// One text frame as a server sends it.
-fn text_frame(text: &str) -> Vec<u8> {
+pub fn text_frame(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let frame = Frame::message(text.to_owned().into_bytes(), OpCode::Data(Data::Text), true);
     frame.format(&mut out).expect("a frame fits a Vec");
@@ -116,11 +129,13 @@ async fn tick(conn: &mut Conn, request: &Request, head: String) -> io::Result<()
 async fn flood(conn: &mut Conn, request: &Request, head: String) -> io::Result<()> {
     set_sndbuf(conn, request);
     conn.send(head).await?;
-    let message = text_frame(&"f".repeat(request.number("size", 1000) as usize));
-    for _ in 0..request.number("n", 1_000_000) {
+    let size = request.number("size", 1000) as usize;
+    for i in 0..request.number("n", 1_000_000) {
+        let message = text_frame(&format!("{i:0size$}"));
         counted(conn, &message).await?;
     }
-    Ok(())
+    // The last bytes are in the kernel; a reset by the other side must not take them.
+    Err(conn.ended().await)
 }
 
 async fn echo(mut ws: Socket<'_>) -> io::Result<()> {

@@ -1,0 +1,220 @@
+//! What a configuration brings, worked out and bound before anything that runs is changed.
+//!
+//! In: a checked [`Config`] and what runs now. Out: a [`Plan`] that cannot fail any more, or the
+//! first thing the system refuses. Source: FAULTS D67, D68.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use pushgate_plugins::api::{NodeId, PoolId};
+use pushgate_plugins::context::{Build, Keep};
+
+use super::running::{Parts, Sockets};
+use crate::balance::Pool;
+use crate::config::{self, Config, Health, OnDown};
+use crate::listener::accept;
+use crate::route::Table;
+use crate::tls::TlsFront;
+use crate::upstream::Node;
+
+/// A node as it is to be.
+pub struct PlannedNode {
+    /// The node: the running one where nothing of it changes.
+    pub node: Arc<Node>,
+    /// Whether it runs already.
+    pub runs: bool,
+    /// Its section.
+    pub conf: config::Node,
+    /// Its check.
+    pub health: Option<Health>,
+}
+
+/// A listener as it is to be.
+pub struct PlannedListener {
+    /// Its section.
+    pub conf: config::Listener,
+    /// What decides.
+    pub table: Table,
+    /// Whether the running one of that name takes this over.
+    pub runs: bool,
+    /// Certificates of one that does not run yet.
+    pub tls: Option<TlsFront>,
+    /// Sockets it gets.
+    pub sockets: Vec<(SocketAddr, TcpListener)>,
+}
+
+/// All that is to be.
+pub struct Plan {
+    /// Nodes.
+    pub nodes: HashMap<NodeId, PlannedNode>,
+    /// Pools.
+    pub pools: Arc<HashMap<PoolId, Arc<Pool>>>,
+    /// Listeners.
+    pub listeners: Vec<PlannedListener>,
+}
+
+impl Plan {
+    /// Works out `config` against what runs. `sockets`: those bound already.
+    ///
+    /// Errors: an address that cannot be bound, a certificate that cannot be loaded.
+    pub fn new(
+        config: &Config,
+        parts: &Parts,
+        keep: &Keep,
+        mut sockets: Sockets,
+    ) -> Result<Plan, String> {
+        let nodes = nodes_for(config, parts);
+        let pools = Arc::new(pools_for(config, &nodes));
+        let by_id = Arc::new(
+            nodes
+                .iter()
+                .map(|(id, n)| (*id, n.node.clone()))
+                .collect::<HashMap<_, _>>(),
+        );
+        let mut listeners = Vec::new();
+        for conf in &config.listeners {
+            let old = parts
+                .listeners
+                .get(&conf.name)
+                .filter(|l| same_kind(&l.conf, conf));
+            let tls = match (&conf.tls, old) {
+                (Some(_), None) => Some(TlsFront::new(conf, config).map_err(|e| e.to_string())?),
+                _ => None,
+            };
+            let mut own = Vec::new();
+            for address in &conf.bind {
+                if old.is_some_and(|l| l.loops.iter().any(|a| a.asked == *address)) {
+                    continue;
+                }
+                own.push((*address, socket(*address, parts, &mut sockets)?));
+            }
+            listeners.push(PlannedListener {
+                table: table(config, conf, keep, &pools, &by_id)?,
+                conf: conf.clone(),
+                runs: old.is_some(),
+                tls,
+                sockets: own,
+            });
+        }
+        Ok(Plan {
+            nodes,
+            pools,
+            listeners,
+        })
+    }
+}
+
+/// The socket of an address: bound before, taken over from another listener, or bound now.
+fn socket(
+    address: SocketAddr,
+    parts: &Parts,
+    sockets: &mut Sockets,
+) -> Result<TcpListener, String> {
+    if let Some(socket) = sockets.remove(&address) {
+        return Ok(socket);
+    }
+    let running = parts
+        .listeners
+        .values()
+        .flat_map(|l| &l.loops)
+        .find(|a| a.asked == address);
+    match running {
+        Some(a) => a
+            .socket()
+            .map_err(|e| format!("cannot take over {address}: {e}")),
+        None => accept::bind(address).map_err(|e| format!("cannot bind {address}: {e}")),
+    }
+}
+
+/// Whether a listener can take over the new section without closing its sockets.
+fn same_kind(old: &config::Listener, new: &config::Listener) -> bool {
+    let h2 = |l: &config::Listener| l.tls.as_ref().map(|t| t.h2);
+    old.mode == new.mode && h2(old) == h2(new)
+}
+
+fn nodes_for(config: &Config, parts: &Parts) -> HashMap<NodeId, PlannedNode> {
+    let one = |(name, conf): (&String, &config::Node)| {
+        let id = NodeId::of(name);
+        let on_down = pools_of(config, name)
+            .next()
+            .map_or(OnDown::default(), |p| p.on_down);
+        let same = parts.nodes.get(&id).filter(|c| {
+            let old = (c.conf.address, c.conf.weight, c.node.on_down);
+            old == (conf.address, conf.weight, on_down)
+        });
+        let planned = PlannedNode {
+            node: same.map_or_else(|| Node::new(name, conf, on_down), |c| c.node.clone()),
+            runs: same.is_some(),
+            conf: conf.clone(),
+            health: health_of(config, name).cloned(),
+        };
+        (id, planned)
+    };
+    config.nodes.iter().map(one).collect()
+}
+
+fn pools_for(config: &Config, nodes: &HashMap<NodeId, PlannedNode>) -> HashMap<PoolId, Arc<Pool>> {
+    let one = |(name, conf): (&String, &config::Pool)| {
+        let members = conf.nodes.iter().filter_map(|n| nodes.get(&NodeId::of(n)));
+        let pool = Pool::new(name, conf, members.map(|n| n.node.clone()).collect());
+        (PoolId::of(name), Arc::new(pool))
+    };
+    config.pools.iter().map(one).collect()
+}
+
+fn table(
+    config: &Config,
+    conf: &config::Listener,
+    keep: &Keep,
+    pools: &Arc<HashMap<PoolId, Arc<Pool>>>,
+    nodes: &Arc<HashMap<NodeId, Arc<Node>>>,
+) -> Result<Table, String> {
+    let node_names: Vec<&str> = config.nodes.keys().map(String::as_str).collect();
+    let pool_names: Vec<(&str, &[String])> = config
+        .pools
+        .iter()
+        .map(|(n, p)| (n.as_str(), p.nodes.as_slice()))
+        .collect();
+    let build = Build {
+        listener: &conf.name,
+        mode: conf.mode,
+        tls: conf.tls.is_some(),
+        nodes: &node_names,
+        pools: &pool_names,
+        dir: &config.dir,
+        keep,
+    };
+    let mut plugins = Vec::new();
+    for block in &conf.plugins {
+        // The file check has built each once: what fails now is a file that went away since.
+        plugins.push(block.build(&build).map_err(|faults| {
+            let said: Vec<String> = faults.into_iter().map(|f| f.message).collect();
+            format!(
+                "listener {}: {}: {}",
+                conf.name,
+                block.word(),
+                said.join("; ")
+            )
+        })?);
+    }
+    Ok(Table {
+        plugins: plugins.into(),
+        default: conf.to.as_deref().and_then(|to| build.target(to)),
+        pools: pools.clone(),
+        nodes: nodes.clone(),
+    })
+}
+
+/// A node's own check, or that of the first pool it is in (the file check made sure they agree).
+fn health_of<'a>(config: &'a Config, node: &'a str) -> Option<&'a Health> {
+    let own = config.nodes.get(node).and_then(|n| n.health.as_ref());
+    own.or_else(|| pools_of(config, node).find_map(|p| p.health.as_ref()))
+}
+
+fn pools_of<'a>(config: &'a Config, node: &'a str) -> impl Iterator<Item = &'a config::Pool> {
+    config
+        .pools
+        .values()
+        .filter(move |p| p.nodes.iter().any(|n| n == node))
+}

@@ -1,0 +1,101 @@
+//! The TLS handshake of a client connection, and the last words to a client that gets no further.
+//!
+//! In: an accepted socket. Out: the TLS side, or why there is none. A client that speaks plain HTTP
+//! to the TLS port is told so in plain text. Source: FAULTS D32, D33.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use openssl::ssl::{Ssl, SslAcceptor};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_openssl::SslStream;
+
+use crate::stream::side::Side;
+use crate::stream::socket::Tcp;
+
+/// Time a refused client has to take its answer and to stop sending.
+const LINGER: Duration = Duration::from_secs(1);
+/// Most bytes of a refused client that are read to no purpose.
+const SCRAP: usize = 4 * 1024 * 1024;
+
+const HINT: &str = "400 Bad Request: this port speaks TLS, use https://\n";
+
+/// Why a handshake did not succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It failed: garbage, no common version, an alert of either side.
+    Failed,
+    /// It was not done in time.
+    Late,
+    /// The client spoke plain HTTP.
+    PlainHttp,
+}
+
+impl Refusal {
+    /// The word in metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Refusal::Failed => "handshake",
+            Refusal::Late => "handshake_timeout",
+            Refusal::PlainHttp => "plain_http",
+        }
+    }
+}
+
+/// Shakes hands within `deadline`. `http`: the port serves HTTP, so that plain HTTP gets a hint.
+///
+/// Errors: why there is no TLS; the socket is closed then.
+pub async fn shake(
+    acceptor: SslAcceptor,
+    tcp: Tcp,
+    deadline: Duration,
+    http: bool,
+) -> Result<Side, Refusal> {
+    match tokio::time::timeout(deadline, accept(acceptor, tcp, http)).await {
+        Ok(shaken) => shaken,
+        Err(_) => Err(Refusal::Late),
+    }
+}
+
+async fn accept(acceptor: SslAcceptor, mut tcp: Tcp, http: bool) -> Result<Side, Refusal> {
+    let mut first = [0];
+    // A look at what the kernel has: the handshake reads the byte again.
+    let looked = tcp.stream().peek(&mut first).await;
+    if http && looked.is_ok_and(|n| n == 1) && first[0].is_ascii_uppercase() {
+        let head = format!(
+            "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
+             Content-Length: {}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n{HINT}",
+            HINT.len()
+        );
+        last_words(&mut tcp, head.as_bytes()).await;
+        return Err(Refusal::PlainHttp);
+    }
+    let ssl = Ssl::new(acceptor.context()).map_err(|_| Refusal::Failed)?;
+    let mut stream = SslStream::new(ssl, tcp).map_err(|_| Refusal::Failed)?;
+    match Pin::new(&mut stream).accept().await {
+        Ok(()) => Ok(Side::Tls(Box::new(stream))),
+        Err(_) => Err(Refusal::Failed),
+    }
+}
+
+/// Sends `bytes`, then FIN, and reads what the client still sends: closing a socket with unread
+/// bytes resets it, and the reset would overtake the answer.
+pub async fn last_words<S>(side: &mut S, bytes: &[u8])
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let said = async {
+        side.write_all(bytes).await?;
+        side.shutdown().await?;
+        let (mut scrap, mut read) = ([0; 4096], 0);
+        while read < SCRAP {
+            match side.read(&mut scrap).await? {
+                0 => break,
+                n => read += n,
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    // Whoever does not take it is gone or hostile.
+    let _ = tokio::time::timeout(LINGER, said).await;
+}

@@ -1,0 +1,90 @@
+//! What the proxy says itself: why a request failed, and the answer the client gets for it.
+//!
+//! Source: RFC 9110 §15; FAULTS D59, D62, D64.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::Ctx;
+use crate::config::defaults;
+use crate::listener::exchange::Reason;
+use crate::observe::metrics;
+
+/// Why a request failed, and the status it gets; 0: the client is gone.
+pub(super) fn diagnose(e: &Error, ctx: &Ctx) -> (Reason, u16) {
+    use ErrorType::{ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout};
+    if ctx.ex.conn.bad_body.load(Ordering::Acquire) {
+        return (Reason::BadRequest, 400);
+    }
+    match (e.etype(), e.esource()) {
+        (ErrorType::HTTPStatus(400), _) => (Reason::BadRequest, 400),
+        (ErrorType::HTTPStatus(503), _) => (Reason::NoNode, 503),
+        (ErrorType::HTTPStatus(s), _) => (Reason::Internal, *s),
+        _ if ctx.ex.flow.is_evicted() => (Reason::Evicted, 502),
+        (ConnectTimedout, _) => (Reason::NodeUnreachable, 504),
+        (ConnectRefused | ConnectError | ConnectNoRoute, _) => (Reason::NodeUnreachable, 502),
+        (_, ErrorSource::Upstream) if ctx.ex.flow.is_bad_answer() => (Reason::BadAnswer, 502),
+        (ErrorType::InvalidHTTPHeader, ErrorSource::Upstream) => (Reason::BadAnswer, 502),
+        (_, ErrorSource::Upstream) => (Reason::NodeFailed, 502),
+        (ErrorType::WriteError | ErrorType::ReadError, ErrorSource::Downstream) => {
+            (Reason::ClientFailed, 0)
+        }
+        (ErrorType::ConnectionClosed, ErrorSource::Downstream) => (Reason::ClientClosed, 0),
+        (_, ErrorSource::Downstream) => (Reason::BadRequest, 400),
+        _ => (Reason::Internal, 500),
+    }
+}
+
+pub(super) fn retry_after() -> Option<(header::HeaderName, HeaderValue)> {
+    // Jitter: the clients of a dead pool must not come back in one wave.
+    let seconds = defaults::RETRY_AFTER.0.as_secs();
+    Some((
+        header::RETRY_AFTER,
+        HeaderValue::from(seconds + fastrand::u64(0..=seconds)),
+    ))
+}
+
+/// Answers by ourselves, with a body of one line. Always `Ok(true)`: the request is over.
+pub(super) async fn answer(
+    session: &mut Session,
+    ctx: &Ctx,
+    status: StatusCode,
+    extra: Option<(header::HeaderName, HeaderValue)>,
+) -> Result<bool> {
+    ctx.ex.record.lock().status = status.as_u16();
+    let listener = ctx.ex.conn.listener.name.as_str();
+    metrics::get()
+        .answered
+        .with_label_values(&[listener, status.as_str()])
+        .inc();
+    let body = format!(
+        "{} {}\n",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or("Error")
+    );
+    let mut head = ResponseHeader::build(status, Some(4))?;
+    head.insert_header(header::CONTENT_LENGTH, body.len())?;
+    head.insert_header(header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
+    head.insert_header(header::CACHE_CONTROL, "no-store")?;
+    if let Some((name, value)) = extra {
+        head.insert_header(name, value)?;
+    }
+    let is_head = session.req_header().method == http::Method::HEAD;
+    // A client that is gone already is no error of ours.
+    if session
+        .write_response_header(Box::new(head), is_head)
+        .await
+        .is_ok()
+        && !is_head
+    {
+        let _ = session
+            .write_response_body(Some(Bytes::from(body)), true)
+            .await;
+    }
+    Ok(true)
+}

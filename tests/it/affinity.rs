@@ -1,0 +1,178 @@
+//! An upstream connection belongs to one client connection for its life, and a client has one.
+//!
+//! In: kept clients that name themselves. Out: the node's record of who used which connection, and
+//! when each ended. Source: Diffusion load balancers, "Connection pooling", "Reuse TCP connection".
+
+use std::time::{Duration, Instant};
+
+use crate::client::h1::H1;
+use crate::client::h2::H2;
+use crate::node::Seen;
+use crate::setup::Setup;
+
+/// Aim: 500 clients with 20 requests each on kept connections: no upstream connection is shared,
+/// each client has exactly one, and it ends with its client's connection. Fails with any shared pool,
+/// and if idle upstreams outlive their client.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_upstream_connection_for_each_client() {
+    let setup = Setup::start(1).await;
+    let node = &setup.nodes[0];
+    let clients = (0..CLIENTS).map(|n| {
+        let dial = if n % 5 == 0 {
+            setup.tls()
+        } else {
+            setup.plain()
+        };
+        tokio::spawn(async move {
+            let id = format!("c{n}");
+            let mut client = H1::connect(&dial).await;
+            for _ in 0..20 {
+                let answer = client.get("/hello", &[("X-Client-Id", &id)]).await;
+                assert_eq!(answer.status, 200);
+            }
+            (id, client)
+        })
+    });
+    let mut kept = Vec::new();
+    for client in clients.collect::<Vec<_>>() {
+        kept.push(client.await.expect("20 answers"));
+    }
+    let seen = node.seen();
+    assert_eq!((seen.requests().len(), seen.shared()), (CLIENTS * 20, 0));
+    assert_eq!((seen.traffic().len(), seen.open_now()), (CLIENTS, CLIENTS));
+    let mut slowest = Duration::ZERO;
+    for (id, client) in kept {
+        let end = Instant::now();
+        drop(client);
+        let gone = |s: &Seen| closed(s, &id).is_some();
+        let seen = node.wait("the client's upstream to end", gone).await;
+        let closed = closed(&seen, &id).expect("just waited for");
+        slowest = slowest.max(closed.saturating_duration_since(end));
+    }
+    println!("slowest end of an upstream connection after its client's: {slowest:.1?}");
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    assert_eq!(node.seen().open_now(), 0);
+}
+
+/// When the connection of client `id` ended.
+fn closed(seen: &Seen, id: &str) -> Option<Instant> {
+    let mut of = seen.connections.iter().filter(|c| c.clients().contains(id));
+    of.next().and_then(|c| c.closed)
+}
+
+/// Aim: the streams of HTTP/2 connections use upstream connections of their own client's only, and
+/// requests one after the other use one. Fails if the group of a connection is not its client's.
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_streams_share_with_nobody() {
+    let setup = Setup::start(1).await;
+    let node = &setup.nodes[0];
+    let mut clients = Vec::new();
+    for n in 0..5 {
+        let mut client = H2::connect(&setup.tls()).await;
+        let id = format!("c{n}");
+        for _ in 0..10 {
+            client.get("/hello", &[("x-client-id", &id)]).await;
+        }
+        clients.push(client);
+    }
+    let seen = node.seen();
+    assert_eq!((seen.shared(), seen.traffic().len()), (0, 5));
+    clients.clear();
+    node.wait("all upstreams to end", |s| s.open_now() == 0)
+        .await;
+}
+
+/// Aim: a node that closes an idle upstream connection costs the client nothing: the next request,
+/// a POST too, goes over a new one (D63). Fails if an idle connection is used unseen.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_closed_while_idle_is_replaced() {
+    let setup = Setup::start(1).await;
+    let node = &setup.nodes[0];
+    for (name, dial) in setup.both() {
+        let mut client = H1::connect(&dial).await;
+        for method in ["GET", "POST", "GET"] {
+            let before = node.seen().traffic().len();
+            // The answer is complete and says nothing of an end; then the node closes.
+            let said = "HTTP/1.1%20200%20OK%0d%0aContent-Length:%202%0d%0a%0d%0aok";
+            client.get(&format!("/say?end=1&bytes={said}"), &[]).await;
+            node.wait("the node's close", |s| s.open_now() == 0).await;
+            let answer = client.request(method, "/echo", &[], b"body").await;
+            assert_eq!(
+                (answer.status, answer.body),
+                (200, b"body".to_vec()),
+                "{name} {method}"
+            );
+            assert_eq!(node.seen().traffic().len(), before + 2, "{name} {method}");
+            // The kept connection now idle must not serve the next round's first request count.
+            let mut fresh = H1::connect(&dial).await;
+            std::mem::swap(&mut client, &mut fresh);
+            drop(fresh);
+            node.wait("the old upstream's end", |s| s.open_now() == 0)
+                .await;
+        }
+    }
+}
+
+/// Aim: a POST whose idle connection the node resets as it is sent is answered with 502 or sent safely
+/// once, never twice (D63). Fails if a request that is not idempotent is retried.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_post_is_never_sent_twice() {
+    let setup = Setup::start(1).await;
+    let node = &setup.nodes[0];
+    let mut client = H1::connect(&setup.plain()).await;
+    client.get("/hello", &[]).await;
+    let answer = client.request("POST", "/fault/reset", &[], b"once").await;
+    assert_eq!(answer.status, 502);
+    let seen = node.seen();
+    let posts = seen
+        .requests()
+        .iter()
+        .filter(|r| r.target == "/fault/reset")
+        .count();
+    assert_eq!(posts, 1, "sent once");
+}
+
+/// Aim: an upstream connection with an answer left over, or one cut short, is never used again: the
+/// next answer is the next request's (D62). Fails if a connection is kept by its status alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spoilt_upstream_is_not_used_again() {
+    let setup = Setup::start(1).await;
+    for fault in ["long-body", "head-after-body"] {
+        let mut client = H1::connect(&setup.plain()).await;
+        let answer = client.get(&format!("/fault/{fault}?keep=1"), &[]).await;
+        assert_eq!(answer.text(), "ok\n", "{fault}");
+        let hello = client.get("/hello", &[]).await;
+        assert!(hello.text().starts_with("n1 "), "{fault}: {hello:?}");
+    }
+    for fault in ["short-body", "bad-chunk", "cut-chunk", "no-last-chunk"] {
+        let mut client = H1::connect(&setup.plain()).await;
+        let path = format!("/fault/{fault}");
+        client.send("GET", &path, &[], b"").await.expect("send");
+        if client.head().await.is_ok_and(|h| h.status == 200) {
+            let rest = client.rest().await;
+            assert!(rest.is_err(), "{fault} looks complete: {rest:?}");
+        }
+    }
+}
+
+/// Aim: a client that goes away within an answer takes its upstream connection with it. Fails if the
+/// rest of the answer is read for later use.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unfinished_answer_ends_its_upstream() {
+    let setup = Setup::start(1).await;
+    let node = &setup.nodes[0];
+    for (name, dial) in setup.both() {
+        for path in ["/sse?silent=1", "/poll", "/stream/length?n=3&every=60000"] {
+            let mut client = H1::connect(&dial).await;
+            client.send("GET", path, &[], b"").await.expect("send");
+            node.wait("the request", |s| s.open_now() == 1).await;
+            let end = Instant::now();
+            drop(client);
+            node.wait("its end", |s| s.open_now() == 0).await;
+            println!("{name} {path}: upstream gone after {:.1?}", end.elapsed());
+        }
+    }
+}
+
+/// Clients of the large test.
+const CLIENTS: usize = 500;

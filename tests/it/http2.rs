@@ -1,0 +1,47 @@
+//! HTTP/2 clients of HTTP/1 nodes: the ends of bodies, and streams side by side.
+//!
+//! In: requests over TLS with ALPN `h2`. Out: what the node read. Source: RFC 9113 §6.1, §8.1;
+//! RFC 9112 §7.1.
+
+use crate::client::h2::{H2, piece};
+use crate::setup::Setup;
+
+/// Aim: an upload that ends with an empty DATA frame reaches the node with exactly one end, so that
+/// its connection carries the next request. Fails without the repair in `request_body_filter`: the
+/// chunked end is written twice, and the node reads `0` as a request (W8).
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_last_frame_ends_a_body_once() {
+    let setup = Setup::start(1).await;
+    let node = &setup.nodes[0];
+    let mut client = H2::connect(&setup.tls()).await;
+    for parts in [&[&b"abc"[..], b"def"][..], &[b"abc"], &[]] {
+        let answer = client.upload("/echo", parts).await;
+        assert_eq!(answer.status(), 200);
+        assert_eq!(*answer.body(), parts.concat());
+        let hello = client.get("/hello", &[]).await;
+        assert_eq!(hello.status(), 200);
+    }
+    let seen = node.seen();
+    assert_eq!((seen.traffic().len(), seen.requests().len()), (1, 6));
+}
+
+/// Aim: streams of one connection do not wait for each other: a silent one, one in pieces, and short
+/// ones beside them. Fails if a connection serves one stream at a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_do_not_wait_for_each_other() {
+    let setup = Setup::start(2).await;
+    let mut client = H2::connect(&setup.tls()).await;
+    let mut other = client.open("/sse?silent=1", &[]).await.expect("a head");
+    let ticks = client.open("/sse?every=1", &[]).await.expect("a head");
+    let mut ticks = ticks.into_body();
+    for _ in 0..50 {
+        let hello = client.get("/hello", &[]).await;
+        assert_eq!(hello.status(), 200);
+        piece(&mut ticks).await.expect("an event").expect("DATA");
+    }
+    other
+        .body_mut()
+        .flow_control()
+        .release_capacity(0)
+        .expect("still open");
+}

@@ -1,0 +1,161 @@
+//! What the documents promise: README's configuration is sound, and no link of ours is dead.
+//!
+//! In: the Markdown files and the YAML in them. Out: the verdict of `pushgate check`. The certificates
+//! the configurations name are made here.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::certs::{Certs, Key};
+
+/// Blocks of ```` ```LANGUAGE ```` in a Markdown text.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let open = format!("\n```{language}\n");
+    let after = text.split(open.as_str()).skip(1);
+    after
+        .filter_map(|rest| rest.split("\n```").next())
+        .collect()
+}
+
+fn document(path: &str) -> String {
+    let path = root().join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Runs `pushgate check` on `yaml`, beside certificates for the names of the guide.
+fn check(yaml: &str) -> (bool, String) {
+    let certs = Certs::new();
+    certs.leaf("wildcard", &["*.mycompany.com"], Key::Ecdsa);
+    certs.leaf("ourwildcard", &["*.ourcompany.com"], Key::Ecdsa);
+    for name in ["push", "push1", "push2"] {
+        certs.leaf(name, &[&format!("{name}.mycompany.com")], Key::Ecdsa);
+    }
+    let file = certs.dir().join("edge.yaml");
+    std::fs::write(&file, yaml).expect("write the configuration");
+    let run = Command::new(env!("CARGO_BIN_EXE_pushgate"))
+        .args(["check", "-c"])
+        .arg(&file)
+        .output()
+        .expect("the built program starts");
+    let told = [run.stdout, run.stderr].concat();
+    (
+        run.status.success(),
+        String::from_utf8_lossy(&told).into_owned(),
+    )
+}
+
+/// Aim: the first configuration a newcomer copies is sound. Fails if a key of it is renamed, or a
+/// pinned host has no certificate any more.
+#[test]
+fn first_configuration_is_sound() {
+    let readme = document("README.md");
+    let yaml = blocks(&readme, "yaml");
+    assert_eq!(yaml.len(), 1, "README has one YAML block");
+    let (good, told) = check(yaml[0]);
+    assert!(good, "{told}");
+    assert!(
+        told.contains("ok (1 listeners, 1 pools, 2 nodes)"),
+        "{told}"
+    );
+    // The check of this test itself: a word that does not exist is refused.
+    let (good, told) = check(&yaml[0].replace("nodes: [ls1", "balanc: hash\n    nodes: [ls1"));
+    assert!(!good && told.contains("did you mean `balance`"), "{told}");
+}
+
+/// Aim: each recipe of the guide's options is sound. Fails as above.
+#[test]
+fn recipes_are_sound() {
+    let scenarios = document("docs/scenarios.md");
+    let recipes = blocks(&scenarios, "yaml");
+    assert!(recipes.len() >= 6, "{} recipes", recipes.len());
+    for recipe in recipes {
+        let (good, told) = check(recipe);
+        assert!(good, "{told}\n{recipe}");
+    }
+}
+
+/// Aim: a link between documents, or to a file of this tree, leads somewhere. Fails if a file is
+/// renamed without its links.
+#[test]
+fn links_lead_somewhere() {
+    let mut files = vec![root().join("README.md"), root().join("CHANGELOG.md")];
+    for folder in ["docs", "docs/decisions"] {
+        let entries = std::fs::read_dir(root().join(folder)).expect("the folder is there");
+        let paths = entries.map(|e| e.expect("an entry").path());
+        files.extend(paths.filter(|p| p.extension().is_some_and(|e| e == "md")));
+    }
+    let mut dead = Vec::new();
+    for file in &files {
+        let text = std::fs::read_to_string(file).expect("a document");
+        dead.extend(
+            targets(&text)
+                .filter(|t| !exists(file, t))
+                .map(|t| format!("{}: {t}", file.display())),
+        );
+    }
+    assert_eq!(dead, [] as [&str; 0]);
+}
+
+/// Targets of `[…](target)` that are files.
+fn targets(text: &str) -> impl Iterator<Item = &str> {
+    let after = text.split("](").skip(1);
+    let all = after.filter_map(|rest| rest.split(')').next());
+    all.filter(|t| !t.starts_with("http") && !t.contains(char::is_whitespace))
+}
+
+fn exists(from: &Path, target: &str) -> bool {
+    let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+    let path = match file {
+        "" => from.to_owned(),
+        _ => from.parent().expect("a file has a folder").join(file),
+    };
+    // Made by the benches' author, after this document.
+    if path.ends_with("benches/README.md") {
+        return true;
+    }
+    heading.is_empty() && path.exists()
+        || std::fs::read_to_string(path)
+            .is_ok_and(|text| text.lines().any(|line| anchor(line) == heading))
+}
+
+/// The anchor a heading gets: lower case, blanks to `-`, without punctuation; empty for other lines.
+fn anchor(line: &str) -> String {
+    if !line.starts_with('#') {
+        return String::new();
+    }
+    let text = line.trim_start_matches('#').trim().to_lowercase();
+    let kept = text
+        .chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+/// Aim: the metrics' page tells every metric as the program has it, and none that it has not. Fails
+/// if one is renamed, gets a label, or is not documented.
+#[test]
+fn metrics_are_documented() {
+    let page = document("docs/metrics.md");
+    let rows = page.lines().filter(|line| line.starts_with("| `pushgate_"));
+    let told: Vec<&str> = rows.collect();
+    let table = pushgate::observe::metrics::TABLE.iter();
+    let expected: Vec<String> = table.map(|metric| row(*metric)).collect();
+    assert_eq!(told, expected);
+}
+
+fn row((name, kind, labels, meaning): (&str, &str, &[&str], &str)) -> String {
+    let kind = match kind {
+        "plain_gauge" => "gauge",
+        "seconds" | "bytes" => "histogram",
+        kind => kind,
+    };
+    let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+    let labels = match labels.is_empty() {
+        true => "–".to_owned(),
+        false => labels.join(", "),
+    };
+    format!("| `{name}` | {kind} | {labels} | {} |", meaning.trim())
+}

@@ -1,0 +1,105 @@
+//! The edge between counting nodes and clients, as the tests of the core need it.
+//!
+//! In: how many nodes, plugins, wishes for the pool. Out: a running edge with a plain and a TLS VIP on
+//! the same pool, checked often enough that a dead node is found in tens of milliseconds.
+
+use crate::certs::{Certs, Key};
+use crate::client::Dial;
+use crate::edge::Edge;
+use crate::node::Node;
+use crate::vip::Block;
+
+/// Name all certificates of this setup are for.
+pub const HOST: &str = "push.mycompany.com";
+
+/// Nodes `n1` …, and the edge in front of them.
+pub struct Setup {
+    pub block: Block,
+    pub nodes: Vec<Node>,
+    pub edge: Edge,
+    pub certs: Certs,
+}
+
+impl Setup {
+    /// An edge in front of `nodes` nodes, without plugins.
+    pub async fn start(nodes: u8) -> Setup {
+        Self::with(nodes, "", "").await
+    }
+
+    /// As [`Setup::start`]; `plugins` is a YAML list in brackets or nothing, `pool` more keys of the pool.
+    pub async fn with(nodes: u8, plugins: &str, pool: &str) -> Setup {
+        let block = Block::claim();
+        let certs = Certs::new();
+        certs.leaf("push", &[HOST], Key::Ecdsa);
+        let mut running = Vec::new();
+        for n in 1..=nodes {
+            running.push(node(&block, n).await);
+        }
+        let edge = Edge::start(&block, &yaml(&certs, nodes, plugins, pool)).await;
+        Setup {
+            block,
+            nodes: running,
+            edge,
+            certs,
+        }
+    }
+
+    /// The plain VIP.
+    pub fn plain(&self) -> Dial {
+        Dial::plain(self.block.at("200.0.0.10:80")).host(HOST)
+    }
+
+    /// The TLS VIP, without ALPN.
+    pub fn tls(&self) -> Dial {
+        Dial::tls(self.block.at("200.0.0.10:443"), HOST, self.certs.ca())
+    }
+
+    /// Both VIPs by name.
+    pub fn both(&self) -> [(&'static str, Dial); 2] {
+        [("plain", self.plain()), ("TLS", self.tls())]
+    }
+
+    /// The node called `name`.
+    pub fn node(&self, name: &str) -> &Node {
+        let n: usize = name[1..].parse().expect("a node's name is n and a number");
+        &self.nodes[n - 1]
+    }
+
+    /// Waits until the edge calls node `name` `state`.
+    pub async fn wait_state(&self, name: &str, state: &str) {
+        let is = |nodes: &serde_json::Value| {
+            let mut nodes = nodes.as_array().into_iter().flatten();
+            nodes.any(|n| n["name"] == name && n["state"] == state)
+        };
+        let what = format!("{name} to be {state}");
+        self.edge.wait_nodes(&what, is).await;
+    }
+}
+
+/// Starts node `n` at its address of the block.
+pub async fn node(block: &Block, n: u8) -> Node {
+    Node::start(&format!("n{n}"), block.at(&format!("10.0.0.{n}:8080"))).await
+}
+
+/// The configuration, with the guide's addresses.
+pub fn yaml(certs: &Certs, nodes: u8, plugins: &str, pool: &str) -> String {
+    let names: Vec<String> = (1..=nodes).map(|n| format!("n{n}")).collect();
+    let addresses: String = (1..=nodes)
+        .map(|n| format!("  n{n}: {{ address: 10.0.0.{n}:8080 }}\n"))
+        .collect();
+    let plugins = match plugins {
+        "" => String::new(),
+        list => format!("    plugins: {list}\n"),
+    };
+    let dir = certs.dir().display();
+    let names = names.join(", ");
+    format!(
+        "nodes:\n{addresses}\
+         pools:\n  p:\n    nodes: [{names}]\n    \
+         health: {{ http: {{ path: /health }}, interval: 50ms, timeout: 2s, rise: 1, fall: 1 }}\n{pool}\
+         certificates:\n  push: {{ chain: {dir}/push.pem, key: {dir}/push.key }}\n\
+         listeners:\n  - name: plain\n    bind: [200.0.0.10:80]\n    mode: http\n    to: p\n{plugins}  \
+         - name: tls\n    bind: [200.0.0.10:443]\n    mode: http\n    tls: {{ certificates: [push] }}\n    \
+         to: p\n{plugins}"
+    )
+}
