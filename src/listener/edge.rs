@@ -121,10 +121,18 @@ impl Edge {
         let h2 = side
             .ssl()
             .is_some_and(|s| s.selected_alpn_protocol() == Some(b"h2"));
-        match (listener.conf.load().mode, h2) {
-            (Mode::Tcp, _) => tcp::serve(side, conn).await,
-            (Mode::Http, true) => self.http2(side, conn).await,
-            (Mode::Http, false) => self.http1(side, conn).await,
+        // Not in the `match`: its guard would be held for the connection's life. Each kind of
+        // service is boxed, so that a silent WebSocket keeps the relay's 1 KiB and not the largest's.
+        let mode = listener.conf.load().mode;
+        match (mode, h2) {
+            (Mode::Tcp, _) => Box::pin(tcp::serve(side, conn)).await,
+            (Mode::Http, true) => Box::pin(self.http2(side, conn)).await,
+            (Mode::Http, false) => {
+                let switched = Box::pin(self.http1(side, conn)).await;
+                if let Some(ex) = switched {
+                    Box::pin(self.websocket(&ex)).await;
+                }
+            }
         }
     }
 
@@ -138,15 +146,13 @@ impl Edge {
         app.process_new(io, &self.drain).await;
     }
 
-    /// HTTP/1: one exchange after the other.
-    async fn http1(self: &Arc<Self>, side: Side, conn: Arc<Conn>) {
+    /// HTTP/1: one exchange after the other. Returns the one that left by a 101.
+    async fn http1(self: &Arc<Self>, side: Side, conn: Arc<Conn>) -> Option<Arc<Exchange>> {
         let mut io = ClientIo::new(side, conn.clone());
         let mut settings = None;
         let mut first = true;
         loop {
-            let Some(head) = self.next_head(&mut io, &conn, first).await else {
-                return;
-            };
+            let head = self.next_head(&mut io, &conn, first).await?;
             first = false;
             let ex = Exchange::new(conn.clone(), head.protocol());
             io.begin(ex.flow.clone(), &head);
@@ -157,12 +163,14 @@ impl Edge {
                 }
                 Served::Over => {
                     ex.close(Reason::Done, (0, 0));
-                    return part(&conn).await;
+                    part(&conn).await;
+                    return None;
                 }
-                Served::Cut => return ex.close(Reason::Evicted, (0, 0)),
-                Served::Switched => {
-                    return self.websocket(&ex).await;
+                Served::Cut => {
+                    ex.close(Reason::Evicted, (0, 0));
+                    return None;
                 }
+                Served::Switched => return Some(ex),
             }
         }
     }
