@@ -17,7 +17,7 @@ use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pushgate_plugins::host;
 
 use self::answer::{answer, diagnose, retry_after};
@@ -271,6 +271,27 @@ impl ProxyHttp for Front {
     fn request_summary(&self, _: &Session, ctx: &Ctx) -> String {
         let r = ctx.ex.record.lock();
         format!("{} {}, host {}", r.method, r.path, r.host)
+    }
+
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Ctx) {
+        let session = session.as_downstream();
+        let body = (
+            session.body_bytes_read() as u64,
+            session.body_bytes_sent() as u64,
+        );
+        ctx.ex.record.lock().body = Some(body);
+    }
+
+    /// Pingora's line would show the target with its query, where push clients put passwords.
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Session,
+        _: &Ctx,
+        e: &Error,
+        _: ProxyWarnLogContext,
+    ) -> bool {
+        log::debug!("{e}");
+        true
     }
 
     /// Pingora's own error lines would repeat the access log, at the pace of whoever misbehaves.
