@@ -268,6 +268,12 @@ impl ProxyHttp for Front {
         }
     }
 
+    /// For Pingora's warnings, e.g. of a retry: its own would tell the query, which may hold a password.
+    fn request_summary(&self, _: &Session, ctx: &Ctx) -> String {
+        let r = ctx.ex.record.lock();
+        format!("{} {}, host {}", r.method, r.path, r.host)
+    }
+
     /// Pingora's own error lines would repeat the access log, at the pace of whoever misbehaves.
     fn suppress_error_log(&self, _: &Session, _: &Ctx, e: &Error) -> bool {
         log::debug!("{e}");

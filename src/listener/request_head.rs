@@ -241,4 +241,6 @@ pub fn legal_authority(authority: &str) -> bool {
 }
 
 #[cfg(test)]
+mod mutations;
+#[cfg(test)]
 mod tests;

@@ -157,7 +157,12 @@ struct Direction {
 impl Direction {
     fn new(waiting: Vec<u8>, on_demand: bool, read: usize) -> Self {
         Direction {
-            waiting,
+            // An empty one may still have the 4 KiB in which the request's head was read.
+            waiting: if waiting.is_empty() {
+                Vec::new()
+            } else {
+                waiting
+            },
             offset: 0,
             on_demand,
             read: read.min(MAX_READ),
