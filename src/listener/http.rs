@@ -240,8 +240,9 @@ impl ProxyHttp for Front {
             assigned.node.suspect.notify_one();
         }
         let whole = !session.as_ref().retry_buffer_truncated();
-        // Who answers illegally has had the request: another node would get it twice.
-        let tell = ctx.ex.flow.is_bad_answer();
+        // Who answers illegally has had the request: another node would get it twice. On a kept
+        // connection it may be what the node sent behind its answer before.
+        let tell = ctx.ex.flow.is_bad_answer() && !was_reused(ctx);
         e.set_retry(idempotent && unanswered && upstream && whole && !tell && may_try_another(ctx));
         e
     }
