@@ -9,16 +9,16 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
-use openssl::ssl::NameType;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
 use pingora::protocols::http::ServerSession;
 use pingora_proxy::HttpProxy;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::accept::Listener;
 use super::client_io::{ClientIo, NoHead};
+use super::door;
 use super::exchange::{CURRENT, Conn, Exchange, Reason};
 use super::handshake;
 use super::http::Front;
@@ -30,7 +30,7 @@ use crate::observe::metrics;
 use crate::stream::handoff::Phase;
 use crate::stream::relay::{End, HalfClose, Rules, Why, relay};
 use crate::stream::side::Side;
-use crate::stream::socket::{self, Options, Tcp};
+use crate::stream::socket;
 
 /// What all client connections share.
 pub struct Edge {
@@ -103,8 +103,7 @@ impl Edge {
         };
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.runtimes.len();
         self.runtimes[turn].spawn(async move {
-            // A socket that died at once is nobody's fault; the guard counts it off.
-            let _ = open.edge.serve(&open.listener, stream, peer).await;
+            open.edge.serve(&open.listener, stream, peer).await;
         });
     }
 
@@ -113,45 +112,15 @@ impl Edge {
         listener: &Arc<Listener>,
         stream: std::net::TcpStream,
         peer: SocketAddr,
-    ) -> std::io::Result<()> {
-        stream.set_nonblocking(true)?;
-        let stream = TcpStream::from_std(stream)?;
-        let vip = stream.local_addr()?;
-        let conf = listener.conf.load_full();
-        let options = Options {
-            keepalive: conf.tcp.keepalive.0,
-            user_timeout: conf.tcp.user_timeout.0,
-            receive_buffer: None,
+    ) {
+        // The door's future is large; it is freed before the connection is served.
+        let (side, conn) = match Box::pin(door::enter(listener, stream, peer)).await {
+            Ok(entered) => entered,
+            Err(word) => return refused(listener, word),
         };
-        socket::tune(&stream, &options)?;
-        let tcp = Tcp::new(stream);
-        // The handshake's future is large; it is freed before the connection is served.
-        let side = match &listener.tls {
-            None => Ok(Side::Plain(tcp)),
-            Some(tls) => {
-                let http = conf.mode == Mode::Http;
-                let deadline = conf.handshake_timeout.0;
-                Box::pin(handshake::shake(tls.acceptor(vip), tcp, deadline, http)).await
-            }
-        };
-        let side = match side {
-            Ok(side) => side,
-            Err(refusal) => {
-                refused(listener, refusal.word());
-                return Ok(());
-            }
-        };
-        let tls = side.ssl().map(|s| {
-            (
-                s.servername(NameType::HOST_NAME).map(str::to_owned),
-                s.version_str(),
-            )
-        });
         let h2 = side
             .ssl()
             .is_some_and(|s| s.selected_alpn_protocol() == Some(b"h2"));
-        let conn = Arc::new(Conn::new(listener.clone(), peer, vip, tls));
-        drop(conf);
         // Not in the `match`: its guard would be held for the connection's life. Each kind of
         // service is boxed, so that a silent WebSocket keeps the relay's 1 KiB and not the largest's.
         let mode = listener.conf.load().mode;
@@ -165,7 +134,6 @@ impl Edge {
                 }
             }
         }
-        Ok(())
     }
 
     /// HTTP/2: Pingora's accept loop, each stream an exchange of its own that can be cut alone.
@@ -186,14 +154,7 @@ impl Edge {
         loop {
             let head = self.next_head(&mut io, &conn, first).await?;
             first = false;
-            let ex = Exchange::new(
-                conn.clone(),
-                if head.websocket {
-                    "websocket"
-                } else {
-                    "http/1.1"
-                },
-            );
+            let ex = Exchange::new(conn.clone(), head.protocol());
             io.begin(ex.flow.clone(), &head);
             match self.exchange(io, settings.take(), &ex).await {
                 Served::Again(back, kept) => {
@@ -223,16 +184,23 @@ impl Edge {
     ) -> Option<RequestHead> {
         let conf = conn.listener.conf.load_full();
         let deadline = conf.head_timeout.0;
-        if !first {
-            let mut drain = self.drain.clone();
-            // Between requests a connection may be idle for ever; only a drain ends it.
-            tokio::select! {
-                biased;
-                waited = io.wait() => waited.ok()?,
-                _ = drain.wait_for(|d| *d) => return None,
+        // Between requests a connection may be idle for ever, before the first one it may not. A
+        // drain ends both.
+        let silence = if first { deadline } else { Duration::MAX };
+        let mut drain = self.drain.clone();
+        let began = tokio::select! {
+            biased;
+            waited = tokio::time::timeout(silence, io.wait()) => waited.map(Result::ok),
+            _ = drain.wait_for(|d| *d) => return None,
+        };
+        let head = match began {
+            Ok(waited) => {
+                waited?;
+                tokio::time::timeout(deadline, io.read_head(&conf.limits)).await
             }
-        }
-        match tokio::time::timeout(deadline, io.read_head(&conf.limits)).await {
+            Err(late) => Err(late),
+        };
+        match head {
             Ok(Ok(head)) => Some(head),
             Ok(Err(NoHead::Fault(fault))) => {
                 self.refuse(io, conn, fault.status(), Reason::BadRequest)

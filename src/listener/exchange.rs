@@ -22,6 +22,15 @@ tokio::task_local! {
     pub static CURRENT: Arc<Exchange>;
 }
 
+/// A client's TLS connection, ended here or passed through.
+#[derive(Clone, Debug)]
+pub struct Secured {
+    /// Server name asked for.
+    pub sni: Option<String>,
+    /// Version; empty where TLS is passed through.
+    pub version: &'static str,
+}
+
 /// One client connection.
 pub struct Conn {
     /// Number in this process.
@@ -34,8 +43,8 @@ pub struct Conn {
     pub peer: SocketAddr,
     /// The address it reached.
     pub vip: SocketAddr,
-    /// Server name and version, where TLS ends here.
-    pub tls: Option<(Option<String>, &'static str)>,
+    /// The TLS connection.
+    pub tls: Option<Secured>,
     /// Its upstream connections.
     pub affinity: Arc<Affinity>,
     /// Body bytes from and to the client.
@@ -50,18 +59,19 @@ pub struct Conn {
 }
 
 impl Conn {
-    /// A connection that was just accepted.
+    /// A connection that was just let in.
     pub fn new(
         listener: Arc<Listener>,
+        client: SocketAddr,
         peer: SocketAddr,
         vip: SocketAddr,
-        tls: Option<(Option<String>, &'static str)>,
+        tls: Option<Secured>,
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Conn {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             listener,
-            client: peer,
+            client,
             peer,
             vip,
             tls,
@@ -223,9 +233,9 @@ impl Exchange {
         random: u64,
     ) -> Flow<'a> {
         let conn = &*self.conn;
-        let tls = conn.tls.as_ref().map(|(sni, version)| TlsFacts {
-            sni: sni.as_deref(),
-            version,
+        let tls = conn.tls.as_ref().map(|t| TlsFacts {
+            sni: t.sni.as_deref(),
+            version: t.version,
         });
         Flow {
             listener: &conn.listener.name,
@@ -306,8 +316,8 @@ impl Exchange {
             client: self.conn.client,
             vip: self.conn.vip,
             protocol: record.protocol,
-            tls: tls.map(|t| t.1),
-            sni: tls.and_then(|t| t.0.as_deref()),
+            tls: tls.map(|t| t.version).filter(|v| !v.is_empty()),
+            sni: tls.and_then(|t| t.sni.as_deref()),
             method: &record.method,
             host: &record.host,
             path: &record.path,

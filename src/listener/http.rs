@@ -190,6 +190,13 @@ impl ProxyHttp for Front {
                     )
                 })?;
         }
+        if session.req_header().version == http::Version::HTTP_10
+            && head.remove_header(&header::TRANSFER_ENCODING).is_some()
+        {
+            // RFC 9112 §6.1: HTTP/1.0 knows no chunks; the end of the connection is the body's.
+            session.set_keepalive(None);
+            ctx.ex.flow.ends_by_close();
+        }
         let mut record = ctx.ex.record.lock();
         record.status = status;
         let handoff = &ctx.ex.flow.handoff;
@@ -233,7 +240,9 @@ impl ProxyHttp for Front {
             assigned.node.suspect.notify_one();
         }
         let whole = !session.as_ref().retry_buffer_truncated();
-        e.set_retry(idempotent && unanswered && upstream && whole && may_try_another(ctx));
+        // Who answers illegally has had the request: another node would get it twice.
+        let tell = ctx.ex.flow.is_bad_answer();
+        e.set_retry(idempotent && unanswered && upstream && whole && !tell && may_try_another(ctx));
         e
     }
 
@@ -249,11 +258,19 @@ impl ProxyHttp for Front {
                 .then(retry_after)
                 .flatten();
             let _ = answer(session, ctx, status, retry).await;
+        } else {
+            ctx.ex.flow.cut_short();
         }
         FailToProxy {
             error_code: status,
             can_reuse_downstream: false,
         }
+    }
+
+    /// For Pingora's warnings, e.g. of a retry: its own would tell the query, which may hold a password.
+    fn request_summary(&self, _: &Session, ctx: &Ctx) -> String {
+        let r = ctx.ex.record.lock();
+        format!("{} {}, host {}", r.method, r.path, r.host)
     }
 
     /// Pingora's own error lines would repeat the access log, at the pace of whoever misbehaves.
