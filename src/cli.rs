@@ -148,7 +148,7 @@ fn finish(done: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
 }
 
 fn run(config: Config, options: RunOptions) -> Result<(), Box<dyn std::error::Error>> {
-    // Pingora warns of each failed try (300 a second here when a node died): the access log has them.
+    // Pingora warns of each failed try, so once a client when a node dies; the access log has them.
     let default = "info,pingora_proxy=error";
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(default)).init();
     let options = crate::server::Options {
