@@ -101,7 +101,10 @@ class Bench:
     def spawn(self, argv, cores, **more):
         """Starts a program on `cores` with as many descriptors as allowed."""
         def before():
-            os.sched_setaffinity(0, cores)
+            if not self.options.unpinned:
+                os.sched_setaffinity(0, cores)
+            if self.options.nice:
+                os.setpriority(os.PRIO_PROCESS, 0, self.options.nice)
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         return subprocess.Popen([str(a) for a in argv], cwd=self.dir, preexec_fn=before, stdin=subprocess.DEVNULL, **more)
@@ -127,6 +130,7 @@ class Bench:
         """The figures of one measurement, with the proxy started for it alone; {"error": …} if it failed."""
         log = open(os.path.join(self.dir, f"{proxy}.log"), "a", encoding="utf-8")
         running = None if proxy == "direct" else self.spawn(self.command(proxy), self.proxy_cores, stdout=log, stderr=log)
+        load = None
         try:
             to, more = self.nodes[0], []
             if running:
@@ -137,13 +141,14 @@ class Bench:
             try:
                 out, err = load.communicate(timeout=DEADLINE_S)
             except subprocess.TimeoutExpired:
-                load.kill()
-                load.communicate()
                 return {"error": f"took over {DEADLINE_S} s"}
             return json.loads(out) if load.returncode == 0 else {"error": err.strip()[-300:]}
         except RuntimeError as e:
             return {"error": str(e)}
         finally:
+            if load and load.poll() is None:
+                load.kill()
+                load.wait()
             if running:
                 running.terminate() if proxy == "nginx" else running.kill()
                 running.wait()
@@ -283,6 +288,8 @@ def options():
     p.add_argument("--tables", default=",".join(TABLES), help="default: %(default)s")
     p.add_argument("--rounds", type=int, default=3, help="of the timed tables, the proxies in another order each (%(default)s)")
     p.add_argument("--seconds", type=int, default=3, help="measured window (%(default)s)")
+    p.add_argument("--nice", type=int, default=0, help="priority of proxies and load; below 0, as root, puts them before other work on the machine")
+    p.add_argument("--unpinned", action="store_true", help="let the kernel place proxy and load; apart, each hop wakes another core")
     p.add_argument("--quick", action="store_true", help="one round of one second, a tenth of the connections")
     p.add_argument("--json", metavar="FILE", help="write every figure there")
     p.add_argument("--keep", action="store_true", help="keep the folder of logs and configurations")
