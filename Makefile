@@ -1,7 +1,7 @@
 # The two commands of the README, and two for those who change things. Each first installs what a
 # fresh Debian machine lacks (tests/setup.sh), or says what is missing where it cannot.
 
-.PHONY: demo test check bench
+.PHONY: demo test check bench bench-micro
 .NOTPARALLEL:
 
 PORT ?= 0
@@ -25,7 +25,14 @@ check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-## Micro-benches; benches/README.md has the runs beside other proxies
+## Beside HAProxy and nginx, some 25 minutes: make bench [BENCH="--quick"]; benches/README.md has the last run
 bench:
 	@tests/setup.sh bench
-	cargo bench --workspace
+	cargo build --release --bin pushgate
+	cargo build --release --manifest-path benches/Cargo.toml --target-dir target --bin load
+	python3 benches/run.py $(BENCH)
+
+## What one decision costs, without sockets
+bench-micro:
+	@tests/setup.sh build
+	cargo bench --manifest-path benches/Cargo.toml --target-dir target

@@ -46,12 +46,12 @@ impl Flow<'_> {
     }
 }
 
-/// Facts of a TLS connection that ends here.
+/// Facts of a TLS connection that ends here, or is passed through with its server name read.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TlsFacts<'a> {
     /// Server name the client sent.
     pub sni: Option<&'a str>,
-    /// Protocol version as OpenSSL names it (`TLSv1.3`).
+    /// Protocol version as OpenSSL names it (`TLSv1.3`); empty where TLS is passed through.
     pub version: &'a str,
 }
 
@@ -184,6 +184,11 @@ pub type EditError = Box<dyn std::error::Error + Send + Sync>;
 pub trait Plugin: Send + Sync {
     /// The plugin's word: file name, YAML key and metrics label.
     fn name(&self) -> &'static str;
+
+    /// Whether a TLS connection that is passed through must have its server name read first.
+    fn wants_sni(&self) -> bool {
+        false
+    }
 
     /// Says where the flow goes; the first plugin that answers wins.
     fn route(&self, _: &Flow<'_>) -> Option<Route> {

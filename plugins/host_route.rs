@@ -145,6 +145,10 @@ impl Plugin for HostRoute {
         "host_route"
     }
 
+    fn wants_sni(&self) -> bool {
+        true
+    }
+
     fn route(&self, flow: &Flow<'_>) -> Option<Route> {
         let host = normalise(flow.host);
         if let Some(route) = self.exact.get(&*host) {

@@ -51,12 +51,16 @@ plugins! {
     host_route => HostRoute,
     /// Routes by the destination address reached.
     vip_route => VipRoute,
+    /// Routes by the server name of the TLS handshake.
+    sni_route => SniRoute,
     /// Sticks a client to a node by a cookie the proxy inserts.
     sticky_cookie => StickyCookie,
     /// Sticks a client to a node by its source address.
     sticky_ip => StickyIp,
     /// Tells the node who the client is.
     forwarded => Forwarded,
+    /// Tells the node who the client is, before the first byte.
+    proxy_protocol => ProxyProtocol,
     /// Sets, adds and removes headers by fixed values.
     headers => Headers,
 }

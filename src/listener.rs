@@ -1,14 +1,17 @@
 //! The clients' side: sockets, one client connection, one request, and Pingora's hooks.
 //!
-//! Order of a connection: `accept` → `edge` → (`handshake`, `client_io`, `request_head`) → `http`.
+//! Order of a connection: `accept` → `door` → `edge` → (`handshake`, `client_io`, `request_head`) → `http`.
 
 pub mod accept;
+pub mod client_hello;
 pub mod client_io;
+pub mod door;
 pub mod edge;
 pub mod exchange;
 pub mod handshake;
 pub mod http;
 pub mod http2;
 pub mod node_head;
+pub mod proxy_protocol;
 pub mod request_head;
 pub mod tcp;

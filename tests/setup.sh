@@ -10,7 +10,7 @@ RUST=1.88
 case "${1:-}" in
 build) wanted="gcc make cmake perl pkg-config curl" ;;
 test) wanted="gcc make cmake perl pkg-config curl node npm chromium chromedriver" ;;
-bench) wanted="gcc make cmake perl pkg-config curl haproxy nginx wrk h2load" ;;
+bench) wanted="gcc make cmake perl pkg-config curl haproxy nginx python3" ;;
 *)
     echo "usage: tests/setup.sh build|test|bench" >&2
     exit 2
@@ -22,7 +22,6 @@ package() {
     case "$1" in
     chromedriver) echo chromium-driver ;;
     gcc) echo "gcc libc6-dev" ;;
-    h2load) echo nghttp2-client ;;
     nginx) echo nginx-light ;;
     node) echo nodejs ;;
     *) echo "$1" ;;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use pushgate_plugins::PluginConfig;
+use pushgate_plugins::trust::Trust;
 use serde::Deserialize;
 
 use super::units::{Bytes, Span};
@@ -21,6 +22,9 @@ pub struct Listener {
     /// TLS that ends here; absent: plain.
     #[serde(default)]
     pub tls: Option<ListenerTls>,
+    /// Senders that begin each connection with the PROXY protocol (v1 or v2); nobody else may.
+    #[serde(default)]
+    pub accept_proxy: Trust,
     /// Pool or node of the flows no plugin routes.
     #[serde(default)]
     pub to: Option<String>,

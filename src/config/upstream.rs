@@ -117,6 +117,10 @@ pub struct Health {
     /// A GET must answer the expected status.
     #[serde(default)]
     pub http: Option<HttpCheck>,
+    /// Version (1 or 2) of the PROXY protocol header that says `LOCAL` before each check, for a port
+    /// that refuses connections without one.
+    #[serde(default)]
+    pub proxy_protocol: Option<u8>,
     /// Period, jittered by 10 %.
     #[serde(default = "defaults::health_interval")]
     pub interval: Span,
@@ -163,6 +167,7 @@ impl Health {
         Health {
             tcp: Some(TcpCheck { port: None }),
             http: None,
+            proxy_protocol: None,
             interval: defaults::HEALTH_INTERVAL,
             timeout: defaults::HEALTH_TIMEOUT,
             rise: defaults::HEALTH_RISE,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, Path, Request, State as Shared};
+use axum::extract::{Path, Request, State as Shared};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -24,7 +24,7 @@ use crate::upstream::{Node, State};
 /// Deadline of a request's head; an operator's tool is quick, a slow sender gets no more.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most bytes of a request's body: no order has one.
-const MAX_BODY: usize = 4096;
+const MAX_BODY: u64 = 4096;
 
 struct Admin {
     running: Arc<Running>,
@@ -60,7 +60,6 @@ fn router(running: Arc<Running>, token: Option<String>) -> Router {
         .route("/api/listeners", get(listeners))
         .route("/api/nodes/{node}/{order}", post(order))
         .route("/api/reload", post(reload))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(admin.clone(), guard))
         .with_state(admin)
 }
@@ -83,7 +82,20 @@ async fn guard(Shared(admin): Shared<Arc<Admin>>, request: Request, next: Next) 
     if request.method() == http::Method::POST && is_cross_site(headers) {
         return (StatusCode::FORBIDDEN, "cross-site request\n").into_response();
     }
+    if let Some(status) = bodiless(headers) {
+        return (status, "no request here has a body\n").into_response();
+    }
     next.run(request).await
+}
+
+/// Refuses a body before the deed: no handler reads one, so nobody else would.
+fn bodiless(headers: &HeaderMap) -> Option<StatusCode> {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return Some(StatusCode::LENGTH_REQUIRED);
+    }
+    let length = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?;
+    let length: u64 = length.parse().ok()?;
+    (length > MAX_BODY).then_some(StatusCode::PAYLOAD_TOO_LARGE)
 }
 
 fn bears(headers: &HeaderMap, token: &str) -> bool {

@@ -317,10 +317,12 @@ impl AsyncWrite for ClientIo {
         }
     }
 
-    /// After a 101 Pingora may shut the client down at once (W1); it must not reach the socket.
+    /// After a 101 Pingora may shut the client down at once (W1); it must not reach the socket, and
+    /// neither may an orderly end of an answer that is cut (W6).
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        match (this.phase() >= Phase::Switching, &mut this.side) {
+        let reset = this.flow.as_ref().is_some_and(|f| f.must_reset());
+        match (reset || this.phase() >= Phase::Switching, &mut this.side) {
             (false, Some(side)) => Pin::new(side).poll_shutdown(cx),
             _ => Poll::Ready(Ok(())),
         }
@@ -381,6 +383,8 @@ impl Drop for ClientIo {
         if flow.handoff.phase() == Phase::Switched {
             flow.handoff
                 .leave_client((side, std::mem::take(&mut self.ahead)));
+        } else if flow.must_reset() {
+            side.tcp().reset_on_close();
         } else if flow.is_evicted() {
             side.tcp().reset_on_close_if_stalled();
         } else if !self.fin && !self.body.is_done() {

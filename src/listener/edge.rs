@@ -9,16 +9,16 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
-use openssl::ssl::NameType;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
 use pingora::protocols::http::ServerSession;
 use pingora_proxy::HttpProxy;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::accept::Listener;
 use super::client_io::{ClientIo, NoHead};
+use super::door;
 use super::exchange::{CURRENT, Conn, Exchange, Reason};
 use super::handshake;
 use super::http::Front;
@@ -30,7 +30,7 @@ use crate::observe::metrics;
 use crate::stream::handoff::Phase;
 use crate::stream::relay::{End, HalfClose, Rules, Why, relay};
 use crate::stream::side::Side;
-use crate::stream::socket::{self, Options, Tcp};
+use crate::stream::socket;
 
 /// What all client connections share.
 pub struct Edge {
@@ -103,8 +103,7 @@ impl Edge {
         };
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.runtimes.len();
         self.runtimes[turn].spawn(async move {
-            // A socket that died at once is nobody's fault; the guard counts it off.
-            let _ = open.edge.serve(&open.listener, stream, peer).await;
+            open.edge.serve(&open.listener, stream, peer).await;
         });
     }
 
@@ -113,51 +112,28 @@ impl Edge {
         listener: &Arc<Listener>,
         stream: std::net::TcpStream,
         peer: SocketAddr,
-    ) -> std::io::Result<()> {
-        stream.set_nonblocking(true)?;
-        let stream = TcpStream::from_std(stream)?;
-        let vip = stream.local_addr()?;
-        let conf = listener.conf.load_full();
-        let options = Options {
-            keepalive: conf.tcp.keepalive.0,
-            user_timeout: conf.tcp.user_timeout.0,
-            receive_buffer: None,
+    ) {
+        // The door's future is large; it is freed before the connection is served.
+        let (side, conn) = match Box::pin(door::enter(listener, stream, peer)).await {
+            Ok(entered) => entered,
+            Err(word) => return refused(listener, word),
         };
-        socket::tune(&stream, &options)?;
-        let tcp = Tcp::new(stream);
-        // The handshake's future is large; it is freed before the connection is served.
-        let side = match &listener.tls {
-            None => Ok(Side::Plain(tcp)),
-            Some(tls) => {
-                let http = conf.mode == Mode::Http;
-                let deadline = conf.handshake_timeout.0;
-                Box::pin(handshake::shake(tls.acceptor(vip), tcp, deadline, http)).await
-            }
-        };
-        let side = match side {
-            Ok(side) => side,
-            Err(refusal) => {
-                refused(listener, refusal.word());
-                return Ok(());
-            }
-        };
-        let tls = side.ssl().map(|s| {
-            (
-                s.servername(NameType::HOST_NAME).map(str::to_owned),
-                s.version_str(),
-            )
-        });
         let h2 = side
             .ssl()
             .is_some_and(|s| s.selected_alpn_protocol() == Some(b"h2"));
-        let conn = Arc::new(Conn::new(listener.clone(), peer, vip, tls));
-        drop(conf);
-        match (listener.conf.load().mode, h2) {
-            (Mode::Tcp, _) => tcp::serve(side, conn).await,
-            (Mode::Http, true) => self.http2(side, conn).await,
-            (Mode::Http, false) => self.http1(side, conn).await,
+        // Not in the `match`: its guard would be held for the connection's life. Each kind of
+        // service is boxed, so that a silent WebSocket keeps the relay's 1 KiB and not the largest's.
+        let mode = listener.conf.load().mode;
+        match (mode, h2) {
+            (Mode::Tcp, _) => Box::pin(tcp::serve(side, conn)).await,
+            (Mode::Http, true) => Box::pin(self.http2(side, conn)).await,
+            (Mode::Http, false) => {
+                let switched = Box::pin(self.http1(side, conn)).await;
+                if let Some(ex) = switched {
+                    Box::pin(self.websocket(&ex)).await;
+                }
+            }
         }
-        Ok(())
     }
 
     /// HTTP/2: Pingora's accept loop, each stream an exchange of its own that can be cut alone.
@@ -170,24 +146,15 @@ impl Edge {
         app.process_new(io, &self.drain).await;
     }
 
-    /// HTTP/1: one exchange after the other.
-    async fn http1(self: &Arc<Self>, side: Side, conn: Arc<Conn>) {
+    /// HTTP/1: one exchange after the other. Returns the one that left by a 101.
+    async fn http1(self: &Arc<Self>, side: Side, conn: Arc<Conn>) -> Option<Arc<Exchange>> {
         let mut io = ClientIo::new(side, conn.clone());
         let mut settings = None;
         let mut first = true;
         loop {
-            let Some(head) = self.next_head(&mut io, &conn, first).await else {
-                return;
-            };
+            let head = self.next_head(&mut io, &conn, first).await?;
             first = false;
-            let ex = Exchange::new(
-                conn.clone(),
-                if head.websocket {
-                    "websocket"
-                } else {
-                    "http/1.1"
-                },
-            );
+            let ex = Exchange::new(conn.clone(), head.protocol());
             io.begin(ex.flow.clone(), &head);
             match self.exchange(io, settings.take(), &ex).await {
                 Served::Again(back, kept) => {
@@ -196,12 +163,14 @@ impl Edge {
                 }
                 Served::Over => {
                     ex.close(Reason::Done, (0, 0));
-                    return part(&conn).await;
+                    part(&conn).await;
+                    return None;
                 }
-                Served::Cut => return ex.close(Reason::Evicted, (0, 0)),
-                Served::Switched => {
-                    return self.websocket(&ex).await;
+                Served::Cut => {
+                    ex.close(ex.killed(), (0, 0));
+                    return None;
                 }
+                Served::Switched => return Some(ex),
             }
         }
     }
@@ -215,16 +184,23 @@ impl Edge {
     ) -> Option<RequestHead> {
         let conf = conn.listener.conf.load_full();
         let deadline = conf.head_timeout.0;
-        if !first {
-            let mut drain = self.drain.clone();
-            // Between requests a connection may be idle for ever; only a drain ends it.
-            tokio::select! {
-                biased;
-                waited = io.wait() => waited.ok()?,
-                _ = drain.wait_for(|d| *d) => return None,
+        // Between requests a connection may be idle for ever, before the first one it may not. A
+        // drain ends both.
+        let silence = if first { deadline } else { Duration::MAX };
+        let mut drain = self.drain.clone();
+        let began = tokio::select! {
+            biased;
+            waited = tokio::time::timeout(silence, io.wait()) => waited.map(Result::ok),
+            _ = drain.wait_for(|d| *d) => return None,
+        };
+        let head = match began {
+            Ok(waited) => {
+                waited?;
+                tokio::time::timeout(deadline, io.read_head(&conf.limits)).await
             }
-        }
-        match tokio::time::timeout(deadline, io.read_head(&conf.limits)).await {
+            Err(late) => Err(late),
+        };
+        match head {
             Ok(Ok(head)) => Some(head),
             Ok(Err(NoHead::Fault(fault))) => {
                 self.refuse(io, conn, fault.status(), Reason::BadRequest)
@@ -327,10 +303,9 @@ pub fn close_relayed(ex: &Exchange, end: End) {
         Why::NodeClosed => Reason::NodeClosed,
         Why::ClientFailed => Reason::ClientFailed,
         Why::NodeFailed => Reason::NodeFailed,
-        Why::Killed if ex.flow.is_evicted() => Reason::Evicted,
-        Why::Killed => Reason::Drained,
+        Why::Killed => ex.killed(),
     };
-    ex.record.lock().hidden = end.hidden;
+    ex.record.lock().hidden = Some(end.hidden);
     ex.close(reason, (end.to_node, end.to_client));
 }
 

@@ -22,6 +22,15 @@ tokio::task_local! {
     pub static CURRENT: Arc<Exchange>;
 }
 
+/// A client's TLS connection, ended here or passed through.
+#[derive(Clone, Debug)]
+pub struct Secured {
+    /// Server name asked for.
+    pub sni: Option<String>,
+    /// Version; empty where TLS is passed through.
+    pub version: &'static str,
+}
+
 /// One client connection.
 pub struct Conn {
     /// Number in this process.
@@ -34,8 +43,8 @@ pub struct Conn {
     pub peer: SocketAddr,
     /// The address it reached.
     pub vip: SocketAddr,
-    /// Server name and version, where TLS ends here.
-    pub tls: Option<(Option<String>, &'static str)>,
+    /// The TLS connection.
+    pub tls: Option<Secured>,
     /// Its upstream connections.
     pub affinity: Arc<Affinity>,
     /// Body bytes from and to the client.
@@ -50,18 +59,19 @@ pub struct Conn {
 }
 
 impl Conn {
-    /// A connection that was just accepted.
+    /// A connection that was just let in.
     pub fn new(
         listener: Arc<Listener>,
+        client: SocketAddr,
         peer: SocketAddr,
         vip: SocketAddr,
-        tls: Option<(Option<String>, &'static str)>,
+        tls: Option<Secured>,
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Conn {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             listener,
-            client: peer,
+            client,
             peer,
             vip,
             tls,
@@ -192,8 +202,10 @@ pub struct Record {
     pub reason: Option<Reason>,
     /// Random number of the flow.
     pub random: u64,
-    /// Hidden bytes at the end.
-    pub hidden: u64,
+    /// Hidden bytes at the end of a relay.
+    pub hidden: Option<u64>,
+    /// Body bytes up and down, where one connection carries several exchanges at once (HTTP/2).
+    pub body: Option<(u64, u64)>,
 }
 
 impl Exchange {
@@ -223,9 +235,9 @@ impl Exchange {
         random: u64,
     ) -> Flow<'a> {
         let conn = &*self.conn;
-        let tls = conn.tls.as_ref().map(|(sni, version)| TlsFacts {
-            sni: sni.as_deref(),
-            version,
+        let tls = conn.tls.as_ref().map(|t| TlsFacts {
+            sni: t.sni.as_deref(),
+            version: t.version,
         });
         Flow {
             listener: &conn.listener.name,
@@ -272,6 +284,15 @@ impl Exchange {
         }
     }
 
+    /// Why a killed flow was killed.
+    pub fn killed(&self) -> Reason {
+        if self.flow.is_evicted() {
+            Reason::Evicted
+        } else {
+            Reason::Drained
+        }
+    }
+
     /// Notes why the flow ended, unless that is known already.
     pub fn ended(&self, reason: Reason) {
         self.record.lock().reason.get_or_insert(reason);
@@ -286,13 +307,19 @@ impl Exchange {
         let listener = &*self.conn.listener.name;
         let up = self.conn.bytes_up.load(Ordering::Relaxed) - self.up_before + relayed.0;
         let down = self.conn.bytes_down.load(Ordering::Relaxed) - self.down_before + relayed.1;
+        let (up, down) = match record.protocol {
+            "h2" => record.body.unwrap_or_default(),
+            _ => (up, down),
+        };
         let m = metrics::get();
         m.flows.with_label_values(&[listener, reason]).inc();
         m.bytes.with_label_values(&[listener, "up"]).inc_by(up);
         m.bytes.with_label_values(&[listener, "down"]).inc_by(down);
-        m.hidden
-            .with_label_values(&[listener])
-            .observe(record.hidden as f64);
+        if let Some(hidden) = record.hidden {
+            m.hidden
+                .with_label_values(&[listener])
+                .observe(hidden as f64);
+        }
         if !access_log::is_on() {
             return;
         }
@@ -306,8 +333,8 @@ impl Exchange {
             client: self.conn.client,
             vip: self.conn.vip,
             protocol: record.protocol,
-            tls: tls.map(|t| t.1),
-            sni: tls.and_then(|t| t.0.as_deref()),
+            tls: tls.map(|t| t.version).filter(|v| !v.is_empty()),
+            sni: tls.and_then(|t| t.sni.as_deref()),
             method: &record.method,
             host: &record.host,
             path: &record.path,

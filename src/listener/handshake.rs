@@ -58,10 +58,9 @@ pub async fn shake(
 }
 
 async fn accept(acceptor: SslAcceptor, mut tcp: Tcp, http: bool) -> Result<Side, Refusal> {
-    let mut first = [0];
-    // A look at what the kernel has: the handshake reads the byte again.
-    let looked = tcp.stream().peek(&mut first).await;
-    if http && looked.is_ok_and(|n| n == 1) && first[0].is_ascii_uppercase() {
+    // A look only: the handshake reads the byte again.
+    let first = tcp.first_byte().await;
+    if http && first.is_some_and(|b| b.is_ascii_uppercase()) {
         let head = format!(
             "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
              Content-Length: {}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n{HINT}",
@@ -74,7 +73,11 @@ async fn accept(acceptor: SslAcceptor, mut tcp: Tcp, http: bool) -> Result<Side,
     let mut stream = SslStream::new(ssl, tcp).map_err(|_| Refusal::Failed)?;
     match Pin::new(&mut stream).accept().await {
         Ok(()) => Ok(Side::Tls(Box::new(stream))),
-        Err(_) => Err(Refusal::Failed),
+        Err(_) => {
+            // The alert is on its way; what the client still sends must not overtake it.
+            last_words(stream.get_mut(), b"").await;
+            Err(Refusal::Failed)
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pushgate_plugins::host;
 
 use self::answer::{answer, diagnose, retry_after};
@@ -190,6 +190,13 @@ impl ProxyHttp for Front {
                     )
                 })?;
         }
+        if session.req_header().version == http::Version::HTTP_10
+            && head.remove_header(&header::TRANSFER_ENCODING).is_some()
+        {
+            // RFC 9112 §6.1: HTTP/1.0 knows no chunks; the end of the connection is the body's.
+            session.set_keepalive(None);
+            ctx.ex.flow.ends_by_close();
+        }
         let mut record = ctx.ex.record.lock();
         record.status = status;
         let handoff = &ctx.ex.flow.handoff;
@@ -233,7 +240,10 @@ impl ProxyHttp for Front {
             assigned.node.suspect.notify_one();
         }
         let whole = !session.as_ref().retry_buffer_truncated();
-        e.set_retry(idempotent && unanswered && upstream && whole && may_try_another(ctx));
+        // Who answers illegally has had the request: another node would get it twice. On a kept
+        // connection it may be what the node sent behind its answer before.
+        let tell = ctx.ex.flow.is_bad_answer() && !was_reused(ctx);
+        e.set_retry(idempotent && unanswered && upstream && whole && !tell && may_try_another(ctx));
         e
     }
 
@@ -249,11 +259,40 @@ impl ProxyHttp for Front {
                 .then(retry_after)
                 .flatten();
             let _ = answer(session, ctx, status, retry).await;
+        } else {
+            ctx.ex.flow.cut_short();
         }
         FailToProxy {
             error_code: status,
             can_reuse_downstream: false,
         }
+    }
+
+    /// For Pingora's warnings, e.g. of a retry: its own would tell the query, which may hold a password.
+    fn request_summary(&self, _: &Session, ctx: &Ctx) -> String {
+        let r = ctx.ex.record.lock();
+        format!("{} {}, host {}", r.method, r.path, r.host)
+    }
+
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Ctx) {
+        let session = session.as_downstream();
+        let body = (
+            session.body_bytes_read() as u64,
+            session.body_bytes_sent() as u64,
+        );
+        ctx.ex.record.lock().body = Some(body);
+    }
+
+    /// Pingora's line would show the target with its query, where push clients put passwords.
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Session,
+        _: &Ctx,
+        e: &Error,
+        _: ProxyWarnLogContext,
+    ) -> bool {
+        log::debug!("{e}");
+        true
     }
 
     /// Pingora's own error lines would repeat the access log, at the pace of whoever misbehaves.

@@ -20,6 +20,16 @@ pub struct RequestHead {
     pub websocket: bool,
 }
 
+impl RequestHead {
+    /// The protocol's word in the log.
+    pub fn protocol(&self) -> &'static str {
+        match self.websocket {
+            true => "websocket",
+            false => "http/1.1",
+        }
+    }
+}
+
 /// Why a head is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -230,5 +240,7 @@ pub fn legal_authority(authority: &str) -> bool {
     port_ok && !host.is_empty() && host.len() <= 253 && host.bytes().all(legal)
 }
 
+#[cfg(test)]
+mod mutations;
 #[cfg(test)]
 mod tests;

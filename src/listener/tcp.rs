@@ -68,7 +68,7 @@ fn decide(ex: &Arc<Exchange>) -> Decision {
         .conn
         .tls
         .as_ref()
-        .and_then(|t| t.0.as_deref())
+        .and_then(|t| t.sni.as_deref())
         .unwrap_or_default();
     let host = host::normalise(sni);
     let (random, tried) = {

@@ -215,6 +215,9 @@ fn hex(b: u8) -> u64 {
 }
 
 #[cfg(test)]
+mod splits;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

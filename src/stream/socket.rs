@@ -50,6 +50,16 @@ impl Tcp {
         }
     }
 
+    /// The next byte to be read, left where it is; `None` at the end.
+    pub async fn first_byte(&self) -> Option<u8> {
+        if let Some(first) = self.ahead.first() {
+            return Some(*first);
+        }
+        let mut first = [0];
+        let looked = self.stream.peek(&mut first).await;
+        looked.is_ok_and(|n| n == 1).then_some(first[0])
+    }
+
     /// Puts bytes back in front of what is still to be read.
     pub fn unread(&mut self, bytes: Vec<u8>) {
         if self.ahead.is_empty() {

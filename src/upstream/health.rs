@@ -8,10 +8,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use pingora::connectors::L4Connect;
 use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
+use pingora::protocols::l4::stream::Stream;
+use pingora::{Error, ErrorType};
 use pingora_http::RequestHeader;
 use pingora_load_balancing::Backend;
 use pingora_load_balancing::health_check::{HealthCheck, HttpHealthCheck, TcpHealthCheck};
+
+use tokio::io::AsyncWriteExt;
 
 use super::Node;
 use crate::config::{Health, HttpCheck};
@@ -71,11 +77,16 @@ impl Checker {
             address.set_port(port);
         }
         let check: Box<dyn HealthCheck + Send + Sync> = match &conf.http {
-            Some(http) => Box::new(http_check(&node, http, conf.timeout.0)),
+            Some(http) => {
+                let mut check = http_check(&node, http, conf.timeout.0);
+                check.peer_template.options.custom_l4 = local(&conf);
+                Box::new(check)
+            }
             None => {
-                let mut tcp = TcpHealthCheck::new();
-                tcp.peer_template.options.connection_timeout = Some(conf.timeout.0);
-                tcp
+                let mut check = TcpHealthCheck::new();
+                check.peer_template.options.connection_timeout = Some(conf.timeout.0);
+                check.peer_template.options.custom_l4 = local(&conf);
+                check
             }
         };
         let backend = Backend {
@@ -156,6 +167,31 @@ impl Checker {
     }
 }
 
+/// Connects for a check and says by the PROXY protocol that nobody is behind it.
+#[derive(Debug)]
+struct Local(&'static [u8]);
+
+/// The connector of a check that begins with a PROXY protocol header.
+fn local(conf: &Health) -> Option<Arc<dyn L4Connect + Send + Sync>> {
+    let header: &[u8] = match conf.proxy_protocol? {
+        1 => b"PROXY UNKNOWN\r\n",
+        _ => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+    };
+    Some(Arc::new(Local(header)))
+}
+
+#[async_trait]
+impl L4Connect for Local {
+    async fn connect(&self, to: &PingoraAddr) -> pingora::Result<Stream> {
+        let failed = |e: std::io::Error| Error::because(ErrorType::ConnectError, "health check", e);
+        let to = to.as_inet().copied();
+        let to = to.ok_or_else(|| Error::explain(ErrorType::ConnectError, "no address"))?;
+        let mut stream = tokio::net::TcpStream::connect(to).await.map_err(failed)?;
+        stream.write_all(self.0).await.map_err(failed)?;
+        Ok(stream.into())
+    }
+}
+
 fn http_check(node: &Node, conf: &HttpCheck, timeout: Duration) -> HttpHealthCheck {
     let host = conf
         .host
@@ -176,8 +212,8 @@ fn http_check(node: &Node, conf: &HttpCheck, timeout: Duration) -> HttpHealthChe
         if answer.status.as_u16() == expected {
             return Ok(());
         }
-        pingora::Error::e_explain(
-            pingora::ErrorType::HTTPStatus(answer.status.as_u16()),
+        Error::e_explain(
+            ErrorType::HTTPStatus(answer.status.as_u16()),
             "unexpected status",
         )
     }));

@@ -3,6 +3,7 @@
 //! Source: Diffusion load balancers, "TCP retransmission timeout" ("shutdown connections to
 //! Diffusion servers it knows are unhealthy").
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -23,6 +24,8 @@ pub struct LiveFlow {
     begun: AtomicBool,
     evicted: AtomicBool,
     bad_answer: AtomicBool,
+    ends_by_close: AtomicBool,
+    cut_short: AtomicBool,
 }
 
 impl Default for LiveFlow {
@@ -36,6 +39,8 @@ impl Default for LiveFlow {
             begun: AtomicBool::new(false),
             evicted: AtomicBool::new(false),
             bad_answer: AtomicBool::new(false),
+            ends_by_close: AtomicBool::new(false),
+            cut_short: AtomicBool::new(false),
         }
     }
 }
@@ -77,10 +82,29 @@ impl LiveFlow {
         self.bad_answer.load(Ordering::Relaxed)
     }
 
-    /// Forgets an eviction, because the flow goes to another node.
+    /// The client sees the end of the answer by that of its connection only.
+    pub fn ends_by_close(&self) {
+        self.ends_by_close.store(true, Ordering::Relaxed);
+    }
+
+    /// The answer had begun and will not come to its end.
+    pub fn cut_short(&self) {
+        self.cut_short.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether an orderly close would make a cut answer look complete to the client.
+    pub fn must_reset(&self) -> bool {
+        let cut = self.cut_short.load(Ordering::Relaxed) || self.is_evicted();
+        cut && self.ends_by_close.load(Ordering::Relaxed)
+    }
+
+    /// Forgets an eviction or a bad answer, because the flow is tried once more.
     pub fn retry(&self) {
+        // A permit nobody waited for would end the next connect, to a node that is well.
+        pin!(self.give_up.notified()).enable();
         self.evicted.store(false, Ordering::SeqCst);
         self.begun.store(false, Ordering::SeqCst);
+        self.bad_answer.store(false, Ordering::Relaxed);
     }
 
     /// Ends the flow on its node: a flow whose answer has begun is cut at the client; one that is

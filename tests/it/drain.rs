@@ -1,1 +1,168 @@
-//! drain
+//! Shutdown and reload with live flows: what lives goes on, what is new follows the new rules.
+//!
+//! In: signals and changed files. Out: which connections live, which are refused, the exit code.
+//! Source: FAULTS D67, D68, D70; Lightstreamer clustering §3.2.1.1.
+
+use tokio::io::AsyncReadExt;
+
+use crate::client::h1::H1;
+use crate::client::h2::{H2, piece};
+use crate::client::{Dial, ws};
+use crate::deadline;
+use crate::setup::{HOST, Setup, node, yaml};
+
+/// Waits until nobody listens at `dial` any more.
+async fn refused(dial: &Dial) {
+    deadline("a refused connection", async {
+        while dial.try_tcp().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Aim: after SIGTERM nobody new gets in and idle connections are closed, but a WebSocket, an HTTP/1
+/// and an HTTP/2 stream go on until they end by themselves; then the exit code is 0. Fails if
+/// Pingora's graceful phase ends live flows, or idle connections hold the drain up.
+#[tokio::test(flavor = "multi_thread")]
+async fn live_flows_outlive_sigterm() {
+    let mut setup = Setup::start(1).await;
+    let mut idle = H1::connect(&setup.plain()).await;
+    idle.get("/hello", &[]).await;
+    let mut unused = setup.plain().io().await;
+    let mut secure = ws::connect(&setup.tls(), "/ws/echo", &[]).await;
+    let mut socket = ws::connect(&setup.plain(), "/ws/echo", &[]).await;
+    let mut events = H1::connect(&setup.plain()).await;
+    let path = "/sse?n=2&step=1&every=0";
+    events.send("GET", path, &[], b"").await.expect("send");
+    events.head().await.expect("the head");
+    let mut h2 = H2::connect(&setup.tls()).await;
+    let mut body = h2.open(path, &[]).await.expect("a head").into_body();
+    setup.edge.signal(libc::SIGTERM);
+    refused(&setup.plain()).await;
+    refused(&setup.tls()).await;
+    assert!(idle.ended().await, "an idle connection ends in order");
+    let mut scrap = [0];
+    let unused = deadline("the end", unused.read(&mut scrap)).await;
+    assert_eq!(unused.expect("an orderly end"), 0);
+    setup.nodes[0].allow(2);
+    for socket in [&mut secure, &mut socket] {
+        socket.say("still here").await;
+        assert_eq!(socket.hear().await, "still here");
+    }
+    let rest = events.rest().await.expect("a whole answer");
+    assert!(rest.ends_with(b"data: n1 1\n\n"));
+    let mut got = Vec::new();
+    while let Some(data) = piece(&mut body).await {
+        got.extend_from_slice(&data.expect("DATA"));
+    }
+    assert!(got.ends_with(b"data: n1 1\n\n"));
+    drop((secure, socket, events, h2, body));
+    assert_eq!(setup.edge.ended().await.code(), Some(0));
+}
+
+/// Aim: a second SIGTERM ends the program at once, live flows or not. Fails if the drain cannot be cut
+/// short.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_sigterm_ends_at_once() {
+    let mut setup = Setup::start(1).await;
+    let mut socket = ws::connect(&setup.plain(), "/ws/silent", &[]).await;
+    setup.edge.signal(libc::SIGTERM);
+    refused(&setup.plain()).await;
+    setup.edge.signal(libc::SIGTERM);
+    assert_eq!(setup.edge.ended().await.code(), Some(0));
+    socket.ended().await;
+}
+
+/// Aim: SIGHUP with a changed file adds an address and a node, later takes them away, while a
+/// WebSocket lives on through both; an old address goes on serving throughout. Fails if listeners are
+/// opened anew, or live flows follow the new rules.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_adds_and_removes() {
+    let setup = Setup::start(1).await;
+    let second = node(&setup.block, 2).await;
+    let mut socket = ws::connect(&setup.plain(), "/ws/echo", &[]).await;
+    let more = Dial::plain(setup.block.at("200.0.0.20:80")).host(HOST);
+    assert!(more.try_tcp().await.is_err(), "nobody listens there yet");
+    let two = "[200.0.0.10:80, 200.0.0.20:80]";
+    let wide = yaml(&setup.certs, 2, "", "").replace("[200.0.0.10:80]", two);
+    setup.edge.rewrite(&setup.block, &wide);
+    setup.edge.signal(libc::SIGHUP);
+    setup.wait_state("n2", "up").await;
+    let mut kept = H1::connect(&more).await;
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < 2 {
+        let answer = H1::connect(&more).await.get("/hello", &[]).await;
+        seen.insert(answer.node().to_owned());
+    }
+    let mut on_second = ws::connect(&more, "/ws/echo", &[]).await;
+    while on_second.node() != "n2" {
+        on_second = ws::connect(&more, "/ws/echo", &[]).await;
+    }
+    kept.get("/hello", &[]).await;
+    let narrow = yaml(&setup.certs, 1, "", "");
+    setup.edge.rewrite(&setup.block, &narrow);
+    setup.edge.signal(libc::SIGHUP);
+    refused(&more).await;
+    for _ in 0..6 {
+        let answer = H1::connect(&setup.plain()).await.get("/hello", &[]).await;
+        assert_eq!(answer.node(), "n1");
+    }
+    // Both WebSockets live on: the one of the removed node drains, as its address is gone.
+    for socket in [&mut socket, &mut on_second] {
+        socket.say("still here").await;
+        assert_eq!(socket.hear().await, "still here");
+    }
+    drop(second);
+}
+
+/// Aim: a file with a fault changes nothing: what ran runs on, the metric says so, and the next good
+/// file is taken (D67). Fails if a reload is applied in parts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_file_changes_nothing() {
+    let setup = Setup::start(1).await;
+    let successful = "pushgate_config_last_reload_successful";
+    assert_eq!(setup.edge.metric(successful).await, 1.0);
+    let good = yaml(&setup.certs, 1, "", "");
+    let faults = [
+        good.replace("to: p\n", "to: nowhere\n"),
+        good.replace("mode: http", "mode: htpt"),
+        good[..good.len() / 2].to_owned(),
+        good.replace("nodes: [n1]", "nodes: [n1, n9]"),
+    ];
+    for bad in faults {
+        setup.edge.rewrite(&setup.block, &bad);
+        let answer = setup.edge.admin("POST", "/api/reload").await;
+        assert_eq!(answer.status, 422, "{bad}");
+        assert!(
+            answer.text().contains("pushgate.yaml:"),
+            "{}",
+            answer.text()
+        );
+        assert_eq!(setup.edge.metric(successful).await, 0.0);
+        let hello = H1::connect(&setup.plain()).await.get("/hello", &[]).await;
+        assert_eq!(hello.node(), "n1");
+    }
+    setup.edge.rewrite(&setup.block, &good);
+    assert_eq!(setup.edge.admin("POST", "/api/reload").await.status, 200);
+    assert_eq!(setup.edge.metric(successful).await, 1.0);
+}
+
+/// Aim: an address in use makes a reload fail as a whole: no address, node or route of the new file is
+/// taken. Fails if sockets are bound after the first change.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_in_use_changes_nothing() {
+    let setup = Setup::start(1).await;
+    let taken = std::net::TcpListener::bind(setup.block.at("200.0.0.30:80")).expect("bind");
+    let two = "[200.0.0.20:80, 200.0.0.30:80]";
+    let wide = yaml(&setup.certs, 2, "", "").replace("[200.0.0.10:80]", two);
+    setup.edge.rewrite(&setup.block, &wide);
+    let answer = setup.edge.admin("POST", "/api/reload").await;
+    assert_eq!(answer.status, 422, "{}", answer.text());
+    let more = Dial::plain(setup.block.at("200.0.0.20:80"));
+    refused(&more).await;
+    let hello = H1::connect(&setup.plain()).await.get("/hello", &[]).await;
+    assert_eq!(hello.node(), "n1");
+    assert_eq!(setup.edge.nodes().await.as_array().map(Vec::len), Some(1));
+    drop(taken);
+}

@@ -24,7 +24,7 @@ fn slow(dial: &Dial) -> Dial {
 }
 
 /// Bytes of each flood that is read to its end.
-const FLOOD: u64 = 4 << 20;
+const FLOOD: u64 = 512 << 10;
 /// No byte for so long: the node has stalled.
 const QUIET: Duration = Duration::from_millis(300);
 

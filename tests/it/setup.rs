@@ -14,9 +14,13 @@ pub const HOST: &str = "push.mycompany.com";
 
 /// Nodes `n1` …, and the edge in front of them.
 pub struct Setup {
+    /// Its addresses.
     pub block: Block,
+    /// The nodes, `n1` first.
     pub nodes: Vec<Node>,
+    /// The program.
     pub edge: Edge,
+    /// The authority and the folder of the TLS VIP's certificate.
     pub certs: Certs,
 }
 
@@ -59,12 +63,6 @@ impl Setup {
         [("plain", self.plain()), ("TLS", self.tls())]
     }
 
-    /// The node called `name`.
-    pub fn node(&self, name: &str) -> &Node {
-        let n: usize = name[1..].parse().expect("a node's name is n and a number");
-        &self.nodes[n - 1]
-    }
-
     /// Waits until the edge calls node `name` `state`.
     pub async fn wait_state(&self, name: &str, state: &str) {
         let is = |nodes: &serde_json::Value| {
@@ -96,7 +94,7 @@ pub fn yaml(certs: &Certs, nodes: u8, plugins: &str, pool: &str) -> String {
     format!(
         "nodes:\n{addresses}\
          pools:\n  p:\n    nodes: [{names}]\n    \
-         health: {{ http: {{ path: /health }}, interval: 50ms, timeout: 2s, rise: 1, fall: 1 }}\n{pool}\
+         health: {{ http: {{ path: /health }}, interval: 50ms, timeout: 5s, rise: 1, fall: 1 }}\n{pool}\
          certificates:\n  push: {{ chain: {dir}/push.pem, key: {dir}/push.key }}\n\
          listeners:\n  - name: plain\n    bind: [200.0.0.10:80]\n    mode: http\n    to: p\n{plugins}  \
          - name: tls\n    bind: [200.0.0.10:443]\n    mode: http\n    tls: {{ certificates: [push] }}\n    \

@@ -157,6 +157,12 @@ fn health_is_sound(check: &mut Check<'_>, at: &[Step], health: &Health) {
     }
     not_zero(check, &below(&["interval"]), health.interval);
     not_zero(check, &below(&["timeout"]), health.timeout);
+    check.within(
+        &below(&["proxy_protocol"]),
+        health.proxy_protocol.unwrap_or(1),
+        1,
+        2,
+    );
     check.within(&below(&["rise"]), health.rise, 1, MAX_ROW);
     check.within(&below(&["fall"]), health.fall, 1, MAX_ROW);
 }

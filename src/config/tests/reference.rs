@@ -59,6 +59,14 @@ const BLOCKS: &[(&str, &str)] = &[
         "listeners: [{ plugins: [{ forwarded: { '?': 1 } }] }]",
     ),
     (
+        "sni_route",
+        "listeners: [{ tls: { certificates: [] }, plugins: [{ sni_route: { '?': 1 } }] }]",
+    ),
+    (
+        "proxy_protocol",
+        "listeners: [{ plugins: [{ proxy_protocol: { '?': 1 } }] }]",
+    ),
+    (
         "headers",
         "listeners: [{ plugins: [{ headers: { '?': 1 } }] }]",
     ),

@@ -12,6 +12,7 @@ use super::Dial;
 use crate::deadline;
 
 /// One connection.
+#[derive(Clone)]
 pub struct H2 {
     send: SendRequest<Bytes>,
     scheme: &'static str,

@@ -1,1 +1,197 @@
-//! x
+//! D59: nodes that refuse, swallow, reset, or say nothing. Source: Lightstreamer clustering §3 (a client
+//! is sent elsewhere only where that is safe); RFC 9110 §9.2.2.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::client::Dial;
+use crate::client::h1::H1;
+use crate::deadline;
+
+use super::{Counted, Rig, Verdict, request};
+
+/// `bad` is tried first or second; `good` is a node that serves.
+const YAML: &str = "
+nodes: { good: { address: 10.0.0.1:8080 }, bad: { address: 10.0.0.9:8080 } }
+pools:
+  both: { nodes: [good, bad], balance: round_robin, connect_timeout: 300ms }
+  alone: { nodes: [bad], connect_timeout: 300ms, retries: 0 }
+  tried: { nodes: [bad], connect_timeout: 300ms }
+listeners:
+  - { name: push, bind: [200.0.0.10:80], mode: http, to: both }
+  - { name: alone, bind: [200.0.0.11:80], mode: http, to: alone }
+  - { name: plain, bind: [200.0.0.12:80], mode: tcp, to: alone }
+  - { name: tried, bind: [200.0.0.13:80], mode: http, to: tried }
+";
+
+/// What stands at the bad node's address; kept as long as it must stand there.
+enum Bad {
+    Refuses,
+    /// Its backlog is full: SYNs are dropped.
+    Swallows {
+        _socket: Socket,
+        _fill: Vec<TcpStream>,
+    },
+    /// Accepts and resets, or accepts and holds.
+    Accepts(tokio::task::JoinHandle<()>),
+}
+
+impl Drop for Bad {
+    fn drop(&mut self) {
+        if let Bad::Accepts(task) = self {
+            task.abort();
+        }
+    }
+}
+
+async fn swallows(at: SocketAddr) -> Bad {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_reuse_address(true).expect("SO_REUSEADDR");
+    socket.bind(&at.into()).expect("bind");
+    socket.listen(0).expect("listen");
+    let mut fill = Vec::new();
+    // The kernel takes a connection or two beyond the backlog; the first that hangs shows it is full.
+    while let Ok(Ok(stream)) =
+        tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(at)).await
+    {
+        fill.push(stream);
+    }
+    Bad::Swallows {
+        _socket: socket,
+        _fill: fill,
+    }
+}
+
+async fn accepts(at: SocketAddr, resets: bool) -> Bad {
+    let listener = TcpListener::bind(at).await.expect("bind");
+    Bad::Accepts(tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            if resets {
+                let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            } else {
+                held.push(stream);
+            }
+        }
+    }))
+}
+
+async fn bad(rig: &Rig, kind: &str) -> Bad {
+    let at = rig.block.at("10.0.0.9:8080");
+    match kind {
+        "refuses" => Bad::Refuses,
+        "swallows" => swallows(at).await,
+        "resets" => accepts(at, true).await,
+        _ => accepts(at, false).await,
+    }
+}
+
+async fn rig() -> Rig {
+    Rig::start(1, YAML).await
+}
+
+/// D59: with another node in the pool nobody notices. Fails if a GET is answered with an error, or later
+/// than one connect timeout and some.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_node_takes_over() {
+    for kind in ["refuses", "swallows", "resets"] {
+        let mut rig = rig().await;
+        let _bad = bad(&rig, kind).await;
+        for _ in 0..6 {
+            let start = Instant::now();
+            let answer = H1::connect(&rig.good).await.get("/hello", &[]).await;
+            assert_eq!((answer.status, answer.node()), (200, "n1"), "{kind}");
+            assert!(start.elapsed() < Duration::from_secs(5), "{kind}");
+        }
+        rig.rest().await;
+    }
+}
+
+/// D59: alone in its pool: refused 502, swallowed 504 within the connect timeout, reset 502. Fails if the
+/// client waits for the kernel's own timeout, or if a POST that was sent is sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_node_alone_is_a_gateway_error() {
+    for (kind, status, reason) in [
+        ("refuses", 502, "node_unreachable"),
+        ("swallows", 504, "node_unreachable"),
+        ("resets", 502, "node_failed"),
+    ] {
+        let mut rig = rig().await;
+        let _bad = bad(&rig, kind).await;
+        let to = rig.block.at("200.0.0.11:80");
+        for method in ["GET", "POST"] {
+            let fields = "Connection: close\r\nContent-Length: 0\r\n";
+            let bytes = request(method, "/hello", fields);
+            let verdict = Verdict {
+                status,
+                counted: Counted::Flow(reason),
+                reaches: false,
+            };
+            // Down by its failed connect, a node without a check is tried again after a while.
+            let up = |nodes: &serde_json::Value| {
+                let all = nodes.as_array().into_iter().flatten();
+                all.filter(|n| n["name"] == "bad")
+                    .all(|n| n["state"] == "up")
+            };
+            rig.edge.wait_nodes("bad is up", up).await;
+            let start = Instant::now();
+            let row = format!("D59 {kind} {method}");
+            rig.judge_at(&row, to, "alone", &bytes, verdict).await;
+            assert!(start.elapsed() < Duration::from_secs(5), "{row}");
+        }
+        // With retries left and nobody to try, it is the pool that has no node.
+        let to = rig.block.at("200.0.0.13:80");
+        let verdict = Verdict {
+            status: 503,
+            counted: Counted::Flow("no_node"),
+            reaches: false,
+        };
+        let bytes = request("GET", "/hello", "Connection: close\r\n");
+        let row = format!("D59 {kind}, retried");
+        let answer = rig.judge_at(&row, to, "tried", &bytes, verdict).await;
+        assert!(answer.to_lowercase().contains("retry-after: "), "{answer}");
+        rig.rest().await;
+    }
+}
+
+/// D59: a node that accepts and says nothing: no timer of ours cuts it, and when the client goes nothing
+/// is left. The other pool's clients go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_lasts_as_long_as_the_client() {
+    let mut rig = rig().await;
+    let _bad = bad(&rig, "holds").await;
+    let mut dial = rig.good.clone();
+    let flows = "pushgate_flows_total{listener=\"alone\",reason=\"client_closed\"}";
+    dial.to = rig.block.at("200.0.0.11:80");
+    let mut client = H1::connect(&dial).await;
+    client.send("GET", "/hello", &[], b"").await.expect("send");
+    let heard = tokio::time::timeout(Duration::from_millis(500), client.head()).await;
+    assert!(heard.is_err(), "{heard:?}");
+    rig.edge
+        .wait_nodes("its flow", |n| n[0]["flows"] == 1)
+        .await;
+    drop(client);
+    rig.edge.wait_nodes("no flow", |n| n[0]["flows"] == 0).await;
+    rig.wait_sample("D59 silence", flows, 1.0).await;
+    rig.rest().await;
+}
+
+/// D59 at layer 4: the client's connection is closed in bounded time, whatever the node does.
+#[tokio::test(flavor = "multi_thread")]
+async fn layer_4_is_closed() {
+    for kind in ["refuses", "swallows", "resets"] {
+        let mut rig = rig().await;
+        let _bad = bad(&rig, kind).await;
+        let dial = Dial::plain(rig.block.at("200.0.0.12:80"));
+        // The reset may be there before the connection is looked at.
+        if let Ok(stream) = dial.try_tcp().await {
+            let mut client = H1::over(Box::new(stream));
+            deadline(kind, client.ended()).await;
+        }
+        rig.serves(kind).await;
+        rig.rest().await;
+    }
+}

@@ -1,0 +1,131 @@
+//! The load side of the benches: a push node and its clients in one process, one measurement a run.
+//!
+//! In: a scenario's word and options. Out: one line of JSON with its figures. Node and clients share
+//! a process so that both read one clock; each has a thread of its own.
+//!
+//! `load certificate DIR` | `load SCENARIO --node ADDR,… --to ADDR [--tls] [--pid N] [--wire WORD]
+//! [--seconds N] [--count N] [--every MS]`
+
+mod client;
+mod messages;
+mod node;
+mod process;
+mod requests;
+mod silent;
+mod upgrades;
+mod wire;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use process::Process;
+use serde_json::{Value, json};
+use wire::Wire;
+
+/// Any error: this program ends at the first.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What one measurement is told.
+#[derive(Clone)]
+struct Options {
+    /// Addresses this process serves as push nodes.
+    nodes: Vec<SocketAddr>,
+    /// Where the clients connect: a proxy, or a node itself.
+    to: SocketAddr,
+    /// Clients speak TLS.
+    tls: bool,
+    /// The proxy, if its CPU or memory is asked for.
+    proxy: Option<Process>,
+    /// How messages are framed.
+    wire: Wire,
+    /// Measured window.
+    window: Duration,
+    /// Connections, or upgrades in all.
+    count: usize,
+    /// Interval of a connection's messages.
+    every: Duration,
+    /// WebSocket clients speak before the node does.
+    client_first: bool,
+}
+
+fn main() -> Result<(), Failure> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let deed = args
+        .first()
+        .ok_or("usage: load SCENARIO --node ADDR --to ADDR …")?;
+    if deed == "certificate" {
+        return certificate(Path::new(args.get(1).ok_or("usage: load certificate DIR")?));
+    }
+    let options = parse(&args[1..])?;
+    node::start(&options.nodes)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let begun = Instant::now();
+    let mut figures = runtime.block_on(async {
+        match deed.as_str() {
+            "requests" => requests::run(&options).await,
+            "messages" => messages::run(&options).await,
+            "upgrades" => upgrades::run(&options).await,
+            "silent" => silent::run(&options).await,
+            "hidden" => silent::hidden(&options).await,
+            other => Err(format!("unknown scenario `{other}`").into()),
+        }
+    })?;
+    figures["took_s"] = json!(begun.elapsed().as_secs_f64());
+    println!("{figures}");
+    Ok(())
+}
+
+fn parse(args: &[String]) -> Result<Options, Failure> {
+    let value = |name: &str| {
+        args.iter()
+            .position(|a| a == name)
+            .and_then(|i| args.get(i + 1))
+    };
+    let number = |name: &str, default: u64| value(name).map_or(Ok(default), |v| v.parse());
+    let nodes = value("--node").ok_or("--node is missing")?;
+    let proxy = value("--pid")
+        .map(|p| p.parse())
+        .transpose()?
+        .map(Process::new);
+    Ok(Options {
+        nodes: nodes.split(',').map(str::parse).collect::<Result<_, _>>()?,
+        to: value("--to").ok_or("--to is missing")?.parse()?,
+        tls: args.iter().any(|a| a == "--tls"),
+        proxy,
+        wire: value("--wire").map_or(Ok(Wire::WebSocket), |w| w.parse())?,
+        window: Duration::from_secs(number("--seconds", 3)?),
+        count: usize::try_from(number("--count", 64)?)?,
+        every: Duration::from_millis(number("--every", 250)?),
+        client_first: args.iter().any(|a| a == "--client-first"),
+    })
+}
+
+/// Writes `cert.pem`, `key.pem` and both in `both.pem`: ECDSA P-256, self-signed.
+fn certificate(dir: &Path) -> Result<(), Failure> {
+    let made = rcgen::generate_simple_self_signed(vec!["bench.test".to_owned()])?;
+    let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    std::fs::write(dir.join("cert.pem"), &cert)?;
+    std::fs::write(dir.join("key.pem"), &key)?;
+    std::fs::write(dir.join("both.pem"), cert + &key)?;
+    Ok(())
+}
+
+/// The 50th and 99th percentile of `nanos`, in microseconds.
+fn percentiles(mut nanos: Vec<u64>) -> Value {
+    nanos.sort_unstable();
+    let at = |share: f64| {
+        let i = (nanos.len() as f64 * share) as usize;
+        nanos.get(i).map(|n| *n as f64 / 1000.0)
+    };
+    json!({ "p50_us": at(0.50), "p99_us": at(0.99) })
+}
+
+/// CPU of the proxy per thousand units of work, in microseconds.
+fn per_thousand(cpu_ns: Option<u64>, units: usize) -> Option<f64> {
+    cpu_ns
+        .filter(|_| units > 0)
+        .map(|ns| ns as f64 / units as f64)
+}

@@ -1,0 +1,91 @@
+//! Streams with a message every so often: what a message costs the proxy, and how late it comes.
+//!
+//! In: framing, connections, interval, window. Out: CPU per 1,000 messages, and the time from the
+//! node's write to the client's read.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+use tokio::time::sleep;
+
+use crate::client::{self, Conn};
+use crate::wire::{Reader, Wire};
+use crate::{Failure, Options, per_thousand, percentiles};
+
+/// Time for all streams to flow before the window.
+const WARM_UP: Duration = Duration::from_millis(500);
+
+/// What arrived in the window.
+#[derive(Default)]
+struct Arrived {
+    ages_ns: Vec<u64>,
+    out_of_order: usize,
+}
+
+/// Measures.
+pub async fn run(options: &Options) -> Result<Value, Failure> {
+    let arrived = Arc::new(Mutex::new(Arrived::default()));
+    let mut streams = Vec::new();
+    for _ in 0..options.count {
+        let (conn, rest) = open(options).await?;
+        streams.push(tokio::spawn(follow(
+            conn,
+            rest,
+            options.wire,
+            arrived.clone(),
+        )));
+    }
+    sleep(WARM_UP).await;
+    *lock(&arrived) = Arrived::default();
+    let cpu = options.proxy.map(|p| p.cpu_ns());
+    sleep(options.window).await;
+    let cpu = options
+        .proxy
+        .zip(cpu)
+        .map(|(p, before)| p.cpu_ns() - before);
+    let arrived = std::mem::take(&mut *lock(&arrived));
+    let count = arrived.ages_ns.len();
+    let mut figures = percentiles(arrived.ages_ns);
+    figures["messages"] = json!(count);
+    figures["wanted"] = json!(
+        (options.count as f64 * options.window.as_secs_f64() / options.every.as_secs_f64()) as u64
+    );
+    figures["reordered"] = json!(arrived.out_of_order);
+    figures["ended"] = json!(streams.iter().filter(|s| s.is_finished()).count());
+    figures["cpu_us_per_1000"] = json!(per_thousand(cpu, count));
+    Ok(figures)
+}
+
+async fn open(options: &Options) -> Result<(Conn, Vec<u8>), Failure> {
+    let mut conn = client::connect(options, None).await?;
+    let path = format!("/{}/{}", options.wire.word(), options.every.as_millis());
+    let upgrade = options.wire == Wire::WebSocket;
+    client::ask(&mut conn, &path, upgrade, "").await?;
+    let status = if upgrade { "101" } else { "200" };
+    let (_, rest) = client::head(&mut conn, status).await?;
+    Ok((conn, rest))
+}
+
+async fn follow(mut conn: Conn, mut got: Vec<u8>, wire: Wire, arrived: Arc<Mutex<Arrived>>) {
+    let mut reader = Reader::new(wire);
+    let mut expected = 0;
+    loop {
+        reader.feed(&got, |m| {
+            let mut arrived = lock(&arrived);
+            arrived.ages_ns.push(m.age_ns);
+            arrived.out_of_order += usize::from(m.seq != expected);
+            expected = m.seq + 1;
+        });
+        got.clear();
+        match conn.read_buf(&mut got).await {
+            Ok(n) if n > 0 => {}
+            _ => return,
+        }
+    }
+}
+
+fn lock(arrived: &Mutex<Arrived>) -> std::sync::MutexGuard<'_, Arrived> {
+    arrived.lock().expect("no holder panics")
+}

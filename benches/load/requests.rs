@@ -1,0 +1,99 @@
+//! Requests of 1 KiB on kept connections, in a closed loop: what one request costs the proxy.
+//!
+//! In: connections (`--count`) and the window. Out: requests a second, CPU per 1,000, latency.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::LocalSet;
+use tokio::time::{sleep, timeout};
+
+use crate::client::{self, Conn, PATIENCE};
+use crate::{Failure, Options, per_thousand, percentiles};
+
+/// Time for caches and pools to fill before the window.
+const WARM_UP: Duration = Duration::from_millis(500);
+
+/// Length of each answer's body.
+const BODY: usize = 1024;
+
+/// Latencies of the requests so far, in nanoseconds.
+type Done = Rc<RefCell<Vec<u64>>>;
+
+/// Measures.
+pub async fn run(options: &Options) -> Result<Value, Failure> {
+    let done = Done::default();
+    LocalSet::new()
+        .run_until(async {
+            let mut loops = Vec::new();
+            for _ in 0..options.count {
+                let (mut conn, cookie) = first(options).await?;
+                let done = done.clone();
+                loops.push(tokio::task::spawn_local(async move {
+                    again(&mut conn, &cookie, &done).await
+                }));
+            }
+            sleep(WARM_UP).await;
+            done.borrow_mut().clear();
+            let (begun, cpu) = (Instant::now(), options.proxy.map(|p| p.cpu_ns()));
+            sleep(options.window).await;
+            let cpu = options
+                .proxy
+                .zip(cpu)
+                .map(|(p, before)| p.cpu_ns() - before);
+            let (latencies, took) = (done.take(), begun.elapsed());
+            let failed = loops.iter().filter(|l| l.is_finished()).count();
+            let mut figures = percentiles(latencies.clone());
+            figures["per_second"] = json!(latencies.len() as f64 / took.as_secs_f64());
+            figures["cpu_us_per_1000"] = json!(per_thousand(cpu, latencies.len()));
+            figures["proxy_busy"] = json!(cpu.map(|c| c as f64 / took.as_nanos() as f64));
+            figures["failed"] = json!(failed);
+            Ok(figures)
+        })
+        .await
+}
+
+/// Connects and asks once, for the stickiness cookie that later requests carry.
+async fn first(options: &Options) -> Result<(Conn, String), Failure> {
+    let mut conn = client::connect(options, None).await?;
+    client::ask(&mut conn, "/kib", false, "").await?;
+    let (head, mut body) = client::head(&mut conn, "200").await?;
+    while body.len() < BODY {
+        timeout(PATIENCE, conn.read_buf(&mut body)).await??;
+    }
+    let line = head
+        .lines()
+        .find(|l| l.to_ascii_lowercase().starts_with("set-cookie:"));
+    let pair = line
+        .and_then(|l| l.split_once(':'))
+        .map(|(_, v)| v.split(';').next());
+    let cookie = pair
+        .flatten()
+        .map(|c| format!("Cookie:{c}\r\n"))
+        .unwrap_or_default();
+    Ok((conn, cookie))
+}
+
+async fn again(conn: &mut Conn, cookie: &str, done: &Done) -> Result<(), Failure> {
+    let request = client::request("/kib", false, cookie);
+    let mut got = Vec::with_capacity(4096);
+    loop {
+        let asked = Instant::now();
+        conn.write_all(request.as_bytes()).await?;
+        conn.flush().await?;
+        got.clear();
+        let mut wanted = usize::MAX;
+        while got.len() < wanted {
+            if conn.read_buf(&mut got).await? == 0 {
+                return Err("closed".into());
+            }
+            if wanted == usize::MAX {
+                wanted = client::head_end(&got).map_or(usize::MAX, |end| end + BODY);
+            }
+        }
+        done.borrow_mut().push(asked.elapsed().as_nanos() as u64);
+    }
+}

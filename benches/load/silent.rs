@@ -1,0 +1,77 @@
+//! What the proxy holds: memory of silent WebSockets, and bytes of a stream whose client does not read.
+//!
+//! In: connections; or a framing. Out: PSS per connection; or bytes the node could write.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use crate::client::{self, Conn};
+use crate::node::FLOODED;
+use crate::wire::Wire;
+use crate::{Failure, Options};
+
+/// Connections opened first, so that what exists once is not charged to the others.
+const WARM: usize = 16;
+/// Time for the proxy to give back what a handshake needed.
+const SETTLE: Duration = Duration::from_secs(1);
+/// A flood that gained nothing for so long has stalled.
+const STALLED: Duration = Duration::from_secs(1);
+/// A flood that has not stalled by then is without a limit.
+const FLOOD_DEADLINE: Duration = Duration::from_secs(20);
+/// Receive buffer of the client that does not read.
+const RECEIVE_BUFFER: usize = 64 * 1024;
+
+/// Measures the memory of `--count` silent WebSockets.
+pub async fn run(options: &Options) -> Result<Value, Failure> {
+    let proxy = options.proxy.ok_or("silent needs --pid")?;
+    let _warm = open(options, WARM).await?;
+    sleep(SETTLE).await;
+    let before = proxy.pss_bytes();
+    let _all = open(options, options.count).await?;
+    sleep(SETTLE).await;
+    let after = proxy.pss_bytes();
+    Ok(json!({
+        "connections": options.count,
+        "before_bytes": before,
+        "after_bytes": after,
+        "bytes_each": after.saturating_sub(before) as f64 / options.count as f64,
+    }))
+}
+
+async fn open(options: &Options, count: usize) -> Result<Vec<Conn>, Failure> {
+    let mut all = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut conn = client::connect(options, None).await?;
+        client::ask(&mut conn, "/ws/silent", true, "").await?;
+        client::head(&mut conn, "101").await?;
+        all.push(conn);
+    }
+    Ok(all)
+}
+
+/// Measures how much a node can write to a client that has stopped after the head.
+pub async fn hidden(options: &Options) -> Result<Value, Failure> {
+    let mut conn = client::connect(options, Some(RECEIVE_BUFFER)).await?;
+    let upgrade = options.wire == Wire::WebSocket;
+    client::ask(
+        &mut conn,
+        &format!("/flood/{}", options.wire.word()),
+        upgrade,
+        "",
+    )
+    .await?;
+    client::head(&mut conn, if upgrade { "101" } else { "200" }).await?;
+    let deadline = Instant::now() + FLOOD_DEADLINE;
+    let mut written = (FLOODED.load(Ordering::Relaxed), Instant::now());
+    while written.1.elapsed() < STALLED && Instant::now() < deadline {
+        sleep(Duration::from_millis(50)).await;
+        let now = FLOODED.load(Ordering::Relaxed);
+        if now != written.0 {
+            written = (now, Instant::now());
+        }
+    }
+    Ok(json!({ "written_bytes": written.0, "stalled": Instant::now() < deadline }))
+}

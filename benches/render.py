@@ -1,0 +1,102 @@
+"""Makes Pushgate's configuration of what a bench asks for (a profile).
+
+In: a profile, any object with the fields read here (mode, nodes, stick, cert_dir, n_certs, rsa_dir,
+health, tuned, proxy_protocol, threads, table_size). Out: files, a command line, a reload.
+benches/run.py uses it, and so can an instrument of your own that knows proxies by such adaptors.
+"""
+import json
+import os
+import signal
+
+try:  # Within such an instrument its constants and its exception count.
+    from adaptors.base import ADDR, ADMIN_PORT, PORT, RSA_PORT, TLS_PORT, Unsupported
+except ImportError:
+    ADDR, PORT, TLS_PORT, RSA_PORT, ADMIN_PORT = "127.0.0.1", 21000, 21001, 21002, 22000
+
+    class Unsupported(Exception):
+        """Pushgate cannot do what the profile asks."""
+
+
+FILE = "pushgate.yaml"
+
+
+def check(profile):
+    """Raises Unsupported for what Pushgate cannot do (yet)."""
+    if profile.proxy_protocol:
+        raise Unsupported("no PROXY protocol towards nodes yet")
+    if profile.mode == "tcp" and profile.stick == "cookie":
+        raise Unsupported("no cookies at layer 4")
+
+
+def env(_profile):
+    """Environment the edge needs besides the caller's."""
+    return {}
+
+
+def _certificates(profile):
+    """Name -> files, for the ECDSA folder (one per host name) and the RSA folder."""
+    def pair(folder, host):
+        return {"chain": f"{folder}/{host}.crt", "key": f"{folder}/{host}.key"}
+
+    found = {}
+    if profile.cert_dir:
+        found |= {f"host{i}": pair(profile.cert_dir, f"host{i}") for i in range(profile.n_certs)}
+    if profile.rsa_dir:
+        found["rsa"] = pair(profile.rsa_dir, "host0")
+    return found
+
+
+def _plugins(profile):
+    """Stickiness, then forwarded, as a push site has them."""
+    stick = {
+        "cookie": [{"sticky_cookie": {"name": "SRV", "max_age": "8h"}}],
+        "source": [{"sticky_ip": {"mode": "table", "max_age": "8h", "capacity": profile.table_size}}],
+    }.get(profile.stick, [])
+    return stick + ([{"forwarded": {}}] if profile.mode == "http" else [])
+
+
+def _listeners(profile, certificates):
+    common = {"mode": profile.mode, "to": "push", "plugins": _plugins(profile)}
+    if profile.tuned:
+        common["max_hidden"] = "4KiB"
+
+    def listener(name, port, served=()):
+        tls = {"tls": {"certificates": list(served), "h2": False}} if served else {}
+        return {"name": name, "bind": [f"{ADDR}:{port}"], **common, **tls}
+
+    made = [listener("plain", PORT)]
+    by_sni = [name for name in certificates if name != "rsa"]
+    if by_sni:
+        made.append(listener("tls", TLS_PORT, by_sni))
+    if "rsa" in certificates:
+        made.append(listener("rsa", RSA_PORT, ["rsa"]))
+    return made
+
+
+def render(profile, _folder):
+    """{file name: text}. JSON, which is YAML too."""
+    certificates = _certificates(profile)
+    pool = {"nodes": [name for name, _, _ in profile.nodes], "balance": "round_robin"}
+    if profile.health:
+        probe = {"tcp": {}} if profile.mode == "tcp" else {"http": {"path": "/health"}}
+        pool["health"] = {**probe, "interval": "1s", "timeout": "1s", "rise": 2, "fall": 2}
+    whole = {
+        "admin": {"bind": f"{ADDR}:{ADMIN_PORT}"},
+        "threads": profile.threads,
+        "nodes": {name: {"address": f"{ip}:{port}"} for name, ip, port in profile.nodes},
+        "pools": {"push": pool},
+        "listeners": _listeners(profile, certificates),
+    }
+    if certificates:
+        whole["certificates"] = certificates
+    return {FILE: json.dumps(whole, indent=1) + "\n"}
+
+
+def command(binary, _profile, folder):
+    """The command line; the file is in `folder`."""
+    return [binary, "run", "-c", os.path.join(folder, FILE)]
+
+
+def reload(adaptor, _profile):
+    """Has the running edge read its file again."""
+    adaptor.proc.send_signal(signal.SIGHUP)

@@ -1,0 +1,239 @@
+//! Tells the node who the client is by the PROXY protocol: the first bytes of each connection.
+//!
+//! In: the flow's addresses, TLS facts and host. Out: a header of version 1 or 2, whole, before any
+//! byte of the client. An upstream connection belongs to one client, so one header tells the truth
+//! for all its requests. Codec: crate `ppp`.
+//! Source: PROXY protocol §2 (HAProxy's specification, cited by Lightstreamer clustering §1);
+//! FAULTS D42.
+
+use std::net::SocketAddr;
+
+use ppp::v2::{Builder, Command, Protocol, Type, Version};
+use serde::Deserialize;
+
+use crate::api::{Flow, Plugin};
+use crate::context::{Build, Fault};
+
+/// Block `proxy_protocol:`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// 1 (text) or 2 (binary); default 2.
+    #[serde(default = "two")]
+    pub version: u8,
+    /// With version 2: adds the name asked for (`PP2_TYPE_AUTHORITY`); default on.
+    #[serde(default = "yes")]
+    pub authority: bool,
+    /// With version 2: tells that the client came by TLS and its version (`PP2_TYPE_SSL`), where
+    /// TLS ends here; default on.
+    #[serde(default = "yes")]
+    pub ssl: bool,
+}
+
+fn two() -> u8 {
+    2
+}
+
+fn yes() -> bool {
+    true
+}
+
+struct ProxyProtocol(Config);
+
+impl Config {
+    /// Builds the plugin. Errors: a version that does not exist.
+    pub fn build(&self, _: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+        match self.version {
+            1 | 2 => Ok(Box::new(ProxyProtocol(self.clone()))),
+            v => Err(vec![Fault::new(
+                ["version"],
+                format!("expected 1 or 2, not {v}"),
+            )]),
+        }
+    }
+}
+
+impl Plugin for ProxyProtocol {
+    fn name(&self) -> &'static str {
+        "proxy_protocol"
+    }
+
+    fn preamble(&self, flow: &Flow<'_>, out: &mut Vec<u8>) {
+        let (client, vip) = one_family(flow.client, flow.vip);
+        if self.0.version == 1 {
+            out.extend_from_slice(version_1(client, vip).as_bytes());
+        } else if let Ok(header) = self.version_2(flow, client, vip) {
+            // It cannot fail: everything in it is far below the 65,535 bytes a header may have.
+            out.extend_from_slice(&header);
+        }
+    }
+}
+
+impl ProxyProtocol {
+    fn version_2(
+        &self,
+        flow: &Flow<'_>,
+        client: SocketAddr,
+        vip: SocketAddr,
+    ) -> std::io::Result<Vec<u8>> {
+        let command = Version::Two | Command::Proxy;
+        let mut header = Builder::with_addresses(command, Protocol::Stream, (client, vip));
+        let name = match flow.tls.and_then(|t| t.sni) {
+            Some(sni) => sni,
+            None => flow.host,
+        };
+        if self.0.authority && !name.is_empty() && name.len() <= 255 {
+            header = header.write_tlv(Type::Authority, name.as_bytes())?;
+        }
+        if let Some(version) = flow
+            .tls
+            .map(|t| t.version)
+            .filter(|v| self.0.ssl && !v.is_empty())
+        {
+            // PP2_CLIENT_SSL; verify is not 0: no client certificate was verified.
+            let mut ssl = vec![0x01, 0, 0, 0, 1, Type::SSLVersion as u8];
+            ssl.extend((version.len() as u16).to_be_bytes());
+            ssl.extend(version.as_bytes());
+            header = header.write_tlv(Type::SSL, &ssl)?;
+        }
+        header.build()
+    }
+}
+
+/// Both addresses in one family: IPv4 if both can be, else IPv6 (FAULTS D42, v4-mapped).
+fn one_family(a: SocketAddr, b: SocketAddr) -> (SocketAddr, SocketAddr) {
+    let (a4, b4) = (a.ip().to_canonical(), b.ip().to_canonical());
+    let six = |ip: std::net::IpAddr| match ip {
+        std::net::IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),
+        v6 => v6,
+    };
+    let (a_ip, b_ip) = if a4.is_ipv4() && b4.is_ipv4() {
+        (a4, b4)
+    } else {
+        (six(a4), six(b4))
+    };
+    (
+        SocketAddr::new(a_ip, a.port()),
+        SocketAddr::new(b_ip, b.port()),
+    )
+}
+
+fn version_1(client: SocketAddr, vip: SocketAddr) -> String {
+    let family = if client.is_ipv4() { "TCP4" } else { "TCP6" };
+    format!(
+        "PROXY {family} {} {} {} {}\r\n",
+        client.ip(),
+        vip.ip(),
+        client.port(),
+        vip.port()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::TlsFacts;
+    use crate::testing::Facts;
+
+    fn header(config: Config, client: &str, vip: &str, tls: Option<TlsFacts<'static>>) -> Vec<u8> {
+        let facts = Facts {
+            vip: vip.parse().expect("address"),
+            ..Facts::default()
+        }
+        .client(client);
+        let mut out = Vec::new();
+        ProxyProtocol(config).preamble(
+            &Flow {
+                tls,
+                ..facts.flow(None)
+            },
+            &mut out,
+        );
+        out
+    }
+
+    fn config(version: u8) -> Config {
+        Config {
+            version,
+            authority: true,
+            ssl: true,
+        }
+    }
+
+    #[test]
+    fn version_1_is_text() {
+        for (client, vip, expected) in [
+            (
+                "192.0.2.1:5",
+                "200.0.0.10:80",
+                "PROXY TCP4 192.0.2.1 200.0.0.10 5 80\r\n",
+            ),
+            (
+                "[2001:db8::1]:5",
+                "[2001:db8::2]:80",
+                "PROXY TCP6 2001:db8::1 2001:db8::2 5 80\r\n",
+            ),
+            (
+                "[::ffff:192.0.2.1]:5",
+                "200.0.0.10:80",
+                "PROXY TCP4 192.0.2.1 200.0.0.10 5 80\r\n",
+            ),
+        ] {
+            assert_eq!(header(config(1), client, vip, None), expected.as_bytes());
+        }
+    }
+
+    /// What we write, a reader of the specification reads back.
+    #[test]
+    fn version_2_is_read_back() {
+        let tls = TlsFacts {
+            sni: Some("push.mycompany.com"),
+            version: "TLSv1.3",
+        };
+        let bytes = header(config(2), "192.0.2.1:50000", "200.0.0.10:443", Some(tls));
+        let read = ppp::v2::Header::try_from(bytes.as_slice()).expect("a header");
+        assert_eq!(read.len(), bytes.len());
+        let expected: (SocketAddr, SocketAddr) = (
+            "192.0.2.1:50000".parse().expect("address"),
+            "200.0.0.10:443".parse().expect("address"),
+        );
+        assert_eq!(read.addresses, expected.into());
+        let tlvs: Vec<_> = read.tlvs().map(|t| t.expect("a TLV")).collect();
+        assert_eq!(
+            (tlvs[0].kind, &tlvs[0].value[..]),
+            (2, &b"push.mycompany.com"[..])
+        );
+        assert_eq!(
+            (tlvs[1].kind, &tlvs[1].value[..]),
+            (0x20, &b"\x01\0\0\0\x01\x21\0\x07TLSv1.3"[..])
+        );
+    }
+
+    #[test]
+    fn what_is_switched_off_or_unknown_is_not_told() {
+        let quiet = Config {
+            version: 2,
+            authority: false,
+            ssl: false,
+        };
+        let tls = TlsFacts {
+            sni: Some("a"),
+            version: "TLSv1.3",
+        };
+        assert_eq!(
+            header(quiet, "192.0.2.1:5", "200.0.0.10:80", Some(tls)).len(),
+            16 + 12
+        );
+        let through = TlsFacts {
+            sni: Some("a"),
+            version: "",
+        };
+        let passed = header(
+            config(2),
+            "[2001:db8::1]:5",
+            "[2001:db8::2]:80",
+            Some(through),
+        );
+        assert_eq!(passed.len(), 16 + 36 + 3 + 1);
+    }
+}

@@ -1,0 +1,64 @@
+//! Routes by the server name of the TLS handshake, read without ending TLS.
+//!
+//! In: the SNI. Out: a pool, a node or a refusal, by the same rules as `host_route`. On a listener
+//! that ends TLS it goes by the handshake too, whatever host the requests name.
+//! Source: Lightstreamer clustering §3.2.1.1 (several names on one balancer); RFC 6066 §3.
+
+use serde::Deserialize;
+
+use crate::api::{Flow, Plugin, Route};
+use crate::context::{Build, Fault, Mode};
+use crate::host_route::{self, Unknown};
+use crate::units::Pairs;
+
+/// Block `sni_route:`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Server name (`push1.mycompany.com`, `*.mycompany.com`) to pool or node.
+    pub names: Pairs,
+    /// What becomes of a flow whose name is not listed or that sent none; default `pass`.
+    #[serde(default)]
+    pub unknown: Unknown,
+}
+
+struct SniRoute(Box<dyn Plugin>);
+
+impl Config {
+    /// Builds the plugin. Errors: as `host_route`; a plain HTTP listener, which sees no server name.
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+        if on.mode == Mode::Http && !on.tls {
+            let why = "a plain listener sees no server name; expected `host_route` here";
+            return Err(vec![Fault::new::<String>([], why)]);
+        }
+        let by_name = host_route::Config {
+            hosts: self.names.clone(),
+            unknown: self.unknown.clone(),
+        };
+        let renamed = |mut fault: Fault| {
+            if fault.path.first().is_some_and(|p| p == "hosts") {
+                fault.path[0] = "names".to_owned();
+            }
+            fault
+        };
+        match by_name.build(on) {
+            Ok(inner) => Ok(Box::new(SniRoute(inner))),
+            Err(faults) => Err(faults.into_iter().map(renamed).collect()),
+        }
+    }
+}
+
+impl Plugin for SniRoute {
+    fn name(&self) -> &'static str {
+        "sni_route"
+    }
+
+    fn wants_sni(&self) -> bool {
+        true
+    }
+
+    fn route(&self, flow: &Flow<'_>) -> Option<Route> {
+        let sni = flow.tls.and_then(|t| t.sni).unwrap_or_default();
+        self.0.route(&Flow { host: sni, ..*flow })
+    }
+}

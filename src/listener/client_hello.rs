@@ -1,0 +1,185 @@
+//! Reads the server name out of a ClientHello that is passed through, and puts every byte back.
+//!
+//! In: the first bytes of a TLS connection, in any split. Out: the name, if there is one.
+//! Parser: crate `tls-parser`. Source: RFC 8446 §4.1.2, §5.1; RFC 6066 §3; FAULTS D31, D32.
+
+use tls_parser::{
+    SNIType, TlsExtension, parse_tls_client_hello_extensions, parse_tls_handshake_client_hello,
+};
+use tokio::io::AsyncReadExt;
+
+use crate::stream::socket::Tcp;
+
+/// Longest ClientHello taken; those with post-quantum key shares have about 2 KiB.
+const MAX_HELLO: usize = 16 * 1024;
+/// Longest fragment of a record, RFC 8446 §5.1.
+const MAX_FRAGMENT: usize = 16 * 1024;
+
+/// What a client said first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hello {
+    /// A ClientHello, with the server name it asks for.
+    Tls(Option<String>),
+    /// No TLS, or a broken one: the node may answer it as it likes.
+    Other,
+}
+
+/// Reads until the server name is known. Nothing is taken: the bytes are put back.
+///
+/// Errors: the connection ended. The caller sets the deadline.
+pub async fn read(tcp: &mut Tcp) -> std::io::Result<Hello> {
+    let mut bytes = Vec::with_capacity(2048);
+    let hello = loop {
+        if let Some(hello) = parse(&bytes) {
+            break hello;
+        }
+        let mut chunk = [0; 2048];
+        match tcp.read(&mut chunk).await? {
+            0 => break Hello::Other,
+            n => bytes.extend_from_slice(&chunk[..n]),
+        }
+    };
+    tcp.unread(bytes);
+    Ok(hello)
+}
+
+/// What the bytes say so far; `None`: more are needed.
+fn parse(bytes: &[u8]) -> Option<Hello> {
+    let mut message = Vec::new();
+    let mut rest = bytes;
+    loop {
+        match rest {
+            [] | [22] => return None,
+            [22, 3, ..] if rest.len() < 5 => return None,
+            [22, 3, _, high, low, fragment @ ..] => {
+                let length = usize::from(u16::from_be_bytes([*high, *low]));
+                if length == 0 || length > MAX_FRAGMENT {
+                    return Some(Hello::Other);
+                }
+                let n = length.min(fragment.len());
+                message.extend_from_slice(&fragment[..n]);
+                if let Some(hello) = name_of(&message) {
+                    return Some(hello);
+                }
+                if n < length {
+                    return None;
+                }
+                rest = &fragment[n..];
+            }
+            _ => return Some(Hello::Other),
+        }
+    }
+}
+
+/// The name in a handshake message that may not be whole yet.
+fn name_of(message: &[u8]) -> Option<Hello> {
+    let [kind, a, b, c, body @ ..] = message else {
+        return message
+            .first()
+            .is_some_and(|k| *k != 1)
+            .then_some(Hello::Other);
+    };
+    let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+    if *kind != 1 || length > MAX_HELLO {
+        return Some(Hello::Other);
+    }
+    let body = body.get(..length)?;
+    let Ok((_, hello)) = parse_tls_handshake_client_hello(body) else {
+        return Some(Hello::Other);
+    };
+    let Ok((_, extensions)) = parse_tls_client_hello_extensions(hello.ext.unwrap_or_default())
+    else {
+        return Some(Hello::Other);
+    };
+    let names = extensions.into_iter().find_map(|e| match e {
+        TlsExtension::SNI(names) => Some(names),
+        _ => None,
+    });
+    let name = names
+        .into_iter()
+        .flatten()
+        .find(|(kind, _)| *kind == SNIType::HostName);
+    let text = name
+        .and_then(|(_, n)| std::str::from_utf8(n).ok())
+        .filter(|n| n.is_ascii());
+    Some(Hello::Tls(text.map(str::to_ascii_lowercase)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A ClientHello as OpenSSL writes it.
+    fn hello(name: Option<&str>) -> Vec<u8> {
+        use openssl::ssl::{Ssl, SslContext, SslMethod, SslStream};
+        let context = SslContext::builder(SslMethod::tls_client())
+            .unwrap()
+            .build();
+        let mut ssl = Ssl::new(&context).unwrap();
+        if let Some(name) = name {
+            ssl.set_hostname(name).unwrap();
+        }
+        struct Sink(Vec<u8>);
+        impl std::io::Read for Sink {
+            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                Err(std::io::ErrorKind::WouldBlock.into())
+            }
+        }
+        impl std::io::Write for Sink {
+            fn write(&mut self, b: &[u8]) -> std::io::Result<usize> {
+                self.0.extend_from_slice(b);
+                Ok(b.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut stream = SslStream::new(ssl, Sink(Vec::new())).unwrap();
+        let _ = stream.connect();
+        stream.get_ref().0.clone()
+    }
+
+    /// The message of `hello` cut into records of `n` bytes.
+    fn in_records(hello: &[u8], n: usize) -> Vec<u8> {
+        let record =
+            |part: &[u8]| [&[22, 3, 1][..], &(part.len() as u16).to_be_bytes(), part].concat();
+        hello[5..].chunks(n).flat_map(record).collect()
+    }
+
+    #[test]
+    fn the_name_is_found_in_any_split_and_any_records() {
+        let whole = hello(Some("Push1.MyCompany.com"));
+        let name = Hello::Tls(Some("push1.mycompany.com".into()));
+        for bytes in [
+            whole.clone(),
+            in_records(&whole, 1),
+            in_records(&whole, 100),
+        ] {
+            for cut in 0..bytes.len() {
+                assert_eq!(parse(&bytes[..cut]), None, "first {cut} bytes");
+            }
+            assert_eq!(parse(&bytes), Some(name.clone()));
+        }
+        assert_eq!(parse(&hello(None)), Some(Hello::Tls(None)));
+    }
+
+    #[test]
+    fn what_is_no_client_hello_is_passed_on() {
+        let mut long = vec![22, 3, 1, 0x40, 0];
+        long.extend([1, 0, 0x80, 0]);
+        let cases: &[(&str, &[u8])] = &[
+            ("HTTP", b"GET / HTTP/1.1\r\n\r\n"),
+            ("SSH", b"SSH-2.0-x\r\n"),
+            ("SSL 2", &[0x80, 0x2e, 1, 3, 1]),
+            ("alert", &[21, 3, 1, 0, 2, 1, 0]),
+            ("empty record", &[22, 3, 1, 0, 0]),
+            ("oversized record", &[22, 3, 1, 0xff, 0xff, 1]),
+            ("other handshake message", &[22, 3, 1, 0, 4, 2, 0, 0, 0]),
+            ("over 16 KiB", &long),
+            ("garbage inside", &[22, 3, 1, 0, 8, 1, 0, 0, 4, 9, 9, 9, 9]),
+        ];
+        for (name, bytes) in cases {
+            assert_eq!(parse(bytes), Some(Hello::Other), "{name}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! From an accepted socket to a client connection whose protocol can begin: socket options, PROXY
+//! protocol, then the TLS handshake or a look at the ClientHello that is passed through.
+//!
+//! Source: Lightstreamer clustering §1 (Proxy Protocol), §3; FAULTS D32, D33, D38.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use openssl::ssl::NameType;
+use tokio::net::TcpStream;
+
+use super::accept::Listener;
+use super::client_hello::{self, Hello};
+use super::exchange::{Conn, Secured};
+use super::{handshake, proxy_protocol};
+use crate::config::{self, Mode};
+use crate::stream::side::Side;
+use crate::stream::socket::{self, Options, Tcp};
+
+/// Lets a client in, within the listener's handshake deadline for each step.
+///
+/// Errors: the word under which the refused connection is counted.
+pub async fn enter(
+    listener: &Arc<Listener>,
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+) -> Result<(Side, Arc<Conn>), &'static str> {
+    let conf = listener.conf.load_full();
+    let (mut tcp, mut vip) = tuned(stream, &conf).map_err(|_| "gone")?;
+    let mut client = peer;
+    if conf.accept_proxy.contains(peer.ip()) {
+        let read = tokio::time::timeout(conf.handshake_timeout.0, proxy_protocol::read(&mut tcp));
+        match read.await {
+            Ok(Ok(Some((source, destination)))) => (client, vip) = (source, destination),
+            Ok(Ok(None)) => {}
+            Ok(Err(_)) => return Err("proxy_protocol"),
+            Err(_) => return Err("proxy_protocol_timeout"),
+        }
+    }
+    let (side, tls) = match &listener.tls {
+        Some(front) => {
+            let http = conf.mode == Mode::Http;
+            let deadline = conf.handshake_timeout.0;
+            let shaken = handshake::shake(front.acceptor(vip), tcp, deadline, http).await;
+            let side = shaken.map_err(handshake::Refusal::word)?;
+            let tls = side.ssl().map(|s| Secured {
+                sni: s.servername(NameType::HOST_NAME).map(str::to_owned),
+                version: s.version_str(),
+            });
+            (side, tls)
+        }
+        None => passed_through(listener, &conf, tcp).await?,
+    };
+    let conn = Conn::new(listener.clone(), client, peer, vip, tls);
+    Ok((side, Arc::new(conn)))
+}
+
+fn tuned(
+    stream: std::net::TcpStream,
+    conf: &config::Listener,
+) -> std::io::Result<(Tcp, SocketAddr)> {
+    stream.set_nonblocking(true)?;
+    // Registered here, with the runtime that serves it: no event crosses threads.
+    let stream = TcpStream::from_std(stream)?;
+    let vip = stream.local_addr()?;
+    let options = Options {
+        keepalive: conf.tcp.keepalive.0,
+        user_timeout: conf.tcp.user_timeout.0,
+        receive_buffer: None,
+    };
+    socket::tune(&stream, &options)?;
+    Ok((Tcp::new(stream), vip))
+}
+
+/// At layer 4 a plugin that routes by server name has the ClientHello read, not taken.
+async fn passed_through(
+    listener: &Listener,
+    conf: &config::Listener,
+    mut tcp: Tcp,
+) -> Result<(Side, Option<Secured>), &'static str> {
+    let wanted = listener.table.load().plugins.iter().any(|p| p.wants_sni());
+    if conf.mode != Mode::Tcp || !wanted {
+        return Ok((Side::Plain(tcp), None));
+    }
+    let read = tokio::time::timeout(conf.handshake_timeout.0, client_hello::read(&mut tcp));
+    let hello = read
+        .await
+        .map_err(|_| "client_hello_timeout")?
+        .map_err(|_| "gone")?;
+    let tls = match hello {
+        Hello::Tls(sni) => Some(Secured { sni, version: "" }),
+        Hello::Other => None,
+    };
+    Ok((Side::Plain(tcp), tls))
+}
