@@ -148,11 +148,15 @@ fn finish(done: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
 }
 
 fn run(config: Config, options: RunOptions) -> Result<(), Box<dyn std::error::Error>> {
-    // Pingora warns of each failed try, so once a client when a node dies; the access log has them.
-    let default = "info,pingora_proxy=error";
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(default)).init();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    if options.upgrade {
+        return Err(
+            "-u: taking over from a running process is not built yet; use a reload (SIGHUP)".into(),
+        );
+    }
     let options = crate::server::Options {
-        path: Some(options.conf),
+        // Absolute: a daemon works in `/`, and a reload reads the file again.
+        path: Some(std::path::absolute(&options.conf)?),
         daemon: options.daemon,
     };
     crate::server::run(config, options)

@@ -70,7 +70,9 @@ impl Config {
     /// Errors: every fault of the file, in the order of its lines.
     pub fn load(path: &Path) -> Result<Self, Faults> {
         let text = read::read(path).map_err(|fault| Faults::one(*fault))?;
-        let dir = path.parent().unwrap_or(Path::new(""));
+        // Absolute: a daemon works in `/`.
+        let dir = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let dir = dir.parent().unwrap_or(Path::new("/"));
         Self::parse(&text, &path.display().to_string(), dir)
     }
 

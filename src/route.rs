@@ -4,7 +4,6 @@
 //! plugins remember. Source: Lightstreamer clustering §2.1, §2.2, §3.2.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,10 +104,8 @@ impl Table {
 
     fn balance(&self, flow: &Flow<'_>, pool: &Arc<Pool>, tried: &[NodeId]) -> Decision {
         let assigned = self.recall(flow, pool, tried).or_else(|| {
-            let mut h = DefaultHasher::new();
-            flow.client.ip().hash(&mut h);
             let seed = Seed {
-                client: h.finish(),
+                client: hash(flow.client.ip()),
                 random: flow.random,
             };
             let node = pool.pick(seed, tried)?.clone();
@@ -182,6 +179,15 @@ impl Table {
                 .map_or(client, |(_, ip)| *ip);
             p.ended(ip, pool, now);
         }
+    }
+}
+
+/// FNV-1a of an address: the same on every edge and in every release.
+fn hash(ip: IpAddr) -> u64 {
+    let step = |h: u64, b: &u8| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => v4.octets().iter().fold(0xcbf2_9ce4_8422_2325, step),
+        IpAddr::V6(v6) => v6.octets().iter().fold(0xcbf2_9ce4_8422_2325, step),
     }
 }
 

@@ -39,7 +39,7 @@ type Failure = Box<dyn std::error::Error>;
 /// clients are served.
 pub fn run(config: Config, options: Options) -> Result<(), Failure> {
     raise_descriptor_limit();
-    access_log::open(&config.log.access).map_err(|e| format!("access log: {e}"))?;
+    access_log::open(&config.log.access, &config.dir).map_err(|e| format!("access log: {e}"))?;
     let token = admin_token(&config)?;
     let sockets = bind_all(&config)?;
     let opt = Opt {
@@ -131,6 +131,7 @@ impl BackgroundService for Service {
 
 impl Service {
     async fn begin(&self, start: Start) -> Result<(), String> {
+        access_log::start().map_err(|e| format!("access log: {e}"))?;
         let Start {
             config,
             options,
@@ -215,6 +216,7 @@ impl ShutdownSignalWatch for Signals {
                 _ = quit.recv() => {}
             }
         }
+        access_log::flush();
         ShutdownSignal::FastShutdown
     }
 }

@@ -25,6 +25,9 @@ use crate::upstream::health::Checker;
 use crate::upstream::state::Order;
 use crate::upstream::{Node, State};
 
+/// Time for cut flows to end and be logged.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(200);
+
 /// Sockets bound before the threads exist, by address.
 pub type Sockets = HashMap<SocketAddr, TcpListener>;
 
@@ -296,7 +299,10 @@ impl Running {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         };
-        let _ = tokio::time::timeout(deadline, gone).await;
+        if tokio::time::timeout(deadline, gone).await.is_err() {
+            self.nodes().iter().for_each(|n| n.cut());
+            tokio::time::sleep(LAST_WORDS).await;
+        }
         self.edge.open()
     }
 }

@@ -167,7 +167,7 @@ impl Edge {
                     return None;
                 }
                 Served::Cut => {
-                    ex.close(Reason::Evicted, (0, 0));
+                    ex.close(ex.killed(), (0, 0));
                     return None;
                 }
                 Served::Switched => return Some(ex),
@@ -303,10 +303,9 @@ pub fn close_relayed(ex: &Exchange, end: End) {
         Why::NodeClosed => Reason::NodeClosed,
         Why::ClientFailed => Reason::ClientFailed,
         Why::NodeFailed => Reason::NodeFailed,
-        Why::Killed if ex.flow.is_evicted() => Reason::Evicted,
-        Why::Killed => Reason::Drained,
+        Why::Killed => ex.killed(),
     };
-    ex.record.lock().hidden = end.hidden;
+    ex.record.lock().hidden = Some(end.hidden);
     ex.close(reason, (end.to_node, end.to_client));
 }
 

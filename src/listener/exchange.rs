@@ -202,8 +202,10 @@ pub struct Record {
     pub reason: Option<Reason>,
     /// Random number of the flow.
     pub random: u64,
-    /// Hidden bytes at the end.
-    pub hidden: u64,
+    /// Hidden bytes at the end of a relay.
+    pub hidden: Option<u64>,
+    /// Body bytes up and down, where one connection carries several exchanges at once (HTTP/2).
+    pub body: Option<(u64, u64)>,
 }
 
 impl Exchange {
@@ -282,6 +284,15 @@ impl Exchange {
         }
     }
 
+    /// Why a killed flow was killed.
+    pub fn killed(&self) -> Reason {
+        if self.flow.is_evicted() {
+            Reason::Evicted
+        } else {
+            Reason::Drained
+        }
+    }
+
     /// Notes why the flow ended, unless that is known already.
     pub fn ended(&self, reason: Reason) {
         self.record.lock().reason.get_or_insert(reason);
@@ -296,13 +307,19 @@ impl Exchange {
         let listener = &*self.conn.listener.name;
         let up = self.conn.bytes_up.load(Ordering::Relaxed) - self.up_before + relayed.0;
         let down = self.conn.bytes_down.load(Ordering::Relaxed) - self.down_before + relayed.1;
+        let (up, down) = match record.protocol {
+            "h2" => record.body.unwrap_or_default(),
+            _ => (up, down),
+        };
         let m = metrics::get();
         m.flows.with_label_values(&[listener, reason]).inc();
         m.bytes.with_label_values(&[listener, "up"]).inc_by(up);
         m.bytes.with_label_values(&[listener, "down"]).inc_by(down);
-        m.hidden
-            .with_label_values(&[listener])
-            .observe(record.hidden as f64);
+        if let Some(hidden) = record.hidden {
+            m.hidden
+                .with_label_values(&[listener])
+                .observe(hidden as f64);
+        }
         if !access_log::is_on() {
             return;
         }

@@ -17,7 +17,7 @@ use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pushgate_plugins::host;
 
 use self::answer::{answer, diagnose, retry_after};
@@ -240,8 +240,9 @@ impl ProxyHttp for Front {
             assigned.node.suspect.notify_one();
         }
         let whole = !session.as_ref().retry_buffer_truncated();
-        // Who answers illegally has had the request: another node would get it twice.
-        let tell = ctx.ex.flow.is_bad_answer();
+        // Who answers illegally has had the request: another node would get it twice. On a kept
+        // connection it may be what the node sent behind its answer before.
+        let tell = ctx.ex.flow.is_bad_answer() && !was_reused(ctx);
         e.set_retry(idempotent && unanswered && upstream && whole && !tell && may_try_another(ctx));
         e
     }
@@ -271,6 +272,27 @@ impl ProxyHttp for Front {
     fn request_summary(&self, _: &Session, ctx: &Ctx) -> String {
         let r = ctx.ex.record.lock();
         format!("{} {}, host {}", r.method, r.path, r.host)
+    }
+
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Ctx) {
+        let session = session.as_downstream();
+        let body = (
+            session.body_bytes_read() as u64,
+            session.body_bytes_sent() as u64,
+        );
+        ctx.ex.record.lock().body = Some(body);
+    }
+
+    /// Pingora's line would show the target with its query, where push clients put passwords.
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Session,
+        _: &Ctx,
+        e: &Error,
+        _: ProxyWarnLogContext,
+    ) -> bool {
+        log::debug!("{e}");
+        true
     }
 
     /// Pingora's own error lines would repeat the access log, at the pace of whoever misbehaves.

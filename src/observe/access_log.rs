@@ -4,13 +4,16 @@
 //! (Diffusion's JavaScript client sends `username` and `password` so). JSON escapes what a client
 //! sent, so no line can be forged.
 
-use std::io::Write;
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use super::metrics;
 use crate::config::AccessLog;
 
 /// A line.
@@ -66,30 +69,80 @@ pub struct Line<'a> {
     pub reason: &'a str,
 }
 
-struct Sink {
-    path: Option<PathBuf>,
-    out: Mutex<Box<dyn Write + Send>>,
+/// Lines that may wait for a slow disk or pipe; beyond them lines are lost and counted.
+const QUEUE: usize = 8192;
+/// How long the last lines may take at the end.
+const FLUSH: Duration = Duration::from_secs(1);
+
+type Out = Box<dyn Write + Send>;
+
+enum Message {
+    Line(Vec<u8>),
+    Reopened(Out),
+    Flush(SyncSender<()>),
 }
 
-static SINK: OnceLock<Option<Arc<Sink>>> = OnceLock::new();
+/// Flows only queue a line; one thread writes. A pipe nobody reads stops the log, never a flow.
+struct Sink {
+    path: Option<PathBuf>,
+    queue: SyncSender<Message>,
+    writer: Mutex<Option<(Receiver<Message>, Out)>>,
+}
 
-/// Opens the log; called once, before the first flow.
+static SINK: OnceLock<Option<Sink>> = OnceLock::new();
+
+/// Opens the log, a relative file below `dir`; called once, before the first flow.
 ///
 /// Errors: the file cannot be opened.
-pub fn open(to: &AccessLog) -> std::io::Result<()> {
-    let sink = match to {
-        AccessLog::Off => None,
-        AccessLog::Stdout => Some(Sink {
-            path: None,
-            out: Mutex::new(Box::new(std::io::stdout())),
-        }),
-        AccessLog::File(path) => Some(Sink {
-            path: Some(path.clone()),
-            out: Mutex::new(append(path)?),
-        }),
+pub fn open(to: &AccessLog, dir: &Path) -> io::Result<()> {
+    let (path, out): (_, Out) = match to {
+        AccessLog::Off => {
+            let _ = SINK.set(None);
+            return Ok(());
+        }
+        AccessLog::Stdout => (None, Box::new(io::stdout())),
+        AccessLog::File(path) => {
+            let path = dir.join(path);
+            let file = append(&path)?;
+            (Some(path), file)
+        }
     };
-    let _ = SINK.set(sink.map(Arc::new));
+    let (queue, lines) = sync_channel(QUEUE);
+    let _ = SINK.set(Some(Sink {
+        path,
+        queue,
+        writer: Mutex::new(Some((lines, out))),
+    }));
     Ok(())
+}
+
+/// Starts the writing thread; after a daemon's fork, which would end it.
+///
+/// Errors: the system has no thread left.
+pub fn start() -> io::Result<()> {
+    let Some(Some(sink)) = SINK.get() else {
+        return Ok(());
+    };
+    let Some((lines, mut out)) = sink.writer.lock().take() else {
+        return Ok(());
+    };
+    let write = move || {
+        for message in lines {
+            match message {
+                // A full disk loses the line.
+                Message::Line(line) => drop(out.write_all(&line)),
+                Message::Reopened(file) => out = file,
+                Message::Flush(done) => drop(
+                    out.flush()
+                        .and_then(|()| done.send(()).map_err(io::Error::other)),
+                ),
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("access-log".into())
+        .spawn(write)
+        .map(drop)
 }
 
 /// Opens the file again, after a rotation.
@@ -97,9 +150,18 @@ pub fn reopen() {
     let Some(Some(sink)) = SINK.get() else { return };
     if let Some(path) = &sink.path {
         match append(path) {
-            Ok(file) => *sink.out.lock() = file,
+            Ok(file) => drop(sink.queue.send(Message::Reopened(file))),
             Err(e) => log::error!("access log {} cannot be opened again: {e}", path.display()),
         }
+    }
+}
+
+/// Waits until what was queued is written, a second at most.
+pub fn flush() {
+    let Some(Some(sink)) = SINK.get() else { return };
+    let (done, written) = sync_channel(1);
+    if sink.queue.try_send(Message::Flush(done)).is_ok() {
+        let _ = written.recv_timeout(FLUSH);
     }
 }
 
@@ -108,16 +170,18 @@ pub fn is_on() -> bool {
     matches!(SINK.get(), Some(Some(_)))
 }
 
-/// Writes a line. A full disk loses the line, never the flow.
+/// Queues a line.
 pub fn write(line: &Line<'_>) {
     let Some(Some(sink)) = SINK.get() else { return };
     if let Ok(mut text) = serde_json::to_vec(line) {
         text.push(b'\n');
-        let _ = sink.out.lock().write_all(&text);
+        if sink.queue.try_send(Message::Line(text)).is_err() {
+            metrics::get().lost_lines.inc();
+        }
     }
 }
 
-fn append(path: &std::path::Path) -> std::io::Result<Box<dyn Write + Send>> {
+fn append(path: &Path) -> io::Result<Out> {
     let file = std::fs::OpenOptions::new()
         .create(true)
         .append(true)

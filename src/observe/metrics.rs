@@ -4,8 +4,8 @@
 use std::sync::OnceLock;
 
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 macro_rules! metrics {
@@ -34,6 +34,7 @@ macro_rules! metrics {
     (@type counter) => { IntCounterVec };
     (@type gauge) => { IntGaugeVec };
     (@type plain_gauge) => { IntGauge };
+    (@type plain_counter) => { IntCounter };
     (@type seconds) => { HistogramVec };
     (@type bytes) => { HistogramVec };
     (@new counter, $name:expr, $help:expr, $labels:expr) => {
@@ -41,6 +42,9 @@ macro_rules! metrics {
     };
     (@new gauge, $name:expr, $help:expr, $labels:expr) => {
         IntGaugeVec::new(Opts::new($name, $help), $labels).expect("legal names")
+    };
+    (@new plain_counter, $name:expr, $help:expr, $labels:expr) => {
+        IntCounter::new($name, $help).expect("legal names")
     };
     (@new plain_gauge, $name:expr, $help:expr, $labels:expr) => {
         IntGauge::new($name, $help).expect("legal names")
@@ -85,8 +89,10 @@ metrics! {
     connect_failures: counter "pushgate_connect_failures_total" ["node", "reason"];
     /// Bytes passed, `up` to the nodes, `down` to the clients.
     bytes: counter "pushgate_bytes_total" ["listener", "direction"];
-    /// Bytes of a flow in the proxy's keeping when it ended.
+    /// Bytes of a relayed flow in the proxy's keeping when it ended.
     hidden: bytes "pushgate_hidden_bytes" ["listener"];
+    /// Access lines lost because the disk or pipe was too slow.
+    lost_lines: plain_counter "pushgate_access_lines_lost_total" [];
     /// 1 if the last reload was good, else 0.
     reload_ok: plain_gauge "pushgate_config_last_reload_successful" [];
 }

@@ -69,6 +69,7 @@ pub async fn relay(client: Left, node: Left, rules: Rules, kill: impl Future<Out
     let mut up = Direction::new(from_client, false, rules.read);
     let mut down = Direction::new(from_node, true, rules.read);
     let mut kill = pin!(kill);
+    let mut first = None;
     let why = std::future::poll_fn(|cx| {
         if kill.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Why::Killed);
@@ -76,9 +77,20 @@ pub async fn relay(client: Left, node: Left, rules: Rules, kill: impl Future<Out
         // Down first: what the node has already said reaches the client before either end does.
         let down_end = down.pump(cx, &mut node, &mut client);
         let up_end = up.pump(cx, &mut client, &mut node);
+        first = first.or(match (&down_end, &up_end) {
+            (Poll::Ready(Ok(())), _) => Some(Why::NodeClosed),
+            (_, Poll::Ready(Ok(()))) => Some(Why::ClientClosed),
+            _ => None,
+        });
         verdict(down_end, up_end, rules.half_close)
     })
     .await;
+    // Where both closed in order, the reason is who did so first.
+    let why = if why == Why::NodeClosed {
+        first.unwrap_or(why)
+    } else {
+        why
+    };
     let held = (down.waiting.len() - down.offset) as u64;
     let hidden = held + socket::unread(node.tcp().fd()) + socket::unacknowledged(client.tcp().fd());
     finish(why, client, node).await;

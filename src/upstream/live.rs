@@ -98,12 +98,13 @@ impl LiveFlow {
         cut && self.ends_by_close.load(Ordering::Relaxed)
     }
 
-    /// Forgets an eviction, because the flow goes to another node.
+    /// Forgets an eviction or a bad answer, because the flow is tried once more.
     pub fn retry(&self) {
         // A permit nobody waited for would end the next connect, to a node that is well.
         pin!(self.give_up.notified()).enable();
         self.evicted.store(false, Ordering::SeqCst);
         self.begun.store(false, Ordering::SeqCst);
+        self.bad_answer.store(false, Ordering::Relaxed);
     }
 
     /// Ends the flow on its node: a flow whose answer has begun is cut at the client; one that is

@@ -179,6 +179,11 @@ impl Node {
         flows.len()
     }
 
+    /// Ends all live flows of the node because the proxy stops.
+    pub fn cut(&self) {
+        self.flows.lock().values().for_each(|f| f.kill.notify_one());
+    }
+
     /// Registers a flow; it leaves when the guard drops.
     pub fn enter(self: &Arc<Self>, flow: &Arc<LiveFlow>) -> Entered {
         self.live.fetch_add(1, Ordering::Relaxed);

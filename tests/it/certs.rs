@@ -11,6 +11,7 @@ use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
+use openssl::ssl::{SslAcceptor, SslContext, SslFiletype, SslMethod};
 use openssl::x509::extension::{BasicConstraints, KeyUsage, SubjectAlternativeName};
 use openssl::x509::{X509, X509Builder, X509NameBuilder};
 
@@ -36,6 +37,21 @@ pub struct Leaf {
     pub chain: PathBuf,
     /// Private key.
     pub key: PathBuf,
+}
+
+impl Leaf {
+    /// What a node needs to end TLS with it. It offers no ALPN: it speaks HTTP/1.1 only.
+    pub fn context(&self) -> SslContext {
+        let method = SslMethod::tls_server();
+        let mut acceptor = SslAcceptor::mozilla_intermediate_v5(method).expect("an acceptor");
+        acceptor
+            .set_certificate_chain_file(&self.chain)
+            .expect("its chain");
+        acceptor
+            .set_private_key_file(&self.key, SslFiletype::PEM)
+            .expect("its key");
+        acceptor.build().into_context()
+    }
 }
 
 impl Certs {

@@ -117,6 +117,11 @@ impl Js {
         .await;
     }
 
+    /// Connects again, as an application does that was told error 21.
+    pub async fn connect(&mut self) {
+        self.command(json!({ "do": "connect" })).await;
+    }
+
     /// Ends its session and waits for the process to end.
     pub async fn end(mut self) {
         self.command(json!({ "do": "disconnect" })).await;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use openssl::ssl::SslContext;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
@@ -21,6 +22,7 @@ pub mod endpoints;
 mod faults;
 pub mod request;
 mod seen;
+pub mod stream;
 pub mod ws;
 
 pub use conn::Conn;
@@ -94,6 +96,16 @@ impl Node {
 
     /// As [`Node::start`], with TLCP settings of its own.
     pub async fn start_with(name: &str, addr: impl Into<SocketAddr>, sessions: Sessions) -> Node {
+        Self::start_tls(name, addr, sessions, None).await
+    }
+
+    /// As [`Node::start_with`]; TLS of `tls` ends at its port.
+    pub async fn start_tls(
+        name: &str,
+        addr: impl Into<SocketAddr>,
+        sessions: Sessions,
+        tls: Option<SslContext>,
+    ) -> Node {
         let listener = listen(addr.into());
         let addr = listener
             .local_addr()
@@ -109,8 +121,13 @@ impl Node {
             phase: watch::Sender::new(Phase::Serving),
             seen: watch::Sender::new(Seen::default()),
         });
-        tokio::spawn(accept(listener, shared.clone()));
+        tokio::spawn(accept(listener, tls, shared.clone()));
         Node { addr, shared }
+    }
+
+    /// Listens on one more address, with the same sessions: a node's second `<https_server>`.
+    pub fn also(&self, addr: impl Into<SocketAddr>, tls: Option<SslContext>) {
+        tokio::spawn(accept(listen(addr.into()), tls, self.shared.clone()));
     }
 
     /// What the node has seen so far.
@@ -208,7 +225,7 @@ fn listen(addr: SocketAddr) -> TcpListener {
     socket.listen(4096).expect("listen")
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, tls: Option<SslContext>, shared: Arc<Shared>) {
     let mut phase = shared.phase.subscribe();
     loop {
         if phase.wait_for(|p| *p != Phase::Frozen).await.is_err() {
@@ -223,7 +240,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             accepted = listener.accept() => accepted,
         };
         if let Ok((stream, _)) = accepted {
-            tokio::spawn(connection(Conn::new(stream, shared.clone())));
+            tokio::spawn(connection(Conn::new(stream, tls.as_ref(), shared.clone())));
         }
     }
 }
@@ -242,13 +259,19 @@ async fn connection(mut conn: Conn) {
     tokio::select! {
         biased;
         () = freezer(&shared) => frozen_or_killed.await,
-        _ = endpoints::serve(&mut conn) => {}
+        _ = serve(&mut conn) => {}
     }
     if *shared.phase.borrow() == Phase::Killed {
         conn.reset_on_drop();
     }
     drop(conn);
     shared.note(|s| s.close(id));
+}
+
+/// Shakes hands where there is TLS, then answers.
+async fn serve(conn: &mut Conn) -> std::io::Result<()> {
+    conn.stream.accept().await?;
+    endpoints::serve(conn).await
 }
 
 /// Ends when the node is frozen or killed.

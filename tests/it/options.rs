@@ -15,6 +15,10 @@ use crate::node::Node;
 use crate::tlcp::{Counts, Sessions, Settings, Transport};
 use crate::vip::{Block, port};
 
+/// A way to each single node.
+mod direct;
+/// Assignments end after a while.
+mod expiry;
 /// One VIP, stickiness by the client's address.
 mod option_1_a_1;
 /// One VIP, stickiness by cookie.
@@ -23,8 +27,20 @@ mod option_1_a_2;
 mod option_1_b_1;
 /// CR goes straight to the nodes.
 mod option_1_b_2;
+/// TLS passes through, stickiness by the client's address.
+mod option_2_a_1;
 /// Stickiness by cookie where TLS ends at the edge.
 mod option_2_a_2;
+/// TLS passes through, a VIP for each node.
+mod option_2_b_1_1;
+/// TLS passes through, CR goes straight to the nodes.
+mod option_2_b_1_2;
+/// TLS passes through, a VIP and a certificate for each name.
+mod option_2_b_2_1;
+/// TLS passes through, a certificate for each name, CR goes straight to the nodes.
+mod option_2_b_2_2;
+/// Nodes that end TLS themselves.
+mod passthrough;
 
 /// Two nodes and the edge of one option.
 struct Cluster {
@@ -37,6 +53,8 @@ struct Cluster {
     cookies: bool,
     /// Whether `push1` and `push2` have addresses of their own.
     own_vips: bool,
+    /// Whether nodes are told their clients' addresses.
+    addresses: bool,
 }
 
 impl Cluster {
@@ -58,6 +76,7 @@ impl Cluster {
             ca: None,
             cookies: false,
             own_vips: false,
+            addresses: true,
         }
     }
 
@@ -80,6 +99,9 @@ impl Cluster {
                 "push.mycompany.com": at("200.0.0.10"),
                 "push1.mycompany.com": cr("200.0.0.1"),
                 "push2.mycompany.com": cr("200.0.0.2"),
+                "push.ourcompany.com": at("200.0.0.20"),
+                "push1.ourcompany.com": cr("200.0.0.11"),
+                "push2.ourcompany.com": cr("200.0.0.12"),
             },
         })
     }
@@ -123,7 +145,7 @@ impl Cluster {
             assert!(counts.created > 0, "both nodes get sessions: {counts:?}");
         }
         let seen: Vec<String> = self.counts().into_iter().flat_map(|c| c.clients).collect();
-        for n in 1..=8 {
+        for n in (1..=8).filter(|_| self.addresses) {
             let address = self.block.client(n).to_string();
             assert!(
                 seen.contains(&address),
@@ -164,6 +186,19 @@ impl Cluster {
             .map(|s| s["session"].to_string())
             .collect();
         assert_eq!(sessions.len(), 1, "{statuses:?}");
+        self.nothing_went_wrong(1);
+        client.end().await;
+    }
+
+    /// Aim: at layer 4, a client over HTTP passes the edge once, for S, whatever CR it makes.
+    async fn one_connection_passes(&self) {
+        let mut client = self.client(1, Some("HTTP-STREAMING")).await;
+        client.updates(30).await;
+        client.message("straight").await;
+        let through = self.edge.metric("pushgate_connections_total").await;
+        let (s, cr) = self.hosts();
+        assert_eq!((s.len(), through), (1, 1.0), "{s:?} {cr:?}");
+        assert!(cr.len() >= 2, "{cr:?}");
         self.nothing_went_wrong(1);
         client.end().await;
     }

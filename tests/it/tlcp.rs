@@ -32,7 +32,8 @@ pub struct Sessions {
 /// What the node is set to.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Host clients must use for CR requests; `None`: the one they used.
+    /// Host clients must use for CR requests; `None`: the one they used. One that ends in `.*` is a
+    /// machine's name alone, below the domain the client used (`<control_link_machine_name>`).
     pub control_link: Option<String>,
     /// Period of updates.
     pub every: Duration,
@@ -187,11 +188,23 @@ impl Sessions {
         }
     }
 
+    /// What CONOK says: `*` for the host the client used.
+    fn control_link(&self, who: &Who) -> String {
+        let Some(link) = &self.settings.control_link else {
+            return "*".to_owned();
+        };
+        let host = who.host.split(':').next().unwrap_or_default();
+        match (link.strip_suffix('*'), host.split_once('.')) {
+            (Some(machine), Some((_, domain))) => format!("{machine}{domain}"),
+            _ => link.clone(),
+        }
+    }
+
     /// The lines that open every stream of `session`.
     fn greeting(&self, session: &Session, who: &Who) -> String {
         let (id, node) = (&session.id, &self.node);
         let keepalive = self.settings.keepalive.as_millis();
-        let link = self.settings.control_link.as_deref().unwrap_or("*");
+        let link = self.control_link(who);
         let client = &who.client;
         format!(
             "CONOK,{id},50000,{keepalive},{link}\r\nSERVNAME,{node}\r\nCLIENTIP,{client}\r\nCONS,unlimited\r\n"
@@ -207,7 +220,7 @@ struct Who {
 
 impl Who {
     fn of(conn: &Conn, request: &Request) -> Who {
-        let peer = || conn.stream.peer_addr().map(|a| a.ip().to_string());
+        let peer = || conn.stream.tcp().peer_addr().map(|a| a.ip().to_string());
         let forwarded = request.header("x-forwarded-for").map(str::to_owned);
         Who {
             client: forwarded.or_else(|| peer().ok()).unwrap_or_default(),

@@ -1,9 +1,11 @@
 // Drives the unmodified Lightstreamer client: options as JSON in argv[2], JSON lines out, commands in.
 //
 // Options: server (URL), transport (forced, or absent for stream-sense), cookies (bool),
-// adapterSet, items, fields, retryDelay (ms), resolve ({host: address}), localAddress, log (level).
+// adapterSet, items, fields, retryDelay (ms), resolve ({host: address}), localAddress, log (level),
+// ignoreInstance (bool: <control_link_address> is not followed).
 // Out: {"event":"status"|"update"|"subscribed"|"error"|"message"|"lost", ...}.
-// In, one a line: {"do":"transport","name":…} {"do":"message","text":…} {"do":"disconnect"}; the
+// In, one a line: {"do":"transport","name":…} {"do":"message","text":…} {"do":"connect"}
+// {"do":"disconnect"}; the
 // end of the input ends the client.
 'use strict';
 const dns = require('node:dns');
@@ -41,6 +43,7 @@ if (options.log) {
 const client = new ls.LightstreamerClient(options.server, options.adapterSet || 'TEST');
 if (options.transport) client.connectionOptions.setForcedTransport(options.transport);
 if (options.cookies) client.connectionOptions.setCookieHandlingRequired(true);
+if (options.ignoreInstance) client.connectionOptions.setServerInstanceAddressIgnored(true);
 if (options.retryDelay) client.connectionOptions.setRetryDelay(options.retryDelay);
 
 client.addListener({
@@ -82,6 +85,7 @@ readline
     if (command.do === 'message') {
       client.sendMessage(command.text, null, -1, { onProcessed: (text) => out('message', { text }) });
     }
+    if (command.do === 'connect') client.connect();
     if (command.do === 'disconnect') disconnect();
   })
   .on('close', disconnect);

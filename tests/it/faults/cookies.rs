@@ -211,8 +211,8 @@ async fn cookies_of_the_application() {
         let path = format!("/hello?fifty={n}");
         client.get(&path, &[("Cookie", sent)]).await;
         let seen: Vec<_> = rig.nodes.iter().map(|n| n.seen()).collect();
-        let all = seen.iter().flat_map(|s| s.requests());
-        let request = all.filter(|r| r.target == path).next_back().expect("seen");
+        let mut all = seen.iter().flat_map(|s| s.requests());
+        let request = all.rfind(|r| r.target == path).expect("seen");
         assert_eq!(request.header("cookie"), [arrives.as_str()], "{sent}");
     }
     drop(client);

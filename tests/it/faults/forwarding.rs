@@ -28,8 +28,8 @@ listeners:
 /// The last request any node saw for `path`.
 fn seen(rig: &Rig, path: &str, field: &str) -> Vec<String> {
     let all: Vec<_> = rig.nodes.iter().map(|n| n.seen()).collect();
-    let requests = all.iter().flat_map(|s| s.requests());
-    let found = requests.filter(|r| r.target == path).next_back();
+    let mut requests = all.iter().flat_map(|s| s.requests());
+    let found = requests.rfind(|r| r.target == path);
     found
         .unwrap_or_else(|| panic!("no node saw {path}"))
         .header(field)
@@ -101,8 +101,8 @@ async fn untrusted_clients_cannot_speak_for_others() {
         let answer = H1::connect(&dial).await.get(&path, &[(name, value)]).await;
         assert_eq!(answer.status, 200, "{name}");
         let all: Vec<_> = rig.nodes.iter().map(|n| n.seen()).collect();
-        let requests = all.iter().flat_map(|s| s.requests());
-        let request = requests.filter(|r| r.target == path).next_back();
+        let mut requests = all.iter().flat_map(|s| s.requests());
+        let request = requests.rfind(|r| r.target == path);
         let text = request.expect("a node saw it").text();
         assert!(!text.contains("6.6.6.6"), "{name}: {text}");
         assert_eq!(seen(&rig, &path, "x-forwarded-for"), [client.to_string()]);

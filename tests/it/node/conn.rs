@@ -1,16 +1,18 @@
 //! One socket of a node: bytes in with their rest kept, bytes out as told, the end noticed.
 //!
-//! In: a `TcpStream`. Out: reads by need, writes whole, and [`Conn::pause`], which waits and yet
+//! In: a `TcpStream`, plain or with TLS. Out: reads by need, writes whole, and [`Conn::pause`], which waits and yet
 //! notices when the other side has closed.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use openssl::ssl::SslContext;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Shared;
+use super::stream::Stream;
 
 /// One connection of a node.
 pub struct Conn {
@@ -18,20 +20,20 @@ pub struct Conn {
     pub shared: Arc<Shared>,
     /// Index in [`super::Seen::connections`].
     pub id: usize,
-    /// The socket.
-    pub stream: TcpStream,
+    /// The socket, and TLS on top of it where its port has a certificate.
+    pub stream: Stream,
     /// Bytes read and not yet taken.
     pub unread: Vec<u8>,
 }
 
 impl Conn {
-    pub(super) fn new(stream: TcpStream, shared: Arc<Shared>) -> Conn {
+    pub(super) fn new(stream: TcpStream, tls: Option<&SslContext>, shared: Arc<Shared>) -> Conn {
         // Each write is a message; coalescing would hide what the edge does with it.
         let _ = stream.set_nodelay(true);
         Conn {
             shared,
             id: 0,
-            stream,
+            stream: Stream::new(stream, tls),
             unread: Vec::new(),
         }
     }
@@ -71,7 +73,7 @@ impl Conn {
 
     /// Makes the socket answer with a reset when it is dropped.
     pub fn reset_on_drop(&self) {
-        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        let _ = socket2::SockRef::from(self.stream.tcp()).set_linger(Some(Duration::ZERO));
     }
 
     /// Reads until `needle` is in the unread bytes; its place, or `None` at a clean end.

@@ -227,7 +227,7 @@ pub async fn counted(conn: &mut Conn, mut bytes: &[u8]) -> io::Result<()> {
 /// Applies `sndbuf` of the query (bytes; the kernel doubles it).
 pub fn set_sndbuf(conn: &Conn, request: &Request) {
     if let Some(size) = request.query("sndbuf").and_then(|v| v.parse().ok()) {
-        let _ = socket2::SockRef::from(&conn.stream).set_send_buffer_size(size);
+        let _ = socket2::SockRef::from(conn.stream.tcp()).set_send_buffer_size(size);
     }
 }
 

@@ -6,7 +6,6 @@
 use std::io;
 
 use futures_util::{SinkExt, StreamExt};
-use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -15,10 +14,11 @@ use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::endpoints::{counted, set_sndbuf, step, whole};
+use super::stream::Stream;
 use super::{Conn, Request};
 
 /// A WebSocket of the node over its connection's socket.
-pub type Socket<'a> = WebSocketStream<&'a mut TcpStream>;
+pub type Socket<'a> = WebSocketStream<&'a mut Stream>;
 
 /// Answers a request below `/ws/`; the connection always ends with the WebSocket.
 pub async fn serve(conn: &mut Conn, request: &Request) -> io::Result<bool> {
@@ -56,7 +56,7 @@ pub fn accept_head(conn: &Conn, request: &Request, protocol: Option<&str>) -> Op
     // `early=1`: tells how many of the client's bytes came before the 101. None may.
     let early = request.query("early").map_or(String::new(), |_| {
         let mut scrap = [0; 4096];
-        let waiting = futures_util::FutureExt::now_or_never(conn.stream.peek(&mut scrap));
+        let waiting = futures_util::FutureExt::now_or_never(conn.stream.tcp().peek(&mut scrap));
         let waiting = waiting.and_then(Result::ok).unwrap_or_default();
         format!("X-Early: {}\r\n", conn.unread.len() + waiting)
     });

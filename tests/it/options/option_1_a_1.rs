@@ -1,6 +1,15 @@
-//! Option 1.A.1: stickiness by the client's address. Source: Lightstreamer clustering §2.1.1.
+//! Option 1.A.1: stickiness by the client's address, at layers 7 and 4. Source: Lightstreamer clustering §2.1.1.
 
 use super::{Cluster, polls};
+
+async fn layer4() -> Cluster {
+    let nodes = ["10.0.0.1:80", "10.0.0.2:80"];
+    let cluster = Cluster::start("option-1.A.1-layer4.yaml", nodes, false, &[]).await;
+    Cluster {
+        addresses: false,
+        ..cluster
+    }
+}
 
 async fn cluster() -> Cluster {
     Cluster::start(
@@ -22,6 +31,18 @@ async fn sessions_stay() {
 #[tokio::test(flavor = "multi_thread")]
 async fn moves_keep_the_session() {
     cluster().await.moves_keep_the_session().await;
+}
+
+/// Fails without `sticky_ip`: each HTTP request is a connection of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn layer4_sessions_stay() {
+    layer4().await.sessions_stay().await;
+}
+
+/// Fails without `sticky_ip`.
+#[tokio::test(flavor = "multi_thread")]
+async fn layer4_moves_keep_the_session() {
+    layer4().await.moves_keep_the_session().await;
 }
 
 /// Aim: a stream is passed on at once, so that no client left to choose falls back to polling, with
