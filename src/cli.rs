@@ -11,6 +11,8 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::Config;
+use crate::import;
+use crate::init::{self, Address, Own};
 
 /// What the process is told besides its configuration.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -63,6 +65,35 @@ enum Command {
         /// Configuration file.
         #[arg(short = 'c', long = "conf", value_name = "FILE")]
         conf: PathBuf,
+        /// The push servers' own files (lightstreamer_conf.xml), to compare with.
+        #[arg(long, value_name = "FILE", num_args = 1..)]
+        lightstreamer: Vec<PathBuf>,
+    },
+    /// Write the configuration that matches push servers already configured.
+    Import {
+        /// Each server's lightstreamer_conf.xml.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Addresses clients reach: the balanced one, then one for each server.
+        #[arg(long = "vip", value_name = "ADDRESS")]
+        vips: Vec<Address>,
+        /// Addresses of the servers whose files name no listening interface.
+        #[arg(long = "node", value_name = "ADDRESS")]
+        nodes: Vec<Address>,
+    },
+    /// Print the configuration of a deployment option; without one, list them.
+    Init {
+        /// Option of the guide, as `2.B.1.1`.
+        option: Option<String>,
+        /// Addresses clients reach, in the order of the option's table.
+        #[arg(long = "vip", value_name = "ADDRESS")]
+        vips: Vec<Address>,
+        /// Addresses of the nodes, in the order of the option's table.
+        #[arg(long = "node", value_name = "ADDRESS")]
+        nodes: Vec<Address>,
+        /// PEM chains in the order of the file; each key is beside it, ending in `.key`.
+        #[arg(long = "cert", value_name = "FILE")]
+        certificates: Vec<PathBuf>,
     },
     /// Run two push nodes and the edge in front of them, to see it work.
     Demo {
@@ -79,13 +110,27 @@ pub fn main() -> ExitCode {
             Ok(config) => finish(run(config, options)),
             Err(code) => code,
         },
-        Command::Check { conf } => match load(&conf) {
-            Ok(config) => {
-                println!("{}", summary(&conf, &config));
-                ExitCode::SUCCESS
-            }
+        Command::Check {
+            conf,
+            lightstreamer,
+        } => match load(&conf) {
+            Ok(config) => print_or_fail(compared(&conf, &config, &lightstreamer)),
             Err(code) => code,
         },
+        Command::Import { files, vips, nodes } => print_or_fail(imported(&files, &vips, &nodes)),
+        Command::Init {
+            option,
+            vips,
+            nodes,
+            certificates,
+        } => {
+            let own = Own {
+                vips,
+                nodes,
+                certificates,
+            };
+            print_or_fail(option.map_or(Ok(init::list()), |option| init::fill(&option, &own)))
+        }
         Command::Demo { port } => finish(demo(port)),
     }
 }
@@ -99,7 +144,10 @@ fn command(cli: Cli) -> Result<Command, clap::Error> {
             Some(Short {
                 conf, test: true, ..
             }),
-        ) => Ok(Command::Check { conf }),
+        ) => Ok(Command::Check {
+            conf,
+            lightstreamer: Vec::new(),
+        }),
         (
             None,
             Some(Short {
@@ -127,6 +175,26 @@ fn load(conf: &Path) -> Result<Config, ExitCode> {
     })
 }
 
+/// What `check` says of a sound file, or what of it contradicts the push servers' files.
+fn compared(conf: &Path, config: &Config, files: &[PathBuf]) -> Result<String, String> {
+    let servers = import::read_all(files).map_err(lines)?;
+    match import::compare(config, &servers) {
+        wrong if servers.is_empty() || wrong.is_empty() => {
+            Ok(format!("{}\n", summary(conf, config)))
+        }
+        wrong => Err(lines(wrong)),
+    }
+}
+
+fn imported(files: &[PathBuf], vips: &[Address], nodes: &[Address]) -> Result<String, String> {
+    import::write(&import::read_all(files).map_err(lines)?, vips, nodes)
+}
+
+fn lines<T: ToString>(all: Vec<T>) -> String {
+    let all: Vec<String> = all.iter().map(T::to_string).collect();
+    all.join("\npushgate: ")
+}
+
 fn summary(conf: &Path, config: &Config) -> String {
     format!(
         "{}: ok ({} listeners, {} pools, {} nodes)",
@@ -135,6 +203,19 @@ fn summary(conf: &Path, config: &Config) -> String {
         config.pools.len(),
         config.nodes.len()
     )
+}
+
+fn print_or_fail<E: std::fmt::Display>(text: Result<String, E>) -> ExitCode {
+    match text {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            eprintln!("pushgate: {e}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn finish(done: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
@@ -221,18 +302,21 @@ mod tests {
                 "-c a.yaml -t",
                 Command::Check {
                     conf: "a.yaml".into(),
+                    lightstreamer: Vec::new(),
                 },
             ),
             (
                 "-c a.yaml -t -d",
                 Command::Check {
                     conf: "a.yaml".into(),
+                    lightstreamer: Vec::new(),
                 },
             ),
             (
                 "check --conf a.yaml",
                 Command::Check {
                     conf: "a.yaml".into(),
+                    lightstreamer: Vec::new(),
                 },
             ),
             ("-c a.yaml", Command::Run(options(false, false))),

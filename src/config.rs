@@ -19,6 +19,7 @@ mod tls;
 mod tree;
 mod upstream;
 
+pub(crate) use check::covers;
 pub use error::{Fault, Faults};
 pub use listener::{Limits, Listener, ListenerTls, TcpOptions};
 pub use pushgate_plugins::context::Mode;

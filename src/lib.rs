@@ -2,6 +2,8 @@
 
 pub mod cli;
 pub mod demo;
+pub mod init;
+pub mod import;
 pub mod server;
 pub mod control;
 pub mod config;

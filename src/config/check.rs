@@ -8,6 +8,8 @@ mod listeners;
 mod plugins;
 mod upstream;
 
+pub(crate) use certificates::covers;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;

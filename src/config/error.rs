@@ -117,7 +117,7 @@ pub(super) fn echo_line(message: &str) -> String {
 }
 
 /// Finds the word of `known` that `word` was probably meant to be.
-pub(super) fn nearest<S: AsRef<str>>(
+pub(crate) fn nearest<S: AsRef<str>>(
     word: &str,
     known: impl IntoIterator<Item = S>,
 ) -> Option<String> {

@@ -42,7 +42,7 @@ pub(super) fn check(check: &mut Check<'_>) -> Covered {
 
 /// Whether a certificate for `name` is good for `host`. A wildcard stands for one label
 /// (RFC 9525 §6.3); a wildcard host is covered where any host below it is.
-pub(super) fn covers(name: &str, host: &str) -> bool {
+pub(crate) fn covers(name: &str, host: &str) -> bool {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     if name == host {

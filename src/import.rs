@@ -1,0 +1,189 @@
+//! Reads the push servers' own configuration and writes the edge's that matches it, or compares both.
+//!
+//! In: `lightstreamer_conf.xml` of each server: ports, listening interfaces, keystores, the host name
+//! it tells its clients. Out: YAML ([`write()`]), or what of an edge's configuration contradicts the
+//! servers ([`compare`]). A read-only XML tree (roxmltree) does it: the files are small, nothing is
+//! mapped to types, and it refuses a DTD, so that no entity can expand.
+//! Source: Lightstreamer clustering §2, §3 (the elements of each option).
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use roxmltree::{Document, Node};
+
+mod compare;
+mod write;
+
+pub use compare::compare;
+pub use write::write;
+
+/// A factory file with all its comments is 100 KiB; beyond this it is something else.
+const MAX_BYTES: u64 = 4 * 1024 * 1024;
+
+/// One push server as its file describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushServer {
+    /// The file.
+    pub path: PathBuf,
+    /// Its server sockets in the file's order; at least one.
+    pub sockets: Vec<Socket>,
+    /// What it tells clients to use for CR.
+    pub link: Option<Link>,
+}
+
+/// An `<http_server>` or `<https_server>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// Whether TLS ends there.
+    pub tls: bool,
+    /// Port, 1 to 65535.
+    pub port: u16,
+    /// Address it listens on; `None`: all, or a name that only the server's machine knows.
+    pub interface: Option<IpAddr>,
+    /// Its keystore's file as written there.
+    pub keystore: Option<String>,
+}
+
+/// What a server tells clients to use for CR.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// `<control_link_address>`: a host, or an address, and a port if one is given.
+    Address(String, Option<u16>),
+    /// `<control_link_machine_name>`: a host below the domain the client used.
+    Machine(String),
+}
+
+/// Why a file cannot be used.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The file.
+    pub path: PathBuf,
+    /// Line and column, where one place is to blame.
+    pub at: Option<(u32, u32)>,
+    /// What is wrong and what was expected.
+    pub message: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        if let Some((line, column)) = self.at {
+            write!(f, ":{line}:{column}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Reads all files. Errors: the first fault of each file.
+pub fn read_all(paths: &[PathBuf]) -> Result<Vec<PushServer>, Vec<Fault>> {
+    let (mut servers, mut faults) = (Vec::new(), Vec::new());
+    for path in paths {
+        match read(path) {
+            Ok(server) => servers.push(server),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    match faults.is_empty() {
+        true => Ok(servers),
+        false => Err(faults),
+    }
+}
+
+/// Reads one file. Errors: it cannot be read, is no XML, has no server socket or a port that is none.
+pub fn read(path: &Path) -> Result<PushServer, Fault> {
+    let fault = |message: String| Fault {
+        path: path.to_owned(),
+        at: None,
+        message,
+    };
+    let length = std::fs::metadata(path).map(|m| m.len());
+    let length = length.map_err(|e| fault(format!("cannot be read: {e}")))?;
+    if length > MAX_BYTES {
+        return Err(fault(format!("more than {MAX_BYTES} bytes")));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| fault(format!("cannot be read: {e}")))?;
+    parse(&text, path)
+}
+
+/// Reads the text of one file, called `path` in faults. Errors as [`read`].
+pub fn parse(text: &str, path: &Path) -> Result<PushServer, Fault> {
+    let fault = |at, message| Fault {
+        path: path.to_owned(),
+        at,
+        message,
+    };
+    let document = Document::parse(text).map_err(|e| {
+        let at = (e.pos().row, e.pos().col);
+        fault(Some(at), format!("is not well-formed XML: {e}"))
+    })?;
+    let place = |node: Node<'_, '_>| {
+        let at = document.text_pos_at(node.range().start);
+        Some((at.row, at.col))
+    };
+    let mut sockets = Vec::new();
+    let is_socket =
+        |n: &Node<'_, '_>| matches!(n.tag_name().name(), "http_server" | "https_server");
+    for node in document.descendants().filter(is_socket) {
+        let port = value(node, "port").unwrap_or_default();
+        let number = port.parse::<u16>().ok().filter(|port| *port > 0);
+        let number = number.ok_or_else(|| {
+            let expected = "a number from 1 to 65535; a `$variable` must be given its value";
+            fault(
+                place(node),
+                format!("<port> is `{port}`; expected {expected}"),
+            )
+        })?;
+        sockets.push(Socket {
+            tls: node.has_tag_name("https_server"),
+            port: number,
+            interface: value(node, "listening_interface")
+                .and_then(|text| text.parse().ok())
+                .filter(|ip: &IpAddr| !ip.is_unspecified()),
+            keystore: value(node, "keystore_file").map(str::to_owned),
+        });
+    }
+    if sockets.is_empty() {
+        let expected = "<http_server> or <https_server>";
+        return Err(fault(
+            None,
+            format!("has no server socket; expected {expected}"),
+        ));
+    }
+    let root = document.root();
+    let machine =
+        || value(root, "control_link_machine_name").map(|m| Link::Machine(m.to_lowercase()));
+    Ok(PushServer {
+        path: path.to_owned(),
+        sockets,
+        link: value(root, "control_link_address")
+            .map(address)
+            .or_else(machine),
+    })
+}
+
+/// The text of the first element `name` below `node`; blank is as if it were not there.
+fn value<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
+    let texts = node.descendants().filter(|n| n.has_tag_name(name));
+    texts
+        .filter_map(|n| n.text())
+        .map(str::trim)
+        .find(|text| !text.is_empty())
+}
+
+/// A `<control_link_address>` may carry a port.
+fn address(text: &str) -> Link {
+    let text = text.to_lowercase();
+    if let Some((host, port)) = text.rsplit_once(':')
+        && let Ok(port) = port.parse()
+        && (!host.contains(':') || host.ends_with(']'))
+    {
+        return Link::Address(host.to_owned(), Some(port));
+    }
+    Link::Address(text, None)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,255 @@
+//! Tests of `import` with the elements the guide prints for each option.
+
+use std::path::Path;
+
+use super::*;
+use crate::config::Config;
+
+fn https(port: u16, interface: &str, keystore: &str) -> String {
+    format!(
+        "<https_server name=\"S\"><port>{port}</port>\
+         <listening_interface>{interface}</listening_interface><keystore>\
+         <keystore_file>{keystore}</keystore_file><keystore_password>x</keystore_password>\
+         </keystore></https_server>"
+    )
+}
+
+fn http(interface: &str) -> String {
+    format!(
+        "<http_server name=\"S\"><port>80</port>\
+         <listening_interface>{interface}</listening_interface></http_server>"
+    )
+}
+
+fn link(host: &str) -> String {
+    format!("<control_link_address>{host}</control_link_address>")
+}
+
+fn server(n: usize, elements: &[String]) -> PushServer {
+    let text = format!(
+        "<lightstreamer_conf>{}</lightstreamer_conf>",
+        elements.concat()
+    );
+    parse(&text, Path::new(&format!("ls{n}.xml"))).expect("a sound file")
+}
+
+#[test]
+fn what_is_no_configuration_is_refused() {
+    for (text, expected) in [
+        (
+            "",
+            "x.xml:1:1: is not well-formed XML: the document does not have a root node",
+        ),
+        ("<a>", "is not well-formed XML"),
+        (
+            "<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>",
+            "is not well-formed XML: XML with DTD detected",
+        ),
+        (
+            "<a/>",
+            "x.xml: has no server socket; expected <http_server> or <https_server>",
+        ),
+        (
+            "<a><http_server/></a>",
+            "x.xml:1:4: <port> is ``; expected a number",
+        ),
+        (
+            "<a>\n<http_server><port>0</port></http_server></a>",
+            "x.xml:2:1: <port> is `0`",
+        ),
+        (
+            "<a><http_server><port>$port</port></http_server></a>",
+            "<port> is `$port`",
+        ),
+        (
+            "<a><http_server><port>65536</port></http_server></a>",
+            "<port> is `65536`",
+        ),
+    ] {
+        let told = parse(text, Path::new("x.xml")).expect_err(text).to_string();
+        assert!(told.contains(expected), "{told}\n{expected}");
+    }
+    let nowhere = read(Path::new("/nowhere.xml")).expect_err("no file");
+    assert!(nowhere.to_string().contains("cannot be read"), "{nowhere}");
+}
+
+#[test]
+fn blanks_comments_and_ports_are_read_as_the_server_does() {
+    let text = "<l><!-- <http_server><port>1</port></http_server> -->
+        <http_server name='a'><port> 8080 </port><listening_interface> </listening_interface></http_server>
+        <control_link_address>Push1.MyCompany.com:8443</control_link_address></l>";
+    let server = parse(text, Path::new("x.xml")).expect("sound");
+    let socket = Socket {
+        tls: false,
+        port: 8080,
+        interface: None,
+        keystore: None,
+    };
+    assert_eq!(server.sockets, [socket]);
+    assert_eq!(
+        server.link,
+        Some(Link::Address("push1.mycompany.com".into(), Some(8443)))
+    );
+    assert_eq!(
+        address("[2001:db8::1]"),
+        Link::Address("[2001:db8::1]".into(), None)
+    );
+    assert_eq!(
+        address("2001:db8::1"),
+        Link::Address("2001:db8::1".into(), None)
+    );
+}
+
+/// The guide's elements of each option, and the lines of the edge's configuration they must give.
+#[test]
+fn the_guides_options_are_recognised() {
+    let two = |make: &dyn Fn(usize) -> Vec<String>| [1, 2].map(|n| server(n, &make(n)));
+    let push = |n: usize| link(&format!("push{n}.mycompany.com"));
+    let own = |n: usize| format!("push{n}.keystore");
+    for (option, servers, lines) in [
+        (
+            "1.A.2",
+            two(&|_| vec![http("")]),
+            vec!["mode: http", "- sticky_cookie:", "bind: [200.0.0.10:80]"],
+        ),
+        (
+            "1.B.1",
+            two(&|n| vec![http(&format!("10.0.0.{n}")), push(n)]),
+            vec!["push1.mycompany.com: ls1", "push2.mycompany.com: ls2"],
+        ),
+        (
+            "2.A.1",
+            two(&|_| vec![https(443, "", "push.keystore")]),
+            vec![
+                "mode: tcp",
+                "- sticky_ip: {}",
+                "ls2: { address: 10.0.0.2:443 }",
+            ],
+        ),
+        (
+            "2.B.1.1",
+            two(&|n| vec![https(443, "", "wild.keystore"), push(n)]),
+            vec![
+                "200.0.0.1: ls1\n",
+                "bind: [200.0.0.10:443, 200.0.0.1:443, 200.0.0.2:443]",
+            ],
+        ),
+        (
+            "2.B.2.1",
+            two(&|n| {
+                vec![
+                    https(443, "", "push.keystore"),
+                    https(444, "", &own(n)),
+                    push(n),
+                ]
+            }),
+            vec!["200.0.0.2: ls2-cr\n", "ls1-cr: { address: 10.0.0.1:444,"],
+        ),
+        (
+            "2.B.2.2",
+            two(&|n| {
+                let ip = |net: &str| format!("{net}.{n}");
+                let s = https(443, &ip("10.0.0"), "push.keystore");
+                vec![https(443, &ip("200.0.0"), &own(n)), s, push(n)]
+            }),
+            vec!["ls1: { address: 10.0.0.1:443 }", "bind: [200.0.0.10:443]"],
+        ),
+        (
+            "2.B.1.4 or 2.B.2.4",
+            two(&|n| {
+                let public = format!("200.0.0.{n}");
+                vec![
+                    http(&format!("10.0.0.{n}")),
+                    https(443, &public, &own(n)),
+                    push(n),
+                ]
+            }),
+            vec![
+                "ls2: { address: 10.0.0.2:80 }",
+                "tls: { certificates: [push] }",
+            ],
+        ),
+    ] {
+        let yaml = write(&servers, &[], &[]).expect(option);
+        assert!(
+            yaml.starts_with(&format!("# Written by `pushgate import`. Option {option}")),
+            "{yaml}"
+        );
+        for line in lines {
+            assert!(yaml.contains(line), "{option}: {line}\n{yaml}");
+        }
+        match Config::parse(&yaml, option, Path::new(".")) {
+            Ok(config) => assert_eq!(compare(&config, &servers), [] as [&str; 0], "{option}"),
+            Err(e) => assert!(e.to_string().contains("push.pem"), "{option}: {e}"),
+        }
+    }
+}
+
+#[test]
+fn files_that_do_not_fit_each_other_are_refused() {
+    let push1 = || link("push1.mycompany.com");
+    for (servers, expected) in [
+        // As the guide prints it in §3.2.2.3: both servers name push1.
+        (
+            [
+                server(1, &[http(""), push1()]),
+                server(2, &[http(""), push1()]),
+            ],
+            "the same control link as ls1.xml",
+        ),
+        (
+            [server(1, &[http("")]), server(2, &[http(""), push1()])],
+            "configured for different options",
+        ),
+        (
+            [1, 2].map(|n| server(n, &[https(443, "", "a"), https(444, "", "b")])),
+            "2 sockets for several domains",
+        ),
+        (
+            [1, 2].map(|n| {
+                server(
+                    n,
+                    &[
+                        https(443, "", "a"),
+                        https(444, "", "a"),
+                        link(&format!("push{n}")),
+                    ],
+                )
+            }),
+            "cannot be told apart",
+        ),
+    ] {
+        let told = write(&servers, &[], &[]).expect_err(expected);
+        assert!(told.contains(expected), "{told}");
+    }
+}
+
+#[test]
+fn contradictions_are_found() {
+    let yaml = "
+nodes: { ls1: { address: 10.0.0.1:80 }, ls2: { address: 10.0.0.2:81 } }
+pools: { push: { nodes: [ls1, ls2] } }
+listeners:
+  - name: push
+    bind: [127.0.0.1:80]
+    mode: http
+    to: push
+    plugins:
+      - host_route: { hosts: { push1.mycompany.com: ls2, push2.mycompany.com: push } }
+";
+    let config = Config::parse(yaml, "t", Path::new(".")).expect("sound");
+    let one = server(1, &[http("10.0.0.1"), link("push1.mycompany.com")]);
+    let two = server(2, &[http("10.0.0.2"), link("push2.mycompany.com")]);
+    let three = server(3, &[http("10.0.0.3"), link("push3.mycompany.com")]);
+    let twin = server(4, &[http("10.0.0.1"), link("push1.mycompany.com")]);
+    let found = compare(&config, &[one, two, three, twin]).join("\n");
+    for expected in [
+        "ls4.xml: the same control link as ls1.xml",
+        "ls1.xml: clients are told `push1.mycompany.com`, but `push1.mycompany.com` leads to node `ls2` at 10.0.0.2:81, and this server listens on 10.0.0.1:80",
+        "ls2.xml: clients are told `push2.mycompany.com`, but `push2.mycompany.com` leads to pool `push`, where it is balanced",
+        "ls3.xml: clients are told `push3.mycompany.com`, and no host_route of the edge has it",
+        "node `ls2`: no file has a socket at 10.0.0.2:81",
+    ] {
+        assert!(found.contains(expected), "{expected}\n{found}");
+    }
+}

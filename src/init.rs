@@ -1,0 +1,311 @@
+//! Prints the configuration of a deployment option with the user's own addresses in it.
+//!
+//! In: an option's name, VIPs, nodes and certificates in the order the option's table has them. Out:
+//! its file of `conf/`, comments and table included, or what does not fit.
+//! Source: Lightstreamer clustering §2, §3, §4, §6 (the tables of addresses); Diffusion load balancers.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::config::error::nearest;
+
+/// One line an option: its name, and its file as it is in `conf/`.
+macro_rules! options {
+    ($($name:literal => $file:literal),+ $(,)?) => {
+        /// Every option: its name and its file's text.
+        pub const OPTIONS: &[(&str, &str)] =
+            &[$(($name, include_str!(concat!("../conf/", $file)))),+];
+    };
+}
+
+options! {
+    "1.A.1" => "option-1.A.1.yaml",
+    "1.A.1-layer4" => "option-1.A.1-layer4.yaml",
+    "1.A.2" => "option-1.A.2.yaml",
+    "1.B.1" => "option-1.B.1.yaml",
+    "1.B.1-vip" => "option-1.B.1-vip.yaml",
+    "1.B.2" => "option-1.B.2.yaml",
+    "2.A.1" => "option-2.A.1.yaml",
+    "2.A.1-multihosting" => "option-2.A.1-multihosting.yaml",
+    "2.A.2" => "option-2.A.2.yaml",
+    "2.B.1.1" => "option-2.B.1.1.yaml",
+    "2.B.1.1-multihosting" => "option-2.B.1.1-multihosting.yaml",
+    "2.B.1.2" => "option-2.B.1.2.yaml",
+    "2.B.2.1" => "option-2.B.2.1.yaml",
+    "2.B.2.1-multihosting" => "option-2.B.2.1-multihosting.yaml",
+    "2.B.2.2" => "option-2.B.2.2.yaml",
+    "expiry" => "expiry.yaml",
+    "direct" => "direct.yaml",
+    "diffusion" => "diffusion.yaml",
+}
+
+/// An address of the user's; without a port the option's own is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Where.
+    pub ip: IpAddr,
+    /// Port; `None`: as in the option.
+    pub port: Option<u16>,
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        if let Ok(a) = s.parse::<SocketAddr>() {
+            return Ok(Address {
+                ip: a.ip(),
+                port: Some(a.port()),
+            });
+        }
+        let ip = s.trim_matches(['[', ']']).parse();
+        ip.map(|ip| Address { ip, port: None })
+            .map_err(|_| "expected an address as `192.0.2.1` or `192.0.2.1:443`".to_owned())
+    }
+}
+
+/// What is put in place of the option's own, each in the order of its table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Own {
+    /// Addresses clients reach.
+    pub vips: Vec<Address>,
+    /// Addresses of the nodes.
+    pub nodes: Vec<Address>,
+    /// PEM chains; each key is beside it with the ending `.key`.
+    pub certificates: Vec<PathBuf>,
+}
+
+/// Why an option cannot be printed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No option has this name.
+    Unknown {
+        /// What was asked for.
+        option: String,
+        /// The nearest name there is.
+        nearest: Option<String>,
+    },
+    /// More or fewer than the option has.
+    Count {
+        /// `--vip`, `--node` or `--cert`.
+        what: &'static str,
+        /// How many were given.
+        given: usize,
+        /// The option's own, in order.
+        own: Vec<String>,
+    },
+    /// One port cannot stand for several.
+    Ports {
+        /// The option's address.
+        address: Ipv4Addr,
+    },
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Unknown { option, nearest } => {
+                write!(f, "no option `{option}`")?;
+                match nearest {
+                    Some(name) => write!(f, "; is it `{name}`?"),
+                    None => write!(f, "; `pushgate init` lists them"),
+                }
+            }
+            Fault::Count { what, given, own } if own.is_empty() => {
+                write!(f, "{given} of {what} given, but this option has none")
+            }
+            Fault::Count { what, given, own } => write!(
+                f,
+                "{given} of {what} given, but this option has {}: for {}",
+                own.len(),
+                own.join(", ")
+            ),
+            Fault::Ports { address } => write!(
+                f,
+                "{address} has several ports in this option: give its address without a port"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// The options, one a line, each with the first words of its file.
+pub fn list() -> String {
+    let width = OPTIONS.iter().map(|(name, _)| name.len()).max();
+    let width = width.unwrap_or_default();
+    let line = |(name, text): &(&str, &str)| format!("{name:width$}  {}\n", title(text));
+    OPTIONS.iter().map(line).collect()
+}
+
+/// The file of `option` with `own` in place of its addresses and certificates. A kind that is not
+/// given at all keeps the option's.
+///
+/// Errors: an unknown option, a number that does not fit, a port for an address with several.
+pub fn fill(option: &str, own: &Own) -> Result<String, Fault> {
+    let text = find(option)?;
+    let mut addresses = Vec::new();
+    for (what, given, key) in [
+        ("--vip", &own.vips, "bind:"),
+        ("--node", &own.nodes, "address:"),
+    ] {
+        let slots = slots(text, key);
+        counted(
+            what,
+            given.len(),
+            slots.iter().map(|s| s.to_string()).collect(),
+        )?;
+        for (slot, address) in slots.into_iter().zip(given) {
+            if address.port.is_some() && ports(text, slot) > 1 {
+                return Err(Fault::Ports { address: slot });
+            }
+            addresses.push((slot, *address));
+        }
+    }
+    let chains: Vec<&str> = values(text, "chain:").collect();
+    let names = chains.iter().map(|c| (*c).to_owned()).collect();
+    counted("--cert", own.certificates.len(), names)?;
+    let mut out: String = text
+        .split_inclusive('\n')
+        .map(|line| readdress(line, &addresses))
+        .collect();
+    let keys: Vec<&str> = values(text, "key:").collect();
+    for (i, file) in own.certificates.iter().enumerate() {
+        let (chain, key) = (quoted(file), quoted(&file.with_extension("key")));
+        out = out.replace(
+            &format!("chain: {}, key: {}", chains[i], keys[i]),
+            &format!("chain: {chain}, key: {key}"),
+        );
+    }
+    Ok(out)
+}
+
+fn find(option: &str) -> Result<&'static str, Fault> {
+    let plain = option.trim_start_matches("option-").to_ascii_lowercase();
+    let found = OPTIONS
+        .iter()
+        .find(|(name, _)| name.to_ascii_lowercase() == plain);
+    found.map(|(_, text)| *text).ok_or_else(|| Fault::Unknown {
+        option: option.to_owned(),
+        nearest: nearest(option, OPTIONS.iter().map(|(name, _)| *name)),
+    })
+}
+
+/// The first comment of a file, up to its source.
+fn title(text: &str) -> &str {
+    let line = text.lines().next().unwrap_or_default();
+    let line = line.trim_start_matches(['#', ' ']);
+    let end = ["Lightstreamer clustering", "Diffusion load"];
+    let end = end.iter().filter_map(|mark| line.find(mark)).min();
+    line[..end.unwrap_or(line.len())].trim_end_matches([' ', '.'])
+}
+
+fn counted(what: &'static str, given: usize, own: Vec<String>) -> Result<(), Fault> {
+    match given == 0 || given == own.len() {
+        true => Ok(()),
+        false => Err(Fault::Count { what, given, own }),
+    }
+}
+
+/// The distinct addresses after `key` outside comments, in order.
+fn slots(text: &str, key: &str) -> Vec<Ipv4Addr> {
+    let mut found = Vec::new();
+    for line in text.lines().filter(|line| !is_comment(line)) {
+        let Some(at) = line.find(key) else { continue };
+        for (_, address) in addresses(&line[at..]) {
+            if !found.contains(&address) {
+                found.push(address);
+            }
+        }
+    }
+    found
+}
+
+/// How many ports `address` has in `text`.
+fn ports(text: &str, address: Ipv4Addr) -> usize {
+    let mut found = std::collections::BTreeSet::new();
+    for line in text.lines() {
+        for (range, _) in addresses(line).filter(|(_, a)| *a == address) {
+            found.extend(port_after(&line[range.end..]));
+        }
+    }
+    found.len()
+}
+
+/// The words after each `key`, outside comments.
+fn values<'a>(text: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
+    let lines = text.lines().filter(|line| !is_comment(line));
+    lines
+        .flat_map(move |line| {
+            line.match_indices(key)
+                .map(move |(i, k)| &line[i + k.len()..])
+        })
+        .map(|rest| rest.trim_start())
+        .map(|rest| &rest[..rest.find([',', ' ', '}']).unwrap_or(rest.len())])
+}
+
+fn is_comment(line: &str) -> bool {
+    line.trim_start().starts_with('#')
+}
+
+/// The IPv4 addresses of a line with their places.
+fn addresses(line: &str) -> impl Iterator<Item = (std::ops::Range<usize>, Ipv4Addr)> {
+    let mut rest = 0;
+    std::iter::from_fn(move || {
+        while let Some(start) = line[rest..].find(|c: char| c.is_ascii_digit()) {
+            let start = rest + start;
+            let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+            let end = line[start..].find(|c| !word(c));
+            let end = end.map_or(line.len(), |n| start + n);
+            rest = end;
+            let dotted = line[start..end].trim_end_matches('.');
+            if let Ok(address) = dotted.parse() {
+                return Some((start..start + dotted.len(), address));
+            }
+        }
+        None
+    })
+}
+
+fn port_after(rest: &str) -> Option<u16> {
+    let digits = rest.strip_prefix(':')?;
+    let end = digits.find(|c: char| !c.is_ascii_digit());
+    digits[..end.unwrap_or(digits.len())].parse().ok()
+}
+
+/// One line with each address replaced. What YAML would misread is quoted outside comments.
+fn readdress(line: &str, to: &[(Ipv4Addr, Address)]) -> String {
+    let (mut out, mut done) = (String::with_capacity(line.len()), 0);
+    for (range, found) in addresses(line) {
+        let Some((_, address)) = to.iter().find(|(slot, _)| *slot == found) else {
+            continue;
+        };
+        out.push_str(&line[done..range.start]);
+        let port = port_after(&line[range.end..]);
+        done = range.end + port.map_or(0, |p| p.to_string().len() + 1);
+        let text = match port {
+            Some(port) => SocketAddr::new(address.ip, address.port.unwrap_or(port)).to_string(),
+            None => address.ip.to_string(),
+        };
+        match address.ip.is_ipv6() && !is_comment(line) {
+            true => out.push_str(&format!("\"{text}\"")),
+            false => out.push_str(&text),
+        }
+    }
+    out + &line[done..]
+}
+
+/// A path as YAML reads it back.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '/' | '-' | '_');
+    match text.chars().all(plain) && text.starts_with(|c: char| c != '-') {
+        true => text,
+        false => format!("'{}'", text.replace('\'', "''")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! Tests of `init` against every file it prints.
+
+use std::path::Path;
+
+use super::*;
+use crate::config::Config;
+
+fn addresses(list: &[&str]) -> Vec<Address> {
+    list.iter().map(|a| a.parse().expect(a)).collect()
+}
+
+/// Fails when a file of `conf/` is not offered, or offered under another name.
+#[test]
+fn every_file_of_conf_is_an_option() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let files = std::fs::read_dir(dir).expect("conf/");
+    let mut found: Vec<String> = files
+        .map(|f| f.expect("a file").file_name().into_string().expect("UTF-8"))
+        .filter_map(|f| {
+            Some(
+                f.strip_suffix(".yaml")?
+                    .trim_start_matches("option-")
+                    .to_owned(),
+            )
+        })
+        .filter(|name| name != "pushgate")
+        .collect();
+    found.sort();
+    let mut known: Vec<_> = OPTIONS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    known.sort();
+    assert_eq!(found, known);
+    for (name, _) in OPTIONS {
+        assert!(list().contains(&format!("{name} ")), "{name}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let own = |vips: &[&str], nodes: &[&str], certs: &[&str]| Own {
+        vips: addresses(vips),
+        nodes: addresses(nodes),
+        certificates: certs.iter().map(PathBuf::from).collect(),
+    };
+    for (option, own, expected) in [
+        (
+            "1.A.9",
+            own(&[], &[], &[]),
+            "no option `1.A.9`; is it `1.A.1`?",
+        ),
+        (
+            "zzz",
+            own(&[], &[], &[]),
+            "no option `zzz`; `pushgate init` lists them",
+        ),
+        (
+            "1.A.1",
+            own(&["192.0.2.1", "192.0.2.2"], &[], &[]),
+            "2 of --vip given, but this option has 1: for 200.0.0.10",
+        ),
+        (
+            "1.A.1",
+            own(&[], &["192.0.2.1"], &[]),
+            "1 of --node given, but this option has 2: for 10.0.0.1, 10.0.0.2",
+        ),
+        (
+            "1.A.1",
+            own(&[], &[], &["a.pem"]),
+            "1 of --cert given, but this option has none",
+        ),
+        (
+            "2.B.2.1",
+            own(&[], &["192.0.2.1:8443", "192.0.2.2"], &[]),
+            "10.0.0.1 has several ports in this option: give its address without a port",
+        ),
+    ] {
+        assert_eq!(fill(option, &own).expect_err(option).to_string(), expected);
+    }
+    for bad in ["", "push", "192.0.2", "192.0.2.1:", "192.0.2.1:65536"] {
+        assert!(bad.parse::<Address>().is_err(), "{bad}");
+    }
+}
+
+/// Every option, with addresses of either family in all its places, is a sound configuration, and
+/// none of the guide's addresses is left. Certificates are read by `check`, so their options are
+/// only decoded as far as that.
+#[test]
+fn a_filled_option_is_sound() {
+    for (option, text) in OPTIONS {
+        for family in ["192.0.2.", "2001:db8::"] {
+            let give = |key, from: usize| {
+                let n = slots(text, key).len();
+                (0..n)
+                    .map(|i| format!("{family}{}", from + i))
+                    .collect::<Vec<_>>()
+            };
+            let parse = |list: Vec<String>| list.iter().map(|a| a.parse().expect(a)).collect();
+            let own = Own {
+                vips: parse(give("bind:", 1)),
+                nodes: parse(give("address:", 100)),
+                certificates: values(text, "chain:")
+                    .map(|c| format!("/etc/x y/{c}").into())
+                    .collect(),
+            };
+            let filled = fill(option, &own).expect(option);
+            // What clients reach past the edge stays in the table: it is not the edge's.
+            let left = filled.lines().filter(|line| !is_comment(line));
+            let left = left.filter(|l| l.contains("10.0.0.") || l.contains("200.0.0."));
+            assert_eq!(left.collect::<Vec<_>>(), [] as [&str; 0], "{option}");
+            if let Err(faults) = Config::parse(&filled, option, Path::new(".")) {
+                let other = faults.to_string();
+                let other: Vec<_> = other
+                    .lines()
+                    .filter(|line| !line.contains("/etc/x y/"))
+                    .collect();
+                assert_eq!(other, [] as [&str; 0], "{option}:\n{filled}");
+            }
+        }
+    }
+}
+
+#[test]
+fn ports_and_tables_follow() {
+    let own = Own {
+        vips: addresses(&["192.0.2.10:8080"]),
+        nodes: addresses(&["192.0.2.1:81", "[2001:db8::2]"]),
+        certificates: Vec::new(),
+    };
+    let filled = fill("option-1.a.1", &own).expect("an option");
+    for expected in [
+        "bind: [192.0.2.10:8080]",
+        "# S, CR  push.mycompany.com  192.0.2.10:8080  ",
+        "192.0.2.1:81 or [2001:db8::2]:80\n",
+        "ls2: { address: \"[2001:db8::2]:80\" }",
+    ] {
+        assert!(filled.contains(expected), "{expected}\n{filled}");
+    }
+    let plain = fill("1.A.1", &Own::default()).expect("an option");
+    assert_eq!(plain, OPTIONS[0].1);
+    let own = Own {
+        certificates: vec!["/etc/pushgate/my cert.pem".into()],
+        ..Own::default()
+    };
+    let filled = fill("2.A.2", &own).expect("an option");
+    let pair = "{ chain: '/etc/pushgate/my cert.pem', key: '/etc/pushgate/my cert.key' }";
+    assert!(filled.contains(pair), "{filled}");
+}
