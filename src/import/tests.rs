@@ -171,18 +171,21 @@ fn the_guides_options_are_recognised() {
             ],
         ),
     ] {
-        let yaml = write(&servers, &[], &[]).expect(option);
-        assert!(
-            yaml.starts_with(&format!("# Written by `pushgate import`. Option {option}")),
-            "{yaml}"
-        );
-        for line in lines {
-            assert!(yaml.contains(line), "{option}: {line}\n{yaml}");
-        }
-        match Config::parse(&yaml, option, Path::new(".")) {
-            Ok(config) => assert_eq!(compare(&config, &servers), [] as [&str; 0], "{option}"),
-            Err(e) => assert!(e.to_string().contains("push.pem"), "{option}: {e}"),
-        }
+        recognised(option, &servers, &lines);
+    }
+}
+
+/// Writes the configuration for `servers` and looks for its option and `lines`.
+fn recognised(option: &str, servers: &[PushServer], lines: &[&str]) {
+    let yaml = write(servers, &[], &[]).expect(option);
+    let first = format!("# Written by `pushgate import`. Option {option}");
+    assert!(yaml.starts_with(&first), "{yaml}");
+    for line in lines {
+        assert!(yaml.contains(line), "{option}: {line}\n{yaml}");
+    }
+    match Config::parse(&yaml, option, Path::new(".")) {
+        Ok(config) => assert_eq!(compare(&config, servers), [] as [&str; 0], "{option}"),
+        Err(e) => assert!(e.to_string().contains("push.pem"), "{option}: {e}"),
     }
 }
 

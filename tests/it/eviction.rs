@@ -229,6 +229,17 @@ async fn every_flow_of_a_dead_node_ends() {
         "{FLOWS} flows, ends after Down: median {:.1?}, last {slowest:?}",
         ends[FLOWS / 2].0
     );
+    print_spread(&setup).await;
+    assert!(slowest.0 < Duration::from_secs(2), "{slowest:?}");
+    let next = H1::connect(&setup.plain()).await.get("/hello", &[]).await;
+    assert_eq!(next.node(), "n2");
+    setup.nodes[0]
+        .wait("no connection", |s| s.open_now() == 0)
+        .await;
+}
+
+/// Waits for the access line of each flow and prints how far apart the edge closed them.
+async fn print_spread(setup: &Setup) {
     let evicted = |l: &&serde_json::Value| l["reason"] == "evicted";
     let told = |lines: &[serde_json::Value]| lines.iter().filter(evicted).count() == FLOWS;
     let lines = setup.edge.wait_access("a line for each", told).await;
@@ -241,12 +252,6 @@ async fn every_flow_of_a_dead_node_ends() {
         "from the first to the last close at the edge: {:.0} ms",
         (last - first) * 1e3
     );
-    assert!(slowest.0 < Duration::from_secs(2), "{slowest:?}");
-    let next = H1::connect(&setup.plain()).await.get("/hello", &[]).await;
-    assert_eq!(next.node(), "n2");
-    setup.nodes[0]
-        .wait("no connection", |s| s.open_now() == 0)
-        .await;
 }
 
 /// Waits until `n` more flows have begun: the edge's checks must not starve behind handshakes.

@@ -89,7 +89,7 @@ async fn half_close_is_kept() {
         (&asked[..], &answered[..]),
         (&b"question"[..], &b"answer"[..])
     );
-    assert_eq!(soon("the end", task).await.unwrap().why, Why::NodeClosed);
+    assert_eq!(soon("the end", task).await.unwrap().why, Why::ClientClosed);
 }
 
 /// A WebSocket is over when either end is: what the node said before still arrives.
