@@ -1,7 +1,8 @@
 //! Chooses a node of a pool for a flow that is not stuck.
 //!
 //! One trait, pure functions of the nodes' facts. Source: Lightstreamer clustering §2.1
-//! ("balancing"), §1 (S connections can always be freely balanced).
+//! ("balancing"), §1 (S connections can always be freely balanced), §2.2.2, §3.2.1.2, §3.2.2.2 (the
+//! edge balances S, CR does not pass it).
 
 mod hash;
 mod least_flows;

@@ -1,6 +1,7 @@
 //! Layer 4: a client connection is one flow, relayed as it is.
 //!
-//! Source: Lightstreamer clustering §1 ("Layer 4 (TCP)"), §3.1.1.
+//! Source: Lightstreamer clustering §1 ("Layer 4 (TCP)"), §3.1.1, §3.2.1.1, §3.2.2.1, for
+//! several domains §3.1.1.1, §3.2.1.1.1, §3.2.2.1.1.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

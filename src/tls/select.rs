@@ -2,7 +2,8 @@
 //!
 //! In: a listener's `tls:`; then, per connection, the VIP and the ClientHello. Out: the acceptor
 //! with the right certificate, or the alert `unrecognized_name` where `strict_sni` asks for it.
-//! Source: Lightstreamer clustering §2.1.1; RFC 6066 §3; RFC 6125 §6.4.3 (wildcards).
+//! Source: Lightstreamer clustering §3.2.1 (one certificate for all names: §3.2.1.3, §3.2.1.4), §3.2.2
+//! (one for each: §3.2.2.3, §3.2.2.4); RFC 6066 §3; RFC 6125 §6.4.3 (wildcards).
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;

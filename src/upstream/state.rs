@@ -2,7 +2,7 @@
 //!
 //! Only this file moves a state. In: verdicts of checks and of the operator. Out: [`State`] for
 //! the balancer, evictions for the flows. Source: DESIGN of the guides' fail over:
-//! Lightstreamer clustering §1; Diffusion load balancers, "TCP retransmission timeout".
+//! Lightstreamer clustering §1, §5; Diffusion load balancers, "TCP retransmission timeout".
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! Diffusion servers behind `conf/diffusion.yaml`: silence, no pooling, re-use, sticky by IP, eviction.
 //!
-//! In: clients kept open, with and without requests. Out: what the nodes counted. Source: Diffusion
-//! load balancers, each point by its heading.
+//! In: clients kept open, with and without requests. Out: what the nodes counted. Source:
+//! Diffusion load balancers, all points, each by its heading.
 
 use std::time::Duration;
 

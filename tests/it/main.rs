@@ -34,6 +34,8 @@ mod http;
 mod http2;
 /// The real Lightstreamer client, driven line by line.
 mod js;
+/// Half-closes, resets, storms and dead nodes at layer 4.
+mod layer4;
 /// The real Lightstreamer client straight to the TLCP node.
 mod lightstreamer;
 /// A push node that counts.
@@ -44,6 +46,8 @@ mod options;
 mod program;
 /// An edge with counting nodes for tests of the core.
 mod setup;
+/// Sections of the guides, cited by code and tests.
+mod sources;
 /// Bytes pass at once, and silence is no fault.
 mod streaming;
 /// The documents: configurations in them, links between them.

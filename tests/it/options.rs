@@ -2,7 +2,8 @@
 //!
 //! In: a file of `conf/` with the guide's addresses, mapped to loopback. Out: for every transport:
 //! the session stays on its node, nothing asks the wrong one, streaming is never degraded, both
-//! nodes get sessions and see the clients' own addresses. Source: Lightstreamer clustering §2, §3.
+//! nodes get sessions and see the clients' own addresses. Source: Lightstreamer clustering §2
+//! (§2.1, §2.2), §3 (§3.1, §3.2).
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

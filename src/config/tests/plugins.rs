@@ -58,7 +58,7 @@ const CASES: &[Case] = &[
             "f:9:72: listeners[0].plugins[2].sticky_cookie: the cookie `PUSHGATE` is set by another block; expected another `name`",
         ],
     ),
-    // Lightstreamer clustering §3.2.2.3: a pinned host needs a certificate that covers it.
+    // Lightstreamer clustering §3.2.1.3, §3.2.2.3: a pinned host needs a certificate that covers it.
     (
         "listener",
         "tls: { certificates: [good] }\n    plugins: [{ host_route: { hosts: { push1.mycompany.com: n, push.other.com: n, 10.0.0.1: n, push.third.com: n } } }]",

@@ -1,5 +1,5 @@
 //! Assignments that end after a while, and nodes emptied by order: how imbalance is undone.
-//! Source: Lightstreamer clustering §4, §5.1, §5.2.
+//! Source: Lightstreamer clustering §4, §5 (§5.1, §5.2).
 
 use serde_json::Value;
 

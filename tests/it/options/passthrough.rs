@@ -2,7 +2,8 @@
 //!
 //! In: for each node its sockets and the names of each one's certificate. Out: a [`Cluster`] whose
 //! clients verify those names: a connection that reaches the wrong socket fails its handshake.
-//! Source: Lightstreamer clustering §3 (the `<https_server>` elements of each option).
+//! Source: Lightstreamer clustering §3 (the `<https_server>` elements of each option),
+//! §3.2.1 (one certificate for all names), §3.2.2 (one for each).
 
 use crate::certs::{Certs, Key};
 use crate::edge::Edge;
