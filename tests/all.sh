@@ -40,6 +40,8 @@ totals() {
 
 : >"$log"
 step layout cargo fmt --all --check
+# Their `mod` lines are made by a macro, which cargo fmt does not follow.
+step "layout of plugins" sh -c 'rustfmt --check --edition 2024 $(find plugins -name "*.rs" ! -path "*/target/*")'
 step "file length" short_files
 step lints cargo clippy --workspace --all-targets -- -D warnings
 # A test that is one table of cases may be long; the program's functions may not.

@@ -1,3 +1,5 @@
+//! Long-run shares of each method, and what must not move.
+
 use super::*;
 
 fn nodes(facts: &[(u32, usize)]) -> Vec<Candidate> {

@@ -5,9 +5,9 @@
 //! Source: Lightstreamer clustering §2, §3; RFC 9110 §9.2.2 (what may be retried).
 
 mod answer;
+mod assign;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,14 +21,13 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pushgate_plugins::host;
 
 use self::answer::{answer, diagnose, retry_after};
+use self::assign::{again, decide, dialer, known, may_try_another, was_reused};
 use super::exchange::{CURRENT, Exchange, Reason};
 use super::node_head;
 use super::request_head::legal_authority;
-use crate::config::{NoNode, defaults};
+use crate::config::NoNode;
 use crate::route::{Assigned, Decision};
 use crate::stream::handoff::Phase;
-use crate::stream::socket::{self, Options};
-use crate::upstream::connect::Dialer;
 
 /// The hooks. Without state: everything is in the exchange.
 pub struct Front {
@@ -322,100 +321,4 @@ fn authority(head: &RequestHeader) -> Result<String> {
         return Err(bad("illegal host"));
     }
     Ok(host::normalise(&raw).into_owned())
-}
-
-fn decide(session: &Session, ctx: &Ctx) -> Decision {
-    let ex = &ctx.ex;
-    let (host, random, tried) = {
-        let r = ex.record.lock();
-        (r.host.clone(), r.random, r.tried.clone())
-    };
-    let facts = ex.facts(&host, Some(session.req_header()), random);
-    let decision = ex.table.decide(&facts, &tried);
-    if let Decision::Node(assigned) = &decision {
-        let learned = assigned.pool.as_ref().map(|_| ex.table.filed(&facts));
-        ex.assign(assigned.clone(), learned);
-    }
-    decision
-}
-
-/// Another try after a failed one: elsewhere, unless only an idle connection was stale.
-fn again(session: &Session, ctx: &mut Ctx) -> Result<Assigned> {
-    let stale = was_reused(ctx) && !ctx.ex.flow.is_evicted();
-    if !stale {
-        let mut record = ctx.ex.record.lock();
-        if let Some(node) = record.assigned.as_ref().map(|a| a.node.id) {
-            record.tried.push(node);
-        }
-    }
-    ctx.ex.leave();
-    ctx.ex.flow.retry();
-    match decide(session, ctx) {
-        Decision::Node(assigned) => Ok(assigned),
-        _ => Err(Error::explain(ErrorType::HTTPStatus(503), "no other node")),
-    }
-}
-
-fn dialer(session: &Session, ex: &Arc<Exchange>, assigned: &Assigned) -> Dialer {
-    let listener = &ex.conn.listener;
-    let max_hidden = listener.max_hidden.load(Ordering::Relaxed);
-    let receive_buffer = socket::receive_buffer(max_hidden);
-    let mut preamble = Vec::new();
-    {
-        let (host, random) = {
-            let r = ex.record.lock();
-            (r.host.clone(), r.random)
-        };
-        let facts = ex.facts(&host, Some(session.req_header()), random);
-        ex.table
-            .plugins
-            .iter()
-            .for_each(|p| p.preamble(&facts, &mut preamble));
-    }
-    Dialer {
-        node: assigned.node.clone(),
-        flow: ex.flow.clone(),
-        affinity: ex.conn.affinity.clone(),
-        to_head: session.req_header().method == http::Method::HEAD,
-        options: Options {
-            keepalive: defaults::KEEPALIVE.0,
-            user_timeout: defaults::NODE_USER_TIMEOUT.0,
-            receive_buffer: Some(receive_buffer),
-        },
-        timeout: assigned
-            .pool
-            .as_ref()
-            .map_or(defaults::CONNECT_TIMEOUT.0, |p| p.connect_timeout),
-        preamble,
-        read: receive_buffer,
-        reused: AtomicBool::new(false),
-    }
-}
-
-fn known(ctx: &Ctx) -> Result<(Assigned, String, u64)> {
-    let record = ctx.ex.record.lock();
-    match &record.assigned {
-        Some(assigned) => Ok((assigned.clone(), record.host.clone(), record.random)),
-        None => Err(Error::explain(ErrorType::InternalError, "no node assigned")),
-    }
-}
-
-fn was_reused(ctx: &Ctx) -> bool {
-    ctx.ex
-        .record
-        .lock()
-        .dialer
-        .as_ref()
-        .is_some_and(|d| d.reused.load(Ordering::Relaxed))
-}
-
-fn may_try_another(ctx: &Ctx) -> bool {
-    let record = ctx.ex.record.lock();
-    let pool = record.assigned.as_ref().and_then(|a| a.pool.as_ref());
-    let limit = pool.map_or(0, |p| p.retries as usize);
-    let reused = record
-        .dialer
-        .as_ref()
-        .is_some_and(|d| d.reused.load(Ordering::Relaxed));
-    record.tried.len() < limit || (reused && !ctx.ex.flow.is_evicted())
 }

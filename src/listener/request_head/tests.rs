@@ -1,3 +1,5 @@
+//! Heads that are refused, each with its status, and heads that are not.
+
 use super::*;
 
 fn judge(head: &str) -> Result<RequestHead, Fault> {

@@ -1,3 +1,5 @@
+//! Two real sockets on each side of a relay.
+
 use std::future::pending;
 use std::time::Duration;
 

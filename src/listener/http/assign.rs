@@ -1,0 +1,114 @@
+//! Gets a request its node, and another one after a failure.
+//!
+//! In: the exchange. Out: an assignment, entered into its node, and the connector to it.
+//! Source: Lightstreamer clustering §2.1; FAULTS D59, D63.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pingora::{Error, ErrorType, Result};
+use pingora_proxy::Session;
+
+use super::Ctx;
+use crate::config::defaults;
+use crate::listener::exchange::Exchange;
+use crate::route::{Assigned, Decision};
+use crate::stream::socket::{self, Options};
+use crate::upstream::connect::Dialer;
+
+/// Decides where the request goes and enters it there.
+pub(super) fn decide(session: &Session, ctx: &Ctx) -> Decision {
+    let ex = &ctx.ex;
+    let (host, random, tried) = {
+        let r = ex.record.lock();
+        (r.host.clone(), r.random, r.tried.clone())
+    };
+    let facts = ex.facts(&host, Some(session.req_header()), random);
+    let decision = ex.table.decide(&facts, &tried);
+    if let Decision::Node(assigned) = &decision {
+        let learned = assigned.pool.as_ref().map(|_| ex.table.filed(&facts));
+        ex.assign(assigned.clone(), learned);
+    }
+    decision
+}
+
+/// Another try after a failed one: elsewhere, unless only an idle connection was stale.
+pub(super) fn again(session: &Session, ctx: &mut Ctx) -> Result<Assigned> {
+    let stale = was_reused(ctx) && !ctx.ex.flow.is_evicted();
+    if !stale {
+        let mut record = ctx.ex.record.lock();
+        if let Some(node) = record.assigned.as_ref().map(|a| a.node.id) {
+            record.tried.push(node);
+        }
+    }
+    ctx.ex.leave();
+    ctx.ex.flow.retry();
+    match decide(session, ctx) {
+        Decision::Node(assigned) => Ok(assigned),
+        _ => Err(Error::explain(ErrorType::HTTPStatus(503), "no other node")),
+    }
+}
+
+pub(super) fn dialer(session: &Session, ex: &Arc<Exchange>, assigned: &Assigned) -> Dialer {
+    let listener = &ex.conn.listener;
+    let max_hidden = listener.max_hidden.load(Ordering::Relaxed);
+    let receive_buffer = socket::receive_buffer(max_hidden);
+    let mut preamble = Vec::new();
+    {
+        let (host, random) = {
+            let r = ex.record.lock();
+            (r.host.clone(), r.random)
+        };
+        let facts = ex.facts(&host, Some(session.req_header()), random);
+        ex.table
+            .plugins
+            .iter()
+            .for_each(|p| p.preamble(&facts, &mut preamble));
+    }
+    Dialer {
+        node: assigned.node.clone(),
+        flow: ex.flow.clone(),
+        affinity: ex.conn.affinity.clone(),
+        to_head: session.req_header().method == http::Method::HEAD,
+        options: Options {
+            keepalive: defaults::KEEPALIVE.0,
+            user_timeout: defaults::NODE_USER_TIMEOUT.0,
+            receive_buffer: Some(receive_buffer),
+        },
+        timeout: assigned
+            .pool
+            .as_ref()
+            .map_or(defaults::CONNECT_TIMEOUT.0, |p| p.connect_timeout),
+        preamble,
+        read: receive_buffer,
+        reused: AtomicBool::new(false),
+    }
+}
+
+pub(super) fn known(ctx: &Ctx) -> Result<(Assigned, String, u64)> {
+    let record = ctx.ex.record.lock();
+    match &record.assigned {
+        Some(assigned) => Ok((assigned.clone(), record.host.clone(), record.random)),
+        None => Err(Error::explain(ErrorType::InternalError, "no node assigned")),
+    }
+}
+
+pub(super) fn was_reused(ctx: &Ctx) -> bool {
+    ctx.ex
+        .record
+        .lock()
+        .dialer
+        .as_ref()
+        .is_some_and(|d| d.reused.load(Ordering::Relaxed))
+}
+
+pub(super) fn may_try_another(ctx: &Ctx) -> bool {
+    let record = ctx.ex.record.lock();
+    let pool = record.assigned.as_ref().and_then(|a| a.pool.as_ref());
+    let limit = pool.map_or(0, |p| p.retries as usize);
+    let reused = record
+        .dialer
+        .as_ref()
+        .is_some_and(|d| d.reused.load(Ordering::Relaxed));
+    record.tried.len() < limit || (reused && !ctx.ex.flow.is_evicted())
+}
