@@ -44,6 +44,10 @@ mod node;
 mod options;
 /// The program as a process.
 mod program;
+/// TLS as clients and nodes meet it.
+mod tls;
+/// A node that speaks TLS, clients that look at a handshake.
+mod tls_node;
 /// An edge with counting nodes for tests of the core.
 mod setup;
 /// Sections of the guides, cited by code and tests.
