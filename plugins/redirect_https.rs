@@ -96,25 +96,60 @@ mod tests {
     #[test]
     fn plain_requests_are_sent_to_tls() {
         for (block, tls, host, path, want) in [
-            ("{}", false, "push.example", "/a?b=c", Some((308, "https://push.example/a?b=c"))),
-            ("{ port: 8443, status: 302 }", false, "push.example", "/", Some((302, "https://push.example:8443/"))),
-            ("{}", false, "[::1]", "//evil.example/", Some((308, "https://[::1]//evil.example/"))),
-            ("{}", false, "push.example", "*", Some((308, "https://push.example/"))),
+            (
+                "{}",
+                false,
+                "push.example",
+                "/a?b=c",
+                Some((308, "https://push.example/a?b=c")),
+            ),
+            (
+                "{ port: 8443, status: 302 }",
+                false,
+                "push.example",
+                "/",
+                Some((302, "https://push.example:8443/")),
+            ),
+            (
+                "{}",
+                false,
+                "[::1]",
+                "//evil.example/",
+                Some((308, "https://[::1]//evil.example/")),
+            ),
+            (
+                "{}",
+                false,
+                "push.example",
+                "*",
+                Some((308, "https://push.example/")),
+            ),
             ("{}", true, "push.example", "/", None),
         ] {
             let plugin = build(&format!("redirect_https: {block}"));
-            let facts = Facts { host, tls, ..Facts::default() };
+            let facts = Facts {
+                host,
+                tls,
+                ..Facts::default()
+            };
             let request = head("GET", path);
             let want = want.map(|(status, to)| {
                 Route::Redirect(StatusCode::from_u16(status).expect("status"), to.to_owned())
             });
-            assert_eq!(plugin.route(&facts.flow(Some(&request))), want, "{block} {host} {path}");
+            assert_eq!(
+                plugin.route(&facts.flow(Some(&request))),
+                want,
+                "{block} {host} {path}"
+            );
         }
     }
 
     #[test]
     fn without_a_host_there_is_nowhere_to_go() {
-        let facts = Facts { host: "", ..Facts::default() };
+        let facts = Facts {
+            host: "",
+            ..Facts::default()
+        };
         let request = head("GET", "/");
         let route = build("redirect_https: {}").route(&facts.flow(Some(&request)));
         assert_eq!(route, Some(Route::Refuse(StatusCode::BAD_REQUEST)));

@@ -22,7 +22,6 @@ impl fmt::Display for Fault {
             Fault::WrongPassword { path } => {
                 write!(f, "{}: the password does not open it", path.display())
             }
-            Fault::NoPassword { from } => f.write_str(from),
             Fault::JavaKeystore { path } => {
                 let path = path.display();
                 write!(
@@ -41,7 +40,7 @@ impl fmt::Display for Fault {
                      -destkeystore {path}.new -deststoretype PKCS12, with Java 9 or later"
                 )
             }
-            Fault::Ocsp { why } => f.write_str(why),
+            Fault::NoPassword { from: why } | Fault::Ocsp { why } => f.write_str(why),
             Fault::KeyMismatch { chain, key } => write!(
                 f,
                 "{}: is not the private key of the first certificate in {}",
