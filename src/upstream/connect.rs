@@ -139,6 +139,10 @@ impl L4Connect for Dialer {
                 self.dial().await.map_err(|failure| {
                     let kind = match failure {
                         Failure::Timeout => ErrorType::ConnectTimedout,
+                        // Accepted and reset: the reset may be seen now or at the first read.
+                        Failure::Io(ref e) if e.kind() == io::ErrorKind::ConnectionReset => {
+                            ErrorType::ConnectionClosed
+                        }
                         _ => ErrorType::ConnectRefused,
                     };
                     Error::explain(kind, format!("node {}: {failure:?}", self.node.name))
