@@ -52,6 +52,9 @@ impl Secure {
                 material.push(authority.to_der()?);
             }
             context.set_cert_store(store.build());
+        } else if let Some(file) = openssl_probe::probe().cert_file {
+            // The OpenSSL built in does not know where the system keeps its authorities.
+            context.set_ca_file(file)?;
         }
         if let Some((leaf, issuers, key)) = identity {
             context.set_certificate(leaf)?;
