@@ -44,8 +44,12 @@ mod node;
 mod options;
 /// The program as a process.
 mod program;
+/// The PROXY protocol, in and out.
+mod proxy_protocol;
 /// An edge with counting nodes for tests of the core.
 mod setup;
+/// Passed-through TLS by its server name.
+mod sni;
 /// Sections of the guides, cited by code and tests.
 mod sources;
 /// Bytes pass at once, and silence is no fault.
