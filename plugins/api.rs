@@ -53,6 +53,25 @@ pub struct TlsFacts<'a> {
     pub sni: Option<&'a str>,
     /// Protocol version as OpenSSL names it (`TLSv1.3`); empty where TLS is passed through.
     pub version: &'a str,
+    /// The client's certificate, if it showed one.
+    pub client: Option<ClientFacts<'a>>,
+}
+
+/// Facts of a client's certificate. All are fit for a header: visible ASCII and blanks.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientFacts<'a> {
+    /// Whom it names: `CN=alice,O=Example` (RFC 4514).
+    pub subject: &'a str,
+    /// Who issued it, in the same form.
+    pub issuer: &'a str,
+    /// Serial number, hexadecimal.
+    pub serial: &'a str,
+    /// Other names: `DNS:…`, `email:…`, `URI:…`.
+    pub sans: &'a [String],
+    /// SHA-256 of the certificate, hexadecimal.
+    pub fingerprint: &'a str,
+    /// Why it was not believed; `None`: it was verified.
+    pub failure: Option<&'a str>,
 }
 
 /// A node's identity: a hash of its name, the same in every process and after every reload.
@@ -193,6 +212,12 @@ pub trait Plugin: Send + Sync {
     /// Says where the flow goes; the first plugin that answers wins.
     fn route(&self, _: &Flow<'_>) -> Option<Route> {
         None
+    }
+
+    /// Whether the plugin routes by this very host name (normalised). A request for one that the
+    /// certificate shown does not cover is answered 421 (RFC 9110 §15.5.20).
+    fn routes_host(&self, _host: &str) -> bool {
+        false
     }
 
     /// Recalls the node of `pool` this client is stuck to; the first usable answer wins.

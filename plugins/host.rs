@@ -23,9 +23,37 @@ pub fn normalise(raw: &str) -> Cow<'_, str> {
     }
 }
 
+/// The form of a name of the configuration as clients send it: letters beyond ASCII become `xn--…`
+/// (UTS 46, as browsers do). What is no name stays as it is, for its own check to refuse.
+pub fn to_ascii(name: &str) -> Cow<'_, str> {
+    if name.is_ascii() {
+        return Cow::Borrowed(name);
+    }
+    let (star, plain) = match name.strip_prefix("*.") {
+        Some(plain) => ("*.", plain),
+        None => ("", name),
+    };
+    match idna::domain_to_ascii_strict(plain) {
+        Ok(ascii) => Cow::Owned(format!("{star}{ascii}")),
+        Err(_) => Cow::Borrowed(name),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::normalise;
+    use super::{normalise, to_ascii};
+
+    #[test]
+    fn names_beyond_ascii_become_what_clients_send() {
+        for (name, want) in [
+            ("push.mycompany.com", "push.mycompany.com"),
+            ("bücher.example", "xn--bcher-kva.example"),
+            ("*.BÜCHER.example", "*.xn--bcher-kva.example"),
+            ("a b.ü", "a b.ü"),
+        ] {
+            assert_eq!(to_ascii(name), want, "{name}");
+        }
+    }
 
     #[test]
     fn names_are_compared_without_case_port_and_dot() {

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::api::{Flow, Plugin, Route};
 use crate::context::{Build, Fault};
-use crate::host::normalise;
+use crate::host::{normalise, to_ascii};
 use crate::units::Pairs;
 
 /// Block `host_route:`.
@@ -56,7 +56,8 @@ impl Config {
             faults.push(Fault::new(["hosts"], "expected at least one host name"));
         }
         for (name, target) in &self.hosts.0 {
-            if let Err(why) = check_name(name) {
+            let ascii = to_ascii(name);
+            if let Err(why) = check_name(&ascii) {
                 faults.push(Fault::new(["hosts", name], why));
             }
             let route = match on.target_at(target, ["hosts", name]) {
@@ -66,7 +67,7 @@ impl Config {
                     continue;
                 }
             };
-            let key = normalise(name).into_owned();
+            let key = normalise(&ascii).into_owned();
             let twin = match key.strip_prefix('*') {
                 Some(suffix) => wildcard.insert(suffix.to_owned(), route),
                 None => exact.insert(key, route),
@@ -150,21 +151,27 @@ impl Plugin for HostRoute {
     }
 
     fn route(&self, flow: &Flow<'_>) -> Option<Route> {
-        let host = normalise(flow.host);
-        if let Some(route) = self.exact.get(&*host) {
-            return Some(route.clone());
+        let found = self.find(&normalise(flow.host));
+        found.or(self.unknown.as_ref()).cloned()
+    }
+
+    fn routes_host(&self, host: &str) -> bool {
+        self.find(host).is_some()
+    }
+}
+
+impl HostRoute {
+    fn find(&self, host: &str) -> Option<&Route> {
+        if let Some(route) = self.exact.get(host) {
+            return Some(route);
         }
-        if !self.wildcard.is_empty() {
-            // From the left, so the first hit is the longest suffix. A dot in first place has no
-            // label for the star.
-            let dots = host.match_indices('.').filter(|(i, _)| *i > 0);
-            for (i, _) in dots {
-                if let Some(route) = self.wildcard.get(&host[i..]) {
-                    return Some(route.clone());
-                }
-            }
+        if self.wildcard.is_empty() {
+            return None;
         }
-        self.unknown.clone()
+        // From the left, so the first hit is the longest suffix. A dot in first place has no label
+        // for the star.
+        let mut dots = host.match_indices('.').filter(|(i, _)| *i > 0);
+        dots.find_map(|(i, _)| self.wildcard.get(&host[i..]))
     }
 }
 
@@ -211,6 +218,17 @@ mod tests {
         ] {
             assert_eq!(routed(yaml, host), want, "{host:?}");
         }
+    }
+
+    /// IDN: the file may say either form, clients send `xn--…`.
+    #[test]
+    fn names_beyond_ascii_are_found() {
+        let yaml = "host_route: { hosts: { bücher.example: ls1, '*.größe.example': ls2 } }";
+        let node = |n| Some(Route::To(Target::Node(NodeId::of(n))));
+        assert_eq!(routed(yaml, "xn--bcher-kva.example"), node("ls1"));
+        assert_eq!(routed(yaml, "a.xn--gre-6ka8i.example"), node("ls2"));
+        let twice = "host_route: { hosts: { bücher.example: ls1, XN--BCHER-KVA.example: ls2 } }";
+        assert!(faults(twice, Mode::Http)[0].contains("listed twice"));
     }
 
     #[test]

@@ -57,8 +57,12 @@ plugins! {
     sticky_cookie => StickyCookie,
     /// Sticks a client to a node by its source address.
     sticky_ip => StickyIp,
+    /// Sends clients that speak plain HTTP to TLS.
+    redirect_https => RedirectHttps,
     /// Tells the node who the client is.
     forwarded => Forwarded,
+    /// Tells the node which certificate the client showed.
+    client_certificate => ClientCertificate,
     /// Tells the node who the client is, before the first byte.
     proxy_protocol => ProxyProtocol,
     /// Sets, adds and removes headers by fixed values.

@@ -189,6 +189,7 @@ mod tests {
         let tls = TlsFacts {
             sni: Some("push.mycompany.com"),
             version: "TLSv1.3",
+            client: None,
         };
         let bytes = header(config(2), "192.0.2.1:50000", "200.0.0.10:443", Some(tls));
         let read = ppp::v2::Header::try_from(bytes.as_slice()).expect("a header");
@@ -219,6 +220,7 @@ mod tests {
         let tls = TlsFacts {
             sni: Some("a"),
             version: "TLSv1.3",
+            client: None,
         };
         assert_eq!(
             header(quiet, "192.0.2.1:5", "200.0.0.10:80", Some(tls)).len(),
@@ -227,6 +229,7 @@ mod tests {
         let through = TlsFacts {
             sni: Some("a"),
             version: "",
+            client: None,
         };
         let passed = header(
             config(2),

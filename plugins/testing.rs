@@ -72,6 +72,22 @@ pub fn build_on(
     keep: &Keep,
     dir: &Path,
 ) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+    build_at(yaml, mode, false, keep, dir)
+}
+
+/// [`build`] on a listener with TLS.
+pub fn build_tls(yaml: &str) -> Box<dyn Plugin> {
+    build_at(yaml, Mode::Http, true, &Keep::default(), Path::new("."))
+        .unwrap_or_else(|f| panic!("{yaml}: {f:?}"))
+}
+
+fn build_at(
+    yaml: &str,
+    mode: Mode,
+    tls: bool,
+    keep: &Keep,
+    dir: &Path,
+) -> Result<Box<dyn Plugin>, Vec<Fault>> {
     let d = serde_yaml::Deserializer::from_str(yaml);
     let config: PluginConfig = serde_yaml::with::singleton_map_recursive::deserialize(d)
         .unwrap_or_else(|e| panic!("{yaml}: {e}"));
@@ -80,7 +96,7 @@ pub fn build_on(
     config.build(&Build {
         listener: "push",
         mode,
-        tls: false,
+        tls,
         nodes: &["ls1", "ls2", "ls3", "ls4"],
         pools: &[("push", &push), ("other", &other)],
         dir,

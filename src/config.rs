@@ -21,10 +21,12 @@ mod upstream;
 
 pub(crate) use check::covers;
 pub use error::{Fault, Faults};
-pub use listener::{Limits, Listener, ListenerTls, TcpOptions};
+pub use listener::{Limits, Listener, TcpOptions};
 pub use pushgate_plugins::context::Mode;
 pub use pushgate_plugins::units;
-pub use tls::Certificate;
+pub use tls::{
+    Certificate, ClientCertificate, ListenerTls, NodeTls, Ocsp, Profile, Tickets, Version,
+};
 pub use upstream::{Balance, Health, HttpCheck, NoNode, Node, OnDown, Pool, TcpCheck};
 
 use units::Span;
@@ -57,6 +59,9 @@ pub struct Config {
     /// Certificates by name.
     #[serde(default)]
     pub certificates: BTreeMap<String, Certificate>,
+    /// Keys of TLS session tickets.
+    #[serde(default)]
+    pub tickets: Tickets,
     /// Sockets clients reach.
     #[serde(default)]
     pub listeners: Vec<Listener>,

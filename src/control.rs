@@ -1,6 +1,7 @@
 //! Above the flows: what runs, how it is changed while it runs, and how it is asked.
 
 pub mod admin;
+pub mod certificates;
 pub mod plan;
 pub mod running;
 

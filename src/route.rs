@@ -89,6 +89,11 @@ impl Table {
         }
     }
 
+    /// Whether a plugin routes by this very host name.
+    pub fn routes_host(&self, host: &str) -> bool {
+        self.plugins.iter().any(|p| p.routes_host(host))
+    }
+
     fn pin(&self, id: NodeId, tried: &[NodeId]) -> Decision {
         match self.nodes.get(&id) {
             Some(node) if node.state() != State::Down && !tried.contains(&id) => {

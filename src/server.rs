@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::control::running::{Sockets, bind_all};
-use crate::control::{Running, admin};
+use crate::control::{Running, admin, certificates};
 use crate::listener::edge::Edge;
 use crate::listener::http::Front;
 use crate::observe::access_log;
@@ -160,6 +160,7 @@ impl Service {
                 tokio::net::TcpListener::from_std(socket).map_err(|e| format!("admin: {e}"))?;
             tokio::spawn(admin::serve(socket, running.clone(), token));
         }
+        tokio::spawn(certificates::watch(running.clone()));
         for (name, address) in running.addresses() {
             log::info!("listener {name} on {address}");
         }

@@ -3,16 +3,22 @@
 //! In: a listener's `tls:` and the files it names. Out: an acceptor per VIP, ready for a handshake.
 //! Source: Lightstreamer clustering §2.1.1 (a certificate per host name), RFC 6066 §3, RFC 8446.
 
-use std::fmt;
 use std::path::PathBuf;
 
 mod context;
+mod files;
+pub mod ocsp;
+mod seen;
 mod select;
 mod server_name;
 mod store;
+pub mod tickets;
+mod words;
 
+pub use files::{chain_of, key_of, password_of};
+pub use seen::Handshake;
 pub use select::TlsFront;
-pub use store::{Loaded, key_of, names_of};
+pub use store::{Loaded, Store, names_of};
 
 /// What is wrong with a certificate, or with the set of them a listener is given.
 #[derive(Debug)]
@@ -31,10 +37,37 @@ pub enum Fault {
         /// What was expected, and what OpenSSL said.
         why: String,
     },
-    /// A private key that needs a passphrase.
+    /// Neither `chain` and `key` nor a `keystore`.
+    Incomplete,
+    /// A private key that needs a password.
     Encrypted {
         /// The key's file.
         path: PathBuf,
+    },
+    /// A password that does not open the key or keystore.
+    WrongPassword {
+        /// The file that stays shut.
+        path: PathBuf,
+    },
+    /// A password that is not there.
+    NoPassword {
+        /// Where it should be.
+        from: String,
+    },
+    /// A keystore in Java's own old format.
+    JavaKeystore {
+        /// The keystore.
+        path: PathBuf,
+    },
+    /// A keystore sealed by a cipher that is no longer safe.
+    OldCipher {
+        /// The keystore.
+        path: PathBuf,
+    },
+    /// An OCSP response that cannot be had or is not good.
+    Ocsp {
+        /// What is wrong.
+        why: String,
     },
     /// A key that is not the leaf's.
     KeyMismatch {
@@ -73,58 +106,6 @@ pub enum Fault {
         /// OpenSSL's words.
         why: String,
     },
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Fault::Unreadable { path, why } => {
-                write!(f, "{}: cannot be read: {why}", path.display())
-            }
-            Fault::Malformed { path, why } => write!(f, "{}: {why}", path.display()),
-            Fault::Encrypted { path } => write!(
-                f,
-                "{}: the private key is encrypted; expected one without a passphrase",
-                path.display()
-            ),
-            Fault::KeyMismatch { chain, key } => write!(
-                f,
-                "{}: is not the private key of the first certificate in {}",
-                key.display(),
-                chain.display()
-            ),
-            Fault::Order { path, position } => write!(
-                f,
-                "{}: certificate {position} is not followed by its issuer; expected the leaf first, \
-                 then each issuer",
-                path.display()
-            ),
-            Fault::Time {
-                path,
-                position,
-                why,
-            } => write!(f, "{}: certificate {position} {why}", path.display()),
-            Fault::Unknown {
-                listener,
-                certificate,
-            } if certificate.is_empty() => {
-                write!(
-                    f,
-                    "listener `{listener}`: tls needs at least one certificate"
-                )
-            }
-            Fault::Unknown {
-                listener,
-                certificate,
-            } => write!(
-                f,
-                "listener `{listener}`: unknown certificate `{certificate}`"
-            ),
-            Fault::Refused { certificate, why } => {
-                write!(f, "certificate `{certificate}`: OpenSSL refuses it: {why}")
-            }
-        }
-    }
 }
 
 impl std::error::Error for Fault {}

@@ -9,6 +9,7 @@ pub mod live;
 pub mod node_io;
 pub mod response_head;
 pub mod state;
+pub mod tls;
 
 pub use affinity::Affinity;
 pub use live::LiveFlow;

@@ -43,9 +43,8 @@ step layout cargo fmt --all --check
 # Their `mod` lines are made by a macro, which cargo fmt does not follow.
 step "layout of plugins" sh -c 'rustfmt --check --edition 2024 $(find plugins -name "*.rs" ! -path "*/target/*")'
 step "file length" short_files
-step lints cargo clippy --workspace --all-targets -- -D warnings
-# A test that is one table of cases may be long; the program's functions may not.
-step "function length" cargo clippy --workspace -- -D warnings -W clippy::too_many_lines
+# One run for everything: another set of targets has other features and builds all crates again.
+step "lints and function length" cargo clippy --workspace --all-targets -- -D warnings -W clippy::too_many_lines
 step tests tests
 step docs env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 if cargo deny --version >/dev/null 2>&1; then

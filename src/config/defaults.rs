@@ -15,6 +15,13 @@ pub const MAX_CONNECTIONS: usize = 200_000;
 pub const DRAIN_DEADLINE: Span = seconds(3600);
 /// A TLS handshake takes two round trips; ten seconds is generous for a mobile client.
 pub const HANDSHAKE_TIMEOUT: Span = seconds(10);
+/// Days before a certificate's end from which on the log warns: a third of the usual 90, when the
+/// issuers' own clients renew.
+pub const WARN_DAYS: u32 = 30;
+/// A ticket key seals this long. Half a day: whoever steals one opens what was recorded meanwhile.
+pub const TICKET_ROTATE: Span = seconds(12 * 3600);
+/// Older ticket keys that still open: with 12 h each a client of yesterday resumes.
+pub const TICKET_KEEP: usize = 2;
 /// First to last byte of a request's head: a guard against slow senders, never against silence.
 pub const HEAD_TIMEOUT: Span = seconds(10);
 /// Most bytes of one flow that proxy and sockets hold when the client stops reading. With 32 KiB a
@@ -75,5 +82,8 @@ functions! {
     retries: u32 = RETRIES;
     weight: u32 = WEIGHT;
     status_ok: u16 = STATUS;
+    warn_days: u32 = WARN_DAYS;
+    ticket_rotate: Span = TICKET_ROTATE;
+    ticket_keep: usize = TICKET_KEEP;
     yes: bool = true;
 }

@@ -7,7 +7,7 @@ use pushgate_plugins::trust::Trust;
 use serde::Deserialize;
 
 use super::units::{Bytes, Span};
-use super::{Mode, defaults};
+use super::{ListenerTls, Mode, defaults};
 
 /// Sockets on one or more VIPs that share plugins, certificates and limits.
 #[derive(Clone, Debug, Deserialize)]
@@ -46,23 +46,6 @@ pub struct Listener {
     /// Options of the clients' sockets.
     #[serde(default)]
     pub tcp: TcpOptions,
-}
-
-/// TLS of a listener.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct ListenerTls {
-    /// Names of certificates it may serve; the first is the default of every VIP of the listener.
-    pub certificates: Vec<String>,
-    /// Default certificate of single VIPs (`200.0.0.1:443: push1`), for clients without SNI.
-    #[serde(default)]
-    pub by_vip: std::collections::BTreeMap<SocketAddr, String>,
-    /// Refuses a client whose server name no certificate covers.
-    #[serde(default)]
-    pub strict_sni: bool,
-    /// Offers HTTP/2 by ALPN.
-    #[serde(default = "defaults::yes")]
-    pub h2: bool,
 }
 
 /// Limits of a request's head.

@@ -110,6 +110,15 @@ fn files() -> TempDir {
         .private_key_to_pem_pkcs8_passphrase(Cipher::aes_128_cbc(), b"s3cret")
         .expect("a file for tests");
     write("locked.key", &locked);
+    write("old.jks", b"\xFE\xED\xFE\xED\0\0\0\x02");
+    write("other.token", b"wrong\n");
+    // What the reference names.
+    // The variable of the environment is one that cargo sets: a test cannot set its own.
+    write("push.keystore", &keystore(&key, env!("CARGO_PKG_NAME")));
+    write("wildcard.pass", b"s3cret\n");
+    write("tickets.keys", "07".repeat(80).as_bytes());
+    write("nodes-ca.pem", &certificate(&key, &["ca"]));
+    write("clients-ca.pem", &certificate(&key, &["ca"]));
     write("empty.token", b"\n");
     write("good.token", b"s3cret\n");
     // What the reference names.
@@ -128,6 +137,14 @@ fn files() -> TempDir {
     );
     write("big.pem", &vec![b'-'; 2 * 1024 * 1024]);
     dir
+}
+
+fn keystore(key: &PKey<Private>, password: &str) -> Vec<u8> {
+    let pem = certificate(key, &["push.mycompany.com"]);
+    let leaf = X509::from_pem(&pem).expect("a file for tests");
+    let mut builder = openssl::pkcs12::Pkcs12::builder();
+    let store = builder.pkey(key).cert(&leaf).build2(password);
+    store.and_then(|s| s.to_der()).expect("a file for tests")
 }
 
 fn private_key() -> PKey<Private> {

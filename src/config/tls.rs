@@ -1,15 +1,187 @@
-//! What a certificate is told: where its chain and key are.
+//! What TLS is told: certificates, session tickets, the rules of a handshake, TLS to nodes.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-/// A certificate with its key. The names it covers are read from it.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+use super::defaults;
+use super::units::Span;
+
+/// A certificate with its key: `chain` and `key`, or a `keystore`. The names it covers are read
+/// from it.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
     /// PEM chain, leaf first.
-    pub chain: PathBuf,
+    #[serde(default)]
+    pub chain: Option<PathBuf>,
     /// PEM private key.
-    pub key: PathBuf,
+    #[serde(default)]
+    pub key: Option<PathBuf>,
+    /// PKCS#12 keystore with chain and key.
+    #[serde(default)]
+    pub keystore: Option<PathBuf>,
+    /// File whose first line is the password of `key` or `keystore`.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// Variable of the environment that holds the password instead.
+    #[serde(default)]
+    pub password_env: Option<String>,
+    /// Where the stapled OCSP response comes from.
+    #[serde(default)]
+    pub ocsp: Ocsp,
+    /// Days before its end from which on the log warns.
+    #[serde(default = "defaults::warn_days")]
+    pub warn_days: u32,
+}
+
+/// Where a certificate's OCSP response comes from.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Ocsp {
+    /// Nothing is stapled.
+    #[default]
+    Off,
+    /// Asked of the responder the certificate names, and again before it ends.
+    Responder,
+    /// Read from a file (DER) that somebody else keeps fresh.
+    File(PathBuf),
+}
+
+/// Keys of session tickets: one ring for all listeners of a profile.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Tickets {
+    /// A new key seals from then on; without `file`.
+    #[serde(default = "defaults::ticket_rotate")]
+    pub rotate: Span,
+    /// Older keys that still open tickets; without `file`.
+    #[serde(default = "defaults::ticket_keep")]
+    pub keep: usize,
+    /// Keys that several edges share; read again when it changes.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
+}
+
+impl Default for Tickets {
+    fn default() -> Self {
+        Tickets {
+            rotate: defaults::TICKET_ROTATE,
+            keep: defaults::TICKET_KEEP,
+            file: None,
+        }
+    }
+}
+
+/// TLS of a listener.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerTls {
+    /// Names of certificates it may serve; the first is the default of every VIP of the listener.
+    pub certificates: Vec<String>,
+    /// Default certificate of single VIPs (`200.0.0.1:443: push1`), for clients without SNI.
+    #[serde(default)]
+    pub by_vip: BTreeMap<SocketAddr, String>,
+    /// Refuses a client whose server name no certificate covers.
+    #[serde(default)]
+    pub strict_sni: bool,
+    /// Offers HTTP/2 by ALPN.
+    #[serde(default = "defaults::yes")]
+    pub h2: bool,
+    /// Versions, ciphers and groups that belong together.
+    #[serde(default)]
+    pub profile: Profile,
+    /// Lowest version, where it differs from the profile's.
+    #[serde(default)]
+    pub min_version: Option<Version>,
+    /// Highest version; absent: the highest there is.
+    #[serde(default)]
+    pub max_version: Option<Version>,
+    /// Ciphers of TLS 1.2 by OpenSSL's names, best first, instead of the profile's.
+    #[serde(default)]
+    pub ciphers: Option<Vec<String>>,
+    /// Groups of the key exchange by OpenSSL's names, best first, instead of the profile's.
+    #[serde(default)]
+    pub groups: Option<Vec<String>>,
+    /// Authorities (PEM) of client certificates; absent: none are asked for.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client must have a certificate of `client_ca`.
+    #[serde(default)]
+    pub client_certificate: ClientCertificate,
+}
+
+/// Rules of a handshake that belong together (Mozilla Server Side TLS 5).
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// TLS 1.3 only.
+    Modern,
+    /// TLS 1.2 with forward secrecy and authenticated ciphers, and 1.3.
+    #[default]
+    Intermediate,
+}
+
+/// A version of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// TLS 1.2.
+    Tls12,
+    /// TLS 1.3.
+    Tls13,
+}
+
+/// By hand, because `1.2` is a number to YAML.
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl serde::de::Visitor<'_> for V {
+            type Value = Version;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("`1.2` or `1.3`")
+            }
+            fn visit_str<E: serde::de::Error>(self, s: &str) -> Result<Version, E> {
+                match s {
+                    "1.2" => Ok(Version::Tls12),
+                    "1.3" => Ok(Version::Tls13),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(s), &self)),
+                }
+            }
+            fn visit_f64<E: serde::de::Error>(self, n: f64) -> Result<Version, E> {
+                self.visit_str(&n.to_string())
+            }
+        }
+        d.deserialize_any(V)
+    }
+}
+
+/// Whether a client must have a certificate.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientCertificate {
+    /// Without a good one the handshake fails.
+    #[default]
+    Required,
+    /// Asked for; the plugin `client_certificate` tells the node whether there was a good one.
+    Optional,
+}
+
+/// TLS towards a node.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct NodeTls {
+    /// Authorities (PEM) that may have issued the node's certificate; absent: the system's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// Name asked for by SNI and demanded of the certificate; absent: the node's IP address.
+    #[serde(default)]
+    pub server_name: Option<String>,
+    /// One of `certificates`, shown to a node that asks for one.
+    #[serde(default)]
+    pub client_certificate: Option<String>,
+    /// Verifies the node's certificate and name.
+    #[serde(default = "defaults::yes")]
+    pub verify: bool,
 }

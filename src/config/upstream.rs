@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use serde::Deserialize;
 
-use super::defaults;
 use super::units::Span;
+use super::{NodeTls, defaults};
 
 /// One push server at one address and port.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -19,6 +19,9 @@ pub struct Node {
     /// Its own health check; absent: that of the pools it is in.
     #[serde(default)]
     pub health: Option<Health>,
+    /// TLS towards it; absent: plain.
+    #[serde(default)]
+    pub tls: Option<NodeTls>,
 }
 
 /// Nodes among which flows are balanced.

@@ -17,6 +17,7 @@ use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 
 use super::Running;
+use super::certificates::Shown;
 use crate::observe::metrics;
 use crate::upstream::state::Order;
 use crate::upstream::{Node, State};
@@ -58,6 +59,7 @@ fn router(running: Arc<Running>, token: Option<String>) -> Router {
         .route("/readyz", get(ready))
         .route("/api/nodes", get(nodes))
         .route("/api/listeners", get(listeners))
+        .route("/api/certificates", get(certificates))
         .route("/api/nodes/{node}/{order}", post(order))
         .route("/api/reload", post(reload))
         .layer(middleware::from_fn_with_state(admin.clone(), guard))
@@ -135,6 +137,13 @@ fn is_cross_site(headers: &HeaderMap) -> bool {
 
 async fn metrics_text(Shared(admin): Shared<Arc<Admin>>) -> Response {
     let m = metrics::get();
+    // A certificate that is gone must not be told any more.
+    m.not_after.reset();
+    for one in admin.running.certificates() {
+        m.not_after
+            .with_label_values(&[&one.name])
+            .set(one.not_after);
+    }
     for node in admin.running.nodes() {
         m.node_flows
             .with_label_values(&[&node.name])
@@ -187,6 +196,16 @@ async fn listeners(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
             .map(|(name, bound)| json!({ "name": name, "address": bound }))
             .collect(),
     )
+}
+
+async fn certificates(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
+    let one = |c: Shown| {
+        json!({
+            "name": c.name, "names": c.names, "key": c.key, "not_after": c.not_after,
+            "days_left": c.days_left, "listeners": c.listeners, "ocsp": c.stapled,
+        })
+    };
+    Json(admin.running.certificates().into_iter().map(one).collect())
 }
 
 async fn order(

@@ -15,8 +15,10 @@ use crate::balance::Pool;
 use crate::config::{self, Config, Health, OnDown};
 use crate::listener::accept;
 use crate::route::Table;
-use crate::tls::TlsFront;
+use crate::tls::tickets::Ring;
+use crate::tls::{Store, TlsFront, chain_of};
 use crate::upstream::Node;
+use crate::upstream::tls::Secure;
 
 /// A node as it is to be.
 pub struct PlannedNode {
@@ -52,6 +54,10 @@ pub struct Plan {
     pub pools: Arc<HashMap<PoolId, Arc<Pool>>>,
     /// Listeners.
     pub listeners: Vec<PlannedListener>,
+    /// Certificates.
+    pub store: Store,
+    /// Keys of session tickets: the running ones, if there are any.
+    pub ring: Arc<Ring>,
 }
 
 impl Plan {
@@ -64,7 +70,8 @@ impl Plan {
         keep: &Keep,
         mut sockets: Sockets,
     ) -> Result<Plan, String> {
-        let nodes = nodes_for(config, parts);
+        let store = Store::load(config).map_err(|e| e.to_string())?;
+        let nodes = nodes_for(config, parts, &store)?;
         let pools = Arc::new(pools_for(config, &nodes));
         let by_id = Arc::new(
             nodes
@@ -72,6 +79,10 @@ impl Plan {
                 .map(|(id, n)| (*id, n.node.clone()))
                 .collect::<HashMap<_, _>>(),
         );
+        let ring = match &parts.ring {
+            Some(ring) => ring.clone(),
+            None => Ring::new(config).map_err(|e| e.to_string())?,
+        };
         let mut listeners = Vec::new();
         for conf in &config.listeners {
             let old = parts
@@ -79,7 +90,10 @@ impl Plan {
                 .get(&conf.name)
                 .filter(|l| same_kind(&l.conf, conf));
             let tls = match (&conf.tls, old) {
-                (Some(_), None) => Some(TlsFront::new(conf, config).map_err(|e| e.to_string())?),
+                (Some(_), None) => {
+                    let front = TlsFront::new(conf, &store, ring.clone(), &config.dir);
+                    Some(front.map_err(|e| e.to_string())?)
+                }
                 _ => None,
             };
             let mut own = Vec::new();
@@ -101,6 +115,8 @@ impl Plan {
             nodes,
             pools,
             listeners,
+            store,
+            ring,
         })
     }
 }
@@ -133,25 +149,60 @@ fn same_kind(old: &config::Listener, new: &config::Listener) -> bool {
     old.mode == new.mode && h2(old) == h2(new)
 }
 
-fn nodes_for(config: &Config, parts: &Parts) -> HashMap<NodeId, PlannedNode> {
+fn nodes_for(
+    config: &Config,
+    parts: &Parts,
+    store: &Store,
+) -> Result<HashMap<NodeId, PlannedNode>, String> {
     let one = |(name, conf): (&String, &config::Node)| {
         let id = NodeId::of(name);
         let on_down = pools_of(config, name)
             .next()
             .map_or(OnDown::default(), |p| p.on_down);
+        let tls = secure(config, conf, store).map_err(|e| format!("node {name}: tls: {e}"))?;
         let same = parts.nodes.get(&id).filter(|c| {
             let old = (c.conf.address, c.conf.weight, c.node.on_down);
-            old == (conf.address, conf.weight, on_down)
+            let same_tls = match (&c.node.tls, &tls) {
+                (None, None) => true,
+                (Some(old), Some(new)) => old.is_same(new),
+                _ => false,
+            };
+            same_tls && old == (conf.address, conf.weight, on_down)
         });
+        let runs = same.is_some();
+        let node = same.map(|c| c.node.clone());
         let planned = PlannedNode {
-            node: same.map_or_else(|| Node::new(name, conf, on_down), |c| c.node.clone()),
-            runs: same.is_some(),
+            node: node.unwrap_or_else(|| Node::new(name, conf, on_down, tls)),
+            runs,
             conf: conf.clone(),
             health: health_of(config, name).cloned(),
         };
-        (id, planned)
+        Ok((id, planned))
     };
     config.nodes.iter().map(one).collect()
+}
+
+/// TLS towards a node, with what its block names.
+fn secure(config: &Config, conf: &config::Node, store: &Store) -> Result<Option<Secure>, String> {
+    let Some(tls) = &conf.tls else {
+        return Ok(None);
+    };
+    let authorities = tls
+        .ca_file
+        .as_ref()
+        .map(|file| chain_of(&config.dir.join(file)));
+    let authorities = authorities.transpose().map_err(|e| e.to_string())?;
+    let own = tls.client_certificate.as_ref().map(|name| {
+        let own = store.get(name);
+        own.ok_or_else(|| format!("unknown certificate `{name}`"))
+    });
+    let own = own.transpose()?;
+    let address = conf.address.ip().to_string();
+    let name = tls.server_name.as_deref().unwrap_or(&address);
+    let identity = own.map(|own| (&*own.leaf, own.issuers.as_slice(), &*own.key));
+    Secure::new(name, tls.verify, authorities.as_deref(), identity)
+        .map(Some)
+        .map_err(|e| e.to_string())
 }
 
 fn pools_for(config: &Config, nodes: &HashMap<NodeId, PlannedNode>) -> HashMap<PoolId, Arc<Pool>> {

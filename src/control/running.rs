@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -21,6 +21,8 @@ use crate::listener::accept::{self, AcceptLoop, Listener};
 use crate::listener::edge::Edge;
 use crate::observe::metrics;
 use crate::route::Table;
+use crate::tls::Store;
+use crate::tls::tickets::Ring;
 use crate::upstream::health::Checker;
 use crate::upstream::state::Order;
 use crate::upstream::{Node, State};
@@ -77,9 +79,9 @@ pub struct Listening {
 
 impl Listening {
     /// Takes over a changed section. Certificates that cannot be loaded leave the old ones serving.
-    fn change(&mut self, conf: &config::Listener, table: Table, config: &Config) {
+    fn change(&mut self, conf: &config::Listener, table: Table, store: &Store, dir: &Path) {
         if let Some(tls) = &self.listener.tls
-            && let Err(e) = tls.reload(conf, config)
+            && let Err(e) = tls.reload(conf, store, dir)
         {
             log::error!("listener {}: {e}", conf.name);
         }
@@ -112,7 +114,12 @@ pub struct Parts {
     pub pools: Arc<HashMap<PoolId, Arc<Pool>>>,
     /// Listeners by name.
     pub listeners: HashMap<String, Listening>,
-    config: Option<Arc<Config>>,
+    /// Certificates.
+    pub store: Store,
+    /// Keys of session tickets.
+    pub ring: Option<Arc<Ring>>,
+    /// The configuration all of it is built from.
+    pub config: Option<Arc<Config>>,
 }
 
 impl Parts {
@@ -146,6 +153,14 @@ impl Parts {
         old.into_values().for_each(|gone| gone.end(false));
     }
 
+    fn settle_tickets(&mut self, ring: Arc<Ring>, config: &Config) {
+        // The file check has read the keys; what fails now is a file that went away since.
+        if let Err(e) = ring.reload(config) {
+            log::error!("session tickets: {e}");
+        }
+        self.ring = Some(ring);
+    }
+
     /// Changes, adds and removes listeners. A removed one stops accepting; its connections go on.
     fn settle_listeners(
         &mut self,
@@ -158,7 +173,7 @@ impl Parts {
         for p in planned {
             let l = match self.listeners.remove(&p.conf.name) {
                 Some(mut old) => {
-                    old.change(&p.conf, p.table, config);
+                    old.change(&p.conf, p.table, &self.store, &config.dir);
                     old
                 }
                 None => Listening {
@@ -235,12 +250,20 @@ impl Running {
             let mut parts = self.parts.lock();
             parts.settle_nodes(plan.nodes);
             parts.pools = plan.pools;
+            parts.store = plan.store;
+            parts.settle_tickets(plan.ring, &config);
             parts.settle_listeners(plan.listeners, &config, &self.edge)?;
             parts.config = Some(config);
         }
         self.keep.sweep();
         metrics::get().reload_ok.set(1);
+        metrics::get().certificates_ok.set(1);
         Ok(())
+    }
+
+    /// What runs, for the watch and the admin endpoint.
+    pub(super) fn parts(&self) -> parking_lot::MutexGuard<'_, Parts> {
+        self.parts.lock()
     }
 
     /// All nodes, by name.

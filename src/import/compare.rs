@@ -122,7 +122,7 @@ fn uncovered(config: &Config, listener: &Listener, name: &str) -> bool {
         .certificates
         .iter()
         .filter_map(|c| config.certificates.get(c));
-    let names = certificates.filter_map(|c| names_of(&config.dir.join(&c.chain)).ok());
+    let names = certificates.filter_map(|c| names_of(&config.dir.join(c.chain.as_ref()?)).ok());
     !names.flatten().any(|covered| covers(&covered, name))
 }
 

@@ -6,16 +6,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use openssl::ssl::NameType;
 use tokio::net::TcpStream;
 
 use super::accept::Listener;
 use super::client_hello::{self, Hello};
-use super::exchange::{Conn, Secured};
+use super::exchange::Conn;
 use super::{handshake, proxy_protocol};
 use crate::config::{self, Mode};
 use crate::stream::side::Side;
 use crate::stream::socket::{self, Options, Tcp};
+use crate::tls::Handshake;
 
 /// Lets a client in, within the listener's handshake deadline for each step.
 ///
@@ -43,10 +43,7 @@ pub async fn enter(
             let deadline = conf.handshake_timeout.0;
             let shaken = handshake::shake(front.acceptor(vip), tcp, deadline, http).await;
             let side = shaken.map_err(handshake::Refusal::word)?;
-            let tls = side.ssl().map(|s| Secured {
-                sni: s.servername(NameType::HOST_NAME).map(str::to_owned),
-                version: s.version_str(),
-            });
+            let tls = side.ssl().map(Handshake::of);
             (side, tls)
         }
         None => passed_through(listener, &conf, tcp).await?,
@@ -77,7 +74,7 @@ async fn passed_through(
     listener: &Listener,
     conf: &config::Listener,
     mut tcp: Tcp,
-) -> Result<(Side, Option<Secured>), &'static str> {
+) -> Result<(Side, Option<Handshake>), &'static str> {
     let wanted = listener.table.load().plugins.iter().any(|p| p.wants_sni());
     if conf.mode != Mode::Tcp || !wanted {
         return Ok((Side::Plain(tcp), None));
@@ -88,7 +85,10 @@ async fn passed_through(
         .map_err(|_| "client_hello_timeout")?
         .map_err(|_| "gone")?;
     let tls = match hello {
-        Hello::Tls(sni) => Some(Secured { sni, version: "" }),
+        Hello::Tls(sni) => Some(Handshake {
+            sni,
+            ..Handshake::default()
+        }),
         Hello::Other => None,
     };
     Ok((Side::Plain(tcp), tls))

@@ -7,12 +7,13 @@ use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 use pingora_http::RequestHeader;
-use pushgate_plugins::api::{Flow, NodeId, TlsFacts};
+use pushgate_plugins::api::{Flow, NodeId};
 
 use super::accept::Listener;
 use crate::observe::{access_log, metrics};
 use crate::route::{Assigned, Table};
 use crate::stream::side::Side;
+use crate::tls::Handshake;
 use crate::upstream::connect::Dialer;
 use crate::upstream::state::Entered;
 use crate::upstream::{Affinity, LiveFlow, Node};
@@ -20,15 +21,6 @@ use crate::upstream::{Affinity, LiveFlow, Node};
 tokio::task_local! {
     /// The exchange Pingora is serving in this task.
     pub static CURRENT: Arc<Exchange>;
-}
-
-/// A client's TLS connection, ended here or passed through.
-#[derive(Clone, Debug)]
-pub struct Secured {
-    /// Server name asked for.
-    pub sni: Option<String>,
-    /// Version; empty where TLS is passed through.
-    pub version: &'static str,
 }
 
 /// One client connection.
@@ -43,8 +35,8 @@ pub struct Conn {
     pub peer: SocketAddr,
     /// The address it reached.
     pub vip: SocketAddr,
-    /// The TLS connection.
-    pub tls: Option<Secured>,
+    /// What the handshake told, ended here or passed through.
+    pub tls: Option<Handshake>,
     /// Its upstream connections.
     pub affinity: Arc<Affinity>,
     /// Body bytes from and to the client.
@@ -65,7 +57,7 @@ impl Conn {
         client: SocketAddr,
         peer: SocketAddr,
         vip: SocketAddr,
-        tls: Option<Secured>,
+        tls: Option<Handshake>,
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Conn {
@@ -235,16 +227,12 @@ impl Exchange {
         random: u64,
     ) -> Flow<'a> {
         let conn = &*self.conn;
-        let tls = conn.tls.as_ref().map(|t| TlsFacts {
-            sni: t.sni.as_deref(),
-            version: t.version,
-        });
         Flow {
             listener: &conn.listener.name,
             client: conn.client,
             peer: conn.peer,
             vip: conn.vip,
-            tls,
+            tls: conn.tls.as_ref().map(Handshake::facts),
             host,
             request,
             wall: SystemTime::now(),

@@ -91,6 +91,12 @@ metrics! {
     bytes: counter "pushgate_bytes_total" ["listener", "direction"];
     /// Bytes of a relayed flow in the proxy's keeping when it ended.
     hidden: bytes "pushgate_hidden_bytes" ["listener"];
+    /// End of a certificate's time, in seconds since 1970.
+    not_after: gauge "pushgate_certificate_not_after_seconds" ["certificate"];
+    /// 1 if certificates and ticket keys could be read when they changed last, else 0.
+    certificates_ok: plain_gauge "pushgate_certificates_last_reload_successful" [];
+    /// Answers asked of OCSP responders, by result.
+    ocsp: counter "pushgate_ocsp_responses_total" ["certificate", "result"];
     /// Access lines lost because the disk or pipe was too slow.
     lost_lines: plain_counter "pushgate_access_lines_lost_total" [];
     /// 1 if the last reload was good, else 0.

@@ -1,72 +1,75 @@
-//! Builds one OpenSSL context: the rules of a handshake and the certificate it shows.
+//! Builds one OpenSSL context: the rules of a handshake and the certificates it shows.
 //!
-//! In: a [`Loaded`] certificate and the listener's [`Rules`]. Out: an acceptor's builder.
-//! Source: Mozilla Server Side TLS, "intermediate" 5.x; RFC 7301 §3.2 (ALPN); FAULTS D33–D35.
+//! In: [`Loaded`] certificates and the listener's [`Rules`]. Out: an acceptor's builder.
+//! Source: Mozilla Server Side TLS 5.7, "modern" and "intermediate"; RFC 7301 §3.2 (ALPN);
+//! FAULTS D33–D35.
 
-use std::ffi::c_void;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
+use foreign_types::ForeignType;
 use openssl::error::ErrorStack;
-use openssl::rand::rand_bytes;
+use openssl::ex_data::Index;
 use openssl::sha::Sha256;
 use openssl::ssl::{
-    AlpnError, SslAcceptor, SslAcceptorBuilder, SslContextBuilder, SslMethod, SslMode, SslOptions,
-    SslSessionCacheMode, SslVersion, select_next_proto,
+    AlpnError, SslAcceptor, SslAcceptorBuilder, SslContext, SslContextBuilder, SslMethod, SslMode,
+    SslOptions, SslSessionCacheMode, SslVerifyMode, SslVersion, select_next_proto,
 };
+use openssl::stack::Stack;
+use openssl::x509::{X509, X509Name};
 
+use super::Fault;
+use super::files;
 use super::store::Loaded;
+use super::tickets::{self, Ring};
+use crate::config::{ClientCertificate, Listener, ListenerTls, Mode, Profile, Version};
 
 /// Key exchange, best first: the hybrid keeps recorded traffic safe from a later quantum computer.
 const GROUPS: &str = "X25519MLKEM768:X25519:P-256:P-384";
-/// `SSL_CTRL_SET_TLSEXT_TICKET_KEYS` of OpenSSL's `tls1.h`; rust-openssl has no call for it.
-const SET_TICKET_KEYS: libc::c_int = 59;
-/// Key name, HMAC key and AES key, as OpenSSL 3 expects them.
-const TICKET_KEYS_BYTES: usize = 16 + 32 + 32;
+/// Mozilla's intermediate ciphers of TLS 1.2 without finite-field Diffie-Hellman, which no client of
+/// the last ten years needs and which costs a server most.
+const CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
+                       ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
+                       ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
+/// `SSL_CTRL_CHAIN_CERT` of OpenSSL's `ssl.h`: adds an issuer to the certificate set last.
+const ADD_CHAIN_CERT: libc::c_int = 89;
 
 const H2_THEN_H1: &[u8] = b"\x02h2\x08http/1.1";
 const H1: &[u8] = b"\x08http/1.1";
 
-/// Keys that seal session tickets: contexts that share them resume each other's sessions.
-#[derive(Clone)]
-pub(super) struct TicketKeys([u8; TICKET_KEYS_BYTES]);
-
-impl TicketKeys {
-    pub(super) fn random() -> Result<TicketKeys, ErrorStack> {
-        let mut keys = [0; TICKET_KEYS_BYTES];
-        rand_bytes(&mut keys)?;
-        Ok(TicketKeys(keys))
-    }
-
-    fn install(&self, context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
-        let mut keys = self.0;
-        // SAFETY: the context is live; OpenSSL reads exactly `keys.len()` bytes and copies them,
-        // or answers 0 if it expected another length.
-        let done = unsafe {
-            openssl_sys::SSL_CTX_ctrl(
-                context.as_ptr(),
-                SET_TICKET_KEYS,
-                TICKET_KEYS_BYTES as libc::c_long,
-                keys.as_mut_ptr().cast::<c_void>(),
-            )
-        };
-        if done == 1 {
-            Ok(())
-        } else {
-            Err(ErrorStack::get())
+/// Where a context carries the names of the certificates it shows.
+pub(super) fn names_index() -> Result<Index<SslContext, Arc<[String]>>, ErrorStack> {
+    static INDEX: OnceLock<Index<SslContext, Arc<[String]>>> = OnceLock::new();
+    match INDEX.get() {
+        Some(index) => Ok(*index),
+        None => {
+            let index = SslContext::new_ex_index()?;
+            Ok(*INDEX.get_or_init(|| index))
         }
     }
 }
 
 /// What all contexts of a listener have in common.
 pub(super) struct Rules {
-    /// Protocols offered by ALPN.
-    pub alpn: Alpn,
-    /// Keys of the listener's session tickets.
-    pub tickets: TicketKeys,
+    alpn: Alpn,
+    ring: Arc<Ring>,
+    min: SslVersion,
+    max: Option<SslVersion>,
+    ciphers: String,
+    groups: String,
+    clients: Option<Clients>,
+    profile: Profile,
+}
+
+/// Who may come in.
+struct Clients {
+    authorities: Vec<X509>,
+    how: ClientCertificate,
 }
 
 /// Protocols offered by ALPN, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Alpn {
+enum Alpn {
     /// `h2`, `http/1.1`; a client that offers neither is refused (RFC 7301 §3.2).
     H2ThenH1,
     /// `http/1.1`; a client that offers something else only is refused.
@@ -77,11 +80,55 @@ pub(super) enum Alpn {
 }
 
 impl Rules {
-    /// A builder with every rule and the certificate `shown` installed.
-    pub(super) fn context(&self, shown: &Loaded) -> Result<SslAcceptorBuilder, ErrorStack> {
+    /// The rules of `listener`, whose `tls:` is `tls`; relative paths are below `dir`.
+    ///
+    /// Errors: a `client_ca` that cannot be read.
+    pub fn new(
+        listener: &Listener,
+        tls: &ListenerTls,
+        ring: Arc<Ring>,
+        dir: &Path,
+    ) -> Result<Rules, Fault> {
+        let alpn = match (listener.mode, tls.h2) {
+            (Mode::Tcp, _) => Alpn::Bytes,
+            (Mode::Http, true) => Alpn::H2ThenH1,
+            (Mode::Http, false) => Alpn::H1,
+        };
+        let lowest = match tls.profile {
+            Profile::Modern => Version::Tls13,
+            Profile::Intermediate => Version::Tls12,
+        };
+        let joined = |own: &Option<Vec<String>>, default: &str| match own {
+            Some(words) => words.join(":"),
+            None => default.to_owned(),
+        };
+        let clients = match &tls.client_ca {
+            None => None,
+            Some(file) => Some(Clients {
+                authorities: files::chain_of(&dir.join(file))?,
+                how: tls.client_certificate,
+            }),
+        };
+        Ok(Rules {
+            alpn,
+            ring,
+            min: version(tls.min_version.unwrap_or(lowest)),
+            max: tls.max_version.map(version),
+            ciphers: joined(&tls.ciphers, CIPHERS),
+            groups: joined(&tls.groups, GROUPS),
+            clients,
+            profile: tls.profile,
+        })
+    }
+
+    /// A builder with every rule and the certificates `shown` installed, which are of different
+    /// kinds of keys: OpenSSL shows the one the client can verify.
+    pub fn context(&self, shown: &[Arc<Loaded>]) -> Result<SslAcceptorBuilder, ErrorStack> {
         let mut context = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
-        context.set_min_proto_version(Some(SslVersion::TLS1_2))?;
-        context.set_groups_list(GROUPS)?;
+        context.set_min_proto_version(Some(self.min))?;
+        context.set_max_proto_version(self.max)?;
+        context.set_cipher_list(&self.ciphers)?;
+        context.set_groups_list(&self.groups)?;
         context.set_options(
             SslOptions::NO_RENEGOTIATION
                 | SslOptions::NO_COMPRESSION
@@ -93,16 +140,22 @@ impl Rules {
         context.set_mode(SslMode::RELEASE_BUFFERS);
         // Resumption is by ticket alone: a cache of ours would grow with the clients.
         context.set_session_cache_mode(SslSessionCacheMode::OFF);
-        self.tickets.install(&mut context)?;
+        tickets::install(&mut context, self.ring.clone())?;
         self.install_alpn(&mut context);
         // Says "name accepted" to the client; the choice itself was made at the ClientHello.
         context.set_servername_callback(|_, _| Ok(()));
-        context.set_certificate(&shown.leaf)?;
-        context.set_private_key(&shown.key)?;
-        for issuer in &shown.issuers {
-            context.add_extra_chain_cert(issuer.clone())?;
+        for one in shown {
+            context.set_certificate(&one.leaf)?;
+            context.set_private_key(&one.key)?;
+            for issuer in &one.issuers {
+                add_issuer(&mut context, issuer)?;
+            }
         }
-        context.set_session_id_context(&resumption_scope(shown)?)?;
+        install_staples(&mut context, shown)?;
+        self.install_clients(&mut context)?;
+        let names = shown.iter().flat_map(|one| one.names.iter().cloned());
+        context.set_ex_data(names_index()?, names.collect());
+        context.set_session_id_context(&self.resumption_scope(shown)?)?;
         Ok(context)
     }
 
@@ -121,12 +174,91 @@ impl Rules {
             select_next_proto(ours, offered).ok_or(none)
         });
     }
+
+    /// Asks clients for a certificate. Where it is optional a bad one does not end the handshake:
+    /// the verdict stays with the connection and is told to the node.
+    fn install_clients(&self, context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
+        let Some(clients) = &self.clients else {
+            context.set_verify(SslVerifyMode::NONE);
+            return Ok(());
+        };
+        let mut names: Stack<X509Name> = Stack::new()?;
+        for authority in &clients.authorities {
+            context.cert_store_mut().add_cert(authority.clone())?;
+            names.push(authority.subject_name().to_owned()?)?;
+        }
+        context.set_client_ca_list(names);
+        match clients.how {
+            ClientCertificate::Required => {
+                context.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
+            }
+            ClientCertificate::Optional => {
+                context.set_verify_callback(SslVerifyMode::PEER, |good, _| {
+                    if !good {
+                        // What stays in OpenSSL's queue would be taken for an error of the socket.
+                        drop(ErrorStack::get());
+                    }
+                    true
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Sessions resume only under the certificates and the demands on the client they were made
+    /// under: without this a ticket of one virtual host opens another (CVE-2025-23419 was that, in
+    /// a peer).
+    fn resumption_scope(&self, shown: &[Arc<Loaded>]) -> Result<[u8; 32], ErrorStack> {
+        let mut hash = Sha256::new();
+        hash.update(&[self.profile as u8]);
+        for one in shown {
+            hash.update(&one.leaf.to_der()?);
+        }
+        if let Some(clients) = &self.clients {
+            hash.update(&[clients.how as u8]);
+            for authority in &clients.authorities {
+                hash.update(&authority.to_der()?);
+            }
+        }
+        Ok(hash.finish())
+    }
 }
 
-/// Sessions resume only under the certificate they were made under: without this a ticket of one
-/// virtual host opens another (CVE-2025-23419 was that, in a peer).
-fn resumption_scope(shown: &Loaded) -> Result<[u8; 32], ErrorStack> {
-    let mut hash = Sha256::new();
-    hash.update(&shown.leaf.to_der()?);
-    Ok(hash.finish())
+fn version(version: Version) -> SslVersion {
+    match version {
+        Version::Tls12 => SslVersion::TLS1_2,
+        Version::Tls13 => SslVersion::TLS1_3,
+    }
+}
+
+/// Adds an issuer to the chain of the certificate set last; rust-openssl only knows one chain for
+/// all certificates of a context.
+fn add_issuer(context: &mut SslContextBuilder, issuer: &X509) -> Result<(), ErrorStack> {
+    // SAFETY: both are live; with 1 as the number OpenSSL takes a reference of its own.
+    let done = unsafe {
+        openssl_sys::SSL_CTX_ctrl(context.as_ptr(), ADD_CHAIN_CERT, 1, issuer.as_ptr().cast())
+    };
+    if done == 1 {
+        Ok(())
+    } else {
+        Err(ErrorStack::get())
+    }
+}
+
+fn install_staples(
+    context: &mut SslContextBuilder,
+    shown: &[Arc<Loaded>],
+) -> Result<(), ErrorStack> {
+    let staples: Vec<_> = shown
+        .iter()
+        .map(|one| (one.leaf.clone(), one.staple.clone()))
+        .collect();
+    context.set_status_callback(move |ssl| {
+        let of = |leaf: &X509| ssl.certificate().is_some_and(|served| *served == **leaf);
+        let staple = staples.iter().find(|(leaf, _)| of(leaf));
+        match staple.and_then(|(_, staple)| staple.response()) {
+            Some(response) => ssl.set_ocsp_status(&response).map(|()| true),
+            None => Ok(false),
+        }
+    })
 }

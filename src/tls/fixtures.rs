@@ -23,6 +23,8 @@ use openssl::ssl::{
 use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
 use openssl::x509::{X509, X509Builder, X509NameBuilder};
 
+use super::tickets::Ring;
+use super::{Fault, Store, TlsFront};
 use crate::config::{Certificate, Config, Listener};
 
 /// A folder of certificates below one CA of its own.
@@ -135,8 +137,9 @@ impl Folder {
 
     pub fn certificate(word: &str) -> Certificate {
         Certificate {
-            chain: format!("{word}.pem").into(),
-            key: format!("{word}.key").into(),
+            chain: Some(format!("{word}.pem").into()),
+            key: Some(format!("{word}.key").into()),
+            ..Certificate::default()
         }
     }
 
@@ -153,6 +156,12 @@ impl Folder {
         let listener = config.listeners[0].clone();
         (config, listener)
     }
+}
+
+/// The TLS side of `listener`, with a ring of its own.
+pub fn front_of(listener: &Listener, config: &Config) -> Result<TlsFront, Fault> {
+    let ring = Ring::new(config)?;
+    TlsFront::new(listener, &Store::load(config)?, ring, &config.dir)
 }
 
 /// What the client and the server saw of a handshake.

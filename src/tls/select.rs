@@ -1,12 +1,13 @@
 //! Chooses the certificate of a handshake: exact name, wildcard, the VIP's default, the first.
 //!
 //! In: a listener's `tls:`; then, per connection, the VIP and the ClientHello. Out: the acceptor
-//! with the right certificate, or the alert `unrecognized_name` where `strict_sni` asks for it.
+//! with the right certificates, or the alert `unrecognized_name` where `strict_sni` asks for it.
 //! Source: Lightstreamer clustering §3.2.1 (one certificate for all names: §3.2.1.3, §3.2.1.4), §3.2.2
 //! (one for each: §3.2.2.3, §3.2.2.4); RFC 6066 §3; RFC 6125 §6.4.3 (wildcards).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -14,31 +15,34 @@ use openssl::error::ErrorStack;
 use openssl::ssl::{ClientHelloResponse, SslAcceptor, SslAlert, SslContext, SslRef};
 
 use super::Fault;
-use super::context::{Alpn, Rules, TicketKeys};
+use super::context::Rules;
 use super::server_name;
-use super::store::Loaded;
-use crate::config::{Config, Listener, ListenerTls, Mode};
+use super::store::{Loaded, Store};
+use super::tickets::Ring;
+use crate::config::{Listener, ListenerTls};
 
 /// The TLS side of one listener. Cheap to share; [`TlsFront::reload`] swaps it whole.
 pub struct TlsFront {
-    rules: Rules,
+    ring: Arc<Ring>,
     acceptors: ArcSwap<Acceptors>,
 }
 
 impl TlsFront {
-    /// Loads the certificates of `listener`, which must have a `tls:` section.
+    /// The TLS side of `listener`, which must have a `tls:` section, with certificates of `store`;
+    /// relative paths are below `dir`.
     ///
-    /// Errors: the first [`Fault`] of a certificate or of the listener's list of them.
-    pub fn new(listener: &Listener, config: &Config) -> Result<TlsFront, Fault> {
-        let tickets = TicketKeys::random().map_err(|e| refused("session tickets", &e))?;
-        let alpn = match (listener.mode, listener.tls.as_ref().is_some_and(|t| t.h2)) {
-            (Mode::Tcp, _) => Alpn::Bytes,
-            (Mode::Http, true) => Alpn::H2ThenH1,
-            (Mode::Http, false) => Alpn::H1,
-        };
-        let rules = Rules { alpn, tickets };
-        let acceptors = ArcSwap::from_pointee(Acceptors::build(&rules, listener, config)?);
-        Ok(TlsFront { rules, acceptors })
+    /// Errors: the first [`Fault`] of the listener's rules or its list of certificates.
+    pub fn new(
+        listener: &Listener,
+        store: &Store,
+        ring: Arc<Ring>,
+        dir: &Path,
+    ) -> Result<TlsFront, Fault> {
+        let acceptors = Acceptors::build(listener, store, &ring, dir)?;
+        Ok(TlsFront {
+            ring,
+            acceptors: ArcSwap::from_pointee(acceptors),
+        })
     }
 
     /// The acceptor for a client that reached `vip` (the local address of its socket).
@@ -51,13 +55,13 @@ impl TlsFront {
             .clone()
     }
 
-    /// Loads everything again and swaps it in; live connections keep what they have, tickets stay
-    /// good for certificates that did not change. ALPN stays as it was: a change of `h2` or `mode`
-    /// is another listener.
+    /// Works everything out again and swaps it in; live connections keep what they have, tickets
+    /// stay good for certificates that did not change. A change of `h2` or `mode` is another
+    /// listener.
     ///
     /// Errors: as [`TlsFront::new`]; the old certificates then go on being served.
-    pub fn reload(&self, listener: &Listener, config: &Config) -> Result<(), Fault> {
-        let acceptors = Acceptors::build(&self.rules, listener, config)?;
+    pub fn reload(&self, listener: &Listener, store: &Store, dir: &Path) -> Result<(), Fault> {
+        let acceptors = Acceptors::build(listener, store, &self.ring, dir)?;
         self.acceptors.store(Arc::new(acceptors));
         Ok(())
     }
@@ -70,17 +74,24 @@ struct Acceptors {
 }
 
 impl Acceptors {
-    fn build(rules: &Rules, listener: &Listener, config: &Config) -> Result<Acceptors, Fault> {
+    fn build(
+        listener: &Listener,
+        store: &Store,
+        ring: &Arc<Ring>,
+        dir: &Path,
+    ) -> Result<Acceptors, Fault> {
         let unknown = |certificate: &str| Fault::Unknown {
             listener: listener.name.clone(),
             certificate: certificate.to_owned(),
         };
         let tls = listener.tls.as_ref().ok_or_else(|| unknown(""))?;
-        let loaded = load(tls, config, unknown)?;
-        let names = Arc::new(names(rules, tls, &loaded)?);
+        let rules = Rules::new(listener, tls, ring.clone(), dir)?;
+        let served = served(tls, store, unknown)?;
+        let names = Arc::new(Names::new(&rules, &served)?);
         let acceptor = |word: &str| -> Result<SslAcceptor, Fault> {
-            let shown = loaded.get(word).ok_or_else(|| unknown(word))?;
-            acceptor(rules, shown, names.clone(), tls.strict_sni).map_err(|e| refused(word, &e))
+            let first = store.get(word).ok_or_else(|| unknown(word))?;
+            let shown = with_companions(first, &served);
+            acceptor(&rules, &shown, names.clone(), tls.strict_sni).map_err(|e| refused(word, &e))
         };
         let first = tls.certificates.first().ok_or_else(|| unknown(""))?;
         let by_vip = tls.by_vip.iter();
@@ -93,42 +104,73 @@ impl Acceptors {
     }
 }
 
-type ByWord = BTreeMap<String, Loaded>;
+type Served<'a> = Vec<(&'a String, Arc<Loaded>)>;
 
-fn load(
-    tls: &ListenerTls,
-    config: &Config,
+/// The listener's certificates in the order of its list, each once.
+fn served<'a>(
+    tls: &'a ListenerTls,
+    store: &Store,
     unknown: impl Fn(&str) -> Fault,
-) -> Result<ByWord, Fault> {
+) -> Result<Served<'a>, Fault> {
+    let mut seen = BTreeSet::new();
     let words = tls.certificates.iter().chain(tls.by_vip.values());
     words
+        .filter(|word| seen.insert(word.as_str()))
         .map(|word| {
-            let files = config.certificates.get(word).ok_or_else(|| unknown(word))?;
-            Ok((word.clone(), Loaded::open(files, &config.dir)?))
+            let loaded = store.get(word).ok_or_else(|| unknown(word))?;
+            Ok((word, loaded.clone()))
         })
         .collect()
 }
 
-/// Name → context. Where two certificates cover a name the one listed first has it.
-fn names(rules: &Rules, tls: &ListenerTls, loaded: &ByWord) -> Result<Names, Fault> {
-    let mut names = HashMap::new();
-    for word in tls.certificates.iter().chain(tls.by_vip.values()) {
-        let Some(shown) = loaded.get(word) else {
-            continue;
-        };
-        let context = rules.context(shown).map_err(|e| refused(word, &e))?;
-        let context = context.build().into_context();
-        for name in &shown.names {
-            names.entry(name.clone()).or_insert_with(|| context.clone());
+/// `first`, and of each other kind of key the first certificate that covers all its names.
+fn with_companions(first: &Arc<Loaded>, served: &Served<'_>) -> Vec<Arc<Loaded>> {
+    let mut shown = vec![first.clone()];
+    for (_, other) in served {
+        let new_kind = shown.iter().all(|one| one.kind() != other.kind());
+        if new_kind && first.names.iter().all(|name| other.names.contains(name)) {
+            shown.push(other.clone());
         }
     }
-    Ok(Names(names))
+    shown
 }
 
 /// Names that certificates cover, as they write them: `push.example`, `*.example`.
 struct Names(HashMap<String, SslContext>);
 
 impl Names {
+    /// Name → context. Of each kind of key the certificate listed first has the name; names with the
+    /// same certificates share a context, which costs some 20 KiB.
+    fn new(rules: &Rules, served: &Served<'_>) -> Result<Names, Fault> {
+        let mut shown: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (i, (_, loaded)) in served.iter().enumerate() {
+            for name in &loaded.names {
+                let those = shown.entry(name).or_default();
+                if those.iter().all(|j| served[*j].1.kind() != loaded.kind()) {
+                    those.push(i);
+                }
+            }
+        }
+        let mut contexts: HashMap<Vec<usize>, SslContext> = HashMap::new();
+        let mut names = HashMap::with_capacity(shown.len());
+        for (name, those) in shown {
+            let context = match contexts.get(&those) {
+                Some(context) => context.clone(),
+                None => {
+                    let certificates: Vec<_> = those.iter().map(|i| served[*i].1.clone()).collect();
+                    let word = those.first().map_or("", |i| served[*i].0.as_str());
+                    let context = rules.context(&certificates);
+                    let context = context.map_err(|e| refused(word, &e))?;
+                    let context = context.build().into_context();
+                    contexts.insert(those, context.clone());
+                    context
+                }
+            };
+            names.insert(name.to_owned(), context);
+        }
+        Ok(Names(names))
+    }
+
     /// The context for `name`: exact, else the wildcard one label up.
     fn find(&self, name: &str) -> Option<&SslContext> {
         self.0.get(name).or_else(|| {
@@ -142,7 +184,7 @@ impl Names {
 /// is made before a session is looked up, so that it decides which tickets are good, too.
 fn acceptor(
     rules: &Rules,
-    shown: &Loaded,
+    shown: &[Arc<Loaded>],
     names: Arc<Names>,
     strict: bool,
 ) -> Result<SslAcceptor, ErrorStack> {

@@ -1,22 +1,21 @@
-//! Reads a certificate chain and its key, and refuses what a client would refuse later.
+//! All certificates by name, each checked so that no client refuses later what we load now.
 //!
-//! In: the two paths of a [`Certificate`]. Out: a [`Loaded`] whose key fits, whose chain is in
-//! order and in time, with the names it covers. Source: RFC 6125 §6.4 (only dNSName counts).
+//! In: the `certificates:` of a configuration. Out: [`Loaded`]s whose key fits, whose chain is in
+//! order and in time, with the names they cover. Source: RFC 6125 §6.4 (only dNSName counts).
 
-use std::fs::File;
-use std::io::Read;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use openssl::asn1::Asn1Time;
-use openssl::error::ErrorStack;
-use openssl::pkey::{PKey, Private};
-use openssl::x509::{X509, X509Ref, X509VerifyResult};
+use openssl::asn1::{Asn1Time, Asn1TimeRef};
+use openssl::pkey::{Id, PKey, Private};
+use openssl::x509::{X509, X509Ref};
 
 use super::Fault;
-use crate::config::Certificate;
-
-/// Most bytes of a chain's or a key's file; the longest real chains are below 20 KiB.
-const MAX_FILE_BYTES: u64 = 1024 * 1024;
+use super::files::{self, Material, malformed, signed};
+use super::ocsp::Staple;
+use crate::config::{Certificate, Config};
 
 /// A chain with its key, checked.
 pub struct Loaded {
@@ -29,6 +28,8 @@ pub struct Loaded {
     /// Names the leaf covers, lower case, `*.` in front of a wildcard. May be empty: such a
     /// certificate is only ever a default.
     pub names: Vec<String>,
+    /// The OCSP response sent along.
+    pub staple: Arc<Staple>,
 }
 
 impl Loaded {
@@ -36,41 +37,124 @@ impl Loaded {
     ///
     /// Errors: [`Fault`], one per call, the first that is found.
     pub fn open(certificate: &Certificate, dir: &Path) -> Result<Loaded, Fault> {
-        let path = dir.join(&certificate.chain);
-        let mut chain = chain_of(&path)?.into_iter();
-        let leaf = chain.next().ok_or_else(|| no_certificate(&path))?;
+        let shown = certificate.keystore.as_ref().or(certificate.chain.as_ref());
+        let path = dir.join(shown.ok_or(Fault::Incomplete)?);
+        let Material { chain, key } = files::material(certificate, dir)?;
+        let mut chain = chain.into_iter();
+        let leaf = chain.next().ok_or(Fault::Incomplete)?;
         let issuers: Vec<X509> = chain.collect();
         check_order(&path, &leaf, &issuers)?;
         check_time(&path, &leaf, &issuers)?;
-        let key_path = dir.join(&certificate.key);
-        let key = key_of(&key_path)?;
-        let fits = leaf.public_key().is_ok_and(|public| public.public_eq(&key));
-        if !fits {
+        if !leaf.public_key().is_ok_and(|public| public.public_eq(&key)) {
+            let key = certificate.key.as_ref().or(certificate.keystore.as_ref());
             return Err(Fault::KeyMismatch {
                 chain: path,
-                key: key_path,
+                key: dir.join(key.unwrap_or(&PathBuf::new())),
             });
         }
-        let names = names(&leaf);
+        let staple = Staple::open(certificate, dir, &leaf, &issuers)?;
         Ok(Loaded {
+            names: names(&leaf),
             leaf,
             issuers,
             key,
-            names,
+            staple: Arc::new(staple),
         })
+    }
+
+    /// End of its time, in seconds since 1970.
+    pub fn not_after(&self) -> i64 {
+        unix(self.leaf.not_after())
+    }
+
+    /// Whole days until its end, counted from `now` in seconds since 1970; negative when it is over.
+    pub fn days_left(&self, now: i64) -> i64 {
+        (self.not_after() - now).div_euclid(86_400)
+    }
+
+    /// The kind of its key: certificates of different kinds can stand side by side for one name.
+    pub fn kind(&self) -> &'static str {
+        match self.key.id() {
+            Id::RSA | Id::RSA_PSS => "rsa",
+            Id::EC => "ecdsa",
+            Id::ED25519 | Id::ED448 => "eddsa",
+            _ => "other",
+        }
     }
 }
 
-/// Names the first certificate of the PEM file at `path` covers: the dNSName entries of its
-/// subjectAltName, lower case. The common name does not count: no client has looked at it for years.
-///
-/// Errors: [`Fault::Unreadable`], [`Fault::Malformed`].
-pub fn names_of(path: &Path) -> Result<Vec<String>, Fault> {
-    let chain = chain_of(path)?;
-    let leaf = chain.first().ok_or_else(|| no_certificate(path))?;
-    Ok(names(leaf))
+/// Certificates by name, each read once however many listeners serve it.
+#[derive(Clone, Default)]
+pub struct Store(BTreeMap<String, Arc<Loaded>>);
+
+impl Store {
+    /// Loads every certificate of `config`.
+    ///
+    /// Errors: the first [`Fault`], with the certificate's name.
+    pub fn load(config: &Config) -> Result<Store, Fault> {
+        let all = config.certificates.iter();
+        all.map(|(name, files)| {
+            let loaded = Loaded::open(files, &config.dir)?;
+            warn(name, files, &loaded);
+            Ok((name.clone(), Arc::new(loaded)))
+        })
+        .collect::<Result<_, Fault>>()
+        .map(Store)
+    }
+
+    /// Loads every certificate again. One that cannot be loaded keeps what it had.
+    pub fn refreshed(&self, config: &Config) -> (Store, Vec<(String, Fault)>) {
+        let mut faults = Vec::new();
+        let mut fresh = BTreeMap::new();
+        for (name, files) in &config.certificates {
+            match (Loaded::open(files, &config.dir), self.0.get(name)) {
+                (Ok(loaded), old) => {
+                    if let Some(old) = old {
+                        loaded.staple.inherit(&old.staple, loaded.leaf == old.leaf);
+                    }
+                    warn(name, files, &loaded);
+                    fresh.insert(name.clone(), Arc::new(loaded));
+                }
+                (Err(fault), old) => {
+                    fresh.extend(old.map(|old| (name.clone(), old.clone())));
+                    faults.push((name.clone(), fault));
+                }
+            }
+        }
+        (Store(fresh), faults)
+    }
+
+    /// The certificate called `name`.
+    pub fn get(&self, name: &str) -> Option<&Arc<Loaded>> {
+        self.0.get(name)
+    }
+
+    /// All certificates by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &Arc<Loaded>)> {
+        self.0.iter()
+    }
 }
 
+/// Says that a certificate ends soon, at each load.
+fn warn(name: &str, files: &Certificate, loaded: &Loaded) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let left = loaded.days_left(now.map_or(0, |d| d.as_secs() as i64));
+    if left < i64::from(files.warn_days) {
+        log::warn!(
+            "certificate {name} ends in {left} days, on {}",
+            loaded.leaf.not_after()
+        );
+    }
+}
+
+/// Seconds since 1970 of an ASN.1 time.
+fn unix(time: &Asn1TimeRef) -> i64 {
+    let since = Asn1Time::from_unix(0).and_then(|epoch| epoch.diff(time));
+    since.map_or(0, |d| i64::from(d.days) * 86_400 + i64::from(d.secs))
+}
+
+/// Names the certificate covers: the dNSName entries of its subjectAltName, lower case. The common
+/// name does not count: no client has looked at it for years.
 fn names(leaf: &X509Ref) -> Vec<String> {
     let entries = leaf.subject_alt_names();
     entries
@@ -81,37 +165,18 @@ fn names(leaf: &X509Ref) -> Vec<String> {
         .collect()
 }
 
-fn chain_of(path: &Path) -> Result<Vec<X509>, Fault> {
-    let pem = read(path)?;
-    X509::stack_from_pem(&pem).map_err(|e| malformed(path, "expected PEM certificates", &e))
-}
-
-/// Reads the PEM private key at `path`.
+/// Names the first certificate of the PEM file at `path` covers.
 ///
-/// Errors: [`Fault::Unreadable`], [`Fault::Malformed`], [`Fault::Encrypted`].
-pub fn key_of(path: &Path) -> Result<PKey<Private>, Fault> {
-    let pem = read(path)?;
-    let mut asked = false;
-    // Without a callback OpenSSL would ask for the passphrase on the terminal and wait.
-    let key = PKey::private_key_from_pem_callback(&pem, |_| {
-        asked = true;
-        Err(ErrorStack::get())
-    });
-    match key {
-        Ok(key) => Ok(key),
-        Err(_) if asked => Err(Fault::Encrypted {
-            path: path.to_owned(),
-        }),
-        Err(e) => Err(malformed(path, "expected a PEM private key", &e)),
-    }
+/// Errors: [`Fault::Unreadable`], [`Fault::Malformed`].
+pub fn names_of(path: &Path) -> Result<Vec<String>, Fault> {
+    let chain = files::chain_of(path)?;
+    Ok(chain.first().map_or_else(Vec::new, |leaf| names(leaf)))
 }
 
 fn check_order(path: &Path, leaf: &X509Ref, issuers: &[X509]) -> Result<(), Fault> {
     let mut subject = leaf;
     for (i, issuer) in issuers.iter().enumerate() {
-        // The names alone do not tell: a renewed CA keeps its name and changes its key.
-        let signed = issuer.public_key().and_then(|key| subject.verify(&key));
-        if issuer.issued(subject) != X509VerifyResult::OK || !signed.unwrap_or(false) {
+        if !signed(subject, issuer) {
             return Err(Fault::Order {
                 path: path.to_owned(),
                 position: i + 1,
@@ -140,38 +205,4 @@ fn check_time(path: &Path, leaf: &X509Ref, issuers: &[X509]) -> Result<(), Fault
         });
     }
     Ok(())
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Fault> {
-    let fault = |why: String| Fault::Unreadable {
-        path: PathBuf::from(path),
-        why,
-    };
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|e| fault(e.to_string()))?;
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|e| fault(e.to_string()))?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(fault(format!("larger than {MAX_FILE_BYTES} bytes")));
-    }
-    Ok(bytes)
-}
-
-fn no_certificate(path: &Path) -> Fault {
-    Fault::Malformed {
-        path: path.to_owned(),
-        why: "expected PEM certificates, found none".into(),
-    }
-}
-
-fn malformed(path: &Path, expected: &str, e: &ErrorStack) -> Fault {
-    let first = e.errors().first().and_then(|e| e.reason());
-    Fault::Malformed {
-        path: path.to_owned(),
-        why: match first {
-            Some(reason) => format!("{expected}: {reason}"),
-            None => expected.to_owned(),
-        },
-    }
 }

@@ -7,8 +7,10 @@ use openssl::ssl::{SslConnectorBuilder, SslSession, SslSessionCacheMode, SslVers
 use openssl::symm::Cipher;
 use openssl::x509::X509;
 
-use super::fixtures::{DAY, Folder, Leaf, client, ec_key, rsa_key, shake};
-use super::{Loaded, TlsFront, names_of};
+use super::fixtures::{DAY, Folder, Leaf, client, ec_key, front_of, rsa_key, shake};
+use super::tickets::Ring;
+use super::{Fault, Loaded, Store, TlsFront, names_of};
+use crate::config::{Config, Listener};
 
 const ANY: &str = "127.0.0.1:443";
 
@@ -31,7 +33,12 @@ const WORDS: &[&str] = &["push", "wild", "other"];
 
 fn front(folder: &Folder, mode: &str, tls: &str) -> TlsFront {
     let (config, listener) = folder.config(WORDS, mode, tls);
-    TlsFront::new(&listener, &config).unwrap_or_else(|e| panic!("{e}"))
+    front_of(&listener, &config).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Loads everything again, as a reload of the whole configuration does.
+fn reload(front: &TlsFront, listener: &Listener, config: &Config) -> Result<(), Fault> {
+    front.reload(listener, &Store::load(config)?, &config.dir)
 }
 
 /// Aim: exact name, then wildcard, then the VIP's default, then the first certificate.
@@ -185,12 +192,20 @@ fn keeping(version: SslVersion) -> (SslConnectorBuilder, Arc<Mutex<Option<SslSes
 
 /// Aim: a ticket is good on every VIP of the listener and after a reload, never for another
 /// certificate or on another listener. Source: PINGORA W13; FAULTS D34. Fails without the shared
-/// ticket keys (first cases) or without the resumption scope (last cases).
+/// ticket keys or their overlap (first cases) or without the resumption scope (last cases).
 #[test]
 fn tickets_resume_under_their_certificate_only() {
     let (folder, _) = three();
     let tls = "{ certificates: [push, wild, other], by_vip: { '127.0.0.9:443': other } }";
-    let (here, elsewhere) = (front(&folder, "http", tls), front(&folder, "http", tls));
+    let asks = "{ certificates: [push], client_ca: push.pem, client_certificate: optional }";
+    let (config, _) = folder.config(WORDS, "http", tls);
+    let (store, ring) = (Store::load(&config).unwrap(), Ring::new(&config).unwrap());
+    let of = |tls: &str| {
+        let (config, listener) = folder.config(WORDS, "http", tls);
+        TlsFront::new(&listener, &store, ring.clone(), &config.dir).unwrap()
+    };
+    let (here, there, asking) = (of(tls), of(tls), of(asks));
+    let elsewhere = front(&folder, "http", tls);
     let nine = "127.0.0.9:443";
     for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
         let cases: &[(&str, &TlsFront, &str, Option<&str>, bool)] = &[
@@ -211,9 +226,11 @@ fn tickets_resume_under_their_certificate_only() {
                 false,
             ),
             ("other certificate by VIP", &here, nine, None, false),
+            ("other listener", &there, ANY, Some("push.example"), true),
+            ("other keys", &elsewhere, ANY, Some("push.example"), false),
             (
-                "other listener",
-                &elsewhere,
+                "a listener that asks for certificates",
+                &asking,
                 ANY,
                 Some("push.example"),
                 false,
@@ -226,8 +243,14 @@ fn tickets_resume_under_their_certificate_only() {
             let seen = shake(here.acceptor(vip(ANY)), &client, first, |_| ()).unwrap();
             assert!(!seen.resumed, "{case}: the first is full");
             let session = kept.lock().unwrap().take().expect("a ticket");
-            let (config, listener) = folder.config(WORDS, "http", tls);
-            front.reload(&listener, &config).unwrap();
+            let same = if std::ptr::eq(*front, &asking) {
+                asks
+            } else {
+                tls
+            };
+            let (config, listener) = folder.config(WORDS, "http", same);
+            reload(front, &listener, &config).unwrap();
+            ring.rotate(std::time::Instant::now() + config.tickets.rotate.0);
             let seen = shake(front.acceptor(vip(at)), &client, *name, |ssl| {
                 // SAFETY: the session comes from this very client context.
                 unsafe { ssl.set_session(&session).unwrap() }
@@ -255,11 +278,11 @@ fn reload_swaps_or_leaves_all_as_it_was() {
             .leaf_der
     };
     folder.write("push.key", &ec_key().private_key_to_pem_pkcs8().unwrap());
-    let fault = front.reload(&listener, &config).unwrap_err().to_string();
+    let fault = reload(&front, &listener, &config).unwrap_err().to_string();
     assert!(fault.contains("is not the private key of"), "{fault}");
     assert_eq!(shown(), old.to_der().unwrap());
     let new = folder.issue("push", &Leaf::of(&["push.example"]));
-    front.reload(&listener, &config).unwrap();
+    reload(&front, &listener, &config).unwrap();
     assert_eq!(shown(), new.to_der().unwrap());
 }
 
@@ -349,7 +372,7 @@ fn faults_of_the_list_are_named() {
     ];
     for (tls, expected) in cases {
         let (config, listener) = folder.config(&["push", "weak"], "http", tls);
-        let fault = TlsFront::new(&listener, &config).err();
+        let fault = front_of(&listener, &config).err();
         let fault = fault.unwrap_or_else(|| panic!("{tls} passes")).to_string();
         assert!(fault.contains(expected), "{tls}: {fault}");
     }

@@ -72,7 +72,10 @@ impl Dialer {
         if !self.preamble.is_empty() {
             stream.write_all(&self.preamble).await?;
         }
-        Ok(Side::Plain(Tcp::new(stream)))
+        match &self.node.tls {
+            None => Ok(Side::Plain(Tcp::new(stream))),
+            Some(tls) => tls.handshake(Tcp::new(stream)).await,
+        }
     }
 
     fn node_failed(&self, failure: &Failure) {
@@ -81,6 +84,11 @@ impl Dialer {
             .with_label_values(&[&self.node.name, failure.word()])
             .inc();
         self.node.suspect.notify_one();
+        if let Failure::Io(e) = failure
+            && self.node.tls.is_some()
+        {
+            log::warn!("node {} ({}): {e}", self.node.name, self.node.address);
+        }
         if let Failure::Io(e) = failure
             && e.raw_os_error() == Some(libc::EADDRNOTAVAIL)
         {
@@ -112,6 +120,7 @@ impl Failure {
             Failure::Evicted => "evicted",
             Failure::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => "refused",
             Failure::Io(e) if e.raw_os_error() == Some(libc::EADDRNOTAVAIL) => "no_local_port",
+            Failure::Io(e) if e.kind() == io::ErrorKind::InvalidData => "tls",
             Failure::Io(_) => "error",
         }
     }

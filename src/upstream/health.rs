@@ -5,10 +5,13 @@
 //! Source: DESIGN of fail over, Diffusion load balancers, "TCP retransmission timeout";
 //! `/lightstreamer/healthcheck` answers 200 where enabled.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use pingora::connectors::L4Connect;
 use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora::protocols::l4::stream::Stream;
@@ -16,12 +19,14 @@ use pingora::{Error, ErrorType};
 use pingora_http::RequestHeader;
 use pingora_load_balancing::Backend;
 use pingora_load_balancing::health_check::{HealthCheck, HttpHealthCheck, TcpHealthCheck};
-
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use super::Node;
 use crate::config::{Health, HttpCheck};
 use crate::observe::metrics;
+use crate::stream::side::Side;
+use crate::stream::socket::Tcp;
 
 /// The check loop of one node.
 pub struct Checker {
@@ -77,6 +82,12 @@ impl Checker {
             address.set_port(port);
         }
         let check: Box<dyn HealthCheck + Send + Sync> = match &conf.http {
+            http if node.tls.is_some() => Box::new(TlsCheck {
+                node: node.clone(),
+                address,
+                http: http.clone(),
+                preamble: header(&conf),
+            }),
             Some(http) => {
                 let mut check = http_check(&node, http, conf.timeout.0);
                 check.peer_template.options.custom_l4 = local(&conf);
@@ -167,17 +178,87 @@ impl Checker {
     }
 }
 
+/// The check of a node behind TLS: by the very handshake flows get, so that a node whose certificate
+/// is refused is Down. The framework's own check knows neither our authorities nor our identity.
+struct TlsCheck {
+    node: Arc<Node>,
+    address: SocketAddr,
+    http: Option<HttpCheck>,
+    preamble: &'static [u8],
+}
+
+#[async_trait]
+impl HealthCheck for TlsCheck {
+    async fn check(&self, _: &Backend) -> pingora::Result<()> {
+        let failed = |e: &dyn std::fmt::Display| {
+            let why = format!("{}: {e}", self.node.name);
+            Error::explain(ErrorType::ConnectError, why)
+        };
+        let side = self.connect().await.map_err(|e| failed(&e))?;
+        let Some(http) = &self.http else {
+            return Ok(());
+        };
+        let status = get(side, http, self.address)
+            .await
+            .map_err(|e| failed(&e))?;
+        if status != http.status {
+            return Err(failed(&format_args!("answered {status}")));
+        }
+        Ok(())
+    }
+
+    fn health_threshold(&self, _: bool) -> usize {
+        1
+    }
+}
+
+impl TlsCheck {
+    async fn connect(&self) -> std::io::Result<Side> {
+        let mut tcp = TcpStream::connect(self.address).await?;
+        tcp.write_all(self.preamble).await?;
+        let tcp = Tcp::new(tcp);
+        match &self.node.tls {
+            Some(tls) => tls.handshake(tcp).await,
+            None => Ok(Side::Plain(tcp)),
+        }
+    }
+}
+
+/// The status a GET over `side` is answered with.
+async fn get(side: Side, conf: &HttpCheck, address: SocketAddr) -> Result<u16, String> {
+    let said = |e: &dyn std::fmt::Display| e.to_string();
+    let (mut send, connection) = http1::handshake(TokioIo::new(side))
+        .await
+        .map_err(|e| said(&e))?;
+    // Ends when the sender is dropped.
+    tokio::spawn(connection);
+    let host = conf.host.clone().unwrap_or_else(|| address.to_string());
+    let request = http::Request::get(conf.path.as_str())
+        .header(http::header::HOST, host)
+        .header(http::header::USER_AGENT, "pushgate-health")
+        .body(http_body_util::Empty::<bytes::Bytes>::new())
+        .map_err(|e| said(&e))?;
+    let answer = send.send_request(request).await.map_err(|e| said(&e))?;
+    Ok(answer.status().as_u16())
+}
+
 /// Connects for a check and says by the PROXY protocol that nobody is behind it.
 #[derive(Debug)]
 struct Local(&'static [u8]);
 
 /// The connector of a check that begins with a PROXY protocol header.
 fn local(conf: &Health) -> Option<Arc<dyn L4Connect + Send + Sync>> {
-    let header: &[u8] = match conf.proxy_protocol? {
-        1 => b"PROXY UNKNOWN\r\n",
-        _ => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
-    };
-    Some(Arc::new(Local(header)))
+    conf.proxy_protocol?;
+    Some(Arc::new(Local(header(conf))))
+}
+
+/// The PROXY protocol header of a check; empty where there is none.
+fn header(conf: &Health) -> &'static [u8] {
+    match conf.proxy_protocol {
+        None => b"",
+        Some(1) => b"PROXY UNKNOWN\r\n",
+        Some(_) => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+    }
 }
 
 #[async_trait]
@@ -186,7 +267,7 @@ impl L4Connect for Local {
         let failed = |e: std::io::Error| Error::because(ErrorType::ConnectError, "health check", e);
         let to = to.as_inet().copied();
         let to = to.ok_or_else(|| Error::explain(ErrorType::ConnectError, "no address"))?;
-        let mut stream = tokio::net::TcpStream::connect(to).await.map_err(failed)?;
+        let mut stream = TcpStream::connect(to).await.map_err(failed)?;
         stream.write_all(self.0).await.map_err(failed)?;
         Ok(stream.into())
     }

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use super::affinity::Affinity;
 use super::live::LiveFlow;
+use super::tls::Secure;
 use crate::config::{self, OnDown};
 
 /// What a node takes.
@@ -63,6 +64,8 @@ pub struct Node {
     pub weight: u32,
     /// What happens to its flows when it goes Down.
     pub on_down: OnDown,
+    /// TLS towards it; `None`: plain.
+    pub tls: Option<Secure>,
     /// Asks the check loop for an immediate check (a connect failed, a head did not come).
     pub suspect: Notify,
     healthy: AtomicU8,
@@ -76,13 +79,14 @@ pub struct Node {
 
 impl Node {
     /// A node that is Up until a check says otherwise.
-    pub fn new(name: &str, conf: &config::Node, on_down: OnDown) -> Arc<Self> {
+    pub fn new(name: &str, conf: &config::Node, on_down: OnDown, tls: Option<Secure>) -> Arc<Self> {
         Arc::new(Node {
             id: NodeId::of(name),
             name: name.to_owned(),
             address: conf.address,
             weight: conf.weight,
             on_down,
+            tls,
             suspect: Notify::new(),
             healthy: AtomicU8::new(1),
             order: AtomicU8::new(0),

@@ -36,11 +36,16 @@ listeners:
   - { name: raw, bind: [200.0.0.10:80], mode: tcp, to: p }
 ";
 
-/// One client connection through the edge, both ends in hand.
+/// One client connection through the edge, both ends in hand. A byte has passed: a node that resets
+/// before that has refused the connection, and the edge looks for another.
 async fn pair(block: &Block, node: &TcpListener) -> (TcpStream, TcpStream) {
     let dial = Dial::plain(block.at("200.0.0.10:80"));
-    let (client, accepted) = tokio::join!(dial.tcp(), node.accept());
-    (client, accepted.expect("the edge connects").0)
+    let (mut client, accepted) = tokio::join!(dial.tcp(), node.accept());
+    let mut node = accepted.expect("the edge connects").0;
+    client.write_all(b"!").await.expect("write");
+    let first = deadline("the first byte", node.read_u8()).await;
+    assert_eq!(first.expect("a byte"), b'!');
+    (client, node)
 }
 
 async fn to_end(what: &str, stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {

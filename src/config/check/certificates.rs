@@ -3,9 +3,17 @@
 //! In: `certificates`. Out: faults, and the names each sound certificate covers.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+
+use pushgate_plugins::host::to_ascii;
 
 use super::{Check, steps};
-use crate::tls::{Fault, Loaded, key_of, names_of};
+use crate::config::{Certificate, Ocsp};
+use crate::tls::tickets::check_file;
+use crate::tls::{Fault, Loaded, key_of, names_of, password_of};
+
+/// Most older ticket keys: each ticket's name is compared with all.
+const MAX_KEEP: usize = 15;
 
 /// Names covered, by certificate.
 pub(super) type Covered = BTreeMap<String, Vec<String>>;
@@ -14,37 +22,115 @@ pub(super) fn check(check: &mut Check<'_>) -> Covered {
     let mut covered = Covered::new();
     let config = check.config;
     for (name, certificate) in &config.certificates {
-        let chain_at = steps!["certificates", name.as_str(), "chain"];
-        let key_at = steps!["certificates", name.as_str(), "key"];
-        // One after the other, because opening both stops at the first fault.
-        let names = names_of(&check.dir.join(&certificate.chain));
-        let key = key_of(&check.dir.join(&certificate.key));
-        if let Err(fault) = &names {
-            check.fault(&chain_at, fault.to_string());
-        }
-        if let Err(fault) = &key {
-            check.fault(&key_at, fault.to_string());
-        }
-        let Ok(names) = names else {
+        if !has_one_form(check, name, certificate) {
             continue;
-        };
-        covered.insert(name.clone(), names);
-        match key.and_then(|_| Loaded::open(certificate, check.dir).map(|_| ())) {
-            Err(fault @ Fault::KeyMismatch { .. }) => check.fault(&key_at, fault.to_string()),
-            Err(fault @ (Fault::Order { .. } | Fault::Time { .. })) => {
-                check.fault(&chain_at, fault.to_string())
+        }
+        let loaded = match &certificate.keystore {
+            Some(_) => {
+                let loaded = Loaded::open(certificate, check.dir);
+                loaded.map_err(|fault| tell(check, name, certificate, &fault))
             }
-            _ => None,
+            None => pem(check, name, certificate),
         };
+        if let Ok(names) = loaded.map(|l| l.names) {
+            covered.insert(name.clone(), names);
+        }
     }
+    tickets(check);
     covered
+}
+
+fn tickets(check: &mut Check<'_>) {
+    let tickets = &check.config.tickets;
+    super::upstream::not_zero(check, &steps!["tickets", "rotate"], tickets.rotate);
+    check.within(&steps!["tickets", "keep"], tickets.keep, 0, MAX_KEEP);
+    if let Some(file) = &tickets.file
+        && let Err(fault) = check_file(&check.dir.join(file))
+    {
+        check.fault(&steps!["tickets", "file"], fault.to_string());
+    }
+}
+
+/// Whether the block says where chain and key are, in one way.
+fn has_one_form(check: &mut Check<'_>, name: &str, certificate: &Certificate) -> bool {
+    let at = steps!["certificates", name];
+    let (chain, key) = (certificate.chain.is_some(), certificate.key.is_some());
+    let expected = "`chain` and `key`, or `keystore`";
+    let before = check.found.len();
+    match (chain, key, certificate.keystore.is_some()) {
+        (true, true, false) | (false, false, true) => {}
+        (_, _, true) => check.on_key(&at, "a keystore has chain and key in it", expected),
+        (false, true, false) => check.on_key(&at, "key `chain` is missing", expected),
+        (true, false, false) => check.on_key(&at, "key `key` is missing", expected),
+        (false, false, false) => check.on_key(&at, "neither PEM files nor a keystore", expected),
+    }
+    if certificate.password_file.is_some() && certificate.password_env.is_some() {
+        let at = steps!["certificates", name, "password_env"];
+        check.on_key(
+            &at,
+            "both `password_file` and `password_env`",
+            "one of them",
+        );
+    }
+    check.found.len() == before
+}
+
+/// Loads a PEM certificate. Chain and key are looked at one after the other, because opening both
+/// stops at the first fault.
+fn pem(check: &mut Check<'_>, name: &str, certificate: &Certificate) -> Result<Loaded, ()> {
+    let at =
+        |file: &Option<std::path::PathBuf>| check.dir.join(file.as_deref().unwrap_or("".as_ref()));
+    let names = names_of(&at(&certificate.chain));
+    let password = password_of(certificate, check.dir);
+    let key = password.and_then(|p| key_of(&at(&certificate.key), p.as_deref()).map(|_| ()));
+    if let Err(fault) = &names {
+        check.fault(&steps!["certificates", name, "chain"], fault.to_string());
+    }
+    if let Err(fault) = &key {
+        tell(check, name, certificate, fault);
+    }
+    if names.is_err() || key.is_err() {
+        return Err(());
+    }
+    let loaded = Loaded::open(certificate, check.dir);
+    loaded.map_err(|fault| tell(check, name, certificate, &fault))
+}
+
+/// Records a fault under the key it is about.
+fn tell(check: &mut Check<'_>, name: &str, certificate: &Certificate, fault: &Fault) {
+    let main = match certificate.keystore {
+        Some(_) => "keystore",
+        None => "chain",
+    };
+    let password = match certificate.password_env {
+        Some(_) => "password_env",
+        None => "password_file",
+    };
+    let key = match fault {
+        Fault::NoPassword { .. } => password,
+        Fault::Unreadable { path, .. } if is(path, &certificate.password_file) => password,
+        Fault::Ocsp { .. } => "ocsp",
+        Fault::Unreadable { path, .. } if is_ocsp(path, certificate) => "ocsp",
+        Fault::Order { .. } | Fault::Time { .. } => main,
+        _ if certificate.keystore.is_none() => "key",
+        _ => main,
+    };
+    check.fault(&steps!["certificates", name, key], fault.to_string());
+}
+
+fn is(path: &Path, file: &Option<std::path::PathBuf>) -> bool {
+    file.as_ref().is_some_and(|file| path.ends_with(file))
+}
+
+fn is_ocsp(path: &Path, certificate: &Certificate) -> bool {
+    matches!(&certificate.ocsp, Ocsp::File(file) if path.ends_with(file))
 }
 
 /// Whether a certificate for `name` is good for `host`. A wildcard stands for one label
 /// (RFC 9525 §6.3); a wildcard host is covered where any host below it is.
 pub(crate) fn covers(name: &str, host: &str) -> bool {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
-    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let host = to_ascii(host.trim_end_matches('.')).to_ascii_lowercase();
     if name == host {
         return true;
     }
@@ -74,6 +160,7 @@ mod tests {
             ("push1.mycompany.com", "push1.mycompany.com", true),
             ("push1.mycompany.com", "*.mycompany.com", true),
             ("*.mycompany.com", "*.mycompany.com", true),
+            ("xn--bcher-kva.example", "bücher.example", true),
         ] {
             assert_eq!(covers(name, host), expected, "{name} for {host}");
         }

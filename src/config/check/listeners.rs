@@ -6,11 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use openssl::error::ErrorStack;
+use openssl::ssl::{SslContext, SslContextBuilder, SslMethod};
+
 use super::upstream::not_zero;
 use super::{Check, steps};
 use crate::config::tree::{Kind, Step};
 use crate::config::units::{Bytes, Span};
-use crate::config::{Listener, ListenerTls};
+use crate::config::{Listener, ListenerTls, Profile, Version};
+use crate::tls::names_of;
 
 /// Least bytes of a flow in our keeping: the relay's own buffer.
 const MIN_HIDDEN: Bytes = Bytes(4 * 1024);
@@ -67,6 +71,7 @@ pub(super) fn check(check: &mut Check<'_>) {
         bounds(check, i, listener);
         if let Some(tls) = &listener.tls {
             certificates(check, i, listener, tls);
+            rules(check, i, tls);
         }
     }
     binds(check);
@@ -115,6 +120,60 @@ fn bounds(check: &mut Check<'_>, i: usize, listener: &Listener) {
         &steps!["listeners", i, "tcp", "user_timeout"],
         listener.tcp.user_timeout,
     );
+}
+
+/// Rules of the handshake, tried out on OpenSSL itself: it knows which ciphers and groups it has.
+fn rules(check: &mut Check<'_>, i: usize, tls: &ListenerTls) {
+    let at = |key: &'static str| steps!["listeners", i, "tls", key];
+    let lowest = match tls.profile {
+        Profile::Modern => Version::Tls13,
+        Profile::Intermediate => Version::Tls12,
+    };
+    let min = tls.min_version.unwrap_or(lowest);
+    if tls.max_version.is_some_and(|max| max < min) {
+        let expected = "no less than `min_version`, which the profile sets where it is not there";
+        check.expect(&at("max_version"), "no version is left", expected);
+    }
+    let words = |list: &Option<Vec<String>>| list.as_ref().map(|words| words.join(":"));
+    if let Some(ciphers) = words(&tls.ciphers)
+        && !known(|context| context.set_cipher_list(&ciphers))
+    {
+        let expected = "names of TLS 1.2 ciphers, as `openssl ciphers` prints them";
+        check.expect(
+            &at("ciphers"),
+            "OpenSSL has none of these ciphers",
+            expected,
+        );
+    }
+    if let Some(groups) = words(&tls.groups)
+        && !known(|context| context.set_groups_list(&groups))
+    {
+        let expected = "names of groups, as `X25519MLKEM768`, `X25519`, `P-256`";
+        check.expect(
+            &at("groups"),
+            "OpenSSL does not have all these groups",
+            expected,
+        );
+    }
+    match &tls.client_ca {
+        Some(file) => {
+            if let Err(fault) = names_of(&check.dir.join(file)) {
+                check.fault(&at("client_ca"), fault.to_string());
+            }
+        }
+        None if check.tree.find(&at("client_certificate")).is_some() => check.on_key(
+            &at("client_certificate"),
+            "nobody can judge a client's certificate",
+            "`client_ca` beside it",
+        ),
+        None => {}
+    }
+}
+
+fn known(try_out: impl FnOnce(&mut SslContextBuilder) -> Result<(), ErrorStack>) -> bool {
+    SslContext::builder(SslMethod::tls_server())
+        .and_then(|mut context| try_out(&mut context))
+        .is_ok()
 }
 
 fn certificates(check: &mut Check<'_>, i: usize, listener: &Listener, tls: &ListenerTls) {

@@ -19,7 +19,8 @@ const ROUTES: &str = "_route";
 pub(super) fn check(check: &mut Check<'_>, covered: &Covered) {
     let config = check.config;
     for (i, listener) in config.listeners.iter().enumerate() {
-        let routed = listener.plugins.iter().any(|p| p.word().ends_with(ROUTES));
+        let routes = |word: &str| word.ends_with(ROUTES) || word == "redirect_https";
+        let routed = listener.plugins.iter().any(|p| routes(p.word()));
         if listener.to.is_none() && !routed {
             check.expect(
                 &steps!["listeners", i],

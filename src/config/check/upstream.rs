@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Check, steps};
 use crate::config::tree::Step;
 use crate::config::units::Span;
-use crate::config::{Health, Node, Pool};
+use crate::config::{Health, Node, NodeTls, Pool};
+use crate::tls::chain_of;
 
 /// Largest weight: shares finer than a thousandth mean nothing, and sums stay far from overflow.
 const MAX_WEIGHT: u32 = 1000;
@@ -38,6 +39,34 @@ fn node_is_sound(check: &mut Check<'_>, name: &str, node: &Node) {
     check.within(&steps!["nodes", name, "weight"], node.weight, 0, MAX_WEIGHT);
     if let Some(health) = &node.health {
         health_is_sound(check, &steps!["nodes", name, "health"], health);
+    }
+    if let Some(tls) = &node.tls {
+        tls_is_sound(check, name, tls);
+    }
+}
+
+fn tls_is_sound(check: &mut Check<'_>, name: &str, tls: &NodeTls) {
+    let at = |key: &'static str| steps!["nodes", name, "tls", key];
+    if let Some(file) = &tls.ca_file {
+        if let Err(fault) = chain_of(&check.dir.join(file)) {
+            check.fault(&at("ca_file"), fault.to_string());
+        } else if !tls.verify {
+            let expected = "`verify: true`, or no `ca_file`";
+            check.on_key(&at("ca_file"), "an authority nobody asks", expected);
+        }
+    }
+    if let Some(server) = &tls.server_name {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':');
+        if server.is_empty() || !server.chars().all(legal) {
+            let found = format!("found `{}`", super::echo(server));
+            check.expect(&at("server_name"), found, "a host name or an IP address");
+        }
+    }
+    if let Some(own) = &tls.client_certificate
+        && !check.names.certificates.contains(own)
+    {
+        let known = &check.names.certificates;
+        check.unknown(&at("client_certificate"), "certificate", own, known);
     }
 }
 

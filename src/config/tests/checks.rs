@@ -249,9 +249,52 @@ const CASES: &[Case] = &[
         "certificates:\n  a: { chain: empty.token, key: locked.key }\n  b: { chain: ., key: big.pem }",
         &[
             "f:6:15: certificates.a.chain: DIR/empty.token: expected PEM certificates, found none",
-            "f:6:33: certificates.a.key: DIR/locked.key: the private key is encrypted; expected one without a passphrase",
+            "f:6:33: certificates.a.key: DIR/locked.key: the private key is encrypted; expected `password_file` or `password_env`",
             "f:7:15: certificates.b.chain: DIR/.: cannot be read: …",
             "f:7:23: certificates.b.key: DIR/big.pem: cannot be read: larger than 1048576 bytes",
+        ],
+    ),
+    (
+        "top",
+        "certificates:\n  a: { keystore: good.pem, chain: good.pem }\n  b: { keystore: old.jks, password_file: good.token }\n  c: { chain: good.pem, key: locked.key, password_file: good.token }\n  d: { chain: good.pem, key: locked.key, password_file: empty.token }\n  e: { chain: good.pem, key: locked.key, password_env: PUSHGATE_NO_SUCH_VARIABLE }\n  f: { chain: good.pem, key: locked.key, password_file: other.token }\n  g: { chain: good.pem, key: good.key, ocsp: responder }\n  h: { chain: good.pem, key: good.key, ocsp: { file: absent.der } }\n  i: {}",
+        &[
+            "f:6:3: certificates.a: a keystore has chain and key in it; expected `chain` and `key`, or `keystore`",
+            "f:7:18: certificates.b.keystore: DIR/old.jks: is a keystore in Java's old format; convert it: keytool …",
+            "f:9:57: certificates.d.password_file: DIR/empty.token: the first line must be the password",
+            "f:10:56: certificates.e.password_env: variable `PUSHGATE_NO_SUCH_VARIABLE` of the environment is not set",
+            "f:11:30: certificates.f.key: DIR/locked.key: the password does not open it",
+            "f:12:46: certificates.g.ocsp: the certificate names no OCSP responder",
+            "f:13:46: certificates.h.ocsp: DIR/absent.der: cannot be read: …",
+            "f:14:3: certificates.i: neither PEM files nor a keystore; expected `chain` and `key`, or `keystore`",
+        ],
+    ),
+    (
+        "top",
+        "tickets: { rotate: 0s, keep: 16, file: good.token }",
+        &[
+            "f:5:20: tickets.rotate: found `0s`; expected more than zero",
+            "f:5:30: tickets.keep: found `16`; expected 0 to 15",
+            "f:5:40: tickets.file: DIR/good.token: line 1: expected a ticket key of 80 bytes, as `openssl rand -hex 80` prints it",
+        ],
+    ),
+    (
+        "listener",
+        "tls: { certificates: [good], profile: modern, max_version: 1.2, ciphers: [NONE], groups: [X25519, P-1], client_certificate: optional }",
+        &[
+            "f:9:64: listeners[0].tls.max_version: no version is left; expected no less than `min_version`, which the profile sets where it is not there",
+            "f:9:78: listeners[0].tls.ciphers: OpenSSL has none of these ciphers; expected names of TLS 1.2 ciphers, as `openssl ciphers` prints them",
+            "f:9:94: listeners[0].tls.groups: OpenSSL does not have all these groups; expected names of groups, as `X25519MLKEM768`, `X25519`, `P-256`",
+            "f:9:109: listeners[0].tls.client_certificate: nobody can judge a client's certificate; expected `client_ca` beside it",
+        ],
+    ),
+    (
+        "nodes",
+        "nodes:\n  n: { address: 127.0.0.1:2, tls: { ca_file: absent.pem, server_name: \"a b\", client_certificate: nope } }\n  m: { address: 127.0.0.1:2, tls: { ca_file: good.pem, verify: false } }",
+        &[
+            "f:4:46: nodes.n.tls.ca_file: DIR/absent.pem: cannot be read: …",
+            "f:4:71: nodes.n.tls.server_name: found `a b`; expected a host name or an IP address",
+            "f:4:98: nodes.n.tls.client_certificate: unknown certificate `nope`",
+            "f:5:37: nodes.m.tls.ca_file: an authority nobody asks; expected `verify: true`, or no `ca_file`",
         ],
     ),
 ];

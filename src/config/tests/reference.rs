@@ -29,7 +29,9 @@ const BLOCKS: &[(&str, &str)] = &[
         "health.http",
         "pools: { p: { health: { http: { '?': 1 } } } }",
     ),
+    ("nodes.<name>.tls", "nodes: { n: { tls: { '?': 1 } } }"),
     ("certificates.<name>", "certificates: { c: { '?': 1 } }"),
+    ("tickets", "tickets: { '?': 1 }"),
     ("listeners[]", "listeners: [{ '?': 1 }]"),
     ("listeners[].tls", "listeners: [{ tls: { '?': 1 } }]"),
     ("listeners[].limits", "listeners: [{ limits: { '?': 1 } }]"),
@@ -53,6 +55,14 @@ const BLOCKS: &[(&str, &str)] = &[
     (
         "sticky_ip",
         "listeners: [{ plugins: [{ sticky_ip: { '?': 1 } }] }]",
+    ),
+    (
+        "redirect_https",
+        "listeners: [{ plugins: [{ redirect_https: { '?': 1 } }] }]",
+    ),
+    (
+        "client_certificate",
+        "listeners: [{ plugins: [{ client_certificate: { '?': 1 } }] }]",
     ),
     (
         "forwarded",
@@ -109,6 +119,7 @@ fn everything() -> String {
 fn the_reference_is_sound_as_it_stands_and_with_everything_put_in() {
     let dir = files();
     for text in [REFERENCE.to_owned(), everything()] {
+        let text = text.replace("PUSH_KEYSTORE_PASSWORD", "CARGO_PKG_NAME");
         if let Err(faults) = Config::parse(&text, "conf/pushgate.yaml", dir.path()) {
             panic!("{faults}");
         }
@@ -189,6 +200,8 @@ fn documented_defaults_are_those_of_the_code() {
             vec!["pools", "push", "health", "http", "status"],
             STATUS.to_string(),
         ),
+        (vec!["tickets", "rotate"], span(TICKET_ROTATE)),
+        (vec!["tickets", "keep"], TICKET_KEEP.to_string()),
         (pool("connect_timeout"), span(CONNECT_TIMEOUT)),
         (pool("retries"), RETRIES.to_string()),
         (listener(&["max_hidden"]), bytes(MAX_HIDDEN)),

@@ -102,7 +102,9 @@ const CASES: &[Case] = &[
     (
         "top",
         "certificates: { c: { chain: good.pem } }",
-        &["f:5:17: certificates.c: key `key` is missing"],
+        &[
+            "f:5:17: certificates.c: key `key` is missing; expected `chain` and `key`, or `keystore`",
+        ],
     ),
     (
         "top",
@@ -247,21 +249,21 @@ const CASES: &[Case] = &[
         "nodes",
         "nodes:\n  n:",
         &[
-            "f:4:4: nodes.n: found nothing; expected a block of keys (`address`, `weight`, `health`)",
+            "f:4:4: nodes.n: found nothing; expected a block of keys (`address`, `weight`, `health`, `tls`)",
         ],
     ),
     (
         "nodes",
         "nodes:\n  n: 127.0.0.1:2",
         &[
-            "f:4:6: nodes.n: found `127.0.0.1:2`; expected a block of keys (`address`, `weight`, `health`)",
+            "f:4:6: nodes.n: found `127.0.0.1:2`; expected a block of keys (`address`, `weight`, `health`, `tls`)",
         ],
     ),
     (
         "nodes",
         "nodes:\n  n: { adress: 127.0.0.1:2 }",
         &[
-            "f:4:8: nodes.n.adress: unknown key `adress`; expected one of `address`, `weight`, `health` (did you mean `address`?)",
+            "f:4:8: nodes.n.adress: unknown key `adress`; expected one of `address`, `weight`, `health`, `tls` (did you mean `address`?)",
         ],
     ),
     (

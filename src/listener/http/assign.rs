@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use http::StatusCode;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
@@ -23,6 +24,9 @@ pub(super) fn decide(session: &Session, ctx: &Ctx) -> Decision {
         let r = ex.record.lock();
         (r.host.clone(), r.random, r.tried.clone())
     };
+    if is_misdirected(ex, &host) {
+        return Decision::Refuse(StatusCode::MISDIRECTED_REQUEST);
+    }
     let facts = ex.facts(&host, Some(session.req_header()), random);
     let decision = ex.table.decide(&facts, &tried);
     if let Decision::Node(assigned) = &decision {
@@ -30,6 +34,17 @@ pub(super) fn decide(session: &Session, ctx: &Ctx) -> Decision {
         ex.assign(assigned.clone(), learned);
     }
     decision
+}
+
+/// Whether the client should ask over a connection of its own: the host has a route, but the
+/// certificate this connection showed is not good for it (RFC 9110 §15.5.20). Under a wildcard that
+/// covers both, browsers send two hosts over one connection and each request is routed by its own.
+fn is_misdirected(ex: &Exchange, host: &str) -> bool {
+    let address = || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    ex.conn
+        .tls
+        .as_ref()
+        .is_some_and(|tls| !tls.covers(host) && address().is_err() && ex.table.routes_host(host))
 }
 
 /// Another try after a failed one: elsewhere, unless only an idle connection was stale.

@@ -1,0 +1,189 @@
+//! Tells the node which certificate the client showed, in headers no client can forge.
+//!
+//! In: the client's certificate and the verdict on it. Out: the request's head, in which nothing of
+//! the kind is left that the client wrote. Source: RFC 4514 (names as text); FAULTS D14.
+
+use http::{HeaderName, HeaderValue};
+use pingora_http::RequestHeader;
+use serde::Deserialize;
+
+use crate::api::{Assignment, EditError, Flow, Plugin};
+use crate::context::{Build, Fault, Mode};
+
+/// Most bytes of one header: a certificate may have thousands of names.
+const MAX_VALUE: usize = 4096;
+
+/// Block `client_certificate:`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What the headers' names begin with; default `X-Client-Cert`.
+    #[serde(default = "prefix")]
+    pub prefix: String,
+}
+
+fn prefix() -> String {
+    "X-Client-Cert".to_owned()
+}
+
+struct ClientCertificate {
+    /// Lower case.
+    prefix: String,
+    names: [HeaderName; 6],
+}
+
+/// What each header tells; the verdict comes first.
+const PARTS: [&str; 6] = ["verify", "subject", "issuer", "serial", "san", "fingerprint"];
+
+impl Config {
+    /// Builds the plugin. Errors: mode tcp, a listener without TLS, a prefix that begins no header.
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+        let mut faults = Vec::new();
+        if on.mode == Mode::Tcp {
+            faults.push(Fault::new(None::<String>, "headers need mode http"));
+        } else if !on.tls {
+            let why = "only a listener with `tls` sees certificates of clients";
+            faults.push(Fault::new(None::<String>, why));
+        }
+        let prefix = self.prefix.to_ascii_lowercase();
+        let name = |part: &str| HeaderName::from_bytes(format!("{prefix}-{part}").as_bytes());
+        let names: Result<Vec<_>, _> = PARTS.iter().map(|part| name(part)).collect();
+        match names.ok().and_then(|names| names.try_into().ok()) {
+            Some(names) if faults.is_empty() && !prefix.is_empty() => {
+                Ok(Box::new(ClientCertificate { prefix, names }))
+            }
+            Some(_) if !prefix.is_empty() => Err(faults),
+            _ => {
+                let why = "expected the beginning of a header name, as `X-Client-Cert`";
+                faults.push(Fault::new(["prefix"], why));
+                Err(faults)
+            }
+        }
+    }
+}
+
+impl ClientCertificate {
+    /// Whether `name` is one only we may write. `_` counts as `-`: servers that make variables of
+    /// headers cannot tell the two apart.
+    fn is_ours(&self, name: &str) -> bool {
+        let same = |(a, b): (u8, u8)| a == b || (a == b'_' && b == b'-');
+        name.len() >= self.prefix.len() && name.bytes().zip(self.prefix.bytes()).all(same)
+    }
+}
+
+impl Plugin for ClientCertificate {
+    fn name(&self) -> &'static str {
+        "client_certificate"
+    }
+
+    fn request(
+        &self,
+        flow: &Flow<'_>,
+        _: &Assignment<'_>,
+        head: &mut RequestHeader,
+    ) -> Result<(), EditError> {
+        let forged: Vec<HeaderName> = head.headers.keys().cloned().collect();
+        for name in forged.iter().filter(|name| self.is_ours(name.as_str())) {
+            head.remove_header(name);
+        }
+        let client = flow.tls.and_then(|tls| tls.client);
+        let verdict = match client.map(|c| c.failure) {
+            None => "NONE".to_owned(),
+            Some(None) => "SUCCESS".to_owned(),
+            Some(Some(why)) => format!("FAILED: {why}"),
+        };
+        head.insert_header(self.names[0].clone(), HeaderValue::try_from(verdict)?)?;
+        // A name out of a certificate nobody vouches for is worth nothing.
+        let Some(client) = client.filter(|c| c.failure.is_none()) else {
+            return Ok(());
+        };
+        let sans = client.sans.join(",");
+        let values = [
+            client.subject,
+            client.issuer,
+            client.serial,
+            &sans,
+            client.fingerprint,
+        ];
+        for (name, value) in self.names[1..].iter().zip(values) {
+            if value.len() > MAX_VALUE {
+                return Err(format!("{name}: longer than {MAX_VALUE} bytes").into());
+            }
+            if !value.is_empty() {
+                head.insert_header(name.clone(), HeaderValue::try_from(value)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{ClientFacts, How, TlsFacts};
+    use crate::testing::{Facts, assigned, build_tls, faults, head};
+
+    fn told(client: Option<ClientFacts<'_>>) -> Vec<(String, String)> {
+        let plugin = build_tls("client_certificate: {}");
+        let mut request = head("GET", "/");
+        for name in ["X-Client-Cert-Subject", "x_client_cert_verify", "X-Client-Cert-Other"] {
+            request.append_header(name, "CN=forged").expect("line");
+        }
+        let facts = Facts::default();
+        let mut flow = facts.flow(None);
+        flow.tls = Some(TlsFacts { client, ..TlsFacts::default() });
+        plugin
+            .request(&flow, &assigned("ls1", How::Balanced), &mut request)
+            .expect("edits");
+        let lines = request.headers.iter();
+        lines
+            .map(|(k, v)| (k.to_string(), v.to_str().expect("text").to_owned()))
+            .collect()
+    }
+
+    /// Fails if anything a client wrote is left.
+    #[test]
+    fn the_node_reads_only_what_we_wrote() {
+        let sans = ["DNS:a.example".to_owned(), "email:a@b.example".to_owned()];
+        let good = ClientFacts {
+            subject: "CN=alice",
+            issuer: "CN=ca",
+            serial: "0A",
+            sans: &sans,
+            fingerprint: "ab",
+            failure: None,
+        };
+        let pairs = |list: &[(&str, &str)]| -> Vec<(String, String)> {
+            list.iter()
+                .map(|(k, v)| (format!("x-client-cert-{k}"), (*v).to_owned()))
+                .collect()
+        };
+        let mut all = told(Some(good));
+        all.sort();
+        let expected = pairs(&[
+            ("fingerprint", "ab"),
+            ("issuer", "CN=ca"),
+            ("san", "DNS:a.example,email:a@b.example"),
+            ("serial", "0A"),
+            ("subject", "CN=alice"),
+            ("verify", "SUCCESS"),
+        ]);
+        assert_eq!(all, expected);
+        assert_eq!(told(None), pairs(&[("verify", "NONE")]));
+        let bad = ClientFacts { failure: Some("certificate has expired"), ..good };
+        assert_eq!(told(Some(bad)), pairs(&[("verify", "FAILED: certificate has expired")]));
+    }
+
+    #[test]
+    fn blocks_that_cannot_work_are_faults() {
+        for (block, mode, want) in [
+            ("{}", Mode::Tcp, ": headers need mode http"),
+            ("{}", Mode::Http, ": only a listener with `tls`"),
+        ] {
+            let found = faults(&format!("client_certificate: {block}"), mode);
+            assert!(found.len() == 1 && found[0].starts_with(want), "{found:?}");
+        }
+        let found = faults("client_certificate: { prefix: 'a b' }", Mode::Http);
+        assert!(found[1].starts_with("prefix: expected the beginning"), "{found:?}");
+    }
+}

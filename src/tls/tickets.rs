@@ -1,0 +1,270 @@
+//! The keys that seal session tickets: one ring for all listeners of a profile, rotated by time or
+//! read from a file that several edges share.
+//!
+//! In: `tickets:` and the time. Out: a ring whose first key seals and all keys open; a ticket of an
+//! older key is opened and renewed. Source: RFC 5077 §4, §5.5; RFC 8446 §4.6.1; FAULTS D34.
+
+mod seal;
+
+pub(super) use seal::install;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use openssl::error::ErrorStack;
+use openssl::rand::rand_bytes;
+use parking_lot::Mutex;
+
+use super::Fault;
+use super::files;
+use crate::config::{Config, Tickets};
+
+/// Bytes of a key's name, its HMAC-SHA-256 key and its AES-256 key.
+const NAME: usize = 16;
+const HALF: usize = 32;
+/// Bytes of a whole key, as `openssl rand 80` makes them.
+pub(super) const KEY_BYTES: usize = NAME + 2 * HALF;
+/// Most keys of a file: each ticket's name is compared with all.
+const MAX_KEYS: usize = 16;
+
+/// One key.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Key {
+    pub name: [u8; NAME],
+    pub hmac: [u8; HALF],
+    pub aes: [u8; HALF],
+}
+
+impl Key {
+    fn of(bytes: &[u8; KEY_BYTES]) -> Key {
+        let part = |from: usize| {
+            let mut half = [0; HALF];
+            half.copy_from_slice(&bytes[from..from + HALF]);
+            half
+        };
+        let mut name = [0; NAME];
+        name.copy_from_slice(&bytes[..NAME]);
+        Key {
+            name,
+            hmac: part(NAME),
+            aes: part(NAME + HALF),
+        }
+    }
+
+    fn random() -> Result<Key, ErrorStack> {
+        let mut bytes = [0; KEY_BYTES];
+        rand_bytes(&mut bytes)?;
+        Ok(Key::of(&bytes))
+    }
+}
+
+/// The ring; the first key seals.
+pub struct Ring {
+    keys: ArcSwap<Vec<Key>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    conf: Tickets,
+    since: Instant,
+}
+
+impl Ring {
+    /// A ring as `config` wants it.
+    ///
+    /// Errors: a file that cannot be read or has no good key.
+    pub fn new(config: &Config) -> Result<Arc<Ring>, Fault> {
+        let ring = Ring {
+            keys: ArcSwap::default(),
+            state: Mutex::new(State {
+                conf: config.tickets.clone(),
+                since: Instant::now(),
+            }),
+        };
+        match &config.tickets.file {
+            Some(file) => ring.keys.store(Arc::new(keys_of(&config.dir.join(file))?)),
+            None => ring.push(0)?,
+        }
+        Ok(Arc::new(ring))
+    }
+
+    /// Takes over a changed `tickets:` or a changed file.
+    ///
+    /// Errors: as [`Ring::new`]; the old keys stay.
+    pub fn reload(&self, config: &Config) -> Result<(), Fault> {
+        if let Some(file) = &config.tickets.file {
+            let keys = keys_of(&config.dir.join(file))?;
+            self.keys.store(Arc::new(keys));
+        }
+        self.state.lock().conf = config.tickets.clone();
+        Ok(())
+    }
+
+    /// Puts a new key in front when the first has sealed long enough; the oldest goes. With a file
+    /// whoever writes it rotates.
+    pub fn rotate(&self, now: Instant) {
+        let mut state = self.state.lock();
+        let age = now.saturating_duration_since(state.since);
+        if state.conf.file.is_some() || age < state.conf.rotate.0 {
+            return;
+        }
+        match self.push(state.conf.keep) {
+            Ok(()) => state.since = now,
+            Err(fault) => log::error!("{fault}"),
+        }
+    }
+
+    fn push(&self, keep: usize) -> Result<(), Fault> {
+        let key = Key::random().map_err(|e| Fault::Refused {
+            certificate: "session tickets".into(),
+            why: e.to_string(),
+        })?;
+        let old = self.keys.load();
+        let keys = std::iter::once(key).chain(old.iter().take(keep).cloned());
+        self.keys.store(Arc::new(keys.collect()));
+        Ok(())
+    }
+
+    /// The key that seals.
+    pub(super) fn seal(&self) -> Option<Key> {
+        self.keys.load().first().cloned()
+    }
+
+    /// The key called `name`, and whether it is the one that seals.
+    pub(super) fn open(&self, name: &[u8]) -> Option<(Key, bool)> {
+        let keys = self.keys.load();
+        let at = keys.iter().position(|key| key.name == name)?;
+        keys.get(at).map(|key| (key.clone(), at == 0))
+    }
+}
+
+/// Reads one key a line, 80 bytes in hexadecimal (`openssl rand -hex 80`) or base64
+/// (`openssl rand -base64 -A 80`); empty lines and lines with `#` in front are left out.
+///
+/// Errors: [`Fault::Unreadable`], [`Fault::Malformed`] with the line.
+pub fn check_file(path: &Path) -> Result<(), Fault> {
+    keys_of(path).map(|_| ())
+}
+
+fn keys_of(path: &Path) -> Result<Vec<Key>, Fault> {
+    let malformed = |why: String| Fault::Malformed {
+        path: path.to_owned(),
+        why,
+    };
+    let bytes = files::read(path)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut keys: Vec<Key> = Vec::new();
+    for (i, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let key = decoded(line).ok_or_else(|| {
+            // The line itself is a secret.
+            let what = "expected a ticket key of 80 bytes, as `openssl rand -hex 80` prints it";
+            malformed(format!("line {}: {what}", i + 1))
+        })?;
+        if keys.iter().any(|k| k.name == key.name) {
+            return Err(malformed(format!(
+                "line {}: a key that is there already",
+                i + 1
+            )));
+        }
+        keys.push(key);
+    }
+    match keys.len() {
+        1..=MAX_KEYS => Ok(keys),
+        0 => Err(malformed("expected at least one ticket key".into())),
+        n => Err(malformed(format!(
+            "found {n} keys; expected at most {MAX_KEYS}"
+        ))),
+    }
+}
+
+fn decoded(line: &str) -> Option<Key> {
+    let bytes = if line.len() == 2 * KEY_BYTES {
+        let digit = |i: usize| u8::from_str_radix(line.get(i..i + 2)?, 16).ok();
+        (0..KEY_BYTES)
+            .map(|i| digit(2 * i))
+            .collect::<Option<Vec<u8>>>()?
+    } else {
+        openssl::base64::decode_block(line).ok()?
+    };
+    Some(Key::of(bytes.as_slice().try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::units::Span;
+
+    fn config(dir: &Path, keep: usize, file: Option<&str>) -> Config {
+        let mut config: Config = serde_yaml::from_str("listeners: []").unwrap();
+        config.dir = dir.to_owned();
+        config.tickets = Tickets {
+            rotate: Span(Duration::from_secs(60)),
+            keep,
+            file: file.map(Into::into),
+        };
+        config
+    }
+
+    /// Aim: an old key opens for `keep` rotations and is marked as old, then it is gone.
+    /// Source: FAULTS D34. Fails if a rotation drops the key that just sealed.
+    #[test]
+    fn rotation_overlaps() {
+        let ring = Ring::new(&config(Path::new(""), 2, None)).unwrap();
+        let first = ring.seal().unwrap();
+        let start = Instant::now();
+        for (minutes, expected) in [
+            (0, Some(true)),
+            (1, Some(false)),
+            (2, Some(false)),
+            (3, None),
+        ] {
+            ring.rotate(start + Duration::from_secs(60 * minutes + 1));
+            let found = ring.open(&first.name).map(|(_, seals)| seals);
+            assert_eq!(found, expected, "after {minutes} rotations");
+        }
+    }
+
+    /// Aim: a file's first key seals, all open; a bad file is told by line and changes nothing.
+    #[test]
+    fn files_are_rings() {
+        let dir = tempfile::tempdir().unwrap();
+        let hex = |byte: u8| format!("{byte:02x}").repeat(KEY_BYTES);
+        let base64 = openssl::base64::encode_block(&[7; KEY_BYTES]);
+        let write = |text: &str| std::fs::write(dir.path().join("keys"), text).unwrap();
+        write(&format!("# ours\n{}\n\n{base64}\n", hex(1)));
+        let config = config(dir.path(), 0, Some("keys"));
+        let ring = Ring::new(&config).unwrap();
+        assert_eq!(ring.seal().unwrap().aes, [1; HALF]);
+        assert!(ring.open(&[7; NAME]).is_some_and(|(_, seals)| !seals));
+        ring.rotate(Instant::now() + Duration::from_secs(3600));
+        assert_eq!(
+            ring.seal().unwrap().aes,
+            [1; HALF],
+            "the file rotates, not we"
+        );
+        for (text, expected) in [
+            ("", "expected at least one ticket key"),
+            ("abc", "line 1: expected a ticket key of 80 bytes"),
+            (
+                &format!("{0}\n{0}", hex(2)),
+                "line 2: a key that is there already",
+            ),
+        ] {
+            write(text);
+            let fault = ring.reload(&config).unwrap_err().to_string();
+            assert!(fault.contains(expected), "{fault}");
+            assert_eq!(ring.seal().unwrap().aes, [1; HALF]);
+        }
+        write(&hex(9));
+        ring.reload(&config).unwrap();
+        assert_eq!(ring.seal().unwrap().aes, [9; HALF]);
+    }
+}

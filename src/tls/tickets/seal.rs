@@ -1,0 +1,164 @@
+//! Hands OpenSSL the key of a ticket; rust-openssl has no call for it.
+//!
+//! In: a context that carries its [`Ring`]. Out: cipher and MAC set up for one ticket.
+//! Source: `SSL_CTX_set_tlsext_ticket_key_evp_cb(3)`; RFC 5077 §4.
+
+use std::ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_void};
+use std::ptr;
+use std::sync::{Arc, OnceLock};
+
+use foreign_types::ForeignTypeRef;
+use openssl::error::ErrorStack;
+use openssl::ex_data::Index;
+use openssl::rand::rand_bytes;
+use openssl::ssl::{SslContext, SslContextBuilder, SslRef};
+use openssl_sys::{EVP_CIPHER_CTX, SSL, SSL_CTX};
+
+use super::{HALF, Key, NAME, Ring};
+
+/// Bytes of an AES block, hence of the initial vector.
+const IV: usize = 16;
+/// `OSSL_PARAM_UTF8_STRING`.
+const UTF8_STRING: c_uint = 4;
+
+/// `OSSL_PARAM` of OpenSSL's `core.h`.
+#[repr(C)]
+struct Param {
+    key: *const c_char,
+    data_type: c_uint,
+    data: *mut c_void,
+    data_size: usize,
+    return_size: usize,
+}
+
+type Callback = unsafe extern "C" fn(
+    *mut SSL,
+    *mut c_uchar,
+    *mut c_uchar,
+    *mut EVP_CIPHER_CTX,
+    *mut c_void,
+    c_int,
+) -> c_int;
+
+// SAFETY: declared as in OpenSSL 3's tls1.h and evp.h; EVP_MAC_CTX is opaque.
+unsafe extern "C" {
+    fn SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx: *mut SSL_CTX, callback: Callback) -> c_int;
+    fn EVP_MAC_init(
+        ctx: *mut c_void,
+        key: *const c_uchar,
+        key_bytes: usize,
+        params: *const Param,
+    ) -> c_int;
+}
+
+/// Where a context carries its ring.
+fn index() -> Result<Index<SslContext, Arc<Ring>>, ErrorStack> {
+    static INDEX: OnceLock<Index<SslContext, Arc<Ring>>> = OnceLock::new();
+    match INDEX.get() {
+        Some(index) => Ok(*index),
+        None => {
+            let index = SslContext::new_ex_index()?;
+            Ok(*INDEX.get_or_init(|| index))
+        }
+    }
+}
+
+/// Makes `context` seal and open tickets with `ring`.
+pub(in crate::tls) fn install(
+    context: &mut SslContextBuilder,
+    ring: Arc<Ring>,
+) -> Result<(), ErrorStack> {
+    context.set_ex_data(index()?, ring);
+    // SAFETY: the context is live, and the callback has the type this function wants.
+    match unsafe { SSL_CTX_set_tlsext_ticket_key_evp_cb(context.as_ptr(), ticket) } {
+        1 => Ok(()),
+        _ => Err(ErrorStack::get()),
+    }
+}
+
+/// Answers 1: go on; 2: go on and send a fresh ticket; 0: a full handshake; -1: a fault of ours.
+unsafe extern "C" fn ticket(
+    ssl: *mut SSL,
+    name: *mut c_uchar,
+    iv: *mut c_uchar,
+    cipher: *mut EVP_CIPHER_CTX,
+    mac: *mut c_void,
+    seals: c_int,
+) -> c_int {
+    // SAFETY: OpenSSL calls with a live handshake, and with room for a name and an initial vector.
+    let (ssl, name, iv) = unsafe {
+        (
+            SslRef::from_ptr(ssl),
+            std::slice::from_raw_parts_mut(name, NAME),
+            std::slice::from_raw_parts_mut(iv, IV),
+        )
+    };
+    let ring = index().ok().and_then(|i| ssl.ssl_context().ex_data(i));
+    let Some(ring) = ring else { return -1 };
+    let (key, word) = if seals == 1 {
+        let Some(key) = ring.seal() else { return -1 };
+        if rand_bytes(iv).is_err() {
+            return -1;
+        }
+        name.copy_from_slice(&key.name);
+        (key, 1)
+    } else {
+        match ring.open(name) {
+            Some((key, true)) => (key, 1),
+            Some((key, false)) => (key, 2),
+            None => return 0,
+        }
+    };
+    // SAFETY: both contexts are OpenSSL's own and live until the callback returns.
+    if unsafe { set_up(&key, iv, cipher, mac, seals == 1) } {
+        word
+    } else {
+        -1
+    }
+}
+
+/// Sets up AES-256-CBC and HMAC-SHA-256.
+///
+/// # Safety
+/// Both contexts are live, and `iv` has a block.
+unsafe fn set_up(
+    key: &Key,
+    iv: &[u8],
+    cipher: *mut EVP_CIPHER_CTX,
+    mac: *mut c_void,
+    seals: bool,
+) -> bool {
+    const DIGEST: &CStr = c"digest";
+    const SHA256: &CStr = c"SHA256";
+    let end = Param {
+        key: ptr::null(),
+        data_type: 0,
+        data: ptr::null_mut(),
+        data_size: 0,
+        return_size: 0,
+    };
+    let digest = Param {
+        key: DIGEST.as_ptr(),
+        data_type: UTF8_STRING,
+        data: SHA256.as_ptr().cast_mut().cast(),
+        data_size: SHA256.count_bytes(),
+        return_size: usize::MAX,
+    };
+    let params = [digest, end];
+    let init = if seals {
+        openssl_sys::EVP_EncryptInit_ex
+    } else {
+        openssl_sys::EVP_DecryptInit_ex
+    };
+    // SAFETY: keys and parameters outlive the calls, which copy them; a null engine means none.
+    unsafe {
+        EVP_MAC_init(mac, key.hmac.as_ptr(), HALF, params.as_ptr()) == 1
+            && init(
+                cipher,
+                openssl_sys::EVP_aes_256_cbc(),
+                ptr::null_mut(),
+                key.aes.as_ptr(),
+                iv.as_ptr(),
+            ) == 1
+    }
+}
