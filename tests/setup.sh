@@ -9,7 +9,7 @@ RUST=1.88
 
 case "${1:-}" in
 build) wanted="gcc make cmake perl pkg-config curl" ;;
-test) wanted="gcc make cmake perl pkg-config curl node npm chromium chromedriver" ;;
+test) wanted="gcc make cmake perl pkg-config curl haproxy node npm chromium chromedriver" ;;
 bench) wanted="gcc make cmake perl pkg-config curl haproxy nginx python3" ;;
 *)
     echo "usage: tests/setup.sh build|test|bench" >&2

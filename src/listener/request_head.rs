@@ -93,7 +93,8 @@ pub fn check(head: &[u8], limits: &Limits) -> Result<RequestHead, Fault> {
     match parsed.parse(head) {
         Ok(httparse::Status::Complete(n)) if n == head.len() => {}
         Err(httparse::Error::TooManyHeaders) => return Err(Fault::TooLarge),
-        Err(httparse::Error::Version) => return Err(Fault::Version),
+        // Something else, a PROXY protocol header for one, has no version to be refused (D38).
+        Err(httparse::Error::Version) if names_http(head) => return Err(Fault::Version),
         _ => return Err(Fault::Bad("syntax")),
     }
     if parsed.headers.len() > limits.headers {
@@ -122,6 +123,12 @@ pub fn check(head: &[u8], limits: &Limits) -> Result<RequestHead, Fault> {
         framing,
         websocket: asks && method == "GET",
     })
+}
+
+/// Whether the request line names HTTP at all, in whatever version.
+fn names_http(head: &[u8]) -> bool {
+    let line = head.split(|b| *b == b'\n').next().unwrap_or_default();
+    memchr::memmem::find(line, b" HTTP/").is_some()
 }
 
 /// A CR or LF that is not part of CRLF, a folded line, or a NUL: two parsers would read it in two

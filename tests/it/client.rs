@@ -16,6 +16,7 @@ use crate::deadline;
 
 pub mod h1;
 pub mod h2;
+pub mod shaped;
 pub mod ws;
 
 /// A client's stream, plain or TLS.
@@ -121,10 +122,10 @@ impl Dial {
 }
 
 /// Shakes hands over `stream`; the certificate must be good for the name asked for.
-pub async fn handshake(
-    stream: TcpStream,
+pub async fn handshake<S: Io>(
+    stream: S,
     tls: &Tls,
-) -> Result<tokio_openssl::SslStream<TcpStream>, openssl::ssl::Error> {
+) -> Result<tokio_openssl::SslStream<S>, openssl::ssl::Error> {
     let mut connector = SslConnector::builder(SslMethod::tls_client())?;
     connector.cert_store_mut().add_cert(tls.ca.clone())?;
     if !tls.alpn.is_empty() {

@@ -44,12 +44,16 @@ mod node;
 mod options;
 /// The program as a process.
 mod program;
+/// The PROXY protocol, in and out.
+mod proxy_protocol;
 /// TLS as clients and nodes meet it.
 mod tls;
 /// A node that speaks TLS, clients that look at a handshake.
 mod tls_node;
 /// An edge with counting nodes for tests of the core.
 mod setup;
+/// Passed-through TLS by its server name.
+mod sni;
 /// Sections of the guides, cited by code and tests.
 mod sources;
 /// Bytes pass at once, and silence is no fault.

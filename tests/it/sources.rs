@@ -138,7 +138,9 @@ fn sources(folder: &str) -> Vec<PathBuf> {
 /// Files of `src/` and `plugins/`, and test files, those of unit tests among them.
 fn both() -> (Vec<PathBuf>, Vec<PathBuf>) {
     let is_test = |path: &PathBuf| {
-        let path = path.display().to_string();
+        // Where the clone lies says nothing: it may be in a folder called tests.
+        let path = path.strip_prefix(env!("CARGO_MANIFEST_DIR"));
+        let path = path.expect("found below it").display().to_string();
         path.contains("/tests/") || path.ends_with("/tests.rs")
     };
     let own = ["src", "plugins"].map(sources).concat();

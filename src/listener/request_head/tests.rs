@@ -190,6 +190,11 @@ const REFUSED: &[(&str, &str, u16)] = &[
     ("D11 TRACE", "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405),
     ("D11 PRI", "PRI * HTTP/2.0\r\n\r\n", 505),
     (
+        "D38 PROXY",
+        "PROXY TCP4 192.0.2.1 192.0.2.2 5 80\r\n\r\n",
+        400,
+    ),
+    (
         "D18 upgrade with a body",
         "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\n",
         400,

@@ -1,0 +1,88 @@
+//! A client whose first words leave as a test wants them: fused, in pieces, in other records.
+//!
+//! In: a TCP connection, a change of the first flight, lengths of pieces. Out: a stream that any client
+//! can be put on top of. Pieces leave when the edge has read those before, so no kernel joins them.
+//! Source: FAULTS D31, D38–D40.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::net::TcpStream;
+
+use crate::deadline;
+
+/// Longest first flight; a ClientHello of 16 KiB and a PROXY header fit.
+const FLIGHT: usize = 64 * 1024;
+/// Pieces that wait for the one before; then one in [`GROUP`] does.
+const SINGLE: usize = 64;
+const GROUP: usize = 16;
+
+/// Sends the first flight of whatever is put on top through `change`, cut at `cuts` (positions in
+/// the changed bytes); all that follows passes as it is.
+pub fn shaped(
+    tcp: TcpStream,
+    change: impl FnOnce(Vec<u8>) -> Vec<u8> + Send + 'static,
+    cuts: Vec<usize>,
+) -> DuplexStream {
+    let (near, mut far) = tokio::io::duplex(FLIGHT);
+    tokio::spawn(async move {
+        let mut tcp = tcp;
+        let mut first = vec![0; FLIGHT];
+        let n = far.read(&mut first).await.unwrap_or_default();
+        first.truncate(n);
+        if pieces(&mut tcp, &change(first), &cuts).await.is_ok() {
+            let _ = tokio::io::copy_bidirectional(&mut far, &mut tcp).await;
+        }
+    });
+    near
+}
+
+/// Sends `bytes` cut at `cuts`: the first pieces each when the one before was read, later ones in small
+/// groups, because the kernel takes milliseconds to write its table.
+pub async fn pieces(tcp: &mut TcpStream, bytes: &[u8], cuts: &[usize]) -> std::io::Result<()> {
+    let mut from = 0;
+    for (n, cut) in cuts.iter().copied().enumerate() {
+        if cut >= bytes.len() {
+            break;
+        }
+        tcp.write_all(&bytes[from..cut]).await?;
+        if n < SINGLE || n % GROUP == 0 {
+            all_read(tcp.local_addr()?, tcp.peer_addr()?).await;
+        }
+        from = cut;
+    }
+    tcp.write_all(&bytes[from..]).await
+}
+
+/// Every position: one byte at a time.
+pub fn each(bytes: usize) -> Vec<usize> {
+    (1..bytes).collect()
+}
+
+/// Waits until the socket at `to` holds no unread byte from `from`, or is gone; asked every millisecond.
+async fn all_read(from: SocketAddr, to: SocketAddr) {
+    let line = format!("{} {} ", hex(to), hex(from));
+    deadline("the edge to read a piece", async {
+        loop {
+            let table = std::fs::read_to_string("/proc/net/tcp").expect("a Linux kernel");
+            let found = table.lines().find_map(|l| l.split_once(&line));
+            // What follows: state, tx_queue:rx_queue.
+            match found.and_then(|(_, rest)| rest.split([' ', ':']).nth(2)) {
+                Some(unread) if unread != "00000000" => {}
+                _ => return,
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+}
+
+/// An address as the kernel's table writes it.
+fn hex(address: SocketAddr) -> String {
+    let SocketAddr::V4(v4) = address else {
+        panic!("{address}: only IPv4 is in the table");
+    };
+    let ip = u32::from_ne_bytes(v4.ip().octets());
+    format!("{ip:08X}:{:04X}", v4.port())
+}

@@ -1,0 +1,178 @@
+//! HAProxy at the other end of the PROXY protocol: as the balancer in front, and as the node.
+//!
+//! In: the `haproxy` of the system, a configuration. Out: what each side understood of the other.
+//! Source: Lightstreamer clustering §1; FAULTS D42; HAProxy's `send-proxy-v2`, `accept-proxy`.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::Behind;
+use crate::client::h1::H1;
+use crate::client::{Dial, Io, handshake};
+use crate::deadline;
+use crate::edge::Edge;
+use crate::node::Node;
+use crate::setup::{HOST, Setup};
+use crate::vip::Block;
+
+/// A running HAProxy; dropped, it is ended.
+struct Haproxy {
+    child: Child,
+    _file: tempfile::NamedTempFile,
+}
+
+impl Haproxy {
+    /// Starts it with these sections, whose addresses are the guide's, and waits until `at` is open.
+    async fn start(block: &Block, sections: &str, at: &str) -> Haproxy {
+        let head = "global\n  nbthread 1\ndefaults\n  timeout connect 5s\n  timeout client 60s\n  \
+                    timeout server 60s\n";
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let text = block.map(&format!("{head}{sections}"));
+        std::fs::write(file.path(), text).expect("write the configuration");
+        // Servers live in sbin, which is not on everybody's PATH.
+        let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+        let mut command = Command::new("haproxy");
+        command
+            .env("PATH", path)
+            .args(["-db", "-q", "-f"])
+            .arg(file.path());
+        let child = command.stdin(Stdio::null()).spawn();
+        let child = child.expect("haproxy is installed (`make test` installs it)");
+        let running = Haproxy { child, _file: file };
+        let dial = Dial::plain(block.at(at));
+        deadline("haproxy to listen", async {
+            while dial.try_tcp().await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        running
+    }
+}
+
+impl Drop for Haproxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Aim: D42. HAProxy in front says who the client is, by version 1 and 2, with and without its TLVs, to
+/// plain and TLS listeners and at layer 4. Fails if what a real balancer writes is not understood.
+#[tokio::test(flavor = "multi_thread")]
+async fn haproxy_in_front() {
+    let behind = Behind::start("20s").await;
+    let balancer = behind.block.client(1);
+    let mut sections = String::new();
+    let sends = [
+        "send-proxy",
+        "send-proxy-v2",
+        "send-proxy-v2 proxy-v2-options crc32c,unique-id",
+    ];
+    let servers = [
+        ("plain", "200.0.0.10:80"),
+        ("tls", "200.0.0.10:443"),
+        ("raw", "200.0.0.11:80"),
+    ];
+    let mut cases = Vec::new();
+    for (i, send) in sends.iter().enumerate() {
+        for (listener, server) in servers {
+            let vip = format!("200.0.0.{}:8080", 20 + cases.len());
+            sections += &format!(
+                "listen l{i}{listener}\n  mode tcp\n  unique-id-format %{{+X}}o%ci%cp\n  bind {vip}\n  \
+                 server s {server} {send} source {balancer}\n"
+            );
+            cases.push((listener, send, vip));
+        }
+    }
+    let _haproxy = Haproxy::start(&behind.block, &sections, "200.0.0.20:8080").await;
+    for (n, (listener, send, vip)) in cases.iter().enumerate() {
+        let own = behind.block.client(10 + n as u8);
+        let mut dial = Dial::plain(behind.block.at(vip)).host(HOST).from(own);
+        if *listener == "tls" {
+            dial.tls = behind.dial("tls", 1).tls;
+        }
+        let tcp = dial.tcp().await;
+        let client = tcp.local_addr().expect("connected").to_string();
+        let io: Box<dyn Io> = match &dial.tls {
+            Some(tls) => Box::new(handshake(tcp, tls).await.expect("a TLS handshake")),
+            None => Box::new(tcp),
+        };
+        let mut h1 = H1::over(io);
+        let target = format!("/hello?n={n}");
+        let answer = h1.get(&target, &[("Host", HOST)]).await;
+        assert_eq!(answer.status, 200, "{listener}, {send}");
+        if *listener != "raw" {
+            assert_eq!(
+                behind.forwarded_for(&target),
+                [own.to_string()],
+                "{listener}, {send}"
+            );
+        }
+        drop(h1);
+        let reached = dial.to.to_string();
+        let logged = |l: &serde_json::Value| l["client"] == client && l["vip"] == reached;
+        let any = |lines: &[serde_json::Value]| lines.iter().any(logged);
+        behind
+            .edge
+            .wait_access(&format!("{listener}, {send}"), any)
+            .await;
+    }
+}
+
+/// Aim: D42. HAProxy as the node takes our header of either version and reads client, VIP and authority
+/// out of it, also those of the health check. Fails if a real receiver refuses or misreads us.
+#[tokio::test(flavor = "multi_thread")]
+async fn haproxy_as_node() {
+    for version in [1, 2] {
+        let (block, certs) = (Block::claim(), crate::certs::Certs::new());
+        certs.leaf("push", &[HOST], crate::certs::Key::Ecdsa);
+        let node = Node::start("n1", block.at("10.0.0.1:8081")).await;
+        let sections = "listen node\n  mode http\n  bind 10.0.0.1:8080 accept-proxy\n  \
+                        http-request set-header X-Client %[src]:%[src_port]\n  \
+                        http-request set-header X-Vip %[dst]:%[dst_port]\n  \
+                        http-request set-header X-Authority %[fc_pp_authority]\n  \
+                        server s 10.0.0.1:8081\n";
+        let _haproxy = Haproxy::start(&block, sections, "10.0.0.1:8080").await;
+        let plugins = format!("[{{ proxy_protocol: {{ version: {version} }} }}]");
+        let yaml = crate::setup::yaml(&certs, 1, &plugins, "");
+        let yaml = yaml.replace(
+            "fall: 1 }",
+            &format!("fall: 1, proxy_protocol: {version} }}"),
+        );
+        let nodes = vec![node];
+        let edge = Edge::start(&block, &yaml).await;
+        let setup = Setup {
+            block,
+            nodes,
+            edge,
+            certs,
+        };
+        setup.wait_state("n1", "up").await;
+        for (what, dial) in setup.both() {
+            let tcp = dial.clone().from(setup.block.client(7)).tcp().await;
+            let client = tcp.local_addr().expect("connected").to_string();
+            let io: Box<dyn Io> = match &dial.tls {
+                Some(tls) => Box::new(handshake(tcp, tls).await.expect("a TLS handshake")),
+                None => Box::new(tcp),
+            };
+            let mut h1 = H1::over(io);
+            for n in 0..2 {
+                let target = format!("/hello?{what}={n}");
+                let answer = h1.get(&target, &[("Host", HOST)]).await;
+                assert_eq!(answer.status, 200, "version {version}, {what}");
+                let seen = setup.nodes[0].seen();
+                let request = seen.requests().into_iter().rfind(|r| r.target == target);
+                let request = request.expect("it arrived");
+                assert_eq!(request.header("x-client"), [client.as_str()], "{what}");
+                assert_eq!(request.header("x-vip"), [dial.to.to_string()], "{what}");
+                let name = if version == 2 { HOST } else { "" };
+                assert_eq!(
+                    request.header("x-authority"),
+                    [name],
+                    "version {version}, {what}"
+                );
+            }
+        }
+    }
+}
