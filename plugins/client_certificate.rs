@@ -33,7 +33,14 @@ struct ClientCertificate {
 }
 
 /// What each header tells; the verdict comes first.
-const PARTS: [&str; 6] = ["verify", "subject", "issuer", "serial", "san", "fingerprint"];
+const PARTS: [&str; 6] = [
+    "verify",
+    "subject",
+    "issuer",
+    "serial",
+    "san",
+    "fingerprint",
+];
 
 impl Config {
     /// Builds the plugin. Errors: mode tcp, a listener without TLS, a prefix that begins no header.
@@ -126,12 +133,19 @@ mod tests {
     fn told(client: Option<ClientFacts<'_>>) -> Vec<(String, String)> {
         let plugin = build_tls("client_certificate: {}");
         let mut request = head("GET", "/");
-        for name in ["X-Client-Cert-Subject", "x_client_cert_verify", "X-Client-Cert-Other"] {
+        for name in [
+            "X-Client-Cert-Subject",
+            "x_client_cert_verify",
+            "X-Client-Cert-Other",
+        ] {
             request.append_header(name, "CN=forged").expect("line");
         }
         let facts = Facts::default();
         let mut flow = facts.flow(None);
-        flow.tls = Some(TlsFacts { client, ..TlsFacts::default() });
+        flow.tls = Some(TlsFacts {
+            client,
+            ..TlsFacts::default()
+        });
         plugin
             .request(&flow, &assigned("ls1", How::Balanced), &mut request)
             .expect("edits");
@@ -170,8 +184,14 @@ mod tests {
         ]);
         assert_eq!(all, expected);
         assert_eq!(told(None), pairs(&[("verify", "NONE")]));
-        let bad = ClientFacts { failure: Some("certificate has expired"), ..good };
-        assert_eq!(told(Some(bad)), pairs(&[("verify", "FAILED: certificate has expired")]));
+        let bad = ClientFacts {
+            failure: Some("certificate has expired"),
+            ..good
+        };
+        assert_eq!(
+            told(Some(bad)),
+            pairs(&[("verify", "FAILED: certificate has expired")])
+        );
     }
 
     #[test]
@@ -184,6 +204,9 @@ mod tests {
             assert!(found.len() == 1 && found[0].starts_with(want), "{found:?}");
         }
         let found = faults("client_certificate: { prefix: 'a b' }", Mode::Http);
-        assert!(found[1].starts_with("prefix: expected the beginning"), "{found:?}");
+        assert!(
+            found[1].starts_with("prefix: expected the beginning"),
+            "{found:?}"
+        );
     }
 }

@@ -40,6 +40,10 @@ mod option_2_b_1_2;
 mod option_2_b_2_1;
 /// TLS passes through, a certificate for each name, CR goes straight to the nodes.
 mod option_2_b_2_2;
+/// The edge ends TLS, a name for each node.
+mod offload;
+/// TLS ends at the edge, a name for each node, one certificate or several.
+mod option_2_b_offload;
 /// Nodes that end TLS themselves.
 mod passthrough;
 

@@ -1,0 +1,62 @@
+//! What the options share whose TLS ends at the edge and whose nodes have names of their own.
+//!
+//! In: the names of each certificate of the conf file, and whether CR goes straight to the nodes.
+//! Out: a [`Cluster`] whose clients verify the names. Source: Lightstreamer clustering §3.2.1.3,
+//! §3.2.1.4, §3.2.2.3, §3.2.2.4.
+
+use crate::certs::{Certs, Key};
+use crate::vip::port;
+
+use super::Cluster;
+
+/// A cluster and the authority of its certificates.
+pub struct Offload {
+    /// Nodes, edge and clients.
+    pub cluster: Cluster,
+    /// Keeps the folder of the certificates.
+    _certs: Certs,
+}
+
+impl Offload {
+    /// Starts the edge from `conf`, whose certificates are `files` with the names each covers. With
+    /// `straight`, nodes also end TLS themselves on their public addresses.
+    pub async fn start(conf: &str, files: &[(&str, &[&str])], straight: bool) -> Offload {
+        let certs = Certs::new();
+        let mut changes = Vec::new();
+        for (file, names) in files {
+            let leaf = certs.leaf(file, names, Key::Ecdsa);
+            changes.push((format!("{file}.pem"), leaf.chain.display().to_string()));
+            changes.push((format!("{file}.key"), leaf.key.display().to_string()));
+        }
+        let changes: Vec<_> = changes.iter().map(|(a, b)| (&**a, &**b)).collect();
+        let at = ["10.0.0.1:80", "10.0.0.2:80"];
+        let cluster = Cluster::start(conf, at, true, &changes).await;
+        for n in (1..=2).filter(|_| straight) {
+            let name = format!("push{n}.mycompany.com");
+            let leaf = certs.leaf(&format!("node{n}"), &[&name], Key::Ecdsa);
+            let public = cluster.block.at(&format!("200.0.0.{n}:443"));
+            cluster.nodes[n - 1].also(public, Some(leaf.context()));
+        }
+        let cluster = Cluster {
+            server: format!("https://push.mycompany.com:{}", port(443)),
+            ca: Some(certs.ca_file()),
+            own_vips: straight || files.len() > 1,
+            // What comes straight to a node carries no X-Forwarded-For.
+            addresses: !straight,
+            ..cluster
+        };
+        Offload {
+            cluster,
+            _certs: certs,
+        }
+    }
+
+    /// Sessions stay, S reaches `push` and CR over HTTP `push1` or `push2`.
+    pub async fn sessions_stay(&self) {
+        self.cluster.sessions_stay().await;
+        let (s, cr) = self.cluster.hosts();
+        assert!(s.iter().all(|host| host.starts_with("push.")), "{s:?}");
+        let pinned = |host: &String| host.starts_with("push1.") || host.starts_with("push2.");
+        assert!(cr.iter().any(pinned), "{cr:?}");
+    }
+}
