@@ -214,6 +214,12 @@ pub trait Plugin: Send + Sync {
         None
     }
 
+    /// Path below the plugin's block of the entry by which [`Plugin::route`] decides on the flow;
+    /// empty: the block as a whole. Asked by `pushgate explain`.
+    fn rule(&self, _: &Flow<'_>) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Whether the plugin routes by this very host name (normalised). A request for one that the
     /// certificate shown does not cover is answered 421 (RFC 9110 §15.5.20).
     fn routes_host(&self, _host: &str) -> bool {

@@ -40,10 +40,16 @@ pub enum Unknown {
 }
 
 struct HostRoute {
-    exact: HashMap<String, Route>,
+    exact: HashMap<String, Entry>,
     /// By what follows the star: `.mycompany.com`.
-    wildcard: HashMap<String, Route>,
+    wildcard: HashMap<String, Entry>,
     unknown: Option<Route>,
+}
+
+/// A name as the file writes it, and where it leads.
+struct Entry {
+    name: String,
+    route: Route,
 }
 
 impl Config {
@@ -68,9 +74,13 @@ impl Config {
                 }
             };
             let key = normalise(&ascii).into_owned();
+            let entry = Entry {
+                name: name.clone(),
+                route,
+            };
             let twin = match key.strip_prefix('*') {
-                Some(suffix) => wildcard.insert(suffix.to_owned(), route),
-                None => exact.insert(key, route),
+                Some(suffix) => wildcard.insert(suffix.to_owned(), entry),
+                None => exact.insert(key, entry),
             };
             if twin.is_some() {
                 let why =
@@ -151,8 +161,15 @@ impl Plugin for HostRoute {
     }
 
     fn route(&self, flow: &Flow<'_>) -> Option<Route> {
-        let found = self.find(&normalise(flow.host));
+        let found = self.find(&normalise(flow.host)).map(|e| &e.route);
         found.or(self.unknown.as_ref()).cloned()
+    }
+
+    fn rule(&self, flow: &Flow<'_>) -> Vec<String> {
+        match self.find(&normalise(flow.host)) {
+            Some(entry) => vec!["hosts".to_owned(), entry.name.clone()],
+            None => vec!["unknown".to_owned()],
+        }
     }
 
     fn routes_host(&self, host: &str) -> bool {
@@ -161,9 +178,9 @@ impl Plugin for HostRoute {
 }
 
 impl HostRoute {
-    fn find(&self, host: &str) -> Option<&Route> {
-        if let Some(route) = self.exact.get(host) {
-            return Some(route);
+    fn find(&self, host: &str) -> Option<&Entry> {
+        if let Some(entry) = self.exact.get(host) {
+            return Some(entry);
         }
         if self.wildcard.is_empty() {
             return None;

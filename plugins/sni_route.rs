@@ -58,7 +58,20 @@ impl Plugin for SniRoute {
     }
 
     fn route(&self, flow: &Flow<'_>) -> Option<Route> {
-        let sni = flow.tls.and_then(|t| t.sni).unwrap_or_default();
-        self.0.route(&Flow { host: sni, ..*flow })
+        self.0.route(&by_name(flow))
     }
+
+    fn rule(&self, flow: &Flow<'_>) -> Vec<String> {
+        let mut path = self.0.rule(&by_name(flow));
+        if path.len() > 1 {
+            path[0] = "names".to_owned();
+        }
+        path
+    }
+}
+
+/// The flow as one that asks for the host its server name tells.
+fn by_name<'a>(flow: &Flow<'a>) -> Flow<'a> {
+    let host = flow.tls.and_then(|t| t.sni).unwrap_or_default();
+    Flow { host, ..*flow }
 }

@@ -23,8 +23,14 @@ pub struct Config {
 }
 
 struct VipRoute {
-    exact: HashMap<SocketAddr, Route>,
-    any_port: HashMap<IpAddr, Route>,
+    exact: HashMap<SocketAddr, Entry>,
+    any_port: HashMap<IpAddr, Entry>,
+}
+
+/// An address as the file writes it, and where it leads.
+struct Entry {
+    vip: String,
+    route: Route,
 }
 
 impl Config {
@@ -39,17 +45,20 @@ impl Config {
             ));
         }
         for (vip, target) in &self.vips.0 {
-            let route = match on.target_at(target, ["vips", vip]) {
-                Ok(t) => Route::To(t),
+            let entry = match on.target_at(target, ["vips", vip]) {
+                Ok(t) => Entry {
+                    vip: vip.clone(),
+                    route: Route::To(t),
+                },
                 Err(f) => {
                     faults.push(f);
                     continue;
                 }
             };
             let twin = if let Ok(a) = vip.parse::<SocketAddr>() {
-                exact.insert(canonical(a), route)
+                exact.insert(canonical(a), entry)
             } else if let Ok(ip) = vip.parse::<IpAddr>() {
-                any_port.insert(ip.to_canonical(), route)
+                any_port.insert(ip.to_canonical(), entry)
             } else {
                 let why =
                     format!("expected an address as `200.0.0.1` or `200.0.0.1:443`, not `{vip}`");
@@ -81,11 +90,20 @@ impl Plugin for VipRoute {
     }
 
     fn route(&self, flow: &Flow<'_>) -> Option<Route> {
+        self.find(flow).map(|e| e.route.clone())
+    }
+
+    fn rule(&self, flow: &Flow<'_>) -> Vec<String> {
+        let entry = self.find(flow);
+        entry.map_or_else(Vec::new, |e| vec!["vips".to_owned(), e.vip.clone()])
+    }
+}
+
+impl VipRoute {
+    fn find(&self, flow: &Flow<'_>) -> Option<&Entry> {
         let vip = canonical(flow.vip);
-        self.exact
-            .get(&vip)
-            .or_else(|| self.any_port.get(&vip.ip()))
-            .cloned()
+        let by_address = || self.any_port.get(&vip.ip());
+        self.exact.get(&vip).or_else(by_address)
     }
 }
 

@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::config::Config;
+use crate::config::{Config, Places};
+use crate::explain::{Question, explain};
 use crate::import;
 use crate::init::{self, Address, Own};
 
@@ -95,6 +96,14 @@ enum Command {
         #[arg(long = "cert", value_name = "FILE")]
         certificates: Vec<PathBuf>,
     },
+    /// Say what the edge would do with one flow, and which line of the file decides.
+    Explain {
+        /// Configuration file.
+        #[arg(short = 'c', long = "conf", value_name = "FILE")]
+        conf: PathBuf,
+        #[command(flatten)]
+        question: Box<Question>,
+    },
     /// Run two push nodes and the edge in front of them, to see it work.
     Demo {
         /// Port of the edge on 127.0.0.1; a free one by default.
@@ -131,6 +140,10 @@ pub fn main() -> ExitCode {
             };
             print_or_fail(option.map_or(Ok(init::list()), |option| init::fill(&option, &own)))
         }
+        Command::Explain { conf, question } => match load(&conf) {
+            Ok(config) => print_or_fail(explain(&config, &Places::load(&conf), &question)),
+            Err(code) => code,
+        },
         Command::Demo { port } => finish(demo(port)),
     }
 }

@@ -14,6 +14,7 @@ mod decode;
 pub mod defaults;
 pub mod error;
 mod listener;
+mod places;
 mod read;
 mod tls;
 mod tree;
@@ -22,6 +23,7 @@ mod upstream;
 pub(crate) use check::covers;
 pub use error::{Fault, Faults};
 pub use listener::{Limits, Listener, TcpOptions};
+pub use places::Places;
 pub use pushgate_plugins::context::Mode;
 pub use pushgate_plugins::units;
 pub use tls::{

@@ -1,6 +1,7 @@
 //! Pushgate: the edge in front of streaming push servers. Modules in the order bytes flow.
 
 pub mod cli;
+pub mod explain;
 pub mod demo;
 pub mod init;
 pub mod import;

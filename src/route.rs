@@ -73,20 +73,29 @@ impl Assigned {
 impl Table {
     /// Decides where `flow` goes, leaving out the nodes in `tried`, and lets the plugins learn it.
     pub fn decide(&self, flow: &Flow<'_>, tried: &[NodeId]) -> Decision {
-        let target = match self.plugins.iter().find_map(|p| p.route(flow)) {
-            Some(Route::Refuse(status)) => return Decision::Refuse(status),
-            Some(Route::Redirect(status, to)) => return Decision::Redirect(status, to),
-            Some(Route::To(target)) => Some(target),
-            None => self.default,
-        };
-        match target {
-            None => Decision::Refuse(StatusCode::NOT_FOUND),
-            Some(Target::Node(id)) => self.pin(id, tried),
-            Some(Target::Pool(id)) => match self.pools.get(&id) {
+        match self.route(flow).1 {
+            Route::Refuse(status) => Decision::Refuse(status),
+            Route::Redirect(status, to) => Decision::Redirect(status, to),
+            Route::To(Target::Node(id)) => self.pin(id, tried),
+            Route::To(Target::Pool(id)) => match self.pools.get(&id) {
                 Some(pool) => self.balance(flow, pool, tried),
                 None => Decision::NoNode(None),
             },
         }
+    }
+
+    /// Says where `flow` goes and which plugin said so, by its place; `None`: the listener's `to:`, or
+    /// that it has none.
+    pub fn route(&self, flow: &Flow<'_>) -> (Option<usize>, Route) {
+        let mut plugins = self.plugins.iter().enumerate();
+        let said = plugins.find_map(|(i, p)| Some((Some(i), p.route(flow)?)));
+        said.unwrap_or_else(|| {
+            let otherwise = self.default.map(Route::To);
+            (
+                None,
+                otherwise.unwrap_or(Route::Refuse(StatusCode::NOT_FOUND)),
+            )
+        })
     }
 
     /// Whether a plugin routes by this very host name.

@@ -65,6 +65,18 @@ pub enum Balance {
     Hash,
 }
 
+impl Balance {
+    /// The word in the file.
+    pub fn word(self) -> &'static str {
+        match self {
+            Balance::LeastFlows => "least_flows",
+            Balance::RoundRobin => "round_robin",
+            Balance::Random => "random",
+            Balance::Hash => "hash",
+        }
+    }
+}
+
 /// What happens to the live flows of a node that goes Down.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]

@@ -121,6 +121,22 @@ impl Plan {
     }
 }
 
+/// What each listener of `config` decides with, in the file's order, on nodes that are Up; nothing is
+/// bound and nothing checked: for `explain` and `simulate`.
+///
+/// Errors: a certificate or another file that went away since the file was checked.
+pub fn tables(config: &Config, keep: &Keep) -> Result<Vec<Table>, String> {
+    let store = Store::load(config).map_err(|e| e.to_string())?;
+    let nodes = nodes_for(config, &Parts::default(), &store)?;
+    let pools = Arc::new(pools_for(config, &nodes));
+    let by_id = nodes.iter().map(|(id, n)| (*id, n.node.clone()));
+    let by_id = Arc::new(by_id.collect::<HashMap<_, _>>());
+    let listeners = config.listeners.iter();
+    listeners
+        .map(|conf| table(config, conf, keep, &pools, &by_id))
+        .collect()
+}
+
 /// The socket of an address: bound before, taken over from another listener, or bound now.
 fn socket(
     address: SocketAddr,

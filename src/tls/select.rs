@@ -5,6 +5,7 @@
 //! Source: Lightstreamer clustering §3.2.1 (one certificate for all names: §3.2.1.3, §3.2.1.4), §3.2.2
 //! (one for each: §3.2.2.3, §3.2.2.4); RFC 6066 §3; RFC 6125 §6.4.3 (wildcards).
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -173,10 +174,52 @@ impl Names {
 
     /// The context for `name`: exact, else the wildcard one label up.
     fn find(&self, name: &str) -> Option<&SslContext> {
-        self.0.get(name).or_else(|| {
-            let (_, parent) = name.split_once('.')?;
-            self.0.get(&format!("*.{parent}"))
-        })
+        patterns(name).find_map(|pattern| self.0.get(&*pattern))
+    }
+}
+
+/// What may cover `name` in a certificate, best first.
+fn patterns(name: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    let wildcard = name.split_once('.').into_iter();
+    let wildcard = wildcard.map(|(_, parent)| Cow::Owned(format!("*.{parent}")));
+    std::iter::once(Cow::Borrowed(name)).chain(wildcard)
+}
+
+/// What a handshake is shown, and by which rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The first certificate of the list that covers the name asked for, by this name in it.
+    Name(String, String),
+    /// The one of the address the client reached.
+    Vip(String),
+    /// The first of the list.
+    First(String),
+    /// None: the handshake is refused (`strict_sni`).
+    Refused,
+}
+
+/// The certificate of `tls` for a client that reached `vip` and asks for `sni`, by its name in the file:
+/// the rules of a real handshake, told.
+pub fn choice(tls: &ListenerTls, store: &Store, vip: SocketAddr, sni: Option<&str>) -> Choice {
+    let words = || tls.certificates.iter().chain(tls.by_vip.values());
+    let covers = |word: &str, name: &str| {
+        let loaded = store.get(word);
+        loaded.is_some_and(|l| l.names.iter().any(|n| n == name))
+    };
+    let asked = sni.and_then(|name| server_name::normalised(name.as_bytes()));
+    let found = asked.iter().flat_map(|name| patterns(name)).find_map(|p| {
+        let word = words().find(|word| covers(word, &p))?;
+        Some(Choice::Name(word.clone(), p.into_owned()))
+    });
+    let by_vip = || {
+        let mut all = tls.by_vip.iter();
+        all.find(|(address, _)| canonical(**address) == canonical(vip))
+    };
+    match (found, asked, by_vip()) {
+        (Some(found), _, _) => found,
+        (None, Some(_), _) if tls.strict_sni => Choice::Refused,
+        (None, _, Some((_, word))) => Choice::Vip(word.clone()),
+        (None, _, None) => Choice::First(tls.certificates.first().cloned().unwrap_or_default()),
     }
 }
 

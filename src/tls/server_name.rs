@@ -48,7 +48,7 @@ fn vector(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Lower case without the trailing dot; `None` for an address or what cannot be a DNS name.
-fn normalised(name: &[u8]) -> Option<String> {
+pub(super) fn normalised(name: &[u8]) -> Option<String> {
     let name = std::str::from_utf8(name).ok()?;
     let name = name.strip_suffix('.').unwrap_or(name);
     let fit = !name.is_empty() && name.len() <= MAX_NAME_BYTES && name.is_ascii();

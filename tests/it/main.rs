@@ -20,6 +20,8 @@ mod diffusion;
 mod drain;
 /// The program under test as a process.
 mod edge;
+/// What `pushgate explain` says against what the edge does.
+mod explain;
 /// Bad inputs, row by row.
 mod faults;
 /// Flows of a dead node.

@@ -1,0 +1,75 @@
+//! Tells where a key of the file is: `edge.yaml:21:5: listeners[0].to`.
+//!
+//! In: a path by keys and numbers. Out: its place, or that of the last step the file has.
+
+use std::path::Path;
+
+use super::tree::{Kind, Node, Step};
+use super::{read, tree};
+
+/// Places of one configuration file that was read without a fault.
+pub struct Places {
+    file: String,
+    tree: Option<Node>,
+}
+
+impl Places {
+    /// Reads the file at `path` again; one that cannot be read any more has no places.
+    pub fn load(path: &Path) -> Places {
+        Self::parse(
+            &read::read(path).unwrap_or_default(),
+            &path.display().to_string(),
+        )
+    }
+
+    /// Places of `text`, shown as `file`.
+    pub fn parse(text: &str, file: &str) -> Places {
+        Places {
+            file: file.to_owned(),
+            tree: tree::parse(text).0,
+        }
+    }
+
+    /// The place of the key at `path`, where a number is a place in a list. What the file leaves to a
+    /// default is told by the block that would have it.
+    pub fn of<S: AsRef<str>>(&self, path: impl IntoIterator<Item = S>) -> String {
+        let Some(tree) = &self.tree else {
+            return self.file.clone();
+        };
+        let mut steps = Vec::new();
+        for step in path {
+            let is_list = matches!(tree.find(&steps).map(|n| &n.kind), Some(Kind::List(_)));
+            let step = match step.as_ref().parse::<usize>() {
+                Ok(index) if is_list => Step::Index(index),
+                _ => Step::from(step.as_ref()),
+            };
+            steps.push(step);
+            if tree.find(&steps).is_none() {
+                steps.pop();
+                break;
+            }
+        }
+        let place = tree.locate(&steps);
+        let (line, column) = (place.key_at.line, place.key_at.column);
+        format!("{}:{line}:{column}: {}", self.file, place.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Places;
+
+    #[test]
+    fn a_key_is_told_by_its_line_and_a_default_by_its_block() {
+        let text = "nodes:\n  a: { address: 127.0.0.1:1 }\nlisteners:\n  - name: x\n    to: a\n";
+        let places = Places::parse(text, "f.yaml");
+        for (path, want) in [
+            ("listeners.0.to", "f.yaml:5:5: listeners[0].to"),
+            ("listeners.0", "f.yaml:4:5: listeners[0]"),
+            ("nodes.a.weight", "f.yaml:2:3: nodes.a"),
+            ("pools.p", "f.yaml:1:1: "),
+        ] {
+            assert_eq!(places.of(path.split('.')), want, "{path}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! `pushgate explain`: what the edge would do with one flow, and the line of the file that decided.
+//!
+//! In: a configuration and a [`Question`] (address, URL, cookies). Out: listener, certificate, route and
+//! node, by the code that decides in the running edge ([`Table`]). Nothing is bound, nothing is asked of
+//! the nodes: all count as Up, and tables of clients are empty.
+
+mod flow;
+
+use std::fmt::Write;
+
+use pushgate_plugins::api::{Flow, How, Plugin, Route, Target};
+use pushgate_plugins::context::Keep;
+
+pub use self::flow::{Asked, Question};
+use crate::balance::Pool;
+use crate::config::{self, Config, Mode, Places, covers};
+use crate::control::plan;
+use crate::route::{Assigned, Decision, Table};
+use crate::tls::{Choice, Store, choice};
+
+/// What the edge of `config` would do with the flow of `question`.
+///
+/// Errors: no listener is reached, or several could be; a question that is no legal request; a file
+/// that went away since the configuration was checked.
+pub fn explain(config: &Config, places: &Places, question: &Question) -> Result<String, String> {
+    let asked = Asked::of(config, question)?;
+    let tables = plan::tables(config, &Keep::default())?;
+    let table = tables.get(asked.listener).ok_or("no such listener")?;
+    let listener = &config.listeners[asked.listener];
+    let answer = Answer {
+        config,
+        places,
+        listener,
+        number: asked.listener.to_string(),
+        table,
+    };
+    let mut text = answer.listener(&asked);
+    let names = answer.certificate(&asked, &mut text)?;
+    let flow = asked.flow(listener);
+    let host = flow.host.to_owned();
+    let misdirected = names.is_some_and(|names| !names.iter().any(|n| covers(n, &host)))
+        && table.routes_host(&host)
+        && listener.mode == Mode::Http;
+    if misdirected {
+        let why = "421: the certificate shown does not cover the host; clients ask over another";
+        row(&mut text, "route", why);
+        return Ok(text);
+    }
+    answer.route(&flow, &mut text);
+    Ok(text)
+}
+
+/// What the answer is made from.
+struct Answer<'a> {
+    config: &'a Config,
+    places: &'a Places,
+    listener: &'a config::Listener,
+    number: String,
+    table: &'a Table,
+}
+
+impl Answer<'_> {
+    fn listener(&self, asked: &Asked) -> String {
+        let mut text = String::new();
+        let what = format!("{}, {}", self.listener.name, asked.vip);
+        row(&mut text, "listener", &what);
+        let bind = self.listener.bind.iter().position(|b| *b == asked.bind);
+        let bind = bind.unwrap_or(0).to_string();
+        self.by(&mut text, &["listeners", &self.number, "bind", &bind]);
+        text
+    }
+
+    /// Tells the certificate; the names it covers, where TLS ends here.
+    fn certificate(&self, asked: &Asked, text: &mut String) -> Result<Option<Vec<String>>, String> {
+        let sni = asked.sni.as_deref();
+        let Some(tls) = self.listener.tls.as_ref().filter(|_| asked.tls) else {
+            if asked.tls {
+                let shown = sni.unwrap_or("none");
+                row(
+                    text,
+                    "certificate",
+                    &format!("the node's; TLS passes through, server name {shown}"),
+                );
+            }
+            return Ok(None);
+        };
+        let store = Store::load(self.config).map_err(|e| e.to_string())?;
+        let choice = choice(tls, &store, asked.vip, sni);
+        let (word, why) = match &choice {
+            Choice::Name(word, name) => (word, format!("covers {}", name)),
+            Choice::Vip(word) => (word, "of this address".to_owned()),
+            Choice::First(word) => (word, "the first of the list".to_owned()),
+            Choice::Refused => {
+                let shown = sni.unwrap_or_default();
+                return Err(format!(
+                    "the handshake is refused: no certificate covers {shown} (strict_sni)"
+                ));
+            }
+        };
+        row(text, "certificate", &format!("{word}, {why}"));
+        self.by(text, &["certificates", word]);
+        let loaded = store.get(word).map(|l| l.names.clone());
+        // A host by its address is never misdirected: no certificate is chosen by it.
+        let address = asked
+            .host
+            .trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>();
+        Ok(loaded.filter(|_| address.is_err()))
+    }
+
+    fn route(&self, flow: &Flow<'_>, text: &mut String) {
+        let (plugin, route) = self.table.route(flow);
+        let what = match &route {
+            Route::To(Target::Pool(id)) => {
+                let pool = self.table.pools.get(id);
+                format!("pool {}", pool.map_or("(none)", |p| &p.name))
+            }
+            Route::To(Target::Node(id)) => {
+                let node = self.table.nodes.get(id);
+                format!("node {}", node.map_or("(none)", |n| &n.name))
+            }
+            Route::Refuse(status) => format!("refused with {}", status.as_u16()),
+            Route::Redirect(status, to) => format!("redirected with {} to {to}", status.as_u16()),
+        };
+        row(text, "route", &what);
+        match plugin {
+            Some(i) => {
+                let rule = self.table.plugins[i].rule(flow);
+                self.by_plugin(text, i, &rule);
+            }
+            None => self.by(text, &["listeners", &self.number, "to"]),
+        }
+        if matches!(route, Route::To(_)) {
+            self.node(flow, text);
+        }
+    }
+
+    fn node(&self, flow: &Flow<'_>, text: &mut String) {
+        match self.table.decide(flow, &[]) {
+            Decision::Node(Assigned {
+                node,
+                how: How::Pinned,
+                ..
+            }) => {
+                row(
+                    text,
+                    "node",
+                    &format!("{} at {}, pinned", node.name, node.address),
+                );
+                self.by(text, &["nodes", &node.name]);
+            }
+            Decision::Node(Assigned {
+                node,
+                how: How::Recalled { by, age },
+                ..
+            }) => {
+                let (name, at) = (&node.name, node.address);
+                // What is computed has no age.
+                let age = std::time::Duration::from_secs(age.as_secs());
+                let age = match age.is_zero() {
+                    true => String::new(),
+                    false => format!(", learned {} ago", humantime::format_duration(age)),
+                };
+                row(
+                    text,
+                    "node",
+                    &format!("{name} at {at}, recalled by {by}{age}"),
+                );
+                let place = self.table.plugins.iter().position(|p| p.name() == by);
+                if let Some(i) = place {
+                    self.by_plugin(text, i, &[]);
+                }
+            }
+            Decision::Node(Assigned {
+                pool: Some(pool), ..
+            }) => self.balanced(&pool, text),
+            _ => row(text, "node", "none can take it"),
+        }
+    }
+
+    /// A flow that is not stuck: how it is balanced, and who will remember.
+    fn balanced(&self, pool: &Pool, text: &mut String) {
+        let takes = pool.nodes.iter().filter(|n| n.weight > 0);
+        let nodes: Vec<String> = takes
+            .map(|n| format!("{} (weight {})", n.name, n.weight))
+            .collect();
+        let method = self.config.pools.get(&pool.name).map(|p| p.balance);
+        let method = method.map_or("", config::Balance::word);
+        row(
+            text,
+            "node",
+            &format!("balanced by {method} among {}", nodes.join(", ")),
+        );
+        self.by(text, &["pools", &pool.name, "balance"]);
+        for (i, plugin) in self.table.plugins.iter().enumerate() {
+            if sticks(plugin.as_ref()) {
+                row(
+                    text,
+                    "stickiness",
+                    &format!(
+                        "{} recalls nobody here and would learn the node",
+                        plugin.name()
+                    ),
+                );
+                self.by_plugin(text, i, &[]);
+            }
+        }
+    }
+
+    fn by(&self, text: &mut String, path: &[&str]) {
+        let _ = writeln!(text, "{:14}{}", "", self.places.of(path));
+    }
+
+    fn by_plugin(&self, text: &mut String, number: usize, rule: &[String]) {
+        let number = number.to_string();
+        let word = self.listener.plugins[number.parse().unwrap_or(0)].word();
+        let mut path = vec!["listeners", &self.number, "plugins", &number, word];
+        path.extend(rule.iter().map(String::as_str));
+        self.by(text, &path);
+    }
+}
+
+fn sticks(plugin: &dyn Plugin) -> bool {
+    plugin.name().starts_with("sticky_")
+}
+
+fn row(text: &mut String, what: &str, value: &str) {
+    let _ = writeln!(text, "{what:13} {value}");
+}
+
+#[cfg(test)]
+mod tests;

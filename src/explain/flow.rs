@@ -1,0 +1,207 @@
+//! A flow from words: who asks what of whom, and which listener that reaches.
+//!
+//! In: a [`Question`] of the command line. Out: the facts a plugin decides by, as the edge would see them.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Instant, SystemTime};
+
+use clap::Args;
+use http::{HeaderName, HeaderValue, Uri};
+use pingora_http::RequestHeader;
+use pushgate_plugins::api::{Flow, TlsFacts};
+use pushgate_plugins::host;
+
+use crate::config::{Config, Listener, Mode};
+
+/// A flow to be explained.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// URL the client asks for: `https://push.mycompany.com/lightstreamer`; `tcp://200.0.0.10:80` for
+    /// bytes without HTTP.
+    #[arg(long, value_name = "URL")]
+    pub to: Uri,
+    /// The client's address, as trusted (the PROXY protocol's where it is accepted).
+    #[arg(long, value_name = "IP", default_value = "192.0.2.1")]
+    pub from: IpAddr,
+    /// Address the name of the URL leads to; needed where several listeners have its port.
+    #[arg(long, value_name = "IP")]
+    pub vip: Option<IpAddr>,
+    /// Server name of the handshake; by default the host of the URL.
+    #[arg(long, value_name = "NAME")]
+    pub sni: Option<String>,
+    /// Method of the request.
+    #[arg(long, value_name = "WORD", default_value = "GET")]
+    pub method: String,
+    /// A cookie the client sends, as `PUSHGATE=…`.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub cookie: Vec<String>,
+    /// A header line the client sends, as `X-Forwarded-For: 192.0.2.7`.
+    #[arg(long, value_name = "NAME: VALUE")]
+    pub header: Vec<String>,
+}
+
+/// A question with what follows from the configuration.
+pub struct Asked {
+    /// Place of the listener in the file.
+    pub listener: usize,
+    /// Its address that was reached, as the file has it.
+    pub bind: SocketAddr,
+    /// The address reached.
+    pub vip: SocketAddr,
+    /// The host, normalised.
+    pub host: String,
+    /// Whether the client speaks TLS.
+    pub tls: bool,
+    /// Server name of its handshake.
+    pub sni: Option<String>,
+    client: SocketAddr,
+    request: RequestHeader,
+    random: u64,
+}
+
+impl Asked {
+    /// Works out which listener is reached and how the request looks there.
+    ///
+    /// Errors: no or several listeners, a scheme, cookie or header that cannot be.
+    pub fn of(config: &Config, question: &Question) -> Result<Asked, String> {
+        let tls = match question.to.scheme_str() {
+            Some("https" | "wss" | "tls") => true,
+            Some("http" | "ws" | "tcp") => false,
+            _ => {
+                return Err(format!(
+                    "{}: expected a URL as https://push.mycompany.com/",
+                    question.to
+                ));
+            }
+        };
+        let authority = question.to.authority().ok_or("the URL has no host")?;
+        let host = host::normalise(authority.host()).into_owned();
+        let literal = host.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let (listener, bind) = reached(config, question.vip.or(literal), port, tls)?;
+        let ip = question.vip.or(literal).unwrap_or(bind.ip());
+        let sni = question
+            .sni
+            .clone()
+            .or_else(|| literal.is_none().then(|| host.clone()));
+        Ok(Asked {
+            listener,
+            bind,
+            vip: SocketAddr::new(ip, port),
+            tls,
+            sni: sni.filter(|_| tls),
+            client: SocketAddr::new(question.from, 50_000),
+            request: request(question, authority.as_str())?,
+            host,
+            random: fastrand::u64(..),
+        })
+    }
+
+    /// The plugins' view of it on `listener`.
+    pub fn flow<'a>(&'a self, listener: &'a Listener) -> Flow<'a> {
+        let sni = self.sni.as_deref();
+        let ends_here = listener.tls.is_some();
+        let http = listener.mode == Mode::Http;
+        let facts = TlsFacts {
+            sni,
+            version: if ends_here { "TLSv1.3" } else { "" },
+            client: None,
+        };
+        Flow {
+            listener: &listener.name,
+            client: self.client,
+            peer: self.client,
+            vip: self.vip,
+            tls: self.tls.then_some(facts),
+            host: if http {
+                &self.host
+            } else {
+                sni.unwrap_or_default()
+            },
+            request: http.then_some(&self.request),
+            wall: SystemTime::now(),
+            now: Instant::now(),
+            random: self.random,
+        }
+    }
+}
+
+/// The listener behind an address: an exact bind before a wildcard, as the kernel has it.
+fn reached(
+    config: &Config,
+    vip: Option<IpAddr>,
+    port: u16,
+    tls: bool,
+) -> Result<(usize, SocketAddr), String> {
+    let all = config.listeners.iter().enumerate();
+    let all = all.flat_map(|(i, l)| l.bind.iter().map(move |bind| (i, l, *bind)));
+    let mut found: Vec<_> = all
+        .filter(|(_, _, bind)| bind.port() == port)
+        .filter(|(_, _, bind)| vip.is_none_or(|vip| bind.ip() == vip || bind.ip().is_unspecified()))
+        .collect();
+    if vip.is_some_and(|vip| found.iter().any(|(_, _, bind)| bind.ip() == vip)) {
+        found.retain(|(_, _, bind)| !bind.ip().is_unspecified());
+    }
+    let speaks =
+        |l: &Listener| l.mode == Mode::Tcp && (tls || l.tls.is_none()) || l.tls.is_some() == tls;
+    if found.iter().any(|(_, l, _)| speaks(l)) {
+        found.retain(|(_, l, _)| speaks(l));
+    }
+    match found.as_slice() {
+        [] => {
+            let vip = vip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+            Err(format!(
+                "no listener is bound to {}",
+                SocketAddr::new(vip, port)
+            ))
+        }
+        [(_, l, bind)] if !speaks(l) => {
+            let (has, other) = if tls {
+                ("plain", "http")
+            } else {
+                ("TLS", "https")
+            };
+            Err(format!(
+                "listener {} at {bind} speaks {has}; expected an {other} URL",
+                l.name
+            ))
+        }
+        [(i, _, bind)] => Ok((*i, *bind)),
+        several => {
+            let names: Vec<_> = several
+                .iter()
+                .map(|(_, l, b)| format!("{} ({b})", l.name))
+                .collect();
+            Err(format!(
+                "several listeners have port {port}: {}; say which by --vip",
+                names.join(", ")
+            ))
+        }
+    }
+}
+
+fn request(question: &Question, authority: &str) -> Result<RequestHeader, String> {
+    let target = question.to.path_and_query().map_or("/", |p| p.as_str());
+    let built = RequestHeader::build(question.method.as_str(), target.as_bytes(), None);
+    let mut head = built.map_err(|e| format!("no legal request: {e}"))?;
+    let mut add = |name: &str, value: &str| {
+        let header = name.trim().parse::<HeaderName>().ok();
+        let value = HeaderValue::from_str(value.trim()).ok();
+        match (header, value) {
+            (Some(header), Some(value)) => head.append_header(header, value).is_ok(),
+            _ => false,
+        }
+        .then_some(())
+        .ok_or_else(|| format!("`{name}` and its value make no header"))
+    };
+    add("host", authority)?;
+    for cookie in &question.cookie {
+        add("cookie", cookie)?;
+    }
+    for line in &question.header {
+        let parts = line.split_once(':');
+        let (name, value) = parts.ok_or_else(|| format!("`{line}`: expected `Name: value`"))?;
+        add(name, value)?;
+    }
+    Ok(head)
+}
