@@ -70,7 +70,7 @@ impl Bench {
         let nodes: Vec<Arc<Node>> = config
             .nodes
             .iter()
-            .map(|(name, n)| Node::new(name, n, conf.on_down))
+            .map(|(name, n)| Node::new(name, n, conf.on_down, None))
             .collect();
         let pool = Arc::new(Pool::new("push", conf, nodes.clone()));
         let listener = &config.listeners[0];

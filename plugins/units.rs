@@ -20,6 +20,71 @@ pub struct MaybeSpan(pub Option<Duration>);
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Share(pub f64);
 
+/// So many in a time: `50/s`, `30/min`; above zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rate {
+    per_minute: u64,
+}
+
+/// Most in a second: far above what one edge can serve, and far from overflow.
+const MAX_PER_SECOND: u64 = 1_000_000;
+
+impl Rate {
+    /// As many a second.
+    pub fn per_second(self) -> f64 {
+        self.per_minute as f64 / 60.0
+    }
+}
+
+impl std::str::FromStr for Rate {
+    type Err = &'static str;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let wrong = "a rate above zero with its unit, as `50/s`, `30/min`";
+        let (count, unit) = s.split_once('/').ok_or(wrong)?;
+        let each = match unit {
+            "s" => 60,
+            "min" => 1,
+            _ => return Err(wrong),
+        };
+        // `+5` is a number to Rust.
+        let digits = count.bytes().all(|b| b.is_ascii_digit());
+        let count: u64 = count.parse().map_err(|_| wrong)?;
+        if !digits || count == 0 || count > MAX_PER_SECOND {
+            return Err(wrong);
+        }
+        Ok(Rate {
+            per_minute: count * each,
+        })
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.per_minute {
+            n if n.is_multiple_of(60) => write!(f, "{}/s", n / 60),
+            n => write!(f, "{n}/min"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Rate {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl Visitor<'_> for V {
+            type Value = Rate;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a rate above zero with its unit, as `50/s`, `30/min`")
+            }
+            fn visit_str<E: Error>(self, s: &str) -> Result<Rate, E> {
+                s.parse()
+                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Str(s), &self))
+            }
+        }
+        d.deserialize_str(V)
+    }
+}
+
 /// A map of words to words in the file's order, twins kept: the reader finds and reports them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pairs(pub Vec<(String, String)>);
@@ -152,6 +217,25 @@ mod tests {
         }
         for bad in ["10", "0.1", "-1%", "101%", "NaN%", "%"] {
             assert!(serde_yaml::from_str::<Share>(bad).is_err(), "{bad}");
+        }
+        for bad in [
+            "50",
+            "0/s",
+            "-1/s",
+            "+1/s",
+            "1.5/s",
+            "50/h",
+            "/s",
+            "2000000/s",
+        ] {
+            assert!(serde_yaml::from_str::<Rate>(bad).is_err(), "{bad}");
+        }
+        for (good, per_second) in [("50/s", 50.0), ("30/min", 0.5)] {
+            let rate: Rate = serde_yaml::from_str(good).expect(good);
+            assert_eq!(
+                (rate.per_second(), rate.to_string()),
+                (per_second, good.into())
+            );
         }
         let age = |s| serde_yaml::from_str::<MaybeSpan>(s).expect(s).0;
         assert_eq!(age("none"), None);

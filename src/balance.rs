@@ -1,4 +1,4 @@
-//! Chooses a node of a pool for a flow that is not stuck.
+//! Chooses a node of a pool for a flow that is not stuck, among those whose gates are open.
 //!
 //! One trait, pure functions of the nodes' facts. Source: Lightstreamer clustering §2.1
 //! ("balancing"), §1 (S connections can always be freely balanced), §2.2.2, §3.2.1.2, §3.2.2.2 (the
@@ -6,15 +6,18 @@
 
 mod hash;
 mod least_flows;
+pub mod queue;
 mod random;
 mod round_robin;
 
+use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pushgate_plugins::api::{NodeId, PoolId};
 
 use crate::config::{self, Balance, NoNode};
+use crate::upstream::gate::Room;
 use crate::upstream::{Node, State};
 
 /// Facts of one node that can take the flow.
@@ -41,6 +44,11 @@ pub struct Seed {
 pub trait Method: Send + Sync {
     /// Index of the chosen candidate; there is at least one.
     fn pick(&self, candidates: &[Candidate], seed: Seed) -> usize;
+
+    /// Whether a few nodes drawn by lot are as good to choose from as all of a large pool.
+    fn may_sample(&self) -> bool {
+        false
+    }
 }
 
 /// The method of a configured word.
@@ -70,6 +78,27 @@ pub struct Pool {
     method: Box<dyn Method>,
 }
 
+/// What the balancer says.
+pub enum Picked<'a> {
+    /// This node, which has let the flow in.
+    Node(&'a Arc<Node>),
+    /// None now: those that are Up are at their limits.
+    Full,
+    /// None: no node is Up.
+    Nobody,
+}
+
+/// In pools up to this size every node is looked at.
+const EXACT: usize = 64;
+/// Nodes drawn of a larger pool: the emptiest of 32 is among the emptiest tenth of all but for one
+/// flow in 30, and looking at 1,000 nodes took 22 µs.
+const SAMPLE: usize = 32;
+
+thread_local! {
+    /// Candidates of the pick under way, with their places in the pool: a pick allocates nothing.
+    static FACTS: RefCell<(Vec<Candidate>, Vec<usize>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+}
+
 impl Pool {
     /// Builds a pool of the nodes given.
     pub fn new(name: &str, conf: &config::Pool, nodes: Vec<Arc<Node>>) -> Self {
@@ -89,25 +118,77 @@ impl Pool {
         self.nodes.iter().find(|n| n.id == id)
     }
 
-    /// Chooses among the nodes that are Up, have weight, and were not tried for this flow.
-    pub fn pick(&self, seed: Seed, tried: &[NodeId]) -> Option<&Arc<Node>> {
-        let able: Vec<&Arc<Node>> = self
-            .nodes
-            .iter()
-            .filter(|n| n.weight > 0 && n.state() == State::Up && !tried.contains(&n.id))
-            .collect();
-        if able.is_empty() {
-            return None;
+    /// Chooses among the nodes that are Up, have weight and room, and were not tried for this flow.
+    pub fn pick(&self, seed: Seed, tried: &[NodeId], now: Instant) -> Picked<'_> {
+        let count = self.nodes.len();
+        if count > EXACT && self.method.may_sample() {
+            let mut rng = fastrand::Rng::with_seed(seed.random);
+            let drawn = std::iter::repeat_with(|| rng.usize(..count)).take(SAMPLE);
+            if let Picked::Node(node) = self.pick_among(drawn, seed, tried, now) {
+                return Picked::Node(node);
+            }
         }
-        let facts: Vec<Candidate> = able
-            .iter()
-            .map(|n| Candidate {
-                id: n.id,
-                weight: n.weight,
-                live: n.live(),
-            })
-            .collect();
-        able.get(self.method.pick(&facts, seed)).copied()
+        self.pick_among(0..count, seed, tried, now)
+    }
+
+    fn pick_among(
+        &self,
+        places: impl Iterator<Item = usize>,
+        seed: Seed,
+        tried: &[NodeId],
+        now: Instant,
+    ) -> Picked<'_> {
+        FACTS.with_borrow_mut(|(facts, of)| {
+            facts.clear();
+            of.clear();
+            let (mut up, mut flows, mut weights, mut ramping) = (false, 0, 0, false);
+            for at in places {
+                let node = &self.nodes[at];
+                if node.weight == 0 || node.state() != State::Up || tried.contains(&node.id) {
+                    continue;
+                }
+                up = true;
+                let (live, weight) = (node.live(), node.weight);
+                flows += live;
+                weights += weight as usize;
+                ramping |= node.is_ramping();
+                if node.room(now) == Room::Open {
+                    let id = node.id;
+                    facts.push(Candidate { id, weight, live });
+                    of.push(at);
+                }
+            }
+            if ramping {
+                self.settle_ramps(of, flows, weights);
+            }
+            while !facts.is_empty() {
+                let chosen = self.method.pick(facts, seed);
+                let node = &self.nodes[of[chosen]];
+                if node.admit(now) {
+                    return Picked::Node(node);
+                }
+                // Another thread was given its room meanwhile.
+                facts.swap_remove(chosen);
+                of.swap_remove(chosen);
+            }
+            if up { Picked::Full } else { Picked::Nobody }
+        })
+    }
+
+    /// Ends the slow start of nodes that have as many flows for their weight as all together.
+    fn settle_ramps(&self, open: &[usize], flows: usize, weights: usize) {
+        for node in open.iter().map(|at| &self.nodes[*at]) {
+            if node.is_ramping() && node.live() * weights >= flows * node.weight as usize {
+                node.caught_up();
+            }
+        }
+    }
+
+    /// When the next flow can be let in, by any node that is Up.
+    pub fn room(&self, now: Instant) -> Room {
+        let up = |n: &&Arc<Node>| n.weight > 0 && n.state() == State::Up;
+        let rooms = self.nodes.iter().filter(up).map(|n| n.room(now));
+        rooms.min().unwrap_or(Room::Full)
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::StatusCode;
 use pushgate_plugins::api::{Assignment, Flow, How, NodeId, Plugin, PoolId, Route, Target};
 
-use crate::balance::{Pool, Seed};
+use crate::balance::{Picked, Pool, Seed};
 use crate::upstream::{Node, State};
 
 /// Everything one listener decides with; swapped whole on reload.
@@ -122,9 +122,11 @@ impl Table {
                 client: hash(flow.client.ip()),
                 random: flow.random,
             };
-            let node = pool.pick(seed, tried)?.clone();
+            let Picked::Node(node) = pool.pick(seed, tried, flow.now) else {
+                return None;
+            };
             Some(Assigned {
-                node,
+                node: node.clone(),
                 pool: Some(pool.clone()),
                 how: How::Balanced,
             })

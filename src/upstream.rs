@@ -4,6 +4,7 @@
 
 pub mod affinity;
 pub mod connect;
+pub mod gate;
 pub mod health;
 pub mod live;
 pub mod node_io;

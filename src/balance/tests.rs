@@ -114,3 +114,87 @@ fn hash_moves_only_the_clients_of_the_lost_node() {
         assert!(before == 2 || before == after);
     }
 }
+
+/// A pool of `count` nodes with no flows.
+fn pool(count: usize, keys: &str) -> Pool {
+    let node: config::Node = serde_yaml::from_str("address: 10.0.0.1:80").expect("a node");
+    let text = format!("{{ nodes: [], {keys} }}");
+    let conf: config::Pool = serde_yaml::from_str(&text).expect("a pool");
+    let nodes = (0..count).map(|i| Node::new(&format!("n{i}"), &node, conf.on_down, None));
+    Pool::new("p", &conf, nodes.collect())
+}
+
+fn picked(pool: &Pool, rng: &mut fastrand::Rng, tried: &[NodeId]) -> Result<NodeId, &'static str> {
+    let seed = Seed {
+        client: rng.u64(..),
+        random: rng.u64(..),
+    };
+    match pool.pick(seed, tried, Instant::now()) {
+        Picked::Node(node) => Ok(node.id),
+        Picked::Full => Err("full"),
+        Picked::Nobody => Err("nobody"),
+    }
+}
+
+/// Fails if a large pool's sample hides the one node that is left.
+#[test]
+fn the_last_node_of_a_large_pool_is_found() {
+    for balance in ["least_flows", "round_robin", "random", "hash"] {
+        let pool = pool(200, &format!("balance: {balance}"));
+        let mut rng = fastrand::Rng::with_seed(3);
+        for node in &pool.nodes[1..] {
+            node.set_healthy(false);
+        }
+        let last = pool.nodes[0].clone();
+        assert_eq!(picked(&pool, &mut rng, &[]), Ok(last.id), "{balance}");
+        assert_eq!(picked(&pool, &mut rng, &[last.id]), Err("nobody"));
+        last.set_healthy(false);
+        assert_eq!(picked(&pool, &mut rng, &[]), Err("nobody"), "{balance}");
+    }
+}
+
+/// Sampling keeps a large pool even: 20,000 long flows on 200 nodes, 100 each.
+#[test]
+fn a_large_pool_is_filled_evenly() {
+    let pool = pool(200, "balance: least_flows");
+    let mut rng = fastrand::Rng::with_seed(5);
+    let mut entered = Vec::new();
+    for _ in 0..20_000 {
+        let id = picked(&pool, &mut rng, &[]).expect("a node");
+        let node = pool.node(id).expect("of the pool");
+        entered.push(node.enter(&crate::upstream::LiveFlow::new()));
+    }
+    let most = pool.nodes.iter().map(|n| n.live()).max();
+    assert!(
+        most.is_some_and(|m| m <= 105),
+        "{most:?} where 100 are even"
+    );
+}
+
+/// A node at its limit is passed over, and all at theirs is not the same as none Up.
+#[test]
+fn full_nodes_are_passed_over() {
+    use crate::upstream::gate::Limits;
+    let pool = pool(2, "balance: least_flows");
+    let mut rng = fastrand::Rng::with_seed(9);
+    let limits = Limits {
+        max_flows: Some(1),
+        ..Limits::default()
+    };
+    let mut entered = Vec::new();
+    for node in &pool.nodes {
+        node.set_limits(limits, Instant::now());
+    }
+    for _ in 0..2 {
+        let id = picked(&pool, &mut rng, &[]).expect("room");
+        let node = pool.node(id).expect("of the pool");
+        entered.push(node.enter(&crate::upstream::LiveFlow::new()));
+    }
+    assert!(pool.nodes.iter().all(|n| n.live() == 1));
+    assert_eq!(picked(&pool, &mut rng, &[]), Err("full"));
+    assert_eq!(pool.room(Instant::now()), Room::Full);
+    entered.pop();
+    assert!(picked(&pool, &mut rng, &[]).is_ok());
+    pool.nodes.iter().for_each(|n| n.set_healthy(false));
+    assert_eq!(picked(&pool, &mut rng, &[]), Err("nobody"));
+}

@@ -6,14 +6,16 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use pushgate_plugins::api::NodeId;
 use tokio::sync::Notify;
 
 use super::affinity::Affinity;
+use super::gate::{Gate, Limits, Room};
 use super::live::LiveFlow;
 use super::tls::Secure;
 use crate::config::{self, OnDown};
@@ -75,6 +77,10 @@ pub struct Node {
     flows: Mutex<HashMap<u64, Arc<LiveFlow>>>,
     idle: Mutex<HashMap<u64, Weak<Affinity>>>,
     changed: tokio::sync::watch::Sender<State>,
+    gate: Mutex<Option<Gate>>,
+    /// Whether there is a gate: most nodes have none, and a pick looks at each of them.
+    gated: AtomicBool,
+    ramping: AtomicBool,
 }
 
 impl Node {
@@ -95,7 +101,58 @@ impl Node {
             flows: Mutex::default(),
             idle: Mutex::default(),
             changed: tokio::sync::watch::channel(State::Up).0,
+            gate: Mutex::default(),
+            gated: AtomicBool::new(false),
+            ramping: AtomicBool::new(false),
         })
+    }
+
+    /// Sets what its gate holds back; unchanged limits leave a slow start as it is.
+    pub fn set_limits(&self, limits: Limits, now: Instant) {
+        let mut gate = self.gate.lock();
+        let wanted = (limits != Limits::default()).then_some(limits);
+        if gate.as_ref().map(Gate::limits) != wanted {
+            *gate = wanted.map(|limits| Gate::new(limits, now));
+            self.gated.store(gate.is_some(), Ordering::Release);
+            self.ramping.store(false, Ordering::Release);
+        }
+    }
+
+    /// Whether the balancer may give it a flow.
+    pub fn room(&self, now: Instant) -> Room {
+        self.at_gate(|gate, live| gate.room(live, now))
+            .unwrap_or(Room::Open)
+    }
+
+    /// Lets in a flow that the balancer gives it; false if its gate is shut. Between here and
+    /// [`Node::enter`] each thread may have one such flow, by so many `max_flows` can be exceeded.
+    pub fn admit(&self, now: Instant) -> bool {
+        self.at_gate(|gate, live| gate.admit(live, now))
+            .unwrap_or(true)
+    }
+
+    /// Whether a slow start is under way.
+    pub fn is_ramping(&self) -> bool {
+        self.ramping.load(Ordering::Acquire)
+    }
+
+    /// Ends the slow start: the node has caught up.
+    pub fn caught_up(&self) {
+        self.at_gate(|gate, _| gate.caught_up());
+    }
+
+    fn at_gate<T>(&self, ask: impl FnOnce(&mut Gate, usize) -> T) -> Option<T> {
+        if !self.gated.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut gate = self.gate.lock();
+        let answer = ask(gate.as_mut()?, self.live());
+        let ramps = gate.as_ref().is_some_and(Gate::is_ramping);
+        drop(gate);
+        if self.ramping.swap(ramps, Ordering::AcqRel) && !ramps {
+            log::info!("node {}: slow start is over", self.name);
+        }
+        Some(answer)
     }
 
     /// The present state.
@@ -150,13 +207,18 @@ impl Node {
     /// Publishes the state; on the way to Down evicts.
     fn settle(&self) {
         let now = self.state();
-        let changed = self
-            .changed
-            .send_if_modified(|s| std::mem::replace(s, now) != now);
+        let mut before = now;
+        let changed = self.changed.send_if_modified(|s| {
+            before = std::mem::replace(s, now);
+            before != now
+        });
         if !changed {
             return;
         }
         log::warn!("node {} is {}", self.name, now.word());
+        if before == State::Down {
+            self.at_gate(|gate, _| gate.returned(Instant::now()));
+        }
         if now == State::Down && self.on_down == OnDown::Evict {
             self.evict();
         }

@@ -1,0 +1,273 @@
+//! How many flows the balancer may give a node, and how fast: `max_flows`, `admit_rate`, `slow_start`.
+//!
+//! In: limits, the node's live flows, the time. Out: whether a flow may come now. Pure, so that a
+//! simulation decides as the edge does. Flows that stickiness brings back, or that are pinned, do not
+//! pass here: they have nowhere else to go. Source: FAULTS D65; Lightstreamer clustering §5.
+
+use std::time::{Duration, Instant};
+
+use crate::config::units::Rate;
+
+/// What a node is told of its gate; `None` everywhere: always open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Live flows from which on it is given no more.
+    pub max_flows: Option<usize>,
+    /// Most flows it is given per second.
+    pub admit_rate: Option<Rate>,
+    /// The same after it returned, until it has caught up with its pool.
+    pub slow_start: Option<Rate>,
+}
+
+/// Whether a flow may come; the sooner is the lesser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Room {
+    /// Now.
+    Open,
+    /// After so long, unless others come first.
+    In(Duration),
+    /// When a flow has ended.
+    Full,
+}
+
+/// A token bucket: `rate` in the long run, at most a twentieth of a second's worth at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Bucket {
+    per_second: f64,
+    burst: f64,
+    level: f64,
+    at: Instant,
+}
+
+/// Seconds' worth of tokens a bucket holds: more would let a storm's first second go over the rate.
+const BURST_SECONDS: f64 = 0.05;
+
+impl Bucket {
+    /// A full bucket.
+    pub fn new(rate: Rate, now: Instant) -> Self {
+        let burst = (rate.per_second() * BURST_SECONDS).max(1.0);
+        Self::with_burst(rate, burst, now)
+    }
+
+    /// A full bucket that holds `burst` tokens, at least one.
+    pub fn with_burst(rate: Rate, burst: f64, now: Instant) -> Self {
+        Bucket {
+            per_second: rate.per_second(),
+            burst,
+            level: burst,
+            at: now,
+        }
+    }
+
+    /// The same bucket with one token.
+    pub fn begun(mut self) -> Self {
+        self.level = 1.0;
+        self
+    }
+
+    /// How long until there is a token; zero: there is one.
+    pub fn wait(&mut self, now: Instant) -> Duration {
+        // Time that runs back (a flow that read the clock earlier) changes nothing.
+        let passed = now.saturating_duration_since(self.at);
+        self.at = self.at.max(now);
+        self.level = (self.level + passed.as_secs_f64() * self.per_second).min(self.burst);
+        // A nanosecond is lost in rounding: without the tolerance the last wait would be repeated.
+        let missing = (1.0 - 1e-6 - self.level).max(0.0);
+        Duration::from_secs_f64(missing / self.per_second)
+    }
+
+    /// Takes a token, if there is one.
+    pub fn take(&mut self, now: Instant) -> bool {
+        let there = self.wait(now).is_zero();
+        if there {
+            self.level -= 1.0;
+        }
+        there
+    }
+}
+
+/// A node's gate.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    limits: Limits,
+    admit: Option<Bucket>,
+    ramp: Option<Ramp>,
+}
+
+/// A slow start that is under way.
+#[derive(Clone, Copy, Debug)]
+struct Ramp {
+    bucket: Bucket,
+    began: Instant,
+    held: Instant,
+}
+
+/// A slow start that held back nobody for so long is over.
+const RAMP_QUIET: Duration = Duration::from_secs(10);
+/// A slow start is over after so long, also where its rate is below the node's share.
+const RAMP_LONGEST: Duration = Duration::from_secs(600);
+
+impl Gate {
+    /// An open gate.
+    pub fn new(limits: Limits, now: Instant) -> Self {
+        Gate {
+            limits,
+            admit: limits.admit_rate.map(|rate| Bucket::new(rate, now)),
+            ramp: None,
+        }
+    }
+
+    /// The limits it was made of.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// The node is back after it was Down: its slow start begins.
+    pub fn returned(&mut self, now: Instant) {
+        self.ramp = self.limits.slow_start.map(|rate| Ramp {
+            bucket: Bucket::new(rate, now).begun(),
+            began: now,
+            held: now,
+        });
+    }
+
+    /// Whether a slow start is under way.
+    pub fn is_ramping(&self) -> bool {
+        self.ramp.is_some()
+    }
+
+    /// The node has as many flows as its pool's others: its slow start is over.
+    pub fn caught_up(&mut self) {
+        self.ramp = None;
+    }
+
+    /// Whether a flow may come to the node, which has `live`.
+    pub fn room(&mut self, live: usize, now: Instant) -> Room {
+        if self.limits.max_flows.is_some_and(|max| live >= max) {
+            return Room::Full;
+        }
+        let mut wait = self.admit.as_mut().map_or(Duration::ZERO, |b| b.wait(now));
+        if let Some(ramp) = &mut self.ramp {
+            let quiet = now.saturating_duration_since(ramp.held) >= RAMP_QUIET;
+            if quiet || now.saturating_duration_since(ramp.began) >= RAMP_LONGEST {
+                self.ramp = None;
+            } else {
+                let ramped = ramp.bucket.wait(now);
+                if !ramped.is_zero() {
+                    ramp.held = now;
+                }
+                wait = wait.max(ramped);
+            }
+        }
+        if wait.is_zero() {
+            Room::Open
+        } else {
+            Room::In(wait)
+        }
+    }
+
+    /// Lets a flow in, if there is room.
+    pub fn admit(&mut self, live: usize, now: Instant) -> bool {
+        if self.room(live, now) != Room::Open {
+            return false;
+        }
+        let buckets = self.admit.iter_mut();
+        for bucket in buckets.chain(self.ramp.iter_mut().map(|r| &mut r.bucket)) {
+            bucket.take(now);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rate(text: &str) -> Rate {
+        text.parse().expect("a rate")
+    }
+
+    fn limits(max_flows: usize, admit: &str, slow: &str) -> Limits {
+        Limits {
+            max_flows: (max_flows > 0).then_some(max_flows),
+            admit_rate: (!admit.is_empty()).then(|| rate(admit)),
+            slow_start: (!slow.is_empty()).then(|| rate(slow)),
+        }
+    }
+
+    /// Flows let in within each second, asked every `step`.
+    fn admitted(gate: &mut Gate, from: Instant, seconds: u64, step: Duration) -> Vec<u32> {
+        let (mut counts, mut now) = (vec![0; seconds as usize], from);
+        while now < from + Duration::from_secs(seconds) {
+            if gate.admit(0, now) {
+                counts[(now - from).as_secs() as usize] += 1;
+            }
+            now += step;
+        }
+        counts
+    }
+
+    /// Issue 6: new flows a second stay under the rate, by no more than its burst in the first.
+    #[test]
+    fn a_storm_is_let_in_at_the_rate() {
+        let start = Instant::now();
+        let mut gate = Gate::new(limits(0, "200/s", ""), start);
+        let counts = admitted(&mut gate, start, 5, Duration::from_micros(100));
+        assert!((200..=210).contains(&counts[0]), "{counts:?}");
+        assert!(
+            counts[1..].iter().all(|n| (199..=201).contains(n)),
+            "{counts:?}"
+        );
+    }
+
+    #[test]
+    fn a_full_node_takes_none_whatever_its_rate() {
+        let now = Instant::now();
+        let mut gate = Gate::new(limits(2, "100/s", ""), now);
+        assert_eq!(gate.room(1, now), Room::Open);
+        assert_eq!(gate.room(2, now), Room::Full);
+        assert!(!gate.admit(2, now));
+    }
+
+    /// D65: after a return flows come at the rate of the slow start, and before it they do not.
+    #[test]
+    fn a_node_that_returns_is_given_flows_slowly() {
+        let start = Instant::now();
+        let mut gate = Gate::new(limits(0, "", "20/s"), start);
+        let free = admitted(&mut gate, start, 1, Duration::from_millis(1));
+        assert_eq!(free, [1000]);
+        let back = start + Duration::from_secs(1);
+        gate.returned(back);
+        let counts = admitted(&mut gate, back, 30, Duration::from_millis(1));
+        assert!(counts.iter().all(|n| (19..=21).contains(n)), "{counts:?}");
+        gate.caught_up();
+        let later = back + Duration::from_secs(30);
+        assert_eq!(
+            admitted(&mut gate, later, 1, Duration::from_millis(1)),
+            [1000]
+        );
+    }
+
+    /// A slow start ends by itself where it holds back nobody, or is set below the node's share.
+    #[test]
+    fn a_slow_start_ends() {
+        let start = Instant::now();
+        let mut gate = Gate::new(limits(0, "", "20/s"), start);
+        gate.returned(start);
+        admitted(&mut gate, start, 15, Duration::from_millis(500));
+        assert!(!gate.is_ramping(), "two flows a second are no stampede");
+        gate.returned(start);
+        admitted(&mut gate, start, 601, Duration::from_millis(10));
+        assert!(!gate.is_ramping(), "after ten minutes");
+    }
+
+    #[test]
+    fn a_clock_read_late_adds_no_tokens() {
+        let start = Instant::now() + Duration::from_secs(1);
+        let mut bucket = Bucket::new(rate("1/s"), start);
+        assert!(bucket.take(start));
+        assert!(!bucket.take(start - Duration::from_secs(1)));
+        assert!(!bucket.take(start + Duration::from_millis(999)));
+        assert!(bucket.take(start + Duration::from_millis(1000)));
+    }
+}
