@@ -261,7 +261,8 @@ pub trait Plugin: Send + Sync {
     /// Forgets assignments, because their node is rebalanced.
     fn forget(&self, _: &Forget) {}
 
-    /// Appends the bytes the node reads before the client's (PROXY protocol).
+    /// Appends the bytes the node reads before the client's (PROXY protocol). Asked when an upstream
+    /// connection is opened; it may carry many requests, so the flow is shown without its head.
     fn preamble(&self, _: &Flow<'_>, _: &mut Vec<u8>) {}
 
     /// Edits the head on its way to the node.

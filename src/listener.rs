@@ -3,6 +3,7 @@
 //! Order of a connection: `accept` → `door` → `edge` → (`handshake`, `client_io`, `request_head`) → `http`.
 
 pub mod accept;
+pub mod assign;
 pub mod client_hello;
 pub mod client_io;
 pub mod door;

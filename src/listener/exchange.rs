@@ -76,6 +76,27 @@ impl Conn {
         }
     }
 
+    /// The plugins' view of a flow on this connection.
+    pub fn facts<'a>(
+        &'a self,
+        host: &'a str,
+        request: Option<&'a RequestHeader>,
+        random: u64,
+    ) -> Flow<'a> {
+        Flow {
+            listener: &self.listener.name,
+            client: self.client,
+            peer: self.peer,
+            vip: self.vip,
+            tls: self.tls.as_ref().map(Handshake::facts),
+            host,
+            request,
+            wall: SystemTime::now(),
+            now: Instant::now(),
+            random,
+        }
+    }
+
     /// Lets `node` find this connection's idle upstreams when it goes Down.
     pub fn known_to(&self, node: &Arc<Node>) {
         let mut known = self.known_to.lock();
@@ -217,28 +238,6 @@ impl Exchange {
             up_before: conn.bytes_up.load(Ordering::Relaxed),
             conn,
         })
-    }
-
-    /// The plugins' view of the flow.
-    pub fn facts<'a>(
-        &'a self,
-        host: &'a str,
-        request: Option<&'a RequestHeader>,
-        random: u64,
-    ) -> Flow<'a> {
-        let conn = &*self.conn;
-        Flow {
-            listener: &conn.listener.name,
-            client: conn.client,
-            peer: conn.peer,
-            vip: conn.vip,
-            tls: conn.tls.as_ref().map(Handshake::facts),
-            host,
-            request,
-            wall: SystemTime::now(),
-            now: Instant::now(),
-            random,
-        }
     }
 
     /// Enters the flow into its node.

@@ -21,7 +21,8 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pushgate_plugins::host;
 
 use self::answer::{answer, diagnose, retry_after};
-use self::assign::{again, decide, dialer, known, may_try_another, was_reused};
+use self::assign::{again, decide, known, may_try_another, was_reused};
+use super::assign::dialer;
 use super::exchange::{CURRENT, Exchange, Reason};
 use super::node_head;
 use super::request_head::legal_authority;
@@ -113,7 +114,7 @@ impl ProxyHttp for Front {
             None => again(session, ctx)?,
         };
         let ex = &ctx.ex;
-        let dialer = Arc::new(dialer(session, ex, &assigned));
+        let dialer = Arc::new(dialer(ex, Some(session.req_header()), &assigned));
         ex.conn.known_to(&assigned.node);
         let mut peer = HttpPeer::new(assigned.node.address, false, String::new());
         peer._address = PingoraAddr::Inet(assigned.node.address);
@@ -153,7 +154,7 @@ impl ProxyHttp for Front {
             head.remove_header(&header::CONNECTION);
         }
         let (assigned, host, random) = known(ctx)?;
-        let facts = ctx.ex.facts(&host, Some(session.req_header()), random);
+        let facts = ctx.ex.conn.facts(&host, Some(session.req_header()), random);
         for plugin in &ctx.ex.table.plugins {
             plugin
                 .request(&facts, &assigned.facts(), head)
@@ -178,7 +179,7 @@ impl ProxyHttp for Front {
             return Ok(());
         }
         let (assigned, host, random) = known(ctx)?;
-        let facts = ctx.ex.facts(&host, Some(session.req_header()), random);
+        let facts = ctx.ex.conn.facts(&host, Some(session.req_header()), random);
         for plugin in &ctx.ex.table.plugins {
             plugin
                 .response(&facts, &assigned.facts(), head)

@@ -4,18 +4,13 @@
 //! several domains §3.1.1.1, §3.2.1.1.1, §3.2.2.1.1.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use pushgate_plugins::host;
-
+use super::assign::{decide, dialer};
 use super::edge::{close_relayed, read_size};
 use super::exchange::{Conn, Exchange, Reason};
-use crate::config::defaults;
-use crate::route::{Assigned, Decision};
+use crate::route::Decision;
 use crate::stream::relay::{HalfClose, Rules, relay};
 use crate::stream::side::Side;
-use crate::stream::socket::{self, Options};
-use crate::upstream::connect::Dialer;
 
 /// Serves one layer-4 connection to its end.
 pub async fn serve(client: Side, conn: Arc<Conn>) {
@@ -38,9 +33,9 @@ pub async fn serve(client: Side, conn: Arc<Conn>) {
 }
 
 /// Decides and connects, elsewhere if a node cannot be reached.
-async fn connect(ex: &Arc<Exchange>) -> Option<Side> {
+async fn connect(ex: &Exchange) -> Option<Side> {
     loop {
-        let assigned = match decide(ex) {
+        let assigned = match decide(ex, None) {
             Decision::Node(assigned) => assigned,
             Decision::NoNode(_) => return None,
             Decision::Refuse(_) | Decision::Redirect(..) => {
@@ -48,8 +43,7 @@ async fn connect(ex: &Arc<Exchange>) -> Option<Side> {
                 return None;
             }
         };
-        let dialer = dialer(ex, &assigned);
-        if let Ok(side) = dialer.dial().await {
+        if let Ok(side) = dialer(ex, None, &assigned).dial().await {
             ex.flow.begin();
             return Some(side);
         }
@@ -61,57 +55,5 @@ async fn connect(ex: &Arc<Exchange>) -> Option<Side> {
             record.reason = Some(Reason::NodeUnreachable);
             return None;
         }
-    }
-}
-
-fn decide(ex: &Arc<Exchange>) -> Decision {
-    let sni = ex
-        .conn
-        .tls
-        .as_ref()
-        .and_then(|t| t.sni.as_deref())
-        .unwrap_or_default();
-    let host = host::normalise(sni);
-    let (random, tried) = {
-        let record = ex.record.lock();
-        (record.random, record.tried.clone())
-    };
-    let facts = ex.facts(&host, None, random);
-    let decision = ex.table.decide(&facts, &tried);
-    if let Decision::Node(assigned) = &decision {
-        let learned = assigned.pool.as_ref().map(|_| ex.table.filed(&facts));
-        ex.assign(assigned.clone(), learned);
-    }
-    decision
-}
-
-fn dialer(ex: &Arc<Exchange>, assigned: &Assigned) -> Dialer {
-    let random = ex.record.lock().random;
-    let mut preamble = Vec::new();
-    let facts = ex.facts("", None, random);
-    ex.table
-        .plugins
-        .iter()
-        .for_each(|p| p.preamble(&facts, &mut preamble));
-    let read = read_size(&ex.conn.listener.conf.load());
-    Dialer {
-        node: assigned.node.clone(),
-        flow: ex.flow.clone(),
-        affinity: ex.conn.affinity.clone(),
-        to_head: false,
-        options: Options {
-            keepalive: defaults::KEEPALIVE.0,
-            user_timeout: defaults::NODE_USER_TIMEOUT.0,
-            receive_buffer: Some(socket::receive_buffer(
-                ex.conn.listener.conf.load().max_hidden.0,
-            )),
-        },
-        timeout: assigned
-            .pool
-            .as_ref()
-            .map_or(defaults::CONNECT_TIMEOUT.0, |p| p.connect_timeout),
-        preamble,
-        read,
-        reused: AtomicBool::new(false),
     }
 }

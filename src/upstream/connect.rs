@@ -23,6 +23,9 @@ use crate::observe::metrics;
 use crate::stream::side::Side;
 use crate::stream::socket::{self, Options, Tcp};
 
+/// Appends what the plugins put in front of the client's first byte.
+pub type Preamble = Box<dyn Fn(&mut Vec<u8>) + Send + Sync>;
+
 /// Everything one exchange needs to reach its node.
 pub struct Dialer {
     /// The node.
@@ -37,8 +40,8 @@ pub struct Dialer {
     pub options: Options,
     /// Deadline of a connect.
     pub timeout: Duration,
-    /// Bytes a new connection begins with.
-    pub preamble: Vec<u8>,
+    /// Appends the bytes a new connection begins with; asked when one is opened, not for one re-used.
+    pub preamble: Preamble,
     /// Most bytes read from the node at once.
     pub read: usize,
     /// Set when an idle connection was re-used: a failure before the answer is then no fault of the node.
@@ -69,8 +72,10 @@ impl Dialer {
 
     async fn open(&self) -> io::Result<Side> {
         let mut stream = socket::connect(self.node.address, &self.options).await?;
-        if !self.preamble.is_empty() {
-            stream.write_all(&self.preamble).await?;
+        let mut preamble = Vec::new();
+        (self.preamble)(&mut preamble);
+        if !preamble.is_empty() {
+            stream.write_all(&preamble).await?;
         }
         match &self.node.tls {
             None => Ok(Side::Plain(Tcp::new(stream))),

@@ -1,39 +1,25 @@
 //! Gets a request its node, and another one after a failure.
 //!
-//! In: the exchange. Out: an assignment, entered into its node, and the connector to it.
+//! In: the exchange. Out: an assignment, entered into its node, or why there is none.
 //! Source: Lightstreamer clustering §2.1; FAULTS D59, D63.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use http::StatusCode;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::Ctx;
-use crate::config::defaults;
+use crate::listener::assign;
 use crate::listener::exchange::Exchange;
 use crate::route::{Assigned, Decision};
-use crate::stream::socket::{self, Options};
-use crate::upstream::connect::Dialer;
 
 /// Decides where the request goes and enters it there.
 pub(super) fn decide(session: &Session, ctx: &Ctx) -> Decision {
-    let ex = &ctx.ex;
-    let (host, random, tried) = {
-        let r = ex.record.lock();
-        (r.host.clone(), r.random, r.tried.clone())
-    };
-    if is_misdirected(ex, &host) {
+    if is_misdirected(&ctx.ex, &ctx.ex.record.lock().host) {
         return Decision::Refuse(StatusCode::MISDIRECTED_REQUEST);
     }
-    let facts = ex.facts(&host, Some(session.req_header()), random);
-    let decision = ex.table.decide(&facts, &tried);
-    if let Decision::Node(assigned) = &decision {
-        let learned = assigned.pool.as_ref().map(|_| ex.table.filed(&facts));
-        ex.assign(assigned.clone(), learned);
-    }
-    decision
+    assign::decide(&ctx.ex, Some(session.req_header()))
 }
 
 /// Whether the client should ask over a connection of its own: the host has a route, but the
@@ -61,42 +47,6 @@ pub(super) fn again(session: &Session, ctx: &mut Ctx) -> Result<Assigned> {
     match decide(session, ctx) {
         Decision::Node(assigned) => Ok(assigned),
         _ => Err(Error::explain(ErrorType::HTTPStatus(503), "no other node")),
-    }
-}
-
-pub(super) fn dialer(session: &Session, ex: &Arc<Exchange>, assigned: &Assigned) -> Dialer {
-    let listener = &ex.conn.listener;
-    let max_hidden = listener.max_hidden.load(Ordering::Relaxed);
-    let receive_buffer = socket::receive_buffer(max_hidden);
-    let mut preamble = Vec::new();
-    {
-        let (host, random) = {
-            let r = ex.record.lock();
-            (r.host.clone(), r.random)
-        };
-        let facts = ex.facts(&host, Some(session.req_header()), random);
-        ex.table
-            .plugins
-            .iter()
-            .for_each(|p| p.preamble(&facts, &mut preamble));
-    }
-    Dialer {
-        node: assigned.node.clone(),
-        flow: ex.flow.clone(),
-        affinity: ex.conn.affinity.clone(),
-        to_head: session.req_header().method == http::Method::HEAD,
-        options: Options {
-            keepalive: defaults::KEEPALIVE.0,
-            user_timeout: defaults::NODE_USER_TIMEOUT.0,
-            receive_buffer: Some(receive_buffer),
-        },
-        timeout: assigned
-            .pool
-            .as_ref()
-            .map_or(defaults::CONNECT_TIMEOUT.0, |p| p.connect_timeout),
-        preamble,
-        read: receive_buffer,
-        reused: AtomicBool::new(false),
     }
 }
 

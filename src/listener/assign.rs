@@ -1,0 +1,69 @@
+//! Gets a flow its node and the connector to it, at both layers.
+//!
+//! In: an exchange, and the head of its request where there is one. Out: a decision, entered into its
+//! node; a [`Dialer`]. Source: Lightstreamer clustering §2.1, §3.1.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pingora_http::RequestHeader;
+use pushgate_plugins::host;
+
+use super::exchange::Exchange;
+use crate::config::defaults;
+use crate::route::{Assigned, Decision};
+use crate::stream::socket::{self, Options};
+use crate::upstream::connect::Dialer;
+
+/// Decides where the flow goes and enters it there. Without a `head` it goes by the server name.
+pub fn decide(ex: &Exchange, head: Option<&RequestHeader>) -> Decision {
+    let (random, tried) = {
+        let record = ex.record.lock();
+        (record.random, record.tried.clone())
+    };
+    let host = host(ex, head);
+    let facts = ex.conn.facts(&host, head, random);
+    let decision = ex.table.decide(&facts, &tried);
+    if let Decision::Node(assigned) = &decision {
+        let learned = assigned.pool.as_ref().map(|_| ex.table.filed(&facts));
+        ex.assign(assigned.clone(), learned);
+    }
+    decision
+}
+
+/// The connector to the node of `assigned`.
+pub fn dialer(ex: &Exchange, head: Option<&RequestHeader>, assigned: &Assigned) -> Dialer {
+    let max_hidden = ex.conn.listener.max_hidden.load(Ordering::Relaxed);
+    let receive_buffer = socket::receive_buffer(max_hidden);
+    let pool = assigned.pool.as_ref();
+    // Not the exchange: it holds the dialer. Nor the head: the connection may carry other requests.
+    let (conn, table) = (ex.conn.clone(), ex.table.clone());
+    let (host, random) = (host(ex, head), ex.record.lock().random);
+    Dialer {
+        node: assigned.node.clone(),
+        flow: ex.flow.clone(),
+        affinity: ex.conn.affinity.clone(),
+        to_head: head.is_some_and(|h| h.method == http::Method::HEAD),
+        options: Options {
+            keepalive: defaults::KEEPALIVE.0,
+            user_timeout: defaults::NODE_USER_TIMEOUT.0,
+            receive_buffer: Some(receive_buffer),
+        },
+        timeout: pool.map_or(defaults::CONNECT_TIMEOUT.0, |p| p.connect_timeout),
+        preamble: Box::new(move |out| {
+            let facts = conn.facts(&host, None, random);
+            let plugins = table.plugins.iter();
+            plugins.for_each(|p| p.preamble(&facts, out));
+        }),
+        read: receive_buffer,
+        reused: AtomicBool::new(false),
+    }
+}
+
+/// The host asked for, normalised; of a layer-4 flow the server name.
+fn host(ex: &Exchange, head: Option<&RequestHeader>) -> String {
+    if head.is_some() {
+        return ex.record.lock().host.clone();
+    }
+    let sni = ex.conn.tls.as_ref().and_then(|t| t.sni.as_deref());
+    host::normalise(sni.unwrap_or_default()).into_owned()
+}
