@@ -1,7 +1,7 @@
 """Makes Pushgate's configuration of what a bench asks for (a profile).
 
 In: a profile, any object with the fields read here (mode, nodes, stick, cert_dir, n_certs, rsa_dir,
-health, tuned, proxy_protocol, threads, table_size). Out: files, a command line, a reload.
+health, tuned, proxy_protocol, threads, table_size, and if it has them max_hidden, passed). Out: files, a command line, a reload.
 benches/run.py uses it, and so can an instrument of your own that knows proxies by such adaptors.
 """
 import json
@@ -22,8 +22,6 @@ FILE = "pushgate.yaml"
 
 def check(profile):
     """Raises Unsupported for what Pushgate cannot do (yet)."""
-    if profile.proxy_protocol:
-        raise Unsupported("no PROXY protocol towards nodes yet")
     if profile.mode == "tcp" and profile.stick == "cookie":
         raise Unsupported("no cookies at layer 4")
 
@@ -52,19 +50,25 @@ def _plugins(profile):
         "cookie": [{"sticky_cookie": {"name": "SRV", "max_age": "8h"}}],
         "source": [{"sticky_ip": {"mode": "table", "max_age": "8h", "capacity": profile.table_size}}],
     }.get(profile.stick, [])
-    return stick + ([{"forwarded": {}}] if profile.mode == "http" else [])
+    header = [{"proxy_protocol": {"version": 2}}] if profile.proxy_protocol else []
+    return stick + header + ([{"forwarded": {}}] if profile.mode == "http" else [])
 
 
 def _listeners(profile, certificates):
     common = {"mode": profile.mode, "to": "push", "plugins": _plugins(profile)}
-    if profile.tuned:
-        common["max_hidden"] = "4KiB"
+    hidden = getattr(profile, "max_hidden", "") or ("4KiB" if profile.tuned else "")
+    if hidden:
+        common["max_hidden"] = hidden
 
     def listener(name, port, served=()):
         tls = {"tls": {"certificates": list(served), "h2": False}} if served else {}
         return {"name": name, "bind": [f"{ADDR}:{port}"], **common, **tls}
 
     made = [listener("plain", PORT)]
+    passed = getattr(profile, "passed", "")
+    if passed:
+        by_name = {"sni_route": {"names": {passed: "push"}}}
+        return made + [{**listener("passed", TLS_PORT), "plugins": [by_name, *common["plugins"]]}]
     by_sni = [name for name in certificates if name != "rsa"]
     if by_sni:
         made.append(listener("tls", TLS_PORT, by_sni))
@@ -75,7 +79,7 @@ def _listeners(profile, certificates):
 
 def render(profile, _folder):
     """{file name: text}. JSON, which is YAML too."""
-    certificates = _certificates(profile)
+    certificates = {} if getattr(profile, "passed", "") else _certificates(profile)
     pool = {"nodes": [name for name, _, _ in profile.nodes], "balance": "round_robin"}
     if profile.health:
         probe = {"tcp": {}} if profile.mode == "tcp" else {"http": {"path": "/health"}}

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 
+import layer4
 import render
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -44,6 +45,8 @@ class Profile:
     health: bool = False
     tuned: bool = False
     proxy_protocol: bool = False
+    max_hidden: str = ""
+    passed: str = ""      # TLS for this name is passed through
     threads: int = 1
     table_size: int = 1_000_000
 
@@ -56,6 +59,12 @@ class Cell:
     args: list
     tls: bool
     timed: bool = False   # repeated in each round; the others once
+    layer4: tuple = ()    # set: at layer 4, this setup of layer4.py
+    rows: dict = dataclasses.field(default_factory=dict)   # a proxy's rows, where it has several
+
+    def of(self, proxies):
+        """The rows of `proxies`, in their order."""
+        return [row for p in proxies for row in self.rows.get(p, [p])]
 
 
 def cells(o):
@@ -78,6 +87,7 @@ def cells(o):
     for wire in ("ws", "chunked", "length"):
         for word, tls in both:
             out.append(Cell("hidden", f"{wire}, {word}", ["hidden", "--wire", wire], tls))
+    out += layer4.cells(o, Cell)
     return [c for c in out if c.table in o.tables]
 
 
@@ -109,29 +119,39 @@ class Bench:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         return subprocess.Popen([str(a) for a in argv], cwd=self.dir, preexec_fn=before, stdin=subprocess.DEVNULL, **more)
 
-    def command(self, proxy):
-        """Writes a proxy's configuration; returns its command line."""
+    def command(self, row, cell):
+        """Writes the configuration of a row's proxy; returns its command line."""
+        proxy = row.split(",")[0]
         if proxy == "pushgate":
             nodes = [(f"n{i + 1}", *a.rsplit(":", 1)) for i, a in enumerate(self.nodes)]
-            profile = Profile(nodes=nodes, cert_dir=self.dir)
+            more = layer4.profile(row, cell.layer4) if cell.layer4 else {}
+            profile = Profile(nodes=nodes, cert_dir=self.dir, **more)
             for name, text in render.render(profile, self.dir).items():
                 write(os.path.join(self.dir, name), text)
             return render.command(PUSHGATE, profile, self.dir)
+        places = dict(host=HOST, plain=self.plain, tls=self.tls, certificates=self.dir, folder=self.dir,
+                      node1=self.nodes[0], node2=self.nodes[1], modules=nginx_modules())
         file = {"haproxy": "haproxy.cfg", "nginx": "nginx.conf"}[proxy]
-        with open(os.path.join(HERE, "peers", file), encoding="utf-8") as f:
-            text = string.Template(f.read()).substitute(
-                host=HOST, plain=self.plain, tls=self.tls, certificates=self.dir, folder=self.dir,
-                node1=self.nodes[0], node2=self.nodes[1])
+        if cell.layer4:
+            file, text = layer4.peer(row, cell.layer4, places)
+        else:
+            with open(os.path.join(HERE, "peers", file), encoding="utf-8") as f:
+                text = string.Template(f.read()).substitute(places)
         write(os.path.join(self.dir, file), text)
         path = os.path.join(self.dir, file)
         return [binary(proxy), "-f", path, "-db"] if proxy == "haproxy" else [binary(proxy), "-p", self.dir, "-c", path, "-e", self.dir + "/error.log"]
 
-    def measure(self, proxy, cell):
+    def measure(self, row, cell):
         """The figures of one measurement, with the proxy started for it alone; {"error": …} if it failed."""
+        proxy = row.split(",")[0]
         log = open(os.path.join(self.dir, f"{proxy}.log"), "a", encoding="utf-8")
-        running = None if proxy == "direct" else self.spawn(self.command(proxy), self.proxy_cores, stdout=log, stderr=log)
-        load = None
+        running = None if proxy == "direct" else self.spawn(self.command(row, cell), self.proxy_cores, stdout=log, stderr=log)
+        load = nodes = None
         try:
+            if "--remote" in cell.args:
+                nodes = self.spawn([LOAD, "node", "--node", ",".join(self.nodes)], self.load_cores, stdout=log, stderr=log)
+                for node in self.nodes:
+                    wait_port(node.split(":")[1], nodes, node.split(":")[0])
             to, more = self.nodes[0], []
             if running:
                 to = f"{HOST}:{self.tls if cell.tls else self.plain}"
@@ -146,9 +166,10 @@ class Bench:
         except RuntimeError as e:
             return {"error": str(e)}
         finally:
-            if load and load.poll() is None:
-                load.kill()
-                load.wait()
+            for program in (load, nodes):
+                if program and program.poll() is None:
+                    program.kill()
+                    program.wait()
             if running:
                 running.terminate() if proxy == "nginx" else running.kill()
                 running.wait()
@@ -171,11 +192,18 @@ def free_port():
         return s.getsockname()[1]
 
 
-def wait_port(port, running):
+def nginx_modules():
+    """Where nginx's modules are: its own word for it."""
+    told = subprocess.run([binary("nginx") or "true", "-V"], capture_output=True, text=True, check=False).stderr
+    paths = [w.partition("=")[2] for w in told.split() if w.startswith("--modules-path=")]
+    return paths[0] if paths else "/usr/lib/nginx/modules"
+
+
+def wait_port(port, running, host=HOST):
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and running.poll() is None:
         with socket.socket() as s:
-            if s.connect_ex((HOST, port)) == 0:
+            if s.connect_ex((host, int(port))) == 0:
                 time.sleep(0.3)
                 return
         time.sleep(0.02)
@@ -188,8 +216,8 @@ def run(options):
     for number in range(options.rounds):
         order = options.proxies[number % len(options.proxies):] + options.proxies[:number % len(options.proxies)]
         for cell in cells(options):
-            for proxy in order:
-                if (number and not cell.timed) or (proxy == "direct" and (cell.tls or cell.table in ("upgrades", "silent"))):
+            for proxy in cell.of(order):
+                if (number and not cell.timed) or (proxy == "direct" and (cell.tls or cell.layer4 or cell.table in ("upgrades", "silent"))):
                     continue
                 figures = bench.measure(proxy, cell)
                 found.setdefault((cell.table, cell.column, proxy), []).append(figures)
@@ -217,7 +245,9 @@ def text(table, rounds, direct):
     bad = [r["error"] for r in rounds if "error" in r]
     if bad:
         return "failed: " + bad[0].splitlines()[-1][:60]
-    m = lambda key, digits=0: number(median(rounds, key), digits)
+    m = lambda key, digits=0, by=1: number(None if median(rounds, key) is None else median(rounds, key) / by, digits)
+    if table in layer4.TABLES:
+        return layer4.text(table, m)
     if table == "requests":
         # The load side was the limit where the proxy did not fill its core.
         idle = (median(rounds, "proxy_busy") or 1) < 0.95
@@ -241,6 +271,7 @@ TABLES = {
     "silent": "{silent:,} silent WebSockets: KiB of the proxy's memory (PSS) each",
     "messages": "Messages of 100 B, {streams:,} connections, one each 250 ms: CPU µs per 1,000",
     "hidden": "Stopped reader: KiB the node could write more than directly",
+    **layer4.TABLES,
 }
 
 
@@ -249,10 +280,11 @@ def report(found, o):
     print(f"{datetime.date.today()}, {processor()}, {os.cpu_count()} cores, Linux {platform.release()}; "
           + ", ".join(versions(o.proxies)) + f"; load average at the end {os.getloadavg()[0]:.1f}; median of {o.rounds} rounds where timed.\n")
     for table in o.tables:
-        columns = list(dict.fromkeys(c.column for c in cells(o) if c.table == table))
+        own = [c for c in cells(o) if c.table == table]
+        columns = list(dict.fromkeys(c.column for c in own))
         print(f"**{TABLES[table].format(**vars(o))}**\n")
         print("| | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
-        for proxy in o.proxies:
+        for proxy in own[0].of(o.proxies):
             if not any(key[0] == table and key[2] == proxy for key in found):
                 continue
             if table == "hidden" and proxy == "direct":
@@ -297,6 +329,7 @@ def options():
     o.upgrades, o.silent, o.streams = 20_000, 4_000, 1_000
     if o.quick:
         o.rounds, o.seconds, o.upgrades, o.silent, o.streams = 1, 1, 2_000, 400, 100
+    layer4.sizes(o)
     o.tables = [t for t in TABLES if t in o.tables.split(",")]
     o.proxies = o.proxies.split(",")
     for proxy in [x for x in o.proxies if x in ("haproxy", "nginx") and not binary(x)]:

@@ -10,7 +10,7 @@ RUST=1.88
 case "${1:-}" in
 build) wanted="gcc make cmake perl pkg-config curl" ;;
 test) wanted="gcc make cmake perl pkg-config curl haproxy node npm chromium chromedriver" ;;
-bench) wanted="gcc make cmake perl pkg-config curl haproxy nginx python3" ;;
+bench) wanted="gcc make cmake perl pkg-config curl haproxy nginx nginx-stream python3" ;;
 *)
     echo "usage: tests/setup.sh build|test|bench" >&2
     exit 2
@@ -23,8 +23,18 @@ package() {
     chromedriver) echo chromium-driver ;;
     gcc) echo "gcc libc6-dev" ;;
     nginx) echo nginx-light ;;
+    nginx-stream) echo libnginx-mod-stream ;;
     node) echo nodejs ;;
     *) echo "$1" ;;
+    esac
+}
+
+# Whether something wanted is there: a command, or a module of nginx.
+there() {
+    case "$1" in
+    nginx-stream) [ -f /usr/lib/nginx/modules/ngx_stream_module.so ] ;;
+    # Servers live in sbin, which is not on everybody's PATH.
+    *) PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null ;;
     esac
 }
 
@@ -35,8 +45,7 @@ fail() {
 
 packages=
 for command in $wanted; do
-    # Servers live in sbin, which is not on everybody's PATH.
-    PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null || packages="$packages $(package "$command")"
+    there "$command" || packages="$packages $(package "$command")"
 done
 
 if [ -n "$packages" ]; then

@@ -4,9 +4,12 @@
 //! a process so that both read one clock; each has a thread of its own.
 //!
 //! `load certificate DIR` | `load SCENARIO --node ADDR,… --to ADDR [--tls] [--pid N] [--wire WORD]
-//! [--seconds N] [--count N] [--every MS]`
+//! [--seconds N] [--count N] [--every MS] [--client-first] [--up] [--remote]` | `load node --node ADDR,…`
+//! serves until it is killed, for a run with `--remote`: more connections than one process may hold.
 
+mod bulk;
 mod client;
+mod incoming;
 mod messages;
 mod node;
 mod process;
@@ -47,6 +50,8 @@ struct Options {
     every: Duration,
     /// WebSocket clients speak before the node does.
     client_first: bool,
+    /// Bulk goes from the clients to the node.
+    up: bool,
 }
 
 fn main() -> Result<(), Failure> {
@@ -58,13 +63,18 @@ fn main() -> Result<(), Failure> {
         return certificate(Path::new(args.get(1).ok_or("usage: load certificate DIR")?));
     }
     let options = parse(&args[1..])?;
-    node::start(&options.nodes)?;
+    if !args.iter().any(|a| a == "--remote") {
+        node::start(&options.nodes)?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let begun = Instant::now();
     let mut figures = runtime.block_on(async {
         match deed.as_str() {
+            "node" => std::future::pending().await,
+            "bulk" => bulk::run(&options).await,
+            "connections" => bulk::connections(&options).await,
             "requests" => requests::run(&options).await,
             "messages" => messages::run(&options).await,
             "upgrades" => upgrades::run(&options).await,
@@ -92,7 +102,8 @@ fn parse(args: &[String]) -> Result<Options, Failure> {
         .map(Process::new);
     Ok(Options {
         nodes: nodes.split(',').map(str::parse).collect::<Result<_, _>>()?,
-        to: value("--to").ok_or("--to is missing")?.parse()?,
+        // `load node` connects nowhere.
+        to: value("--to").map_or(Ok(([0, 0, 0, 0], 0).into()), |to| to.parse())?,
         tls: args.iter().any(|a| a == "--tls"),
         proxy,
         wire: value("--wire").map_or(Ok(Wire::WebSocket), |w| w.parse())?,
@@ -100,6 +111,7 @@ fn parse(args: &[String]) -> Result<Options, Failure> {
         count: usize::try_from(number("--count", 64)?)?,
         every: Duration::from_millis(number("--every", 250)?),
         client_first: args.iter().any(|a| a == "--client-first"),
+        up: args.iter().any(|a| a == "--up"),
     })
 }
 

@@ -2,7 +2,8 @@
 //!
 //! `/kib`: 1 KiB. `/<wire>/<ms>`: a message every so often, never ending. `/ws/silent`,
 //! `/ws/server`, `/ws/client`: nothing; three messages at once; an answer to each message.
-//! `/flood/<wire>`: as much as the socket takes.
+//! `/flood/<wire>`: as much as the socket takes. `/bulk`, `/sink`: bytes without end to the client, or
+//! from it. A connection may begin with a PROXY protocol header, and speak TLS: the first bytes tell.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,13 +13,20 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::{Instant, interval_at};
 
+use crate::incoming::{self, Incoming};
 use crate::wire::{MASKED_MESSAGE, Wire, message};
 
 /// Bytes all floods have got rid of.
 pub static FLOODED: AtomicU64 = AtomicU64::new(0);
+
+/// Bytes all sinks have taken.
+pub static SUNK: AtomicU64 = AtomicU64::new(0);
+
+/// What bulk is read and written by: enough that the load side's own system calls do not set the pace.
+pub const BULK: usize = 256 * 1024;
 
 /// Messages of `/ws/server`, and that a `/ws/client` sends.
 pub const MESSAGES: u32 = 3;
@@ -65,11 +73,11 @@ async fn accept(listener: TcpListener) {
     while let Ok((stream, _)) = listener.accept().await {
         let _ = stream.set_nodelay(true);
         // A client that goes away ends its task with an error: that is no failure of the node.
-        tokio::spawn(async move { serve(stream).await.ok() });
+        tokio::spawn(async move { serve(incoming::of(stream).await?).await });
     }
 }
 
-async fn serve(mut stream: TcpStream) -> io::Result<()> {
+async fn serve(mut stream: Incoming) -> io::Result<()> {
     let kib = [
         format!(
             "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",
@@ -98,6 +106,8 @@ async fn serve(mut stream: TcpStream) -> io::Result<()> {
             ["ws", "silent"] => silent(stream).await,
             ["ws", "server"] => speak(stream).await,
             ["ws", "client"] => answer(stream).await,
+            ["bulk"] => bulk(stream).await,
+            ["sink"] => sink(stream).await,
             ["flood", wire] => flood(stream, wire.parse().map_err(io::Error::other)?).await,
             [wire, ms] => {
                 let every = Duration::from_millis(ms.parse().map_err(io::Error::other)?);
@@ -126,14 +136,14 @@ fn head(wire: Wire) -> String {
     }
 }
 
-async fn silent(mut stream: TcpStream) -> io::Result<()> {
+async fn silent(mut stream: Incoming) -> io::Result<()> {
     stream.write_all(SWITCHING.as_bytes()).await?;
     gone(&mut stream).await
 }
 
 /// The first message leaves in one segment with the head: a proxy that drops what it read beyond
 /// the head loses it.
-async fn speak(mut stream: TcpStream) -> io::Result<()> {
+async fn speak(mut stream: Incoming) -> io::Result<()> {
     let first = Wire::WebSocket.frame(&message(0));
     stream
         .write_all(&[SWITCHING.as_bytes(), &first].concat())
@@ -146,7 +156,7 @@ async fn speak(mut stream: TcpStream) -> io::Result<()> {
     gone(&mut stream).await
 }
 
-async fn answer(mut stream: TcpStream) -> io::Result<()> {
+async fn answer(mut stream: Incoming) -> io::Result<()> {
     stream.write_all(SWITCHING.as_bytes()).await?;
     let mut got = [0; MASKED_MESSAGE];
     while stream.read_exact(&mut got).await.is_ok() {
@@ -156,16 +166,16 @@ async fn answer(mut stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-async fn gone(stream: &mut TcpStream) -> io::Result<()> {
+async fn gone(stream: &mut Incoming) -> io::Result<()> {
     let mut rest = [0; 512];
     while stream.read(&mut rest).await? > 0 {}
     Ok(())
 }
 
 /// A message every `every`; connections begin at different phases, by their port.
-async fn tell(mut stream: TcpStream, wire: Wire, every: Duration) -> io::Result<()> {
+async fn tell(mut stream: Incoming, wire: Wire, every: Duration) -> io::Result<()> {
     stream.write_all(head(wire).as_bytes()).await?;
-    let port = u64::from(stream.peer_addr()?.port());
+    let port = u64::from(stream.tcp().peer_addr()?.port());
     let phase = Duration::from_micros(port * 7919 % every.as_micros().max(1) as u64);
     let mut ticks = interval_at(Instant::now() + phase, every);
     let mut rest = [0; 512];
@@ -178,8 +188,26 @@ async fn tell(mut stream: TcpStream, wire: Wire, every: Duration) -> io::Result<
     Ok(())
 }
 
-async fn flood(mut stream: TcpStream, wire: Wire) -> io::Result<()> {
-    SockRef::from(&stream).set_send_buffer_size(FLOOD_SEND_BUFFER)?;
+async fn bulk(mut stream: Incoming) -> io::Result<()> {
+    stream.write_all(head(Wire::Length).as_bytes()).await?;
+    let piece = vec![b'b'; BULK];
+    loop {
+        stream.write_all(&piece).await?;
+    }
+}
+
+async fn sink(mut stream: Incoming) -> io::Result<()> {
+    let mut piece = vec![0; BULK];
+    loop {
+        match stream.read(&mut piece).await? {
+            0 => return Ok(()),
+            n => SUNK.fetch_add(n as u64, Ordering::Relaxed),
+        };
+    }
+}
+
+async fn flood(mut stream: Incoming, wire: Wire) -> io::Result<()> {
+    SockRef::from(stream.tcp()).set_send_buffer_size(FLOOD_SEND_BUFFER)?;
     stream.write_all(head(wire).as_bytes()).await?;
     let piece = wire.frame(&[b'f'; 16 * 1024]);
     loop {
