@@ -3,6 +3,8 @@
 //! In: a checked configuration. Sockets are bound first, so that a fault ends the start with a
 //! message; threads begin after Pingora has daemonised. Source: FAULTS D54, D70.
 
+mod threads;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -141,8 +143,7 @@ impl Service {
         } = start;
         let threads = config.threads.or(std::thread::available_parallelism().ok());
         let threads = threads.map_or(1, std::num::NonZeroUsize::get);
-        let runtimes = (0..threads).map(data_thread).collect::<Result<Vec<_>, _>>();
-        let runtimes = runtimes.map_err(|e| format!("threads: {e}"))?;
+        let runtimes = threads::start(threads).map_err(|e| format!("threads: {e}"))?;
         let (drain, draining) = watch::channel(false);
         let mut proxy = HttpProxy::new(
             Front {
@@ -167,19 +168,6 @@ impl Service {
         self.running.send_replace(Some(running));
         Ok(())
     }
-}
-
-/// One thread with a runtime of its own: a connection stays on it, and nothing it does wakes
-/// another core.
-fn data_thread(n: usize) -> std::io::Result<tokio::runtime::Handle> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let handle = runtime.handle().clone();
-    std::thread::Builder::new()
-        .name(format!("data-{n}"))
-        .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
-    Ok(handle)
 }
 
 /// SIGTERM, SIGQUIT: drain, then end. SIGINT, or a second one: end at once. SIGHUP: reload.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
 use pingora::protocols::http::ServerSession;
 use pingora_proxy::HttpProxy;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::accept::Listener;
@@ -32,10 +33,18 @@ use crate::stream::relay::{End, HalfClose, Rules, Why, relay};
 use crate::stream::side::Side;
 use crate::stream::socket;
 
+/// The threads that serve client connections, each with a runtime of its own; at least one of a kind.
+pub struct Runtimes {
+    /// Carry bytes: a connection stays on the one it was given to.
+    pub data: Vec<Handle>,
+    /// Shake hands, so that no live connection waits for the arithmetic of a new one.
+    pub handshakes: Vec<Handle>,
+}
+
 /// What all client connections share.
 pub struct Edge {
     proxy: Arc<HttpProxy<Front>>,
-    runtimes: Vec<tokio::runtime::Handle>,
+    runtimes: Runtimes,
     next: AtomicUsize,
     open: AtomicUsize,
     max_connections: usize,
@@ -59,10 +68,10 @@ impl Drop for Open {
 }
 
 impl Edge {
-    /// An edge whose connections are served by `runtimes` in turn and drained when `drain` turns true.
+    /// An edge whose connections are served by each thread of `runtimes` in turn and drained when `drain` turns true.
     pub fn new(
         proxy: HttpProxy<Front>,
-        runtimes: Vec<tokio::runtime::Handle>,
+        runtimes: Runtimes,
         max_connections: usize,
         drain: watch::Receiver<bool>,
     ) -> Arc<Self> {
@@ -81,7 +90,8 @@ impl Edge {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Takes an accepted socket to one of the data threads.
+    /// Takes an accepted socket to one of the data threads; where TLS ends here, by way of one that
+    /// shakes hands.
     pub fn take(
         self: &Arc<Self>,
         listener: &Arc<Listener>,
@@ -101,29 +111,35 @@ impl Edge {
             edge: self.clone(),
             listener: listener.clone(),
         };
-        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.runtimes.len();
-        self.runtimes[turn].spawn(async move {
-            open.edge.serve(&open.listener, stream, peer).await;
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let data = self.runtimes.data[turn % self.runtimes.data.len()].clone();
+        if listener.tls.is_none() {
+            data.spawn(async move {
+                if let Some((side, conn)) = enter(&open.listener, stream, peer).await {
+                    open.edge.serve(side, conn).await;
+                }
+            });
+            return;
+        }
+        let shaking = &self.runtimes.handshakes[turn % self.runtimes.handshakes.len()];
+        shaking.spawn(async move {
+            let Some((mut side, conn)) = enter(&open.listener, stream, peer).await else {
+                return;
+            };
+            match side.tcp_mut().rehome(&data) {
+                Ok(()) => drop(data.spawn(async move { open.edge.serve(side, conn).await })),
+                Err(_) => refused(&open.listener, "gone"),
+            }
         });
     }
 
-    async fn serve(
-        self: &Arc<Self>,
-        listener: &Arc<Listener>,
-        stream: std::net::TcpStream,
-        peer: SocketAddr,
-    ) {
-        // The door's future is large; it is freed before the connection is served.
-        let (side, conn) = match Box::pin(door::enter(listener, stream, peer)).await {
-            Ok(entered) => entered,
-            Err(word) => return refused(listener, word),
-        };
+    async fn serve(self: &Arc<Self>, side: Side, conn: Arc<Conn>) {
         let h2 = side
             .ssl()
             .is_some_and(|s| s.selected_alpn_protocol() == Some(b"h2"));
         // Not in the `match`: its guard would be held for the connection's life. Each kind of
         // service is boxed, so that a silent WebSocket keeps the relay's 1 KiB and not the largest's.
-        let mode = listener.conf.load().mode;
+        let mode = conn.listener.conf.load().mode;
         match (mode, h2) {
             (Mode::Tcp, _) => Box::pin(tcp::serve(side, conn)).await,
             (Mode::Http, true) => Box::pin(self.http2(side, conn)).await,
@@ -294,6 +310,17 @@ impl Edge {
         let end = relay(client, node, rules, ex.flow.kill.notified()).await;
         close_relayed(ex, end);
     }
+}
+
+/// Lets a client in; a refusal is counted. The door's future is large, and freed before the
+/// connection is served.
+async fn enter(
+    listener: &Arc<Listener>,
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+) -> Option<(Side, Arc<Conn>)> {
+    let entered = Box::pin(door::enter(listener, stream, peer)).await;
+    entered.map_err(|word| refused(listener, word)).ok()
 }
 
 /// Closes an exchange whose bytes were relayed.

@@ -31,6 +31,14 @@ impl Side {
         }
     }
 
+    /// The real socket, to change it.
+    pub fn tcp_mut(&mut self) -> &mut Tcp {
+        match self {
+            Side::Plain(t) => t,
+            Side::Tls(s) => s.get_mut(),
+        }
+    }
+
     /// Ready when a read may yield something; under TLS that is always, as bytes may be decrypted already.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 
 /// A TCP socket with bytes that were read ahead and wait to be read again.
 #[derive(Debug)]
@@ -29,6 +30,18 @@ impl Tcp {
             stream,
             ahead: Vec::new(),
         }
+    }
+
+    /// Moves the socket to the runtime of another thread; whatever waits for it there is woken there.
+    /// Nothing may be waiting for it here. It gets another descriptor: the socket below TLS can only
+    /// be replaced, not taken out.
+    ///
+    /// Errors: no descriptor is left, or the runtime has ended; the socket is as it was.
+    pub fn rehome(&mut self, runtime: &Handle) -> io::Result<()> {
+        let same = self.stream.as_fd().try_clone_to_owned()?;
+        let _entered = runtime.enter();
+        self.stream = TcpStream::from_std(same.into())?;
+        Ok(())
     }
 
     /// The descriptor; valid as long as this value lives.

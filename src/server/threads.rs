@@ -1,0 +1,44 @@
+//! The threads that serve clients: some carry bytes, as many shake hands at a lower priority.
+//!
+//! In: how many. Out: handles of their runtimes. Source: FAULTS D33; issue "TLS offload": a storm of
+//! full handshakes must not delay bytes of live streams.
+
+use std::io;
+
+use tokio::runtime::{Builder, Handle};
+
+use crate::listener::edge::Runtimes;
+
+/// Niceness of the threads that shake hands. The kernel then prefers whoever has bytes to carry, and
+/// still gives new clients about a tenth of a core that is busy with bytes, so that they get in.
+const HANDSHAKE_NICE: libc::c_int = 10;
+
+/// Starts `count` threads of each kind.
+///
+/// Errors: what the system says.
+pub fn start(count: usize) -> io::Result<Runtimes> {
+    let all = |kind: &str, nice| {
+        let one = |n| thread(format!("{kind}-{n}"), nice);
+        (0..count).map(one).collect::<io::Result<Vec<_>>>()
+    };
+    Ok(Runtimes {
+        data: all("data", 0)?,
+        handshakes: all("handshake", HANDSHAKE_NICE)?,
+    })
+}
+
+/// One thread with a runtime of its own: a connection stays on it, and nothing it does wakes
+/// another core.
+fn thread(name: String, nice: libc::c_int) -> io::Result<Handle> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    std::thread::Builder::new().name(name).spawn(move || {
+        if nice != 0 {
+            // SAFETY: three numbers; 0 is the calling thread. Raising the niceness needs no right,
+            // and where it fails all threads are equal.
+            unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+        }
+        runtime.block_on(std::future::pending::<()>())
+    })?;
+    Ok(handle)
+}
