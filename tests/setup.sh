@@ -9,8 +9,8 @@ RUST=1.88
 
 case "${1:-}" in
 build) wanted="gcc make cmake perl pkg-config curl" ;;
-test) wanted="gcc make cmake perl pkg-config curl haproxy node npm chromium chromedriver" ;;
-bench) wanted="gcc make cmake perl pkg-config curl haproxy nginx nginx-stream python3" ;;
+test) wanted="gcc make cmake perl pkg-config curl openssl haproxy node npm chromium chromedriver" ;;
+bench) wanted="gcc make cmake perl pkg-config curl openssl haproxy nginx nginx-stream python3" ;;
 *)
     echo "usage: tests/setup.sh build|test|bench" >&2
     exit 2

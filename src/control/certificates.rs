@@ -3,23 +3,25 @@
 //! In: changes of the files, time, answers of OCSP responders. Out: listeners that serve the new
 //! ones; what cannot be read leaves the old one serving. Source: FAULTS D36; RFC 6960 §A.1.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
 
 use super::Running;
 use super::running::Parts;
 use crate::config::{Config, Ocsp};
 use crate::observe::metrics;
-use crate::tls::Store;
-use crate::tls::ocsp::{ASK_EVERY, RETRY_EVERY, Staple, ask};
+use crate::tls::ocsp::{Staple, ask};
+use crate::tls::{Store, unix_now};
 
 /// Period of looking at the files: a renewed certificate is served within two of it.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Period of looking whether a staple is still good.
-const JUDGE_EVERY: Duration = Duration::from_secs(60);
+/// Most questions to OCSP responders at once: thousands of certificates often have one responder.
+const MAX_ASKING: usize = 16;
 
 /// A certificate as the admin endpoint shows it.
 pub struct Shown {
@@ -42,8 +44,7 @@ pub struct Shown {
 impl Running {
     /// All certificates, by name.
     pub fn certificates(&self) -> Vec<Shown> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.map_or(0, |d| d.as_secs() as i64);
+        let now = unix_now();
         let parts = self.parts();
         let serving = |name: &String| {
             let all = parts.listeners.values().map(|l| &l.conf);
@@ -63,7 +64,7 @@ impl Running {
             not_after: loaded.not_after(),
             days_left: loaded.days_left(now),
             listeners: serving(name),
-            stapled: loaded.staple.response().is_some(),
+            stapled: loaded.staple.response(now).is_some(),
         })
         .collect()
     }
@@ -127,8 +128,7 @@ impl Parts {
 /// Looks at the files, turns the ticket keys and asks the responders, until the process ends.
 pub async fn watch(running: Arc<Running>) {
     let mut marks = Marks::default();
-    let mut judged = Instant::now();
-    let mut asked = HashMap::new();
+    let asking = Arc::new(Semaphore::new(MAX_ASKING));
     // What was just loaded is what changes are told from.
     if let Some(config) = running.parts().config.clone() {
         marks.have_changed(&config);
@@ -145,51 +145,32 @@ pub async fn watch(running: Arc<Running>) {
         if let Some(ring) = &running.parts().ring {
             ring.rotate(Instant::now());
         }
-        let judge = judged.elapsed() >= JUDGE_EVERY;
-        if judge {
-            judged = Instant::now();
-        }
-        ask_responders(&running, judge, &mut asked);
+        ask_responders(&running, &asking);
     }
 }
 
-/// When each certificate's responder is asked next, by name and leaf.
-type Asked = HashMap<(String, usize), Instant>;
-
-fn ask_responders(running: &Arc<Running>, judge: bool, asked: &mut Asked) {
-    let staples: Vec<(String, Arc<Staple>)> = {
+/// Asks the responders whose time it is; those beyond [`MAX_ASKING`] at the next look.
+fn ask_responders(running: &Arc<Running>, asking: &Arc<Semaphore>) {
+    let now = unix_now();
+    let due: Vec<(String, Arc<Staple>)> = {
         let parts = running.parts();
         let all = parts.store.iter();
-        all.map(|(name, loaded)| (name.clone(), loaded.staple.clone()))
+        all.filter(|(_, loaded)| loaded.staple.is_due(now))
+            .map(|(name, loaded)| (name.clone(), loaded.staple.clone()))
             .collect()
     };
-    let mut next = Asked::new();
-    for (name, staple) in staples {
-        if judge {
-            staple.expire();
-        }
+    for (name, staple) in due {
         let Some(asks) = staple.asks.clone() else {
             continue;
         };
-        let key = (name.clone(), Arc::as_ptr(&staple) as usize);
-        let now = Instant::now();
-        let pause = match staple.response() {
-            Some(_) => ASK_EVERY,
-            None => RETRY_EVERY,
+        let Ok(turn) = asking.clone().try_acquire_owned() else {
+            return;
         };
-        let due = match asked.get(&key) {
-            Some(last) if now.duration_since(*last) < pause => {
-                next.insert(key, *last);
-                continue;
-            }
-            _ => now,
-        };
-        next.insert(key, due);
+        staple.asking(now);
         tokio::spawn(async move {
-            let result = match ask(&asks).await {
-                Ok(response) => staple.take(response),
-                Err(why) => Err(why),
-            };
+            let answer = ask(&asks).await;
+            drop(turn);
+            let result = staple.answered(answer, unix_now());
             let word = if result.is_ok() { "good" } else { "bad" };
             metrics::get().ocsp.with_label_values(&[&name, word]).inc();
             if let Err(why) = result {
@@ -197,7 +178,6 @@ fn ask_responders(running: &Arc<Running>, judge: bool, asked: &mut Asked) {
             }
         });
     }
-    *asked = next;
 }
 
 /// What a file looked like: changed, length, inode. A file that is not there is none.

@@ -71,6 +71,7 @@ impl Plan {
         mut sockets: Sockets,
     ) -> Result<Plan, String> {
         let store = Store::load(config).map_err(|e| e.to_string())?;
+        store.inherit(&parts.store);
         let nodes = nodes_for(config, parts, &store)?;
         let pools = Arc::new(pools_for(config, &nodes));
         let by_id = Arc::new(

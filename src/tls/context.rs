@@ -20,7 +20,7 @@ use openssl::x509::{X509, X509Name};
 
 use super::Fault;
 use super::files;
-use super::store::Loaded;
+use super::store::{Loaded, unix_now};
 use super::tickets::{self, Ring};
 use crate::config::{ClientCertificate, Listener, ListenerTls, Mode, Profile, Version};
 
@@ -256,8 +256,8 @@ fn install_staples(
     context.set_status_callback(move |ssl| {
         let of = |leaf: &X509| ssl.certificate().is_some_and(|served| *served == **leaf);
         let staple = staples.iter().find(|(leaf, _)| of(leaf));
-        match staple.and_then(|(_, staple)| staple.response()) {
-            Some(response) => ssl.set_ocsp_status(&response).map(|()| true),
+        match staple.and_then(|(_, staple)| staple.response(unix_now())) {
+            Some(response) => ssl.set_ocsp_status(&response.der).map(|()| true),
             None => Ok(false),
         }
     })

@@ -5,14 +5,17 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
+use foreign_types::ForeignTypeRef;
 use http::{Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use openssl::asn1::{Asn1GeneralizedTimeRef, Asn1Time};
 use openssl::hash::MessageDigest;
 use openssl::ocsp::{
     OcspCertId, OcspCertStatus, OcspFlag, OcspRequest, OcspResponse, OcspResponseStatus,
@@ -26,16 +29,35 @@ use super::Fault;
 use super::files;
 use crate::config::{Certificate, Ocsp};
 
-/// Clocks of responder and edge may differ by this much.
-const SKEW_SECONDS: u32 = 300;
+/// Clocks of responder and edge may differ by this many seconds.
+const SKEW: i64 = 300;
+/// Longest pause between two questions to a responder that answers, in seconds. What it says for a
+/// shorter time is asked again after half of that.
+const ASK_EVERY: i64 = 3600;
+/// Pause after a question that brought nothing good, in seconds; doubled each time.
+const RETRY: i64 = 2;
+/// Longest such pause, in seconds.
+const MAX_RETRY: i64 = 600;
 
-/// A response and what it takes to get the next one.
+/// A response and what it takes to get the next one. Times are seconds since 1970.
 pub struct Staple {
-    response: ArcSwapOption<Vec<u8>>,
+    held: ArcSwapOption<Held>,
     /// Present where the response is asked of the responder.
     pub asks: Option<Asks>,
     leaf: X509,
     issuer: Option<X509>,
+    /// When the responder is asked next.
+    due: AtomicI64,
+    /// Questions since the last good answer.
+    failures: AtomicU32,
+}
+
+/// A good response.
+pub struct Held {
+    /// As it is sent.
+    pub der: Vec<u8>,
+    /// End of its time.
+    until: i64,
 }
 
 /// Whom to ask.
@@ -47,29 +69,39 @@ pub struct Asks {
     pub request: Vec<u8>,
 }
 
+/// What a response says that is signed and in time.
+enum Says {
+    /// Good, until then.
+    Good(i64),
+    /// The certificate is revoked.
+    Revoked,
+}
+
 impl Staple {
-    /// What `certificate` asks for.
+    /// What `certificate` asks for, at the time `now`.
     ///
     /// Errors: no issuer in the chain, no responder in the certificate, a file whose response is
     /// not good for this certificate now.
     pub(super) fn open(
         certificate: &Certificate,
         dir: &Path,
-        leaf: &X509Ref,
-        issuers: &[X509],
+        (leaf, issuers): (&X509Ref, &[X509]),
+        now: i64,
     ) -> Result<Staple, Fault> {
         let mut staple = Staple {
-            response: ArcSwapOption::empty(),
+            held: ArcSwapOption::empty(),
             asks: None,
             leaf: leaf.to_owned(),
             issuer: issuers.first().cloned(),
+            due: AtomicI64::new(0),
+            failures: AtomicU32::new(0),
         };
         match &certificate.ocsp {
             Ocsp::Off => {}
             Ocsp::File(file) => {
                 let path = dir.join(file);
                 let response = files::read(&path)?;
-                staple.take(response).map_err(|why| Fault::Ocsp {
+                staple.take(response, now).map_err(|why| Fault::Ocsp {
                     why: format!("{}: {why}", path.display()),
                 })?;
             }
@@ -96,32 +128,58 @@ impl Staple {
         Ok(Asks { url, request })
     }
 
-    /// The response to send.
-    pub fn response(&self) -> Option<Arc<Vec<u8>>> {
-        self.response.load_full()
+    /// The response to send at `now`: never one whose time is over.
+    pub fn response(&self, now: i64) -> Option<Arc<Held>> {
+        self.held.load_full().filter(|held| now < held.until)
     }
 
-    /// Drops a response that is no longer good; called by the watch, because judging costs more than
-    /// a handshake should pay.
-    pub fn expire(&self) {
-        if self.response().is_some_and(|der| self.judge(&der).is_err()) {
-            self.response.store(None);
+    /// Whether the responder is to be asked at `now`. The answer goes to [`Staple::answered`].
+    pub fn is_due(&self, now: i64) -> bool {
+        self.asks.is_some() && self.due.load(Ordering::Relaxed) <= now
+    }
+
+    /// Puts the next question off while one is under way.
+    pub fn asking(&self, now: i64) {
+        self.due.store(now + ASK_EVERY, Ordering::Relaxed);
+    }
+
+    /// Takes what the responder answered, or why it did not, and sets the time of the next question.
+    ///
+    /// Errors: as [`Staple::take`], or what was given.
+    pub fn answered(&self, answer: Result<Vec<u8>, String>, now: i64) -> Result<(), String> {
+        let taken = answer.and_then(|der| self.take(der, now));
+        let failures = match &taken {
+            Ok(()) => 0,
+            Err(_) => self.failures.load(Ordering::Relaxed).saturating_add(1),
+        };
+        self.failures.store(failures, Ordering::Relaxed);
+        let until = self.held.load().as_ref().map_or(now, |held| held.until);
+        let pause = pause(failures, until.saturating_sub(now));
+        self.due.store(now + pause, Ordering::Relaxed);
+        taken
+    }
+
+    /// Takes `der` for the response to send.
+    ///
+    /// Errors: what is wrong with it; the old one stays, unless the certificate is revoked.
+    pub fn take(&self, der: Vec<u8>, now: i64) -> Result<(), String> {
+        match self.judge(&der, now)? {
+            Says::Good(until) => {
+                self.held.store(Some(Arc::new(Held { der, until })));
+                Ok(())
+            }
+            Says::Revoked => {
+                self.held.store(None);
+                Err("the certificate is revoked".into())
+            }
         }
     }
 
-    /// Takes `response` for the one to send.
-    ///
-    /// Errors: what is wrong with it; the old one stays.
-    pub fn take(&self, response: Vec<u8>) -> Result<(), String> {
-        self.judge(&response)?;
-        self.response.store(Some(Arc::new(response)));
-        Ok(())
-    }
-
-    /// Takes over what the responder said to `old` about the same leaf.
-    pub(super) fn inherit(&self, old: &Staple, same: bool) {
-        if same && self.asks.is_some() {
-            self.response.store(old.response.load_full());
+    /// Takes over what the responder said to `old` about the same leaf. It is asked again all the
+    /// same: a reload is an order to look.
+    pub(super) fn inherit(&self, old: &Staple) {
+        if self.asks.is_some() && self.leaf == old.leaf {
+            self.held.store(old.held.load_full());
         }
     }
 
@@ -130,8 +188,8 @@ impl Staple {
         OcspCertId::from_cert(MessageDigest::sha1(), &self.leaf, issuer).ok()
     }
 
-    /// Whether `der` says that the leaf is good, signed by its issuer or its delegate, now.
-    fn judge(&self, der: &[u8]) -> Result<(), String> {
+    /// What `der` says about the leaf, signed by its issuer or the issuer's delegate, at `now`.
+    fn judge(&self, der: &[u8], now: i64) -> Result<Says, String> {
         let response = OcspResponse::from_der(der).map_err(|_| "expected an OCSP response")?;
         if response.status() != OcspResponseStatus::SUCCESSFUL {
             return Err("the responder refused to answer".into());
@@ -152,21 +210,46 @@ impl Staple {
         let status = basic
             .find_status(&id)
             .ok_or("the OCSP response is about another certificate")?;
-        status
-            .check_validity(SKEW_SECONDS, None)
-            .map_err(|_| "the OCSP response is out of its time")?;
+        let from = unix(status.this_update).ok_or("the OCSP response has no time")?;
+        // Without an end newer words are there at any time (RFC 6960 §2.4): it is asked for each hour.
+        let until = status.next_update().map_or(Some(i64::MAX), unix);
+        let until = until.ok_or("the OCSP response has no time")?;
+        if from > now + SKEW || until <= now {
+            return Err("the OCSP response is out of its time".into());
+        }
         match status.status {
-            OcspCertStatus::GOOD => Ok(()),
-            OcspCertStatus::REVOKED => Err("the certificate is revoked".into()),
+            OcspCertStatus::GOOD => Ok(Says::Good(until)),
+            OcspCertStatus::REVOKED => Ok(Says::Revoked),
             _ => Err("the responder does not know the certificate".into()),
         }
     }
 }
 
-/// Period between two questions to a responder that answers.
-pub const ASK_EVERY: Duration = Duration::from_secs(3600);
-/// Pause after a responder that did not.
-pub const RETRY_EVERY: Duration = Duration::from_secs(60);
+/// Seconds until the next question, after `failures` in a row, with a response good for `left` more.
+fn pause(failures: u32, left: i64) -> i64 {
+    match failures {
+        0 => (left / 2).clamp(RETRY, ASK_EVERY),
+        n => (RETRY << (n - 1).min(16)).min(MAX_RETRY),
+    }
+}
+
+/// Seconds since 1970 of a time in an OCSP response.
+fn unix(time: &Asn1GeneralizedTimeRef) -> Option<i64> {
+    let epoch = Asn1Time::from_unix(0).ok()?;
+    let (mut days, mut seconds) = (0, 0);
+    // SAFETY: both times are live, both numbers writable, and ASN1_GENERALIZEDTIME and ASN1_TIME are
+    // names of one structure (`asn1.h`), of which rust-openssl wraps the calls of the second only.
+    let done = unsafe {
+        openssl_sys::ASN1_TIME_diff(
+            &mut days,
+            &mut seconds,
+            epoch.as_ptr(),
+            time.as_ptr().cast(),
+        )
+    };
+    (done == 1).then(|| i64::from(days) * 86_400 + i64::from(seconds))
+}
+
 /// Deadline of one question.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most bytes of an answer; real ones are below 4 KiB.
@@ -206,4 +289,27 @@ async fn post(asks: &Asks) -> Result<Vec<u8>, String> {
     let body = Limited::new(answer.into_body(), MAX_ANSWER);
     let body = body.collect().await.map_err(|e| said(&e))?;
     Ok(body.to_bytes().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pause;
+
+    /// Aim: a good answer is asked for again before it ends, a bad responder is not hammered.
+    #[test]
+    fn pauses() {
+        for (failures, left, expected) in [
+            (1, 0, 2),
+            (2, 0, 4),
+            (9, 0, 512),
+            (10, 0, 600),
+            (u32::MAX, 0, 600),
+            (0, 0, 2),
+            (0, 60, 30),
+            (0, 7 * 86_400, 3600),
+            (0, i64::MAX, 3600),
+        ] {
+            assert_eq!(pause(failures, left), expected, "{failures} {left}");
+        }
+    }
 }

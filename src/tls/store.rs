@@ -52,7 +52,7 @@ impl Loaded {
                 key: dir.join(key.unwrap_or(&PathBuf::new())),
             });
         }
-        let staple = Staple::open(certificate, dir, &leaf, &issuers)?;
+        let staple = Staple::open(certificate, dir, (&leaf, &issuers), unix_now())?;
         Ok(Loaded {
             names: names(&leaf),
             leaf,
@@ -110,7 +110,7 @@ impl Store {
             match (Loaded::open(files, &config.dir), self.0.get(name)) {
                 (Ok(loaded), old) => {
                     if let Some(old) = old {
-                        loaded.staple.inherit(&old.staple, loaded.leaf == old.leaf);
+                        loaded.staple.inherit(&old.staple);
                     }
                     warn(name, files, &loaded);
                     fresh.insert(name.clone(), Arc::new(loaded));
@@ -122,6 +122,15 @@ impl Store {
             }
         }
         (Store(fresh), faults)
+    }
+
+    /// Takes over what responders have said about certificates that stay the same.
+    pub fn inherit(&self, old: &Store) {
+        for (name, loaded) in &self.0 {
+            if let Some(old) = old.get(name) {
+                loaded.staple.inherit(&old.staple);
+            }
+        }
     }
 
     /// The certificate called `name`.
@@ -137,14 +146,19 @@ impl Store {
 
 /// Says that a certificate ends soon, at each load.
 fn warn(name: &str, files: &Certificate, loaded: &Loaded) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let left = loaded.days_left(now.map_or(0, |d| d.as_secs() as i64));
+    let left = loaded.days_left(unix_now());
     if left < i64::from(files.warn_days) {
         log::warn!(
             "certificate {name} ends in {left} days, on {}",
             loaded.leaf.not_after()
         );
     }
+}
+
+/// The present, in seconds since 1970.
+pub fn unix_now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |d| d.as_secs() as i64)
 }
 
 /// Seconds since 1970 of an ASN.1 time.

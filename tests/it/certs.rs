@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use openssl::asn1::Asn1Time;
+use openssl::asn1::{Asn1Object, Asn1OctetString, Asn1Time};
 use openssl::bn::BigNum;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
@@ -13,7 +13,7 @@ use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use openssl::ssl::{SslAcceptor, SslContext, SslFiletype, SslMethod};
 use openssl::x509::extension::{BasicConstraints, KeyUsage, SubjectAlternativeName};
-use openssl::x509::{X509, X509Builder, X509NameBuilder};
+use openssl::x509::{X509, X509Builder, X509Extension, X509NameBuilder};
 
 /// Type of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl Leaf {
 }
 
 impl Certs {
-    /// A new authority, with its certificate in `ca.pem`.
+    /// A new authority, with its certificate in `ca.pem` and its key in `ca.key`.
     pub fn new() -> Certs {
         let ca_key = key(Key::Ecdsa);
         let mut builder = builder("Pushgate test authority", &ca_key, 30);
@@ -78,6 +78,8 @@ impl Certs {
             ca_key,
         };
         certs.write("ca.pem", certs.ca.to_pem().expect("PEM"));
+        let key = certs.ca_key.private_key_to_pem_pkcs8();
+        certs.write("ca.key", key.expect("PEM"));
         certs
     }
 
@@ -98,15 +100,27 @@ impl Certs {
 
     /// A leaf valid from an hour ago, for `names` (wildcards allowed), as `NAME.pem` and `NAME.key`.
     pub fn leaf(&self, file: &str, names: &[&str], kind: Key) -> Leaf {
-        self.issue(file, names, kind, 30)
+        self.issue(file, names, kind, 30, None)
+    }
+
+    /// The same with the address of an OCSP responder in it.
+    pub fn leaf_of_responder(&self, file: &str, names: &[&str], url: &str) -> Leaf {
+        self.issue(file, names, Key::Ecdsa, 30, Some(url))
     }
 
     /// A leaf that ended yesterday.
     pub fn expired(&self, file: &str, names: &[&str]) -> Leaf {
-        self.issue(file, names, Key::Ecdsa, -1)
+        self.issue(file, names, Key::Ecdsa, -1, None)
     }
 
-    fn issue(&self, file: &str, names: &[&str], kind: Key, days: i64) -> Leaf {
+    fn issue(
+        &self,
+        file: &str,
+        names: &[&str],
+        kind: Key,
+        days: i64,
+        responder: Option<&str>,
+    ) -> Leaf {
         let key = key(kind);
         let mut builder = builder(names.first().expect("at least one name"), &key, days);
         builder
@@ -122,6 +136,9 @@ impl Certs {
         let context = builder.x509v3_context(Some(&self.ca), None);
         let san = san.build(&context).expect("names");
         builder.append_extension(san).expect("append");
+        if let Some(url) = responder {
+            builder.append_extension(responder_of(url)).expect("append");
+        }
         builder
             .sign(&self.ca_key, MessageDigest::sha256())
             .expect("sign");
@@ -141,6 +158,18 @@ impl Certs {
         std::fs::write(&path, pem).expect("write a certificate file");
         path
     }
+}
+
+/// The extension that names an OCSP responder: one access description, id-ad-ocsp with a URI (RFC 5280
+/// §4.2.2.1). The URL has less than 100 bytes, so that each length is one byte.
+fn responder_of(url: &str) -> X509Extension {
+    let sized = |tag: u8, bytes: &[u8]| [&[tag, bytes.len() as u8][..], bytes].concat();
+    let method = [0x06, 8, 0x2b, 6, 1, 5, 5, 7, 0x30, 1];
+    let uri = sized(0x86, url.as_bytes());
+    let der = sized(0x30, &sized(0x30, &[&method[..], &uri].concat()));
+    let oid = Asn1Object::from_str("1.3.6.1.5.5.7.1.1").expect("authorityInfoAccess");
+    let value = Asn1OctetString::new_from_bytes(&der).expect("an octet string");
+    X509Extension::new_from_der(&oid, false, &value).expect("an extension")
 }
 
 fn key(kind: Key) -> PKey<Private> {

@@ -42,6 +42,8 @@ mod layer4;
 mod lightstreamer;
 /// A push node that counts.
 mod node;
+/// Stapled OCSP responses, from a responder and from a file.
+mod ocsp;
 /// The guide's deployment options behind the edge.
 mod options;
 /// The program as a process.
