@@ -10,7 +10,7 @@ pub(super) use seal::install;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use openssl::error::ErrorStack;
@@ -90,6 +90,41 @@ impl Ring {
         Ok(Arc::new(ring))
     }
 
+    /// [`Ring::new`] for a process that takes over from another: with the keys of `exported`
+    /// ([`Ring::export`]) and the time the first has sealed already, so that the other's tickets are
+    /// good here and the rotation goes on. Where `config` names a file, its keys are the ring.
+    ///
+    /// Errors: as [`Ring::new`]; `exported` is no ring.
+    pub fn import(config: &Config, exported: &[u8]) -> Result<Arc<Ring>, Fault> {
+        let ring = Ring::new(config)?;
+        if config.tickets.file.is_some() {
+            return Ok(ring);
+        }
+        let (age, keys) = imported(exported).ok_or_else(|| Fault::Malformed {
+            path: "session tickets of the process before".into(),
+            why: "expected its age and 1 to 16 keys".into(),
+        })?;
+        ring.keys.store(Arc::new(keys));
+        if let Some(since) = Instant::now().checked_sub(age) {
+            ring.state.lock().since = since;
+        }
+        Ok(ring)
+    }
+
+    /// The ring for [`Ring::import`]: how long the first key has sealed, in seconds (8 bytes, big
+    /// endian), then the keys, 80 bytes each. **Secret**: whoever reads it can read sessions; it may
+    /// pass through a Unix socket or a pipe, never through a file others can read.
+    pub fn export(&self) -> Vec<u8> {
+        let age = self.state.lock().since.elapsed().as_secs();
+        let mut bytes = age.to_be_bytes().to_vec();
+        for key in self.keys.load().iter() {
+            bytes.extend_from_slice(&key.name);
+            bytes.extend_from_slice(&key.hmac);
+            bytes.extend_from_slice(&key.aes);
+        }
+        bytes
+    }
+
     /// Takes over a changed `tickets:` or a changed file.
     ///
     /// Errors: as [`Ring::new`]; the old keys stay.
@@ -138,6 +173,14 @@ impl Ring {
         let at = keys.iter().position(|key| key.name == name)?;
         keys.get(at).map(|key| (key.clone(), at == 0))
     }
+}
+
+fn imported(exported: &[u8]) -> Option<(Duration, Vec<Key>)> {
+    let (age, keys) = exported.split_first_chunk::<8>()?;
+    let (keys, rest) = keys.as_chunks::<KEY_BYTES>();
+    let whole = rest.is_empty() && (1..=MAX_KEYS).contains(&keys.len());
+    let age = Duration::from_secs(u64::from_be_bytes(*age));
+    whole.then(|| (age, keys.iter().map(Key::of).collect()))
 }
 
 /// Reads one key a line, 80 bytes in hexadecimal (`openssl rand -hex 80`) or base64
@@ -197,8 +240,6 @@ fn decoded(line: &str) -> Option<Key> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::config::units::Span;
 
@@ -229,6 +270,30 @@ mod tests {
             ring.rotate(start + Duration::from_secs(60 * minutes + 1));
             let found = ring.open(&first.name).map(|(_, seals)| seals);
             assert_eq!(found, expected, "after {minutes} rotations");
+        }
+    }
+
+    /// Aim: a process that takes over opens the other's tickets and turns the keys when the other
+    /// would have; half a ring is refused. Fails if `export` leaves out a key or its age.
+    #[test]
+    fn a_ring_is_handed_over() {
+        let config = config(Path::new(""), 2, None);
+        let old = Ring::new(&config).unwrap();
+        let first = old.seal().unwrap();
+        old.rotate(Instant::now() + Duration::from_secs(61));
+        let bytes = old.export();
+        let new = Ring::import(&config, &bytes).unwrap();
+        assert!(new.seal() == old.seal() && new.export()[8..] == bytes[8..]);
+        assert!(new.open(&first.name).is_some_and(|(_, seals)| !seals));
+        let mut aged = bytes.clone();
+        aged[..8].copy_from_slice(&59u64.to_be_bytes());
+        let aged = Ring::import(&config, &aged).unwrap();
+        aged.rotate(Instant::now());
+        assert!(aged.seal() == old.seal(), "59 s are no minute");
+        aged.rotate(Instant::now() + Duration::from_secs(2));
+        assert!(aged.seal() != old.seal());
+        for cut in [0, 7, 8, 8 + KEY_BYTES - 1, bytes.len() - 1] {
+            assert!(Ring::import(&config, &bytes[..cut]).is_err(), "{cut} bytes");
         }
     }
 

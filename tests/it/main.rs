@@ -52,6 +52,8 @@ mod program;
 mod proxy_protocol;
 /// TLS as clients and nodes meet it.
 mod tls;
+/// The rules of a handshake, and sessions that are resumed.
+mod tls_rules;
 /// A node that speaks TLS, clients that look at a handshake.
 mod tls_node;
 /// An edge with counting nodes for tests of the core.

@@ -132,20 +132,23 @@ fn hosts_are_covered(check: &mut Check<'_>, i: usize, listener: &Listener, cover
         }
     }
     for (j, plugin) in listener.plugins.iter().enumerate() {
-        if plugin.word() != "host_route" {
-            continue;
-        }
+        let word = plugin.word();
+        let key = match word {
+            "host_route" => "hosts",
+            "sni_route" => "names",
+            _ => continue,
+        };
         // From the tree: this way the check needs nothing but the key's name.
         for host in check
             .tree
-            .keys(&steps!["listeners", i, "plugins", j, "host_route", "hosts"])
+            .keys(&steps!["listeners", i, "plugins", j, word, key])
         {
             // An address is covered by an entry of another kind, which is not read here.
             let address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
             if address || names.iter().any(|name| covers(name, host)) {
                 continue;
             }
-            let at = steps!["listeners", i, "plugins", j, "host_route", "hosts", host];
+            let at = steps!["listeners", i, "plugins", j, word, key, host];
             let message = format!("no certificate of this listener covers `{}`", echo(host));
             let known = names
                 .iter()

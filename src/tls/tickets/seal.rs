@@ -11,7 +11,7 @@ use foreign_types::ForeignTypeRef;
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
 use openssl::rand::rand_bytes;
-use openssl::ssl::{SslContext, SslContextBuilder, SslRef};
+use openssl::ssl::{SslContext, SslContextBuilder, SslRef, SslVersion};
 use openssl_sys::{EVP_CIPHER_CTX, SSL, SSL_CTX};
 
 use super::{HALF, Key, NAME, Ring};
@@ -103,9 +103,12 @@ unsafe extern "C" fn ticket(
         name.copy_from_slice(&key.name);
         (key, 1)
     } else {
+        // A client of TLS 1.3 uses a ticket once (RFC 8446 §C.4): without a fresh one it could not
+        // resume again.
+        let once = ssl.version2() == Some(SslVersion::TLS1_3);
         match ring.open(name) {
-            Some((key, true)) => (key, 1),
-            Some((key, false)) => (key, 2),
+            Some((key, true)) if !once => (key, 1),
+            Some((key, _)) => (key, 2),
             None => return 0,
         }
     };
