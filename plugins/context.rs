@@ -61,30 +61,71 @@ pub struct Build<'a> {
     pub keep: &'a Keep,
 }
 
+/// Something a plugin keeps across reloads, and hands to the process that takes over from this one.
+pub trait Kept: Any + Send + Sync {
+    /// Bytes from which [`Kept::restore`] makes the same in another process; `None`: nothing to hand
+    /// over.
+    fn save(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Takes over what the process before saved; called once, on a fresh value. Bytes it cannot read
+    /// (those of another version) change nothing.
+    fn restore(&mut self, _saved: &[u8]) {}
+}
+
 /// What plugins keep across reloads: tables, the random key. Without it each reload would
 /// forget every assignment.
 #[derive(Default)]
-pub struct Keep(Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>);
+pub struct Keep(Mutex<Things>);
+
+#[derive(Default)]
+struct Things {
+    kept: HashMap<String, Arc<dyn Kept>>,
+    /// What the process before us saved, until a plugin asks for it.
+    inherited: HashMap<String, Vec<u8>>,
+}
 
 impl Keep {
+    /// Nothing is kept yet, but for what another process has [saved](Keep::save).
+    pub fn inherit(saved: Vec<(String, Vec<u8>)>) -> Self {
+        Keep(Mutex::new(Things {
+            inherited: saved.into_iter().collect(),
+            ..Things::default()
+        }))
+    }
+
     /// What is kept under `key`, made by `make` if there is none (or one of another type).
     /// A plugin's keys begin with its word.
-    pub fn get_or<T: Any + Send + Sync>(&self, key: &str, make: impl FnOnce() -> T) -> Arc<T> {
-        let mut kept = self.0.lock();
-        if let Some(found) = kept.get(key).and_then(|a| Arc::clone(a).downcast().ok()) {
-            return found;
+    pub fn get_or<T: Kept>(&self, key: &str, make: impl FnOnce() -> T) -> Arc<T> {
+        let mut things = self.0.lock();
+        if let Some(found) = things.kept.get(key) {
+            let found: Arc<dyn Any + Send + Sync> = found.clone();
+            if let Ok(found) = found.downcast() {
+                return found;
+            }
         }
-        let made = Arc::new(make());
-        kept.insert(
-            key.to_owned(),
-            Arc::clone(&made) as Arc<dyn Any + Send + Sync>,
-        );
+        let mut made = make();
+        if let Some(saved) = things.inherited.remove(key) {
+            made.restore(&saved);
+        }
+        let made = Arc::new(made);
+        things.kept.insert(key.to_owned(), made.clone());
         made
     }
 
     /// Drops what no plugin holds any more; to be called when a reload's old plugins are gone.
     pub fn sweep(&self) {
-        self.0.lock().retain(|_, kept| Arc::strong_count(kept) > 1);
+        let mut things = self.0.lock();
+        things.kept.retain(|_, kept| Arc::strong_count(kept) > 1);
+        things.inherited = HashMap::new();
+    }
+
+    /// All that another process can take over, by key.
+    pub fn save(&self) -> Vec<(String, Vec<u8>)> {
+        let kept = self.0.lock().kept.clone();
+        let saved = kept.into_iter().map(|(key, k)| Some((key, k.save()?)));
+        saved.flatten().collect()
     }
 }
 

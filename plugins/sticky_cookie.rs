@@ -41,6 +41,8 @@ struct StickyCookie {
     jitter: f64,
     ring: Ring,
     epochs: Arc<Epochs>,
+    /// Held so that what is kept across reloads still knows it.
+    _own_key: Option<Arc<keys::Random>>,
 }
 
 impl StickyCookie {

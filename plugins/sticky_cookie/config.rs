@@ -1,5 +1,7 @@
 //! The block `sticky_cookie:`, its faults and its defaults.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -94,7 +96,12 @@ impl Config {
     /// attributes that contradict each other, a key file that is missing or wrong.
     pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
         let mut faults = self.faults(on);
-        let secrets = self.secrets(on).unwrap_or_else(|why| {
+        let own = self.key_file.is_none().then(|| random_key(on));
+        let secrets = match (&self.key_file, &own) {
+            (Some(file), _) => file_keys(&on.dir.join(file)),
+            (None, own) => Ok(own.iter().map(|key| key.0.clone()).collect()),
+        };
+        let secrets = secrets.unwrap_or_else(|why| {
             faults.push(Fault::new(["key_file"], why));
             Vec::new()
         });
@@ -108,6 +115,7 @@ impl Config {
             jitter: self.jitter.0,
             ring: Ring::new(&secrets, on.pools),
             epochs: on.keep.get_or("sticky_cookie epochs", Epochs::default),
+            _own_key: own,
         }))
     }
 
@@ -160,23 +168,6 @@ impl Config {
         faults
     }
 
-    fn secrets(&self, on: &Build<'_>) -> Result<Vec<Vec<u8>>, String> {
-        let Some(file) = &self.key_file else {
-            let key = on.keep.get_or("sticky_cookie random key", || {
-                log::info!(
-                    "sticky_cookie: no key_file, signing with a random key: cookies end with this \
-                     process and other edges do not know them"
-                );
-                keys::random()
-            });
-            return Ok(vec![key.to_vec()]);
-        };
-        let file = on.dir.join(file);
-        let text = std::fs::read_to_string(&file)
-            .map_err(|e| format!("cannot read key file `{}`: {e}", file.display()))?;
-        keys::parse(&text)
-    }
-
     /// No `Max-Age` or `Expires`: the guide asks for a session cookie (§2.1.2), the proxy decides
     /// by the signed date, and nothing is left on the client's disk.
     fn attributes(&self) -> String {
@@ -203,6 +194,23 @@ impl Config {
 }
 
 /// RFC 9110 §5.6.2.
+/// The key of a process that was given none.
+fn random_key(on: &Build<'_>) -> Arc<keys::Random> {
+    on.keep.get_or("sticky_cookie random key", || {
+        log::info!(
+            "sticky_cookie: no key_file, signing with a random key: cookies end with this process \
+             and its successors, and other edges do not know them"
+        );
+        keys::Random::new()
+    })
+}
+
+fn file_keys(file: &Path) -> Result<Vec<Vec<u8>>, String> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|e| format!("cannot read key file `{}`: {e}", file.display()))?;
+    keys::parse(&text)
+}
+
 fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }

@@ -3,12 +3,14 @@
 //! In: `Forget`. Out: whether a token is still good. No list of clients is needed, and every
 //! edge that gets the same rules forgets the same tokens. Source: Lightstreamer clustering §5.1.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
 
 use super::token::Token;
-use crate::api::{Forget, unix_seconds};
+use crate::api::{Forget, NodeId, unix_seconds};
+use crate::context::Kept;
 
 /// Most rules kept. When it is reached the oldest goes, and the tokens it covered that have not
 /// been seen since are good again, until their age ends them.
@@ -51,11 +53,49 @@ impl Epochs {
     }
 }
 
+impl Kept for Epochs {
+    fn save(&self) -> Option<Vec<u8>> {
+        let rules: Vec<_> = self.0.read().iter().map(Saved::of).collect();
+        rmp_serde::to_vec(&rules).ok()
+    }
+
+    fn restore(&mut self, saved: &[u8]) {
+        if let Ok(rules) = rmp_serde::from_slice::<Vec<Saved>>(saved) {
+            *self.0.get_mut() = rules.into_iter().take(MAX_RULES).map(Saved::rule).collect();
+        }
+    }
+}
+
+/// A rule as it travels to another process.
+#[derive(Deserialize, Serialize)]
+struct Saved {
+    node: u64,
+    before: u64,
+    share: f64,
+}
+
+impl Saved {
+    fn of(rule: &Forget) -> Self {
+        Saved {
+            node: rule.node.0,
+            before: unix_seconds(rule.before),
+            share: rule.share,
+        }
+    }
+
+    fn rule(self) -> Forget {
+        Forget {
+            node: NodeId(self.node),
+            before: SystemTime::UNIX_EPOCH + Duration::from_secs(self.before),
+            share: self.share,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{NodeId, PoolId};
-    use std::time::SystemTime;
+    use crate::api::PoolId;
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
@@ -103,6 +143,21 @@ mod tests {
         assert_eq!(share_of(&e, "ls1", 99), 1.0, "all");
         e.add(&rule(103, 0.0), None);
         assert_eq!(share_of(&e, "ls1", 102), 0.0, "none");
+    }
+
+    /// Aim: the process that takes over forgets the same tokens. Fails if a binary upgrade undoes a
+    /// rebalance.
+    #[test]
+    fn rules_move_house() {
+        let old = Epochs::default();
+        old.add(&rule(100, 0.3), None);
+        old.add(&rule(200, 0.1), None);
+        let mut new = Epochs::default();
+        new.restore(b"\xff\xff");
+        assert_eq!(share_of(&new, "ls1", 99), 0.0);
+        new.restore(&old.save().expect("rules can be saved"));
+        assert_eq!(share_of(&new, "ls1", 99), share_of(&old, "ls1", 99));
+        assert!(share_of(&new, "ls1", 150) > 0.05);
     }
 
     #[test]

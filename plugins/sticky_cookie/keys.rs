@@ -7,17 +7,37 @@ use base64::Engine;
 use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use crate::context::Kept;
+
 /// Fewest bytes of a secret: 128 bits, as the token's MAC.
 pub const MIN_KEY_BYTES: usize = 16;
 
 /// Most secrets of a ring: each costs a forged token one HMAC.
 pub const MAX_KEYS: usize = 8;
 
-/// A fresh secret from the operating system.
-pub fn random() -> Vec<u8> {
-    let mut key = vec![0; 32];
-    getrandom::fill(&mut key).expect("the kernel has random numbers after boot");
-    key
+/// The secret of a process that was given none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Random(pub Vec<u8>);
+
+impl Random {
+    /// A fresh one from the operating system.
+    pub fn new() -> Self {
+        let mut key = vec![0; 32];
+        getrandom::fill(&mut key).expect("the kernel has random numbers after boot");
+        Random(key)
+    }
+}
+
+impl Kept for Random {
+    fn save(&self) -> Option<Vec<u8>> {
+        Some(self.0.clone())
+    }
+
+    fn restore(&mut self, saved: &[u8]) {
+        if saved.len() >= MIN_KEY_BYTES {
+            self.0 = saved.to_vec();
+        }
+    }
 }
 
 /// Reads a key file's text. Empty lines and those that begin with `#` do not count. A line of
@@ -98,6 +118,6 @@ mod tests {
         assert_eq!(keys[0][..3], [0x00, 0x11, 0x22]);
         assert_eq!(keys[1], (0..16).collect::<Vec<u8>>());
         assert_eq!(keys[2].len(), 16);
-        assert_ne!(random(), random());
+        assert_ne!(Random::new(), Random::new());
     }
 }

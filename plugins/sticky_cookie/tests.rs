@@ -1,7 +1,7 @@
 //! The cookie's life: issued once, honoured, aged, forgotten, forged.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE};
@@ -312,6 +312,24 @@ fn a_rebalance_forgets_its_share_on_every_listener() {
     );
 }
 
+/// Cookies ended with the first reload: nobody held the random key, and the sweep after the reload
+/// dropped it. Seen when a successor did not know its predecessor's cookies.
+#[test]
+fn a_random_key_outlives_reloads_and_the_process() {
+    let make = |keep: &Keep| built("sticky_cookie: {}", Mode::Http, keep, Path::new("."));
+    let (mut keep, now) = (Keep::default(), Facts::default());
+    let mut p = make(&keep);
+    let cookie = issue(&*p, &now);
+    for _ in 0..2 {
+        p = make(&keep);
+        keep.sweep();
+        assert!(recalled(&*p, &now, &[&cookie]).is_some(), "after a reload");
+    }
+    keep = Keep::inherit(keep.save());
+    let successor = make(&keep);
+    assert!(recalled(&*successor, &now, &[&cookie]).is_some());
+}
+
 #[test]
 fn two_edges_with_one_key_file_agree_and_keys_rotate() {
     let dir = std::env::temp_dir().join(format!("pushgate-keys-{}", std::process::id()));
@@ -359,22 +377,4 @@ fn attributes_are_as_asked() {
         line.starts_with("__Secure-LB=") && line.ends_with(want),
         "{line}"
     );
-}
-
-/// Every request pays for a recall: a limit far above what the dev build takes, so that only a
-/// blunder (keying the MAC each time, a regular expression) fails it.
-#[test]
-fn a_recall_is_cheap() {
-    let p = build("sticky_cookie: {}");
-    let now = Facts::default();
-    let cookie = issue(&*p, &now);
-    let req = with(&["a=1; b=2", &cookie]);
-    let flow = now.flow(Some(&req));
-    let start = Instant::now();
-    for _ in 0..10_000 {
-        assert!(p.recall(&flow, push()).is_some());
-    }
-    let each = start.elapsed() / 10_000;
-    println!("recall: {each:?}");
-    assert!(each < Duration::from_micros(50), "{each:?}");
 }

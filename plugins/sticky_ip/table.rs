@@ -4,6 +4,8 @@
 //! with live flows, never evicted, and idle ones in the order they became so; so eviction is one
 //! step whatever the table holds. about 130 bytes an entry. Source: FAULTS D46, D47.
 
+mod saved;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;

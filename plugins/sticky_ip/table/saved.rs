@@ -1,0 +1,137 @@
+//! The table on its way to the process that takes over: addresses, nodes, ages.
+//!
+//! Ages, not moments: a monotonic clock's moments mean nothing in another process. Live clients
+//! arrive as idle ones, because their flows stay behind.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Entry, Key, Table};
+use crate::api::{NodeId, PoolId};
+use crate::context::Kept;
+
+/// One client's assignment.
+#[derive(Deserialize, Serialize)]
+struct Saved {
+    address: [u8; 16],
+    pool: u64,
+    node: u64,
+    /// Since it was learned.
+    age: Duration,
+    learned_wall: u64,
+    /// Since its last flow began or ended.
+    idle: Duration,
+}
+
+impl Saved {
+    fn of(key: &Key, entry: &Entry, now: Instant) -> Self {
+        Saved {
+            address: key.address,
+            pool: key.pool.0,
+            node: entry.node.0,
+            age: now.saturating_duration_since(entry.learned),
+            learned_wall: entry.learned_wall,
+            idle: match entry.live {
+                0 => now.saturating_duration_since(entry.touched),
+                _ => Duration::ZERO,
+            },
+        }
+    }
+
+    fn entry(self, now: Instant) -> (Key, Entry) {
+        let key = Key {
+            address: self.address,
+            pool: PoolId(self.pool),
+        };
+        let before = |age| now.checked_sub(age).unwrap_or(now);
+        let entry = Entry {
+            node: NodeId(self.node),
+            learned: before(self.age),
+            learned_wall: self.learned_wall,
+            touched: before(self.idle),
+            live: 0,
+            forgotten: false,
+        };
+        (key, entry)
+    }
+}
+
+impl Kept for Table {
+    fn save(&self) -> Option<Vec<u8>> {
+        let now = Instant::now();
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            let entries = shard.idle.iter().chain(&shard.live);
+            let good = entries.filter(|(_, e)| !e.forgotten);
+            all.extend(good.map(|(k, e)| Saved::of(k, e, now)));
+        }
+        // Whoever is idle for longest is evicted first, there as here.
+        all.sort_by_key(|s| std::cmp::Reverse(s.idle));
+        rmp_serde::to_vec(&all).ok()
+    }
+
+    fn restore(&mut self, saved: &[u8]) {
+        let now = Instant::now();
+        let all = rmp_serde::from_slice::<Vec<Saved>>(saved).unwrap_or_default();
+        for one in all {
+            let (key, entry) = one.entry(now);
+            self.shard(&key).lock().idle.insert(key, entry);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::super::{Limits, Verdict};
+    use super::*;
+    use crate::api::How;
+
+    const LIMITS: Limits = Limits {
+        max_age: Some(Duration::from_secs(600)),
+        expiry: Some(Duration::from_secs(60)),
+        capacity: 100,
+    };
+
+    fn key(n: u8) -> Key {
+        Key::new(IpAddr::from([10, 0, 0, n]), PoolId::of("push"))
+    }
+
+    /// Aim: another process knows the same clients with the same ages, live ones too; what was
+    /// forgotten stays so, and foreign bytes change nothing. Fails if ages begin anew.
+    #[test]
+    fn a_table_moves_house() {
+        let old = Table::new(100);
+        let now = Instant::now();
+        let learn = |n, age| {
+            let verdict = Verdict {
+                node: NodeId(u64::from(n)),
+                how: How::Recalled {
+                    by: "another",
+                    age: Duration::from_secs(age),
+                },
+            };
+            old.learn(key(n), &verdict, &LIMITS, (now, 1_000), &|_| true);
+        };
+        learn(1, 500);
+        learn(2, 100);
+        old.ended(&key(2), &LIMITS, now);
+        let mut new = Table::new(10_000);
+        new.restore(b"garbage");
+        assert_eq!(new.len(), 0);
+        new.restore(&old.save().expect("a table can be saved"));
+        let soon = Instant::now();
+        for (n, age) in [(1, 500), (2, 100)] {
+            let (node, known) = new.recall(&key(n), &LIMITS, soon).expect("known");
+            assert_eq!((node, known.as_secs()), (NodeId(u64::from(n)), age));
+        }
+        assert!(
+            new.recall(&key(1), &LIMITS, soon + Duration::from_secs(61))
+                .is_none()
+        );
+        assert_eq!(new.len(), 2);
+    }
+}
