@@ -51,6 +51,10 @@ pub struct Edge {
     drain: watch::Receiver<bool>,
 }
 
+/// Time a client's request has to arrive when a drain has begun; it is served, and is the last one.
+/// Closed at once, a connection just accepted would be reset under its first request.
+const LAST_REQUEST: Duration = Duration::from_millis(500);
+
 /// Counts an open client connection.
 struct Open {
     edge: Arc<Edge>,
@@ -201,13 +205,17 @@ impl Edge {
         let conf = conn.listener.conf.load_full();
         let deadline = conf.head_timeout.0;
         // Between requests a connection may be idle for ever, before the first one it may not. A
-        // drain ends both.
+        // drain ends both, but not at once: a request may be on its way.
         let silence = if first { deadline } else { Duration::MAX };
         let mut drain = self.drain.clone();
+        let drained = async {
+            let _ = drain.wait_for(|d| *d).await;
+            tokio::time::sleep(LAST_REQUEST).await;
+        };
         let began = tokio::select! {
             biased;
             waited = tokio::time::timeout(silence, io.wait()) => waited.map(Result::ok),
-            _ = drain.wait_for(|d| *d) => return None,
+            () = drained => return None,
         };
         let head = match began {
             Ok(waited) => {
