@@ -243,15 +243,11 @@ fn finish(done: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
 
 fn run(config: Config, options: RunOptions) -> Result<(), Box<dyn std::error::Error>> {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    if options.upgrade {
-        return Err(
-            "-u: taking over from a running process is not built yet; use a reload (SIGHUP)".into(),
-        );
-    }
     let options = crate::server::Options {
         // Absolute: a daemon works in `/`, and a reload reads the file again.
         path: Some(std::path::absolute(&options.conf)?),
         daemon: options.daemon,
+        upgrade: options.upgrade,
     };
     crate::server::run(config, options)
 }
@@ -266,6 +262,7 @@ fn demo(port: Option<u16>) -> Result<(), Box<dyn std::error::Error>> {
     let options = crate::server::Options {
         path: None,
         daemon: false,
+        upgrade: false,
     };
     crate::server::run(config, options)
 }

@@ -52,6 +52,9 @@ pub struct Config {
     /// After a stop signal live flows may go on this long.
     #[serde(default = "defaults::drain_deadline")]
     pub drain_deadline: Span,
+    /// Unix socket at which a successor takes the listening sockets over (`-u`); absent: none can.
+    #[serde(default)]
+    pub upgrade_socket: Option<PathBuf>,
     /// Push servers by name.
     #[serde(default)]
     pub nodes: BTreeMap<String, Node>,

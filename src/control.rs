@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod certificates;
+pub mod memory;
 pub mod plan;
 pub mod running;
 

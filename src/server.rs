@@ -1,9 +1,12 @@
 //! The process: one Pingora `Server`, our listeners as its background service, our own signals.
 //!
-//! In: a checked configuration. Sockets are bound first, so that a fault ends the start with a
-//! message; threads begin after Pingora has daemonised. Source: FAULTS D54, D70.
+//! In: a checked configuration. Sockets are bound first, or taken over from a running process, so
+//! that a fault ends the start with a message; threads begin after Pingora has daemonised.
+//! Source: FAULTS D54, D69.
 
+mod signals;
 mod threads;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,18 +14,23 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::server::configuration::{Opt, ServerConf};
-use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
+use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, GenBackgroundService};
 use pingora_proxy::HttpProxy;
-use tokio::signal::unix::{SignalKind, signal};
+use sd_notify::NotifyState;
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::control::admin::Endpoint;
+use crate::control::memory::Memory;
 use crate::control::running::{Sockets, bind_all};
-use crate::control::{Running, admin, certificates};
+use crate::control::{Running, certificates};
 use crate::listener::edge::Edge;
 use crate::listener::http::Front;
 use crate::observe::access_log;
+
+use signals::Signals;
+use upgrade::Predecessor;
 
 /// How to run.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +39,8 @@ pub struct Options {
     pub path: Option<PathBuf>,
     /// Go into the background.
     pub daemon: bool,
+    /// Take the listening sockets over from the process at `upgrade_socket`.
+    pub upgrade: bool,
 }
 
 type Failure = Box<dyn std::error::Error>;
@@ -43,7 +53,15 @@ pub fn run(config: Config, options: Options) -> Result<(), Failure> {
     raise_descriptor_limit();
     access_log::open(&config.log.access, &config.dir).map_err(|e| format!("access log: {e}"))?;
     let token = admin_token(&config)?;
-    let sockets = bind_all(&config)?;
+    let mut predecessor = match (options.upgrade, upgrade_socket(&config)) {
+        (false, _) => None,
+        (true, Some(path)) => Some(Predecessor::at(&path)?),
+        (true, None) => return Err("-u: the configuration has no upgrade_socket".into()),
+    };
+    let inherited = predecessor.as_mut().map(|p| std::mem::take(&mut p.sockets));
+    let sockets = bind_all(&config, inherited.unwrap_or_default())?;
+    // Now: after the new program is installed the system calls this one "(deleted)".
+    let program = std::env::current_exe()?;
     let opt = Opt {
         daemon: options.daemon,
         ..Opt::default()
@@ -61,6 +79,7 @@ pub fn run(config: Config, options: Options) -> Result<(), Failure> {
         options,
         token,
         sockets,
+        predecessor,
         conf: server.configuration.clone(),
     };
     let service = Service {
@@ -69,7 +88,10 @@ pub fn run(config: Config, options: Options) -> Result<(), Failure> {
     };
     server.add_service(GenBackgroundService::new("edge".into(), Arc::new(service)));
     server.run(RunArgs {
-        shutdown_signal: Box::new(Signals { running: ready }),
+        shutdown_signal: Box::new(Signals {
+            running: ready,
+            program,
+        }),
     });
     Ok(())
 }
@@ -87,6 +109,13 @@ fn raise_descriptor_limit() {
             libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
         }
     }
+}
+
+fn upgrade_socket(config: &Config) -> Option<PathBuf> {
+    config
+        .upgrade_socket
+        .as_ref()
+        .map(|path| config.dir.join(path))
 }
 
 fn admin_token(config: &Config) -> Result<Option<String>, Failure> {
@@ -107,6 +136,7 @@ struct Start {
     options: Options,
     token: Option<String>,
     sockets: Sockets,
+    predecessor: Option<Predecessor>,
     conf: Arc<ServerConf>,
 }
 
@@ -139,6 +169,7 @@ impl Service {
             options,
             token,
             mut sockets,
+            predecessor,
             conf,
         } = start;
         let threads = config.threads.or(std::thread::available_parallelism().ok());
@@ -153,59 +184,56 @@ impl Service {
         );
         proxy.handle_init_modules();
         let edge = Edge::new(proxy, runtimes, config.max_connections.get(), draining);
-        let running = Running::new(edge, options.path, drain);
-        let admin_socket = config.admin.as_ref().and_then(|a| sockets.remove(&a.bind));
+        let (memory, predecessor) = match predecessor {
+            Some(mut p) => (std::mem::take(&mut p.memory), Some(p)),
+            None => (Memory::default(), None),
+        };
+        let running = Running::new(edge, options.path, drain, memory);
+        let admin = config.admin.as_ref().map(|a| a.bind);
+        let admin = admin.and_then(|a| Some((a, sockets.remove(&a)?)));
+        let offered = upgrade_socket(&config);
         running.apply(Arc::new(config), sockets).await?;
-        if let Some(socket) = admin_socket {
-            let socket =
-                tokio::net::TcpListener::from_std(socket).map_err(|e| format!("admin: {e}"))?;
-            tokio::spawn(admin::serve(socket, running.clone(), token));
+        if let Some((asked, socket)) = admin {
+            let endpoint = Endpoint::start(asked, socket, running.clone(), token);
+            running.administer(endpoint.map_err(|e| format!("admin: {e}"))?);
         }
         tokio::spawn(certificates::watch(running.clone()));
         for (name, address) in running.addresses() {
             log::info!("listener {name} on {address}");
         }
+        succeed(predecessor, offered, &running).await?;
+        notify(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
         self.running.send_replace(Some(running));
         Ok(())
     }
 }
 
-/// SIGTERM, SIGQUIT: drain, then end. SIGINT, or a second one: end at once. SIGHUP: reload.
-/// SIGUSR1: open the log again. Pingora's graceful phase would cut what still drains.
-struct Signals {
-    running: watch::Receiver<Option<Arc<Running>>>,
+/// Relieves the predecessor, if there is one, and offers the same to a successor.
+///
+/// Errors: the predecessor goes on, or nobody could ever take over from this process.
+async fn succeed(
+    predecessor: Option<Predecessor>,
+    offered: Option<PathBuf>,
+    running: &Arc<Running>,
+) -> Result<(), String> {
+    let is_successor = predecessor.is_some();
+    if let Some(predecessor) = predecessor {
+        let relieved = tokio::task::spawn_blocking(|| predecessor.relieve()).await;
+        relieved.map_err(|e| e.to_string())??;
+    }
+    let Some(path) = offered else { return Ok(()) };
+    match upgrade::offer(path.clone(), running.clone()) {
+        // The clients are ours already: serving them comes before being upgraded once more.
+        Err(e) if is_successor => log::error!("upgrade_socket {}: {e}", path.display()),
+        Err(e) => return Err(format!("upgrade_socket {}: {e}", path.display())),
+        Ok(()) => {}
+    }
+    Ok(())
 }
 
-#[async_trait]
-impl ShutdownSignalWatch for Signals {
-    async fn recv(&self) -> ShutdownSignal {
-        let on = |kind| signal(kind).expect("the runtime has signals enabled");
-        let (mut hup, mut usr1) = (on(SignalKind::hangup()), on(SignalKind::user_defined1()));
-        let (mut int, mut term) = (on(SignalKind::interrupt()), on(SignalKind::terminate()));
-        let mut quit = on(SignalKind::quit());
-        let running = || self.running.borrow().clone();
-        loop {
-            tokio::select! {
-                _ = int.recv() => return ShutdownSignal::FastShutdown,
-                _ = term.recv() => break,
-                _ = quit.recv() => break,
-                _ = usr1.recv() => access_log::reopen(),
-                _ = hup.recv() => if let Some(running) = running() {
-                    // A fault is logged there; the old configuration stays.
-                    tokio::spawn(async move { running.reload().await });
-                },
-            }
-        }
-        if let Some(running) = running() {
-            log::info!("draining");
-            tokio::select! {
-                left = running.drain() => log::info!("drained, {left} connections left"),
-                _ = int.recv() => {}
-                _ = term.recv() => {}
-                _ = quit.recv() => {}
-            }
-        }
-        access_log::flush();
-        ShutdownSignal::FastShutdown
+/// Tells systemd, where it asked to be told.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(states) {
+        log::warn!("systemd: {e}");
     }
 }

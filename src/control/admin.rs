@@ -3,6 +3,8 @@
 //! On its own listener. Where a token is configured every request must carry it; changes are POST
 //! only, and a browser's cross-site POST or a rebound host name is refused. Source: FAULTS D71.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use axum::{Json, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 use super::Running;
 use super::certificates::Shown;
@@ -32,8 +35,44 @@ struct Admin {
     token: Option<String>,
 }
 
-/// Serves the admin endpoint until the task is dropped.
-pub async fn serve(socket: tokio::net::TcpListener, running: Arc<Running>, token: Option<String>) {
+/// The running endpoint; dropping it closes the socket.
+pub struct Endpoint {
+    /// The address it was asked to bind.
+    pub asked: SocketAddr,
+    socket: std::net::TcpListener,
+    task: JoinHandle<()>,
+}
+
+impl Endpoint {
+    /// Serves the admin endpoint on `socket` in the current runtime.
+    pub fn start(
+        asked: SocketAddr,
+        socket: std::net::TcpListener,
+        running: Arc<Running>,
+        token: Option<String>,
+    ) -> io::Result<Self> {
+        let accepting = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
+        let task = tokio::spawn(serve(accepting, running, token));
+        Ok(Endpoint {
+            asked,
+            socket,
+            task,
+        })
+    }
+
+    /// Another handle of the listening socket.
+    pub fn socket(&self) -> io::Result<std::net::TcpListener> {
+        self.socket.try_clone()
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(socket: tokio::net::TcpListener, running: Arc<Running>, token: Option<String>) {
     let service = TowerToHyperService::new(router(running, token));
     loop {
         let Ok((stream, _)) = socket.accept().await else {

@@ -14,6 +14,8 @@ use pushgate_plugins::api::{NodeId, PoolId};
 use pushgate_plugins::context::Keep;
 use tokio::task::JoinHandle;
 
+use super::admin::Endpoint;
+use super::memory::Memory;
 use super::plan::{Plan, PlannedListener, PlannedNode};
 use crate::balance::Pool;
 use crate::config::{self, Config, Health};
@@ -33,15 +35,19 @@ const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(200);
 /// Sockets bound before the threads exist, by address.
 pub type Sockets = HashMap<SocketAddr, TcpListener>;
 
-/// Binds every address of the configuration, and the admin endpoint's.
+/// Binds every address of the configuration, and the admin endpoint's, unless its socket is among
+/// the `inherited` ones. Those of addresses that are not wanted any more are closed.
 ///
 /// Errors: the address that cannot be bound and why.
-pub fn bind_all(config: &Config) -> Result<Sockets, String> {
+pub fn bind_all(config: &Config, mut inherited: Sockets) -> Result<Sockets, String> {
     let listeners = config.listeners.iter().flat_map(|l| l.bind.iter().copied());
     let admin = config.admin.iter().map(|a| a.bind);
     let mut sockets = Sockets::new();
     for address in listeners.chain(admin) {
-        let socket = accept::bind(address).map_err(|e| format!("cannot bind {address}: {e}"))?;
+        let socket = match inherited.remove(&address) {
+            Some(socket) => socket,
+            None => accept::bind(address).map_err(|e| format!("cannot bind {address}: {e}"))?,
+        };
         sockets.insert(address, socket);
     }
     Ok(sockets)
@@ -118,6 +124,10 @@ pub struct Parts {
     pub store: Store,
     /// Keys of session tickets.
     pub ring: Option<Arc<Ring>>,
+    /// The admin endpoint, which goes on through a drain.
+    pub admin: Option<Endpoint>,
+    /// Orders another process left, until the nodes are there.
+    orders: Vec<(String, Order)>,
     /// The configuration all of it is built from.
     pub config: Option<Arc<Config>>,
 }
@@ -151,6 +161,15 @@ impl Parts {
             );
         }
         old.into_values().for_each(|gone| gone.end(false));
+    }
+
+    /// Gives the nodes the orders that another process left.
+    fn settle_orders(&mut self) {
+        for (name, order) in std::mem::take(&mut self.orders) {
+            if let Some(checked) = self.nodes.get(&NodeId::of(&name)) {
+                checked.node.order(order);
+            }
+        }
     }
 
     fn settle_tickets(&mut self, ring: Arc<Ring>, config: &Config) {
@@ -196,7 +215,9 @@ impl Parts {
 pub struct Running {
     edge: Arc<Edge>,
     path: Option<PathBuf>,
-    keep: Keep,
+    pub(super) keep: Keep,
+    /// Notified when another process has taken over: this one is to drain.
+    pub relieved: tokio::sync::Notify,
     parts: Mutex<Parts>,
     /// One reload at a time; holds the lock across its checks.
     reloading: tokio::sync::Mutex<()>,
@@ -204,17 +225,23 @@ pub struct Running {
 }
 
 impl Running {
-    /// Nothing runs yet. `path` is the file a reload reads.
+    /// Nothing runs yet. `path` is the file a reload reads; `memory` is another process's.
     pub fn new(
         edge: Arc<Edge>,
         path: Option<PathBuf>,
         drain: tokio::sync::watch::Sender<bool>,
+        memory: Memory,
     ) -> Arc<Self> {
+        let parts = Parts {
+            orders: memory.orders,
+            ..Parts::default()
+        };
         Arc::new(Running {
             edge,
             path,
-            keep: Keep::default(),
-            parts: Mutex::default(),
+            keep: Keep::inherit(memory.kept),
+            relieved: tokio::sync::Notify::new(),
+            parts: Mutex::new(parts),
             reloading: tokio::sync::Mutex::default(),
             drain,
         })
@@ -249,6 +276,7 @@ impl Running {
         {
             let mut parts = self.parts.lock();
             parts.settle_nodes(plan.nodes);
+            parts.settle_orders();
             parts.pools = plan.pools;
             parts.store = plan.store;
             parts.settle_tickets(plan.ring, &config);
@@ -259,6 +287,21 @@ impl Running {
         metrics::get().reload_ok.set(1);
         metrics::get().certificates_ok.set(1);
         Ok(())
+    }
+
+    /// The file a reload reads.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Takes the running admin endpoint into its keeping.
+    pub fn administer(&self, endpoint: Endpoint) {
+        self.parts.lock().admin = Some(endpoint);
+    }
+
+    /// Closes the admin endpoint, because its address is another process's now.
+    pub fn leave_admin(&self) {
+        self.parts.lock().admin = None;
     }
 
     /// What runs, for the watch and the admin endpoint.

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use pushgate_plugins::api::NodeId;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::affinity::Affinity;
@@ -44,7 +45,7 @@ impl State {
 }
 
 /// What the operator asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Order {
     /// Follow the checks.
     Up,
@@ -202,6 +203,15 @@ impl Node {
         };
         self.order.store(word, Ordering::Release);
         self.settle();
+    }
+
+    /// The operator's last order.
+    pub fn ordered(&self) -> Order {
+        match self.order.load(Ordering::Acquire) {
+            0 => Order::Up,
+            1 => Order::Drain,
+            _ => Order::Down,
+        }
     }
 
     /// Publishes the state; on the way to Down evicts.

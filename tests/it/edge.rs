@@ -28,7 +28,7 @@ pub struct Edge {
     access: watch::Receiver<Vec<Value>>,
     /// Bearer token its admin endpoint asks for.
     token: Option<String>,
-    dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
 }
 
 impl Edge {
@@ -55,13 +55,31 @@ impl Edge {
     /// As [`Edge::start`], with variables for its environment.
     pub async fn start_with(block: &Block, yaml: &str, env: &[(&str, &str)]) -> Edge {
         let dir = tempfile::tempdir().expect("a folder for the configuration");
-        let file = dir.path().join("pushgate.yaml");
         let yaml = complete(block, yaml);
-        std::fs::write(&file, &yaml).expect("write the configuration");
+        std::fs::write(dir.path().join(FILE), &yaml).expect("write the configuration");
+        let mut edge = Self::spawn(Arc::new(dir), block.admin(), token(&yaml), &["run"], env);
+        edge.ready().await;
+        edge
+    }
+
+    /// Starts another process from the same file that takes over from this one (`-u`).
+    pub fn successor(&self) -> Edge {
+        let token = self.token.clone();
+        Self::spawn(self.dir.clone(), self.admin, token, &["run", "-u"], &[])
+    }
+
+    fn spawn(
+        dir: Arc<tempfile::TempDir>,
+        admin: SocketAddr,
+        token: Option<String>,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Edge {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pushgate"));
         command
-            .args(["run", "-c"])
-            .arg(&file)
+            .args(args)
+            .arg("-c")
+            .arg(dir.path().join(FILE))
             .envs(env.iter().copied());
         command
             .stdin(Stdio::null())
@@ -74,21 +92,19 @@ impl Edge {
         let stderr = child.stderr.take().expect("a pipe was asked for");
         collect(stdout, log.clone(), Some(tx));
         collect(stderr, log.clone(), None);
-        let mut edge = Edge {
+        Edge {
             child,
-            admin: block.admin(),
+            admin,
             log,
             access,
-            token: token(&yaml),
+            token,
             dir,
-        };
-        edge.ready().await;
-        edge
+        }
     }
 
     /// The file it was started from.
     pub fn path(&self) -> PathBuf {
-        self.dir.path().join("pushgate.yaml")
+        self.dir.path().join(FILE)
     }
 
     /// Writes another configuration over the one it was started from, whole; nothing is loaded yet.
@@ -287,6 +303,8 @@ fn collect(
     });
 }
 
+/// Name of the configuration in its folder.
+const FILE: &str = "pushgate.yaml";
 /// Pause between two looks at something that cannot wake us.
 const POLL: Duration = Duration::from_millis(10);
 /// Time for a clean end before the edge is killed; live flows would hold it for its drain deadline.

@@ -68,6 +68,8 @@ mod streaming;
 mod readme;
 /// A node's Lightstreamer sessions.
 mod tlcp;
+/// Another process takes the listening sockets over.
+mod upgrade;
 /// Loopback addresses of a test's own.
 mod vip;
 /// Upgrades: nothing lost, nothing early, nothing unasked.

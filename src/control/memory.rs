@@ -1,0 +1,47 @@
+//! What a process must not forget when another takes over from it: its listening sockets, what
+//! plugins remember of clients, and the operator's orders.
+//!
+//! Source: FAULTS D69; Lightstreamer clustering §4 (an assignment outlives more than a session).
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use serde::{Deserialize, Serialize};
+
+use super::Running;
+use crate::upstream::state::Order;
+
+/// What is remembered, fit to be sent to another process.
+#[derive(Default, Deserialize, Serialize)]
+pub struct Memory {
+    /// What plugins keep, by key.
+    pub kept: Vec<(String, Vec<u8>)>,
+    /// The operator's orders, by the node's name; those to follow the checks are left out.
+    pub orders: Vec<(String, Order)>,
+}
+
+impl Running {
+    /// Another handle of each listening socket with the address it was asked to bind, the admin
+    /// endpoint's among them.
+    pub fn sockets(&self) -> io::Result<Vec<(SocketAddr, TcpListener)>> {
+        let parts = self.parts();
+        let listeners = parts.listeners.values().flat_map(|l| &l.loops);
+        let mut sockets = listeners
+            .map(|l| Ok((l.asked, l.socket()?)))
+            .collect::<io::Result<Vec<_>>>()?;
+        if let Some(admin) = &parts.admin {
+            sockets.push((admin.asked, admin.socket()?));
+        }
+        Ok(sockets)
+    }
+
+    /// What this process remembers now.
+    pub fn memory(&self) -> Memory {
+        let nodes = self.nodes();
+        let orders = nodes.iter().map(|n| (n.name.clone(), n.ordered()));
+        Memory {
+            kept: self.keep.save(),
+            orders: orders.filter(|(_, o)| *o != Order::Up).collect(),
+        }
+    }
+}
