@@ -142,6 +142,7 @@ fn request(cookie: &str) -> RequestHeader {
 fn flow(request: &RequestHeader) -> Flow<'_> {
     let client = SocketAddr::from(([192, 0, 2, 7], 40_000));
     Flow {
+        body: b"",
         listener: "push",
         client,
         peer: client,

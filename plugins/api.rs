@@ -10,6 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 use http::StatusCode;
 use pingora_http::{RequestHeader, ResponseHeader};
 
+/// Most bytes of a body that plugins are shown, of a request and of an answer.
+pub const BODY_PREFIX: usize = 4096;
+
 /// The facts of one flow, all borrowed: building one costs no allocation.
 #[derive(Clone, Copy)]
 pub struct Flow<'a> {
@@ -28,6 +31,9 @@ pub struct Flow<'a> {
     pub host: &'a str,
     /// Head of the request; `None` at layer 4.
     pub request: Option<&'a RequestHeader>,
+    /// The first [`BODY_PREFIX`] bytes of the request's body, or all of it if it is shorter; empty
+    /// unless a plugin [wants](Plugin::wants_body) it and it came in time.
+    pub body: &'a [u8],
     /// Wall clock, for what is signed and leaves this process.
     pub wall: SystemTime,
     /// Monotonic clock, for what is remembered here: a jump of the wall clock expires nothing.
@@ -199,6 +205,21 @@ pub fn unix_seconds(t: SystemTime) -> u64 {
 /// Failure of a header edit: the value would not be a legal header. The flow ends with a 500.
 pub type EditError = Box<dyn std::error::Error + Send + Sync>;
 
+/// Looks on as a node answers a flow, without holding a byte back: it is shown copies of what has
+/// passed. Lives until the flow leaves the node.
+pub trait Watch: Send + Sync {
+    /// Shows the head of the final answer or of the 101 as the node sent it, with its empty line.
+    fn head(&mut self, _head: &[u8], _now: Instant) {}
+
+    /// Shows the next bytes of the body, free of its framing, [`BODY_PREFIX`] in all; of a WebSocket
+    /// those of its uncompressed text messages, each with a line end before it. Answers whether more
+    /// are of use.
+    fn body(&mut self, bytes: &[u8], now: Instant) -> bool;
+
+    /// The flow has left the node.
+    fn ended(&mut self, _now: Instant) {}
+}
+
 /// Decides. Every method has a default that says nothing; a plugin writes the ones it needs.
 pub trait Plugin: Send + Sync {
     /// The plugin's word: file name, YAML key and metrics label.
@@ -245,6 +266,17 @@ pub trait Plugin: Send + Sync {
         _: &Assignment<'_>,
         _usable: &dyn Fn(NodeId) -> bool,
     ) -> Option<NodeId> {
+        None
+    }
+
+    /// Whether the beginning of the request's body would help to recall the client's node, asked with
+    /// the head alone. The flow then waits for it, within a deadline.
+    fn wants_body(&self, _: &Flow<'_>) -> bool {
+        false
+    }
+
+    /// Watches how the node of an assignment answers; called for every try of a flow of `pool`.
+    fn watch(&self, _: &Flow<'_>, _pool: PoolId, _: &Assignment<'_>) -> Option<Box<dyn Watch>> {
         None
     }
 

@@ -57,6 +57,8 @@ plugins! {
     sticky_cookie => StickyCookie,
     /// Sticks a client to a node by its source address.
     sticky_ip => StickyIp,
+    /// Sticks a client to a node by the id of its push session.
+    sticky_session => StickySession,
     /// Sends clients that speak plain HTTP to TLS.
     redirect_https => RedirectHttps,
     /// Tells the node who the client is.

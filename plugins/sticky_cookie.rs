@@ -6,7 +6,7 @@
 
 mod config;
 mod epochs;
-mod header;
+pub(crate) mod header;
 mod keys;
 mod token;
 

@@ -7,7 +7,7 @@
 
 mod config;
 mod rendezvous;
-mod table;
+pub(crate) mod table;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -90,6 +90,7 @@ impl Plugin for StickyIp {
                 let verdict = Verdict {
                     node: to.node,
                     how: to.how,
+                    own: matches!(to.how, How::Recalled { by: NAME, .. }),
                 };
                 let wall = unix_seconds(flow.wall);
                 table.learn(

@@ -58,6 +58,7 @@ impl Facts {
             tls: self.tls.then(TlsFacts::default),
             host: self.host,
             request,
+            body: b"",
             wall: self.wall,
             now: self.now,
             random: self.random,

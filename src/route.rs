@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use pushgate_plugins::api::{Assignment, Flow, How, NodeId, Plugin, PoolId, Route, Target};
+use pushgate_plugins::api::{Assignment, Flow, How, NodeId, Plugin, PoolId, Route, Target, Watch};
 
 use crate::balance::{Picked, Pool, Seed};
 use crate::upstream::{Node, State};
@@ -96,6 +96,21 @@ impl Table {
                 otherwise.unwrap_or(Route::Refuse(StatusCode::NOT_FOUND)),
             )
         })
+    }
+
+    /// Whether a plugin would decide better with the beginning of the request's body.
+    pub fn wants_body(&self, flow: &Flow<'_>) -> bool {
+        self.plugins.iter().any(|p| p.wants_body(flow))
+    }
+
+    /// Those who look on as the node of `assigned` answers.
+    pub fn watch(&self, flow: &Flow<'_>, assigned: &Assigned) -> Vec<Box<dyn Watch>> {
+        let Some(pool) = &assigned.pool else {
+            return Vec::new();
+        };
+        let to = assigned.facts();
+        let watches = self.plugins.iter().map(|p| p.watch(flow, pool.id, &to));
+        watches.flatten().collect()
     }
 
     /// Whether a plugin routes by this very host name.

@@ -8,6 +8,7 @@ pub mod gate;
 pub mod health;
 pub mod live;
 pub mod node_io;
+pub mod onlooker;
 pub mod response_head;
 pub mod state;
 pub mod tls;

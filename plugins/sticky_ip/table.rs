@@ -42,6 +42,14 @@ impl Key {
         };
         Key { address, pool }
     }
+
+    /// A client known by the hash of an id; 128 bits, so that no two ids meet.
+    pub fn of_hash(hash: [u8; 16], pool: PoolId) -> Self {
+        Key {
+            address: hash,
+            pool,
+        }
+    }
 }
 
 /// Limits of one plugin on the table; a reload may change them.
@@ -61,6 +69,8 @@ pub struct Verdict {
     pub node: NodeId,
     /// How it was chosen.
     pub how: How,
+    /// Whether it was recalled from this very table.
+    pub own: bool,
 }
 
 /// One client's assignment.
@@ -244,12 +254,7 @@ fn decide(
         (How::Balanced, Some(e)) if e.good(limits, at.0) && usable(e.node) => (e, Some(e.node)),
         (How::Balanced | How::Pinned, _) => (fresh(Duration::ZERO), None),
         // Rebalanced between recall and here: this flow goes on, the next is balanced.
-        (
-            How::Recalled {
-                by: super::NAME, ..
-            },
-            Some(e),
-        ) => (e, None),
+        (How::Recalled { .. }, Some(e)) if verdict.own => (e, None),
         // A cookie behind a shared address speaks for one client, the table for all of them.
         (How::Recalled { .. }, Some(e)) if e.good(limits, at.0) => (e, None),
         (How::Recalled { age, .. }, _) => (fresh(age), None),

@@ -177,6 +177,7 @@ fn the_table_is_bounded_and_spares_live_clients() {
     let to = |n: &str| Verdict {
         node: NodeId::of(n),
         how: How::Balanced,
+        own: false,
     };
     for i in 0..1_000 {
         t.learn(key(i), &to("ls1"), &limits, (now, 0), &|_| true);

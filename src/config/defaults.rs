@@ -56,6 +56,9 @@ pub const RETRIES: u32 = 2;
 pub const WEIGHT: u32 = 1;
 /// Status a good HTTP check answers.
 pub const STATUS: u16 = 200;
+/// Longest wait for the beginning of a request's body that helps to route it: a form follows its head
+/// in the same segment or the next.
+pub const BODY_PREFIX_TIMEOUT: Span = seconds(1);
 /// `Retry-After` of a 503, in seconds, before jitter.
 pub const RETRY_AFTER: Span = seconds(2);
 

@@ -35,6 +35,9 @@ pub struct Question {
     /// A cookie the client sends, as `PUSHGATE=…`.
     #[arg(long, value_name = "NAME=VALUE")]
     pub cookie: Vec<String>,
+    /// Beginning of the request's body, as `LS_session=…`.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub body: String,
     /// A header line the client sends, as `X-Forwarded-For: 192.0.2.7`.
     #[arg(long, value_name = "NAME: VALUE")]
     pub header: Vec<String>,
@@ -56,6 +59,7 @@ pub struct Asked {
     pub sni: Option<String>,
     client: SocketAddr,
     request: RequestHeader,
+    body: String,
     random: u64,
 }
 
@@ -93,6 +97,7 @@ impl Asked {
             client: SocketAddr::new(question.from, 50_000),
             request: request(question, authority.as_str())?,
             host,
+            body: question.body.clone(),
             random: fastrand::u64(..),
         })
     }
@@ -119,6 +124,7 @@ impl Asked {
                 sni.unwrap_or_default()
             },
             request: http.then_some(&self.request),
+            body: self.body.as_bytes(),
             wall: SystemTime::now(),
             now: Instant::now(),
             random: self.random,

@@ -5,7 +5,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use pingora_http::RequestHeader;
+use pushgate_plugins::api::Flow;
 use pushgate_plugins::host;
 
 use super::exchange::Exchange;
@@ -13,15 +15,23 @@ use crate::config::defaults;
 use crate::route::{Assigned, Decision};
 use crate::stream::socket::{self, Options};
 use crate::upstream::connect::Dialer;
+use crate::upstream::onlooker::Onlooker;
 
 /// Decides where the flow goes and enters it there. Without a `head` it goes by the server name.
 pub fn decide(ex: &Exchange, head: Option<&RequestHeader>) -> Decision {
-    let (random, tried) = {
+    let (random, tried, body) = {
         let record = ex.record.lock();
-        (record.random, record.tried.clone())
+        (
+            record.random,
+            record.tried.clone(),
+            record.body_prefix.clone(),
+        )
     };
     let host = host(ex, head);
-    let facts = ex.conn.facts(&host, head, random);
+    let facts = Flow {
+        body: &body,
+        ..ex.conn.facts(&host, head, random)
+    };
     let decision = ex.table.decide(&facts, &tried);
     if let Decision::Node(assigned) = &decision {
         let learned = assigned.pool.as_ref().map(|_| ex.table.filed(&facts));
@@ -37,12 +47,22 @@ pub fn dialer(ex: &Exchange, head: Option<&RequestHeader>, assigned: &Assigned) 
     let pool = assigned.pool.as_ref();
     // Not the exchange: it holds the dialer. Nor the head: the connection may carry other requests.
     let (conn, table) = (ex.conn.clone(), ex.table.clone());
-    let (host, random) = (host(ex, head), ex.record.lock().random);
+    let host = host(ex, head);
+    let (random, body) = {
+        let record = ex.record.lock();
+        (record.random, record.body_prefix.clone())
+    };
+    let to_head = head.is_some_and(|h| h.method == http::Method::HEAD);
+    let facts = Flow {
+        body: &body,
+        ..conn.facts(&host, head, random)
+    };
+    let tap = Onlooker::tap(table.watch(&facts, assigned), to_head);
     Dialer {
         node: assigned.node.clone(),
         flow: ex.flow.clone(),
         affinity: ex.conn.affinity.clone(),
-        to_head: head.is_some_and(|h| h.method == http::Method::HEAD),
+        to_head,
         options: Options {
             keepalive: defaults::KEEPALIVE.0,
             user_timeout: defaults::NODE_USER_TIMEOUT.0,
@@ -55,6 +75,7 @@ pub fn dialer(ex: &Exchange, head: Option<&RequestHeader>, assigned: &Assigned) 
             plugins.for_each(|p| p.preamble(&facts, out));
         }),
         read: receive_buffer,
+        tap: Mutex::new(tap),
         reused: AtomicBool::new(false),
     }
 }

@@ -91,6 +91,7 @@ impl Conn {
             tls: self.tls.as_ref().map(Handshake::facts),
             host,
             request,
+            body: b"",
             wall: SystemTime::now(),
             now: Instant::now(),
             random,
@@ -207,6 +208,8 @@ pub struct Record {
     pub entered: Option<Entered>,
     /// Addresses it was learned under; present once learned.
     pub learned: Option<Vec<(usize, std::net::IpAddr)>>,
+    /// The beginning of the request's body, where a plugin asked for it.
+    pub body_prefix: Vec<u8>,
     /// Nodes tried.
     pub tried: Vec<NodeId>,
     /// The connector of the present try.

@@ -6,6 +6,7 @@
 
 mod answer;
 mod assign;
+mod peek;
 
 use std::sync::Arc;
 
@@ -75,6 +76,9 @@ impl ProxyHttp for Front {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        if peek::is_wanted(session, &ctx.ex) {
+            ctx.ex.record.lock().body_prefix = peek::first_bytes(session).await?;
+        }
         let decision = decide(session, ctx);
         match decision {
             Decision::Node(assigned) => {

@@ -20,14 +20,53 @@ pub enum Side {
     Plain(Tcp),
     /// TLS that ends here. Boxed: the state is several hundred bytes and plain flows need none.
     Tls(Box<SslStream<Tcp>>),
+    /// Either of them, with somebody looking on.
+    Tapped(Box<Tapped>),
+}
+
+/// Looks on as bytes come in. It is shown each byte once, as it passes, and holds none back.
+pub trait Tap: Send + Sync {
+    /// Shows what was read. Answers whether more is of use.
+    fn saw(&mut self, bytes: &[u8]) -> bool;
+}
+
+/// A connection whose incoming bytes are shown to a [`Tap`], which lives as long as it is tapped.
+pub struct Tapped {
+    side: Side,
+    tap: Box<dyn Tap>,
+    over: bool,
+}
+
+impl std::fmt::Debug for Tapped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.side.fmt(f)
+    }
 }
 
 impl Side {
+    /// The connection with `tap` looking on from its next byte.
+    pub fn tapped(self, tap: Box<dyn Tap>) -> Side {
+        Side::Tapped(Box::new(Tapped {
+            side: self.untapped(),
+            tap,
+            over: false,
+        }))
+    }
+
+    /// The connection with nobody looking on.
+    pub fn untapped(self) -> Side {
+        match self {
+            Side::Tapped(t) => t.side,
+            bare => bare,
+        }
+    }
+
     /// The real socket.
     pub fn tcp(&self) -> &Tcp {
         match self {
             Side::Plain(t) => t,
             Side::Tls(s) => s.get_ref(),
+            Side::Tapped(t) => t.side.tcp(),
         }
     }
 
@@ -36,6 +75,7 @@ impl Side {
         match self {
             Side::Plain(t) => t,
             Side::Tls(s) => s.get_mut(),
+            Side::Tapped(t) => t.side.tcp_mut(),
         }
     }
 
@@ -44,6 +84,7 @@ impl Side {
         match self {
             Side::Plain(t) => t.poll_readable(cx),
             Side::Tls(_) => Poll::Ready(Ok(())),
+            Side::Tapped(t) => t.side.poll_readable(cx),
         }
     }
 
@@ -52,7 +93,20 @@ impl Side {
         match self {
             Side::Plain(_) => None,
             Side::Tls(s) => Some(s.ssl()),
+            Side::Tapped(t) => t.side.ssl(),
         }
+    }
+}
+
+impl Tapped {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.side).poll_read(cx, buf);
+        if let (Poll::Ready(Ok(())), false) = (&read, self.over) {
+            let new = &buf.filled()[before..];
+            self.over = new.is_empty() || !self.tap.saw(new);
+        }
+        read
     }
 }
 
@@ -65,6 +119,7 @@ impl AsyncRead for Side {
         match self.get_mut() {
             Side::Plain(t) => Pin::new(t).poll_read(cx, buf),
             Side::Tls(s) => Pin::new(&mut **s).poll_read(cx, buf),
+            Side::Tapped(t) => t.poll_read(cx, buf),
         }
     }
 }
@@ -78,6 +133,7 @@ impl AsyncWrite for Side {
         match self.get_mut() {
             Side::Plain(t) => Pin::new(t).poll_write(cx, data),
             Side::Tls(s) => Pin::new(&mut **s).poll_write(cx, data),
+            Side::Tapped(t) => Pin::new(&mut t.side).poll_write(cx, data),
         }
     }
 
@@ -89,6 +145,7 @@ impl AsyncWrite for Side {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
+            Side::Tapped(t) => Pin::new(&mut t.side).poll_write_vectored(cx, bufs),
             Side::Plain(t) => Pin::new(t).poll_write_vectored(cx, bufs),
             Side::Tls(s) => {
                 let s = Pin::new(&mut **s);
@@ -117,6 +174,7 @@ impl AsyncWrite for Side {
         match self.get_mut() {
             Side::Plain(t) => Pin::new(t).poll_flush(cx),
             Side::Tls(s) => Pin::new(&mut **s).poll_flush(cx),
+            Side::Tapped(t) => Pin::new(&mut t.side).poll_flush(cx),
         }
     }
 
@@ -124,6 +182,7 @@ impl AsyncWrite for Side {
         match self.get_mut() {
             Side::Plain(t) => Pin::new(t).poll_shutdown(cx),
             Side::Tls(s) => Pin::new(&mut **s).poll_shutdown(cx),
+            Side::Tapped(t) => Pin::new(&mut t.side).poll_shutdown(cx),
         }
     }
 }

@@ -20,6 +20,7 @@ const MAX_IDLE: usize = 16;
 impl Affinity {
     /// Keeps a connection whose last answer is complete.
     pub fn put(&self, node: NodeId, side: Side) {
+        let side = side.untapped();
         let mut idle = self.idle.lock();
         if idle.len() == MAX_IDLE {
             idle.remove(0);

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use pingora::connectors::L4Connect;
 use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora::protocols::l4::stream::Stream as L4Stream;
@@ -20,7 +21,7 @@ use tokio::io::AsyncWriteExt;
 use super::node_io::NodeIo;
 use super::{Affinity, LiveFlow, Node};
 use crate::observe::metrics;
-use crate::stream::side::Side;
+use crate::stream::side::{Side, Tap};
 use crate::stream::socket::{self, Options, Tcp};
 
 /// Appends what the plugins put in front of the client's first byte.
@@ -44,6 +45,8 @@ pub struct Dialer {
     pub preamble: Preamble,
     /// Most bytes read from the node at once.
     pub read: usize,
+    /// Looks on as the node answers.
+    pub tap: Mutex<Option<Box<dyn Tap>>>,
     /// Set when an idle connection was re-used: a failure before the answer is then no fault of the node.
     pub reused: AtomicBool,
 }
@@ -154,8 +157,12 @@ impl L4Connect for Dialer {
                 })?
             }
         };
+        let tap = self.tap.lock().take();
         let io = NodeIo::new(
-            side,
+            match tap {
+                Some(tap) => side.tapped(tap),
+                None => side,
+            },
             self.node.clone(),
             self.flow.clone(),
             self.affinity.clone(),

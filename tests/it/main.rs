@@ -56,6 +56,8 @@ mod tls;
 mod tls_rules;
 /// A node that speaks TLS, clients that look at a handshake.
 mod tls_node;
+/// Stickiness by the id of a push session.
+mod session;
 /// An edge with counting nodes for tests of the core.
 mod setup;
 /// Passed-through TLS by its server name.

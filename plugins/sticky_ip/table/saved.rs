@@ -113,6 +113,7 @@ mod tests {
                     by: "another",
                     age: Duration::from_secs(age),
                 },
+                own: false,
             };
             old.learn(key(n), &verdict, &LIMITS, (now, 1_000), &|_| true);
         };

@@ -57,6 +57,10 @@ const BLOCKS: &[(&str, &str)] = &[
         "listeners: [{ plugins: [{ sticky_ip: { '?': 1 } }] }]",
     ),
     (
+        "sticky_session",
+        "listeners: [{ plugins: [{ sticky_session: { '?': 1 } }] }]",
+    ),
+    (
         "redirect_https",
         "listeners: [{ plugins: [{ redirect_https: { '?': 1 } }] }]",
     ),
@@ -231,6 +235,10 @@ fn documented_defaults_are_those_of_the_code() {
     for (what, default) in [
         ("TCP_USER_TIMEOUT towards nodes", span(NODE_USER_TIMEOUT)),
         ("`Retry-After` of a 503", span(RETRY_AFTER)),
+        (
+            "Wait for the beginning of a form",
+            span(BODY_PREFIX_TIMEOUT),
+        ),
     ] {
         let row = format!("| {what} | `{default}` |");
         assert!(DEFAULTS.contains(&row), "{row} in docs/defaults.md");

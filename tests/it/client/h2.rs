@@ -87,6 +87,23 @@ impl H2 {
         whole(response.expect("an answer")).await
     }
 
+    /// POSTs `body` with its length, as browsers do, and reads the whole answer.
+    pub async fn post(&mut self, path: &str, body: &[u8]) -> Response<Vec<u8>> {
+        let url = format!("{}://{}{path}", self.scheme, self.host);
+        let request = Request::post(url).header("content-length", body.len());
+        let request = request.body(()).expect("a legal request");
+        self.send = self.send.clone().ready().await.expect("a live connection");
+        let (response, mut sent) = self.send.send_request(request, false).expect("a request");
+        sent.send_data(Bytes::copy_from_slice(body), true)
+            .expect("DATA");
+        whole(
+            deadline("an HTTP/2 answer", response)
+                .await
+                .expect("an answer"),
+        )
+        .await
+    }
+
     /// GETs `path` and reads the whole answer; panics when the stream is reset.
     pub async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Response<Vec<u8>> {
         whole(self.open(path, headers).await.expect("an answer")).await

@@ -1,0 +1,233 @@
+//! Where the id of a session is: in a node's answer, and in the requests that belong to it.
+//!
+//! In: heads and the beginning of bodies. Out: the id's hash: SHA-256 cut to 128 bits, so that a
+//! table holds 16 bytes whatever ids look like, nobody can aim two at one entry, and every edge and
+//! process comes to the same.
+
+use std::borrow::Cow;
+
+use http::Method;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::api::{BODY_PREFIX, Flow};
+use crate::sticky_cookie::header;
+
+/// Longest id that counts; Lightstreamer's have some 20 bytes.
+const MAX_ID: usize = 512;
+
+/// The hash of an id.
+pub type Id = [u8; 16];
+
+/// Where a node tells the id of a session.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Learn {
+    /// In a line of the first 4 KiB of the body, or of a WebSocket's messages, that begins with this:
+    /// what follows up to a comma, a blank or the line's end.
+    Line(String),
+    /// In the cookie of this name it sets.
+    Cookie(String),
+    /// In the header of this name.
+    Header(String),
+}
+
+/// Where a request tells the id of its session.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Recall {
+    /// In this parameter of the query.
+    Query(String),
+    /// In this parameter of a form in the first 4 KiB of the body.
+    Form(String),
+    /// In this cookie.
+    Cookie(String),
+    /// In this header.
+    Header(String),
+    /// In the path: the segment behind this beginning.
+    Path(String),
+}
+
+/// All places of one block.
+pub struct Rule {
+    pub learn: Vec<Learn>,
+    pub recall: Vec<Recall>,
+}
+
+impl Rule {
+    /// The id the request carries, hashed: from the first place that has one.
+    pub fn recall(&self, flow: &Flow<'_>) -> Option<Id> {
+        self.recall.iter().find_map(|place| place.find(flow))
+    }
+
+    /// Whether only the body can tell.
+    pub fn wants_body(&self, flow: &Flow<'_>) -> bool {
+        let form = |place: &Recall| matches!(place, Recall::Form(_));
+        let posts = |m: &Method| matches!(*m, Method::POST | Method::PUT | Method::PATCH);
+        flow.request.is_some_and(|r| posts(&r.method))
+            && self.recall.iter().any(form)
+            && self.recall(flow).is_none()
+    }
+
+    /// Whether a line of an answer's body may tell.
+    pub fn reads_body(&self) -> bool {
+        self.learn
+            .iter()
+            .any(|place| matches!(place, Learn::Line(_)))
+    }
+
+    /// The id a line of a body tells, hashed.
+    pub fn of_line(&self, line: &[u8]) -> Option<Id> {
+        self.learn.iter().find_map(|place| match place {
+            Learn::Line(prefix) => {
+                let rest = line.strip_prefix(prefix.as_bytes())?;
+                let end = |b: &u8| matches!(*b, b',' | b' ' | b'\t' | b'\r' | b'\n');
+                hash(rest.split(end).next().unwrap_or_default())
+            }
+            _ => None,
+        })
+    }
+
+    /// The ids an answer's head tells, hashed.
+    pub fn of_head(&self, head: &[u8]) -> Vec<Id> {
+        let lines = head.split(|b| *b == b'\n').skip(1);
+        let fields = lines.filter_map(|line| {
+            let colon = line.iter().position(|b| *b == b':')?;
+            Some((&line[..colon], line[colon + 1..].trim_ascii()))
+        });
+        fields
+            .filter_map(|(name, value)| self.of_field(name, value))
+            .collect()
+    }
+
+    fn of_field(&self, name: &[u8], value: &[u8]) -> Option<Id> {
+        self.learn.iter().find_map(|place| match place {
+            Learn::Header(own) if name.eq_ignore_ascii_case(own.as_bytes()) => hash(value),
+            Learn::Cookie(own) if name.eq_ignore_ascii_case(b"set-cookie") => {
+                let pair = value.split(|b| *b == b';').next()?;
+                let (key, value) = split_at(pair, b'=')?;
+                (key.trim_ascii() == own.as_bytes()).then(|| hash(value.trim_ascii()))?
+            }
+            _ => None,
+        })
+    }
+}
+
+impl Recall {
+    fn find(&self, flow: &Flow<'_>) -> Option<Id> {
+        let request = flow.request?;
+        match self {
+            Recall::Query(name) => parameter(request.uri.query()?.as_bytes(), name),
+            Recall::Form(name) => parameter(whole_parameters(flow.body), name),
+            Recall::Cookie(name) => {
+                let mut values = header::values(&request.headers, name.as_bytes());
+                hash(values.next()?)
+            }
+            Recall::Header(name) => hash(request.headers.get(name)?.as_bytes()),
+            Recall::Path(prefix) => {
+                let rest = request.uri.path().strip_prefix(prefix.as_str())?;
+                hash(rest.split('/').next()?.as_bytes())
+            }
+        }
+    }
+}
+
+/// The body without a parameter that may have been cut.
+fn whole_parameters(body: &[u8]) -> &[u8] {
+    if body.len() < BODY_PREFIX {
+        return body;
+    }
+    let end = body.iter().rposition(|b| separates(*b));
+    &body[..end.unwrap_or(0)]
+}
+
+/// TLCP sends one form a line.
+fn separates(b: u8) -> bool {
+    matches!(b, b'&' | b'\r' | b'\n')
+}
+
+/// The hashed value of the first parameter called `name`.
+fn parameter(form: &[u8], name: &str) -> Option<Id> {
+    let mut pairs = form.split(|b| separates(*b));
+    pairs.find_map(|pair| {
+        let (key, value) = split_at(pair, b'=')?;
+        (key == name.as_bytes()).then(|| hash(&decoded(value)))?
+    })
+}
+
+fn split_at(pair: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let i = pair.iter().position(|b| *b == at)?;
+    Some((&pair[..i], &pair[i + 1..]))
+}
+
+/// `%2B` and `+` as forms have them; what is no escape stays as it is.
+fn decoded(value: &[u8]) -> Cow<'_, [u8]> {
+    if !value.iter().any(|b| matches!(b, b'%' | b'+')) {
+        return Cow::Borrowed(value);
+    }
+    let digit = |b: &u8| char::from(*b).to_digit(16);
+    let mut out = Vec::with_capacity(value.len());
+    let mut rest = value;
+    while let Some((first, behind)) = rest.split_first() {
+        rest = behind;
+        out.push(match (first, behind) {
+            (b'+', _) => b' ',
+            (b'%', [high, low, after @ ..]) => match (digit(high), digit(low)) {
+                (Some(high), Some(low)) => {
+                    rest = after;
+                    (high * 16 + low) as u8
+                }
+                _ => b'%',
+            },
+            (other, _) => *other,
+        });
+    }
+    Cow::Owned(out)
+}
+
+/// `None` for what cannot be an id.
+fn hash(id: &[u8]) -> Option<Id> {
+    if id.is_empty() || id.len() > MAX_ID {
+        return None;
+    }
+    let whole = Sha256::digest(id);
+    whole.first_chunk().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read_as_forms_have_them() {
+        for (value, want) in [
+            ("", ""),
+            ("S1", "S1"),
+            ("a%2Bb", "a+b"),
+            ("a+b", "a b"),
+            ("%", "%"),
+            ("%2", "%2"),
+            ("%zz", "%zz"),
+            ("%c3%A4", "ä"),
+        ] {
+            assert_eq!(*decoded(value.as_bytes()), *want.as_bytes(), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_that_may_be_cut_is_not_read() {
+        let long = format!("a={}&LS_session=S1", "x".repeat(BODY_PREFIX - 16));
+        for (body, found) in [
+            ("LS_session=S1", true),
+            ("LS_op=x&LS_session=S1", true),
+            ("LS_op=x\r\nLS_session=S1\r\n", true),
+            ("xLS_session=S1", false),
+            ("LS_session=", false),
+            (&long[..BODY_PREFIX], false),
+        ] {
+            let got = parameter(whole_parameters(body.as_bytes()), "LS_session");
+            assert_eq!(got.is_some(), found, "{body:.60}");
+        }
+        assert_eq!(hash(&[b'x'; MAX_ID + 1]), None);
+    }
+}

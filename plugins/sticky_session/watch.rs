@@ -1,0 +1,120 @@
+//! One flow under watch: the id its node tells, and the entries that are live as long as it is.
+//!
+//! In: copies of the answer's head and of the first bytes of its body, in any split. Out: entries of
+//! the table. What is held is let go with the flow, so that a session whose stream is open is never
+//! too long away.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Memory;
+use super::rule::Id;
+use crate::api::{BODY_PREFIX, How, NodeId, PoolId, Watch};
+use crate::sticky_ip::table::{Key, Verdict};
+
+/// Most sessions one flow keeps live: that of its request, and those its answer tells.
+const MAX_HELD: usize = 4;
+
+/// A flow of `pool` on its way to `node`.
+pub struct Watching {
+    memory: Arc<Memory>,
+    pool: PoolId,
+    node: NodeId,
+    /// Both clocks when the flow began.
+    began: (Instant, u64),
+    held: Vec<Key>,
+    /// The body so far, from the line that is not whole yet.
+    line: Vec<u8>,
+    left: usize,
+}
+
+impl Watching {
+    /// Nothing is known of the flow's session yet.
+    pub fn new(memory: Arc<Memory>, (pool, node): (PoolId, NodeId), began: (Instant, u64)) -> Self {
+        Watching {
+            memory,
+            pool,
+            node,
+            began,
+            held: Vec::new(),
+            line: Vec::new(),
+            left: BODY_PREFIX,
+        }
+    }
+
+    /// The request is of this session: it is live as long as the flow, if it is this node's.
+    pub fn asked(&mut self, key: Key) {
+        let known = self
+            .memory
+            .table
+            .recall(&key, &self.memory.limits, self.began.0);
+        if known.is_some_and(|(node, _)| node == self.node) {
+            self.hold(key, self.began.0);
+        }
+    }
+
+    /// The node has told that it has the session: what was remembered otherwise is out of date.
+    fn told(&mut self, id: Id, now: Instant) {
+        self.hold(Key::of_hash(id, self.pool), now);
+    }
+
+    fn hold(&mut self, key: Key, now: Instant) {
+        if self.held.contains(&key) || self.held.len() == MAX_HELD {
+            return;
+        }
+        let Memory { table, limits, .. } = &*self.memory;
+        let how = match table.recall(&key, limits, now) {
+            Some((node, age)) if node == self.node => How::Recalled {
+                by: super::NAME,
+                age,
+            },
+            _ => How::Pinned,
+        };
+        let verdict = Verdict {
+            node: self.node,
+            how,
+            own: true,
+        };
+        let since = now.saturating_duration_since(self.began.0).as_secs();
+        let at = (now, self.began.1.saturating_add(since));
+        table.learn(key, &verdict, limits, at, &|_| true);
+        self.held.push(key);
+    }
+
+    /// Looks at the lines that are whole; true once one has told an id.
+    fn read_lines(&mut self, now: Instant) -> bool {
+        while let Some(end) = self.line.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = self.line.drain(..=end).collect();
+            if let Some(id) = self.memory.rule.of_line(&line) {
+                self.told(id, now);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Watch for Watching {
+    fn head(&mut self, head: &[u8], now: Instant) {
+        for id in self.memory.rule.of_head(head) {
+            self.told(id, now);
+        }
+    }
+
+    fn body(&mut self, bytes: &[u8], now: Instant) -> bool {
+        let taken = bytes.len().min(self.left);
+        self.left -= taken;
+        self.line.extend_from_slice(&bytes[..taken]);
+        let over = self.read_lines(now) || self.left == 0 || !self.memory.rule.reads_body();
+        if over {
+            (self.line, self.left) = (Vec::new(), 0);
+        }
+        !over
+    }
+
+    fn ended(&mut self, now: Instant) {
+        for key in self.held.drain(..) {
+            self.memory.table.ended(&key, &self.memory.limits, now);
+        }
+    }
+}
