@@ -25,7 +25,7 @@ check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-## Beside HAProxy and nginx, some 25 minutes: make bench [BENCH="--quick"]; benches/README.md has the last run
+## Beside HAProxy, nginx and Envoy, some 40 minutes: make bench [BENCH="--quick"]; benches/README.md has the last run
 bench:
 	@tests/setup.sh bench
 	cargo build --release --bin pushgate

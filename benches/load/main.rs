@@ -115,12 +115,12 @@ fn parse(args: &[String]) -> Result<Options, Failure> {
     })
 }
 
-/// Writes `cert.pem`, `key.pem` and both in `both.pem`: ECDSA P-256, self-signed.
+/// Writes `host0.crt`, `host0.key` and both in `both.pem`: ECDSA P-256, self-signed.
 fn certificate(dir: &Path) -> Result<(), Failure> {
     let made = rcgen::generate_simple_self_signed(vec!["bench.test".to_owned()])?;
     let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-    std::fs::write(dir.join("cert.pem"), &cert)?;
-    std::fs::write(dir.join("key.pem"), &key)?;
+    std::fs::write(dir.join("host0.crt"), &cert)?;
+    std::fs::write(dir.join("host0.key"), &key)?;
     std::fs::write(dir.join("both.pem"), cert + &key)?;
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! A push node: answers, streams, WebSockets, and floods, by the path asked for.
 //!
-//! `/kib`: 1 KiB. `/<wire>/<ms>`: a message every so often, never ending. `/ws/silent`,
-//! `/ws/server`, `/ws/client`: nothing; three messages at once; an answer to each message.
-//! `/flood/<wire>`: as much as the socket takes. `/bulk`, `/sink`: bytes without end to the client, or
-//! from it. A connection may begin with a PROXY protocol header, and speak TLS: the first bytes tell.
+//! `/kib`: 1 KiB. `/<wire>/<ms>`: a message every so often, never ending. `/silent/<wire>`: a
+//! WebSocket without a message, a stream with one. `/ws/server`, `/ws/client`: three messages at
+//! once; an answer to each message. `/flood/<wire>`: as much as the socket takes. `/bulk`, `/sink`:
+//! bytes without end to the client, or from it. A connection may begin with a PROXY protocol header,
+//! and speak TLS: the first bytes tell.
 
 use std::io;
 use std::net::SocketAddr;
@@ -103,7 +104,7 @@ async fn serve(mut stream: Incoming) -> io::Result<()> {
         }
         let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         return match parts[..] {
-            ["ws", "silent"] => silent(stream).await,
+            ["silent", wire] => silent(stream, wire.parse().map_err(io::Error::other)?).await,
             ["ws", "server"] => speak(stream).await,
             ["ws", "client"] => answer(stream).await,
             ["bulk"] => bulk(stream).await,
@@ -136,8 +137,11 @@ fn head(wire: Wire) -> String {
     }
 }
 
-async fn silent(mut stream: Incoming) -> io::Result<()> {
-    stream.write_all(SWITCHING.as_bytes()).await?;
+async fn silent(mut stream: Incoming, wire: Wire) -> io::Result<()> {
+    stream.write_all(head(wire).as_bytes()).await?;
+    if wire != Wire::WebSocket {
+        stream.write_all(&wire.frame(&message(0))).await?;
+    }
     gone(&mut stream).await
 }
 

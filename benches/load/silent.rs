@@ -1,4 +1,4 @@
-//! What the proxy holds: memory of silent WebSockets, and bytes of a stream whose client does not read.
+//! What the proxy holds: memory of silent WebSockets and streams, and bytes of a stream whose client does not read.
 //!
 //! In: connections; or a framing. Out: PSS per connection; or bytes the node could write.
 
@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::io::AsyncReadExt;
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::client::{self, Conn};
+use crate::client::{self, Conn, PATIENCE};
 use crate::node::FLOODED;
 use crate::wire::Wire;
 use crate::{Failure, Options};
@@ -24,7 +25,7 @@ const FLOOD_DEADLINE: Duration = Duration::from_secs(20);
 /// Receive buffer of the client that does not read.
 const RECEIVE_BUFFER: usize = 64 * 1024;
 
-/// Measures the memory of `--count` silent WebSockets.
+/// Measures the memory of `--count` silent WebSockets, or of streams after their first message.
 pub async fn run(options: &Options) -> Result<Value, Failure> {
     let proxy = options.proxy.ok_or("silent needs --pid")?;
     let _warm = open(options, WARM).await?;
@@ -45,8 +46,13 @@ async fn open(options: &Options, count: usize) -> Result<Vec<Conn>, Failure> {
     let mut all = Vec::with_capacity(count);
     for _ in 0..count {
         let mut conn = client::connect(options, None).await?;
-        client::ask(&mut conn, "/ws/silent", true, "").await?;
-        client::head(&mut conn, "101").await?;
+        let upgrade = options.wire == Wire::WebSocket;
+        let path = format!("/silent/{}", options.wire.word());
+        client::ask(&mut conn, &path, upgrade, "").await?;
+        let (_, rest) = client::head(&mut conn, if upgrade { "101" } else { "200" }).await?;
+        if !upgrade && rest.is_empty() {
+            timeout(PATIENCE, conn.read_buf(&mut Vec::with_capacity(256))).await??;
+        }
         all.push(conn);
     }
     Ok(all)

@@ -1,0 +1,103 @@
+"""How each proxy is started: its configuration for a profile, its command line, its version.
+
+In: a Profile. Out: files in a folder, an argument list. Pushgate's part is render.py, the others' are
+the templates in peers/. A peer is left out where it is not installed.
+"""
+import dataclasses
+import os
+import shutil
+import string
+import subprocess
+
+import render
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+RELEASE = os.path.join(os.path.dirname(HERE), "target", "release")
+PUSHGATE = os.path.abspath(os.environ.get("PUSHGATE_BIN", os.path.join(RELEASE, "pushgate")))
+ALL = ("pushgate", "haproxy", "nginx", "envoy", "direct")
+
+
+@dataclasses.dataclass
+class Profile:
+    """What a measurement asks of a proxy: by default HTTP, two nodes, cookie stickiness, no checks (the
+    nodes live only as long as a measurement)."""
+    nodes: list         # (name, address, port)
+    cert_dir: str       # host0.crt, host0.key, both.pem
+    mode: str = "http"  # or "tcp": peers/<proxy>-tcp.*
+    stick: str = "cookie"
+    n_certs: int = 1
+    rsa_dir: str = ""
+    health: bool = False
+    tuned: bool = False
+    proxy_protocol: bool = False
+    max_hidden: str = ""    # Pushgate's, if not the default
+    passed: str = ""        # TLS for this name is passed through, at layer 4
+    splice: bool = False    # HAProxy's splice-auto
+    connections: int = 10_000
+    threads: int = 1
+    table_size: int = 1_000_000
+
+
+def binary(proxy):
+    """A proxy's program, or None; sbin is not on everybody's PATH."""
+    if proxy == "pushgate":
+        return PUSHGATE
+    named = os.environ.get(f"{proxy.upper()}_BIN")
+    return named or shutil.which(proxy, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+
+
+def version(proxy):
+    """`name 1.2.3`."""
+    flag = "-v" if proxy in ("haproxy", "nginx") else "--version"
+    r = subprocess.run([binary(proxy), flag], capture_output=True, text=True, check=False)
+    words = (r.stdout + r.stderr).replace("/", " ").replace("version:", " ").split()
+    return f"{proxy} " + next((w for w in words if w[0].isdigit() and "." in w), "?")
+
+
+def template(proxy, profile):
+    """Path of a peer's configuration; None where there is none for the profile's mode."""
+    ending = {"haproxy": "cfg", "nginx": "conf", "envoy": "yaml"}[proxy]
+    path = os.path.join(HERE, "peers", f"{proxy}{'' if profile.mode == 'http' else '-' + profile.mode}.{ending}")
+    return path if os.path.exists(path) else None
+
+
+def modules():
+    """Where nginx's modules are: its own word for it."""
+    told = subprocess.run([binary("nginx") or "true", "-V"], capture_output=True, text=True, check=False).stderr
+    paths = [w.partition("=")[2] for w in told.split() if w.startswith("--modules-path=")]
+    return paths[0] if paths else "/usr/lib/nginx/modules"
+
+
+def header(proxy, profile):
+    """What has a peer send a PROXY protocol header."""
+    words = {"haproxy": "send-proxy-v2", "nginx": "proxy_protocol on;"}
+    return words.get(proxy, "") if profile.proxy_protocol else ""
+
+
+def command(proxy, profile, folder, ports):
+    """Writes the proxy's files into `folder`; returns its command line. `ports`: host, plain, tls, admin."""
+    if proxy == "pushgate":
+        render.ADDR, render.PORT, render.TLS_PORT, render.ADMIN_PORT = (ports[k] for k in ("host", "plain", "tls", "admin"))
+        for name, text in render.render(profile, folder).items():
+            write(os.path.join(folder, name), text)
+        return render.command(PUSHGATE, profile, folder)
+    named = {f"node{i + 1}": f"{ip}:{port}" for i, (_, ip, port) in enumerate(profile.nodes)}
+    named |= {f"node{i + 1}_ip": ip for i, (_, ip, _) in enumerate(profile.nodes)}
+    more = {"node_port": profile.nodes[0][2], "certificates": profile.cert_dir, "folder": folder, "modules": modules(),
+            "header": header(proxy, profile), "splice": "option splice-auto" if profile.splice else "",
+            "connections": profile.connections}
+    source = template(proxy, profile)
+    with open(source, encoding="utf-8") as f:
+        text = string.Template(f.read()).substitute(ports, **named, **more)
+    path = os.path.join(folder, os.path.basename(source))
+    write(path, text)
+    return [binary(proxy)] + {
+        "haproxy": ["-f", path, "-db"],
+        "nginx": ["-p", folder, "-c", path, "-e", folder + "/error.log"],
+        "envoy": ["-c", path, "--concurrency", "1", "-l", "error", "--disable-hot-restart"],
+    }[proxy]
+
+
+def write(path, text):
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text)

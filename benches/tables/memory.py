@@ -1,0 +1,17 @@
+"""Connections on which nothing passes: the proxy's memory for each."""
+from . import BOTH, Column, Table, number
+
+
+def columns(o):
+    return [Column(f"{wire}, {word}", ["silent", "--wire", wire, "--count", o.silent], tls)
+            for wire in ("ws", "chunked") for word, tls in BOTH]
+
+
+def text(r, _direct):
+    return number((r.median("bytes_each") or 0) / 1024, 1)
+
+
+TABLES = [
+    Table("silent", 40, "{silent:,} silent WebSockets, and streams silent after their first message: KiB of the proxy's memory (PSS) each",
+          columns, text, ratio="bytes_each"),
+]

@@ -1,0 +1,17 @@
+"""WebSocket upgrades, thousands in a row: does any message get lost behind its 101?"""
+from . import BOTH, Column, Table
+
+
+def columns(o):
+    return [Column(f"{first} first, {word}", ["upgrades", "--count", o.upgrades, *flags], tls)
+            for first, flags in (("server", []), ("client", ["--client-first"])) for word, tls in BOTH]
+
+
+def text(r, _direct):
+    return f"{r.text('lost')} / {r.text('reordered')} / {r.text('cpu_us_each')}"
+
+
+TABLES = [
+    Table("upgrades", 30, "{upgrades:,} WebSocket upgrades, 3 messages each: lost / reordered / CPU µs per upgrade",
+          columns, text, ratio="cpu_us_each", rounds=False),
+]
