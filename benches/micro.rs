@@ -294,6 +294,7 @@ fn relayed(c: &mut Criterion) {
         let rules = Rules {
             half_close: HalfClose::Ends,
             read: 4096,
+            frames: true,
         };
         let side = |stream| (Side::Plain(Tcp::new(stream)), Vec::new());
         let kill = std::future::pending();

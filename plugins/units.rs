@@ -30,6 +30,11 @@ pub struct Rate {
 const MAX_PER_SECOND: u64 = 1_000_000;
 
 impl Rate {
+    /// `n` a second; `n` is above zero.
+    pub const fn a_second(n: u64) -> Self {
+        Rate { per_minute: n * 60 }
+    }
+
     /// As many a second.
     pub fn per_second(self) -> f64 {
         self.per_minute as f64 / 60.0

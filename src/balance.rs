@@ -9,6 +9,7 @@ mod least_flows;
 pub mod queue;
 mod random;
 mod round_robin;
+pub mod wait;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use pushgate_plugins::api::{NodeId, PoolId};
 
+use self::wait::Waiting;
+use crate::config::units::Rate;
 use crate::config::{self, Balance, NoNode};
 use crate::upstream::gate::Room;
 use crate::upstream::{Node, State};
@@ -75,6 +78,8 @@ pub struct Pool {
     pub retries: u32,
     /// Answer when no node can take the flow.
     pub no_node: NoNode,
+    /// Flows that wait because every node is at its limit.
+    pub waiting: Waiting,
     method: Box<dyn Method>,
 }
 
@@ -109,6 +114,7 @@ impl Pool {
             connect_timeout: conf.connect_timeout.0,
             retries: conf.retries,
             no_node: conf.no_node,
+            waiting: Waiting::new(conf),
             method: method(conf.balance),
         }
     }
@@ -149,9 +155,12 @@ impl Pool {
                 }
                 up = true;
                 let (live, weight) = (node.live(), node.weight);
-                flows += live;
-                weights += weight as usize;
-                ramping |= node.is_ramping();
+                if node.is_ramping() {
+                    ramping = true;
+                } else {
+                    flows += live;
+                    weights += weight as usize;
+                }
                 if node.room(now) == Room::Open {
                     let id = node.id;
                     facts.push(Candidate { id, weight, live });
@@ -159,7 +168,7 @@ impl Pool {
                 }
             }
             if ramping {
-                self.settle_ramps(of, flows, weights);
+                self.settle_ramps(flows, weights);
             }
             while !facts.is_empty() {
                 let chosen = self.method.pick(facts, seed);
@@ -175,12 +184,28 @@ impl Pool {
         })
     }
 
-    /// Ends the slow start of nodes that have as many flows for their weight as all together.
-    fn settle_ramps(&self, open: &[usize], flows: usize, weights: usize) {
-        for node in open.iter().map(|at| &self.nodes[*at]) {
-            if node.is_ramping() && node.live() * weights >= flows * node.weight as usize {
+    /// Ends the slow start of nodes that have as many flows for their weight as those without one
+    /// (`flows`, `weights`). Where all have returned at once there is nobody to catch up with.
+    fn settle_ramps(&self, flows: usize, weights: usize) {
+        let ramping = self.nodes.iter().filter(|n| n.is_ramping() && weights > 0);
+        for node in ramping {
+            if node.live() * weights >= flows * node.weight as usize {
                 node.caught_up();
             }
+        }
+    }
+
+    /// Time in which those that wait now can be let in, by the rates of the nodes that are Up.
+    pub fn backlog(&self) -> Duration {
+        let up = self.nodes.iter().filter(|n| n.state() == State::Up);
+        let rate: f64 = up
+            .filter_map(|n| n.admit_rate())
+            .map(Rate::per_second)
+            .sum();
+        if rate > 0.0 {
+            Duration::from_secs_f64(self.waiting.len() as f64 / rate)
+        } else {
+            Duration::ZERO
         }
     }
 

@@ -32,6 +32,8 @@ pub enum Decision {
     Node(Assigned),
     /// No node can take it; the pool, if it was not pinned, says how to answer.
     NoNode(Option<Arc<Pool>>),
+    /// Every node of the pool is at its limit: it waits for its turn ([`Pool::in_turn`]).
+    Wait(Arc<Pool>),
     /// It is answered with a status, or closed at layer 4.
     Refuse(StatusCode),
     /// It is answered with a redirect.
@@ -73,12 +75,21 @@ impl Assigned {
 impl Table {
     /// Decides where `flow` goes, leaving out the nodes in `tried`, and lets the plugins learn it.
     pub fn decide(&self, flow: &Flow<'_>, tried: &[NodeId]) -> Decision {
+        self.decide_in(flow, tried, false)
+    }
+
+    /// As [`Table::decide`], for a flow whose turn it is: it does not wait behind others.
+    pub fn decide_in_turn(&self, flow: &Flow<'_>, tried: &[NodeId]) -> Decision {
+        self.decide_in(flow, tried, true)
+    }
+
+    fn decide_in(&self, flow: &Flow<'_>, tried: &[NodeId], in_turn: bool) -> Decision {
         match self.route(flow).1 {
             Route::Refuse(status) => Decision::Refuse(status),
             Route::Redirect(status, to) => Decision::Redirect(status, to),
             Route::To(Target::Node(id)) => self.pin(id, tried),
             Route::To(Target::Pool(id)) => match self.pools.get(&id) {
-                Some(pool) => self.balance(flow, pool, tried),
+                Some(pool) => self.balance(flow, pool, tried, in_turn),
                 None => Decision::NoNode(None),
             },
         }
@@ -131,25 +142,34 @@ impl Table {
         }
     }
 
-    fn balance(&self, flow: &Flow<'_>, pool: &Arc<Pool>, tried: &[NodeId]) -> Decision {
-        let assigned = self.recall(flow, pool, tried).or_else(|| {
-            let seed = Seed {
-                client: hash(flow.client.ip()),
-                random: flow.random,
-            };
-            let Picked::Node(node) = pool.pick(seed, tried, flow.now) else {
-                return None;
-            };
-            Some(Assigned {
-                node: node.clone(),
-                pool: Some(pool.clone()),
-                how: How::Balanced,
-            })
-        });
-        match assigned {
-            Some(assigned) => Decision::Node(self.learn(flow, pool, tried, assigned)),
-            None => Decision::NoNode(Some(pool.clone())),
-        }
+    /// Clients that are stuck do not wait: no other node has their session.
+    fn balance(
+        &self,
+        flow: &Flow<'_>,
+        pool: &Arc<Pool>,
+        tried: &[NodeId],
+        in_turn: bool,
+    ) -> Decision {
+        let assigned = match self.recall(flow, pool, tried) {
+            Some(recalled) => recalled,
+            None if !in_turn && !pool.waiting.is_empty() => return Decision::Wait(pool.clone()),
+            None => {
+                let seed = Seed {
+                    client: hash(flow.client.ip()),
+                    random: flow.random,
+                };
+                match pool.pick(seed, tried, flow.now) {
+                    Picked::Node(node) => Assigned {
+                        node: node.clone(),
+                        pool: Some(pool.clone()),
+                        how: How::Balanced,
+                    },
+                    Picked::Full => return Decision::Wait(pool.clone()),
+                    Picked::Nobody => return Decision::NoNode(Some(pool.clone())),
+                }
+            }
+        };
+        Decision::Node(self.learn(flow, pool, tried, assigned))
     }
 
     /// The first recalled node that can be used.

@@ -4,6 +4,8 @@
 
 pub mod affinity;
 pub mod connect;
+pub mod drain;
+pub mod evict;
 pub mod gate;
 pub mod health;
 pub mod live;

@@ -52,6 +52,11 @@ pub const HEALTH_RISE: u32 = 2;
 pub const HEALTH_FALL: u32 = 2;
 /// Other nodes tried after a failed connect.
 pub const RETRIES: u32 = 2;
+/// Flows that wait for a node: as many as a large edge gets when one of its nodes dies. Each costs what
+/// its connection costs anyway.
+pub const QUEUE: u32 = 10_000;
+/// Longest wait for a node: below the patience of push clients, which give up after 5 to 10 s.
+pub const QUEUE_TIMEOUT: Span = seconds(4);
 /// A node's share: all are equal.
 pub const WEIGHT: u32 = 1;
 /// Status a good HTTP check answers.
@@ -84,6 +89,8 @@ functions! {
     health_fall: u32 = HEALTH_FALL;
     retries: u32 = RETRIES;
     weight: u32 = WEIGHT;
+    queue: u32 = QUEUE;
+    queue_timeout: Span = QUEUE_TIMEOUT;
     status_ok: u16 = STATUS;
     warn_days: u32 = WARN_DAYS;
     ticket_rotate: Span = TICKET_ROTATE;

@@ -1,10 +1,11 @@
 //! What nodes and pools are told: addresses, weights, balancing, health checks.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 
 use serde::Deserialize;
 
-use super::units::Span;
+use super::units::{Rate, Span};
 use super::{NodeTls, defaults};
 
 /// One push server at one address and port.
@@ -22,6 +23,18 @@ pub struct Node {
     /// TLS towards it; absent: plain.
     #[serde(default)]
     pub tls: Option<NodeTls>,
+    /// Its own `max_flows`; absent: that of the pools it is in.
+    #[serde(default)]
+    pub max_flows: Option<NonZeroUsize>,
+    /// Its own `admit_rate`; absent: that of the pools it is in.
+    #[serde(default)]
+    pub admit_rate: Option<Rate>,
+    /// Its own `slow_start`; absent: that of the pools it is in.
+    #[serde(default)]
+    pub slow_start: Option<Rate>,
+    /// Its own `evict_rate`; absent: that of the pools it is in.
+    #[serde(default)]
+    pub evict_rate: Option<Rate>,
 }
 
 /// Nodes among which flows are balanced.
@@ -48,6 +61,24 @@ pub struct Pool {
     /// Answer when no node can take the flow.
     #[serde(default)]
     pub no_node: NoNode,
+    /// Live flows of a node from which on the balancer gives it no more; absent: any number.
+    #[serde(default)]
+    pub max_flows: Option<NonZeroUsize>,
+    /// Most flows a second the balancer gives one node; absent: any number.
+    #[serde(default)]
+    pub admit_rate: Option<Rate>,
+    /// The same for a node that returned, until it has caught up; absent: no slow start.
+    #[serde(default)]
+    pub slow_start: Option<Rate>,
+    /// Flows a second that are closed when a node goes Down; absent: all at once.
+    #[serde(default)]
+    pub evict_rate: Option<Rate>,
+    /// Most flows that wait while every node is at its limit.
+    #[serde(default = "defaults::queue")]
+    pub queue: u32,
+    /// Longest time one of them waits.
+    #[serde(default = "defaults::queue_timeout")]
+    pub queue_timeout: Span,
 }
 
 /// How a node is chosen.

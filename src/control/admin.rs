@@ -6,9 +6,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use axum::extract::{Path, Request, State as Shared};
+use axum::extract::{Path, Query, Request, State as Shared};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -21,7 +21,9 @@ use tokio::task::JoinHandle;
 
 use super::Running;
 use super::certificates::Shown;
+use crate::config::units::Rate;
 use crate::observe::metrics;
+use crate::upstream::drain::Progress;
 use crate::upstream::state::Order;
 use crate::upstream::{Node, State};
 
@@ -183,6 +185,11 @@ async fn metrics_text(Shared(admin): Shared<Arc<Admin>>) -> Response {
             .with_label_values(&[&one.name])
             .set(one.not_after);
     }
+    for pool in admin.running.pools().values() {
+        m.queued
+            .with_label_values(&[&pool.name])
+            .set(pool.waiting.len() as i64);
+    }
     for node in admin.running.nodes() {
         m.node_flows
             .with_label_values(&[&node.name])
@@ -220,10 +227,22 @@ async fn nodes(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
         json!({
             "name": node.name, "address": node.address, "weight": node.weight,
             "state": node.state().word(), "flows": node.live(), "flows_total": node.total(),
-            "pools": of,
+            "pools": of, "slow_start": node.is_ramping(),
+            "drain": node.progress(Instant::now()).map(progress),
         })
     };
     Json(admin.running.nodes().iter().map(one).collect())
+}
+
+/// Seconds, whole: estimates are no better.
+fn progress(p: Progress) -> Value {
+    let seconds = |d: Duration| d.as_secs();
+    json!({
+        "seconds": p.since.map(seconds), "deadline_seconds": p.left.map(seconds),
+        "eta_seconds": {
+            "half": seconds(p.eta.half), "most": seconds(p.eta.most), "last": seconds(p.eta.last),
+        },
+    })
 }
 
 async fn listeners(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
@@ -250,19 +269,57 @@ async fn certificates(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
 async fn order(
     Shared(admin): Shared<Arc<Admin>>,
     Path((name, word)): Path<(String, String)>,
+    Query(query): Query<Vec<(String, String)>>,
 ) -> Response {
     let Some(node) = admin.running.nodes().into_iter().find(|n| n.name == name) else {
         return (StatusCode::NOT_FOUND, "no such node\n").into_response();
     };
+    let pace = match Pace::of(query) {
+        Ok(pace) if word == "drain" || pace == Pace::default() => pace,
+        Ok(_) => return (StatusCode::BAD_REQUEST, "only `drain` takes a query\n").into_response(),
+        Err(fault) => return (StatusCode::BAD_REQUEST, format!("{fault}\n")).into_response(),
+    };
     let order = match word.as_str() {
         "up" => Order::Up,
-        "drain" => Order::Drain,
+        "drain" => {
+            node.drain(pace.deadline, pace.rate);
+            return Json(json!({ "name": node.name, "state": node.state().word() }))
+                .into_response();
+        }
         "down" => Order::Down,
         "evict" => return Json(json!({ "evicted": node.evict() })).into_response(),
         _ => return (StatusCode::NOT_FOUND, "orders: up, drain, down, evict\n").into_response(),
     };
     node.order(order);
     Json(json!({ "name": node.name, "state": node.state().word() })).into_response()
+}
+
+/// What a drain is told: `?deadline=10m&rate=50/s`.
+#[derive(Default, PartialEq, Eq)]
+struct Pace {
+    deadline: Option<Duration>,
+    rate: Option<Rate>,
+}
+
+impl Pace {
+    fn of(query: Vec<(String, String)>) -> Result<Pace, String> {
+        let mut pace = Pace::default();
+        for (key, value) in query {
+            match key.as_str() {
+                "deadline" => {
+                    let span = humantime::parse_duration(&value);
+                    let wrong = |_| format!("deadline: found `{value}`; expected as `10m`");
+                    pace.deadline = Some(span.map_err(wrong)?);
+                }
+                "rate" => {
+                    let wrong = |e| format!("rate: found `{value}`; expected {e}");
+                    pace.rate = Some(value.parse().map_err(wrong)?);
+                }
+                _ => return Err(format!("unknown `{key}`; expected `deadline` or `rate`")),
+            }
+        }
+        Ok(pace)
+    }
 }
 
 async fn reload(Shared(admin): Shared<Arc<Admin>>) -> Response {

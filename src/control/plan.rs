@@ -12,12 +12,14 @@ use pushgate_plugins::context::{Build, Keep};
 
 use super::running::{Parts, Sockets};
 use crate::balance::Pool;
+use crate::config::units::Rate;
 use crate::config::{self, Config, Health, OnDown};
 use crate::listener::accept;
 use crate::route::Table;
 use crate::tls::tickets::Ring;
 use crate::tls::{Store, TlsFront, chain_of};
 use crate::upstream::Node;
+use crate::upstream::gate::Limits;
 use crate::upstream::tls::Secure;
 
 /// A node as it is to be.
@@ -30,6 +32,10 @@ pub struct PlannedNode {
     pub conf: config::Node,
     /// Its check.
     pub health: Option<Health>,
+    /// What its gate holds back.
+    pub limits: Limits,
+    /// How fast its flows are closed when it goes Down.
+    pub evict_rate: Option<Rate>,
 }
 
 /// A listener as it is to be.
@@ -193,6 +199,8 @@ fn nodes_for(
             runs,
             conf: conf.clone(),
             health: health_of(config, name).cloned(),
+            limits: limits_of(config, name, conf),
+            evict_rate: own_or_pools(config, name, conf.evict_rate, |p| p.evict_rate),
         };
         Ok((id, planned))
     };
@@ -272,6 +280,24 @@ fn table(
         pools: pools.clone(),
         nodes: nodes.clone(),
     })
+}
+
+/// A node's own limits, or those of the first pool it is in that has any.
+fn limits_of(config: &Config, name: &str, conf: &config::Node) -> Limits {
+    Limits {
+        max_flows: own_or_pools(config, name, conf.max_flows, |p| p.max_flows).map(Into::into),
+        admit_rate: own_or_pools(config, name, conf.admit_rate, |p| p.admit_rate),
+        slow_start: own_or_pools(config, name, conf.slow_start, |p| p.slow_start),
+    }
+}
+
+fn own_or_pools<T>(
+    config: &Config,
+    node: &str,
+    own: Option<T>,
+    of: impl Fn(&config::Pool) -> Option<T>,
+) -> Option<T> {
+    own.or_else(|| pools_of(config, node).find_map(of))
 }
 
 /// A node's own check, or that of the first pool it is in (the file check made sure they agree).

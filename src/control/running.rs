@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use pushgate_plugins::api::{NodeId, PoolId};
@@ -150,6 +151,8 @@ impl Parts {
             let PlannedNode {
                 node, conf, health, ..
             } = p;
+            node.set_limits(p.limits, Instant::now());
+            node.set_evict_rate(p.evict_rate);
             self.nodes.insert(
                 id,
                 Checked {

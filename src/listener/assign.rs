@@ -17,8 +17,23 @@ use crate::stream::socket::{self, Options};
 use crate::upstream::connect::Dialer;
 use crate::upstream::onlooker::Onlooker;
 
+/// Decides by `decide`, which is told whether it is the flow's turn, and waits for that where every node
+/// is at its limit. `Wait` is the answer for a flow that has waited in vain.
+pub async fn in_time(ex: &Exchange, mut decide: impl FnMut(bool) -> Decision) -> Decision {
+    let pool = match decide(false) {
+        Decision::Wait(pool) => pool,
+        decision => return decision,
+    };
+    let decide = || match decide(true) {
+        Decision::Wait(_) => None,
+        decision => Some(decision),
+    };
+    let decided = pool.in_turn(ex.conn.client.ip(), decide).await;
+    decided.unwrap_or(Decision::Wait(pool))
+}
+
 /// Decides where the flow goes and enters it there. Without a `head` it goes by the server name.
-pub fn decide(ex: &Exchange, head: Option<&RequestHeader>) -> Decision {
+pub fn decide(ex: &Exchange, head: Option<&RequestHeader>, in_turn: bool) -> Decision {
     let (random, tried, body) = {
         let record = ex.record.lock();
         (
@@ -32,7 +47,10 @@ pub fn decide(ex: &Exchange, head: Option<&RequestHeader>) -> Decision {
         body: &body,
         ..ex.conn.facts(&host, head, random)
     };
-    let decision = ex.table.decide(&facts, &tried);
+    let decision = match in_turn {
+        true => ex.table.decide_in_turn(&facts, &tried),
+        false => ex.table.decide(&facts, &tried),
+    };
     if let Decision::Node(assigned) = &decision {
         let learned = assigned.pool.as_ref().map(|_| ex.table.filed(&facts));
         ex.assign(assigned.clone(), learned);

@@ -314,6 +314,7 @@ impl Edge {
         let rules = Rules {
             half_close: HalfClose::Ends,
             read,
+            frames: true,
         };
         let end = relay(client, node, rules, ex.flow.kill.notified()).await;
         close_relayed(ex, end);

@@ -135,6 +135,8 @@ pub enum Reason {
     BadAnswer,
     /// No node could take the flow.
     NoNode,
+    /// Every node was at its limit, and too many waited or it waited too long.
+    Busy,
     /// A plugin refused it.
     Refused,
     /// A plugin redirected it.
@@ -163,6 +165,7 @@ impl Reason {
             Reason::NodeUnreachable => "node_unreachable",
             Reason::BadAnswer => "bad_answer",
             Reason::NoNode => "no_node",
+            Reason::Busy => "busy",
             Reason::Refused => "refused",
             Reason::Redirected => "redirected",
             Reason::BadRequest => "bad_request",
@@ -216,6 +219,8 @@ pub struct Record {
     pub dialer: Option<Arc<Dialer>>,
     /// Why it ended.
     pub reason: Option<Reason>,
+    /// Why the last try failed and what the client is told if there is no other.
+    pub failed: Option<(Reason, u16)>,
     /// Random number of the flow.
     pub random: u64,
     /// Hidden bytes at the end of a relay.

@@ -9,6 +9,7 @@ mod assign;
 mod peek;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,13 +22,12 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pushgate_plugins::host;
 
-use self::answer::{answer, diagnose, retry_after};
-use self::assign::{again, decide, known, may_try_another, was_reused};
+use self::answer::{answer, diagnose, retry_after, unavailable};
+use self::assign::{again, decide_in_time, known, may_try_another, was_reused};
 use super::assign::dialer;
 use super::exchange::{CURRENT, Exchange, Reason};
 use super::node_head;
 use super::request_head::legal_authority;
-use crate::config::NoNode;
 use crate::route::{Assigned, Decision};
 use crate::stream::handoff::Phase;
 
@@ -79,8 +79,7 @@ impl ProxyHttp for Front {
         if peek::is_wanted(session, &ctx.ex) {
             ctx.ex.record.lock().body_prefix = peek::first_bytes(session).await?;
         }
-        let decision = decide(session, ctx);
-        match decision {
+        match decide_in_time(session, ctx).await {
             Decision::Node(assigned) => {
                 ctx.decided = Some(assigned);
                 Ok(false)
@@ -101,21 +100,15 @@ impl ProxyHttp for Front {
                 )
                 .await
             }
-            Decision::NoNode(pool) => {
-                ctx.ex.ended(Reason::NoNode);
-                if pool.is_some_and(|p| p.no_node == NoNode::Close) {
-                    session.set_keepalive(None);
-                    return Ok(true);
-                }
-                answer(session, ctx, StatusCode::SERVICE_UNAVAILABLE, retry_after()).await
-            }
+            Decision::NoNode(pool) => unavailable(session, ctx, Reason::NoNode, pool).await,
+            Decision::Wait(pool) => unavailable(session, ctx, Reason::Busy, Some(pool)).await,
         }
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let assigned = match ctx.decided.take() {
             Some(assigned) => assigned,
-            None => again(session, ctx)?,
+            None => again(session, ctx).await?,
         };
         let ex = &ctx.ex;
         let dialer = Arc::new(dialer(ex, Some(session.req_header()), &assigned));
@@ -221,7 +214,8 @@ impl ProxyHttp for Front {
         ctx: &mut Ctx,
         mut e: Box<Error>,
     ) -> Box<Error> {
-        e.set_retry(may_try_another(ctx));
+        e.as_up();
+        retry(&mut e, may_try_another(ctx), ctx);
         e
     }
 
@@ -247,7 +241,8 @@ impl ProxyHttp for Front {
         // Who answers illegally has had the request: another node would get it twice. On a kept
         // connection it may be what the node sent behind its answer before.
         let tell = ctx.ex.flow.is_bad_answer() && !was_reused(ctx);
-        e.set_retry(idempotent && unanswered && upstream && whole && !tell && may_try_another(ctx));
+        let again = idempotent && unanswered && upstream && whole && !tell;
+        retry(&mut e, again && may_try_another(ctx), ctx);
         e
     }
 
@@ -260,7 +255,7 @@ impl ProxyHttp for Front {
         if status > 0 && !begun {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
             let retry = (status == StatusCode::SERVICE_UNAVAILABLE)
-                .then(retry_after)
+                .then(|| retry_after(Duration::ZERO))
                 .flatten();
             let _ = answer(session, ctx, status, retry).await;
         } else {
@@ -303,6 +298,15 @@ impl ProxyHttp for Front {
     fn suppress_error_log(&self, _: &Session, _: &Ctx, e: &Error) -> bool {
         log::debug!("{e}");
         true
+    }
+}
+
+/// Has the request tried again or not, and keeps why it must be.
+fn retry(e: &mut Error, again: bool, ctx: &Ctx) {
+    e.set_retry(again);
+    if again {
+        let failed = diagnose(e, ctx);
+        ctx.ex.record.lock().failed = Some(failed);
     }
 }
 

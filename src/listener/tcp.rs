@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::assign::{decide, dialer};
+use super::assign::{decide, dialer, in_time};
 use super::edge::{close_relayed, read_size};
 use super::exchange::{Conn, Exchange, Reason};
 use crate::route::Decision;
@@ -21,6 +21,7 @@ pub async fn serve(client: Side, conn: Arc<Conn>) {
     let rules = Rules {
         half_close: HalfClose::Kept,
         read: read_size(&ex.conn.listener.conf.load()),
+        frames: false,
     };
     let end = relay(
         (client, Vec::new()),
@@ -35,9 +36,13 @@ pub async fn serve(client: Side, conn: Arc<Conn>) {
 /// Decides and connects, elsewhere if a node cannot be reached.
 async fn connect(ex: &Exchange) -> Option<Side> {
     loop {
-        let assigned = match decide(ex, None) {
+        let assigned = match in_time(ex, |in_turn| decide(ex, None, in_turn)).await {
             Decision::Node(assigned) => assigned,
             Decision::NoNode(_) => return None,
+            Decision::Wait(_) => {
+                ex.ended(Reason::Busy);
+                return None;
+            }
             Decision::Refuse(_) | Decision::Redirect(..) => {
                 ex.ended(Reason::Refused);
                 return None;

@@ -83,6 +83,12 @@ metrics! {
     checks: counter "pushgate_checks_total" ["node", "result"];
     /// Flows ended because their node went Down.
     evicted: counter "pushgate_evicted_flows_total" ["node"];
+    /// Flows that wait for a node, because every one is at its limit.
+    queued: gauge "pushgate_queued_flows" ["pool"];
+    /// Time flows waited for a node, let in or refused.
+    queue_seconds: seconds "pushgate_queue_seconds" ["pool"];
+    /// Flows refused while every node was at its limit.
+    queue_refused: counter "pushgate_queue_refused_total" ["pool", "reason"];
     /// Upstream connections made.
     connect_seconds: seconds "pushgate_connect_seconds" ["node"];
     /// Upstream connections that failed.

@@ -8,6 +8,7 @@ use std::io;
 use tokio::runtime::{Builder, Handle};
 
 use crate::listener::edge::Runtimes;
+use crate::upstream::evict;
 
 /// Niceness of the threads that shake hands. The kernel then prefers whoever has bytes to carry, and
 /// still gives new clients about a tenth of a core that is busy with bytes, so that they get in.
@@ -38,7 +39,7 @@ fn thread(name: String, nice: libc::c_int) -> io::Result<Handle> {
             // and where it fails all threads are equal.
             unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
         }
-        runtime.block_on(std::future::pending::<()>())
+        runtime.block_on(evict::reap())
     })?;
     Ok(handle)
 }

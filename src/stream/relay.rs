@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::frames::{Frames, RESTART};
 use super::handoff::Left;
 use super::side::Side;
 use super::socket;
@@ -61,6 +62,8 @@ pub struct Rules {
     pub half_close: HalfClose,
     /// Most bytes read at once, 1 KiB to 64 KiB.
     pub read: usize,
+    /// The node sends WebSocket frames: who is killed between two of them is told by a close frame.
+    pub frames: bool,
 }
 
 /// Relays until one side ends or `kill` resolves, then closes both.
@@ -68,6 +71,7 @@ pub async fn relay(client: Left, node: Left, rules: Rules, kill: impl Future<Out
     let ((mut client, from_client), (mut node, from_node)) = (client, node);
     let mut up = Direction::new(from_client, false, rules.read);
     let mut down = Direction::new(from_node, true, rules.read);
+    down.follow(rules.frames);
     let mut kill = pin!(kill);
     let mut first = None;
     let why = std::future::poll_fn(|cx| {
@@ -93,7 +97,8 @@ pub async fn relay(client: Left, node: Left, rules: Rules, kill: impl Future<Out
     };
     let held = (down.waiting.len() - down.offset) as u64;
     let hidden = held + socket::unread(node.tcp().fd()) + socket::unacknowledged(client.tcp().fd());
-    finish(why, client, node).await;
+    let goodbye = why == Why::Killed && held == 0 && down.frames.is_some_and(|f| f.between());
+    finish(why, goodbye, client, node).await;
     End {
         why,
         to_node: up.passed,
@@ -127,24 +132,39 @@ fn verdict(down: Pumped, up: Pumped, half_close: HalfClose) -> Poll<Why> {
 }
 
 /// Closes both sides: an orderly end where the flow ended in order, RST where it did not, so that
-/// the other end does not take a cut stream for a complete one.
-async fn finish(why: Why, mut client: Side, mut node: Side) {
+/// the other end does not take a cut stream for a complete one. `goodbye`: the client understands a
+/// close frame now.
+async fn finish(why: Why, goodbye: bool, mut client: Side, mut node: Side) {
     use tokio::io::AsyncWriteExt;
     match why {
-        Why::Killed => client.tcp().reset_on_close_if_stalled(),
+        Why::Killed => {
+            if !client.tcp().reset_on_close_if_stalled() && goodbye {
+                let last = async {
+                    client.write_all(&RESTART).await?;
+                    client.shutdown().await
+                };
+                once(last).await;
+            }
+            // All killed clients of this thread first, their nodes' sides after them.
+            drop(client);
+            tokio::task::yield_now().await;
+        }
         Why::NodeFailed => client.tcp().reset_on_close(),
         Why::ClientFailed => node.tcp().reset_on_close(),
         Why::ClientClosed | Why::NodeClosed => {
-            // One poll each: a peer that does not read must not hold this task.
-            let both = async { tokio::join!(client.shutdown(), node.shutdown()) };
-            let mut both = pin!(both);
-            std::future::poll_fn(|cx| {
-                let _ = both.as_mut().poll(cx);
-                Poll::Ready(())
-            })
-            .await;
+            once(async { tokio::join!(client.shutdown(), node.shutdown()) }).await;
         }
     }
+}
+
+/// Polls once: a peer that does not read must not hold this task.
+async fn once<T>(last: impl Future<Output = T>) {
+    let mut last = pin!(last);
+    std::future::poll_fn(|cx| {
+        let _ = last.as_mut().poll(cx);
+        Poll::Ready(())
+    })
+    .await;
 }
 
 thread_local! {
@@ -164,6 +184,7 @@ struct Direction {
     read: usize,
     ended: bool,
     passed: u64,
+    frames: Option<Frames>,
 }
 
 impl Direction {
@@ -180,6 +201,16 @@ impl Direction {
             read: read.min(MAX_READ),
             ended: false,
             passed: 0,
+            frames: None,
+        }
+    }
+
+    /// Follows the frames in what passes, from what waits already.
+    fn follow(&mut self, frames: bool) {
+        if frames {
+            let mut following = Frames::default();
+            following.pass(&self.waiting);
+            self.frames = Some(following);
         }
     }
 
@@ -228,6 +259,9 @@ impl Direction {
             if got.is_empty() {
                 self.ended = true;
                 return Poll::Ready(Ok(()));
+            }
+            if let Some(frames) = &mut self.frames {
+                frames.pass(got);
             }
             let taken = match Pin::new(sink).poll_write(cx, got) {
                 Poll::Ready(r) => r.map_err(|_: io::Error| Broken::Sink)?,

@@ -117,12 +117,15 @@ impl Tcp {
         let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
-    /// [`Tcp::reset_on_close`] if the peer has not taken what was sent: a send queue of a client
-    /// that does not read would otherwise stay in kernel memory until TCP_USER_TIMEOUT.
-    pub fn reset_on_close_if_stalled(&self) {
-        if unacknowledged(self.fd()) > 0 {
+    /// [`Tcp::reset_on_close`] if the peer does not take what it is sent: the send queue of a client
+    /// that does not read would otherwise stay in kernel memory. Returns whether it is so. Bytes on
+    /// their way are no sign: with a round trip of 50 ms every busy client has some.
+    pub fn reset_on_close_if_stalled(&self) -> bool {
+        let stalled = unsent(self.fd()) > 0;
+        if stalled {
             self.reset_on_close();
         }
+        stalled
     }
 }
 
@@ -245,6 +248,14 @@ pub async fn connect(to: SocketAddr, options: &Options) -> io::Result<TcpStream>
 pub fn unacknowledged(fd: RawFd) -> u64 {
     ioctl_int(fd, libc::TIOCOUTQ)
 }
+
+/// Bytes in the kernel that were never sent: the window of the peer of `fd` is shut.
+pub fn unsent(fd: RawFd) -> u64 {
+    ioctl_int(fd, SIOCOUTQNSD)
+}
+
+/// Of `linux/sockios.h`; libc lacks it.
+const SIOCOUTQNSD: libc::Ioctl = 0x894b;
 
 /// Bytes in the kernel that we have not read yet.
 pub fn unread(fd: RawFd) -> u64 {

@@ -6,9 +6,11 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::evict::{Reaper, reaper};
 use crate::stream::handoff::Handoff;
 
 /// A flow between a client and, once assigned, a node.
@@ -21,6 +23,9 @@ pub struct LiveFlow {
     pub kill: Notify,
     /// Wakes a connect that is in progress.
     pub give_up: Notify,
+    /// The thread that serves it ends it.
+    reaper: Option<Reaper>,
+    since: Instant,
     begun: AtomicBool,
     evicted: AtomicBool,
     bad_answer: AtomicBool,
@@ -36,6 +41,8 @@ impl Default for LiveFlow {
             handoff: Handoff::default(),
             kill: Notify::new(),
             give_up: Notify::new(),
+            reaper: reaper(),
+            since: Instant::now(),
             begun: AtomicBool::new(false),
             evicted: AtomicBool::new(false),
             bad_answer: AtomicBool::new(false),
@@ -60,6 +67,11 @@ impl LiveFlow {
         if self.evicted.load(Ordering::SeqCst) {
             self.kill.notify_one();
         }
+    }
+
+    /// Time since it began, at its client.
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
     }
 
     /// Whether the node has begun to answer.
@@ -105,6 +117,15 @@ impl LiveFlow {
         self.evicted.store(false, Ordering::SeqCst);
         self.begun.store(false, Ordering::SeqCst);
         self.bad_answer.store(false, Ordering::Relaxed);
+    }
+
+    /// [`LiveFlow::evict`] by the thread that serves the flow, in its turn.
+    pub fn reap(self: Arc<Self>) {
+        // Where too many wait, or the thread is gone, the flow is ended here.
+        let left = self.reaper.as_ref().map(|r| r.try_send(self.clone()));
+        if !matches!(left, Some(Ok(()))) {
+            self.evict();
+        }
     }
 
     /// Ends the flow on its node: a flow whose answer has begun is cut at the client; one that is

@@ -10,12 +10,15 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::gate::Bucket;
 use super::response_head::{self, MAX_HEAD};
 use super::{Affinity, LiveFlow, Node, State};
+use crate::config::units::Rate;
 use crate::stream::framing::Framing;
 use crate::stream::handoff::Phase;
 use crate::stream::side::Side;
@@ -34,7 +37,14 @@ pub struct NodeIo {
     /// Bytes read but not given to Pingora: a head in the making, then what came behind it.
     kept: Vec<u8>,
     keep: bool,
+    /// What is left of its interim answers, once there was one.
+    interim: Option<Bucket>,
 }
+
+/// Interim answers (1xx) at once, and how fast more may follow: `102 Processing` as a sign of life goes
+/// on for hours, a flood does not (D62).
+const INTERIM_BURST: f64 = 100.0;
+const INTERIM_RATE: Rate = Rate::a_second(1);
 
 enum Stage {
     /// Collecting a head.
@@ -78,6 +88,7 @@ impl NodeIo {
             stage: Stage::Head,
             kept: Vec::new(),
             keep: false,
+            interim: None,
         }
     }
 
@@ -135,7 +146,7 @@ impl NodeIo {
             }
             // A switch nobody asked for would tunnel the next requests past every check.
             101 => return Err(invalid(&self.flow, "101 without an upgrade")),
-            100..=199 => Next::Head,
+            100..=199 => self.judge_interim(Instant::now())?,
             _ => {
                 self.flow.begin();
                 self.keep = head.keep;
@@ -147,6 +158,15 @@ impl NodeIo {
             end,
             then,
         })
+    }
+
+    fn judge_interim(&mut self, now: Instant) -> io::Result<Next> {
+        let full = || Bucket::with_burst(INTERIM_RATE, INTERIM_BURST, now);
+        if self.interim.get_or_insert_with(full).take(now) {
+            Ok(Next::Head)
+        } else {
+            Err(invalid(&self.flow, "too many interim answers"))
+        }
     }
 
     fn give(&mut self, buf: &mut ReadBuf<'_>) {

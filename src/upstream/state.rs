@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pushgate_plugins::api::NodeId;
@@ -16,9 +16,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::affinity::Affinity;
+use super::drain::{Draining, Ending, Progress, eta};
+use super::evict;
 use super::gate::{Gate, Limits, Room};
 use super::live::LiveFlow;
 use super::tls::Secure;
+use crate::config::units::Rate;
 use crate::config::{self, OnDown};
 
 /// What a node takes.
@@ -79,6 +82,9 @@ pub struct Node {
     idle: Mutex<HashMap<u64, Weak<Affinity>>>,
     changed: tokio::sync::watch::Sender<State>,
     gate: Mutex<Option<Gate>>,
+    evict_rate: Mutex<Option<Rate>>,
+    /// The drain under way.
+    drain: Mutex<Option<Draining>>,
     /// Whether there is a gate: most nodes have none, and a pick looks at each of them.
     gated: AtomicBool,
     ramping: AtomicBool,
@@ -103,6 +109,8 @@ impl Node {
             idle: Mutex::default(),
             changed: tokio::sync::watch::channel(State::Up).0,
             gate: Mutex::default(),
+            evict_rate: Mutex::default(),
+            drain: Mutex::default(),
             gated: AtomicBool::new(false),
             ramping: AtomicBool::new(false),
         })
@@ -117,6 +125,16 @@ impl Node {
             self.gated.store(gate.is_some(), Ordering::Release);
             self.ramping.store(false, Ordering::Release);
         }
+    }
+
+    /// Sets how fast its flows are closed when it goes Down; `None`: all at once.
+    pub fn set_evict_rate(&self, rate: Option<Rate>) {
+        *self.evict_rate.lock() = rate;
+    }
+
+    /// Most flows a second it is given.
+    pub fn admit_rate(&self) -> Option<Rate> {
+        self.gate.lock().as_ref()?.limits().admit_rate
     }
 
     /// Whether the balancer may give it a flow.
@@ -186,7 +204,7 @@ impl Node {
     /// Verdict of the checks.
     pub fn set_healthy(&self, healthy: bool) {
         self.healthy.store(healthy.into(), Ordering::Release);
-        self.settle();
+        self.settle(None);
     }
 
     /// Present verdict of the checks.
@@ -194,15 +212,63 @@ impl Node {
         self.healthy.load(Ordering::Acquire) == 1
     }
 
-    /// Order of the operator.
+    /// Order of the operator. Ends a drain's deadline.
     pub fn order(&self, order: Order) {
+        *self.drain.lock() = None;
+        self.obey(order, None);
+    }
+
+    /// Drains: no new flows from now on, and those that are left when `after` has passed are closed,
+    /// at `rate` or as the node's `evict_rate` says. The node is Down then, by this order.
+    pub fn drain(self: &Arc<Self>, after: Option<Duration>, rate: Option<Rate>) {
+        let now = Instant::now();
+        // A rate without a deadline is one that has passed.
+        let until = after.or(rate.map(|_| Duration::ZERO)).map(|a| now + a);
+        let close = until.map(|until| {
+            let node = Arc::downgrade(self);
+            let close = async move {
+                tokio::time::sleep_until(until.into()).await;
+                if let Some(node) = node.upgrade() {
+                    log::warn!("node {}: the drain's deadline is over", node.name);
+                    node.obey(Order::Down, rate);
+                }
+            };
+            Ending(tokio::spawn(close))
+        });
+        *self.drain.lock() = Some(Draining {
+            since: now,
+            until,
+            close,
+        });
+        self.obey(Order::Drain, None);
+    }
+
+    /// How its drain stands, if it drains.
+    pub fn progress(&self, now: Instant) -> Option<Progress> {
+        if self.order.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let (since, until) = match &*self.drain.lock() {
+            Some(d) => (Some(d.since), d.until),
+            None => (None, None),
+        };
+        let ages = self.flows.lock().values().map(|f| f.age(now)).collect();
+        let left = until.map(|u| u.saturating_duration_since(now));
+        Some(Progress {
+            since: since.map(|s| now.saturating_duration_since(s)),
+            left,
+            eta: eta(ages, left),
+        })
+    }
+
+    fn obey(&self, order: Order, rate: Option<Rate>) {
         let word = match order {
             Order::Up => 0,
             Order::Drain => 1,
             Order::Down => 2,
         };
         self.order.store(word, Ordering::Release);
-        self.settle();
+        self.settle(rate);
     }
 
     /// The operator's last order.
@@ -214,8 +280,8 @@ impl Node {
         }
     }
 
-    /// Publishes the state; on the way to Down evicts.
-    fn settle(&self) {
+    /// Publishes the state; on the way to Down evicts, at `rate` where an order names one.
+    fn settle(&self, rate: Option<Rate>) {
         let now = self.state();
         let mut before = now;
         let changed = self.changed.send_if_modified(|s| {
@@ -230,7 +296,29 @@ impl Node {
             self.at_gate(|gate, _| gate.returned(Instant::now()));
         }
         if now == State::Down && self.on_down == OnDown::Evict {
-            self.evict();
+            match rate.or(*self.evict_rate.lock()) {
+                None => drop(self.evict()),
+                Some(rate) => self.evict_at(rate),
+            }
+        }
+    }
+
+    /// Ends what has not begun, and idle upstreams, at once, and the live flows at `rate`.
+    fn evict_at(&self, rate: Rate) {
+        let all: Vec<_> = self.flows.lock().values().cloned().collect();
+        let (begun, waiting): (Vec<_>, Vec<_>) = all.into_iter().partition(|f| f.has_begun());
+        waiting.into_iter().for_each(LiveFlow::reap);
+        self.close_idle();
+        let m = crate::observe::metrics::get();
+        let counter = m.evicted.with_label_values(&[&self.name]);
+        tokio::spawn(evict::pace(begun, rate, self.watch(), counter));
+    }
+
+    fn close_idle(&self) {
+        for (_, idle) in self.idle.lock().drain() {
+            if let Some(affinity) = idle.upgrade() {
+                affinity.close(self.id);
+            }
         }
     }
 
@@ -240,19 +328,14 @@ impl Node {
     /// picked in this very moment is caught in [`Node::enter`].
     pub fn evict(&self) -> usize {
         let flows: Vec<_> = self.flows.lock().values().cloned().collect();
-        for flow in &flows {
-            flow.evict();
-        }
-        for (_, idle) in self.idle.lock().drain() {
-            if let Some(affinity) = idle.upgrade() {
-                affinity.close(self.id);
-            }
-        }
+        let count = flows.len();
+        flows.into_iter().for_each(LiveFlow::reap);
+        self.close_idle();
         crate::observe::metrics::get()
             .evicted
             .with_label_values(&[&self.name])
-            .inc_by(flows.len() as u64);
-        flows.len()
+            .inc_by(count as u64);
+        count
     }
 
     /// Ends all live flows of the node because the proxy stops.

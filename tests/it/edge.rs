@@ -176,6 +176,16 @@ impl Edge {
         of_name.map(|(_, value)| value).sum()
     }
 
+    /// Asks for a metric again and again until the sum over its labels is `good`.
+    pub async fn wait_metric(&self, name: &str, good: impl Fn(f64) -> bool) {
+        deadline(name, async {
+            while !good(self.metric(name).await) {
+                tokio::time::sleep(POLL).await;
+            }
+        })
+        .await
+    }
+
     /// `/api/nodes`.
     pub async fn nodes(&self) -> Value {
         let text = self.admin("GET", "/api/nodes").await.text();

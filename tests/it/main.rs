@@ -26,6 +26,8 @@ mod explain;
 mod faults;
 /// Flows of a dead node.
 mod eviction;
+/// How flows are ended, and at what pace.
+mod goodbye;
 /// Harness against itself: client to node, no edge.
 mod harness;
 /// Bytes between node and a client that stopped reading.
@@ -74,6 +76,8 @@ mod tlcp;
 mod upgrade;
 /// Loopback addresses of a test's own.
 mod vip;
+/// Reconnect storms and returns.
+mod storm;
 /// Upgrades: nothing lost, nothing early, nothing unasked.
 mod websocket;
 

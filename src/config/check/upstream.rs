@@ -17,6 +17,9 @@ const MAX_ROW: u32 = 100;
 /// Most other nodes tried: each costs the client up to `connect_timeout`.
 const MAX_RETRIES: u32 = 16;
 
+/// Most flows that wait for one pool: more connections than that no edge has.
+const MAX_QUEUE: u32 = 1_000_000;
+
 pub(super) fn check(check: &mut Check<'_>) {
     let config = check.config;
     for (name, node) in &config.nodes {
@@ -106,6 +109,12 @@ fn pool_is_sound(check: &mut Check<'_>, name: &str, pool: &Pool) {
         check,
         &steps!["pools", name, "connect_timeout"],
         pool.connect_timeout,
+    );
+    check.within(&steps!["pools", name, "queue"], pool.queue, 0, MAX_QUEUE);
+    not_zero(
+        check,
+        &steps!["pools", name, "queue_timeout"],
+        pool.queue_timeout,
     );
     if let Some(health) = &pool.health {
         health_is_sound(check, &steps!["pools", name, "health"], health);

@@ -208,6 +208,8 @@ fn documented_defaults_are_those_of_the_code() {
         (vec!["tickets", "keep"], TICKET_KEEP.to_string()),
         (pool("connect_timeout"), span(CONNECT_TIMEOUT)),
         (pool("retries"), RETRIES.to_string()),
+        (pool("queue"), QUEUE.to_string()),
+        (pool("queue_timeout"), span(QUEUE_TIMEOUT)),
         (listener(&["max_hidden"]), bytes(MAX_HIDDEN)),
         (listener(&["handshake_timeout"]), span(HANDSHAKE_TIMEOUT)),
         (listener(&["head_timeout"]), span(HEAD_TIMEOUT)),

@@ -2,7 +2,9 @@
 //!
 //! Source: RFC 9110 §15; FAULTS D59, D62, D64.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
@@ -11,7 +13,8 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::Ctx;
-use crate::config::defaults;
+use crate::balance::Pool;
+use crate::config::{NoNode, defaults};
 use crate::listener::exchange::Reason;
 use crate::observe::metrics;
 
@@ -23,7 +26,11 @@ pub(super) fn diagnose(e: &Error, ctx: &Ctx) -> (Reason, u16) {
     }
     match (e.etype(), e.esource()) {
         (ErrorType::HTTPStatus(400), _) => (Reason::BadRequest, 400),
-        (ErrorType::HTTPStatus(503), _) => (Reason::NoNode, 503),
+        // Nobody is left to try: what the last one failed of is what the client should know.
+        (ErrorType::HTTPStatus(503), _) => {
+            let failed = ctx.ex.record.lock().failed;
+            failed.unwrap_or((Reason::NoNode, 503))
+        }
         (ErrorType::HTTPStatus(s), _) => (Reason::Internal, *s),
         _ if ctx.ex.flow.is_evicted() => (Reason::Evicted, 502),
         (ConnectTimedout, _) => (Reason::NodeUnreachable, 504),
@@ -40,13 +47,30 @@ pub(super) fn diagnose(e: &Error, ctx: &Ctx) -> (Reason, u16) {
     }
 }
 
-pub(super) fn retry_after() -> Option<(header::HeaderName, HeaderValue)> {
-    // Jitter: the clients of a dead pool must not come back in one wave.
+/// When to come back: with jitter, at least over `spread`, because the clients of a dead node must not
+/// return in one wave, and those of a full queue not before it is shorter.
+pub(super) fn retry_after(spread: Duration) -> Option<(header::HeaderName, HeaderValue)> {
     let seconds = defaults::RETRY_AFTER.0.as_secs();
-    Some((
-        header::RETRY_AFTER,
-        HeaderValue::from(seconds + fastrand::u64(0..=seconds)),
-    ))
+    let jitter = fastrand::u64(0..=seconds.max(spread.as_secs()));
+    Some((header::RETRY_AFTER, HeaderValue::from(seconds + jitter)))
+}
+
+/// Answers, or closes, as the pool says where no node takes the flow.
+pub(super) async fn unavailable(
+    session: &mut Session,
+    ctx: &Ctx,
+    reason: Reason,
+    pool: Option<Arc<Pool>>,
+) -> Result<bool> {
+    ctx.ex.ended(reason);
+    if pool.as_ref().is_some_and(|p| p.no_node == NoNode::Close) {
+        session.set_keepalive(None);
+        return Ok(true);
+    }
+    // Twice the time the queue needs: meanwhile others come, too.
+    let spread = pool.map_or(Duration::ZERO, |p| 2 * p.backlog());
+    let later = retry_after(spread);
+    answer(session, ctx, StatusCode::SERVICE_UNAVAILABLE, later).await
 }
 
 /// Answers by ourselves, with a body of one line. Always `Ok(true)`: the request is over.

@@ -14,12 +14,15 @@ use crate::listener::assign;
 use crate::listener::exchange::Exchange;
 use crate::route::{Assigned, Decision};
 
-/// Decides where the request goes and enters it there.
-pub(super) fn decide(session: &Session, ctx: &Ctx) -> Decision {
+/// Decides where the request goes and enters it there, in its turn where others wait; see
+/// [`assign::in_time`].
+pub(super) async fn decide_in_time(session: &mut Session, ctx: &Ctx) -> Decision {
     if is_misdirected(&ctx.ex, &ctx.ex.record.lock().host) {
         return Decision::Refuse(StatusCode::MISDIRECTED_REQUEST);
     }
-    assign::decide(&ctx.ex, Some(session.req_header()))
+    // Moved in: a session may be lent to another thread, but not shared with it.
+    let decide = move |in_turn| assign::decide(&ctx.ex, Some(session.req_header()), in_turn);
+    assign::in_time(&ctx.ex, decide).await
 }
 
 /// Whether the client should ask over a connection of its own: the host has a route, but the
@@ -34,7 +37,7 @@ fn is_misdirected(ex: &Exchange, host: &str) -> bool {
 }
 
 /// Another try after a failed one: elsewhere, unless only an idle connection was stale.
-pub(super) fn again(session: &Session, ctx: &mut Ctx) -> Result<Assigned> {
+pub(super) async fn again(session: &mut Session, ctx: &Ctx) -> Result<Assigned> {
     let stale = was_reused(ctx) && !ctx.ex.flow.is_evicted();
     if !stale {
         let mut record = ctx.ex.record.lock();
@@ -44,7 +47,7 @@ pub(super) fn again(session: &Session, ctx: &mut Ctx) -> Result<Assigned> {
     }
     ctx.ex.leave();
     ctx.ex.flow.retry();
-    match decide(session, ctx) {
+    match decide_in_time(session, ctx).await {
         Decision::Node(assigned) => Ok(assigned),
         _ => Err(Error::explain(ErrorType::HTTPStatus(503), "no other node")),
     }

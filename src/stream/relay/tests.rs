@@ -30,6 +30,7 @@ async fn pair() -> (TcpStream, Side) {
 const RULES: Rules = Rules {
     half_close: HalfClose::Ends,
     read: 4096,
+    frames: false,
 };
 
 async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {

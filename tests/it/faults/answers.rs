@@ -49,6 +49,19 @@ async fn broken_heads_are_a_502() {
     rig.rest().await;
 }
 
+/// D62: interim answers pass, a flood of them is cut off. Fails if a node can send them without end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_interim_answers_is_cut_off() {
+    let mut rig = Rig::start(1, YAML).await;
+    let mut client = H1::connect(&rig.good).await;
+    let answer = client.get("/fault/interim-flood", &[]).await;
+    assert_eq!(answer.status, 502);
+    let told = |lines: &[serde_json::Value]| lines.iter().any(|l| l["reason"] == "bad_answer");
+    rig.edge.wait_access("bad_answer", told).await;
+    rig.serves("D62 interim-flood").await;
+    rig.rest().await;
+}
+
 /// D62: an answer cut short is seen as cut. Fails if the client reads a whole body, or if a byte of the
 /// broken answer is in the next.
 #[tokio::test(flavor = "multi_thread")]
@@ -75,12 +88,7 @@ async fn cut_bodies_stay_cut() {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_never_mix() {
     let mut rig = Rig::start(1, YAML).await;
-    for fault in [
-        "long-body",
-        "head-after-body",
-        "upgrade-200",
-        "interim-flood",
-    ] {
+    for fault in ["long-body", "head-after-body", "upgrade-200", "interim"] {
         let mut client = H1::connect(&rig.good).await;
         for _ in 0..3 {
             let path = format!("/fault/{fault}?keep=1");

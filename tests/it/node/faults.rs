@@ -22,8 +22,9 @@ pub async fn serve(conn: &mut Conn, request: &Request) -> io::Result<bool> {
             ))
             .await?;
         }
-        "interim-flood" => {
-            for _ in 0..10_000 {
+        "interim" | "interim-flood" => {
+            let flood = fault == "interim-flood";
+            for _ in 0..if flood { 10_000 } else { 50 } {
                 conn.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
                     .await?;
             }

@@ -1,4 +1,5 @@
-//! The node's WebSockets: `/ws/echo`, `/ws/first`, `/ws/tick`, `/ws/flood`, `/ws/silent`, `/ws/decline`.
+//! The node's WebSockets: `/ws/echo`, `/ws/first`, `/ws/tick`, `/ws/flood`, `/ws/silent`,
+//! `/ws/half`, `/ws/decline`.
 //!
 //! In: an upgrade request. Out: the 101 and frames; who speaks first and in how many writes is told
 //! by the query. Source: RFC 6455 §4.2.2, §5.
@@ -33,8 +34,14 @@ pub async fn serve(conn: &mut Conn, request: &Request) -> io::Result<bool> {
         "/ws/first" => first(conn, request, head).await?,
         "/ws/flood" => flood(conn, request, head).await?,
         "/ws/tick" => tick(conn, request, head).await?,
-        "/ws/silent" => {
+        "/ws/silent" | "/ws/half" => {
             conn.send(head).await?;
+            if request.path() == "/ws/half" {
+                // Binary, so that four bytes of whatever kind would complete it.
+                let mut frame = text_frame(&"half ".repeat(100));
+                frame[0] = 0x82;
+                conn.send(&frame[..frame.len() - 4]).await?;
+            }
             return Err(conn.ended().await);
         }
         _ => {

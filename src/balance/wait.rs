@@ -1,0 +1,209 @@
+//! Flows that wait for a node of their pool: at run time, with sockets behind them.
+//!
+//! In: flows for which every node is at its limit. Out: each in its turn ([`FairQueue`]), or a refusal
+//! when too many wait or one has waited too long. One task a pool, as long as somebody waits.
+//! Source: DESIGN of the reconnect storm.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::Pool;
+use super::queue::{FairQueue, Pushed};
+use crate::config;
+use crate::observe::metrics;
+use crate::upstream::gate::Room;
+
+/// The waiting room of a pool.
+pub struct Waiting {
+    state: Mutex<State>,
+    len: AtomicUsize,
+    patience: Duration,
+}
+
+struct State {
+    queue: FairQueue<oneshot::Sender<Turn>>,
+    /// A task is calling flows up.
+    calling: bool,
+}
+
+/// Why a flow waits no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Too many wait, this one's address not fewer than others.
+    Full,
+    /// It has waited for `queue_timeout`.
+    Late,
+}
+
+impl Refused {
+    /// The word in metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Refused::Full => "full",
+            Refused::Late => "late",
+        }
+    }
+}
+
+/// A flow's turn. The next one is called when it is dropped.
+struct Turn {
+    used: bool,
+    over: Option<oneshot::Sender<bool>>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(over) = self.over.take() {
+            // The caller has gone only with its runtime.
+            let _ = over.send(self.used);
+        }
+    }
+}
+
+/// Longest pause between two looks for room: flows end and nodes return without a word.
+const LOOK: Duration = Duration::from_millis(10);
+/// Shortest pause, the timer's grain, also after a turn that found no room after all.
+const PAUSE: Duration = Duration::from_millis(1);
+
+impl Waiting {
+    pub(super) fn new(conf: &config::Pool) -> Self {
+        Waiting {
+            state: Mutex::new(State {
+                queue: FairQueue::new(conf.queue as usize),
+                calling: false,
+            }),
+            len: AtomicUsize::new(0),
+            patience: conf.queue_timeout.0,
+        }
+    }
+
+    /// Flows that wait.
+    pub fn len(&self) -> usize {
+        self.len.load(Ordering::Acquire)
+    }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Pool {
+    /// Has a flow of `client` wait until `decide`, called in its turn, finds it a node; it answers
+    /// `None` as long as there is none.
+    ///
+    /// Errors: why it waits no longer.
+    pub async fn in_turn<T>(
+        self: &Arc<Self>,
+        client: IpAddr,
+        mut decide: impl FnMut() -> Option<T>,
+    ) -> Result<T, Refused> {
+        let began = Instant::now();
+        let until = tokio::time::Instant::from_std(began + self.waiting.patience);
+        let m = metrics::get();
+        let result = loop {
+            match tokio::time::timeout_at(until, self.turn(client)).await {
+                Err(_) => break Err(Refused::Late),
+                Ok(None) => break Err(Refused::Full),
+                Ok(Some(mut turn)) => {
+                    if let Some(decided) = decide() {
+                        turn.used = true;
+                        break Ok(decided);
+                    }
+                }
+            }
+        };
+        m.queue_seconds
+            .with_label_values(&[&self.name])
+            .observe(began.elapsed().as_secs_f64());
+        if let Err(refused) = &result {
+            m.queue_refused
+                .with_label_values(&[self.name.as_str(), refused.word()])
+                .inc();
+        }
+        result
+    }
+
+    /// Waits for a turn; `None`: refused.
+    async fn turn(self: &Arc<Self>, client: IpAddr) -> Option<Turn> {
+        let (mine, turn) = oneshot::channel();
+        let id = {
+            let mut state = self.waiting.state.lock();
+            let pushed = state.queue.push(client, mine);
+            self.waiting.len.store(state.queue.len(), Ordering::Release);
+            if !std::mem::replace(&mut state.calling, true) {
+                tokio::spawn(call_up(self.clone()));
+            }
+            match pushed {
+                Pushed::Waits(id) | Pushed::Instead(id, _) => id,
+                Pushed::Refused => return None,
+            }
+        };
+        let _place = Place {
+            pool: self,
+            client,
+            id,
+        };
+        // Whoever lost the place to another address sees its sender dropped.
+        turn.await.ok()
+    }
+}
+
+/// A flow's place in the queue, given up when it waits no longer.
+struct Place<'a> {
+    pool: &'a Arc<Pool>,
+    client: IpAddr,
+    id: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let waiting = &self.pool.waiting;
+        let mut state = waiting.state.lock();
+        state.queue.remove(self.client, self.id);
+        waiting.len.store(state.queue.len(), Ordering::Release);
+    }
+}
+
+/// Calls up one flow after the other, as there is room, until nobody waits.
+async fn call_up(pool: Arc<Pool>) {
+    loop {
+        let pause = match pool.room(Instant::now()) {
+            Room::Open => Duration::ZERO,
+            Room::In(wait) => wait.clamp(PAUSE, LOOK),
+            Room::Full => LOOK,
+        };
+        let next = {
+            let mut state = pool.waiting.state.lock();
+            let next = match pause.is_zero() {
+                true => state.queue.pop(),
+                false => None,
+            };
+            pool.waiting.len.store(state.queue.len(), Ordering::Release);
+            if next.is_none() && state.queue.is_empty() {
+                state.calling = false;
+                return;
+            }
+            next
+        };
+        let Some(next) = next else {
+            tokio::time::sleep(pause).await;
+            continue;
+        };
+        let (over, done) = oneshot::channel();
+        let turn = Turn {
+            used: false,
+            over: Some(over),
+        };
+        // A flow that has just given up drops its turn at once.
+        drop(next.send(turn));
+        if !done.await.unwrap_or(false) {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}

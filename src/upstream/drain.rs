@@ -1,0 +1,83 @@
+//! A drain under way: until when, and how long its flows will still take.
+//!
+//! In: the ages of the node's flows. Out: estimates. Pure but for the task that waits for the deadline.
+//! Source: Lightstreamer clustering §5; issue 6 ("ETA from the ages of its flows").
+
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+
+/// A drain.
+pub struct Draining {
+    /// When it was ordered.
+    pub since: Instant,
+    /// When what is left is closed.
+    pub until: Option<Instant>,
+    /// Waits for that; dropped with the drain.
+    pub close: Option<Ending>,
+}
+
+/// A task that ends with its owner.
+pub struct Ending(pub JoinHandle<()>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// How a drain stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Time since the order; `None` where it came with no drain (`down`).
+    pub since: Option<Duration>,
+    /// Time left until what is left is closed.
+    pub left: Option<Duration>,
+    /// When its flows will have ended.
+    pub eta: Eta,
+}
+
+/// In what time flows will have ended by themselves, at the latest when they are closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Eta {
+    /// Half of them.
+    pub half: Duration,
+    /// 95 % of them.
+    pub most: Duration,
+    /// The last.
+    pub last: Duration,
+}
+
+/// Estimates by the ages of the live flows. Where flows come and go steadily, what they still have to
+/// live is distributed as what they have lived (renewal theory), so no flow need have ended yet.
+pub fn eta(mut ages: Vec<Duration>, left: Option<Duration>) -> Eta {
+    ages.sort_unstable();
+    let at = |share: f64| {
+        let place = (share * ages.len() as f64).ceil() as usize;
+        let age = ages.get(place.saturating_sub(1)).copied();
+        let age = age.unwrap_or_default();
+        left.map_or(age, |left| left.min(age))
+    };
+    Eta {
+        half: at(0.5),
+        most: at(0.95),
+        last: at(1.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_estimates_bounded_by_the_deadline() {
+        let s = Duration::from_secs;
+        assert_eq!(eta(Vec::new(), None), Eta::default());
+        let ages = || (1..=100).rev().map(s).collect();
+        let free = eta(ages(), None);
+        assert_eq!((free.half, free.most, free.last), (s(50), s(95), s(100)));
+        let bounded = eta(ages(), Some(s(60)));
+        assert_eq!((bounded.half, bounded.last), (s(50), s(60)));
+        assert_eq!(eta(vec![s(7)], None).half, s(7));
+    }
+}

@@ -1,0 +1,201 @@
+//! How flows are ended: with a word where the client understands it, at a pace where one is asked for,
+//! when a drain's deadline is over.
+//!
+//! In: nodes that fail or drain. Out: close codes, and when each flow saw its end. Source: Diffusion load
+//! balancers, "TCP retransmission timeout"; RFC 6455 §7.4; Lightstreamer clustering §5.
+
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+
+use crate::client::h1::H1;
+use crate::client::ws::{self, Ws};
+use crate::deadline;
+use crate::node::Health;
+use crate::setup::Setup;
+
+/// Aim: a WebSocket client of a dead node is told 1012 "Service Restart" where it can understand it, that
+/// is between two frames: silent, busy, plain, TLS. In the middle of a frame nothing is put into it: the
+/// connection just ends. Fails if clients are cut without a word, or a close frame lands in a payload.
+#[tokio::test(flavor = "multi_thread")]
+async fn websocket_clients_are_told_to_come_back() {
+    let setup = Setup::start(1).await;
+    let mut sockets = Vec::new();
+    for (name, dial) in setup.both() {
+        for (path, code) in [
+            ("/ws/silent", Some(1012)),
+            ("/ws/echo", Some(1012)),
+            ("/ws/tick?every=2", Some(1012)),
+            ("/ws/half", None),
+        ] {
+            let mut socket = ws::connect(&dial, path, &[]).await;
+            match path {
+                "/ws/echo" => {
+                    socket.say(&"long ".repeat(30_000)).await;
+                    assert_eq!(socket.hear().await.len(), 150_000);
+                }
+                "/ws/tick?every=2" => assert_eq!(socket.hear().await, "tick 0"),
+                _ => {}
+            }
+            sockets.push((name, path, socket, code));
+        }
+    }
+    // Half a frame is on its way: it must have passed before the end.
+    setup
+        .edge
+        .wait_nodes("8 flows", |n| n[0]["flows"] == 8)
+        .await;
+    setup.nodes[0].set_health(Health::Fail);
+    for (name, path, mut socket, code) in sockets {
+        if path == "/ws/half" {
+            let next = deadline("the end", socket.socket.next()).await;
+            assert!(!matches!(next, Some(Ok(_))), "{name}: {next:?}");
+        }
+        assert_eq!(socket.ended().await, code, "{name} {path}");
+    }
+}
+
+/// Opens `count` WebSockets.
+async fn sockets(setup: &Setup, count: usize) -> Vec<Ws> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        all.push(ws::connect(&setup.plain(), "/ws/silent", &[]).await);
+    }
+    all
+}
+
+/// When each of them saw its end.
+async fn ends(sockets: Vec<Ws>) -> Vec<Instant> {
+    let end = |mut socket: Ws| async move {
+        assert_eq!(socket.ended().await, Some(1012));
+        Instant::now()
+    };
+    futures_util::future::join_all(sockets.into_iter().map(end)).await
+}
+
+/// They came one after the other, the oldest first, `rate` a second.
+fn paced(ends: &[Instant], rate: f64) {
+    assert!(ends.is_sorted(), "the oldest first");
+    let took = ends[ends.len() - 1] - ends[0];
+    let least = (ends.len() - 1) as f64 / rate * 0.9;
+    assert!(
+        took.as_secs_f64() >= least,
+        "{took:?} is faster than {rate}/s"
+    );
+}
+
+/// Aim: with `evict_rate` the flows of a dead node end at that rate, the oldest first; a request that is not
+/// answered yet moves on at once; the rest is left alone when the node returns. Fails if all end at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn evict_rate_paces_the_ends() {
+    let setup = Setup::with(2, "", "    evict_rate: 20/s\n").await;
+    setup.edge.admin("POST", "/api/nodes/n2/drain").await;
+    let mut flows = sockets(&setup, 12).await;
+    let mut poll = H1::connect(&setup.plain()).await;
+    poll.send("GET", "/poll", &[], b"").await.expect("send");
+    let all = |s: &crate::node::Seen| s.open_now() == 13;
+    setup.nodes[0].wait("all flows", all).await;
+    setup.edge.admin("POST", "/api/nodes/n2/up").await;
+    let kept = flows.split_off(8);
+    setup.nodes[0].set_health(Health::Fail);
+    setup.nodes[1].wait("the poll", |s| s.open_now() == 1).await;
+    assert!(setup.nodes[0].seen().open_now() > 8, "the poll went first");
+    paced(&ends(flows).await, 20.0);
+    setup.nodes[0].set_health(Health::Ok);
+    setup.wait_state("n1", "up").await;
+    let left = setup.edge.nodes().await[0]["flows"].as_u64();
+    assert!(left.is_some_and(|n| (1..=4).contains(&n)), "{left:?}");
+    drop(kept);
+}
+
+/// Aim: a drain with a deadline leaves flows and stuck clients alone until it has passed; then the node is
+/// Down, what is left ends at the rate, and its clients are balanced anew. Until then `/api/nodes` tells
+/// how it stands. Fails if the deadline does nothing, or stuck clients come back after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_ends_at_its_deadline() {
+    let setup = Setup::with(2, "[{ sticky_cookie: { name: PUSHGATE } }]", "").await;
+    setup.edge.admin("POST", "/api/nodes/n2/drain").await;
+    let flows = sockets(&setup, 8).await;
+    let hello = H1::connect(&setup.plain()).await.get("/hello", &[]).await;
+    let cookie = hello.cookies()[0].to_owned();
+    let stuck = [("Cookie", cookie.as_str())];
+    setup.edge.admin("POST", "/api/nodes/n2/up").await;
+    let order = "/api/nodes/n1/drain?deadline=1500ms&rate=20%2Fs";
+    let answer = setup.edge.admin("POST", order).await;
+    assert!(answer.text().contains("draining"), "{}", answer.text());
+    let drain = setup.edge.nodes().await[0]["drain"].clone();
+    assert_eq!(drain["deadline_seconds"], 1, "{drain}");
+    assert!(drain["eta_seconds"]["last"].as_u64() <= Some(1), "{drain}");
+    let again = H1::connect(&setup.plain())
+        .await
+        .get("/hello", &stuck)
+        .await;
+    assert_eq!(again.node(), "n1", "stuck clients stay");
+    let begun = Instant::now();
+    let ends = ends(flows).await;
+    assert!(
+        begun.elapsed() > Duration::from_secs(1),
+        "before the deadline"
+    );
+    paced(&ends, 20.0);
+    setup.wait_state("n1", "down").await;
+    let moved = H1::connect(&setup.plain())
+        .await
+        .get("/hello", &stuck)
+        .await;
+    assert_eq!(moved.node(), "n2");
+    setup.edge.admin("POST", "/api/nodes/n1/up").await;
+    setup.wait_state("n1", "up").await;
+    assert!(setup.edge.nodes().await[0]["drain"].is_null());
+}
+
+/// Aim: `up` takes a drain's deadline back. Fails if the old deadline still closes flows.
+#[tokio::test(flavor = "multi_thread")]
+async fn up_takes_a_deadline_back() {
+    let setup = Setup::start(1).await;
+    let mut socket = ws::connect(&setup.plain(), "/ws/echo", &[]).await;
+    let mut other = ws::connect(&setup.plain(), "/ws/echo", &[]).await;
+    setup
+        .edge
+        .admin("POST", "/api/nodes/n1/drain?deadline=300ms")
+        .await;
+    setup.edge.admin("POST", "/api/nodes/n1/up").await;
+    // A second drain's deadline, set later, passes after the first one would have.
+    setup
+        .edge
+        .admin("POST", "/api/nodes/n1/drain?deadline=600ms")
+        .await;
+    let begun = Instant::now();
+    assert_eq!(socket.ended().await, Some(1012));
+    assert!(begun.elapsed() > Duration::from_millis(500), "by the first");
+    assert_eq!(other.ended().await, Some(1012));
+}
+
+/// Bad queries of an order are refused with what was expected, and nothing is ordered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_drain_is_refused() {
+    let setup = Setup::start(1).await;
+    for (query, says) in [
+        (
+            "drain?deadline=10",
+            "deadline: found `10`; expected as `10m`",
+        ),
+        (
+            "drain?rate=fast",
+            "rate: found `fast`; expected a rate above zero",
+        ),
+        (
+            "drain?pace=1",
+            "unknown `pace`; expected `deadline` or `rate`",
+        ),
+        ("down?rate=5/s", "only `drain` takes a query"),
+    ] {
+        let answer = setup
+            .edge
+            .admin("POST", &format!("/api/nodes/n1/{query}"))
+            .await;
+        assert_eq!(answer.status, 400, "{query}");
+        assert!(answer.text().contains(says), "{query}: {}", answer.text());
+    }
+    assert_eq!(setup.edge.nodes().await[0]["state"], "up");
+}

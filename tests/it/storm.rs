@@ -1,0 +1,159 @@
+//! Many clients at once: what a node is given stays within its limits, the rest waits its turn or is told
+//! when to come back, and whoever is at home is not disturbed.
+//!
+//! In: pools with `admit_rate`, `max_flows`, `slow_start`, a queue. Out: when each flow reached a node.
+//! Source: Lightstreamer clustering §5; FAULTS D64, D65.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use crate::client::h1::{H1, Response};
+use crate::client::{Dial, ws};
+use crate::node::Health;
+use crate::setup::Setup;
+
+/// One GET over a connection of its own, and when its answer came.
+async fn get(dial: Dial, path: &'static str, cookie: Option<String>) -> (Response, Instant) {
+    let mut client = H1::connect(&dial).await;
+    let cookie = cookie.unwrap_or_default();
+    let headers = [("Cookie", cookie.as_str())];
+    let sent = usize::from(!cookie.is_empty());
+    let answer = client.get(path, &headers[..sent]).await;
+    (answer, Instant::now())
+}
+
+/// `count` GETs of new clients at once.
+async fn rush(setup: &Setup, count: usize) -> Vec<(Response, Instant)> {
+    let mut all = JoinSet::new();
+    for _ in 0..count {
+        all.spawn(get(setup.plain(), "/hello", None));
+    }
+    all.join_all().await
+}
+
+/// Aim: 60 clients at once where 40 a second are let in: all are served, none refused, no faster than the
+/// rate, and a client that is stuck does not wait behind them. Fails if the rate is not kept, if flows
+/// are refused while there is a queue, or if stuck clients stand in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rush_is_let_in_at_the_rate() {
+    let cookie = "[{ sticky_cookie: { name: PUSHGATE } }]";
+    let pool = "    admit_rate: 40/s\n    queue_timeout: 15s\n";
+    let setup = Setup::with(1, cookie, pool).await;
+    let (first, _) = get(setup.plain(), "/hello", None).await;
+    let stuck = first.cookies()[0].to_owned();
+    let start = Instant::now();
+    let rushing = rush(&setup, 60);
+    let at_home = async {
+        setup
+            .edge
+            .wait_metric("pushgate_queued_flows", |n| n >= 20.0)
+            .await;
+        let asked = Instant::now();
+        let (answer, at) = get(setup.plain(), "/hello", Some(stuck)).await;
+        assert_eq!(answer.status, 200);
+        assert!(at - asked < Duration::from_millis(500), "{:?}", at - asked);
+        assert!(setup.edge.metric("pushgate_queued_flows").await > 0.0);
+    };
+    let (answers, ()) = tokio::join!(rushing, at_home);
+    let mut times: Vec<Duration> = answers.iter().map(|(_, at)| *at - start).collect();
+    times.sort();
+    assert!(answers.iter().all(|(answer, _)| answer.status == 200));
+    // 2 of the bucket at once, then 40 a second; answers come later than they were let in, never sooner.
+    let last = times[59];
+    assert!(last >= Duration::from_millis(1400), "{last:?}");
+    println!(
+        "60 at 40/s: half after {:?}, last after {last:?}",
+        times[29]
+    );
+}
+
+/// Aim: where all nodes are full, flows wait until one ends, and take its place; who waits too long gets
+/// 503 with Retry-After, the reason `busy`. Fails if a node gets more than `max_flows`, or a flow is
+/// lost in the queue.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_pool_lets_in_who_waited() {
+    let pool = "    max_flows: 1\n    queue_timeout: 1s\n";
+    let setup = Setup::with(2, "", pool).await;
+    let first = ws::connect(&setup.plain(), "/ws/echo", &[]).await;
+    let second = ws::connect(&setup.plain(), "/ws/echo", &[]).await;
+    assert_ne!(first.node(), second.node());
+    let (late, _) = get(setup.plain(), "/hello", None).await;
+    assert_eq!(late.status, 503);
+    let after = late.header("retry-after").and_then(|v| v.parse().ok());
+    assert!(after.is_some_and(|s: u32| (2..=60).contains(&s)));
+    let told = |lines: &[serde_json::Value]| lines.iter().any(|l| l["reason"] == "busy");
+    setup.edge.wait_access("busy", told).await;
+    let waits = tokio::spawn(get(setup.plain(), "/hello", None));
+    setup
+        .edge
+        .wait_metric("pushgate_queued_flows", |n| n == 1.0)
+        .await;
+    let freed = first.node();
+    drop(first);
+    let (answer, _) = waits.await.expect("a client that lives");
+    assert_eq!((answer.status, answer.node()), (200, freed.as_str()));
+    let nodes = setup.edge.nodes().await;
+    assert!(
+        nodes
+            .as_array()
+            .is_some_and(|all| all.iter().all(|n| n["flows"].as_u64() <= Some(1)))
+    );
+}
+
+/// Aim: a queue that is full refuses at once, and layer 4 and a pool that closes are closed. Fails if
+/// there is no bound.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_refuses() {
+    let pool = "    max_flows: 1\n    queue: 1\n    queue_timeout: 20s\n";
+    let setup = Setup::with(1, "", pool).await;
+    let socket = ws::connect(&setup.plain(), "/ws/echo", &[]).await;
+    let waits = tokio::spawn(get(setup.plain(), "/hello", None));
+    setup
+        .edge
+        .wait_metric("pushgate_queued_flows", |n| n == 1.0)
+        .await;
+    let start = Instant::now();
+    let (refused, at) = get(setup.plain(), "/hello", None).await;
+    assert_eq!(refused.status, 503);
+    assert!(at - start < Duration::from_secs(5), "it waited");
+    let full = "pushgate_queue_refused_total{pool=\"p\",reason=\"full\"}";
+    assert_eq!(setup.edge.metrics().await.get(full), Some(&1.0));
+    drop(socket);
+    assert_eq!(waits.await.expect("a client that lives").0.status, 200);
+}
+
+/// Aim: a node that returns is given flows at `slow_start`, the others the rest, and it ends when it has
+/// caught up (D65). Fails if `least_flows` gives it every new client.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_returns_is_not_stampeded() {
+    let setup = Setup::with(2, "", "    slow_start: 5/s\n").await;
+    setup.nodes[0].set_health(Health::Fail);
+    setup.wait_state("n1", "down").await;
+    let mut held = Vec::new();
+    for _ in 0..30 {
+        held.push(ws::connect(&setup.plain(), "/ws/echo", &[]).await);
+    }
+    setup.nodes[0].set_health(Health::Ok);
+    setup.wait_state("n1", "up").await;
+    let back = Instant::now();
+    let mut given = 0;
+    for _ in 0..30 {
+        let socket = ws::connect(&setup.plain(), "/ws/echo", &[]).await;
+        given += usize::from(socket.node() == "n1");
+        held.push(socket);
+    }
+    // One at once, then five a second; the state was seen up to some milliseconds late.
+    let most = 2 + (back.elapsed().as_secs_f64() * 5.0).ceil() as usize;
+    assert!((1..=most).contains(&given), "{given} of 30, {most} allowed");
+    assert_eq!(setup.edge.nodes().await[0]["slow_start"], true);
+    // With as many as the other it has caught up: the next pick says so.
+    held.retain(|s| s.node() == "n1");
+    setup
+        .edge
+        .wait_nodes("n2 is empty", |n| n[1]["flows"] == 0)
+        .await;
+    ws::connect(&setup.plain(), "/ws/echo", &[]).await;
+    let over = |n: &serde_json::Value| n[0]["slow_start"] == false;
+    setup.edge.wait_nodes("slow start is over", over).await;
+}
