@@ -56,7 +56,7 @@ struct Cluster {
     server: String,
     ca: Option<PathBuf>,
     cookies: bool,
-    /// Whether `push1` and `push2` have addresses of their own.
+    /// Whether each name has an address of its own.
     own_vips: bool,
     /// Whether nodes are told their clients' addresses.
     addresses: bool,
@@ -66,10 +66,21 @@ impl Cluster {
     /// Starts nodes at two of the guide's addresses, and the edge from `conf`. With `links` the nodes
     /// send CR to `push1` and `push2`.
     async fn start(conf: &str, at: [&str; 2], links: bool, changes: &[(&str, &str)]) -> Cluster {
+        let domain = links.then_some("mycompany.com");
+        Self::start_below(conf, at, domain, changes).await
+    }
+
+    /// The same with CR sent to `push1` and `push2` below `domain`, `*` for that which the client used.
+    async fn start_below(
+        conf: &str,
+        at: [&str; 2],
+        domain: Option<&str>,
+        changes: &[(&str, &str)],
+    ) -> Cluster {
         let block = Block::claim();
         let nodes = [
-            node(&block, 1, at[0], links).await,
-            node(&block, 2, at[1], links).await,
+            node(&block, 1, at[0], domain).await,
+            node(&block, 2, at[1], domain).await,
         ];
         let edge = Edge::file(&block, conf, changes).await;
         let server = format!("http://push.mycompany.com:{}", port(80));
@@ -104,7 +115,7 @@ impl Cluster {
                 "push.mycompany.com": at("200.0.0.10"),
                 "push1.mycompany.com": cr("200.0.0.1"),
                 "push2.mycompany.com": cr("200.0.0.2"),
-                "push.ourcompany.com": at("200.0.0.20"),
+                "push.ourcompany.com": cr("200.0.0.20"),
                 "push1.ourcompany.com": cr("200.0.0.11"),
                 "push2.ourcompany.com": cr("200.0.0.12"),
             },
@@ -228,10 +239,10 @@ impl Cluster {
     }
 }
 
-async fn node(block: &Block, n: u8, at: &str, links: bool) -> Node {
+async fn node(block: &Block, n: u8, at: &str, domain: Option<&str>) -> Node {
     let at: SocketAddr = block.at(at);
     let settings = Settings {
-        control_link: links.then(|| format!("push{n}.mycompany.com")),
+        control_link: domain.map(|domain| format!("push{n}.{domain}")),
         ..Settings::default()
     };
     let name = format!("ls{n}");

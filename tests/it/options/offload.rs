@@ -22,15 +22,14 @@ impl Offload {
     /// `straight`, nodes also end TLS themselves on their public addresses.
     pub async fn start(conf: &str, files: &[(&str, &[&str])], straight: bool) -> Offload {
         let certs = Certs::new();
-        let mut changes = Vec::new();
-        for (file, names) in files {
-            let leaf = certs.leaf(file, names, Key::Ecdsa);
-            changes.push((format!("{file}.pem"), leaf.chain.display().to_string()));
-            changes.push((format!("{file}.key"), leaf.key.display().to_string()));
-        }
+        let changes = issue(&certs, files);
         let changes: Vec<_> = changes.iter().map(|(a, b)| (&**a, &**b)).collect();
         let at = ["10.0.0.1:80", "10.0.0.2:80"];
-        let cluster = Cluster::start(conf, at, true, &changes).await;
+        // With names in two domains each node names itself below the one its client used.
+        let mut names = files.iter().flat_map(|(_, names)| *names);
+        let one = names.all(|name| name.ends_with(".mycompany.com"));
+        let domain = if one { "mycompany.com" } else { "*" };
+        let cluster = Cluster::start_below(conf, at, Some(domain), &changes).await;
         for n in (1..=2).filter(|_| straight) {
             let name = format!("push{n}.mycompany.com");
             let leaf = certs.leaf(&format!("node{n}"), &[&name], Key::Ecdsa);
@@ -40,7 +39,7 @@ impl Offload {
         let cluster = Cluster {
             server: format!("https://push.mycompany.com:{}", port(443)),
             ca: Some(certs.ca_file()),
-            own_vips: straight || files.len() > 1,
+            own_vips: straight || files.len() > 2,
             // What comes straight to a node carries no X-Forwarded-For.
             addresses: !straight,
             ..cluster
@@ -51,6 +50,12 @@ impl Offload {
         }
     }
 
+    /// The same for clients that start at `push` of another domain.
+    pub fn of(mut self, domain: &str) -> Offload {
+        self.cluster.server = format!("https://push.{domain}:{}", port(443));
+        self
+    }
+
     /// Sessions stay, S reaches `push` and CR over HTTP `push1` or `push2`.
     pub async fn sessions_stay(&self) {
         self.cluster.sessions_stay().await;
@@ -59,4 +64,22 @@ impl Offload {
         let pinned = |host: &String| host.starts_with("push1.") || host.starts_with("push2.");
         assert!(cr.iter().any(pinned), "{cr:?}");
     }
+
+    /// No client left the domain it started in.
+    pub fn hosts_are_below(&self, domain: &str) {
+        let (s, cr) = self.cluster.hosts();
+        let strays = |host: &&String| !host.contains(domain);
+        assert_eq!(s.iter().chain(&cr).find(strays), None);
+    }
+}
+
+/// Issues a certificate for each of `files`, with the names it covers; what to change in a conf file
+/// that names `FILE.pem` and `FILE.key`.
+pub fn issue(certs: &Certs, files: &[(&str, &[&str])]) -> Vec<(String, String)> {
+    let both = files.iter().map(|(file, names)| {
+        let leaf = certs.leaf(file, names, Key::Ecdsa);
+        [("pem", leaf.chain), ("key", leaf.key)]
+            .map(|(end, path)| (format!("{file}.{end}"), path.display().to_string()))
+    });
+    both.flatten().collect()
 }

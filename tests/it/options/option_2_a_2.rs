@@ -1,32 +1,32 @@
 //! Option 2.A.2: TLS ends at the edge, stickiness by cookie. Source: Lightstreamer clustering §3.1.2.
 
-use crate::certs::{Certs, Key};
+use crate::certs::Certs;
 use crate::vip::port;
 
 use super::Cluster;
+use super::offload::issue;
 
-/// A cluster and the folder its certificate is in.
-async fn cluster() -> (Cluster, Certs) {
+/// A cluster and the folder its certificates are in.
+async fn cluster_of(conf: &str, files: &[(&str, &[&str])]) -> (Cluster, Certs) {
     let certs = Certs::new();
-    let leaf = certs.leaf("push", &["push.mycompany.com"], Key::Ecdsa);
-    let (chain, key) = (
-        leaf.chain.display().to_string(),
-        leaf.key.display().to_string(),
-    );
-    let changes = [("push.pem", chain.as_str()), ("push.key", key.as_str())];
+    let changes = issue(&certs, files);
+    let changes: Vec<_> = changes.iter().map(|(a, b)| (&**a, &**b)).collect();
     let nodes = ["10.0.0.1:80", "10.0.0.2:80"];
-    let cluster = Cluster::start("option-2.A.2.yaml", nodes, false, &changes).await;
+    let cluster = Cluster::start(conf, nodes, false, &changes).await;
     let server = format!("https://push.mycompany.com:{}", port(443));
     let ca = Some(certs.ca_file());
-    (
-        Cluster {
-            cookies: true,
-            server,
-            ca,
-            ..cluster
-        },
-        certs,
-    )
+    let cluster = Cluster {
+        cookies: true,
+        server,
+        ca,
+        ..cluster
+    };
+    (cluster, certs)
+}
+
+async fn cluster() -> (Cluster, Certs) {
+    let push: &[&str] = &["push.mycompany.com"];
+    cluster_of("option-2.A.2.yaml", &[("push", push)]).await
 }
 
 /// Fails without `sticky_cookie`, or if a TLS record waits for more bytes.
@@ -41,4 +41,19 @@ async fn sessions_stay() {
 async fn moves_keep_the_session() {
     let (cluster, _certs) = cluster().await;
     cluster.moves_keep_the_session().await;
+}
+
+/// Two domains behind one VIP. Fails if the name a client asks for does not choose the certificate.
+#[tokio::test(flavor = "multi_thread")]
+async fn both_domains_are_served() {
+    let (my, our): (&[&str], &[&str]) = (&["push.mycompany.com"], &["push.ourcompany.com"]);
+    for domain in ["mycompany.com", "ourcompany.com"] {
+        let conf = "option-2.A.2-multihosting.yaml";
+        let (cluster, _certs) = cluster_of(conf, &[("my", my), ("our", our)]).await;
+        let server = format!("https://push.{domain}:{}", port(443));
+        let cluster = Cluster { server, ..cluster };
+        cluster.sessions_stay().await;
+        let (s, _) = cluster.hosts();
+        assert!(s.iter().all(|host| host.contains(domain)), "{s:?}");
+    }
 }

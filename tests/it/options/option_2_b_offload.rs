@@ -9,6 +9,16 @@ const EACH: &[(&str, &[&str])] = &[
     ("push2", &["push2.mycompany.com"]),
     ("push", &["push.mycompany.com"]),
 ];
+const TWO_WILDCARDS: &[(&str, &[&str])] =
+    &[("my", &["*.mycompany.com"]), ("our", &["*.ourcompany.com"])];
+const SIX: &[(&str, &[&str])] = &[
+    ("my1", &["push1.mycompany.com"]),
+    ("my2", &["push2.mycompany.com"]),
+    ("my", &["push.mycompany.com"]),
+    ("our1", &["push1.ourcompany.com"]),
+    ("our2", &["push2.ourcompany.com"]),
+    ("our", &["push.ourcompany.com"]),
+];
 const PUSH: &[(&str, &[&str])] = &[("push", &["push.mycompany.com"])];
 
 /// §3.2.1.3. Fails without `host_route`.
@@ -58,4 +68,28 @@ async fn a_certificate_each_partially_behind() {
 async fn only_s_passes_the_edge() {
     let it = Offload::start("option-2.B.2.4.yaml", PUSH, true).await;
     it.cluster.one_connection_passes().await;
+}
+
+/// Two domains behind one VIP. §3.2.1.3. Fails if the name a client asks for does not choose the
+/// certificate, or if `host_route` knows one domain only.
+#[tokio::test(flavor = "multi_thread")]
+async fn both_domains_under_a_wildcard_each() {
+    for domain in ["mycompany.com", "ourcompany.com"] {
+        let conf = "option-2.B.1.3-multihosting.yaml";
+        let it = Offload::start(conf, TWO_WILDCARDS, false).await.of(domain);
+        it.sessions_stay().await;
+        it.hosts_are_below(domain);
+    }
+}
+
+/// Two domains with six VIPs and certificates. §3.2.2.3. Fails if a VIP leads to another's node or
+/// shows another's certificate.
+#[tokio::test(flavor = "multi_thread")]
+async fn both_domains_under_a_certificate_each() {
+    for domain in ["mycompany.com", "ourcompany.com"] {
+        let conf = "option-2.B.2.3-multihosting.yaml";
+        let it = Offload::start(conf, SIX, false).await.of(domain);
+        it.sessions_stay().await;
+        it.hosts_are_below(domain);
+    }
 }
