@@ -146,13 +146,16 @@ fn keystore_of(path: &Path, password: &str) -> Result<Material, Fault> {
     })
 }
 
-/// A keystore has no order: each certificate's issuer is looked for among the rest.
+/// A keystore has no order: each certificate's issuer is looked for among the rest, up to a root.
+/// keytool keeps an authority twice if it was also imported as trusted.
 fn in_order(leaf: X509, mut others: Vec<X509>) -> Vec<X509> {
     let mut chain = vec![leaf];
-    while let Some(at) = chain
-        .last()
-        .and_then(|last| others.iter().position(|other| signed(last, other)))
-    {
+    let next = |last: &X509, others: &[X509]| {
+        let root = signed(last, last);
+        let issuer = || others.iter().position(|other| signed(last, other));
+        (!root).then(issuer).flatten()
+    };
+    while let Some(at) = chain.last().and_then(|last| next(last, &others)) {
         chain.push(others.swap_remove(at));
     }
     chain

@@ -38,6 +38,8 @@ mod http;
 mod http2;
 /// The real Lightstreamer client, driven line by line.
 mod js;
+/// Keystores of Java's keytool, keys under a password.
+mod keystores;
 /// Half-closes, resets, storms and dead nodes at layer 4.
 mod layer4;
 /// The real Lightstreamer client straight to the TLCP node.
