@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -27,7 +27,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 /// A boxed connection.
 pub type Conn = Box<dyn Stream>;
 
-static TLS: LazyLock<TlsConnector> = LazyLock::new(|| {
+static TLS: LazyLock<TlsConnector> = LazyLock::new(|| connector(false));
+
+/// A client's TLS; with `resume` it comes back with its last ticket, else each handshake is a full
+/// one: a new client's.
+pub fn connector(resume: bool) -> TlsConnector {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -36,13 +40,14 @@ static TLS: LazyLock<TlsConnector> = LazyLock::new(|| {
         .with_custom_certificate_verifier(Arc::new(Any))
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // Each handshake is a full one: a new client's.
-    config.resumption = rustls::client::Resumption::disabled();
+    if !resume {
+        config.resumption = rustls::client::Resumption::disabled();
+    }
     TlsConnector::from(Arc::new(config))
-});
+}
 
 /// Connects; `receive` is the socket's receive buffer, the kernel's choice if `None`.
-pub async fn connect(options: &Options, receive: Option<usize>) -> Result<Conn, Failure> {
+pub async fn tcp(options: &Options, receive: Option<usize>) -> Result<TcpStream, Failure> {
     let socket = if options.to.is_ipv4() {
         TcpSocket::new_v4()
     } else {
@@ -53,6 +58,12 @@ pub async fn connect(options: &Options, receive: Option<usize>) -> Result<Conn, 
     }
     let stream = timeout(PATIENCE, socket.connect(options.to)).await??;
     stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// [`tcp`], and TLS where it is asked for.
+pub async fn connect(options: &Options, receive: Option<usize>) -> Result<Conn, Failure> {
+    let stream = tcp(options, receive).await?;
     if !options.tls {
         return Ok(Box::new(stream));
     }

@@ -9,6 +9,7 @@
 
 mod bulk;
 mod client;
+mod handshakes;
 mod incoming;
 mod messages;
 mod node;
@@ -52,6 +53,10 @@ struct Options {
     client_first: bool,
     /// Bulk goes from the clients to the node.
     up: bool,
+    /// Clients come back with a session ticket.
+    resume: bool,
+    /// Clients that shake hands without pause beside the measurement.
+    storm: usize,
 }
 
 fn main() -> Result<(), Failure> {
@@ -75,6 +80,7 @@ fn main() -> Result<(), Failure> {
             "node" => std::future::pending().await,
             "bulk" => bulk::run(&options).await,
             "connections" => bulk::connections(&options).await,
+            "handshakes" => handshakes::run(&options).await,
             "requests" => requests::run(&options).await,
             "messages" => messages::run(&options).await,
             "upgrades" => upgrades::run(&options).await,
@@ -112,6 +118,8 @@ fn parse(args: &[String]) -> Result<Options, Failure> {
         every: Duration::from_millis(number("--every", 250)?),
         client_first: args.iter().any(|a| a == "--client-first"),
         up: args.iter().any(|a| a == "--up"),
+        resume: args.iter().any(|a| a == "--resume"),
+        storm: usize::try_from(number("--storm", 0)?)?,
     })
 }
 

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::client::{self, Conn};
 use crate::wire::{Reader, Wire};
-use crate::{Failure, Options, per_thousand, percentiles};
+use crate::{Failure, Options, handshakes, per_thousand, percentiles};
 
 /// Time for all streams to flow before the window.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -37,7 +37,10 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
             arrived.clone(),
         )));
     }
+    let storm = (options.storm > 0).then(|| handshakes::storm(options, options.storm));
+    let shaken = || storm.as_ref().map(|done| done.good());
     sleep(WARM_UP).await;
+    let before = shaken();
     *lock(&arrived) = Arrived::default();
     let cpu = options.proxy.map(|p| p.cpu_ns());
     sleep(options.window).await;
@@ -49,6 +52,9 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
     let count = arrived.ages_ns.len();
     let mut figures = percentiles(arrived.ages_ns);
     figures["messages"] = json!(count);
+    let shaken = shaken().zip(before).map(|(now, before)| now - before);
+    let per_second = shaken.map(|n| n as f64 / options.window.as_secs_f64());
+    figures["handshakes_per_second"] = json!(per_second);
     figures["wanted"] = json!(
         (options.count as f64 * options.window.as_secs_f64() / options.every.as_secs_f64()) as u64
     );

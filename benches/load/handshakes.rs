@@ -1,0 +1,122 @@
+//! TLS handshakes in a closed loop: what a new client, or one that comes back, costs the proxy; and a
+//! storm of them beside another measurement.
+//!
+//! In: clients at once (`--count`), `--resume`, window. Out: handshakes a second, per second of the
+//! proxy's CPU, failures. Each is a connection of its own that ends with the client's close_notify.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustls::HandshakeKind;
+use rustls::pki_types::ServerName;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+
+use crate::client::{self, PATIENCE};
+use crate::{Failure, Options};
+
+/// Time until every client has its first ticket.
+const WARM_UP: Duration = Duration::from_millis(500);
+
+/// What the loops have done so far.
+#[derive(Default)]
+pub struct Done {
+    good: AtomicUsize,
+    resumed: AtomicUsize,
+    failed: AtomicUsize,
+}
+
+impl Done {
+    /// Handshakes that succeeded.
+    pub fn good(&self) -> usize {
+        self.good.load(Ordering::Relaxed)
+    }
+}
+
+/// Measures.
+pub async fn run(options: &Options) -> Result<Value, Failure> {
+    let done = Arc::new(Done::default());
+    let _loops = start(options, &done);
+    sleep(WARM_UP).await;
+    let now = || (done.good(), done.resumed.load(Ordering::Relaxed));
+    let (begun, before, cpu) = (Instant::now(), now(), options.proxy.map(|p| p.cpu_ns()));
+    sleep(options.window).await;
+    let cpu = options.proxy.zip(cpu).map(|(p, b)| p.cpu_ns() - b);
+    let (after, took) = (now(), begun.elapsed());
+    let count = after.0 - before.0;
+    Ok(json!({
+        "handshakes": count,
+        "per_second": count as f64 / took.as_secs_f64(),
+        "per_cpu_second": cpu.filter(|ns| *ns > 0).map(|ns| count as f64 * 1e9 / ns as f64),
+        "resumed_share": (count > 0).then(|| (after.1 - before.1) as f64 / count as f64),
+        "failed": done.failed.load(Ordering::Relaxed),
+        "proxy_busy": cpu.map(|ns| ns as f64 / took.as_nanos() as f64),
+    }))
+}
+
+/// Starts a storm on a thread of its own, at the lowest priority: the figures of whoever measures
+/// beside it are not to wait for the load's own arithmetic.
+pub fn storm(options: &Options, clients: usize) -> Arc<Done> {
+    let done = Arc::new(Done::default());
+    let (told, options) = (
+        done.clone(),
+        Options {
+            count: clients,
+            ..options.clone()
+        },
+    );
+    std::thread::spawn(move || {
+        // SAFETY: three numbers; 0 is the calling thread.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let _loops = start(&options, &told);
+            std::future::pending::<()>().await;
+        });
+    });
+    done
+}
+
+fn start(options: &Options, done: &Arc<Done>) -> Vec<JoinHandle<()>> {
+    let one = |_| {
+        let (options, done) = (options.clone(), done.clone());
+        tokio::spawn(async move {
+            let tls = client::connector(options.resume);
+            loop {
+                match shake(&options, &tls).await {
+                    Ok(kind) => {
+                        done.good.fetch_add(1, Ordering::Relaxed);
+                        let resumed = kind == Some(HandshakeKind::Resumed);
+                        done.resumed
+                            .fetch_add(usize::from(resumed), Ordering::Relaxed);
+                    }
+                    Err(_) => {
+                        done.failed.fetch_add(1, Ordering::Relaxed);
+                        // A proxy that is gone would otherwise be asked a million times a second.
+                        sleep(Duration::from_millis(10)).await;
+                    }
+                }
+            }
+        })
+    };
+    (0..options.count).map(one).collect()
+}
+
+async fn shake(options: &Options, tls: &TlsConnector) -> Result<Option<HandshakeKind>, Failure> {
+    let stream = client::tcp(options, None).await?;
+    let name = ServerName::try_from("bench.test")?;
+    let mut stream = timeout(PATIENCE, tls.connect(name, stream)).await??;
+    let kind = stream.get_ref().1.handshake_kind();
+    stream.shutdown().await?;
+    // The tickets come on the way to the end.
+    let mut rest = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut rest)).await??;
+    Ok(kind)
+}
