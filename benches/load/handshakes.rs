@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::client::{self, PATIENCE};
-use crate::{Failure, Options};
+use crate::{Failure, Options, host};
 
 /// Time until every client has its first ticket.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -44,7 +44,10 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
     sleep(WARM_UP).await;
     let now = || (done.good(), done.resumed.load(Ordering::Relaxed));
     let (begun, before, cpu) = (Instant::now(), now(), options.proxy.map(|p| p.cpu_ns()));
-    sleep(options.window).await;
+    match options.until_eof {
+        true => end_of_input().await,
+        false => sleep(options.window).await,
+    }
     let cpu = options.proxy.zip(cpu).map(|(p, b)| p.cpu_ns() - b);
     let (after, took) = (now(), begun.elapsed());
     let count = after.0 - before.0;
@@ -56,6 +59,16 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
         "failed": done.failed.load(Ordering::Relaxed),
         "proxy_busy": cpu.map(|ns| ns as f64 / took.as_nanos() as f64),
     }))
+}
+
+/// Waits until whoever started us closes our standard input.
+async fn end_of_input() {
+    let (ended, wait) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    let _ = wait.await;
 }
 
 /// Starts a storm on a thread of its own, at the lowest priority: the figures of whoever measures
@@ -111,12 +124,19 @@ fn start(options: &Options, done: &Arc<Done>) -> Vec<JoinHandle<()>> {
 
 async fn shake(options: &Options, tls: &TlsConnector) -> Result<Option<HandshakeKind>, Failure> {
     let stream = client::tcp(options, None).await?;
-    let name = ServerName::try_from("bench.test")?;
+    static TURN: AtomicUsize = AtomicUsize::new(0);
+    let name = match options.hosts {
+        0 => "bench.test".to_owned(),
+        hosts => host(TURN.fetch_add(1, Ordering::Relaxed) % hosts),
+    };
+    let name = ServerName::try_from(name)?;
     let mut stream = timeout(PATIENCE, tls.connect(name, stream)).await??;
     let kind = stream.get_ref().1.handshake_kind();
     stream.shutdown().await?;
-    // The tickets come on the way to the end.
+    // The tickets come on the way to the end, which need not be a close_notify.
     let mut rest = Vec::new();
-    timeout(PATIENCE, stream.read_to_end(&mut rest)).await??;
-    Ok(kind)
+    match timeout(PATIENCE, stream.read_to_end(&mut rest)).await? {
+        Err(e) if e.kind() != std::io::ErrorKind::UnexpectedEof => Err(e.into()),
+        _ => Ok(kind),
+    }
 }

@@ -3,7 +3,7 @@
 //! In: a scenario's word and options. Out: one line of JSON with its figures. Node and clients share
 //! a process so that both read one clock; each has a thread of its own.
 //!
-//! `load certificate DIR` | `load SCENARIO --node ADDR,… --to ADDR [--tls] [--pid N] [--wire WORD]
+//! `load certificate DIR [COUNT]` | `load SCENARIO --node ADDR,… --to ADDR [--tls] [--pid N] [--wire WORD]
 //! [--seconds N] [--count N] [--every MS] [--client-first] [--up] [--remote]` | `load node --node ADDR,…`
 //! serves until it is killed, for a run with `--remote`: more connections than one process may hold.
 
@@ -57,6 +57,10 @@ struct Options {
     resume: bool,
     /// Clients that shake hands without pause beside the measurement.
     storm: usize,
+    /// Names that handshakes ask for in turn; 0: the one name of all measurements.
+    hosts: usize,
+    /// The window ends with standard input.
+    until_eof: bool,
 }
 
 fn main() -> Result<(), Failure> {
@@ -65,7 +69,8 @@ fn main() -> Result<(), Failure> {
         .first()
         .ok_or("usage: load SCENARIO --node ADDR --to ADDR …")?;
     if deed == "certificate" {
-        return certificate(Path::new(args.get(1).ok_or("usage: load certificate DIR")?));
+        let dir = Path::new(args.get(1).ok_or("usage: load certificate DIR [COUNT]")?);
+        return certificates(dir, args.get(2).map_or(Ok(0), |n| n.parse())?);
     }
     let options = parse(&args[1..])?;
     if !args.iter().any(|a| a == "--remote") {
@@ -120,17 +125,30 @@ fn parse(args: &[String]) -> Result<Options, Failure> {
         up: args.iter().any(|a| a == "--up"),
         resume: args.iter().any(|a| a == "--resume"),
         storm: usize::try_from(number("--storm", 0)?)?,
+        hosts: usize::try_from(number("--hosts", 0)?)?,
+        until_eof: args.iter().any(|a| a == "--until-eof"),
     })
 }
 
-/// Writes `host0.crt`, `host0.key` and both in `both.pem`: ECDSA P-256, self-signed.
-fn certificate(dir: &Path) -> Result<(), Failure> {
+/// Writes `host0.crt`, `host0.key` and both in `both.pem`: ECDSA P-256, self-signed; and as `host0.pem`,
+/// `host1.pem`, … `count` more, each for a name of its own.
+fn certificates(dir: &Path, count: usize) -> Result<(), Failure> {
+    for i in 0..count {
+        let made = rcgen::generate_simple_self_signed(vec![host(i)])?;
+        let both = made.cert.pem() + &made.signing_key.serialize_pem();
+        std::fs::write(dir.join(format!("host{i}.pem")), both)?;
+    }
     let made = rcgen::generate_simple_self_signed(vec!["bench.test".to_owned()])?;
     let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
     std::fs::write(dir.join("host0.crt"), &cert)?;
     std::fs::write(dir.join("host0.key"), &key)?;
     std::fs::write(dir.join("both.pem"), cert + &key)?;
     Ok(())
+}
+
+/// The name that certificate number `i` of many is for.
+fn host(i: usize) -> String {
+    format!("host{i}.bench.test")
 }
 
 /// The 50th and 99th percentile of `nanos`, in microseconds.
