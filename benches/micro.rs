@@ -112,6 +112,7 @@ impl Bench {
             node,
             pool: Some(self.pool.clone()),
             how: How::Balanced,
+            mark: None,
         };
         let mut answer = ResponseHeader::build(200, None).expect("200 is a status");
         for p in &self.table.plugins {
@@ -217,6 +218,7 @@ fn token(c: &mut Criterion) {
         node,
         pool: Some(bench.pool.clone()),
         how: How::Balanced,
+        mark: None,
     };
     let new = flow(&plain);
     group.bench_function("signed into an answer", |b| {

@@ -135,6 +135,42 @@ pub struct Recalled {
     /// Whether it was remembered. `false`: computed from the address alone (`sticky_ip` with
     /// `mode: hash`), so it says nothing of an earlier flow and a Draining node must not be used.
     pub remembered: bool,
+    /// What a rebalance knows the assignment by; `None`: it cannot be forgotten (it is computed).
+    pub mark: Option<Mark>,
+}
+
+/// What a rebalance knows an assignment by. Small: every live flow carries one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Spread evenly and the same on every edge: a token's salt, a hash of an address.
+    pub id: u64,
+    /// When the assignment was learned, in seconds since 1970.
+    pub learned: u64,
+    /// How it is forgotten.
+    pub by: Forgotten,
+    /// What is left of its `max_age`, where `cut_at_max_age` says that the flow ends with it.
+    pub cut_after: Option<Duration>,
+}
+
+/// How an assignment is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgotten {
+    /// By a [`Forget`] rule alone: the client carries it (a token).
+    Rule,
+    /// By name, with [`Plugin::forget_client`]: it is kept here (a table), or nowhere.
+    Name,
+}
+
+impl Mark {
+    /// The mark of a flow that no plugin remembers: closing it is enough to move its client.
+    pub fn of_flow(random: u64, learned: u64) -> Self {
+        Mark {
+            id: random,
+            learned,
+            by: Forgotten::Name,
+            cut_after: None,
+        }
+    }
 }
 
 /// How the core came to a node.
@@ -151,6 +187,9 @@ pub enum How {
     },
     /// Chosen by the balancer.
     Balanced,
+    /// Chosen by the balancer although the client may be stuck: the request begins a session. What
+    /// was remembered of the client gives way.
+    Rebalanced,
 }
 
 /// The node a flow got.
@@ -169,32 +208,45 @@ pub struct Assignment<'a> {
 /// Which assignments to forget.
 #[derive(Clone, Copy, Debug)]
 pub struct Forget {
+    /// Of this pool.
+    pub pool: PoolId,
     /// Of this node.
     pub node: NodeId,
-    /// Those learned before this moment (wall clock, for tokens).
-    pub before: SystemTime,
+    /// Those learned before this moment (wall clock, for tokens), in seconds since 1970.
+    pub before: u64,
     /// This share of them, 0.0 to 1.0, chosen by hash so that all edges forget the same ones.
     pub share: f64,
+    /// Leaves alone what a table remembers of clients with live flows: those are forgotten by
+    /// name, when their flows are closed. A token cannot tell.
+    pub spares_live: bool,
 }
 
 impl Forget {
-    /// Whether an assignment learned at `learned` (seconds since 1970), known by `id` (a token's
-    /// salt, an address), is to be forgotten. The caller has compared the node.
+    /// Whether an assignment of this pool and node is to be forgotten.
     ///
     /// Every edge and every process picks the same share; the moment is hashed too, so that a
     /// second rebalance picks its share afresh among those the first one left.
-    pub fn covers(&self, id: &[u8], learned: u64) -> bool {
+    pub fn covers(&self, id: u64, learned: u64) -> bool {
+        learned < self.before && self.place(id) < self.share
+    }
+
+    /// Where the rule meets an assignment as its share grows, 0.0 to below 1.0.
+    pub fn place(&self, id: u64) -> f64 {
         use std::hash::Hasher;
-        let before = unix_seconds(self.before);
-        if learned >= before {
-            return false;
-        }
-        let mut h = siphasher::sip::SipHasher13::new_with_keys(0x666f_7267, before);
-        h.write(id);
+        let mut h = siphasher::sip::SipHasher13::new_with_keys(0x666f_7267, self.before);
+        h.write_u64(id);
         // 53 bits, all that a double holds exactly: a share of 1.0 covers every one, 0.0 none.
-        ((h.finish() >> 11) as f64) < self.share * (1_u64 << 53) as f64
+        (h.finish() >> 11) as f64 / STEPS
+    }
+
+    /// The smallest share that covers what is at `place`.
+    pub fn share_at(place: f64) -> f64 {
+        (place * STEPS + 1.0) / STEPS
     }
 }
+
+/// Places of a share: 2⁵³.
+const STEPS: f64 = (1_u64 << 53) as f64;
 
 /// Whole seconds since 1970; 0 for times before.
 pub fn unix_seconds(t: SystemTime) -> u64 {
@@ -215,6 +267,9 @@ pub trait Watch: Send + Sync {
     /// those of its uncompressed text messages, each with a line end before it. Answers whether more
     /// are of use.
     fn body(&mut self, bytes: &[u8], now: Instant) -> bool;
+
+    /// The flow is closed by a rebalance: its client must not come back to this node.
+    fn forget(&mut self) {}
 
     /// The flow has left the node.
     fn ended(&mut self, _now: Instant) {}
@@ -290,8 +345,25 @@ pub trait Plugin: Send + Sync {
     /// `client` is what [`Plugin::client`] said of it.
     fn ended(&self, _client: IpAddr, _pool: PoolId, _now: Instant) {}
 
-    /// Forgets assignments, because their node is rebalanced.
+    /// Forgets a share of the assignments, because their node is rebalanced. The rule may come
+    /// again with a larger share.
     fn forget(&self, _: &Forget) {}
+
+    /// What a rebalance knows the assignment by that this flow got; `None`: the plugin remembers
+    /// nothing of it. Asked after [`Plugin::learn`], where the plugin that recalled it did not say.
+    fn mark(&self, _: &Flow<'_>, _pool: PoolId, _: &Assignment<'_>) -> Option<Mark> {
+        None
+    }
+
+    /// Whether assignments are computed, so that a client that comes back gets the same node
+    /// whatever is forgotten.
+    fn computes(&self) -> bool {
+        false
+    }
+
+    /// Forgets one client's assignment to `node`: its flow is closed by a rebalance, and it must
+    /// not come back to that node. `client` is what [`Plugin::client`] said of the flow.
+    fn forget_client(&self, _client: IpAddr, _pool: PoolId, _node: NodeId) {}
 
     /// Appends the bytes the node reads before the client's (PROXY protocol). Asked when an upstream
     /// connection is opened; it may carry many requests, so the flow is shown without its head.

@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod context;
+mod epochs;
 pub mod host;
 #[cfg(test)]
 mod testing;

@@ -5,7 +5,6 @@
 //! Source: Lightstreamer clustering §2.1.2 (Option 1.A.2), §3.1.2 (2.A.2), §4, §5.1; RFC 6265.
 
 mod config;
-mod epochs;
 pub(crate) mod header;
 mod keys;
 mod token;
@@ -18,10 +17,11 @@ use http::{HeaderValue, StatusCode};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::api::{
-    Assignment, EditError, Flow, Forget, How, Plugin, PoolId, Recalled, unix_seconds,
+    Assignment, EditError, Flow, Forget, Forgotten, How, Mark, Plugin, PoolId, Recalled,
+    unix_seconds,
 };
+use crate::epochs::Epochs;
 pub use config::{Config, SameSite};
-use epochs::Epochs;
 use token::{Ring, TOKEN_CHARS, Token};
 
 const NAME: &str = "sticky_cookie";
@@ -39,6 +39,7 @@ struct StickyCookie {
     max_age: Option<Duration>,
     /// Largest part of `max_age` a token's life may fall short of it.
     jitter: f64,
+    cut_at_max_age: bool,
     ring: Ring,
     epochs: Arc<Epochs>,
     /// Held so that what is kept across reloads still knows it.
@@ -63,7 +64,23 @@ impl StickyCookie {
         }
         let age = wall.saturating_sub(token.issued);
         let alive = self.life(&token.salt).is_none_or(|l| age < l.as_secs());
-        (alive && !self.epochs.covers(token)).then_some(age)
+        let forgotten = || {
+            let id = mark_id(&token.salt);
+            self.epochs
+                .cover(token.pool, token.node, id, token.issued, false)
+        };
+        (alive && !forgotten()).then_some(age)
+    }
+
+    /// What a rebalance knows the token with this salt by.
+    fn mark_of(&self, salt: &[u8; 7], issued: u64, age: Duration) -> Mark {
+        let left = self.life(salt).map(|l| l.saturating_sub(age));
+        Mark {
+            id: mark_id(salt),
+            learned: issued,
+            by: Forgotten::Rule,
+            cut_after: left.filter(|_| self.cut_at_max_age),
+        }
     }
 
     /// How long the token with this salt lives: `max_age` less its own part of the jitter, the
@@ -78,14 +95,7 @@ impl StickyCookie {
     /// The `Set-Cookie` line of a new assignment; `None` where nothing is to be remembered.
     fn issue(&self, flow: &Flow<'_>, to: &Assignment<'_>) -> Option<HeaderValue> {
         let pool = to.pool?;
-        let age = match to.how {
-            How::Pinned => return None,
-            How::Recalled { by: NAME, .. } => return None,
-            // An assignment an address table made keeps its age, or two plugins would renew
-            // each other for ever.
-            How::Recalled { age, .. } => age.as_secs(),
-            How::Balanced => 0,
-        };
+        let age = age_when_issued(to.how)?;
         // Another plugin recalled it, but the client has its cookie already.
         if self
             .find(flow, pool)
@@ -93,8 +103,7 @@ impl StickyCookie {
         {
             return None;
         }
-        let mut salt = [0; 7];
-        salt.copy_from_slice(&flow.random.to_be_bytes()[..7]);
+        let salt = salt_of(flow);
         if self.life(&salt).is_some_and(|l| age >= l.as_secs()) {
             return None;
         }
@@ -115,6 +124,28 @@ impl StickyCookie {
     }
 }
 
+/// The age in seconds of the token an assignment is told with; `None`: it is not told.
+fn age_when_issued(how: How) -> Option<u64> {
+    match how {
+        How::Pinned | How::Recalled { by: NAME, .. } => None,
+        // An assignment an address table made keeps its age, or two plugins would renew each
+        // other for ever.
+        How::Recalled { age, .. } => Some(age.as_secs()),
+        How::Balanced | How::Rebalanced => Some(0),
+    }
+}
+
+/// The salt of the token a flow is told, if it is told one.
+fn salt_of(flow: &Flow<'_>) -> [u8; 7] {
+    let mut salt = [0; 7];
+    salt.copy_from_slice(&flow.random.to_be_bytes()[..7]);
+    salt
+}
+
+fn mark_id(salt: &[u8; 7]) -> u64 {
+    salt.iter().fold(0, |id, byte| id << 8 | u64::from(*byte))
+}
+
 impl Plugin for StickyCookie {
     fn name(&self) -> &'static str {
         NAME
@@ -126,11 +157,26 @@ impl Plugin for StickyCookie {
             node: token.node,
             age: Duration::from_secs(age),
             remembered: true,
+            mark: Some(self.mark_of(&token.salt, token.issued, Duration::from_secs(age))),
         })
     }
 
     fn forget(&self, what: &Forget) {
         self.epochs.add(what, self.max_age);
+    }
+
+    fn mark(&self, flow: &Flow<'_>, pool: PoolId, to: &Assignment<'_>) -> Option<Mark> {
+        let age = age_when_issued(to.how)?;
+        // A client that has its cookie already is told none (see `issue`).
+        let known = self.find(flow, pool).filter(|(t, _)| t.node == to.node);
+        let (salt, issued, age) = known.map_or_else(
+            || {
+                let issued = unix_seconds(flow.wall).saturating_sub(age);
+                (salt_of(flow), issued, age)
+            },
+            |(token, age)| (token.salt, token.issued, age),
+        );
+        Some(self.mark_of(&salt, issued, Duration::from_secs(age)))
     }
 
     fn request(

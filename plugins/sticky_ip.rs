@@ -13,7 +13,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::api::{Assignment, Flow, Forget, How, NodeId, Plugin, PoolId, Recalled, unix_seconds};
+use crate::api::{
+    Assignment, Flow, Forget, How, Mark, NodeId, Plugin, PoolId, Recalled, unix_seconds,
+};
 use crate::trust::Trust;
 pub use config::{Config, From, Mode};
 use rendezvous::Rendezvous;
@@ -64,15 +66,17 @@ impl Plugin for StickyIp {
         match &self.memory {
             Memory::Table { table, limits } => table
                 .recall(&Key::new(client, pool), limits, flow.now)
-                .map(|(node, age)| Recalled {
-                    node,
-                    age,
+                .map(|known| Recalled {
+                    node: known.node,
+                    age: known.age,
                     remembered: true,
+                    mark: Some(known.mark(limits)),
                 }),
             Memory::Hash(nodes) => nodes.best(client, pool, &|_| true).map(|node| Recalled {
                 node,
                 age: std::time::Duration::ZERO,
                 remembered: false,
+                mark: None,
             }),
         }
     }
@@ -103,7 +107,7 @@ impl Plugin for StickyIp {
             }
             // The first choice is Down: the second by hash keeps all flows of the client together,
             // where the balancer would scatter them.
-            Memory::Hash(nodes) if to.how == How::Balanced => {
+            Memory::Hash(nodes) if matches!(to.how, How::Balanced | How::Rebalanced) => {
                 nodes.best(client, pool, usable).filter(|n| *n != to.node)
             }
             Memory::Hash(_) => None,
@@ -121,8 +125,27 @@ impl Plugin for StickyIp {
     }
 
     fn forget(&self, what: &Forget) {
+        if let Memory::Table { table, limits } = &self.memory {
+            table.forget(what, limits);
+        }
+    }
+
+    fn mark(&self, flow: &Flow<'_>, pool: PoolId, _: &Assignment<'_>) -> Option<Mark> {
+        let Memory::Table { table, limits } = &self.memory else {
+            return None;
+        };
+        let key = Key::new(self.address(flow), pool);
+        let known = table.recall(&key, limits, flow.now)?;
+        Some(known.mark(limits))
+    }
+
+    fn computes(&self) -> bool {
+        matches!(self.memory, Memory::Hash(_))
+    }
+
+    fn forget_client(&self, client: IpAddr, pool: PoolId, node: NodeId) {
         if let Memory::Table { table, .. } = &self.memory {
-            table.forget(what);
+            table.forget_client(&Key::new(self.network(client), pool), node);
         }
     }
 }

@@ -43,11 +43,12 @@ impl Plugin for StickySession {
 
     fn recall(&self, flow: &Flow<'_>, pool: PoolId) -> Option<Recalled> {
         let key = self.key(flow, pool)?;
-        let (node, age) = self.0.table.recall(&key, &self.0.limits, flow.now)?;
+        let known = self.0.table.recall(&key, &self.0.limits, flow.now)?;
         Some(Recalled {
-            node,
-            age,
+            node: known.node,
+            age: known.age,
             remembered: true,
+            mark: Some(known.mark(&self.0.limits)),
         })
     }
 
@@ -67,7 +68,7 @@ impl Plugin for StickySession {
     }
 
     fn forget(&self, what: &Forget) {
-        self.0.table.forget(what);
+        self.0.table.forget(what, &self.0.limits);
     }
 }
 

@@ -13,6 +13,7 @@ pub mod wait;
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pushgate_plugins::api::{NodeId, PoolId};
@@ -80,6 +81,13 @@ pub struct Pool {
     pub no_node: NoNode,
     /// Flows that wait because every node is at its limit.
     pub waiting: Waiting,
+    /// While a rebalance runs: flows go to the node with the fewest, whatever the method, so that
+    /// no client is closed only to come back to a full node.
+    levels: AtomicBool,
+    /// How clients are moved.
+    pub rebalance: config::Rebalance,
+    /// Paths of requests that are balanced anew although their client is stuck.
+    pub rebalance_on: Box<[String]>,
     method: Box<dyn Method>,
 }
 
@@ -115,8 +123,16 @@ impl Pool {
             retries: conf.retries,
             no_node: conf.no_node,
             waiting: Waiting::new(conf),
+            levels: AtomicBool::new(false),
+            rebalance: conf.rebalance,
+            rebalance_on: conf.rebalance_on.clone().into(),
             method: method(conf.balance),
         }
+    }
+
+    /// Says whether flows go to the node with the fewest, whatever the method.
+    pub fn level(&self, on: bool) {
+        self.levels.store(on, Ordering::Relaxed);
     }
 
     /// The pool's node of that identity.
@@ -171,7 +187,7 @@ impl Pool {
                 self.settle_ramps(flows, weights);
             }
             while !facts.is_empty() {
-                let chosen = self.method.pick(facts, seed);
+                let chosen = self.choose(facts, seed);
                 let node = &self.nodes[of[chosen]];
                 if node.admit(now) {
                     return Picked::Node(node);
@@ -182,6 +198,13 @@ impl Pool {
             }
             if up { Picked::Full } else { Picked::Nobody }
         })
+    }
+
+    fn choose(&self, facts: &[Candidate], seed: Seed) -> usize {
+        if self.levels.load(Ordering::Relaxed) {
+            return least_flows::LeastFlows.pick(facts, seed);
+        }
+        self.method.pick(facts, seed)
     }
 
     /// Ends the slow start of nodes that have as many flows for their weight as those without one

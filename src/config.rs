@@ -29,7 +29,7 @@ pub use pushgate_plugins::units;
 pub use tls::{
     Certificate, ClientCertificate, ListenerTls, NodeTls, Ocsp, Profile, Tickets, Version,
 };
-pub use upstream::{Balance, Health, HttpCheck, NoNode, Node, OnDown, Pool, TcpCheck};
+pub use upstream::{Balance, Health, HttpCheck, NoNode, Node, OnDown, Pool, Rebalance, TcpCheck};
 
 use units::Span;
 

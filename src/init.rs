@@ -44,6 +44,7 @@ options! {
     "2.B.2.3-multihosting" => "option-2.B.2.3-multihosting.yaml",
     "2.B.2.4" => "option-2.B.2.4.yaml",
     "expiry" => "expiry.yaml",
+    "rebalance" => "rebalance.yaml",
     "direct" => "direct.yaml",
     "diffusion" => "diffusion.yaml",
 }

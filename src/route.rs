@@ -9,9 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use pushgate_plugins::api::{Assignment, Flow, How, NodeId, Plugin, PoolId, Route, Target, Watch};
+use pushgate_plugins::api::{
+    Assignment, Flow, Forgotten, How, Mark, NodeId, Plugin, PoolId, Route, Target, Watch,
+    unix_seconds,
+};
 
 use crate::balance::{Picked, Pool, Seed};
+use crate::upstream::stuck::Stuck;
 use crate::upstream::{Node, State};
 
 /// Everything one listener decides with; swapped whole on reload.
@@ -49,9 +53,17 @@ pub struct Assigned {
     pub pool: Option<Arc<Pool>>,
     /// How it was chosen.
     pub how: How,
+    /// What a rebalance knows it by; `None`: it cannot be moved.
+    pub mark: Option<Mark>,
 }
 
 impl Assigned {
+    /// How its flow is stuck to the node.
+    pub fn stuck(&self) -> Option<Stuck> {
+        let pool = self.pool.as_ref()?.id;
+        self.mark.map(|mark| Stuck { pool, mark })
+    }
+
     /// The plugins' view of it.
     pub fn facts(&self) -> Assignment<'_> {
         Assignment {
@@ -68,6 +80,7 @@ impl Assigned {
             How::Pinned => "pinned",
             How::Recalled { by, .. } => by,
             How::Balanced => "balanced",
+            How::Rebalanced => "rebalanced",
         }
     }
 }
@@ -136,6 +149,7 @@ impl Table {
                     node: node.clone(),
                     pool: None,
                     how: How::Pinned,
+                    mark: None,
                 })
             }
             _ => Decision::NoNode(None),
@@ -150,7 +164,12 @@ impl Table {
         tried: &[NodeId],
         in_turn: bool,
     ) -> Decision {
-        let assigned = match self.recall(flow, pool, tried) {
+        let begins = begins_session(pool, flow);
+        let recalled = match begins {
+            true => None,
+            false => self.recall(flow, pool, tried),
+        };
+        let assigned = match recalled {
             Some(recalled) => recalled,
             None if !in_turn && !pool.waiting.is_empty() => return Decision::Wait(pool.clone()),
             None => {
@@ -162,7 +181,11 @@ impl Table {
                     Picked::Node(node) => Assigned {
                         node: node.clone(),
                         pool: Some(pool.clone()),
-                        how: How::Balanced,
+                        how: match begins {
+                            true => How::Rebalanced,
+                            false => How::Balanced,
+                        },
+                        mark: None,
                     },
                     Picked::Full => return Decision::Wait(pool.clone()),
                     Picked::Nobody => return Decision::NoNode(Some(pool.clone())),
@@ -185,6 +208,7 @@ impl Table {
                 node: node.clone(),
                 pool: Some(pool.clone()),
                 how,
+                mark: recalled.mark,
             })
         })
     }
@@ -198,7 +222,7 @@ impl Table {
         tried: &[NodeId],
         mut assigned: Assigned,
     ) -> Assigned {
-        let remembered = !matches!(assigned.how, How::Balanced);
+        let remembered = !matches!(assigned.how, How::Balanced | How::Rebalanced);
         for p in &self.plugins {
             let may = |id: NodeId| usable(pool, id, remembered, tried).is_some();
             let other = p.learn(flow, pool.id, &assigned.facts(), &may);
@@ -208,9 +232,40 @@ impl Table {
                     by: p.name(),
                     age: Duration::ZERO,
                 };
+                assigned.mark = None;
             }
         }
+        assigned.mark = self.mark(flow, pool.id, &assigned);
         assigned
+    }
+
+    /// What a rebalance knows an assignment by. A token goes before all else: a table's entry can
+    /// be forgotten by name, what the client carries cannot.
+    fn mark(&self, flow: &Flow<'_>, pool: PoolId, assigned: &Assigned) -> Option<Mark> {
+        if self.plugins.iter().any(|p| p.computes()) {
+            return None;
+        }
+        let is_rule = |m: &Mark| m.by == Forgotten::Rule;
+        if assigned.mark.as_ref().is_some_and(is_rule) {
+            return assigned.mark;
+        }
+        let facts = assigned.facts();
+        let marks = || {
+            self.plugins
+                .iter()
+                .filter_map(|p| p.mark(flow, pool, &facts))
+        };
+        let known = marks().find(is_rule).or(assigned.mark);
+        let known = known.or_else(|| marks().next());
+        Some(known.unwrap_or_else(|| Mark::of_flow(flow.random, unix_seconds(flow.wall))))
+    }
+
+    /// Forgets that the client of a flow is stuck to the node: the flow is closed so that it moves.
+    /// What the client carries is forgotten by a rule instead.
+    pub fn forget(&self, client: IpAddr, filed: &[(usize, IpAddr)], pool: PoolId, node: NodeId) {
+        for (i, p) in self.plugins.iter().enumerate() {
+            p.forget_client(filed_under(client, filed, i), pool, node);
+        }
     }
 
     /// The addresses under which plugins file the flow, where they are not the client's own.
@@ -224,13 +279,22 @@ impl Table {
     pub fn ended(&self, client: IpAddr, filed: &[(usize, IpAddr)], pool: PoolId) {
         let now = std::time::Instant::now();
         for (i, p) in self.plugins.iter().enumerate() {
-            let ip = filed
-                .iter()
-                .find(|(j, _)| *j == i)
-                .map_or(client, |(_, ip)| *ip);
-            p.ended(ip, pool, now);
+            p.ended(filed_under(client, filed, i), pool, now);
         }
     }
+}
+
+/// Whether the request begins a session, which may go to any node (Lightstreamer clustering §1: the
+/// S connections "can always be freely balanced").
+fn begins_session(pool: &Pool, flow: &Flow<'_>) -> bool {
+    let path = flow.request.map(|r| r.uri.path());
+    path.is_some_and(|path| pool.rebalance_on.iter().any(|p| p == path))
+}
+
+/// The address under which the plugin with that index filed a flow.
+fn filed_under(client: IpAddr, filed: &[(usize, IpAddr)], plugin: usize) -> IpAddr {
+    let own = filed.iter().find(|(i, _)| *i == plugin);
+    own.map_or(client, |(_, ip)| *ip)
 }
 
 /// FNV-1a of an address: the same on every edge and in every release.

@@ -13,6 +13,7 @@ pub mod node_io;
 pub mod onlooker;
 pub mod response_head;
 pub mod state;
+pub mod stuck;
 pub mod tls;
 
 pub use affinity::Affinity;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::epochs::Epochs;
 use super::token::Ring;
 use super::{StickyCookie, keys};
 use crate::api::Plugin;
 use crate::context::{Build, Fault, Mode};
+use crate::epochs::Epochs;
 use crate::units::{MaybeSpan, Share};
 
 /// A working day: a session seldom outlives it, and an imbalance is gone the next morning.
@@ -34,6 +34,10 @@ pub struct Config {
     /// Part of `max_age` by which single tokens may live shorter; default 10%.
     #[serde(default = "jitter")]
     pub jitter: Share,
+    /// Whether a flow that is open when its assignment reaches `max_age` is cut; default off: it
+    /// goes on, and the client's next one is balanced anew.
+    #[serde(default)]
+    pub cut_at_max_age: bool,
     /// Only over TLS; default off, because the Lightstreamer Node client never returns such a
     /// cookie.
     #[serde(default)]
@@ -113,6 +117,7 @@ impl Config {
             attributes: self.attributes().into_bytes().into(),
             max_age: self.max_age.0,
             jitter: self.jitter.0,
+            cut_at_max_age: self.cut_at_max_age,
             ring: Ring::new(&secrets, on.pools),
             epochs: on.keep.get_or("sticky_cookie epochs", Epochs::default),
             _own_key: own,
@@ -137,6 +142,12 @@ impl Config {
         );
         let aged = self.max_age.0.is_none_or(|m| m >= Duration::from_secs(1));
         check(aged, "max_age", "expected at least 1s, or `none`");
+        let why = "`max_age: none` has no end to cut at";
+        check(
+            !self.cut_at_max_age || self.max_age.0.is_some(),
+            "cut_at_max_age",
+            why,
+        );
         let path = self.path.starts_with('/') && self.path.bytes().all(is_attribute);
         check(
             path,

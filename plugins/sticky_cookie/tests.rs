@@ -7,7 +7,7 @@ use http::HeaderValue;
 use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE};
 use pingora_http::RequestHeader;
 
-use crate::api::{Forget, How, NodeId, Plugin, PoolId};
+use crate::api::{Forget, How, NodeId, Plugin, PoolId, unix_seconds};
 use crate::context::{Keep, Mode};
 use crate::testing::{Facts, Rng, answer, assigned, build, build_on, built, head};
 
@@ -16,6 +16,16 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 fn push() -> PoolId {
     PoolId::of("push")
+}
+
+fn forget(p: &dyn Plugin, node: &str, at: &Facts, share: f64) {
+    p.forget(&Forget {
+        pool: push(),
+        node: NodeId::of(node),
+        before: unix_seconds(at.wall),
+        share,
+        spares_live: false,
+    });
 }
 
 /// The `Set-Cookie` lines of a response to `facts` whose request had `cookies`.
@@ -289,16 +299,8 @@ fn a_rebalance_forgets_its_share_on_every_listener() {
         })
         .collect();
     let later = start.after(HOUR);
-    p.forget(&Forget {
-        node: NodeId::of("ls1"),
-        before: later.wall,
-        share: 1.0,
-    });
-    p.forget(&Forget {
-        node: NodeId::of("ls2"),
-        before: later.wall,
-        share: 0.25,
-    });
+    forget(&*p, "ls1", &later, 1.0);
+    forget(&*p, "ls2", &later, 0.25);
     drop(p);
     let reloaded = make();
     let left = cookies

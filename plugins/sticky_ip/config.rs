@@ -46,6 +46,10 @@ pub struct Config {
     /// longest goes first, one with a live flow never. Only with `table`.
     #[serde(default)]
     pub capacity: Option<usize>,
+    /// Whether a flow that is open when its assignment reaches `max_age` is cut; default off. Only
+    /// with `table`.
+    #[serde(default)]
+    pub cut_at_max_age: bool,
     /// Name of the table; listeners that name the same share it. Default: the listener's name.
     /// Only with `table`.
     #[serde(default)]
@@ -95,6 +99,7 @@ impl Config {
             max_age: self.max_age.unwrap_or(MAX_AGE).0,
             expiry: self.expiry.unwrap_or(EXPIRY).0,
             capacity: self.capacity.unwrap_or(CAPACITY),
+            cut_at_max_age: self.cut_at_max_age,
         };
         let memory = match self.mode {
             Mode::Hash => Memory::Hash(Rendezvous::new(on.pools)),
@@ -139,6 +144,9 @@ impl Config {
             "expiry",
             "expected at least 1s, or `none`",
         );
+        let endless = self.max_age.is_some_and(|m| m.0.is_none());
+        let why = "`max_age: none` has no end to cut at";
+        check(!self.cut_at_max_age || !endless, "cut_at_max_age", why);
         let capacity = self
             .capacity
             .is_none_or(|c| (1..=MAX_CAPACITY).contains(&c));
@@ -150,6 +158,7 @@ impl Config {
             ("expiry", self.expiry.is_some()),
             ("capacity", self.capacity.is_some()),
             ("table", self.table.is_some()),
+            ("cut_at_max_age", self.cut_at_max_age),
         ] {
             let why = "`mode: hash` remembers nothing; the key belongs to `mode: table`";
             check(!given || self.mode == Mode::Table, key, why);

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use hashlink::LinkedHashMap;
 use parking_lot::Mutex;
 
-use crate::api::{Forget, How, NodeId, PoolId};
+use crate::api::{Forget, Forgotten, How, Mark, NodeId, PoolId};
+use crate::epochs::Epochs;
 
 /// Locks; two flows meet at one in 64, and each holds it for some hundred nanoseconds.
 const SHARDS: usize = 64;
@@ -50,6 +51,37 @@ impl Key {
             pool,
         }
     }
+
+    /// What a rebalance knows it by: the same on every edge.
+    fn mark(&self) -> u64 {
+        use std::hash::Hasher;
+        let mut h = siphasher::sip::SipHasher13::new_with_keys(0x7374_6963, 0x6b79_6970);
+        h.write(&self.address);
+        h.finish()
+    }
+}
+
+/// What the table knows of a client.
+pub struct Known {
+    /// Its node.
+    pub node: NodeId,
+    /// Age of the assignment.
+    pub age: Duration,
+    id: u64,
+    learned: u64,
+}
+
+impl Known {
+    /// What a rebalance knows the assignment by.
+    pub fn mark(&self, limits: &Limits) -> Mark {
+        let left = limits.max_age.map(|m| m.saturating_sub(self.age));
+        Mark {
+            id: self.id,
+            learned: self.learned,
+            by: Forgotten::Name,
+            cut_after: left.filter(|_| limits.cut_at_max_age),
+        }
+    }
 }
 
 /// Limits of one plugin on the table; a reload may change them.
@@ -61,6 +93,8 @@ pub struct Limits {
     pub expiry: Option<Duration>,
     /// Most entries.
     pub capacity: usize,
+    /// Whether flows end with their assignment.
+    pub cut_at_max_age: bool,
 }
 
 /// What the core decided for a flow.
@@ -123,6 +157,8 @@ struct Shard {
 /// Clients' assignments; shared by listeners that name it, kept across reloads.
 pub struct Table {
     shards: Box<[Mutex<Shard>]>,
+    /// Shares that were rebalanced. Judged when a client comes: nobody walks a million entries.
+    epochs: Epochs,
     /// Keyed at random, so that nobody can aim addresses at one shard.
     hasher: RandomState,
 }
@@ -133,16 +169,28 @@ impl Table {
         let shards = (capacity / SHARD_ENTRIES).clamp(1, SHARDS);
         Table {
             shards: (0..shards).map(|_| Mutex::default()).collect(),
+            epochs: Epochs::default(),
             hasher: RandomState::new(),
         }
     }
 
     /// The node `key` is stuck to, and since when.
-    pub fn recall(&self, key: &Key, limits: &Limits, now: Instant) -> Option<(NodeId, Duration)> {
+    pub fn recall(&self, key: &Key, limits: &Limits, now: Instant) -> Option<Known> {
         let shard = self.shard(key).lock();
         let entry = shard.live.get(key).or_else(|| shard.idle.get(key))?;
-        let age = now.saturating_duration_since(entry.learned);
-        entry.good(limits, now).then_some((entry.node, age))
+        let good = entry.good(limits, now) && !self.is_rebalanced(key, entry);
+        good.then(|| Known {
+            node: entry.node,
+            age: now.saturating_duration_since(entry.learned),
+            id: key.mark(),
+            learned: entry.learned_wall,
+        })
+    }
+
+    fn is_rebalanced(&self, key: &Key, e: &Entry) -> bool {
+        let live = e.live > 0;
+        self.epochs
+            .cover(key.pool, e.node, key.mark(), e.learned_wall, live)
     }
 
     /// Counts a flow of `key` as live and remembers its node where nothing good is remembered.
@@ -156,7 +204,10 @@ impl Table {
         usable: &dyn Fn(NodeId) -> bool,
     ) -> Option<NodeId> {
         let mut shard = self.shard(&key).lock();
-        let known = shard.live.remove(&key).or_else(|| shard.idle.remove(&key));
+        let mut known = shard.live.remove(&key).or_else(|| shard.idle.remove(&key));
+        if let Some(entry) = &mut known {
+            entry.forgotten |= self.is_rebalanced(&key, entry);
+        }
         let (mut entry, answer) = decide(known, verdict, limits, at, usable);
         entry.live = entry.live.saturating_add(1);
         entry.touched = at.0;
@@ -185,15 +236,21 @@ impl Table {
     }
 
     /// Forgets the share of a node's assignments; entries with live flows keep their count.
-    pub fn forget(&self, what: &Forget) {
-        let covered =
-            |k: &Key, e: &Entry| e.node == what.node && what.covers(&k.address, e.learned_wall);
-        for shard in &self.shards {
-            let mut shard = shard.lock();
-            for (key, entry) in &mut shard.live {
-                entry.forgotten |= covered(key, entry);
+    pub fn forget(&self, what: &Forget, limits: &Limits) {
+        self.epochs.add(what, limits.max_age);
+    }
+
+    /// Forgets that `key` is stuck to `node`; its live flows keep their count.
+    pub fn forget_client(&self, key: &Key, node: NodeId) {
+        let mut shard = self.shard(key).lock();
+        match shard.live.get_mut(key) {
+            Some(entry) if entry.node == node => entry.forgotten = true,
+            Some(_) => {}
+            None => {
+                if shard.idle.get(key).is_some_and(|e| e.node == node) {
+                    shard.idle.remove(key);
+                }
             }
-            shard.idle.retain(|k, e| !covered(k, e));
         }
     }
 
@@ -252,7 +309,7 @@ fn decide(
         // Two first flows of a client at once: the one that was filed first decides for both.
         (How::Balanced, Some(e)) if e.good(limits, at.0) && e.node == verdict.node => (e, None),
         (How::Balanced, Some(e)) if e.good(limits, at.0) && usable(e.node) => (e, Some(e.node)),
-        (How::Balanced | How::Pinned, _) => (fresh(Duration::ZERO), None),
+        (How::Balanced | How::Rebalanced | How::Pinned, _) => (fresh(Duration::ZERO), None),
         // Rebalanced between recall and here: this flow goes on, the next is balanced.
         (How::Recalled { .. }, Some(e)) if verdict.own => (e, None),
         // A cookie behind a shared address speaks for one client, the table for all of them.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::table::{Key, Limits, Table, Verdict};
-use crate::api::{Forget, How, NodeId, Plugin, PoolId};
+use crate::api::{Forget, How, NodeId, Plugin, PoolId, unix_seconds};
 use crate::context::{Keep, Mode};
 use crate::testing::{Facts, assigned, build, built, head};
 use crate::trust::X_FORWARDED_FOR;
@@ -14,6 +14,16 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 fn push() -> PoolId {
     PoolId::of("push")
+}
+
+fn forget(p: &dyn Plugin, node: &str, at: &Facts, share: f64) {
+    p.forget(&Forget {
+        pool: push(),
+        node: NodeId::of(node),
+        before: unix_seconds(at.wall),
+        share,
+        spares_live: false,
+    });
 }
 
 fn recalled(p: &dyn Plugin, f: &Facts) -> Option<NodeId> {
@@ -171,6 +181,7 @@ fn the_table_is_bounded_and_spares_live_clients() {
         max_age: None,
         expiry: Some(HOUR),
         capacity: 20_000,
+        cut_at_max_age: false,
     };
     let (t, now) = (Table::new(limits.capacity), Instant::now());
     let key = |i: u128| Key::new(std::net::IpAddr::V6((i << 64).into()), push());
@@ -239,16 +250,8 @@ fn a_rebalance_forgets_its_share_and_live_flows_still_count() {
     for i in 0..2_000 {
         learn(&*p, &client(i, &start), "ls1");
     }
-    p.forget(&Forget {
-        node: NodeId::of("ls2"),
-        before: later.wall,
-        share: 1.0,
-    });
-    p.forget(&Forget {
-        node: NodeId::of("ls1"),
-        before: later.wall,
-        share: 0.25,
-    });
+    forget(&*p, "ls2", &later, 1.0);
+    forget(&*p, "ls1", &later, 0.25);
     drop(p);
     let p = make("sticky_ip: { table: shared, max_age: 9h }");
     let left: Vec<_> = (0..2_000)

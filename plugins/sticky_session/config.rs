@@ -99,6 +99,7 @@ impl Config {
             max_age: self.max_age.unwrap_or(MAX_AGE).0,
             expiry: self.expiry.unwrap_or(EXPIRY).0,
             capacity: self.capacity.unwrap_or(CAPACITY),
+            cut_at_max_age: false,
         };
         let (kind, name) = match &self.table {
             Some(table) => ("table", table.as_str()),

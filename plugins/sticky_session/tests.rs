@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pingora_http::RequestHeader;
 
-use crate::api::{BODY_PREFIX, Flow, Forget, How, NodeId, Plugin, PoolId, Watch};
+use crate::api::{BODY_PREFIX, Flow, Forget, How, NodeId, Plugin, PoolId, Watch, unix_seconds};
 use crate::context::Mode;
 use crate::testing::{Facts, assigned, build, faults, head, undecodable};
 
@@ -176,13 +176,33 @@ fn a_rebalance_forgets_its_share() {
         create(&*p, &f, "ls1", &format!("S{i}"));
     }
     p.forget(&Forget {
+        pool: push(),
         node: NodeId::of("ls1"),
-        before: f.after(HOUR).wall,
+        before: unix_seconds(f.after(HOUR).wall),
         share: 0.25,
+        spares_live: false,
     });
     let at = |i| recalled(&*p, &f, &post(&format!("/c?LS_session=S{i}")), "");
     let left = (0..2_000).filter(|i| at(*i).is_some()).count();
     assert!(left.abs_diff(1_500) < 80, "{left}");
+}
+
+/// A stream that a rebalance closes takes its session along: a client that asked for it would be back
+/// on the node it is to leave.
+#[test]
+fn a_closed_stream_forgets_its_session() {
+    let p = build(LIGHTSTREAMER);
+    let f = Facts::default();
+    let bind = post("/lightstreamer/bind_session.txt?LS_session=S1");
+    for (closed, left) in [(false, Some(NodeId::of("ls1"))), (true, None)] {
+        create(&*p, &f, "ls1", "S1");
+        let mut stream = watch(&*p, &f, &bind, "ls1");
+        if closed {
+            stream.forget();
+        }
+        stream.ended(f.now);
+        assert_eq!(recalled(&*p, &f, &bind, ""), left);
+    }
 }
 
 /// Diffusion, "Routing strategies at your load balancer": the cookie `session`; and rules of one's own.

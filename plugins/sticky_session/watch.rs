@@ -48,7 +48,7 @@ impl Watching {
             .memory
             .table
             .recall(&key, &self.memory.limits, self.began.0);
-        if known.is_some_and(|(node, _)| node == self.node) {
+        if known.is_some_and(|known| known.node == self.node) {
             self.hold(key, self.began.0);
         }
     }
@@ -64,9 +64,9 @@ impl Watching {
         }
         let Memory { table, limits, .. } = &*self.memory;
         let how = match table.recall(&key, limits, now) {
-            Some((node, age)) if node == self.node => How::Recalled {
+            Some(known) if known.node == self.node => How::Recalled {
                 by: super::NAME,
-                age,
+                age: known.age,
             },
             _ => How::Pinned,
         };
@@ -110,6 +110,12 @@ impl Watch for Watching {
             (self.line, self.left) = (Vec::new(), 0);
         }
         !over
+    }
+
+    fn forget(&mut self) {
+        for key in &self.held {
+            self.memory.table.forget_client(key, self.node);
+        }
     }
 
     fn ended(&mut self, now: Instant) {

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::units::{Bytes, Span};
+use super::units::{Bytes, Rate, Share, Span};
 
 const fn seconds(n: u64) -> Span {
     Span(Duration::from_secs(n))
@@ -66,6 +66,12 @@ pub const STATUS: u16 = 200;
 pub const BODY_PREFIX_TIMEOUT: Span = seconds(1);
 /// `Retry-After` of a 503, in seconds, before jitter.
 pub const RETRY_AFTER: Span = seconds(2);
+/// Clients moved in a second by a rebalance. Each opens a session anew: no node notices fifty.
+pub const REBALANCE_RATE: Rate = Rate::a_second(50);
+/// What a node may have more than its share: less would close clients for the sake of chance.
+pub const REBALANCE_TOLERANCE: Share = Share(0.05);
+/// From a node's return to an automatic rebalance: a node that flaps moves nobody.
+pub const REBALANCE_DELAY: Span = seconds(30);
 
 macro_rules! functions {
     ($($name:ident: $type:ty = $value:expr;)+) => { $(pub(super) fn $name() -> $type { $value })+ };
@@ -88,6 +94,9 @@ functions! {
     health_rise: u32 = HEALTH_RISE;
     health_fall: u32 = HEALTH_FALL;
     retries: u32 = RETRIES;
+    rebalance_rate: Rate = REBALANCE_RATE;
+    rebalance_tolerance: Share = REBALANCE_TOLERANCE;
+    rebalance_delay: Span = REBALANCE_DELAY;
     weight: u32 = WEIGHT;
     queue: u32 = QUEUE;
     queue_timeout: Span = QUEUE_TIMEOUT;

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 
 use serde::Deserialize;
 
-use super::units::{Rate, Span};
+use super::units::{Rate, Share, Span};
 use super::{NodeTls, defaults};
 
 /// One push server at one address and port.
@@ -38,7 +38,7 @@ pub struct Node {
 }
 
 /// Nodes among which flows are balanced.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Pool {
     /// Names of its nodes.
@@ -79,6 +79,47 @@ pub struct Pool {
     /// Longest time one of them waits.
     #[serde(default = "defaults::queue_timeout")]
     pub queue_timeout: Span,
+    /// How clients are moved off overloaded nodes.
+    #[serde(default)]
+    pub rebalance: Rebalance,
+    /// Paths of requests that begin a session: they are balanced anew although their client is
+    /// stuck, and stuck to the node they got.
+    #[serde(default)]
+    pub rebalance_on: Vec<String>,
+}
+
+/// How clients are moved off overloaded nodes: by itself after a node's return, and by orders that
+/// say nothing else.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Rebalance {
+    /// Whether the pool is made even after a node's return.
+    #[serde(default)]
+    pub auto: bool,
+    /// Time from a node's return until then: it may go again, and new clients may be enough.
+    #[serde(default = "defaults::rebalance_delay")]
+    pub delay: Span,
+    /// Clients moved in a second.
+    #[serde(default = "defaults::rebalance_rate")]
+    pub rate: Rate,
+    /// How much more than its share a node may keep.
+    #[serde(default = "defaults::rebalance_tolerance")]
+    pub tolerance: Share,
+    /// Whether live flows are closed; else assignments are only forgotten.
+    #[serde(default)]
+    pub close: bool,
+}
+
+impl Default for Rebalance {
+    fn default() -> Self {
+        Rebalance {
+            auto: false,
+            delay: defaults::REBALANCE_DELAY,
+            rate: defaults::REBALANCE_RATE,
+            tolerance: defaults::REBALANCE_TOLERANCE,
+            close: false,
+        }
+    }
 }
 
 /// How a node is chosen.

@@ -5,6 +5,8 @@
 
 use std::io;
 use std::net::SocketAddr;
+mod moves;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,7 @@ use tokio::task::JoinHandle;
 
 use super::Running;
 use super::certificates::Shown;
+use super::rebalance;
 use crate::config::units::Rate;
 use crate::observe::metrics;
 use crate::upstream::drain::Progress;
@@ -29,7 +32,7 @@ use crate::upstream::{Node, State};
 
 /// Deadline of a request's head; an operator's tool is quick, a slow sender gets no more.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// Most bytes of a request's body: no order has one.
+/// Most bytes of a request's body: a rebalance may have one, of one object.
 const MAX_BODY: u64 = 4096;
 
 struct Admin {
@@ -102,6 +105,11 @@ fn router(running: Arc<Running>, token: Option<String>) -> Router {
         .route("/api/listeners", get(listeners))
         .route("/api/certificates", get(certificates))
         .route("/api/nodes/{node}/{order}", post(order))
+        .route(
+            "/api/pools/{pool}/rebalance",
+            get(moves::progress).post(moves::begin),
+        )
+        .route("/api/pools/{pool}/rebalance/cancel", post(moves::cancel))
         .route("/api/reload", post(reload))
         .layer(middleware::from_fn_with_state(admin.clone(), guard))
         .with_state(admin)
@@ -125,14 +133,14 @@ async fn guard(Shared(admin): Shared<Arc<Admin>>, request: Request, next: Next) 
     if request.method() == http::Method::POST && is_cross_site(headers) {
         return (StatusCode::FORBIDDEN, "cross-site request\n").into_response();
     }
-    if let Some(status) = bodiless(headers) {
-        return (status, "no request here has a body\n").into_response();
+    if let Some(status) = oversize(headers) {
+        return (status, "a body here is short and has its length\n").into_response();
     }
     next.run(request).await
 }
 
-/// Refuses a body before the deed: no handler reads one, so nobody else would.
-fn bodiless(headers: &HeaderMap) -> Option<StatusCode> {
+/// Refuses a body before the deed: most handlers read none, so nobody else would.
+fn oversize(headers: &HeaderMap) -> Option<StatusCode> {
     if headers.contains_key(header::TRANSFER_ENCODING) {
         return Some(StatusCode::LENGTH_REQUIRED);
     }
@@ -185,10 +193,14 @@ async fn metrics_text(Shared(admin): Shared<Arc<Admin>>) -> Response {
             .with_label_values(&[&one.name])
             .set(one.not_after);
     }
+    m.evenness.reset();
     for pool in admin.running.pools().values() {
         m.queued
             .with_label_values(&[&pool.name])
             .set(pool.waiting.len() as i64);
+        m.evenness
+            .with_label_values(&[&pool.name])
+            .set(rebalance::evenness(pool));
     }
     for node in admin.running.nodes() {
         m.node_flows

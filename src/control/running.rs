@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use super::admin::Endpoint;
 use super::memory::Memory;
 use super::plan::{Plan, PlannedListener, PlannedNode};
+use super::rebalance::Runs;
 use crate::balance::Pool;
 use crate::config::{self, Config, Health};
 use crate::listener::accept::{self, AcceptLoop, Listener};
@@ -222,6 +223,8 @@ pub struct Running {
     /// Notified when another process has taken over: this one is to drain.
     pub relieved: tokio::sync::Notify,
     parts: Mutex<Parts>,
+    /// Rebalances, running and over.
+    pub(super) rebalances: Runs,
     /// One reload at a time; holds the lock across its checks.
     reloading: tokio::sync::Mutex<()>,
     drain: tokio::sync::watch::Sender<bool>,
@@ -245,6 +248,7 @@ impl Running {
             keep: Keep::inherit(memory.kept),
             relieved: tokio::sync::Notify::new(),
             parts: Mutex::new(parts),
+            rebalances: Runs::default(),
             reloading: tokio::sync::Mutex::default(),
             drain,
         })

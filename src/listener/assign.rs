@@ -45,7 +45,7 @@ pub fn decide(ex: &Exchange, head: Option<&RequestHeader>, in_turn: bool) -> Dec
     let host = host(ex, head);
     let facts = Flow {
         body: &body,
-        ..ex.conn.facts(&host, head, random)
+        ..ex.facts(&host, head, random)
     };
     let decision = match in_turn {
         true => ex.table.decide_in_turn(&facts, &tried),
@@ -73,9 +73,9 @@ pub fn dialer(ex: &Exchange, head: Option<&RequestHeader>, assigned: &Assigned) 
     let to_head = head.is_some_and(|h| h.method == http::Method::HEAD);
     let facts = Flow {
         body: &body,
-        ..conn.facts(&host, head, random)
+        ..ex.facts(&host, head, random)
     };
-    let tap = Onlooker::tap(table.watch(&facts, assigned), to_head);
+    let tap = Onlooker::tap(table.watch(&facts, assigned), to_head, &ex.flow);
     Dialer {
         node: assigned.node.clone(),
         flow: ex.flow.clone(),

@@ -289,7 +289,7 @@ impl Edge {
             ex.clone(),
             self.proxy.process_new_http(session, &self.drain),
         ));
-        let mut kill = pin!(ex.flow.kill.notified());
+        let mut kill = pin!(ex.kill());
         let served = std::future::poll_fn(|cx| {
             if kill.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Served::Cut);
@@ -316,7 +316,7 @@ impl Edge {
             read,
             frames: true,
         };
-        let end = relay(client, node, rules, ex.flow.kill.notified()).await;
+        let end = relay(client, node, rules, ex.kill()).await;
         close_relayed(ex, end);
     }
 }

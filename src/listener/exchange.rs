@@ -15,6 +15,7 @@ use crate::route::{Assigned, Table};
 use crate::stream::side::Side;
 use crate::tls::Handshake;
 use crate::upstream::connect::Dialer;
+use crate::upstream::live::Closed;
 use crate::upstream::state::Entered;
 use crate::upstream::{Affinity, LiveFlow, Node};
 
@@ -147,6 +148,10 @@ pub enum Reason {
     HeadTimeout,
     /// Its node went Down.
     Evicted,
+    /// Closed so that its client moves to another node.
+    Rebalanced,
+    /// Its assignment reached `max_age`, and `cut_at_max_age` is set.
+    Expired,
     /// The proxy stopped before the flow did.
     Drained,
     /// A fault of ours.
@@ -171,6 +176,8 @@ impl Reason {
             Reason::BadRequest => "bad_request",
             Reason::HeadTimeout => "head_timeout",
             Reason::Evicted => "evicted",
+            Reason::Rebalanced => "rebalanced",
+            Reason::Expired => "expired",
             Reason::Drained => "drained",
             Reason::Internal => "internal",
         }
@@ -188,6 +195,8 @@ pub struct Exchange {
     /// What decides; fixed for the exchange, so that a reload does not mix two tables.
     pub table: Arc<Table>,
     started: Instant,
+    /// Wall clock at its begin: one date for all that is learned of it.
+    wall: SystemTime,
     down_before: u64,
     up_before: u64,
 }
@@ -242,10 +251,24 @@ impl Exchange {
             }),
             table,
             started: Instant::now(),
+            wall: SystemTime::now(),
             down_before: conn.bytes_down.load(Ordering::Relaxed),
             up_before: conn.bytes_up.load(Ordering::Relaxed),
             conn,
         })
+    }
+
+    /// The plugins' view of the flow.
+    pub fn facts<'a>(
+        &'a self,
+        host: &'a str,
+        request: Option<&'a RequestHeader>,
+        random: u64,
+    ) -> Flow<'a> {
+        Flow {
+            wall: self.wall,
+            ..self.conn.facts(host, request, random)
+        }
     }
 
     /// Enters the flow into its node.
@@ -254,7 +277,7 @@ impl Exchange {
         m.assigned
             .with_label_values(&[assigned.node.name.as_str(), assigned.word()])
             .inc();
-        let entered = assigned.node.enter(&self.flow);
+        let entered = assigned.node.enter(&self.flow, assigned.stuck());
         let mut record = self.record.lock();
         record.entered = Some(entered);
         record.assigned = Some(assigned);
@@ -279,12 +302,29 @@ impl Exchange {
         }
     }
 
+    /// Waits until the flow is to be cut. Sockets are closed after this only: a client that is to
+    /// move has been forgotten before it can come back.
+    pub async fn kill(&self) {
+        self.flow.kill.notified().await;
+        if self.flow.closed() != Some(Closed::Rebalanced) {
+            return;
+        }
+        let record = self.record.lock();
+        if let (Some(filed), Some(assigned)) = (&record.learned, &record.assigned)
+            && let Some(pool) = &assigned.pool
+        {
+            let client = self.conn.client.ip();
+            self.table.forget(client, filed, pool.id, assigned.node.id);
+        }
+    }
+
     /// Why a killed flow was killed.
     pub fn killed(&self) -> Reason {
-        if self.flow.is_evicted() {
-            Reason::Evicted
-        } else {
-            Reason::Drained
+        match self.flow.closed() {
+            Some(Closed::Rebalanced) => Reason::Rebalanced,
+            Some(Closed::Expired) => Reason::Expired,
+            None if self.flow.is_evicted() => Reason::Evicted,
+            None => Reason::Drained,
         }
     }
 

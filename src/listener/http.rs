@@ -151,7 +151,7 @@ impl ProxyHttp for Front {
             head.remove_header(&header::CONNECTION);
         }
         let (assigned, host, random) = known(ctx)?;
-        let facts = ctx.ex.conn.facts(&host, Some(session.req_header()), random);
+        let facts = ctx.ex.facts(&host, Some(session.req_header()), random);
         for plugin in &ctx.ex.table.plugins {
             plugin
                 .request(&facts, &assigned.facts(), head)
@@ -176,7 +176,7 @@ impl ProxyHttp for Front {
             return Ok(());
         }
         let (assigned, host, random) = known(ctx)?;
-        let facts = ctx.ex.conn.facts(&host, Some(session.req_header()), random);
+        let facts = ctx.ex.facts(&host, Some(session.req_header()), random);
         for plugin in &ctx.ex.table.plugins {
             plugin
                 .response(&facts, &assigned.facts(), head)

@@ -34,7 +34,7 @@ impl HttpServerApp for Http2 {
         // Dropping the future resets this stream only (RST_STREAM), its siblings go on.
         let reason = tokio::select! {
             biased;
-            () = ex.flow.kill.notified() => ex.killed(),
+            () = ex.kill() => ex.killed(),
             _ = serving => Reason::Done,
         };
         ex.close(reason, (0, 0));

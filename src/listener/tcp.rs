@@ -23,13 +23,7 @@ pub async fn serve(client: Side, conn: Arc<Conn>) {
         read: read_size(&ex.conn.listener.conf.load()),
         frames: false,
     };
-    let end = relay(
-        (client, Vec::new()),
-        (node, Vec::new()),
-        rules,
-        ex.flow.kill.notified(),
-    )
-    .await;
+    let end = relay((client, Vec::new()), (node, Vec::new()), rules, ex.kill()).await;
     close_relayed(&ex, end);
 }
 

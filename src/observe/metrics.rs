@@ -4,8 +4,8 @@
 use std::sync::OnceLock;
 
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 macro_rules! metrics {
@@ -33,6 +33,7 @@ macro_rules! metrics {
     };
     (@type counter) => { IntCounterVec };
     (@type gauge) => { IntGaugeVec };
+    (@type ratio) => { GaugeVec };
     (@type plain_gauge) => { IntGauge };
     (@type plain_counter) => { IntCounter };
     (@type seconds) => { HistogramVec };
@@ -42,6 +43,9 @@ macro_rules! metrics {
     };
     (@new gauge, $name:expr, $help:expr, $labels:expr) => {
         IntGaugeVec::new(Opts::new($name, $help), $labels).expect("legal names")
+    };
+    (@new ratio, $name:expr, $help:expr, $labels:expr) => {
+        GaugeVec::new(Opts::new($name, $help), $labels).expect("legal names")
     };
     (@new plain_counter, $name:expr, $help:expr, $labels:expr) => {
         IntCounter::new($name, $help).expect("legal names")
@@ -89,6 +93,12 @@ metrics! {
     queue_seconds: seconds "pushgate_queue_seconds" ["pool"];
     /// Flows refused while every node was at its limit.
     queue_refused: counter "pushgate_queue_refused_total" ["pool", "reason"];
+    /// Flows closed so that their clients move, by the node they leave.
+    rebalanced: counter "pushgate_rebalanced_flows_total" ["pool", "node"];
+    /// Clients a second the running rebalance of a pool moves; 0: none runs.
+    rebalance_rate: ratio "pushgate_rebalance_rate" ["pool"];
+    /// The most loaded node of a pool against its share: 1 is even, 1.05 is 5 % more.
+    evenness: ratio "pushgate_pool_evenness" ["pool"];
     /// Upstream connections made.
     connect_seconds: seconds "pushgate_connect_seconds" ["node"];
     /// Upstream connections that failed.

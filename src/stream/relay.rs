@@ -138,6 +138,8 @@ async fn finish(why: Why, goodbye: bool, mut client: Side, mut node: Side) {
     use tokio::io::AsyncWriteExt;
     match why {
         Why::Killed => {
+            // Who looks on is told first: the client may be back at once.
+            let _node = node.untapped();
             if !client.tcp().reset_on_close_if_stalled() && goodbye {
                 let last = async {
                     client.write_all(&RESTART).await?;

@@ -5,13 +5,23 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use super::evict::{Reaper, reaper};
 use crate::stream::handoff::Handoff;
+
+/// Why a flow was closed while its node was well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Closed {
+    /// Its client is to move to another node.
+    Rebalanced = 1,
+    /// Its assignment reached `max_age`, and `cut_at_max_age` is set.
+    Expired = 2,
+}
 
 /// A flow between a client and, once assigned, a node.
 pub struct LiveFlow {
@@ -31,6 +41,8 @@ pub struct LiveFlow {
     bad_answer: AtomicBool,
     ends_by_close: AtomicBool,
     cut_short: AtomicBool,
+    /// 0, or a [`Closed`].
+    closed: AtomicU8,
 }
 
 impl Default for LiveFlow {
@@ -48,6 +60,7 @@ impl Default for LiveFlow {
             bad_answer: AtomicBool::new(false),
             ends_by_close: AtomicBool::new(false),
             cut_short: AtomicBool::new(false),
+            closed: AtomicU8::new(0),
         }
     }
 }
@@ -84,6 +97,29 @@ impl LiveFlow {
         self.evicted.load(Ordering::SeqCst)
     }
 
+    /// Closes the flow at the client, which will come back, if its answer has begun; one that has
+    /// not is left to end by itself. Returns whether it was closed by this call.
+    pub fn close(&self, why: Closed) -> bool {
+        let first = || {
+            let closed = &self.closed;
+            closed.compare_exchange(0, why as u8, Ordering::SeqCst, Ordering::SeqCst)
+        };
+        let closes = self.has_begun() && !self.is_evicted() && first().is_ok();
+        if closes {
+            self.kill.notify_one();
+        }
+        closes
+    }
+
+    /// Why it was closed, if it was.
+    pub fn closed(&self) -> Option<Closed> {
+        match self.closed.load(Ordering::SeqCst) {
+            1 => Some(Closed::Rebalanced),
+            2 => Some(Closed::Expired),
+            _ => None,
+        }
+    }
+
     /// The node's answer was no legal HTTP.
     pub fn answered_badly(&self) {
         self.bad_answer.store(true, Ordering::Relaxed);
@@ -106,7 +142,8 @@ impl LiveFlow {
 
     /// Whether an orderly close would make a cut answer look complete to the client.
     pub fn must_reset(&self) -> bool {
-        let cut = self.cut_short.load(Ordering::Relaxed) || self.is_evicted();
+        let ended_by_us = self.is_evicted() || self.closed().is_some();
+        let cut = self.cut_short.load(Ordering::Relaxed) || ended_by_us;
         cut && self.ends_by_close.load(Ordering::Relaxed)
     }
 

@@ -5,10 +5,12 @@
 //! who relays the answer does that; what cannot be read here is not shown. Source: RFC 9112 §6, §7.1;
 //! RFC 6455 §5.2.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use pushgate_plugins::api::{BODY_PREFIX, Watch};
 
+use super::live::{Closed, LiveFlow};
 use super::response_head::{self, MAX_HEAD};
 use crate::stream::framing::Framing;
 use crate::stream::side::Tap;
@@ -16,6 +18,7 @@ use crate::stream::side::Tap;
 /// The plugins that look on at one answer.
 pub struct Onlooker {
     watches: Vec<Box<dyn Watch>>,
+    flow: Arc<LiveFlow>,
     /// The request is a HEAD: its answer has no body.
     to_head: bool,
     stage: Stage,
@@ -34,10 +37,15 @@ enum Stage {
 
 impl Onlooker {
     /// A tap that shows an answer to `watches`; none where nobody looks on.
-    pub fn tap(watches: Vec<Box<dyn Watch>>, to_head: bool) -> Option<Box<dyn Tap>> {
+    pub fn tap(
+        watches: Vec<Box<dyn Watch>>,
+        to_head: bool,
+        flow: &Arc<LiveFlow>,
+    ) -> Option<Box<dyn Tap>> {
         (!watches.is_empty()).then(|| -> Box<dyn Tap> {
             Box::new(Onlooker {
                 watches,
+                flow: flow.clone(),
                 to_head,
                 stage: Stage::Head(Vec::new()),
                 left: BODY_PREFIX,
@@ -125,7 +133,13 @@ impl Tap for Onlooker {
 impl Drop for Onlooker {
     fn drop(&mut self) {
         let now = Instant::now();
-        self.watches.iter_mut().for_each(|w| w.ended(now));
+        let moves = self.flow.closed() == Some(Closed::Rebalanced);
+        for watch in &mut self.watches {
+            if moves {
+                watch.forget();
+            }
+            watch.ended(now);
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use super::drain::{Draining, Ending, Progress, eta};
 use super::evict;
 use super::gate::{Gate, Limits, Room};
 use super::live::LiveFlow;
+use super::stuck::{Flows, Stuck};
 use super::tls::Secure;
 use crate::config::units::Rate;
 use crate::config::{self, OnDown};
@@ -78,7 +79,7 @@ pub struct Node {
     order: AtomicU8,
     live: AtomicUsize,
     total: AtomicU64,
-    flows: Mutex<HashMap<u64, Arc<LiveFlow>>>,
+    pub(super) flows: Mutex<Flows>,
     idle: Mutex<HashMap<u64, Weak<Affinity>>>,
     changed: tokio::sync::watch::Sender<State>,
     gate: Mutex<Option<Gate>>,
@@ -252,7 +253,8 @@ impl Node {
             Some(d) => (Some(d.since), d.until),
             None => (None, None),
         };
-        let ages = self.flows.lock().values().map(|f| f.age(now)).collect();
+        let flows = self.flows.lock().all();
+        let ages = flows.iter().map(|f| f.age(now)).collect();
         let left = until.map(|u| u.saturating_duration_since(now));
         Some(Progress {
             since: since.map(|s| now.saturating_duration_since(s)),
@@ -305,7 +307,7 @@ impl Node {
 
     /// Ends what has not begun, and idle upstreams, at once, and the live flows at `rate`.
     fn evict_at(&self, rate: Rate) {
-        let all: Vec<_> = self.flows.lock().values().cloned().collect();
+        let all = self.flows.lock().all();
         let (begun, waiting): (Vec<_>, Vec<_>) = all.into_iter().partition(|f| f.has_begun());
         waiting.into_iter().for_each(LiveFlow::reap);
         self.close_idle();
@@ -327,7 +329,7 @@ impl Node {
     /// New picks have stopped before (the state is read first by the balancer); a flow that was
     /// picked in this very moment is caught in [`Node::enter`].
     pub fn evict(&self) -> usize {
-        let flows: Vec<_> = self.flows.lock().values().cloned().collect();
+        let flows = self.flows.lock().all();
         let count = flows.len();
         flows.into_iter().for_each(LiveFlow::reap);
         self.close_idle();
@@ -340,14 +342,16 @@ impl Node {
 
     /// Ends all live flows of the node because the proxy stops.
     pub fn cut(&self) {
-        self.flows.lock().values().for_each(|f| f.kill.notify_one());
+        for flow in self.flows.lock().all() {
+            flow.kill.notify_one();
+        }
     }
 
-    /// Registers a flow; it leaves when the guard drops.
-    pub fn enter(self: &Arc<Self>, flow: &Arc<LiveFlow>) -> Entered {
+    /// Registers a flow, `stuck` as it is; it leaves when the guard drops.
+    pub fn enter(self: &Arc<Self>, flow: &Arc<LiveFlow>, stuck: Option<Stuck>) -> Entered {
         self.live.fetch_add(1, Ordering::Relaxed);
         self.total.fetch_add(1, Ordering::Relaxed);
-        self.flows.lock().insert(flow.id, flow.clone());
+        self.flows.lock().insert(flow, stuck);
         if self.state() == State::Down && self.on_down == OnDown::Evict {
             flow.evict();
         }
@@ -377,7 +381,7 @@ pub struct Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.node.flows.lock().remove(&self.flow.id);
+        self.node.flows.lock().remove(self.flow.id);
         self.node.live.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -54,6 +54,8 @@ mod options;
 mod program;
 /// The PROXY protocol, in and out.
 mod proxy_protocol;
+/// Clients moved off nodes that have too many; assignments that end.
+mod rebalance;
 /// TLS as clients and nodes meet it.
 mod tls;
 /// The rules of a handshake, and sessions that are resumed.

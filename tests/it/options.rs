@@ -46,6 +46,8 @@ mod offload;
 mod option_2_b_offload;
 /// Nodes that end TLS themselves.
 mod passthrough;
+/// Sessions move to a server that returned.
+mod rebalance;
 
 /// Two nodes and the edge of one option.
 struct Cluster {

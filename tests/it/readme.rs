@@ -157,7 +157,7 @@ fn metrics_are_documented() {
 
 fn row((name, kind, labels, meaning): (&str, &str, &[&str], &str)) -> String {
     let kind = match kind {
-        "plain_gauge" => "gauge",
+        "plain_gauge" | "ratio" => "gauge",
         "plain_counter" => "counter",
         "seconds" | "bytes" => "histogram",
         kind => kind,

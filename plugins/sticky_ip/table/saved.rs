@@ -64,7 +64,7 @@ impl Kept for Table {
         for shard in &self.shards {
             let shard = shard.lock();
             let entries = shard.idle.iter().chain(&shard.live);
-            let good = entries.filter(|(_, e)| !e.forgotten);
+            let good = entries.filter(|(k, e)| !e.forgotten && !self.is_rebalanced(k, e));
             all.extend(good.map(|(k, e)| Saved::of(k, e, now)));
         }
         // Whoever is idle for longest is evicted first, there as here.
@@ -94,6 +94,7 @@ mod tests {
         max_age: Some(Duration::from_secs(600)),
         expiry: Some(Duration::from_secs(60)),
         capacity: 100,
+        cut_at_max_age: false,
     };
 
     fn key(n: u8) -> Key {
@@ -126,8 +127,11 @@ mod tests {
         new.restore(&old.save().expect("a table can be saved"));
         let soon = Instant::now();
         for (n, age) in [(1, 500), (2, 100)] {
-            let (node, known) = new.recall(&key(n), &LIMITS, soon).expect("known");
-            assert_eq!((node, known.as_secs()), (NodeId(u64::from(n)), age));
+            let known = new.recall(&key(n), &LIMITS, soon).expect("known");
+            assert_eq!(
+                (known.node, known.age.as_secs()),
+                (NodeId(u64::from(n)), age)
+            );
         }
         assert!(
             new.recall(&key(1), &LIMITS, soon + Duration::from_secs(61))

@@ -16,6 +16,8 @@ const MAX_WEIGHT: u32 = 1000;
 const MAX_ROW: u32 = 100;
 /// Most other nodes tried: each costs the client up to `connect_timeout`.
 const MAX_RETRIES: u32 = 16;
+/// Most paths that begin a session: each request is compared with all.
+const MAX_PATHS: usize = 64;
 
 /// Most flows that wait for one pool: more connections than that no edge has.
 const MAX_QUEUE: u32 = 1_000_000;
@@ -118,6 +120,28 @@ fn pool_is_sound(check: &mut Check<'_>, name: &str, pool: &Pool) {
     );
     if let Some(health) = &pool.health {
         health_is_sound(check, &steps!["pools", name, "health"], health);
+    }
+    paths_are_sound(check, name, &pool.rebalance_on);
+}
+
+fn paths_are_sound(check: &mut Check<'_>, name: &str, paths: &[String]) {
+    if paths.len() > MAX_PATHS {
+        let at = steps!["pools", name, "rebalance_on"];
+        check.expect(
+            &at,
+            format!("{} paths", paths.len()),
+            format!("at most {MAX_PATHS}"),
+        );
+    }
+    for (i, path) in paths.iter().enumerate() {
+        let legal = |c: char| c.is_ascii_graphic() && !matches!(c, '#' | '?');
+        if !path.starts_with('/') || !path.chars().all(legal) {
+            check.expect(
+                &steps!["pools", name, "rebalance_on", i],
+                format!("found `{}`", super::echo(path)),
+                "a path that starts with `/`, without query",
+            );
+        }
     }
 }
 

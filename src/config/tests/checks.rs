@@ -297,4 +297,13 @@ const CASES: &[Case] = &[
             "f:5:37: nodes.m.tls.ca_file: an authority nobody asks; expected `verify: true`, or no `ca_file`",
         ],
     ),
+    (
+        "nodes",
+        "nodes:\n  n: { address: 127.0.0.1:2 }\npools:\n  p: { nodes: [n], rebalance_on: [/a, b, \"/c?d\", \"/e f\"] }",
+        &[
+            "f:6:39: pools.p.rebalance_on[1]: found `b`; expected a path that starts with `/`, without query",
+            "f:6:42: pools.p.rebalance_on[2]: found `/c?d`; expected a path that starts with `/`, without query",
+            "f:6:50: pools.p.rebalance_on[3]: found `/e f`; expected a path that starts with `/`, without query",
+        ],
+    ),
 ];

@@ -20,6 +20,10 @@ const BLOCKS: &[(&str, &str)] = &[
     ("log", "log: { '?': 1 }"),
     ("nodes.<name>", "nodes: { n: { '?': 1 } }"),
     ("pools.<name>", "pools: { p: { '?': 1 } }"),
+    (
+        "pools.<name>.rebalance",
+        "pools: { p: { rebalance: { '?': 1 } } }",
+    ),
     ("health", "pools: { p: { health: { '?': 1 } } }"),
     (
         "health.tcp",
@@ -191,6 +195,7 @@ fn documented_defaults_are_those_of_the_code() {
     let reference = tree::parse(REFERENCE).0.expect("YAML");
     let pool = |key: &'static str| vec!["pools", "push", key];
     let health = |key: &'static str| vec!["pools", "push", "health", key];
+    let rebalance = |key: &'static str| vec!["pools", "push", "rebalance", key];
     let listener = |keys: &[&'static str]| [&["listeners", "0"], keys].concat();
     for (path, default) in [
         (vec!["max_connections"], MAX_CONNECTIONS.to_string()),
@@ -210,6 +215,12 @@ fn documented_defaults_are_those_of_the_code() {
         (pool("retries"), RETRIES.to_string()),
         (pool("queue"), QUEUE.to_string()),
         (pool("queue_timeout"), span(QUEUE_TIMEOUT)),
+        (rebalance("delay"), span(REBALANCE_DELAY)),
+        (rebalance("rate"), REBALANCE_RATE.to_string()),
+        (
+            rebalance("tolerance"),
+            format!("{}%", REBALANCE_TOLERANCE.0 * 100.0),
+        ),
         (listener(&["max_hidden"]), bytes(MAX_HIDDEN)),
         (listener(&["handshake_timeout"]), span(HANDSHAKE_TIMEOUT)),
         (listener(&["head_timeout"]), span(HEAD_TIMEOUT)),

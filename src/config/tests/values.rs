@@ -302,4 +302,14 @@ const CASES: &[Case] = &[
         "nodes:\n  n: { address: 127.0.0.1:2 }\npools:\n  p: { nodes: n }",
         &["f:6:15: pools.p.nodes: found `n`; expected a list, as `[a, b]`"],
     ),
+    (
+        "nodes",
+        "nodes:\n  n: { address: 127.0.0.1:2 }\npools:\n  p: { nodes: [n], rebalance: { rate: 50, tolerance: 5, delay: 30, close: yes } }",
+        &[
+            "f:6:39: pools.p.rebalance.rate: found `50`; expected a rate above zero with its unit, as `50/s`, `30/min`",
+            "f:6:54: pools.p.rebalance.tolerance: found `5`; expected a percentage from `0%` to `100%`",
+            "f:6:64: pools.p.rebalance.delay: found `30`; expected a duration with its unit, as `500ms`, `90s`, `8h`",
+            "f:6:75: pools.p.rebalance.close: found `yes`; expected `true` or `false` (did you mean `true`?)",
+        ],
+    ),
 ];

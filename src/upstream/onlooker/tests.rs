@@ -36,7 +36,8 @@ impl Watch for Recorder {
 fn shown(answer: &[u8], at: usize, most: usize) -> (Arc<Mutex<Shown>>, bool) {
     let shown = Arc::new(Mutex::new(Shown::default()));
     let recorder = Recorder(shown.clone(), most);
-    let mut tap = Onlooker::tap(vec![Box::new(recorder)], false).expect("somebody looks on");
+    let mut tap = Onlooker::tap(vec![Box::new(recorder)], false, &LiveFlow::new())
+        .expect("somebody looks on");
     let (a, b) = answer.split_at(at);
     let mut more = true;
     for part in [a, b] {
@@ -136,5 +137,5 @@ fn no_more_is_shown_than_wanted() {
     assert_eq!((seen.lock().body.len(), more), (10, false));
     let (_, more) = shown(&vec![b'x'; MAX_HEAD + 1], 0, 1);
     assert!(!more, "no head is collected for ever");
-    assert!(Onlooker::tap(Vec::new(), false).is_none());
+    assert!(Onlooker::tap(Vec::new(), false, &LiveFlow::new()).is_none());
 }

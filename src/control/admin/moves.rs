@@ -1,0 +1,60 @@
+//! Orders to a pool: move clients, say how it stands, stop.
+//!
+//! In: a query, or a small body of JSON. Out: what would be, is or was done, as JSON.
+//! Source: Lightstreamer clustering §5.1.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, State as Shared};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use pushgate_plugins::api::PoolId;
+
+use super::Admin;
+use crate::control::rebalance::{Ask, Refusal};
+
+/// `POST /api/pools/NAME/rebalance`.
+pub(super) async fn begin(
+    Shared(admin): Shared<Arc<Admin>>,
+    Path(pool): Path<String>,
+    Query(query): Query<Vec<(String, String)>>,
+    body: Bytes,
+) -> Response {
+    let pools = admin.running.pools();
+    let conf = pools.get(&PoolId::of(&pool)).map(|p| p.rebalance);
+    let begun = match Ask::read(&query, &body, &conf.unwrap_or_default()) {
+        Ok(ask) => admin.running.rebalance(&pool, ask, "operator"),
+        Err(why) => Err(Refusal::Senseless(why)),
+    };
+    let (status, said) = match begun {
+        Ok(progress) => return (StatusCode::ACCEPTED, Json(progress)).into_response(),
+        Err(Refusal::Unknown(said)) => (StatusCode::NOT_FOUND, said),
+        Err(Refusal::Busy) => (StatusCode::CONFLICT, "one is running".into()),
+        Err(Refusal::Senseless(said)) => (StatusCode::BAD_REQUEST, said),
+    };
+    (status, format!("{said}\n")).into_response()
+}
+
+/// `GET /api/pools/NAME/rebalance`.
+pub(super) async fn progress(
+    Shared(admin): Shared<Arc<Admin>>,
+    Path(pool): Path<String>,
+) -> Response {
+    match admin.running.last_rebalance(&pool) {
+        Some(run) => Json(run.progress()).into_response(),
+        None => (StatusCode::NOT_FOUND, "no rebalance of this pool yet\n").into_response(),
+    }
+}
+
+/// `POST /api/pools/NAME/rebalance/cancel`.
+pub(super) async fn cancel(
+    Shared(admin): Shared<Arc<Admin>>,
+    Path(pool): Path<String>,
+) -> Response {
+    if !admin.running.cancel_rebalance(&pool) {
+        return (StatusCode::CONFLICT, "none is running\n").into_response();
+    }
+    progress(Shared(admin), Path(pool)).await
+}

@@ -1,0 +1,21 @@
+//! Cuts the flows whose assignment has reached `max_age`, where `cut_at_max_age` asks for it.
+//!
+//! In: time. Out: flows closed; no flow has a timer of its own. Source: Lightstreamer clustering §4;
+//! FAULTS D49.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Running;
+
+/// Pause between two looks: a flow is cut at most so late.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Watches all nodes until the process ends.
+pub async fn watch(running: Arc<Running>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let now = Instant::now();
+        running.nodes().iter().for_each(|n| n.cut_expired(now));
+    }
+}

@@ -1,0 +1,303 @@
+//! Rebalance: clients are moved off nodes that have too many, at a rate, until the pool is even.
+//!
+//! In: orders of the operator, and nodes that return where a pool's `rebalance.auto` is on. Out:
+//! assignments forgotten, flows closed, progress. One at a time for each pool.
+//! Source: Lightstreamer clustering §5, §5.1.
+
+mod ask;
+mod automatic;
+mod course;
+mod plan;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use pushgate_plugins::api::{Forget, NodeId, PoolId, unix_seconds};
+use serde_json::{Value, json};
+
+use super::Running;
+use crate::balance::Pool;
+use crate::observe::metrics;
+use crate::upstream::State;
+use crate::upstream::live::Closed;
+use crate::upstream::stuck::Movable;
+pub use ask::{Ask, Goal};
+pub use automatic::watch;
+use course::{Cluster, Course, Stand};
+use plan::{Load, plan};
+
+/// Pause between two ticks of a course: at 200 a second four clients a tick.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Why a rebalance cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no such pool, or no such node in it.
+    Unknown(String),
+    /// One is running.
+    Busy,
+    /// The order makes no sense.
+    Senseless(String),
+}
+
+/// A rebalance of a pool, running or over.
+pub struct Run {
+    /// The pool's name.
+    pub pool: String,
+    /// `operator`, or `auto`.
+    pub by: &'static str,
+    course: Mutex<Course>,
+    began: Instant,
+    ended: Mutex<Option<Instant>>,
+}
+
+impl Run {
+    fn is_over(&self) -> bool {
+        self.course.lock().stand.is_over()
+    }
+
+    fn end(&self, course: &mut Course, stand: Stand) {
+        course.stand = stand;
+        *self.ended.lock() = Some(Instant::now());
+    }
+
+    /// How it stands.
+    pub fn progress(&self) -> Value {
+        let course = self.course.lock();
+        let until = self.ended.lock().unwrap_or_else(Instant::now);
+        let mut shown = shown(&self.pool, &course);
+        let more = json!({
+            "state": course.stand.word(), "by": self.by,
+            "seconds": round(until.duration_since(self.began).as_secs_f64()),
+        });
+        if let (Some(shown), Value::Object(more)) = (shown.as_object_mut(), more) {
+            shown.extend(more);
+        }
+        shown
+    }
+}
+
+/// A course as the API shows it.
+fn shown(pool: &str, course: &Course) -> Value {
+    let ask = &course.ask;
+    let nodes = course
+        .loads
+        .iter()
+        .zip(&course.plan.aims)
+        .map(|(load, aim)| {
+            let side = course.sides.get(&load.id);
+            json!({
+                "name": load.name, "flows": load.flows, "most": aim.most,
+                "moves": side.map_or(0, |s| s.due), "moved": side.map_or(0, |s| s.moved),
+                "forgotten": round(side.map_or(0.0, |s| s.share)),
+            })
+        });
+    let mut shown = json!({
+        "pool": pool, "close": ask.close, "rate": ask.rate.to_string(), "before": course.before,
+        "moved": course.moved(), "left": course.left(), "evenness": round(course.plan.evenness),
+        "eta_seconds": round(course.left() as f64 / ask.rate.per_second()),
+        "nodes": nodes.collect::<Value>(),
+    });
+    match &ask.goal {
+        Goal::Even(tolerance) => shown["to_even"] = json!({ "tolerance": tolerance }),
+        Goal::Share(from, share) => shown["from"] = json!({ "node": from, "share": share }),
+    }
+    shown
+}
+
+/// Three decimals: more mean nothing.
+fn round(n: f64) -> f64 {
+    (n * 1_000.0).round() / 1_000.0
+}
+
+/// The last rebalance of each pool.
+#[derive(Default)]
+pub struct Runs(Mutex<HashMap<PoolId, Arc<Run>>>);
+
+/// A running pool.
+struct Live<'a> {
+    running: &'a Running,
+    pool: &'a Pool,
+}
+
+impl Cluster for Live<'_> {
+    fn loads(&self) -> Vec<Load> {
+        loads(self.pool)
+    }
+
+    fn movable(&self, node: NodeId) -> Vec<Movable> {
+        let node = self.pool.node(node);
+        node.map_or_else(Vec::new, |n| n.movable(self.pool.id))
+    }
+
+    fn has(&self, node: NodeId, flow: u64) -> bool {
+        self.pool.node(node).is_some_and(|n| n.has(flow))
+    }
+
+    fn forget(&self, what: &Forget) {
+        let parts = self.running.parts();
+        for listening in parts.listeners.values() {
+            let table = listening.listener.table.load();
+            table.plugins.iter().for_each(|p| p.forget(what));
+        }
+    }
+
+    fn close(&self, node: NodeId, flow: u64) -> bool {
+        let Some(node) = self.pool.node(node) else {
+            return false;
+        };
+        let closed = node.close(flow, Closed::Rebalanced);
+        if closed {
+            metrics::get()
+                .rebalanced
+                .with_label_values(&[self.pool.name.as_str(), node.name.as_str()])
+                .inc();
+        }
+        closed
+    }
+}
+
+fn loads(pool: &Pool) -> Vec<Load> {
+    let load = |n: &Arc<crate::upstream::Node>| Load {
+        id: n.id,
+        name: n.name.clone(),
+        weight: n.weight,
+        takes: n.weight > 0 && n.state() == State::Up,
+        flows: n.live(),
+    };
+    pool.nodes.iter().map(load).collect()
+}
+
+/// The greatest of a pool's nodes' flows to their share: 1.0 is even.
+pub fn evenness(pool: &Pool) -> f64 {
+    plan(&loads(pool), 0, 0.0).evenness
+}
+
+impl Running {
+    /// Begins a rebalance; of a dry run, only what it would do.
+    ///
+    /// Errors: no such pool or node, one is running, or it makes no sense.
+    pub fn rebalance(
+        self: &Arc<Self>,
+        pool: &str,
+        ask: Ask,
+        by: &'static str,
+    ) -> Result<Value, Refusal> {
+        let pools = self.pools();
+        let unknown = || Refusal::Unknown(format!("no pool `{pool}`"));
+        let pool = pools.get(&PoolId::of(pool)).ok_or_else(unknown)?;
+        if let Goal::Share(from, _) = &ask.goal
+            && !pool.nodes.iter().any(|n| n.name == *from)
+        {
+            let said = format!("no node `{from}` in pool `{}`", pool.name);
+            return Err(Refusal::Unknown(said));
+        }
+        let (before, begins) = moment(ask.before)?;
+        let dry_run = ask.dry_run;
+        let mut course = Course::new(pool.id, ask, before, begins);
+        course.look(&Live {
+            running: self,
+            pool,
+        });
+        if dry_run {
+            let mut would = shown(&pool.name, &course);
+            would["dry_run"] = true.into();
+            return Ok(would);
+        }
+        let run = Arc::new(Run {
+            pool: pool.name.clone(),
+            by,
+            course: Mutex::new(course),
+            began: Instant::now(),
+            ended: Mutex::default(),
+        });
+        {
+            let mut runs = self.rebalances.0.lock();
+            if runs.get(&pool.id).is_some_and(|r| !r.is_over()) {
+                return Err(Refusal::Busy);
+            }
+            runs.insert(pool.id, run.clone());
+        }
+        let progress = run.progress();
+        log::warn!("pool {}: rebalance begins: {progress}", run.pool);
+        tokio::spawn(drive(self.clone(), pool.id, run));
+        Ok(progress)
+    }
+
+    /// The last rebalance of a pool.
+    pub fn last_rebalance(&self, pool: &str) -> Option<Arc<Run>> {
+        self.rebalances.0.lock().get(&PoolId::of(pool)).cloned()
+    }
+
+    /// Ends a pool's rebalance where it stands; false if none runs.
+    pub fn cancel_rebalance(&self, pool: &str) -> bool {
+        let Some(run) = self.last_rebalance(pool) else {
+            return false;
+        };
+        let mut course = run.course.lock();
+        let runs = !course.stand.is_over();
+        if runs {
+            run.end(&mut course, Stand::Cancelled);
+        }
+        runs
+    }
+}
+
+/// The second before which assignments are moved, and its first instant. Without one asked for, the
+/// next: every flow that is live has begun before it, and no client that comes back will have.
+fn moment(asked: Option<u64>) -> Result<(u64, Instant), Refusal> {
+    let wall = SystemTime::now();
+    let this = unix_seconds(wall);
+    match asked {
+        Some(before) if before > this + 1 => {
+            let said = "`before` is in the future: an assignment of now would be moved twice";
+            Err(Refusal::Senseless(said.into()))
+        }
+        Some(before) if before <= this => Ok((before, Instant::now())),
+        _ => {
+            let next = UNIX_EPOCH + Duration::from_secs(this + 1);
+            let until = next.duration_since(wall).unwrap_or_default();
+            Ok((this + 1, Instant::now() + until))
+        }
+    }
+}
+
+/// Ticks a course to its end.
+async fn drive(running: Arc<Running>, id: PoolId, run: Arc<Run>) {
+    let m = metrics::get();
+    let rate = m.rebalance_rate.with_label_values(&[&run.pool]);
+    rate.set(run.course.lock().ask.rate.per_second());
+    loop {
+        // A reload may have built the pool anew, or taken it away.
+        let pool = running.pools().get(&id).cloned();
+        let over = {
+            let mut course = run.course.lock();
+            match &pool {
+                Some(pool) if !course.stand.is_over() => {
+                    pool.level(true);
+                    let live = Live {
+                        running: &running,
+                        pool,
+                    };
+                    course.tick(Instant::now(), &live);
+                    if course.stand.is_over() {
+                        let stand = course.stand;
+                        run.end(&mut course, stand);
+                    }
+                }
+                Some(_) => {}
+                None => run.end(&mut course, Stand::Cancelled),
+            }
+            course.stand.is_over()
+        };
+        if over {
+            rate.set(0.0);
+            pool.iter().for_each(|p| p.level(false));
+            log::warn!("pool {}: rebalance is over: {}", run.pool, run.progress());
+            return;
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}

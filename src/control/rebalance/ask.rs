@@ -1,0 +1,183 @@
+//! What a rebalance is asked for: `?to_even&rate=200/s&close`, or the same as JSON.
+//!
+//! In: a query and a body. Out: an [`Ask`], or what is wrong with it.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::config;
+use crate::config::units::{Rate, Share};
+
+/// What is to become of the pool.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Goal {
+    /// No node has more than its share and this much of it.
+    Even(f64),
+    /// This share of a node's assignments is forgotten.
+    Share(String, f64),
+}
+
+/// A rebalance as it was asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ask {
+    /// What is to become of the pool.
+    pub goal: Goal,
+    /// Clients moved, or forgotten, in a second.
+    pub rate: Rate,
+    /// Whether live flows are closed.
+    pub close: bool,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Assignments learned before this second (since 1970) may be forgotten; `None`: those until now.
+    pub before: Option<u64>,
+}
+
+/// The words of a query or body.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Words {
+    #[serde(default)]
+    to_even: bool,
+    from: Option<String>,
+    share: Option<Share>,
+    rate: Option<Rate>,
+    tolerance: Option<Share>,
+    close: Option<bool>,
+    #[serde(default)]
+    dry_run: bool,
+    before: Option<u64>,
+}
+
+impl Ask {
+    /// Reads query and body; what neither says is as the pool's `rebalance` block has it.
+    ///
+    /// Errors: one sentence.
+    pub fn read(
+        query: &[(String, String)],
+        body: &[u8],
+        pool: &config::Rebalance,
+    ) -> Result<Self, String> {
+        let mut words = match body {
+            [] => Map::new(),
+            body => serde_json::from_slice(body).map_err(|e| format!("body: {e}"))?,
+        };
+        for (key, text) in query {
+            if words.insert(key.clone(), value(key, text)).is_some() {
+                return Err(format!("`{key}` is there twice"));
+            }
+        }
+        let words = serde_path_to_error::deserialize(Value::Object(words));
+        let words: Words =
+            words.map_err(|e: serde_path_to_error::Error<serde_json::Error>| {
+                match e.path().to_string() {
+                    path if path == "." => e.into_inner().to_string(),
+                    path => format!("{path}: {}", e.into_inner()),
+                }
+            })?;
+        Self::of(words, pool)
+    }
+
+    /// What the pool's automatic mode asks for.
+    pub fn automatic(pool: &config::Rebalance) -> Self {
+        Ask {
+            goal: Goal::Even(pool.tolerance.0),
+            rate: pool.rate,
+            close: pool.close,
+            dry_run: false,
+            before: None,
+        }
+    }
+
+    fn of(words: Words, pool: &config::Rebalance) -> Result<Self, String> {
+        let goal = match (words.from, words.share) {
+            (Some(_), _) if words.to_even || words.tolerance.is_some() => {
+                return Err(
+                    "`from` moves a share whatever it leaves: not with `to_even`, `tolerance`"
+                        .into(),
+                );
+            }
+            (Some(from), Some(share)) if share.0 > 0.0 => Goal::Share(from, share.0),
+            (Some(_), _) => return Err("`from` needs a `share` above 0%".into()),
+            (None, Some(_)) => return Err("`share` needs `from`: the node".into()),
+            (None, None) => Goal::Even(words.tolerance.unwrap_or(pool.tolerance).0),
+        };
+        Ok(Ask {
+            goal,
+            rate: words.rate.unwrap_or(pool.rate),
+            close: words.close.unwrap_or(pool.close),
+            dry_run: words.dry_run,
+            before: words.before,
+        })
+    }
+}
+
+/// A word of a query: a key alone switches on.
+fn value(key: &str, text: &str) -> Value {
+    match text {
+        "" | "true" => Value::Bool(true),
+        "false" => Value::Bool(false),
+        text if key == "before" => text.parse().map_or_else(|_| text.into(), |n: u64| n.into()),
+        text => text.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(query: &str, body: &str) -> Result<Ask, String> {
+        let pairs = query.split('&').filter(|p| !p.is_empty()).map(|pair| {
+            let (key, text) = pair.split_once('=').unwrap_or((pair, ""));
+            (key.to_owned(), text.to_owned())
+        });
+        let pairs: Vec<_> = pairs.collect();
+        Ask::read(&pairs, body.as_bytes(), &config::Rebalance::default())
+    }
+
+    #[test]
+    fn senseless_orders_are_refused() {
+        for (query, body, why) in [
+            ("rte=5/s", "", "unknown field `rte`"),
+            ("rate=5", "", "rate: "),
+            ("rate=0/s", "", "rate: "),
+            ("rate=-5/s", "", "rate: "),
+            ("tolerance=5", "", "tolerance: "),
+            ("tolerance=200%", "", "tolerance: "),
+            ("from=ls1", "", "needs a `share`"),
+            ("from=ls1&share=0%", "", "above 0%"),
+            ("share=5%", "", "needs `from`"),
+            ("from=ls1&share=5%&to_even", "", "not with `to_even`"),
+            ("from=ls1&share=5%&tolerance=5%", "", "not with `to_even`"),
+            ("close=maybe", "", "close: "),
+            ("close&close", "", "twice"),
+            ("close", r#"{"close":true}"#, "twice"),
+            ("", r#"{"rate":5}"#, "rate: "),
+            ("", "[]", "body: "),
+            ("", "{", "body: "),
+            ("before=-1", "", "before: "),
+        ] {
+            let said = read(query, body).expect_err(query);
+            assert!(said.contains(why), "{query} {body}: {said}");
+        }
+    }
+
+    #[test]
+    fn query_and_body_say_the_same() {
+        let defaults = config::Rebalance::default();
+        let even = read("", "").expect("all by default");
+        assert_eq!(even, Ask::automatic(&defaults));
+        let query = read(
+            "to_even&rate=200/s&tolerance=2.5%&close&dry_run=true&before=7",
+            "",
+        );
+        let body = r#"{"to_even":true,"rate":"200/s","tolerance":"2.5%","close":true,"dry_run":true,"before":7}"#;
+        assert_eq!(query, read("", body));
+        let ask = query.expect("sound");
+        assert_eq!(
+            (ask.goal, ask.close, ask.before),
+            (Goal::Even(0.025), true, Some(7))
+        );
+        let from = read("from=ls1&share=30%", r#"{"close":true}"#).expect("sound");
+        assert_eq!(from.goal, Goal::Share("ls1".into(), 0.3));
+    }
+}

@@ -1,0 +1,120 @@
+//! Rebalances a pool after a node's return, where its `rebalance.auto` is on.
+//!
+//! In: states of nodes, looked at twice a second. Out: one order, `delay` after the last return.
+//! Source: Lightstreamer clustering §5 ("the failed instance is restarted and added back").
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pushgate_plugins::api::{NodeId, PoolId};
+
+use super::{Ask, Refusal};
+use crate::control::Running;
+use crate::upstream::State;
+
+/// Pause between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+type Watch = tokio::sync::watch::Receiver<State>;
+
+/// What was seen of a pool.
+#[derive(Default)]
+struct Seen {
+    nodes: HashMap<NodeId, Watch>,
+    due: Option<Instant>,
+}
+
+impl Seen {
+    /// Takes a pool's nodes, each with a watch of its state; true if a rebalance is due.
+    ///
+    /// A node has returned if it is Up and was not there, or was something else since the last
+    /// look, however short. Each return begins the delay anew. What is seen first is the start.
+    fn look(&mut self, now: Instant, nodes: HashMap<NodeId, Watch>, delay: Duration) -> bool {
+        let is_first = self.nodes.is_empty();
+        let moved = |id: &NodeId, new: &Watch| match self.nodes.get(id) {
+            Some(old) => !old.same_channel(new) || old.has_changed().unwrap_or(true),
+            None => true,
+        };
+        let returned = nodes
+            .iter()
+            .any(|(id, node)| *node.borrow() == State::Up && moved(id, node));
+        self.nodes = nodes;
+        for node in self.nodes.values_mut() {
+            node.mark_unchanged();
+        }
+        if returned && !is_first {
+            self.due = now.checked_add(delay);
+        }
+        let due = self.due.is_some_and(|at| at <= now);
+        if due {
+            self.due = None;
+        }
+        due
+    }
+
+    /// One is running: looks again later.
+    fn put_off(&mut self, now: Instant) {
+        self.due = Some(now + LOOK_EVERY);
+    }
+}
+
+/// Watches all pools until the process ends.
+pub async fn watch(running: Arc<Running>) {
+    let mut seen: HashMap<PoolId, Seen> = HashMap::new();
+    loop {
+        let pools = running.pools();
+        seen.retain(|id, _| pools.contains_key(id));
+        for (id, pool) in pools.iter() {
+            let conf = &pool.rebalance;
+            let now = Instant::now();
+            let nodes = pool.nodes.iter().map(|n| (n.id, n.watch())).collect();
+            let of_pool = seen.entry(*id).or_default();
+            let due = of_pool.look(now, nodes, conf.delay.0);
+            if !due || !conf.auto {
+                continue;
+            }
+            match running.rebalance(&pool.name, Ask::automatic(conf), "auto") {
+                Err(Refusal::Busy) => of_pool.put_off(now),
+                Err(refusal) => log::error!("pool {}: no rebalance: {refusal:?}", pool.name),
+                Ok(_) => {}
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_return_is_due_after_its_delay_and_the_last_one_counts() {
+        use State::{Down, Draining, Up};
+        let mut seen = Seen::default();
+        let start = Instant::now();
+        let [a, b] = [Up, Down].map(|state| tokio::sync::watch::channel(state).0);
+        let mut look = |second: u64, with_b: bool| {
+            let b = with_b.then_some((NodeId(2), b.subscribe()));
+            let nodes = [(NodeId(1), a.subscribe())].into_iter().chain(b);
+            let at = start + Duration::from_secs(second);
+            seen.look(at, nodes.collect(), Duration::from_secs(30))
+        };
+        assert!(!look(0, true), "the start is no return");
+        assert!(!look(40, true));
+        b.send_replace(Up);
+        assert!(!look(50, true), "it has returned");
+        assert!(!look(79, true) && look(80, true));
+        assert!(!look(120, true), "once");
+        // It flaps, between two looks: each return begins anew.
+        b.send_replace(Down);
+        b.send_replace(Up);
+        assert!(!look(140, true));
+        b.send_replace(Draining);
+        assert!(!look(150, true));
+        b.send_replace(Up);
+        assert!(!look(160, true) && !look(175, true) && look(190, true));
+        // A node that a reload adds is as good as returned.
+        assert!(!look(200, false) && !look(210, true) && look(240, true));
+    }
+}

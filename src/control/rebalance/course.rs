@@ -1,0 +1,383 @@
+//! The course of one rebalance: which assignments are forgotten and which flows closed, and when.
+//!
+//! In: the time, and a [`Cluster`] to look at. Out: orders to it. Nothing here waits: a tick does
+//! what is due. Source: Lightstreamer clustering §5, §5.1.
+//!
+//! A rule {node, before, share} forgets assignments by their hash. Its share grows from one live flow
+//! to the next in the order of that hash, and each flow is closed when the rule has come to it: its
+//! client finds its token forgotten. What a table remembers of clients with live flows is forgotten
+//! by name, as they are closed.
+
+mod side;
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use pushgate_plugins::api::{Forget, NodeId, PoolId};
+
+use super::ask::{Ask, Goal};
+use super::plan::{Load, Plan, plan};
+use crate::upstream::gate::Bucket;
+use crate::upstream::stuck::Movable;
+pub use side::Side;
+use side::{Leaving, Place};
+
+/// A pool as a course sees it.
+pub trait Cluster {
+    /// Its nodes.
+    fn loads(&self) -> Vec<Load>;
+    /// The flows of a node that can be moved.
+    fn movable(&self, node: NodeId) -> Vec<Movable>;
+    /// Whether the flow is live.
+    fn has(&self, node: NodeId, flow: u64) -> bool;
+    /// Forgets what the rule covers.
+    fn forget(&self, what: &Forget);
+    /// Closes a flow whose client is forgotten; false if that cannot be.
+    fn close(&self, node: NodeId, flow: u64) -> bool;
+}
+
+/// Where a course stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stand {
+    /// Moves clients.
+    Running,
+    /// Waits for the last clients to come back.
+    Settling,
+    /// What was asked for is reached.
+    Done,
+    /// The pool is uneven still, but no flow is left that may be moved.
+    Exhausted,
+    /// An operator ended it.
+    Cancelled,
+}
+
+impl Stand {
+    /// The word in log and API.
+    pub fn word(self) -> &'static str {
+        match self {
+            Stand::Running => "running",
+            Stand::Settling => "settling",
+            Stand::Done => "done",
+            Stand::Exhausted => "exhausted",
+            Stand::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether nothing more will happen.
+    pub fn is_over(self) -> bool {
+        !matches!(self, Stand::Running | Stand::Settling)
+    }
+}
+
+/// Time the last closed clients are given to come back; those who stay away longer are not replaced.
+const AWAY: Duration = Duration::from_secs(10);
+/// Flows are looked at again after so long: some are new with an old assignment, and clients who
+/// were closed have come back.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The same while nothing is left to do but for clients who are on their way back.
+const LOOK_SOON: Duration = Duration::from_millis(200);
+/// Looks in a row after which nothing could be closed until a node is given up.
+const LOOKS: u32 = 3;
+
+/// A rebalance under way.
+pub struct Course {
+    /// What was asked for.
+    pub ask: Ask,
+    /// Assignments learned before this second are moved.
+    pub before: u64,
+    /// Where it stands.
+    pub stand: Stand,
+    /// When it began to move.
+    pub begins: Instant,
+    /// What is done to each node.
+    pub sides: HashMap<NodeId, Side>,
+    /// By the last tick.
+    pub plan: Plan,
+    /// The loads of that tick.
+    pub loads: Vec<Load>,
+    pool: PoolId,
+    bucket: Bucket,
+    /// Flows assigned since the beginning, by the last survey: who was closed is back among them.
+    arrived: usize,
+    surveyed: Option<Instant>,
+    last_close: Option<Instant>,
+    leaving: Vec<Leaving>,
+}
+
+impl Course {
+    /// A course that begins at `begins`, the first instant of the second `before`: so every flow
+    /// that is live now was learned before it, and none that comes back was.
+    pub fn new(pool: PoolId, ask: Ask, before: u64, begins: Instant) -> Self {
+        Course {
+            bucket: Bucket::new(ask.rate, begins).begun(),
+            ask,
+            before,
+            stand: Stand::Running,
+            begins,
+            sides: HashMap::new(),
+            plan: plan(&[], 0, 0.0),
+            loads: Vec::new(),
+            pool,
+            arrived: 0,
+            surveyed: None,
+            last_close: None,
+            leaving: Vec::new(),
+        }
+    }
+
+    /// Clients moved so far.
+    pub fn moved(&self) -> usize {
+        self.sides.values().map(|s| s.moved).sum()
+    }
+
+    /// Clients still to be moved, as far as is known.
+    pub fn left(&self) -> usize {
+        match self.stand.is_over() {
+            true => 0,
+            false => self.sides.values().map(|s| s.due).sum(),
+        }
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Instant, cluster: &impl Cluster) {
+        if self.stand.is_over() || now < self.begins {
+            return self.look(cluster);
+        }
+        let orders = if self.ask.close {
+            self.survey(now, cluster);
+            self.choose(now)
+        } else {
+            self.look(cluster);
+            self.advance(now)
+        };
+        for (node, share) in &orders.shares {
+            cluster.forget(&self.rule(*node, *share));
+        }
+        for (node, flow) in orders.closes {
+            let closed = false;
+            self.leaving.push(Leaving { node, flow, closed });
+        }
+        self.close_leaving(now, cluster);
+        self.stand = self.judge(now);
+        if self.stand == Stand::Done
+            && let Goal::Share(..) = self.ask.goal
+        {
+            self.finish(cluster);
+        }
+    }
+
+    fn close_leaving(&mut self, now: Instant, cluster: &impl Cluster) {
+        for l in self.leaving.iter_mut().filter(|l| !l.closed) {
+            l.closed = cluster.close(l.node, l.flow);
+            if l.closed {
+                self.last_close = Some(now);
+                let side = self.sides.entry(l.node).or_default();
+                side.moved += 1;
+                side.fruitless = 0;
+            }
+        }
+    }
+
+    /// The rule that forgets this share of a node.
+    fn rule(&self, node: NodeId, share: f64) -> Forget {
+        Forget {
+            pool: self.pool,
+            node,
+            before: self.before,
+            share,
+            spares_live: self.ask.close,
+        }
+    }
+
+    /// Takes the facts and plans; closes nothing.
+    pub fn look(&mut self, cluster: &impl Cluster) {
+        self.leaving.retain(|l| cluster.has(l.node, l.flow));
+        self.loads = cluster.loads();
+        for load in &mut self.loads {
+            let leaving = self.leaving.iter().filter(|l| l.node == load.id);
+            load.flows = load.flows.saturating_sub(leaving.count());
+        }
+        let tolerance = match self.ask.goal {
+            Goal::Even(tolerance) => tolerance,
+            Goal::Share(..) => 0.0,
+        };
+        let first = self.sides.is_empty();
+        // Without those who are on their way back each close would lower the share of all.
+        let away = match self.ask.close {
+            true => self.moved().saturating_sub(self.arrived),
+            false => 0,
+        };
+        self.plan = plan(&self.loads, away, tolerance);
+        let stays = |id: &NodeId| self.loads.iter().any(|l| l.id == *id);
+        for (_, gone) in self.sides.iter_mut().filter(|(id, _)| !stays(id)) {
+            gone.due = 0;
+        }
+        for (load, aim) in self.loads.iter().zip(&self.plan.aims) {
+            let side = self.sides.entry(load.id).or_insert_with(|| Side {
+                flows: load.flows,
+                ..Side::default()
+            });
+            match &self.ask.goal {
+                // Where nothing is closed the flows stay: what is due is known at the beginning.
+                Goal::Even(_) if self.ask.close || first => side.due = aim.excess,
+                Goal::Share(from, share) if first && *from == load.name => {
+                    side.due = (load.flows as f64 * share).round() as usize;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Chooses flows to close: as many as there are tokens, of the node with most to give first.
+    fn choose(&mut self, now: Instant) -> Orders {
+        let mut orders = Orders::default();
+        let ids: Vec<NodeId> = self.loads.iter().map(|l| l.id).collect();
+        loop {
+            let able = ids.iter().filter(|id| {
+                let side = self.side(**id);
+                side.due > 0 && !side.queue.is_empty()
+            });
+            let Some(id) = able.max_by_key(|id| self.side(**id).due).copied() else {
+                return orders;
+            };
+            let even = matches!(self.ask.goal, Goal::Even(_));
+            let side = self.sides.entry(id).or_default();
+            if even && side.skip_large() {
+                continue;
+            }
+            if !self.bucket.take(now) {
+                return orders;
+            }
+            if let Some(next) = side.queue.pop() {
+                side.due -= 1;
+                side.share = side.share.max(Forget::share_at(next.at));
+                orders.shares.insert(id, side.share);
+                orders.closes.push((id, next.flow.flow));
+            }
+        }
+    }
+
+    /// Whether a share of this node is to be forgotten.
+    fn is_from(&self, id: NodeId) -> bool {
+        let of = |from: &str| self.loads.iter().any(|l| l.id == id && l.name == from);
+        matches!(&self.ask.goal, Goal::Share(from, _) if of(from))
+    }
+
+    fn side(&self, id: NodeId) -> &Side {
+        static NONE: std::sync::LazyLock<Side> = std::sync::LazyLock::new(Side::default);
+        self.sides.get(&id).unwrap_or(&NONE)
+    }
+
+    /// Takes the facts and plans; once a second looks at all flows: how many clients have come, and
+    /// which are to be closed.
+    fn survey(&mut self, now: Instant, cluster: &impl Cluster) {
+        let pause = match self.stand {
+            Stand::Settling => LOOK_SOON,
+            _ => LOOK_AGAIN,
+        };
+        let recent = |at: Instant| now.duration_since(at) < pause;
+        if self.surveyed.is_some_and(recent) {
+            return self.look(cluster);
+        }
+        self.surveyed = Some(now);
+        let ids = cluster.loads().into_iter().map(|l| l.id);
+        let flows: Vec<_> = ids.map(|id| (id, cluster.movable(id))).collect();
+        let all = flows.iter().flat_map(|(_, flows)| flows);
+        self.arrived = all.filter(|f| f.mark.learned >= self.before).count();
+        self.look(cluster);
+        for (id, flows) in flows {
+            if self.side(id).due > 0 || self.is_from(id) {
+                self.queue(id, flows);
+            }
+        }
+    }
+
+    /// Lines up the flows of a node as its rule will meet them.
+    fn queue(&mut self, id: NodeId, flows: Vec<Movable>) {
+        let rule = self.rule(id, 0.0);
+        let up_to = match self.ask.goal {
+            Goal::Even(_) => 1.0,
+            Goal::Share(_, share) => share,
+        };
+        let place = |flow: Movable| Place {
+            at: rule.place(flow.mark.id),
+            flow,
+        };
+        let leaving: HashSet<u64> = self.leaving.iter().map(|l| l.flow).collect();
+        let places = flows.into_iter().map(place).filter(|p| {
+            let old = p.flow.mark.learned < rule.before;
+            old && p.at < up_to && !leaving.contains(&p.flow.flow)
+        });
+        let side = self.sides.entry(id).or_default();
+        side.queue = places.collect();
+        side.queue.sort_unstable_by(|a, b| b.at.total_cmp(&a.at));
+        side.found_none = side.queue.is_empty();
+        side.fruitless += 1;
+        if let Goal::Share(..) = self.ask.goal {
+            side.due = side.queue.len();
+        }
+    }
+
+    /// Lets rules grow without closing: as many clients as there are tokens.
+    fn advance(&mut self, now: Instant) -> Orders {
+        let mut orders = Orders::default();
+        while let Some((id, side)) = self.sides.iter_mut().max_by_key(|(_, side)| side.due) {
+            if side.due == 0 || !self.bucket.take(now) {
+                break;
+            }
+            side.moved += 1;
+            side.due -= 1;
+            side.share = side.moved as f64 / side.flows.max(side.moved) as f64;
+            orders.shares.insert(*id, side.share);
+        }
+        orders
+    }
+
+    /// Where the course stands after what was done.
+    fn judge(&self, now: Instant) -> Stand {
+        let due = self.sides.values().filter(|s| s.due > 0);
+        let hopeless = |s: &Side| s.queue.is_empty() && s.fruitless >= LOOKS;
+        let waited = |at: Instant| now.duration_since(at) >= AWAY;
+        let all_back = self.moved() <= self.arrived || self.last_close.is_none_or(waited);
+        let mut due = due.peekable();
+        match (&self.ask.goal, due.peek().is_some()) {
+            (Goal::Even(_), true) if self.ask.close => {
+                let given_up = due.all(hopeless) && all_back;
+                if given_up {
+                    Stand::Exhausted
+                } else {
+                    Stand::Running
+                }
+            }
+            (_, true) => Stand::Running,
+            (Goal::Even(_), false) if self.ask.close && !all_back => Stand::Settling,
+            (Goal::Share(from, _), false) if self.ask.close => {
+                let of = self.loads.iter().find(|l| l.name == *from);
+                // New flows with an old assignment may have come since the last look.
+                let none = of.is_none_or(|l| self.side(l.id).found_none);
+                if none { Stand::Done } else { Stand::Settling }
+            }
+            (_, false) => Stand::Done,
+        }
+    }
+
+    /// The whole share, whatever flows there were.
+    fn finish(&mut self, cluster: &impl Cluster) {
+        let Goal::Share(from, share) = &self.ask.goal else {
+            return;
+        };
+        if let Some(load) = self.loads.iter().find(|l| l.name == *from) {
+            cluster.forget(&self.rule(load.id, *share));
+            self.sides.entry(load.id).or_default().share = *share;
+        }
+    }
+}
+
+#[derive(Default)]
+struct Orders {
+    shares: HashMap<NodeId, f64>,
+    closes: Vec<(NodeId, u64)>,
+}
+
+#[cfg(test)]
+mod tests;

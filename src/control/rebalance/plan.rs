@@ -1,0 +1,142 @@
+//! How uneven a pool is, and how many flows each node has too many.
+//!
+//! In: live flows and weights. Out: for each node its share, the most it may keep, and its excess.
+//! Pure. Source: Lightstreamer clustering §5.
+
+use pushgate_plugins::api::NodeId;
+
+/// What is known of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Identity.
+    pub id: NodeId,
+    /// Name in the configuration.
+    pub name: String,
+    /// Its share against the others'.
+    pub weight: u32,
+    /// Whether it takes flows: Up, and of weight above zero. No other node counts.
+    pub takes: bool,
+    /// Live flows.
+    pub flows: usize,
+}
+
+/// What a node should have.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Aim {
+    /// Flows it would have if all were even.
+    pub share: f64,
+    /// Flows it may keep.
+    pub most: usize,
+    /// Flows it has beyond those.
+    pub excess: usize,
+}
+
+/// What a pool should become.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// One for each load, in its order; zero for nodes that take no flows.
+    pub aims: Vec<Aim>,
+    /// Flows that must move, at least.
+    pub moves: usize,
+    /// The greatest of flows / share: 1.0 is even, and with equal weights it is max / mean.
+    pub evenness: f64,
+}
+
+/// Plans so that no node has more than its share and `tolerance` (0.05: 5 % more). `away`: clients
+/// that were closed and will come back.
+pub fn plan(loads: &[Load], away: usize, tolerance: f64) -> Plan {
+    let taking = || loads.iter().filter(|l| l.takes);
+    let flows = (taking().map(|l| l.flows).sum::<usize>() + away) as f64;
+    let weights = taking().map(|l| f64::from(l.weight)).sum::<f64>();
+    let aim = |load: &Load| {
+        if !load.takes {
+            return Aim::default();
+        }
+        let share = flows * f64::from(load.weight) / weights;
+        // A whole share may always be kept: with one flow on three nodes nothing is to be gained.
+        let most = share.ceil().max((share * (1.0 + tolerance)).floor()) as usize;
+        Aim {
+            share,
+            most,
+            excess: load.flows.saturating_sub(most),
+        }
+    };
+    let aims: Vec<Aim> = loads.iter().map(aim).collect();
+    let over = |(load, aim): (&Load, &Aim)| match aim.share {
+        share if share > 0.0 => load.flows as f64 / share,
+        _ => 1.0,
+    };
+    Plan {
+        moves: aims.iter().map(|a| a.excess).sum(),
+        evenness: loads.iter().zip(&aims).map(over).fold(1.0, f64::max),
+        aims,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loads(all: &[(usize, u32)]) -> Vec<Load> {
+        let one = |(i, (flows, weight)): (usize, &(usize, u32))| Load {
+            id: NodeId(i as u64),
+            name: format!("n{i}"),
+            weight: *weight,
+            takes: *weight > 0,
+            flows: *flows,
+        };
+        all.iter().enumerate().map(one).collect()
+    }
+
+    #[test]
+    fn only_what_is_beyond_share_and_tolerance_moves() {
+        type Case = (&'static [(usize, u32)], usize, f64, &'static [usize], f64);
+        let cases: &[Case] = &[
+            (&[], 0, 0.05, &[], 1.0),
+            (&[(0, 1), (0, 1)], 0, 0.05, &[0, 0], 1.0),
+            (&[(1, 1), (0, 1), (0, 1)], 0, 0.0, &[0, 0, 0], 3.0),
+            (
+                &[(5_000, 1), (5_000, 1), (0, 1)],
+                0,
+                0.05,
+                &[1_500, 1_500, 0],
+                1.5,
+            ),
+            (
+                &[(5_000, 1), (5_000, 1), (0, 1)],
+                0,
+                0.0,
+                &[1_666, 1_666, 0],
+                1.5,
+            ),
+            (&[(105, 1), (95, 1)], 0, 0.05, &[0, 0], 1.05),
+            (&[(106, 1), (94, 1)], 0, 0.05, &[1, 0], 1.06),
+            // A node of half the weight has its share with half the flows.
+            (&[(100, 2), (100, 1)], 0, 0.0, &[0, 33], 1.5),
+            // Those who are away count, or each close would lower the share of all.
+            (&[(90, 1), (90, 1), (0, 1)], 120, 0.0, &[0, 0, 0], 1.0),
+            // A node that takes none neither gives nor counts.
+            (&[(500, 0), (60, 1), (40, 1)], 0, 0.05, &[0, 8, 0], 1.2),
+        ];
+        for (all, away, tolerance, excess, evenness) in cases {
+            let plan = plan(&loads(all), *away, *tolerance);
+            let found: Vec<usize> = plan.aims.iter().map(|a| a.excess).collect();
+            assert_eq!(found, *excess, "{all:?}");
+            assert!((plan.evenness - evenness).abs() < 1e-9, "{all:?}: {plan:?}");
+            assert_eq!(plan.moves, excess.iter().sum::<usize>(), "{all:?}");
+        }
+    }
+
+    #[test]
+    fn what_all_may_keep_has_room_for_all() {
+        for total in 0..50_usize {
+            for nodes in 1..6_u32 {
+                let mut all: Vec<_> = (1..=nodes).map(|n| (0, n)).collect();
+                all[0].0 = total;
+                let plan = plan(&loads(&all), 0, 0.0);
+                let room: usize = plan.aims.iter().map(|a| a.most).sum();
+                assert!(room >= total, "{total} on {nodes}");
+            }
+        }
+    }
+}
