@@ -6,6 +6,7 @@
 pub mod frames;
 pub mod framing;
 pub mod handoff;
+pub mod joined;
 pub mod relay;
 pub mod side;
 pub mod socket;

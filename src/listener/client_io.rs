@@ -26,6 +26,7 @@ use super::request_head::{self, Fault, RequestHead};
 use crate::config::Limits;
 use crate::stream::framing::Framing;
 use crate::stream::handoff::Phase;
+use crate::stream::joined::{self, Joined};
 use crate::stream::side::Side;
 use crate::upstream::LiveFlow;
 
@@ -48,6 +49,7 @@ pub struct ClientIo {
     fin: bool,
     /// Collects the head of a 101 on its way to the client.
     written: Vec<u8>,
+    joined: Joined,
 }
 
 /// Why no head could be read.
@@ -73,6 +75,7 @@ impl ClientIo {
             body: Framing::UntilClose,
             fin: false,
             written: Vec::new(),
+            joined: Joined::default(),
         }
     }
 
@@ -282,7 +285,12 @@ impl AsyncWrite for ClientIo {
         let Some(side) = &mut this.side else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
-        match Pin::new(side).poll_write_vectored(cx, bufs) {
+        if this.flow.as_ref().is_some_and(|f| f.handoff.body_follows()) {
+            let n = this.joined.keep(bufs);
+            this.wrote(n, &[]);
+            return Poll::Ready(Ok(n));
+        }
+        match this.joined.poll_write(cx, side, bufs) {
             Poll::Pending => {
                 if let Some(flow) = &this.flow {
                     flow.handoff.client_blocked();
@@ -290,16 +298,9 @@ impl AsyncWrite for ClientIo {
                 Poll::Pending
             }
             Poll::Ready(Ok(n)) => {
-                if this.phase() == Phase::Switching {
-                    let data: Vec<u8> = bufs
-                        .iter()
-                        .flat_map(|b| b.iter().copied())
-                        .take(n)
-                        .collect();
-                    this.wrote(n, &data);
-                } else {
-                    this.wrote(n, &[]);
-                }
+                let switching = this.phase() == Phase::Switching;
+                let data = joined::first(bufs, if switching { n } else { 0 });
+                this.wrote(n, &data);
                 Poll::Ready(Ok(n))
             }
             failed => failed,
@@ -311,8 +312,9 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().side {
-            Some(side) => Pin::new(side).poll_flush(cx),
+        let this = self.get_mut();
+        match &mut this.side {
+            Some(side) => this.joined.poll_flush(cx, side),
             None => Poll::Ready(Ok(())),
         }
     }

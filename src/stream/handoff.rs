@@ -34,6 +34,7 @@ pub type Left = (Side, Vec<u8>);
 pub struct Handoff {
     phase: AtomicU8,
     client_blocked: AtomicBool,
+    body_follows: AtomicBool,
     node_waits: AtomicWaker,
     left: Mutex<(Option<Left>, Option<Left>)>,
 }
@@ -52,6 +53,16 @@ impl Handoff {
     /// Moves on.
     pub fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    /// The answer's head may wait for its body, whose first bytes were read with it.
+    pub fn body_is_at_hand(&self) {
+        self.body_follows.store(true, Ordering::Release);
+    }
+
+    /// Whether what is written to the client now may wait for the next write; true once an answer.
+    pub fn body_follows(&self) -> bool {
+        self.body_follows.load(Ordering::Acquire) && self.body_follows.swap(false, Ordering::AcqRel)
     }
 
     /// The client's socket takes no more: the node must not be read until it does.

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -100,8 +101,9 @@ impl NodeIo {
 
     /// Reads from the socket into `kept`; at most one read.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut chunk = [0u8; 4096];
-        let mut buf = ReadBuf::new(&mut chunk);
+        // Not initialised: clearing 4 KiB for each read costs more than reading a short answer.
+        let mut chunk = [const { MaybeUninit::uninit() }; 4096];
+        let mut buf = ReadBuf::uninit(&mut chunk);
         ready!(self.poll_socket(cx, &mut buf))?;
         let got = buf.filled();
         self.kept.extend_from_slice(got);
@@ -150,6 +152,9 @@ impl NodeIo {
             _ => {
                 self.flow.begin();
                 self.keep = head.keep;
+                if self.kept.len() > end && !head.framing.is_done() {
+                    self.flow.handoff.body_is_at_hand();
+                }
                 Next::Body(head.framing)
             }
         };

@@ -41,6 +41,24 @@ async fn a_pipeline_is_answered_in_order() {
     assert_eq!(setup.nodes[0].seen().traffic().len(), 2);
 }
 
+/// Aim: head and body of a short answer leave in one write, which one read takes; under TLS one record.
+/// Fails if the head is written before its body, as Pingora does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_answer_leaves_in_one_write() {
+    let setup = Setup::start(1).await;
+    let say = "/say?bytes=HTTP/1.1%20200%20OK%0d%0aContent-Length:%205%0d%0a%0d%0ahello";
+    for (name, dial) in setup.both() {
+        let mut client = H1::connect(&dial).await;
+        for round in 0..50 {
+            client.send("GET", say, &[], b"").await.expect("send");
+            let mut got = vec![0; 4096];
+            let n = deadline("the answer", client.io.read(&mut got)).await;
+            let text = String::from_utf8_lossy(&got[..n.expect("bytes")]).into_owned();
+            assert!(text.ends_with("hello"), "{name}, {round}: {text:?}");
+        }
+    }
+}
+
 /// Aim: HEAD answered with chunked framing or a length has no body; GET may have one; an expected 100
 /// passes, one that never comes is no wait; the connection goes on each time (D12). Fails with any
 /// desynchronised reading.
