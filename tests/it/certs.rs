@@ -40,6 +40,16 @@ pub struct Leaf {
 }
 
 impl Leaf {
+    /// SHA-256 of its public key, by which a browser is told to believe it.
+    pub fn pin(&self) -> String {
+        let pem = std::fs::read(&self.chain).expect("its chain");
+        let key = X509::from_pem(&pem).and_then(|leaf| leaf.public_key());
+        let der = key
+            .and_then(|key| key.public_key_to_der())
+            .expect("its key");
+        openssl::base64::encode_block(&openssl::sha::sha256(&der))
+    }
+
     /// What a node needs to end TLS with it. It offers no ALPN: it speaks HTTP/1.1 only.
     pub fn context(&self) -> SslContext {
         let method = SslMethod::tls_server();

@@ -138,7 +138,15 @@ impl Js {
     }
 }
 
-/// Installs the library if need be and names its folder.
+/// The text of the web client's library, which a page loads.
+pub async fn web_library() -> String {
+    let file = install()
+        .await
+        .join("lightstreamer-client-web/lightstreamer-core.min.js");
+    std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+}
+
+/// Installs the libraries if need be and names their folder.
 async fn install() -> PathBuf {
     static DONE: tokio::sync::OnceCell<PathBuf> = tokio::sync::OnceCell::const_new();
     let folder = DONE.get_or_init(|| async {

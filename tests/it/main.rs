@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// Upstream connections belong to one client connection.
 mod affinity;
+/// Chromium, driven by WebDriver.
+mod browser;
 /// Certificates made for one test.
 mod certs;
 /// Clients: raw, HTTP/1.1 kept alive, HTTP/2, WebSocket, curl; plain and TLS.

@@ -16,6 +16,8 @@ use crate::node::Node;
 use crate::tlcp::{Counts, Sessions, Settings, Transport};
 use crate::vip::{Block, port};
 
+/// The web client in Chromium.
+mod browsers;
 /// A way to each single node.
 mod direct;
 /// Assignments end after a while.

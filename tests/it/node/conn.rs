@@ -24,6 +24,8 @@ pub struct Conn {
     pub stream: Stream,
     /// Bytes read and not yet taken.
     pub unread: Vec<u8>,
+    /// `Origin` of the request that is answered, for CORS.
+    pub origin: Option<String>,
 }
 
 impl Conn {
@@ -35,6 +37,7 @@ impl Conn {
             id: 0,
             stream: Stream::new(stream, tls),
             unread: Vec::new(),
+            origin: None,
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
 use super::{Conn, Health, Request, SeenRequest, faults, ws};
-use crate::tlcp;
+use crate::{js, tlcp};
 
 /// Serves the requests of one connection until its end.
 pub async fn serve(conn: &mut Conn) -> io::Result<()> {
@@ -42,6 +42,8 @@ async fn answer(conn: &mut Conn, request: &Request) -> io::Result<bool> {
         "/poll" => poll(conn).await,
         "/say" => say(conn, request).await,
         "/flood" => flood(conn, request).await,
+        "/client.html" => page(conn, "text/html", include_str!("../../js/client.html")).await,
+        "/client.js" => page(conn, "text/javascript", &js::web_library().await).await,
         "/health" | "/lightstreamer/healthcheck" => health(conn).await,
         path if path.starts_with("/ws/") => ws::serve(conn, request).await,
         path if path.starts_with("/fault/") => faults::serve(conn, request).await,
@@ -59,6 +61,17 @@ pub async fn whole(conn: &mut Conn, status: &str, body: &str) -> io::Result<bool
     );
     conn.send(format!("{head}Content-Type: text/plain\r\n\r\n{body}"))
         .await?;
+    Ok(true)
+}
+
+/// What a browser loads.
+async fn page(conn: &mut Conn, kind: &str, text: &str) -> io::Result<bool> {
+    let head = "HTTP/1.1 200 OK\r\nCache-Control: no-store\r\n";
+    let length = text.len();
+    conn.send(format!(
+        "{head}Content-Type: {kind}; charset=utf-8\r\nContent-Length: {length}\r\n\r\n{text}"
+    ))
+    .await?;
     Ok(true)
 }
 

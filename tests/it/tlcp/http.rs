@@ -15,6 +15,7 @@ use crate::node::{Conn, Request};
 /// Answers one request; false when the connection must end after it.
 pub async fn serve(conn: &mut Conn, request: &Request, who: Who) -> io::Result<bool> {
     let form = String::from_utf8_lossy(&request.body).into_owned();
+    conn.origin = request.header("origin").map(str::to_owned);
     let shared = conn.shared.clone();
     let sessions = &shared.sessions;
     match request.path() {
@@ -175,7 +176,8 @@ impl Answer {
             Some(length) => format!("Content-Length: {length}"),
             None => "Transfer-Encoding: chunked".to_owned(),
         };
-        conn.send(format!("{HEAD}{framing}\r\n\r\n")).await?;
+        let head = head(conn);
+        conn.send(format!("{head}{framing}\r\n\r\n")).await?;
         Ok(Answer { length, sent: 0 })
     }
 
@@ -198,15 +200,23 @@ impl Answer {
 }
 
 async fn text(conn: &mut Conn, body: &str) -> io::Result<bool> {
-    conn.send(format!(
-        "{HEAD}Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    ))
-    .await?;
+    let (head, length) = (head(conn), body.len());
+    conn.send(format!("{head}Content-Length: {length}\r\n\r\n{body}"))
+        .await?;
     Ok(true)
 }
 
+/// The head of every answer; pages of other origins may read it, also where they send cookies.
+fn head(conn: &Conn) -> String {
+    let origin = conn.origin.as_ref().map(|origin| {
+        format!(
+            "Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\n"
+        )
+    });
+    HEAD.to_owned() + &origin.unwrap_or_default()
+}
+
 const HEAD: &str = "HTTP/1.1 200 OK\r\nServer: Lightstreamer-like test node\r\nCache-Control: no-store\r\n\
-                    Content-Type: text/plain; charset=utf-8\r\nAccess-Control-Allow-Origin: *\r\n";
+                    Content-Type: text/plain; charset=utf-8\r\n";
 /// Room for one more batch of updates and LOOP below the promised length.
 const RESERVE: usize = 1024;

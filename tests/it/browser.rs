@@ -1,0 +1,147 @@
+//! Chromium, driven by WebDriver.
+//!
+//! In: its arguments, pages. Out: what scripts in them answer. Needs `chromium` and `chromedriver`;
+//! `tests/setup.sh` installs both.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use fantoccini::{Client, ClientBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
+
+/// A page on a busy two-core machine takes seconds. Below a minute on purpose: that is how long the
+/// demo's Content-Length stream and the framework's own read timeout could hide a request that hangs.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Pause between two looks at the page.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// A process group that ends with this value: chromedriver takes its browsers along.
+pub struct Group(Child);
+
+impl Group {
+    /// Starts `command` as the leader of a group.
+    pub fn spawn(command: &mut Command) -> Group {
+        let child = command.process_group(0).stdout(Stdio::piped()).spawn();
+        Group(child.unwrap_or_else(|e| {
+            panic!(
+                "{:?}: {e}; tests/setup.sh installs what the tests need",
+                command.get_program()
+            )
+        }))
+    }
+
+    /// What follows `marker` on the first line of standard output that has it, without the blanks
+    /// around it and the full stop.
+    pub fn says(&mut self, marker: &str) -> String {
+        let mut output = BufReader::new(self.0.stdout.take().expect("piped above"));
+        let mut line = String::new();
+        let found = loop {
+            line.clear();
+            let n = output.read_line(&mut line).expect("text");
+            assert!(n > 0, "it ended without saying {marker:?}");
+            if let Some((_, rest)) = line.split_once(marker) {
+                break rest.trim().trim_end_matches('.').to_owned();
+            }
+        };
+        // Whoever prints must never wait for us.
+        std::thread::spawn(move || output.read_to_end(&mut Vec::new()));
+        found
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let group = -i32::try_from(self.0.id()).expect("a process id");
+        // SAFETY: plain system call; the group is ours and its leader is not reaped yet.
+        unsafe { libc::kill(group, libc::SIGKILL) };
+        let _ = self.0.wait();
+    }
+}
+
+/// A browser at a page.
+pub struct Browser {
+    /// The WebDriver session.
+    pub client: Client,
+    _driver: Group,
+}
+
+impl Browser {
+    /// Starts a browser with more arguments than every test needs.
+    pub async fn start(more: &[String]) -> Browser {
+        let mut driver = Group::spawn(Command::new("chromedriver").arg("--port=0"));
+        let port = driver.says("started successfully on port ");
+        // CI runs as root in a container with a small /dev/shm.
+        let mut args = vec![
+            "--headless=new".to_owned(),
+            "--no-sandbox".to_owned(),
+            "--disable-dev-shm-usage".to_owned(),
+            "--no-proxy-server".to_owned(),
+            "--window-size=1100,1100".to_owned(),
+        ];
+        args.extend_from_slice(more);
+        let options = json!({ "args": args });
+        let capabilities = [("goog:chromeOptions".to_owned(), options)];
+        let client = ClientBuilder::new(HttpConnector::new())
+            .capabilities(capabilities.into_iter().collect())
+            .connect(&format!("http://127.0.0.1:{port}"))
+            .await
+            .expect("chromedriver starts a Chromium");
+        Browser {
+            client,
+            _driver: driver,
+        }
+    }
+
+    /// A browser at `url`.
+    pub async fn at(url: &str) -> Browser {
+        let browser = Browser::start(&[]).await;
+        browser.goto(url).await;
+        browser
+    }
+
+    /// Goes to a page.
+    pub async fn goto(&self, url: &str) {
+        self.client.goto(url).await.expect("the page loads");
+    }
+
+    /// Loads the page again.
+    pub async fn reload(&self) {
+        let loaded = tokio::time::timeout(DEADLINE, self.client.refresh()).await;
+        loaded
+            .expect("the page answers in time")
+            .expect("the page loads again");
+    }
+
+    /// What `script` answers.
+    pub async fn run(&self, script: &str, arguments: Vec<Value>) -> Value {
+        let answer = self.client.execute(script, arguments).await;
+        answer.expect("a script's answer")
+    }
+
+    /// Runs `script` again and again until its answer is `good`, and gives that back.
+    pub async fn until(
+        &self,
+        what: &str,
+        script: &str,
+        arguments: Vec<Value>,
+        good: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let answer = self.run(script, arguments.clone()).await;
+            if good(&answer) {
+                return answer;
+            }
+            assert!(Instant::now() < end, "waited for {what}: {answer:#}");
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Ends it in order.
+    pub async fn close(self) {
+        self.client.clone().close().await.expect("the browser ends");
+    }
+}
