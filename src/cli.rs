@@ -81,6 +81,9 @@ enum Command {
         /// Addresses of the servers whose files name no listening interface.
         #[arg(long = "node", value_name = "ADDRESS")]
         nodes: Vec<Address>,
+        /// Folder to write `pushgate.yaml` and the files of passwords into, instead of printing.
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
     },
     /// Print the configuration of a deployment option; without one, list them.
     Init {
@@ -126,7 +129,12 @@ pub fn main() -> ExitCode {
             Ok(config) => print_or_fail(compared(&conf, &config, &lightstreamer)),
             Err(code) => code,
         },
-        Command::Import { files, vips, nodes } => print_or_fail(imported(&files, &vips, &nodes)),
+        Command::Import {
+            files,
+            vips,
+            nodes,
+            out,
+        } => print_or_fail(imported(&files, &vips, &nodes, out.as_deref())),
         Command::Init {
             option,
             vips,
@@ -199,8 +207,17 @@ fn compared(conf: &Path, config: &Config, files: &[PathBuf]) -> Result<String, S
     }
 }
 
-fn imported(files: &[PathBuf], vips: &[Address], nodes: &[Address]) -> Result<String, String> {
-    import::write(&import::read_all(files).map_err(lines)?, vips, nodes)
+fn imported(
+    files: &[PathBuf],
+    vips: &[Address],
+    nodes: &[Address],
+    out: Option<&Path>,
+) -> Result<String, String> {
+    let written = import::write(&import::read_all(files).map_err(lines)?, vips, nodes)?;
+    match out {
+        None => Ok(written.yaml),
+        Some(folder) => written.save(folder),
+    }
 }
 
 fn lines<T: ToString>(all: Vec<T>) -> String {

@@ -12,11 +12,17 @@ use std::path::{Path, PathBuf};
 
 use roxmltree::{Document, Node};
 
+mod certificates;
 mod compare;
+mod keystore;
 mod write;
+mod written;
 
+pub use certificates::Secret;
 pub use compare::compare;
+pub use keystore::{Keystore, Password};
 pub use write::write;
+pub use written::Written;
 
 /// A factory file with all its comments is 100 KiB; beyond this it is something else.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
@@ -41,8 +47,15 @@ pub struct Socket {
     pub port: u16,
     /// Address it listens on; `None`: all, or a name that only the server's machine knows.
     pub interface: Option<IpAddr>,
-    /// Its keystore's file as written there.
-    pub keystore: Option<String>,
+    /// Its keystore.
+    pub keystore: Option<Keystore>,
+}
+
+impl Socket {
+    /// What makes two servers' sockets alike: TLS, and the keystore's name.
+    fn kind(&self) -> (bool, Option<&str>) {
+        (self.tls, self.keystore.as_ref().map(|k| k.file.as_str()))
+    }
 }
 
 /// What a server tells clients to use for CR.
@@ -142,7 +155,7 @@ pub fn parse(text: &str, path: &Path) -> Result<PushServer, Fault> {
             interface: value(node, "listening_interface")
                 .and_then(|text| text.parse().ok())
                 .filter(|ip: &IpAddr| !ip.is_unspecified()),
-            keystore: value(node, "keystore_file").map(str::to_owned),
+            keystore: Keystore::of(node),
         });
     }
     if sockets.is_empty() {

@@ -49,6 +49,17 @@ options! {
     "diffusion" => "diffusion.yaml",
 }
 
+/// Names the guide has for an option besides our own: its sections on several domains, and §4 to §6.
+const ALIASES: &[(&str, &str)] = &[
+    ("2.A.1.1", "2.A.1-multihosting"),
+    ("2.B.1.1.1", "2.B.1.1-multihosting"),
+    ("2.B.2.1.1", "2.B.2.1-multihosting"),
+    ("4", "expiry"),
+    ("5", "expiry"),
+    ("5.1", "expiry"),
+    ("6", "direct"),
+];
+
 /// An address of the user's; without a port the option's own is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
@@ -144,7 +155,15 @@ impl std::error::Error for Fault {}
 pub fn list() -> String {
     let width = OPTIONS.iter().map(|(name, _)| name.len()).max();
     let width = width.unwrap_or_default();
-    let line = |(name, text): &(&str, &str)| format!("{name:width$}  {}\n", title(text));
+    let line = |(name, text): &(&str, &str)| {
+        let own = ALIASES.iter().filter(|(_, option)| option == name);
+        let own: Vec<_> = own.map(|(alias, _)| *alias).collect();
+        let also = match own.is_empty() {
+            true => String::new(),
+            false => format!(" (also {})", own.join(", ")),
+        };
+        format!("{name:width$}  {}{also}\n", title(text))
+    };
     OPTIONS.iter().map(line).collect()
 }
 
@@ -191,7 +210,12 @@ pub fn fill(option: &str, own: &Own) -> Result<String, Fault> {
 }
 
 fn find(option: &str) -> Result<&'static str, Fault> {
-    let plain = option.trim_start_matches("option-").to_ascii_lowercase();
+    let plain = option.trim_start_matches("option-");
+    let plain = plain.trim_start_matches('§').to_ascii_lowercase();
+    let alias = ALIASES
+        .iter()
+        .find(|(alias, _)| alias.to_ascii_lowercase() == plain);
+    let plain = alias.map_or(plain, |(_, name)| name.to_ascii_lowercase());
     let found = OPTIONS
         .iter()
         .find(|(name, _)| name.to_ascii_lowercase() == plain);
@@ -306,7 +330,7 @@ fn readdress(line: &str, to: &[(Ipv4Addr, Address)]) -> String {
 }
 
 /// A path as YAML reads it back.
-fn quoted(path: &Path) -> String {
+pub(crate) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '/' | '-' | '_');
     match text.chars().all(plain) && text.starts_with(|c: char| c != '-') {

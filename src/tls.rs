@@ -18,7 +18,7 @@ mod words;
 pub use files::{chain_of, key_of, password_of};
 pub use seen::Handshake;
 pub use select::{Choice, TlsFront, choice};
-pub use store::{Loaded, Store, names_of, unix_now};
+pub use store::{Loaded, Store, names_in, names_of, unix_now};
 
 /// What is wrong with a certificate, or with the set of them a listener is given.
 #[derive(Debug)]

@@ -46,8 +46,10 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
         .zip(cpu)
         .map(|(p, before)| p.cpu_ns() - before);
     let (bytes, took) = (passed() - before, begun.elapsed());
-    if streams.iter().any(|s| s.is_finished()) {
-        return Err("a stream ended".into());
+    for stream in streams {
+        if stream.is_finished() {
+            stream.await??;
+        }
     }
     let gib = bytes as f64 / f64::from(1 << 30);
     Ok(json!({

@@ -1,16 +1,18 @@
 //! Compares an edge's configuration with the push servers' own files.
 //!
 //! In: a checked [`Config`] and what the files say. Out: every contradiction: a host name told to
-//! clients that leads to the wrong server or nowhere, or that no certificate covers; a node that no
+//! clients that leads to the wrong server or nowhere, or that no certificate covers, the edge's or that
+//! of the server's own keystore where TLS passes through; a node that no
 //! file's socket answers. What passes the edge by is not judged.
 //! Source: Lightstreamer clustering §2.2, §3.2 (`<control_link_address>`), §3.2.2.3.
 
 use pushgate_plugins::{PluginConfig, host};
 
+use super::keystore::refused;
 use super::write::distinct_links;
-use super::{Link, PushServer};
-use crate::config::{Config, Listener, Node, covers};
-use crate::tls::names_of;
+use super::{Link, PushServer, Socket};
+use crate::config::{Certificate, Config, Listener, Node, covers};
+use crate::tls::{Loaded, names_of};
 
 /// Every contradiction between `config` and `servers`, one line each; none if they fit.
 pub fn compare(config: &Config, servers: &[PushServer]) -> Vec<String> {
@@ -31,11 +33,14 @@ fn link(config: &Config, server: &PushServer) -> Option<String> {
     let by_name = pins(config, Kind::Host, |name| matches(name, &told));
     let by_vip = pins(config, Kind::Vip, |_| true);
     if by_name.is_empty() && by_vip.is_empty() {
-        // Without any pin the edge serves S only.
-        let pinned = !pins(config, Kind::Host, |_| true).is_empty();
-        return pinned.then(|| {
-            format!("{path}: clients are told `{told}`, and no host_route of the edge has it")
-        });
+        // Without any pin the edge serves S only, and CR reaches a socket of the server's that ends TLS.
+        if pins(config, Kind::Host, |_| true).is_empty() {
+            let own: Vec<&Socket> = server.sockets.iter().filter(|s| s.tls).collect();
+            return refused(server, &own, &told);
+        }
+        return Some(format!(
+            "{path}: clients are told `{told}`, and no host_route of the edge has it"
+        ));
     }
     let named = !by_name.is_empty();
     let pins = if named { by_name } else { by_vip };
@@ -59,6 +64,12 @@ fn link(config: &Config, server: &PushServer) -> Option<String> {
             listens(server)
         ));
     };
+    if pin.listener.tls.is_none() {
+        // TLS passes through: what clients see is the certificate of the socket behind the pin.
+        let node = config.nodes.get(pin.target)?;
+        let reached = server.sockets.iter().filter(|s| s.tls && is_at(s, node));
+        return refused(server, &reached.collect::<Vec<_>>(), &told);
+    }
     uncovered(config, pin.listener, &told).then(|| {
         format!(
             "{path}: clients are told `{told}`, and no certificate of listener `{}` covers it",
@@ -107,10 +118,11 @@ fn matches(key: &str, told: &str) -> bool {
 
 /// Whether `node` is one of the server's sockets, as far as its file says.
 fn answers(server: &PushServer, node: &Node) -> bool {
-    server.sockets.iter().any(|socket| {
-        socket.port == node.address.port()
-            && socket.interface.is_none_or(|ip| ip == node.address.ip())
-    })
+    server.sockets.iter().any(|socket| is_at(socket, node))
+}
+
+fn is_at(socket: &Socket, node: &Node) -> bool {
+    socket.port == node.address.port() && socket.interface.is_none_or(|ip| ip == node.address.ip())
 }
 
 /// Whether TLS ends at `listener` and none of its certificates is for `name`.
@@ -122,8 +134,15 @@ fn uncovered(config: &Config, listener: &Listener, name: &str) -> bool {
         .certificates
         .iter()
         .filter_map(|c| config.certificates.get(c));
-    let names = certificates.filter_map(|c| names_of(&config.dir.join(c.chain.as_ref()?)).ok());
+    let names = certificates.filter_map(|c| names(config, c));
     !names.flatten().any(|covered| covers(&covered, name))
+}
+
+fn names(config: &Config, certificate: &Certificate) -> Option<Vec<String>> {
+    match &certificate.chain {
+        Some(chain) => names_of(&config.dir.join(chain)).ok(),
+        None => Some(Loaded::open(certificate, &config.dir).ok()?.names),
+    }
 }
 
 /// Nodes that are no socket of any file.

@@ -177,7 +177,7 @@ fn the_guides_options_are_recognised() {
 
 /// Writes the configuration for `servers` and looks for its option and `lines`.
 fn recognised(option: &str, servers: &[PushServer], lines: &[&str]) {
-    let yaml = write(servers, &[], &[]).expect(option);
+    let yaml = write(servers, &[], &[]).expect(option).yaml;
     let first = format!("# Written by `pushgate import`. Option {option}");
     assert!(yaml.starts_with(&first), "{yaml}");
     for line in lines {

@@ -7,6 +7,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use super::certificates::{Entry, entry};
+use super::keystore::refused;
+use super::written::Written;
 use super::{Link, PushServer, Socket};
 use crate::init::Address;
 
@@ -42,21 +45,27 @@ pub fn write(
     servers: &[PushServer],
     vips: &[Address],
     nodes: &[Address],
-) -> Result<String, String> {
+) -> Result<Written, String> {
     let roles = servers
         .iter()
         .map(|server| roles(server, servers))
         .collect::<Result<Vec<_>, _>>()?;
     let option = option(servers, &roles)?;
     distinct_links(servers)?;
+    let certificate = (option == Kind::Offload).then(|| entry(servers));
+    let secret = certificate.as_ref().and_then(|c| c.secret.clone());
     let out = Out {
         servers,
         roles,
         option,
+        certificate,
         vips,
         nodes,
     };
-    Ok(out.text())
+    Ok(Written {
+        yaml: out.text(),
+        secrets: secret.into_iter().collect(),
+    })
 }
 
 /// Tells a server's socket for S from that for CR: S has the keystore all servers have, or none.
@@ -64,12 +73,7 @@ fn roles<'a>(server: &'a PushServer, all: &[PushServer]) -> Result<Roles<'a>, St
     let path = server.path.display();
     let shared = |socket: &Socket| {
         let mut others = all.iter().filter(|other| other.path != server.path);
-        others.all(|other| {
-            other
-                .sockets
-                .iter()
-                .any(|o| (o.tls, &o.keystore) == (socket.tls, &socket.keystore))
-        })
+        others.all(|other| other.sockets.iter().any(|o| o.kind() == socket.kind()))
     };
     match (&server.sockets[..], &server.link) {
         ([one], _) => Ok(Roles { s: one, cr: one }),
@@ -145,6 +149,8 @@ struct Out<'a> {
     servers: &'a [PushServer],
     roles: Vec<Roles<'a>>,
     option: Kind,
+    /// The edge's own, where TLS ends there.
+    certificate: Option<Entry>,
     vips: &'a [Address],
     nodes: &'a [Address],
 }
@@ -178,8 +184,8 @@ impl Out<'_> {
             "\npools:\n  push:\n    nodes: [{}]\n    health: {{ {health} }}\n",
             names.join(", ")
         );
-        if self.option == Kind::Offload {
-            out += "\ncertificates:\n  push: { chain: push.pem, key: push.key }   # covers the name clients start with\n";
+        if let Some(certificate) = &self.certificate {
+            out += &format!("\ncertificates:\n{}", certificate.line);
         }
         let mode = if self.roles[0].s.tls { "tcp" } else { "http" };
         let _ = write!(
@@ -187,8 +193,8 @@ impl Out<'_> {
             "\nlisteners:\n  - name: push\n    bind: [{}]\n    mode: {mode}\n",
             self.bind().join(", ")
         );
-        if self.option == Kind::Offload {
-            out += "    tls: { certificates: [push] }\n";
+        if let Some(certificate) = &self.certificate {
+            out += &format!("    tls: {{ certificates: [{}] }}\n", certificate.name);
         }
         out + "    to: push\n" + &pins
     }
@@ -216,6 +222,16 @@ impl Out<'_> {
         }
         if self.vips.len() < self.bind().len() {
             out += "# The files do not name the addresses clients reach: 200.0.0.N is a guess (--vip sets it).\n";
+        }
+        let refused = self.servers.iter().zip(&self.roles).filter_map(|(s, r)| {
+            let Some(Link::Address(told, _)) = &s.link else {
+                return None;
+            };
+            refused(s, &[r.cr], told)
+        });
+        let notes = self.certificate.iter().flat_map(|c| c.notes.clone());
+        for note in refused.chain(notes) {
+            let _ = writeln!(out, "# {note}");
         }
         out
     }
@@ -296,10 +312,20 @@ impl Out<'_> {
 
 /// One line about a server.
 fn told(server: &PushServer, roles: &Roles<'_>) -> String {
+    let keystore = |s: &Socket| match &s.keystore {
+        Some(k) => match k.names(&server.path) {
+            Ok(names) => format!(" ({} for {})", k.file, names.join(", ")),
+            Err(_) => format!(" ({})", k.file),
+        },
+        None => String::new(),
+    };
     let ports: BTreeSet<String> = server
         .sockets
         .iter()
-        .map(|s| format!("{} {}", if s.tls { "https" } else { "http" }, s.port))
+        .map(|s| {
+            let word = if s.tls { "https" } else { "http" };
+            format!("{word} {}{}", s.port, keystore(s))
+        })
         .collect();
     let ports = ports.into_iter().collect::<Vec<_>>().join(", ");
     let cr = if roles.s == roles.cr {

@@ -13,6 +13,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+mod bulk;
+
+use self::bulk::Bulk;
 use super::frames::{Frames, RESTART};
 use super::handoff::Left;
 use super::side::Side;
@@ -60,7 +63,7 @@ pub struct End {
 pub struct Rules {
     /// What the end of one direction means.
     pub half_close: HalfClose,
-    /// Most bytes read at once, 1 KiB to 64 KiB.
+    /// Most bytes read from the node at once, 1 KiB to 64 KiB.
     pub read: usize,
     /// The node sends WebSocket frames: who is killed between two of them is told by a close frame.
     pub frames: bool,
@@ -69,7 +72,7 @@ pub struct Rules {
 /// Relays until one side ends or `kill` resolves, then closes both.
 pub async fn relay(client: Left, node: Left, rules: Rules, kill: impl Future<Output = ()>) -> End {
     let ((mut client, from_client), (mut node, from_node)) = (client, node);
-    let mut up = Direction::new(from_client, false, rules.read);
+    let mut up = Direction::new(from_client, false, READ_UP);
     let mut down = Direction::new(from_node, true, rules.read);
     down.follow(rules.frames);
     let mut kill = pin!(kill);
@@ -95,7 +98,7 @@ pub async fn relay(client: Left, node: Left, rules: Rules, kill: impl Future<Out
     } else {
         why
     };
-    let held = (down.waiting.len() - down.offset) as u64;
+    let held = (down.waiting.len() - down.offset + down.bulk.held()) as u64;
     let hidden = held + socket::unread(node.tcp().fd()) + socket::unacknowledged(client.tcp().fd());
     let goodbye = why == Why::Killed && held == 0 && down.frames.is_some_and(|f| f.between());
     finish(why, goodbye, client, node).await;
@@ -174,6 +177,9 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; MAX_READ]);
 }
 
+/// Most read from a client at once: `max_hidden` is about the other direction. 4 KiB cost four times
+/// the CPU, 64 KiB a fifth more (docs/decisions/0007-splice.md).
+const READ_UP: usize = 32 * 1024;
 /// Size of the thread's read buffer.
 const MAX_READ: usize = 64 * 1024;
 
@@ -187,6 +193,7 @@ struct Direction {
     ended: bool,
     passed: u64,
     frames: Option<Frames>,
+    bulk: Bulk,
 }
 
 impl Direction {
@@ -204,6 +211,7 @@ impl Direction {
             ended: false,
             passed: 0,
             frames: None,
+            bulk: Bulk::default(),
         }
     }
 
@@ -235,6 +243,10 @@ impl Direction {
     }
 
     fn pass_waiting(&mut self, cx: &mut Context<'_>, sink: &mut Side) -> Pumped {
+        while self.bulk.held() > 0 {
+            let n = ready!(self.bulk.poll_drain(cx, sink.tcp())).map_err(|_| Broken::Sink)?;
+            self.passed += n as u64;
+        }
         while self.offset < self.waiting.len() {
             let n = ready!(Pin::new(&mut *sink).poll_write(cx, &self.waiting[self.offset..]))
                 .map_err(|_| Broken::Sink)?;
@@ -254,6 +266,11 @@ impl Direction {
         source: &mut Side,
         sink: &mut Side,
     ) -> Pumped {
+        if let Some(filled) = self.bulk.poll_fill(cx, source, sink, self.read) {
+            let n = ready!(filled).map_err(|_| Broken::Source)?;
+            self.ended = n == 0;
+            return Poll::Ready(Ok(()));
+        }
         BUFFER.with_borrow_mut(|buffer| {
             let mut buf = ReadBuf::new(&mut buffer[..self.read]);
             ready!(Pin::new(source).poll_read(cx, &mut buf)).map_err(|_| Broken::Source)?;
@@ -262,8 +279,10 @@ impl Direction {
                 self.ended = true;
                 return Poll::Ready(Ok(()));
             }
-            if let Some(frames) = &mut self.frames {
-                frames.pass(got);
+            match &mut self.frames {
+                Some(frames) => frames.pass(got),
+                // Frames can only be followed in bytes that are copied.
+                None => self.bulk.saw(got.len()),
             }
             let taken = match Pin::new(sink).poll_write(cx, got) {
                 Poll::Ready(r) => r.map_err(|_: io::Error| Broken::Sink)?,

@@ -54,6 +54,11 @@ impl Tcp {
         &self.stream
     }
 
+    /// Whether bytes that were put back wait to be read again.
+    pub fn has_ahead(&self) -> bool {
+        !self.ahead.is_empty()
+    }
+
     /// Ready when the kernel or the bytes read ahead have something to read.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {

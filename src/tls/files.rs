@@ -123,7 +123,7 @@ pub fn key_of(path: &Path, password: Option<&str>) -> Result<PKey<Private>, Faul
 ///
 /// Errors: [`Fault::JavaKeystore`] for Java's old formats, [`Fault::WrongPassword`],
 /// [`Fault::Malformed`].
-fn keystore_of(path: &Path, password: &str) -> Result<Material, Fault> {
+pub(super) fn keystore_of(path: &Path, password: &str) -> Result<Material, Fault> {
     let der = read(path)?;
     if der.starts_with(&JKS) || der.starts_with(&JCEKS) {
         return Err(Fault::JavaKeystore {

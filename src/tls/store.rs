@@ -187,6 +187,14 @@ pub fn names_of(path: &Path) -> Result<Vec<String>, Fault> {
     Ok(chain.first().map_or_else(Vec::new, |leaf| names(leaf)))
 }
 
+/// Names the certificate in the PKCS#12 keystore at `path` covers.
+///
+/// Errors: [`Fault`], as of a keystore in the configuration.
+pub fn names_in(path: &Path, password: &str) -> Result<Vec<String>, Fault> {
+    let Material { chain, .. } = files::keystore_of(path, password)?;
+    Ok(chain.first().map_or_else(Vec::new, |leaf| names(leaf)))
+}
+
 fn check_order(path: &Path, leaf: &X509Ref, issuers: &[X509]) -> Result<(), Fault> {
     let mut subject = leaf;
     for (i, issuer) in issuers.iter().enumerate() {

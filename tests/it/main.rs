@@ -38,6 +38,8 @@ mod hidden;
 mod http;
 /// HTTP/2 clients of HTTP/1 nodes.
 mod http2;
+/// Configurations made of the servers' own files.
+mod import;
 /// The real Lightstreamer client, driven line by line.
 mod js;
 /// Keystores of Java's keytool, keys under a password.

@@ -12,6 +12,10 @@ use crate::stream::socket::{Options, Tcp, tune};
 
 /// A client, a node, and the two sockets of the relay between them.
 async fn pair() -> (TcpStream, Side) {
+    pair_with(4096).await
+}
+
+async fn pair_with(receive_buffer: usize) -> (TcpStream, Side) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let outer = TcpStream::connect(listener.local_addr().unwrap())
         .await
@@ -21,7 +25,7 @@ async fn pair() -> (TcpStream, Side) {
     let options = Options {
         keepalive: minute,
         user_timeout: minute,
-        receive_buffer: Some(4096),
+        receive_buffer: Some(receive_buffer),
     };
     tune(&inner, &options).unwrap();
     (outer, Side::Plain(Tcp::new(inner)))
@@ -166,4 +170,91 @@ async fn a_client_that_does_not_read_stops_the_node_and_can_be_cut() {
 fn an_empty_buffer_is_given_back() {
     let direction = Direction::new(Vec::with_capacity(4096), true, 4096);
     assert_eq!(direction.waiting.capacity(), 0);
+}
+
+/// Rules of a listener with a large `max_hidden`: its bulk is spliced.
+const BULK: Rules = Rules {
+    half_close: HalfClose::Kept,
+    read: 64 * 1024,
+};
+
+/// Receive buffer of such a listener.
+const WIDE: usize = 256 * 1024;
+
+/// Bytes whose order shows.
+fn numbered(bytes: usize) -> Vec<u8> {
+    let words = 0..(bytes / 4) as u32;
+    words.flat_map(u32::to_be_bytes).collect()
+}
+
+/// Aim: bulk passes whole and in order in both directions at once, through pipes that go back to their
+/// thread, and each end is told. Red if a byte in a pipe is lost or sent twice, or if no pipe is used.
+#[tokio::test]
+async fn bulk_passes_through_pipes() {
+    let ((client, c), (node, n)) = (pair_with(WIDE).await, pair_with(WIDE).await);
+    let task = tokio::spawn(relay((c, vec![]), (n, vec![]), BULK, pending()));
+    let sent = numbered(16 << 20);
+    let each = |stream: TcpStream, data: Vec<u8>| async move {
+        let (mut from, mut to) = stream.into_split();
+        let write = tokio::spawn(async move {
+            to.write_all(&data).await.unwrap();
+            to.shutdown().await.unwrap();
+        });
+        let mut got = Vec::new();
+        from.read_to_end(&mut got).await.unwrap();
+        write.await.unwrap();
+        got
+    };
+    let both = async { tokio::join!(each(client, sent.clone()), each(node, sent.clone())) };
+    let (at_client, at_node) = soon("both streams", both).await;
+    assert!(at_client == sent && at_node == sent);
+    let end = soon("the end", task).await.unwrap();
+    assert_eq!((end.to_node, end.to_client), (16 << 20, 16 << 20));
+    assert!(bulk::spare_here() > 0, "no pipe was used");
+}
+
+/// Aim: a pipe is no hidden store: a client that stops reading in the midst of bulk leaves one read in
+/// it at most, the same as without; the rest is exact when it reads on. Red if a pipe is filled twice.
+#[tokio::test]
+async fn a_pipe_holds_no_more_than_a_read() {
+    let ((mut client, c), (node, n)) = (pair_with(WIDE).await, pair_with(WIDE).await);
+    let (kill, killed) = oneshot::channel::<()>();
+    let task = tokio::spawn(relay((c, vec![]), (n, vec![]), BULK, async {
+        let _ = killed.await;
+    }));
+    let sent = numbered(32 << 20);
+    let all = sent.clone();
+    let node = tokio::spawn(async move {
+        let mut node = node;
+        let _ = node.write_all(&all).await;
+        node
+    });
+    let mut got = vec![0; 8 << 20];
+    soon("bulk", client.read_exact(&mut got)).await.unwrap();
+    // Half a second without progress is a stall: every hop is on this machine.
+    let mut queued = 0;
+    while let Ok(now) = tokio::time::timeout(Duration::from_millis(500), async {
+        loop {
+            let now = socket::unread(std::os::fd::AsRawFd::as_raw_fd(&client));
+            if now != queued {
+                return now;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    {
+        queued = now;
+    }
+    kill.send(()).unwrap();
+    let end = soon("the end", task).await.unwrap();
+    assert_eq!(end.why, Why::Killed);
+    let passed = usize::try_from(end.to_client).unwrap();
+    let mut rest = Vec::new();
+    let _ = soon("the rest", client.read_to_end(&mut rest)).await;
+    got.extend(rest);
+    assert!(got.len() <= passed && got == sent[..got.len()]);
+    // One read in the pipe, one the kernel had not sent, and the receive buffer, which it doubles.
+    assert!(end.hidden < 1 << 20, "{} bytes", end.hidden);
+    node.abort();
 }

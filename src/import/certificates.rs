@@ -1,0 +1,118 @@
+//! The edge's own certificate where it ends TLS, out of the servers' keystores.
+//!
+//! In: the sockets for CR of all servers. Out: an entry of `certificates:`, what must still be done about
+//! it, and the password in a file of its own. One keystore that all servers have is the multi-domain
+//! certificate, which is good for the edge too; keystores of their own are not.
+//! Source: Lightstreamer clustering §3.2.1.4, §3.2.2.4.
+
+use std::path::Path;
+
+use super::keystore::beside;
+use super::{Keystore, Password, PushServer};
+use crate::tls::Fault;
+
+/// A password to be written into a file of its own, beside the configuration.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// The file's name.
+    pub file: String,
+    /// Its first line.
+    pub password: String,
+}
+
+/// A secret is never printed.
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secret({}, ***)", self.file)
+    }
+}
+
+/// An entry of `certificates:`.
+pub(super) struct Entry {
+    /// Its name.
+    pub(super) name: String,
+    /// The line.
+    pub(super) line: String,
+    /// What the user must know, one line each.
+    pub(super) notes: Vec<String>,
+    /// The password's file, where the edge needs one that is not there yet.
+    pub(super) secret: Option<Secret>,
+}
+
+/// The edge's certificate; a guess where no keystore is shared by all `servers`.
+pub(super) fn entry(servers: &[PushServer]) -> Entry {
+    let keystore = |server: &PushServer| server.sockets.iter().find_map(|s| s.keystore.clone());
+    let Some(first) = servers.first() else {
+        return guess();
+    };
+    match keystore(first) {
+        Some(shared) if all_have(servers, &shared) => from(&shared, &first.path),
+        _ => guess(),
+    }
+}
+
+fn all_have(servers: &[PushServer], keystore: &Keystore) -> bool {
+    servers.iter().all(|server| {
+        let mut own = server.sockets.iter().filter_map(|s| s.keystore.as_ref());
+        own.any(|k| k.file == keystore.file)
+    })
+}
+
+fn guess() -> Entry {
+    Entry {
+        name: "push".to_owned(),
+        line: "  push: { chain: push.pem, key: push.key }   # covers the name clients start with\n"
+            .to_owned(),
+        notes: Vec::new(),
+        secret: None,
+    }
+}
+
+fn from(keystore: &Keystore, named_by: &Path) -> Entry {
+    let path = keystore.path(named_by);
+    let stem = Path::new(&keystore.file).file_stem();
+    let name: String = stem
+        .map_or_else(|| "push".into(), |s| s.to_string_lossy())
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .collect();
+    let mut shown = path.display().to_string();
+    let (mut notes, mut covers) = (Vec::new(), String::new());
+    match keystore.names(named_by) {
+        Ok(names) => covers = format!("   # covers {}", names.join(", ")),
+        Err(fault @ (Fault::JavaKeystore { .. } | Fault::OldCipher { .. })) => {
+            notes.push(fault.to_string());
+            let new = if matches!(fault, Fault::OldCipher { .. }) {
+                "new"
+            } else {
+                "p12"
+            };
+            shown = format!("{shown}.{new}");
+        }
+        Err(fault) => notes.push(fault.to_string()),
+    }
+    let (file, secret) = match &keystore.password {
+        Password::File(file) => (beside(named_by, file).display().to_string(), None),
+        Password::Text(password) => {
+            let file = format!("{name}.pass");
+            notes.push(format!(
+                "{file}: its first line must be the <keystore_password>, which is not printed here \
+                 (`--out FOLDER` writes both files)"
+            ));
+            let password = password.clone();
+            (file.clone(), Some(Secret { file, password }))
+        }
+    };
+    let (shown, file) = (quoted(&shown), quoted(&file));
+    Entry {
+        line: format!("  {name}: {{ keystore: {shown}, password_file: {file} }}{covers}\n"),
+        name,
+        notes,
+        secret,
+    }
+}
+
+/// A path as YAML reads it back.
+fn quoted(text: &str) -> String {
+    crate::init::quoted(Path::new(text))
+}

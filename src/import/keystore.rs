@@ -1,0 +1,109 @@
+//! The keystores of push servers: opened with the passwords beside them, for the names they cover.
+//!
+//! In: a `<keystore>` element. Out: where it is, what opens it, for whom its certificate is good.
+//! Source: Lightstreamer clustering §3 (`<keystore_file>`, `<keystore_password>`).
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::{PushServer, Socket, value};
+use crate::config::covers;
+use crate::tls::{Fault, names_in};
+
+/// A `<keystore>` element. Paths are as written there: relative to the server's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keystore {
+    /// Its file.
+    pub file: String,
+    /// What opens it.
+    pub password: Password,
+}
+
+/// What opens a keystore.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Password {
+    /// Written in the element; empty where there is none.
+    Text(String),
+    /// In a file of its own (`type="file"`).
+    File(String),
+}
+
+/// A secret is never printed.
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Password::Text(_) => f.write_str("Text(***)"),
+            Password::File(file) => write!(f, "File({file})"),
+        }
+    }
+}
+
+impl Keystore {
+    /// Reads the keystore of a server socket's element; `None`: it has none.
+    pub(super) fn of(socket: roxmltree::Node<'_, '_>) -> Option<Keystore> {
+        let file = value(socket, "keystore_file")?.to_owned();
+        let text = value(socket, "keystore_password")
+            .unwrap_or_default()
+            .to_owned();
+        let element = socket
+            .descendants()
+            .find(|n| n.has_tag_name("keystore_password"));
+        let kind = element.and_then(|n| n.attribute("type"));
+        let password = match kind {
+            Some("file") => Password::File(text),
+            _ => Password::Text(text),
+        };
+        Some(Keystore { file, password })
+    }
+
+    /// Where it is, given the file that names it.
+    pub fn path(&self, named_by: &Path) -> PathBuf {
+        beside(named_by, &self.file)
+    }
+
+    /// The names its certificate covers.
+    ///
+    /// Errors: it cannot be read or opened, or is a kind that must be converted first.
+    pub fn names(&self, named_by: &Path) -> Result<Vec<String>, Fault> {
+        let password = match &self.password {
+            Password::Text(text) => text.clone(),
+            Password::File(file) => {
+                let path = beside(named_by, file);
+                let text = std::fs::read_to_string(&path).map_err(|e| Fault::Unreadable {
+                    path,
+                    why: e.to_string(),
+                })?;
+                text.lines().next().unwrap_or_default().to_owned()
+            }
+        };
+        names_in(&self.path(named_by), &password)
+    }
+}
+
+/// A path in a server's file: relative to it, as the server reads it.
+pub(super) fn beside(named_by: &Path, file: &str) -> PathBuf {
+    let path = named_by.parent().unwrap_or(Path::new("")).join(file);
+    // What is written may be used from another folder.
+    std::path::absolute(&path).unwrap_or(path)
+}
+
+/// Why clients that are told `name` would refuse these sockets of `server`: each ends TLS, its keystore
+/// can be opened, and none covers the name. What cannot be opened here is not judged.
+pub(super) fn refused(server: &PushServer, sockets: &[&Socket], name: &str) -> Option<String> {
+    let mut files = Vec::new();
+    for socket in sockets {
+        let keystore = socket.keystore.as_ref()?;
+        let names = keystore.names(&server.path).ok()?;
+        if names.iter().any(|covered| covers(covered, name)) {
+            return None;
+        }
+        files.push(format!("{} ({})", keystore.file, names.join(", ")));
+    }
+    (!files.is_empty()).then(|| {
+        format!(
+            "{}: clients are told `{name}`, and the certificate of {} does not cover it",
+            server.path.display(),
+            files.join(" or ")
+        )
+    })
+}

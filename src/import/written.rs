@@ -1,0 +1,41 @@
+//! What an import makes: a configuration, and the passwords it names files for.
+//!
+//! In: both. Out: files in a folder, none written over.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::certificates::Secret;
+
+/// What the edge needs.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// Its configuration.
+    pub yaml: String,
+    /// Passwords the configuration names files for.
+    pub secrets: Vec<Secret>,
+}
+
+impl Written {
+    /// Writes `pushgate.yaml` and the passwords into `folder`, readable by their owner only; the files' names.
+    ///
+    /// Errors: the folder cannot be made, or a file is there already: none is written over.
+    pub fn save(&self, folder: &Path) -> Result<String, String> {
+        let failed = |path: &Path, e: std::io::Error| format!("{}: {e}", path.display());
+        std::fs::create_dir_all(folder).map_err(|e| failed(folder, e))?;
+        let secrets = self.secrets.iter();
+        let secrets = secrets.map(|s| (s.file.as_str(), format!("{}\n", s.password)));
+        let mut told = String::new();
+        for (file, text) in secrets.chain([("pushgate.yaml", self.yaml.clone())]) {
+            let path = folder.join(file);
+            let mut options = OpenOptions::new();
+            let made = options.write(true).create_new(true).mode(0o600).open(&path);
+            let written = made.and_then(|mut f| f.write_all(text.as_bytes()));
+            written.map_err(|e| failed(&path, e))?;
+            told += &format!("{}\n", path.display());
+        }
+        Ok(told)
+    }
+}
