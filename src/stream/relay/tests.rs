@@ -176,6 +176,7 @@ fn an_empty_buffer_is_given_back() {
 const BULK: Rules = Rules {
     half_close: HalfClose::Kept,
     read: 64 * 1024,
+    frames: false,
 };
 
 /// Receive buffer of such a listener.
