@@ -1,5 +1,5 @@
 //! What a process must not forget when another takes over from it: its listening sockets, what
-//! plugins remember of clients, and the operator's orders.
+//! plugins remember of clients, the keys of their session tickets, and the operator's orders.
 //!
 //! Source: FAULTS D69; Lightstreamer clustering §4 (an assignment outlives more than a session).
 
@@ -18,6 +18,8 @@ pub struct Memory {
     pub kept: Vec<(String, Vec<u8>)>,
     /// The operator's orders, by the node's name; those to follow the checks are left out.
     pub orders: Vec<(String, Order)>,
+    /// The keys of session tickets ([`Ring::export`](crate::tls::tickets::Ring::export)).
+    pub tickets: Option<Vec<u8>>,
 }
 
 impl Running {
@@ -42,6 +44,7 @@ impl Running {
         Memory {
             kept: self.keep.save(),
             orders: orders.filter(|(_, o)| *o != Order::Up).collect(),
+            tickets: self.parts().ring.as_ref().map(|ring| ring.export()),
         }
     }
 }

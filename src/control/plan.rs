@@ -86,10 +86,12 @@ impl Plan {
                 .map(|(id, n)| (*id, n.node.clone()))
                 .collect::<HashMap<_, _>>(),
         );
-        let ring = match &parts.ring {
-            Some(ring) => ring.clone(),
-            None => Ring::new(config).map_err(|e| e.to_string())?,
+        let ring = match (&parts.ring, &parts.tickets) {
+            (Some(ring), _) => Ok(ring.clone()),
+            (None, Some(exported)) => Ring::import(config, exported),
+            (None, None) => Ring::new(config),
         };
+        let ring = ring.map_err(|e| e.to_string())?;
         let mut listeners = Vec::new();
         for conf in &config.listeners {
             let old = parts

@@ -130,6 +130,8 @@ pub struct Parts {
     pub admin: Option<Endpoint>,
     /// Orders another process left, until the nodes are there.
     orders: Vec<(String, Order)>,
+    /// Ticket keys another process left, until the ring is there.
+    pub tickets: Option<Vec<u8>>,
     /// The configuration all of it is built from.
     pub config: Option<Arc<Config>>,
 }
@@ -182,6 +184,7 @@ impl Parts {
             log::error!("session tickets: {e}");
         }
         self.ring = Some(ring);
+        self.tickets = None;
     }
 
     /// Changes, adds and removes listeners. A removed one stops accepting; its connections go on.
@@ -240,6 +243,7 @@ impl Running {
     ) -> Arc<Self> {
         let parts = Parts {
             orders: memory.orders,
+            tickets: memory.tickets,
             ..Parts::default()
         };
         Arc::new(Running {

@@ -28,7 +28,7 @@ fn yaml(certs: &Certs) -> String {
          ec: {{ chain: {dir}/ec.pem, key: {dir}/ec.key }}\n  \
          rsa: {{ chain: {dir}/rsa.pem, key: {dir}/rsa.key }}\nlisteners:\n  \
          - {{ name: here, bind: [200.0.0.10:443], mode: http, to: n1, tls: {{ certificates: [ec, rsa] }} }}\n  \
-         - {{ name: there, bind: [200.0.0.11:443], mode: http, to: n1, tls: {{ certificates: [ec, rsa] }} }}\n"
+         - {{ name: there, bind: [200.0.0.11:443], mode: http, to: n1, tls: {{ certificates: [ec, rsa] }} }}\nupgrade_socket: up.sock\n"
     )
 }
 
@@ -55,6 +55,13 @@ impl Rig {
             node,
             edge,
         }
+    }
+
+    /// Another process takes over.
+    async fn succeed(&mut self) {
+        let next = self.edge.successor();
+        self.edge.wait_log("another process has taken over").await;
+        self.edge = next;
     }
 
     fn here(&self) -> SocketAddr {
@@ -311,14 +318,14 @@ fn visit(client: &SslContext, kept: &Kept, to: SocketAddr) -> SslStream<TcpStrea
     stream
 }
 
-/// Aim: of clients that come back, on another listener, another thread, after reloads, at least 99 in
-/// 100 resume. Source: RFC 8446 §2.2; PINGORA W13; FAULTS D34. Fails if listeners or threads have
+/// Aim: of clients that come back, on another listener, another thread, after reloads and a binary
+/// upgrade, at least 99 in 100 resume. Source: RFC 8446 §2.2; PINGORA W13; FAULTS D34. Fails if listeners or threads have
 /// keys of their own, if a reload makes new ones, or if a resumed TLS 1.3 session brings no new ticket
 /// (seen: every second visit was a full handshake).
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_resume_everywhere() {
     const CLIENTS: usize = 200;
-    let rig = Rig::start().await;
+    let mut rig = Rig::start().await;
     let there = rig.block.at("200.0.0.11:443");
     for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
         let mut clients = Vec::new();
@@ -334,6 +341,9 @@ async fn sessions_resume_everywhere() {
         for (n, (client, kept)) in clients.iter().enumerate() {
             if n % 50 == 0 {
                 assert_eq!(rig.edge.admin("POST", "/api/reload").await.status, 200);
+            }
+            if n == CLIENTS / 2 {
+                rig.succeed().await;
             }
             for to in [rig.here(), there] {
                 let mut stream = visit(client, kept, to);
