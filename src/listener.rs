@@ -14,5 +14,6 @@ pub mod http;
 pub mod http2;
 pub mod node_head;
 pub mod proxy_protocol;
+pub mod relayed;
 pub mod request_head;
 pub mod tcp;

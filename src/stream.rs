@@ -3,6 +3,9 @@
 //! Nothing here knows of routes, nodes or HTTP semantics beyond message framing.
 //! Source: Lightstreamer clustering §1 ("forwarded to the clients immediately, without any buffering").
 
+pub mod answer;
+mod bulk;
+pub mod direction;
 pub mod frames;
 pub mod framing;
 pub mod handoff;

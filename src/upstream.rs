@@ -3,11 +3,13 @@
 //! Source: Lightstreamer clustering §2.1 (final boxes), Diffusion load balancers, all four points.
 
 pub mod affinity;
+pub mod asked;
 pub mod connect;
 pub mod drain;
 pub mod evict;
 pub mod gate;
 pub mod health;
+pub mod leaving;
 pub mod live;
 pub mod node_io;
 pub mod onlooker;

@@ -14,6 +14,7 @@ use super::exchange::Exchange;
 use crate::config::defaults;
 use crate::route::{Assigned, Decision};
 use crate::stream::socket::{self, Options};
+use crate::upstream::asked::Asked;
 use crate::upstream::connect::Dialer;
 use crate::upstream::onlooker::Onlooker;
 
@@ -71,6 +72,7 @@ pub fn dialer(ex: &Exchange, head: Option<&RequestHeader>, assigned: &Assigned) 
         (record.random, record.body_prefix.clone())
     };
     let to_head = head.is_some_and(|h| h.method == http::Method::HEAD);
+    let asked = Asked::new(to_head, ex.record.lock().request.clone());
     let facts = Flow {
         body: &body,
         ..ex.facts(&host, head, random)
@@ -80,7 +82,7 @@ pub fn dialer(ex: &Exchange, head: Option<&RequestHeader>, assigned: &Assigned) 
         node: assigned.node.clone(),
         flow: ex.flow.clone(),
         affinity: ex.conn.affinity.clone(),
-        to_head,
+        asked,
         options: Options {
             keepalive: defaults::KEEPALIVE.0,
             user_timeout: defaults::NODE_USER_TIMEOUT.0,

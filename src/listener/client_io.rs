@@ -1,8 +1,8 @@
 //! The client's socket as Pingora sees it: one legal request at a time.
 //!
 //! Heads are read and judged here before Pingora exists for them, so an idle connection costs no
-//! Pingora state; bytes behind a request wait here until its answer is done; after a 101 the
-//! socket leaves with everything behind it. Writes are watched: a client that takes no more stops
+//! Pingora state; bytes behind a request wait here until its answer is done; after a 101, or the head
+//! of an answer that is streamed, the socket leaves with everything behind it. Writes are watched: a client that takes no more stops
 //! the reading of its node.
 //! Source: RFC 9112 §6, §9.3.2 (pipelining); Lightstreamer clustering §1 (TCP back-pressure).
 
@@ -25,13 +25,13 @@ use super::handshake;
 use super::request_head::{self, Fault, RequestHead};
 use crate::config::Limits;
 use crate::stream::framing::Framing;
-use crate::stream::handoff::Phase;
+use crate::stream::handoff::{Left, Phase};
 use crate::stream::joined::{self, Joined};
 use crate::stream::side::Side;
-use crate::upstream::LiveFlow;
+use crate::upstream::{LiveFlow, leaving};
 
 /// Most bytes kept behind a request that is not answered yet (pipelining, early WebSocket frames).
-const MAX_AHEAD: usize = 16 * 1024;
+pub const MAX_AHEAD: usize = 16 * 1024;
 /// Bytes asked for in one read of a head.
 const HEAD_READ: usize = 4096;
 
@@ -47,7 +47,7 @@ pub struct ClientIo {
     head: usize,
     body: Framing,
     fin: bool,
-    /// Collects the head of a 101 on its way to the client.
+    /// Collects the head with which the sockets leave, on its way to the client.
     written: Vec<u8>,
     joined: Joined,
 }
@@ -64,13 +64,13 @@ pub enum NoHead {
 }
 
 impl ClientIo {
-    /// Wraps a client's connection.
-    pub fn new(side: Side, conn: Arc<Conn>) -> Self {
+    /// Wraps a client's connection, with what was read from it ahead.
+    pub fn new((side, ahead): Left, conn: Arc<Conn>) -> Self {
         ClientIo {
             side: Some(side),
             conn,
             flow: None,
-            ahead: Vec::new(),
+            ahead,
             head: 0,
             body: Framing::UntilClose,
             fin: false,
@@ -227,15 +227,7 @@ impl ClientIo {
             return;
         }
         self.written.extend_from_slice(&data[..n]);
-        // Interim answers (103) may be written after the filter saw the 101: look at each head.
-        while let Some(end) = memchr::memmem::find(&self.written, b"\r\n\r\n") {
-            if self.written.starts_with(b"HTTP/1.1 101") {
-                self.written = Vec::new();
-                flow.handoff.set_phase(Phase::Switched);
-                return;
-            }
-            self.written.drain(..end + 4);
-        }
+        leaving::settle(&flow.handoff, &mut self.written);
     }
 }
 
@@ -319,7 +311,7 @@ impl AsyncWrite for ClientIo {
         }
     }
 
-    /// After a 101 Pingora may shut the client down at once (W1); it must not reach the socket, and
+    /// After a 101 Pingora may shut the client down at once (W1); that must not reach the socket, and
     /// neither may an orderly end of an answer that is cut (W6).
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();

@@ -1,5 +1,5 @@
 //! One client connection from accept to close: TLS, HTTP/1 request by request, HTTP/2, layer 4,
-//! and the exit from Pingora into the relay.
+//! and the exits from Pingora into the relays.
 //!
 //! Source: Lightstreamer clustering §1 (layers 7 and 4), §3; Diffusion load balancers, all points.
 
@@ -24,14 +24,13 @@ use super::exchange::{CURRENT, Conn, Exchange, Reason};
 use super::handshake;
 use super::http::Front;
 use super::http2::Http2;
+use super::relayed;
 use super::request_head::RequestHead;
 use super::tcp;
-use crate::config::{self, Mode};
+use crate::config::Mode;
 use crate::observe::metrics;
-use crate::stream::handoff::Phase;
-use crate::stream::relay::{End, HalfClose, Rules, Why, relay};
+use crate::stream::handoff::{Left, Phase};
 use crate::stream::side::Side;
-use crate::stream::socket;
 
 /// The threads that serve client connections, each with a runtime of its own; at least one of a kind.
 pub struct Runtimes {
@@ -147,18 +146,13 @@ impl Edge {
         match (mode, h2) {
             (Mode::Tcp, _) => Box::pin(tcp::serve(side, conn)).await,
             (Mode::Http, true) => Box::pin(self.http2(side, conn)).await,
-            (Mode::Http, false) => {
-                let switched = Box::pin(self.http1(side, conn)).await;
-                if let Some(ex) = switched {
-                    Box::pin(self.websocket(&ex)).await;
-                }
-            }
+            (Mode::Http, false) => self.http1((side, Vec::new()), conn).await,
         }
     }
 
     /// HTTP/2: Pingora's accept loop, each stream an exchange of its own that can be cut alone.
     async fn http2(self: &Arc<Self>, side: Side, conn: Arc<Conn>) {
-        let io = Box::new(ClientIo::new(side, conn.clone()));
+        let io = Box::new(ClientIo::new((side, Vec::new()), conn.clone()));
         let app = Arc::new(Http2 {
             proxy: self.proxy.clone(),
             conn,
@@ -166,15 +160,44 @@ impl Edge {
         app.process_new(io, &self.drain).await;
     }
 
-    /// HTTP/1: one exchange after the other. Returns the one that left by a 101.
-    async fn http1(self: &Arc<Self>, side: Side, conn: Arc<Conn>) -> Option<Arc<Exchange>> {
-        let mut io = ClientIo::new(side, conn.clone());
-        let mut settings = None;
+    /// HTTP/1: Pingora and the relays take turns. The future of each is freed before the next begins.
+    async fn http1(self: &Arc<Self>, client: Left, conn: Arc<Conn>) {
+        let mut next = Some(client);
         let mut first = true;
+        while let Some(client) = next.take() {
+            let Some(ex) = Box::pin(self.exchanges(client, &conn, first)).await else {
+                return;
+            };
+            first = false;
+            let Some(exit) = ex.flow.handoff.take() else {
+                return ex.close(Reason::Internal, (0, 0));
+            };
+            next = match exit.answer {
+                Some(answer) => {
+                    Box::pin(relayed::answer(&ex, (exit.client, exit.node), answer)).await
+                }
+                None => {
+                    return Box::pin(relayed::websocket(&ex, exit.client, exit.node)).await;
+                }
+            };
+        }
+    }
+
+    /// One exchange after the other under Pingora. Returns the one that left, by a 101 or with an
+    /// answer to be relayed; `None`: the connection is over.
+    async fn exchanges(
+        self: &Arc<Self>,
+        client: Left,
+        conn: &Arc<Conn>,
+        mut first: bool,
+    ) -> Option<Arc<Exchange>> {
+        let mut io = ClientIo::new(client, conn.clone());
+        let mut settings = None;
         loop {
-            let head = self.next_head(&mut io, &conn, first).await?;
+            let head = self.next_head(&mut io, conn, first).await?;
             first = false;
             let ex = Exchange::new(conn.clone(), head.protocol());
+            ex.record.lock().request = Some(head.framing.clone());
             io.begin(ex.flow.clone(), &head);
             match self.exchange(io, settings.take(), &ex).await {
                 Served::Again(back, kept) => {
@@ -183,7 +206,7 @@ impl Edge {
                 }
                 Served::Over => {
                     ex.close(Reason::Done, (0, 0));
-                    part(&conn).await;
+                    part(conn).await;
                     return None;
                 }
                 Served::Cut => {
@@ -272,7 +295,7 @@ impl Edge {
         ex.close(reason, (0, 0));
     }
 
-    /// One exchange under Pingora, until it is done, is cut, or leaves by a 101.
+    /// One exchange under Pingora, until it is done, is cut, or leaves.
     async fn exchange(
         &self,
         io: ClientIo,
@@ -284,7 +307,7 @@ impl Edge {
         if let Some(settings) = settings {
             settings.apply_to_session(&mut session);
         }
-        // Boxed: Pingora's future is some 20 KiB and must be gone while a WebSocket is relayed.
+        // Boxed: Pingora's future is some 20 KiB and must be gone while a stream is relayed.
         let mut serving = Box::pin(CURRENT.scope(
             ex.clone(),
             self.proxy.process_new_http(session, &self.drain),
@@ -304,21 +327,6 @@ impl Edge {
         drop(serving);
         served
     }
-
-    async fn websocket(&self, ex: &Arc<Exchange>) {
-        let Some((client, node)) = ex.flow.handoff.take() else {
-            return ex.close(Reason::Internal, (0, 0));
-        };
-        ex.record.lock().dialer = None;
-        let read = read_size(&ex.conn.listener.conf.load());
-        let rules = Rules {
-            half_close: HalfClose::Ends,
-            read,
-            frames: true,
-        };
-        let end = relay(client, node, rules, ex.kill()).await;
-        close_relayed(ex, end);
-    }
 }
 
 /// Lets a client in; a refusal is counted. The door's future is large, and freed before the
@@ -332,24 +340,6 @@ async fn enter(
     entered.map_err(|word| refused(listener, word)).ok()
 }
 
-/// Closes an exchange whose bytes were relayed.
-pub fn close_relayed(ex: &Exchange, end: End) {
-    let reason = match end.why {
-        Why::ClientClosed => Reason::ClientClosed,
-        Why::NodeClosed => Reason::NodeClosed,
-        Why::ClientFailed => Reason::ClientFailed,
-        Why::NodeFailed => Reason::NodeFailed,
-        Why::Killed => ex.killed(),
-    };
-    ex.record.lock().hidden = Some(end.hidden);
-    ex.close(reason, (end.to_node, end.to_client));
-}
-
-/// Bytes the relay reads at once: an eighth of what may be hidden, as the node's receive buffer.
-pub fn read_size(conf: &config::Listener) -> usize {
-    socket::receive_buffer(conf.max_hidden.0)
-}
-
 /// What became of an exchange.
 enum Served {
     /// The connection can carry the next request.
@@ -358,7 +348,7 @@ enum Served {
     Over,
     /// The flow was killed.
     Cut,
-    /// A 101 passed: the sockets are in the hand-off.
+    /// The sockets are in the hand-off.
     Switched,
 }
 

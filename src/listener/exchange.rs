@@ -12,6 +12,7 @@ use pushgate_plugins::api::{Flow, NodeId};
 use super::accept::Listener;
 use crate::observe::{access_log, metrics};
 use crate::route::{Assigned, Table};
+use crate::stream::framing::Framing;
 use crate::stream::side::Side;
 use crate::tls::Handshake;
 use crate::upstream::connect::Dialer;
@@ -230,6 +231,8 @@ pub struct Record {
     pub reason: Option<Reason>,
     /// Why the last try failed and what the client is told if there is no other.
     pub failed: Option<(Reason, u16)>,
+    /// Framing of the request's body; `None`: HTTP/2.
+    pub request: Option<Framing>,
     /// Random number of the flow.
     pub random: u64,
     /// Hidden bytes at the end of a relay.

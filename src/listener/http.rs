@@ -1,7 +1,7 @@
 //! Pingora's hooks: facts in, verdicts of the route and the plugins out.
 //!
 //! No body passes through here but for one repair (W8). Retries, answers of our own and the move
-//! into [`Phase::Switching`] are decided here.
+//! into [`Phase::Switching`] of a 101 are decided here.
 //! Source: Lightstreamer clustering §2, §3; RFC 9110 §9.2.2 (what may be retried).
 
 mod answer;
@@ -249,6 +249,10 @@ impl ProxyHttp for Front {
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
         let (reason, status) = diagnose(e, ctx);
         ctx.ex.ended(reason);
+        if ctx.ex.flow.handoff.phase() == Phase::Switching {
+            // What is answered from here on is not what was to leave.
+            ctx.ex.flow.handoff.stay();
+        }
         let begun = session
             .response_written()
             .is_some_and(|h| !h.status.is_informational());

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use super::assign::{decide, dialer, in_time};
-use super::edge::{close_relayed, read_size};
 use super::exchange::{Conn, Exchange, Reason};
+use super::relayed::{close_relayed, read_size};
 use crate::route::Decision;
 use crate::stream::relay::{HalfClose, Rules, relay};
 use crate::stream::side::Side;

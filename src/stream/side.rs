@@ -79,15 +79,6 @@ impl Side {
         }
     }
 
-    /// Ready when a read may yield something; under TLS that is always, as bytes may be decrypted already.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Side::Plain(t) => t.poll_readable(cx),
-            Side::Tls(_) => Poll::Ready(Ok(())),
-            Side::Tapped(t) => t.side.poll_readable(cx),
-        }
-    }
-
     /// The TLS state, if any.
     pub fn ssl(&self) -> Option<&SslRef> {
         match self {

@@ -18,6 +18,7 @@ use pingora::protocols::l4::virt::VirtualSocketStream;
 use pingora::{Error, ErrorType};
 use tokio::io::AsyncWriteExt;
 
+use super::asked::Asked;
 use super::node_io::NodeIo;
 use super::{Affinity, LiveFlow, Node};
 use crate::observe::metrics;
@@ -35,8 +36,8 @@ pub struct Dialer {
     pub flow: Arc<LiveFlow>,
     /// Where the client's idle upstreams are.
     pub affinity: Arc<Affinity>,
-    /// The request is a HEAD.
-    pub to_head: bool,
+    /// What it will be asked.
+    pub asked: Asked,
     /// Options of a new socket.
     pub options: Options,
     /// Deadline of a connect.
@@ -166,7 +167,7 @@ impl L4Connect for Dialer {
             self.node.clone(),
             self.flow.clone(),
             self.affinity.clone(),
-            self.to_head,
+            self.asked.clone(),
             self.read,
         );
         Ok(VirtualSocketStream::new(Box::new(io)).into())

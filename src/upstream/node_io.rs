@@ -1,8 +1,8 @@
 //! The node's socket as Pingora sees it: a stream that follows the framing of one answer.
 //!
 //! It knows where the answer ends, so the connection goes back to its client's [`Affinity`] by
-//! itself (Pingora's pool never holds one, W4, W15), a 101 leaves with every byte behind it
-//! (W1), and an answer that is cut never looks complete (W6).
+//! itself (Pingora's pool never holds one, W4, W15), a 101 leaves with every byte behind it (W1), so
+//! does an answer that is streamed ([`leaving`]), and one that is cut never looks complete (W6).
 //! Source: RFC 9112 §6, §9; Diffusion load balancers, "Reuse TCP connection".
 
 use std::fmt;
@@ -16,12 +16,13 @@ use std::time::Instant;
 use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::asked::Asked;
 use super::gate::Bucket;
-use super::response_head::{self, MAX_HEAD};
-use super::{Affinity, LiveFlow, Node, State};
+use super::response_head::{self, MAX_HEAD, ResponseHead};
+use super::{Affinity, LiveFlow, Node, State, leaving};
 use crate::config::units::Rate;
 use crate::stream::framing::Framing;
-use crate::stream::handoff::Phase;
+use crate::stream::handoff::{Answer, Phase, Wrap};
 use crate::stream::side::Side;
 
 /// One exchange on one upstream connection.
@@ -30,8 +31,7 @@ pub struct NodeIo {
     node: Arc<Node>,
     flow: Arc<LiveFlow>,
     affinity: Arc<Affinity>,
-    /// The request is a HEAD: its answer has no body.
-    to_head: bool,
+    asked: Asked,
     /// Most bytes read at once.
     read: usize,
     stage: Stage,
@@ -57,6 +57,8 @@ enum Stage {
         then: Next,
     },
     Body(Framing),
+    /// The head of an answer that leaves was given: the body is not Pingora's, unless it stays.
+    Leaving(Framing),
     /// The 101 was given: what comes now is not Pingora's.
     Inert,
     /// The socket has gone back to the client's affinity, or is useless.
@@ -66,6 +68,7 @@ enum Stage {
 enum Next {
     Head,
     Body(Framing),
+    Leaving(Framing),
     Inert,
 }
 
@@ -76,7 +79,7 @@ impl NodeIo {
         node: Arc<Node>,
         flow: Arc<LiveFlow>,
         affinity: Arc<Affinity>,
-        to_head: bool,
+        asked: Asked,
         read: usize,
     ) -> Self {
         NodeIo {
@@ -84,7 +87,7 @@ impl NodeIo {
             node,
             flow,
             affinity,
-            to_head,
+            asked,
             read,
             stage: Stage::Head,
             kept: Vec::new(),
@@ -139,7 +142,7 @@ impl NodeIo {
 
     /// Decides what a whole head of `end` bytes means.
     fn judge(&mut self, end: usize) -> io::Result<Stage> {
-        let head = response_head::parse(&self.kept[..end], self.to_head)
+        let head = response_head::parse(&self.kept[..end], self.asked.head)
             .map_err(|fault| invalid(&self.flow, &format!("{fault:?}")))?;
         let then = match head.status {
             101 if self.flow.handoff.phase() == Phase::Asked => {
@@ -152,10 +155,7 @@ impl NodeIo {
             _ => {
                 self.flow.begin();
                 self.keep = head.keep;
-                if self.kept.len() > end && !head.framing.is_done() {
-                    self.flow.handoff.body_is_at_hand();
-                }
-                Next::Body(head.framing)
+                self.body(head, end)
             }
         };
         Ok(Stage::Giving {
@@ -174,6 +174,37 @@ impl NodeIo {
         }
     }
 
+    /// Whether the body behind a head of `end` bytes is for Pingora or for the relay.
+    fn body(&self, head: ResponseHead, end: usize) -> Next {
+        if !self.asked.is_whole() || !leaving::may_leave(&head, &self.kept[end..]) {
+            if self.kept.len() > end && !head.framing.is_done() {
+                self.flow.handoff.body_is_at_hand();
+            }
+            return Next::Body(head.framing);
+        }
+        self.flow.handoff.offer(Answer {
+            framing: head.framing.clone(),
+            keep_node: head.keep,
+            // Both are decided by the head as the client gets it.
+            wrap: Wrap::AsIs,
+            keep_client: false,
+        });
+        Next::Leaving(head.framing)
+    }
+
+    /// While the head is on its way to the client nothing is read; if it cannot leave, Pingora goes on.
+    fn poll_leaving(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let handoff = &self.flow.handoff;
+        handoff.watch_node(cx.waker());
+        match (&self.stage, handoff.phase()) {
+            (Stage::Leaving(framing), Phase::Ordinary) => {
+                self.stage = Stage::Body(framing.clone());
+                Poll::Ready(())
+            }
+            _ => Poll::Pending,
+        }
+    }
+
     fn give(&mut self, buf: &mut ReadBuf<'_>) {
         let Stage::Giving { given, end, then } = &mut self.stage else {
             return;
@@ -186,6 +217,7 @@ impl NodeIo {
             self.stage = match std::mem::replace(then, Next::Head) {
                 Next::Head => Stage::Head,
                 Next::Body(framing) => Stage::Body(framing),
+                Next::Leaving(framing) => Stage::Leaving(framing),
                 Next::Inert => Stage::Inert,
             };
         }
@@ -292,6 +324,7 @@ impl AsyncRead for NodeIo {
                 }
                 Stage::Body(Framing::Done) => this.finish(),
                 Stage::Body(_) => return this.poll_body(cx, buf),
+                Stage::Leaving(_) => ready!(this.poll_leaving(cx)),
                 Stage::Inert => return Poll::Pending,
                 Stage::Over => return Poll::Ready(Ok(())),
             }
@@ -310,13 +343,20 @@ impl AsyncWrite for NodeIo {
             return Poll::Ready(Err(evicted()));
         }
         match this.stage {
-            Stage::Inert => Poll::Pending,
-            _ => Pin::new(this.side()?).poll_write(cx, data),
+            Stage::Inert | Stage::Leaving(_) => Poll::Pending,
+            _ => {
+                let n = ready!(Pin::new(this.side()?).poll_write(cx, data))?;
+                this.asked.sent(&data[..n]);
+                Poll::Ready(Ok(n))
+            }
         }
     }
 
+    /// Pingora flushes once the whole head is written, and again behind the body.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().side {
+        let this = self.get_mut();
+        this.asked.flushed();
+        match &mut this.side {
             Some(side) => Pin::new(side).poll_flush(cx),
             None => Poll::Ready(Ok(())),
         }
@@ -325,7 +365,7 @@ impl AsyncWrite for NodeIo {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         match (&this.stage, &mut this.side) {
-            (Stage::Inert, _) | (_, None) => Poll::Ready(Ok(())),
+            (Stage::Inert | Stage::Leaving(_), _) | (_, None) => Poll::Ready(Ok(())),
             (_, Some(side)) => Pin::new(side).poll_shutdown(cx),
         }
     }
@@ -346,7 +386,7 @@ impl fmt::Debug for NodeIo {
 
 impl Drop for NodeIo {
     fn drop(&mut self) {
-        if matches!(self.stage, Stage::Inert)
+        if matches!(self.stage, Stage::Inert | Stage::Leaving(_))
             && self.flow.handoff.phase() == Phase::Switched
             && let Some(side) = self.side.take()
         {

@@ -44,7 +44,8 @@ pub fn parse(head: &[u8], to_head: bool) -> Result<ResponseHead, Fault> {
     }
     let status = parsed.code.ok_or(Fault::Malformed)?;
     let (mut length, mut chunked, mut websocket) = (None, false, false);
-    let mut keep = parsed.version == Some(1);
+    let modern = parsed.version == Some(1);
+    let (mut close, mut kept_alive) = (false, false);
     for line in parsed.headers.iter() {
         if line.name.eq_ignore_ascii_case("content-length") {
             let n = decimal(line.value).ok_or(Fault::Length)?;
@@ -58,11 +59,12 @@ pub fn parse(head: &[u8], to_head: bool) -> Result<ResponseHead, Fault> {
             chunked = true;
         } else if line.name.eq_ignore_ascii_case("upgrade") {
             websocket = line.value.trim_ascii().eq_ignore_ascii_case(b"websocket");
-        } else if line.name.eq_ignore_ascii_case("connection") && has_token(line.value, "close") {
-            keep = false;
+        } else if line.name.eq_ignore_ascii_case("connection") {
+            close |= has_token(line.value, "close");
+            kept_alive |= has_token(line.value, "keep-alive");
         }
     }
-    if chunked && (length.is_some() || parsed.version == Some(0)) {
+    if chunked && (length.is_some() || !modern) {
         return Err(Fault::Length);
     }
     // Only WebSocket is asked for; framing on a 101 would be a body to one reader and frames to another.
@@ -76,7 +78,7 @@ pub fn parse(head: &[u8], to_head: bool) -> Result<ResponseHead, Fault> {
         (_, _, Some(n)) => Framing::length(n),
         _ => Framing::UntilClose,
     };
-    keep &= framing != Framing::UntilClose;
+    let keep = !close && (modern || kept_alive) && framing != Framing::UntilClose;
     Ok(ResponseHead {
         status,
         framing,
@@ -181,6 +183,12 @@ mod tests {
                 false,
                 Framing::Length(5),
                 false,
+            ),
+            (
+                "HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\n",
+                false,
+                Framing::Length(5),
+                true,
             ),
             (
                 "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",

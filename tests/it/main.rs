@@ -46,6 +46,8 @@ mod js;
 mod keystores;
 /// Half-closes, resets, storms and dead nodes at layer 4.
 mod layer4;
+/// Answers that leave Pingora, and their connections afterwards.
+mod leaving;
 /// The real Lightstreamer client straight to the TLCP node.
 mod lightstreamer;
 /// A push node that counts.
@@ -72,6 +74,8 @@ mod session;
 mod setup;
 /// Passed-through TLS by its server name.
 mod sni;
+/// Streamed answers by the thousand, cut by everybody.
+mod soak;
 /// Sections of the guides, cited by code and tests.
 mod sources;
 /// Bytes pass at once, and silence is no fault.

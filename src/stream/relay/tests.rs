@@ -1,6 +1,7 @@
 //! Two real sockets on each side of a relay.
 
 use std::future::pending;
+use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -164,14 +165,6 @@ async fn a_client_that_does_not_read_stops_the_node_and_can_be_cut() {
     assert!(got.len() <= written && got.iter().all(|b| *b == 7));
 }
 
-/// A silent WebSocket keeps no buffer: the one its request's head was read into was 4 KiB of the
-/// 8.3 KiB that 4,000 of them cost each (benches, "silent"). Red without the drop in `Direction::new`.
-#[test]
-fn an_empty_buffer_is_given_back() {
-    let direction = Direction::new(Vec::with_capacity(4096), true, 4096);
-    assert_eq!(direction.waiting.capacity(), 0);
-}
-
 /// Rules of a listener with a large `max_hidden`: its bulk is spliced.
 const BULK: Rules = Rules {
     half_close: HalfClose::Kept,
@@ -211,7 +204,7 @@ async fn bulk_passes_through_pipes() {
     assert!(at_client == sent && at_node == sent);
     let end = soon("the end", task).await.unwrap();
     assert_eq!((end.to_node, end.to_client), (16 << 20, 16 << 20));
-    assert!(bulk::spare_here() > 0, "no pipe was used");
+    assert!(crate::stream::bulk::spare_here() > 0, "no pipe was used");
 }
 
 /// Aim: a pipe is no hidden store: a client that stops reading in the midst of bulk leaves one read in

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
 use super::{Conn, Health, Request, SeenRequest, faults, ws};
-use crate::{js, tlcp};
+use crate::{js, soak, tlcp};
 
 /// Serves the requests of one connection until its end.
 pub async fn serve(conn: &mut Conn) -> io::Result<()> {
@@ -44,6 +44,7 @@ async fn answer(conn: &mut Conn, request: &Request) -> io::Result<bool> {
         "/flood" => flood(conn, request).await,
         "/client.html" => page(conn, "text/html", include_str!("../../js/client.html")).await,
         "/client.js" => page(conn, "text/javascript", &js::web_library().await).await,
+        "/soak" => soak::serve(conn, request).await,
         "/health" | "/lightstreamer/healthcheck" => health(conn).await,
         path if path.starts_with("/ws/") => ws::serve(conn, request).await,
         path if path.starts_with("/fault/") => faults::serve(conn, request).await,
@@ -178,12 +179,16 @@ pub async fn step(conn: &mut Conn, request: &Request, i: u64) -> io::Result<()> 
     Ok(())
 }
 
-/// Sends exactly the bytes of `bytes` (percent-encoded) in one write, once allowed with `step=1`, then
-/// ends the connection with `end=1`.
+/// Sends exactly the bytes of `bytes` (percent-encoded) in one write, then those of `then` in another,
+/// each once allowed with `step=1`, then ends the connection with `end=1`.
 async fn say(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     step(conn, request, 0).await?;
     conn.send(request.query("bytes").unwrap_or_default())
         .await?;
+    if let Some(then) = request.query("then") {
+        step(conn, request, 1).await?;
+        conn.send(then).await?;
+    }
     Ok(request.query("end").is_none())
 }
 
