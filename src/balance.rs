@@ -220,13 +220,18 @@ impl Pool {
 
     /// Time in which those that wait now can be let in, by the rates of the nodes that are Up.
     pub fn backlog(&self) -> Duration {
+        self.time_for(self.waiting.len())
+    }
+
+    /// Time in which so many flows can be let in.
+    pub fn time_for(&self, flows: usize) -> Duration {
         let up = self.nodes.iter().filter(|n| n.state() == State::Up);
         let rate: f64 = up
             .filter_map(|n| n.admit_rate())
             .map(Rate::per_second)
             .sum();
         if rate > 0.0 {
-            Duration::from_secs_f64(self.waiting.len() as f64 / rate)
+            Duration::from_secs_f64(flows as f64 / rate)
         } else {
             Duration::ZERO
         }

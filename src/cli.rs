@@ -14,6 +14,7 @@ use crate::config::{Config, Places};
 use crate::explain::{Question, explain};
 use crate::import;
 use crate::init::{self, Address, Own};
+use crate::simulate::{Settings, simulate};
 
 /// What the process is told besides its configuration.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -57,7 +58,7 @@ struct Short {
     test: bool,
 }
 
-#[derive(Subcommand, Debug, PartialEq, Eq)]
+#[derive(Subcommand, Debug, PartialEq)]
 enum Command {
     /// Run the edge.
     Run(RunOptions),
@@ -107,6 +108,14 @@ enum Command {
         #[command(flatten)]
         question: Box<Question>,
     },
+    /// Run a script of failures against many made-up clients and the file's own decisions.
+    Simulate {
+        /// Configuration file.
+        #[arg(short = 'c', long = "conf", value_name = "FILE")]
+        conf: PathBuf,
+        #[command(flatten)]
+        settings: Box<Settings>,
+    },
     /// Run two push nodes and the edge in front of them, to see it work.
     Demo {
         /// Port of the edge on 127.0.0.1; a free one by default.
@@ -150,6 +159,10 @@ pub fn main() -> ExitCode {
         }
         Command::Explain { conf, question } => match load(&conf) {
             Ok(config) => print_or_fail(explain(&config, &Places::load(&conf), &question)),
+            Err(code) => code,
+        },
+        Command::Simulate { conf, settings } => match load(&conf) {
+            Ok(config) => print_or_fail(simulated(&config, &settings)),
             Err(code) => code,
         },
         Command::Demo { port } => finish(demo(port)),
@@ -217,6 +230,14 @@ fn imported(
     match out {
         None => Ok(written.yaml),
         Some(folder) => written.save(folder),
+    }
+}
+
+fn simulated(config: &Config, settings: &Settings) -> Result<String, String> {
+    let report = simulate(config, settings)?;
+    match settings.json {
+        true => serde_json::to_string(&report).map_err(|e| e.to_string()),
+        false => Ok(report.to_string()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod explain;
+pub mod simulate;
 pub mod demo;
 pub mod init;
 pub mod import;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use pushgate_plugins::api::{
@@ -277,7 +277,11 @@ impl Table {
 
     /// Tells the plugins that a flow they learned has ended; `filed` is what [`Table::filed`] said.
     pub fn ended(&self, client: IpAddr, filed: &[(usize, IpAddr)], pool: PoolId) {
-        let now = std::time::Instant::now();
+        self.ended_at(client, filed, pool, Instant::now());
+    }
+
+    /// As [`Table::ended`], at another time than now.
+    pub fn ended_at(&self, client: IpAddr, filed: &[(usize, IpAddr)], pool: PoolId, now: Instant) {
         for (i, p) in self.plugins.iter().enumerate() {
             p.ended(filed_under(client, filed, i), pool, now);
         }

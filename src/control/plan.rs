@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Instant;
 
 use pushgate_plugins::api::{NodeId, PoolId};
 use pushgate_plugins::context::{Build, Keep};
@@ -137,6 +138,9 @@ impl Plan {
 pub fn tables(config: &Config, keep: &Keep) -> Result<Vec<Table>, String> {
     let store = Store::load(config).map_err(|e| e.to_string())?;
     let nodes = nodes_for(config, &Parts::default(), &store)?;
+    for planned in nodes.values() {
+        planned.node.set_limits(planned.limits, Instant::now());
+    }
     let pools = Arc::new(pools_for(config, &nodes));
     let by_id = nodes.iter().map(|(id, n)| (*id, n.node.clone()));
     let by_id = Arc::new(by_id.collect::<HashMap<_, _>>());
@@ -303,7 +307,7 @@ fn own_or_pools<T>(
 }
 
 /// A node's own check, or that of the first pool it is in (the file check made sure they agree).
-fn health_of<'a>(config: &'a Config, node: &'a str) -> Option<&'a Health> {
+pub fn health_of<'a>(config: &'a Config, node: &'a str) -> Option<&'a Health> {
     let own = config.nodes.get(node).and_then(|n| n.health.as_ref());
     own.or_else(|| pools_of(config, node).find_map(|p| p.health.as_ref()))
 }

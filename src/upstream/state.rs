@@ -161,6 +161,11 @@ impl Node {
         self.at_gate(|gate, _| gate.caught_up());
     }
 
+    /// Begins the slow start of a node that was Down until `now`.
+    pub fn returned(&self, now: Instant) {
+        self.at_gate(|gate, _| gate.returned(now));
+    }
+
     fn at_gate<T>(&self, ask: impl FnOnce(&mut Gate, usize) -> T) -> Option<T> {
         if !self.gated.load(Ordering::Acquire) {
             return None;
@@ -295,7 +300,7 @@ impl Node {
         }
         log::warn!("node {} is {}", self.name, now.word());
         if before == State::Down {
-            self.at_gate(|gate, _| gate.returned(Instant::now()));
+            self.returned(Instant::now());
         }
         if now == State::Down && self.on_down == OnDown::Evict {
             match rate.or(*self.evict_rate.lock()) {

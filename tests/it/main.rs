@@ -72,6 +72,8 @@ mod tls_node;
 mod session;
 /// An edge with counting nodes for tests of the core.
 mod setup;
+/// What `pushgate simulate` says against a real run.
+mod simulate;
 /// Passed-through TLS by its server name.
 mod sni;
 /// Streamed answers by the thousand, cut by everybody.

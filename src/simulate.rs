@@ -1,0 +1,29 @@
+//! `pushgate simulate`: many clients and a script of failures against the file's own decisions, on a
+//! clock that jumps from event to event.
+//!
+//! In: a configuration and [`Settings`]. Out: how flows are distributed over time, peaks, how soon cut
+//! clients have a flow again, which sessions moved. Routes, plugins, balancer and gates are those of
+//! the running edge ([`crate::route::Table`]); clients and nodes are made up. The same seed gives the
+//! same run. Nothing is bound. Source: Lightstreamer clustering §5; FAULTS D47, D65.
+
+mod client;
+mod queue;
+mod report;
+mod script;
+mod world;
+
+pub use self::report::Report;
+pub use self::script::{Settings, Times};
+use self::world::World;
+use crate::config::Config;
+
+/// Runs the script.
+///
+/// Errors: the flow reaches no listener or no pool; an event names an unknown node; a file that went
+/// away since the configuration was checked.
+pub fn simulate(config: &Config, settings: &Settings) -> Result<Report, String> {
+    World::new(config, settings)?.run()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! A made-up client: its address, its cookies, its session, and the flow it has.
+//!
+//! It behaves as a push client does: one flow at a time; the first makes a session, later ones carry
+//! its id; cookies are returned by those that take them. Its node answers as a Lightstreamer or Diffusion
+//! server would, so that `sticky_session` learns.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::HeaderValue;
+use http::header::{COOKIE, HOST, SET_COOKIE};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pushgate_plugins::api::{PoolId, Watch};
+
+use super::script::Settings;
+use crate::upstream::LiveFlow;
+use crate::upstream::state::Entered;
+
+/// One client.
+pub struct Client {
+    /// Its address, perhaps shared.
+    pub address: IpAddr,
+    /// Whether it returns cookies.
+    pub takes_cookies: bool,
+    /// `NAME=VALUE` of the cookie the edge gave it.
+    pub cookie: Option<HeaderValue>,
+    /// Number of its session and the node that has it.
+    pub session: Option<(u64, usize)>,
+    /// Its flow.
+    pub flow: Option<Live>,
+    /// Counts what it began, so that an event of a flow that is over is not taken for the next's.
+    pub epoch: u32,
+    /// Its number in the queue of those that wait for a node.
+    pub waits: Option<u64>,
+    /// When it lost its flow, in nanoseconds, and by which failure.
+    pub cut: Option<(u64, usize)>,
+}
+
+/// A flow a client has.
+pub struct Live {
+    /// Membership of the node.
+    pub entered: Entered,
+    /// Place of the node.
+    pub node: usize,
+    /// The pool and the addresses it was learned under; `None` if pinned.
+    pub learned: Option<(PoolId, Vec<(usize, IpAddr)>)>,
+    /// Who looks on.
+    pub watches: Vec<Box<dyn Watch>>,
+    /// The flow as its node sees it.
+    pub flow: Arc<LiveFlow>,
+}
+
+impl Client {
+    /// Client number `n`: of those behind shared addresses first, then each on its own.
+    pub fn new(n: usize, settings: &Settings, rng: &mut fastrand::Rng) -> Client {
+        let shared = (settings.nat * settings.clients as f64).round() as usize;
+        let address = match n < shared {
+            // 198.18.0.0/15 is for tests of networks (RFC 2544).
+            true => Ipv4Addr::from(0xc612_0000_u32 + (n / settings.per_address) as u32),
+            false => Ipv4Addr::from(0x0a00_0000_u32 + n as u32),
+        };
+        Client {
+            address: address.into(),
+            takes_cookies: rng.f64() < settings.cookies,
+            cookie: None,
+            session: None,
+            flow: None,
+            epoch: 0,
+            waits: None,
+            cut: None,
+        }
+    }
+
+    /// Another client in its place: nothing is remembered.
+    pub fn renew(&mut self) {
+        (self.cookie, self.session, self.cut) = (None, None, None);
+    }
+
+    /// The head of its next request.
+    pub fn request(&self, host: &HeaderValue) -> Option<RequestHeader> {
+        let path = match self.session {
+            None => "/lightstreamer/create_session.txt".to_owned(),
+            Some((id, _)) => format!("/lightstreamer/bind_session.txt?LS_session=S{id}"),
+        };
+        let mut head = RequestHeader::build("POST", path.as_bytes(), None).ok()?;
+        head.insert_header(HOST, host.clone()).ok()?;
+        if let Some(cookie) = &self.cookie {
+            head.append_header(COOKIE, cookie.clone()).ok()?;
+        }
+        if let (Some((id, _)), true) = (self.session, self.takes_cookies) {
+            head.append_header(COOKIE, format!("session=S{id}")).ok()?;
+        }
+        Some(head)
+    }
+
+    /// Takes the cookie the edge put on an answer.
+    pub fn takes(&mut self, answer: &ResponseHeader) {
+        let line = answer
+            .headers
+            .get(SET_COOKIE)
+            .filter(|_| self.takes_cookies);
+        let pair = line.and_then(|l| l.as_bytes().split(|b| *b == b';').next());
+        if let Some(pair) = pair.and_then(|p| HeaderValue::from_bytes(p).ok()) {
+            self.cookie = Some(pair);
+        }
+    }
+}
+
+impl Live {
+    /// The node answers for session `id`; those who look on are shown what they would see.
+    pub fn answer(&mut self, id: u64, now: Instant) {
+        let head = format!("HTTP/1.1 200 OK\r\nSet-Cookie: session=S{id}; HttpOnly\r\n\r\n");
+        let body = format!("CONOK,S{id},50000,5000,*\r\n");
+        for watch in &mut self.watches {
+            watch.head(head.as_bytes(), now);
+            watch.body(body.as_bytes(), now);
+        }
+    }
+}

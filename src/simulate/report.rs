@@ -1,0 +1,249 @@
+//! What a run told: a sample for each second, what happened to nodes, and the totals.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Farthest the fullest node may be above the mean of its pool to count as even.
+const EVEN: f64 = 1.05;
+
+/// The result of a run. Times are seconds from the start.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// The listener that was asked.
+    pub listener: String,
+    /// Clients.
+    pub clients: usize,
+    /// The run's seed.
+    pub seed: u64,
+    /// Nodes, in the order of the numbers below.
+    pub nodes: Vec<String>,
+    /// One sample for each second.
+    pub seconds: Vec<Second>,
+    /// What happened.
+    pub events: Vec<Event>,
+    /// Failures, and how their clients fared.
+    pub failures: Vec<Failure>,
+    /// Returns, and when the load was even again.
+    pub returns: Vec<Return>,
+    /// Sessions that did not stay on their node.
+    pub moved: Moved,
+    /// Flows that no node could take.
+    pub refused: u64,
+    /// Flows in all.
+    pub flows: u64,
+    #[serde(skip)]
+    pub(super) step: usize,
+}
+
+/// State at the end of a second.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Second {
+    /// Live flows of each node.
+    pub live: Vec<usize>,
+    /// Flows each node was given in this second.
+    pub new: Vec<u64>,
+    /// Flows refused in this second.
+    pub refused: u64,
+    /// Flows that wait for a node with room.
+    pub waiting: usize,
+}
+
+/// Something that happened to a node.
+#[derive(Debug, Serialize)]
+pub struct Event {
+    /// When.
+    pub at: f64,
+    /// What.
+    pub what: String,
+}
+
+/// A node's death.
+#[derive(Debug, Serialize)]
+pub struct Failure {
+    /// The node.
+    pub node: String,
+    /// When.
+    pub at: f64,
+    /// Clients that lost their flow.
+    pub cut: usize,
+    /// Those of them that went for good before they had another.
+    pub gone: usize,
+    /// Seconds each was without one, shortest first.
+    #[serde(skip)]
+    pub(super) without: Vec<f64>,
+    /// Half of them had a flow again after so many seconds.
+    pub median: Option<f64>,
+    /// 99 % of them.
+    pub p99: Option<f64>,
+    /// All of them; `None`: some have none at the end.
+    pub all: Option<f64>,
+}
+
+/// A node's return.
+#[derive(Debug, Serialize)]
+pub struct Return {
+    /// The node.
+    pub node: String,
+    /// When it took flows again.
+    pub at: f64,
+    /// After so many seconds no node had more than 5 % above its share; `None`: not within the run.
+    pub even_after: Option<f64>,
+}
+
+/// Sessions that did not stay on their node.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Moved {
+    /// Because it failed.
+    pub failed: u64,
+    /// Because it drains.
+    pub drained: u64,
+    /// Though it was well: nothing made their clients stick.
+    pub unstuck: u64,
+}
+
+impl Report {
+    /// Adds the sample of a second that is over, and looks whether the load is even. `weights`: of nodes
+    /// that are Up, else 0.
+    pub(super) fn second(&mut self, second: Second, weights: &[u32]) {
+        let at = self.seconds.len() as f64 + 1.0;
+        if is_even(&second.live, weights) {
+            for back in self.returns.iter_mut().filter(|r| r.even_after.is_none()) {
+                back.even_after = Some((at - back.at).max(0.0));
+            }
+        }
+        self.seconds.push(second);
+    }
+
+    /// Works out what can only be told at the end.
+    pub(super) fn close(&mut self) {
+        for failure in &mut self.failures {
+            let without = &mut failure.without;
+            without.sort_by(f64::total_cmp);
+            let at = |share: f64| {
+                let place = ((failure.cut - failure.gone) as f64 * share).ceil() as usize;
+                without.get(place.saturating_sub(1)).copied()
+            };
+            (failure.median, failure.p99) = (at(0.5), at(0.99));
+            failure.all = at(1.0);
+        }
+    }
+
+    /// Most flows a node was given in one second, and in which.
+    pub fn peak(&self, node: usize) -> (u64, usize) {
+        let new = self.seconds.iter().enumerate();
+        let new = new.map(|(t, s)| (s.new.get(node).copied().unwrap_or(0), t));
+        new.max_by_key(|(n, t)| (*n, std::cmp::Reverse(*t)))
+            .unwrap_or((0, 0))
+    }
+}
+
+/// Whether the fullest node for its weight is close to the mean; one node alone is.
+fn is_even(live: &[usize], weights: &[u32]) -> bool {
+    let up = || live.iter().zip(weights).filter(|(_, w)| **w > 0);
+    let flows: usize = up().map(|(live, _)| live).sum();
+    let weight: f64 = up().map(|(_, w)| f64::from(*w)).sum();
+    let mean = flows as f64 / weight;
+    let most = up()
+        .map(|(live, w)| *live as f64 / f64::from(*w))
+        .fold(0.0, f64::max);
+    most <= (mean * EVEN).max(mean + 1.0)
+}
+
+/// `1:02:03`, or `2:03`.
+fn clock(seconds: f64) -> String {
+    let s = seconds as u64;
+    match s / 3_600 {
+        0 => format!("{}:{:02}", s / 60, s % 60),
+        h => format!("{h}:{:02}:{:02}", s / 60 % 60, s % 60),
+    }
+}
+
+fn or_not(seconds: Option<f64>, unit: &str) -> String {
+    seconds.map_or_else(
+        || "not within the run".to_owned(),
+        |s| format!("{s:.1} s{unit}"),
+    )
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "listener {}, {} clients, {} flows, seed {}\n",
+            self.listener, self.clients, self.flows, self.seed
+        )?;
+        write!(f, "{:>8}", "time")?;
+        for node in &self.nodes {
+            write!(f, "  {node:>16}")?;
+        }
+        writeln!(f, "  {:>8}  {:>8}  {:>8}", "new/s", "waiting", "refused")?;
+        let mut events = self.events.iter().peekable();
+        for (t, part) in self.seconds.chunks(self.step.max(1)).enumerate() {
+            let end = (t * self.step.max(1) + part.len()) as f64;
+            while let Some(event) = events.next_if(|e| e.at < end) {
+                writeln!(f, "{:>8}  {}", clock(event.at), event.what)?;
+            }
+            self.line(f, end, part)?;
+        }
+        self.totals(f)
+    }
+}
+
+impl Report {
+    fn line(&self, f: &mut fmt::Formatter<'_>, end: f64, part: &[Second]) -> fmt::Result {
+        let Some(last) = part.last() else {
+            return Ok(());
+        };
+        let all = last.live.iter().sum::<usize>().max(1) as f64;
+        write!(f, "{:>8}", clock(end))?;
+        for live in &last.live {
+            write!(f, "  {live:>9} {:>5.1}%", *live as f64 * 100.0 / all)?;
+        }
+        let new: u64 = part.iter().flat_map(|s| &s.new).sum();
+        let refused: u64 = part.iter().map(|s| s.refused).sum();
+        let new = new as f64 / part.len() as f64;
+        writeln!(f, "  {new:>8.1}  {:>8}  {refused:>8}", last.waiting)
+    }
+
+    fn totals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f)?;
+        for (i, node) in self.nodes.iter().enumerate() {
+            let (most, at) = self.peak(i);
+            writeln!(
+                f,
+                "peak      {node}: {most} new flows in one second, at {}",
+                clock(at as f64)
+            )?;
+        }
+        for x in &self.failures {
+            let (node, at) = (&x.node, clock(x.at));
+            writeln!(
+                f,
+                "failure   {node} at {at}: {} clients cut; a flow again: half after {}, 99 % after {}, all after {}",
+                x.cut,
+                or_not(x.median, ""),
+                or_not(x.p99, ""),
+                or_not(x.all, "")
+            )?;
+        }
+        for x in &self.returns {
+            let (node, at) = (&x.node, clock(x.at));
+            writeln!(
+                f,
+                "return    {node} at {at}: even within 5 % after {}",
+                or_not(x.even_after, "")
+            )?;
+        }
+        let moved = self.moved;
+        writeln!(
+            f,
+            "moved     {} sessions: {} because their node failed, {} because it drains, {} though it was well",
+            moved.failed + moved.drained + moved.unstuck,
+            moved.failed,
+            moved.drained,
+            moved.unstuck
+        )?;
+        writeln!(f, "refused   {} flows", self.refused)
+    }
+}

@@ -1,0 +1,240 @@
+//! What is simulated: how many clients of what kind, and what happens when.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use http::Uri;
+
+use crate::explain::Question;
+
+/// Most clients: each takes some 600 bytes.
+const MAX_CLIENTS: usize = 5_000_000;
+
+/// What is simulated.
+#[derive(Args, Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Clients, as `500` or `100k`.
+    #[arg(long, value_name = "N", default_value = "10k", value_parser = count)]
+    pub clients: usize,
+    /// Part of them behind shared addresses.
+    #[arg(long, value_name = "SHARE", default_value = "0%", value_parser = share)]
+    pub nat: f64,
+    /// Clients behind each shared address.
+    #[arg(long, value_name = "N", default_value = "500", value_parser = count)]
+    pub per_address: usize,
+    /// Part of them that return cookies.
+    #[arg(long, value_name = "SHARE", default_value = "100%", value_parser = share)]
+    pub cookies: f64,
+    /// Time over which they come.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub arrive: Duration,
+    /// Time after which a client opens its session's next flow, half of it more or less.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration)]
+    pub rebind: Duration,
+    /// Mean time after which a client goes for good and another comes; left out: never.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub stay: Option<Duration>,
+    /// Pause of a client that was cut before it connects again.
+    #[arg(long, value_name = "FROM..TO", default_value = "0s..5s")]
+    pub reconnect: Times,
+    /// How long to look.
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = humantime::parse_duration)]
+    pub duration: Duration,
+    /// A node dies: its flows end, connects are refused. May be given again.
+    #[arg(long, value_name = "NODE@TIME")]
+    pub fail: Vec<Moment>,
+    /// A node is there again, or takes flows again after a drain.
+    #[arg(long = "return", value_name = "NODE@TIME")]
+    pub back: Vec<Moment>,
+    /// A node is drained.
+    #[arg(long, value_name = "NODE@TIME")]
+    pub drain: Vec<Moment>,
+    /// URL clients ask for; left out: the first listener's address.
+    #[arg(long, value_name = "URL")]
+    pub to: Option<Uri>,
+    /// Address the name of the URL leads to.
+    #[arg(long, value_name = "IP")]
+    pub vip: Option<IpAddr>,
+    /// Time between the lines that are printed.
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = humantime::parse_duration)]
+    pub step: Duration,
+    /// Another seed, another run.
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub seed: u64,
+    /// Prints JSON: a sample for each second, and the totals.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Settings {
+    /// The question that tells which listener is asked and for what.
+    pub(super) fn question(&self, to: Uri) -> Question {
+        Question {
+            to,
+            from: [192, 0, 2, 1].into(),
+            vip: self.vip,
+            sni: None,
+            method: "POST".to_owned(),
+            cookie: Vec::new(),
+            body: String::new(),
+            header: Vec::new(),
+        }
+    }
+
+    /// What happens, in no order: the deed, the node's name, the time.
+    pub(super) fn moments(&self) -> impl Iterator<Item = (Deed, &Moment)> {
+        let fail = self.fail.iter().map(|m| (Deed::Fail, m));
+        let back = self.back.iter().map(|m| (Deed::Return, m));
+        let drain = self.drain.iter().map(|m| (Deed::Drain, m));
+        fail.chain(back).chain(drain)
+    }
+}
+
+/// What happens to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// Its process dies.
+    Fail,
+    /// It is there again.
+    Return,
+    /// The operator drains it.
+    Drain,
+}
+
+impl Deed {
+    /// The word in the report.
+    pub fn word(self) -> &'static str {
+        match self {
+            Deed::Fail => "fails",
+            Deed::Return => "is back",
+            Deed::Drain => "is drained",
+        }
+    }
+}
+
+/// A node and a time from the start: `ls2@60s`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The node's name.
+    pub node: String,
+    /// When.
+    pub at: Duration,
+}
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let parts = s.rsplit_once('@').filter(|(node, _)| !node.is_empty());
+        let parsed = parts.and_then(|(node, at)| {
+            let at = humantime::parse_duration(at).ok()?;
+            Some(Moment {
+                node: node.to_owned(),
+                at,
+            })
+        });
+        parsed.ok_or_else(|| "expected a node and a time, as `ls2@60s`".to_owned())
+    }
+}
+
+/// A time drawn between two: `0s..5s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// Shortest.
+    pub from: Duration,
+    /// Longest.
+    pub to: Duration,
+}
+
+impl Times {
+    /// A time between the two.
+    pub fn draw(self, rng: &mut fastrand::Rng) -> Duration {
+        self.from + self.to.saturating_sub(self.from).mul_f64(rng.f64())
+    }
+}
+
+impl FromStr for Times {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let (from, to) = s.split_once("..").unwrap_or((s, s));
+        let parse = |s| humantime::parse_duration(s).ok();
+        match (parse(from), parse(to)) {
+            (Some(from), Some(to)) if from <= to => Ok(Times { from, to }),
+            _ => Err("expected a time or two, as `2s` or `0s..5s`".to_owned()),
+        }
+    }
+}
+
+fn count(s: &str) -> Result<usize, String> {
+    let (digits, unit) = match s.as_bytes().last() {
+        Some(b'k') => (&s[..s.len() - 1], 1_000),
+        Some(b'm') => (&s[..s.len() - 1], 1_000_000),
+        _ => (s, 1),
+    };
+    let n = digits
+        .parse::<usize>()
+        .ok()
+        .and_then(|n| n.checked_mul(unit));
+    let n = n.filter(|n| (1..=MAX_CLIENTS).contains(n));
+    n.ok_or_else(|| format!("expected 1 to {MAX_CLIENTS}, as `500` or `100k`"))
+}
+
+fn share(s: &str) -> Result<f64, String> {
+    let parsed = match s.strip_suffix('%') {
+        Some(percent) => percent.parse::<f64>().map(|p| p / 100.0),
+        None => s.parse::<f64>(),
+    };
+    let parsed = parsed.ok().filter(|s| (0.0..=1.0).contains(s));
+    parsed.ok_or_else(|| "expected a share, as `30%` or `0.3`".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_the_command_line() {
+        for (s, want) in [
+            ("500", Some(500)),
+            ("100k", Some(100_000)),
+            ("1m", Some(1_000_000)),
+            ("0", None),
+            ("6m", None),
+            ("k", None),
+            ("", None),
+            ("-1", None),
+        ] {
+            assert_eq!(count(s).ok(), want, "{s}");
+        }
+        for (s, want) in [
+            ("30%", Some(0.3)),
+            ("0.3", Some(0.3)),
+            ("101%", None),
+            ("-1", None),
+            ("NaN", None),
+            ("x", None),
+        ] {
+            assert_eq!(share(s).ok(), want, "{s}");
+        }
+        for (s, good) in [
+            ("ls2@60s", true),
+            ("a@b@1m 30s", true),
+            ("ls2", false),
+            ("@60s", false),
+            ("ls2@60", false),
+        ] {
+            assert_eq!(s.parse::<Moment>().is_ok(), good, "{s}");
+        }
+        for (s, good) in [
+            ("0s..5s", true),
+            ("2s", true),
+            ("5s..1s", false),
+            ("..", false),
+        ] {
+            assert_eq!(s.parse::<Times>().is_ok(), good, "{s}");
+        }
+    }
+}
