@@ -104,7 +104,7 @@ impl Config {
 }
 
 impl Unknown {
-    fn route(&self, on: &Build<'_>) -> Result<Option<Route>, Fault> {
+    pub(crate) fn route(&self, on: &Build<'_>) -> Result<Option<Route>, Fault> {
         match self {
             Unknown::Pass => Ok(None),
             Unknown::To(t) => on

@@ -4,6 +4,7 @@
 //! A third party adds a file and a word. Nothing here imports the edge itself.
 
 pub mod api;
+pub mod bounds;
 pub mod context;
 mod epochs;
 pub mod host;
@@ -54,12 +55,18 @@ plugins! {
     vip_route => VipRoute,
     /// Routes by the server name of the TLS handshake.
     sni_route => SniRoute,
+    /// Routes by the path of a request.
+    path_route => PathRoute,
+    /// Lets clients in by their address, or keeps them out.
+    access => Access,
     /// Sticks a client to a node by a cookie the proxy inserts.
     sticky_cookie => StickyCookie,
     /// Sticks a client to a node by its source address.
     sticky_ip => StickyIp,
     /// Sticks a client to a node by the id of its push session.
     sticky_session => StickySession,
+    /// Sticks a client to a node by a value its requests carry.
+    sticky_param => StickyParam,
     /// Sends clients that speak plain HTTP to TLS.
     redirect_https => RedirectHttps,
     /// Tells the node who the client is.

@@ -7,7 +7,7 @@
 //! (the `session` cookie); FAULTS D47.
 
 mod config;
-mod rule;
+pub(crate) mod rule;
 mod watch;
 
 use std::sync::Arc;

@@ -1,7 +1,6 @@
 //! The block `sticky_session:`, its presets, faults and defaults.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::HeaderName;
 use serde::Deserialize;
@@ -9,21 +8,13 @@ use serde::Deserialize;
 use super::rule::Rule;
 use super::{Learn, Memory, Recall, StickySession};
 use crate::api::Plugin;
+use crate::bounds::Bounds;
 use crate::context::{Build, Fault, Mode};
-use crate::sticky_ip::table::{Limits, Table};
+use crate::sticky_ip::table::Table;
 use crate::units::MaybeSpan;
 
 /// No end: a session is where it is until it ends, and new ones are balanced anyway.
 const MAX_AGE: MaybeSpan = MaybeSpan(None);
-
-/// No server keeps a session of a client that has been away for longer.
-const EXPIRY: MaybeSpan = MaybeSpan(Some(Duration::from_secs(3_600)));
-
-/// 130 MB when full.
-const CAPACITY: usize = 1_000_000;
-
-/// Most entries that may be asked for: 13 GB.
-const MAX_CAPACITY: usize = 100_000_000;
 
 /// Most places of a list: each is looked at for every request.
 const MAX_PLACES: usize = 8;
@@ -95,12 +86,7 @@ impl Config {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let limits = Limits {
-            max_age: self.max_age.unwrap_or(MAX_AGE).0,
-            expiry: self.expiry.unwrap_or(EXPIRY).0,
-            capacity: self.capacity.unwrap_or(CAPACITY),
-            cut_at_max_age: false,
-        };
+        let limits = self.bounds().limits(MAX_AGE);
         let (kind, name) = match &self.table {
             Some(table) => ("table", table.as_str()),
             None => ("listener", on.listener),
@@ -117,60 +103,44 @@ impl Config {
         }))))
     }
 
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            max_age: self.max_age,
+            expiry: self.expiry,
+            capacity: self.capacity,
+        }
+    }
+
     fn faults(&self, on: &Build<'_>) -> Vec<Fault> {
-        let mut faults = Vec::new();
-        let mut check = |right: bool, key: &str, why: &str| {
-            if !right {
-                faults.push(Fault::new((!key.is_empty()).then_some(key), why));
-            }
-        };
-        check(
-            on.mode == Mode::Http,
-            "",
-            "a session's id is in HTTP; expected mode http",
-        );
-        let long = |s: Option<MaybeSpan>| {
-            let span = s.and_then(|s| s.0);
-            span.is_none_or(|d| d >= Duration::from_secs(1))
-        };
-        check(
-            long(self.max_age),
-            "max_age",
-            "expected at least 1s, or `none`",
-        );
-        check(
-            long(self.expiry),
-            "expiry",
-            "expected at least 1s, or `none`",
-        );
-        let capacity = self
-            .capacity
-            .is_none_or(|c| (1..=MAX_CAPACITY).contains(&c));
-        check(capacity, "capacity", "expected 1 to 100000000 entries");
-        let own = [("learn", self.learn.len()), ("recall", self.recall.len())];
-        for (key, places) in own {
-            match self.preset {
-                Some(_) => check(
-                    places == 0,
-                    key,
-                    "the preset says where the id is; expected one of both",
-                ),
-                None => check(
-                    (1..=MAX_PLACES).contains(&places),
-                    key,
-                    "expected 1 to 8 places, or a `preset`",
-                ),
+        let mut faults = self.bounds().faults();
+        if on.mode != Mode::Http {
+            let why = "a session's id is in HTTP; expected mode http";
+            faults.push(Fault::new(None::<String>, why));
+        }
+        if self.preset.is_none() {
+            faults.extend(Learn::faults("learn", &self.learn));
+            faults.extend(Recall::faults("recall", &self.recall));
+            return faults;
+        }
+        for (key, given) in [
+            ("learn", !self.learn.is_empty()),
+            ("recall", !self.recall.is_empty()),
+        ] {
+            if given {
+                let why = "the preset says where the id is; expected one of both";
+                faults.push(Fault::new([key], why));
             }
         }
-        let learn = self.learn.iter().enumerate();
-        faults.extend(learn.filter_map(|(i, place)| wrong("learn", i, place.word())));
-        let recall = self.recall.iter().enumerate();
-        faults.extend(recall.filter_map(|(i, place)| wrong("recall", i, place.word())));
         faults
     }
 }
 
 impl Learn {
+    /// What is wrong with the list `key`.
+    fn faults(key: &str, places: &[Learn]) -> Vec<Fault> {
+        wrong_places(key, places.iter().map(Learn::word).collect())
+    }
+
     fn word(&self) -> (&'static str, Kind, &str) {
         match self {
             Learn::Line(s) => ("line", Kind::Text, s),
@@ -181,6 +151,11 @@ impl Learn {
 }
 
 impl Recall {
+    /// What is wrong with the list `key`.
+    pub(crate) fn faults(key: &str, places: &[Recall]) -> Vec<Fault> {
+        wrong_places(key, places.iter().map(Recall::word).collect())
+    }
+
     fn word(&self) -> (&'static str, Kind, &str) {
         match self {
             Recall::Query(s) => ("query", Kind::Parameter, s),
@@ -198,6 +173,16 @@ enum Kind {
     Parameter,
     Path,
     Text,
+}
+
+fn wrong_places(list: &str, places: Vec<(&'static str, Kind, &str)>) -> Vec<Fault> {
+    if !(1..=MAX_PLACES).contains(&places.len()) {
+        return vec![Fault::new([list], "expected 1 to 8 places")];
+    }
+    let places = places.into_iter().enumerate();
+    places
+        .filter_map(|(i, place)| wrong(list, i, place))
+        .collect()
 }
 
 fn wrong(list: &str, i: usize, (key, kind, word): (&str, Kind, &str)) -> Option<Fault> {

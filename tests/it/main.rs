@@ -18,6 +18,8 @@ mod client;
 mod demo;
 /// Diffusion servers behind the edge.
 mod diffusion;
+/// Plugins that decide by path, address and value.
+mod decisions;
 /// Shutdown and reload with live flows.
 mod drain;
 /// The program under test as a process.

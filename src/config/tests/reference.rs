@@ -65,6 +65,18 @@ const BLOCKS: &[(&str, &str)] = &[
         "listeners: [{ plugins: [{ sticky_session: { '?': 1 } }] }]",
     ),
     (
+        "sticky_param",
+        "listeners: [{ plugins: [{ sticky_param: { '?': 1 } }] }]",
+    ),
+    (
+        "path_route",
+        "listeners: [{ plugins: [{ path_route: { '?': 1 } }] }]",
+    ),
+    (
+        "access",
+        "listeners: [{ plugins: [{ access: { '?': 1 } }] }]",
+    ),
+    (
         "redirect_https",
         "listeners: [{ plugins: [{ redirect_https: { '?': 1 } }] }]",
     ),

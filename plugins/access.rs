@@ -1,0 +1,163 @@
+//! Lets clients in by their address, or keeps them out.
+//!
+//! In: the client's address. Out: a refusal, or nothing: whoever may pass is left to the next plugin. It
+//! stands first in the list, because the first plugin that routes wins. Serves layer 4.
+//! Source: FAULTS D41 (only a trusted sender's word on the client counts).
+
+use std::net::IpAddr;
+
+use http::StatusCode;
+use serde::Deserialize;
+
+use crate::api::{Flow, Plugin, Route};
+use crate::context::{Build, Fault, Mode};
+use crate::trust::Trust;
+
+/// Block `access:`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Networks that are let in; where none is given, all that are not denied.
+    #[serde(default)]
+    pub allow: Trust,
+    /// Networks that are kept out, also where `allow` has them.
+    #[serde(default)]
+    pub deny: Trust,
+    /// Status of the refusal, 400 to 599; default 403. At layer 4 the connection is closed.
+    #[serde(default = "forbidden")]
+    pub status: u16,
+    /// Senders whose `X-Forwarded-For` is followed; default none: the flow's own client counts.
+    #[serde(default)]
+    pub trust: Trust,
+}
+
+fn forbidden() -> u16 {
+    403
+}
+
+struct Access {
+    allow: Trust,
+    deny: Trust,
+    status: StatusCode,
+    trust: Trust,
+}
+
+impl Config {
+    /// Builds the plugin. Errors: neither list, a status that refuses nothing, `trust` at layer 4.
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+        let mut faults = Vec::new();
+        if self.allow.is_empty() && self.deny.is_empty() {
+            let why = "expected networks to `allow` or to `deny`";
+            faults.push(Fault::new(None::<String>, why));
+        }
+        if on.mode == Mode::Tcp && !self.trust.is_empty() {
+            let why =
+                "X-Forwarded-For needs mode http; at layer 4 use the listener's `accept_proxy`";
+            faults.push(Fault::new(["trust"], why));
+        }
+        let status = StatusCode::from_u16(self.status).ok();
+        match status.filter(|s| s.is_client_error() || s.is_server_error()) {
+            Some(status) if faults.is_empty() => Ok(Box::new(Access {
+                allow: self.allow.clone(),
+                deny: self.deny.clone(),
+                status,
+                trust: self.trust.clone(),
+            })),
+            Some(_) => Err(faults),
+            None => {
+                let why = format!("expected a status from 400 to 599, not {}", self.status);
+                faults.push(Fault::new(["status"], why));
+                Err(faults)
+            }
+        }
+    }
+}
+
+impl Access {
+    /// The list that keeps `client` out.
+    fn refuses(&self, client: IpAddr) -> Option<&'static str> {
+        if self.deny.contains(client) {
+            return Some("deny");
+        }
+        (!self.allow.is_empty() && !self.allow.contains(client)).then_some("allow")
+    }
+}
+
+impl Plugin for Access {
+    fn name(&self) -> &'static str {
+        "access"
+    }
+
+    fn route(&self, flow: &Flow<'_>) -> Option<Route> {
+        self.refuses(self.trust.client(flow))
+            .map(|_| Route::Refuse(self.status))
+    }
+
+    fn rule(&self, flow: &Flow<'_>) -> Vec<String> {
+        let list = self.refuses(self.trust.client(flow));
+        list.map(str::to_owned).into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Facts, build, faults, head, undecodable};
+    use crate::trust::X_FORWARDED_FOR;
+
+    #[test]
+    fn deny_goes_before_allow() {
+        let both = "{ allow: [10.0.0.0/8, '2001:db8::/32'], deny: [10.9.0.0/16] }";
+        let deny = "{ deny: [192.0.2.7], status: 451 }";
+        for (block, client, want) in [
+            (both, "10.1.2.3:1", None),
+            (both, "10.9.2.3:1", Some(403)),
+            (both, "192.0.2.1:1", Some(403)),
+            (both, "[2001:db8::1]:1", None),
+            (both, "[::ffff:10.1.2.3]:1", None),
+            (deny, "192.0.2.7:1", Some(451)),
+            (deny, "192.0.2.8:1", None),
+        ] {
+            let plugin = build(&format!("access: {block}"));
+            let facts = Facts::default().client(client);
+            let want = want.map(|s| Route::Refuse(StatusCode::from_u16(s).expect("status")));
+            assert_eq!(plugin.route(&facts.flow(None)), want, "{block} {client}");
+        }
+    }
+
+    /// FAULTS D41: only a trusted sender says who the client is.
+    #[test]
+    fn only_a_trusted_sender_speaks_for_another() {
+        let plugin = build("access: { deny: [192.0.2.7], trust: [10.0.0.0/8] }");
+        let mut request = head("GET", "/");
+        request
+            .append_header(X_FORWARDED_FOR, "192.0.2.7")
+            .expect("a line");
+        for (sender, refused) in [("10.0.0.1:1", true), ("203.0.113.1:1", false)] {
+            let facts = Facts::default().client(sender);
+            let got = plugin.route(&facts.flow(Some(&request)));
+            assert_eq!(got.is_some(), refused, "{sender}");
+        }
+    }
+
+    #[test]
+    fn faults_are_found_in_one_run() {
+        for (block, mode, want) in [
+            ("{}", Mode::Http, ": expected networks"),
+            (
+                "{ deny: [10.0.0.1], status: 200 }",
+                Mode::Http,
+                "status: expected",
+            ),
+            (
+                "{ deny: [10.0.0.1], trust: [10.0.0.2] }",
+                Mode::Tcp,
+                "trust: X-Forwarded-For",
+            ),
+        ] {
+            let found = faults(&format!("access: {block}"), mode);
+            assert!(found.len() == 1 && found[0].starts_with(want), "{found:?}");
+        }
+        assert!(undecodable("access: { allow: [10.0.0.0/40] }"));
+    }
+}

@@ -1,0 +1,187 @@
+//! Routes by the path of a request: the longest beginning that is listed wins.
+//!
+//! In: the path without its query. Out: a pool, a node or a refusal. A beginning ends where a segment
+//! does: `/push` covers `/push` and `/push/a`, not `/pushed`. Source: Lightstreamer clustering §2.2
+//! (servers of several kinds behind one balancer); RFC 3986 §3.3.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use crate::api::{Flow, Plugin, Route};
+use crate::context::{Build, Fault, Mode};
+use crate::host_route::Unknown;
+use crate::units::Pairs;
+
+/// Block `path_route:`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Beginning of a path (`/lightstreamer`, `/`) to pool or node.
+    pub paths: Pairs,
+    /// What becomes of a flow whose path is not listed; default `pass`.
+    #[serde(default)]
+    pub unknown: Unknown,
+}
+
+struct PathRoute {
+    /// By the beginning without its last `/`.
+    paths: HashMap<String, Entry>,
+    unknown: Option<Route>,
+}
+
+/// A beginning as the file writes it, and where it leads.
+struct Entry {
+    path: String,
+    route: Route,
+}
+
+impl Config {
+    /// Builds the plugin. Errors: mode tcp, an unknown target, what is no path, two entries for one,
+    /// a status that refuses nothing.
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+        let mut faults = Vec::new();
+        if on.mode == Mode::Tcp {
+            faults.push(Fault::new(
+                None::<String>,
+                "a path is in HTTP; expected mode http",
+            ));
+        }
+        if self.paths.0.is_empty() {
+            faults.push(Fault::new(["paths"], "expected at least one path"));
+        }
+        let mut paths = HashMap::new();
+        for (path, target) in &self.paths.0 {
+            if !legal(path) {
+                let why = format!("expected the beginning of a path, as `/push`, not `{path}`");
+                faults.push(Fault::new(["paths", path], why));
+            }
+            let entry = match on.target_at(target, ["paths", path]) {
+                Ok(t) => Entry {
+                    path: path.clone(),
+                    route: Route::To(t),
+                },
+                Err(f) => {
+                    faults.push(f);
+                    continue;
+                }
+            };
+            if paths.insert(bare(path).to_owned(), entry).is_some() {
+                let why = "the same path is listed twice (a last `/` does not count)";
+                faults.push(Fault::new(["paths", path], why));
+            }
+        }
+        let unknown = self.unknown.route(on).unwrap_or_else(|f| {
+            faults.push(f);
+            None
+        });
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(Box::new(PathRoute { paths, unknown }))
+    }
+}
+
+/// A path as requests have it: visible ASCII, no query, no fragment.
+fn legal(path: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_graphic() && !matches!(b, b'?' | b'#');
+    path.starts_with('/') && path.bytes().all(fits)
+}
+
+fn bare(path: &str) -> &str {
+    path.strip_suffix('/').unwrap_or(path)
+}
+
+impl Plugin for PathRoute {
+    fn name(&self) -> &'static str {
+        "path_route"
+    }
+
+    fn route(&self, flow: &Flow<'_>) -> Option<Route> {
+        let found = self.find(flow).map(|e| &e.route);
+        found.or(self.unknown.as_ref()).cloned()
+    }
+
+    fn rule(&self, flow: &Flow<'_>) -> Vec<String> {
+        match self.find(flow) {
+            Some(entry) => vec!["paths".to_owned(), entry.path.clone()],
+            None => vec!["unknown".to_owned()],
+        }
+    }
+}
+
+impl PathRoute {
+    fn find(&self, flow: &Flow<'_>) -> Option<&Entry> {
+        let path = flow.request?.uri.path();
+        // From the right, so the first hit is the longest.
+        let ends = path.rmatch_indices('/').map(|(i, _)| i);
+        let mut ends = std::iter::once(path.len()).chain(ends);
+        ends.find_map(|end| self.paths.get(&path[..end]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+    use crate::api::{NodeId, PoolId, Target};
+    use crate::testing::{Facts, build, faults, head, undecodable};
+
+    fn routed(yaml: &str, path: &str) -> Option<Route> {
+        build(yaml).route(&Facts::default().flow(Some(&head("GET", path))))
+    }
+
+    #[test]
+    fn the_longest_beginning_wins() {
+        let yaml = "path_route: { paths: { /a: ls1, /a/b/: ls2, /c/: push } }";
+        let node = |n| Some(Route::To(Target::Node(NodeId::of(n))));
+        for (path, want) in [
+            ("/", None),
+            ("/x", None),
+            ("/ab", None),
+            ("/A", None),
+            ("*", None),
+            ("/a", node("ls1")),
+            ("/a/", node("ls1")),
+            ("/a?b=/a/b", node("ls1")),
+            ("/a/bc", node("ls1")),
+            ("/a/b", node("ls2")),
+            ("/a/b/c/d", node("ls2")),
+            ("/c", Some(Route::To(Target::Pool(PoolId::of("push"))))),
+        ] {
+            assert_eq!(routed(yaml, path), want, "{path}");
+        }
+        assert_eq!(
+            routed("path_route: { paths: { /: ls1 } }", "/any/thing"),
+            node("ls1")
+        );
+        let unknown = "path_route: { paths: { /a: ls1 }, unknown: { refuse: 404 } }";
+        assert_eq!(
+            routed(unknown, "/b"),
+            Some(Route::Refuse(StatusCode::NOT_FOUND))
+        );
+    }
+
+    #[test]
+    fn every_fault_is_found_in_one_run() {
+        let yaml = "path_route: { paths: { a: ls1, '/a?b': ls1, /c: nowhere, /d: ls1, /d/: ls2 }, \
+                    unknown: { to: nobody } }";
+        let found = faults(yaml, Mode::Tcp);
+        for (i, want) in [
+            ": a path is in HTTP",
+            "paths.a: expected the beginning",
+            "paths./a?b: expected the beginning",
+            "paths./c: unknown pool or node",
+            "paths./d/: the same path",
+            "unknown.to: unknown pool or node",
+        ]
+        .iter()
+        .enumerate()
+        {
+            assert!(found[i].starts_with(want), "{want} in {found:?}");
+        }
+        assert_eq!(faults("path_route: { paths: {} }", Mode::Http).len(), 1);
+        assert!(undecodable("path_route: {}"));
+    }
+}

@@ -1,0 +1,95 @@
+//! The block `sticky_param:`, its faults and its defaults.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{Memory, StickyParam};
+use crate::api::Plugin;
+use crate::bounds::Bounds;
+use crate::context::{self, Build, Fault};
+use crate::sticky_ip::Mode;
+use crate::sticky_ip::rendezvous::Rendezvous;
+use crate::sticky_ip::table::Table;
+use crate::sticky_session::Recall;
+use crate::sticky_session::rule::Rule;
+use crate::units::MaybeSpan;
+
+/// As the cookie's: a working day.
+const MAX_AGE: MaybeSpan = MaybeSpan(Some(Duration::from_secs(8 * 3_600)));
+
+/// Block `sticky_param:`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where requests carry the value, first found counts; 1 to 8 places.
+    pub from: Vec<Recall>,
+    /// Remember (`table`, default) or compute (`hash`).
+    #[serde(default)]
+    pub mode: Mode,
+    /// Longest life of an assignment from when it was learned; from 1 s, or `none`; default 8h. Only
+    /// with `table`.
+    #[serde(default)]
+    pub max_age: Option<MaybeSpan>,
+    /// Longest time without a live flow; from 1 s, or `none`; default 1h. Only with `table`.
+    #[serde(default)]
+    pub expiry: Option<MaybeSpan>,
+    /// Most entries, about 130 bytes each; 1 to 100,000,000; default 1,000,000. Only with `table`.
+    #[serde(default)]
+    pub capacity: Option<usize>,
+    /// Name of the table; listeners that name the same share it. Default: the listener's name. Only
+    /// with `table`.
+    #[serde(default)]
+    pub table: Option<String>,
+}
+
+impl Config {
+    /// Builds the plugin. Errors: mode tcp, places that cannot be, bounds, keys of the table with
+    /// `hash`.
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+        let bounds = Bounds {
+            max_age: self.max_age,
+            expiry: self.expiry,
+            capacity: self.capacity,
+        };
+        let mut faults = bounds.faults();
+        if on.mode != context::Mode::Http {
+            let why = "the value is in HTTP; expected mode http";
+            faults.push(Fault::new(None::<String>, why));
+        }
+        faults.extend(Recall::faults("from", &self.from));
+        for (key, given) in [
+            ("max_age", self.max_age.is_some()),
+            ("expiry", self.expiry.is_some()),
+            ("capacity", self.capacity.is_some()),
+            ("table", self.table.is_some()),
+        ] {
+            if given && self.mode == Mode::Hash {
+                let why = "`mode: hash` remembers nothing; the key belongs to `mode: table`";
+                faults.push(Fault::new([key], why));
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let limits = bounds.limits(MAX_AGE);
+        let (kind, name) = match &self.table {
+            Some(table) => ("table", table.as_str()),
+            None => ("listener", on.listener),
+        };
+        let key = format!("sticky_param {kind} {name}");
+        Ok(Box::new(StickyParam {
+            rule: Rule {
+                learn: Vec::new(),
+                recall: self.from.clone(),
+            },
+            memory: match self.mode {
+                Mode::Hash => Memory::Hash(Rendezvous::new(on.pools)),
+                Mode::Table => Memory::Table {
+                    table: on.keep.get_or(&key, || Table::new(limits.capacity)),
+                    limits,
+                },
+            },
+        }))
+    }
+}

@@ -1,0 +1,108 @@
+//! A value's life: the first flow decides, later ones follow, whoever sends them.
+
+use std::time::Duration;
+
+use pingora_http::RequestHeader;
+
+use crate::api::{How, NodeId, Plugin, PoolId};
+use crate::context::Mode;
+use crate::testing::{Facts, assigned, build, faults, head, undecodable};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn push() -> PoolId {
+    PoolId::of("push")
+}
+
+fn recalled(p: &dyn Plugin, f: &Facts, request: &RequestHeader) -> Option<NodeId> {
+    p.recall(&f.flow(Some(request)), push()).map(|r| r.node)
+}
+
+fn learn(p: &dyn Plugin, f: &Facts, request: &RequestHeader, node: &str) -> Option<NodeId> {
+    let to = assigned(node, How::Balanced);
+    p.learn(&f.flow(Some(request)), push(), &to, &|_| true)
+}
+
+#[test]
+fn the_first_flow_of_a_value_decides() {
+    let p = build("sticky_param: { from: [{ header: x-user }, { query: user }, { path: /u/ }] }");
+    let f = Facts::default();
+    let mut by_header = head("GET", "/?user=other");
+    by_header.append_header("x-user", "alice").expect("a line");
+    let by_query = head("GET", "/events?user=alice");
+    let by_path = head("GET", "/u/alice/events");
+    assert_eq!(learn(&*p, &f, &by_query, "ls2"), None);
+    let elsewhere = Facts::default().client("203.0.113.9:1");
+    for request in [&by_header, &by_query, &by_path] {
+        assert_eq!(recalled(&*p, &elsewhere, request), Some(NodeId::of("ls2")));
+    }
+    assert_eq!(recalled(&*p, &f, &head("GET", "/?user=bob")), None);
+    assert_eq!(
+        learn(&*p, &f, &by_path, "ls1"),
+        Some(NodeId::of("ls2")),
+        "two at once"
+    );
+    let bare = head("GET", "/");
+    assert_eq!(
+        (recalled(&*p, &f, &bare), learn(&*p, &f, &bare, "ls1")),
+        (None, None)
+    );
+    // Its end is filed under an address that no value has.
+    p.ended(p.client(&f.flow(Some(&bare))), push(), f.now);
+    assert_eq!(recalled(&*p, &f, &by_query), Some(NodeId::of("ls2")));
+}
+
+#[test]
+fn a_value_is_forgotten_when_nobody_uses_it() {
+    let p = build("sticky_param: { from: [{ query: user }], max_age: 8h, expiry: 1h }");
+    let f = Facts::default();
+    let request = head("GET", "/?user=alice");
+    learn(&*p, &f, &request, "ls1");
+    let ls1 = Some(NodeId::of("ls1"));
+    assert_eq!(
+        recalled(&*p, &f.after(7 * HOUR), &request),
+        ls1,
+        "a flow is live"
+    );
+    let filed = p.client(&f.flow(Some(&request)));
+    p.ended(filed, push(), f.after(7 * HOUR).now);
+    let second = Duration::from_secs(1);
+    assert_eq!(recalled(&*p, &f.after(8 * HOUR - second), &request), ls1);
+    assert_eq!(recalled(&*p, &f.after(8 * HOUR), &request), None);
+}
+
+#[test]
+fn hash_mode_computes_and_edges_agree() {
+    let make = || build("sticky_param: { from: [{ query: user }], mode: hash }");
+    let (a, b, f) = (make(), make(), Facts::default());
+    let mut nodes = std::collections::HashSet::new();
+    for i in 0..100 {
+        let request = head("GET", &format!("/?user=u{i}"));
+        let node = recalled(&*a, &f, &request).expect("computed");
+        assert_eq!(recalled(&*b, &f, &request), Some(node));
+        nodes.insert(node);
+    }
+    assert_eq!(nodes.len(), 3);
+}
+
+#[test]
+fn faults_are_found_in_one_run() {
+    for (block, want) in [
+        ("from: []", "from: expected 1 to 8 places"),
+        ("from: [{ query: 'a b' }]", "from.0.query: expected"),
+        ("from: [{ query: a }], capacity: 0", "capacity: expected"),
+        (
+            "from: [{ query: a }], mode: hash, expiry: 1h",
+            "expiry: `mode: hash` remembers nothing",
+        ),
+    ] {
+        let found = faults(&format!("sticky_param: {{ {block} }}"), Mode::Http);
+        assert!(
+            found.len() == 1 && found[0].starts_with(want),
+            "{block}: {found:?}"
+        );
+    }
+    let tcp = faults("sticky_param: { from: [{ query: a }] }", Mode::Tcp);
+    assert!(tcp[0].contains("expected mode http"), "{tcp:?}");
+    assert!(undecodable("sticky_param: {}"));
+}
