@@ -66,12 +66,16 @@ mod proxy_protocol;
 mod rebalance;
 /// TLS as clients and nodes meet it.
 mod tls;
-/// The rules of a handshake, and sessions that are resumed.
+/// The rules of a handshake, and where it is made.
 mod tls_rules;
+/// Sessions that are resumed.
+mod tls_sessions;
 /// A node that speaks TLS, clients that look at a handshake.
 mod tls_node;
 /// Stickiness by the id of a push session.
 mod session;
+/// Certificates replaced under load.
+mod reloads;
 /// An edge with counting nodes for tests of the core.
 mod setup;
 /// What `pushgate simulate` says against a real run.

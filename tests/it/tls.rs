@@ -12,6 +12,7 @@ use crate::client::h1::H1;
 use crate::client::h2::H2;
 use crate::edge::Edge;
 use crate::node::Node;
+use crate::tls_node::Manner;
 use crate::vip::Block;
 use crate::{deadline, tls_node};
 
@@ -131,6 +132,8 @@ async fn a_renewed_certificate_is_served_and_a_bad_one_is_not() {
         "{told}"
     );
     assert!(edge.metric("pushgate_certificate_not_after_seconds").await > 3e9);
+    // `warn_days` is 30 by default.
+    edge.wait_log("certificate a ends in 29 days").await;
 }
 
 /// Aim: `required` lets nobody in without a certificate of the authority; the node reads who it was
@@ -182,7 +185,8 @@ async fn client_certificates_are_demanded_and_told() {
 }
 
 /// Aim: a node under TLS is believed only with the right name and authority, also by its check; one
-/// that speaks before its handshake gets no request. Source: FAULTS D37. Fails without `verify`.
+/// that speaks before its handshake gets no request; one that asks for a certificate is shown ours.
+/// Source: FAULTS D37. Fails without `verify`, or without `client_certificate`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_must_prove_its_name() {
     let (block, certs, strangers) = (Block::claim(), Certs::new(), Certs::new());
@@ -194,30 +198,24 @@ async fn a_node_must_prove_its_name() {
     let plain = "10.0.0.1:8080";
     let ca = certs.ca_file();
     let ca = ca.display();
-    for (case, at, name, injects, status) in [
-        ("right", Some((&certs, "node")), "n1.internal", false, 200),
-        (
-            "wrong name",
-            Some((&certs, "node")),
-            "n2.internal",
-            false,
-            502,
-        ),
-        ("expired", Some((&certs, "old")), "n1.internal", false, 502),
+    let (good, injects, asks) = (Manner::Good, Manner::Injects, Manner::Asks);
+    let ours = "n1.internal, client_certificate: a";
+    for (case, files, word, name, manner, status) in [
+        ("right", &certs, "node", "n1.internal", good, 200),
+        ("wrong name", &certs, "node", "n2.internal", good, 502),
+        ("expired", &certs, "old", "n1.internal", good, 502),
         (
             "wrong authority",
-            Some((&strangers, "node")),
+            &strangers,
+            "node",
             "n1.internal",
-            false,
+            good,
             502,
         ),
-        (
-            "speaks first",
-            Some((&certs, "node")),
-            "n1.internal",
-            true,
-            502,
-        ),
+        ("speaks first", &certs, "node", "n1.internal", injects, 502),
+        ("asks in vain", &certs, "node", "n1.internal", asks, 502),
+        ("asks for ours", &certs, "node", ours, asks, 200),
+        ("asks a stranger", &strangers, "node", ours, asks, 502),
     ] {
         let tls = format!("{{ ca_file: {ca}, server_name: {name} }}");
         let node = format!("n1: {{ address: {plain}, tls: {tls} }}");
@@ -225,8 +223,7 @@ async fn a_node_must_prove_its_name() {
             .replace("n1: { address: 10.0.0.1:8080 }", &node)
             // Without another try the failure itself is answered.
             .replace("nodes: [n1]", "nodes: [n1], retries: 0");
-        let (files, word) = at.expect("files");
-        let _node = tls_node::start(block.at(plain), files, word, injects).await;
+        let _node = tls_node::start(block.at(plain), files, word, manner).await;
         let edge = Edge::start(&block, &yaml).await;
         let dial = Dial::tls(block.at("200.0.0.10:443"), "push1.a.example", certs.ca());
         let answer = H1::connect(&dial).await.get("/hello", &[]).await;

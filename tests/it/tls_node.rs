@@ -24,14 +24,28 @@ impl Drop for TlsNode {
     }
 }
 
-/// Answers each connection's requests with `over TLS`. With `injects` it sends an answer in plain
-/// before the handshake.
-pub async fn start(at: SocketAddr, certs: &Certs, word: &str, injects: bool) -> TlsNode {
+/// How a node behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// As it should.
+    Good,
+    /// Sends an answer in plain before the handshake.
+    Injects,
+    /// Lets nobody in without a certificate of its own authority.
+    Asks,
+}
+
+/// Answers each connection's requests with `over TLS`.
+pub async fn start(at: SocketAddr, certs: &Certs, word: &str, manner: Manner) -> TlsNode {
     let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).expect("TLS");
     let file = |end: &str| certs.dir().join(format!("{word}.{end}"));
     let key = builder.set_private_key_file(file("key"), SslFiletype::PEM);
     let chain = builder.set_certificate_chain_file(file("pem"));
     key.and(chain).expect("certificate files");
+    if manner == Manner::Asks {
+        builder.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
+        builder.set_ca_file(certs.ca_file()).expect("the authority");
+    }
     let acceptor = Arc::new(builder.build());
     let listener = loop {
         // The node of the case before may still be closing.
@@ -47,7 +61,7 @@ pub async fn start(at: SocketAddr, certs: &Certs, word: &str, injects: bool) -> 
             };
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
-                if injects {
+                if manner == Manner::Injects {
                     let _ = tcp.write_all(ANSWER).await;
                 }
                 let ssl = Ssl::new(acceptor.context()).expect("TLS");

@@ -67,6 +67,13 @@ const CASES: &[Case] = &[
         ],
     ),
     (
+        "listener",
+        "tls: { certificates: [good] }\n    plugins: [{ sni_route: { names: { push1.mycompany.com: n, push.third.com: n } } }]",
+        &[
+            "f:10:71: listeners[0].plugins[0].sni_route.names[\"push.third.com\"]: no certificate of this listener covers `push.third.com`; expected a name under `*.mycompany.com`, `push.other.com`",
+        ],
+    ),
+    (
         "listeners",
         "listeners:\n  - { name: a, bind: [127.0.0.1:1], mode: http, plugins: [{ sticky_ip: {} }] }",
         &["f:4:5: listeners[0]: no flow of this listener goes anywhere; …"],
