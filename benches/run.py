@@ -38,6 +38,7 @@ class Bench:
         self.ports = dict(zip(("plain", "tls", "admin"), ports), host=HOST)
         self.nodes = [("n1", "127.0.1.1", node), ("n2", "127.0.1.2", node)]
         subprocess.run([LOAD, "certificate", self.dir], check=True)
+        rsa_certificate(os.path.join(self.dir, "rsa"))
         # nginx reads the key as root, but its worker need not be: the folder holds nothing secret.
         os.chmod(self.dir, 0o755)
         cores = sorted(os.sched_getaffinity(0))
@@ -56,7 +57,8 @@ class Bench:
 
     def profile(self, row, table, column):
         """How the proxy of a row is set up."""
-        return proxies.Profile(nodes=self.nodes, cert_dir=self.dir, **{**column.profile, **table.rows.get(row, {})})
+        setup = {**column.profile, **table.rows.get(row, {})}
+        return proxies.Profile(nodes=self.nodes, **{**setup, "cert_dir": os.path.join(self.dir, setup.get("cert_dir", ""))})
 
     def can(self, row, table, column):
         """Whether there is something to measure."""
@@ -106,6 +108,18 @@ def end(process):
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def rsa_certificate(folder):
+    """The files of `load certificate` with an RSA key of 2048 bits, which that cannot make."""
+    os.mkdir(folder)
+    cert, key = (os.path.join(folder, f"host0.{end}") for end in ("crt", "key"))
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "30",
+                    "-subj", "/CN=bench.test", "-addext", "subjectAltName=DNS:bench.test"], check=True, capture_output=True)
+    with open(os.path.join(folder, "both.pem"), "wb") as both:
+        for path in (cert, key):
+            with open(path, "rb") as f:
+                both.write(f.read())
 
 
 def free_port():

@@ -55,6 +55,7 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
         "handshakes": count,
         "per_second": count as f64 / took.as_secs_f64(),
         "per_cpu_second": cpu.filter(|ns| *ns > 0).map(|ns| count as f64 * 1e9 / ns as f64),
+        "cpu_us_each": cpu.filter(|_| count > 0).map(|ns| ns as f64 / 1000.0 / count as f64),
         "resumed_share": (count > 0).then(|| (after.1 - before.1) as f64 / count as f64),
         "failed": done.failed.load(Ordering::Relaxed),
         "proxy_busy": cpu.map(|ns| ns as f64 / took.as_nanos() as f64),
