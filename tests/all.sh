@@ -46,6 +46,8 @@ step "file length" short_files
 # One run for everything: another set of targets has other features and builds all crates again.
 step "lints and function length" cargo clippy --workspace --all-targets -- -D warnings -W clippy::too_many_lines
 step tests tests
+# Built by the tests; through cargo it would have other features and be built again.
+step "instruction budget" "${CARGO_TARGET_DIR:-target}/debug/examples/budget"
 step docs env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 if cargo deny --version >/dev/null 2>&1; then
     step dependencies cargo deny --all-features check

@@ -9,7 +9,7 @@ RUST=1.88
 
 case "${1:-}" in
 build) wanted="gcc make cmake perl pkg-config curl" ;;
-test) wanted="gcc make cmake perl pkg-config curl openssl haproxy node npm chromium chromedriver" ;;
+test) wanted="gcc make cmake perl pkg-config curl openssl valgrind haproxy node npm chromium chromedriver" ;;
 bench) wanted="gcc make cmake perl pkg-config curl openssl haproxy nginx nginx-stream python3" ;;
 *)
     echo "usage: tests/setup.sh build|test|bench" >&2

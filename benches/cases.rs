@@ -1,0 +1,314 @@
+//! The decisions on one flow, one by one and without the program around them: routing, tokens, heads,
+//! framing, the relay's step.
+//!
+//! In: heads and bodies as push clients and servers send them. Out: [`cases`], which `micro` times with
+//! criterion and `budget` counts under callgrind. Each case checks once that it does what it says.
+
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use http::header::{COOKIE, SET_COOKIE};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pushgate::balance::Pool;
+use pushgate::config::{Config, Limits};
+use pushgate::listener::request_head;
+use pushgate::route::{Assigned, Decision, Table};
+use pushgate::stream::framing::Framing;
+use pushgate::stream::relay::{HalfClose, Rules, relay};
+use pushgate::stream::side::Side;
+use pushgate::stream::socket::Tcp;
+use pushgate::upstream::{Node, response_head};
+use pushgate_plugins::api::{Flow, How, NodeId, Plugin, PoolId, Target};
+use pushgate_plugins::context::{Build, Keep};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// One thing done over and over.
+pub struct Case {
+    /// `group/what`.
+    pub name: String,
+    /// Does it once.
+    pub once: Box<dyn FnMut()>,
+}
+
+/// All cases.
+pub fn cases() -> Vec<Case> {
+    let mut all = Vec::new();
+    decide(&mut all);
+    token(&mut all);
+    heads(&mut all);
+    framing(&mut all);
+    relayed(&mut all);
+    all
+}
+
+fn case(all: &mut Vec<Case>, name: impl Into<String>, once: impl FnMut() + 'static) {
+    all.push(Case {
+        name: name.into(),
+        once: Box::new(once),
+    });
+}
+
+/// Head of a browser's request, with a cookie of ours among others in the place of `{}`.
+const HEAD: &str = "GET /lightstreamer?LS_protocol=TLCP-2.5.0 HTTP/1.1\r\n\
+     Host: push.mycompany.com\r\n\
+     User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/120.0 Safari/537.36\r\n\
+     Accept: */*\r\nAccept-Language: en-GB,en;q=0.9\r\nAccept-Encoding: gzip, deflate, br\r\n\
+     Origin: https://www.mycompany.com\r\nReferer: https://www.mycompany.com/portfolio\r\n\
+     Cookie: theme=dark; {}consent=yes\r\n\r\n";
+
+/// Head of a push server's answer.
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nServer: Lightstreamer-Server/7.4.5\r\n\
+     Content-Type: text/enriched; charset=UTF-8\r\nCache-Control: no-store\r\n\
+     Access-Control-Allow-Origin: https://www.mycompany.com\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// Nodes of the pools that are decided on.
+const NODES: [usize; 2] = [2, 1000];
+
+/// Stickiness as a push site has it.
+const STICKY: &str = "{ sticky_cookie: { name: PUSHGATE, max_age: 8h } }";
+
+/// A table as the edge builds it from a file: `count` nodes, `plugins` in YAML.
+struct Site {
+    table: Table,
+    pool: Arc<Pool>,
+    limits: Limits,
+}
+
+impl Site {
+    fn new(count: usize, plugins: &str) -> Self {
+        let nodes: String = (0..count)
+            .map(|i| {
+                format!(
+                    "  n{i}: {{ address: 10.0.{}.{}:80 }}\n",
+                    i / 250,
+                    i % 250 + 1
+                )
+            })
+            .collect();
+        let names: Vec<String> = (0..count).map(|i| format!("n{i}")).collect();
+        let text = format!(
+            "nodes:\n{nodes}pools:\n  push: {{ nodes: [{}] }}\nlisteners:\n  - name: push\n    \
+             bind: [127.0.0.1:8080]\n    mode: http\n    to: push\n    plugins: [{plugins}]\n",
+            names.join(", ")
+        );
+        let config =
+            Config::parse(&text, "bench", Path::new(".")).expect("the bench's file is legal");
+        let conf = &config.pools["push"];
+        let nodes: Vec<Arc<Node>> = config
+            .nodes
+            .iter()
+            .map(|(name, n)| Node::new(name, n, conf.on_down, None))
+            .collect();
+        let pool = Arc::new(Pool::new("push", conf, nodes.clone()));
+        let listener = &config.listeners[0];
+        let known: Vec<&str> = names.iter().map(String::as_str).collect();
+        let build = Build {
+            listener: "push",
+            mode: listener.mode,
+            tls: false,
+            nodes: &known,
+            pools: &[("push", &names[..])],
+            dir: Path::new("."),
+            keep: &Keep::default(),
+        };
+        let plugins: Vec<Box<dyn Plugin>> = listener
+            .plugins
+            .iter()
+            .map(|p| p.build(&build).expect("the bench's plugins are legal"))
+            .collect();
+        let table = Table {
+            plugins: plugins.into_boxed_slice(),
+            default: Some(Target::Pool(pool.id)),
+            pools: Arc::new(HashMap::from([(pool.id, pool.clone())])),
+            nodes: Arc::new(nodes.into_iter().map(|n| (n.id, n)).collect()),
+        };
+        Site {
+            table,
+            pool,
+            limits: listener.limits.clone(),
+        }
+    }
+
+    fn assigned(&self) -> Assigned {
+        let node = self.pool.node(NodeId::of("n0")).expect("n0 is there");
+        Assigned {
+            node: node.clone(),
+            pool: Some(self.pool.clone()),
+            how: How::Balanced,
+            mark: None,
+        }
+    }
+
+    /// The cookie a client gets from its first answer.
+    fn cookie(&self) -> String {
+        let plain = request("a=b");
+        let mut answer = ResponseHeader::build(200, None).expect("200 is a status");
+        for p in &self.table.plugins {
+            p.response(&flow(&plain), &self.assigned().facts(), &mut answer)
+                .expect("a legal head");
+        }
+        let line = answer
+            .headers
+            .get(SET_COOKIE)
+            .expect("the plugin sets its cookie");
+        let line = line.to_str().expect("a cookie is ASCII");
+        line.split(';')
+            .next()
+            .expect("a line has a first part")
+            .to_owned()
+    }
+}
+
+fn request(cookie: &str) -> RequestHeader {
+    let mut head = RequestHeader::build("GET", b"/lightstreamer", None).expect("a legal head");
+    head.insert_header("Host", "push.mycompany.com")
+        .expect("a legal header");
+    let value = format!("theme=dark; {cookie}; consent=yes");
+    head.insert_header(COOKIE, value).expect("a legal header");
+    head
+}
+
+fn flow(request: &RequestHeader) -> Flow<'_> {
+    let client = SocketAddr::from(([192, 0, 2, 7], 40_000));
+    Flow {
+        listener: "push",
+        client,
+        peer: client,
+        vip: SocketAddr::from(([127, 0, 0, 1], 8080)),
+        tls: None,
+        host: "push.mycompany.com",
+        request: Some(request),
+        body: &[],
+        wall: SystemTime::now(),
+        now: Instant::now(),
+        random: 0x1234_5678_9abc_def0,
+    }
+}
+
+/// Flow → node: balanced, and recalled by a cookie, with few and with many nodes.
+fn decide(all: &mut Vec<Case>) {
+    for count in NODES {
+        let site = Arc::new(Site::new(count, STICKY));
+        let (new, stuck) = (request("a=b"), request(&site.cookie()));
+        let recalled = site.table.decide(&flow(&stuck), &[]);
+        assert!(matches!(recalled, Decision::Node(a) if a.word() == "sticky_cookie"));
+        for (what, head) in [("balanced", new), ("recalled by cookie", stuck)] {
+            let site = site.clone();
+            case(all, format!("decide/{what}, {count} nodes"), move || {
+                let decision = site.table.decide(black_box(&flow(&head)), &[]);
+                assert!(matches!(decision, Decision::Node(_)));
+            });
+        }
+    }
+    let site = Site::new(2, "{ sticky_ip: {} }");
+    let head = request("a=b");
+    case(all, "decide/recalled by address, 2 nodes", move || {
+        let known = flow(&head);
+        let decision = site.table.decide(black_box(&known), &[]);
+        site.table.ended(known.client.ip(), &[], site.pool.id);
+        assert!(matches!(decision, Decision::Node(_)));
+    });
+}
+
+/// One token: verified on the way in, signed on the way out, and a forged one refused.
+fn token(all: &mut Vec<Case>) {
+    let site = Arc::new(Site::new(2, STICKY));
+    let cookie = site.cookie();
+    let last = if cookie.ends_with('A') { "B" } else { "A" };
+    let forged = format!("{}{last}", &cookie[..cookie.len() - 1]);
+    for (what, cookie, good) in [("verified", cookie, true), ("forged", forged, false)] {
+        let (site, head) = (site.clone(), request(&cookie));
+        case(all, format!("token/{what}"), move || {
+            let known = flow(&head);
+            let recalled = site.table.plugins[0].recall(black_box(&known), PoolId::of("push"));
+            assert_eq!(recalled.is_some(), good);
+        });
+    }
+    let (to, head) = (site.assigned(), request("a=b"));
+    case(all, "token/signed into an answer", move || {
+        let mut answer = ResponseHeader::build(200, Some(4)).expect("200 is a status");
+        let signed = site.table.plugins[0].response(&flow(&head), &to.facts(), &mut answer);
+        assert!(signed.is_ok() && answer.headers.contains_key(SET_COOKIE));
+    });
+}
+
+/// The one reading of a request's head, and of an answer's.
+fn heads(all: &mut Vec<Case>) {
+    let limits = Site::new(2, "").limits;
+    let own = "PUSHGATE=AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA; ";
+    let text = HEAD.replace("{}", own);
+    let (again, same) = (text.clone(), limits.clone());
+    case(all, "request_head/end", move || {
+        let end = request_head::end(black_box(text.as_bytes()), 0, &limits);
+        assert_eq!(end.ok().flatten(), Some(text.len()));
+    });
+    case(all, "request_head/check", move || {
+        assert!(request_head::check(black_box(again.as_bytes()), &same).is_ok());
+    });
+    case(all, "response_head/parse", || {
+        assert!(response_head::parse(black_box(ANSWER), false).is_ok());
+    });
+}
+
+/// Where a body ends: one chunk of 100 bytes, and 16 KiB in chunks of 100 and of 4,096 bytes.
+fn framing(all: &mut Vec<Case>) {
+    for (what, chunk, count) in [
+        ("one chunk of 100 B", 100, 1),
+        ("16 KiB by 100 B", 100, 164),
+        ("16 KiB by 4 KiB", 4096, 4),
+    ] {
+        let size = format!("{chunk:x}\r\n");
+        let one = [size.as_bytes(), &vec![b'x'; chunk], b"\r\n"].concat();
+        let body = one.repeat(count);
+        let mut framing = Framing::chunked();
+        case(all, format!("framing/{what}"), move || {
+            assert_eq!(framing.advance(black_box(&body)), Ok(body.len()));
+        });
+    }
+}
+
+/// A message of 100 bytes through the relay, from the node's write to the client's read: four
+/// sockets on loopback, one thread, so nearly all of its time is the kernel's.
+fn relayed(all: &mut Vec<Case>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.expect("a runtime");
+    let (mut client, mut node) = runtime.block_on(async {
+        let (client, ours) = pair().await;
+        let (node, theirs) = pair().await;
+        let rules = Rules {
+            half_close: HalfClose::Ends,
+            read: 4096,
+            frames: true,
+        };
+        let side = |stream| (Side::Plain(Tcp::new(stream)), Vec::new());
+        let kill = std::future::pending();
+        tokio::spawn(relay(side(ours), side(theirs), rules, kill));
+        (client, node)
+    });
+    let mut got = [0; 100];
+    case(all, "relay/message of 100 B", move || {
+        runtime.block_on(async {
+            node.write_all(&[b'm'; 100]).await.expect("the relay reads");
+            client.read_exact(&mut got).await.expect("the relay writes");
+        });
+    });
+}
+
+/// Two ends of a connection over loopback.
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let (one, other) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (one, (other, _)) = (one.expect("it listens"), other.expect("it was connected"));
+    for s in [&one, &other] {
+        s.set_nodelay(true).expect("a TCP socket");
+    }
+    (one, other)
+}
