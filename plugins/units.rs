@@ -35,6 +35,13 @@ impl Rate {
         Rate { per_minute: n * 60 }
     }
 
+    /// Both together.
+    pub fn plus(self, other: Self) -> Self {
+        Rate {
+            per_minute: self.per_minute.saturating_add(other.per_minute),
+        }
+    }
+
     /// As many a second.
     pub fn per_second(self) -> f64 {
         self.per_minute as f64 / 60.0

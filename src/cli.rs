@@ -4,6 +4,8 @@
 //! error), 2 a command line that makes no sense. The short form `pushgate -c FILE [-t] [-d] [-u]` is
 //! Pingora's own.
 
+mod edge;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -116,6 +118,8 @@ enum Command {
         #[command(flatten)]
         settings: Box<Settings>,
     },
+    #[command(flatten)]
+    Edge(edge::Deed),
     /// Run two push nodes and the edge in front of them, to see it work.
     Demo {
         /// Port of the edge on 127.0.0.1; a free one by default.
@@ -165,6 +169,7 @@ pub fn main() -> ExitCode {
             Ok(config) => print_or_fail(simulated(&config, &settings)),
             Err(code) => code,
         },
+        Command::Edge(deed) => print_or_fail(edge::run(deed)),
         Command::Demo { port } => finish(demo(port)),
     }
 }
@@ -331,6 +336,14 @@ mod tests {
             ("chek -c a.yaml", ErrorKind::InvalidSubcommand),
             ("demo --port 65536", ErrorKind::ValueValidation),
             ("demo --port -1", ErrorKind::UnknownArgument),
+            ("drain", ErrorKind::MissingRequiredArgument),
+            ("rebalance p --from ls1", ErrorKind::MissingRequiredArgument),
+            (
+                "rebalance p --to-even --from ls1 --share 5%",
+                ErrorKind::ArgumentConflict,
+            ),
+            ("rebalance p --cancel --close", ErrorKind::ArgumentConflict),
+            ("rebalance p --wait --dry-run", ErrorKind::ArgumentConflict),
             ("-c a.yaml -x", ErrorKind::UnknownArgument),
         ] {
             let e = parse(line).and_then(command).expect_err(line);

@@ -1,12 +1,14 @@
 //! The admin endpoint: metrics, health, node states, and the orders an operator may give.
 //!
-//! On its own listener. Where a token is configured every request must carry it; changes are POST
+//! On its own listener. Where a token is configured every request must carry it, but for the page of the
+//! dashboard, which tells nothing; changes are POST
 //! only, and a browser's cross-site POST or a rebound host name is refused. Source: FAULTS D71.
+
+mod dashboard;
+mod moves;
 
 use std::io;
 use std::net::SocketAddr;
-mod moves;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,6 +40,8 @@ const MAX_BODY: u64 = 4096;
 struct Admin {
     running: Arc<Running>,
     token: Option<String>,
+    /// Dashboards that look on.
+    watchers: dashboard::Watchers,
 }
 
 /// The running endpoint; dropping it closes the socket.
@@ -96,8 +100,12 @@ async fn serve(socket: tokio::net::TcpListener, running: Arc<Running>, token: Op
 }
 
 fn router(running: Arc<Running>, token: Option<String>) -> Router {
-    let admin = Arc::new(Admin { running, token });
-    Router::new()
+    let admin = Arc::new(Admin {
+        running,
+        token,
+        watchers: dashboard::Watchers::default(),
+    });
+    dashboard::files()
         .route("/metrics", get(metrics_text))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -117,7 +125,10 @@ fn router(running: Arc<Running>, token: Option<String>) -> Router {
 
 async fn guard(Shared(admin): Shared<Arc<Admin>>, request: Request, next: Next) -> Response {
     let headers = request.headers();
+    let is_page =
+        *request.method() == http::Method::GET && dashboard::OPEN.contains(&request.uri().path());
     if let Some(token) = &admin.token
+        && !is_page
         && !bears(headers, token)
     {
         let ask = [(header::WWW_AUTHENTICATE, "Bearer")];
@@ -228,22 +239,29 @@ async fn ready(Shared(admin): Shared<Arc<Admin>>) -> Response {
 }
 
 async fn nodes(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
-    let pools = admin.running.pools();
-    let one = |node: &Arc<Node>| {
-        let mut of: Vec<_> = pools
-            .values()
-            .filter(|p| p.node(node.id).is_some())
-            .map(|p| p.name.clone())
-            .collect();
-        of.sort();
-        json!({
-            "name": node.name, "address": node.address, "weight": node.weight,
-            "state": node.state().word(), "flows": node.live(), "flows_total": node.total(),
-            "pools": of, "slow_start": node.is_ramping(),
-            "drain": node.progress(Instant::now()).map(progress),
-        })
-    };
-    Json(admin.running.nodes().iter().map(one).collect())
+    Json(admin.nodes())
+}
+
+impl Admin {
+    /// All nodes by name.
+    fn nodes(&self) -> Value {
+        let pools = self.running.pools();
+        let one = |node: &Arc<Node>| {
+            let mut of: Vec<_> = pools
+                .values()
+                .filter(|p| p.node(node.id).is_some())
+                .map(|p| p.name.clone())
+                .collect();
+            of.sort();
+            json!({
+                "name": node.name, "address": node.address, "weight": node.weight,
+                "state": node.state().word(), "flows": node.live(), "flows_total": node.total(),
+                "pools": of, "slow_start": node.is_ramping(),
+                "drain": node.progress(Instant::now()).map(progress),
+            })
+        };
+        self.running.nodes().iter().map(one).collect()
+    }
 }
 
 /// Seconds, whole: estimates are no better.

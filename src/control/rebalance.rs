@@ -166,6 +166,7 @@ fn loads(pool: &Pool) -> Vec<Load> {
         weight: n.weight,
         takes: n.weight > 0 && n.state() == State::Up,
         flows: n.live(),
+        intake: n.intake(),
     };
     pool.nodes.iter().map(load).collect()
 }

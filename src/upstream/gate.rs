@@ -136,6 +136,12 @@ impl Gate {
         self.ramp.is_some()
     }
 
+    /// Most flows a second it lets in: by `admit_rate`, and by a slow start while it lasts.
+    pub fn intake(&self) -> Option<Rate> {
+        let slow = self.limits.slow_start.filter(|_| self.is_ramping());
+        self.limits.admit_rate.into_iter().chain(slow).min()
+    }
+
     /// The node has as many flows as its pool's others: its slow start is over.
     pub fn caught_up(&mut self) {
         self.ramp = None;

@@ -138,6 +138,11 @@ impl Node {
         self.gate.lock().as_ref()?.limits().admit_rate
     }
 
+    /// As [`Gate::intake`].
+    pub fn intake(&self) -> Option<Rate> {
+        self.at_gate(|gate, _| gate.intake()).flatten()
+    }
+
     /// Whether the balancer may give it a flow.
     pub fn room(&self, now: Instant) -> Room {
         self.at_gate(|gate, live| gate.room(live, now))

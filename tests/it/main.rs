@@ -8,12 +8,16 @@ use std::time::Duration;
 
 /// Upstream connections belong to one client connection.
 mod affinity;
+/// Edges that share a key; a table in a flood.
+mod agree;
 /// Chromium, driven by WebDriver.
 mod browser;
 /// Certificates made for one test.
 mod certs;
 /// Clients: raw, HTTP/1.1 kept alive, HTTP/2, WebSocket, curl; plain and TLS.
 mod client;
+/// The admin dashboard in a browser, the same from the command line.
+mod dashboard;
 /// `pushgate demo` in a browser.
 mod demo;
 /// Diffusion servers behind the edge.

@@ -9,6 +9,7 @@
 //! by name, as they are closed.
 
 mod side;
+mod stand;
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -16,11 +17,13 @@ use std::time::{Duration, Instant};
 use pushgate_plugins::api::{Forget, NodeId, PoolId};
 
 use super::ask::{Ask, Goal};
-use super::plan::{Load, Plan, plan};
+use super::plan::{Load, Plan, intake, plan};
+use crate::config::units::Rate;
 use crate::upstream::gate::Bucket;
 use crate::upstream::stuck::Movable;
 pub use side::Side;
 use side::{Leaving, Place};
+pub use stand::Stand;
 
 /// A pool as a course sees it.
 pub trait Cluster {
@@ -34,39 +37,6 @@ pub trait Cluster {
     fn forget(&self, what: &Forget);
     /// Closes a flow whose client is forgotten; false if that cannot be.
     fn close(&self, node: NodeId, flow: u64) -> bool;
-}
-
-/// Where a course stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stand {
-    /// Moves clients.
-    Running,
-    /// Waits for the last clients to come back.
-    Settling,
-    /// What was asked for is reached.
-    Done,
-    /// The pool is uneven still, but no flow is left that may be moved.
-    Exhausted,
-    /// An operator ended it.
-    Cancelled,
-}
-
-impl Stand {
-    /// The word in log and API.
-    pub fn word(self) -> &'static str {
-        match self {
-            Stand::Running => "running",
-            Stand::Settling => "settling",
-            Stand::Done => "done",
-            Stand::Exhausted => "exhausted",
-            Stand::Cancelled => "cancelled",
-        }
-    }
-
-    /// Whether nothing more will happen.
-    pub fn is_over(self) -> bool {
-        !matches!(self, Stand::Running | Stand::Settling)
-    }
 }
 
 /// Time the last closed clients are given to come back; those who stay away longer are not replaced.
@@ -97,6 +67,8 @@ pub struct Course {
     pub loads: Vec<Load>,
     pool: PoolId,
     bucket: Bucket,
+    /// What those below their share are given a second, where that is limited.
+    intake: Option<(Rate, Bucket)>,
     /// Flows assigned since the beginning, by the last survey: who was closed is back among them.
     arrived: usize,
     surveyed: Option<Instant>,
@@ -118,6 +90,7 @@ impl Course {
             plan: plan(&[], 0, 0.0),
             loads: Vec::new(),
             pool,
+            intake: None,
             arrived: 0,
             surveyed: None,
             last_close: None,
@@ -232,6 +205,7 @@ impl Course {
     fn choose(&mut self, now: Instant) -> Orders {
         let mut orders = Orders::default();
         let ids: Vec<NodeId> = self.loads.iter().map(|l| l.id).collect();
+        self.follow_intake(now);
         loop {
             let able = ids.iter().filter(|id| {
                 let side = self.side(**id);
@@ -245,15 +219,32 @@ impl Course {
             if even && side.skip_large() {
                 continue;
             }
-            if !self.bucket.take(now) {
+            let taken = self
+                .intake
+                .as_mut()
+                .is_none_or(|(_, b)| b.wait(now).is_zero())
+                && self.bucket.take(now);
+            if !taken {
                 return orders;
             }
+            if let Some((_, bucket)) = &mut self.intake {
+                bucket.take(now);
+            }
+            let side = self.sides.entry(id).or_default();
             if let Some(next) = side.queue.pop() {
                 side.due -= 1;
                 side.share = side.share.max(Forget::share_at(next.at));
                 orders.shares.insert(id, side.share);
                 orders.closes.push((id, next.flow.flow));
             }
+        }
+    }
+
+    /// Closes no faster than those below their share are given clients (`slow_start`, `admit_rate`).
+    fn follow_intake(&mut self, now: Instant) {
+        let rate = intake(&self.loads, &self.plan).filter(|rate| *rate < self.ask.rate);
+        if self.intake.map(|(rate, _)| rate) != rate {
+            self.intake = rate.map(|rate| (rate, Bucket::new(rate, now).begun()));
         }
     }
 

@@ -5,6 +5,8 @@
 
 use pushgate_plugins::api::NodeId;
 
+use crate::config::units::Rate;
+
 /// What is known of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Load {
@@ -18,6 +20,8 @@ pub struct Load {
     pub takes: bool,
     /// Live flows.
     pub flows: usize,
+    /// Most flows a second the balancer gives it; `None`: any number.
+    pub intake: Option<Rate>,
 }
 
 /// What a node should have.
@@ -73,6 +77,15 @@ pub fn plan(loads: &[Load], away: usize, tolerance: f64) -> Plan {
     }
 }
 
+/// Most clients a second that those below their share are given, where none of them takes any number:
+/// who is closed faster would come back to a full node.
+pub fn intake(loads: &[Load], plan: &Plan) -> Option<Rate> {
+    let below = |(load, aim): &(&Load, &Aim)| load.takes && (load.flows as f64) < aim.share;
+    let takers = loads.iter().zip(&plan.aims).filter(below);
+    let all = takers.map(|(load, _)| load.intake);
+    all.reduce(|a, b| Some(a?.plus(b?))).flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +97,7 @@ mod tests {
             weight: *weight,
             takes: *weight > 0,
             flows: *flows,
+            intake: None,
         };
         all.iter().enumerate().map(one).collect()
     }
@@ -125,6 +139,25 @@ mod tests {
             assert!((plan.evenness - evenness).abs() < 1e-9, "{all:?}: {plan:?}");
             assert_eq!(plan.moves, excess.iter().sum::<usize>(), "{all:?}");
         }
+    }
+
+    #[test]
+    fn those_below_their_share_set_the_pace() {
+        let rates = |all: [Option<u64>; 3]| {
+            let mut loads = loads(&[(90, 1), (30, 1), (0, 1)]);
+            for (load, rate) in loads.iter_mut().zip(all) {
+                load.intake = rate.map(Rate::a_second);
+            }
+            let plan = plan(&loads, 0, 0.05);
+            intake(&loads, &plan).map(Rate::per_second)
+        };
+        assert_eq!(rates([None, None, None]), None);
+        assert_eq!(
+            rates([Some(1), None, Some(20)]),
+            None,
+            "the second takes any number"
+        );
+        assert_eq!(rates([Some(1), Some(30), Some(20)]), Some(50.0));
     }
 
     #[test]

@@ -31,6 +31,8 @@ struct Fake {
     closes: RefCell<Vec<(Instant, usize)>>,
     /// Time a client takes to come back.
     delay: Duration,
+    /// Clients a second the last node is given.
+    intake: Option<u64>,
     /// Flows whose answer has not begun.
     unanswered: Option<u64>,
 }
@@ -69,6 +71,7 @@ impl Fake {
             rules: RefCell::default(),
             closes: RefCell::default(),
             delay,
+            intake: None,
             unanswered: None,
         }
     }
@@ -141,6 +144,7 @@ impl Cluster for Fake {
             weight: 1,
             takes: true,
             flows,
+            intake: self.intake.filter(|_| n == 2).map(Rate::a_second),
         };
         self.flows().into_iter().enumerate().map(load).collect()
     }
@@ -200,6 +204,18 @@ fn a_returned_node_gets_its_share_by_the_fewest_moves() {
         assert!(took < Duration::from_millis(16_500) + delay * 2, "{took:?}");
         assert!(fake.closes.borrow().iter().all(|(_, n)| *n != 2));
     }
+}
+
+/// A node in its slow start is given clients as fast as it takes them, or they would come back to the
+/// full ones.
+#[test]
+fn a_slow_start_sets_the_pace() {
+    let mut fake = Fake::new(&[300, 300, 0], Duration::ZERO);
+    fake.intake = Some(20);
+    let mut course = fake.course(Goal::Even(0.05), 200, true);
+    fake.run(&mut course);
+    assert_eq!((course.stand, course.moved()), (Stand::Done, 180));
+    assert!(fake.busiest_second() <= 22, "{}", fake.busiest_second());
 }
 
 #[test]

@@ -1,0 +1,398 @@
+//! A running edge, asked and ordered from the command line, through its admin endpoint.
+//!
+//! In: an order and where the endpoint is. Out: what it answered, as a table or as it came. The API's
+//! answers are shown, not judged: an edge of another version may know more.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use http::{Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+
+mod table;
+
+use table::{nodes, pools, rebalance};
+
+/// Where a running edge is asked.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct At {
+    /// Its admin endpoint.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9900")]
+    admin: String,
+    /// File whose first line is the endpoint's token.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Print the answer as it came.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a running edge is asked or ordered.
+#[derive(Debug, PartialEq, Eq, Subcommand)]
+pub enum Deed {
+    /// Show the nodes of a running edge.
+    Nodes {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Give a node no new flows; its own stay.
+    Drain {
+        /// Its name.
+        node: String,
+        /// Close what is left after so long, as `10m`.
+        #[arg(long, value_name = "TIME")]
+        deadline: Option<String>,
+        /// Flows closed in a second then, as `50/s`.
+        #[arg(long, value_name = "RATE")]
+        rate: Option<String>,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Take a node out of service now: its flows are closed.
+    Down {
+        /// Its name.
+        node: String,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Let a node's checks decide again: undoes `drain` and `down`.
+    Up {
+        /// Its name.
+        node: String,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Close a node's live flows and leave its state.
+    Evict {
+        /// Its name.
+        node: String,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Move clients of a pool off the nodes that have too many.
+    Rebalance(Rebalance),
+    /// Show nodes and pools, again each second.
+    Top {
+        /// Ends after so many times.
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+/// A rebalance, or a question about the last one.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Rebalance {
+    /// Name of the pool.
+    pool: String,
+    /// Until no node has more than its share and the tolerance (the default).
+    #[arg(long, conflicts_with = "from")]
+    to_even: bool,
+    /// Only off this node, a share of its clients.
+    #[arg(long, value_name = "NODE", requires = "share")]
+    from: Option<String>,
+    /// That share, as `30%`.
+    #[arg(long, value_name = "PERCENT", requires = "from")]
+    share: Option<String>,
+    /// Clients in a second, as `50/s`.
+    #[arg(long, value_name = "RATE")]
+    rate: Option<String>,
+    /// What a node may have more than its share, as `5%`.
+    #[arg(long, value_name = "PERCENT", conflicts_with = "from")]
+    tolerance: Option<String>,
+    /// Close live flows; else clients are only forgotten.
+    #[arg(long)]
+    close: bool,
+    /// Only say what would be moved.
+    #[arg(long)]
+    dry_run: bool,
+    /// Only assignments learned before this second since 1970: one moment for several edges.
+    #[arg(long, value_name = "SECONDS")]
+    before: Option<u64>,
+    /// Stay until it is over.
+    #[arg(long, conflicts_with = "dry_run")]
+    wait: bool,
+    /// Say how the last one stands.
+    #[arg(long, conflicts_with_all = ["close", "dry_run", "from", "to_even", "cancel"])]
+    status: bool,
+    /// End the running one where it stands.
+    #[arg(long, conflicts_with_all = ["close", "dry_run", "from", "to_even"])]
+    cancel: bool,
+    #[command(flatten)]
+    at: At,
+}
+
+/// Longest time one answer may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Longest answer that is read.
+const MAX_ANSWER: usize = 16 << 20;
+/// Pause between two looks of `top` and `--wait`.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Does it, and returns what is to be printed.
+///
+/// Errors: the endpoint cannot be reached, or what it refused, in its words.
+pub fn run(deed: Deed) -> Result<String, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())?;
+    runtime.block_on(done(deed))
+}
+
+async fn done(deed: Deed) -> Result<String, String> {
+    match deed {
+        Deed::Nodes { at } => {
+            let edge = Edge::new(&at)?;
+            let answer = edge.ask(Method::GET, "/api/nodes").await?;
+            Ok(if at.json {
+                text(&answer)
+            } else {
+                nodes(&answer, None)
+            })
+        }
+        Deed::Drain {
+            node,
+            deadline,
+            rate,
+            at,
+        } => {
+            let words = [("deadline", deadline), ("rate", rate)];
+            order(&at, &node, "drain", &query(words)).await
+        }
+        Deed::Down { node, at } => order(&at, &node, "down", "").await,
+        Deed::Up { node, at } => order(&at, &node, "up", "").await,
+        Deed::Evict { node, at } => order(&at, &node, "evict", "").await,
+        Deed::Rebalance(what) => moved(what).await,
+        Deed::Top { count, at } => top(&at, count).await,
+    }
+}
+
+async fn order(at: &At, node: &str, word: &str, query: &str) -> Result<String, String> {
+    let path = format!("/api/nodes/{}/{word}{query}", name(node)?);
+    let answer = Edge::new(at)?.ask(Method::POST, &path).await?;
+    if at.json {
+        return Ok(text(&answer));
+    }
+    Ok(match (&answer["state"], &answer["evicted"]) {
+        (Value::String(state), _) => format!("{node} is {state}\n"),
+        (_, Value::Number(flows)) => format!("{node}: {flows} flows closed\n"),
+        _ => text(&answer),
+    })
+}
+
+async fn moved(what: Rebalance) -> Result<String, String> {
+    let edge = Edge::new(&what.at)?;
+    let path = format!("/api/pools/{}/rebalance", name(&what.pool)?);
+    let mut answer = if what.status {
+        edge.ask(Method::GET, &path).await?
+    } else if what.cancel {
+        edge.ask(Method::POST, &format!("{path}/cancel")).await?
+    } else {
+        let flag = |on: bool| on.then(|| "true".to_owned());
+        let words = [
+            ("to_even", flag(what.to_even)),
+            ("from", what.from.clone()),
+            ("share", what.share.clone()),
+            ("rate", what.rate.clone()),
+            ("tolerance", what.tolerance.clone()),
+            ("close", flag(what.close)),
+            ("dry_run", flag(what.dry_run)),
+            ("before", what.before.map(|b| b.to_string())),
+        ];
+        edge.ask(Method::POST, &format!("{path}{}", query(words)))
+            .await?
+    };
+    while what.wait && matches!(answer["state"].as_str(), Some("running" | "settling")) {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        answer = edge.ask(Method::GET, &path).await?;
+    }
+    Ok(if what.at.json {
+        text(&answer)
+    } else {
+        rebalance(&answer)
+    })
+}
+
+async fn top(at: &At, count: Option<u64>) -> Result<String, String> {
+    use std::io::{IsTerminal, Write};
+    let edge = Edge::new(at)?;
+    let mut out = std::io::stdout();
+    let mut before = None;
+    for n in 0..count.unwrap_or(u64::MAX) {
+        if n > 0 {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        let now = edge.ask(Method::GET, "/api/nodes").await?;
+        let all = edge.ask(Method::GET, "/api/pools").await?;
+        let clear = if out.is_terminal() {
+            "\x1b[H\x1b[2J"
+        } else {
+            ""
+        };
+        let shown = format!("{clear}{}\n{}", nodes(&now, before.as_ref()), pools(&all));
+        // Nobody reads any more: `pushgate top | head`.
+        if out
+            .write_all(shown.as_bytes())
+            .and_then(|()| out.flush())
+            .is_err()
+        {
+            break;
+        }
+        before = Some(now);
+    }
+    Ok(String::new())
+}
+
+/// What is given of `words`, as a query; values are a rate, a share, a duration, a name or a number.
+fn query<const N: usize>(words: [(&str, Option<String>); N]) -> String {
+    let given = words.into_iter().filter_map(|(key, v)| Some((key, v?)));
+    let pairs: Vec<String> = given
+        .map(|(key, v)| format!("{key}={}", escape(&v)))
+        .collect();
+    match pairs.is_empty() {
+        true => String::new(),
+        false => format!("?{}", pairs.join("&")),
+    }
+}
+
+/// All but what every URL may have.
+fn escape(value: &str) -> String {
+    value
+        .bytes()
+        .map(|b| match b {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'/' => {
+                char::from(b).to_string()
+            }
+            _ => format!("%{b:02X}"),
+        })
+        .collect()
+}
+
+/// A name as it may stand in a path. Errors: no node or pool is called so.
+fn name(name: &str) -> Result<&str, String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    match !name.is_empty() && name.chars().all(legal) {
+        true => Ok(name),
+        false => Err(format!("`{name}` is no name of a node or pool")),
+    }
+}
+
+fn text(answer: &Value) -> String {
+    format!("{answer:#}\n")
+}
+
+/// The admin endpoint of a running edge.
+struct Edge {
+    client: Client<HttpConnector, Empty<Bytes>>,
+    base: String,
+    bearer: Option<String>,
+}
+
+impl Edge {
+    fn new(at: &At) -> Result<Edge, String> {
+        let base = at.admin.trim_end_matches('/');
+        let url: Result<Uri, _> = base.parse();
+        let url = url.map_err(|e| format!("--admin {base}: {e}"))?;
+        if url.scheme_str() != Some("http") || url.authority().is_none() {
+            return Err(format!(
+                "--admin {base}: expected as `http://127.0.0.1:9900`"
+            ));
+        }
+        let bearer = at.token_file.as_deref().map(token).transpose()?;
+        Ok(Edge {
+            client: Client::builder(TokioExecutor::new()).build_http(),
+            base: base.to_owned(),
+            bearer,
+        })
+    }
+
+    /// One request. Errors: no answer in time, or its status and what it said.
+    async fn ask(&self, method: Method, path: &str) -> Result<Value, String> {
+        let asked = tokio::time::timeout(DEADLINE, self.exchange(method, path)).await;
+        let late = |_| format!("{}: no answer in {} s", self.base, DEADLINE.as_secs());
+        let (status, body) = asked.map_err(late)??;
+        let said = String::from_utf8_lossy(&body);
+        match status.is_success() {
+            true => serde_json::from_slice(&body).map_err(|e| format!("{}: {e}", self.base)),
+            false if status == StatusCode::UNAUTHORIZED => {
+                Err(format!("{}: {}; see --token-file", self.base, said.trim()))
+            }
+            false => Err(format!("{} ({})", said.trim(), status.as_u16())),
+        }
+    }
+
+    async fn exchange(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), String> {
+        let failed = |e: &dyn std::error::Error| {
+            // The library's own words say `client error (Connect)` and hide why.
+            let mut cause = e;
+            while let Some(next) = cause.source() {
+                cause = next;
+            }
+            format!("{}: {cause}", self.base)
+        };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base));
+        if let Some(bearer) = &self.bearer {
+            request = request.header(header::AUTHORIZATION, bearer);
+        }
+        let request = request.body(Empty::new()).map_err(|e| failed(&e))?;
+        let answer = self.client.request(request).await.map_err(|e| failed(&e))?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, MAX_ANSWER).collect().await;
+        let body = body.map_err(|e| format!("{}: {e}", self.base))?;
+        Ok((head.status, body.to_bytes()))
+    }
+}
+
+fn token(file: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    let first = text.lines().next().map(str::trim).unwrap_or_default();
+    match first.is_empty() {
+        true => Err(format!("{}: the first line is empty", file.display())),
+        false => Ok(format!("Bearer {first}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_say_what_is_given() {
+        assert_eq!(query([("rate", None), ("close", None)]), "");
+        let words = [("share", Some("30%".into())), ("rate", Some("50/s".into()))];
+        assert_eq!(query(words), "?share=30%25&rate=50/s");
+        let odd = query([("from", Some("a&b=c d".into()))]);
+        assert_eq!(odd, "?from=a%26b%3Dc%20d");
+    }
+
+    #[test]
+    fn names_cannot_leave_their_place_in_a_path() {
+        assert_eq!(name("ls1"), Ok("ls1"));
+        for bad in ["", "a/b", "../x", "a?b", "a b", "ä"] {
+            assert!(name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_a_plain_endpoint_is_asked() {
+        for bad in ["https://127.0.0.1:9900", "127.0.0.1:9900", "http://", "x y"] {
+            let at = At {
+                admin: bad.into(),
+                token_file: None,
+                json: false,
+            };
+            let said = Edge::new(&at).err().unwrap_or_default();
+            assert!(said.starts_with("--admin "), "{bad}: {said}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Answers of the admin endpoint as tables a person reads.
+//!
+//! In: JSON. Out: aligned text. What is not there is shown as `-`.
+
+use serde_json::Value;
+
+/// Nodes; with the answer `before`, a second earlier, also what came since.
+pub fn nodes(now: &Value, before: Option<&Value>) -> String {
+    let head = [
+        "NODE", "STATE", "FLOWS", "NEW/S", "WEIGHT", "ADDRESS", "POOLS",
+    ];
+    let total = |all: &Value, name: &Value| {
+        let node = all.as_array()?.iter().find(|n| n["name"] == *name)?;
+        node["flows_total"].as_u64()
+    };
+    let row = |n: &Value| {
+        let new = before.and_then(|b| {
+            let (now, before) = (total(now, &n["name"])?, total(b, &n["name"])?);
+            Some(now.saturating_sub(before).to_string())
+        });
+        let pools = n["pools"].as_array().into_iter().flatten();
+        vec![
+            word(&n["name"]),
+            word(&n["state"]),
+            word(&n["flows"]),
+            new.unwrap_or_else(|| "-".into()),
+            word(&n["weight"]),
+            word(&n["address"]),
+            pools.map(word).collect::<Vec<_>>().join(","),
+        ]
+    };
+    aligned(&head, now.as_array().into_iter().flatten().map(row))
+}
+
+/// Pools.
+pub fn pools(all: &Value) -> String {
+    let head = ["POOL", "FLOWS", "EVENNESS", "WAITING", "REBALANCE"];
+    let row = |p: &Value| {
+        vec![
+            word(&p["name"]),
+            word(&p["flows"]),
+            word(&p["evenness"]),
+            word(&p["waiting"]),
+            word(&p["rebalance"]["state"]),
+        ]
+    };
+    aligned(&head, all.as_array().into_iter().flatten().map(row))
+}
+
+/// How a rebalance stands, or what a dry run says.
+pub fn rebalance(p: &Value) -> String {
+    let what = match p["dry_run"].as_bool() {
+        Some(true) => format!("would move {} clients", word(&p["left"])),
+        _ => format!(
+            "{}, {} moved, {} left ({} s)",
+            word(&p["state"]),
+            word(&p["moved"]),
+            word(&p["left"]),
+            word(&p["eta_seconds"])
+        ),
+    };
+    let head = ["NODE", "FLOWS", "MAY KEEP", "TO MOVE", "MOVED", "FORGOTTEN"];
+    let row = |n: &Value| {
+        let keys = ["name", "flows", "most", "moves", "moved", "forgotten"];
+        keys.map(|key| word(&n[key])).to_vec()
+    };
+    let rows = p["nodes"].as_array().into_iter().flatten().map(row);
+    format!(
+        "pool {}: {what}, evenness {}\n{}",
+        word(&p["pool"]),
+        word(&p["evenness"]),
+        aligned(&head, rows)
+    )
+}
+
+fn word(value: &Value) -> String {
+    match value {
+        Value::Null => "-".into(),
+        Value::String(s) => s.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn aligned(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let head = head.iter().map(|h| (*h).to_owned()).collect();
+    let all: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
+    let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..all[0].len()).map(|c| width(c).unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths);
+        let padded: String = cells.map(|(cell, w)| format!("{cell:<w$}  ")).collect();
+        format!("{}\n", padded.trim_end())
+    };
+    all.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn tables_are_aligned_and_show_what_is_missing() {
+        let node = |flows: u64, total: u64| {
+            json!([{ "name": "ls1", "state": "up", "flows": flows, "flows_total": total,
+                "weight": 1, "address": "10.0.0.1:80", "pools": ["a", "b"] }, {}])
+        };
+        let shown = nodes(&node(7, 30), Some(&node(5, 20)));
+        assert_eq!(
+            shown,
+            "NODE  STATE  FLOWS  NEW/S  WEIGHT  ADDRESS      POOLS\n\
+             ls1   up     7      10     1       10.0.0.1:80  a,b\n\
+             -     -      -      -      -       -\n"
+        );
+        let dry = json!({ "pool": "p", "dry_run": true, "left": 3, "evenness": 1.5, "nodes": [] });
+        assert!(rebalance(&dry).starts_with("pool p: would move 3 clients, evenness 1.5\n"));
+        assert_eq!(
+            pools(&json!([])),
+            "POOL  FLOWS  EVENNESS  WAITING  REBALANCE\n"
+        );
+    }
+}

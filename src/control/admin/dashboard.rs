@@ -1,0 +1,153 @@
+//! The dashboard: one page, its script and style, and a stream of what they show.
+//!
+//! In: a browser. Out: the state of nodes, pools and listeners, a second apart, as server-sent events.
+//! The page itself tells nothing and needs no token; everything it shows and does goes through the API,
+//! with the token. Nothing is loaded from outside. Source: FAULTS D71.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::extract::State as Shared;
+use axum::http::{StatusCode, header};
+use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router, routing::get};
+use prometheus::core::Collector;
+use serde_json::{Value, json};
+
+use super::Admin;
+use crate::control::rebalance;
+use crate::observe::metrics;
+
+/// Pause between two events.
+const EVERY: Duration = Duration::from_secs(1);
+/// Pages that may look on at once; each costs the control thread some 50 µs a second.
+const MAX_WATCHERS: usize = 32;
+
+/// Nobody may frame the page: its buttons would be pressed for others.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+                      img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+
+/// Paths that need no token, because what they answer is the same for everybody.
+pub(super) const OPEN: [&str; 3] = ["/", "/dashboard.js", "/dashboard.css"];
+
+/// The page and its files.
+pub(super) fn files() -> Router<Arc<Admin>> {
+    let page = include_str!("dashboard/page.html");
+    let script = include_str!("dashboard/dashboard.js");
+    let style = include_str!("dashboard/dashboard.css");
+    Router::new()
+        .route("/", get(move || file("text/html; charset=utf-8", page)))
+        .route(
+            "/dashboard.js",
+            get(move || file("text/javascript", script)),
+        )
+        .route("/dashboard.css", get(move || file("text/css", style)))
+        .route("/api/pools", get(pools))
+        .route("/api/events", get(events))
+}
+
+async fn file(kind: &'static str, text: &'static str) -> Response {
+    let head = [
+        (header::CONTENT_TYPE, kind),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (head, text).into_response()
+}
+
+async fn pools(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
+    Json(admin.pools())
+}
+
+/// A page that looks on.
+struct Watcher(Arc<Admin>);
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.0.watchers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn events(Shared(admin): Shared<Arc<Admin>>) -> Response {
+    if admin.watchers.fetch_add(1, Ordering::Relaxed) >= MAX_WATCHERS {
+        admin.watchers.fetch_sub(1, Ordering::Relaxed);
+        let said = "too many dashboards are open\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, said).into_response();
+    }
+    let first = (Watcher(admin), Duration::ZERO);
+    let stream = futures_util::stream::unfold(first, |(watcher, pause)| async move {
+        tokio::time::sleep(pause).await;
+        let event = Event::default().data(watcher.0.shown().to_string());
+        Some((Ok::<_, Infallible>(event), (watcher, EVERY)))
+    });
+    Sse::new(stream).into_response()
+}
+
+/// Counts of pages that look on.
+pub(super) type Watchers = AtomicUsize;
+
+impl Admin {
+    /// What the dashboard shows.
+    fn shown(&self) -> Value {
+        let running = &self.running;
+        json!({
+            "ready": running.unready().map_or(Value::Bool(true), Value::String),
+            "nodes": self.nodes(), "pools": self.pools(), "listeners": self.listeners(),
+        })
+    }
+
+    /// All pools by name.
+    pub(super) fn pools(&self) -> Value {
+        let pools = self.running.pools();
+        let mut sorted: Vec<_> = pools.values().collect();
+        sorted.sort_by(|a, b| a.name.cmp(&b.name));
+        let one = |pool: &&Arc<crate::balance::Pool>| {
+            let nodes: Vec<&str> = pool.nodes.iter().map(|n| n.name.as_str()).collect();
+            let last = self.running.last_rebalance(&pool.name);
+            json!({
+                "name": pool.name, "nodes": nodes, "waiting": pool.waiting.len(),
+                "flows": pool.nodes.iter().map(|n| n.live()).sum::<usize>(),
+                "evenness": rebalance::evenness(pool),
+                "rebalance": last.map(|run| run.progress()),
+            })
+        };
+        sorted.iter().map(one).collect()
+    }
+
+    /// Listeners by name, with their connections and hidden bytes.
+    fn listeners(&self) -> Value {
+        let addresses = self.running.addresses();
+        let mut names: Vec<&String> = addresses.iter().map(|(name, _)| name).collect();
+        names.sort();
+        names.dedup();
+        let one = |name: &&String| {
+            let of = |all: &&(String, std::net::SocketAddr)| all.0 == **name;
+            let bound: Vec<_> = addresses.iter().filter(of).map(|(_, at)| at).collect();
+            let open = metrics::get().connections.with_label_values(&[name]).get();
+            json!({
+                "name": name, "addresses": bound, "connections": open, "hidden": hidden(name),
+            })
+        };
+        names.iter().map(one).collect()
+    }
+}
+
+/// Of the flows a listener relayed and that have ended: how many, and the bytes that 99 % of them did
+/// not exceed, as the bounds of the histogram tell it.
+fn hidden(listener: &str) -> Value {
+    let histogram = metrics::get().hidden.with_label_values(&[listener]);
+    let flows = histogram.get_sample_count();
+    let families = histogram.collect();
+    let metric = families.first().and_then(|f| f.get_metric().first());
+    let buckets = metric.map(|m| m.get_histogram().get_bucket().to_vec());
+    let most = buckets.unwrap_or_default().into_iter().find(|b| {
+        let within = b.cumulative_count();
+        within > 0 && within.saturating_mul(100) >= flows.saturating_mul(99)
+    });
+    json!({ "flows": flows, "p99": most.map(|b| b.upper_bound()) })
+}

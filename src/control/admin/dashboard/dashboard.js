@@ -1,0 +1,182 @@
+// The dashboard: shows each event of /api/events, and gives orders by POST. The token, where the edge
+// asks for one, stays in this tab. Text is put in as text: nothing that is shown can become a tag.
+"use strict";
+
+const $ = (id) => document.getElementById(id);
+let token = sessionStorage.getItem("token");
+let last = null;
+
+const headers = () => (token ? { Authorization: `Bearer ${token}` } : {});
+
+function element(tag, text, className = "") {
+  const made = document.createElement(tag);
+  made.textContent = text;
+  made.className = className;
+  return made;
+}
+
+function notice(text) {
+  $("notice").textContent = text;
+}
+
+// Orders that end sessions ask once more: the button says so for three seconds.
+function button(label, path, grave) {
+  const made = element("button", label);
+  made.type = "button";
+  made.dataset.order = path;
+  let armed = 0;
+  made.addEventListener("click", async () => {
+    if (grave && Date.now() > armed) {
+      armed = Date.now() + 3000;
+      made.textContent = `${label}: sure?`;
+      made.classList.add("sure");
+      setTimeout(() => { made.textContent = label; made.classList.remove("sure"); }, 3000);
+      return;
+    }
+    armed = 0;
+    made.textContent = label;
+    made.classList.remove("sure");
+    try {
+      const answer = await fetch(path, { method: "POST", headers: headers() });
+      notice(answer.ok ? "" : `${label}: ${(await answer.text()).trim()} (${answer.status})`);
+    } catch (e) {
+      notice(`${label}: ${e.message}`);
+    }
+  });
+  return made;
+}
+
+// Rows stay as they are and only their cells change, or a press would miss its button.
+function rows(body, all, make, fill) {
+  const old = new Map([...body.children].map((row) => [row.dataset.name, row]));
+  for (const one of all) {
+    let row = old.get(one.name);
+    if (!row) {
+      row = document.createElement("tr");
+      row.dataset.name = one.name;
+      make(row, one);
+      body.append(row);
+    }
+    old.delete(one.name);
+    fill(row, one);
+  }
+  for (const gone of old.values()) gone.remove();
+}
+
+function cells(row, classes) {
+  for (const name of classes) row.append(element("td", "", name));
+}
+
+function set(cell, text) {
+  if (cell.textContent !== String(text)) cell.textContent = text;
+}
+
+function nodes(all, seconds) {
+  const most = Math.max(1, ...all.map((n) => n.flows));
+  const before = new Map((last?.nodes ?? []).map((n) => [n.name, n.flows_total]));
+  rows($("nodes"), all, (row, node) => {
+    cells(row, ["", "state", "n", "", "n", "", "", ""]);
+    row.cells[3].append(document.createElement("meter"));
+    const at = (word) => `api/nodes/${node.name}/${word}`;
+    row.cells[7].append(
+      button("Drain", at("drain"), false), button("Up", at("up"), false),
+      button("Down", at("down"), true), button("Evict", at("evict"), true));
+  }, (row, node) => {
+    set(row.cells[0], node.name);
+    set(row.cells[1], node.state);
+    row.cells[1].className = `state ${node.state}`;
+    row.dataset.state = node.state;
+    set(row.cells[2], node.flows);
+    Object.assign(row.cells[3].firstChild, { max: most, value: node.flows });
+    const was = before.get(node.name);
+    set(row.cells[4], was === undefined ? "–" : Math.round((node.flows_total - was) / seconds));
+    set(row.cells[5], node.address);
+    set(row.cells[6], node.pools.join(", "));
+  });
+}
+
+function progress(run) {
+  if (!run) return "–";
+  const rest = run.left ? `, ${run.left} left (${Math.ceil(run.eta_seconds)} s)` : "";
+  return `${run.state}, ${run.moved} moved${rest}`;
+}
+
+function pools(all) {
+  rows($("pools"), all, (row, pool) => {
+    cells(row, ["", "n", "n", "n", "", ""]);
+    const at = `api/pools/${pool.name}/rebalance`;
+    row.cells[5].append(
+      button("Rebalance", `${at}?to_even&close`, true), button("Cancel", `${at}/cancel`, false));
+  }, (row, pool) => {
+    set(row.cells[0], pool.name);
+    set(row.cells[1], pool.flows);
+    set(row.cells[2], pool.evenness.toFixed(2));
+    set(row.cells[3], pool.waiting);
+    set(row.cells[4], progress(pool.rebalance));
+    row.dataset.rebalance = pool.rebalance?.state ?? "";
+  });
+}
+
+function listeners(all) {
+  rows($("listeners"), all, (row) => cells(row, ["", "", "n", "n", "n"]), (row, one) => {
+    set(row.cells[0], one.name);
+    set(row.cells[1], one.addresses.join(", "));
+    set(row.cells[2], one.connections);
+    set(row.cells[3], one.hidden.p99 === null ? "–" : `≤ ${one.hidden.p99 / 1024} KiB`);
+    set(row.cells[4], one.hidden.flows);
+  });
+}
+
+function show(now) {
+  const seconds = last ? Math.max(0.5, (performance.now() - last.at) / 1000) : 1;
+  set($("ready"), now.ready === true ? "ready" : now.ready);
+  $("ready").className = now.ready === true ? "up" : "down";
+  nodes(now.nodes, seconds);
+  pools(now.pools);
+  listeners(now.listeners);
+  last = { ...now, at: performance.now() };
+}
+
+// EventSource cannot send a token, so the stream is read by hand.
+async function follow() {
+  const answer = await fetch("api/events", { headers: headers() });
+  $("login").hidden = answer.status !== 401;
+  if (answer.status === 401) {
+    notice(token ? "the edge does not take this token" : "");
+    return false;
+  }
+  if (!answer.ok) throw new Error(`${(await answer.text()).trim()} (${answer.status})`);
+  notice("");
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) throw new Error("the edge has ended the connection");
+    text += value;
+    const events = text.split("\n\n");
+    text = events.pop();
+    for (const event of events) {
+      const data = event.split("\n").filter((l) => l.startsWith("data:")).map((l) => l.slice(5));
+      if (data.length) show(JSON.parse(data.join("\n")));
+    }
+  }
+}
+
+async function run() {
+  for (;;) {
+    try {
+      if (!(await follow())) return;
+    } catch (e) {
+      notice(e.message);
+    }
+    await new Promise((again) => setTimeout(again, 2000));
+  }
+}
+
+$("login").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token = $("token").value;
+  sessionStorage.setItem("token", token);
+  run();
+});
+run();

@@ -1,0 +1,138 @@
+//! Two edges with one key, and a table against a flood of addresses.
+//!
+//! In: clients whose requests alternate between edges; more addresses than a table has room for. Out:
+//! the node each request reached. Source: FAULTS D46, D50; Lightstreamer clustering §2.1.2, §5.1.
+
+use crate::client::h1::H1;
+use crate::client::{Dial, ws};
+use crate::edge::Edge;
+use crate::setup::{HOST, node};
+use crate::vip::Block;
+
+const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n";
+
+async fn get(dial: &Dial, cookie: Option<&str>) -> (String, Option<String>) {
+    let headers: Vec<_> = cookie.iter().map(|c| ("Cookie", *c)).collect();
+    let answer = H1::connect(dial).await.get("/hello", &headers).await;
+    assert_eq!(answer.status, 200);
+    let set = answer.cookies();
+    let pair = set.first().and_then(|line| line.split(';').next());
+    (answer.node().to_owned(), pair.map(str::to_owned))
+}
+
+/// Aim: D50. A client's requests alternate between two edges that share a key file and nothing else;
+/// all reach one node, and none is given a new cookie. A share that both are told to forget, by one
+/// moment, is the same clients on both. Fails if ids, ages or hashes depend on the process.
+#[tokio::test(flavor = "multi_thread")]
+async fn edges_with_one_key_agree() {
+    let (block, other) = (Block::claim(), Block::claim());
+    let nodes = [
+        node(&block, 1).await,
+        node(&block, 2).await,
+        node(&block, 3).await,
+    ];
+    let dir = tempfile::tempdir().expect("a folder");
+    let keys = dir.path().join("keys");
+    std::fs::write(&keys, KEY).expect("write");
+    let listed: String = nodes
+        .iter()
+        .enumerate()
+        .map(|(i, n)| format!("  n{}: {{ address: \"{}\" }}\n", i + 1, n.addr))
+        .collect();
+    let yaml = format!(
+        "nodes:\n{listed}pools: {{ p: {{ nodes: [n1, n2, n3], balance: random }} }}\n\
+         listeners:\n  - name: push\n    bind: [200.0.0.10:80]\n    mode: http\n    to: p\n    \
+         plugins: [{{ sticky_cookie: {{ key_file: {} }} }}]\n",
+        keys.display()
+    );
+    let edges = [
+        Edge::start(&block, &yaml).await,
+        Edge::start(&other, &yaml).await,
+    ];
+    let vips = [&block, &other].map(|b| Dial::plain(b.at("200.0.0.10:80")).host(HOST));
+    let mut clients = Vec::new();
+    for n in 0..120 {
+        let (home, cookie) = get(&vips[n % 2], None).await;
+        let cookie = cookie.expect("a new client gets one");
+        for turn in 1..=4 {
+            let (reached, new) = get(&vips[(n + turn) % 2], Some(&cookie)).await;
+            assert_eq!(
+                (reached, new),
+                (home.clone(), None),
+                "client {n}, turn {turn}"
+            );
+        }
+        clients.push((home, cookie));
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let before = now.expect("after 1970").as_secs() + 1;
+    for edge in &edges {
+        let order =
+            format!("/api/pools/p/rebalance?from=n1&share=50%25&before={before}&rate=10000/s");
+        assert_eq!(edge.admin("POST", &order).await.status, 202);
+        crate::deadline("its end", async {
+            let state = || edge.admin("GET", "/api/pools/p/rebalance");
+            while !state().await.text().contains("\"done\"") {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+    let mut forgotten = 0;
+    for (home, cookie) in &clients {
+        let mut verdicts = Vec::new();
+        for vip in &vips {
+            verdicts.push(get(vip, Some(cookie)).await.1.is_some());
+        }
+        assert_eq!(verdicts[0], verdicts[1], "{home} {cookie}");
+        assert!(!verdicts[0] || home == "n1");
+        forgotten += usize::from(verdicts[0]);
+    }
+    let of = clients.iter().filter(|(home, _)| home == "n1").count();
+    assert!(
+        forgotten > of / 5 && forgotten < of - of / 5,
+        "{forgotten} of {of}"
+    );
+}
+
+/// Aim: D46. 6,000 addresses flood a table with room for 2,000; fifty that have live flows keep their
+/// node, whatever is balanced. Fails if the oldest entry goes first, live or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn live_addresses_outlast_a_flood() {
+    let block = Block::claim();
+    let _nodes = [node(&block, 1).await, node(&block, 2).await];
+    let yaml = "nodes:\n  n1: { address: 10.0.0.1:8080 }\n  n2: { address: 10.0.0.2:8080 }\n\
+        pools: { p: { nodes: [n1, n2], balance: round_robin } }\n\
+        listeners:\n  - name: push\n    bind: [200.0.0.10:80]\n    mode: http\n    to: p\n    \
+        plugins: [{ sticky_ip: { from: x_forwarded_for, trust: [127.0.0.0/8], capacity: 2000 } }]\n";
+    let _edge = Edge::start(&block, yaml).await;
+    let dial = Dial::plain(block.at("200.0.0.10:80")).host(HOST);
+    let mut live = Vec::new();
+    for n in 0..50 {
+        let address = format!("192.0.2.{n}");
+        let socket = ws::connect(&dial, "/ws/silent", &[("X-Forwarded-For", &address)]).await;
+        live.push((address, socket));
+    }
+    let mut flood = Vec::new();
+    for part in 0..8 {
+        let dial = dial.clone();
+        flood.push(tokio::spawn(async move {
+            let mut client = H1::connect(&dial).await;
+            for n in 0..750 {
+                let address = format!("2001:db8:{part}:{n}::1");
+                let answer = client.get("/hello", &[("X-Forwarded-For", &address)]).await;
+                assert_eq!(answer.status, 200);
+            }
+        }));
+    }
+    for part in flood {
+        part.await.expect("a part of the flood");
+    }
+    for (address, socket) in &live {
+        for _ in 0..3 {
+            let headers = [("X-Forwarded-For", address.as_str())];
+            let answer = H1::connect(&dial).await.get("/hello", &headers).await;
+            assert_eq!(answer.node(), socket.node(), "{address}");
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The admin dashboard in a browser, and the same orders from the command line.
+//!
+//! In: an edge with live WebSockets, Chromium, the built program as a client. Out: what page and program
+//! show, and what became of the nodes. Source: FAULTS D71; Lightstreamer clustering §5.1.
+
+use std::path::Path;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use fantoccini::Locator;
+use serde_json::{Value, json};
+
+use crate::browser::Browser;
+use crate::client::h1::H1;
+use crate::client::{Dial, ws};
+use crate::deadline;
+use crate::setup::Setup;
+
+const COOKIE: &str = "[{ sticky_cookie: {} }]";
+const TOKEN: &str = "0123456789abcdef";
+
+/// Presses the button that gives the order, by the keyboard.
+async fn press(browser: &Browser, order: &str) {
+    let button = format!("button[data-order='{order}']");
+    let found = browser.client.find(Locator::Css(&button)).await;
+    let pressed = found.expect("a button").send_keys("\u{e007}").await;
+    pressed.expect("it takes Enter");
+}
+
+/// Looks at the page until `good`.
+async fn until(browser: &Browser, what: &str, good: impl Fn(&Value) -> bool) -> Value {
+    let script = "
+        const rows = (id) => Object.fromEntries([...document.querySelectorAll('#' + id + ' tr')].map(
+            (r) => [r.dataset.name, { ...r.dataset, text: [...r.cells].map((c) => c.textContent) }]));
+        return { nodes: rows('nodes'), pools: rows('pools'), listeners: rows('listeners'),
+            notice: document.getElementById('notice').textContent,
+            ready: document.getElementById('ready').textContent,
+            login: !document.getElementById('login').hidden,
+            outside: performance.getEntriesByType('resource').map((r) => r.name)
+                .filter((n) => !n.startsWith(location.origin)) };";
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        let look = browser.client.execute(script, Vec::new()).await;
+        let look = look.expect("a script's answer");
+        if good(&look) {
+            return look;
+        }
+        assert!(Instant::now() < end, "waited for {what}: {look:#}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Aim: the page shows states, flows and evenness as they are, its buttons drain a node, bring it back
+/// and rebalance (asked twice), nothing comes from outside. Fails if the stream stops, if an order is
+/// given at once where it must be asked, or if a press gets lost between two events.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_shows_and_orders() {
+    let setup = Setup::with(2, COOKIE, "    rebalance: { rate: 1000/s }\n").await;
+    let browser = Browser::at(&format!("http://{}/", setup.block.admin())).await;
+    let look = until(&browser, "two nodes", |l| l["nodes"]["n2"]["state"] == "up").await;
+    assert_eq!(
+        (&look["outside"], &look["ready"]),
+        (&json!([]), &json!("ready"))
+    );
+    press(&browser, "api/nodes/n2/drain").await;
+    until(&browser, "a drain", |l| {
+        l["nodes"]["n2"]["state"] == "draining"
+    })
+    .await;
+    let mut sockets = Vec::new();
+    for _ in 0..8 {
+        sockets.push(ws::connect(&setup.plain(), "/ws/silent", &[]).await);
+    }
+    press(&browser, "api/nodes/n2/up").await;
+    let look = until(&browser, "eight flows", |l| {
+        l["nodes"]["n1"]["text"][2] == "8"
+    })
+    .await;
+    assert_eq!(look["pools"]["p"]["text"][2], "2.00", "{look:#}");
+    assert_eq!(look["listeners"]["plain"]["text"][2], "8", "{look:#}");
+    until(&browser, "the return", |l| {
+        l["nodes"]["n2"]["state"] == "up"
+    })
+    .await;
+    let order = "api/pools/p/rebalance?to_even&close";
+    press(&browser, order).await;
+    let asked = until(&browser, "the question", |l| {
+        l["pools"]["p"]["text"][5]
+            .as_str()
+            .is_some_and(|t| t.contains("sure?"))
+    });
+    assert_eq!(asked.await["pools"]["p"]["rebalance"], "", "not given yet");
+    press(&browser, order).await;
+    until(&browser, "its begin", |l| {
+        l["pools"]["p"]["rebalance"] != ""
+    })
+    .await;
+    deadline("the flows' end", async {
+        while setup.edge.metric("pushgate_rebalanced_flows_total").await < 4.0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    press(&browser, "api/pools/p/rebalance/cancel").await;
+    browser.client.close().await.expect("the browser ends");
+}
+
+/// Aim: where a token is asked for, the page tells nothing without it, refuses a wrong one in words and
+/// works with the right one; and it may not be framed. Fails if the stream or an order goes without.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_without_a_token_tells_nothing() {
+    let (setup, _dir) = with_token().await;
+    let admin = setup.block.admin();
+    let mut client = H1::connect(&Dial::plain(admin)).await;
+    let page = client.get("/", &[]).await;
+    assert_eq!(page.status, 200);
+    assert!(!page.text().contains("n1"), "{}", page.text());
+    let policy = page.header("content-security-policy");
+    assert!(policy.is_some_and(|p| p.contains("frame-ancestors 'none'")));
+    for path in ["/api/events", "/api/pools", "/dashboard.js/..", "//"] {
+        let answer = H1::connect(&Dial::plain(admin)).await.get(path, &[]).await;
+        assert_eq!(answer.status, 401, "{path}");
+    }
+    let browser = Browser::at(&format!("http://{admin}/")).await;
+    let enter = async |token: &str| {
+        let field = browser.client.find(Locator::Id("token")).await;
+        let field = field.expect("a field");
+        field.clear().await.expect("it can be cleared");
+        let sent = field.send_keys(&format!("{token}\u{e007}")).await;
+        sent.expect("it takes keys");
+    };
+    until(&browser, "the question", |l| l["login"] == true).await;
+    enter("wrong").await;
+    until(&browser, "the refusal", |l| {
+        l["notice"]
+            .as_str()
+            .is_some_and(|n| n.contains("does not take"))
+    })
+    .await;
+    enter(TOKEN).await;
+    until(&browser, "the nodes", |l| l["nodes"]["n1"]["state"] == "up").await;
+    press(&browser, "api/nodes/n1/drain").await;
+    until(&browser, "a drain", |l| {
+        l["nodes"]["n1"]["state"] == "draining"
+    })
+    .await;
+    browser.client.close().await.expect("the browser ends");
+}
+
+async fn with_token() -> (Setup, tempfile::TempDir) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("token");
+    std::fs::write(&file, format!("{TOKEN}\n")).expect("write");
+    let setup = Setup::with(2, COOKIE, &pool_and_admin(&file)).await;
+    (setup, dir)
+}
+
+/// More keys of the pool, which end with a section of their own.
+fn pool_and_admin(token: &Path) -> String {
+    let admin = format!("bind: 127.0.0.1:9900, token_file: {}", token.display());
+    format!("    retries: 1\nadmin: {{ {admin} }}\n")
+}
+
+/// Runs `pushgate` with `line` against the setup's edge.
+async fn cli(setup: &Setup, line: &str, more: &[&str]) -> Output {
+    let url = format!("http://{}", setup.block.admin());
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_pushgate"));
+    command
+        .args(line.split_whitespace())
+        .args(["--admin", &url]);
+    let output = command.args(more).kill_on_drop(true).output();
+    deadline(line, output).await.expect("it runs")
+}
+
+async fn says(setup: &Setup, line: &str) -> String {
+    let output = cli(setup, line, &[]).await;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{line}: {text}{error}");
+    text
+}
+
+/// Aim: the same from the command line: tables, orders, a rebalance that is waited for, and refusals
+/// with exit code 1. Fails if the program and the API differ.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_asks_and_orders() {
+    let setup = Setup::with(2, COOKIE, "").await;
+    assert_eq!(says(&setup, "drain n2").await, "n2 is draining\n");
+    let mut sockets = Vec::new();
+    for _ in 0..6 {
+        sockets.push(ws::connect(&setup.plain(), "/ws/silent", &[]).await);
+    }
+    let table = says(&setup, "nodes").await;
+    let line = |name: &str| {
+        table
+            .lines()
+            .find(|l| l.starts_with(name))
+            .map(str::to_owned)
+    };
+    let n1 = line("n1").unwrap_or_default();
+    assert!(n1.contains(" up ") && n1.contains(" 6 "), "{table}");
+    assert!(
+        line("n2").is_some_and(|l| l.contains("draining")),
+        "{table}"
+    );
+    assert_eq!(says(&setup, "up n2").await, "n2 is up\n");
+    let dry = says(&setup, "rebalance p --to-even --close --dry-run").await;
+    assert!(
+        dry.starts_with("pool p: would move 3 clients, evenness 2.0"),
+        "{dry}"
+    );
+    let done = says(
+        &setup,
+        "rebalance p --from n1 --share 100% --rate 1000/s --close --wait",
+    )
+    .await;
+    assert!(done.starts_with("pool p: done, 6 moved, 0 left"), "{done}");
+    for socket in &mut sockets {
+        socket.ended().await;
+    }
+    assert!(
+        says(&setup, "rebalance p --status")
+            .await
+            .starts_with("pool p: done")
+    );
+    let top = says(&setup, "top --count 1").await;
+    assert!(top.contains("NODE") && top.contains("EVENNESS"), "{top}");
+    assert!(says(&setup, "nodes --json").await.contains("\"address\""));
+    for (line, said) in [
+        ("down n9", "no such node (404)"),
+        ("rebalance q", "no pool `q` (404)"),
+        ("rebalance p --cancel", "none is running (409)"),
+        ("rebalance p --rate 5", "rate: "),
+    ] {
+        let output = cli(&setup, line, &[]).await;
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{line}: {error}");
+        assert!(error.contains(said), "{line}: {error}");
+    }
+}
+
+/// Aim: with a token the program needs its file, and says so. Fails if it goes without, or prints it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_shows_its_token() {
+    let (setup, dir) = with_token().await;
+    let output = cli(&setup, "nodes", &[]).await;
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error.contains("see --token-file"), "{error}");
+    let file = dir.path().join("token").display().to_string();
+    let output = cli(&setup, "nodes", &["--token-file", &file]).await;
+    assert!(output.status.success());
+    assert!(!String::from_utf8_lossy(&output.stdout).contains(TOKEN));
+}
