@@ -29,7 +29,10 @@ pub use pushgate_plugins::units;
 pub use tls::{
     Certificate, ClientCertificate, ListenerTls, NodeTls, Ocsp, Profile, Tickets, Version,
 };
-pub use upstream::{Balance, Health, HttpCheck, NoNode, Node, OnDown, Pool, Rebalance, TcpCheck};
+pub use upstream::{
+    Balance, Health, HttpCheck, NoNode, Node, NodeTcp, OnDown, Passive, Pool, Rebalance, TcpCheck,
+    TlsCheck,
+};
 
 use units::Span;
 

@@ -13,3 +13,4 @@ pub mod joined;
 pub mod relay;
 pub mod side;
 pub mod socket;
+pub mod vigil;

@@ -11,6 +11,7 @@ pub mod gate;
 pub mod health;
 pub mod leaving;
 pub mod live;
+pub mod met;
 pub mod node_io;
 pub mod onlooker;
 pub mod response_head;

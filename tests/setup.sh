@@ -9,7 +9,7 @@ RUST=1.88
 
 case "${1:-}" in
 build) wanted="gcc make cmake perl pkg-config curl" ;;
-test) wanted="gcc make cmake perl pkg-config curl openssl valgrind haproxy node npm chromium chromedriver" ;;
+test) wanted="gcc make cmake perl pkg-config curl openssl valgrind haproxy ip node npm chromium chromedriver" ;;
 bench) wanted="gcc make cmake perl pkg-config curl openssl haproxy nginx nginx-stream python3" ;;
 *)
     echo "usage: tests/setup.sh build|test|bench" >&2
@@ -21,6 +21,7 @@ esac
 package() {
     case "$1" in
     chromedriver) echo chromium-driver ;;
+    ip) echo iproute2 ;;
     gcc) echo "gcc libc6-dev" ;;
     nginx) echo nginx-light ;;
     nginx-stream) echo libnginx-mod-stream ;;

@@ -4,11 +4,13 @@
 //! a process so that both read one clock; each has a thread of its own.
 //!
 //! `load certificate DIR [COUNT]` | `load SCENARIO --node ADDR,… --to ADDR [--tls] [--pid N] [--wire WORD]
-//! [--seconds N] [--count N] [--every MS] [--client-first] [--up] [--remote]` | `load node --node ADDR,…`
+//! [--seconds N] [--count N] [--every MS] [--client-first] [--up] [--remote]
+//! [--others ADDR --order-to ADDR --order TEXT] [--kill PID]` | `load node --node ADDR,…`
 //! serves until it is killed, for a run with `--remote`: more connections than one process may hold.
 
 mod bulk;
 mod client;
+mod evict;
 mod handshakes;
 mod incoming;
 mod messages;
@@ -16,6 +18,7 @@ mod node;
 mod process;
 mod requests;
 mod silent;
+mod storm;
 mod upgrades;
 mod wire;
 
@@ -61,6 +64,12 @@ struct Options {
     hosts: usize,
     /// The window ends with standard input.
     until_eof: bool,
+    /// Where the clients of another node connect.
+    others: Option<SocketAddr>,
+    /// Where an order is sent, and its text.
+    order: Option<(SocketAddr, String)>,
+    /// Process of the node to kill, or to stop.
+    kill: Option<i32>,
 }
 
 fn main() -> Result<(), Failure> {
@@ -90,6 +99,8 @@ fn main() -> Result<(), Failure> {
             "messages" => messages::run(&options).await,
             "upgrades" => upgrades::run(&options).await,
             "silent" => silent::run(&options).await,
+            "evict" => evict::run(&options).await,
+            "storm" => storm::run(&options).await,
             "hidden" => silent::hidden(&options).await,
             other => Err(format!("unknown scenario `{other}`").into()),
         }
@@ -127,6 +138,12 @@ fn parse(args: &[String]) -> Result<Options, Failure> {
         storm: usize::try_from(number("--storm", 0)?)?,
         hosts: usize::try_from(number("--hosts", 0)?)?,
         until_eof: args.iter().any(|a| a == "--until-eof"),
+        others: value("--others").map(|a| a.parse()).transpose()?,
+        order: match (value("--order-to"), value("--order")) {
+            (Some(to), Some(text)) => Some((to.parse()?, text.clone())),
+            _ => None,
+        },
+        kill: value("--kill").map(|p| p.parse()).transpose()?,
     })
 }
 

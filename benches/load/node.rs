@@ -6,10 +6,11 @@
 //! bytes without end to the client, or from it. A connection may begin with a PROXY protocol header,
 //! and speak TLS: the first bytes tell.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
@@ -22,6 +23,9 @@ use crate::wire::{MASKED_MESSAGE, Wire, message};
 
 /// Bytes all floods have got rid of.
 pub static FLOODED: AtomicU64 = AtomicU64::new(0);
+
+/// When each node of this process was asked for a silent stream.
+pub static UPGRADES: Mutex<BTreeMap<SocketAddr, Vec<std::time::Instant>>> = Mutex::new(BTreeMap::new());
 
 /// Bytes all sinks have taken.
 pub static SUNK: AtomicU64 = AtomicU64::new(0);
@@ -138,6 +142,9 @@ fn head(wire: Wire) -> String {
 }
 
 async fn silent(mut stream: Incoming, wire: Wire) -> io::Result<()> {
+    if let (Ok(at), Ok(mut all)) = (stream.tcp().local_addr(), UPGRADES.lock()) {
+        all.entry(at).or_default().push(std::time::Instant::now());
+    }
     stream.write_all(head(wire).as_bytes()).await?;
     if wire != Wire::WebSocket {
         stream.write_all(&wire.frame(&message(0))).await?;

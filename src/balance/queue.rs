@@ -135,8 +135,8 @@ impl<T> FairQueue<T> {
     }
 }
 
-/// An IPv6 client owns at least a /64: its addresses count as one.
-fn counted_as(client: IpAddr) -> IpAddr {
+/// The address a client counts as: an IPv6 client owns at least a /64, whose addresses are one.
+pub fn counted_as(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();

@@ -143,12 +143,12 @@ fn the_last_node_of_a_large_pool_is_found() {
         let pool = pool(200, &format!("balance: {balance}"));
         let mut rng = fastrand::Rng::with_seed(3);
         for node in &pool.nodes[1..] {
-            node.set_healthy(false);
+            node.judged(false, "test");
         }
         let last = pool.nodes[0].clone();
         assert_eq!(picked(&pool, &mut rng, &[]), Ok(last.id), "{balance}");
         assert_eq!(picked(&pool, &mut rng, &[last.id]), Err("nobody"));
-        last.set_healthy(false);
+        last.judged(false, "test");
         assert_eq!(picked(&pool, &mut rng, &[]), Err("nobody"), "{balance}");
     }
 }
@@ -195,6 +195,6 @@ fn full_nodes_are_passed_over() {
     assert_eq!(pool.room(Instant::now()), Room::Full);
     entered.pop();
     assert!(picked(&pool, &mut rng, &[]).is_ok());
-    pool.nodes.iter().for_each(|n| n.set_healthy(false));
+    pool.nodes.iter().for_each(|n| n.judged(false, "test"));
     assert_eq!(picked(&pool, &mut rng, &[]), Err("nobody"));
 }

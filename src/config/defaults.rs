@@ -37,9 +37,9 @@ pub const MAX_HEADERS: usize = 100;
 pub const KEEPALIVE: Span = seconds(30);
 /// Longest time sent data may stay unacknowledged towards a node (LAN).
 pub const NODE_USER_TIMEOUT: Span = seconds(10);
-/// Longest time sent data may stay unacknowledged towards a client. It also ends a client that
-/// keeps its window shut that long, so it is minutes, not seconds.
-pub const CLIENT_USER_TIMEOUT: Span = seconds(300);
+/// Longest time sent data may stay unacknowledged towards a client: a mobile client in a tunnel is
+/// back sooner. One that keeps its window shut and answers stays as long as it likes.
+pub const CLIENT_USER_TIMEOUT: Span = seconds(60);
 /// Connecting to a node on the same LAN.
 pub const CONNECT_TIMEOUT: Span = seconds(1);
 /// Health check period.
@@ -50,6 +50,11 @@ pub const HEALTH_TIMEOUT: Span = Span(Duration::from_millis(500));
 pub const HEALTH_RISE: u32 = 2;
 /// Bad checks in a row that make a node Down.
 pub const HEALTH_FALL: u32 = 2;
+/// Longest hold of a node that keeps falling: long enough that its clients are not thrown about, short
+/// enough that a repaired one is not waited for.
+pub const HOLD_DOWN: Span = seconds(60);
+/// Failed flows in a row that make a node Down, where they may: one client's bad luck is not enough.
+pub const FAILURES: u32 = 5;
 /// Other nodes tried after a failed connect.
 pub const RETRIES: u32 = 2;
 /// Flows that wait for a node: as many as a large edge gets when one of its nodes dies. Each costs what
@@ -88,11 +93,14 @@ functions! {
     max_headers: usize = MAX_HEADERS;
     keepalive: Span = KEEPALIVE;
     client_user_timeout: Span = CLIENT_USER_TIMEOUT;
+    node_user_timeout: Span = NODE_USER_TIMEOUT;
     connect_timeout: Span = CONNECT_TIMEOUT;
     health_interval: Span = HEALTH_INTERVAL;
     health_timeout: Span = HEALTH_TIMEOUT;
     health_rise: u32 = HEALTH_RISE;
     health_fall: u32 = HEALTH_FALL;
+    hold_down: Span = HOLD_DOWN;
+    failures: u32 = FAILURES;
     retries: u32 = RETRIES;
     rebalance_rate: Rate = REBALANCE_RATE;
     rebalance_tolerance: Share = REBALANCE_TOLERANCE;

@@ -1,6 +1,7 @@
 //! What a listener is told: where to bind, how to speak, which plugins decide.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 
 use pushgate_plugins::PluginConfig;
 use pushgate_plugins::trust::Trust;
@@ -34,6 +35,9 @@ pub struct Listener {
     /// Most bytes of a flow that proxy and sockets hold while the client does not read.
     #[serde(default = "defaults::max_hidden")]
     pub max_hidden: Bytes,
+    /// Most live flows of one client address (IPv6: /64); absent: any number.
+    #[serde(default)]
+    pub max_flows_per_client: Option<NonZeroUsize>,
     /// Deadline of a TLS handshake.
     #[serde(default = "defaults::handshake_timeout")]
     pub handshake_timeout: Span,
@@ -80,7 +84,7 @@ pub struct TcpOptions {
     /// Idle time before keep-alive probes; they find a dead client, never close a silent one.
     #[serde(default = "defaults::keepalive")]
     pub keepalive: Span,
-    /// Longest time sent data may stay unacknowledged (TCP_USER_TIMEOUT).
+    /// Longest time a client may leave bytes, or probes of its shut window, unacknowledged.
     #[serde(default = "defaults::client_user_timeout")]
     pub user_timeout: Span,
 }

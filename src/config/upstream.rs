@@ -9,7 +9,7 @@ use super::units::{Rate, Share, Span};
 use super::{NodeTls, defaults};
 
 /// One push server at one address and port.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
     /// Its address and port.
@@ -23,6 +23,9 @@ pub struct Node {
     /// TLS towards it; absent: plain.
     #[serde(default)]
     pub tls: Option<NodeTls>,
+    /// Options of the sockets towards it.
+    #[serde(default)]
+    pub tcp: NodeTcp,
     /// Its own `max_flows`; absent: that of the pools it is in.
     #[serde(default)]
     pub max_flows: Option<NonZeroUsize>,
@@ -35,6 +38,27 @@ pub struct Node {
     /// Its own `evict_rate`; absent: that of the pools it is in.
     #[serde(default)]
     pub evict_rate: Option<Rate>,
+}
+
+/// Options of the sockets towards a node.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct NodeTcp {
+    /// Idle time before keep-alive probes.
+    #[serde(default = "defaults::keepalive")]
+    pub keepalive: Span,
+    /// Longest time it may leave bytes unacknowledged.
+    #[serde(default = "defaults::node_user_timeout")]
+    pub user_timeout: Span,
+}
+
+impl Default for NodeTcp {
+    fn default() -> Self {
+        NodeTcp {
+            keepalive: defaults::KEEPALIVE,
+            user_timeout: defaults::NODE_USER_TIMEOUT,
+        }
+    }
 }
 
 /// Nodes among which flows are balanced.
@@ -194,8 +218,8 @@ impl<'de> Deserialize<'de> for NoNode {
     }
 }
 
-/// An active health check; exactly one of `tcp` and `http` is given.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+/// An active health check: `tcp`, `http`, `tls`, or `http` over `tls`.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Health {
     /// Connecting is enough.
@@ -204,6 +228,9 @@ pub struct Health {
     /// A GET must answer the expected status.
     #[serde(default)]
     pub http: Option<HttpCheck>,
+    /// A TLS handshake must succeed; for nodes whose own TLS passes through the edge.
+    #[serde(default)]
+    pub tls: Option<TlsCheck>,
     /// Version (1 or 2) of the PROXY protocol header that says `LOCAL` before each check, for a port
     /// that refuses connections without one.
     #[serde(default)]
@@ -211,6 +238,9 @@ pub struct Health {
     /// Period, jittered by 10 %.
     #[serde(default = "defaults::health_interval")]
     pub interval: Span,
+    /// Period while checks contradict the state; absent: a quarter of `interval`.
+    #[serde(default)]
+    pub fast_interval: Option<Span>,
     /// Deadline of one check.
     #[serde(default = "defaults::health_timeout")]
     pub timeout: Span,
@@ -220,6 +250,39 @@ pub struct Health {
     /// Bad checks in a row that make a node Down.
     #[serde(default = "defaults::health_fall")]
     pub fall: u32,
+    /// Longest time a node that falls again and again is held Down; 0: it is not.
+    #[serde(default = "defaults::hold_down")]
+    pub hold_down: Span,
+    /// What flows meet makes a node Down as well; absent: it only asks for a check.
+    #[serde(default)]
+    pub passive: Option<Passive>,
+}
+
+/// Flows that fail at a node make it Down.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Passive {
+    /// Flows in a row that failed: connect refused, reset or timed out, reset before an answer.
+    #[serde(default = "defaults::failures")]
+    pub failures: u32,
+    /// Share of answers with a status from 500, of 20 or more within 10 s; absent: they do not count.
+    #[serde(default)]
+    pub errors: Option<Share>,
+}
+
+/// A TLS handshake must succeed.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct TlsCheck {
+    /// Name sent as SNI; default the address's IP, which is not sent.
+    #[serde(default)]
+    pub server_name: Option<String>,
+    /// Verifies certificate and name by the system's authorities.
+    #[serde(default)]
+    pub verify: bool,
+    /// Another port than the node's.
+    #[serde(default)]
+    pub port: Option<u16>,
 }
 
 /// Connecting is enough.
@@ -243,6 +306,9 @@ pub struct HttpCheck {
     /// Expected status.
     #[serde(default = "defaults::status_ok")]
     pub status: u16,
+    /// Text that must be in the first 64 KiB of the body; absent: any body is good.
+    #[serde(default)]
+    pub expect: Option<String>,
     /// Another port than the node's.
     #[serde(default)]
     pub port: Option<u16>,
@@ -254,8 +320,12 @@ impl Health {
         Health {
             tcp: Some(TcpCheck { port: None }),
             http: None,
+            tls: None,
             proxy_protocol: None,
             interval: defaults::HEALTH_INTERVAL,
+            fast_interval: None,
+            hold_down: defaults::HOLD_DOWN,
+            passive: None,
             timeout: defaults::HEALTH_TIMEOUT,
             rise: defaults::HEALTH_RISE,
             fall: defaults::HEALTH_FALL,

@@ -156,6 +156,7 @@ impl Parts {
             } = p;
             node.set_limits(p.limits, Instant::now());
             node.set_evict_rate(p.evict_rate);
+            node.set_tcp(conf.tcp);
             self.nodes.insert(
                 id,
                 Checked {

@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
+use super::clients::Clients;
 use super::edge::Edge;
 use crate::config;
 use crate::observe::metrics;
@@ -34,6 +35,8 @@ pub struct Listener {
     pub conf: ArcSwap<config::Listener>,
     /// Most hidden bytes of a flow.
     pub max_hidden: AtomicU64,
+    /// Live flows by client address, where they are bounded.
+    pub clients: Arc<Clients>,
 }
 
 impl Listener {
@@ -44,6 +47,7 @@ impl Listener {
             table: ArcSwap::from_pointee(table),
             tls,
             max_hidden: AtomicU64::new(conf.max_hidden.0),
+            clients: Arc::default(),
             conf: ArcSwap::from_pointee(conf.clone()),
         })
     }

@@ -78,16 +78,17 @@ pub fn dialer(ex: &Exchange, head: Option<&RequestHeader>, assigned: &Assigned) 
         ..ex.facts(&host, head, random)
     };
     let tap = Onlooker::tap(table.watch(&facts, assigned), to_head, &ex.flow);
+    let tcp = assigned.node.tcp();
     Dialer {
         node: assigned.node.clone(),
         flow: ex.flow.clone(),
         affinity: ex.conn.affinity.clone(),
         asked,
         options: Options {
-            keepalive: defaults::KEEPALIVE.0,
-            user_timeout: defaults::NODE_USER_TIMEOUT.0,
+            keepalive: tcp.keepalive.0,
             receive_buffer: Some(receive_buffer),
         },
+        user_timeout: tcp.user_timeout.0,
         timeout: pool.map_or(defaults::CONNECT_TIMEOUT.0, |p| p.connect_timeout),
         preamble: Box::new(move |out| {
             let facts = conn.facts(&host, None, random);

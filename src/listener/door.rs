@@ -62,7 +62,6 @@ fn tuned(
     let vip = stream.local_addr()?;
     let options = Options {
         keepalive: conf.tcp.keepalive.0,
-        user_timeout: conf.tcp.user_timeout.0,
         receive_buffer: None,
     };
     socket::tune(&stream, &options)?;

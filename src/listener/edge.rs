@@ -136,7 +136,9 @@ impl Edge {
         });
     }
 
-    async fn serve(self: &Arc<Self>, side: Side, conn: Arc<Conn>) {
+    async fn serve(self: &Arc<Self>, mut side: Side, conn: Arc<Conn>) {
+        let limit = conn.listener.conf.load().tcp.user_timeout.0;
+        side.tcp_mut().watch(limit);
         let h2 = side
             .ssl()
             .is_some_and(|s| s.selected_alpn_protocol() == Some(b"h2"));

@@ -10,6 +10,8 @@ use pingora_http::RequestHeader;
 use pushgate_plugins::api::{Flow, NodeId};
 
 use super::accept::Listener;
+use super::clients::Seat;
+pub use super::reason::Reason;
 use crate::observe::{access_log, metrics};
 use crate::route::{Assigned, Table};
 use crate::stream::framing::Framing;
@@ -118,73 +120,6 @@ impl Drop for Conn {
     }
 }
 
-/// Why a flow ended: one closed list for log, metrics and API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// The answer was passed on whole.
-    Done,
-    /// The client closed.
-    ClientClosed,
-    /// The client's connection broke.
-    ClientFailed,
-    /// The node closed a stream or a WebSocket.
-    NodeClosed,
-    /// The node's connection broke within an answer.
-    NodeFailed,
-    /// No node could be connected.
-    NodeUnreachable,
-    /// The node's answer was no legal HTTP.
-    BadAnswer,
-    /// No node could take the flow.
-    NoNode,
-    /// Every node was at its limit, and too many waited or it waited too long.
-    Busy,
-    /// A plugin refused it.
-    Refused,
-    /// A plugin redirected it.
-    Redirected,
-    /// The request was no legal HTTP.
-    BadRequest,
-    /// The head did not come in time.
-    HeadTimeout,
-    /// Its node went Down.
-    Evicted,
-    /// Closed so that its client moves to another node.
-    Rebalanced,
-    /// Its assignment reached `max_age`, and `cut_at_max_age` is set.
-    Expired,
-    /// The proxy stopped before the flow did.
-    Drained,
-    /// A fault of ours.
-    Internal,
-}
-
-impl Reason {
-    /// The word in log, metrics and API.
-    pub fn word(self) -> &'static str {
-        match self {
-            Reason::Done => "done",
-            Reason::ClientClosed => "client_closed",
-            Reason::ClientFailed => "client_failed",
-            Reason::NodeClosed => "node_closed",
-            Reason::NodeFailed => "node_failed",
-            Reason::NodeUnreachable => "node_unreachable",
-            Reason::BadAnswer => "bad_answer",
-            Reason::NoNode => "no_node",
-            Reason::Busy => "busy",
-            Reason::Refused => "refused",
-            Reason::Redirected => "redirected",
-            Reason::BadRequest => "bad_request",
-            Reason::HeadTimeout => "head_timeout",
-            Reason::Evicted => "evicted",
-            Reason::Rebalanced => "rebalanced",
-            Reason::Expired => "expired",
-            Reason::Drained => "drained",
-            Reason::Internal => "internal",
-        }
-    }
-}
-
 /// One request and its answer, or one layer-4 connection.
 pub struct Exchange {
     /// The client connection.
@@ -229,6 +164,8 @@ pub struct Record {
     pub dialer: Option<Arc<Dialer>>,
     /// Why it ended.
     pub reason: Option<Reason>,
+    /// Its place among the flows of its client's address.
+    pub seat: Option<Seat>,
     /// Why the last try failed and what the client is told if there is no other.
     pub failed: Option<(Reason, u16)>,
     /// Framing of the request's body; `None`: HTTP/2.
@@ -321,6 +258,18 @@ impl Exchange {
         }
     }
 
+    /// Takes a place among the flows of its client's address; false if there is none left.
+    pub fn take_seat(&self) -> bool {
+        let listener = &self.conn.listener;
+        let Some(most) = listener.conf.load().max_flows_per_client else {
+            return true;
+        };
+        let seat = listener.clients.enter(self.conn.client.ip(), most.get());
+        let taken = seat.is_some();
+        self.record.lock().seat = seat;
+        taken
+    }
+
     /// Why a killed flow was killed.
     pub fn killed(&self) -> Reason {
         match self.flow.closed() {
@@ -340,7 +289,8 @@ impl Exchange {
     /// from Pingora.
     pub fn close(&self, otherwise: Reason, relayed: (u64, u64)) {
         self.leave();
-        let record = self.record.lock();
+        let mut record = self.record.lock();
+        record.seat = None;
         let reason = record.reason.unwrap_or(otherwise).word();
         let listener = &*self.conn.listener.name;
         let up = self.conn.bytes_up.load(Ordering::Relaxed) - self.up_before + relayed.0;

@@ -76,6 +76,11 @@ impl ProxyHttp for Front {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        if !ctx.ex.take_seat() {
+            ctx.ex.ended(Reason::ClientLimit);
+            let later = retry_after(Duration::ZERO);
+            return answer(session, ctx, StatusCode::TOO_MANY_REQUESTS, later).await;
+        }
         if peek::is_wanted(session, &ctx.ex) {
             ctx.ex.record.lock().body_prefix = peek::first_bytes(session).await?;
         }
@@ -194,6 +199,7 @@ impl ProxyHttp for Front {
             session.set_keepalive(None);
             ctx.ex.flow.ends_by_close();
         }
+        assigned.node.met.answered(status);
         let mut record = ctx.ex.record.lock();
         record.status = status;
         let handoff = &ctx.ex.flow.handoff;
@@ -235,7 +241,7 @@ impl ProxyHttp for Front {
             && !was_reused(ctx)
             && let Some(assigned) = &ctx.ex.record.lock().assigned
         {
-            assigned.node.suspect.notify_one();
+            assigned.node.failed();
         }
         let whole = !session.as_ref().retry_buffer_truncated();
         // Who answers illegally has had the request: another node would get it twice. On a kept

@@ -9,12 +9,15 @@ use super::assign::{decide, dialer, in_time};
 use super::exchange::{Conn, Exchange, Reason};
 use super::relayed::{close_relayed, read_size};
 use crate::route::Decision;
-use crate::stream::relay::{HalfClose, Rules, relay};
+use crate::stream::relay::{HalfClose, Rules, Why, relay};
 use crate::stream::side::Side;
 
 /// Serves one layer-4 connection to its end.
 pub async fn serve(client: Side, conn: Arc<Conn>) {
     let ex = Exchange::new(conn, "tcp");
+    if !ex.take_seat() {
+        return ex.close(Reason::ClientLimit, (0, 0));
+    }
     let Some(node) = Box::pin(connect(&ex)).await else {
         return ex.close(Reason::NoNode, (0, 0));
     };
@@ -24,6 +27,14 @@ pub async fn serve(client: Side, conn: Arc<Conn>) {
         frames: false,
     };
     let end = relay((client, Vec::new()), (node, Vec::new()), rules, ex.kill()).await;
+    if let Some(assigned) = &ex.record.lock().assigned {
+        // Accepted, and broken before a byte was said: as bad as a connect that is refused.
+        match (end.why, end.to_client) {
+            (Why::NodeFailed, 0) => assigned.node.failed(),
+            (_, 0) => {}
+            _ => assigned.node.met.answered(0),
+        }
+    }
     close_relayed(&ex, end);
 }
 

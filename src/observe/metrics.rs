@@ -83,6 +83,10 @@ metrics! {
     node_flows: gauge "pushgate_node_flows" ["node"];
     /// State of a node: 1 for the state it is in, else 0.
     node_state: gauge "pushgate_node_state" ["node", "state"];
+    /// Changes of a node's state, by the state it came to.
+    node_changes: counter "pushgate_node_changes_total" ["node", "state"];
+    /// Duration of health checks.
+    check_seconds: seconds "pushgate_check_seconds" ["node"];
     /// Health checks made.
     checks: counter "pushgate_checks_total" ["node", "result"];
     /// Flows ended because their node went Down.

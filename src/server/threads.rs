@@ -8,6 +8,7 @@ use std::io;
 use tokio::runtime::{Builder, Handle};
 
 use crate::listener::edge::Runtimes;
+use crate::stream::vigil;
 use crate::upstream::evict;
 
 /// Niceness of the threads that shake hands. The kernel then prefers whoever has bytes to carry, and
@@ -39,7 +40,8 @@ fn thread(name: String, nice: libc::c_int) -> io::Result<Handle> {
             // and where it fails all threads are equal.
             unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
         }
-        runtime.block_on(evict::reap())
+        // Both as long as the thread lives.
+        runtime.block_on(async { tokio::join!(evict::reap(), vigil::look()).0 })
     })?;
     Ok(handle)
 }

@@ -148,6 +148,8 @@ async fn finish(why: Why, goodbye: bool, mut client: Side, mut node: Side) {
                 };
                 once(last).await;
             }
+            // What waits for a dead node must not be sent to it for minutes by the kernel.
+            node.tcp().reset_on_close_if_unacknowledged();
             // All killed clients of this thread first, their nodes' sides after them.
             drop(client);
             tokio::task::yield_now().await;

@@ -16,9 +16,13 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
+use super::vigil::Watched;
+
 /// A TCP socket with bytes that were read ahead and wait to be read again.
 #[derive(Debug)]
 pub struct Tcp {
+    /// Before the socket: it must be dropped first.
+    watched: Option<Watched>,
     stream: TcpStream,
     ahead: Vec<u8>,
 }
@@ -27,9 +31,16 @@ impl Tcp {
     /// Wraps a socket registered with the runtime of the task that serves it.
     pub fn new(stream: TcpStream) -> Self {
         Tcp {
+            watched: None,
             stream,
             ahead: Vec::new(),
         }
+    }
+
+    /// Has this thread abort the connection when its peer leaves bytes unacknowledged for `limit`.
+    pub fn watch(&mut self, limit: Duration) {
+        self.watched = None;
+        self.watched = Some(Watched::new(self.fd(), limit));
     }
 
     /// Moves the socket to the runtime of another thread; whatever waits for it there is woken there.
@@ -38,6 +49,8 @@ impl Tcp {
     ///
     /// Errors: no descriptor is left, or the runtime has ended; the socket is as it was.
     pub fn rehome(&mut self, runtime: &Handle) -> io::Result<()> {
+        // Another thread is to look after it, under another number.
+        self.watched = None;
         let same = self.stream.as_fd().try_clone_to_owned()?;
         let _entered = runtime.enter();
         self.stream = TcpStream::from_std(same.into())?;
@@ -122,6 +135,13 @@ impl Tcp {
         let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
+    /// [`Tcp::reset_on_close`] if the peer has not acknowledged all it was sent.
+    pub fn reset_on_close_if_unacknowledged(&self) {
+        if unacknowledged(self.fd()) > 0 {
+            self.reset_on_close();
+        }
+    }
+
     /// [`Tcp::reset_on_close`] if the peer does not take what it is sent: the send queue of a client
     /// that does not read would otherwise stay in kernel memory. Returns whether it is so. Bytes on
     /// their way are no sign: with a round trip of 50 ms every busy client has some.
@@ -186,25 +206,23 @@ impl AsyncWrite for Tcp {
 /// What one side's socket is told.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Idle time before keep-alive probes, which follow every 5 s, three times.
+    /// Idle time before keep-alive probes, which follow every 5 s (no later than that), three times.
     pub keepalive: Duration,
-    /// Longest time sent data may stay unacknowledged.
-    pub user_timeout: Duration,
     /// Receive buffer asked for; the kernel doubles it.
     pub receive_buffer: Option<usize>,
 }
 
-/// Sets the options both sides share: no delay, keep-alive, TCP_USER_TIMEOUT, and
-/// TCP_NOTSENT_LOWAT = 1, with which the kernel takes new bytes only when it has sent the old ones.
+/// Sets the options both sides share: no delay, keep-alive, and TCP_NOTSENT_LOWAT = 1, with which the
+/// kernel takes new bytes only when it has sent the old ones. TCP_USER_TIMEOUT is not set: see
+/// [`super::vigil`].
 pub fn tune(socket: &impl AsFd, options: &Options) -> io::Result<()> {
     let s = SockRef::from(socket);
     s.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(options.keepalive)
-        .with_interval(Duration::from_secs(5))
+        .with_interval(options.keepalive.min(Duration::from_secs(5)))
         .with_retries(3);
     s.set_tcp_keepalive(&keepalive)?;
-    s.set_tcp_user_timeout(Some(options.user_timeout))?;
     if let Some(bytes) = options.receive_buffer {
         s.set_recv_buffer_size(bytes)?;
     }

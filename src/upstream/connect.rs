@@ -40,6 +40,8 @@ pub struct Dialer {
     pub asked: Asked,
     /// Options of a new socket.
     pub options: Options,
+    /// Longest time the node may leave bytes unacknowledged.
+    pub user_timeout: Duration,
     /// Deadline of a connect.
     pub timeout: Duration,
     /// Appends the bytes a new connection begins with; asked when one is opened, not for one re-used.
@@ -81,9 +83,11 @@ impl Dialer {
         if !preamble.is_empty() {
             stream.write_all(&preamble).await?;
         }
+        let mut tcp = Tcp::new(stream);
+        tcp.watch(self.user_timeout);
         match &self.node.tls {
-            None => Ok(Side::Plain(Tcp::new(stream))),
-            Some(tls) => tls.handshake(Tcp::new(stream)).await,
+            None => Ok(Side::Plain(tcp)),
+            Some(tls) => tls.handshake(tcp).await,
         }
     }
 
@@ -92,7 +96,7 @@ impl Dialer {
             .connect_failures
             .with_label_values(&[&self.node.name, failure.word()])
             .inc();
-        self.node.suspect.notify_one();
+        self.node.failed();
         if let Failure::Io(e) = failure
             && self.node.tls.is_some()
         {

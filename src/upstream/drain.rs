@@ -3,9 +3,66 @@
 //! In: the ages of the node's flows. Out: estimates. Pure but for the task that waits for the deadline.
 //! Source: Lightstreamer clustering §5; issue 6 ("ETA from the ages of its flows").
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
+
+use super::Node;
+use super::state::Order;
+use crate::config::OnDown;
+use crate::config::units::Rate;
+
+impl Node {
+    /// Drains: no new flows from now on, and those that are left when `after` has passed are closed,
+    /// at `rate` or as the node's `evict_rate` says. The node is Down then, by this order.
+    pub fn drain(self: &Arc<Self>, after: Option<Duration>, rate: Option<Rate>) {
+        let now = Instant::now();
+        // A rate without a deadline is one that has passed.
+        let until = after.or(rate.map(|_| Duration::ZERO)).map(|a| now + a);
+        let close = until.map(|until| {
+            let node = Arc::downgrade(self);
+            let close = async move {
+                tokio::time::sleep_until(until.into()).await;
+                if let Some(node) = node.upgrade() {
+                    log::warn!("node {}: the drain's deadline is over", node.name);
+                    node.obey(Order::Down, rate);
+                    // `keep` is for nodes that fail; a deadline is one.
+                    if node.on_down == OnDown::Keep {
+                        node.close_all(rate);
+                    }
+                }
+            };
+            Ending(tokio::spawn(close))
+        });
+        *self.drain.lock() = Some(Draining {
+            since: now,
+            until,
+            close,
+        });
+        self.obey(Order::Drain, None);
+    }
+
+    /// How its drain stands, if it drains.
+    pub fn progress(&self, now: Instant) -> Option<Progress> {
+        if self.order.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let (since, until) = match &*self.drain.lock() {
+            Some(d) => (Some(d.since), d.until),
+            None => (None, None),
+        };
+        let flows = self.flows.lock().all();
+        let ages = flows.iter().map(|f| f.age(now)).collect();
+        let left = until.map(|u| u.saturating_duration_since(now));
+        Some(Progress {
+            since: since.map(|s| now.saturating_duration_since(s)),
+            left,
+            eta: eta(ages, left),
+        })
+    }
+}
 
 /// A drain.
 pub struct Draining {

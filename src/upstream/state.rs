@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use pushgate_plugins::api::NodeId;
@@ -16,14 +16,15 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::affinity::Affinity;
-use super::drain::{Draining, Ending, Progress, eta};
+use super::drain::Draining;
 use super::evict;
 use super::gate::{Gate, Limits, Room};
 use super::live::LiveFlow;
+use super::met::Met;
 use super::stuck::{Flows, Stuck};
 use super::tls::Secure;
 use crate::config::units::Rate;
-use crate::config::{self, OnDown};
+use crate::config::{self, NodeTcp, OnDown};
 
 /// What a node takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,10 +74,12 @@ pub struct Node {
     pub on_down: OnDown,
     /// TLS towards it; `None`: plain.
     pub tls: Option<Secure>,
-    /// Asks the check loop for an immediate check (a connect failed, a head did not come).
+    /// Asks the check loop for a look: a flow failed, an operator pardoned.
     pub suspect: Notify,
+    /// What its flows meet.
+    pub met: Met,
     healthy: AtomicU8,
-    order: AtomicU8,
+    pub(super) order: AtomicU8,
     live: AtomicUsize,
     total: AtomicU64,
     pub(super) flows: Mutex<Flows>,
@@ -84,8 +87,9 @@ pub struct Node {
     changed: tokio::sync::watch::Sender<State>,
     gate: Mutex<Option<Gate>>,
     evict_rate: Mutex<Option<Rate>>,
+    tcp: Mutex<NodeTcp>,
     /// The drain under way.
-    drain: Mutex<Option<Draining>>,
+    pub(super) drain: Mutex<Option<Draining>>,
     /// Whether there is a gate: most nodes have none, and a pick looks at each of them.
     gated: AtomicBool,
     ramping: AtomicBool,
@@ -102,6 +106,7 @@ impl Node {
             on_down,
             tls,
             suspect: Notify::new(),
+            met: Met::default(),
             healthy: AtomicU8::new(1),
             order: AtomicU8::new(0),
             live: AtomicUsize::new(0),
@@ -111,6 +116,7 @@ impl Node {
             changed: tokio::sync::watch::channel(State::Up).0,
             gate: Mutex::default(),
             evict_rate: Mutex::default(),
+            tcp: Mutex::new(conf.tcp),
             drain: Mutex::default(),
             gated: AtomicBool::new(false),
             ramping: AtomicBool::new(false),
@@ -126,6 +132,16 @@ impl Node {
             self.gated.store(gate.is_some(), Ordering::Release);
             self.ramping.store(false, Ordering::Release);
         }
+    }
+
+    /// Options of new sockets towards it.
+    pub fn tcp(&self) -> NodeTcp {
+        *self.tcp.lock()
+    }
+
+    /// Sets the options of sockets to come.
+    pub fn set_tcp(&self, tcp: NodeTcp) {
+        *self.tcp.lock() = tcp;
     }
 
     /// Sets how fast its flows are closed when it goes Down; `None`: all at once.
@@ -212,10 +228,10 @@ impl Node {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Verdict of the checks.
-    pub fn set_healthy(&self, healthy: bool) {
+    /// Verdict of the checks, and what it is for.
+    pub fn judged(&self, healthy: bool, cause: &str) {
         self.healthy.store(healthy.into(), Ordering::Release);
-        self.settle(None);
+        self.settle(None, cause);
     }
 
     /// Present verdict of the checks.
@@ -223,64 +239,30 @@ impl Node {
         self.healthy.load(Ordering::Acquire) == 1
     }
 
+    /// A flow failed at it: no connection, or none that answered.
+    pub fn failed(&self) {
+        self.met.failed();
+        self.suspect.notify_one();
+    }
+
     /// Order of the operator. Ends a drain's deadline.
     pub fn order(&self, order: Order) {
         *self.drain.lock() = None;
+        if order == Order::Up {
+            self.met.pardon();
+            self.suspect.notify_one();
+        }
         self.obey(order, None);
     }
 
-    /// Drains: no new flows from now on, and those that are left when `after` has passed are closed,
-    /// at `rate` or as the node's `evict_rate` says. The node is Down then, by this order.
-    pub fn drain(self: &Arc<Self>, after: Option<Duration>, rate: Option<Rate>) {
-        let now = Instant::now();
-        // A rate without a deadline is one that has passed.
-        let until = after.or(rate.map(|_| Duration::ZERO)).map(|a| now + a);
-        let close = until.map(|until| {
-            let node = Arc::downgrade(self);
-            let close = async move {
-                tokio::time::sleep_until(until.into()).await;
-                if let Some(node) = node.upgrade() {
-                    log::warn!("node {}: the drain's deadline is over", node.name);
-                    node.obey(Order::Down, rate);
-                }
-            };
-            Ending(tokio::spawn(close))
-        });
-        *self.drain.lock() = Some(Draining {
-            since: now,
-            until,
-            close,
-        });
-        self.obey(Order::Drain, None);
-    }
-
-    /// How its drain stands, if it drains.
-    pub fn progress(&self, now: Instant) -> Option<Progress> {
-        if self.order.load(Ordering::Acquire) == 0 {
-            return None;
-        }
-        let (since, until) = match &*self.drain.lock() {
-            Some(d) => (Some(d.since), d.until),
-            None => (None, None),
-        };
-        let flows = self.flows.lock().all();
-        let ages = flows.iter().map(|f| f.age(now)).collect();
-        let left = until.map(|u| u.saturating_duration_since(now));
-        Some(Progress {
-            since: since.map(|s| now.saturating_duration_since(s)),
-            left,
-            eta: eta(ages, left),
-        })
-    }
-
-    fn obey(&self, order: Order, rate: Option<Rate>) {
+    pub(super) fn obey(&self, order: Order, rate: Option<Rate>) {
         let word = match order {
             Order::Up => 0,
             Order::Drain => 1,
             Order::Down => 2,
         };
         self.order.store(word, Ordering::Release);
-        self.settle(rate);
+        self.settle(rate, "ordered");
     }
 
     /// The operator's last order.
@@ -293,7 +275,7 @@ impl Node {
     }
 
     /// Publishes the state; on the way to Down evicts, at `rate` where an order names one.
-    fn settle(&self, rate: Option<Rate>) {
+    fn settle(&self, rate: Option<Rate>, cause: &str) {
         let now = self.state();
         let mut before = now;
         let changed = self.changed.send_if_modified(|s| {
@@ -303,15 +285,24 @@ impl Node {
         if !changed {
             return;
         }
-        log::warn!("node {} is {}", self.name, now.word());
+        log::warn!("node {} is {}: {cause}", self.name, now.word());
+        crate::observe::metrics::get()
+            .node_changes
+            .with_label_values(&[self.name.as_str(), now.word()])
+            .inc();
         if before == State::Down {
             self.returned(Instant::now());
         }
         if now == State::Down && self.on_down == OnDown::Evict {
-            match rate.or(*self.evict_rate.lock()) {
-                None => drop(self.evict()),
-                Some(rate) => self.evict_at(rate),
-            }
+            self.close_all(rate);
+        }
+    }
+
+    /// Ends its flows at `rate`, else at its `evict_rate`, else at once.
+    pub(super) fn close_all(&self, rate: Option<Rate>) {
+        match rate.or(*self.evict_rate.lock()) {
+            None => drop(self.evict()),
+            Some(rate) => self.evict_at(rate),
         }
     }
 

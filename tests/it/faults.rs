@@ -17,6 +17,8 @@ use crate::vip::Block;
 
 /// D71: the admin endpoint.
 mod admin;
+/// D58: too many flows of one client.
+mod crowd;
 /// D43–D45: cookies.
 mod cookies;
 /// D67: configuration files.

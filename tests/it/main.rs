@@ -14,6 +14,8 @@ mod agree;
 mod browser;
 /// Certificates made for one test.
 mod certs;
+/// Health checks, and what flows meet.
+mod checks;
 /// Clients: raw, HTTP/1.1 kept alive, HTTP/2, WebSocket, curl; plain and TLS.
 mod client;
 /// The admin dashboard in a browser, the same from the command line.
@@ -56,6 +58,8 @@ mod layer4;
 mod leaving;
 /// The real Lightstreamer client straight to the TLCP node.
 mod lightstreamer;
+/// A host of its own behind a cable that can be cut.
+mod netns;
 /// A push node that counts.
 mod node;
 /// Stapled OCSP responses, from a responder and from a file.
@@ -98,6 +102,8 @@ mod readme;
 mod tlcp;
 /// Another process takes the listening sockets over.
 mod upgrade;
+/// Peers that vanish without a word.
+mod vanish;
 /// Loopback addresses of a test's own.
 mod vip;
 /// Reconnect storms and returns.

@@ -48,6 +48,8 @@ pub enum Phase {
 pub enum Health {
     /// 200 `OK`.
     Ok,
+    /// 200, and not `OK`.
+    Odd,
     /// 500.
     Fail,
     /// No answer.
@@ -106,7 +108,16 @@ impl Node {
         sessions: Sessions,
         tls: Option<SslContext>,
     ) -> Node {
-        let listener = listen(addr.into());
+        Self::on(name, listen(addr.into()), sessions, tls)
+    }
+
+    /// As [`Node::start_tls`], on a socket that listens already.
+    pub fn on(
+        name: &str,
+        listener: TcpListener,
+        sessions: Sessions,
+        tls: Option<SslContext>,
+    ) -> Node {
         let addr = listener
             .local_addr()
             .expect("a bound socket has an address");

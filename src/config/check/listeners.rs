@@ -25,7 +25,7 @@ const MAX_HEAD: Bytes = Bytes(1024 * 1024);
 /// Pingora refuses more header lines itself.
 const MAX_HEADERS: usize = 256;
 /// Bounds of Linux's TCP_KEEPIDLE.
-const KEEPALIVE: (Span, Span) = (
+pub(super) const KEEPALIVE: (Span, Span) = (
     Span(Duration::from_secs(1)),
     Span(Duration::from_secs(32_767)),
 );

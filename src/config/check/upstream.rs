@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::listeners::KEEPALIVE;
 use super::{Check, steps};
 use crate::config::tree::Step;
 use crate::config::units::Span;
@@ -19,6 +20,8 @@ const MAX_RETRIES: u32 = 16;
 /// Most paths that begin a session: each request is compared with all.
 const MAX_PATHS: usize = 64;
 
+/// Most failed flows that a node may have in a row.
+const MAX_FAILURES: u32 = 10_000;
 /// Most flows that wait for one pool: more connections than that no edge has.
 const MAX_QUEUE: u32 = 1_000_000;
 
@@ -48,6 +51,14 @@ fn node_is_sound(check: &mut Check<'_>, name: &str, node: &Node) {
     if let Some(tls) = &node.tls {
         tls_is_sound(check, name, tls);
     }
+    let at = |key: &'static str| steps!["nodes", name, "tcp", key];
+    check.within(
+        &at("keepalive"),
+        node.tcp.keepalive,
+        KEEPALIVE.0,
+        KEEPALIVE.1,
+    );
+    not_zero(check, &at("user_timeout"), node.tcp.user_timeout);
 }
 
 fn tls_is_sound(check: &mut Check<'_>, name: &str, tls: &NodeTls) {
@@ -182,17 +193,14 @@ fn health_is_sound(check: &mut Check<'_>, at: &[Step], health: &Health) {
             .chain(keys.iter().map(|k| Step::from(*k)))
             .collect::<Vec<_>>()
     };
-    match (&health.tcp, &health.http) {
-        (None, None) => check.on_key(
-            at,
-            "neither `tcp` nor `http`",
-            "`tcp: {}` or `http: { path: … }`",
-        ),
-        (Some(_), Some(_)) => check.on_key(at, "both `tcp` and `http`", "one of them"),
-        _ => {}
-    }
-    if health.tcp.as_ref().is_some_and(|tcp| tcp.port == Some(0)) {
-        check.expect(&below(&["tcp", "port"]), "found `0`", "1 to 65535");
+    kind_is_one(check, at, health);
+    for (kind, port) in [
+        ("tcp", health.tcp.as_ref().and_then(|c| c.port)),
+        ("tls", health.tls.as_ref().and_then(|c| c.port)),
+    ] {
+        if port == Some(0) {
+            check.expect(&below(&[kind, "port"]), "found `0`", "1 to 65535");
+        }
     }
     if let Some(http) = &health.http {
         let legal = |c: char| c.is_ascii_graphic() && c != '#';
@@ -217,6 +225,18 @@ fn health_is_sound(check: &mut Check<'_>, at: &[Step], health: &Health) {
             u16::MAX,
         );
     }
+    if let Some(expect) = health.http.as_ref().and_then(|http| http.expect.as_ref())
+        && expect.is_empty()
+    {
+        check.expect(&below(&["http", "expect"]), "found nothing", "a text");
+    }
+    if let Some(passive) = &health.passive {
+        let at = below(&["passive", "failures"]);
+        check.within(&at, passive.failures, 1, MAX_FAILURES);
+    }
+    if let Some(fast) = health.fast_interval {
+        not_zero(check, &below(&["fast_interval"]), fast);
+    }
     not_zero(check, &below(&["interval"]), health.interval);
     not_zero(check, &below(&["timeout"]), health.timeout);
     check.within(
@@ -227,6 +247,27 @@ fn health_is_sound(check: &mut Check<'_>, at: &[Step], health: &Health) {
     );
     check.within(&below(&["rise"]), health.rise, 1, MAX_ROW);
     check.within(&below(&["fall"]), health.fall, 1, MAX_ROW);
+}
+
+/// `tcp`, `http`, `tls`, or `http` over `tls`.
+fn kind_is_one(check: &mut Check<'_>, at: &[Step], health: &Health) {
+    let kinds = (&health.tcp, &health.http, &health.tls);
+    match kinds {
+        (None, None, None) => check.on_key(
+            at,
+            "neither `tcp` nor `http` nor `tls`",
+            "`tcp: {}`, `tls: {}` or `http: { path: … }`",
+        ),
+        (Some(_), Some(_), _) => check.on_key(at, "both `tcp` and `http`", "one of them"),
+        (Some(_), _, Some(_)) => check.on_key(at, "both `tcp` and `tls`", "one of them"),
+        _ => {}
+    }
+    if let (_, Some(http), Some(tls)) = kinds
+        && http.port.is_some()
+        && tls.port.is_some()
+    {
+        check.on_key(at, "`port` in both `http` and `tls`", "one of them");
+    }
 }
 
 /// A deadline of nothing would refuse everything.

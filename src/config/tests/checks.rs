@@ -174,7 +174,7 @@ const CASES: &[Case] = &[
         "nodes",
         "nodes:\n  n: { address: 127.0.0.1:2, health: {} }\n  m: { address: 127.0.0.1:2, health: { tcp: {}, http: { path: / } } }",
         &[
-            "f:4:30: nodes.n.health: neither `tcp` nor `http`; expected `tcp: {}` or `http: { path: … }`",
+            "f:4:30: nodes.n.health: neither `tcp` nor `http` nor `tls`; expected `tcp: {}`, `tls: {}` or `http: { path: … }`",
             "f:5:30: nodes.m.health: both `tcp` and `http`; expected one of them",
         ],
     ),
@@ -305,5 +305,20 @@ const CASES: &[Case] = &[
             "f:6:42: pools.p.rebalance_on[2]: found `/c?d`; expected a path that starts with `/`, without query",
             "f:6:50: pools.p.rebalance_on[3]: found `/e f`; expected a path that starts with `/`, without query",
         ],
+    ),
+    (
+        "nodes",
+        "nodes:\n  n: { address: 127.0.0.1:2, health: { tcp: {}, tls: {} } }",
+        &["f:4:30: nodes.n.health: both `tcp` and `tls`; expected one of them"],
+    ),
+    (
+        "nodes",
+        "nodes:\n  n: { address: 127.0.0.1:2, health: { tcp: {}, passive: { failures: 0 } } }",
+        &["f:4:70: nodes.n.health.passive.failures: found `0`; expected 1 to 10000"],
+    ),
+    (
+        "nodes",
+        "nodes:\n  n: { address: 127.0.0.1:2, tcp: { user_timeout: 0s } }",
+        &["f:4:51: nodes.n.tcp.user_timeout: found `0s`; expected more than zero"],
     ),
 ];

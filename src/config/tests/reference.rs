@@ -30,10 +30,19 @@ const BLOCKS: &[(&str, &str)] = &[
         "pools: { p: { health: { tcp: { '?': 1 } } } }",
     ),
     (
+        "health.tls",
+        "pools: { p: { health: { tls: { '?': 1 } } } }",
+    ),
+    (
+        "health.passive",
+        "pools: { p: { health: { passive: { '?': 1 } } } }",
+    ),
+    (
         "health.http",
         "pools: { p: { health: { http: { '?': 1 } } } }",
     ),
     ("nodes.<name>.tls", "nodes: { n: { tls: { '?': 1 } } }"),
+    ("nodes.<name>.tcp", "nodes: { n: { tcp: { '?': 1 } } }"),
     ("certificates.<name>", "certificates: { c: { '?': 1 } }"),
     ("tickets", "tickets: { '?': 1 }"),
     ("listeners[]", "listeners: [{ '?': 1 }]"),
@@ -213,10 +222,15 @@ fn documented_defaults_are_those_of_the_code() {
         (vec!["max_connections"], MAX_CONNECTIONS.to_string()),
         (vec!["drain_deadline"], span(DRAIN_DEADLINE)),
         (vec!["nodes", "ls1", "weight"], WEIGHT.to_string()),
+        (
+            vec!["nodes", "ls1", "tcp", "user_timeout"],
+            span(NODE_USER_TIMEOUT),
+        ),
         (health("interval"), span(HEALTH_INTERVAL)),
         (health("timeout"), span(HEALTH_TIMEOUT)),
         (health("rise"), HEALTH_RISE.to_string()),
         (health("fall"), HEALTH_FALL.to_string()),
+        (health("hold_down"), span(HOLD_DOWN)),
         (
             vec!["pools", "push", "health", "http", "status"],
             STATUS.to_string(),
@@ -258,7 +272,6 @@ fn documented_defaults_are_those_of_the_code() {
         assert!(DEFAULTS.contains(&row), "{row} in docs/defaults.md");
     }
     for (what, default) in [
-        ("TCP_USER_TIMEOUT towards nodes", span(NODE_USER_TIMEOUT)),
         ("`Retry-After` of a 503", span(RETRY_AFTER)),
         (
             "Wait for the beginning of a form",

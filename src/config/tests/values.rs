@@ -312,4 +312,19 @@ const CASES: &[Case] = &[
             "f:6:75: pools.p.rebalance.close: found `yes`; expected `true` or `false` (did you mean `true`?)",
         ],
     ),
+    (
+        "nodes",
+        "nodes:\n  n: { address: 127.0.0.1:2, admit_rate: 50 }",
+        &["f:4:42: nodes.n.admit_rate: found `50`; expected a rate above zero with its unit, …"],
+    ),
+    (
+        "nodes",
+        "nodes:\n  n: { address: 127.0.0.1:2, slow_start: 0/s }",
+        &["f:4:42: nodes.n.slow_start: found `0/s`; expected a rate above zero with its unit, …"],
+    ),
+    (
+        "nodes",
+        "nodes:\n  n: { address: 127.0.0.1:2, max_flows: 0 }",
+        &["f:4:41: nodes.n.max_flows: found `0`; expected a whole number from 1"],
+    ),
 ];

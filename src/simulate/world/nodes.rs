@@ -88,7 +88,7 @@ impl World<'_> {
         if alive {
             node.order(Order::Up);
         }
-        node.set_healthy(alive);
+        node.judged(alive, "the script");
         if node.state() == before {
             return;
         }

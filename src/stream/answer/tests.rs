@@ -20,7 +20,6 @@ async fn pair() -> (TcpStream, Side) {
     let minute = Duration::from_secs(60);
     let options = Options {
         keepalive: minute,
-        user_timeout: minute,
         receive_buffer: Some(4096),
     };
     tune(&inner, &options).unwrap();

@@ -25,7 +25,6 @@ async fn pair_with(receive_buffer: usize) -> (TcpStream, Side) {
     let minute = Duration::from_secs(60);
     let options = Options {
         keepalive: minute,
-        user_timeout: minute,
         receive_buffer: Some(receive_buffer),
     };
     tune(&inner, &options).unwrap();

@@ -20,11 +20,14 @@ pools:
   both: { nodes: [good, bad], balance: round_robin, connect_timeout: 300ms }
   alone: { nodes: [bad], connect_timeout: 300ms, retries: 0 }
   tried: { nodes: [bad], connect_timeout: 300ms }
+  slow: { nodes: [good, bad], balance: round_robin, connect_timeout: 15s }
 listeners:
   - { name: push, bind: [200.0.0.10:80], mode: http, to: both }
   - { name: alone, bind: [200.0.0.11:80], mode: http, to: alone }
   - { name: plain, bind: [200.0.0.12:80], mode: tcp, to: alone }
   - { name: tried, bind: [200.0.0.13:80], mode: http, to: tried }
+  - { name: slow, bind: [200.0.0.14:80], mode: http, to: slow }
+  - { name: slow4, bind: [200.0.0.15:80], mode: tcp, to: slow }
 ";
 
 /// What stands at the bad node's address; kept as long as it must stand there.
@@ -108,6 +111,31 @@ async fn another_node_takes_over() {
         }
         rig.rest().await;
     }
+}
+
+/// D60: a connect that is under way when its node goes Down is given up, and the client served elsewhere at
+/// once, at both layers. Fails if it waits for `connect_timeout`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connect_in_progress_moves_on() {
+    let mut rig = rig().await;
+    let _bad = bad(&rig, "swallows").await;
+    for vip in [14, 15] {
+        let to = Dial::plain(rig.block.at(&format!("200.0.0.{vip}:80")));
+        let get = || async { H1::connect(&to).await.get("/hello", &[]).await };
+        let both = async { tokio::join!(get(), get()) };
+        let order = async {
+            let waits = |n: &serde_json::Value| n[0]["flows"] == 1;
+            rig.edge.wait_nodes("a flow on its way", waits).await;
+            let start = Instant::now();
+            rig.edge.admin("POST", "/api/nodes/bad/down").await;
+            start
+        };
+        let ((one, other), start) = tokio::join!(both, order);
+        assert_eq!((one.node(), other.node()), ("n1", "n1"), "{vip}");
+        assert!(start.elapsed() < Duration::from_secs(5), "{vip}");
+        rig.edge.admin("POST", "/api/nodes/bad/up").await;
+    }
+    rig.rest().await;
 }
 
 /// D59: alone in its pool: refused 502, swallowed 504 within the connect timeout, reset 502; the same

@@ -253,6 +253,7 @@ async fn health(conn: &mut Conn) -> io::Result<bool> {
     let health = *conn.shared.health.lock();
     match health {
         Health::Ok => whole(conn, "200 OK", "OK\r\n").await,
+        Health::Odd => whole(conn, "200 OK", "MAINTENANCE\r\n").await,
         Health::Fail => whole(conn, "500 Internal Server Error", "FAIL\r\n").await,
         Health::Hang => Err(conn.ended().await),
     }

@@ -4,6 +4,7 @@
 
 use std::io;
 
+use super::endpoints::whole;
 use super::{Conn, Request};
 
 /// Sends the fault the path names; the connection ends after it, unless the fault is in its framing.
@@ -14,6 +15,7 @@ pub async fn serve(conn: &mut Conn, request: &Request) -> io::Result<bool> {
             conn.reset_on_drop();
             return Err(io::ErrorKind::ConnectionReset.into());
         }
+        "error" => return whole(conn, "500 Internal Server Error", "broken\n").await,
         "silence" => return Err(conn.ended().await),
         "big-head" => {
             let filler = format!("X-Filler: {}\r\n", "x".repeat(1 << 10)).repeat(1 << 10);

@@ -1,0 +1,299 @@
+//! The verdict on a node: what its checks and its traffic say so far, and how long a node that falls again
+//! and again is held Down.
+//!
+//! In: outcomes of checks, counts of failed and answered flows, the time. Out: healthy or not. Pure.
+//! Source: FAULTS D61 (a node that flaps, or fails only real traffic); issue 6, "flap damping".
+
+use std::time::{Duration, Instant};
+
+use crate::config::Health;
+
+/// What turns a verdict.
+#[derive(Clone, Copy, Debug)]
+struct Rules {
+    rise: u32,
+    fall: u32,
+    interval: Duration,
+    hold_down: Duration,
+    failures: Option<u32>,
+    errors: Option<f64>,
+}
+
+/// What flows have met at a node, counted since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Flows in a row that failed at it, none between that did not.
+    pub failed_in_row: u32,
+    /// Answers.
+    pub answers: u64,
+    /// Of these, with a status from 500.
+    pub errors: u64,
+}
+
+/// The verdict so far.
+#[derive(Clone, Debug)]
+pub struct Judge {
+    rules: Rules,
+    healthy: bool,
+    /// Checks in a row that contradict it.
+    against: u32,
+    /// Falls in a row, each soon after the return before.
+    falls: u32,
+    up_since: Option<Instant>,
+    held_until: Option<Instant>,
+    window: (Instant, Traffic),
+}
+
+/// Answers that make a share of errors worth anything.
+const LEAST_ANSWERS: u64 = 20;
+/// Longest time they are counted over.
+const WINDOW: Duration = Duration::from_secs(10);
+/// A node that fails traffic while its checks are good is held Down for so many intervals at first:
+/// the checks would call it Up at once.
+const TRAFFIC_HOLD: u32 = 10;
+
+impl Judge {
+    /// Begins with the verdict of the first check, and what flows have met until now.
+    pub fn new(conf: &Health, healthy: bool, met: Traffic, now: Instant) -> Self {
+        let passive = conf.passive.as_ref();
+        Judge {
+            rules: Rules {
+                rise: conf.rise,
+                fall: conf.fall,
+                interval: conf.interval.0,
+                hold_down: conf.hold_down.0,
+                failures: passive.map(|p| p.failures),
+                errors: passive.and_then(|p| p.errors).map(|share| share.0),
+            },
+            healthy,
+            against: 0,
+            falls: 0,
+            up_since: None,
+            held_until: None,
+            window: (now, met),
+        }
+    }
+
+    /// The present verdict.
+    pub fn is_healthy(&self) -> bool {
+        self.healthy
+    }
+
+    /// Checks contradict the verdict: it may be about to turn.
+    pub fn is_changing(&self) -> bool {
+        self.against > 0
+    }
+
+    /// How long the node is held Down whatever its checks say.
+    pub fn held(&self, now: Instant) -> Duration {
+        let left = self.held_until.map(|u| u.saturating_duration_since(now));
+        left.unwrap_or_default()
+    }
+
+    /// Falls in a row.
+    pub fn falls(&self) -> u32 {
+        self.falls
+    }
+
+    /// Counts one check; says whether the verdict turned: after `rise` good or `fall` bad ones in a row.
+    pub fn checked(&mut self, good: bool, now: Instant) -> bool {
+        if good == self.healthy {
+            self.against = 0;
+            return false;
+        }
+        self.against = self.against.saturating_add(1);
+        match self.healthy {
+            true if self.against >= self.rules.fall => {
+                // The first fall is held by nothing but `rise`.
+                let hold = self.rules.interval * u32::from(self.fell_again(now));
+                self.fall(hold, now);
+                true
+            }
+            false if self.against >= self.rules.rise && self.held(now).is_zero() => {
+                self.healthy = true;
+                self.against = 0;
+                self.up_since = Some(now);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Counts what flows have met; says whether the node falls for it, and for what.
+    pub fn met(&mut self, traffic: Traffic, now: Instant) -> Option<String> {
+        let (began, before) = self.window;
+        let answers = traffic.answers - before.answers;
+        let errors = traffic.errors - before.errors;
+        if answers >= LEAST_ANSWERS || now.saturating_duration_since(began) >= WINDOW {
+            self.window = (now, traffic);
+        }
+        if !self.healthy {
+            return None;
+        }
+        let failed = traffic.failed_in_row;
+        let cause = if self.rules.failures.is_some_and(|most| failed >= most) {
+            format!("{failed} flows in a row failed")
+        } else if answers >= LEAST_ANSWERS
+            && self
+                .rules
+                .errors
+                .is_some_and(|share| errors as f64 > share * answers as f64)
+        {
+            format!("{errors} of {answers} answers were errors")
+        } else {
+            return None;
+        };
+        self.fall(self.rules.interval * TRAFFIC_HOLD, now);
+        Some(cause)
+    }
+
+    /// Forgets earlier falls: an operator says that the node is well.
+    pub fn forgive(&mut self) {
+        self.falls = 0;
+        self.up_since = None;
+        self.held_until = None;
+    }
+
+    /// Whether the fall to come follows its return sooner than the longest hold.
+    fn fell_again(&self, now: Instant) -> bool {
+        let up = self
+            .up_since
+            .map(|since| now.saturating_duration_since(since));
+        up.is_some_and(|up| up < self.rules.hold_down)
+    }
+
+    /// Turns to Down, held for `hold`, doubled with each fall in a row.
+    fn fall(&mut self, hold: Duration, now: Instant) {
+        self.falls = if self.fell_again(now) {
+            self.falls + 1
+        } else {
+            1
+        };
+        // 2^16 intervals are more than any hold that is configured.
+        let doubled = hold.saturating_mul(1 << (self.falls - 1).min(16));
+        self.healthy = false;
+        self.against = 0;
+        self.held_until = Some(now + doubled.min(self.rules.hold_down));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(keys: &str) -> (Judge, Instant) {
+        let text = format!("{{ tcp: {{}}, interval: 1s, rise: 2, fall: 3{keys} }}");
+        let conf: Health = serde_yaml::from_str(&text).expect("a check");
+        let now = Instant::now();
+        (Judge::new(&conf, true, Traffic::default(), now), now)
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn rise_and_fall() {
+        let cases: &[(&str, &str, bool)] = &[
+            // checks (g good, b bad), from healthy, with rise 2 and fall 3
+            ("bb", "two bad are not enough", true),
+            ("bbb", "three bad", false),
+            ("bbgbb", "a good one between starts anew", true),
+            ("bbbg", "one good is not enough", false),
+            ("bbbgg", "two good", true),
+            ("bbbgbg", "a bad one between starts anew", false),
+        ];
+        for (checks, name, healthy) in cases {
+            let (mut judge, now) = judge("");
+            for c in checks.chars() {
+                judge.checked(c == 'g', now);
+            }
+            assert_eq!(judge.is_healthy(), *healthy, "{name}");
+        }
+    }
+
+    /// Turns within `seconds` of a node whose checks turn every `period` checks of one a second.
+    fn turns(keys: &str, seconds: u64, period: u64) -> usize {
+        let (mut judge, start) = judge(keys);
+        let turned =
+            |n: &u64| judge.checked((n / period).is_multiple_of(2), start + SECOND * *n as u32);
+        (0..seconds).filter(turned).count()
+    }
+
+    /// D61: a node that flaps is Up less and less often. Fails if each return is as quick as the first.
+    #[test]
+    fn a_flapping_node_is_held_down_longer_and_longer() {
+        let damped = turns("", 600, 4);
+        assert!((8..=24).contains(&damped), "{damped} turns in 600 s");
+        let free = turns(", hold_down: 0s", 600, 4);
+        assert!(free > 140, "{free} turns without damping");
+    }
+
+    /// One that was well for as long as the longest hold begins anew.
+    #[test]
+    fn old_falls_are_forgotten() {
+        let (mut judge, mut now) = judge(", fall: 1, rise: 1");
+        let mut holds = Vec::new();
+        for pause in [1, 1, 1, 61, 1] {
+            assert!(judge.checked(false, now));
+            holds.push(judge.held(now).as_secs());
+            now += judge.held(now);
+            assert!(judge.checked(true, now));
+            now += SECOND * pause;
+        }
+        assert_eq!(holds, [0, 2, 4, 8, 0]);
+        assert!(judge.checked(false, now));
+        assert_eq!(judge.held(now).as_secs(), 2);
+        judge.forgive();
+        assert!(judge.checked(true, now) && judge.checked(false, now));
+        assert!(judge.held(now).is_zero(), "forgiven");
+    }
+
+    fn failed(n: u32) -> Traffic {
+        Traffic {
+            failed_in_row: n,
+            ..Traffic::default()
+        }
+    }
+
+    /// D61: checks good, flows fail: Down, and not Up again at the next good check.
+    #[test]
+    fn failing_flows_take_a_node_down_for_a_while() {
+        let (mut judge, now) = judge(", passive: { failures: 3 }");
+        assert_eq!(judge.met(failed(2), now), None);
+        assert!(judge.met(failed(3), now).is_some());
+        for second in 1..10 {
+            assert!(!judge.checked(true, now + SECOND * second), "{second}");
+        }
+        assert!(judge.checked(true, now + SECOND * 10));
+        let again = now + SECOND * 11;
+        assert!(judge.met(failed(5), again).is_some());
+        assert_eq!(judge.held(again).as_secs(), 20);
+    }
+
+    #[test]
+    fn failing_flows_count_only_where_asked_for() {
+        let (mut judge, now) = judge("");
+        assert_eq!(judge.met(failed(1_000), now), None);
+    }
+
+    #[test]
+    fn a_share_of_errors_counts_once_there_are_enough_answers() {
+        let at = |answers, errors| Traffic {
+            failed_in_row: 0,
+            answers,
+            errors,
+        };
+        let (mut judge, now) = judge(", passive: { errors: 50% }");
+        assert_eq!(judge.met(at(19, 19), now), None, "too few");
+        assert_eq!(
+            judge.met(at(40, 20), now),
+            None,
+            "half is not more than half"
+        );
+        assert_eq!(
+            judge.met(at(59, 39), now + SECOND * 11),
+            None,
+            "19 in a window"
+        );
+        assert!(judge.met(at(79, 50), now + SECOND * 12).is_some());
+    }
+}

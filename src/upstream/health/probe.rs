@@ -1,0 +1,150 @@
+//! One check of one node: connect, preamble, TLS, GET, as far as the node's `health` says.
+//!
+//! In: the node, its `health`. Out: good, or in words why not. A node behind TLS is checked by the very
+//! handshake flows get, so that one whose certificate is refused is Down.
+//! Source: Diffusion load balancers, "TCP retransmission timeout"; `/lightstreamer/healthcheck` answers
+//! 200 where enabled.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::config::{Health, HttpCheck};
+use crate::stream::side::Side;
+use crate::stream::socket::Tcp;
+use crate::upstream::Node;
+use crate::upstream::tls::Secure;
+
+/// Most bytes of an answer that are searched for the expected text.
+const MAX_BODY: usize = 64 * 1024;
+
+/// How one node is checked.
+pub struct Probe {
+    node: Arc<Node>,
+    address: SocketAddr,
+    preamble: &'static [u8],
+    /// TLS of the check alone, towards a node whose own TLS passes through.
+    tls: Option<Secure>,
+    http: Option<HttpCheck>,
+    timeout: Duration,
+}
+
+impl Probe {
+    /// Prepares the checks of `node`.
+    pub fn new(node: Arc<Node>, conf: &Health) -> Self {
+        let mut address = node.address;
+        let tls = conf.tls.as_ref();
+        let ports = [
+            conf.http.as_ref().and_then(|c| c.port),
+            tls.and_then(|c| c.port),
+            conf.tcp.as_ref().and_then(|c| c.port),
+        ];
+        if let Some(port) = ports.into_iter().flatten().next() {
+            address.set_port(port);
+        }
+        let own = tls.filter(|_| node.tls.is_none()).map(|c| {
+            let ip = address.ip().to_string();
+            let name = c.server_name.as_deref().unwrap_or(&ip);
+            Secure::new(name, c.verify, None, None)
+        });
+        let tls = own.and_then(|made| {
+            let failed = |e| log::error!("node {}: TLS of its check: {e}", node.name);
+            made.map_err(failed).ok()
+        });
+        Probe {
+            address,
+            preamble: header(conf),
+            tls,
+            http: conf.http.clone(),
+            timeout: conf.timeout.0,
+            node,
+        }
+    }
+
+    /// Makes one check.
+    ///
+    /// Errors: why it is bad.
+    pub async fn once(&self) -> Result<(), String> {
+        match tokio::time::timeout(self.timeout, self.check()).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(format!("not done within {:?}", self.timeout)),
+        }
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        let side = self.connect().await.map_err(|e| e.to_string())?;
+        match &self.http {
+            Some(http) => get(side, http, self.address).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn connect(&self) -> std::io::Result<Side> {
+        let mut tcp = TcpStream::connect(self.address).await?;
+        tcp.write_all(self.preamble).await?;
+        let tcp = Tcp::new(tcp);
+        match self.node.tls.as_ref().or(self.tls.as_ref()) {
+            Some(tls) => tls.handshake(tcp).await,
+            None => Ok(Side::Plain(tcp)),
+        }
+    }
+}
+
+/// A GET over `side` that must answer what `conf` expects.
+async fn get(side: Side, conf: &HttpCheck, address: SocketAddr) -> Result<(), String> {
+    let said = |e: hyper::Error| e.to_string();
+    let (mut send, connection) = http1::handshake(TokioIo::new(side)).await.map_err(said)?;
+    // Ends when the sender is dropped.
+    tokio::spawn(connection);
+    let host = conf.host.clone().unwrap_or_else(|| address.to_string());
+    let request = http::Request::get(conf.path.as_str())
+        .header(http::header::HOST, host)
+        .header(http::header::USER_AGENT, "pushgate-health")
+        .body(http_body_util::Empty::<bytes::Bytes>::new())
+        .map_err(|e| e.to_string())?;
+    let answer = send.send_request(request).await.map_err(said)?;
+    let (status, expected) = (answer.status().as_u16(), conf.status);
+    if status != expected {
+        return Err(format!("answered {status}, expected {expected}"));
+    }
+    match &conf.expect {
+        Some(text) => find(text, answer.into_body()).await,
+        None => Ok(()),
+    }
+}
+
+/// Reads until `text` was there.
+async fn find(text: &str, mut body: Incoming) -> Result<(), String> {
+    let mut read = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| e.to_string())?;
+        if let Some(data) = frame.data_ref() {
+            // What was searched already may hold the text's beginning.
+            let from = read.len().saturating_sub(text.len());
+            read.extend_from_slice(data);
+            if memchr::memmem::find(&read[from..], text.as_bytes()).is_some() {
+                return Ok(());
+            }
+        }
+        if read.len() > MAX_BODY {
+            break;
+        }
+    }
+    Err(format!("`{text}` is not in its answer"))
+}
+
+/// The PROXY protocol header of a check, which says that nobody is behind it; empty where there is none.
+fn header(conf: &Health) -> &'static [u8] {
+    match conf.proxy_protocol {
+        None => b"",
+        Some(1) => b"PROXY UNKNOWN\r\n",
+        Some(_) => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+    }
+}

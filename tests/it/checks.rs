@@ -1,0 +1,194 @@
+//! How a node is found to be dead, or well again: its own checks, what its flows meet, and no haste.
+//!
+//! In: nodes that hang, flap, answer the wrong thing, or fail only real clients. Out: their states and when
+//! they changed. Source: Diffusion load balancers, "TCP retransmission timeout"; FAULTS D60, D61.
+
+use std::time::{Duration, Instant};
+
+use crate::certs::{Certs, Key};
+use crate::client::h1::H1;
+use crate::deadline;
+use crate::edge::Edge;
+use crate::node::{Health, Node};
+use crate::setup::{self, HOST, Setup};
+use crate::tlcp::Sessions;
+use crate::vip::Block;
+
+/// An edge whose pool has this `health`.
+async fn checked(nodes: u8, health: &str) -> Setup {
+    let (block, certs) = (Block::claim(), Certs::new());
+    certs.leaf("push", &[HOST], Key::Ecdsa);
+    let mut running = Vec::new();
+    for n in 1..=nodes {
+        running.push(setup::node(&block, n).await);
+    }
+    let yaml = setup::yaml(&certs, nodes, "", "");
+    let line = yaml.lines().find(|l| l.contains("health:"));
+    let line = line.expect("the pool has a check").to_owned();
+    let edge = Edge::start(
+        &block,
+        &yaml.replace(&line, &format!("    health: {health}")),
+    )
+    .await;
+    Setup {
+        block,
+        nodes: running,
+        edge,
+        certs,
+    }
+}
+
+/// How often `n1` came to `state`.
+async fn changes(setup: &Setup, state: &str) -> f64 {
+    let name = format!("pushgate_node_changes_total{{node=\"n1\",state=\"{state}\"}}");
+    let metrics = setup.edge.metrics().await;
+    metrics.get(&name).copied().unwrap_or(0.0)
+}
+
+/// Aim: a node that hangs is Down after interval × fall + timeout, though each check takes the whole timeout,
+/// and a node that fails beside it is found in its own time. Fails if checks wait for one another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hanging_node_is_found_in_time() {
+    let check = "{ http: { path: /health }, interval: 100ms, timeout: 1s, rise: 2, fall: 5 }";
+    let setup = checked(2, check).await;
+    setup.nodes[0].set_health(Health::Hang);
+    let hung = Instant::now();
+    let other = async {
+        setup.nodes[1].set_health(Health::Fail);
+        setup.wait_state("n2", "down").await;
+        hung.elapsed()
+    };
+    let other = other.await;
+    setup.wait_state("n1", "down").await;
+    let took = hung.elapsed();
+    println!("hanging: Down after {took:?}; the other, failing: {other:?}");
+    assert!(other < took, "{other:?}");
+    // 1.5 s by the rule, 5 s if each waited for the one before; the rest is a loaded machine's.
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    setup
+        .edge
+        .wait_log("node n1 is down: check: not done within 1s")
+        .await;
+}
+
+/// Aim: a status alone is not enough where a text is expected. Fails if the body is not looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_expected_text_must_be_there() {
+    let check = "{ http: { path: /health, expect: OK }, interval: 50ms, rise: 1, fall: 1 }";
+    let setup = checked(1, check).await;
+    setup.wait_state("n1", "up").await;
+    setup.nodes[0].set_health(Health::Odd);
+    setup.wait_state("n1", "down").await;
+    let cause = "node n1 is down: check: `OK` is not in its answer";
+    setup.edge.wait_log(cause).await;
+    setup.nodes[0].set_health(Health::Ok);
+    setup.wait_state("n1", "up").await;
+}
+
+/// Aim: a node whose TLS passes through is checked by a handshake, and by a GET over it where one is asked
+/// for; a port that speaks no TLS is Down. Fails if connecting is enough.
+#[tokio::test(flavor = "multi_thread")]
+async fn passed_through_tls_is_checked() {
+    let (block, certs) = (Block::claim(), Certs::new());
+    let tls = certs.leaf("n1", &[HOST], Key::Ecdsa).context();
+    let at = block.at("10.0.0.1:8080");
+    let node = Node::start_tls("n1", at, Sessions::new("n1"), Some(tls)).await;
+    let _plain = setup::node(&block, 2).await;
+    let keys = "interval: 50ms, timeout: 5s, rise: 1, fall: 1";
+    let yaml = format!(
+        "nodes:\n  n1: {{ address: 10.0.0.1:8080, health: {{ tls: {{ server_name: {HOST} }}, \
+         http: {{ path: /health }}, {keys} }} }}\n  \
+         n2: {{ address: 10.0.0.2:8080, health: {{ tls: {{}}, {keys} }} }}\n\
+         pools: {{ p: {{ nodes: [n1, n2] }} }}\n\
+         listeners: [{{ name: l, bind: [200.0.0.10:443], mode: tcp, to: p }}]\n"
+    );
+    let edge = Edge::start(&block, &yaml).await;
+    let state = |n: &serde_json::Value| [n[0]["state"].clone(), n[1]["state"].clone()];
+    edge.wait_nodes("up and down", |n| state(n) == ["up", "down"])
+        .await;
+    node.set_health(Health::Fail);
+    edge.wait_nodes("both down", |n| state(n) == ["down", "down"])
+        .await;
+}
+
+/// Aim: a flow that fails asks for a check at once. Fails if the node is Up until its next check, an hour
+/// later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_flow_asks_for_a_check() {
+    let check = "{ tcp: {}, interval: 1h, fast_interval: 20ms, rise: 1, fall: 2 }";
+    let mut setup = checked(2, check).await;
+    setup.nodes.truncate(1);
+    deadline("n2 is down", async {
+        // Until a client is sent to it nobody can know.
+        while setup.edge.nodes().await[1]["state"] != "down" {
+            let answer = H1::connect(&setup.plain()).await.get("/hello", &[]).await;
+            assert_eq!((answer.status, answer.node()), (200, "n1"));
+        }
+    })
+    .await;
+}
+
+/// Aim (D61): a node that is well for a moment and ill for a moment is held Down longer and longer; an
+/// operator's `up` ends that. Fails if its state follows each turn of its checks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flapping_node_is_held_down() {
+    let check = "{ http: { path: /health }, interval: 20ms, fast_interval: 5ms, timeout: 5s, \
+                 rise: 1, fall: 1, hold_down: 1h }";
+    let setup = checked(2, check).await;
+    let flapping = Instant::now();
+    // As a node that flaps: it goes as soon as it is back, for as long as the test has patience.
+    while flapping.elapsed() < Duration::from_millis(2500) {
+        setup.nodes[0].set_health(Health::Fail);
+        setup.wait_state("n1", "down").await;
+        setup.nodes[0].set_health(Health::Ok);
+        let back = setup.wait_state("n1", "up");
+        let left = Duration::from_millis(2500).saturating_sub(flapping.elapsed());
+        if tokio::time::timeout(left, back).await.is_err() {
+            break;
+        }
+    }
+    // Without a hold a turn takes some 30 ms: above 60. Held for 40, 80, 160 … ms: 7.
+    let downs = changes(&setup, "down").await;
+    assert!((3.0..=9.0).contains(&downs), "{downs} falls");
+    setup.nodes[0].set_health(Health::Ok);
+    setup.edge.wait_log("in a row, held for").await;
+    setup.edge.admin("POST", "/api/nodes/n1/up").await;
+    setup.wait_state("n1", "up").await;
+}
+
+/// Aim (D61): a node whose checks are good and whose clients are reset is Down where `passive` is
+/// configured, and its clients are served elsewhere meanwhile; it does not come back at the next good
+/// check. Fails if only checks count, or if it swings with them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_fails_only_its_clients_goes_down() {
+    for (passive, path) in [
+        ("passive: { failures: 3 }", "/fault/reset"),
+        ("passive: { failures: 10000, errors: 50% }", "/fault/error"),
+    ] {
+        let keys = "interval: 50ms, timeout: 5s, rise: 1, fall: 2";
+        let setup = checked(
+            1,
+            &format!("{{ http: {{ path: /health }}, {keys}, {passive} }}"),
+        )
+        .await;
+        let down = setup.edge.wait_log("node n1 is down: ");
+        let clients = async {
+            for _ in 0..40 {
+                let mut client = H1::connect(&setup.plain()).await;
+                let answer = client.get(path, &[("Connection", "close")]).await;
+                assert!([500, 502, 503].contains(&answer.status), "{answer:?}");
+            }
+        };
+        tokio::join!(down, clients);
+        let checks = setup.edge.metric("pushgate_checks_total").await;
+        // Ten intervals: 500 ms, in which good checks do not raise it.
+        setup
+            .edge
+            .wait_metric("pushgate_checks_total", |n| n >= checks + 4.0)
+            .await;
+        assert_eq!(changes(&setup, "up").await, 0.0, "{path}: it swings");
+        setup.wait_state("n1", "up").await;
+        let hello = H1::connect(&setup.plain()).await.get("/hello", &[]).await;
+        assert_eq!(hello.status, 200);
+    }
+}

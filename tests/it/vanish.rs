@@ -1,0 +1,196 @@
+//! Peers that vanish without a word, on a cable of their own that is pulled or swallows all.
+//!
+//! In: clients and nodes in network namespaces. Out: when the edge lets their flows go, that a client which
+//! only does not read is not taken for one of them, and that a dead node is sent nothing.
+//! Source: Diffusion load balancers, "TCP retransmission timeout"; FAULTS D53, D60.
+
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::client::Dial;
+use crate::client::h1::H1;
+use crate::client::ws;
+use crate::deadline;
+use crate::edge::Edge;
+use crate::netns::{Host, skipped};
+use crate::node::Node;
+use crate::setup::node;
+use crate::tlcp::Sessions;
+use crate::vip::Block;
+
+/// How a cable fails, and the deed.
+type Fault = (&'static str, fn(&Host));
+const FAULTS: [Fault; 2] = [("pulled", Host::pull), ("swallowing", Host::swallow)];
+
+/// An edge at our end of `host`'s cable, with a node on loopback.
+async fn edge(host: &Host) -> (Block, Node, Edge) {
+    let block = Block::claim();
+    let node = node(&block, 1).await;
+    let yaml = format!(
+        "nodes: {{ n1: {{ address: 10.0.0.1:8080 }} }}\npools: {{ p: {{ nodes: [n1] }} }}\n\
+         listeners: [{{ name: l, bind: [{}:8080], mode: http, to: p, \
+         tcp: {{ keepalive: 1s, user_timeout: 1s }} }}]\n",
+        host.here
+    );
+    let edge = Edge::start(&block, &yaml).await;
+    (block, node, edge)
+}
+
+/// Opens `path` as a WebSocket from the host and waits for its first frame or, if silent, its 101.
+async fn upgrade(host: &Host, path: &str, receive: Option<usize>) -> TcpStream {
+    let mut stream = host.connect((host.here, 8080).into(), receive);
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: push\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.expect("send");
+    let mut first = [0; 12];
+    let read = stream.read_exact(&mut first);
+    deadline("the 101", read).await.expect("an answer");
+    assert_eq!(&first, b"HTTP/1.1 101");
+    stream
+}
+
+/// Aim: a client that vanishes is noticed on a silent flow (keep-alive) and on a busy one (bytes that are not
+/// acknowledged), cable pulled or switch dead: its flow ends and its node's connection is closed. Fails if
+/// the kernel's own quarter of an hour is waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_vanishes_is_let_go() {
+    if skipped() {
+        return;
+    }
+    for (fault, cut) in FAULTS {
+        let host = Host::new();
+        let (_block, node, edge) = edge(&host).await;
+        let silent = upgrade(&host, "/ws/silent", None).await;
+        let busy = upgrade(&host, "/ws/tick?every=20", None).await;
+        edge.wait_nodes("two flows", |n| n[0]["flows"] == 2).await;
+        cut(&host);
+        let vanished = Instant::now();
+        let told =
+            |l: &serde_json::Value, path: &str| l["reason"] == "client_failed" && l["path"] == path;
+        for path in ["/ws/tick", "/ws/silent"] {
+            let line = |lines: &[serde_json::Value]| lines.iter().any(|l| told(l, path));
+            edge.wait_access(&format!("{fault}: {path}"), line).await;
+            println!("{fault}: {path} let go after {:?}", vanished.elapsed());
+        }
+        node.wait("no connection", |s| s.open_now() == 0).await;
+        drop((silent, busy));
+    }
+}
+
+/// Aim (D53): a client that does not read for three times `user_timeout` is left alone, and takes every byte
+/// when it reads again; when it vanishes with its window shut, it is let go. Fails with TCP_USER_TIMEOUT,
+/// which makes no difference between the two.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_stays_until_it_vanishes() {
+    if skipped() {
+        return;
+    }
+    let host = Host::new();
+    let (_block, node, edge) = edge(&host).await;
+    let mut stream = upgrade(&host, "/ws/flood?sndbuf=4096", Some(8192)).await;
+    let before = node.stalled(Duration::from_millis(500)).await;
+    // Held shut for so long; the limit is 1 s, looked at each 250 ms.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(node.flooded(), before, "the node feels the client");
+    assert_eq!(edge.nodes().await[0]["flows"], 1);
+    let mut got = vec![0; 256 * 1024];
+    let read = deadline("bytes", stream.read_exact(&mut got)).await;
+    read.expect("the flow lives");
+    let head = memchr::memmem::find(&got, b"\r\n\r\n").expect("the 101's end") + 4;
+    // Frames of 1,000 digits behind a header of four bytes, each the number of its message.
+    for (i, frame) in got[head..].chunks_exact(1004).enumerate() {
+        let number = format!("{i:01000}");
+        assert_eq!(&frame[4..], number.as_bytes(), "message {i}");
+    }
+    let stalled = node.stalled(Duration::from_millis(500)).await;
+    assert!(stalled > before);
+    host.swallow();
+    let vanished = Instant::now();
+    let told = |lines: &[serde_json::Value]| lines.iter().any(|l| l["reason"] == "client_failed");
+    edge.wait_access("its end", told).await;
+    println!(
+        "window shut, then vanished: let go after {:?}",
+        vanished.elapsed()
+    );
+    node.wait("no connection", |s| s.open_now() == 0).await;
+}
+
+/// Messages of a client that goes on sending to a dead node, and their size.
+const SENT: usize = 1000;
+
+/// Aim (D60): a node whose network vanishes is Down after interval × fall + timeout; its clients, silent and
+/// sending, are cut and served elsewhere; from then on nothing but checks leaves for it. Fails if flows
+/// wait for TCP, or if the kernel goes on sending what clients had sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_vanishes_loses_its_clients_and_gets_nothing() {
+    if skipped() {
+        return;
+    }
+    for (fault, cut) in FAULTS {
+        let host = Host::new();
+        let block = Block::claim();
+        let far = Node::on("far", host.listen(8080), Sessions::new("far"), None);
+        let near = node(&block, 1).await;
+        let yaml = format!(
+            "nodes: {{ far: {{ address: '{}:8080' }}, near: {{ address: 10.0.0.1:8080 }} }}\n\
+             pools: {{ p: {{ nodes: [far, near], \
+             health: {{ http: {{ path: /health }}, interval: 200ms, timeout: 400ms, fall: 2 }} }} }}\n\
+             listeners: [{{ name: l, bind: [200.0.0.10:80], mode: http, to: p }}]\n",
+            host.there
+        );
+        let edge = Edge::start(&block, &yaml).await;
+        let dial = Dial::plain(block.at("200.0.0.10:80"));
+        edge.admin("POST", "/api/nodes/near/drain").await;
+        let mut clients = Vec::new();
+        for path in ["/ws/silent", "/ws/tick?every=20", "/ws/echo", "/ws/echo"] {
+            clients.push((path, ws::connect(&dial, path, &[]).await));
+        }
+        edge.admin("POST", "/api/nodes/near/up").await;
+        edge.wait_nodes("near is up", |n| n[1]["state"] == "up")
+            .await;
+        cut(&host);
+        let vanished = Instant::now();
+        let ends = clients.into_iter().map(|(path, mut socket)| async move {
+            if path != "/ws/echo" {
+                socket.ended().await;
+                return;
+            }
+            // Sends on until it is told.
+            let (mut write, mut read) = socket.socket.split();
+            let sending = async {
+                loop {
+                    let message = "x".repeat(SENT).into();
+                    if futures_util::SinkExt::send(&mut write, message)
+                        .await
+                        .is_err()
+                    {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let heard = async { while let Some(Ok(_)) = read.next().await {} };
+            tokio::select! { () = sending => {}, () = deadline("its end", heard) => {} }
+        });
+        futures_util::future::join_all(ends).await;
+        let cut_after = vanished.elapsed();
+        edge.wait_log("node far is down").await;
+        println!("{fault}: all clients of the node cut after {cut_after:?}");
+        // 200 × 2 + 400 ms by the rule; the rest is a loaded machine's.
+        assert!(cut_after < Duration::from_secs(4), "{cut_after:?}");
+        let before = host.sent();
+        let again = H1::connect(&dial).await.get("/hello", &[]).await;
+        assert_eq!(again.node(), "n1");
+        // Held for a second: five checks, each a SYN or two of 74 bytes, and ARP.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let sunk = host.sent() - before;
+        println!("{fault}: {sunk} bytes left for it in the second after");
+        assert!(sunk < SENT as u64 * 2, "{sunk} bytes sunk");
+        drop((near, far));
+    }
+}
