@@ -290,7 +290,7 @@ async fn certificates(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
     let one = |c: Shown| {
         json!({
             "name": c.name, "names": c.names, "key": c.key, "not_after": c.not_after,
-            "days_left": c.days_left, "listeners": c.listeners, "ocsp": c.stapled,
+            "days_left": c.days_left, "listeners": c.listeners, "complete": c.complete, "ocsp": c.stapled,
         })
     };
     Json(admin.running.certificates().into_iter().map(one).collect())

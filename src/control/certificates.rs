@@ -37,6 +37,8 @@ pub struct Shown {
     pub days_left: i64,
     /// Listeners that may serve it.
     pub listeners: Vec<String>,
+    /// Whether its chain leads to a root.
+    pub complete: bool,
     /// Whether an OCSP response is sent along.
     pub stapled: bool,
 }
@@ -64,6 +66,7 @@ impl Running {
             not_after: loaded.not_after(),
             days_left: loaded.days_left(now),
             listeners: serving(name),
+            complete: loaded.complete,
             stapled: loaded.staple.response(now).is_some(),
         })
         .collect()

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
@@ -28,6 +28,9 @@ pub struct Loaded {
     /// Names the leaf covers, lower case, `*.` in front of a wildcard. May be empty: such a
     /// certificate is only ever a default.
     pub names: Vec<String>,
+    /// Whether the chain leads to a root: its last certificate is one, or one of the system's
+    /// authorities signed it. Where it does not, clients need the missing link from elsewhere.
+    pub complete: bool,
     /// The OCSP response sent along.
     pub staple: Arc<Staple>,
 }
@@ -54,6 +57,7 @@ impl Loaded {
         }
         let staple = Staple::open(certificate, dir, (&leaf, &issuers), unix_now())?;
         Ok(Loaded {
+            complete: is_complete(issuers.last().unwrap_or(&leaf)),
             names: names(&leaf),
             leaf,
             issuers,
@@ -144,13 +148,19 @@ impl Store {
     }
 }
 
-/// Says that a certificate ends soon, at each load.
+/// Says that a certificate ends soon, or that its chain does not lead to a root, at each load.
 fn warn(name: &str, files: &Certificate, loaded: &Loaded) {
     let left = loaded.days_left(unix_now());
     if left < i64::from(files.warn_days) {
         log::warn!(
             "certificate {name} ends in {left} days, on {}",
             loaded.leaf.not_after()
+        );
+    }
+    if !loaded.complete {
+        log::warn!(
+            "certificate {name}: the issuer of the last certificate in its chain is neither there nor \
+             an authority of this system: clients that do not have it refuse the certificate"
         );
     }
 }
@@ -209,6 +219,20 @@ fn check_order(path: &Path, leaf: &X509Ref, issuers: &[X509]) -> Result<(), Faul
     Ok(())
 }
 
+fn is_complete(last: &X509) -> bool {
+    static ROOTS: OnceLock<Vec<X509>> = OnceLock::new();
+    let read = || {
+        let file = openssl_probe::probe().cert_file;
+        let roots = file.and_then(|file| files::chain_of(&file).ok());
+        roots.unwrap_or_default()
+    };
+    signed(last, last)
+        || ROOTS
+            .get_or_init(read)
+            .iter()
+            .any(|root| signed(last, root))
+}
+
 fn check_time(path: &Path, leaf: &X509Ref, issuers: &[X509]) -> Result<(), Fault> {
     let now = Asn1Time::days_from_now(0).map_err(|e| malformed(path, "no clock", &e))?;
     let chain = std::iter::once(leaf).chain(issuers.iter().map(AsRef::as_ref));
@@ -227,4 +251,29 @@ fn check_time(path: &Path, leaf: &X509Ref, issuers: &[X509]) -> Result<(), Fault
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{Folder, Leaf};
+    use super::*;
+
+    /// Aim: a chain without its issuer is told from one that leads to a root. Source: FAULTS D36.
+    #[test]
+    fn a_missing_issuer_is_seen() {
+        let folder = Folder::new();
+        let leaf = folder.issue("whole", &Leaf::of(&["a.example"]));
+        folder.issue("bare", &Leaf::of(&["a.example"]));
+        folder.write("bare.pem", &leaf.to_pem().unwrap());
+        std::fs::copy(
+            folder.dir.path().join("whole.key"),
+            folder.dir.path().join("bare.key"),
+        )
+        .unwrap();
+        for (word, complete) in [("whole", true), ("bare", false)] {
+            let loaded = Loaded::open(&Folder::certificate(word), folder.dir.path());
+            let loaded = loaded.unwrap_or_else(|e| panic!("{word}: {e}"));
+            assert_eq!(loaded.complete, complete, "{word}");
+        }
+    }
 }
