@@ -1,5 +1,9 @@
 //! The program: hands the command line to [`pushgate::cli`].
 
+/// Chosen by measurement, docs/decisions/0011-allocator.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     pushgate::cli::main()
 }
