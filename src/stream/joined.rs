@@ -35,6 +35,29 @@ impl Joined {
         to: &mut S,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        match ready!(self.poll_kept(cx, to, bufs))? {
+            0 => Pin::new(to).poll_write_vectored(cx, bufs),
+            taken => Poll::Ready(Ok(taken)),
+        }
+    }
+
+    /// Writes what was kept and flushes.
+    pub fn poll_flush<S: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut S,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.poll_kept(cx, to, &[]))?;
+        Pin::new(to).poll_flush(cx)
+    }
+
+    /// Writes what was kept, to its end; returns how much of `bufs` went with it.
+    fn poll_kept<S: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut S,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         while !self.kept.is_empty() {
             let mut all = [IoSlice::new(&[]); SLICES];
             all[0] = IoSlice::new(&self.kept);
@@ -44,26 +67,14 @@ impl Joined {
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            if n > self.kept.len() {
+            if n >= self.kept.len() {
                 let taken = n - self.kept.len();
                 self.kept = Vec::new();
                 return Poll::Ready(Ok(taken));
             }
             self.kept.drain(..n);
         }
-        Pin::new(to).poll_write_vectored(cx, bufs)
-    }
-
-    /// Writes what was kept and flushes.
-    pub fn poll_flush<S: AsyncWrite + Unpin>(
-        &mut self,
-        cx: &mut Context<'_>,
-        to: &mut S,
-    ) -> Poll<io::Result<()>> {
-        if !self.kept.is_empty() {
-            ready!(self.poll_write(cx, to, &[]))?;
-        }
-        Pin::new(to).poll_flush(cx)
+        Poll::Ready(Ok(0))
     }
 }
 
