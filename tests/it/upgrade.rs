@@ -18,7 +18,7 @@ const OVER: &str = "another process has taken over";
 
 /// Two nodes behind both VIPs, sticky by cookie and by address, ready for a successor.
 async fn setup() -> Setup {
-    let plugins = "[sticky_cookie: {}, sticky_ip: {}]";
+    let plugins = "[sticky_cookie: {}, sticky_ip: { table: all }]";
     Setup::with(2, plugins, "upgrade_socket: up.sock\n").await
 }
 
