@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
@@ -118,9 +118,11 @@ impl Edge {
         let data = self.runtimes.data[turn % self.runtimes.data.len()].clone();
         if listener.tls.is_none() {
             data.spawn(async move {
-                if let Some((side, conn)) = enter(&open.listener, stream, peer).await {
-                    open.edge.serve(side, conn).await;
-                }
+                let service = match enter(&open.listener, stream, peer).await {
+                    Some((side, conn)) => open.edge.serve(side, conn),
+                    None => return,
+                };
+                service.await;
             });
             return;
         }
@@ -136,24 +138,31 @@ impl Edge {
         });
     }
 
-    async fn serve(self: &Arc<Self>, mut side: Side, conn: Arc<Conn>) {
+    /// The service of one connection. Boxed, each kind by itself, so that a silent stream keeps the
+    /// relay's 1 KiB and not the largest's.
+    fn serve(
+        self: &Arc<Self>,
+        mut side: Side,
+        conn: Arc<Conn>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let limit = conn.listener.conf.load().tcp.user_timeout.0;
         side.tcp_mut().watch(limit);
         let h2 = side
             .ssl()
             .is_some_and(|s| s.selected_alpn_protocol() == Some(b"h2"));
-        // Not in the `match`: its guard would be held for the connection's life. Each kind of
-        // service is boxed, so that a silent WebSocket keeps the relay's 1 KiB and not the largest's.
         let mode = conn.listener.conf.load().mode;
         match (mode, h2) {
-            (Mode::Tcp, _) => Box::pin(tcp::serve(side, conn)).await,
-            (Mode::Http, true) => Box::pin(self.http2(side, conn)).await,
-            (Mode::Http, false) => self.http1((side, Vec::new()), conn).await,
+            (Mode::Tcp, _) => Box::pin(tcp::serve(side, conn)),
+            (Mode::Http, true) => Box::pin(self.clone().http2(side, conn)),
+            (Mode::Http, false) => {
+                let exchanges = self.exchanges((side, Vec::new()), &conn, true);
+                Box::pin(self.clone().http1(exchanges, conn))
+            }
         }
     }
 
     /// HTTP/2: Pingora's accept loop, each stream an exchange of its own that can be cut alone.
-    async fn http2(self: &Arc<Self>, side: Side, conn: Arc<Conn>) {
+    async fn http2(self: Arc<Self>, side: Side, conn: Arc<Conn>) {
         let io = Box::new(ClientIo::new((side, Vec::new()), conn.clone()));
         let app = Arc::new(Http2 {
             proxy: self.proxy.clone(),
@@ -163,40 +172,31 @@ impl Edge {
     }
 
     /// HTTP/1: Pingora and the relays take turns. The future of each is freed before the next begins.
-    async fn http1(self: &Arc<Self>, client: Left, conn: Arc<Conn>) {
-        let mut next = Some(client);
-        let mut first = true;
-        while let Some(client) = next.take() {
-            let Some(ex) = Box::pin(self.exchanges(client, &conn, first)).await else {
-                return;
-            };
-            first = false;
-            let Some(exit) = ex.flow.handoff.take() else {
-                return ex.close(Reason::Internal, (0, 0));
-            };
-            next = match exit.answer {
-                Some(answer) => {
-                    Box::pin(relayed::answer(&ex, (exit.client, exit.node), answer)).await
-                }
-                None => {
-                    return Box::pin(relayed::websocket(&ex, exit.client, exit.node)).await;
-                }
-            };
+    async fn http1(self: Arc<Self>, mut exchanges: Exchanges, conn: Arc<Conn>) {
+        while let Some(ex) = exchanges.await {
+            match relayed::relayed(ex).await {
+                Some(client) => exchanges = self.exchanges(client, &conn, false),
+                None => return,
+            }
         }
     }
 
     /// One exchange after the other under Pingora. Returns the one that left, by a 101 or with an
     /// answer to be relayed; `None`: the connection is over.
-    async fn exchanges(
-        self: &Arc<Self>,
-        client: Left,
-        conn: &Arc<Conn>,
+    fn exchanges(self: &Arc<Self>, client: Left, conn: &Arc<Conn>, first: bool) -> Exchanges {
+        let io = ClientIo::new(client, conn.clone());
+        Box::pin(self.clone().serve_exchanges(io, conn.clone(), first))
+    }
+
+    async fn serve_exchanges(
+        self: Arc<Self>,
+        mut io: ClientIo,
+        conn: Arc<Conn>,
         mut first: bool,
     ) -> Option<Arc<Exchange>> {
-        let mut io = ClientIo::new(client, conn.clone());
         let mut settings = None;
         loop {
-            let head = self.next_head(&mut io, conn, first).await?;
+            let head = self.next_head(&mut io, &conn, first).await?;
             first = false;
             let ex = Exchange::new(conn.clone(), head.protocol());
             ex.record.lock().request = Some(head.framing.clone());
@@ -208,7 +208,7 @@ impl Edge {
                 }
                 Served::Over => {
                     ex.close(Reason::Done, (0, 0));
-                    part(conn).await;
+                    part(&conn).await;
                     return None;
                 }
                 Served::Cut => {
@@ -341,6 +341,9 @@ async fn enter(
     let entered = Box::pin(door::enter(listener, stream, peer)).await;
     entered.map_err(|word| refused(listener, word)).ok()
 }
+
+/// Exchanges of one client until one leaves Pingora.
+type Exchanges = Pin<Box<dyn Future<Output = Option<Arc<Exchange>>> + Send>>;
 
 /// What became of an exchange.
 enum Served {

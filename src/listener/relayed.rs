@@ -5,6 +5,7 @@
 //! request, the node's in the client's [`Affinity`](crate::upstream::Affinity), the access line.
 //! Source: Diffusion load balancers, "Reuse TCP connection"; RFC 9112 §9.3.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
@@ -13,33 +14,62 @@ use super::client_io::MAX_AHEAD;
 use super::exchange::{Exchange, Reason};
 use crate::config;
 use crate::stream::answer::{self, Cut};
-use crate::stream::handoff::{Answer, Left};
-use crate::stream::relay::{End, HalfClose, Rules, Why, once, relay};
+use crate::stream::handoff::Left;
+use crate::stream::relay::{End, HalfClose, Relay, Rules, Why, once};
 use crate::stream::side::Side;
 use crate::stream::socket;
 use crate::upstream::State;
 
-/// Relays `answer`. Returns the client's socket if its connection goes on.
-pub async fn answer(ex: &Arc<Exchange>, sockets: (Left, Left), answer: Answer) -> Option<Left> {
+/// Relays what `ex` left to its end. Returns the client's socket if its connection goes on.
+///
+/// A boxed future made of boxed parts: what is handed over must not be kept beside it.
+pub fn relayed(ex: Arc<Exchange>) -> Pin<Box<dyn Future<Output = Option<Left>> + Send>> {
     ex.record.lock().dialer = None;
-    let rules = answer::Rules {
-        read: read_size(&ex.conn.listener.conf.load()),
-        ahead: MAX_AHEAD,
+    let read = read_size(&ex.conn.listener.conf.load());
+    let Some(exit) = ex.flow.handoff.take() else {
+        ex.close(Reason::Internal, (0, 0));
+        return Box::pin(std::future::ready(None));
     };
-    let relayed = answer::relay(sockets, &answer, rules, ex.kill()).await;
+    match exit.answer {
+        Some(answer) => {
+            let ahead = MAX_AHEAD;
+            let rules = answer::Rules { read, ahead };
+            let relay = answer::Relay::new(exit.client, exit.node, answer, rules);
+            Box::pin(relay_answer(ex, relay))
+        }
+        None => {
+            let rules = Rules {
+                half_close: HalfClose::Ends,
+                read,
+                frames: true,
+            };
+            let relay = Relay::new(exit.client, exit.node, rules);
+            Box::pin(relay_websocket(ex, relay))
+        }
+    }
+}
+
+async fn relay_websocket(ex: Arc<Exchange>, relay: Box<Relay>) -> Option<Left> {
+    let end = relay.run(pin!(ex.kill())).await;
+    close_relayed(&ex, end);
+    None
+}
+
+async fn relay_answer(ex: Arc<Exchange>, relay: Box<answer::Relay>) -> Option<Left> {
+    let relayed = relay.run(pin!(ex.kill())).await;
     let passed = (0, relayed.to_client);
     match relayed.end {
         Ok(whole) => {
             if let Some(node) = whole.node {
-                keep(ex, node);
+                keep(&ex, node);
             }
             ex.close(Reason::Done, passed);
-            let mut client = whole.client;
-            if !answer.keep_client {
-                once(client.0.shutdown()).await;
-                return None;
+            if whole.keep_client {
+                return Some(whole.client);
             }
-            Some(client)
+            let (mut client, _) = whole.client;
+            Box::pin(once(client.shutdown())).await;
+            None
         }
         Err(cut) => {
             ex.record.lock().hidden = Some(cut.hidden);
@@ -64,19 +94,6 @@ fn keep(ex: &Exchange, node: Side) {
     {
         ex.conn.affinity.put(assigned.node.id, node);
     }
-}
-
-/// Relays a WebSocket.
-pub async fn websocket(ex: &Arc<Exchange>, client: Left, node: Left) {
-    ex.record.lock().dialer = None;
-    let read = read_size(&ex.conn.listener.conf.load());
-    let rules = Rules {
-        half_close: HalfClose::Ends,
-        read,
-        frames: true,
-    };
-    let end = relay(client, node, rules, ex.kill()).await;
-    close_relayed(ex, end);
 }
 
 /// Closes an exchange whose bytes were relayed.

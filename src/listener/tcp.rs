@@ -3,6 +3,7 @@
 //! Source: Lightstreamer clustering §1 ("Layer 4 (TCP)"), §3.1.1, §3.2.1.1, §3.2.2.1, for
 //! several domains §3.1.1.1, §3.2.1.1.1, §3.2.2.1.1.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use super::assign::{decide, dialer, in_time};
@@ -26,7 +27,8 @@ pub async fn serve(client: Side, conn: Arc<Conn>) {
         read: read_size(&ex.conn.listener.conf.load()),
         frames: false,
     };
-    let end = relay((client, Vec::new()), (node, Vec::new()), rules, ex.kill()).await;
+    let kill = pin!(ex.kill());
+    let end = relay((client, Vec::new()), (node, Vec::new()), rules, kill).await;
     if let Some(assigned) = &ex.record.lock().assigned {
         // Accepted, and broken before a byte was said: as bad as a connect that is refused.
         match (end.why, end.to_client) {

@@ -7,7 +7,7 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
@@ -54,6 +54,8 @@ pub struct Relayed {
 pub struct Whole {
     /// The client's, with what it sent ahead.
     pub client: Left,
+    /// Whether the client was told that its connection goes on.
+    pub keep_client: bool,
     /// The node's; `None`: it cannot carry another request.
     pub node: Option<Side>,
 }
@@ -67,50 +69,103 @@ pub struct Uncompleted {
     pub hidden: u64,
 }
 
-/// Relays `answer` until it is whole, a side ends or `kill` resolves.
-pub async fn relay(
-    (client, node): (Left, Left),
-    answer: &Answer,
-    rules: Rules,
-    kill: impl Future<Output = ()>,
-) -> Relayed {
-    let ((mut client, ahead), (mut node, begun)) = (client, node);
-    let mut ahead = Ahead::new(ahead, rules.ahead);
-    let mut kill = pin!(kill);
-    let down = Direction::message(&begun, answer.framing.clone(), answer.wrap, rules.read);
-    drop(begun);
-    let mut down = match down {
-        Ok(down) => down,
-        Err(_) => return cut(Cut::BadAnswer, answer, 0, (&client, &node), 0),
-    };
-    let ended = std::future::poll_fn(|cx| {
-        if kill.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(Cut::Killed));
-        }
+/// Both sides, and what passes between them.
+pub struct Relay {
+    client: Side,
+    node: Side,
+    down: Result<Direction, Broken>,
+    ahead: Ahead,
+    /// The client sees the end of the answer by that of its connection only.
+    by_close: bool,
+    keep_node: bool,
+    keep_client: bool,
+}
+
+impl Relay {
+    /// Of `answer`, between a client and a node. Boxed: a future keeps its arguments beside what is made
+    /// of them, for as long as the flow is silent.
+    pub fn new(
+        (client, ahead): Left,
+        (node, begun): Left,
+        answer: Answer,
+        rules: Rules,
+    ) -> Box<Self> {
+        let by_close = answer.framing == Framing::UntilClose && answer.wrap == Wrap::AsIs;
+        Box::new(Relay {
+            client,
+            node,
+            down: Direction::message(&begun, answer.framing, answer.wrap, rules.read),
+            ahead: Ahead::new(ahead, rules.ahead),
+            by_close,
+            keep_node: answer.keep_node,
+            keep_client: answer.keep_client,
+        })
+    }
+
+    /// Relays until the answer is whole, a side ends or `kill` resolves.
+    pub async fn run(mut self: Box<Self>, mut kill: impl Future<Output = ()> + Unpin) -> Relayed {
+        let ended = std::future::poll_fn(|cx| {
+            if Pin::new(&mut kill).poll(cx).is_ready() {
+                return Poll::Ready(Err(Cut::Killed));
+            }
+            self.poll(cx)
+        })
+        .await;
+        let to_client = self.down.as_ref().map_or(0, Direction::passed);
+        let end = match ended {
+            Ok(()) => {
+                let beyond = self.down.as_ref().is_ok_and(Direction::went_beyond);
+                Ok(Whole {
+                    client: (self.client, self.ahead.kept),
+                    keep_client: self.keep_client,
+                    node: (self.keep_node && !beyond).then_some(self.node),
+                })
+            }
+            Err(why) => {
+                let hidden = self.hidden();
+                self.settle(why);
+                // All killed clients of this thread first, their nodes' sides after them.
+                drop(self.client);
+                if why == Cut::Killed {
+                    tokio::task::yield_now().await;
+                }
+                Err(Uncompleted { why, hidden })
+            }
+        };
+        Relayed { to_client, end }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+        let down = match &mut self.down {
+            Ok(down) => down,
+            Err(broken) => return Poll::Ready(Err(why(*broken))),
+        };
         // Down first: what the node has already said reaches the client before the end of either.
-        if let Poll::Ready(end) = down.pump(cx, &mut node, &mut client) {
+        if let Poll::Ready(end) = down.pump(cx, &mut self.node, &mut self.client) {
             return Poll::Ready(end.map_err(why));
         }
-        ahead.watch(cx, &mut client).map(Err)
-    })
-    .await;
-    match ended {
-        Err(why) => {
-            let cut = cut(why, answer, down.passed(), (&client, &node), down.held());
-            // All killed clients of this thread first, their nodes' sides after them.
-            drop(client);
-            if why == Cut::Killed {
-                tokio::task::yield_now().await;
+        self.ahead.watch(cx, &mut self.client).map(Err)
+    }
+
+    /// Bytes on their way to the client.
+    fn hidden(&self) -> u64 {
+        let held = self.down.as_ref().map_or(0, Direction::held) as u64;
+        let (client, node) = (self.client.tcp().fd(), self.node.tcp().fd());
+        held + socket::unread(node) + socket::unacknowledged(client)
+    }
+
+    /// Settles how the sockets close. A client that knows the end of its answer by that of its
+    /// connection only must see a reset; another one takes what is under way before it sees the cut.
+    fn settle(&self, why: Cut) {
+        match why {
+            Cut::ClientClosed => {}
+            Cut::ClientFailed => self.node.tcp().reset_on_close(),
+            _ if self.by_close => self.client.tcp().reset_on_close(),
+            Cut::Killed => {
+                self.client.tcp().reset_on_close_if_stalled();
             }
-            cut
+            Cut::NodeFailed | Cut::BadAnswer => {}
         }
-        Ok(()) => Relayed {
-            to_client: down.passed(),
-            end: Ok(Whole {
-                client: (client, ahead.kept),
-                node: (answer.keep_node && !down.went_beyond()).then_some(node),
-            }),
-        },
     }
 }
 
@@ -119,27 +174,6 @@ fn why(broken: Broken) -> Cut {
         Broken::Source => Cut::NodeFailed,
         Broken::Sink => Cut::ClientFailed,
         Broken::Framing(_) => Cut::BadAnswer,
-    }
-}
-
-/// Settles how the sockets close. A client that knows the end of its answer by that of its
-/// connection only must see a reset; another one takes what is under way before it sees the cut.
-fn cut(why: Cut, answer: &Answer, to_client: u64, sockets: (&Side, &Side), held: usize) -> Relayed {
-    let (client, node) = (sockets.0.tcp(), sockets.1.tcp());
-    let by_close = answer.framing == Framing::UntilClose && answer.wrap == Wrap::AsIs;
-    let hidden = held as u64 + socket::unread(node.fd()) + socket::unacknowledged(client.fd());
-    match why {
-        Cut::ClientClosed => {}
-        Cut::ClientFailed => node.reset_on_close(),
-        _ if by_close => client.reset_on_close(),
-        Cut::Killed => {
-            client.reset_on_close_if_stalled();
-        }
-        Cut::NodeFailed | Cut::BadAnswer => {}
-    }
-    Relayed {
-        to_client,
-        end: Err(Uncompleted { why, hidden }),
     }
 }
 

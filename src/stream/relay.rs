@@ -70,43 +70,74 @@ pub struct Rules {
 const READ_UP: usize = 32 * 1024;
 
 /// Relays until one side ends or `kill` resolves, then closes both.
-pub async fn relay(client: Left, node: Left, rules: Rules, kill: impl Future<Output = ()>) -> End {
-    let ((mut client, from_client), (mut node, from_node)) = (client, node);
-    let mut up = Direction::new(from_client, false, READ_UP);
-    let mut down = Direction::new(from_node, true, rules.read);
-    down.follow_frames(rules.frames);
-    let mut kill = pin!(kill);
-    let mut first = None;
-    let why = std::future::poll_fn(|cx| {
-        if kill.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Why::Killed);
-        }
-        // Down first: what the node has already said reaches the client before either end does.
-        let down_end = pass(&mut down, cx, &mut node, &mut client);
-        let up_end = pass(&mut up, cx, &mut client, &mut node);
-        first = first.or(match (&down_end, &up_end) {
-            (Poll::Ready(Ok(())), _) => Some(Why::NodeClosed),
-            (_, Poll::Ready(Ok(()))) => Some(Why::ClientClosed),
-            _ => None,
-        });
-        verdict(down_end, up_end, rules.half_close)
-    })
-    .await;
-    // Where both closed in order, the reason is who did so first.
-    let why = if why == Why::NodeClosed {
-        first.unwrap_or(why)
-    } else {
-        why
-    };
-    let held = down.held() as u64;
-    let hidden = held + socket::unread(node.tcp().fd()) + socket::unacknowledged(client.tcp().fd());
-    let goodbye = why == Why::Killed && held == 0 && down.is_between_frames();
-    finish(why, goodbye, client, node).await;
-    End {
-        why,
-        to_node: up.passed(),
-        to_client: down.passed(),
-        hidden,
+pub fn relay(
+    client: Left,
+    node: Left,
+    rules: Rules,
+    kill: impl Future<Output = ()> + Unpin,
+) -> impl Future<Output = End> {
+    Relay::new(client, node, rules).run(kill)
+}
+
+/// Both sides, and what passes between them.
+pub struct Relay {
+    client: Side,
+    node: Side,
+    up: Direction,
+    down: Direction,
+    half_close: HalfClose,
+}
+
+impl Relay {
+    /// Between `client` and `node`. Boxed: a future keeps its arguments beside what is made of them, for
+    /// as long as the flow is silent.
+    pub fn new((client, ahead): Left, (node, begun): Left, rules: Rules) -> Box<Self> {
+        let mut down = Direction::new(begun, true, rules.read);
+        down.follow_frames(rules.frames);
+        Box::new(Relay {
+            client,
+            node,
+            up: Direction::new(ahead, false, READ_UP),
+            down,
+            half_close: rules.half_close,
+        })
+    }
+
+    /// Relays until one side ends or `kill` resolves, then closes both.
+    pub async fn run(mut self: Box<Self>, mut kill: impl Future<Output = ()> + Unpin) -> End {
+        let mut first = None;
+        let why = std::future::poll_fn(|cx| {
+            if Pin::new(&mut kill).poll(cx).is_ready() {
+                return Poll::Ready(Why::Killed);
+            }
+            let both = &mut *self;
+            // Down first: what the node has already said reaches the client before either end does.
+            let down_end = pass(&mut both.down, cx, &mut both.node, &mut both.client);
+            let up_end = pass(&mut both.up, cx, &mut both.client, &mut both.node);
+            first = first.or(match (&down_end, &up_end) {
+                (Poll::Ready(Ok(())), _) => Some(Why::NodeClosed),
+                (_, Poll::Ready(Ok(()))) => Some(Why::ClientClosed),
+                _ => None,
+            });
+            verdict(down_end, up_end, both.half_close)
+        })
+        .await;
+        // Where both closed in order, the reason is who did so first.
+        let why = match why {
+            Why::NodeClosed => first.unwrap_or(why),
+            _ => why,
+        };
+        let (client, node) = (self.client.tcp().fd(), self.node.tcp().fd());
+        let held = self.down.held() as u64;
+        let end = End {
+            why,
+            to_node: self.up.passed(),
+            to_client: self.down.passed(),
+            hidden: held + socket::unread(node) + socket::unacknowledged(client),
+        };
+        let goodbye = why == Why::Killed && held == 0 && self.down.is_between_frames();
+        Box::pin(finish(why, goodbye, self.client, self.node)).await;
+        end
     }
 }
 

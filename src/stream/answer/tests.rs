@@ -45,7 +45,9 @@ async fn relayed(
             read: 4096,
             ahead: 1024,
         };
-        relay(((c, Vec::new()), (n, begun)), &answer, rules, pending()).await
+        Relay::new((c, Vec::new()), (n, begun), answer, rules)
+            .run(pending())
+            .await
     });
     (client, node, task)
 }

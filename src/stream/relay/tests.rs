@@ -137,9 +137,14 @@ async fn a_client_that_does_not_read_stops_the_node_and_can_be_cut() {
         .set_recv_buffer_size(4096)
         .unwrap();
     let (kill, killed) = oneshot::channel::<()>();
-    let task = tokio::spawn(relay((c, vec![]), (n, vec![]), RULES, async {
-        let _ = killed.await;
-    }));
+    let task = tokio::spawn(relay(
+        (c, vec![]),
+        (n, vec![]),
+        RULES,
+        Box::pin(async {
+            let _ = killed.await;
+        }),
+    ));
     socket2::SockRef::from(&node)
         .set_send_buffer_size(4096)
         .unwrap();
@@ -212,9 +217,14 @@ async fn bulk_passes_through_pipes() {
 async fn a_pipe_holds_no_more_than_a_read() {
     let ((mut client, c), (node, n)) = (pair_with(WIDE).await, pair_with(WIDE).await);
     let (kill, killed) = oneshot::channel::<()>();
-    let task = tokio::spawn(relay((c, vec![]), (n, vec![]), BULK, async {
-        let _ = killed.await;
-    }));
+    let task = tokio::spawn(relay(
+        (c, vec![]),
+        (n, vec![]),
+        BULK,
+        Box::pin(async {
+            let _ = killed.await;
+        }),
+    ));
     let sent = numbered(32 << 20);
     let all = sent.clone();
     let node = tokio::spawn(async move {
