@@ -188,8 +188,12 @@ def main():
     binary = os.environ.get("PUSHGATE_BIN", "target/release/pushgate")
     import resource
 
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # Two descriptors a flow in the edge; root may raise the hard limit.
+    need = max(2 * FLOWS + 200, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (need, need))
+    except (ValueError, PermissionError):
+        sys.exit(f"raise the limit of open files to {need}, or lower FLOWS")
     children = []
     try:
         for number in range(len(NODES)):
