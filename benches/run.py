@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -197,8 +198,14 @@ def options():
     return o
 
 
+def stop(*_):
+    """SIGTERM, of a deadline say: what was measured is still told."""
+    raise KeyboardInterrupt
+
+
 def main():
     o, found = options(), {}
+    signal.signal(signal.SIGTERM, stop)
     try:
         run(o, found)
     except KeyboardInterrupt:
