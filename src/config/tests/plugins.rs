@@ -70,7 +70,7 @@ const CASES: &[Case] = &[
         "listener",
         "tls: { certificates: [good] }\n    plugins: [{ sni_route: { names: { push1.mycompany.com: n, push.third.com: n } } }]",
         &[
-            "f:10:71: listeners[0].plugins[0].sni_route.names[\"push.third.com\"]: no certificate of this listener covers `push.third.com`; expected a name under `*.mycompany.com`, `push.other.com`",
+            "f:10:63: listeners[0].plugins[0].sni_route.names[\"push.third.com\"]: no certificate of this listener covers `push.third.com`; expected a name under `*.mycompany.com`, `push.other.com`",
         ],
     ),
     (
