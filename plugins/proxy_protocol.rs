@@ -90,14 +90,39 @@ impl ProxyProtocol {
             .map(|t| t.version)
             .filter(|v| self.0.ssl && !v.is_empty())
         {
-            // PP2_CLIENT_SSL; verify is not 0: no client certificate was verified.
-            let mut ssl = vec![0x01, 0, 0, 0, 1, Type::SSLVersion as u8];
-            ssl.extend((version.len() as u16).to_be_bytes());
-            ssl.extend(version.as_bytes());
+            let client = flow.tls.and_then(|t| t.client);
+            let shown = if client.is_some() { CERTIFICATE } else { 0 };
+            let verified = client.filter(|c| c.failure.is_none());
+            // `verify` is 0 only where a certificate was shown and believed (§2.2.6).
+            let mut ssl = vec![BY_TLS | shown, 0, 0, 0, u8::from(verified.is_none())];
+            sub_tlv(&mut ssl, Type::SSLVersion, version);
+            if let Some(name) = verified.and_then(|c| common_name(c.subject)) {
+                sub_tlv(&mut ssl, Type::SSLCommonName, name);
+            }
             header = header.write_tlv(Type::SSL, &ssl)?;
         }
         header.build()
     }
+}
+
+/// `PP2_CLIENT_SSL`.
+const BY_TLS: u8 = 0x01;
+/// `PP2_CLIENT_CERT_CONN` and `PP2_CLIENT_CERT_SESS`.
+const CERTIFICATE: u8 = 0x02 | 0x04;
+
+fn sub_tlv(out: &mut Vec<u8>, kind: Type, text: &str) {
+    out.push(kind as u8);
+    // Both kinds are short: a version, and a name of 255 bytes at most.
+    out.extend((text.len() as u16).to_be_bytes());
+    out.extend(text.as_bytes());
+}
+
+/// The common name in a subject as RFC 4514 writes it; `None` where there is none, or one with escapes:
+/// cut at the wrong comma it would name somebody else.
+fn common_name(subject: &str) -> Option<&str> {
+    let plain = Some(subject).filter(|s| !s.contains('\\'))?;
+    let name = plain.split(',').find_map(|part| part.strip_prefix("CN="))?;
+    Some(name).filter(|n| !n.is_empty() && n.len() <= 255)
 }
 
 /// Both addresses in one family: IPv4 if both can be, else IPv6 (FAULTS D42, v4-mapped).
@@ -208,6 +233,44 @@ mod tests {
             (tlvs[1].kind, &tlvs[1].value[..]),
             (0x20, &b"\x01\0\0\0\x01\x21\0\x07TLSv1.3"[..])
         );
+    }
+
+    /// §2.2.6: a verified certificate is told by its name, one not believed only as shown.
+    #[test]
+    fn client_certificates() {
+        let client = crate::api::ClientFacts {
+            subject: "CN=alice,O=Example",
+            issuer: "",
+            serial: "",
+            sans: &[],
+            fingerprint: "",
+            failure: None,
+        };
+        let told = |client| {
+            let tls = TlsFacts {
+                sni: None,
+                version: "TLSv1.3",
+                client,
+            };
+            let quiet = Config {
+                authority: false,
+                ..config(2)
+            };
+            header(quiet, "192.0.2.1:5", "200.0.0.10:443", Some(tls))[31..].to_vec()
+        };
+        let doubted = crate::api::ClientFacts {
+            failure: Some("expired"),
+            ..client
+        };
+        let odd = crate::api::ClientFacts {
+            subject: "CN=a\\,CN\\=root,O=b",
+            ..client
+        };
+        assert_eq!(told(None), b"\x01\0\0\0\x01\x21\0\x07TLSv1.3");
+        assert_eq!(told(Some(doubted)), b"\x07\0\0\0\x01\x21\0\x07TLSv1.3");
+        assert_eq!(told(Some(odd)), b"\x07\0\0\0\0\x21\0\x07TLSv1.3");
+        let alice = b"\x07\0\0\0\0\x21\0\x07TLSv1.3\x22\0\x05alice";
+        assert_eq!(told(Some(client)), alice);
     }
 
     #[test]

@@ -163,6 +163,34 @@ mod tests {
         assert_eq!(parse(&hello(None)), Some(Hello::Tls(None)));
     }
 
+    /// The message of `hello`, its extensions padded until it has `length` bytes (RFC 7685).
+    fn padded(hello: &[u8], length: usize) -> Vec<u8> {
+        let mut m = hello[9..].to_vec();
+        let mut at = 34;
+        at += 1 + usize::from(m[at]);
+        at += 2 + usize::from(u16::from_be_bytes([m[at], m[at + 1]]));
+        at += 1 + usize::from(m[at]);
+        let more = length - m.len();
+        let extensions = (m.len() - at - 2 + more) as u16;
+        m[at..at + 2].copy_from_slice(&extensions.to_be_bytes());
+        m.extend([0, 21]);
+        m.extend(((more - 4) as u16).to_be_bytes());
+        m.resize(length, 0);
+        let head = [1, (length >> 16) as u8, (length >> 8) as u8, length as u8];
+        [&[0; 5][..], &head, &m].concat()
+    }
+
+    /// FAULTS D32: the limit is exact, and reached over several records.
+    #[test]
+    fn sixteen_kib_are_taken_and_no_more() {
+        let name = Some("push1.mycompany.com");
+        let long = in_records(&padded(&hello(name), MAX_HELLO), 4096);
+        assert_eq!(parse(&long[..long.len() - 1]), None);
+        assert_eq!(parse(&long), Some(Hello::Tls(name.map(str::to_owned))));
+        let over = in_records(&padded(&hello(name), MAX_HELLO + 1), 4096);
+        assert_eq!(parse(&over[..9]), Some(Hello::Other));
+    }
+
     #[test]
     fn what_is_no_client_hello_is_passed_on() {
         let mut long = vec![22, 3, 1, 0x40, 0];

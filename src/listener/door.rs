@@ -27,12 +27,14 @@ pub async fn enter(
 ) -> Result<(Side, Arc<Conn>), &'static str> {
     let conf = listener.conf.load_full();
     let (mut tcp, mut vip) = tuned(stream, &conf).map_err(|_| "gone")?;
-    let mut client = peer;
+    let (mut client, mut in_front) = (peer, None);
     if conf.accept_proxy.contains(peer.ip()) {
         let read = tokio::time::timeout(conf.handshake_timeout.0, proxy_protocol::read(&mut tcp));
         match read.await {
-            Ok(Ok(Some((source, destination)))) => (client, vip) = (source, destination),
-            Ok(Ok(None)) => {}
+            Ok(Ok(announced)) => {
+                (client, vip) = announced.addresses.unwrap_or((client, vip));
+                in_front = announced.tls;
+            }
             Ok(Err(_)) => return Err("proxy_protocol"),
             Err(_) => return Err("proxy_protocol_timeout"),
         }
@@ -46,7 +48,10 @@ pub async fn enter(
             let tls = side.ssl().map(Handshake::of);
             (side, tls)
         }
-        None => passed_through(listener, &conf, tcp).await?,
+        None => match in_front {
+            Some(tls) => (Side::Plain(tcp), Some(ended_in_front(tls))),
+            None => passed_through(listener, &conf, tcp).await?,
+        },
     };
     let conn = Conn::new(listener.clone(), client, peer, vip, tls);
     Ok((side, Arc::new(conn)))
@@ -66,6 +71,16 @@ fn tuned(
     };
     socket::tune(&stream, &options)?;
     Ok((Tcp::new(stream), vip))
+}
+
+/// The TLS connection that ended at the balancer in front, as it told.
+fn ended_in_front(tls: proxy_protocol::Tls) -> Handshake {
+    Handshake {
+        sni: tls.authority,
+        version: tls.version,
+        in_front: true,
+        ..Handshake::default()
+    }
 }
 
 /// At layer 4 a plugin that routes by server name has the ClientHello read, not taken.

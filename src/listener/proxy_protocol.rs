@@ -1,6 +1,7 @@
 //! The PROXY protocol from a balancer in front of us: who the client really is, before all else.
 //!
-//! In: the first bytes of a connection from a trusted sender. Out: the addresses it announces.
+//! In: the first bytes of a connection from a trusted sender. Out: the addresses it announces, and what
+//! it says of the TLS that ended there.
 //! Codec: crate `ppp`, which knows both versions and their TLVs; the checksum: crate `crc32c`.
 //! Source: PROXY protocol §2 (HAProxy's specification, cited by Lightstreamer clustering §1);
 //! FAULTS D38–D41.
@@ -19,9 +20,40 @@ const MAX_V1: usize = 107;
 /// What version 2 begins with, §2.2.
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Source and destination a header announces; `None` where it says to take the connection's own
-/// (`LOCAL`, `UNKNOWN`, an address family that is not IP).
-pub type Announced = Option<(SocketAddr, SocketAddr)>;
+/// Bit of `PP2_TYPE_SSL` that says the client came by TLS, §2.2.6.
+const CLIENT_SSL: u8 = 0x01;
+/// Bytes of `PP2_TYPE_SSL` before its own TLVs.
+const SSL_HEAD: usize = 5;
+/// Longest name taken: what a host name may have.
+const MAX_AUTHORITY: usize = 255;
+
+/// What a header announces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Announced {
+    /// Source and destination; `None` where it says to take the connection's own (`LOCAL`,
+    /// `UNKNOWN`, an address family that is not IP).
+    pub addresses: Option<(SocketAddr, SocketAddr)>,
+    /// The TLS connection that ended at the sender, if the client came by one.
+    pub tls: Option<Tls>,
+}
+
+/// A TLS connection that ended at the sender (`PP2_TYPE_SSL`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The name asked for (`PP2_TYPE_AUTHORITY`), lower case.
+    pub authority: Option<String>,
+    /// Its version as OpenSSL names it; `TLS` where none we know was told.
+    pub version: &'static str,
+}
+
+impl From<Option<(SocketAddr, SocketAddr)>> for Announced {
+    fn from(addresses: Option<(SocketAddr, SocketAddr)>) -> Self {
+        Announced {
+            addresses,
+            tls: None,
+        }
+    }
+}
 
 /// Why there is no header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,22 +107,23 @@ fn parse(bytes: &[u8]) -> Result<Option<(usize, Announced)>, Fault> {
 
 fn parse_v1(line: &[u8]) -> Result<Announced, Fault> {
     if line == b"PROXY UNKNOWN\r\n" || line.starts_with(b"PROXY UNKNOWN ") {
-        return Ok(None);
+        return Ok(Announced::default());
     }
-    match v1::Header::try_from(line)
+    let addresses = match v1::Header::try_from(line)
         .map_err(|_| Fault::Malformed)?
         .addresses
     {
-        v1::Addresses::Unknown => Ok(None),
-        v1::Addresses::Tcp4(a) => Ok(Some((
+        v1::Addresses::Unknown => None,
+        v1::Addresses::Tcp4(a) => Some((
             (a.source_address, a.source_port).into(),
             (a.destination_address, a.destination_port).into(),
-        ))),
-        v1::Addresses::Tcp6(a) => Ok(Some((
+        )),
+        v1::Addresses::Tcp6(a) => Some((
             (a.source_address, a.source_port).into(),
             (a.destination_address, a.destination_port).into(),
-        ))),
-    }
+        )),
+    };
+    Ok(addresses.into())
 }
 
 fn parse_v2(bytes: &[u8]) -> Result<Option<(usize, Announced)>, Fault> {
@@ -105,8 +138,8 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<(usize, Announced)>, Fault> {
         return Ok(None);
     }
     let header = parsed.map_err(|_| Fault::Malformed)?;
-    check_tlvs(&header)?;
-    let announced = match (header.command, header.protocol, header.addresses) {
+    let tls = read_tlvs(&header)?;
+    let addresses = match (header.command, header.protocol, header.addresses) {
         (v2::Command::Local, _, _) => None,
         (_, v2::Protocol::Datagram, _) => return Err(Fault::Malformed),
         (_, _, v2::Addresses::IPv4(a)) => Some((
@@ -119,12 +152,15 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<(usize, Announced)>, Fault> {
         )),
         (_, _, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => None,
     };
-    Ok(Some((header.len(), announced)))
+    // Nobody is behind LOCAL (§2.2): what else it says is not about a client.
+    let tls = tls.filter(|_| header.command == v2::Command::Proxy);
+    Ok(Some((header.len(), Announced { addresses, tls })))
 }
 
 /// Every TLV must lie within the header (§2.2.7), and the checksum, where there is one, must be
-/// that of the header with the checksum's own bytes zero (§2.2.3).
-fn check_tlvs(header: &v2::Header<'_>) -> Result<(), Fault> {
+/// that of the header with the checksum's own bytes zero (§2.2.3). What is said of TLS is taken.
+fn read_tlvs(header: &v2::Header<'_>) -> Result<Option<Tls>, Fault> {
+    let (mut authority, mut version) = (None, None);
     let whole = header.as_bytes();
     let tlvs = header.tlv_bytes();
     let mut at = whole.len() - tlvs.len();
@@ -142,134 +178,45 @@ fn check_tlvs(header: &v2::Header<'_>) -> Result<(), Fault> {
                 return Err(Fault::Checksum);
             }
         }
+        if tlv.kind == v2::Type::Authority as u8 {
+            authority = Some(name(&tlv.value)?);
+        } else if tlv.kind == v2::Type::SSL as u8 {
+            version = ssl(&tlv.value)?;
+        }
         at += 3 + tlv.value.len();
     }
-    Ok(())
+    Ok(version.map(|version| Tls { authority, version }))
+}
+
+/// A host name: what is none is refused, because it would be routed by and logged.
+fn name(value: &[u8]) -> Result<String, Fault> {
+    let legal = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    if value.is_empty() || value.len() > MAX_AUTHORITY || !value.iter().all(legal) {
+        return Err(Fault::Malformed);
+    }
+    let text = std::str::from_utf8(value).map_err(|_| Fault::Malformed)?;
+    Ok(text.to_ascii_lowercase())
+}
+
+/// The version in a `PP2_TYPE_SSL`; `None` where it says the client did not come by TLS.
+fn ssl(value: &[u8]) -> Result<Option<&'static str>, Fault> {
+    let (head, mut rest) = value.split_at_checked(SSL_HEAD).ok_or(Fault::Malformed)?;
+    let mut version = "TLS";
+    while !rest.is_empty() {
+        let [kind, high, low, more @ ..] = rest else {
+            return Err(Fault::Malformed);
+        };
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        let (text, after) = more.split_at_checked(length).ok_or(Fault::Malformed)?;
+        if *kind == v2::Type::SSLVersion as u8 {
+            let known = ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
+            let known = known.into_iter().find(|v| v.as_bytes() == text);
+            version = known.unwrap_or(version);
+        }
+        rest = after;
+    }
+    Ok((head[0] & CLIENT_SSL != 0).then_some(version))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn v2(command: u8, family: u8, addresses: &[u8], tlvs: &[u8]) -> Vec<u8> {
-        let mut h = V2.to_vec();
-        h.extend([command, family]);
-        h.extend(((addresses.len() + tlvs.len()) as u16).to_be_bytes());
-        h.extend(addresses);
-        h.extend(tlvs);
-        h
-    }
-
-    const V4: [u8; 12] = [192, 0, 2, 1, 200, 0, 0, 10, 0xc3, 0x50, 0x01, 0xbb];
-
-    /// FAULTS D38–D40.
-    #[test]
-    fn refused() {
-        let long = format!("PROXY TCP4 {} 200.0.0.10 1 2\r\n", "1".repeat(100));
-        let cases: Vec<(&str, Vec<u8>, Fault)> = vec![
-            (
-                "no header",
-                b"GET / HTTP/1.1\r\n\r\n".to_vec(),
-                Fault::NoHeader,
-            ),
-            ("TLS", b"\x16\x03\x01\x02\x00".to_vec(), Fault::NoHeader),
-            ("v1 too long", long.into_bytes(), Fault::Malformed),
-            (
-                "v1 bad address",
-                b"PROXY TCP4 1.2.3 200.0.0.10 1 2\r\n".to_vec(),
-                Fault::Malformed,
-            ),
-            (
-                "v1 port",
-                b"PROXY TCP4 1.2.3.4 200.0.0.10 70000 2\r\n".to_vec(),
-                Fault::Malformed,
-            ),
-            (
-                "v1 TCP6 in TCP4",
-                b"PROXY TCP4 ::1 ::1 1 2\r\n".to_vec(),
-                Fault::Malformed,
-            ),
-            (
-                "v1 lower case",
-                b"PROXY tcp4 1.2.3.4 1.2.3.4 1 2\r\n".to_vec(),
-                Fault::Malformed,
-            ),
-            ("v2 version 1", v2(0x11, 0x11, &V4, &[]), Fault::Malformed),
-            ("v2 command", v2(0x25, 0x11, &V4, &[]), Fault::Malformed),
-            (
-                "v2 short addresses",
-                v2(0x21, 0x11, &V4[..8], &[]),
-                Fault::Malformed,
-            ),
-            ("v2 datagram", v2(0x21, 0x12, &V4, &[]), Fault::Malformed),
-            (
-                "v2 TLV overrun",
-                v2(0x21, 0x11, &V4, &[2, 0, 9, b'a']),
-                Fault::Malformed,
-            ),
-            ("v2 TLV cut", v2(0x21, 0x11, &V4, &[2, 0]), Fault::Malformed),
-            (
-                "v2 checksum",
-                v2(0x21, 0x11, &V4, &[3, 0, 4, 1, 2, 3, 4]),
-                Fault::Checksum,
-            ),
-            (
-                "v2 checksum size",
-                v2(0x21, 0x11, &V4, &[3, 0, 2, 1, 2]),
-                Fault::Malformed,
-            ),
-            (
-                "v2 65,535 bytes",
-                [V2, &[0x21, 0x11, 0xff, 0xff]].concat(),
-                Fault::Malformed,
-            ),
-        ];
-        for (name, bytes, fault) in cases {
-            assert_eq!(parse(&bytes), Err(fault), "{name}");
-        }
-    }
-
-    #[test]
-    fn announced() {
-        let client: SocketAddr = "192.0.2.1:50000".parse().unwrap();
-        let vip: SocketAddr = "200.0.0.10:443".parse().unwrap();
-        let mut summed = v2(0x21, 0x11, &V4, &[3, 0, 4, 0, 0, 0, 0]);
-        let sum = crc32c::crc32c(&summed).to_be_bytes();
-        let at = summed.len() - 4;
-        summed[at..].copy_from_slice(&sum);
-        let cases: Vec<(&str, Vec<u8>, Announced)> = vec![
-            (
-                "v1",
-                b"PROXY TCP4 192.0.2.1 200.0.0.10 50000 443\r\n".to_vec(),
-                Some((client, vip)),
-            ),
-            ("v1 unknown", b"PROXY UNKNOWN\r\n".to_vec(), None),
-            (
-                "v1 unknown with addresses",
-                b"PROXY UNKNOWN ::1 ::1 1 2\r\n".to_vec(),
-                None,
-            ),
-            ("v2", v2(0x21, 0x11, &V4, &[]), Some((client, vip))),
-            (
-                "v2 authority",
-                v2(0x21, 0x11, &V4, b"\x02\x00\x01a"),
-                Some((client, vip)),
-            ),
-            ("v2 checksum", summed, Some((client, vip))),
-            ("v2 LOCAL", v2(0x20, 0x00, &[], &[]), None),
-            ("v2 UNSPEC", v2(0x21, 0x00, &[], &[]), None),
-            ("v2 UNIX", v2(0x21, 0x31, &[0; 216], &[]), None),
-        ];
-        for (name, bytes, announced) in cases {
-            let with_more = [&bytes[..], b"GET / HTTP/1.1\r\n"].concat();
-            assert_eq!(
-                parse(&with_more),
-                Ok(Some((bytes.len(), announced))),
-                "{name}"
-            );
-            for cut in 0..bytes.len() {
-                assert_eq!(parse(&bytes[..cut]), Ok(None), "{name}, first {cut} bytes");
-            }
-        }
-    }
-}
+mod tests;

@@ -23,6 +23,8 @@ pub struct Handshake {
     pub names: Arc<[String]>,
     /// The client's certificate, if it showed one.
     pub client: Option<Client>,
+    /// TLS ended at the balancer in front, which told us so: its certificate is not known here.
+    pub in_front: bool,
 }
 
 /// A client's certificate.
@@ -48,11 +50,16 @@ impl Handshake {
             client: ssl
                 .peer_certificate()
                 .map(|leaf| Client::of(&leaf, ssl.verify_result())),
+            in_front: false,
         }
     }
 
-    /// Whether the certificate shown is good for `host`, lower case and without port.
+    /// Whether the certificate shown is good for `host`, lower case and without port. One shown by a
+    /// balancer in front is its affair.
     pub fn covers(&self, host: &str) -> bool {
+        if self.in_front {
+            return true;
+        }
         let wildcard = || {
             let (label, parent) = host.split_once('.')?;
             (!label.is_empty()).then_some(parent)
@@ -169,6 +176,11 @@ mod tests {
         ] {
             assert_eq!(shown.covers(host), expected, "{host}");
         }
+        let in_front = Handshake {
+            in_front: true,
+            ..Handshake::default()
+        };
+        assert!(in_front.covers("c.example"));
     }
 
     /// Aim: nothing in a certificate's name can break out of a header. Source: RFC 4514 §2.4.

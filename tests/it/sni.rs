@@ -4,6 +4,7 @@
 //! its own certificate, so no byte was taken or changed; all else goes to the default, byte for byte.
 //! Source: Lightstreamer clustering §3.2.1.1; RFC 8446 §4.1.2, §5.1; RFC 6066 §3; FAULTS D31, D32.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,7 +12,7 @@ use tokio::net::TcpListener;
 
 use crate::certs::{Certs, Key};
 use crate::client::h1::H1;
-use crate::client::shaped::{each, shaped};
+use crate::client::shaped::{client_hello, each, pieces, shaped};
 use crate::client::{Dial, handshake};
 use crate::deadline;
 use crate::edge::Edge;
@@ -32,6 +33,8 @@ const HOST: &str = "200.0.0.11:443";
 const REFUSING: &str = "200.0.0.12:443";
 const PROXIED: &str = "200.0.0.13:443";
 const TO_RAW: &str = "200.0.0.14:443";
+/// The name of its own leads to the raw node, all else to the default.
+const RAW: &str = "200.0.0.15:443";
 
 struct Routed {
     block: Block,
@@ -54,6 +57,7 @@ impl Routed {
         let sni = format!("sni_route: {{ names: {names} }}");
         let host = format!("host_route: {{ hosts: {names} }}");
         let refusing = format!("sni_route: {{ names: {names}, unknown: {{ refuse: 421 }} }}");
+        let raw = "sni_route: { names: { raw.mycompany.com: raw } }".to_owned();
         let trusted = format!(", accept_proxy: [{}]", block.client(1));
         let mut yaml = "nodes: { n1: { address: 10.0.0.1:8080 }, n2: { address: 10.0.0.2:8080 }, \
                         n3: { address: 10.0.0.3:8080 }, raw: { address: 10.0.0.4:8080 } }\n\
@@ -65,6 +69,7 @@ impl Routed {
             (REFUSING, &refusing, "rest", ""),
             (PROXIED, &sni, "rest", &trusted),
             (TO_RAW, &sni, "raw", ""),
+            (RAW, &raw, "rest", ""),
         ] {
             yaml += &format!(
                 "  - {{ name: 'l{}', bind: [{vip}], mode: tcp, to: {to}, \
@@ -195,6 +200,40 @@ async fn any_split_of_the_client_hello() {
             node,
             "{size} bytes"
         );
+    }
+}
+
+/// Aim: D32. Cut in two at each of its bytes, a ClientHello is read whole, routed by its name and passed on
+/// byte for byte. Fails if any prefix is taken for the whole, or for no ClientHello.
+#[tokio::test(flavor = "multi_thread")]
+async fn cut_at_every_position() {
+    const AT_ONCE: usize = 16;
+    let routed = Arc::new(Routed::start("20s").await);
+    let node = TcpListener::bind(routed.block.at("10.0.0.4:8080")).await;
+    let node = node.expect("the node's address");
+    let hello = Arc::new(client_hello("raw.mycompany.com"));
+    for from in (1..hello.len()).step_by(AT_ONCE) {
+        let cuts = from..(from + AT_ONCE).min(hello.len());
+        let mut clients = tokio::task::JoinSet::new();
+        for cut in cuts.clone() {
+            let (routed, hello) = (routed.clone(), hello.clone());
+            clients.spawn(async move {
+                let mut client = Dial::plain(routed.block.at(RAW)).tcp().await;
+                let sent = pieces(&mut client, &hello, &[cut]).await;
+                sent.expect("write");
+                client
+            });
+        }
+        for _ in cuts.clone() {
+            let accepted = deadline(&format!("cuts {cuts:?}"), node.accept()).await;
+            let (mut up, _) = accepted.expect("accept");
+            let mut got = vec![0; hello.len()];
+            deadline("the ClientHello", up.read_exact(&mut got))
+                .await
+                .expect("all of it");
+            assert!(got == *hello, "cuts {cuts:?}");
+        }
+        clients.join_all().await;
     }
 }
 

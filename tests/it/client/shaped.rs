@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use openssl::ssl::{Ssl, SslContext, SslMethod, SslStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 
@@ -36,6 +37,32 @@ pub fn shaped(
         }
     });
     near
+}
+
+/// The ClientHello with which OpenSSL asks for `name`.
+pub fn client_hello(name: &str) -> Vec<u8> {
+    struct Sink(Vec<u8>);
+    impl std::io::Read for Sink {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::WouldBlock.into())
+        }
+    }
+    impl std::io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let context = SslContext::builder(SslMethod::tls_client()).expect("a context");
+    let mut ssl = Ssl::new(&context.build()).expect("a connection");
+    ssl.set_hostname(name).expect("a name");
+    let mut stream = SslStream::new(ssl, Sink(Vec::new())).expect("a stream");
+    // It stops where the server's answer should be.
+    let _ = stream.connect();
+    stream.get_ref().0.clone()
 }
 
 /// Sends `bytes` cut at `cuts`: the first pieces each when the one before was read, later ones in small

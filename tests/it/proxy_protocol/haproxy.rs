@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::Behind;
+use crate::certs::{Certs, Key};
 use crate::client::h1::H1;
 use crate::client::{Dial, Io, handshake};
 use crate::deadline;
@@ -120,13 +121,72 @@ async fn haproxy_in_front() {
     }
 }
 
+/// Aim: D41. TLS that ended at HAProxy in front is told by its header, and believed: nodes hear `https`,
+/// `redirect_https` leaves the request alone, a name at layer 4 is that of the handshake, and our own header
+/// passes it on. Fails if the TLVs are only skipped. Without TLS in front all of it is as before.
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_that_ended_in_front() {
+    let (block, certs) = (Block::claim(), Certs::new());
+    let leaf = certs.leaf("push", &[HOST], Key::Ecdsa);
+    let read = |file: &std::path::Path| std::fs::read(file).expect("PEM");
+    let both = [read(&leaf.chain), read(&leaf.key)].concat();
+    let pem = certs.dir().join("both.pem");
+    std::fs::write(&pem, both).expect("write");
+    let nodes = [
+        Node::start("n1", block.at("10.0.0.1:8080")).await,
+        Node::start("n2", block.at("10.0.0.2:8080")).await,
+    ];
+    let trusted = format!("accept_proxy: [{}]", block.client(1));
+    let yaml = format!(
+        "nodes: {{ n1: {{ address: 10.0.0.1:8080 }}, n2: {{ address: 10.0.0.2:8080 }} }}\n\
+         pools: {{ p: {{ nodes: [n1] }} }}\nlisteners:\n  \
+         - {{ name: web, bind: [200.0.0.10:80], mode: http, to: p, {trusted}, \
+         plugins: [{{ redirect_https: {{}} }}, {{ host_route: {{ hosts: {{ {HOST}: n1 }} }} }}, \
+         {{ forwarded: {{}} }}] }}\n  \
+         - {{ name: raw, bind: [200.0.0.11:80], mode: tcp, to: p, {trusted}, \
+         plugins: [{{ host_route: {{ hosts: {{ {HOST}: n2 }} }} }}] }}\n"
+    );
+    let edge = Edge::start(&block, &yaml).await;
+    let mut sections = String::new();
+    for (vip, server) in [("20", "200.0.0.10:80"), ("21", "200.0.0.11:80")] {
+        sections += &format!(
+            "listen l{vip}\n  mode tcp\n  bind 200.0.0.{vip}:8443 ssl crt {}\n  bind 200.0.0.{vip}:8080\n  \
+             server s {server} send-proxy-v2 proxy-v2-options ssl,authority source {}\n",
+            pem.display(),
+            block.client(1)
+        );
+    }
+    let _haproxy = Haproxy::start(&block, &sections, "200.0.0.20:8080").await;
+    for (vip, node) in [("20", "n1"), ("21", "n2")] {
+        let dial = Dial::tls(block.at(&format!("200.0.0.{vip}:8443")), HOST, certs.ca());
+        let answer = H1::connect(&dial).await.get("/hello", &[]).await;
+        assert_eq!((answer.status, answer.node()), (200, node), "TLS by {vip}");
+        let dial = Dial::plain(block.at(&format!("200.0.0.{vip}:8080"))).host(HOST);
+        let answer = H1::connect(&dial).await.get("/hello", &[]).await;
+        match vip {
+            "20" => assert_eq!(answer.status, 308, "plain is redirected"),
+            _ => assert_eq!((answer.status, answer.node()), (200, "n1"), "no name"),
+        }
+    }
+    let seen = nodes[0].seen();
+    let asked = seen.requests();
+    let web = asked
+        .iter()
+        .find(|r| !r.header("x-forwarded-proto").is_empty());
+    let web = web.expect("the request through the web listener");
+    assert_eq!(web.header("x-forwarded-proto"), ["https"]);
+    let told = |l: &serde_json::Value| l["tls"] == "TLSv1.3" && l["sni"] == HOST;
+    edge.wait_access("TLS in front, in the log", |lines| lines.iter().any(told))
+        .await;
+}
+
 /// Aim: D42. HAProxy as the node takes our header of either version and reads client, VIP and authority
 /// out of it, also those of the health check. Fails if a real receiver refuses or misreads us.
 #[tokio::test(flavor = "multi_thread")]
 async fn haproxy_as_node() {
     for version in [1, 2] {
-        let (block, certs) = (Block::claim(), crate::certs::Certs::new());
-        certs.leaf("push", &[HOST], crate::certs::Key::Ecdsa);
+        let (block, certs) = (Block::claim(), Certs::new());
+        certs.leaf("push", &[HOST], Key::Ecdsa);
         let node = Node::start("n1", block.at("10.0.0.1:8081")).await;
         let sections = "listen node\n  mode http\n  bind 10.0.0.1:8080 accept-proxy\n  \
                         http-request set-header X-Client %[src]:%[src_port]\n  \
