@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use pushgate_plugins::api::NodeId;
 use tokio::sync::Notify;
 
 use super::evict::{Reaper, reaper};
@@ -36,6 +37,8 @@ pub struct LiveFlow {
     /// The thread that serves it ends it.
     reaper: Option<Reaper>,
     since: Instant,
+    /// The node it is entered in; 0: none.
+    at: AtomicU64,
     begun: AtomicBool,
     evicted: AtomicBool,
     bad_answer: AtomicBool,
@@ -55,6 +58,7 @@ impl Default for LiveFlow {
             give_up: Notify::new(),
             reaper: reaper(),
             since: Instant::now(),
+            at: AtomicU64::new(0),
             begun: AtomicBool::new(false),
             evicted: AtomicBool::new(false),
             bad_answer: AtomicBool::new(false),
@@ -156,11 +160,33 @@ impl LiveFlow {
         self.bad_answer.store(false, Ordering::Relaxed);
     }
 
-    /// [`LiveFlow::evict`] by the thread that serves the flow, in its turn.
-    pub fn reap(self: Arc<Self>) {
+    /// Notes the node the flow is entered in.
+    pub fn entered(&self, node: NodeId) {
+        self.at.store(node.0, Ordering::SeqCst);
+    }
+
+    /// Notes that it has left `node`, unless it is entered in another already.
+    pub fn left(&self, node: NodeId) {
+        let at = &self.at;
+        let _ = at.compare_exchange(node.0, 0, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    /// [`LiveFlow::evict_from`] by the thread that serves the flow, in its turn.
+    pub fn reap(self: Arc<Self>, node: NodeId) {
         // Where too many wait, or the thread is gone, the flow is ended here.
-        let left = self.reaper.as_ref().map(|r| r.try_send(self.clone()));
+        let left = self
+            .reaper
+            .as_ref()
+            .map(|r| r.try_send((self.clone(), node)));
         if !matches!(left, Some(Ok(()))) {
+            self.evict_from(node);
+        }
+    }
+
+    /// Ends the flow if it is still on `node`: a flow that failed there may have been tried elsewhere
+    /// since it was listed, and its new node is well.
+    pub fn evict_from(&self, node: NodeId) {
+        if self.at.load(Ordering::SeqCst) == node.0 {
             self.evict();
         }
     }

@@ -310,11 +310,11 @@ impl Node {
     fn evict_at(&self, rate: Rate) {
         let all = self.flows.lock().all();
         let (begun, waiting): (Vec<_>, Vec<_>) = all.into_iter().partition(|f| f.has_begun());
-        waiting.into_iter().for_each(LiveFlow::reap);
+        waiting.into_iter().for_each(|f| f.reap(self.id));
         self.close_idle();
         let m = crate::observe::metrics::get();
         let counter = m.evicted.with_label_values(&[&self.name]);
-        tokio::spawn(evict::pace(begun, rate, self.watch(), counter));
+        tokio::spawn(evict::pace(self.id, begun, rate, self.watch(), counter));
     }
 
     fn close_idle(&self) {
@@ -332,7 +332,7 @@ impl Node {
     pub fn evict(&self) -> usize {
         let flows = self.flows.lock().all();
         let count = flows.len();
-        flows.into_iter().for_each(LiveFlow::reap);
+        flows.into_iter().for_each(|f| f.reap(self.id));
         self.close_idle();
         crate::observe::metrics::get()
             .evicted
@@ -353,6 +353,7 @@ impl Node {
         self.live.fetch_add(1, Ordering::Relaxed);
         self.total.fetch_add(1, Ordering::Relaxed);
         self.flows.lock().insert(flow, stuck);
+        flow.entered(self.id);
         if self.state() == State::Down && self.on_down == OnDown::Evict {
             flow.evict();
         }
@@ -382,6 +383,7 @@ pub struct Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
+        self.flow.left(self.node.id);
         self.node.flows.lock().remove(self.flow.id);
         self.node.live.fetch_sub(1, Ordering::Relaxed);
     }
