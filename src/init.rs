@@ -41,6 +41,7 @@ options! {
     "2.B.2.1-multihosting" => "option-2.B.2.1-multihosting.yaml",
     "2.B.2.2" => "option-2.B.2.2.yaml",
     "2.B.2.3" => "option-2.B.2.3.yaml",
+    "2.B.2.3-layer4" => "option-2.B.2.3-layer4.yaml",
     "2.B.2.3-multihosting" => "option-2.B.2.3-multihosting.yaml",
     "2.B.2.4" => "option-2.B.2.4.yaml",
     "expiry" => "expiry.yaml",

@@ -240,6 +240,7 @@ fn init_prints_what_check_finds_sound() {
     for name in [
         "1.A.1",
         "1.A.1-layer4",
+        "2.B.2.3-layer4",
         "2.A.1.1",
         "2.B.1.1.1",
         "2.B.2.1.1",

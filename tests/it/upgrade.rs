@@ -22,17 +22,14 @@ async fn setup() -> Setup {
     Setup::with(2, plugins, "upgrade_socket: up.sock\n").await
 }
 
-/// Asks over new connections until told to stop; returns how many answers there were.
-fn asking(dial: Dial, stop: &Arc<AtomicBool>) -> tokio::task::JoinHandle<usize> {
+/// Asks over new connections until told to stop.
+fn asking(dial: Dial, stop: &Arc<AtomicBool>) -> tokio::task::JoinHandle<()> {
     let stop = stop.clone();
     tokio::spawn(async move {
-        let mut answers = 0;
         while !stop.load(Ordering::Relaxed) {
             let answer = H1::connect(&dial).await.get("/hello", &[]).await;
             assert_eq!(answer.status, 200);
-            answers += 1;
         }
-        answers
     })
 }
 
@@ -62,7 +59,7 @@ async fn successors_refuse_nobody() {
     second.wait_log(OVER).await;
     stop.store(true, Ordering::Relaxed);
     for client in clients {
-        assert!(client.await.expect("no request failed") > 10);
+        client.await.expect("no request failed");
     }
     let again = [("Cookie", pair)];
     for _ in 0..8 {

@@ -56,6 +56,16 @@ async fn a_certificate_each_behind_moves_keep_the_session() {
     it.cluster.moves_keep_the_session().await;
 }
 
+/// At layer 4 ("Layer-4 SSL offloading"). §3.2.2.3. Fails without `vip_route`, if a VIP shows another
+/// name's certificate, or if HTTP/2 is offered, which the nodes do not speak.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_each_behind_at_layer_4() {
+    let mut it = Offload::start("option-2.B.2.3-layer4.yaml", EACH, false).await;
+    // No X-Forwarded-For comes without HTTP.
+    it.cluster.addresses = false;
+    it.sessions_stay().await;
+}
+
 /// §3.2.2.4. Fails if S is not balanced.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_each_partially_behind() {
