@@ -146,7 +146,7 @@ fn reached(
         .filter(|(_, _, bind)| vip.is_none_or(|vip| bind.ip() == vip || bind.ip().is_unspecified()))
         .collect();
     if vip.is_some_and(|vip| found.iter().any(|(_, _, bind)| bind.ip() == vip)) {
-        found.retain(|(_, _, bind)| !bind.ip().is_unspecified());
+        found.retain(|(_, _, bind)| Some(bind.ip()) == vip);
     }
     let speaks =
         |l: &Listener| l.mode == Mode::Tcp && (tls || l.tls.is_none()) || l.tls.is_some() == tls;

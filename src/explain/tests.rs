@@ -175,3 +175,10 @@ fn questions_without_an_answer_say_why() {
         assert!(told.contains(want), "{line}: {told}");
     }
 }
+
+/// An address that is bound as it is asked for is found, the wildcard too.
+#[test]
+fn a_wildcard_address_is_found_by_itself() {
+    let told = answer("--to=https://0.0.0.0/");
+    assert!(told.contains("listener      layer4, 0.0.0.0:443"), "{told}");
+}
