@@ -86,6 +86,8 @@ pub struct Relay {
     up: Direction,
     down: Direction,
     half_close: HalfClose,
+    /// Whether the client, and the node, were told that the other one has ended.
+    told: (bool, bool),
 }
 
 impl Relay {
@@ -100,6 +102,7 @@ impl Relay {
             up: Direction::new(ahead, false, READ_UP),
             down,
             half_close: rules.half_close,
+            told: (false, false),
         })
     }
 
@@ -112,8 +115,9 @@ impl Relay {
             }
             let both = &mut *self;
             // Down first: what the node has already said reaches the client before either end does.
-            let down_end = pass(&mut both.down, cx, &mut both.node, &mut both.client);
-            let up_end = pass(&mut both.up, cx, &mut both.client, &mut both.node);
+            let (client, node) = (&mut both.client, &mut both.node);
+            let down_end = pass(&mut both.down, cx, node, client, &mut both.told.0);
+            let up_end = pass(&mut both.up, cx, client, node, &mut both.told.1);
             first = first.or(match (&down_end, &up_end) {
                 (Poll::Ready(Ok(())), _) => Some(Why::NodeClosed),
                 (_, Poll::Ready(Ok(()))) => Some(Why::ClientClosed),
@@ -142,10 +146,20 @@ impl Relay {
 }
 
 /// Moves what can be moved; `Ready(Ok)`: the source ended and the sink was told so.
-fn pass(from: &mut Direction, cx: &mut Context<'_>, source: &mut Side, sink: &mut Side) -> Pumped {
+fn pass(
+    from: &mut Direction,
+    cx: &mut Context<'_>,
+    source: &mut Side,
+    sink: &mut Side,
+    told: &mut bool,
+) -> Pumped {
     ready!(from.pump(cx, source, sink))?;
-    // The peer's error here only says that it is gone already.
-    let _ = ready!(Pin::new(sink).poll_shutdown(cx));
+    // Once: asked again, OpenSSL waits for the peer's close_notify and fails on the data before it.
+    if !*told {
+        // The peer's error here only says that it is gone already.
+        let _ = ready!(Pin::new(sink).poll_shutdown(cx));
+        *told = true;
+    }
     Poll::Ready(Ok(()))
 }
 

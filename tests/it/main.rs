@@ -54,6 +54,8 @@ mod js;
 mod keystores;
 /// Half-closes, resets, storms and dead nodes at layer 4.
 mod layer4;
+/// Layer 4 with TLS that ends here, a wildcard bind, assignments that age.
+mod layer4_routes;
 /// Answers that leave Pingora, and their connections afterwards.
 mod leaving;
 /// The real Lightstreamer client straight to the TLCP node.
