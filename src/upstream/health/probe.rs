@@ -1,5 +1,8 @@
 //! One check of one node: connect, preamble, TLS, GET, as far as the node's `health` says.
 //!
+//! A [`HealthCheck`] as the framework defines it; the framework's own two know neither our authorities,
+//! nor a preamble, nor text that is expected in a body.
+//!
 //! In: the node, its `health`. Out: good, or in words why not. A node behind TLS is checked by the very
 //! handshake flows get, so that one whose certificate is refused is Down.
 //! Source: Diffusion load balancers, "TCP retransmission timeout"; `/lightstreamer/healthcheck` answers
@@ -9,10 +12,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
+use pingora::{Error, ErrorType};
+use pingora_load_balancing::Backend;
+use pingora_load_balancing::health_check::HealthCheck;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -28,7 +36,8 @@ const MAX_BODY: usize = 64 * 1024;
 /// How one node is checked.
 pub struct Probe {
     node: Arc<Node>,
-    address: SocketAddr,
+    /// Where it is checked: its address, or another port of it.
+    backend: Backend,
     preamble: &'static [u8],
     /// TLS of the check alone, towards a node whose own TLS passes through.
     tls: Option<Secure>,
@@ -58,8 +67,13 @@ impl Probe {
             let failed = |e| log::error!("node {}: TLS of its check: {e}", node.name);
             made.map_err(failed).ok()
         });
+        let backend = Backend {
+            addr: PingoraAddr::Inet(address),
+            weight: 1,
+            ext: Default::default(),
+        };
         Probe {
-            address,
+            backend,
             preamble: header(conf),
             tls,
             http: conf.http.clone(),
@@ -72,28 +86,47 @@ impl Probe {
     ///
     /// Errors: why it is bad.
     pub async fn once(&self) -> Result<(), String> {
-        match tokio::time::timeout(self.timeout, self.check()).await {
-            Ok(outcome) => outcome,
+        match tokio::time::timeout(self.timeout, self.check(&self.backend)).await {
+            Ok(outcome) => outcome.map_err(|e| match e.context {
+                Some(why) => why.as_str().to_owned(),
+                None => e.to_string(),
+            }),
             Err(_) => Err(format!("not done within {:?}", self.timeout)),
         }
     }
 
-    async fn check(&self) -> Result<(), String> {
-        let side = self.connect().await.map_err(|e| e.to_string())?;
+    async fn look(&self, address: SocketAddr) -> Result<(), String> {
+        let side = self.connect(address).await.map_err(|e| e.to_string())?;
         match &self.http {
-            Some(http) => get(side, http, self.address).await,
+            Some(http) => get(side, http, address).await,
             None => Ok(()),
         }
     }
 
-    async fn connect(&self) -> std::io::Result<Side> {
-        let mut tcp = TcpStream::connect(self.address).await?;
+    async fn connect(&self, address: SocketAddr) -> std::io::Result<Side> {
+        let mut tcp = TcpStream::connect(address).await?;
         tcp.write_all(self.preamble).await?;
         let tcp = Tcp::new(tcp);
         match self.node.tls.as_ref().or(self.tls.as_ref()) {
             Some(tls) => tls.handshake(tcp).await,
             None => Ok(Side::Plain(tcp)),
         }
+    }
+}
+
+#[async_trait]
+impl HealthCheck for Probe {
+    async fn check(&self, target: &Backend) -> pingora::Result<()> {
+        let bad = |why: String| Error::explain(ErrorType::ConnectError, why);
+        match target.addr.as_inet() {
+            Some(address) => self.look(*address).await.map_err(bad),
+            None => Err(bad("not an internet address".into())),
+        }
+    }
+
+    /// One: how many count is [`Judge`](super::judge::Judge)'s to say.
+    fn health_threshold(&self, _success: bool) -> usize {
+        1
     }
 }
 
