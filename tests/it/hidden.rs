@@ -25,6 +25,8 @@ fn slow(dial: &Dial) -> Dial {
 
 /// Bytes of each flood that is read to its end.
 const FLOOD: u64 = 512 << 10;
+/// Most bytes the edge may add; seen: 2 to 10 KiB.
+const MOST: u64 = 24 << 10;
 /// No byte for so long: the node has stalled.
 const QUIET: Duration = Duration::from_millis(300);
 
@@ -76,8 +78,8 @@ async fn websocket(dial: &Dial, node: &Node) -> u64 {
     stalled
 }
 
-/// Aim: a stopped reader stalls its node after at most 32 KiB (WebSocket) or 64 KiB (HTTP/1 streams)
-/// more than without the edge, plain and TLS, with default settings; nothing is lost when it reads
+/// Aim: a stopped reader stalls its node after at most 24 KiB more than without the edge, over a
+/// WebSocket and over HTTP/1 streams, plain and TLS, with default settings; nothing is lost when it reads
 /// on. Fails without the gate on reading the node, with a kernel's default receive buffer, or without
 /// TCP_NOTSENT_LOWAT.
 #[tokio::test(flavor = "multi_thread")]
@@ -91,7 +93,7 @@ async fn a_stopped_reader_stalls_its_node() {
             let with = http(&dial, node, framing).await;
             let hidden = with.saturating_sub(without);
             println!("{framing}, {name}: {with} bytes, direct {without}, hidden {hidden}");
-            assert!(hidden <= 64 * 1024, "{framing}, {name}: {hidden}");
+            assert!(hidden <= MOST, "{framing}, {name}: {hidden}");
         }
     }
     let without = websocket(&direct, node).await;
@@ -99,7 +101,7 @@ async fn a_stopped_reader_stalls_its_node() {
         let with = websocket(&dial, node).await;
         let hidden = with.saturating_sub(without);
         println!("WebSocket, {name}: {with} bytes, direct {without}, hidden {hidden}");
-        assert!(hidden <= 32 * 1024, "{name}: {hidden}");
+        assert!(hidden <= MOST, "{name}: {hidden}");
     }
 }
 
