@@ -1,6 +1,6 @@
 //! Bounds of a table of assignments, as a plugin's block gives them: how long, and how many.
 //!
-//! In: the keys `max_age`, `expiry`, `capacity`. Out: [`Limits`], or what is wrong with them.
+//! In: the keys `max_age`, `expiry`, `capacity`. Out: `Limits`, or what is wrong with them.
 
 use std::time::Duration;
 

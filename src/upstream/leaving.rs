@@ -1,7 +1,7 @@
 //! Which answers leave Pingora: one rule, asked in two steps as its facts become known.
 //!
 //! [`may_leave`] when the node's head is there: all that are not known to be complete leave, and so
-//! do those with trailers, which Pingora would drop (W14). [`as_told`] when the client has the head:
+//! do those with trailers, which Pingora would drop (W14). `as_told` when the client has the head:
 //! its own bytes say how the body must be framed, so no hook can make the two disagree.
 //! What must be true besides: HTTP/1 on both sides, and the request is with the node whole.
 //! Source: RFC 9112 §6, §7.1, §9.3; Lightstreamer clustering §1.
