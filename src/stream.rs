@@ -7,6 +7,8 @@ pub mod answer;
 mod bulk;
 pub mod direction;
 pub mod frames;
+#[cfg(test)]
+mod fixtures;
 pub mod framing;
 pub mod handoff;
 pub mod joined;

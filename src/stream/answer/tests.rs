@@ -4,27 +4,11 @@ use std::future::pending;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::stream::socket::{Options, Tcp, tune};
-
-/// An outer socket, and the one the relay has of it.
-async fn pair() -> (TcpStream, Side) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let outer = TcpStream::connect(listener.local_addr().unwrap())
-        .await
-        .unwrap();
-    let (inner, _) = listener.accept().await.unwrap();
-    let minute = Duration::from_secs(60);
-    let options = Options {
-        keepalive: minute,
-        receive_buffer: Some(4096),
-    };
-    tune(&inner, &options).unwrap();
-    (outer, Side::Plain(Tcp::new(inner)))
-}
+use crate::stream::fixtures::pair;
 
 /// Client, node, and the relay of one answer between them, of which `begun` was read already.
 async fn relayed(

@@ -5,31 +5,11 @@ use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::stream::socket::{Options, Tcp, tune};
-
-/// A client, a node, and the two sockets of the relay between them.
-async fn pair() -> (TcpStream, Side) {
-    pair_with(4096).await
-}
-
-async fn pair_with(receive_buffer: usize) -> (TcpStream, Side) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let outer = TcpStream::connect(listener.local_addr().unwrap())
-        .await
-        .unwrap();
-    let (inner, _) = listener.accept().await.unwrap();
-    let minute = Duration::from_secs(60);
-    let options = Options {
-        keepalive: minute,
-        receive_buffer: Some(receive_buffer),
-    };
-    tune(&inner, &options).unwrap();
-    (outer, Side::Plain(Tcp::new(inner)))
-}
+use crate::stream::fixtures::{pair, pair_with};
 
 const RULES: Rules = Rules {
     half_close: HalfClose::Ends,
