@@ -268,6 +268,11 @@ pub trait Watch: Send + Sync {
     /// are of use.
     fn body(&mut self, bytes: &[u8], now: Instant) -> bool;
 
+    /// What a rebalance knows the assignment by that was learned here; `None`: none was, so far.
+    fn mark(&self) -> Option<Mark> {
+        None
+    }
+
     /// The flow is closed by a rebalance: its client must not come back to this node.
     fn forget(&mut self) {}
 

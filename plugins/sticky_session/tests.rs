@@ -187,6 +187,21 @@ fn a_rebalance_forgets_its_share() {
     assert!(left.abs_diff(1_500) < 80, "{left}");
 }
 
+/// The flow that makes a session is marked as those that recall it: one place of a rule is for both. Fails
+/// if a rebalance comes to a session twice, by the mark of its first flow and by its own.
+#[test]
+fn a_session_has_one_mark() {
+    let p = build(LIGHTSTREAMER);
+    let f = Facts::default();
+    let mut creating = watch(&*p, &f, &post("/lightstreamer/create_session.txt"), "ls1");
+    assert_eq!(creating.mark(), None, "nobody knows its id");
+    creating.body(b"CONOK,S1,1\r\nCONOK,S2,1\r\n", f.now);
+    let bind = post("/b?LS_session=S1");
+    let recalled = p.recall(&f.flow(Some(&bind)), push()).expect("known");
+    assert!(recalled.mark.is_some());
+    assert_eq!(creating.mark(), recalled.mark);
+}
+
 /// A stream that a rebalance closes takes its session along: a client that asked for it would be back
 /// on the node it is to leave.
 #[test]

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::Memory;
 use super::rule::Id;
-use crate::api::{BODY_PREFIX, How, NodeId, PoolId, Watch};
+use crate::api::{BODY_PREFIX, How, Mark, NodeId, PoolId, Watch};
 use crate::sticky_ip::table::{Key, Verdict};
 
 /// Most sessions one flow keeps live: that of its request, and those its answer tells.
@@ -23,6 +23,8 @@ pub struct Watching {
     /// Both clocks when the flow began.
     began: (Instant, u64),
     held: Vec<Key>,
+    /// Of the first session that was told.
+    mark: Option<Mark>,
     /// The body so far, from the line that is not whole yet.
     line: Vec<u8>,
     left: usize,
@@ -37,6 +39,7 @@ impl Watching {
             node,
             began,
             held: Vec::new(),
+            mark: None,
             line: Vec::new(),
             left: BODY_PREFIX,
         }
@@ -55,7 +58,13 @@ impl Watching {
 
     /// The node has told that it has the session: what was remembered otherwise is out of date.
     fn told(&mut self, id: Id, now: Instant) {
-        self.hold(Key::of_hash(id, self.pool), now);
+        let key = Key::of_hash(id, self.pool);
+        self.hold(key, now);
+        if self.mark.is_none() {
+            let Memory { table, limits, .. } = &*self.memory;
+            let known = table.recall(&key, limits, now);
+            self.mark = known.map(|known| known.mark(limits));
+        }
     }
 
     fn hold(&mut self, key: Key, now: Instant) {
@@ -110,6 +119,10 @@ impl Watch for Watching {
             (self.line, self.left) = (Vec::new(), 0);
         }
         !over
+    }
+
+    fn mark(&self) -> Option<Mark> {
+        self.mark
     }
 
     fn forget(&mut self) {

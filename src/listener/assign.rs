@@ -77,7 +77,8 @@ pub fn dialer(ex: &Exchange, head: Option<&RequestHeader>, assigned: &Assigned) 
         body: &body,
         ..ex.facts(&host, head, random)
     };
-    let tap = Onlooker::tap(table.watch(&facts, assigned), to_head, &ex.flow);
+    let watches = table.watch(&facts, assigned);
+    let tap = Onlooker::tap(watches, to_head, &ex.flow, &assigned.node);
     let tcp = assigned.node.tcp();
     Dialer {
         node: assigned.node.clone(),

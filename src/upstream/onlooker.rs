@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use pushgate_plugins::api::{BODY_PREFIX, Watch};
 
+use super::Node;
 use super::live::{Closed, LiveFlow};
 use super::response_head::{self, MAX_HEAD};
 use crate::stream::framing::Framing;
@@ -19,6 +20,9 @@ use crate::stream::side::Tap;
 pub struct Onlooker {
     watches: Vec<Box<dyn Watch>>,
     flow: Arc<LiveFlow>,
+    node: Arc<Node>,
+    /// Whether the flow has the mark of the session that was learned.
+    marked: bool,
     /// The request is a HEAD: its answer has no body.
     to_head: bool,
     stage: Stage,
@@ -36,16 +40,19 @@ enum Stage {
 }
 
 impl Onlooker {
-    /// A tap that shows an answer to `watches`; none where nobody looks on.
+    /// A tap that shows an answer of `node` to `watches`; none where nobody looks on.
     pub fn tap(
         watches: Vec<Box<dyn Watch>>,
         to_head: bool,
         flow: &Arc<LiveFlow>,
+        node: &Arc<Node>,
     ) -> Option<Box<dyn Tap>> {
         (!watches.is_empty()).then(|| -> Box<dyn Tap> {
             Box::new(Onlooker {
                 watches,
                 flow: flow.clone(),
+                node: node.clone(),
+                marked: false,
                 to_head,
                 stage: Stage::Head(Vec::new()),
                 left: BODY_PREFIX,
@@ -126,6 +133,7 @@ impl Tap for Onlooker {
             Stage::Over => {}
             _ => self.body(bytes),
         }
+        self.marked = self.marked || self.node.learned(self.flow.id, &self.watches);
         !matches!(self.stage, Stage::Over)
     }
 }

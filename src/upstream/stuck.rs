@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use pushgate_plugins::api::{Mark, PoolId};
+use pushgate_plugins::api::{Forgotten, Mark, PoolId, Watch};
 
 use super::live::{Closed, LiveFlow};
 use super::state::Node;
@@ -63,6 +63,18 @@ impl Flows {
         }
     }
 
+    /// Gives a flow another mark. A token's stays: nothing but its rule forgets a token.
+    fn mark(&mut self, flow: u64, mark: Mark) {
+        let Some(Entry { flow, stuck, .. }) = self.live.get(&flow) else {
+            return;
+        };
+        if let Some(stuck) = stuck.filter(|s| s.mark.by == Forgotten::Name) {
+            let flow = flow.clone();
+            self.remove(flow.id);
+            self.insert(&flow, Some(Stuck { mark, ..stuck }));
+        }
+    }
+
     /// All flows.
     pub fn all(&self) -> Vec<Arc<LiveFlow>> {
         self.live.values().map(|e| e.flow.clone()).collect()
@@ -90,6 +102,17 @@ impl Node {
         });
         all.extend(stuck);
         all
+    }
+
+    /// Gives a flow the mark of the session that those who look on have learned, so that a rule comes to
+    /// both at once; whether they have. Until then it carries one of its own, for nobody can know the id
+    /// of a session that is yet to be made.
+    pub fn learned(&self, flow: u64, watches: &[Box<dyn Watch>]) -> bool {
+        let mark = watches.iter().find_map(|w| w.mark());
+        if let Some(mark) = mark {
+            self.flows.lock().mark(flow, mark);
+        }
+        mark.is_some()
     }
 
     /// Closes a flow so that its client comes back; whether that was done.
@@ -152,6 +175,35 @@ mod tests {
         flows.remove(long.id);
         assert!(flows.ends.is_empty() && flows.next_due(now + 9 * hour).is_none());
         assert_eq!(flows.all().len(), 2);
+    }
+
+    /// What a flow is known by is told late, and may bring an end. Fails if the old end stays.
+    #[test]
+    fn a_flow_takes_the_mark_of_its_session_unless_it_has_a_token() {
+        let mut flows = Flows::default();
+        let hour = Duration::from_secs(3600);
+        let session = Mark {
+            id: 7,
+            learned: 8,
+            by: Forgotten::Name,
+            cut_after: Some(hour),
+        };
+        let [plain, token] = [(); 2].map(|()| LiveFlow::new());
+        let own = Mark::of_flow(1, 2);
+        let pool = PoolId::of("p");
+        flows.insert(&plain, Some(Stuck { pool, mark: own }));
+        flows.insert(&token, stuck(None));
+        for flow in [plain.id, token.id, 0] {
+            flows.mark(flow, session);
+        }
+        let of = |id| flows.live[&id].stuck.map(|s| (s.pool, s.mark.id));
+        assert_eq!(
+            (of(plain.id), of(token.id)),
+            (Some((pool, 7)), Some((pool, 1)))
+        );
+        assert_eq!(flows.ends.len(), 1);
+        flows.mark(plain.id, own);
+        assert!(flows.ends.is_empty() && flows.live.len() == 2);
     }
 
     #[test]

@@ -4,7 +4,16 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use pushgate_plugins::api::{Mark, PoolId};
+
 use super::*;
+use crate::config::{self, OnDown};
+use crate::upstream::stuck::Stuck;
+
+fn node() -> Arc<Node> {
+    let conf: config::Node = serde_yaml::from_str("address: 10.0.0.1:80").expect("a node");
+    Node::new("n", &conf, OnDown::Evict, None)
+}
 
 #[derive(Default)]
 struct Shown {
@@ -36,7 +45,7 @@ impl Watch for Recorder {
 fn shown(answer: &[u8], at: usize, most: usize) -> (Arc<Mutex<Shown>>, bool) {
     let shown = Arc::new(Mutex::new(Shown::default()));
     let recorder = Recorder(shown.clone(), most);
-    let mut tap = Onlooker::tap(vec![Box::new(recorder)], false, &LiveFlow::new())
+    let mut tap = Onlooker::tap(vec![Box::new(recorder)], false, &LiveFlow::new(), &node())
         .expect("somebody looks on");
     let (a, b) = answer.split_at(at);
     let mut more = true;
@@ -137,5 +146,36 @@ fn no_more_is_shown_than_wanted() {
     assert_eq!((seen.lock().body.len(), more), (10, false));
     let (_, more) = shown(&vec![b'x'; MAX_HEAD + 1], 0, 1);
     assert!(!more, "no head is collected for ever");
-    assert!(Onlooker::tap(Vec::new(), false, &LiveFlow::new()).is_none());
+    assert!(Onlooker::tap(Vec::new(), false, &LiveFlow::new(), &node()).is_none());
+}
+
+/// Knows the session once it was shown its line.
+struct Learner(Option<Mark>);
+
+impl Watch for Learner {
+    fn body(&mut self, bytes: &[u8], _: Instant) -> bool {
+        let told = bytes.ends_with(b"\n");
+        self.0 = told.then(|| Mark::of_flow(7, 1));
+        !told
+    }
+
+    fn mark(&self) -> Option<Mark> {
+        self.0
+    }
+}
+
+/// Aim: a flow that creates a session is known to a rebalance as that session, once its id is told. Fails
+/// if it keeps the mark of its own: the session would be forgotten at another place of the rule.
+#[test]
+fn a_flow_gets_the_mark_of_the_session_it_created() {
+    let (node, flow, pool) = (node(), LiveFlow::new(), PoolId::of("p"));
+    let own = Mark::of_flow(1, 1);
+    let _entered = node.enter(&flow, Some(Stuck { pool, mark: own }));
+    let learner = Box::new(Learner(None));
+    let mut tap = Onlooker::tap(vec![learner], false, &flow, &node).expect("somebody looks on");
+    let known_as = || node.movable(pool)[0].mark.id;
+    assert!(tap.saw(b"HTTP/1.1 200 OK\r\n\r\nCONOK,S1"));
+    assert_eq!(known_as(), 1);
+    assert!(!tap.saw(b",5\n"));
+    assert_eq!(known_as(), 7);
 }

@@ -23,7 +23,11 @@ pub async fn serve(conn: &mut Conn, request: &Request, who: Who) -> io::Result<b
             let session = sessions.create(&form, Transport::HttpCreate, &who);
             // The client asks for a poll of no length, and binds the stream to the node it reached.
             let greeting = sessions.greeting(&session, &who);
-            text(conn, &format!("{greeting}LOOP,0\r\n")).await
+            // Who names a length wants the stream at once.
+            match param(&form, "LS_content_length").and_then(|n| n.parse().ok()) {
+                Some(limit) => stream_lines(conn, greeting, &session.attach(None), limit).await,
+                None => text(conn, &format!("{greeting}LOOP,0\r\n")).await,
+            }
         }
         "/lightstreamer/bind_session.txt" => bind(conn, &form, who).await,
         "/lightstreamer/control.txt"
