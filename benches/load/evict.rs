@@ -25,6 +25,8 @@ pub const FOUND: Duration = Duration::from_secs(4);
 /// How long the others are listened to before the order, and at most after it.
 const BEFORE: Duration = Duration::from_secs(2);
 const AFTER: Duration = Duration::from_secs(20);
+/// Messages of all streams in that time, 200 a second each.
+const MOST_HEARD: usize = 250_000;
 
 /// Runs it.
 pub async fn run(options: &Options) -> Result<Value, Failure> {
@@ -32,7 +34,7 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
     let (to, text) = options.order.clone().ok_or("evict needs --order")?;
     sleep(FOUND).await;
     let dying = open(options, options.count).await?;
-    let (heard, hearing) = mpsc::channel();
+    let (heard, hearing) = mpsc::sync_channel(MOST_HEARD);
     for _ in 0..OTHERS {
         let stream = listen(options, others).await?;
         tokio::spawn(follow(stream, heard.clone()));
@@ -52,7 +54,9 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
     while !watching.is_finished() {
         sleep(Duration::from_millis(5)).await;
     }
-    let ends = watching.join().map_err(|_| "the watching thread panicked")?;
+    let ends = watching
+        .join()
+        .map_err(|_| "the watching thread panicked")?;
     let last_ns = start_ns + ends.iter().max().copied().unwrap_or(0);
     sleep(Duration::from_millis(100)).await;
     let heard: Vec<(u64, u64)> = hearing.try_iter().collect();
@@ -97,7 +101,9 @@ pub async fn open(options: &Options, count: usize) -> Result<Vec<TcpStream>, Fai
 /// One silent WebSocket. Errors: it was refused; the words begin with the status.
 pub async fn upgrade(to: SocketAddr) -> Result<TcpStream, Failure> {
     let mut stream = TcpStream::connect(to).await?;
-    stream.write_all(client::request("/silent/ws", true, "").as_bytes()).await?;
+    stream
+        .write_all(client::request("/silent/ws", true, "").as_bytes())
+        .await?;
     let mut got = Vec::with_capacity(512);
     while client::head_end(&got).is_none() {
         if stream.read_buf(&mut got).await? == 0 {
@@ -113,7 +119,10 @@ pub async fn upgrade(to: SocketAddr) -> Result<TcpStream, Failure> {
 
 /// One stream of messages, each 10 ms.
 async fn listen(options: &Options, to: SocketAddr) -> Result<client::Conn, Failure> {
-    let to = Options { to, ..options.clone() };
+    let to = Options {
+        to,
+        ..options.clone()
+    };
     let mut conn = client::connect(&to, None).await?;
     client::ask(&mut conn, "/ws/10", true, "").await?;
     client::head(&mut conn, "101").await?;
@@ -121,13 +130,13 @@ async fn listen(options: &Options, to: SocketAddr) -> Result<client::Conn, Failu
 }
 
 /// Tells when each message came and how old it was.
-async fn follow(mut conn: client::Conn, heard: mpsc::Sender<(u64, u64)>) {
+async fn follow(mut conn: client::Conn, heard: mpsc::SyncSender<(u64, u64)>) {
     let (mut reader, mut got) = (Reader::new(Wire::WebSocket), Vec::with_capacity(4096));
     while conn.read_buf(&mut got).await.is_ok_and(|n| n > 0) {
         let now = now_ns();
         reader.feed(&got, |m| {
-            // Who listened is gone: the run is over.
-            let _ = heard.send((now, m.age_ns));
+            // Who listened is gone, the run is over; or has heard enough.
+            let _ = heard.try_send((now, m.age_ns));
         });
         got.clear();
     }

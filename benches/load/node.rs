@@ -25,7 +25,8 @@ use crate::wire::{MASKED_MESSAGE, Wire, message};
 pub static FLOODED: AtomicU64 = AtomicU64::new(0);
 
 /// When each node of this process was asked for a silent stream.
-pub static UPGRADES: Mutex<BTreeMap<SocketAddr, Vec<std::time::Instant>>> = Mutex::new(BTreeMap::new());
+pub static UPGRADES: Mutex<BTreeMap<SocketAddr, Vec<std::time::Instant>>> =
+    Mutex::new(BTreeMap::new());
 
 /// Bytes all sinks have taken.
 pub static SUNK: AtomicU64 = AtomicU64::new(0);

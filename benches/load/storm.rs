@@ -61,7 +61,9 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
     local.run_until(done).await;
     let mut home = seen.home.borrow().clone();
     home.sort_unstable();
-    let at = |share: f64| home.get(((home.len() as f64 * share) as usize).min(home.len().saturating_sub(1)));
+    let at = |share: f64| {
+        home.get(((home.len() as f64 * share) as usize).min(home.len().saturating_sub(1)))
+    };
     Ok(json!({
         "clients": options.count, "of_the_dead_node": expected, "lost": seen.lost.get(),
         "home": home.len(), "p50_ms": at(0.5), "p99_ms": at(0.99), "last_ms": at(1.0),
@@ -89,7 +91,9 @@ async fn live(mut stream: TcpStream, to: SocketAddr, start: Instant, seen: Rc<Se
                 }
             }
         };
-        seen.home.borrow_mut().push(start.elapsed().as_millis() as u64);
+        seen.home
+            .borrow_mut()
+            .push(start.elapsed().as_millis() as u64);
     }
 }
 
@@ -110,9 +114,15 @@ fn most_per_second(before: &BTreeMap<SocketAddr, Vec<Instant>>) -> Value {
         let times = &times[since..];
         let within = |i: usize| {
             let first = times[i];
-            times[i..].iter().take_while(|t| **t - first < Duration::from_secs(1)).count()
+            times[i..]
+                .iter()
+                .take_while(|t| **t - first < Duration::from_secs(1))
+                .count()
         };
-        (node.to_string(), (0..times.len()).map(within).max().unwrap_or(0))
+        (
+            node.to_string(),
+            (0..times.len()).map(within).max().unwrap_or(0),
+        )
     });
     json!(most.collect::<BTreeMap<_, _>>())
 }
