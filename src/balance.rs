@@ -166,11 +166,11 @@ impl Pool {
             let (mut up, mut flows, mut weights, mut ramping) = (false, 0, 0, false);
             for at in places {
                 let node = &self.nodes[at];
-                if node.weight == 0 || node.state() != State::Up || tried.contains(&node.id) {
+                if node.weight() == 0 || node.state() != State::Up || tried.contains(&node.id) {
                     continue;
                 }
                 up = true;
-                let (live, weight) = (node.live(), node.weight);
+                let (live, weight) = (node.live(), node.weight());
                 if node.is_ramping() {
                     ramping = true;
                 } else {
@@ -212,7 +212,7 @@ impl Pool {
     fn settle_ramps(&self, flows: usize, weights: usize) {
         let ramping = self.nodes.iter().filter(|n| n.is_ramping() && weights > 0);
         for node in ramping {
-            if node.live() * weights >= flows * node.weight as usize {
+            if node.live() * weights >= flows * node.weight() as usize {
                 node.caught_up();
             }
         }
@@ -239,7 +239,7 @@ impl Pool {
 
     /// When the next flow can be let in, by any node that is Up.
     pub fn room(&self, now: Instant) -> Room {
-        let up = |n: &&Arc<Node>| n.weight > 0 && n.state() == State::Up;
+        let up = |n: &&Arc<Node>| n.weight() > 0 && n.state() == State::Up;
         let rooms = self.nodes.iter().filter(up).map(|n| n.room(now));
         rooms.min().unwrap_or(Room::Full)
     }

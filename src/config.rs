@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+mod address;
 mod check;
 mod decode;
 pub mod defaults;
+mod discover;
 pub mod error;
 mod listener;
 mod places;
@@ -20,7 +22,9 @@ mod tls;
 mod tree;
 mod upstream;
 
+pub use address::{Address, HostName, HostPort};
 pub(crate) use check::covers;
+pub use discover::{Discover, Family, Resolvers};
 pub use error::{Fault, Faults};
 pub use listener::{Limits, Listener, TcpOptions};
 pub use places::Places;
@@ -30,8 +34,8 @@ pub use tls::{
     Certificate, ClientCertificate, ListenerTls, NodeTls, Ocsp, Profile, Tickets, Version,
 };
 pub use upstream::{
-    Balance, Health, HttpCheck, NoNode, Node, NodeTcp, OnDown, Passive, Pool, Rebalance, TcpCheck,
-    TlsCheck,
+    Balance, Found, Health, HttpCheck, NoNode, Node, NodeTcp, OnDown, Passive, Pool, Rebalance,
+    TcpCheck, TlsCheck,
 };
 
 use units::Span;
@@ -58,6 +62,9 @@ pub struct Config {
     /// Unix socket at which a successor takes the listening sockets over (`-u`); absent: none can.
     #[serde(default)]
     pub upgrade_socket: Option<PathBuf>,
+    /// Whom to ask for the addresses of host names.
+    #[serde(default)]
+    pub resolvers: Resolvers,
     /// Push servers by name.
     #[serde(default)]
     pub nodes: BTreeMap<String, Node>,

@@ -2,8 +2,10 @@
 
 pub mod admin;
 pub mod certificates;
+pub mod discovery;
 pub mod expiry;
 pub mod memory;
+pub mod parts;
 pub mod plan;
 pub mod rebalance;
 pub mod running;

@@ -180,9 +180,9 @@ impl Answer<'_> {
 
     /// A flow that is not stuck: how it is balanced, and who will remember.
     fn balanced(&self, pool: &Pool, text: &mut String) {
-        let takes = pool.nodes.iter().filter(|n| n.weight > 0);
+        let takes = pool.nodes.iter().filter(|n| n.weight() > 0);
         let nodes: Vec<String> = takes
-            .map(|n| format!("{} (weight {})", n.name, n.weight))
+            .map(|n| format!("{} (weight {})", n.name, n.weight()))
             .collect();
         let method = self.config.pools.get(&pool.name).map(|p| p.balance);
         let method = method.map_or("", config::Balance::word);

@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::control::admin::Endpoint;
 use crate::control::memory::Memory;
 use crate::control::running::{Sockets, bind_all};
-use crate::control::{Running, certificates, expiry, rebalance};
+use crate::control::{Running, certificates, discovery, expiry, rebalance};
 use crate::listener::edge::Edge;
 use crate::listener::http::Front;
 use crate::observe::access_log;
@@ -200,6 +200,7 @@ impl Service {
         tokio::spawn(certificates::watch(running.clone()));
         tokio::spawn(rebalance::watch(running.clone()));
         tokio::spawn(expiry::watch(running.clone()));
+        tokio::spawn(discovery::watch(running.clone()));
         for (name, address) in running.addresses() {
             log::info!("listener {name} on {address}");
         }

@@ -5,6 +5,7 @@
 pub mod affinity;
 pub mod asked;
 pub mod connect;
+pub mod discover;
 pub mod drain;
 pub mod evict;
 pub mod gate;

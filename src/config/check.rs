@@ -4,6 +4,7 @@
 //! In: the decoded configuration and its tree, for positions. Out: faults. Nothing is bound here.
 
 mod certificates;
+mod discover;
 mod listeners;
 mod plugins;
 mod upstream;
@@ -83,6 +84,7 @@ pub(super) fn check(
     check.names_are_labels();
     check.admin();
     check.log();
+    discover::check(&mut check);
     upstream::check(&mut check);
     let covered = certificates::check(&mut check);
     listeners::check(&mut check);

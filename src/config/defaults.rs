@@ -71,6 +71,14 @@ pub const STATUS: u16 = 200;
 pub const BODY_PREFIX_TIMEOUT: Span = seconds(1);
 /// `Retry-After` of a 503, in seconds, before jitter.
 pub const RETRY_AFTER: Span = seconds(2);
+/// One DNS server's answer: it is on the same network, and another is asked next.
+pub const DNS_TIMEOUT: Span = seconds(1);
+/// Shortest life of an answer: some servers say 0, and would be asked without pause.
+pub const MIN_TTL: Span = seconds(1);
+/// Longest life of an answer: a node that moved is found within five minutes, whatever was promised.
+pub const MAX_TTL: Span = seconds(300);
+/// From the last flow of a node that left the answer to its end: a client between two polls comes back.
+pub const LINGER: Span = seconds(60);
 /// Clients moved in a second by a rebalance. Each opens a session anew: no node notices fifty.
 pub const REBALANCE_RATE: Rate = Rate::a_second(50);
 /// What a node may have more than its share: less would close clients for the sake of chance.
@@ -105,6 +113,10 @@ functions! {
     rebalance_rate: Rate = REBALANCE_RATE;
     rebalance_tolerance: Share = REBALANCE_TOLERANCE;
     rebalance_delay: Span = REBALANCE_DELAY;
+    dns_timeout: Span = DNS_TIMEOUT;
+    min_ttl: Span = MIN_TTL;
+    max_ttl: Span = MAX_TTL;
+    linger: Span = LINGER;
     weight: u32 = WEIGHT;
     queue: u32 = QUEUE;
     queue_timeout: Span = QUEUE_TIMEOUT;

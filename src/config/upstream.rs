@@ -6,14 +6,14 @@ use std::num::NonZeroUsize;
 use serde::Deserialize;
 
 use super::units::{Rate, Share, Span};
-use super::{NodeTls, defaults};
+use super::{Address, Discover, NodeTls, defaults};
 
 /// One push server at one address and port.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
-    /// Its address and port.
-    pub address: SocketAddr,
+    /// Its address or host name, and its port.
+    pub address: Address,
     /// Its share against the other nodes of a pool; 0 takes no balanced flows.
     #[serde(default = "defaults::weight")]
     pub weight: u32,
@@ -38,6 +38,36 @@ pub struct Node {
     /// Its own `evict_rate`; absent: that of the pools it is in.
     #[serde(default)]
     pub evict_rate: Option<Rate>,
+    /// How DNS knows it; `None` where the file says its address.
+    #[serde(skip)]
+    pub found: Option<Found>,
+}
+
+impl Node {
+    /// A node at this address, all else as where nothing is said.
+    pub fn at(address: SocketAddr) -> Self {
+        Node {
+            address: Address::Socket(address),
+            weight: defaults::WEIGHT,
+            health: None,
+            tls: None,
+            tcp: NodeTcp::default(),
+            max_flows: None,
+            admit_rate: None,
+            slow_start: None,
+            evict_rate: None,
+            found: None,
+        }
+    }
+}
+
+/// How DNS knows a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// What was asked for.
+    pub source: String,
+    /// It is no longer in the answer.
+    pub leaving: bool,
 }
 
 /// Options of the sockets towards a node.
@@ -66,7 +96,11 @@ impl Default for NodeTcp {
 #[serde(deny_unknown_fields)]
 pub struct Pool {
     /// Names of its nodes.
+    #[serde(default)]
     pub nodes: Vec<String>,
+    /// Nodes that are found by DNS, beside them.
+    #[serde(default)]
+    pub discover: Option<Discover>,
     /// How a node is chosen for a flow that is not stuck.
     #[serde(default)]
     pub balance: Balance,

@@ -112,6 +112,7 @@ fn router(running: Arc<Running>, token: Option<String>) -> Router {
         .route("/api/nodes", get(nodes))
         .route("/api/listeners", get(listeners))
         .route("/api/certificates", get(certificates))
+        .route("/api/discovery", get(discovery))
         .route("/api/nodes/{node}/{order}", post(order))
         .route(
             "/api/pools/{pool}/rebalance",
@@ -245,7 +246,7 @@ async fn nodes(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
 impl Admin {
     /// All nodes by name.
     fn nodes(&self) -> Value {
-        let pools = self.running.pools();
+        let (pools, sources) = (self.running.pools(), self.running.sources());
         let one = |node: &Arc<Node>| {
             let mut of: Vec<_> = pools
                 .values()
@@ -254,9 +255,9 @@ impl Admin {
                 .collect();
             of.sort();
             json!({
-                "name": node.name, "address": node.address, "weight": node.weight,
+                "name": node.name, "address": node.address, "weight": node.weight(),
                 "state": node.state().word(), "flows": node.live(), "flows_total": node.total(),
-                "pools": of, "slow_start": node.is_ramping(),
+                "pools": of, "source": sources.get(&node.id), "slow_start": node.is_ramping(),
                 "drain": node.progress(Instant::now()).map(progress),
             })
         };
@@ -284,6 +285,10 @@ async fn listeners(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
             .map(|(name, bound)| json!({ "name": name, "address": bound }))
             .collect(),
     )
+}
+
+async fn discovery(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
+    Json(admin.running.discovery.shown())
 }
 
 async fn certificates(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use super::Running;
-use super::running::Parts;
+use super::parts::Parts;
 use crate::config::{Config, Ocsp};
 use crate::observe::metrics;
 use crate::tls::ocsp::{Staple, ask};

@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use serde::{Deserialize, Serialize};
 
 use super::Running;
+use crate::upstream::discover::{Answer, Source};
 use crate::upstream::state::Order;
 
 /// What is remembered, fit to be sent to another process.
@@ -20,6 +21,9 @@ pub struct Memory {
     pub orders: Vec<(String, Order)>,
     /// The keys of session tickets ([`Ring::export`](crate::tls::tickets::Ring::export)).
     pub tickets: Option<Vec<u8>>,
+    /// The last good answers of DNS: they may be all there is while it fails.
+    #[serde(default)]
+    pub answers: Vec<(Source, Answer)>,
 }
 
 impl Running {
@@ -44,6 +48,7 @@ impl Running {
         Memory {
             kept: self.keep.save(),
             orders: orders.filter(|(_, o)| *o != Order::Up).collect(),
+            answers: self.discovery.answers(),
             tickets: self.parts().ring.as_ref().map(|ring| ring.export()),
         }
     }

@@ -11,10 +11,11 @@ use std::time::Instant;
 use pushgate_plugins::api::{NodeId, PoolId};
 use pushgate_plugins::context::{Build, Keep};
 
-use super::running::{Parts, Sockets};
+use super::parts::Parts;
+use super::running::Sockets;
 use crate::balance::Pool;
 use crate::config::units::Rate;
-use crate::config::{self, Config, Health, OnDown};
+use crate::config::{self, Address, Config, Health, OnDown};
 use crate::listener::accept;
 use crate::route::Table;
 use crate::tls::tickets::Ring;
@@ -37,6 +38,8 @@ pub struct PlannedNode {
     pub limits: Limits,
     /// How fast its flows are closed when it goes Down.
     pub evict_rate: Option<Rate>,
+    /// Whether it joins nodes that have flows: it starts slowly.
+    pub joins: bool,
 }
 
 /// A listener as it is to be.
@@ -79,14 +82,10 @@ impl Plan {
     ) -> Result<Plan, String> {
         let store = Store::load(config).map_err(|e| e.to_string())?;
         store.inherit(&parts.store);
-        let nodes = nodes_for(config, parts, &store)?;
+        let mut nodes = nodes_for(config, parts, &store)?;
+        nodes.retain(|_, n| n.conf.address.socket().is_some());
         let pools = Arc::new(pools_for(config, &nodes));
-        let by_id = Arc::new(
-            nodes
-                .iter()
-                .map(|(id, n)| (*id, n.node.clone()))
-                .collect::<HashMap<_, _>>(),
-        );
+        let by_id = by_id(&nodes);
         let ring = match (&parts.ring, &parts.tickets) {
             (Some(ring), _) => Ok(ring.clone()),
             (None, Some(exported)) => Ring::import(config, exported),
@@ -142,12 +141,62 @@ pub fn tables(config: &Config, keep: &Keep) -> Result<Vec<Table>, String> {
         planned.node.set_limits(planned.limits, Instant::now());
     }
     let pools = Arc::new(pools_for(config, &nodes));
-    let by_id = nodes.iter().map(|(id, n)| (*id, n.node.clone()));
-    let by_id = Arc::new(by_id.collect::<HashMap<_, _>>());
+    let by_id = by_id(&nodes);
     let listeners = config.listeners.iter();
     listeners
         .map(|conf| table(config, conf, keep, &pools, &by_id))
         .collect()
+}
+
+/// What changes where only discovered nodes do: listeners, certificates and sockets stay.
+pub struct Shift {
+    /// Nodes.
+    pub nodes: HashMap<NodeId, PlannedNode>,
+    /// Pools: the running ones where their nodes are the same.
+    pub pools: Arc<HashMap<PoolId, Arc<Pool>>>,
+    /// What decides, by the listener's name.
+    pub tables: Vec<(String, Table)>,
+}
+
+impl Shift {
+    /// Works out `config`, that of what runs with the nodes that are found now.
+    ///
+    /// Errors: a file that a plugin or a node's TLS reads, and that went away.
+    pub fn new(config: &Config, parts: &Parts, keep: &Keep) -> Result<Shift, String> {
+        let mut nodes = nodes_for(config, parts, &parts.store)?;
+        nodes.retain(|_, n| n.conf.address.socket().is_some());
+        let mut pools = pools_for(config, &nodes);
+        for (id, pool) in &mut pools {
+            let Some(old) = parts.pools.get(id) else {
+                continue;
+            };
+            for joining in pool.nodes.iter().filter(|_| !old.nodes.is_empty()) {
+                if let Some(n) = nodes.get_mut(&joining.id) {
+                    n.joins = !n.runs;
+                }
+            }
+            let mut both = pool.nodes.iter().zip(&old.nodes);
+            if pool.nodes.len() == old.nodes.len() && both.all(|(a, b)| Arc::ptr_eq(a, b)) {
+                *pool = old.clone();
+            }
+        }
+        let (pools, by_id) = (Arc::new(pools), by_id(&nodes));
+        let tables = config.listeners.iter().map(|conf| {
+            let table = table(config, conf, keep, &pools, &by_id)?;
+            Ok((conf.name.clone(), table))
+        });
+        let tables = tables.collect::<Result<_, String>>()?;
+        Ok(Shift {
+            nodes,
+            pools,
+            tables,
+        })
+    }
+}
+
+fn by_id(nodes: &HashMap<NodeId, PlannedNode>) -> Arc<HashMap<NodeId, Arc<Node>>> {
+    let all = nodes.iter().map(|(id, n)| (*id, n.node.clone()));
+    Arc::new(all.collect())
 }
 
 /// The socket of an address: bound before, taken over from another listener, or bound now.
@@ -190,13 +239,12 @@ fn nodes_for(
             .map_or(OnDown::default(), |p| p.on_down);
         let tls = secure(config, conf, store).map_err(|e| format!("node {name}: tls: {e}"))?;
         let same = parts.nodes.get(&id).filter(|c| {
-            let old = (c.conf.address, c.conf.weight, c.node.on_down);
             let same_tls = match (&c.node.tls, &tls) {
                 (None, None) => true,
                 (Some(old), Some(new)) => old.is_same(new),
                 _ => false,
             };
-            same_tls && old == (conf.address, conf.weight, on_down)
+            same_tls && Some(c.node.address) == conf.address.socket() && c.node.on_down == on_down
         });
         let runs = same.is_some();
         let node = same.map(|c| c.node.clone());
@@ -207,6 +255,7 @@ fn nodes_for(
             health: health_of(config, name).cloned(),
             limits: limits_of(config, name, conf),
             evict_rate: own_or_pools(config, name, conf.evict_rate, |p| p.evict_rate),
+            joins: false,
         };
         Ok((id, planned))
     };
@@ -228,7 +277,10 @@ fn secure(config: &Config, conf: &config::Node, store: &Store) -> Result<Option<
         own.ok_or_else(|| format!("unknown certificate `{name}`"))
     });
     let own = own.transpose()?;
-    let address = conf.address.ip().to_string();
+    let address = match &conf.address {
+        Address::Socket(address) => address.ip().to_string(),
+        Address::Host(named) => named.host.bare().to_owned(),
+    };
     let name = tls.server_name.as_deref().unwrap_or(&address);
     let identity = own.map(|own| (&*own.leaf, own.issuers.as_slice(), &*own.key));
     Secure::new(name, tls.verify, authorities.as_deref(), identity)

@@ -163,8 +163,8 @@ fn loads(pool: &Pool) -> Vec<Load> {
     let load = |n: &Arc<crate::upstream::Node>| Load {
         id: n.id,
         name: n.name.clone(),
-        weight: n.weight,
-        takes: n.weight > 0 && n.state() == State::Up,
+        weight: n.weight(),
+        takes: n.weight() > 0 && n.state() == State::Up,
         flows: n.live(),
         intake: n.intake(),
     };

@@ -1,5 +1,4 @@
-//! What runs: nodes with their checks, pools, listeners with their accept loops; built from a
-//! configuration, changed in place by the next one.
+//! The running proxy: built from a configuration, changed in place by the next one.
 //!
 //! In: a checked [`Config`]. Out: live listeners. A reload keeps live flows: nodes and listeners
 //! that stay are kept, changed or removed ones drain. Source: FAULTS D67, D68.
@@ -8,27 +7,22 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use parking_lot::Mutex;
 use pushgate_plugins::api::{NodeId, PoolId};
 use pushgate_plugins::context::Keep;
-use tokio::task::JoinHandle;
 
 use super::admin::Endpoint;
+use super::discovery::Discovery;
 use super::memory::Memory;
-use super::plan::{Plan, PlannedListener, PlannedNode};
+use super::parts::{Parts, first_checks};
+use super::plan::{Plan, Shift};
 use super::rebalance::Runs;
 use crate::balance::Pool;
-use crate::config::{self, Config, Health};
-use crate::listener::accept::{self, AcceptLoop, Listener};
+use crate::config::{self, Config};
+use crate::listener::accept;
 use crate::listener::edge::Edge;
 use crate::observe::metrics;
-use crate::route::Table;
-use crate::tls::Store;
-use crate::tls::tickets::Ring;
-use crate::upstream::health::Checker;
-use crate::upstream::state::Order;
 use crate::upstream::{Node, State};
 
 /// Time for cut flows to end and be logged.
@@ -55,170 +49,6 @@ pub fn bind_all(config: &Config, mut inherited: Sockets) -> Result<Sockets, Stri
     Ok(sockets)
 }
 
-/// A node with its check loop.
-pub struct Checked {
-    /// The node.
-    pub node: Arc<Node>,
-    /// Its section.
-    pub conf: config::Node,
-    health: Option<Health>,
-    task: JoinHandle<()>,
-}
-
-impl Checked {
-    /// Ends the check loop; a node that does not stay drains.
-    fn end(&self, stays: bool) {
-        self.task.abort();
-        if !stays {
-            self.node.order(Order::Drain);
-        }
-    }
-}
-
-/// A listener with its accept loops.
-pub struct Listening {
-    /// The listener.
-    pub listener: Arc<Listener>,
-    /// Its section.
-    pub conf: config::Listener,
-    /// One loop for each address.
-    pub loops: Vec<AcceptLoop>,
-}
-
-impl Listening {
-    /// Takes over a changed section. Certificates that cannot be loaded leave the old ones serving.
-    fn change(&mut self, conf: &config::Listener, table: Table, store: &Store, dir: &Path) {
-        if let Some(tls) = &self.listener.tls
-            && let Err(e) = tls.reload(conf, store, dir)
-        {
-            log::error!("listener {}: {e}", conf.name);
-        }
-        self.listener.change(conf, table);
-        self.loops.retain(|a| conf.bind.contains(&a.asked));
-        self.conf = conf.clone();
-    }
-}
-
-/// First checks of new nodes, all at once: their verdicts are there before the first flow.
-async fn first_checks(plan: &Plan) {
-    let fresh = plan.nodes.values().filter(|n| !n.runs);
-    let running: Vec<_> = fresh
-        .map(|n| {
-            let checker = Checker::new(n.node.clone(), n.health.as_ref());
-            tokio::spawn(async move { checker.first().await })
-        })
-        .collect();
-    for check in running {
-        let _ = check.await;
-    }
-}
-
-/// All that runs.
-#[derive(Default)]
-pub struct Parts {
-    /// Nodes.
-    pub nodes: HashMap<NodeId, Checked>,
-    /// Pools.
-    pub pools: Arc<HashMap<PoolId, Arc<Pool>>>,
-    /// Listeners by name.
-    pub listeners: HashMap<String, Listening>,
-    /// Certificates.
-    pub store: Store,
-    /// Keys of session tickets.
-    pub ring: Option<Arc<Ring>>,
-    /// The admin endpoint, which goes on through a drain.
-    pub admin: Option<Endpoint>,
-    /// Orders another process left, until the nodes are there.
-    orders: Vec<(String, Order)>,
-    /// Ticket keys another process left, until the ring is there.
-    pub tickets: Option<Vec<u8>>,
-    /// The configuration all of it is built from.
-    pub config: Option<Arc<Config>>,
-}
-
-impl Parts {
-    /// Starts checking new nodes, lets those drain that are gone.
-    fn settle_nodes(&mut self, planned: HashMap<NodeId, PlannedNode>) {
-        let mut old = std::mem::take(&mut self.nodes);
-        for (id, p) in planned {
-            let same = |c: &Checked| Arc::ptr_eq(&c.node, &p.node) && c.health == p.health;
-            let task = match old.remove(&id) {
-                Some(c) if same(&c) => c.task,
-                other => {
-                    other
-                        .into_iter()
-                        .for_each(|c| c.end(Arc::ptr_eq(&c.node, &p.node)));
-                    tokio::spawn(Checker::new(p.node.clone(), p.health.as_ref()).run())
-                }
-            };
-            let PlannedNode {
-                node, conf, health, ..
-            } = p;
-            node.set_limits(p.limits, Instant::now());
-            node.set_evict_rate(p.evict_rate);
-            node.set_tcp(conf.tcp);
-            self.nodes.insert(
-                id,
-                Checked {
-                    node,
-                    conf,
-                    health,
-                    task,
-                },
-            );
-        }
-        old.into_values().for_each(|gone| gone.end(false));
-    }
-
-    /// Gives the nodes the orders that another process left.
-    fn settle_orders(&mut self) {
-        for (name, order) in std::mem::take(&mut self.orders) {
-            if let Some(checked) = self.nodes.get(&NodeId::of(&name)) {
-                checked.node.order(order);
-            }
-        }
-    }
-
-    fn settle_tickets(&mut self, ring: Arc<Ring>, config: &Config) {
-        // The file check has read the keys; what fails now is a file that went away since.
-        if let Err(e) = ring.reload(config) {
-            log::error!("session tickets: {e}");
-        }
-        self.ring = Some(ring);
-        self.tickets = None;
-    }
-
-    /// Changes, adds and removes listeners. A removed one stops accepting; its connections go on.
-    fn settle_listeners(
-        &mut self,
-        planned: Vec<PlannedListener>,
-        config: &Config,
-        edge: &Arc<Edge>,
-    ) -> Result<(), String> {
-        let stays = |name: &String| planned.iter().any(|p| p.runs && p.conf.name == *name);
-        self.listeners.retain(|name, _| stays(name));
-        for p in planned {
-            let l = match self.listeners.remove(&p.conf.name) {
-                Some(mut old) => {
-                    old.change(&p.conf, p.table, &self.store, &config.dir);
-                    old
-                }
-                None => Listening {
-                    listener: Listener::new(&p.conf, p.table, p.tls),
-                    conf: p.conf.clone(),
-                    loops: Vec::new(),
-                },
-            };
-            let l = self.listeners.entry(p.conf.name).or_insert(l);
-            for (asked, socket) in p.sockets {
-                let started = AcceptLoop::start(asked, socket, l.listener.clone(), edge.clone());
-                l.loops.push(started.map_err(|e| format!("{asked}: {e}"))?);
-            }
-        }
-        Ok(())
-    }
-}
-
 /// The running proxy.
 pub struct Running {
     edge: Arc<Edge>,
@@ -227,6 +57,8 @@ pub struct Running {
     /// Notified when another process has taken over: this one is to drain.
     pub relieved: tokio::sync::Notify,
     parts: Mutex<Parts>,
+    /// Names that are followed.
+    pub(super) discovery: Discovery,
     /// Rebalances, running and over.
     pub(super) rebalances: Runs,
     /// One reload at a time; holds the lock across its checks.
@@ -253,6 +85,7 @@ impl Running {
             keep: Keep::inherit(memory.kept),
             relieved: tokio::sync::Notify::new(),
             parts: Mutex::new(parts),
+            discovery: Discovery::new(memory.answers),
             rebalances: Runs::default(),
             reloading: tokio::sync::Mutex::default(),
             drain,
@@ -283,8 +116,21 @@ impl Running {
     /// Errors: as [`Plan::new`]; nothing was changed then.
     pub async fn apply(&self, config: Arc<Config>, sockets: Sockets) -> Result<(), String> {
         let _one = self.reloading.lock().await;
-        let plan = Plan::new(&config, &self.parts.lock(), &self.keep, sockets)?;
-        first_checks(&plan).await;
+        let resolver = self.discovery.begin(&config).await?;
+        let applied = self.put_in_force(config.clone(), sockets).await;
+        match &applied {
+            Ok(()) => self.discovery.settle(&config, resolver),
+            Err(_) => self
+                .discovery
+                .keep_only(self.parts.lock().config.as_deref()),
+        }
+        applied
+    }
+
+    async fn put_in_force(&self, config: Arc<Config>, sockets: Sockets) -> Result<(), String> {
+        let found = self.discovery.expand(&config);
+        let plan = Plan::new(&found, &self.parts.lock(), &self.keep, sockets)?;
+        first_checks(&plan.nodes).await;
         {
             let mut parts = self.parts.lock();
             parts.settle_nodes(plan.nodes);
@@ -298,6 +144,31 @@ impl Running {
         self.keep.sweep();
         metrics::get().reload_ok.set(1);
         metrics::get().certificates_ok.set(1);
+        Ok(())
+    }
+
+    /// Takes over the nodes that are found now; the configuration stays.
+    ///
+    /// Errors: as [`Shift::new`]; nothing was changed then.
+    pub async fn rediscover(&self) -> Result<(), String> {
+        let _one = self.reloading.lock().await;
+        let Some(config) = self.parts.lock().config.clone() else {
+            return Ok(());
+        };
+        let config = self.discovery.expand(&config);
+        let shift = Shift::new(&config, &self.parts.lock(), &self.keep)?;
+        first_checks(&shift.nodes).await;
+        {
+            let mut parts = self.parts.lock();
+            parts.settle_nodes(shift.nodes);
+            parts.pools = shift.pools;
+            for (name, table) in shift.tables {
+                if let Some(l) = parts.listeners.get(&name) {
+                    l.listener.table.store(Arc::new(table));
+                }
+            }
+        }
+        self.keep.sweep();
         Ok(())
     }
 
@@ -332,6 +203,15 @@ impl Running {
             .collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
         nodes
+    }
+
+    /// What was asked for to find them, of nodes that DNS knows.
+    pub fn sources(&self) -> HashMap<NodeId, String> {
+        let parts = self.parts.lock();
+        let found = parts.nodes.iter();
+        found
+            .filter_map(|(id, c)| Some((*id, c.conf.found.as_ref()?.source.clone())))
+            .collect()
     }
 
     /// All pools.

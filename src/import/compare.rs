@@ -11,7 +11,7 @@ use pushgate_plugins::{PluginConfig, host};
 use super::keystore::refused;
 use super::write::distinct_links;
 use super::{Link, PushServer, Socket};
-use crate::config::{Certificate, Config, Listener, Node, covers};
+use crate::config::{Address, Certificate, Config, Listener, Node, covers};
 use crate::tls::{Loaded, names_of};
 
 /// Every contradiction between `config` and `servers`, one line each; none if they fit.
@@ -122,7 +122,13 @@ fn answers(server: &PushServer, node: &Node) -> bool {
 }
 
 fn is_at(socket: &Socket, node: &Node) -> bool {
-    socket.port == node.address.port() && socket.interface.is_none_or(|ip| ip == node.address.ip())
+    match &node.address {
+        Address::Socket(a) => {
+            socket.port == a.port() && socket.interface.is_none_or(|ip| ip == a.ip())
+        }
+        // Which address the name has is not known here.
+        Address::Host(host) => socket.port == host.port,
+    }
 }
 
 /// Whether TLS ends at `listener` and none of its certificates is for `name`.

@@ -23,7 +23,8 @@ fn every_file_of_conf_is_an_option() {
                     .to_owned(),
             )
         })
-        .filter(|name| name != "pushgate")
+        // The reference; and a file without nodes that could be filled in.
+        .filter(|name| name != "pushgate" && name != "dns")
         .collect();
     found.sort();
     let mut known: Vec<_> = OPTIONS.iter().map(|(name, _)| (*name).to_owned()).collect();

@@ -18,7 +18,6 @@ use crate::stream::handoff::Left;
 use crate::stream::relay::{End, HalfClose, Relay, Rules, Why, once};
 use crate::stream::side::Side;
 use crate::stream::socket;
-use crate::upstream::State;
 
 /// Relays what `ex` left to its end. Returns the client's socket if its connection goes on.
 ///
@@ -90,7 +89,7 @@ async fn relay_answer(ex: Arc<Exchange>, relay: Box<answer::Relay>) -> Option<Le
 fn keep(ex: &Exchange, node: Side) {
     let record = ex.record.lock();
     if let Some(assigned) = &record.assigned
-        && assigned.node.state() != State::Down
+        && assigned.node.may_keep()
     {
         ex.conn.affinity.put(assigned.node.id, node);
     }

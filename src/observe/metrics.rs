@@ -1,8 +1,10 @@
 //! All metrics, one table. Prefix `pushgate_`, base units, closed label sets: listeners, nodes and
 //! words of this program, never what a client sent.
 
+use std::collections::HashMap;
 use std::sync::OnceLock;
 
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
     Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
@@ -103,6 +105,12 @@ metrics! {
     rebalance_rate: ratio "pushgate_rebalance_rate" ["pool"];
     /// The most loaded node of a pool against its share: 1 is even, 1.05 is 5 % more.
     evenness: ratio "pushgate_pool_evenness" ["pool"];
+    /// Lookups of names by which nodes are found, by result: `good`, or why there was no answer.
+    lookups: counter "pushgate_dns_lookups_total" ["source", "result"];
+    /// Addresses in the last good answer.
+    dns_addresses: gauge "pushgate_dns_addresses" ["source"];
+    /// Time of the last good answer, in seconds since 1970.
+    dns_answered: gauge "pushgate_dns_last_answer_seconds" ["source"];
     /// Upstream connections made.
     connect_seconds: seconds "pushgate_connect_seconds" ["node"];
     /// Upstream connections that failed.
@@ -130,11 +138,46 @@ pub fn get() -> &'static Metrics {
 }
 
 impl Metrics {
+    /// Forgets what was counted of a node that is gone: nodes that come and go must not fill memory.
+    pub fn forget_node(&self, name: &str) {
+        forget(&self.assigned, "node", name);
+        forget(&self.node_flows, "node", name);
+        forget(&self.node_state, "node", name);
+        forget(&self.node_changes, "node", name);
+        forget(&self.check_seconds, "node", name);
+        forget(&self.checks, "node", name);
+        forget(&self.evicted, "node", name);
+        forget(&self.rebalanced, "node", name);
+        forget(&self.connect_seconds, "node", name);
+        forget(&self.connect_failures, "node", name);
+    }
+
+    /// Forgets what was counted of a name that is no longer asked for.
+    pub fn forget_source(&self, source: &str) {
+        forget(&self.lookups, "source", source);
+        forget(&self.dns_addresses, "source", source);
+        forget(&self.dns_answered, "source", source);
+    }
+
     /// All metrics as Prometheus text.
     pub fn text(&self) -> String {
         let mut out = Vec::new();
         // Writing to memory cannot fail; a metric that cannot be encoded is left out.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
         String::from_utf8_lossy(&out).into_owned()
+    }
+}
+
+/// Removes the samples whose label `of` is `value`.
+fn forget<T: MetricVecBuilder>(from: &MetricVec<T>, of: &str, value: &str) {
+    for family in from.collect() {
+        for sample in family.get_metric() {
+            let labels = sample.get_label();
+            if labels.iter().any(|l| l.name() == of && l.value() == value) {
+                let labels: HashMap<_, _> = labels.iter().map(|l| (l.name(), l.value())).collect();
+                // Gone meanwhile is as good.
+                let _ = from.remove(&labels);
+            }
+        }
     }
 }

@@ -342,7 +342,7 @@ impl<'a> World<'a> {
     fn second(&mut self) {
         let up = |p: &Peer| {
             if p.node.state() == State::Up {
-                p.node.weight
+                p.node.weight()
             } else {
                 0
             }

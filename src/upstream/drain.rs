@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use super::Node;
 use super::state::Order;
+use super::{Node, State};
 use crate::config::OnDown;
 use crate::config::units::Rate;
 
@@ -61,6 +61,44 @@ impl Node {
             left,
             eta: eta(ages, left),
         })
+    }
+}
+
+/// Whether a node is to stay, apart from orders and checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Standing {
+    /// It is a node like any other.
+    Member = 0,
+    /// It is to go: it drains, and clients that are stuck to it still come.
+    Leaving = 1,
+    /// No table has it any more: it drains, and keeps no connection for later.
+    Gone = 2,
+}
+
+impl Node {
+    /// Says whether it stays.
+    pub fn stand(&self, standing: Standing) {
+        let before = self.standing.swap(standing as u8, Ordering::AcqRel);
+        if before == standing as u8 {
+            return;
+        }
+        self.settle(
+            None,
+            match standing {
+                Standing::Member => "here to stay",
+                Standing::Leaving => "no longer in the answer",
+                Standing::Gone => "removed",
+            },
+        );
+        if standing == Standing::Gone {
+            self.close_idle();
+        }
+    }
+
+    /// Whether a client may keep a connection to it for its next request.
+    pub fn may_keep(&self) -> bool {
+        self.state() != State::Down && self.standing.load(Ordering::Acquire) != Standing::Gone as u8
     }
 }
 

@@ -12,8 +12,9 @@ use pushgate_plugins::api::NodeId;
 use tokio::sync::{mpsc, watch};
 
 use super::gate::Bucket;
-use super::{LiveFlow, State};
+use super::{LiveFlow, Node, State};
 use crate::config::units::Rate;
+use crate::observe::metrics;
 
 /// Where flows to be ended are left for the thread that serves them.
 pub type Reaper = mpsc::Sender<(Arc<LiveFlow>, NodeId)>;
@@ -44,6 +45,58 @@ pub async fn reap() {
         ended += 1;
         if ended % SLICE == 0 {
             tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Node {
+    /// Ends its flows at `rate`, else at its `evict_rate`, else at once.
+    pub(super) fn close_all(&self, rate: Option<Rate>) {
+        match rate.or(*self.evict_rate.lock()) {
+            None => drop(self.evict()),
+            Some(rate) => self.evict_at(rate),
+        }
+    }
+
+    /// Ends what has not begun, and idle upstreams, at once, and the live flows at `rate`.
+    fn evict_at(&self, rate: Rate) {
+        let all = self.flows.lock().all();
+        let (begun, waiting): (Vec<_>, Vec<_>) = all.into_iter().partition(|f| f.has_begun());
+        waiting.into_iter().for_each(|f| f.reap(self.id));
+        self.close_idle();
+        let m = metrics::get();
+        let counter = m.evicted.with_label_values(&[&self.name]);
+        tokio::spawn(pace(self.id, begun, rate, self.watch(), counter));
+    }
+
+    pub(super) fn close_idle(&self) {
+        for (_, idle) in self.idle.lock().drain() {
+            if let Some(affinity) = idle.upgrade() {
+                affinity.close(self.id);
+            }
+        }
+    }
+
+    /// Ends all live flows and idle upstreams of the node; returns how many flows.
+    ///
+    /// New picks have stopped before (the state is read first by the balancer); a flow that was
+    /// picked in this very moment is caught in [`Node::enter`].
+    pub fn evict(&self) -> usize {
+        let flows = self.flows.lock().all();
+        let count = flows.len();
+        flows.into_iter().for_each(|f| f.reap(self.id));
+        self.close_idle();
+        metrics::get()
+            .evicted
+            .with_label_values(&[&self.name])
+            .inc_by(count as u64);
+        count
+    }
+
+    /// Ends all live flows of the node because the proxy stops.
+    pub fn cut(&self) {
+        for flow in self.flows.lock().all() {
+            flow.kill.notify_one();
         }
     }
 }
@@ -79,7 +132,6 @@ pub async fn pace(
 mod tests {
     use super::*;
     use crate::config::{self, OnDown};
-    use crate::upstream::Node;
 
     /// Seen in benches/failover.py: of 3,000 clients of a killed node two were cut off again, on the node
     /// they had moved to, by the eviction of the first.

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::asked::Asked;
 use super::gate::Bucket;
 use super::response_head::{self, MAX_HEAD, ResponseHead};
-use super::{Affinity, LiveFlow, Node, State, leaving};
+use super::{Affinity, LiveFlow, Node, leaving};
 use crate::config::units::Rate;
 use crate::stream::framing::Framing;
 use crate::stream::handoff::{Answer, Phase, Wrap};
@@ -292,7 +292,7 @@ impl NodeIo {
         if let Some(side) = self.side.take()
             && self.keep
             && self.kept.is_empty()
-            && self.node.state() != State::Down
+            && self.node.may_keep()
         {
             self.affinity.put(self.node.id, side);
         }

@@ -5,8 +5,8 @@
 //! Lightstreamer clustering §1, §5; Diffusion load balancers, "TCP retransmission timeout".
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -17,7 +17,6 @@ use tokio::sync::Notify;
 
 use super::affinity::Affinity;
 use super::drain::Draining;
-use super::evict;
 use super::gate::{Gate, Limits, Room};
 use super::live::LiveFlow;
 use super::met::Met;
@@ -68,8 +67,6 @@ pub struct Node {
     pub name: String,
     /// Address and port.
     pub address: SocketAddr,
-    /// Share against the other nodes of a pool.
-    pub weight: u32,
     /// What happens to its flows when it goes Down.
     pub on_down: OnDown,
     /// TLS towards it; `None`: plain.
@@ -78,15 +75,17 @@ pub struct Node {
     pub suspect: Notify,
     /// What its flows meet.
     pub met: Met,
+    weight: AtomicU32,
+    pub(super) standing: AtomicU8,
     healthy: AtomicU8,
     pub(super) order: AtomicU8,
     live: AtomicUsize,
     total: AtomicU64,
     pub(super) flows: Mutex<Flows>,
-    idle: Mutex<HashMap<u64, Weak<Affinity>>>,
+    pub(super) idle: Mutex<HashMap<u64, Weak<Affinity>>>,
     changed: tokio::sync::watch::Sender<State>,
     gate: Mutex<Option<Gate>>,
-    evict_rate: Mutex<Option<Rate>>,
+    pub(super) evict_rate: Mutex<Option<Rate>>,
     tcp: Mutex<NodeTcp>,
     /// The drain under way.
     pub(super) drain: Mutex<Option<Draining>>,
@@ -96,13 +95,18 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node that is Up until a check says otherwise.
+    /// A node that is Up until a check says otherwise. One whose host name was not looked up is nowhere,
+    /// at the unspecified address: for decisions without flows.
     pub fn new(name: &str, conf: &config::Node, on_down: OnDown, tls: Option<Secure>) -> Arc<Self> {
         Arc::new(Node {
             id: NodeId::of(name),
             name: name.to_owned(),
-            address: conf.address,
-            weight: conf.weight,
+            address: conf
+                .address
+                .socket()
+                .unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into()),
+            weight: AtomicU32::new(conf.weight),
+            standing: AtomicU8::new(0),
             on_down,
             tls,
             suspect: Notify::new(),
@@ -132,6 +136,16 @@ impl Node {
             self.gated.store(gate.is_some(), Ordering::Release);
             self.ramping.store(false, Ordering::Release);
         }
+    }
+
+    /// Share against the other nodes of a pool; 0: no balanced flows.
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    /// Sets its share.
+    pub fn set_weight(&self, weight: u32) {
+        self.weight.store(weight, Ordering::Relaxed);
     }
 
     /// Options of new sockets towards it.
@@ -206,10 +220,11 @@ impl Node {
         match (
             self.healthy.load(Ordering::Acquire),
             self.order.load(Ordering::Acquire),
+            self.standing.load(Ordering::Acquire),
         ) {
-            (0, _) | (_, 2) => State::Down,
-            (_, 1) => State::Draining,
-            _ => State::Up,
+            (0, ..) | (_, 2, _) => State::Down,
+            (_, 0, 0) => State::Up,
+            _ => State::Draining,
         }
     }
 
@@ -275,7 +290,7 @@ impl Node {
     }
 
     /// Publishes the state; on the way to Down evicts, at `rate` where an order names one.
-    fn settle(&self, rate: Option<Rate>, cause: &str) {
+    pub(super) fn settle(&self, rate: Option<Rate>, cause: &str) {
         let now = self.state();
         let mut before = now;
         let changed = self.changed.send_if_modified(|s| {
@@ -295,56 +310,6 @@ impl Node {
         }
         if now == State::Down && self.on_down == OnDown::Evict {
             self.close_all(rate);
-        }
-    }
-
-    /// Ends its flows at `rate`, else at its `evict_rate`, else at once.
-    pub(super) fn close_all(&self, rate: Option<Rate>) {
-        match rate.or(*self.evict_rate.lock()) {
-            None => drop(self.evict()),
-            Some(rate) => self.evict_at(rate),
-        }
-    }
-
-    /// Ends what has not begun, and idle upstreams, at once, and the live flows at `rate`.
-    fn evict_at(&self, rate: Rate) {
-        let all = self.flows.lock().all();
-        let (begun, waiting): (Vec<_>, Vec<_>) = all.into_iter().partition(|f| f.has_begun());
-        waiting.into_iter().for_each(|f| f.reap(self.id));
-        self.close_idle();
-        let m = crate::observe::metrics::get();
-        let counter = m.evicted.with_label_values(&[&self.name]);
-        tokio::spawn(evict::pace(self.id, begun, rate, self.watch(), counter));
-    }
-
-    fn close_idle(&self) {
-        for (_, idle) in self.idle.lock().drain() {
-            if let Some(affinity) = idle.upgrade() {
-                affinity.close(self.id);
-            }
-        }
-    }
-
-    /// Ends all live flows and idle upstreams of the node; returns how many flows.
-    ///
-    /// New picks have stopped before (the state is read first by the balancer); a flow that was
-    /// picked in this very moment is caught in [`Node::enter`].
-    pub fn evict(&self) -> usize {
-        let flows = self.flows.lock().all();
-        let count = flows.len();
-        flows.into_iter().for_each(|f| f.reap(self.id));
-        self.close_idle();
-        crate::observe::metrics::get()
-            .evicted
-            .with_label_values(&[&self.name])
-            .inc_by(count as u64);
-        count
-    }
-
-    /// Ends all live flows of the node because the proxy stops.
-    pub fn cut(&self) {
-        for flow in self.flows.lock().all() {
-            flow.kill.notify_one();
         }
     }
 

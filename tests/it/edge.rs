@@ -62,6 +62,21 @@ impl Edge {
         edge
     }
 
+    /// As [`Edge::start`], but waits only until its admin endpoint listens: it may have no nodes yet.
+    pub async fn start_unready(block: &Block, yaml: &str) -> Edge {
+        let dir = tempfile::tempdir().expect("a folder for the configuration");
+        let yaml = complete(block, yaml);
+        std::fs::write(dir.path().join(FILE), &yaml).expect("write the configuration");
+        let edge = Self::spawn(Arc::new(dir), block.admin(), token(&yaml), &["run"], &[]);
+        deadline("the admin endpoint", async {
+            while Dial::plain(edge.admin).try_tcp().await.is_err() {
+                tokio::time::sleep(POLL).await;
+            }
+        })
+        .await;
+        edge
+    }
+
     /// Starts another process from the same file that takes over from this one (`-u`).
     pub fn successor(&self) -> Edge {
         let token = self.token.clone();

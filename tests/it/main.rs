@@ -26,6 +26,8 @@ mod demo;
 mod diffusion;
 /// Plugins that decide by path, address and value.
 mod decisions;
+/// Nodes found by DNS.
+mod dns;
 /// Shutdown and reload with live flows.
 mod drain;
 /// The program under test as a process.

@@ -8,7 +8,7 @@ use super::listeners::KEEPALIVE;
 use super::{Check, steps};
 use crate::config::tree::Step;
 use crate::config::units::Span;
-use crate::config::{Health, Node, NodeTls, Pool};
+use crate::config::{Health, Node, NodeTcp, NodeTls, Pool};
 use crate::tls::chain_of;
 
 /// Largest weight: shares finer than a thousandth mean nothing, and sums stay far from overflow.
@@ -37,7 +37,8 @@ pub(super) fn check(check: &mut Check<'_>) {
 }
 
 fn node_is_sound(check: &mut Check<'_>, name: &str, node: &Node) {
-    if node.address.port() == 0 || node.address.ip().is_unspecified() {
+    let address = node.address.socket();
+    if address.is_some_and(|a| a.port() == 0 || a.ip().is_unspecified()) {
         check.expect(
             &steps!["nodes", name, "address"],
             format!("nothing can be reached at `{}`", node.address),
@@ -49,20 +50,19 @@ fn node_is_sound(check: &mut Check<'_>, name: &str, node: &Node) {
         health_is_sound(check, &steps!["nodes", name, "health"], health);
     }
     if let Some(tls) = &node.tls {
-        tls_is_sound(check, name, tls);
+        tls_is_sound(check, &steps!["nodes", name, "tls"], tls);
     }
-    let at = |key: &'static str| steps!["nodes", name, "tcp", key];
-    check.within(
-        &at("keepalive"),
-        node.tcp.keepalive,
-        KEEPALIVE.0,
-        KEEPALIVE.1,
-    );
-    not_zero(check, &at("user_timeout"), node.tcp.user_timeout);
+    tcp_is_sound(check, &steps!["nodes", name, "tcp"], node.tcp);
 }
 
-fn tls_is_sound(check: &mut Check<'_>, name: &str, tls: &NodeTls) {
-    let at = |key: &'static str| steps!["nodes", name, "tls", key];
+pub(super) fn tcp_is_sound(check: &mut Check<'_>, block: &[Step], tcp: NodeTcp) {
+    let at = |key: &'static str| [block, &[Step::from(key)]].concat();
+    check.within(&at("keepalive"), tcp.keepalive, KEEPALIVE.0, KEEPALIVE.1);
+    not_zero(check, &at("user_timeout"), tcp.user_timeout);
+}
+
+pub(super) fn tls_is_sound(check: &mut Check<'_>, block: &[Step], tls: &NodeTls) {
+    let at = |key: &'static str| [block, &[Step::from(key)]].concat();
     if let Some(file) = &tls.ca_file {
         if let Err(fault) = chain_of(&check.dir.join(file)) {
             check.fault(&at("ca_file"), fault.to_string());
@@ -88,8 +88,12 @@ fn tls_is_sound(check: &mut Check<'_>, name: &str, tls: &NodeTls) {
 
 fn pool_is_sound(check: &mut Check<'_>, name: &str, pool: &Pool) {
     let at = steps!["pools", name, "nodes"];
-    if pool.nodes.is_empty() {
-        check.expect(&at, "a pool without nodes", "at least one name of `nodes`");
+    let discover = check.tree.locate(&steps!["pools", name, "discover"]);
+    if let Some(found) = &pool.discover {
+        super::discover::block_is_sound(check, name, found);
+    } else if pool.nodes.is_empty() && !check.was_cut(&discover.path) {
+        let expected = "at least one name of `nodes`, or `discover`";
+        check.expect(&at, "a pool without nodes", expected);
     }
     let mut seen = BTreeSet::new();
     for (i, node) in pool.nodes.iter().enumerate() {
@@ -105,7 +109,10 @@ fn pool_is_sound(check: &mut Check<'_>, name: &str, pool: &Pool) {
         }
     }
     let weight = |node: &String| check.config.nodes.get(node).map(|n| n.weight);
-    if !pool.nodes.is_empty() && pool.nodes.iter().all(|n| weight(n) == Some(0)) {
+    if pool.discover.is_none()
+        && !pool.nodes.is_empty()
+        && pool.nodes.iter().all(|n| weight(n) == Some(0))
+    {
         check.expect(
             &at,
             "every node has weight 0",

@@ -172,6 +172,35 @@ const CASES: &[Case] = &[
     ),
     (
         "nodes",
+        "nodes:\n  n: { address: push1 }\n  m: { address: 10.0.0.300:80 }\n  o: { address: 127.0.0.1:1 }",
+        &[
+            "f:4:17: nodes.n.address: found `push1`; expected an address or a host name with its port, as `10.0.0.1:80` or `push1.internal:80`",
+            "f:5:17: nodes.m.address: found `10.0.0.300:80`; expected an address or a host name with its port, as `10.0.0.1:80` or `push1.internal:80`",
+        ],
+    ),
+    (
+        "nodes",
+        "nodes:\n  n: { address: 127.0.0.1:2 }\npools:\n  p: { discover: {} }\n  q: { discover: { host: a:1, srv: b } }\n  r: { discover: { host: a, srv: -b, family: v4 } }",
+        &[
+            "f:6:8: pools.p.discover: neither `host` nor `srv`; expected `host: push.internal:80` or `srv: _push._tcp.internal`",
+            "f:7:8: pools.q.discover: both `host` and `srv`; expected one of them",
+            "f:8:26: pools.r.discover.host: found `a`; expected a host name with its port, as `push.internal:80`",
+            "f:8:34: pools.r.discover.srv: found `-b`; expected a host name, as `_push._tcp.internal`",
+            "f:8:46: pools.r.discover.family: unknown word `v4`; expected one of `auto`, `ipv4`, `ipv6`, `both` (did you mean `ipv4`?)",
+        ],
+    ),
+    (
+        "top",
+        "resolvers: { addresses: [10.0.0.53:0], timeout: 0s, min_ttl: 10s, max_ttl: 5s, allow: [all] }",
+        &[
+            "f:5:26: resolvers.addresses[0]: nothing can be reached at `10.0.0.53:0`; expected the address and port of a DNS server",
+            "f:5:49: resolvers.timeout: found `0s`; expected more than zero",
+            "f:5:62: resolvers.min_ttl: found `10s`; expected at most `max_ttl`, which is 5s",
+            "f:5:88: resolvers.allow[0]: found `all`; expected a network or an address, as `10.0.0.0/8`, `192.0.2.7`",
+        ],
+    ),
+    (
+        "nodes",
         "nodes:\n  n: { address: 127.0.0.1:2, health: {} }\n  m: { address: 127.0.0.1:2, health: { tcp: {}, http: { path: / } } }",
         &[
             "f:4:30: nodes.n.health: neither `tcp` nor `http` nor `tls`; expected `tcp: {}`, `tls: {}` or `http: { path: … }`",
@@ -212,7 +241,7 @@ const CASES: &[Case] = &[
         &[
             "f:6:3: pools.n: a node is also called `n`; expected one name for one thing: `to` could mean either",
             "f:6:15: pools.n.nodes: every node has weight 0; expected one node with a weight from 1",
-            "f:7:15: pools.p.nodes: a pool without nodes; expected at least one name of `nodes`",
+            "f:7:15: pools.p.nodes: a pool without nodes; expected at least one name of `nodes`, or `discover`",
             "f:8:19: pools.q.nodes[1]: `n` is there twice; expected each node once; see `weight`",
             "f:8:22: pools.q.nodes[2]: unknown node `m`",
             "f:8:25: pools.q.nodes[3]: unknown node `x`",

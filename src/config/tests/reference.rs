@@ -18,6 +18,11 @@ const BLOCKS: &[(&str, &str)] = &[
     ("top", "'?': 1"),
     ("admin", "admin: { '?': 1 }"),
     ("log", "log: { '?': 1 }"),
+    ("resolvers", "resolvers: { '?': 1 }"),
+    (
+        "pools.<name>.discover",
+        "pools: { p: { discover: { '?': 1 } } }",
+    ),
     ("nodes.<name>", "nodes: { n: { '?': 1 } }"),
     ("pools.<name>", "pools: { p: { '?': 1 } }"),
     (
@@ -221,6 +226,9 @@ fn documented_defaults_are_those_of_the_code() {
     for (path, default) in [
         (vec!["max_connections"], MAX_CONNECTIONS.to_string()),
         (vec!["drain_deadline"], span(DRAIN_DEADLINE)),
+        (vec!["resolvers", "timeout"], span(DNS_TIMEOUT)),
+        (vec!["resolvers", "min_ttl"], span(MIN_TTL)),
+        (vec!["resolvers", "max_ttl"], span(MAX_TTL)),
         (vec!["nodes", "ls1", "weight"], WEIGHT.to_string()),
         (
             vec!["nodes", "ls1", "tcp", "user_timeout"],
@@ -271,6 +279,10 @@ fn documented_defaults_are_those_of_the_code() {
         let row = format!("`{key}` | `{default}` |");
         assert!(DEFAULTS.contains(&row), "{row} in docs/defaults.md");
     }
+}
+
+#[test]
+fn documented_constants_without_a_key_are_those_of_the_code() {
     for (what, default) in [
         ("`Retry-After` of a 503", span(RETRY_AFTER)),
         (

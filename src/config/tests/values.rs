@@ -291,7 +291,7 @@ const CASES: &[Case] = &[
         "nodes",
         "nodes:\n  n: { address: 127.0.0.1:2 }\npools:\n  p: { balance: least, on_down: kill, no_node: 502 }",
         &[
-            "f:6:3: pools.p: key `nodes` is missing",
+            "f:6:6: pools.p.nodes: a pool without nodes; expected at least one name of `nodes`, or `discover`",
             "f:6:17: pools.p.balance: unknown word `least`; expected one of `least_flows`, `round_robin`, `random`, `hash` (did you mean `least_flows`?)",
             "f:6:33: pools.p.on_down: unknown word `kill`; expected one of `evict`, `keep`",
             "f:6:48: pools.p.no_node: found `502`; expected `503` or `close`",

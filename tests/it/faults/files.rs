@@ -70,7 +70,7 @@ fn bad() -> Vec<Bad> {
             changed("[200.0.0.10:80]", "[200.0.0.10:80, 200.0.0.10:80]"),
             6,
         ),
-        row("no host", changed("10.0.0.1:8080", "ls1.example:8080"), 2),
+        row("no host", changed("10.0.0.1:8080", "ls1..example:8080"), 2),
         row(
             "two cookies",
             changed(

@@ -1,0 +1,224 @@
+//! Where a push server listens: an address, or a host name that is looked up.
+//!
+//! In: text of the file. Out: an [`Address`]; what cannot be a host name is refused with its place.
+//! Source: RFC 1123 §2.1; RFC 2782 (`_service._proto.name`).
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use serde::de::{Deserializer, Error, Unexpected, Visitor};
+use serde::{Deserialize, Serialize};
+
+/// Longest host name (RFC 1035 §2.3.4), without the dot at its end.
+const MAX_NAME: usize = 253;
+/// Longest part of one between two dots.
+const MAX_LABEL: usize = 63;
+
+/// A host name, in lower case. With a dot at its end it is complete; without, it is also looked for below
+/// the search domains of `resolv.conf`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct HostName(String);
+
+impl HostName {
+    /// As it was written, but for its case.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Without the dot at its end, as a certificate names it.
+    pub fn bare(&self) -> &str {
+        self.0.trim_end_matches('.')
+    }
+
+    /// Whether it is this very machine (RFC 6761 §6.3).
+    pub fn is_localhost(&self) -> bool {
+        let name = self.bare();
+        name == "localhost" || name.ends_with(".localhost")
+    }
+}
+
+impl FromStr for HostName {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let bare = text.strip_suffix('.').unwrap_or(text);
+        let label = |l: &str| {
+            let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            (1..=MAX_LABEL).contains(&l.len())
+                && l.chars().all(legal)
+                && !l.starts_with('-')
+                && !l.ends_with('-')
+        };
+        // `10.0.0.300` is a mistyped address, not a name.
+        let last = bare.rsplit('.').next().unwrap_or_default();
+        let is_number = last.chars().all(|c| c.is_ascii_digit());
+        match bare.len() <= MAX_NAME && !is_number && bare.split('.').all(label) {
+            true => Ok(HostName(text.to_ascii_lowercase())),
+            false => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A host name and a port, as `push1.internal:8080`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// The name.
+    pub host: HostName,
+    /// The port, above 0.
+    pub port: u16,
+}
+
+impl FromStr for HostPort {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (host, port) = text.rsplit_once(':').ok_or(())?;
+        match port.parse() {
+            Ok(port @ 1..) if port.to_string() == text[host.len() + 1..] => Ok(HostPort {
+                host: host.parse()?,
+                port,
+            }),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// Where a node listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// At this address and port.
+    Socket(SocketAddr),
+    /// At the address this name has.
+    Host(HostPort),
+}
+
+impl Address {
+    /// The address, where it needs no lookup.
+    pub fn socket(&self) -> Option<SocketAddr> {
+        match self {
+            Address::Socket(address) => Some(*address),
+            Address::Host(_) => None,
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text.parse() {
+            Ok(address) => Ok(Address::Socket(address)),
+            Err(_) => text.parse().map(Address::Host),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Socket(address) => address.fmt(f),
+            Address::Host(host) => host.fmt(f),
+        }
+    }
+}
+
+/// Reads a `T` by its `FromStr` inside the visitor, so that a fault keeps its place.
+struct Read<T>(&'static str, std::marker::PhantomData<T>);
+
+impl<T: FromStr> Visitor<'_> for Read<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        text.parse()
+            .map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
+    }
+}
+
+macro_rules! read {
+    ($($type:ty: $expected:literal,)+) => {$(
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                d.deserialize_str(Read($expected, std::marker::PhantomData))
+            }
+        }
+    )+};
+}
+
+read! {
+    Address: "an address or a host name with its port, as `10.0.0.1:80` or `push1.internal:80`",
+    HostName: "a host name, as `_push._tcp.internal`",
+    HostPort: "a host name with its port, as `push.internal:80`",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_a_name_and_what_is_not() {
+        for good in [
+            "push1.internal:80",
+            "PUSH:8080",
+            "a-b.c_d.example.:65535",
+            "localhost:1",
+            "1.push:80",
+        ] {
+            let read = good.parse::<Address>();
+            assert!(matches!(read, Ok(Address::Host(_))), "{good}: {read:?}");
+        }
+        for good in ["10.0.0.1:80", "[::1]:80"] {
+            let read = good.parse::<Address>();
+            assert!(matches!(read, Ok(Address::Socket(_))), "{good}: {read:?}");
+        }
+        let (long, longer) = ("a".repeat(64), "a.".repeat(127) + "a");
+        for bad in [
+            "push1",
+            "push1:",
+            "push1:0",
+            "push1:65536",
+            "push1:+80",
+            ":80",
+            "-a:80",
+            "a-:80",
+            "a..b:80",
+            ".a:80",
+            "a b:80",
+            "ä:80",
+            "10.0.0.300:80",
+            "10.0.0:80",
+            "::1:80",
+            "a/b:80",
+            "a..:80",
+            &format!("{long}:80"),
+            &format!("{longer}:80"),
+        ] {
+            assert!(bad.parse::<Address>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_are_told_apart_by_letters_not_by_case() {
+        let name = |text: &str| text.parse::<HostName>().expect("a name");
+        assert_eq!(name("Push.Internal"), name("push.internal"));
+        assert_eq!(name("push.internal.").bare(), "push.internal");
+        assert!(name("localhost").is_localhost() && name("a.localhost.").is_localhost());
+        assert!(!name("localhost.evil").is_localhost());
+    }
+}

@@ -1,0 +1,268 @@
+//! Follows the names by which nodes are found: each is looked up again when its answer's time is over, and
+//! what changes is put in force as a small reload.
+//!
+//! In: a configuration, answers. Out: the configuration with the nodes that are found now. A lookup that
+//! fails leaves the last good answer. Source: FAULTS D66.
+
+mod expand;
+mod follow;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
+use pushgate_plugins::api::{NodeId, unix_seconds};
+use serde_json::{Value, json};
+use tokio::sync::{Notify, watch};
+
+use super::Running;
+use crate::config::{Address, Config};
+use crate::observe::metrics;
+use crate::upstream::discover::{Answer, Failure, Members, Resolver, Source};
+use crate::upstream::drain::Ending;
+
+/// Pause between two looks at nodes that left: one that is empty is removed so late at most.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Pause after a change that could not be put in force.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+/// A start, or a reload, waits so many `timeout`s for the first answers.
+const FIRST_TIMEOUTS: u32 = 2;
+
+/// What is known of a name.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// The last good answer.
+    pub answer: Option<Answer>,
+    /// When it came; `None`: another process got it.
+    pub answered: Option<SystemTime>,
+    /// Why the last lookup had none.
+    pub failure: Option<Failure>,
+    /// Lookups that ended.
+    pub asked: u64,
+}
+
+/// The names that are followed.
+pub struct Discovery {
+    following: Mutex<Following>,
+    /// Told when an answer is another than before.
+    changed: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Following {
+    sources: BTreeMap<Source, Followed>,
+    /// Who is found, by pool.
+    pools: HashMap<String, Members>,
+    /// Which of its addresses a node with a host name has.
+    nodes: HashMap<String, SocketAddr>,
+    /// Answers another process left, until their names are followed.
+    inherited: HashMap<Source, Answer>,
+}
+
+struct Followed {
+    seen: Arc<watch::Sender<Seen>>,
+    resolver: Arc<Resolver>,
+    _task: Ending,
+}
+
+impl Discovery {
+    /// Follows nothing yet. `answers` are another process's.
+    pub fn new(answers: Vec<(Source, Answer)>) -> Self {
+        let following = Following {
+            inherited: answers.into_iter().collect(),
+            ..Following::default()
+        };
+        Discovery {
+            following: Mutex::new(following),
+            changed: Arc::default(),
+        }
+    }
+
+    /// Begins to follow the names of `config` that are new, and waits for their first answers, but not for
+    /// long. Returns whom to ask from now on; `None`: there are no names.
+    ///
+    /// Errors: the resolver cannot be had.
+    pub async fn begin(&self, config: &Config) -> Result<Option<Arc<Resolver>>, String> {
+        let wanted = sources(config);
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        let resolver = Resolver::new(&config.resolvers).map_err(|e| format!("resolvers: {e}"))?;
+        let mut first = Vec::new();
+        {
+            let mut following = self.following.lock();
+            for source in wanted {
+                if following.sources.contains_key(&source) {
+                    continue;
+                }
+                let answer = following.inherited.remove(&source);
+                let is_known = answer.is_some();
+                let seen = Arc::new(watch::Sender::new(Seen {
+                    answer,
+                    ..Seen::default()
+                }));
+                if !is_known {
+                    first.push(seen.subscribe());
+                }
+                let followed = self.start(&source, seen, &resolver, &config.resolvers);
+                following.sources.insert(source, followed);
+            }
+        }
+        let all = async {
+            for mut seen in first {
+                // An error: its task is gone, so there is nothing to wait for.
+                let _ = seen.wait_for(|s| s.asked > 0).await;
+            }
+        };
+        let patience = config.resolvers.timeout.0 * FIRST_TIMEOUTS;
+        if tokio::time::timeout(patience, all).await.is_err() {
+            log::warn!("resolvers: not every name was answered within {patience:?}");
+        }
+        Ok(Some(resolver))
+    }
+
+    /// `config` is in force: asks `resolver` from now on, at once, and follows no other name.
+    pub fn settle(&self, config: &Config, resolver: Option<Arc<Resolver>>) {
+        self.keep_only(Some(config));
+        let Some(resolver) = resolver else { return };
+        for (source, followed) in &mut self.following.lock().sources {
+            if !Arc::ptr_eq(&followed.resolver, &resolver) {
+                let seen = followed.seen.clone();
+                *followed = self.start(source, seen, &resolver, &config.resolvers);
+            }
+        }
+    }
+
+    /// Follows no name that is not in `config`.
+    pub fn keep_only(&self, config: Option<&Config>) {
+        let wanted = config.map(sources).unwrap_or_default();
+        let mut following = self.following.lock();
+        following.sources.retain(|source, _| {
+            let stays = wanted.contains(source);
+            if !stays {
+                metrics::get().forget_source(&source.to_string());
+            }
+            stays
+        });
+        let pools = |name: &String| config.is_some_and(|c| c.pools.contains_key(name));
+        following.pools.retain(|name, _| pools(name));
+        let nodes = |name: &String| config.is_some_and(|c| c.nodes.contains_key(name));
+        following.nodes.retain(|name, _| nodes(name));
+        following.inherited.clear();
+    }
+
+    /// `config` with the nodes that are found now.
+    pub fn expand(&self, config: &Config) -> Config {
+        expand::expand(config, &mut self.following.lock(), Instant::now())
+    }
+
+    /// The last good answers, for another process.
+    pub fn answers(&self) -> Vec<(Source, Answer)> {
+        let following = self.following.lock();
+        let all = following.sources.iter();
+        all.filter_map(|(source, f)| Some((source.clone(), f.seen.borrow().answer.clone()?)))
+            .collect()
+    }
+
+    /// What is known of each name, for the admin endpoint.
+    pub fn shown(&self) -> Value {
+        let following = self.following.lock();
+        let one = |(source, followed): (&Source, &Followed)| {
+            let seen = followed.seen.borrow();
+            let targets = seen.answer.iter().flat_map(|a| &a.targets);
+            let targets = targets.map(|t| json!({ "address": t.address, "weight": t.weight }));
+            json!({
+                "source": source.to_string(), "answer": targets.collect::<Value>(),
+                "answered": seen.answered.map(unix_seconds),
+                "ttl_seconds": seen.answer.as_ref().map(|a| a.ttl.as_secs_f64()),
+                "left_out": seen.answer.as_ref().map(|a| a.left_out),
+                "failure": seen.failure.as_ref().map(ToString::to_string),
+            })
+        };
+        following.sources.iter().map(one).collect()
+    }
+
+    fn start(
+        &self,
+        source: &Source,
+        seen: Arc<watch::Sender<Seen>>,
+        resolver: &Arc<Resolver>,
+        conf: &crate::config::Resolvers,
+    ) -> Followed {
+        let follow = follow::Follow {
+            source: source.clone(),
+            resolver: resolver.clone(),
+            seen: seen.clone(),
+            changed: self.changed.clone(),
+            min_ttl: conf.min_ttl.0,
+        };
+        Followed {
+            seen,
+            resolver: resolver.clone(),
+            _task: Ending(tokio::spawn(follow.run())),
+        }
+    }
+
+    /// Removes nodes that left and are empty; true if there were any.
+    fn sweep(&self, config: &Config, live: impl Fn(&str) -> usize) -> bool {
+        let now = Instant::now();
+        let mut swept = false;
+        for (pool, members) in &mut self.following.lock().pools {
+            let conf = config.pools.get(pool).and_then(|p| p.discover.as_ref());
+            let linger = conf.map_or(Duration::ZERO, |d| d.linger.0);
+            swept |= members.sweep(now, linger, |a| live(&expand::node_name(pool, a)));
+        }
+        swept
+    }
+}
+
+/// The names of a configuration.
+fn sources(config: &Config) -> BTreeSet<Source> {
+    let nodes = config.nodes.values().filter_map(|n| match &n.address {
+        Address::Host(host) => Some(expand::source_of_host(host)),
+        Address::Socket(_) => None,
+    });
+    let pools = config.pools.values().filter_map(|p| p.discover.as_ref());
+    nodes.chain(pools.filter_map(expand::source_of)).collect()
+}
+
+/// Puts in force what changes, until the process ends.
+pub async fn watch(running: Arc<Running>) {
+    let mut failed = None;
+    loop {
+        let changed = tokio::select! {
+            () = running.discovery.changed.notified() => true,
+            () = tokio::time::sleep(LOOK_EVERY) => look(&running),
+        };
+        if !changed {
+            continue;
+        }
+        match running.rediscover().await {
+            Ok(()) => failed = None,
+            Err(e) => {
+                if failed.as_ref() != Some(&e) {
+                    log::error!("nodes that were found are not taken over: {e}");
+                }
+                failed = Some(e);
+                tokio::time::sleep(TRY_AGAIN).await;
+                running.discovery.changed.notify_one();
+            }
+        }
+    }
+}
+
+/// Looks after nodes that go; true if one that left the answer has gone.
+fn look(running: &Running) -> bool {
+    let mut parts = running.parts();
+    parts.sweep();
+    let Some(config) = parts.config.clone() else {
+        return false;
+    };
+    let live = |name: &str| {
+        let checked = parts.nodes.get(&NodeId::of(name));
+        checked.map_or(0, |c| c.node.live())
+    };
+    running.discovery.sweep(&config, live)
+}

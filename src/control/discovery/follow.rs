@@ -1,0 +1,141 @@
+//! Follows one name.
+//!
+//! In: time, answers. Out: what is known of the name, told to those who wait; a log line for each change, not for
+//! each lookup. Source: FAULTS D66.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use pushgate_plugins::api::unix_seconds;
+use tokio::sync::{Notify, watch};
+
+use super::Seen;
+use crate::observe::metrics;
+use crate::upstream::discover::{Answer, Failure, MAX_NODES, Resolver, Source};
+
+/// Longest pause after a failed lookup, unless `min_ttl` is longer.
+const MOST_PAUSE: Duration = Duration::from_secs(10);
+
+/// One name and who asks for it.
+pub(super) struct Follow {
+    pub source: Source,
+    pub resolver: Arc<Resolver>,
+    pub seen: Arc<watch::Sender<Seen>>,
+    pub changed: Arc<Notify>,
+    pub min_ttl: Duration,
+}
+
+impl Follow {
+    /// Asks until the task is dropped.
+    pub async fn run(self) {
+        let mut failed = 0;
+        loop {
+            let asked = self.resolver.ask(&self.source).await;
+            let wait = match &asked {
+                Ok(answer) => {
+                    failed = 0;
+                    answer.ttl
+                }
+                Err(_) => {
+                    failed += 1;
+                    pause(self.min_ttl, failed)
+                }
+            };
+            self.count(&asked);
+            self.learn(asked);
+            // Jitter, never before its time: a cache would only answer the rest of it.
+            tokio::time::sleep(wait.mul_f64(1.0 + 0.1 * fastrand::f64())).await;
+        }
+    }
+
+    fn count(&self, asked: &Result<Answer, Failure>) {
+        let source = self.source.to_string();
+        let result = asked.as_ref().map_or_else(Failure::word, |_| "good");
+        let m = metrics::get();
+        m.lookups
+            .with_label_values(&[source.as_str(), result])
+            .inc();
+        if let Ok(answer) = asked {
+            m.dns_addresses
+                .with_label_values(&[&source])
+                .set(answer.targets.len() as i64);
+            m.dns_answered
+                .with_label_values(&[&source])
+                .set(unix_seconds(SystemTime::now()) as i64);
+        }
+    }
+
+    fn learn(&self, asked: Result<Answer, Failure>) {
+        let mut differs = false;
+        self.seen.send_modify(|seen| {
+            seen.asked += 1;
+            match asked {
+                Ok(answer) => {
+                    let targets = |a: &Answer| a.targets.clone();
+                    differs = seen.answer.as_ref().map(targets) != Some(targets(&answer));
+                    self.tell_answer(seen, &answer, differs);
+                    seen.answered = Some(SystemTime::now());
+                    seen.answer = Some(answer);
+                    seen.failure = None;
+                }
+                Err(failure) => {
+                    self.tell_failure(seen, &failure);
+                    seen.failure = Some(failure);
+                }
+            }
+        });
+        if differs {
+            self.changed.notify_one();
+        }
+    }
+
+    fn tell_answer(&self, seen: &Seen, answer: &Answer, differs: bool) {
+        let (source, count) = (&self.source, answer.targets.len());
+        if differs {
+            log::info!("{source}: {count} addresses");
+        } else if seen.failure.is_some() {
+            log::info!("{source}: answered again, {count} addresses as before");
+        }
+        let before = seen.answer.as_ref().map_or(0, |a| a.left_out);
+        if answer.left_out > 0 && answer.left_out != before {
+            log::warn!(
+                "{source}: {} records are left out: no node can be there, or there are more than {MAX_NODES}",
+                answer.left_out
+            );
+        }
+    }
+
+    fn tell_failure(&self, seen: &Seen, failure: &Failure) {
+        if seen.failure.as_ref() == Some(failure) {
+            return;
+        }
+        let source = &self.source;
+        match &seen.answer {
+            Some(a) => {
+                let count = a.targets.len();
+                log::warn!("{source}: {failure}; the last good answer stays, {count} addresses");
+            }
+            None => log::warn!("{source}: {failure}; there is no answer yet"),
+        }
+    }
+}
+
+/// How long to wait after so many failed lookups in a row.
+fn pause(least: Duration, failed: u32) -> Duration {
+    let doubled = least.saturating_mul(1 << (failed.saturating_sub(1)).min(16));
+    doubled.min(MOST_PAUSE.max(least))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound() {
+        let s = Duration::from_secs;
+        let pauses: Vec<_> = (1..=6).map(|failed| pause(s(1), failed)).collect();
+        assert_eq!(pauses, [s(1), s(2), s(4), s(8), s(10), s(10)]);
+        assert_eq!(pause(s(60), 1), s(60));
+        assert_eq!(pause(s(60), u32::MAX), s(60));
+    }
+}

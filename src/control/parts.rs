@@ -1,0 +1,228 @@
+//! What runs: nodes with their checks, listeners with their accept loops, and how a plan is put into
+//! force.
+//!
+//! In: what [`Plan`](super::plan::Plan) worked out. Out: nodes and listeners started, changed, ended. Live
+//! flows stay; nodes that go are checked until their last flow has ended. Source: FAULTS D66 to D68.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use pushgate_plugins::api::{NodeId, PoolId};
+use tokio::task::JoinHandle;
+
+use super::admin::Endpoint;
+use super::plan::{PlannedListener, PlannedNode};
+use crate::balance::Pool;
+use crate::config::{self, Config, Health};
+use crate::listener::accept::{AcceptLoop, Listener};
+use crate::listener::edge::Edge;
+use crate::observe::metrics;
+use crate::route::Table;
+use crate::tls::Store;
+use crate::tls::tickets::Ring;
+use crate::upstream::drain::Standing;
+use crate::upstream::health::Checker;
+use crate::upstream::state::Order;
+use crate::upstream::{Node, State};
+
+/// A node with its check loop.
+pub struct Checked {
+    /// The node.
+    pub node: Arc<Node>,
+    /// Its section.
+    pub conf: config::Node,
+    health: Option<Health>,
+    task: JoinHandle<()>,
+}
+
+impl Checked {
+    fn start(planned: PlannedNode) -> Self {
+        let PlannedNode {
+            node, conf, health, ..
+        } = planned;
+        let task = tokio::spawn(Checker::new(node.clone(), health.as_ref()).run());
+        Checked {
+            node,
+            conf,
+            health,
+            task,
+        }
+    }
+}
+
+impl Drop for Checked {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A listener with its accept loops.
+pub struct Listening {
+    /// The listener.
+    pub listener: Arc<Listener>,
+    /// Its section.
+    pub conf: config::Listener,
+    /// One loop for each address.
+    pub loops: Vec<AcceptLoop>,
+}
+
+impl Listening {
+    /// Takes over a changed section. Certificates that cannot be loaded leave the old ones serving.
+    fn change(&mut self, conf: &config::Listener, table: Table, store: &Store, dir: &Path) {
+        if let Some(tls) = &self.listener.tls
+            && let Err(e) = tls.reload(conf, store, dir)
+        {
+            log::error!("listener {}: {e}", conf.name);
+        }
+        self.listener.change(conf, table);
+        self.loops.retain(|a| conf.bind.contains(&a.asked));
+        self.conf = conf.clone();
+    }
+}
+
+/// First checks of new nodes, all at once: their verdicts are there before the first flow.
+pub async fn first_checks(nodes: &HashMap<NodeId, PlannedNode>) {
+    let fresh = nodes.values().filter(|n| !n.runs);
+    let running: Vec<_> = fresh
+        .map(|n| {
+            let checker = Checker::new(n.node.clone(), n.health.as_ref());
+            tokio::spawn(async move { checker.first().await })
+        })
+        .collect();
+    for check in running {
+        let _ = check.await;
+    }
+}
+
+/// All that runs.
+#[derive(Default)]
+pub struct Parts {
+    /// Nodes.
+    pub nodes: HashMap<NodeId, Checked>,
+    /// Nodes no flow is given any more, checked until their last flow has ended.
+    pub departed: Vec<Checked>,
+    /// Pools.
+    pub pools: Arc<HashMap<PoolId, Arc<Pool>>>,
+    /// Listeners by name.
+    pub listeners: HashMap<String, Listening>,
+    /// Certificates.
+    pub store: Store,
+    /// Keys of session tickets.
+    pub ring: Option<Arc<Ring>>,
+    /// The admin endpoint, which goes on through a drain.
+    pub admin: Option<Endpoint>,
+    /// Orders another process left, until the nodes are there.
+    pub orders: Vec<(String, Order)>,
+    /// Ticket keys another process left, until the ring is there.
+    pub tickets: Option<Vec<u8>>,
+    /// The configuration all of it is built from.
+    pub config: Option<Arc<Config>>,
+}
+
+impl Parts {
+    /// Starts checking new nodes, lets those depart that are gone.
+    pub fn settle_nodes(&mut self, planned: HashMap<NodeId, PlannedNode>) {
+        let mut old = std::mem::take(&mut self.nodes);
+        for (id, p) in planned {
+            let now = Instant::now();
+            p.node.set_limits(p.limits, now);
+            p.node.set_evict_rate(p.evict_rate);
+            p.node.set_tcp(p.conf.tcp);
+            p.node.set_weight(p.conf.weight);
+            let leaving = p.conf.found.as_ref().is_some_and(|f| f.leaving);
+            p.node.stand(match leaving {
+                true => Standing::Leaving,
+                false => Standing::Member,
+            });
+            if p.joins && p.node.state() == State::Up {
+                p.node.returned(now);
+            }
+            let before = old.remove(&id);
+            let (same, other) = match before {
+                Some(c) if Arc::ptr_eq(&c.node, &p.node) => (Some(c), None),
+                other => (None, other),
+            };
+            self.departed.extend(other);
+            let checked = match same {
+                Some(mut c) if c.health == p.health => {
+                    c.conf = p.conf;
+                    c
+                }
+                // Dropped, its old loop ends.
+                _ => Checked::start(p),
+            };
+            self.nodes.insert(id, checked);
+        }
+        self.departed.extend(old.into_values());
+        self.departed
+            .iter()
+            .for_each(|c| c.node.stand(Standing::Gone));
+        self.sweep();
+    }
+
+    /// Forgets departed nodes whose last flow has ended, and what was counted of them.
+    pub fn sweep(&mut self) {
+        let (stay, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.departed)
+            .into_iter()
+            .partition(|c| c.node.live() > 0);
+        self.departed = stay;
+        for c in gone {
+            if !self.nodes.contains_key(&c.node.id) {
+                metrics::get().forget_node(&c.node.name);
+            }
+        }
+    }
+
+    /// Gives the nodes the orders that another process left.
+    pub fn settle_orders(&mut self) {
+        for (name, order) in std::mem::take(&mut self.orders) {
+            if let Some(checked) = self.nodes.get(&NodeId::of(&name)) {
+                checked.node.order(order);
+            }
+        }
+    }
+
+    /// Takes over the keys of session tickets.
+    pub fn settle_tickets(&mut self, ring: Arc<Ring>, config: &Config) {
+        // The file check has read the keys; what fails now is a file that went away since.
+        if let Err(e) = ring.reload(config) {
+            log::error!("session tickets: {e}");
+        }
+        self.ring = Some(ring);
+        self.tickets = None;
+    }
+
+    /// Changes, adds and removes listeners. A removed one stops accepting; its connections go on.
+    ///
+    /// Errors: the system refuses a socket.
+    pub fn settle_listeners(
+        &mut self,
+        planned: Vec<PlannedListener>,
+        config: &Config,
+        edge: &Arc<Edge>,
+    ) -> Result<(), String> {
+        let stays = |name: &String| planned.iter().any(|p| p.runs && p.conf.name == *name);
+        self.listeners.retain(|name, _| stays(name));
+        for p in planned {
+            let l = match self.listeners.remove(&p.conf.name) {
+                Some(mut old) => {
+                    old.change(&p.conf, p.table, &self.store, &config.dir);
+                    old
+                }
+                None => Listening {
+                    listener: Listener::new(&p.conf, p.table, p.tls),
+                    conf: p.conf.clone(),
+                    loops: Vec::new(),
+                },
+            };
+            let l = self.listeners.entry(p.conf.name).or_insert(l);
+            for (asked, socket) in p.sockets {
+                let started = AcceptLoop::start(asked, socket, l.listener.clone(), edge.clone());
+                l.loops.push(started.map_err(|e| format!("{asked}: {e}"))?);
+            }
+        }
+        Ok(())
+    }
+}
