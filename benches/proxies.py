@@ -32,6 +32,7 @@ class Profile:
     proxy_protocol: bool = False
     max_hidden: str = ""    # Pushgate's, if not the default
     passed: str = ""        # TLS for this name is passed through, at layer 4
+    h2: bool = False        # clients may speak HTTP/2 under TLS
     splice: bool = False    # HAProxy's splice-auto
     connections: int = 10_000
     threads: int = 1
@@ -85,7 +86,8 @@ def command(proxy, profile, folder, ports):
     named |= {f"node{i + 1}_ip": ip for i, (_, ip, _) in enumerate(profile.nodes)}
     more = {"node_port": profile.nodes[0][2], "certificates": profile.cert_dir, "folder": folder, "modules": modules(),
             "header": header(proxy, profile), "splice": "option splice-auto" if profile.splice else "",
-            "connections": profile.connections}
+            "connections": profile.connections,
+            **({"alpn": "h2,http/1.1", "http2": " http2", "codec": "AUTO"} if profile.h2 else {"alpn": "http/1.1", "http2": "", "codec": "HTTP1"})}
     source = template(proxy, profile)
     with open(source, encoding="utf-8") as f:
         text = string.Template(f.read()).substitute(ports, **named, **more)

@@ -27,11 +27,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 /// A boxed connection.
 pub type Conn = Box<dyn Stream>;
 
-static TLS: LazyLock<TlsConnector> = LazyLock::new(|| connector(false));
+static TLS: LazyLock<TlsConnector> = LazyLock::new(|| connector(false, b"http/1.1"));
 
-/// A client's TLS; with `resume` it comes back with its last ticket, else each handshake is a full
-/// one: a new client's.
-pub fn connector(resume: bool) -> TlsConnector {
+/// A client's TLS that speaks `protocol`; with `resume` it comes back with its last ticket, else each
+/// handshake is a full one: a new client's.
+pub fn connector(resume: bool, protocol: &[u8]) -> TlsConnector {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -39,7 +39,7 @@ pub fn connector(resume: bool) -> TlsConnector {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Any))
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     if !resume {
         config.resumption = rustls::client::Resumption::disabled();
     }

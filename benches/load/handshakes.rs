@@ -102,7 +102,7 @@ fn start(options: &Options, done: &Arc<Done>) -> Vec<JoinHandle<()>> {
     let one = |_| {
         let (options, done) = (options.clone(), done.clone());
         tokio::spawn(async move {
-            let tls = client::connector(options.resume);
+            let tls = client::connector(options.resume, b"http/1.1");
             loop {
                 match shake(&options, &tls).await {
                     Ok(kind) => {

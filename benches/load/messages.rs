@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::client::{self, Conn};
 use crate::wire::{Reader, Wire};
-use crate::{Failure, Options, handshakes, per_thousand, percentiles};
+use crate::{Failure, Options, h2, handshakes, per_thousand, percentiles};
 
 /// Time for all streams to flow before the window.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -33,7 +33,12 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
         streams.push(tokio::spawn(follow(
             conn,
             rest,
-            options.wire,
+            // HTTP/2 has frames of its own around the bare messages.
+            if options.h2 {
+                Wire::Length
+            } else {
+                options.wire
+            },
             arrived.clone(),
         )));
     }
@@ -65,8 +70,11 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
 }
 
 async fn open(options: &Options) -> Result<(Conn, Vec<u8>), Failure> {
-    let mut conn = client::connect(options, None).await?;
     let path = format!("/{}/{}", options.wire.word(), options.every.as_millis());
+    if options.h2 {
+        return Ok((h2::ask(options, &path).await?, Vec::with_capacity(1024)));
+    }
+    let mut conn = client::connect(options, None).await?;
     let upgrade = options.wire == Wire::WebSocket;
     client::ask(&mut conn, &path, upgrade, "").await?;
     let status = if upgrade { "101" } else { "200" };

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::client::{self, Conn, PATIENCE};
 use crate::node::FLOODED;
 use crate::wire::Wire;
-use crate::{Failure, Options};
+use crate::{Failure, Options, h2};
 
 /// Connections opened first, so that what exists once is not charged to the others.
 const WARM: usize = 16;
@@ -45,6 +45,13 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
 async fn open(options: &Options, count: usize) -> Result<Vec<Conn>, Failure> {
     let mut all = Vec::with_capacity(count);
     for _ in 0..count {
+        if options.h2 {
+            let path = format!("/silent/{}", options.wire.word());
+            let mut conn = h2::ask(options, &path).await?;
+            timeout(PATIENCE, conn.read_buf(&mut Vec::with_capacity(1024))).await??;
+            all.push(conn);
+            continue;
+        }
         let mut conn = client::connect(options, None).await?;
         let upgrade = options.wire == Wire::WebSocket;
         let path = format!("/silent/{}", options.wire.word());

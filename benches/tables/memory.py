@@ -4,7 +4,8 @@ from . import BOTH, Column, Table, number
 
 def columns(o):
     return [Column(f"{wire}, {word}", ["silent", "--wire", wire, "--count", o.silent], tls)
-            for wire in ("ws", "chunked") for word, tls in BOTH]
+            for wire in ("ws", "chunked") for word, tls in BOTH] + [
+        Column("HTTP/2, TLS", ["silent", "--h2", "--wire", "chunked", "--count", o.silent], True, {"h2": True})]
 
 
 def text(r, _direct):

@@ -9,7 +9,9 @@ def latency(o):
 
 def messages(o):
     return [Column(f"{wire}, {word}", ["messages", "--wire", wire, "--count", o.streams, "--every", 250, "--seconds", o.seconds], tls)
-            for wire in ("ws", "chunked") for word, tls in BOTH]
+            for wire in ("ws", "chunked") for word, tls in BOTH] + [
+        Column("HTTP/2, TLS", ["messages", "--h2", "--wire", "chunked", "--count", o.streams, "--every", 250, "--seconds", o.seconds],
+               True, {"h2": True})]
 
 
 def times(r, _direct):

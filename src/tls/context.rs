@@ -262,3 +262,22 @@ fn install_staples(
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    /// Decision 0010: 9 KiB for each connection. Fails with an OpenSSL that has room for 32 records, as a folder
+    /// built before has it: `cargo clean -p openssl-sys` (with `--release` too) builds it anew.
+    #[test]
+    fn openssl_has_room_for_one_record() {
+        /// Of openssl/ssl.h; openssl-sys lacks it.
+        const SET_MAX_PIPELINES: libc::c_int = 126;
+        let builder = openssl::ssl::SslContext::builder(openssl::ssl::SslMethod::tls()).unwrap();
+        let accepts = |n| {
+            let none = std::ptr::null_mut();
+            // SAFETY: the context lives; this control takes a number and no pointer.
+            unsafe { openssl_sys::SSL_CTX_ctrl(builder.as_ptr(), SET_MAX_PIPELINES, n, none) == 1 }
+        };
+        assert!(accepts(1), "the control is understood");
+        assert!(!accepts(2), "see .cargo/openssl-perl");
+    }
+}
