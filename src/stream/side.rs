@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use openssl::ssl::SslRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -109,7 +109,14 @@ impl AsyncRead for Side {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Side::Plain(t) => Pin::new(t).poll_read(cx, buf),
-            Side::Tls(s) => Pin::new(&mut **s).poll_read(cx, buf),
+            Side::Tls(s) => {
+                // HTTP/2 asks with each message that it sends: OpenSSL need not be gone through to
+                // learn that nothing came. It holds whole records only once they are decrypted.
+                if s.ssl().pending() == 0 {
+                    ready!(s.get_ref().poll_readable(cx))?;
+                }
+                Pin::new(&mut **s).poll_read(cx, buf)
+            }
             Side::Tapped(t) => t.poll_read(cx, buf),
         }
     }
