@@ -12,6 +12,7 @@ mod fixtures;
 pub mod framing;
 pub mod handoff;
 pub mod joined;
+pub mod parting;
 pub mod relay;
 pub mod side;
 pub mod socket;

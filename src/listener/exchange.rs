@@ -242,14 +242,15 @@ impl Exchange {
         }
     }
 
-    /// Waits until the flow is to be cut. Sockets are closed after this only: a client that is to
-    /// move has been forgotten before it can come back.
+    /// Waits until the flow is to be cut. Its client is told after this only: one that is to move has
+    /// been forgotten before it can come back, and the seat of one that comes back at once is free.
     pub async fn kill(&self) {
         self.flow.kill.notified().await;
+        let mut record = self.record.lock();
+        record.seat = None;
         if self.flow.closed() != Some(Closed::Rebalanced) {
             return;
         }
-        let record = self.record.lock();
         if let (Some(filed), Some(assigned)) = (&record.learned, &record.assigned)
             && let Some(pool) = &assigned.pool
         {

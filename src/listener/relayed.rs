@@ -15,7 +15,8 @@ use super::exchange::{Exchange, Reason};
 use crate::config;
 use crate::stream::answer::{self, Cut};
 use crate::stream::handoff::Left;
-use crate::stream::relay::{End, HalfClose, Relay, Rules, Why, once};
+use crate::stream::parting::once;
+use crate::stream::relay::{End, HalfClose, Relay, Rules, Why};
 use crate::stream::side::Side;
 use crate::stream::socket;
 

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::direction::{Broken, Direction};
 use super::framing::Framing;
 use super::handoff::{Answer, Left, Wrap};
+use super::parting::{tell, turn};
 use super::side::Side;
 use super::socket;
 
@@ -122,13 +123,8 @@ impl Relay {
                 })
             }
             Err(why) => {
-                let hidden = self.hidden();
-                self.settle(why);
-                // All killed clients of this thread first, their nodes' sides after them.
-                drop(self.client);
-                if why == Cut::Killed {
-                    tokio::task::yield_now().await;
-                }
+                let held = self.down.as_ref().map_or(0, Direction::held) as u64;
+                let hidden = held + Box::pin(self.part(why)).await;
                 Err(Uncompleted { why, hidden })
             }
         };
@@ -147,25 +143,23 @@ impl Relay {
         self.ahead.watch(cx, &mut self.client).map(Err)
     }
 
-    /// Bytes on their way to the client.
-    fn hidden(&self) -> u64 {
-        let held = self.down.as_ref().map_or(0, Direction::held) as u64;
-        let (client, node) = (self.client.tcp().fd(), self.node.tcp().fd());
-        held + socket::unread(node) + socket::unacknowledged(client)
-    }
-
     /// Settles how the sockets close. A client that knows the end of its answer by that of its
     /// connection only must see a reset; another one takes what is under way before it sees the cut.
-    fn settle(&self, why: Cut) {
+    /// Returns the bytes that the kernel had for the client.
+    async fn part(&mut self, why: Cut) -> u64 {
+        let on_their_way = if why == Cut::Killed {
+            let told = tell(&mut self.client, false, self.by_close).await;
+            turn().await;
+            told
+        } else {
+            self.client.tcp().unacknowledged()
+        };
         match why {
-            Cut::ClientClosed => {}
             Cut::ClientFailed => self.node.tcp().reset_on_close(),
-            _ if self.by_close => self.client.tcp().reset_on_close(),
-            Cut::Killed => {
-                self.client.tcp().reset_on_close_if_stalled();
-            }
-            Cut::NodeFailed | Cut::BadAnswer => {}
+            Cut::NodeFailed | Cut::BadAnswer if self.by_close => self.client.tcp().reset_on_close(),
+            Cut::ClientClosed | Cut::NodeFailed | Cut::BadAnswer | Cut::Killed => {}
         }
+        on_their_way + socket::unread(self.node.tcp().fd())
     }
 }
 

@@ -6,14 +6,14 @@
 //! connections" (there is no timer here).
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
 
 use super::direction::{Broken, Direction, Pumped};
-use super::frames::RESTART;
 use super::handoff::Left;
+use super::parting::{once, tell, turn};
 use super::side::Side;
 use super::socket;
 
@@ -131,17 +131,16 @@ impl Relay {
             Why::NodeClosed => first.unwrap_or(why),
             _ => why,
         };
-        let (client, node) = (self.client.tcp().fd(), self.node.tcp().fd());
         let held = self.down.held() as u64;
-        let end = End {
+        let goodbye = held == 0 && self.down.is_between_frames();
+        let (to_node, to_client) = (self.up.passed(), self.down.passed());
+        let in_kernel = Box::pin(finish(why, goodbye, self.client, self.node)).await;
+        End {
             why,
-            to_node: self.up.passed(),
-            to_client: self.down.passed(),
-            hidden: held + socket::unread(node) + socket::unacknowledged(client),
-        };
-        let goodbye = why == Why::Killed && held == 0 && self.down.is_between_frames();
-        Box::pin(finish(why, goodbye, self.client, self.node)).await;
-        end
+            to_node,
+            to_client,
+            hidden: held + in_kernel,
+        }
     }
 }
 
@@ -180,41 +179,28 @@ fn verdict(down: Pumped, up: Pumped, half_close: HalfClose) -> Poll<Why> {
 }
 
 /// Closes both sides: an orderly end where the flow ended in order, RST where it did not, so that
-/// the other end does not take a cut stream for a complete one. `goodbye`: the client understands a
-/// close frame now.
-async fn finish(why: Why, goodbye: bool, mut client: Side, mut node: Side) {
+/// the other end does not take a cut stream for a complete one. `goodbye`: a client that is cut
+/// understands a close frame now. Returns the bytes that the kernel had for the client.
+async fn finish(why: Why, goodbye: bool, mut client: Side, mut node: Side) -> u64 {
     use tokio::io::AsyncWriteExt;
+    let on_their_way = if why == Why::Killed {
+        let told = tell(&mut client, goodbye, false).await;
+        turn().await;
+        told
+    } else {
+        client.tcp().unacknowledged()
+    };
+    let unread = socket::unread(node.tcp().fd());
     match why {
-        Why::Killed => {
-            if !client.tcp().reset_on_close_if_stalled() && goodbye {
-                let last = async {
-                    client.write_all(&RESTART).await?;
-                    client.shutdown().await
-                };
-                once(last).await;
-            }
-            // What waits for a dead node must not be sent to it for minutes by the kernel.
-            node.tcp().reset_on_close_if_unacknowledged();
-            // All killed clients of this thread first, their nodes' sides after them.
-            drop(client);
-            tokio::task::yield_now().await;
-        }
+        // What waits for a dead node must not be sent to it for minutes by the kernel.
+        Why::Killed => node.tcp().reset_on_close_if_unacknowledged(),
         Why::NodeFailed => client.tcp().reset_on_close(),
         Why::ClientFailed => node.tcp().reset_on_close(),
         Why::ClientClosed | Why::NodeClosed => {
             once(async { tokio::join!(client.shutdown(), node.shutdown()) }).await;
         }
     }
-}
-
-/// Polls once: a peer that does not read must not hold this task.
-pub async fn once<T>(last: impl Future<Output = T>) {
-    let mut last = pin!(last);
-    std::future::poll_fn(|cx| {
-        let _ = last.as_mut().poll(cx);
-        Poll::Ready(())
-    })
-    .await;
+    on_their_way + unread
 }
 
 #[cfg(test)]

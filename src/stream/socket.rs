@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
-use super::vigil::Watched;
+use super::vigil::{self, Watched};
 
 /// A TCP socket with bytes that were read ahead and wait to be read again.
 #[derive(Debug)]
@@ -137,20 +137,46 @@ impl Tcp {
 
     /// [`Tcp::reset_on_close`] if the peer has not acknowledged all it was sent.
     pub fn reset_on_close_if_unacknowledged(&self) {
-        if unacknowledged(self.fd()) > 0 {
+        if self.unacknowledged() > 0 {
             self.reset_on_close();
         }
     }
 
-    /// [`Tcp::reset_on_close`] if the peer does not take what it is sent: the send queue of a client
-    /// that does not read would otherwise stay in kernel memory. Returns whether it is so. Bytes on
-    /// their way are no sign: with a round trip of 50 ms every busy client has some.
-    pub fn reset_on_close_if_stalled(&self) -> bool {
-        let stalled = unsent(self.fd()) > 0;
-        if stalled {
+    /// [`Tcp::reset_on_close`] if the peer is stalled: the send queue of a client that does not read
+    /// would otherwise stay in kernel memory.
+    pub fn reset_on_close_if_stalled(&self) {
+        if self.is_stalled() {
             self.reset_on_close();
         }
-        stalled
+    }
+
+    /// Bytes in the kernel that the peer has not acknowledged.
+    pub fn unacknowledged(&self) -> u64 {
+        unacknowledged(self.fd())
+    }
+
+    /// Whether the peer does not take what it is sent. Bytes on their way are no sign: with a round trip
+    /// of 50 ms every busy client has some.
+    pub fn is_stalled(&self) -> bool {
+        unsent(self.fd()) > 0
+    }
+
+    /// Resets the connection now: its send queue is freed, and whoever reads or writes it here gets
+    /// ECONNRESET. The descriptor stays, to be closed later.
+    pub fn abort(&self) {
+        vigil::abort(self.fd());
+    }
+
+    /// Holds back small segments until [`Tcp::say_end`] or its like: what is written meanwhile leaves with it.
+    pub fn cork(&self) {
+        // Fails only for what is no TCP; then the words leave one by one.
+        let _ = SockRef::from(&self.stream).set_tcp_cork(true);
+    }
+
+    /// Sends FIN, after all that was written, whatever stands above. The descriptor stays.
+    pub fn say_end(&self) {
+        // Fails only where the connection is gone.
+        let _ = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
     }
 }
 

@@ -126,7 +126,7 @@ fn facts(fd: RawFd) -> Option<Facts> {
 }
 
 /// Dissolves the connection: its send queue is freed, and whoever reads or writes gets ECONNRESET.
-fn abort(fd: RawFd) {
+pub(super) fn abort(fd: RawFd) {
     // SAFETY: an all-zero sockaddr is a valid one.
     let mut nobody: libc::sockaddr = unsafe { std::mem::zeroed() };
     nobody.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
