@@ -2,7 +2,7 @@
 //!
 //! In: `--count` silent WebSockets at `--to`, streams at `--others`, the order that marks the node Down,
 //! `--kill PID` of the node, which is stopped before.
-//! Out: times from the order to each end, ages of the others' messages before and meanwhile.
+//! Out: times from the order to each end, CPU of the proxy (`--pid`) until the last, ages of the others' messages before and meanwhile.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
@@ -15,18 +15,18 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use crate::client;
+use crate::ends::{Ends, figures};
 use crate::wire::{Reader, Wire, now_ns};
 use crate::{Failure, Options, percentiles};
 
 /// Streams of the other node.
 const OTHERS: usize = 50;
+/// Messages that are remembered: a minute of theirs, at 100 a second each.
+const HEARD: usize = OTHERS * 100 * 60;
 /// Time for the proxy's checks to find this process's nodes.
 pub const FOUND: Duration = Duration::from_secs(4);
-/// How long the others are listened to before the order, and at most after it.
+/// How long the others are listened to before the order.
 const BEFORE: Duration = Duration::from_secs(2);
-const AFTER: Duration = Duration::from_secs(20);
-/// Messages of all streams in that time, 200 a second each.
-const MOST_HEARD: usize = 250_000;
 
 /// Runs it.
 pub async fn run(options: &Options) -> Result<Value, Failure> {
@@ -34,7 +34,7 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
     let (to, text) = options.order.clone().ok_or("evict needs --order")?;
     sleep(FOUND).await;
     let dying = open(options, options.count).await?;
-    let (heard, hearing) = mpsc::sync_channel(MOST_HEARD);
+    let (heard, hearing) = mpsc::sync_channel(HEARD);
     for _ in 0..OTHERS {
         let stream = listen(options, others).await?;
         tokio::spawn(follow(stream, heard.clone()));
@@ -46,18 +46,21 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
         unsafe { libc::kill(pid, libc::SIGSTOP) };
     }
     let mut order = TcpStream::connect(to).await?;
+    let ends = Ends::of(&descriptors);
     let start = Instant::now();
     let start_ns = now_ns();
     // A thread of its own: it notes ends, and does nothing else, whatever the streams cost.
-    let watching = std::thread::spawn(move || watch(&descriptors, start));
+    let proxy = options.proxy.ok_or("evict needs --pid")?;
+    let before = proxy.cpu_ns();
+    let watching = std::thread::spawn(move || (ends.watch(start), proxy.cpu_ns()));
     order.write_all(text.as_bytes()).await?;
     while !watching.is_finished() {
         sleep(Duration::from_millis(5)).await;
     }
-    let ends = watching
+    let (ends, after) = watching
         .join()
         .map_err(|_| "the watching thread panicked")?;
-    let last_ns = start_ns + ends.iter().max().copied().unwrap_or(0);
+    let last_ns = start_ns + ends.last().copied().unwrap_or(0);
     sleep(Duration::from_millis(100)).await;
     let heard: Vec<(u64, u64)> = hearing.try_iter().collect();
     let ages = |from: u64, to: u64| -> Vec<u64> {
@@ -67,19 +70,13 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
     let quiet = ages(start_ns - BEFORE.as_nanos() as u64 / 2, start_ns);
     let meanwhile = ages(start_ns, last_ns.max(start_ns + 20_000_000));
     let worst = |ages: &[u64]| ages.iter().max().map(|n| *n as f64 / 1000.0);
-    let mut sorted = ends.clone();
-    sorted.sort_unstable();
-    let ms = |share: f64| {
-        let at = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
-        sorted.get(at).map(|ns| *ns as f64 / 1e6)
-    };
-    Ok(json!({
-        "flows": options.count, "ended": ends.len(),
-        "first_ms": ms(0.0), "p50_ms": ms(0.5), "p99_ms": ms(0.99), "last_ms": ms(1.0),
-        "others_before": percentiles(quiet.clone()), "others_before_max_us": worst(&quiet),
-        "others_meanwhile": percentiles(meanwhile.clone()), "others_meanwhile_max_us": worst(&meanwhile),
-        "others_messages": meanwhile.len(),
-    }))
+    let mut figures = figures(options.count, &ends, after.saturating_sub(before));
+    figures["others_before"] = percentiles(quiet.clone());
+    figures["others_before_max_us"] = json!(worst(&quiet));
+    figures["others_meanwhile"] = percentiles(meanwhile.clone());
+    figures["others_meanwhile_max_us"] = json!(worst(&meanwhile));
+    figures["others_messages"] = json!(meanwhile.len());
+    Ok(figures)
 }
 
 /// Opens silent WebSockets, 64 at a time.
@@ -135,35 +132,9 @@ async fn follow(mut conn: client::Conn, heard: mpsc::SyncSender<(u64, u64)>) {
     while conn.read_buf(&mut got).await.is_ok_and(|n| n > 0) {
         let now = now_ns();
         reader.feed(&got, |m| {
-            // Who listened is gone, the run is over; or has heard enough.
+            // Who listened is gone: the run is over.
             let _ = heard.try_send((now, m.age_ns));
         });
         got.clear();
     }
-}
-
-/// Nanoseconds from `start` to the end of each of `descriptors`, as the kernel tells it.
-fn watch(descriptors: &[RawFd], start: Instant) -> Vec<u64> {
-    // SAFETY: epoll_create1 takes a flag and returns a descriptor, which lives as long as the process.
-    let epoll = unsafe { libc::epoll_create1(0) };
-    for fd in descriptors {
-        let mut event = libc::epoll_event {
-            events: (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR | libc::EPOLLET) as u32,
-            u64: *fd as u64,
-        };
-        // SAFETY: both descriptors are open and `event` is one epoll_event.
-        unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, *fd, &mut event) };
-    }
-    let mut ends = std::collections::HashMap::with_capacity(descriptors.len());
-    let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; 1024];
-    while ends.len() < descriptors.len() && start.elapsed() < AFTER {
-        // SAFETY: `events` has room for as many as are asked for.
-        let n = unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), events.len() as i32, 100) };
-        let now = start.elapsed().as_nanos() as u64;
-        for event in &events[..n.max(0) as usize] {
-            let fd = event.u64;
-            ends.entry(fd).or_insert(now);
-        }
-    }
-    ends.into_values().collect()
 }

@@ -10,7 +10,9 @@
 
 mod bulk;
 mod client;
+mod ends;
 mod evict;
+mod floor;
 mod h2;
 mod handshakes;
 mod incoming;
@@ -103,6 +105,7 @@ fn main() -> Result<(), Failure> {
             "upgrades" => upgrades::run(&options).await,
             "silent" => silent::run(&options).await,
             "evict" => evict::run(&options).await,
+            "floor" => floor::run(&options),
             "storm" => storm::run(&options).await,
             "hidden" => silent::hidden(&options).await,
             other => Err(format!("unknown scenario `{other}`").into()),
