@@ -5,6 +5,7 @@
 //! iproute2, as CI has; where either is missing the tests say so and fail, unless
 //! PUSHGATE_TEST_NETNS=skip leaves them out.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -102,11 +103,27 @@ impl Host {
         ip(&theirs.concat()).expect("a neighbour");
     }
 
-    /// Bytes that have left for the host.
-    pub fn sent(&self) -> u64 {
-        let path = format!("/sys/class/net/{}/statistics/tx_bytes", self.outer);
-        let text = std::fs::read_to_string(&path).expect("the cable's counters");
-        text.trim().parse().expect("a number")
+    /// Looks at every packet that leaves for the host from now on.
+    pub fn watch(&self) -> Packets {
+        let socket = socket2::Socket::new(
+            socket2::Domain::PACKET,
+            socket2::Type::DGRAM,
+            Some(i32::from((libc::ETH_P_ALL as u16).to_be()).into()),
+        );
+        let socket = socket.expect("a packet socket: these tests run as root");
+        socket.set_nonblocking(true).expect("a socket");
+        let name = std::ffi::CString::new(self.outer.as_str()).expect("a name");
+        // SAFETY: an all-zero sockaddr_ll is a valid one, and `name` ends in a zero byte.
+        let mut at: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        at.sll_family = libc::AF_PACKET as u16;
+        at.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+        // SAFETY: as above.
+        at.sll_ifindex = unsafe { libc::if_nametoindex(name.as_ptr()) } as i32;
+        let size = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        // SAFETY: the descriptor is open and the address is one sockaddr_ll.
+        let rc = unsafe { libc::bind(socket.as_raw_fd(), (&raw const at).cast(), size) };
+        assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
+        Packets(socket, self.there)
     }
 
     /// Runs `deed` inside; sockets it makes stay there.
@@ -143,6 +160,39 @@ impl Host {
         stream.set_nonblocking(true).expect("a socket");
         TcpStream::from_std(stream).expect("a runtime")
     }
+}
+
+/// Packets that leave for a host of that address.
+pub struct Packets(socket2::Socket, Ipv4Addr);
+
+impl Packets {
+    /// Bytes of TCP payload that have left for each port since it was asked last; 0 for SYN, FIN or RST alone.
+    pub fn payload(&mut self) -> BTreeMap<u16, usize> {
+        let mut seen = BTreeMap::new();
+        // A cable's packet, or several that the network card would have split.
+        let mut packet = vec![0; 65_536];
+        while let Ok(n) = std::io::Read::read(&mut self.0, &mut packet) {
+            if let Some((port, bytes)) = tcp_payload(&packet[..n], self.1) {
+                *seen.entry(port).or_default() += bytes;
+            }
+        }
+        seen
+    }
+}
+
+/// Port and bytes of an IPv4 packet, if it is TCP for `host` (RFC 791 §3.1, RFC 9293 §3.1).
+fn tcp_payload(packet: &[u8], host: Ipv4Addr) -> Option<(u16, usize)> {
+    let pair = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));
+    let ip = usize::from(packet.first()? & 15) * 4;
+    let tcp = packet[0] >> 4 == 4 && *packet.get(9)? == libc::IPPROTO_TCP as u8;
+    if !tcp || packet.get(16..20)? != host.octets() {
+        return None;
+    }
+    let header = usize::from(packet.get(ip + 12)? >> 4) * 4;
+    Some((
+        pair(ip + 2)?,
+        usize::from(pair(2)?).checked_sub(ip + header)?,
+    ))
 }
 
 impl Drop for Host {

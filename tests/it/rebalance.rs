@@ -15,6 +15,7 @@ use crate::setup::Setup;
 use self::crowd::Crowd;
 
 mod crowd;
+mod layer4;
 mod sessions;
 
 const COOKIE: &str = "[{ sticky_cookie: {} }]";
