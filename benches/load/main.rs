@@ -108,6 +108,7 @@ fn main() -> Result<(), Failure> {
             "floor" => floor::run(&options),
             "storm" => storm::run(&options).await,
             "hidden" => silent::hidden(&options).await,
+            "resume" => silent::resume(&options).await,
             other => Err(format!("unknown scenario `{other}`").into()),
         }
     })?;

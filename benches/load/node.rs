@@ -19,10 +19,16 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, interval_at};
 
 use crate::incoming::{self, Incoming};
-use crate::wire::{MASKED_MESSAGE, Wire, message};
+use crate::wire::{self, MASKED_MESSAGE, Wire, message};
 
 /// Bytes all floods have got rid of.
 pub static FLOODED: AtomicU64 = AtomicU64::new(0);
+
+/// When a client that had stopped read on, by [`wire::now_ns`]; 0: none did, or its flood went on since.
+pub static RESUMED: AtomicU64 = AtomicU64::new(0);
+
+/// Nanoseconds a flood took to go on after that.
+pub static WENT_ON: AtomicU64 = AtomicU64::new(0);
 
 /// When each node of this process was asked for a silent stream.
 pub static UPGRADES: Mutex<BTreeMap<SocketAddr, Vec<std::time::Instant>>> =
@@ -226,6 +232,10 @@ async fn flood(mut stream: Incoming, wire: Wire) -> io::Result<()> {
         let mut left = &piece[..];
         while !left.is_empty() {
             let n = stream.write(left).await?;
+            match RESUMED.swap(0, Ordering::Relaxed) {
+                0 => {}
+                at => WENT_ON.store(wire::now_ns() - at, Ordering::Relaxed),
+            }
             FLOODED.fetch_add(n as u64, Ordering::Relaxed);
             left = &left[n..];
         }

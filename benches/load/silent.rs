@@ -10,8 +10,8 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{self, Conn, PATIENCE};
-use crate::node::FLOODED;
-use crate::wire::Wire;
+use crate::node::{BULK, FLOODED, RESUMED, WENT_ON};
+use crate::wire::{self, Wire};
 use crate::{Failure, Options, h2};
 
 /// Connections opened first, so that what exists once is not charged to the others.
@@ -67,16 +67,48 @@ async fn open(options: &Options, count: usize) -> Result<Vec<Conn>, Failure> {
 
 /// Measures how much a node can write to a client that has stopped after the head.
 pub async fn hidden(options: &Options) -> Result<Value, Failure> {
+    let _conn = flood(options).await?;
+    let (written, stalled) = stall().await;
+    Ok(json!({ "written_bytes": written, "stalled": stalled }))
+}
+
+/// Measures how long after its client reads on a node that had stalled can write again.
+pub async fn resume(options: &Options) -> Result<Value, Failure> {
+    let mut conn = flood(options).await?;
+    let mut piece = vec![0; BULK];
+    let mut took = Vec::new();
+    for _ in 0..options.count {
+        if !stall().await.1 {
+            return Err("never stalled".into());
+        }
+        WENT_ON.store(0, Ordering::Relaxed);
+        RESUMED.store(wire::now_ns(), Ordering::Relaxed);
+        while WENT_ON.load(Ordering::Relaxed) == 0 {
+            timeout(PATIENCE, conn.read(&mut piece)).await??;
+        }
+        took.push(WENT_ON.load(Ordering::Relaxed));
+        // Each resume finds another place in the stream.
+        for _ in 0..took.len() {
+            timeout(PATIENCE, conn.read(&mut piece)).await??;
+        }
+    }
+    took.sort_unstable();
+    let ms = |i: usize| took.get(i).map(|ns| *ns as f64 / 1e6);
+    Ok(json!({ "resume_ms": ms(took.len() / 2), "resume_max_ms": ms(took.len() - 1) }))
+}
+
+/// A flood to a client that has read its head and no more.
+async fn flood(options: &Options) -> Result<Conn, Failure> {
     let mut conn = client::connect(options, Some(RECEIVE_BUFFER)).await?;
     let upgrade = options.wire == Wire::WebSocket;
-    client::ask(
-        &mut conn,
-        &format!("/flood/{}", options.wire.word()),
-        upgrade,
-        "",
-    )
-    .await?;
+    let path = format!("/flood/{}", options.wire.word());
+    client::ask(&mut conn, &path, upgrade, "").await?;
     client::head(&mut conn, if upgrade { "101" } else { "200" }).await?;
+    Ok(conn)
+}
+
+/// Waits until the flood stalls; how much it had written, and whether it did stall.
+async fn stall() -> (u64, bool) {
     let deadline = Instant::now() + FLOOD_DEADLINE;
     let mut written = (FLOODED.load(Ordering::Relaxed), Instant::now());
     while written.1.elapsed() < STALLED && Instant::now() < deadline {
@@ -86,5 +118,5 @@ pub async fn hidden(options: &Options) -> Result<Value, Failure> {
             written = (now, Instant::now());
         }
     }
-    Ok(json!({ "written_bytes": written.0, "stalled": Instant::now() < deadline }))
+    (written.0, Instant::now() < deadline)
 }

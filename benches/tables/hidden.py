@@ -1,10 +1,18 @@
-"""A client that stops reading: how much its node could still write, above a connection without a proxy."""
+"""A client that stops reading: how much its node could still write, above a connection without a proxy, and
+how soon it can write again when the client reads on."""
 from . import BOTH, Column, Table, number
 
+LAYER4 = {"mode": "tcp", "stick": ""}
 
-def columns(_o):
-    return [Column(f"{wire}, {word}", ["hidden", "--wire", wire], tls, direct=f"{wire}, plain")
-            for wire in ("ws", "chunked", "length") for word, tls in BOTH]
+
+def columns(_o, word="hidden", *more):
+    found = [Column(f"{wire}, {name}", [word, "--wire", wire, *more], tls, direct=f"{wire}, plain")
+             for wire in ("ws", "chunked", "length") for name, tls in BOTH]
+    return found + [Column("layer 4, plain", [word, "--wire", "length", *more], False, LAYER4)]
+
+
+def resumes(o):
+    return columns(o, "resume", "--count", 4 if o.quick else 16)
 
 
 def text(r, direct):
@@ -13,6 +21,11 @@ def text(r, direct):
     return number(above / 1024) + ("" if stalled else " and on")
 
 
+def soon(r, _direct):
+    return f"{r.text('resume_ms', 1)} / {r.text('resume_max_ms', 1)}"
+
+
 TABLES = [
     Table("hidden", 60, "Stopped reader: KiB the node could write more than directly", columns, text, direct=True),
+    Table("resume", 61, "Stopped reader: ms until the node can write again after it reads on, median / longest", resumes, soon, direct=True),
 ]
