@@ -284,7 +284,7 @@ fn relayed(all: &mut Vec<Case>) {
         let (node, theirs) = pair().await;
         let rules = Rules {
             half_close: HalfClose::Ends,
-            read: 4096,
+            unsent: 8192,
             frames: true,
         };
         let side = |stream| (Side::Plain(Tcp::new(stream)), Vec::new());

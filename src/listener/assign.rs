@@ -62,7 +62,6 @@ pub fn decide(ex: &Exchange, head: Option<&RequestHeader>, in_turn: bool) -> Dec
 /// The connector to the node of `assigned`.
 pub fn dialer(ex: &Exchange, head: Option<&RequestHeader>, assigned: &Assigned) -> Dialer {
     let max_hidden = ex.conn.listener.max_hidden.load(Ordering::Relaxed);
-    let receive_buffer = socket::receive_buffer(max_hidden);
     let pool = assigned.pool.as_ref();
     // Not the exchange: it holds the dialer. Nor the head: the connection may carry other requests.
     let (conn, table) = (ex.conn.clone(), ex.table.clone());
@@ -87,7 +86,7 @@ pub fn dialer(ex: &Exchange, head: Option<&RequestHeader>, assigned: &Assigned) 
         asked,
         options: Options {
             keepalive: tcp.keepalive.0,
-            receive_buffer: Some(receive_buffer),
+            receive_buffer: Some(socket::receive_buffer(max_hidden)),
         },
         user_timeout: tcp.user_timeout.0,
         timeout: pool.map_or(defaults::CONNECT_TIMEOUT.0, |p| p.connect_timeout),
@@ -96,7 +95,7 @@ pub fn dialer(ex: &Exchange, head: Option<&RequestHeader>, assigned: &Assigned) 
             let plugins = table.plugins.iter();
             plugins.for_each(|p| p.preamble(&facts, out));
         }),
-        read: receive_buffer,
+        read: socket::piece(max_hidden),
         tap: Mutex::new(tap),
         reused: AtomicBool::new(false),
     }

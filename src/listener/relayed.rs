@@ -25,7 +25,7 @@ use crate::stream::socket;
 /// A boxed future made of boxed parts: what is handed over must not be kept beside it.
 pub fn relayed(ex: Arc<Exchange>) -> Pin<Box<dyn Future<Output = Option<Left>> + Send>> {
     ex.record.lock().dialer = None;
-    let read = read_size(&ex.conn.listener.conf.load());
+    let unsent = unsent_allowance(&ex.conn.listener.conf.load());
     let Some(exit) = ex.flow.handoff.take() else {
         ex.close(Reason::Internal, (0, 0));
         return Box::pin(std::future::ready(None));
@@ -33,14 +33,14 @@ pub fn relayed(ex: Arc<Exchange>) -> Pin<Box<dyn Future<Output = Option<Left>> +
     match exit.answer {
         Some(answer) => {
             let ahead = MAX_AHEAD;
-            let rules = answer::Rules { read, ahead };
+            let rules = answer::Rules { unsent, ahead };
             let relay = answer::Relay::new(exit.client, exit.node, answer, rules);
             Box::pin(relay_answer(ex, relay))
         }
         None => {
             let rules = Rules {
                 half_close: HalfClose::Ends,
-                read,
+                unsent,
                 frames: true,
             };
             let relay = Relay::new(exit.client, exit.node, rules);
@@ -109,7 +109,7 @@ pub fn close_relayed(ex: &Exchange, end: End) {
     ex.close(reason, (end.to_node, end.to_client));
 }
 
-/// Bytes the relay reads at once: an eighth of what may be hidden, as the node's receive buffer.
-pub fn read_size(conf: &config::Listener) -> usize {
-    socket::receive_buffer(conf.max_hidden.0)
+/// How many bytes a relay may have given to the client's kernel unsent.
+pub fn unsent_allowance(conf: &config::Listener) -> usize {
+    socket::unsent_allowance(conf.max_hidden.0)
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::assign::{decide, dialer, in_time};
 use super::exchange::{Conn, Exchange, Reason};
-use super::relayed::{close_relayed, read_size};
+use super::relayed::{close_relayed, unsent_allowance};
 use crate::route::Decision;
 use crate::stream::relay::{HalfClose, Rules, Why, relay};
 use crate::stream::side::Side;
@@ -24,7 +24,7 @@ pub async fn serve(client: Side, conn: Arc<Conn>) {
     };
     let rules = Rules {
         half_close: HalfClose::Kept,
-        read: read_size(&ex.conn.listener.conf.load()),
+        unsent: unsent_allowance(&ex.conn.listener.conf.load()),
         frames: false,
     };
     let kill = pin!(ex.kill());

@@ -22,8 +22,8 @@ use super::socket;
 /// Limits of a relayed answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// Most bytes read at once, 1 KiB to 64 KiB.
-    pub read: usize,
+    /// Most of the node's bytes that are with the client's kernel and not sent, or wait for it.
+    pub unsent: usize,
     /// Most bytes kept of the client's next requests.
     pub ahead: usize,
 }
@@ -95,7 +95,7 @@ impl Relay {
         Box::new(Relay {
             client,
             node,
-            down: Direction::message(&begun, answer.framing, answer.wrap, rules.read),
+            down: Direction::message(&begun, answer.framing, answer.wrap, rules.unsent),
             ahead: Ahead::new(ahead, rules.ahead),
             by_close,
             keep_node: answer.keep_node,

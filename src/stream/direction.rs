@@ -52,9 +52,9 @@ pub struct Direction {
     /// What of the source's bytes belongs to the message.
     framing: Framing,
     wrap: Wrap,
-    /// Most bytes read at once.
-    read: usize,
-    /// `Some`: the source is read only when the sink's kernel has sent all but so many bytes.
+    /// Most bytes read at once; on demand, most that the sink's kernel has and has not sent.
+    most: usize,
+    /// On demand: how many bytes the sink's kernel may not have sent.
     unsent: Option<usize>,
     /// The source had nothing when it was asked last: only its readiness says when to ask again.
     dry: bool,
@@ -67,8 +67,8 @@ pub struct Direction {
 
 impl Direction {
     /// All that comes, until the source ends; `waiting` goes first. With `on_demand` the source is
-    /// read only when the sink's kernel has sent what it was given, but for one `read`.
-    pub fn new(waiting: Vec<u8>, on_demand: bool, read: usize) -> Self {
+    /// read only as far as the sink's kernel has less than `most` bytes to send; else `most` is of one read.
+    pub fn new(waiting: Vec<u8>, on_demand: bool, most: usize) -> Self {
         Direction {
             // An empty one may still have the 4 KiB in which the request's head was read.
             waiting: if waiting.is_empty() {
@@ -79,7 +79,7 @@ impl Direction {
             offset: 0,
             framing: Framing::UntilClose,
             wrap: Wrap::AsIs,
-            read: read.min(MAX_READ),
+            most,
             unsent: on_demand.then_some(0),
             dry: false,
             ended: false,
@@ -90,19 +90,19 @@ impl Direction {
         }
     }
 
-    /// One message in `framing`, of which `begun` was read already; on demand.
+    /// One message in `framing`, of which `begun` was read already; on demand, with at most `most` unsent.
     ///
     /// Errors: `begun` is not legal framing.
     pub fn message(
         begun: &[u8],
         framing: Framing,
         wrap: Wrap,
-        read: usize,
+        most: usize,
     ) -> Result<Self, Broken> {
         let mut this = Direction {
             framing,
             wrap,
-            ..Direction::new(Vec::new(), true, read)
+            ..Direction::new(Vec::new(), true, most)
         };
         let used = this.follow(begun)?;
         if used > 0 {
@@ -153,8 +153,8 @@ impl Direction {
                 ready!(source.tcp().poll_readable(cx)).map_err(|_| Broken::Source)?;
                 self.dry = false;
             }
-            // poll(2) is dear beside a small message, so it is asked once for each `read` bytes only.
-            if self.unsent.is_some_and(|n| n >= self.read) {
+            // poll(2) is dear beside a small message, so it is asked only when half of `most` may wait.
+            if self.unsent.is_some_and(|n| n >= self.most / 2) {
                 ready!(sink.tcp().poll_all_sent(cx)).map_err(|_| Broken::Sink)?;
                 self.unsent = Some(0);
             }
@@ -193,13 +193,15 @@ impl Direction {
         source: &mut Side,
         sink: &mut Side,
     ) -> Pumped {
-        if let Some(filled) = self.bulk.poll_fill(cx, source, sink, self.read) {
+        let room = self.most.saturating_sub(self.unsent.unwrap_or(0));
+        let room = room.min(MAX_READ);
+        if let Some(filled) = self.bulk.poll_fill(cx, source, sink, room) {
             let n = ready!(filled).map_err(|_| Broken::Source)?;
             self.ended = n == 0;
             return Poll::Ready(Ok(()));
         }
         BUFFER.with_borrow_mut(|buffer| {
-            let mut buf = ReadBuf::new(&mut buffer[SIZE_LINE..SIZE_LINE + self.read]);
+            let mut buf = ReadBuf::new(&mut buffer[SIZE_LINE..SIZE_LINE + room]);
             ready!(Pin::new(source).poll_read(cx, &mut buf)).map_err(|_| Broken::Source)?;
             let got = buf.filled().len();
             if got == 0 {

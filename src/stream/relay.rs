@@ -59,8 +59,8 @@ pub struct End {
 pub struct Rules {
     /// What the end of one direction means.
     pub half_close: HalfClose,
-    /// Most bytes read from the node at once, 1 KiB to 64 KiB.
-    pub read: usize,
+    /// Most of the node's bytes that are with the client's kernel and not sent, or wait for it.
+    pub unsent: usize,
     /// The node sends WebSocket frames: who is killed between two of them is told by a close frame.
     pub frames: bool,
 }
@@ -94,7 +94,7 @@ impl Relay {
     /// Between `client` and `node`. Boxed: a future keeps its arguments beside what is made of them, for
     /// as long as the flow is silent.
     pub fn new((client, ahead): Left, (node, begun): Left, rules: Rules) -> Box<Self> {
-        let mut down = Direction::new(begun, true, rules.read);
+        let mut down = Direction::new(begun, true, rules.unsent);
         down.follow_frames(rules.frames);
         Box::new(Relay {
             client,

@@ -275,11 +275,26 @@ fn set_notsent_lowat(fd: RawFd, bytes: libc::c_int) -> io::Result<()> {
 
 /// Receive buffer towards a node so that a flow hides at most `max_hidden` bytes.
 ///
-/// An eighth: the kernel doubles the number, and up to four such reads may be under way between
-/// the sockets. Bounds: 4 KiB (below it throughput collapses) to 1 MiB.
+/// A quarter: the kernel doubles it, so that a node can fill half, and a quarter is
+/// [`unsent_allowance`]'s (docs/decisions/0013-split-of-max-hidden.md). Bounds: 4 KiB (below it throughput
+/// collapses) to 1 MiB.
 pub fn receive_buffer(max_hidden: u64) -> usize {
-    (max_hidden / 8).clamp(4096, 1 << 20) as usize
+    (max_hidden / 4).clamp(SMALLEST, LARGEST) as usize
 }
+
+/// Bytes a relay may hold or have given to a client's kernel unsent, of `max_hidden`: a quarter, 4 KiB to
+/// 1 MiB. The quarter that is left is for what TLS and chunks add, and for the unforeseen.
+pub fn unsent_allowance(max_hidden: u64) -> usize {
+    (max_hidden / 4).clamp(SMALLEST, LARGEST) as usize
+}
+
+/// Bytes Pingora reads at once from a node, of `max_hidden`: an eighth, 4 KiB to 1 MiB. It queues four.
+pub fn piece(max_hidden: u64) -> usize {
+    (max_hidden / 8).clamp(SMALLEST, LARGEST) as usize
+}
+
+const SMALLEST: u64 = 4 << 10;
+const LARGEST: u64 = 1 << 20;
 
 /// Connects to a node from any local address.
 ///

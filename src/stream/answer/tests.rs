@@ -26,7 +26,7 @@ async fn relayed(
     let begun = begun.to_vec();
     let task = tokio::spawn(async move {
         let rules = Rules {
-            read: 4096,
+            unsent: 4096,
             ahead: 1024,
         };
         Relay::new((c, Vec::new()), (n, begun), answer, rules)

@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,7 +14,7 @@ use crate::stream::fixtures::{pair, pair_with};
 
 const RULES: Rules = Rules {
     half_close: HalfClose::Ends,
-    read: 4096,
+    unsent: 4096,
     frames: false,
 };
 
@@ -152,7 +153,7 @@ async fn a_client_that_does_not_read_stops_the_node_and_can_be_cut() {
 /// Rules of a listener with a large `max_hidden`: its bulk is spliced.
 const BULK: Rules = Rules {
     half_close: HalfClose::Kept,
-    read: 64 * 1024,
+    unsent: 64 * 1024,
     frames: false,
 };
 
@@ -218,7 +219,7 @@ async fn a_pipe_holds_no_more_than_a_read() {
     let mut queued = 0;
     while let Ok(now) = tokio::time::timeout(Duration::from_millis(500), async {
         loop {
-            let now = socket::unread(std::os::fd::AsRawFd::as_raw_fd(&client));
+            let now = socket::unread(client.as_raw_fd());
             if now != queued {
                 return now;
             }
@@ -240,4 +241,43 @@ async fn a_pipe_holds_no_more_than_a_read() {
     // One read in the pipe, one the kernel had not sent, and the receive buffer, which it doubles.
     assert!(end.hidden < 1 << 20, "{} bytes", end.hidden);
     node.abort();
+}
+
+/// Aim: what a client that does not read leaves with proxy and kernel is at most `max_hidden`, in bulk and
+/// in messages, whatever the bound, and three quarters of it as things are: what the node's kernel was rid
+/// of, less what the client's kernel has. Red with a receive buffer of a half of the bound, or without the
+/// gate on unsent bytes.
+#[tokio::test]
+async fn no_more_is_hidden_than_allowed() {
+    for (bound, piece) in [
+        (16 << 10, 100),
+        (32 << 10, 100),
+        (32 << 10, 1000),
+        (32 << 10, 64 << 10),
+        (256 << 10, 64 << 10),
+    ] {
+        let (mut node, n) = pair_with(socket::receive_buffer(bound)).await;
+        let (client, c) = pair().await;
+        let rules = Rules {
+            unsent: socket::unsent_allowance(bound),
+            ..RULES
+        };
+        let task = tokio::spawn(relay((c, vec![]), (n, vec![]), rules, pending()));
+        let message = vec![7; piece];
+        let mut written = 0;
+        // Half a second without progress is a stall: every hop is on this machine.
+        while let Ok(n) =
+            tokio::time::timeout(Duration::from_millis(500), node.write(&message)).await
+        {
+            written += n.unwrap() as u64;
+        }
+        let sent = written - socket::unacknowledged(node.as_raw_fd());
+        let hidden = sent - socket::unread(client.as_raw_fd());
+        println!("{bound}, {piece}: {hidden} bytes hidden");
+        assert!(
+            hidden <= bound / 4 * 3,
+            "{bound}, {piece}: {hidden} bytes hidden"
+        );
+        task.abort();
+    }
 }
