@@ -180,6 +180,13 @@ impl ProxyHttp for Front {
         if (100..200).contains(&status) && status != 101 {
             return Ok(());
         }
+        if head.status.is_success() {
+            // An answer may begin before its request is whole: both go on, and the connections with them.
+            // Behind a refusal Pingora closes, so that the client need not send the rest.
+            session
+                .as_downstream_mut()
+                .set_close_on_response_before_downstream_finish(false);
+        }
         let (assigned, host, random) = known(ctx)?;
         let facts = ctx.ex.facts(&host, Some(session.req_header()), random);
         for plugin in &ctx.ex.table.plugins {
