@@ -79,6 +79,14 @@ impl Preset {
 }
 
 impl Config {
+    /// Where nodes and requests tell a session's id, by the preset or as given.
+    pub fn places(&self) -> (Vec<Learn>, Vec<Recall>) {
+        match self.preset.map(Preset::rule) {
+            Some(rule) => (rule.learn, rule.recall),
+            None => (self.learn.clone(), self.recall.clone()),
+        }
+    }
+
     /// Builds the plugin. Errors: mode tcp, neither a preset nor a rule or both, places that cannot
     /// be, bounds.
     pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
@@ -91,13 +99,10 @@ impl Config {
             Some(table) => ("table", table.as_str()),
             None => ("listener", on.listener),
         };
-        let own = || Rule {
-            learn: self.learn.clone(),
-            recall: self.recall.clone(),
-        };
+        let (learn, recall) = self.places();
         let key = format!("sticky_session {kind} {name}");
         Ok(Box::new(StickySession(Arc::new(Memory {
-            rule: self.preset.map_or_else(own, Preset::rule),
+            rule: Rule { learn, recall },
             table: on.keep.get_or(&key, || Table::new(limits.capacity)),
             limits,
         }))))

@@ -87,6 +87,11 @@ impl Waiting {
         self.len.load(Ordering::Acquire)
     }
 
+    /// Says how many wait: a simulation's queue is its own, and newcomers must stand behind it.
+    pub fn set_len(&self, len: usize) {
+        self.len.store(len, Ordering::Release);
+    }
+
     /// Whether nobody waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

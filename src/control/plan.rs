@@ -254,7 +254,7 @@ fn nodes_for(
             conf: conf.clone(),
             health: health_of(config, name).cloned(),
             limits: limits_of(config, name, conf),
-            evict_rate: own_or_pools(config, name, conf.evict_rate, |p| p.evict_rate),
+            evict_rate: evict_rate_of(config, name),
             joins: false,
         };
         Ok((id, planned))
@@ -362,6 +362,12 @@ fn own_or_pools<T>(
 pub fn health_of<'a>(config: &'a Config, node: &'a str) -> Option<&'a Health> {
     let own = config.nodes.get(node).and_then(|n| n.health.as_ref());
     own.or_else(|| pools_of(config, node).find_map(|p| p.health.as_ref()))
+}
+
+/// How fast a node's flows are closed when it goes Down: its own, or that of the first pool it is in.
+pub fn evict_rate_of(config: &Config, name: &str) -> Option<Rate> {
+    let own = config.nodes.get(name).and_then(|n| n.evict_rate);
+    own_or_pools(config, name, own, |p| p.evict_rate)
 }
 
 fn pools_of<'a>(config: &'a Config, node: &'a str) -> impl Iterator<Item = &'a config::Pool> {

@@ -20,16 +20,17 @@ use serde_json::{Value, json};
 use super::Running;
 use crate::balance::Pool;
 use crate::observe::metrics;
-use crate::upstream::State;
 use crate::upstream::live::Closed;
 use crate::upstream::stuck::Movable;
+use crate::upstream::{Node, State};
 pub use ask::{Ask, Goal};
-pub use automatic::watch;
-use course::{Cluster, Course, Stand};
+pub use automatic::{LOOK_EVERY, Seen, watch};
+use course::Cluster;
+pub use course::{Course, Stand};
 use plan::{Load, plan};
 
 /// Pause between two ticks of a course: at 200 a second four clients a tick.
-const TICK: Duration = Duration::from_millis(20);
+pub const TICK: Duration = Duration::from_millis(20);
 
 /// Why a rebalance cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,10 +117,22 @@ fn round(n: f64) -> f64 {
 #[derive(Default)]
 pub struct Runs(Mutex<HashMap<PoolId, Arc<Run>>>);
 
-/// A running pool.
-struct Live<'a> {
-    running: &'a Running,
-    pool: &'a Pool,
+/// A pool that runs, or is simulated.
+pub struct Live<'a> {
+    /// The pool.
+    pub pool: &'a Pool,
+    /// Forgets what a rule covers, wherever it is remembered.
+    pub forget: &'a dyn Fn(&Forget),
+    /// Hears of a flow that was closed.
+    pub closed: &'a dyn Fn(&Node, u64),
+}
+
+impl Live<'_> {
+    /// One tick: does what is due, and sends new flows to the emptiest node until the course is over.
+    pub fn tick(&self, course: &mut Course, now: Instant) {
+        course.tick(now, self);
+        self.pool.level(!course.stand.is_over());
+    }
 }
 
 impl Cluster for Live<'_> {
@@ -137,11 +150,7 @@ impl Cluster for Live<'_> {
     }
 
     fn forget(&self, what: &Forget) {
-        let parts = self.running.parts();
-        for listening in parts.listeners.values() {
-            let table = listening.listener.table.load();
-            table.plugins.iter().for_each(|p| p.forget(what));
-        }
+        (self.forget)(what);
     }
 
     fn close(&self, node: NodeId, flow: u64) -> bool {
@@ -150,17 +159,14 @@ impl Cluster for Live<'_> {
         };
         let closed = node.close(flow, Closed::Rebalanced);
         if closed {
-            metrics::get()
-                .rebalanced
-                .with_label_values(&[self.pool.name.as_str(), node.name.as_str()])
-                .inc();
+            (self.closed)(node, flow);
         }
         closed
     }
 }
 
 fn loads(pool: &Pool) -> Vec<Load> {
-    let load = |n: &Arc<crate::upstream::Node>| Load {
+    let load = |n: &Arc<Node>| Load {
         id: n.id,
         name: n.name.clone(),
         weight: n.weight(),
@@ -189,19 +195,9 @@ impl Running {
         let pools = self.pools();
         let unknown = || Refusal::Unknown(format!("no pool `{pool}`"));
         let pool = pools.get(&PoolId::of(pool)).ok_or_else(unknown)?;
-        if let Goal::Share(from, _) = &ask.goal
-            && !pool.nodes.iter().any(|n| n.name == *from)
-        {
-            let said = format!("no node `{from}` in pool `{}`", pool.name);
-            return Err(Refusal::Unknown(said));
-        }
-        let (before, begins) = moment(ask.before)?;
         let dry_run = ask.dry_run;
-        let mut course = Course::new(pool.id, ask, before, begins);
-        course.look(&Live {
-            running: self,
-            pool,
-        });
+        let mut course = course(pool, ask, SystemTime::now(), Instant::now())?;
+        self.with_live(pool, |live| course.look(live));
         if dry_run {
             let mut would = shown(&pool.name, &course);
             would["dry_run"] = true.into();
@@ -227,6 +223,27 @@ impl Running {
         Ok(progress)
     }
 
+    /// Shows `pool` to a course.
+    fn with_live<T>(&self, pool: &Pool, look: impl FnOnce(&Live<'_>) -> T) -> T {
+        let forget = |what: &Forget| {
+            let parts = self.parts();
+            for listening in parts.listeners.values() {
+                let table = listening.listener.table.load();
+                table.plugins.iter().for_each(|p| p.forget(what));
+            }
+        };
+        let closed = |node: &Node, _: u64| {
+            let labels = [pool.name.as_str(), node.name.as_str()];
+            let m = metrics::get();
+            m.rebalanced.with_label_values(&labels).inc();
+        };
+        look(&Live {
+            pool,
+            forget: &forget,
+            closed: &closed,
+        })
+    }
+
     /// The last rebalance of a pool.
     pub fn last_rebalance(&self, pool: &str) -> Option<Arc<Run>> {
         self.rebalances.0.lock().get(&PoolId::of(pool)).cloned()
@@ -246,21 +263,34 @@ impl Running {
     }
 }
 
+/// A course of `pool` that does as it is asked, at a time by both clocks.
+///
+/// Errors: an unknown node, or a moment that makes no sense.
+pub fn course(pool: &Pool, ask: Ask, wall: SystemTime, now: Instant) -> Result<Course, Refusal> {
+    if let Goal::Share(from, _) = &ask.goal
+        && !pool.nodes.iter().any(|n| n.name == *from)
+    {
+        let said = format!("no node `{from}` in pool `{}`", pool.name);
+        return Err(Refusal::Unknown(said));
+    }
+    let (before, begins) = moment(ask.before, wall, now)?;
+    Ok(Course::new(pool.id, ask, before, begins))
+}
+
 /// The second before which assignments are moved, and its first instant. Without one asked for, the
 /// next: every flow that is live has begun before it, and no client that comes back will have.
-fn moment(asked: Option<u64>) -> Result<(u64, Instant), Refusal> {
-    let wall = SystemTime::now();
+fn moment(asked: Option<u64>, wall: SystemTime, now: Instant) -> Result<(u64, Instant), Refusal> {
     let this = unix_seconds(wall);
     match asked {
         Some(before) if before > this + 1 => {
             let said = "`before` is in the future: an assignment of now would be moved twice";
             Err(Refusal::Senseless(said.into()))
         }
-        Some(before) if before <= this => Ok((before, Instant::now())),
+        Some(before) if before <= this => Ok((before, now)),
         _ => {
             let next = UNIX_EPOCH + Duration::from_secs(this + 1);
             let until = next.duration_since(wall).unwrap_or_default();
-            Ok((this + 1, Instant::now() + until))
+            Ok((this + 1, now + until))
         }
     }
 }
@@ -277,12 +307,7 @@ async fn drive(running: Arc<Running>, id: PoolId, run: Arc<Run>) {
             let mut course = run.course.lock();
             match &pool {
                 Some(pool) if !course.stand.is_over() => {
-                    pool.level(true);
-                    let live = Live {
-                        running: &running,
-                        pool,
-                    };
-                    course.tick(Instant::now(), &live);
+                    running.with_live(pool, |live| live.tick(&mut course, Instant::now()));
                     if course.stand.is_over() {
                         let stand = course.stand;
                         run.end(&mut course, stand);

@@ -2,7 +2,7 @@
 //!
 //! It behaves as a push client does: one flow at a time; the first makes a session, later ones carry
 //! its id; cookies are returned by those that take them. Its node answers as a Lightstreamer or Diffusion
-//! server would, so that `sticky_session` learns.
+//! server would, or by the listener's own rule, so that `sticky_session` learns.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -11,9 +11,12 @@ use std::time::Instant;
 use http::HeaderValue;
 use http::header::{COOKIE, HOST, SET_COOKIE};
 use pingora_http::{RequestHeader, ResponseHeader};
+use pushgate_plugins::PluginConfig;
 use pushgate_plugins::api::{PoolId, Watch};
+use pushgate_plugins::sticky_session::{self, Learn, Preset, Recall};
 
 use super::script::Settings;
+use crate::config::Listener;
 use crate::upstream::LiveFlow;
 use crate::upstream::state::Entered;
 
@@ -35,6 +38,42 @@ pub struct Client {
     pub waits: Option<u64>,
     /// When it lost its flow, in nanoseconds, and by which failure.
     pub cut: Option<(u64, usize)>,
+    /// Whether a rebalance has closed its flow, and it has had none since.
+    pub moves: bool,
+}
+
+/// Where sessions' ids are told: by the listener's `sticky_session` blocks, or by both presets.
+pub struct Places {
+    learn: Vec<Learn>,
+    recall: Vec<Recall>,
+}
+
+impl Places {
+    /// Those of a listener.
+    pub fn of(listener: &Listener) -> Places {
+        let block = |p: &PluginConfig| match p {
+            PluginConfig::StickySession(c) => Some(c.places()),
+            _ => None,
+        };
+        let own: Vec<_> = listener.plugins.iter().filter_map(block).collect();
+        let preset = |preset| {
+            let preset = Some(preset);
+            sticky_session::Config {
+                preset,
+                ..Default::default()
+            }
+            .places()
+        };
+        let all = match own.is_empty() {
+            true => vec![preset(Preset::Lightstreamer), preset(Preset::Diffusion)],
+            false => own,
+        };
+        let (learn, recall): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+        Places {
+            learn: learn.concat(),
+            recall: recall.concat(),
+        }
+    }
 }
 
 /// A flow a client has.
@@ -69,29 +108,50 @@ impl Client {
             epoch: 0,
             waits: None,
             cut: None,
+            moves: false,
         }
     }
 
     /// Another client in its place: nothing is remembered.
     pub fn renew(&mut self) {
         (self.cookie, self.session, self.cut) = (None, None, None);
+        self.moves = false;
     }
 
-    /// The head of its next request.
-    pub fn request(&self, host: &HeaderValue) -> Option<RequestHeader> {
-        let path = match self.session {
-            None => "/lightstreamer/create_session.txt".to_owned(),
-            Some((id, _)) => format!("/lightstreamer/bind_session.txt?LS_session=S{id}"),
-        };
+    /// The head of its next request, and the beginning of its body.
+    pub fn request(&self, host: &HeaderValue, places: &Places) -> Option<(RequestHeader, String)> {
+        let id = self.session.map(|(id, _)| format!("S{id}"));
+        let (mut path, mut query) = ("/lightstreamer/bind_session.txt".to_owned(), String::new());
+        let (mut lines, mut body) = (Vec::new(), String::new());
+        match &id {
+            None => path = "/lightstreamer/create_session.txt".to_owned(),
+            Some(id) => {
+                for place in &places.recall {
+                    match place {
+                        Recall::Query(name) => query = format!("{query}&{name}={id}"),
+                        Recall::Form(name) => body = format!("{body}&{name}={id}"),
+                        Recall::Cookie(name) if self.takes_cookies => {
+                            lines.push((COOKIE, format!("{name}={id}")));
+                        }
+                        Recall::Cookie(_) => {}
+                        Recall::Header(name) => lines.push((name.parse().ok()?, id.clone())),
+                        Recall::Path(prefix) => path = format!("{prefix}{id}"),
+                    }
+                }
+            }
+        }
+        if !query.is_empty() {
+            path = format!("{path}?{}", &query[1..]);
+        }
         let mut head = RequestHeader::build("POST", path.as_bytes(), None).ok()?;
         head.insert_header(HOST, host.clone()).ok()?;
         if let Some(cookie) = &self.cookie {
             head.append_header(COOKIE, cookie.clone()).ok()?;
         }
-        if let (Some((id, _)), true) = (self.session, self.takes_cookies) {
-            head.append_header(COOKIE, format!("session=S{id}")).ok()?;
+        for (name, value) in lines {
+            head.append_header(name, value).ok()?;
         }
-        Some(head)
+        Some((head, body))
     }
 
     /// Takes the cookie the edge put on an answer.
@@ -109,12 +169,21 @@ impl Client {
 
 impl Live {
     /// The node answers for session `id`; those who look on are shown what they would see.
-    pub fn answer(&mut self, id: u64, now: Instant) {
-        let head = format!("HTTP/1.1 200 OK\r\nSet-Cookie: session=S{id}; HttpOnly\r\n\r\n");
-        let body = format!("CONOK,S{id},50000,5000,*\r\n");
+    pub fn answer(&mut self, id: u64, places: &Places, now: Instant) {
+        let (mut head, mut body) = ("HTTP/1.1 200 OK\r\n".to_owned(), String::new());
+        for place in &places.learn {
+            match place {
+                Learn::Line(prefix) => body += &format!("{prefix}S{id},50000,5000,*\r\n"),
+                Learn::Cookie(name) => head += &format!("Set-Cookie: {name}=S{id}; HttpOnly\r\n"),
+                Learn::Header(name) => head += &format!("{name}: S{id}\r\n"),
+            }
+        }
+        head += "\r\n";
+        self.flow.begin();
         for watch in &mut self.watches {
             watch.head(head.as_bytes(), now);
             watch.body(body.as_bytes(), now);
         }
+        self.entered.node.learned(self.flow.id, &self.watches);
     }
 }

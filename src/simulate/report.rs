@@ -26,6 +26,8 @@ pub struct Report {
     pub failures: Vec<Failure>,
     /// Returns, and when the load was even again.
     pub returns: Vec<Return>,
+    /// Rebalances, in the order they began.
+    pub rebalances: Vec<Rebalance>,
     /// Sessions that did not stay on their node.
     pub moved: Moved,
     /// Flows that no node could take.
@@ -58,8 +60,8 @@ pub struct Event {
     pub what: String,
 }
 
-/// A node's death.
-#[derive(Debug, Serialize)]
+/// A node's death, or its silence.
+#[derive(Debug, Default, Serialize)]
 pub struct Failure {
     /// The node.
     pub node: String,
@@ -91,6 +93,27 @@ pub struct Return {
     pub even_after: Option<f64>,
 }
 
+/// A rebalance, as it ended, or as it stands at the end of the run.
+#[derive(Debug, Serialize)]
+pub struct Rebalance {
+    /// The pool.
+    pub pool: String,
+    /// `operator`, or `auto`.
+    pub by: &'static str,
+    /// When it was ordered.
+    pub at: f64,
+    /// How it stands: the API's word.
+    pub state: &'static str,
+    /// How long it took.
+    pub seconds: f64,
+    /// Clients it was to move when it was ordered.
+    pub due: usize,
+    /// Clients it moved: their flows closed or, where none is, forgotten.
+    pub moved: usize,
+    /// The fullest node against its share at the end; 1.0 is even.
+    pub evenness: f64,
+}
+
 /// Sessions that did not stay on their node.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Moved {
@@ -98,7 +121,9 @@ pub struct Moved {
     pub failed: u64,
     /// Because it drains.
     pub drained: u64,
-    /// Though it was well: nothing made their clients stick.
+    /// Because a rebalance closed their flow.
+    pub rebalanced: u64,
+    /// Though it was well: nothing made their clients stick, or a rebalance has forgotten them.
     pub unstuck: u64,
 }
 
@@ -235,13 +260,28 @@ impl Report {
                 or_not(x.even_after, "")
             )?;
         }
+        for x in &self.rebalances {
+            writeln!(
+                f,
+                "rebalance {} at {} ({}): {} after {:.1} s, {} clients moved, {} were due, evenness {:.3}",
+                x.pool,
+                clock(x.at),
+                x.by,
+                x.state,
+                x.seconds,
+                x.moved,
+                x.due,
+                x.evenness
+            )?;
+        }
         let moved = self.moved;
         writeln!(
             f,
-            "moved     {} sessions: {} because their node failed, {} because it drains, {} though it was well",
-            moved.failed + moved.drained + moved.unstuck,
+            "moved     {} sessions: {} because their node failed, {} because it drains, {} by a rebalance, {} though it was well",
+            moved.failed + moved.drained + moved.rebalanced + moved.unstuck,
             moved.failed,
             moved.drained,
+            moved.rebalanced,
             moved.unstuck
         )?;
         writeln!(f, "refused   {} flows", self.refused)

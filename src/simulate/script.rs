@@ -45,12 +45,19 @@ pub struct Settings {
     /// A node dies: its flows end, connects are refused. May be given again.
     #[arg(long, value_name = "NODE@TIME")]
     pub fail: Vec<Moment>,
+    /// A node hangs: it accepts and answers nothing more. May be given again.
+    #[arg(long, value_name = "NODE@TIME")]
+    pub hang: Vec<Moment>,
     /// A node is there again, or takes flows again after a drain.
     #[arg(long = "return", value_name = "NODE@TIME")]
     pub back: Vec<Moment>,
     /// A node is drained.
     #[arg(long, value_name = "NODE@TIME")]
     pub drain: Vec<Moment>,
+    /// A pool is rebalanced, in the words of `pushgate rebalance`: `push@10m:to-even,rate=200/s,close`. May be
+    /// given again.
+    #[arg(long, value_name = "POOL@TIME[:WORD,…]")]
+    pub rebalance: Vec<Order>,
     /// URL clients ask for; left out: the first listener's address.
     #[arg(long, value_name = "URL")]
     pub to: Option<Uri>,
@@ -86,9 +93,10 @@ impl Settings {
     /// What happens, in no order: the deed, the node's name, the time.
     pub(super) fn moments(&self) -> impl Iterator<Item = (Deed, &Moment)> {
         let fail = self.fail.iter().map(|m| (Deed::Fail, m));
+        let hang = self.hang.iter().map(|m| (Deed::Hang, m));
         let back = self.back.iter().map(|m| (Deed::Return, m));
         let drain = self.drain.iter().map(|m| (Deed::Drain, m));
-        fail.chain(back).chain(drain)
+        fail.chain(hang).chain(back).chain(drain)
     }
 }
 
@@ -97,6 +105,8 @@ impl Settings {
 pub enum Deed {
     /// Its process dies.
     Fail,
+    /// It accepts and answers nothing more.
+    Hang,
     /// It is there again.
     Return,
     /// The operator drains it.
@@ -108,6 +118,7 @@ impl Deed {
     pub fn word(self) -> &'static str {
         match self {
             Deed::Fail => "fails",
+            Deed::Hang => "hangs",
             Deed::Return => "is back",
             Deed::Drain => "is drained",
         }
@@ -136,6 +147,38 @@ impl FromStr for Moment {
             })
         });
         parsed.ok_or_else(|| "expected a node and a time, as `ls2@60s`".to_owned())
+    }
+}
+
+/// A rebalance of a pool at a time: `push@10m:to-even,rate=200/s`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The pool's name.
+    pub pool: String,
+    /// When.
+    pub at: Duration,
+    /// What is asked for, as the API has it; a word without a value switches on.
+    pub words: Vec<(String, String)>,
+}
+
+impl FromStr for Order {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let (when, words) = s.split_once(':').unwrap_or((s, ""));
+        let Moment { node: pool, at } = when.parse().map_err(|_: String| {
+            "expected a pool and a time, as `push@10m` or `push@10m:to-even,close`".to_owned()
+        })?;
+        let words = words.split(',').filter(|word| !word.is_empty());
+        let word = |word: &str| {
+            let (key, value) = word.split_once('=').unwrap_or((word, ""));
+            (key.replace('-', "_"), value.to_owned())
+        };
+        Ok(Order {
+            pool,
+            at,
+            words: words.map(word).collect(),
+        })
     }
 }
 
@@ -228,6 +271,16 @@ mod tests {
         ] {
             assert_eq!(s.parse::<Moment>().is_ok(), good, "{s}");
         }
+        let order: Order = "push@1m 30s:from=n-1,share=30%,dry-run"
+            .parse()
+            .expect("an order");
+        assert_eq!((order.pool.as_str(), order.at.as_secs()), ("push", 90));
+        let words = [("from", "n-1"), ("share", "30%"), ("dry_run", "")];
+        assert_eq!(
+            order.words,
+            words.map(|(k, v)| (k.to_owned(), v.to_owned()))
+        );
+        assert!("push:close".parse::<Order>().is_err());
         for (s, good) in [
             ("0s..5s", true),
             ("2s", true),

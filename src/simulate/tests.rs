@@ -1,5 +1,7 @@
 //! Runs whose outcome is known: shares, failures, returns, stickiness, and the same again.
 
+mod rebalances;
+
 use std::path::Path;
 
 use clap::Parser;
@@ -20,6 +22,8 @@ fn file(plugins: &str, pool: &str) -> String {
          listeners: [{{ name: push, bind: [200.0.0.10:80], mode: http, to: push, plugins: [{plugins}] }}]\n"
     )
 }
+
+const HTTP: &str = "health: { http: { path: /h }, interval: 2s, timeout: 3s, fall: 2, rise: 1 }";
 
 fn run(plugins: &str, pool: &str, line: &str) -> Result<Report, String> {
     let text = file(plugins, pool);
@@ -159,6 +163,14 @@ fn a_run_can_be_repeated() {
 fn what_cannot_be_simulated_says_why() {
     for (plugins, line, want) in [
         ("", "--fail ls9@1s", "unknown node `ls9`"),
+        ("", "--rebalance ls1@1s", "unknown pool `ls1`"),
+        ("", "--rebalance push@1s:rte=5/s", "unknown field `rte`"),
+        ("", "--rebalance push@1s:dry-run", "a run is dry"),
+        (
+            "",
+            "--rebalance push@1s:from=ls9,share=5%",
+            "no node `ls9` in pool `push`",
+        ),
         ("", "--to http://200.0.0.11/", "no listener is bound"),
         (
             "{ host_route: { hosts: { a.com: ls1 }, unknown: { refuse: 421 } } }",
@@ -236,4 +248,102 @@ fn gates_hold_in_the_run() {
         all > 5.0 && storm.seconds[199].live.iter().sum::<usize>() > 2_900,
         "{all}"
     );
+}
+
+/// FAULTS D45: a node that accepts and says nothing is found by a check that waits for an answer, after
+/// `interval` × `fall` + `timeout`; not by one that only connects. Fails if clients of a hung node are
+/// answered, or evicted before it is found.
+#[test]
+fn a_hung_node_is_found_by_an_http_check() {
+    let line = "--clients 900 --arrive 10s --rebind 10m --duration 120s --reconnect 0s..1s \
+                --hang ls2@60s --return ls2@90s";
+    let pool = format!("balance: least_flows, {HTTP}");
+    let r = run("{ sticky_cookie: {} }", &pool, line).expect("a run");
+    assert_eq!((shares(&r, 66)[1], shares(&r, 69)[1]), (1.0 / 3.0, 0.0));
+    let failure = &r.failures[0];
+    assert_eq!((failure.cut, r.moved.failed), (300, 300), "{failure:?}");
+    assert!(
+        failure.all.is_some_and(|s| (7.5..8.5).contains(&s)),
+        "{failure:?}"
+    );
+    let tcp = "balance: least_flows, health: { tcp: {}, interval: 2s, timeout: 3s }";
+    let r = run("{ sticky_cookie: {} }", tcp, line).expect("a run");
+    assert_eq!((shares(&r, 89)[1], r.moved.failed), (1.0 / 3.0, 0));
+    let silent = r.failures[0].all.expect("they go on with the node");
+    assert!((30.0..31.0).contains(&silent), "{silent}");
+}
+
+/// A client that comes to a hung node waits there until it is found or serves again.
+#[test]
+fn who_comes_to_a_hung_node_waits() {
+    let line =
+        "--clients 900 --arrive 10s --rebind 5s --duration 60s --reconnect 0s..1s --hang ls2@20s";
+    let pool = format!("balance: least_flows, {HTTP}");
+    let r = run("{ sticky_cookie: {} }", &pool, line).expect("a run");
+    assert!(shares(&r, 26)[1] > 0.3, "{:?}", shares(&r, 26));
+    let half = r.failures[0].median.expect("half of them");
+    assert!(
+        r.failures[0].cut == 300 && (7.0..8.5).contains(&half),
+        "{half}"
+    );
+    let back = format!("{line} --return ls2@24s");
+    let r = run("{ sticky_cookie: {} }", &pool, &back).expect("a run");
+    assert_eq!((r.moved.failed, r.moved.unstuck), (0, 0));
+    assert!(
+        r.failures[0].all.is_some_and(|s| s < 4.5),
+        "{:?}",
+        r.failures
+    );
+}
+
+/// FAULTS D65: `evict_rate` spreads the end of a node's flows; a node that is back keeps what is left.
+/// Fails if the run ends them at once.
+#[test]
+fn flows_of_a_fallen_node_end_at_evict_rate() {
+    let line =
+        "--clients 900 --arrive 10s --rebind 10m --duration 120s --reconnect 0s..1s --hang ls2@60s";
+    let pool = format!("balance: least_flows, evict_rate: 50/s, {HTTP}");
+    let r = run("{ sticky_cookie: {} }", &pool, line).expect("a run");
+    let left = |r: &Report, t: usize| r.seconds[t - 1].live[1];
+    assert_eq!((left(&r, 66), left(&r, 74)), (300, 0));
+    for t in 68..72 {
+        let ended = left(&r, t) - left(&r, t + 1);
+        assert!((48..=52).contains(&ended), "{ended} in second {t}");
+    }
+    let back = format!("{line} --return ls2@68s");
+    let r = run("{ sticky_cookie: {} }", &pool, &back).expect("a run");
+    let kept = left(&r, 119);
+    assert!((100..200).contains(&kept), "up at 70 s: {kept}");
+    let failed = r.moved.failed as usize;
+    assert!(failed < 200 && kept >= 300 - failed, "{failed} {kept}");
+}
+
+/// Sessions are told and asked for where the listener's own rule says. Fails if clients speak the presets
+/// only.
+#[test]
+fn sessions_follow_a_rule_of_ones_own() {
+    let nat =
+        "--clients 600 --nat 100% --per-address 600 --cookies 0% --rebind 30s --duration 200s";
+    for (learn, recall) in [
+        ("{ header: X-Id }", "{ header: X-Id }"),
+        ("{ line: 'id=' }", "{ path: /s/ }"),
+        ("{ line: 'id=' }", "{ form: id }"),
+        ("{ cookie: id }", "{ query: id }"),
+    ] {
+        let plugin = format!("{{ sticky_session: {{ learn: [{learn}], recall: [{recall}] }} }}");
+        let r = run(&plugin, "balance: least_flows", nat).expect("a run");
+        assert_eq!(r.moved.unstuck, 0, "{plugin}");
+        assert!(shares(&r, 199).iter().all(|s| (s - 1.0 / 3.0).abs() < 0.05));
+    }
+}
+
+/// A newcomer stands behind those who wait, though a node has room in that moment: whoever leaves is
+/// followed by a new client, which would take its room at once. Fails if it does: the others wait in vain.
+#[test]
+fn newcomers_stand_behind_those_who_wait() {
+    let pool = "balance: least_flows, max_flows: 100, queue: 600, queue_timeout: 15s";
+    let line = "--clients 600 --arrive 1s --rebind 10m --stay 10s --duration 60s";
+    let r = run("{ sticky_cookie: {} }", pool, line).expect("a run");
+    assert!(r.seconds.iter().skip(2).all(|s| s.waiting > 200));
+    assert_eq!(r.refused, 0);
 }

@@ -1,28 +1,29 @@
 //! The run: events one after the other, each a decision of the edge's own code.
 
+mod flows;
 mod nodes;
+mod rebalance;
 mod waiting;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderValue;
-use pingora_http::ResponseHeader;
-use pushgate_plugins::api::{Flow, NodeId};
+use pushgate_plugins::api::{NodeId, PoolId};
 use pushgate_plugins::context::Keep;
 
 use self::nodes::Peer;
+use self::rebalance::Rebalances;
 use self::waiting::Waiting;
-use super::client::{Client, Live};
+use super::client::{Client, Places};
 use super::queue::Queue;
-use super::report::{Report, Second};
+use super::report::{Event as Told, Report, Second};
 use super::script::{Deed, Settings};
-use crate::config::{Config, Listener, defaults};
+use crate::config::{Config, Listener};
 use crate::control::plan;
 use crate::explain::Asked;
-use crate::route::{Assigned, Decision, Table};
-use crate::upstream::{LiveFlow, State};
+use crate::route::Table;
+use crate::upstream::State;
 
 /// Where the wall clock begins: tokens are dated, and the same run must give the same ones.
 const EPOCH: Duration = Duration::from_secs(1_800_000_000);
@@ -38,6 +39,14 @@ enum Event {
     Deed(Deed, usize),
     /// Checks have found a node dead or alive, unless it has changed meanwhile.
     Checked(usize, u32),
+    /// The next flow of a node that is Down may be due to be ended.
+    Evict(usize),
+    /// The script orders a rebalance, by its place there.
+    Rebalance(usize),
+    /// A rebalance of a pool does what is due.
+    Tick(PoolId),
+    /// A look for nodes that have returned.
+    Look,
     /// The next of those that wait may have its turn.
     Turn,
     /// A client has waited for `queue_timeout`, if it still does.
@@ -54,9 +63,12 @@ pub struct World<'a> {
     table: Table,
     asked: Asked,
     host: HeaderValue,
+    session_ids: Places,
     peers: Vec<Peer>,
     places: HashMap<NodeId, usize>,
     clients: Vec<Client>,
+    /// Whose a flow is.
+    owners: HashMap<u64, usize>,
     events: Queue<Event>,
     rng: fastrand::Rng,
     base: Instant,
@@ -64,6 +76,7 @@ pub struct World<'a> {
     sessions: u64,
     refused: u64,
     waiting: Option<Waiting>,
+    rebalances: Rebalances,
     report: Report,
 }
 
@@ -93,12 +106,14 @@ impl<'a> World<'a> {
             config,
             settings,
             listener,
+            session_ids: Places::of(listener),
             table,
             asked,
             host,
             peers,
             places,
             clients: Vec::with_capacity(settings.clients),
+            owners: HashMap::new(),
             events: Queue::default(),
             rng: fastrand::Rng::with_seed(settings.seed),
             base: Instant::now(),
@@ -106,6 +121,7 @@ impl<'a> World<'a> {
             sessions: 0,
             refused: 0,
             waiting: None,
+            rebalances: Rebalances::default(),
             report: Report {
                 listener: listener.name.clone(),
                 clients: settings.clients,
@@ -133,8 +149,12 @@ impl<'a> World<'a> {
                 }
                 Event::Open(..) => {}
                 Event::Replace(client) => self.replace(client)?,
-                Event::Deed(deed, peer) => self.deed(deed, peer),
+                Event::Deed(deed, peer) => self.deed(deed, peer)?,
                 Event::Checked(peer, changes) => self.checked(peer, changes),
+                Event::Evict(peer) => self.evict(peer),
+                Event::Rebalance(order) => self.ordered(order)?,
+                Event::Tick(pool) => self.tick(pool),
+                Event::Look => self.look_for_returns(),
                 Event::Turn => self.turn()?,
                 Event::Late(client, epoch) => self.late(client, epoch),
                 Event::Second => self.second(),
@@ -159,11 +179,21 @@ impl<'a> World<'a> {
             self.events.add(nanos(moment.at), Event::Deed(deed, *place));
         }
         self.events.add(SECOND, Event::Second);
-        Ok(())
+        self.script_rebalances()
     }
 
     fn instant(&self) -> Instant {
         self.base + Duration::from_nanos(self.now)
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + EPOCH + Duration::from_nanos(self.now)
+    }
+
+    /// Notes that something happened.
+    fn tell(&mut self, what: String) {
+        let at = self.seconds();
+        self.report.events.push(Told { at, what });
     }
 
     fn seconds(&self) -> f64 {
@@ -176,167 +206,6 @@ impl<'a> World<'a> {
         c.epoch += 1;
         self.events
             .add(self.now + nanos(pause), Event::Open(client, c.epoch));
-    }
-
-    /// Opens a client's next flow: the one it has ends first, as a stream does before it is bound anew.
-    fn open(&mut self, client: usize) -> Result<(), String> {
-        self.end(client);
-        self.ask(client, false)
-    }
-
-    /// Asks for a node; `in_turn`: the client has waited for one.
-    fn ask(&mut self, client: usize, in_turn: bool) -> Result<(), String> {
-        let random = self.rng.u64(..);
-        let head = self.clients[client]
-            .request(&self.host)
-            .ok_or("no legal request")?;
-        let mut answer = ResponseHeader::build(200, None).map_err(|e| e.to_string())?;
-        let flow = Flow {
-            client: SocketAddr::new(self.clients[client].address, 50_000),
-            peer: SocketAddr::new(self.clients[client].address, 50_000),
-            wall: SystemTime::UNIX_EPOCH + EPOCH + Duration::from_nanos(self.now),
-            now: self.instant(),
-            random,
-            request: self.asked.flow(self.listener).request.and(Some(&head)),
-            body: b"",
-            ..self.asked.flow(self.listener)
-        };
-        let mut tried = Vec::new();
-        let assigned = loop {
-            let decision = match in_turn {
-                true => self.table.decide_in_turn(&flow, &tried),
-                false => self.table.decide(&flow, &tried),
-            };
-            let assigned = match decision {
-                Decision::Node(assigned) => assigned,
-                Decision::Wait(pool) => break Err(Some(pool)),
-                Decision::Refuse(status) => {
-                    return Err(format!("the flow is refused with {status}"));
-                }
-                Decision::Redirect(_, to) => return Err(format!("the flow is redirected to {to}")),
-                Decision::NoNode(_) => break Err(None),
-            };
-            let place = self.places[&assigned.node.id];
-            if self.peers[place].alive {
-                break Ok((assigned, place));
-            }
-            // A refused connect: the edge tries another node.
-            if let Some(pool) = &assigned.pool {
-                self.table.ended_at(
-                    flow.client.ip(),
-                    &self.table.filed(&flow),
-                    pool.id,
-                    flow.now,
-                );
-            }
-            tried.push(assigned.node.id);
-            if tried.len() > assigned.pool.as_ref().map_or(0, |p| p.retries as usize) {
-                break Err(None);
-            }
-        };
-        let live = assigned.map(|(assigned, place)| {
-            for plugin in &self.table.plugins {
-                // A header that cannot be made would be a 500 of that client's alone.
-                let _ = plugin.response(&flow, &assigned.facts(), &mut answer);
-            }
-            self.live(&flow, assigned, place)
-        });
-        match live {
-            Ok(live) => self.begun(client, live, &answer),
-            Err(Some(pool)) => self.wait(client, pool),
-            Err(None) => self.refuse(client, Duration::ZERO),
-        }
-        Ok(())
-    }
-
-    fn live(&self, flow: &Flow<'_>, assigned: Assigned, place: usize) -> Live {
-        let live = LiveFlow::new();
-        let pool = assigned.pool.as_ref();
-        Live {
-            entered: assigned.node.enter(&live, assigned.stuck()),
-            node: place,
-            learned: pool.map(|p| (p.id, self.table.filed(flow))),
-            watches: self.table.watch(flow, &assigned),
-            flow: live,
-        }
-    }
-
-    /// A node has taken the client's flow: the session goes on there, or a new one begins.
-    fn begun(&mut self, client: usize, mut live: Live, answer: &ResponseHeader) {
-        let (now, at) = (self.instant(), self.now);
-        let place = live.node;
-        self.peers[place].new += 1;
-        self.report.flows += 1;
-        let c = &mut self.clients[client];
-        c.takes(answer);
-        let id = match c.session {
-            Some((id, node)) if node == place => id,
-            before => {
-                if let Some((_, node)) = before {
-                    match self.peers[node].node.state() {
-                        State::Up => self.report.moved.unstuck += 1,
-                        _ => self.report.moved.drained += 1,
-                    }
-                }
-                self.sessions += 1;
-                self.sessions
-            }
-        };
-        c.session = Some((id, place));
-        live.answer(id, now);
-        c.flow = Some(live);
-        if let Some((since, failure)) = c.cut.take() {
-            let seconds = (at - since) as f64 / SECOND as f64;
-            self.report.failures[failure].without.push(seconds);
-        }
-        let rebind = self.settings.rebind.mul_f64(0.5 + self.rng.f64());
-        self.again(client, rebind);
-    }
-
-    /// The answer is a 503: the client comes again when it is told to, at least over `spread`.
-    fn refuse(&mut self, client: usize, spread: Duration) {
-        self.refused += 1;
-        let after = defaults::RETRY_AFTER.0;
-        let jitter = after.max(spread).mul_f64(self.rng.f64());
-        self.again(client, after + jitter);
-    }
-
-    /// Ends the flow a client has.
-    fn end(&mut self, client: usize) {
-        let now = self.instant();
-        let c = &mut self.clients[client];
-        let Some(mut live) = c.flow.take() else {
-            return;
-        };
-        for watch in &mut live.watches {
-            watch.ended(now);
-        }
-        drop(live.entered);
-        drop(live.flow);
-        if let Some((pool, filed)) = live.learned {
-            self.table.ended_at(c.address, &filed, pool, now);
-        }
-    }
-
-    fn replace(&mut self, client: usize) -> Result<(), String> {
-        self.end(client);
-        self.leave_queue(client);
-        let c = &mut self.clients[client];
-        if let Some((_, failure)) = c.cut {
-            self.report.failures[failure].gone += 1;
-        }
-        c.renew();
-        c.epoch += 1;
-        self.leaves_after(client, self.now);
-        self.open(client)
-    }
-
-    fn leaves_after(&mut self, client: usize, from: u64) {
-        if let Some(mean) = self.settings.stay {
-            // Exponential: who has stayed for long is as likely to go as who has just come.
-            let stay = mean.mul_f64(-(1.0 - self.rng.f64()).ln());
-            self.events.add(from + nanos(stay), Event::Replace(client));
-        }
     }
 
     fn second(&mut self) {

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::iter;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 use pushgate_plugins::api::NodeId;
@@ -76,12 +76,12 @@ impl Node {
     /// Ends what has not begun, and idle upstreams, at once, and the live flows at `rate`.
     fn evict_at(&self, rate: Rate) {
         let all = self.flows.lock().all();
-        let (begun, waiting): (Vec<_>, Vec<_>) = all.into_iter().partition(|f| f.has_begun());
-        waiting.into_iter().for_each(|f| f.reap(self.id));
+        let (at_once, paced) = Paced::new(all, rate, Instant::now());
+        at_once.into_iter().for_each(|f| f.reap(self.id));
         self.close_idle();
         let m = metrics::get();
         let counter = m.evicted.with_label_values(&[&self.name]);
-        tokio::spawn(pace(self.id, begun, rate, self.watch(), counter));
+        tokio::spawn(pace(self.id, paced, self.watch(), counter));
     }
 
     pub(super) fn close_idle(&self) {
@@ -116,30 +116,70 @@ impl Node {
     }
 }
 
-/// Ends `flows` at `rate`, the oldest first, until all are or the node is no longer Down.
+/// Flows of a node that are ended at a rate, the oldest first. Keeps no clock, so that a simulation ends
+/// them as the edge does.
+pub struct Paced {
+    /// The next one at the end.
+    flows: Vec<Arc<LiveFlow>>,
+    bucket: Bucket,
+}
+
+/// What is to be done about [`Paced`] flows.
+pub enum Due {
+    /// This one is to be ended.
+    Now(Arc<LiveFlow>),
+    /// Nothing for so long.
+    In(Duration),
+}
+
+impl Paced {
+    /// Parts `flows` into those to be ended at once, because nothing of an answer is with their clients,
+    /// and those to be ended at `rate` from `now` on.
+    pub fn new(flows: Vec<Arc<LiveFlow>>, rate: Rate, now: Instant) -> (Vec<Arc<LiveFlow>>, Self) {
+        let (mut begun, waiting): (Vec<_>, Vec<_>) = flows.into_iter().partition(|f| f.has_begun());
+        begun.sort_by_key(|f| std::cmp::Reverse(f.id));
+        let paced = Paced {
+            flows: begun,
+            bucket: Bucket::new(rate, now).begun(),
+        };
+        (waiting, paced)
+    }
+
+    /// What is due; `None`: all are ended.
+    pub fn next(&mut self, now: Instant) -> Option<Due> {
+        self.flows.last()?;
+        let wait = self.bucket.wait(now);
+        if !wait.is_zero() {
+            return Some(Due::In(wait));
+        }
+        self.bucket.take(now);
+        self.flows.pop().map(Due::Now)
+    }
+
+    /// Those that are not ended.
+    pub fn left(self) -> Vec<Arc<LiveFlow>> {
+        self.flows
+    }
+}
+
+/// Ends `paced` flows until all are or the node is no longer Down.
 pub async fn pace(
     node: NodeId,
-    mut flows: Vec<Arc<LiveFlow>>,
-    rate: Rate,
+    mut paced: Paced,
     mut state: watch::Receiver<State>,
     counter: IntCounter,
 ) {
-    flows.sort_by_key(|f| f.id);
-    let mut bucket = Bucket::new(rate, Instant::now()).begun();
-    for flow in flows {
-        loop {
-            let wait = bucket.wait(Instant::now());
-            if wait.is_zero() {
-                break;
+    while let Some(due) = paced.next(Instant::now()) {
+        match due {
+            Due::Now(flow) => {
+                counter.inc();
+                flow.reap(node);
             }
-            tokio::select! {
+            Due::In(wait) => tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 _ = state.wait_for(|s| *s != State::Down) => return,
-            }
+            },
         }
-        bucket.take(Instant::now());
-        counter.inc();
-        flow.reap(node);
     }
 }
 

@@ -1,10 +1,10 @@
 //! `pushgate simulate` against a real run of the same script: shares within 5 %.
 //!
-//! In: one file, one script: clients come, a node is killed, it is started again. Out: each node's share of
+//! In: one file, one script: clients come, a node is killed and started again, or a pool rebalanced. Out: each node's share of
 //! the live flows, told by the simulation and by the running edge. Source: Lightstreamer clustering §5.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -20,8 +20,6 @@ const CLIENTS: u64 = 300;
 /// When the node is killed and started again, in milliseconds.
 const FAIL: u64 = 2_300;
 const BACK: u64 = 3_600;
-/// When shares are compared, in seconds: all there, one dead, one back.
-const LOOKS: [u64; 3] = [2, 3, 7];
 
 fn yaml(plugins: &str) -> String {
     format!(
@@ -34,11 +32,10 @@ fn yaml(plugins: &str) -> String {
     )
 }
 
-/// What the simulation says of the file the edge runs on.
-fn simulated(edge: &Edge) -> Value {
+/// What the simulation says of the file the edge runs on, if `script` happens.
+fn simulated(edge: &Edge, script: &str) -> Value {
     let line = format!(
-        "--clients {CLIENTS} --arrive 1s --rebind 1s --reconnect 0s..500ms --duration 7s \
-         --fail n2@{FAIL}ms --return n2@{BACK}ms --json"
+        "--clients {CLIENTS} --arrive 1s --rebind 1s --reconnect 0s..500ms --duration 7s --json {script}"
     );
     let run = Command::new(env!("CARGO_BIN_EXE_pushgate"))
         .args(["simulate", "-c"])
@@ -76,64 +73,114 @@ async fn client(dial: Dial, begin: Instant) {
 }
 
 /// Each node's share of the live flows.
-fn shares(live: &[f64]) -> Vec<f64> {
+fn shares<'a>(live: impl Iterator<Item = &'a Value>) -> Vec<f64> {
+    let live: Vec<f64> = live.map(|n| n.as_f64().expect("flows")).collect();
     let all: f64 = live.iter().sum();
     live.iter().map(|n| n / all).collect()
 }
 
-async fn compare(plugins: &str) {
-    let block = Block::claim();
-    let at = |n: u8| block.at(&format!("10.0.0.{n}:8080"));
-    let _n1 = Node::start("n1", at(1)).await;
-    let n2 = Node::start("n2", at(2)).await;
-    let _n3 = Node::start("n3", at(3)).await;
-    let edge = Edge::start(&block, &yaml(plugins)).await;
-    let told = simulated(&edge);
-    let begin = Instant::now();
-    let mut clients = JoinSet::new();
-    for n in 0..CLIENTS {
-        let from = block.client((n % 200) as u8 + 1);
-        let dial = Dial::plain(block.at("200.0.0.10:80"))
-            .from(from)
-            .host("push.mycompany.com");
-        clients.spawn(client(dial, begin));
+/// Nodes, the edge, and its clients, who come in the first second.
+struct Run {
+    /// In front: they leave before the edge does.
+    _clients: JoinSet<()>,
+    block: Block,
+    nodes: Vec<Node>,
+    edge: Edge,
+    begin: Instant,
+}
+
+impl Run {
+    async fn start(plugins: &str, before: impl AsyncFnOnce(&Edge)) -> Run {
+        let block = Block::claim();
+        let mut nodes = Vec::new();
+        for n in 1..=3 {
+            let at = block.at(&format!("10.0.0.{n}:8080"));
+            nodes.push(Node::start(&format!("n{n}"), at).await);
+        }
+        let edge = Edge::start(&block, &yaml(plugins)).await;
+        before(&edge).await;
+        // A rebalance begins with a second, and the simulated clock with one.
+        let wall = SystemTime::UNIX_EPOCH
+            .elapsed()
+            .expect("a clock after 1970");
+        let begin =
+            Instant::now() + Duration::from_nanos(1_000_000_000 - u64::from(wall.subsec_nanos()));
+        let mut clients = JoinSet::new();
+        for n in 0..CLIENTS {
+            let dial = Dial::plain(block.at("200.0.0.10:80"));
+            let from = block.client((n % 200) as u8 + 1);
+            let dial = dial.from(from).host("push.mycompany.com");
+            clients.spawn(client(dial, begin));
+        }
+        Run {
+            _clients: clients,
+            block,
+            nodes,
+            edge,
+            begin,
+        }
     }
-    let mut back = None;
-    for second in LOOKS {
-        if second == LOOKS[1] {
-            sleep_until(begin + Duration::from_millis(FAIL)).await;
-            n2.kill();
-        }
-        if second == LOOKS[2] {
-            sleep_until(begin + Duration::from_millis(BACK)).await;
-            back = Some(Node::start("n2", at(2)).await);
-        }
-        sleep_until(begin + Duration::from_secs(second)).await;
-        let nodes = edge.nodes().await;
-        let nodes = nodes.as_array().expect("a list").iter();
-        let real = shares(
-            &nodes
-                .map(|n| n["flows"].as_f64().expect("flows"))
-                .collect::<Vec<_>>(),
-        );
+
+    async fn until(&self, millis: u64) {
+        sleep_until(self.begin + Duration::from_millis(millis)).await;
+    }
+
+    /// Holds the shares at the end of `second` against what the simulation told.
+    async fn agrees(&self, told: &Value, second: u64) {
+        self.until(second * 1_000).await;
+        let nodes = self.edge.nodes().await;
+        let nodes = nodes.as_array().expect("a list");
+        let real = shares(nodes.iter().map(|n| &n["flows"]));
         let live = &told["seconds"][second as usize - 1]["live"];
-        let live = live.as_array().expect("a list").iter();
-        let simulated = shares(&live.map(|n| n.as_f64().expect("flows")).collect::<Vec<_>>());
-        println!("{plugins} second {second}: real {real:.3?}, simulated {simulated:.3?}");
+        let simulated = shares(live.as_array().expect("a list").iter());
+        println!("second {second}: real {real:.3?}, simulated {simulated:.3?}");
         for (real, simulated) in real.iter().zip(&simulated) {
-            assert!(
-                (real - simulated).abs() < 0.05,
-                "{plugins} second {second}: {real} {simulated}"
-            );
+            let off = (real - simulated).abs();
+            assert!(off < 0.05, "second {second}: {real} {simulated}");
         }
     }
-    drop(back);
-    clients.shutdown().await;
+}
+
+async fn a_node_fails(plugins: &str) {
+    let mut run = Run::start(plugins, async |_| {}).await;
+    let script = format!("--fail n2@{FAIL}ms --return n2@{BACK}ms");
+    let told = simulated(&run.edge, &script);
+    run.agrees(&told, 2).await;
+    run.until(FAIL).await;
+    run.nodes[1].kill();
+    run.agrees(&told, 3).await;
+    run.until(BACK).await;
+    run.nodes[1] = Node::start("n2", run.block.at("10.0.0.2:8080")).await;
+    run.agrees(&told, 7).await;
 }
 
 /// Aim: with and without stickiness the simulation tells the shares the edge has. Fails if it decides by
 /// other code, or takes no notice of weights, failures or returns.
 #[tokio::test(flavor = "multi_thread")]
 async fn shares_are_those_of_a_real_run() {
-    tokio::join!(compare("[]"), compare("[{ sticky_cookie: {} }]"));
+    tokio::join!(a_node_fails("[]"), a_node_fails("[{ sticky_cookie: {} }]"));
+}
+
+/// Aim: the same of a rebalance, before it, in its midst and after it: a node returns from a drain with
+/// half of the pool's weight, and clients are moved at a rate. Fails if the simulated course is another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebalance_is_that_of_a_real_run() {
+    let order = async |edge: &Edge, path: &str| {
+        let answer = edge.admin("POST", path).await;
+        assert!(answer.status < 300, "{path}: {}", answer.text());
+    };
+    let drained = async |edge: &Edge| order(edge, "/api/nodes/n3/drain").await;
+    let run = Run::start("[{ sticky_cookie: {} }]", drained).await;
+    let script = "--drain n3@0s --return n3@2300ms --rebalance p@2500ms:to-even,rate=60/s,close";
+    let told = simulated(&run.edge, script);
+    run.agrees(&told, 2).await;
+    run.until(2_300).await;
+    order(&run.edge, "/api/nodes/n3/up").await;
+    run.until(2_500).await;
+    order(&run.edge, "/api/pools/p/rebalance?to_even&rate=60/s&close").await;
+    for second in [4, 5, 7] {
+        run.agrees(&told, second).await;
+    }
+    let moved = &told["rebalances"][0]["moved"];
+    assert!(moved.as_u64().is_some_and(|n| n > 100), "{told}");
 }

@@ -10,22 +10,29 @@ use std::time::{Duration, Instant};
 use pushgate_plugins::api::{NodeId, PoolId};
 
 use super::{Ask, Refusal};
+use crate::balance::Pool;
 use crate::control::Running;
 use crate::upstream::State;
 
 /// Pause between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 type Watch = tokio::sync::watch::Receiver<State>;
 
 /// What was seen of a pool.
 #[derive(Default)]
-struct Seen {
+pub struct Seen {
     nodes: HashMap<NodeId, Watch>,
     due: Option<Instant>,
 }
 
 impl Seen {
+    /// Looks at the nodes of `pool`; true if a rebalance is due by its `rebalance` block.
+    pub fn look_at(&mut self, now: Instant, pool: &Pool) -> bool {
+        let nodes = pool.nodes.iter().map(|n| (n.id, n.watch())).collect();
+        self.look(now, nodes, pool.rebalance.delay.0) && pool.rebalance.auto
+    }
+
     /// Takes a pool's nodes, each with a watch of its state; true if a rebalance is due.
     ///
     /// A node has returned if it is Up and was not there, or was something else since the last
@@ -54,7 +61,7 @@ impl Seen {
     }
 
     /// One is running: looks again later.
-    fn put_off(&mut self, now: Instant) {
+    pub fn put_off(&mut self, now: Instant) {
         self.due = Some(now + LOOK_EVERY);
     }
 }
@@ -66,15 +73,12 @@ pub async fn watch(running: Arc<Running>) {
         let pools = running.pools();
         seen.retain(|id, _| pools.contains_key(id));
         for (id, pool) in pools.iter() {
-            let conf = &pool.rebalance;
             let now = Instant::now();
-            let nodes = pool.nodes.iter().map(|n| (n.id, n.watch())).collect();
             let of_pool = seen.entry(*id).or_default();
-            let due = of_pool.look(now, nodes, conf.delay.0);
-            if !due || !conf.auto {
+            if !of_pool.look_at(now, pool) {
                 continue;
             }
-            match running.rebalance(&pool.name, Ask::automatic(conf), "auto") {
+            match running.rebalance(&pool.name, Ask::automatic(&pool.rebalance), "auto") {
                 Err(Refusal::Busy) => of_pool.put_off(now),
                 Err(refusal) => log::error!("pool {}: no rebalance: {refusal:?}", pool.name),
                 Ok(_) => {}

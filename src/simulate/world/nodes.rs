@@ -1,79 +1,146 @@
-//! What the script does to nodes, and when their checks find it out.
+//! What the script does to nodes, when their checks find it out, and what becomes of their flows.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Event, World, nanos};
-use crate::config::{Config, defaults};
+use crate::config::{self, Config, defaults};
 use crate::control::plan;
-use crate::simulate::report::{Event as Told, Failure, Return};
+use crate::simulate::report::{Failure, Return};
 use crate::simulate::script::Deed;
+use crate::upstream::evict::{Due, Paced};
 use crate::upstream::state::Order;
 use crate::upstream::{Node, State};
+
+/// How a node's process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Health {
+    /// It serves.
+    Well,
+    /// It is gone: connects are refused.
+    Dead,
+    /// It accepts and says nothing; its clients are counted with this failure.
+    Hung { failure: usize },
+}
 
 /// A node and what the script does to it.
 pub(super) struct Peer {
     pub node: Arc<Node>,
-    pub alive: bool,
+    pub health: Health,
     changes: u32,
-    /// Time for checks to find it dead, and alive.
+    /// Time for checks to find it dead, hung (`None`: they only connect), and alive.
     falls: Duration,
+    falls_hung: Option<Duration>,
     rises: Duration,
+    evict_rate: Option<config::units::Rate>,
+    /// Flows still to be ended since it is Down.
+    evicted: Option<Paced>,
     pub new: u64,
 }
 
 impl World<'_> {
     /// Does what the script says.
-    pub(super) fn deed(&mut self, deed: Deed, place: usize) {
-        self.tell(place, deed.word());
+    ///
+    /// Errors: as [`World::open`].
+    pub(super) fn deed(&mut self, deed: Deed, place: usize) -> Result<(), String> {
+        self.tell_of(place, deed.word());
         let peer = &mut self.peers[place];
         peer.changes += 1;
         match deed {
             Deed::Drain => peer.node.order(Order::Drain),
             Deed::Fail => {
-                peer.alive = false;
-                let at = self.now + nanos(peer.falls);
-                self.events.add(at, Event::Checked(place, peer.changes));
-                self.cut(place);
+                peer.health = Health::Dead;
+                let after = peer.falls;
+                self.check_after(place, after);
+                self.die(place);
+            }
+            Deed::Hang => {
+                let after = peer.falls_hung;
+                if let Some(after) = after {
+                    self.check_after(place, after);
+                }
+                self.hang(place);
             }
             Deed::Return => {
+                let before = std::mem::replace(&mut peer.health, Health::Well);
                 // Who was only drained needs no check.
-                let rises = if peer.alive { 0 } else { nanos(peer.rises) };
-                peer.alive = true;
-                let at = self.now + rises;
-                self.events.add(at, Event::Checked(place, peer.changes));
+                let after = match before {
+                    Health::Well => Duration::ZERO,
+                    _ => peer.rises,
+                };
+                self.check_after(place, after);
+                if let Health::Hung { .. } = before {
+                    self.resume(place)?;
+                }
             }
         }
+        Ok(())
+    }
+
+    fn check_after(&mut self, place: usize, after: Duration) {
+        let at = self.now + nanos(after);
+        let changes = self.peers[place].changes;
+        self.events.add(at, Event::Checked(place, changes));
+    }
+
+    /// Clients with a flow to the node.
+    fn clients_of(&self, place: usize) -> Vec<usize> {
+        let all = self.clients.iter().enumerate();
+        let of = all.filter(|(_, c)| c.flow.as_ref().is_some_and(|f| f.node == place));
+        of.map(|(client, _)| client).collect()
     }
 
     /// Ends every flow and session of a node whose process is gone.
-    fn cut(&mut self, place: usize) {
-        let failure = self.report.failures.len();
-        let mut cut = 0;
+    fn die(&mut self, place: usize) {
+        let failure = self.failure(place);
         for client in 0..self.clients.len() {
+            self.lose_session(client, place);
+        }
+        for client in self.clients_of(place) {
+            self.misses(client, failure);
+            self.cut(client);
+        }
+    }
+
+    /// Every flow of a node goes silent; its clients wait.
+    fn hang(&mut self, place: usize) {
+        let failure = self.failure(place);
+        self.peers[place].health = Health::Hung { failure };
+        for client in self.clients_of(place) {
+            self.misses(client, failure);
+        }
+    }
+
+    /// A node that hung serves again, before it was found out or after: streams go on, and who was not
+    /// answered asks again.
+    fn resume(&mut self, place: usize) -> Result<(), String> {
+        for client in self.clients_of(place) {
             let c = &mut self.clients[client];
-            if c.session.is_some_and(|(_, node)| node == place) {
-                c.session = None;
-                self.report.moved.failed += 1;
-            }
-            if c.flow.as_ref().is_some_and(|f| f.node == place) {
-                c.cut = Some((self.now, failure));
-                cut += 1;
-                self.end(client);
-                let pause = self.settings.reconnect.draw(&mut self.rng);
-                self.again(client, pause);
+            if c.flow.as_ref().is_some_and(|f| !f.flow.has_begun()) {
+                self.open(client)?;
+            } else if let Some((since, failure)) = c.cut.take() {
+                let seconds = (self.now - since) as f64 / super::SECOND as f64;
+                self.report.failures[failure].without.push(seconds);
             }
         }
+        Ok(())
+    }
+
+    fn failure(&mut self, place: usize) -> usize {
         self.report.failures.push(Failure {
             node: self.peers[place].node.name.clone(),
             at: self.seconds(),
-            cut,
-            gone: 0,
-            without: Vec::with_capacity(cut),
-            median: None,
-            p99: None,
-            all: None,
+            ..Failure::default()
         });
+        self.report.failures.len() - 1
+    }
+
+    fn lose_session(&mut self, client: usize, place: usize) {
+        let c = &mut self.clients[client];
+        if c.session.is_some_and(|(_, node)| node == place) {
+            c.session = None;
+            self.report.moved.failed += 1;
+        }
     }
 
     /// The checks have found what the script did.
@@ -83,32 +150,89 @@ impl World<'_> {
         if peer.changes != changes {
             return;
         }
-        let (node, alive) = (peer.node.clone(), peer.alive);
+        let (node, well) = (peer.node.clone(), peer.health == Health::Well);
         let before = node.state();
-        if alive {
+        if well {
             node.order(Order::Up);
         }
-        node.judged(alive, "the script");
+        node.judged(well, "the script");
         if node.state() == before {
             return;
         }
-        if alive && before == State::Down {
+        if well && before == State::Down {
             node.returned(now);
         }
-        self.tell(place, &format!("is {}", node.state().word()));
-        if alive {
+        self.tell_of(place, &format!("is {}", node.state().word()));
+        if well {
             self.report.returns.push(Return {
                 node: node.name.clone(),
                 at: self.seconds(),
                 even_after: None,
             });
+        } else {
+            self.found_down(place);
         }
     }
 
-    fn tell(&mut self, place: usize, what: &str) {
-        let what = format!("{} {what}", self.peers[place].node.name);
-        let at = self.seconds();
-        self.report.events.push(Told { at, what });
+    /// Ends the flows that the node's fall has evicted, at its rate where it has one.
+    fn found_down(&mut self, place: usize) {
+        let now = self.instant();
+        let clients = self.clients_of(place);
+        let flows = clients
+            .iter()
+            .filter_map(|c| self.clients[*c].flow.as_ref());
+        let flows = flows.map(|f| f.flow.clone()).filter(|f| f.is_evicted());
+        let flows: Vec<_> = flows.collect();
+        let at_once = match self.peers[place].evict_rate {
+            None => flows,
+            Some(rate) => {
+                let (at_once, paced) = Paced::new(flows, rate, now);
+                self.peers[place].evicted = Some(paced);
+                self.events.add(self.now, Event::Evict(place));
+                at_once
+            }
+        };
+        at_once
+            .iter()
+            .for_each(|flow| self.ends_by_eviction(flow.id, place));
+    }
+
+    /// Ends the flows of a node that are due, and comes again for the next.
+    pub(super) fn evict(&mut self, place: usize) {
+        let now = self.instant();
+        let Some(mut paced) = self.peers[place].evicted.take() else {
+            return;
+        };
+        let is_down = self.peers[place].node.state() == State::Down;
+        while let Some(due) = paced.next(now) {
+            match due {
+                Due::Now(flow) => self.ends_by_eviction(flow.id, place),
+                Due::In(wait) if is_down => {
+                    self.events.add(self.now + nanos(wait), Event::Evict(place));
+                    self.peers[place].evicted = Some(paced);
+                    return;
+                }
+                // It is back: what is left goes on as if nothing had been.
+                Due::In(_) => {
+                    for flow in paced.left() {
+                        flow.retry();
+                        flow.begin();
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn ends_by_eviction(&mut self, flow: u64, place: usize) {
+        if let Some(client) = self.owners.get(&flow).copied() {
+            self.lose_session(client, place);
+            self.cut(client);
+        }
+    }
+
+    fn tell_of(&mut self, place: usize, what: &str) {
+        self.tell(format!("{} {what}", self.peers[place].node.name));
     }
 }
 
@@ -125,12 +249,17 @@ impl Peer {
                 defaults::HEALTH_RISE,
             ),
         };
+        let waits = |h: &&config::Health| h.http.is_some() || h.tls.is_some();
         Peer {
             node: node.clone(),
-            alive: true,
+            health: Health::Well,
             changes: 0,
             falls: interval + timeout,
+            // As `upstream::health` has it.
+            falls_hung: health.filter(waits).map(|h| interval * h.fall + timeout),
             rises: interval * rise,
+            evict_rate: plan::evict_rate_of(config, &node.name),
+            evicted: None,
             new: 0,
         }
     }

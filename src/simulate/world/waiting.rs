@@ -1,7 +1,7 @@
 //! Flows that wait while every node is at its limit, in the edge's own order of turns.
 //!
-//! The edge's queue is one of tasks; this is the same [`FairQueue`] on the run's clock. A newcomer that
-//! finds room in the very moment a waiting flow could have it goes first here, behind it in the edge.
+//! The edge's queue is one of tasks; this is the same [`FairQueue`] on the run's clock. The pool is told how
+//! many wait, so that a newcomer goes behind them though it finds room.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +29,11 @@ impl Waiting {
     pub fn len(&self) -> usize {
         self.queue.len()
     }
+
+    /// Tells the pool how many wait.
+    fn tell(&self) {
+        self.pool.waiting.set_len(self.queue.len());
+    }
 }
 
 impl World<'_> {
@@ -54,6 +59,7 @@ impl World<'_> {
             }
             Pushed::Refused => Some(client),
         };
+        waiting.tell();
         if first && out != Some(client) {
             let late = self.now + nanos(waiting.patience);
             self.events.add(late, Event::Late(client, c.epoch));
@@ -86,6 +92,7 @@ impl World<'_> {
         } else {
             None
         };
+        waiting.tell();
         if let Some(client) = next {
             self.ask(client, true)?;
             if self.clients[client].flow.is_some() {
@@ -104,6 +111,7 @@ impl World<'_> {
         let c = &self.clients[client];
         if let (Some(id), true, Some(waiting)) = (c.waits, c.epoch == epoch, &mut self.waiting) {
             waiting.queue.remove(c.address, id);
+            waiting.tell();
             self.turn_away(client);
         }
     }
@@ -113,6 +121,7 @@ impl World<'_> {
         let c = &mut self.clients[client];
         if let (Some(id), Some(waiting)) = (c.waits.take(), &mut self.waiting) {
             waiting.queue.remove(c.address, id);
+            waiting.tell();
         }
     }
 

@@ -1,0 +1,232 @@
+//! Flows of clients: opened, answered, ended.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora_http::ResponseHeader;
+use pushgate_plugins::api::Flow;
+
+use super::nodes::Health;
+use super::{Event, SECOND, World, nanos};
+use crate::balance::Pool;
+use crate::config::defaults;
+use crate::route::{Assigned, Decision};
+use crate::simulate::client::Live;
+use crate::upstream::{LiveFlow, State};
+
+/// What becomes of a flow that asks for a node.
+enum Answer {
+    /// It has one, at this place.
+    Node(Assigned, usize),
+    /// It waits for its turn.
+    Wait(Arc<Pool>),
+    /// It is answered 503.
+    Refused,
+}
+
+impl World<'_> {
+    /// Opens a client's next flow: the one it has ends first, as a stream does before it is bound anew.
+    pub(super) fn open(&mut self, client: usize) -> Result<(), String> {
+        self.end(client);
+        self.ask(client, false)
+    }
+
+    /// Asks for a node; `in_turn`: the client has waited for one.
+    pub(super) fn ask(&mut self, client: usize, in_turn: bool) -> Result<(), String> {
+        let random = self.rng.u64(..);
+        let c = &self.clients[client];
+        let asked = c.request(&self.host, &self.session_ids);
+        let (head, body) = asked.ok_or("no legal request")?;
+        let address = SocketAddr::new(c.address, 50_000);
+        let as_asked = self.asked.flow(self.listener);
+        let flow = Flow {
+            client: address,
+            peer: address,
+            wall: self.wall(),
+            now: self.instant(),
+            random,
+            request: as_asked.request.and(Some(&head)),
+            body: body.as_bytes(),
+            ..as_asked
+        };
+        let mut answer = ResponseHeader::build(200, None).map_err(|e| e.to_string())?;
+        let live = match self.assigned(&flow, in_turn)? {
+            Answer::Node(assigned, place) => {
+                for plugin in &self.table.plugins {
+                    // A header that cannot be made would be a 500 of that client's alone.
+                    let _ = plugin.response(&flow, &assigned.facts(), &mut answer);
+                }
+                Ok(self.live(&flow, &assigned, place))
+            }
+            Answer::Wait(pool) => Err(Some(pool)),
+            Answer::Refused => Err(None),
+        };
+        match live {
+            Ok(live) => self.begun(client, live, &answer),
+            Err(Some(pool)) => self.wait(client, pool),
+            Err(None) => self.refuse(client, Duration::ZERO),
+        }
+        Ok(())
+    }
+
+    /// The node a flow gets that takes its connection, and its place.
+    ///
+    /// Errors: the listener does not balance such flows.
+    fn assigned(&self, flow: &Flow<'_>, in_turn: bool) -> Result<Answer, String> {
+        let mut tried = Vec::new();
+        loop {
+            let decision = match in_turn {
+                true => self.table.decide_in_turn(flow, &tried),
+                false => self.table.decide(flow, &tried),
+            };
+            let assigned = match decision {
+                Decision::Node(assigned) => assigned,
+                Decision::Wait(pool) => return Ok(Answer::Wait(pool)),
+                Decision::NoNode(_) => return Ok(Answer::Refused),
+                Decision::Refuse(status) => {
+                    return Err(format!("the flow is refused with {status}"));
+                }
+                Decision::Redirect(_, to) => return Err(format!("the flow is redirected to {to}")),
+            };
+            let place = self.places[&assigned.node.id];
+            if self.peers[place].health != Health::Dead {
+                return Ok(Answer::Node(assigned, place));
+            }
+            // A refused connect: the edge tries another node.
+            if let Some(pool) = &assigned.pool {
+                let filed = self.table.filed(flow);
+                let ip = flow.client.ip();
+                self.table.ended_at(ip, &filed, pool.id, flow.now);
+            }
+            tried.push(assigned.node.id);
+            if tried.len() > assigned.pool.as_ref().map_or(0, |p| p.retries as usize) {
+                return Ok(Answer::Refused);
+            }
+        }
+    }
+
+    fn live(&self, flow: &Flow<'_>, assigned: &Assigned, place: usize) -> Live {
+        let live = LiveFlow::new();
+        let pool = assigned.pool.as_ref();
+        Live {
+            entered: assigned.node.enter(&live, assigned.stuck()),
+            node: place,
+            learned: pool.map(|p| (p.id, self.table.filed(flow))),
+            watches: self.table.watch(flow, assigned),
+            flow: live,
+        }
+    }
+
+    /// A node has taken the client's connection; one that hangs says nothing on it.
+    fn begun(&mut self, client: usize, live: Live, answer: &ResponseHeader) {
+        let place = live.node;
+        self.owners.insert(live.flow.id, client);
+        self.peers[place].new += 1;
+        self.report.flows += 1;
+        match self.peers[place].health {
+            Health::Hung { failure } => {
+                self.clients[client].flow = Some(live);
+                self.misses(client, failure);
+            }
+            _ => self.answered(client, live, answer),
+        }
+    }
+
+    /// The node answers: the session goes on there, or a new one begins.
+    fn answered(&mut self, client: usize, mut live: Live, answer: &ResponseHeader) {
+        let (now, at) = (self.instant(), self.now);
+        let place = live.node;
+        let c = &mut self.clients[client];
+        c.takes(answer);
+        let moves = std::mem::take(&mut c.moves);
+        let id = match c.session {
+            Some((id, node)) if node == place => id,
+            before => {
+                let moved = &mut self.report.moved;
+                let state = before.map(|(_, node)| self.peers[node].node.state());
+                match state {
+                    Some(State::Up) if moves => moved.rebalanced += 1,
+                    Some(State::Up) => moved.unstuck += 1,
+                    Some(State::Draining) => moved.drained += 1,
+                    Some(State::Down) => moved.failed += 1,
+                    None => {}
+                }
+                self.sessions += 1;
+                self.sessions
+            }
+        };
+        c.session = Some((id, place));
+        live.answer(id, &self.session_ids, now);
+        c.flow = Some(live);
+        if let Some((since, failure)) = c.cut.take() {
+            let seconds = (at - since) as f64 / SECOND as f64;
+            self.report.failures[failure].without.push(seconds);
+        }
+        let rebind = self.settings.rebind.mul_f64(0.5 + self.rng.f64());
+        self.again(client, rebind);
+    }
+
+    /// A client is without a node that answers, from now on, because of a failure.
+    pub(super) fn misses(&mut self, client: usize, failure: usize) {
+        let c = &mut self.clients[client];
+        if c.cut.is_none() {
+            c.cut = Some((self.now, failure));
+            self.report.failures[failure].cut += 1;
+        }
+    }
+
+    /// Ends a client's flow under it; it comes again after its pause.
+    pub(super) fn cut(&mut self, client: usize) {
+        self.end(client);
+        let pause = self.settings.reconnect.draw(&mut self.rng);
+        self.again(client, pause);
+    }
+
+    /// The answer is a 503: the client comes again when it is told to, at least over `spread`.
+    pub(super) fn refuse(&mut self, client: usize, spread: Duration) {
+        self.refused += 1;
+        let after = defaults::RETRY_AFTER.0;
+        let jitter = after.max(spread).mul_f64(self.rng.f64());
+        self.again(client, after + jitter);
+    }
+
+    /// Ends the flow a client has.
+    pub(super) fn end(&mut self, client: usize) {
+        let now = self.instant();
+        let c = &mut self.clients[client];
+        let Some(mut live) = c.flow.take() else {
+            return;
+        };
+        for watch in &mut live.watches {
+            watch.ended(now);
+        }
+        self.owners.remove(&live.flow.id);
+        drop(live.entered);
+        drop(live.flow);
+        if let Some((pool, filed)) = live.learned {
+            self.table.ended_at(c.address, &filed, pool, now);
+        }
+    }
+
+    pub(super) fn replace(&mut self, client: usize) -> Result<(), String> {
+        self.end(client);
+        self.leave_queue(client);
+        let c = &mut self.clients[client];
+        if let Some((_, failure)) = c.cut {
+            self.report.failures[failure].gone += 1;
+        }
+        c.renew();
+        c.epoch += 1;
+        self.leaves_after(client, self.now);
+        self.open(client)
+    }
+
+    pub(super) fn leaves_after(&mut self, client: usize, from: u64) {
+        if let Some(mean) = self.settings.stay {
+            // Exponential: who has stayed for long is as likely to go as who has just come.
+            let stay = mean.mul_f64(-(1.0 - self.rng.f64()).ln());
+            self.events.add(from + nanos(stay), Event::Replace(client));
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Rebalances: by the script, and by themselves after a return, in the courses of the running edge on the
+//! run's clock.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use pushgate_plugins::api::{Forget, PoolId};
+
+use super::{Event, SECOND, World, nanos};
+use crate::balance::Pool;
+use crate::control::rebalance::{Ask, Course, LOOK_EVERY, Live, Refusal, Seen, TICK, course};
+use crate::simulate::report::Rebalance;
+use crate::simulate::script::Order;
+use crate::upstream::Node;
+
+/// The rebalance that runs in each pool, and what was seen of its nodes.
+#[derive(Default)]
+pub(super) struct Rebalances {
+    running: HashMap<PoolId, Run>,
+    seen: HashMap<PoolId, Seen>,
+}
+
+struct Run {
+    course: Course,
+    /// Its place in the report.
+    told: usize,
+    began: u64,
+}
+
+impl World<'_> {
+    /// Lines up what the script orders, and the looks for returns where a pool wants them.
+    ///
+    /// Errors: an unknown pool, words that make no sense.
+    pub(super) fn script_rebalances(&mut self) -> Result<(), String> {
+        for (n, order) in self.settings.rebalance.iter().enumerate() {
+            let (pool, ask) = self.ask_of(order)?;
+            course(&pool, ask, self.wall(), self.instant()).map_err(|e| refused(order, &e))?;
+            self.events.add(nanos(order.at), Event::Rebalance(n));
+        }
+        if self.table.pools.values().any(|p| p.rebalance.auto) {
+            self.events.add(0, Event::Look);
+        }
+        Ok(())
+    }
+
+    fn ask_of(&self, order: &Order) -> Result<(Arc<Pool>, Ask), String> {
+        let pool = self.table.pools.get(&PoolId::of(&order.pool));
+        let pool = pool.ok_or_else(|| format!("--rebalance: unknown pool `{}`", order.pool))?;
+        let ask = Ask::read(&order.words, b"", &pool.rebalance);
+        let ask = ask.map_err(|e| format!("--rebalance {}: {e}", order.pool))?;
+        if ask.dry_run || ask.before.is_some() {
+            let why = "a run is dry, and has a clock of its own: not `dry-run`, `before`";
+            return Err(format!("--rebalance {}: {why}", order.pool));
+        }
+        Ok((pool.clone(), ask))
+    }
+
+    /// Begins the rebalance that the script orders at this place.
+    pub(super) fn ordered(&mut self, order: usize) -> Result<(), String> {
+        let order = &self.settings.rebalance[order];
+        let (pool, ask) = self.ask_of(order)?;
+        if let Err(refusal) = self.begin(&pool, ask, "operator") {
+            self.tell(refused(order, &refusal));
+        }
+        Ok(())
+    }
+
+    /// Begins a rebalance.
+    fn begin(&mut self, pool: &Arc<Pool>, ask: Ask, by: &'static str) -> Result<(), Refusal> {
+        if self.rebalances.running.contains_key(&pool.id) {
+            return Err(Refusal::Busy);
+        }
+        let mut course = course(pool, ask, self.wall(), self.instant())?;
+        self.with_live(pool, |live| course.look(live));
+        self.tell(format!("{}: rebalance begins ({by})", pool.name));
+        self.report.rebalances.push(Rebalance {
+            pool: pool.name.clone(),
+            by,
+            at: self.seconds(),
+            state: course.stand.word(),
+            seconds: 0.0,
+            due: course.left(),
+            moved: 0,
+            evenness: course.plan.evenness,
+        });
+        let run = Run {
+            course,
+            told: self.report.rebalances.len() - 1,
+            began: self.now,
+        };
+        self.rebalances.running.insert(pool.id, run);
+        self.events.add(self.now, Event::Tick(pool.id));
+        Ok(())
+    }
+
+    /// Shows the pool to a course; the flows it has closed.
+    fn with_live(&self, pool: &Pool, look: impl FnOnce(&Live<'_>)) -> Vec<u64> {
+        let closed = RefCell::new(Vec::new());
+        look(&Live {
+            pool,
+            forget: &|what: &Forget| self.table.plugins.iter().for_each(|p| p.forget(what)),
+            closed: &|_: &Node, flow| closed.borrow_mut().push(flow),
+        });
+        closed.into_inner()
+    }
+
+    /// Does what is due of a pool's rebalance.
+    pub(super) fn tick(&mut self, id: PoolId) {
+        let Some(mut run) = self.rebalances.running.remove(&id) else {
+            return;
+        };
+        let (pool, now) = (self.table.pools[&id].clone(), self.instant());
+        let closed = self.with_live(&pool, |live| live.tick(&mut run.course, now));
+        closed.into_iter().for_each(|flow| self.moves(flow));
+        self.told(&run);
+        if run.course.stand.is_over() {
+            let stand = run.course.stand.word();
+            self.tell(format!("{}: rebalance is {stand}", pool.name));
+        } else {
+            self.rebalances.running.insert(id, run);
+            self.events.add(self.now + nanos(TICK), Event::Tick(id));
+        }
+    }
+
+    /// A client's flow is closed so that it moves: it is forgotten first, as in the edge.
+    fn moves(&mut self, flow: u64) {
+        let Some(client) = self.owners.get(&flow).copied() else {
+            return;
+        };
+        let c = &mut self.clients[client];
+        c.moves = true;
+        if let Some(live) = &mut c.flow {
+            live.watches.iter_mut().for_each(|w| w.forget());
+            if let Some((pool, filed)) = &live.learned {
+                let node = self.peers[live.node].node.id;
+                self.table.forget(c.address, filed, *pool, node);
+            }
+        }
+        self.cut(client);
+    }
+
+    fn told(&mut self, run: &Run) {
+        let told = &mut self.report.rebalances[run.told];
+        told.state = run.course.stand.word();
+        told.seconds = (self.now - run.began) as f64 / SECOND as f64;
+        told.moved = run.course.moved();
+        told.evenness = run.course.plan.evenness;
+    }
+
+    /// Rebalances the pools a node has returned to, where they say so.
+    pub(super) fn look_for_returns(&mut self) {
+        let now = self.instant();
+        let pools: Vec<_> = self.table.pools.values().cloned().collect();
+        for pool in pools.iter().filter(|p| p.rebalance.auto) {
+            let seen = self.rebalances.seen.entry(pool.id).or_default();
+            if seen.look_at(now, pool)
+                && self.begin(pool, Ask::automatic(&pool.rebalance), "auto") == Err(Refusal::Busy)
+                && let Some(seen) = self.rebalances.seen.get_mut(&pool.id)
+            {
+                seen.put_off(now);
+            }
+        }
+        self.events.add(self.now + nanos(LOOK_EVERY), Event::Look);
+    }
+}
+
+fn refused(order: &Order, refusal: &Refusal) -> String {
+    let why = match refusal {
+        Refusal::Busy => "one is running",
+        Refusal::Unknown(why) | Refusal::Senseless(why) => why,
+    };
+    format!("--rebalance {}: {why}", order.pool)
+}
