@@ -221,8 +221,14 @@ async fn succeed(
 ) -> Result<(), String> {
     let is_successor = predecessor.is_some();
     if let Some(predecessor) = predecessor {
+        running.resume_rebalances();
         let relieved = tokio::task::spawn_blocking(|| predecessor.relieve()).await;
-        relieved.map_err(|e| e.to_string())??;
+        let stream = relieved.map_err(|e| e.to_string())??;
+        let running = running.clone();
+        tokio::spawn(async move {
+            upgrade::ended(stream).await;
+            running.is_alone();
+        });
     }
     let Some(path) = offered else { return Ok(()) };
     match upgrade::offer(path.clone(), running.clone()) {

@@ -1,5 +1,5 @@
 //! What a process must not forget when another takes over from it: its listening sockets, what
-//! plugins remember of clients, the keys of their session tickets, and the operator's orders.
+//! plugins remember of clients, the keys of their session tickets, the operator's orders, and rebalances.
 //!
 //! Source: FAULTS D69; Lightstreamer clustering §4 (an assignment outlives more than a session).
 
@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use serde::{Deserialize, Serialize};
 
 use super::Running;
+use super::rebalance::Saved;
 use crate::upstream::discover::{Answer, Source};
 use crate::upstream::state::Order;
 
@@ -24,6 +25,9 @@ pub struct Memory {
     /// The last good answers of DNS: they may be all there is while it fails.
     #[serde(default)]
     pub answers: Vec<(Source, Answer)>,
+    /// The rebalances that run.
+    #[serde(default)]
+    pub rebalances: Vec<Saved>,
 }
 
 impl Running {
@@ -50,6 +54,7 @@ impl Running {
             orders: orders.filter(|(_, o)| *o != Order::Up).collect(),
             answers: self.discovery.answers(),
             tickets: self.parts().ring.as_ref().map(|ring| ring.export()),
+            rebalances: self.rebalances.save(),
         }
     }
 }

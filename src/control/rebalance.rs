@@ -6,6 +6,7 @@
 
 mod ask;
 mod automatic;
+mod carried;
 mod course;
 mod plan;
 
@@ -25,6 +26,8 @@ use crate::upstream::stuck::Movable;
 use crate::upstream::{Node, State};
 pub use ask::{Ask, Goal};
 pub use automatic::{LOOK_EVERY, Seen, watch};
+use carried::Inherited;
+pub use carried::Saved;
 use course::Cluster;
 pub use course::{Course, Stand};
 use plan::{Load, plan};
@@ -49,6 +52,8 @@ pub struct Run {
     pub pool: String,
     /// `operator`, or `auto`.
     pub by: &'static str,
+    /// Whether another process began it.
+    carried: bool,
     course: Mutex<Course>,
     began: Instant,
     ended: Mutex<Option<Instant>>,
@@ -115,7 +120,20 @@ fn round(n: f64) -> f64 {
 
 /// The last rebalance of each pool.
 #[derive(Default)]
-pub struct Runs(Mutex<HashMap<PoolId, Arc<Run>>>);
+pub struct Runs {
+    last: Mutex<HashMap<PoolId, Arc<Run>>>,
+    inherited: Inherited,
+}
+
+impl Runs {
+    /// None yet, but for those in which another process was.
+    pub fn inherit(saved: Vec<Saved>) -> Self {
+        Runs {
+            last: Mutex::default(),
+            inherited: Inherited::new(saved),
+        }
+    }
+}
 
 /// A pool that runs, or is simulated.
 pub struct Live<'a> {
@@ -206,12 +224,13 @@ impl Running {
         let run = Arc::new(Run {
             pool: pool.name.clone(),
             by,
+            carried: false,
             course: Mutex::new(course),
             began: Instant::now(),
             ended: Mutex::default(),
         });
         {
-            let mut runs = self.rebalances.0.lock();
+            let mut runs = self.rebalances.last.lock();
             if runs.get(&pool.id).is_some_and(|r| !r.is_over()) {
                 return Err(Refusal::Busy);
             }
@@ -246,7 +265,7 @@ impl Running {
 
     /// The last rebalance of a pool.
     pub fn last_rebalance(&self, pool: &str) -> Option<Arc<Run>> {
-        self.rebalances.0.lock().get(&PoolId::of(pool)).cloned()
+        self.rebalances.last.lock().get(&PoolId::of(pool)).cloned()
     }
 
     /// Ends a pool's rebalance where it stands; false if none runs.
@@ -307,6 +326,7 @@ async fn drive(running: Arc<Running>, id: PoolId, run: Arc<Run>) {
             let mut course = run.course.lock();
             match &pool {
                 Some(pool) if !course.stand.is_over() => {
+                    course.holds = run.carried && running.rebalances.inherited.lives();
                     running.with_live(pool, |live| live.tick(&mut course, Instant::now()));
                     if course.stand.is_over() {
                         let stand = course.stand;

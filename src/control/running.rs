@@ -86,7 +86,7 @@ impl Running {
             relieved: tokio::sync::Notify::new(),
             parts: Mutex::new(parts),
             discovery: Discovery::new(memory.answers),
-            rebalances: Runs::default(),
+            rebalances: Runs::inherit(memory.rebalances),
             reloading: tokio::sync::Mutex::default(),
             drain,
         })

@@ -20,6 +20,7 @@ use std::time::Duration;
 use sendfd::{RecvWithFd, SendWithFd};
 use serde::{Deserialize, Serialize};
 use socket2::SockRef;
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixListener;
 
 use crate::control::Running;
@@ -86,20 +87,21 @@ impl Predecessor {
         })
     }
 
-    /// Says that this process serves; the predecessor stops accepting. Blocks for 10 s at most.
+    /// Says that this process serves; the predecessor stops accepting. Blocks for 10 s at most. The stream
+    /// that is left ends with the predecessor.
     ///
     /// Errors: it waited too long and goes on by itself. If it is gone, all is well.
-    pub fn relieve(mut self) -> Result<(), String> {
+    pub fn relieve(mut self) -> Result<UnixStream, String> {
         let mut word = [0];
         let heard = self.stream.write_all(&[SERVING]);
         match heard.and_then(|()| self.stream.read_exact(&mut word)) {
             Ok(()) if word[0] == STAYING => {
                 Err("the process to take over from has waited too long and goes on".into())
             }
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(self.stream),
             Err(e) => {
                 log::warn!("the process taken over from is gone: {e}");
-                Ok(())
+                Ok(self.stream)
             }
         }
     }
@@ -118,20 +120,23 @@ pub fn offer(path: PathBuf, running: Arc<Running>) -> io::Result<()> {
     let socket = UnixListener::bind(&path)?;
     std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
     tokio::spawn(async move {
-        loop {
+        let _stream = loop {
             match hand_over(&socket, &running).await {
-                Ok(()) => break,
+                Ok(stream) => break stream,
                 Err(e) => {
                     log::error!("upgrade: the successor does not serve, this process goes on: {e}")
                 }
             }
-        }
+        };
+        running.leave_rebalances();
         running.relieved.notify_one();
+        // The successor hears of this process's end by the end of the stream.
+        std::future::pending::<()>().await;
     });
     Ok(())
 }
 
-async fn hand_over(socket: &UnixListener, running: &Arc<Running>) -> io::Result<()> {
+async fn hand_over(socket: &UnixListener, running: &Arc<Running>) -> io::Result<UnixStream> {
     let (stream, _) = socket.accept().await?;
     let peer = stream.peer_cred()?;
     // SAFETY: geteuid(2) has no arguments and cannot fail.
@@ -151,7 +156,7 @@ async fn hand_over(socket: &UnixListener, running: &Arc<Running>) -> io::Result<
     given.await.map_err(io::Error::other)?
 }
 
-fn give(mut stream: UnixStream, running: &Running) -> io::Result<()> {
+fn give(mut stream: UnixStream, running: &Running) -> io::Result<UnixStream> {
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(STEP))?;
     let (addresses, sockets): (Vec<_>, Vec<_>) = running.sockets()?.into_iter().unzip();
@@ -174,7 +179,18 @@ fn give(mut stream: UnixStream, running: &Running) -> io::Result<()> {
         return Err(e);
     }
     let _ = stream.write_all(&[LEAVING]);
-    Ok(())
+    Ok(stream)
+}
+
+/// Waits for the other process's end, by that of the stream between the two.
+pub async fn ended(stream: UnixStream) {
+    let stream = stream
+        .set_nonblocking(true)
+        .and_then(|()| tokio::net::UnixStream::from_std(stream));
+    if let Ok(mut stream) = stream {
+        // Nothing is sent any more: an error is an end as well.
+        let _ = stream.read(&mut [0]).await;
+    }
 }
 
 fn receive(stream: &mut UnixStream) -> io::Result<Estate> {

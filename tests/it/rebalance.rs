@@ -387,3 +387,40 @@ async fn a_replayed_cookie_ends_with_its_age() {
         );
     }
 }
+
+/// Aim: a rebalance that runs while another process takes over goes on there: it knows what was moved, and
+/// evens out those who come over when the predecessor ends, 2 s later. Fails if it is lost, or over as soon
+/// as it finds no flow to close.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_goes_on_in_a_successor() {
+    let more = "upgrade_socket: up.sock\ndrain_deadline: 2s\n";
+    let mut setup = Setup::with(3, COOKIE, more).await;
+    drain(&setup, "n3", "drain").await;
+    let crowd = Crowd::enter(&setup.plain(), 150).await;
+    drain(&setup, "n3", "up").await;
+    order(&setup, "?to_even&rate=10/s&tolerance=5%&close").await;
+    deadline("the first clients to move", async {
+        while progress(&setup).await["moved"] == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let new = setup.edge.successor();
+    let mut old = std::mem::replace(&mut setup.edge, new);
+    old.wait_log("another process has taken over").await;
+    let at_first = progress(&setup).await;
+    assert_eq!(at_first["state"], "running", "{at_first}");
+    assert!(at_first["moved"].as_u64() >= Some(1), "{at_first}");
+    assert_eq!(old.ended().await.code(), Some(0));
+    let end = over(&setup).await;
+    assert_eq!(
+        (&end["state"], &end["by"]),
+        (&"done".into(), &"operator".into())
+    );
+    assert_eq!(end["before"], at_first["before"]);
+    crowd.settled(150).await;
+    let counts = crowd.counts();
+    assert!(counts.iter().all(|n| n.abs_diff(50) <= 5), "{counts:?}");
+    let moved = end["moved"].as_u64().unwrap_or_default();
+    assert!((40..=54).contains(&moved), "{end}");
+}

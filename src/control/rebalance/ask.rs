@@ -2,14 +2,14 @@
 //!
 //! In: a query and a body. Out: an [`Ask`], or what is wrong with it.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::config;
 use crate::config::units::{Rate, Share};
 
 /// What is to become of the pool.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub enum Goal {
     /// No node has more than its share and this much of it.
     Even(f64),

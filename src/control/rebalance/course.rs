@@ -61,6 +61,8 @@ pub struct Course {
     pub begins: Instant,
     /// What is done to each node.
     pub sides: HashMap<NodeId, Side>,
+    /// Whether it waits for flows, though nothing is left to be done: another process still has some.
+    pub holds: bool,
     /// By the last tick.
     pub plan: Plan,
     /// The loads of that tick.
@@ -71,6 +73,8 @@ pub struct Course {
     intake: Option<(Rate, Bucket)>,
     /// Flows assigned since the beginning, by the last survey: who was closed is back among them.
     arrived: usize,
+    /// Clients moved by another process: they are back, wherever they are.
+    carried: usize,
     surveyed: Option<Instant>,
     last_close: Option<Instant>,
     leaving: Vec<Leaving>,
@@ -87,15 +91,28 @@ impl Course {
             stand: Stand::Running,
             begins,
             sides: HashMap::new(),
+            holds: false,
             plan: plan(&[], 0, 0.0),
             loads: Vec::new(),
             pool,
             intake: None,
             arrived: 0,
+            carried: 0,
             surveyed: None,
             last_close: None,
             leaving: Vec::new(),
         }
+    }
+
+    /// Goes on where another process was.
+    pub fn carry(&mut self, sides: HashMap<NodeId, Side>) {
+        self.sides = sides;
+        self.carried = self.moved();
+    }
+
+    /// Clients that were closed and are not back.
+    fn away(&self) -> usize {
+        self.moved().saturating_sub(self.carried + self.arrived)
     }
 
     /// Clients moved so far.
@@ -177,7 +194,7 @@ impl Course {
         let first = self.sides.is_empty();
         // Without those who are on their way back each close would lower the share of all.
         let away = match self.ask.close {
-            true => self.moved().saturating_sub(self.arrived),
+            true => self.away(),
             false => 0,
         };
         self.plan = plan(&self.loads, away, tolerance);
@@ -329,9 +346,10 @@ impl Course {
         let due = self.sides.values().filter(|s| s.due > 0);
         let hopeless = |s: &Side| s.queue.is_empty() && s.fruitless >= LOOKS;
         let waited = |at: Instant| now.duration_since(at) >= AWAY;
-        let all_back = self.moved() <= self.arrived || self.last_close.is_none_or(waited);
+        let all_back = self.away() == 0 || self.last_close.is_none_or(waited);
         let mut due = due.peekable();
         match (&self.ask.goal, due.peek().is_some()) {
+            _ if self.holds && self.ask.close => Stand::Running,
             (Goal::Even(_), true) if self.ask.close => {
                 let given_up = due.all(hopeless) && all_back;
                 if given_up {

@@ -23,7 +23,7 @@ pub struct Side {
     /// Flows it must give, by the last look; where nothing is closed, in all.
     pub due: usize,
     /// Its flows at the beginning.
-    pub(super) flows: usize,
+    pub flows: usize,
     /// Those to be closed, the next one at the end.
     pub(super) queue: Vec<Place>,
     /// Whether the last look found none.
@@ -43,6 +43,17 @@ pub(super) struct Leaving {
 }
 
 impl Side {
+    /// What another process has done to the node, of `flows` at its beginning.
+    pub fn carried(moved: usize, share: f64, due: usize, flows: usize) -> Self {
+        Side {
+            moved,
+            share,
+            due,
+            flows,
+            ..Side::default()
+        }
+    }
+
     /// Drops the next flow with all of its assignment, if those are more than the node must give:
     /// clients behind one address move together, or not at all.
     pub(super) fn skip_large(&mut self) -> bool {

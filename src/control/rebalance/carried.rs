@@ -1,0 +1,140 @@
+//! A rebalance in which another process goes on: what of it is carried over a binary upgrade.
+//!
+//! In: runs that are not over. Out: the same in the successor, by the same moment and rules. It looks at
+//! its own flows only, so that it closes who comes over from the predecessor, and is not over before that
+//! has ended. Source: FAULTS D69; Lightstreamer clustering §5.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use pushgate_plugins::api::{NodeId, PoolId};
+use serde::{Deserialize, Serialize};
+
+use super::ask::{Ask, Goal};
+use super::course::{Course, Side, Stand};
+use super::{Run, Runs};
+use crate::balance::Pool;
+use crate::config::units::Rate;
+use crate::control::Running;
+
+/// A run as it travels to another process.
+#[derive(Deserialize, Serialize)]
+pub struct Saved {
+    pool: String,
+    auto: bool,
+    goal: Goal,
+    rate: String,
+    close: bool,
+    before: u64,
+    ran: Duration,
+    /// For each node its identity, what was moved, is due and was there, and the share forgotten.
+    sides: Vec<(u64, usize, usize, usize, f64)>,
+}
+
+impl Saved {
+    /// A run that is not over.
+    fn of(run: &Run) -> Option<Saved> {
+        let course = run.course.lock();
+        let side = |(id, s): (&NodeId, &Side)| (id.0, s.moved, s.due, s.flows, s.share);
+        (!course.stand.is_over()).then(|| Saved {
+            pool: run.pool.clone(),
+            auto: run.by == "auto",
+            goal: course.ask.goal.clone(),
+            rate: course.ask.rate.to_string(),
+            close: course.ask.close,
+            before: course.before,
+            ran: run.began.elapsed(),
+            sides: course.sides.iter().map(side).collect(),
+        })
+    }
+
+    /// The same run in this process; `None`: its rate cannot be read.
+    fn run(self, pool: &Pool) -> Option<Run> {
+        let ask = Ask {
+            goal: self.goal,
+            rate: self.rate.parse::<Rate>().ok()?,
+            close: self.close,
+            dry_run: false,
+            before: Some(self.before),
+        };
+        let side =
+            |(id, moved, due, flows, share)| (NodeId(id), Side::carried(moved, share, due, flows));
+        let now = Instant::now();
+        let mut course = Course::new(pool.id, ask, self.before, now);
+        course.carry(self.sides.into_iter().map(side).collect());
+        Some(Run {
+            pool: self.pool,
+            by: if self.auto { "auto" } else { "operator" },
+            carried: true,
+            course: Mutex::new(course),
+            began: now.checked_sub(self.ran).unwrap_or(now),
+            ended: Mutex::default(),
+        })
+    }
+}
+
+/// What a predecessor left.
+#[derive(Default)]
+pub(super) struct Inherited {
+    runs: Mutex<Vec<Saved>>,
+    /// Whether it lives still, and has flows.
+    lives: AtomicBool,
+}
+
+impl Inherited {
+    /// What another process has saved.
+    pub(super) fn new(runs: Vec<Saved>) -> Self {
+        Inherited {
+            runs: Mutex::new(runs),
+            lives: AtomicBool::new(true),
+        }
+    }
+
+    /// Whether the predecessor may have flows.
+    pub(super) fn lives(&self) -> bool {
+        self.lives.load(Ordering::Relaxed)
+    }
+}
+
+impl Runs {
+    /// Those that are not over, for another process.
+    pub fn save(&self) -> Vec<Saved> {
+        let runs = self.last.lock();
+        runs.values().filter_map(|run| Saved::of(run)).collect()
+    }
+}
+
+impl Running {
+    /// Ends the rebalances: a successor goes on with them.
+    pub fn leave_rebalances(&self) {
+        let runs: Vec<_> = self.rebalances.last.lock().values().cloned().collect();
+        for run in runs {
+            let mut course = run.course.lock();
+            if !course.stand.is_over() {
+                run.end(&mut course, Stand::Cancelled);
+            }
+        }
+    }
+
+    /// Goes on with what the predecessor has left.
+    pub fn resume_rebalances(self: &Arc<Self>) {
+        for saved in std::mem::take(&mut *self.rebalances.inherited.runs.lock()) {
+            let pools = self.pools();
+            let pool = pools.get(&PoolId::of(&saved.pool));
+            let run = pool.and_then(|pool| Some((pool.id, saved.run(pool)?)));
+            let Some((id, run)) = run else { continue };
+            let run = Arc::new(run);
+            log::warn!("pool {}: rebalance goes on: {}", run.pool, run.progress());
+            self.rebalances.last.lock().insert(id, run.clone());
+            tokio::spawn(super::drive(self.clone(), id, run));
+        }
+    }
+
+    /// The predecessor has ended: what it left may be over.
+    pub fn is_alone(&self) {
+        let lives = &self.rebalances.inherited.lives;
+        lives.store(false, Ordering::Relaxed);
+    }
+}
