@@ -17,3 +17,4 @@ pub mod relay;
 pub mod side;
 pub mod socket;
 pub mod vigil;
+mod waiting;

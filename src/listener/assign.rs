@@ -36,12 +36,10 @@ pub async fn in_time(ex: &Exchange, mut decide: impl FnMut(bool) -> Decision) ->
 /// Decides where the flow goes and enters it there. Without a `head` it goes by the server name.
 pub fn decide(ex: &Exchange, head: Option<&RequestHeader>, in_turn: bool) -> Decision {
     let (random, tried, body) = {
-        let record = ex.record.lock();
-        (
-            record.random,
-            record.tried.clone(),
-            record.body_prefix.clone(),
-        )
+        let mut record = ex.record.lock();
+        let tries = record.tries();
+        let (tried, body) = (tries.tried.clone(), tries.body_prefix.clone());
+        (record.random, tried, body)
     };
     let host = host(ex, head);
     let facts = Flow {
@@ -66,12 +64,14 @@ pub fn dialer(ex: &Exchange, head: Option<&RequestHeader>, assigned: &Assigned) 
     // Not the exchange: it holds the dialer. Nor the head: the connection may carry other requests.
     let (conn, table) = (ex.conn.clone(), ex.table.clone());
     let host = host(ex, head);
-    let (random, body) = {
-        let record = ex.record.lock();
-        (record.random, record.body_prefix.clone())
+    let (random, body, framing) = {
+        let mut record = ex.record.lock();
+        let tries = record.tries();
+        let (body, framing) = (tries.body_prefix.clone(), tries.request.clone());
+        (record.random, body, framing)
     };
     let to_head = head.is_some_and(|h| h.method == http::Method::HEAD);
-    let asked = Asked::new(to_head, ex.record.lock().request.clone());
+    let asked = Asked::new(to_head, framing);
     let facts = Flow {
         body: &body,
         ..ex.facts(&host, head, random)
@@ -104,7 +104,7 @@ pub fn dialer(ex: &Exchange, head: Option<&RequestHeader>, assigned: &Assigned) 
 /// The host asked for, normalised; of a layer-4 flow the server name.
 fn host(ex: &Exchange, head: Option<&RequestHeader>) -> String {
     if head.is_some() {
-        return ex.record.lock().host.clone();
+        return ex.record.lock().line.host().to_owned();
     }
     let sni = ex.conn.tls.as_ref().and_then(|t| t.sni.as_deref());
     host::normalise(sni.unwrap_or_default()).into_owned()

@@ -382,7 +382,7 @@ impl Drop for ClientIo {
         } else if flow.is_evicted() {
             side.tcp().reset_on_close_if_stalled();
         } else if !self.fin && !self.body.is_done() {
-            self.conn.parting.lock().replace(side);
+            self.conn.parting.lock().replace(Box::new(side));
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use super::accept::Listener;
 use super::client_hello::{self, Hello};
 use super::exchange::Conn;
+use super::open::Open;
 use super::{handshake, proxy_protocol};
 use crate::config::{self, Mode};
 use crate::stream::side::Side;
@@ -21,10 +22,11 @@ use crate::tls::Handshake;
 ///
 /// Errors: the word under which the refused connection is counted.
 pub async fn enter(
-    listener: &Arc<Listener>,
+    open: Open,
     stream: std::net::TcpStream,
     peer: SocketAddr,
 ) -> Result<(Side, Arc<Conn>), &'static str> {
+    let listener = Arc::clone(&open);
     let conf = listener.conf.load_full();
     let (mut tcp, mut vip) = tuned(stream, &conf).map_err(|_| "gone")?;
     let (mut client, mut in_front) = (peer, None);
@@ -50,10 +52,10 @@ pub async fn enter(
         }
         None => match in_front {
             Some(tls) => (Side::Plain(tcp), Some(ended_in_front(tls))),
-            None => passed_through(listener, &conf, tcp).await?,
+            None => passed_through(&listener, &conf, tcp).await?,
         },
     };
-    let conn = Conn::new(listener.clone(), client, peer, vip, tls);
+    let conn = Conn::new(open, client, peer, vip, tls);
     Ok((side, Arc::new(conn)))
 }
 

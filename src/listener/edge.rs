@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
@@ -24,6 +24,7 @@ use super::exchange::{CURRENT, Conn, Exchange, Reason};
 use super::handshake;
 use super::http::Front;
 use super::http2::Http2;
+use super::open::{Connections, Open};
 use super::relayed;
 use super::request_head::RequestHead;
 use super::tcp;
@@ -45,30 +46,13 @@ pub struct Edge {
     proxy: Arc<HttpProxy<Front>>,
     runtimes: Runtimes,
     next: AtomicUsize,
-    open: AtomicUsize,
-    max_connections: usize,
+    connections: Connections,
     drain: watch::Receiver<bool>,
 }
 
 /// Time a client's request has to arrive when a drain has begun; it is served, and is the last one.
 /// Closed at once, a connection just accepted would be reset under its first request.
 const LAST_REQUEST: Duration = Duration::from_millis(500);
-
-/// Counts an open client connection.
-struct Open {
-    edge: Arc<Edge>,
-    listener: Arc<Listener>,
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.edge.open.fetch_sub(1, Ordering::Relaxed);
-        metrics::get()
-            .connections
-            .with_label_values(&[&self.listener.name])
-            .dec();
-    }
-}
 
 impl Edge {
     /// An edge whose connections are served by each thread of `runtimes` in turn and drained when `drain` turns true.
@@ -82,15 +66,14 @@ impl Edge {
             proxy: Arc::new(proxy),
             runtimes,
             next: AtomicUsize::new(0),
-            open: AtomicUsize::new(0),
-            max_connections,
+            connections: Connections::at_most(max_connections),
             drain,
         })
     }
 
     /// Client connections open now.
     pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.connections.open()
     }
 
     /// Takes an accepted socket to one of the data threads; where TLS ends here, by way of one that
@@ -101,25 +84,17 @@ impl Edge {
         stream: std::net::TcpStream,
         peer: SocketAddr,
     ) {
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.max_connections {
-            self.open.fetch_sub(1, Ordering::Relaxed);
+        let Some(open) = self.connections.enter(listener) else {
             refused(listener, "max_connections");
             return;
-        }
-        metrics::get()
-            .connections
-            .with_label_values(&[&listener.name])
-            .inc();
-        let open = Open {
-            edge: self.clone(),
-            listener: listener.clone(),
         };
+        let edge = self.clone();
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let data = self.runtimes.data[turn % self.runtimes.data.len()].clone();
         if listener.tls.is_none() {
             data.spawn(async move {
-                let service = match enter(&open.listener, stream, peer).await {
-                    Some((side, conn)) => open.edge.serve(side, conn),
+                let service = match enter(open, stream, peer).await {
+                    Some((side, conn)) => edge.serve(side, conn),
                     None => return,
                 };
                 service.await;
@@ -128,12 +103,12 @@ impl Edge {
         }
         let shaking = &self.runtimes.handshakes[turn % self.runtimes.handshakes.len()];
         shaking.spawn(async move {
-            let Some((mut side, conn)) = enter(&open.listener, stream, peer).await else {
+            let Some((mut side, conn)) = enter(open, stream, peer).await else {
                 return;
             };
             match side.tcp_mut().rehome(&data) {
-                Ok(()) => drop(data.spawn(async move { open.edge.serve(side, conn).await })),
-                Err(_) => refused(&open.listener, "gone"),
+                Ok(()) => drop(data.spawn(async move { edge.serve(side, conn).await })),
+                Err(_) => refused(&conn.listener, "gone"),
             }
         });
     }
@@ -199,7 +174,7 @@ impl Edge {
             let head = self.next_head(&mut io, &conn, first).await?;
             first = false;
             let ex = Exchange::new(conn.clone(), head.protocol());
-            ex.record.lock().request = Some(head.framing.clone());
+            ex.record.lock().tries().request = Some(head.framing.clone());
             io.begin(ex.flow.clone(), &head);
             match self.exchange(io, settings.take(), &ex).await {
                 Served::Again(back, kept) => {
@@ -314,9 +289,9 @@ impl Edge {
             ex.clone(),
             self.proxy.process_new_http(session, &self.drain),
         ));
-        let mut kill = pin!(ex.kill());
+        let mut kill = ex.kill();
         let served = std::future::poll_fn(|cx| {
-            if kill.as_mut().poll(cx).is_ready() {
+            if Pin::new(&mut kill).poll(cx).is_ready() {
                 return Poll::Ready(Served::Cut);
             }
             let polled = serving.as_mut().poll(cx);
@@ -334,12 +309,13 @@ impl Edge {
 /// Lets a client in; a refusal is counted. The door's future is large, and freed before the
 /// connection is served.
 async fn enter(
-    listener: &Arc<Listener>,
+    open: Open,
     stream: std::net::TcpStream,
     peer: SocketAddr,
 ) -> Option<(Side, Arc<Conn>)> {
-    let entered = Box::pin(door::enter(listener, stream, peer)).await;
-    entered.map_err(|word| refused(listener, word)).ok()
+    let listener = Arc::clone(&open);
+    let entered = Box::pin(door::enter(open, stream, peer)).await;
+    entered.map_err(|word| refused(&listener, word)).ok()
 }
 
 /// Exchanges of one client until one leaves Pingora.

@@ -1,123 +1,30 @@
-//! One client connection and one exchange on it: what the hooks, the loops and the log share.
+//! One exchange on a client connection: what the hooks, the loops and the log share.
 
-use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 use pingora_http::RequestHeader;
 use pushgate_plugins::api::{Flow, NodeId};
 
-use super::accept::Listener;
 use super::clients::Seat;
+pub use super::conn::Conn;
 pub use super::reason::Reason;
+pub use super::request_line::RequestLine;
 use crate::observe::{access_log, metrics};
 use crate::route::{Assigned, Table};
 use crate::stream::framing::Framing;
-use crate::stream::side::Side;
-use crate::tls::Handshake;
+use crate::upstream::LiveFlow;
 use crate::upstream::connect::Dialer;
 use crate::upstream::live::Closed;
 use crate::upstream::state::Entered;
-use crate::upstream::{Affinity, LiveFlow, Node};
 
 tokio::task_local! {
     /// The exchange Pingora is serving in this task.
     pub static CURRENT: Arc<Exchange>;
-}
-
-/// One client connection.
-pub struct Conn {
-    /// Number in this process.
-    pub id: u64,
-    /// The listener it came in on.
-    pub listener: Arc<Listener>,
-    /// The client.
-    pub client: SocketAddr,
-    /// The TCP peer.
-    pub peer: SocketAddr,
-    /// The address it reached.
-    pub vip: SocketAddr,
-    /// What the handshake told, ended here or passed through.
-    pub tls: Option<Handshake>,
-    /// Its upstream connections.
-    pub affinity: Arc<Affinity>,
-    /// Body bytes from and to the client.
-    pub bytes_up: AtomicU64,
-    /// All bytes to the client.
-    pub bytes_down: AtomicU64,
-    /// A request's body was not legal: the connection must end with a 400.
-    pub bad_body: AtomicBool,
-    /// The socket of a client that was answered before its request was read whole.
-    pub parting: Mutex<Option<Side>>,
-    known_to: Mutex<Vec<Arc<Node>>>,
-}
-
-impl Conn {
-    /// A connection that was just let in.
-    pub fn new(
-        listener: Arc<Listener>,
-        client: SocketAddr,
-        peer: SocketAddr,
-        vip: SocketAddr,
-        tls: Option<Handshake>,
-    ) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        Conn {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            listener,
-            client,
-            peer,
-            vip,
-            tls,
-            affinity: Arc::default(),
-            bytes_up: AtomicU64::new(0),
-            bytes_down: AtomicU64::new(0),
-            bad_body: AtomicBool::new(false),
-            parting: Mutex::default(),
-            known_to: Mutex::default(),
-        }
-    }
-
-    /// The plugins' view of a flow on this connection.
-    pub fn facts<'a>(
-        &'a self,
-        host: &'a str,
-        request: Option<&'a RequestHeader>,
-        random: u64,
-    ) -> Flow<'a> {
-        Flow {
-            listener: &self.listener.name,
-            client: self.client,
-            peer: self.peer,
-            vip: self.vip,
-            tls: self.tls.as_ref().map(Handshake::facts),
-            host,
-            request,
-            body: b"",
-            wall: SystemTime::now(),
-            now: Instant::now(),
-            random,
-        }
-    }
-
-    /// Lets `node` find this connection's idle upstreams when it goes Down.
-    pub fn known_to(&self, node: &Arc<Node>) {
-        let mut known = self.known_to.lock();
-        if !known.iter().any(|n| n.id == node.id) {
-            known.push(node.clone());
-            node.keeps_idle(self.id, &self.affinity);
-        }
-    }
-}
-
-impl Drop for Conn {
-    fn drop(&mut self) {
-        for node in self.known_to.get_mut() {
-            node.forget_idle(self.id);
-        }
-    }
 }
 
 /// One request and its answer, or one layer-4 connection.
@@ -130,7 +37,6 @@ pub struct Exchange {
     pub record: Mutex<Record>,
     /// What decides; fixed for the exchange, so that a reload does not mix two tables.
     pub table: Arc<Table>,
-    started: Instant,
     /// Wall clock at its begin: one date for all that is learned of it.
     wall: SystemTime,
     down_before: u64,
@@ -140,12 +46,8 @@ pub struct Exchange {
 /// What is known of an exchange so far.
 #[derive(Default)]
 pub struct Record {
-    /// Method.
-    pub method: String,
-    /// Host, normalised.
-    pub host: String,
-    /// Path, and query where configured.
-    pub path: String,
+    /// What was asked for.
+    pub line: RequestLine,
     /// Protocol word.
     pub protocol: &'static str,
     /// Status sent to the client.
@@ -155,27 +57,49 @@ pub struct Record {
     /// Membership of the node.
     pub entered: Option<Entered>,
     /// Addresses it was learned under; present once learned.
-    pub learned: Option<Vec<(usize, std::net::IpAddr)>>,
-    /// The beginning of the request's body, where a plugin asked for it.
-    pub body_prefix: Vec<u8>,
-    /// Nodes tried.
-    pub tried: Vec<NodeId>,
-    /// The connector of the present try.
-    pub dialer: Option<Arc<Dialer>>,
+    pub learned: Option<Box<[(usize, std::net::IpAddr)]>>,
+    /// What is needed until an answer has begun; dropped when the flow leaves Pingora.
+    pub tries: Option<Box<Tries>>,
+    /// Tries that failed.
+    pub retries: usize,
     /// Why it ended.
     pub reason: Option<Reason>,
     /// Its place among the flows of its client's address.
-    pub seat: Option<Seat>,
-    /// Why the last try failed and what the client is told if there is no other.
-    pub failed: Option<(Reason, u16)>,
-    /// Framing of the request's body; `None`: HTTP/2.
-    pub request: Option<Framing>,
+    pub seat: Option<Box<Seat>>,
     /// Random number of the flow.
     pub random: u64,
     /// Hidden bytes at the end of a relay.
     pub hidden: Option<u64>,
     /// Body bytes up and down, where one connection carries several exchanges at once (HTTP/2).
-    pub body: Option<(u64, u64)>,
+    pub body: (u64, u64),
+}
+
+/// How a flow gets its node.
+#[derive(Default)]
+pub struct Tries {
+    /// The beginning of the request's body, where a plugin asked for it.
+    pub body_prefix: Vec<u8>,
+    /// Framing of the request's body; `None`: HTTP/2.
+    pub request: Option<Framing>,
+    /// Nodes tried.
+    pub tried: Vec<NodeId>,
+    /// The connector of the present try.
+    pub dialer: Option<Arc<Dialer>>,
+    /// Why the last try failed and what the client is told if there is no other.
+    pub failed: Option<(Reason, u16)>,
+}
+
+impl Record {
+    /// How the flow gets its node.
+    pub fn tries(&mut self) -> &mut Tries {
+        self.tries.get_or_insert_default()
+    }
+
+    /// Notes a node that could not be had.
+    pub fn failed_at(&mut self, node: NodeId) {
+        self.retries += 1;
+        self.tries().tried.push(node);
+    }
 }
 
 impl Exchange {
@@ -190,7 +114,6 @@ impl Exchange {
                 ..Record::default()
             }),
             table,
-            started: Instant::now(),
             wall: SystemTime::now(),
             down_before: conn.bytes_down.load(Ordering::Relaxed),
             up_before: conn.bytes_up.load(Ordering::Relaxed),
@@ -221,7 +144,7 @@ impl Exchange {
         let mut record = self.record.lock();
         record.entered = Some(entered);
         record.assigned = Some(assigned);
-        record.learned = learned;
+        record.learned = learned.map(Vec::into_boxed_slice);
     }
 
     /// Takes the flow out of its node, before a retry or at the end.
@@ -244,8 +167,16 @@ impl Exchange {
 
     /// Waits until the flow is to be cut. Its client is told after this only: one that is to move has
     /// been forgotten before it can come back, and the seat of one that comes back at once is free.
-    pub async fn kill(&self) {
-        self.flow.kill.notified().await;
+    pub fn kill(self: &Arc<Self>) -> Kill {
+        Kill {
+            flow: self.flow.clone(),
+            ex: self.clone(),
+            told: None,
+        }
+    }
+
+    /// Gives its seat back, and forgets a client that is to move.
+    fn give_back(&self) {
         let mut record = self.record.lock();
         record.seat = None;
         if self.flow.closed() != Some(Closed::Rebalanced) {
@@ -267,7 +198,7 @@ impl Exchange {
         };
         let seat = listener.clients.enter(self.conn.client.ip(), most.get());
         let taken = seat.is_some();
-        self.record.lock().seat = seat;
+        self.record.lock().seat = seat.map(Box::new);
         taken
     }
 
@@ -297,7 +228,7 @@ impl Exchange {
         let up = self.conn.bytes_up.load(Ordering::Relaxed) - self.up_before + relayed.0;
         let down = self.conn.bytes_down.load(Ordering::Relaxed) - self.down_before + relayed.1;
         let (up, down) = match record.protocol {
-            "h2" => record.body.unwrap_or_default(),
+            "h2" => record.body,
             _ => (up, down),
         };
         let m = metrics::get();
@@ -314,6 +245,7 @@ impl Exchange {
         }
         let assigned = record.assigned.as_ref();
         let tls = self.conn.tls.as_ref();
+        let (method, host, path) = record.line.parts();
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         access_log::write(&access_log::Line {
             time: since.map_or(0.0, |d| d.as_secs_f64()),
@@ -324,21 +256,46 @@ impl Exchange {
             protocol: record.protocol,
             tls: tls.map(|t| t.version).filter(|v| !v.is_empty()),
             sni: tls.and_then(|t| t.sni.as_deref()),
-            method: &record.method,
-            host: &record.host,
-            path: &record.path,
+            method,
+            host,
+            path,
             status: record.status,
             pool: assigned
                 .and_then(|a| a.pool.as_ref())
                 .map(|p| p.name.as_str()),
             node: assigned.map(|a| a.node.name.as_str()),
             how: assigned.map(Assigned::word),
-            retries: record.tried.len(),
+            retries: record.retries,
             bytes_up: up,
             bytes_down: down,
-            seconds: self.started.elapsed().as_secs_f64(),
+            seconds: self.flow.age(Instant::now()).as_secs_f64(),
             reason,
         });
+    }
+}
+
+/// Resolves when its flow is to be cut.
+pub struct Kill {
+    /// Beside the exchange: each wake-up asks it, and spares a look at the exchange.
+    flow: Arc<LiveFlow>,
+    ex: Arc<Exchange>,
+    told: Option<Waker>,
+}
+
+impl Future for Kill {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        ready!(this.flow.kill.poll(cx, &mut this.told));
+        this.ex.give_back();
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Kill {
+    fn drop(&mut self) {
+        self.flow.kill.leave();
     }
 }
 

@@ -25,7 +25,7 @@ use pushgate_plugins::host;
 use self::answer::{answer, diagnose, retry_after, unavailable};
 use self::assign::{again, decide_in_time, known, may_try_another, was_reused};
 use super::assign::dialer;
-use super::exchange::{CURRENT, Exchange, Reason};
+use super::exchange::{CURRENT, Exchange, Reason, RequestLine};
 use super::node_head;
 use super::request_head::legal_authority;
 use crate::route::{Assigned, Decision};
@@ -69,9 +69,7 @@ impl ProxyHttp for Front {
             None => "",
         };
         let mut record = ctx.ex.record.lock();
-        record.method = head.method.as_str().to_owned();
-        record.path = path.to_owned();
-        record.host = host;
+        record.line = RequestLine::new(head.method.as_str(), &host, path);
         Ok(())
     }
 
@@ -82,7 +80,8 @@ impl ProxyHttp for Front {
             return answer(session, ctx, StatusCode::TOO_MANY_REQUESTS, later).await;
         }
         if peek::is_wanted(session, &ctx.ex) {
-            ctx.ex.record.lock().body_prefix = peek::first_bytes(session).await?;
+            let prefix = peek::first_bytes(session).await?;
+            ctx.ex.record.lock().tries().body_prefix = prefix;
         }
         match decide_in_time(session, ctx).await {
             Decision::Node(assigned) => {
@@ -123,7 +122,7 @@ impl ProxyHttp for Front {
         // Never equal to another's: Pingora's own pool holds nothing, the affinity does.
         peer.group_key = ex.flow.id;
         peer.options.custom_l4 = Some(dialer.clone());
-        ex.record.lock().dialer = Some(dialer);
+        ex.record.lock().tries().dialer = Some(dialer);
         Ok(Box::new(peer))
     }
 
@@ -287,7 +286,8 @@ impl ProxyHttp for Front {
     /// For Pingora's warnings, e.g. of a retry: its own would tell the query, which may hold a password.
     fn request_summary(&self, _: &Session, ctx: &Ctx) -> String {
         let r = ctx.ex.record.lock();
-        format!("{} {}, host {}", r.method, r.path, r.host)
+        let (method, host, path) = r.line.parts();
+        format!("{method} {path}, host {host}")
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Ctx) {
@@ -296,7 +296,7 @@ impl ProxyHttp for Front {
             session.body_bytes_read() as u64,
             session.body_bytes_sent() as u64,
         );
-        ctx.ex.record.lock().body = Some(body);
+        ctx.ex.record.lock().body = body;
     }
 
     /// Pingora's line would show the target with its query, where push clients put passwords.
@@ -323,7 +323,7 @@ fn retry(e: &mut Error, again: bool, ctx: &Ctx) {
     e.set_retry(again);
     if again {
         let failed = diagnose(e, ctx);
-        ctx.ex.record.lock().failed = Some(failed);
+        ctx.ex.record.lock().tries().failed = Some(failed);
     }
 }
 

@@ -1,30 +1,32 @@
-//! What left Pingora, relayed to its end: a WebSocket, or an answer, after which client and node are
-//! kept for what follows.
+//! What left Pingora, relayed to its end: an answer, after which client and node are kept for what follows;
+//! a WebSocket or a layer-4 flow, which go on alone.
 //!
 //! In: the sockets from the hand-off, of an answer its framing. Out: the client's socket for its next
 //! request, the node's in the client's [`Affinity`](crate::upstream::Affinity), the access line.
 //! Source: Diffusion load balancers, "Reuse TCP connection"; RFC 9112 §9.3.
 
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWriteExt;
 
 use super::client_io::MAX_AHEAD;
-use super::exchange::{Exchange, Reason};
+use super::exchange::{Exchange, Kill, Reason};
 use crate::config;
 use crate::stream::answer::{self, Cut};
 use crate::stream::handoff::Left;
 use crate::stream::parting::once;
-use crate::stream::relay::{End, HalfClose, Relay, Rules, Why};
+use crate::stream::relay::{End, HalfClose, Relaying, Rules, Why, relay};
 use crate::stream::side::Side;
 use crate::stream::socket;
 
-/// Relays what `ex` left to its end. Returns the client's socket if its connection goes on.
+/// Relays an answer that `ex` left to its end, and sets a WebSocket going. Returns the client's socket if
+/// its connection carries more requests.
 ///
 /// A boxed future made of boxed parts: what is handed over must not be kept beside it.
 pub fn relayed(ex: Arc<Exchange>) -> Pin<Box<dyn Future<Output = Option<Left>> + Send>> {
-    ex.record.lock().dialer = None;
+    ex.record.lock().tries = None;
     let unsent = unsent_allowance(&ex.conn.listener.conf.load());
     let Some(exit) = ex.flow.handoff.take() else {
         ex.close(Reason::Internal, (0, 0));
@@ -43,20 +45,51 @@ pub fn relayed(ex: Arc<Exchange>) -> Pin<Box<dyn Future<Output = Option<Left>> +
                 unsent,
                 frames: true,
             };
-            let relay = Relay::new(exit.client, exit.node, rules);
-            Box::pin(relay_websocket(ex, relay))
+            relay_alone(ex, exit.client, exit.node, rules, close_relayed);
+            Box::pin(std::future::ready(None))
         }
     }
 }
 
-async fn relay_websocket(ex: Arc<Exchange>, relay: Box<Relay>) -> Option<Left> {
-    let end = relay.run(pin!(ex.kill())).await;
-    close_relayed(&ex, end);
-    None
+/// Relays the last flow of a client's connection in a task of its own, and then closes it by `close`.
+///
+/// The task that served the connection so far ends: a silent flow keeps nothing of it, and a message touches
+/// no memory but the relay's.
+pub fn relay_alone(
+    ex: Arc<Exchange>,
+    client: Left,
+    node: Left,
+    rules: Rules,
+    close: fn(&Exchange, End),
+) {
+    ex.conn.keeps_no_idle();
+    let relaying = relay(client, node, rules, ex.kill());
+    tokio::spawn(Alone {
+        ex,
+        relaying,
+        close,
+    });
+}
+
+/// A future by hand: an async block would keep what is handed over beside what is made of it.
+struct Alone {
+    ex: Arc<Exchange>,
+    relaying: Relaying<Kill>,
+    close: fn(&Exchange, End),
+}
+
+impl Future for Alone {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let end = ready!(Pin::new(&mut self.relaying).poll(cx));
+        (self.close)(&self.ex, end);
+        Poll::Ready(())
+    }
 }
 
 async fn relay_answer(ex: Arc<Exchange>, relay: Box<answer::Relay>) -> Option<Left> {
-    let relayed = relay.run(pin!(ex.kill())).await;
+    let relayed = relay.run(ex.kill()).await;
     let passed = (0, relayed.to_client);
     match relayed.end {
         Ok(whole) => {
@@ -112,4 +145,27 @@ pub fn close_relayed(ex: &Exchange, end: End) {
 /// How many bytes a relay may have given to the client's kernel unsent.
 pub fn unsent_allowance(conf: &config::Listener) -> usize {
     socket::unsent_allowance(conf.max_hidden.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listener::exchange::Conn;
+    use crate::upstream::LiveFlow;
+
+    /// Aim: nobody makes silence dearer unnoticed. The pieces a silent WebSocket keeps, besides its two
+    /// sockets' registrations and entries of tables; docs/performance.md, "A silent connection".
+    #[test]
+    fn a_silent_flow_is_small() {
+        let pieces = [
+            ("relay", size_of::<Alone>(), 408),
+            ("exchange", size_of::<Exchange>(), 304),
+            ("connection", size_of::<Conn>(), 208),
+            ("flow", size_of::<LiveFlow>(), 176),
+            ("answer's relay", size_of::<answer::Relay>(), 272),
+        ];
+        for (what, bytes, most) in pieces {
+            assert!(bytes <= most, "{what}: {bytes} bytes");
+        }
+    }
 }

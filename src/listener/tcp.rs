@@ -3,17 +3,16 @@
 //! Source: Lightstreamer clustering §1 ("Layer 4 (TCP)"), §3.1.1, §3.2.1.1, §3.2.2.1, for
 //! several domains §3.1.1.1, §3.2.1.1.1, §3.2.2.1.1.
 
-use std::pin::pin;
 use std::sync::Arc;
 
 use super::assign::{decide, dialer, in_time};
 use super::exchange::{Conn, Exchange, Reason};
-use super::relayed::{close_relayed, unsent_allowance};
+use super::relayed::{close_relayed, relay_alone, unsent_allowance};
 use crate::route::Decision;
-use crate::stream::relay::{HalfClose, Rules, Why, relay};
+use crate::stream::relay::{End, HalfClose, Rules, Why};
 use crate::stream::side::Side;
 
-/// Serves one layer-4 connection to its end.
+/// Connects one layer-4 connection to its node and sets it going.
 pub async fn serve(client: Side, conn: Arc<Conn>) {
     let ex = Exchange::new(conn, "tcp");
     if !ex.take_seat() {
@@ -27,8 +26,10 @@ pub async fn serve(client: Side, conn: Arc<Conn>) {
         unsent: unsent_allowance(&ex.conn.listener.conf.load()),
         frames: false,
     };
-    let kill = pin!(ex.kill());
-    let end = relay((client, Vec::new()), (node, Vec::new()), rules, kill).await;
+    relay_alone(ex, (client, Vec::new()), (node, Vec::new()), rules, close);
+}
+
+fn close(ex: &Exchange, end: End) {
     if let Some(assigned) = &ex.record.lock().assigned {
         // Accepted, and broken before a byte was said: as bad as a connect that is refused.
         match (end.why, end.to_client) {
@@ -37,7 +38,7 @@ pub async fn serve(client: Side, conn: Arc<Conn>) {
             _ => assigned.node.met.answered(0),
         }
     }
-    close_relayed(&ex, end);
+    close_relayed(ex, end);
 }
 
 /// Decides and connects, elsewhere if a node cannot be reached.
@@ -62,8 +63,8 @@ async fn connect(ex: &Exchange) -> Option<Side> {
         ex.leave();
         ex.flow.retry();
         let mut record = ex.record.lock();
-        record.tried.push(assigned.node.id);
-        if record.tried.len() > assigned.pool.as_ref().map_or(0, |p| p.retries as usize) {
+        record.failed_at(assigned.node.id);
+        if record.retries > assigned.pool.as_ref().map_or(0, |p| p.retries as usize) {
             record.reason = Some(Reason::NodeUnreachable);
             return None;
         }

@@ -79,11 +79,16 @@ impl Framing {
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Chunked {
     state: State,
-    /// Bytes left in the chunk, or digits and bytes seen of the line.
+    /// Bytes left in the chunk.
     left: u64,
-    line: usize,
-    trailer: Vec<u8>,
+    /// Digits or bytes seen of the line.
+    line: u16,
+    /// The trailer line so far. Boxed: most streams are silent, and have none.
+    trailer: Option<Box<Trailer>>,
 }
+
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+struct Trailer(Vec<u8>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 enum State {
@@ -102,11 +107,11 @@ enum State {
 }
 
 /// Longest chunk size line with extensions; real ones have a dozen bytes.
-const MAX_LINE: usize = 256;
+const MAX_LINE: u16 = 256;
 /// Most hexadecimal digits of a size: 2^60 bytes fit.
-const MAX_DIGITS: usize = 15;
+const MAX_DIGITS: u16 = 15;
 /// Most bytes of one trailer line, and of them together.
-const MAX_TRAILER: usize = 4096;
+const MAX_TRAILER: u16 = 4096;
 
 /// Fields that change framing, routing or authentication and so must not come after the body.
 const FORBIDDEN_TRAILERS: &[&str] = &[
@@ -191,15 +196,15 @@ impl Chunked {
         if self.line > MAX_TRAILER || (b < b' ' && b != b'\t') || b == 0x7f {
             return Err(Fault::Trailer);
         }
-        self.trailer.push(b);
+        self.trailer.get_or_insert_default().0.push(b);
         Ok(State::TrailerLine)
     }
 
     fn trailer_line(&mut self) -> Result<State, Fault> {
-        if self.trailer.is_empty() {
+        let Some(line) = self.trailer.take() else {
             return Ok(State::Over);
-        }
-        let line = std::mem::take(&mut self.trailer);
+        };
+        let line = line.0;
         let colon = memchr::memchr(b':', &line).ok_or(Fault::Trailer)?;
         let name = std::str::from_utf8(&line[..colon]).map_err(|_| Fault::Trailer)?;
         let legal = http::HeaderName::from_bytes(name.as_bytes()).map_err(|_| Fault::Trailer)?;

@@ -178,8 +178,9 @@ impl Handoff {
         change(self.parts.lock().get_or_insert_default());
     }
 
-    /// Takes both sockets; `None` if either was not left.
+    /// Takes both sockets; `None` if either was not left. Nobody waits for the node from here on.
     pub fn take(&self) -> Option<Exit> {
+        drop(self.node_waits.take());
         let parts = *self.parts.lock().take()?;
         Some(Exit {
             client: parts.client?,

@@ -70,17 +70,45 @@ pub struct Rules {
 const READ_UP: usize = 32 * 1024;
 
 /// Relays until one side ends or `kill` resolves, then closes both.
-pub fn relay(
-    client: Left,
-    node: Left,
-    rules: Rules,
-    kill: impl Future<Output = ()> + Unpin,
-) -> impl Future<Output = End> {
-    Relay::new(client, node, rules).run(kill)
+pub fn relay<K>(client: Left, node: Left, rules: Rules, kill: K) -> Relaying<K> {
+    Relaying {
+        kill,
+        relay: Some(Relay::new(client, node, rules)),
+        closing: None,
+    }
+}
+
+/// A relay under way. All its state is in one piece: a message passes through few lines of memory.
+pub struct Relaying<K> {
+    kill: K,
+    relay: Option<Relay>,
+    closing: Option<Closing>,
+}
+
+type Closing = Pin<Box<dyn Future<Output = End> + Send>>;
+
+impl<K: Future<Output = ()> + Unpin> Future for Relaying<K> {
+    type Output = End;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+        let this = &mut *self;
+        if let Some(relay) = &mut this.relay {
+            let why = match Pin::new(&mut this.kill).poll(cx) {
+                Poll::Ready(()) => Why::Killed,
+                Poll::Pending => ready!(relay.poll(cx)),
+            };
+            let relay = this.relay.take();
+            this.closing = relay.map(|relay| Box::pin(relay.close(why)) as Closing);
+        }
+        match &mut this.closing {
+            Some(closing) => closing.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
 }
 
 /// Both sides, and what passes between them.
-pub struct Relay {
+struct Relay {
     client: Side,
     node: Side,
     up: Direction,
@@ -88,53 +116,50 @@ pub struct Relay {
     half_close: HalfClose,
     /// Whether the client, and the node, were told that the other one has ended.
     told: (bool, bool),
+    /// The side that ended first.
+    first: Option<Why>,
 }
 
 impl Relay {
-    /// Between `client` and `node`. Boxed: a future keeps its arguments beside what is made of them, for
-    /// as long as the flow is silent.
-    pub fn new((client, ahead): Left, (node, begun): Left, rules: Rules) -> Box<Self> {
+    fn new((client, ahead): Left, (node, begun): Left, rules: Rules) -> Self {
         let mut down = Direction::new(begun, true, rules.unsent);
         down.follow_frames(rules.frames);
-        Box::new(Relay {
+        Relay {
             client,
             node,
             up: Direction::new(ahead, false, READ_UP),
             down,
             half_close: rules.half_close,
             told: (false, false),
-        })
+            first: None,
+        }
     }
 
-    /// Relays until one side ends or `kill` resolves, then closes both.
-    pub async fn run(mut self: Box<Self>, mut kill: impl Future<Output = ()> + Unpin) -> End {
-        let mut first = None;
-        let why = std::future::poll_fn(|cx| {
-            if Pin::new(&mut kill).poll(cx).is_ready() {
-                return Poll::Ready(Why::Killed);
-            }
-            let both = &mut *self;
-            // Down first: what the node has already said reaches the client before either end does.
-            let (client, node) = (&mut both.client, &mut both.node);
-            let down_end = pass(&mut both.down, cx, node, client, &mut both.told.0);
-            let up_end = pass(&mut both.up, cx, client, node, &mut both.told.1);
-            first = first.or(match (&down_end, &up_end) {
-                (Poll::Ready(Ok(())), _) => Some(Why::NodeClosed),
-                (_, Poll::Ready(Ok(()))) => Some(Why::ClientClosed),
-                _ => None,
-            });
-            verdict(down_end, up_end, both.half_close)
-        })
-        .await;
+    /// Moves what can be moved; ready when the relay is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Why> {
+        // Down first: what the node has already said reaches the client before either end does.
+        let (client, node) = (&mut self.client, &mut self.node);
+        let down_end = pass(&mut self.down, cx, node, client, &mut self.told.0);
+        let up_end = pass(&mut self.up, cx, client, node, &mut self.told.1);
+        self.first = self.first.or(match (&down_end, &up_end) {
+            (Poll::Ready(Ok(())), _) => Some(Why::NodeClosed),
+            (_, Poll::Ready(Ok(()))) => Some(Why::ClientClosed),
+            _ => None,
+        });
+        verdict(down_end, up_end, self.half_close)
+    }
+
+    /// Closes both sides, and says how it went.
+    async fn close(self, why: Why) -> End {
         // Where both closed in order, the reason is who did so first.
         let why = match why {
-            Why::NodeClosed => first.unwrap_or(why),
+            Why::NodeClosed => self.first.unwrap_or(why),
             _ => why,
         };
         let held = self.down.held() as u64;
         let goodbye = held == 0 && self.down.is_between_frames();
         let (to_node, to_client) = (self.up.passed(), self.down.passed());
-        let in_kernel = Box::pin(finish(why, goodbye, self.client, self.node)).await;
+        let in_kernel = finish(why, goodbye, self.client, self.node).await;
         End {
             why,
             to_node,

@@ -16,15 +16,16 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
-use super::vigil::{self, Watched};
+use super::vigil::{self, Vigil};
+use super::waiting::Waiting;
 
 /// A TCP socket with bytes that were read ahead and wait to be read again.
 #[derive(Debug)]
 pub struct Tcp {
-    /// Before the socket: it must be dropped first.
-    watched: Option<Watched>,
+    /// Who looks after it.
+    watched: Option<Vigil>,
     stream: TcpStream,
-    ahead: Vec<u8>,
+    ahead: Waiting,
 }
 
 impl Tcp {
@@ -33,14 +34,20 @@ impl Tcp {
         Tcp {
             watched: None,
             stream,
-            ahead: Vec::new(),
+            ahead: Waiting::default(),
         }
     }
 
     /// Has this thread abort the connection when its peer leaves bytes unacknowledged for `limit`.
     pub fn watch(&mut self, limit: Duration) {
-        self.watched = None;
-        self.watched = Some(Watched::new(self.fd(), limit));
+        self.unwatch();
+        self.watched = Some(Vigil::over(self.fd(), limit));
+    }
+
+    fn unwatch(&mut self) {
+        if let Some(vigil) = self.watched.take() {
+            vigil.end(self.fd());
+        }
     }
 
     /// Moves the socket to the runtime of another thread; whatever waits for it there is woken there.
@@ -50,7 +57,7 @@ impl Tcp {
     /// Errors: no descriptor is left, or the runtime has ended; the socket is as it was.
     pub fn rehome(&mut self, runtime: &Handle) -> io::Result<()> {
         // Another thread is to look after it, under another number.
-        self.watched = None;
+        self.unwatch();
         let same = self.stream.as_fd().try_clone_to_owned()?;
         let _entered = runtime.enter();
         self.stream = TcpStream::from_std(same.into())?;
@@ -83,7 +90,7 @@ impl Tcp {
 
     /// The next byte to be read, left where it is; `None` at the end.
     pub async fn first_byte(&self) -> Option<u8> {
-        if let Some(first) = self.ahead.first() {
+        if let Some(first) = self.ahead.bytes().first() {
             return Some(*first);
         }
         let mut first = [0];
@@ -93,11 +100,7 @@ impl Tcp {
 
     /// Puts bytes back in front of what is still to be read.
     pub fn unread(&mut self, bytes: Vec<u8>) {
-        if self.ahead.is_empty() {
-            self.ahead = bytes;
-        } else {
-            self.ahead.splice(0..0, bytes);
-        }
+        self.ahead.put_back(bytes);
     }
 
     /// Ready when the kernel has sent all it was given (it may still wait for acknowledgement).
@@ -187,12 +190,10 @@ impl AsyncRead for Tcp {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if !self.ahead.is_empty() {
-            let n = self.ahead.len().min(buf.remaining());
-            buf.put_slice(&self.ahead[..n]);
-            self.ahead.drain(..n);
-            if self.ahead.is_empty() {
-                self.ahead = Vec::new();
-            }
+            let ahead = self.ahead.bytes();
+            let n = ahead.len().min(buf.remaining());
+            buf.put_slice(&ahead[..n]);
+            self.ahead.take(n);
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.stream).poll_read(cx, buf)
@@ -226,6 +227,13 @@ impl AsyncWrite for Tcp {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Drop for Tcp {
+    fn drop(&mut self) {
+        // Before the descriptor is closed, and may be another's.
+        self.unwatch();
     }
 }
 

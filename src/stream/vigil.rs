@@ -17,33 +17,31 @@ use parking_lot::Mutex;
 
 use super::socket::unacknowledged;
 
-/// The sockets of one thread, with their limits. Whoever closes one takes it out first, so a descriptor
-/// in here is open.
-type Sockets = Arc<Mutex<HashMap<RawFd, Duration>>>;
+/// The sockets of one thread, with their limits in milliseconds: half of what a `Duration` takes, twice for
+/// each flow. Whoever closes one takes it out first, so a descriptor in here is open.
+type Sockets = Mutex<HashMap<RawFd, u32>>;
 
 thread_local! {
-    static MINE: Sockets = Sockets::default();
+    static MINE: Vigil = Vigil::default();
 }
 
-/// A socket that is looked after until this is dropped, which must be before the socket is closed.
-#[derive(Debug)]
-pub struct Watched {
-    fd: RawFd,
-    by: Sockets,
-}
+/// A thread that looks after sockets.
+#[derive(Clone, Debug, Default)]
+pub struct Vigil(Arc<Sockets>);
 
-impl Watched {
-    /// Has this thread look after `fd`.
-    pub fn new(fd: RawFd, limit: Duration) -> Self {
-        let by = MINE.with(Arc::clone);
-        by.lock().insert(fd, limit);
-        Watched { fd, by }
+impl Vigil {
+    /// Has this thread look after `fd`, until [`Vigil::end`], which must be before the socket is closed.
+    /// A limit beyond 49 days is 49 days.
+    pub fn over(fd: RawFd, limit: Duration) -> Self {
+        let mine = MINE.with(Vigil::clone);
+        let limit = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+        mine.0.lock().insert(fd, limit);
+        mine
     }
-}
 
-impl Drop for Watched {
-    fn drop(&mut self) {
-        self.by.lock().remove(&self.fd);
+    /// No longer looks after `fd`.
+    pub fn end(self, fd: RawFd) {
+        self.0.lock().remove(&fd);
     }
 }
 
@@ -80,7 +78,7 @@ const SLICE: usize = 128;
 
 /// Looks after the sockets of this thread, as long as it lives.
 pub async fn look() {
-    let mine = MINE.with(Arc::clone);
+    let mine = MINE.with(Vigil::clone).0;
     loop {
         let all: Vec<RawFd> = mine.lock().keys().copied().collect();
         for slice in all.chunks(SLICE) {
@@ -88,7 +86,8 @@ pub async fn look() {
             tokio::task::yield_now().await;
         }
         let shortest = mine.lock().values().min().copied();
-        let period = shortest.map_or(Duration::from_secs(1), |s| s / 4);
+        let quarter = |limit: u32| Duration::from_millis(limit.into()) / 4;
+        let period = shortest.map_or(Duration::from_secs(1), quarter);
         tokio::time::sleep(period.clamp(PERIOD.0, PERIOD.1)).await;
     }
 }
@@ -99,7 +98,8 @@ fn look_at(sockets: &Sockets, fd: RawFd) {
     let Some(limit) = sockets.get(&fd) else {
         return;
     };
-    if unacknowledged(fd) > 0 && facts(fd).is_some_and(|f| f.peer_is_gone(*limit)) {
+    let limit = Duration::from_millis((*limit).into());
+    if unacknowledged(fd) > 0 && facts(fd).is_some_and(|f| f.peer_is_gone(limit)) {
         abort(fd);
     }
 }
@@ -190,13 +190,13 @@ mod tests {
     fn a_socket_is_watched_until_it_is_not() {
         let (client, _) = pair();
         let fd = client.as_raw_fd();
-        let watched = Watched::new(fd, Duration::ZERO);
-        let mine = MINE.with(Arc::clone);
+        let vigil = Vigil::over(fd, Duration::ZERO);
+        let mine = MINE.with(Vigil::clone).0;
         assert!(mine.lock().contains_key(&fd));
         look_at(&mine, fd);
         assert!(client.peer_addr().is_ok(), "alive and silent");
-        // Dropped elsewhere, as idle upstreams are when their node goes Down.
-        std::thread::spawn(|| drop(watched))
+        // Ended elsewhere, as idle upstreams are when their node goes Down.
+        std::thread::spawn(move || vigil.end(fd))
             .join()
             .expect("no panic");
         assert!(mine.lock().is_empty());

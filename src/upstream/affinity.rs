@@ -40,6 +40,11 @@ impl Affinity {
         None
     }
 
+    /// Closes all.
+    pub fn close_all(&self) {
+        *self.idle.lock() = Vec::new();
+    }
+
     /// Closes what is idle towards `node`.
     pub fn close(&self, node: NodeId) {
         self.idle.lock().retain(|(n, _)| *n != node);

@@ -60,7 +60,7 @@ impl Dialer {
         let started = std::time::Instant::now();
         let connected = tokio::select! {
             biased;
-            () = self.flow.give_up.notified() => Err(Failure::Evicted),
+            () = self.flow.give_up.wait() => Err(Failure::Evicted),
             r = tokio::time::timeout(self.timeout, self.open()) => match r {
                 Ok(r) => r.map_err(Failure::Io),
                 Err(_) => Err(Failure::Timeout),

@@ -111,7 +111,7 @@ impl Node {
     /// Ends all live flows of the node because the proxy stops.
     pub fn cut(&self) {
         for flow in self.flows.lock().all() {
-            flow.kill.notify_one();
+            flow.kill.give();
         }
     }
 }
@@ -220,7 +220,7 @@ mod tests {
             let (flow, done, entered) = (flow.clone(), done.clone(), node.enter(flow, None));
             flow.begin();
             tokio::spawn(async move {
-                flow.kill.notified().await;
+                flow.kill.wait().await;
                 let _ = done.send("told").await;
                 turn().await;
                 drop(entered);

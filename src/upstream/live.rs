@@ -3,15 +3,14 @@
 //! Source: Diffusion load balancers, "TCP retransmission timeout" ("shutdown connections to
 //! Diffusion servers it knows are unhealthy").
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use pushgate_plugins::api::NodeId;
-use tokio::sync::Notify;
 
 use super::evict::{Reaper, reaper};
+use super::signal::Signal;
 use crate::stream::handoff::Handoff;
 
 /// Why a flow was closed while its node was well.
@@ -31,9 +30,9 @@ pub struct LiveFlow {
     /// Exit from Pingora.
     pub handoff: Handoff,
     /// Cuts the client's side: the client connection at HTTP/1 and layer 4, the stream at HTTP/2.
-    pub kill: Notify,
+    pub kill: Signal,
     /// Wakes a connect that is in progress.
-    pub give_up: Notify,
+    pub give_up: Signal,
     /// The thread that serves it ends it.
     reaper: Option<Reaper>,
     since: Instant,
@@ -54,8 +53,8 @@ impl Default for LiveFlow {
         LiveFlow {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             handoff: Handoff::default(),
-            kill: Notify::new(),
-            give_up: Notify::new(),
+            kill: Signal::default(),
+            give_up: Signal::default(),
             reaper: reaper(),
             since: Instant::now(),
             at: AtomicU64::new(0),
@@ -82,7 +81,7 @@ impl LiveFlow {
     pub fn begin(&self) {
         self.begun.store(true, Ordering::SeqCst);
         if self.evicted.load(Ordering::SeqCst) {
-            self.kill.notify_one();
+            self.kill.give();
         }
     }
 
@@ -110,7 +109,7 @@ impl LiveFlow {
         };
         let closes = self.has_begun() && !self.is_evicted() && first().is_ok();
         if closes {
-            self.kill.notify_one();
+            self.kill.give();
         }
         closes
     }
@@ -153,8 +152,8 @@ impl LiveFlow {
 
     /// Forgets an eviction or a bad answer, because the flow is tried once more.
     pub fn retry(&self) {
-        // A permit nobody waited for would end the next connect, to a node that is well.
-        pin!(self.give_up.notified()).enable();
+        // Left, it would end the next connect, to a node that is well.
+        self.give_up.take_back();
         self.evicted.store(false, Ordering::SeqCst);
         self.begun.store(false, Ordering::SeqCst);
         self.bad_answer.store(false, Ordering::Relaxed);
@@ -196,9 +195,9 @@ impl LiveFlow {
     pub fn evict(&self) {
         self.evicted.store(true, Ordering::SeqCst);
         if self.begun.load(Ordering::SeqCst) {
-            self.kill.notify_one();
+            self.kill.give();
         } else {
-            self.give_up.notify_one();
+            self.give_up.give();
             self.handoff.wake_node();
         }
     }

@@ -7,11 +7,14 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
+use crate::certs::{Certs, Key};
 use crate::client::h1::H1;
 use crate::client::{Dial, Io};
 use crate::deadline;
+use crate::edge::Edge;
 use crate::node::ws::text_frame;
-use crate::setup::{HOST, Setup};
+use crate::setup::{HOST, Setup, node, yaml};
+use crate::vip::Block;
 
 /// A legal upgrade to `path`, with `extra` header lines.
 fn upgrade(path: &str, extra: &str) -> String {
@@ -116,6 +119,33 @@ async fn upgrades_lose_nothing() {
             let took = start.elapsed();
             println!("{name}, {order:?}: {each} upgrades, 0 lost, {took:.1?}");
         }
+    }
+}
+
+/// Aim: a WebSocket is a client connection to its end, although the task that served its upgrade is gone:
+/// counted, and minded by `max_connections`. Fails if only that task holds its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_holds_its_place() {
+    let (block, certs) = (Block::claim(), Certs::new());
+    certs.leaf("push", &[HOST], Key::Ecdsa);
+    let _node = node(&block, 1).await;
+    let conf = format!("max_connections: 1\n{}", yaml(&certs, 1, "", ""));
+    let edge = Edge::start(&block, &conf).await;
+    let dial = Dial::plain(block.at("200.0.0.10:80")).host(HOST);
+    for _ in 0..2 {
+        let mut first = dial.io().await;
+        let asked = upgrade("/ws/echo", "");
+        first.write_all(asked.as_bytes()).await.expect("send");
+        let (answer, rest) = head(&mut *first).await;
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        let mut second = dial.io().await;
+        let got = deadline("the refusal", second.read(&mut [0])).await;
+        assert!(matches!(got, Ok(0) | Err(_)), "{got:?}");
+        assert_eq!(edge.metric("pushgate_connections").await, 1.0);
+        first.write_all(&masked("alive")).await.expect("send");
+        expect(&mut *first, rest, &text_frame("alive"), "an echo").await;
+        drop(first);
+        edge.wait_metric("pushgate_connections", |n| n == 0.0).await;
     }
 }
 

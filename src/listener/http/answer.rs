@@ -28,7 +28,7 @@ pub(super) fn diagnose(e: &Error, ctx: &Ctx) -> (Reason, u16) {
         (ErrorType::HTTPStatus(400), _) => (Reason::BadRequest, 400),
         // Nobody is left to try: what the last one failed of is what the client should know.
         (ErrorType::HTTPStatus(503), _) => {
-            let failed = ctx.ex.record.lock().failed;
+            let failed = ctx.ex.record.lock().tries().failed;
             failed.unwrap_or((Reason::NoNode, 503))
         }
         (ErrorType::HTTPStatus(s), _) => (Reason::Internal, *s),

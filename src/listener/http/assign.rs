@@ -11,13 +11,13 @@ use pingora_proxy::Session;
 
 use super::Ctx;
 use crate::listener::assign;
-use crate::listener::exchange::Exchange;
+use crate::listener::exchange::{Exchange, Record};
 use crate::route::{Assigned, Decision};
 
 /// Decides where the request goes and enters it there, in its turn where others wait; see
 /// [`assign::in_time`].
 pub(super) async fn decide_in_time(session: &mut Session, ctx: &Ctx) -> Decision {
-    if is_misdirected(&ctx.ex, &ctx.ex.record.lock().host) {
+    if is_misdirected(&ctx.ex, ctx.ex.record.lock().line.host()) {
         return Decision::Refuse(StatusCode::MISDIRECTED_REQUEST);
     }
     // Moved in: a session may be lent to another thread, but not shared with it.
@@ -42,7 +42,7 @@ pub(super) async fn again(session: &mut Session, ctx: &Ctx) -> Result<Assigned> 
     if !stale {
         let mut record = ctx.ex.record.lock();
         if let Some(node) = record.assigned.as_ref().map(|a| a.node.id) {
-            record.tried.push(node);
+            record.failed_at(node);
         }
     }
     ctx.ex.leave();
@@ -56,27 +56,27 @@ pub(super) async fn again(session: &mut Session, ctx: &Ctx) -> Result<Assigned> 
 pub(super) fn known(ctx: &Ctx) -> Result<(Assigned, String, u64)> {
     let record = ctx.ex.record.lock();
     match &record.assigned {
-        Some(assigned) => Ok((assigned.clone(), record.host.clone(), record.random)),
+        Some(assigned) => Ok((
+            assigned.clone(),
+            record.line.host().to_owned(),
+            record.random,
+        )),
         None => Err(Error::explain(ErrorType::InternalError, "no node assigned")),
     }
 }
 
 pub(super) fn was_reused(ctx: &Ctx) -> bool {
-    ctx.ex
-        .record
-        .lock()
-        .dialer
-        .as_ref()
-        .is_some_and(|d| d.reused.load(Ordering::Relaxed))
+    reused(&ctx.ex.record.lock())
+}
+
+fn reused(record: &Record) -> bool {
+    let dialer = record.tries.as_ref().and_then(|t| t.dialer.as_ref());
+    dialer.is_some_and(|d| d.reused.load(Ordering::Relaxed))
 }
 
 pub(super) fn may_try_another(ctx: &Ctx) -> bool {
     let record = ctx.ex.record.lock();
     let pool = record.assigned.as_ref().and_then(|a| a.pool.as_ref());
     let limit = pool.map_or(0, |p| p.retries as usize);
-    let reused = record
-        .dialer
-        .as_ref()
-        .is_some_and(|d| d.reused.load(Ordering::Relaxed));
-    record.tried.len() < limit || (reused && !ctx.ex.flow.is_evicted())
+    record.retries < limit || (reused(&record) && !ctx.ex.flow.is_evicted())
 }

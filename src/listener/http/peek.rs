@@ -28,7 +28,7 @@ pub(super) fn is_wanted(session: &Session, ex: &Exchange) -> bool {
     }
     let (host, random) = {
         let record = ex.record.lock();
-        (record.host.clone(), record.random)
+        (record.line.host().to_owned(), record.random)
     };
     ex.table
         .wants_body(&ex.conn.facts(&host, Some(head), random))
