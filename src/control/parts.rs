@@ -96,6 +96,10 @@ pub async fn first_checks(nodes: &HashMap<NodeId, PlannedNode>) {
     }
 }
 
+fn is_leaving(conf: &config::Node) -> bool {
+    conf.found.as_ref().is_some_and(|f| f.leaving)
+}
+
 /// All that runs.
 #[derive(Default)]
 pub struct Parts {
@@ -131,11 +135,9 @@ impl Parts {
             p.node.set_evict_rate(p.evict_rate);
             p.node.set_tcp(p.conf.tcp);
             p.node.set_weight(p.conf.weight);
-            let leaving = p.conf.found.as_ref().is_some_and(|f| f.leaving);
-            p.node.stand(match leaving {
-                true => Standing::Leaving,
-                false => Standing::Member,
-            });
+            if !is_leaving(&p.conf) {
+                p.node.stand(Standing::Member);
+            }
             if p.joins && p.node.state() == State::Up {
                 p.node.returned(now);
             }
@@ -160,6 +162,14 @@ impl Parts {
             .iter()
             .for_each(|c| c.node.stand(Standing::Gone));
         self.sweep();
+    }
+
+    /// Nodes that are leaving and do not drain yet. They may be all that the tables of before have, so they are
+    /// to drain only when nobody decides by those any more.
+    pub fn leaving(&self) -> Vec<Arc<Node>> {
+        let leaving = self.nodes.values().filter(|c| is_leaving(&c.conf));
+        let still_up = leaving.filter(|c| !c.node.is_leaving());
+        still_up.map(|c| c.node.clone()).collect()
     }
 
     /// Forgets departed nodes whose last flow has ended, and what was counted of them.

@@ -23,7 +23,11 @@ use crate::config::{self, Config};
 use crate::listener::accept;
 use crate::listener::edge::Edge;
 use crate::observe::metrics;
+use crate::upstream::drain::Standing;
 use crate::upstream::{Node, State};
+
+/// In this time a request that has its table has decided by it.
+const MOMENT: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Time for cut flows to end and be logged.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(200);
@@ -141,6 +145,7 @@ impl Running {
             parts.settle_listeners(plan.listeners, &config, &self.edge)?;
             parts.config = Some(config);
         }
+        self.let_leave().await;
         self.keep.sweep();
         metrics::get().reload_ok.set(1);
         metrics::get().certificates_ok.set(1);
@@ -168,8 +173,18 @@ impl Running {
                 }
             }
         }
+        self.let_leave().await;
         self.keep.sweep();
         Ok(())
+    }
+
+    /// Lets nodes drain that left their answer, a moment after the new tables are there.
+    async fn let_leave(&self) {
+        let leaving = self.parts.lock().leaving();
+        if !leaving.is_empty() {
+            tokio::time::sleep(MOMENT).await;
+            leaving.iter().for_each(|n| n.stand(Standing::Leaving));
+        }
     }
 
     /// The file a reload reads.

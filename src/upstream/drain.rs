@@ -72,7 +72,7 @@ pub enum Standing {
     Member = 0,
     /// It is to go: it drains, and clients that are stuck to it still come.
     Leaving = 1,
-    /// No table has it any more: it drains, and keeps no connection for later.
+    /// No new table has it; requests that began with the old one may still come. No connection to it is kept.
     Gone = 2,
 }
 
@@ -83,17 +83,19 @@ impl Node {
         if before == standing as u8 {
             return;
         }
-        self.settle(
-            None,
-            match standing {
-                Standing::Member => "here to stay",
-                Standing::Leaving => "no longer in the answer",
-                Standing::Gone => "removed",
-            },
-        );
-        if standing == Standing::Gone {
-            self.close_idle();
+        match standing {
+            Standing::Member => self.settle(None, "in the answer again"),
+            Standing::Leaving => self.settle(None, "no longer in the answer"),
+            Standing::Gone => {
+                log::info!("node {} ({}) is removed", self.name, self.address);
+                self.close_idle();
+            }
         }
+    }
+
+    /// Whether it is to go.
+    pub fn is_leaving(&self) -> bool {
+        self.standing.load(Ordering::Acquire) == Standing::Leaving as u8
     }
 
     /// Whether a client may keep a connection to it for its next request.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::affinity::Affinity;
-use super::drain::Draining;
+use super::drain::{Draining, Standing};
 use super::gate::{Gate, Limits, Room};
 use super::live::LiveFlow;
 use super::met::Met;
@@ -47,6 +47,8 @@ impl State {
         }
     }
 }
+
+const LEAVING: u8 = Standing::Leaving as u8;
 
 /// What the operator asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -223,8 +225,8 @@ impl Node {
             self.standing.load(Ordering::Acquire),
         ) {
             (0, ..) | (_, 2, _) => State::Down,
-            (_, 0, 0) => State::Up,
-            _ => State::Draining,
+            (_, 1, _) | (.., LEAVING) => State::Draining,
+            _ => State::Up,
         }
     }
 

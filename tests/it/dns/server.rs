@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, SRV};
@@ -42,6 +42,8 @@ pub struct Asked {
 struct Zone {
     names: HashMap<String, Says>,
     asked: Asked,
+    /// When the questions over UDP came.
+    times: Vec<Instant>,
 }
 
 /// A running server. Dropped with its runtime.
@@ -83,6 +85,11 @@ impl Dns {
         self.zone.lock().asked
     }
 
+    /// When the questions over UDP came so far.
+    pub fn times(&self) -> Vec<Instant> {
+        self.zone.lock().times.clone()
+    }
+
     /// Waits until it was asked `more` times from now on.
     pub async fn wait_asked(&self, more: usize) {
         let until = self.asked().udp + more;
@@ -98,7 +105,11 @@ impl Dns {
 async fn serve_udp(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
     let mut buffer = [0; 4096];
     while let Ok((n, from)) = socket.recv_from(&mut buffer).await {
-        zone.lock().asked.udp += 1;
+        {
+            let mut zone = zone.lock();
+            zone.asked.udp += 1;
+            zone.times.push(Instant::now());
+        }
         let Ok(question) = Message::from_vec(&buffer[..n]) else {
             continue;
         };
