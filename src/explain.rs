@@ -17,6 +17,7 @@ use crate::config::{self, Config, Mode, Places, covers};
 use crate::control::plan;
 use crate::route::{Assigned, Decision, Table};
 use crate::tls::{Choice, Store, choice};
+use crate::upstream::Node;
 
 /// What the edge of `config` would do with the flow of `question`.
 ///
@@ -145,7 +146,7 @@ impl Answer<'_> {
                 row(
                     text,
                     "node",
-                    &format!("{} at {}, pinned", node.name, node.address),
+                    &format!("{} at {}, pinned", node.name, self.address(&node)),
                 );
                 self.by(text, &["nodes", &node.name]);
             }
@@ -154,7 +155,7 @@ impl Answer<'_> {
                 how: How::Recalled { by, age },
                 ..
             }) => {
-                let (name, at) = (&node.name, node.address);
+                let (name, at) = (&node.name, self.address(&node));
                 // What is computed has no age.
                 let age = std::time::Duration::from_secs(age.as_secs());
                 let age = match age.is_zero() {
@@ -174,8 +175,27 @@ impl Answer<'_> {
             Decision::Node(Assigned {
                 pool: Some(pool), ..
             }) => self.balanced(&pool, text),
+            Decision::NoNode(Some(pool)) => self.found(&pool, text),
             _ => row(text, "node", "none can take it"),
         }
+    }
+
+    /// A flow to a pool without nodes here: the running edge may have found some.
+    fn found(&self, pool: &Pool, text: &mut String) {
+        let conf = self.config.pools.get(&pool.name);
+        match conf.and_then(|p| p.discover.as_ref()) {
+            Some(_) => {
+                row(text, "node", "one that the running edge has found by DNS");
+                self.by(text, &["pools", &pool.name, "discover"]);
+            }
+            None => row(text, "node", "none can take it"),
+        }
+    }
+
+    /// Where a node is, as the file says: names are not looked up here.
+    fn address(&self, node: &Node) -> String {
+        let conf = self.config.nodes.get(&node.name);
+        conf.map_or_else(|| node.address.to_string(), |n| n.address.to_string())
     }
 
     /// A flow that is not stuck: how it is balanced, and who will remember.

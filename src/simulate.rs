@@ -19,9 +19,16 @@ use crate::config::Config;
 
 /// Runs the script.
 ///
-/// Errors: the flow reaches no listener or no pool; an event names an unknown node; a file that went
-/// away since the configuration was checked.
+/// Errors: the flow reaches no listener or no pool; an event names an unknown node; nodes are found by DNS,
+/// which is not asked here; a file that went away since the configuration was checked.
 pub fn simulate(config: &Config, settings: &Settings) -> Result<Report, String> {
+    let found = |pool: &&String| config.pools[*pool].discover.is_some();
+    if let Some(pool) = config.pools.keys().find(found) {
+        let instead = "name them in `nodes` of a copy of the file";
+        return Err(format!(
+            "the nodes of pool `{pool}` are found by DNS, which is not asked here: {instead}"
+        ));
+    }
     World::new(config, settings)?.run()
 }
 

@@ -64,12 +64,16 @@ fn answer(line: &str) -> String {
 }
 
 fn answer_in(dir: &Path, line: &str) -> String {
-    let config = Config::parse(FILE, "edge.yaml", dir).unwrap_or_else(|f| panic!("{f}"));
+    answer_of(FILE, dir, line)
+}
+
+fn answer_of(file: &str, dir: &Path, line: &str) -> String {
+    let config = Config::parse(file, "edge.yaml", dir).unwrap_or_else(|f| panic!("{f}"));
     let words = std::iter::once("explain").chain(line.split('|').map(str::trim));
     let question = Line::try_parse_from(words)
         .unwrap_or_else(|e| panic!("{e}"))
         .question;
-    explain(&config, &Places::parse(FILE, "edge.yaml"), &question).unwrap_or_else(|e| e)
+    explain(&config, &Places::parse(file, "edge.yaml"), &question).unwrap_or_else(|e| e)
 }
 
 /// Aim: each decision is told with the place of the entry that made it. Fails if a plugin names
@@ -181,4 +185,32 @@ fn questions_without_an_answer_say_why() {
 fn a_wildcard_address_is_found_by_itself() {
     let told = answer("--to=https://0.0.0.0/");
     assert!(told.contains("listener      layer4, 0.0.0.0:443"), "{told}");
+}
+
+/// Aim: names are told as the file writes them. Fails if what is not looked up here is told as an address, or as
+/// a pool that nobody serves.
+#[test]
+fn what_dns_knows_is_not_looked_up() {
+    const NAMES: &str = "\
+nodes:
+  ls1: { address: ls1.internal:80 }
+pools:
+  push: { discover: { host: push.internal:80 } }
+listeners:
+  - { name: pool, bind: [200.0.0.10:80], mode: http, to: push }
+  - { name: node, bind: [200.0.0.11:80], mode: http, to: ls1 }
+";
+    for (line, expected) in [
+        (
+            "--to=http://a/ | --vip=200.0.0.10",
+            "node          one that the running edge has found by DNS\n              edge.yaml:4:11: pools.push.discover",
+        ),
+        (
+            "--to=http://a/ | --vip=200.0.0.11",
+            "node          ls1 at ls1.internal:80, pinned",
+        ),
+    ] {
+        let told = answer_of(NAMES, Path::new("/"), line);
+        assert!(told.contains(expected), "{line}: {told}");
+    }
 }

@@ -347,3 +347,14 @@ fn newcomers_stand_behind_those_who_wait() {
     assert!(r.seconds.iter().skip(2).all(|s| s.waiting > 200));
     assert_eq!(r.refused, 0);
 }
+
+#[test]
+fn nodes_that_dns_would_find_are_refused() {
+    let text = file("", "discover: { host: push.internal:80 }");
+    let config = Config::parse(&text, "f", Path::new(".")).unwrap_or_else(|f| panic!("{f}"));
+    let settings = Line::try_parse_from(["simulate"])
+        .expect("no words")
+        .settings;
+    let told = simulate(&config, &settings).err();
+    assert!(told.is_some_and(|e| e.contains("pool `push` are found by DNS")));
+}

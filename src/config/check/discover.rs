@@ -61,6 +61,10 @@ pub(super) fn block_is_sound(check: &mut Check<'_>, pool: &str, block: &Discover
     let below = |key: &'static str| steps!["pools", pool, "discover", key];
     if let Some(tls) = &block.tls {
         tls_is_sound(check, &below("tls"), tls);
+        if block.srv.is_some() && tls.verify && tls.server_name.is_none() {
+            let expected = "`server_name`: else an answer, which may be forged, would choose the name that is proven";
+            check.on_key(&below("tls"), "no name that nodes must prove", expected);
+        }
     }
     tcp_is_sound(check, &below("tcp"), block.tcp);
 }

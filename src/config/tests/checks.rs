@@ -180,13 +180,14 @@ const CASES: &[Case] = &[
     ),
     (
         "nodes",
-        "nodes:\n  n: { address: 127.0.0.1:2 }\npools:\n  p: { discover: {} }\n  q: { discover: { host: a:1, srv: b } }\n  r: { discover: { host: a, srv: -b, family: v4 } }",
+        "nodes:\n  n: { address: 127.0.0.1:2 }\npools:\n  p: { discover: {} }\n  q: { discover: { host: a:1, srv: b } }\n  r: { discover: { host: a, srv: -b, family: v4 } }\n  s: { discover: { srv: a, tls: {} } }",
         &[
             "f:6:8: pools.p.discover: neither `host` nor `srv`; expected `host: push.internal:80` or `srv: _push._tcp.internal`",
             "f:7:8: pools.q.discover: both `host` and `srv`; expected one of them",
             "f:8:26: pools.r.discover.host: found `a`; expected a host name with its port, as `push.internal:80`",
             "f:8:34: pools.r.discover.srv: found `-b`; expected a host name, as `_push._tcp.internal`",
             "f:8:46: pools.r.discover.family: unknown word `v4`; expected one of `auto`, `ipv4`, `ipv6`, `both` (did you mean `ipv4`?)",
+            "f:9:28: pools.s.discover.tls: no name that nodes must prove; expected `server_name`: else an answer, which may be forged, would choose the name that is proven",
         ],
     ),
     (
