@@ -2,7 +2,8 @@
 how soon it can write again when the client reads on."""
 from . import BOTH, Column, Table, number
 
-LAYER4 = {"mode": "tcp", "stick": ""}
+# HAProxy reserves descriptors for all connections it may have.
+LAYER4 = {"mode": "tcp", "stick": "", "connections": 1_000}
 
 
 def columns(_o, word="hidden", *more):
