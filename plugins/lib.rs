@@ -4,10 +4,10 @@
 //! A third party adds a file and a word. Nothing here imports the edge itself.
 
 pub mod api;
-pub mod bounds;
 pub mod context;
 mod epochs;
 pub mod host;
+mod memory;
 #[cfg(test)]
 mod testing;
 pub mod trust;

@@ -10,16 +10,12 @@ pub(crate) mod rendezvous;
 pub(crate) mod table;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
-use crate::api::{
-    Assignment, Flow, Forget, How, Mark, NodeId, Plugin, PoolId, Recalled, unix_seconds,
-};
+use crate::api::{Assignment, Flow, Forget, Mark, NodeId, Plugin, PoolId, Recalled};
+use crate::memory::Memory;
 use crate::trust::Trust;
 pub use config::{Config, From, Mode};
-use rendezvous::Rendezvous;
-use table::{Key, Limits, Table, Verdict};
 
 const NAME: &str = "sticky_ip";
 
@@ -28,11 +24,6 @@ struct StickyIp {
     trust: Option<Trust>,
     ipv6_prefix: u8,
     memory: Memory,
-}
-
-enum Memory {
-    Table { table: Arc<Table>, limits: Limits },
-    Hash(Rendezvous),
 }
 
 impl StickyIp {
@@ -62,23 +53,7 @@ impl Plugin for StickyIp {
     }
 
     fn recall(&self, flow: &Flow<'_>, pool: PoolId) -> Option<Recalled> {
-        let client = self.address(flow);
-        match &self.memory {
-            Memory::Table { table, limits } => table
-                .recall(&Key::new(client, pool), limits, flow.now)
-                .map(|known| Recalled {
-                    node: known.node,
-                    age: known.age,
-                    remembered: true,
-                    mark: Some(known.mark(limits)),
-                }),
-            Memory::Hash(nodes) => nodes.best(client, pool, &|_| true).map(|node| Recalled {
-                node,
-                age: std::time::Duration::ZERO,
-                remembered: false,
-                mark: None,
-            }),
-        }
+        self.memory.recall(self.address(flow), pool, flow.now)
     }
 
     fn learn(
@@ -89,29 +64,7 @@ impl Plugin for StickyIp {
         usable: &dyn Fn(NodeId) -> bool,
     ) -> Option<NodeId> {
         let client = self.address(flow);
-        match &self.memory {
-            Memory::Table { table, limits } => {
-                let verdict = Verdict {
-                    node: to.node,
-                    how: to.how,
-                    own: matches!(to.how, How::Recalled { by: NAME, .. }),
-                };
-                let wall = unix_seconds(flow.wall);
-                table.learn(
-                    Key::new(client, pool),
-                    &verdict,
-                    limits,
-                    (flow.now, wall),
-                    usable,
-                )
-            }
-            // The first choice is Down: the second by hash keeps all flows of the client together,
-            // where the balancer would scatter them.
-            Memory::Hash(nodes) if matches!(to.how, How::Balanced | How::Rebalanced) => {
-                nodes.best(client, pool, usable).filter(|n| *n != to.node)
-            }
-            Memory::Hash(_) => None,
-        }
+        self.memory.learn(client, flow, pool, to, usable)
     }
 
     fn client(&self, flow: &Flow<'_>) -> IpAddr {
@@ -119,34 +72,24 @@ impl Plugin for StickyIp {
     }
 
     fn ended(&self, client: IpAddr, pool: PoolId, now: Instant) {
-        if let Memory::Table { table, limits } = &self.memory {
-            table.ended(&Key::new(self.network(client), pool), limits, now);
-        }
+        self.memory.ended(self.network(client), pool, now);
     }
 
     fn forget(&self, what: &Forget) {
-        if let Memory::Table { table, limits } = &self.memory {
-            table.forget(what, limits);
-        }
+        self.memory.forget(what);
     }
 
     fn mark(&self, flow: &Flow<'_>, pool: PoolId, _: &Assignment<'_>) -> Option<Mark> {
-        let Memory::Table { table, limits } = &self.memory else {
-            return None;
-        };
-        let key = Key::new(self.address(flow), pool);
-        let known = table.recall(&key, limits, flow.now)?;
-        Some(known.mark(limits))
+        self.memory.mark(self.address(flow), pool, flow.now)
     }
 
     fn computes(&self) -> bool {
-        matches!(self.memory, Memory::Hash(_))
+        self.memory.computes()
     }
 
     fn forget_client(&self, client: IpAddr, pool: PoolId, node: NodeId) {
-        if let Memory::Table { table, .. } = &self.memory {
-            table.forget_client(&Key::new(self.network(client), pool), node);
-        }
+        let client = self.network(client);
+        self.memory.forget_client(client, pool, node);
     }
 }
 

@@ -8,14 +8,10 @@
 mod config;
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::api::{
-    Assignment, Flow, Forget, How, Mark, NodeId, Plugin, PoolId, Recalled, unix_seconds,
-};
-use crate::sticky_ip::rendezvous::Rendezvous;
-use crate::sticky_ip::table::{Key, Limits, Table, Verdict};
+use crate::api::{Assignment, Flow, Forget, Mark, NodeId, Plugin, PoolId, Recalled};
+use crate::memory::Memory;
 use crate::sticky_session::rule::Rule;
 pub use config::Config;
 
@@ -24,11 +20,6 @@ const NAME: &str = "sticky_param";
 struct StickyParam {
     rule: Rule,
     memory: Memory,
-}
-
-enum Memory {
-    Table { table: Arc<Table>, limits: Limits },
-    Hash(Rendezvous),
 }
 
 impl StickyParam {
@@ -49,24 +40,7 @@ impl Plugin for StickyParam {
     }
 
     fn recall(&self, flow: &Flow<'_>, pool: PoolId) -> Option<Recalled> {
-        let value = self.value(flow)?;
-        match &self.memory {
-            Memory::Table { table, limits } => {
-                let known = table.recall(&Key::new(value, pool), limits, flow.now);
-                known.map(|known| Recalled {
-                    node: known.node,
-                    age: known.age,
-                    remembered: true,
-                    mark: Some(known.mark(limits)),
-                })
-            }
-            Memory::Hash(nodes) => nodes.best(value, pool, &|_| true).map(|node| Recalled {
-                node,
-                age: Duration::ZERO,
-                remembered: false,
-                mark: None,
-            }),
-        }
+        self.memory.recall(self.value(flow)?, pool, flow.now)
     }
 
     fn learn(
@@ -77,21 +51,7 @@ impl Plugin for StickyParam {
         usable: &dyn Fn(NodeId) -> bool,
     ) -> Option<NodeId> {
         let value = self.value(flow)?;
-        match &self.memory {
-            Memory::Table { table, limits } => {
-                let verdict = Verdict {
-                    node: to.node,
-                    how: to.how,
-                    own: matches!(to.how, How::Recalled { by: NAME, .. }),
-                };
-                let at = (flow.now, unix_seconds(flow.wall));
-                table.learn(Key::new(value, pool), &verdict, limits, at, usable)
-            }
-            Memory::Hash(nodes) if matches!(to.how, How::Balanced | How::Rebalanced) => {
-                nodes.best(value, pool, usable).filter(|n| *n != to.node)
-            }
-            Memory::Hash(_) => None,
-        }
+        self.memory.learn(value, flow, pool, to, usable)
     }
 
     /// A flow without a value is filed under its address, where no entry of the table is.
@@ -100,34 +60,23 @@ impl Plugin for StickyParam {
     }
 
     fn ended(&self, client: IpAddr, pool: PoolId, now: Instant) {
-        if let Memory::Table { table, limits } = &self.memory {
-            table.ended(&Key::new(client, pool), limits, now);
-        }
+        self.memory.ended(client, pool, now);
     }
 
     fn forget(&self, what: &Forget) {
-        if let Memory::Table { table, limits } = &self.memory {
-            table.forget(what, limits);
-        }
+        self.memory.forget(what);
     }
 
     fn mark(&self, flow: &Flow<'_>, pool: PoolId, _: &Assignment<'_>) -> Option<Mark> {
-        let Memory::Table { table, limits } = &self.memory else {
-            return None;
-        };
-        let key = Key::new(self.value(flow)?, pool);
-        let known = table.recall(&key, limits, flow.now)?;
-        Some(known.mark(limits))
+        self.memory.mark(self.value(flow)?, pool, flow.now)
     }
 
     fn computes(&self) -> bool {
-        matches!(self.memory, Memory::Hash(_))
+        self.memory.computes()
     }
 
     fn forget_client(&self, client: IpAddr, pool: PoolId, node: NodeId) {
-        if let Memory::Table { table, .. } = &self.memory {
-            table.forget_client(&Key::new(client, pool), node);
-        }
+        self.memory.forget_client(client, pool, node);
     }
 }
 

@@ -4,26 +4,15 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::rendezvous::Rendezvous;
-use super::table::{Limits, Table};
-use super::{Memory, StickyIp};
+use super::StickyIp;
 use crate::api::Plugin;
 use crate::context::{self, Build, Fault};
+use crate::memory::Keys;
 use crate::trust::Trust;
 use crate::units::MaybeSpan;
 
 /// As the cookie's: a working day.
 const MAX_AGE: MaybeSpan = MaybeSpan(Some(Duration::from_secs(8 * 3_600)));
-
-/// A phone that slept for less finds its session's node again; no server keeps a session of a
-/// client that has been away for longer.
-const EXPIRY: MaybeSpan = MaybeSpan(Some(Duration::from_secs(3_600)));
-
-/// 130 MB when full: more clients than one edge serves at once by an order of magnitude.
-const CAPACITY: usize = 1_000_000;
-
-/// Most entries that may be asked for: 13 GB.
-const MAX_CAPACITY: usize = 100_000_000;
 
 /// The exact address, as the guide has it.
 const IPV6_PREFIX: u8 = 128;
@@ -95,74 +84,34 @@ impl Config {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let limits = Limits {
-            max_age: self.max_age.unwrap_or(MAX_AGE).0,
-            expiry: self.expiry.unwrap_or(EXPIRY).0,
-            capacity: self.capacity.unwrap_or(CAPACITY),
-            cut_at_max_age: self.cut_at_max_age,
-        };
-        let memory = match self.mode {
-            Mode::Hash => Memory::Hash(Rendezvous::new(on.pools)),
-            Mode::Table => {
-                let name = self.table.as_deref().unwrap_or(on.listener);
-                // A listener's name and a table's cannot meet by chance.
-                let kind = if self.table.is_some() {
-                    "table"
-                } else {
-                    "listener"
-                };
-                let key = format!("sticky_ip {kind} {name}");
-                let table = on.keep.get_or(&key, || Table::new(limits.capacity));
-                Memory::Table { table, limits }
-            }
-        };
         Ok(Box::new(StickyIp {
             trust: (self.from == From::XForwardedFor).then(|| self.trust.clone()),
             ipv6_prefix: self.ipv6_prefix.unwrap_or(IPV6_PREFIX),
-            memory,
+            memory: self.keys().memory(on, MAX_AGE),
         }))
     }
 
+    fn keys(&self) -> Keys<'_> {
+        Keys {
+            word: super::NAME,
+            mode: self.mode,
+            max_age: self.max_age,
+            expiry: self.expiry,
+            capacity: self.capacity,
+            cut_at_max_age: self.cut_at_max_age,
+            table: self.table.as_deref(),
+        }
+    }
+
     fn faults(&self, on: &Build<'_>) -> Vec<Fault> {
-        let mut faults = Vec::new();
+        let mut faults = self.keys().faults();
         let mut check = |right: bool, key: &str, why: &str| {
             if !right {
                 faults.push(Fault::new([key], why));
             }
         };
-        let long = |s: Option<MaybeSpan>| {
-            s.and_then(|s| s.0)
-                .is_none_or(|d| d >= Duration::from_secs(1))
-        };
-        check(
-            long(self.max_age),
-            "max_age",
-            "expected at least 1s, or `none`",
-        );
-        check(
-            long(self.expiry),
-            "expiry",
-            "expected at least 1s, or `none`",
-        );
-        let endless = self.max_age.is_some_and(|m| m.0.is_none());
-        let why = "`max_age: none` has no end to cut at";
-        check(!self.cut_at_max_age || !endless, "cut_at_max_age", why);
-        let capacity = self
-            .capacity
-            .is_none_or(|c| (1..=MAX_CAPACITY).contains(&c));
-        check(capacity, "capacity", "expected 1 to 100000000 entries");
         let prefix = self.ipv6_prefix.is_none_or(|p| (1..=128).contains(&p));
         check(prefix, "ipv6_prefix", "expected 1 to 128 bits");
-        for (key, given) in [
-            ("max_age", self.max_age.is_some()),
-            ("expiry", self.expiry.is_some()),
-            ("capacity", self.capacity.is_some()),
-            ("table", self.table.is_some()),
-            ("cut_at_max_age", self.cut_at_max_age),
-        ] {
-            let why = "`mode: hash` remembers nothing; the key belongs to `mode: table`";
-            check(!given || self.mode == Mode::Table, key, why);
-        }
         let forwarded = self.from == From::XForwardedFor;
         let why = "X-Forwarded-For needs mode http; at layer 4 use the listener's `accept_proxy`";
         check(!forwarded || on.mode == context::Mode::Http, "from", why);

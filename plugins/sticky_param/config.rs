@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Memory, StickyParam};
+use super::StickyParam;
 use crate::api::Plugin;
-use crate::bounds::Bounds;
 use crate::context::{self, Build, Fault};
+use crate::memory::Keys;
 use crate::sticky_ip::Mode;
-use crate::sticky_ip::rendezvous::Rendezvous;
-use crate::sticky_ip::table::Table;
 use crate::sticky_session::Recall;
 use crate::sticky_session::rule::Rule;
 use crate::units::MaybeSpan;
@@ -47,49 +45,30 @@ impl Config {
     /// Builds the plugin. Errors: mode tcp, places that cannot be, bounds, keys of the table with
     /// `hash`.
     pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
-        let bounds = Bounds {
+        let keys = Keys {
+            word: super::NAME,
+            mode: self.mode,
             max_age: self.max_age,
             expiry: self.expiry,
             capacity: self.capacity,
+            cut_at_max_age: false,
+            table: self.table.as_deref(),
         };
-        let mut faults = bounds.faults();
+        let mut faults = keys.faults();
         if on.mode != context::Mode::Http {
             let why = "the value is in HTTP; expected mode http";
             faults.push(Fault::new(None::<String>, why));
         }
         faults.extend(Recall::faults("from", &self.from));
-        for (key, given) in [
-            ("max_age", self.max_age.is_some()),
-            ("expiry", self.expiry.is_some()),
-            ("capacity", self.capacity.is_some()),
-            ("table", self.table.is_some()),
-        ] {
-            if given && self.mode == Mode::Hash {
-                let why = "`mode: hash` remembers nothing; the key belongs to `mode: table`";
-                faults.push(Fault::new([key], why));
-            }
-        }
         if !faults.is_empty() {
             return Err(faults);
         }
-        let limits = bounds.limits(MAX_AGE);
-        let (kind, name) = match &self.table {
-            Some(table) => ("table", table.as_str()),
-            None => ("listener", on.listener),
-        };
-        let key = format!("sticky_param {kind} {name}");
         Ok(Box::new(StickyParam {
             rule: Rule {
                 learn: Vec::new(),
                 recall: self.from.clone(),
             },
-            memory: match self.mode {
-                Mode::Hash => Memory::Hash(Rendezvous::new(on.pools)),
-                Mode::Table => Memory::Table {
-                    table: on.keep.get_or(&key, || Table::new(limits.capacity)),
-                    limits,
-                },
-            },
+            memory: keys.memory(on, MAX_AGE),
         }))
     }
 }

@@ -8,9 +8,8 @@ use serde::Deserialize;
 use super::rule::Rule;
 use super::{Learn, Memory, Recall, StickySession};
 use crate::api::Plugin;
-use crate::bounds::Bounds;
 use crate::context::{Build, Fault, Mode};
-use crate::sticky_ip::table::Table;
+use crate::memory::Keys;
 use crate::units::MaybeSpan;
 
 /// No end: a session is where it is until it ends, and new ones are balanced anyway.
@@ -94,30 +93,28 @@ impl Config {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let limits = self.bounds().limits(MAX_AGE);
-        let (kind, name) = match &self.table {
-            Some(table) => ("table", table.as_str()),
-            None => ("listener", on.listener),
-        };
         let (learn, recall) = self.places();
-        let key = format!("sticky_session {kind} {name}");
+        let (table, limits) = self.keys().table(on, MAX_AGE);
         Ok(Box::new(StickySession(Arc::new(Memory {
             rule: Rule { learn, recall },
-            table: on.keep.get_or(&key, || Table::new(limits.capacity)),
+            table,
             limits,
         }))))
     }
 
-    fn bounds(&self) -> Bounds {
-        Bounds {
+    fn keys(&self) -> Keys<'_> {
+        Keys {
+            word: super::NAME,
             max_age: self.max_age,
             expiry: self.expiry,
             capacity: self.capacity,
+            table: self.table.as_deref(),
+            ..Keys::default()
         }
     }
 
     fn faults(&self, on: &Build<'_>) -> Vec<Fault> {
-        let mut faults = self.bounds().faults();
+        let mut faults = self.keys().faults();
         if on.mode != Mode::Http {
             let why = "a session's id is in HTTP; expected mode http";
             faults.push(Fault::new(None::<String>, why));

@@ -1,0 +1,207 @@
+//! What stickiness plugins remember of clients: a table of assignments, or nothing where nodes are computed.
+//!
+//! In: the keys `mode`, `max_age`, `expiry`, `capacity`, `cut_at_max_age`, `table` of a block; then flows,
+//! each with what its client is filed under. Out: faults; the client's node. Source: Lightstreamer
+//! clustering §2.1.1, §4.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::api::{Assignment, Flow, Forget, How, Mark, NodeId, PoolId, Recalled, unix_seconds};
+use crate::context::{Build, Fault};
+use crate::sticky_ip::Mode;
+use crate::sticky_ip::rendezvous::Rendezvous;
+use crate::sticky_ip::table::{Key, Limits, Table, Verdict};
+use crate::units::MaybeSpan;
+
+/// A phone that slept for less finds its session's node again; no server keeps a session of a
+/// client that has been away for longer.
+const EXPIRY: MaybeSpan = MaybeSpan(Some(Duration::from_secs(3_600)));
+
+/// 130 MB when full: more clients than one edge serves at once by an order of magnitude.
+const CAPACITY: usize = 1_000_000;
+
+/// Most entries that may be asked for: 13 GB.
+const MAX_CAPACITY: usize = 100_000_000;
+
+/// What a block says of its memory.
+#[derive(Default)]
+pub(crate) struct Keys<'a> {
+    /// The plugin's word.
+    pub word: &'static str,
+    pub mode: Mode,
+    pub max_age: Option<MaybeSpan>,
+    pub expiry: Option<MaybeSpan>,
+    pub capacity: Option<usize>,
+    pub cut_at_max_age: bool,
+    pub table: Option<&'a str>,
+}
+
+impl Keys<'_> {
+    /// What is wrong with them.
+    pub fn faults(&self) -> Vec<Fault> {
+        let long = |s: Option<MaybeSpan>| {
+            let span = s.and_then(|s| s.0);
+            span.is_none_or(|d| d >= Duration::from_secs(1))
+        };
+        let capacity = |c| (1..=MAX_CAPACITY).contains(&c);
+        let endless = self.max_age.is_some_and(|m| m.0.is_none());
+        let (span, hash) = (
+            "expected at least 1s, or `none`",
+            "`mode: hash` remembers nothing; the key belongs to `mode: table`",
+        );
+        let table = self.mode == Mode::Table;
+        let keys = [
+            (long(self.max_age), "max_age", span),
+            (long(self.expiry), "expiry", span),
+            (
+                self.capacity.is_none_or(capacity),
+                "capacity",
+                "expected 1 to 100000000 entries",
+            ),
+            (
+                !(self.cut_at_max_age && endless),
+                "cut_at_max_age",
+                "`max_age: none` has no end to cut at",
+            ),
+            (table || self.max_age.is_none(), "max_age", hash),
+            (table || self.expiry.is_none(), "expiry", hash),
+            (table || self.capacity.is_none(), "capacity", hash),
+            (table || !self.cut_at_max_age, "cut_at_max_age", hash),
+            (table || self.table.is_none(), "table", hash),
+        ];
+        let wrong = keys.into_iter().filter(|(right, ..)| !right);
+        wrong.map(|(_, key, why)| Fault::new([key], why)).collect()
+    }
+
+    /// The table they name, kept across reloads, and its limits; `max_age` where the block gives none.
+    pub fn table(&self, on: &Build<'_>, max_age: MaybeSpan) -> (Arc<Table>, Limits) {
+        let limits = Limits {
+            max_age: self.max_age.unwrap_or(max_age).0,
+            expiry: self.expiry.unwrap_or(EXPIRY).0,
+            capacity: self.capacity.unwrap_or(CAPACITY),
+            cut_at_max_age: self.cut_at_max_age,
+        };
+        // A listener's name and a table's cannot meet by chance.
+        let (kind, name) = match self.table {
+            Some(table) => ("table", table),
+            None => ("listener", on.listener),
+        };
+        let key = format!("{} {kind} {name}", self.word);
+        (on.keep.get_or(&key, || Table::new(limits.capacity)), limits)
+    }
+
+    /// The memory they ask for.
+    pub fn memory(&self, on: &Build<'_>, max_age: MaybeSpan) -> Memory {
+        match self.mode {
+            Mode::Hash => Memory::Hash(Rendezvous::new(on.pools)),
+            Mode::Table => {
+                let (table, limits) = self.table(on, max_age);
+                Memory::Table {
+                    word: self.word,
+                    table,
+                    limits,
+                }
+            }
+        }
+    }
+}
+
+/// Where clients are stuck that are filed under an address, or under 128 bits in the form of one.
+pub(crate) enum Memory {
+    /// The node of a client's first flow is remembered, by the plugin of that word.
+    Table {
+        word: &'static str,
+        table: Arc<Table>,
+        limits: Limits,
+    },
+    /// The node is computed.
+    Hash(Rendezvous),
+}
+
+impl Memory {
+    /// The client's node.
+    pub fn recall(&self, client: IpAddr, pool: PoolId, now: Instant) -> Option<Recalled> {
+        match self {
+            Memory::Table { table, limits, .. } => {
+                let known = table.recall(&Key::new(client, pool), limits, now)?;
+                Some(Recalled {
+                    node: known.node,
+                    age: known.age,
+                    remembered: true,
+                    mark: Some(known.mark(limits)),
+                })
+            }
+            Memory::Hash(nodes) => nodes.best(client, pool, &|_| true).map(|node| Recalled {
+                node,
+                age: Duration::ZERO,
+                remembered: false,
+                mark: None,
+            }),
+        }
+    }
+
+    /// As [`Plugin::learn`](crate::api::Plugin::learn).
+    pub fn learn(
+        &self,
+        client: IpAddr,
+        flow: &Flow<'_>,
+        pool: PoolId,
+        to: &Assignment<'_>,
+        usable: &dyn Fn(NodeId) -> bool,
+    ) -> Option<NodeId> {
+        match self {
+            Memory::Table {
+                word,
+                table,
+                limits,
+            } => {
+                let verdict = Verdict {
+                    node: to.node,
+                    how: to.how,
+                    own: matches!(to.how, How::Recalled { by, .. } if by == *word),
+                };
+                let at = (flow.now, unix_seconds(flow.wall));
+                table.learn(Key::new(client, pool), &verdict, limits, at, usable)
+            }
+            // The first choice is Down: the second by hash keeps all flows of the client together,
+            // where the balancer would scatter them.
+            Memory::Hash(nodes) if matches!(to.how, How::Balanced | How::Rebalanced) => {
+                nodes.best(client, pool, usable).filter(|n| *n != to.node)
+            }
+            Memory::Hash(_) => None,
+        }
+    }
+
+    /// What a rebalance knows the client's assignment by.
+    pub fn mark(&self, client: IpAddr, pool: PoolId, now: Instant) -> Option<Mark> {
+        self.recall(client, pool, now)?.mark
+    }
+
+    /// A flow of the client has ended.
+    pub fn ended(&self, client: IpAddr, pool: PoolId, now: Instant) {
+        if let Memory::Table { table, limits, .. } = self {
+            table.ended(&Key::new(client, pool), limits, now);
+        }
+    }
+
+    /// Forgets a share of a node's assignments.
+    pub fn forget(&self, what: &Forget) {
+        if let Memory::Table { table, limits, .. } = self {
+            table.forget(what, limits);
+        }
+    }
+
+    /// Forgets that the client is stuck to `node`.
+    pub fn forget_client(&self, client: IpAddr, pool: PoolId, node: NodeId) {
+        if let Memory::Table { table, .. } = self {
+            table.forget_client(&Key::new(client, pool), node);
+        }
+    }
+
+    /// Whether nodes are computed.
+    pub fn computes(&self) -> bool {
+        matches!(self, Memory::Hash(_))
+    }
+}
