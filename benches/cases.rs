@@ -81,6 +81,10 @@ struct Site {
 
 impl Site {
     fn new(count: usize, plugins: &str) -> Self {
+        Self::balanced("least_flows", count, plugins)
+    }
+
+    fn balanced(method: &str, count: usize, plugins: &str) -> Self {
         let nodes: String = (0..count)
             .map(|i| {
                 format!(
@@ -92,7 +96,7 @@ impl Site {
             .collect();
         let names: Vec<String> = (0..count).map(|i| format!("n{i}")).collect();
         let text = format!(
-            "nodes:\n{nodes}pools:\n  push: {{ nodes: [{}] }}\nlisteners:\n  - name: push\n    \
+            "nodes:\n{nodes}pools:\n  push: {{ nodes: [{}], balance: {method} }}\nlisteners:\n  - name: push\n    \
              bind: [127.0.0.1:8080]\n    mode: http\n    to: push\n    plugins: [{plugins}]\n",
             names.join(", ")
         );
@@ -204,6 +208,13 @@ fn decide(all: &mut Vec<Case>) {
                 assert!(matches!(decision, Decision::Node(_)));
             });
         }
+    }
+    for method in ["round_robin", "hash"] {
+        let (site, head) = (Site::balanced(method, 1000, ""), request("a=b"));
+        case(all, format!("decide/{method}, 1000 nodes"), move || {
+            let decision = site.table.decide(black_box(&flow(&head)), &[]);
+            assert!(matches!(decision, Decision::Node(_)));
+        });
     }
     let site = Site::new(2, "{ sticky_ip: {} }");
     let head = request("a=b");

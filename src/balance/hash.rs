@@ -8,23 +8,41 @@ pub struct Hash;
 
 impl Method for Hash {
     fn pick(&self, candidates: &[Candidate], seed: Seed) -> usize {
-        let score = |c: &Candidate| {
-            // -weight / ln(u), u uniform in (0, 1): the highest wins with probability by weight.
-            let u = (mix(seed.client ^ c.id.0) >> 11) as f64 / (1u64 << 53) as f64;
-            -f64::from(c.weight) / u.max(f64::MIN_POSITIVE).ln()
-        };
-        let mut best = 0;
-        for i in 1..candidates.len() {
-            if score(&candidates[i]) > score(&candidates[best]) {
-                best = i;
-            }
+        let lots = candidates.iter().map(|c| Lot {
+            draw: mix(seed.client ^ c.id.0) >> 11,
+            weight: c.weight,
+        });
+        let better = |a: (usize, Lot), b: (usize, Lot)| if b.1.beats(a.1) { b } else { a };
+        lots.enumerate().reduce(better).map_or(0, |(at, _)| at)
+    }
+}
+
+/// What a node has drawn for a client.
+#[derive(Clone, Copy)]
+struct Lot {
+    /// 53 bits, all that a double holds exactly.
+    draw: u64,
+    weight: u32,
+}
+
+impl Lot {
+    /// Of equal weights the higher draw has the higher score: mostly no logarithm is needed.
+    fn beats(self, other: Lot) -> bool {
+        if self.weight == other.weight {
+            return self.draw > other.draw;
         }
-        best
+        self.score() > other.score()
+    }
+
+    /// -weight / ln(u), u uniform in (0, 1): the highest wins with probability by weight.
+    fn score(self) -> f64 {
+        let u = self.draw as f64 / (1u64 << 53) as f64;
+        -f64::from(self.weight) / u.max(f64::MIN_POSITIVE).ln()
     }
 }
 
 /// SplitMix64's finaliser: every input bit changes half of the output bits.
-fn mix(mut x: u64) -> u64 {
+pub(super) fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)

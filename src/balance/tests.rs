@@ -99,6 +99,28 @@ fn round_robin_interleaves() {
     assert_eq!(turns, [0, 1, 0, 0, 1, 0]);
 }
 
+/// Every edge and every release must choose the same node: the one with the highest -weight / ln(u).
+/// Fails if the shortcut for equal weights decides otherwise.
+#[test]
+fn hash_is_the_highest_score() {
+    let m = method(Balance::Hash);
+    let weights: [&[(u32, usize)]; 2] = [&[(1, 0); 9], &[(1, 0), (3, 0), (3, 0), (7, 0), (1, 0)]];
+    let mut rng = fastrand::Rng::with_seed(17);
+    for candidates in weights.map(nodes) {
+        for _ in 0..1_000 {
+            let client = rng.u64(..);
+            let score = |c: &Candidate| {
+                let u = (hash::mix(client ^ c.id.0) >> 11) as f64 / (1u64 << 53) as f64;
+                -f64::from(c.weight) / u.ln()
+            };
+            let scores = candidates.iter().map(score).enumerate();
+            let best = scores.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(i, _)| i);
+            let seed = Seed { client, random: 0 };
+            assert_eq!(Some(m.pick(&candidates, seed)), best);
+        }
+    }
+}
+
 /// A node that goes moves only its own clients.
 #[test]
 fn hash_moves_only_the_clients_of_the_lost_node() {
