@@ -493,6 +493,31 @@ async fn an_answer_is_good_for_its_time() {
     drop(edge);
 }
 
+/// Aim: a server that says nothing is passed over, and IPv4 and IPv6 may both be nodes. Fails if only the
+/// first server, or only one family, is asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_server_and_both_families_are_asked() {
+    let block = Block::claim();
+    let dns = Dns::start(&block).await;
+    let _one = node(&block, 1).await;
+    let six: SocketAddr = "[::1]:8080".parse().expect("an address");
+    dns.hosts(NAME, &[ips(&block, &[1])[0], six.ip()]);
+    let silent = tokio::net::UdpSocket::bind((block.ip("10.0.0.54"), 0)).await;
+    let silent = silent.and_then(|s| Ok((s.local_addr()?, s)));
+    let (address, _silent) = silent.expect("a socket nobody reads");
+    let both = "host: push.internal:8080, family: both";
+    let text = yaml(&dns, both, "", "");
+    let text = text.replace("addresses: [", &format!("addresses: ['{address}', "));
+    let edge = Edge::start(&block, &text).await;
+    let names = |nodes: &Value| -> Vec<String> {
+        let all = states(nodes);
+        all.into_iter().map(|(name, _)| name).collect()
+    };
+    let mut expected = vec![named(block.at("10.0.0.1:8080")), named(six)];
+    expected.sort();
+    edge.wait_nodes("both", |n| names(n) == expected).await;
+}
+
 /// Aim: `localhost` needs no server, and may be this machine although nothing allows it; the system's own
 /// settings are used where nothing is said. Fails if loopback is refused to who asked for it.
 #[tokio::test(flavor = "multi_thread")]
