@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::certs::{Certs, Key};
 use crate::client::h1::H1;
+use crate::client::h2::H2;
 use crate::client::{Dial, Io, handshake, ws};
 use crate::deadline;
 use crate::edge::Edge;
@@ -107,6 +108,27 @@ async fn a_stopped_reader_stalls_its_node() {
         assert!(hidden <= MOST, "{name}: {hidden}");
     }
 }
+
+/// Aim: a stream over HTTP/2 that is not read stalls its node too, though it stays in Pingora: beyond the
+/// window its client gave the stream, only what the sockets and Pingora's queue hold is taken; seen: 48
+/// KiB. Fails with larger reads or a larger receive buffer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_http2_stream_stalls_its_node() {
+    let setup = Setup::start(1).await;
+    let node = &setup.nodes[0];
+    let mut client = H2::connect(&setup.tls()).await;
+    let answer = client.open("/flood?sndbuf=2048&framing=length", &[]).await;
+    let answer = answer.expect("an answer");
+    let hidden = node.stalled(QUIET).await.saturating_sub(WINDOW);
+    println!("HTTP/2: {hidden} bytes beyond the stream's window");
+    assert!(hidden <= MOST_HTTP2, "{hidden}");
+    drop(answer);
+}
+
+/// What a client gives a stream at first, RFC 9113 §6.9.2.
+const WINDOW: u64 = 65_535;
+/// Most bytes held of a stream over HTTP/2.
+const MOST_HTTP2: u64 = 64 << 10;
 
 /// Times a client's reading on until its stalled node can write again, in milliseconds, shortest first.
 async fn resumes(dial: &Dial, node: &Node, request: &str) -> Vec<f64> {
