@@ -65,7 +65,11 @@ impl Session {
             stream: watch::Sender::new(0),
             cursor: Mutex::default(),
         });
-        tokio::spawn(ticker(Arc::downgrade(&session), every));
+        tokio::spawn(ticker(
+            Arc::downgrade(&session),
+            session.head.subscribe(),
+            every,
+        ));
         session
     }
 
@@ -150,8 +154,15 @@ impl Session {
     }
 }
 
-/// Appends updates until the session is ended or forgotten.
-async fn ticker(session: std::sync::Weak<Session>, every: Duration) {
+/// Appends updates from the first line on, that of a subscription, until the session is ended or forgotten.
+async fn ticker(
+    session: std::sync::Weak<Session>,
+    mut head: watch::Receiver<Head>,
+    every: Duration,
+) {
+    if head.wait_for(|h| h.lines > 0).await.is_err() {
+        return;
+    }
     let mut interval = tokio::time::interval(every);
     loop {
         interval.tick().await;
