@@ -488,7 +488,7 @@ async fn an_answer_is_good_for_its_time() {
     let times = dns.times();
     let gaps: Vec<Duration> = times.windows(2).map(|w| w[1] - w[0]).collect();
     // Up to a tenth later, and what a busy machine adds.
-    let good = |gap: &Duration| (2_000..3_000).contains(&gap.as_millis());
+    let good = |gap: &Duration| (2_000..5_000).contains(&gap.as_millis());
     assert!(gaps.iter().all(good), "{gaps:?}");
     drop(edge);
 }
