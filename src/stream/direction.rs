@@ -56,7 +56,8 @@ pub struct Direction {
     most: usize,
     /// On demand: how many bytes the sink's kernel may not have sent.
     unsent: Option<usize>,
-    /// The source had nothing when it was asked last: only its readiness says when to ask again.
+    /// The source had nothing when it was asked last, or has given all: only its readiness says when to
+    /// ask again.
     dry: bool,
     ended: bool,
     beyond: bool,
@@ -191,6 +192,7 @@ impl Direction {
             self.ended = n == 0;
             return Poll::Ready(Ok(()));
         }
+        let plain = matches!(source, Side::Plain(_));
         BUFFER.with_borrow_mut(|buffer| {
             let mut buf = ReadBuf::new(&mut buffer[SIZE_LINE..SIZE_LINE + room]);
             ready!(Pin::new(source).poll_read(cx, &mut buf)).map_err(|_| Broken::Source)?;
@@ -198,6 +200,8 @@ impl Direction {
             if got == 0 {
                 return Poll::Ready(self.at_the_end());
             }
+            // Of a plain socket the runtime notes it, too. OpenSSL may have more than it gave.
+            self.dry = got < room && plain;
             let used = self.follow(&buffer[SIZE_LINE..SIZE_LINE + got])?;
             let mut size = [0; SIZE_LINE];
             let from = self.size_line(used, &mut size);
