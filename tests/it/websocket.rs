@@ -139,6 +139,9 @@ async fn a_websocket_holds_its_place() {
         let (answer, rest) = head(&mut *first).await;
         assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
         let mut second = dial.io().await;
+        let hello = format!("GET /hello HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+        // It may be closed already. Let in, it would be answered.
+        let _ = second.write_all(hello.as_bytes()).await;
         let got = deadline("the refusal", second.read(&mut [0])).await;
         assert!(matches!(got, Ok(0) | Err(_)), "{got:?}");
         assert_eq!(edge.metric("pushgate_connections").await, 1.0);
