@@ -121,7 +121,8 @@ class Run:
         return json.loads(done.stdout)
 
 
-def evict(which, count, threads=1):
+def evict(which, count, threads=1, past=False):
+    """`past`: the other node's clients do not pass the proxy; what they feel is the load's own doing."""
     with Run() as run:
         dying, stays = f"127.0.1.1:{free_port()}", f"127.0.1.2:{free_port()}"
         ports, admin = [free_port(), free_port()], free_port()
@@ -134,7 +135,7 @@ def evict(which, count, threads=1):
             argv = haproxy(run.folder, ports, [[dying], [stays]], admin, threads=threads)
             order = f"disable server l0/n{dying.rsplit(':', 1)[0].replace('.', '-')}\n"
         run.proxy(argv, ports, 1 if threads == 1 else None)
-        load = ["evict", "--count", count, "--node", stays, "--to", f"{HOST}:{ports[0]}", "--others", f"{HOST}:{ports[1]}",
+        load = ["evict", "--count", count, "--node", stays, "--to", f"{HOST}:{ports[0]}", "--others", stays if past else f"{HOST}:{ports[1]}",
                 "--order-to", f"{HOST}:{admin}", "--order", order]
         # Stopped before the order: a dead node takes no part in its clients' ends.
         return run.load([*load, "--kill", dead.pid, "--pid", run.started[-1].pid])
@@ -263,12 +264,13 @@ def print_evict(o, proxies):
     print(f"{o.count:,} silent WebSockets of a stopped node marked Down by an order, 50 streams of another, a message each 10 ms\n")
     print("| | ends: first / p50 / p99 / last ms | CPU until the last, ms | others before: p50 / p99 / worst ms | others meanwhile: p50 / p99 / worst ms |\n|---|---|---|---|---|")
     ends = lambda f: " / ".join(f"{f[k]:.0f}" for k in ("first_ms", "p50_ms", "p99_ms", "last_ms")) + f" ({f['ended']:,} ended)"
-    for threads in (1, 2)[:len(CORES)]:
-        for which in proxies:
-            f = evict(which, o.count, threads)
-            ages = lambda k: " / ".join(f"{v / 1000:.1f}" for v in (f[k]["p50_us"], f[k]["p99_us"], f[k + "_max_us"]))
-            row = which if threads == 1 else f"{which}, {threads} threads (*)"
-            print(f"| {row} | {ends(f)} | {f['cpu_ms']:.0f} | {ages('others_before')} | {ages('others_meanwhile')} |", flush=True)
+    runs = [(which, which, threads, False) for threads in (1, 2)[:len(CORES)] for which in proxies]
+    runs += [("pushgate, the others past it", "pushgate", 1, True)]
+    for row, which, threads, past in runs:
+        f = evict(which, o.count, threads, past)
+        ages = lambda k: " / ".join(f"{v / 1000:.1f}" for v in (f[k]["p50_us"], f[k]["p99_us"], f[k + "_max_us"]))
+        row += "" if threads == 1 else f", {threads} threads (*)"
+        print(f"| {row} | {ends(f)} | {f['cpu_ms']:.0f} | {ages('others_before')} | {ages('others_meanwhile')} |", flush=True)
     for words, wire in (("close frame and FIN", "ws"), ("FIN", "chunked")):
         f = floor(o.count, wire)
         print(f"| the kernel alone, one core: {words} | {ends(f)} | {f['cpu_ms']:.0f} | | |", flush=True)
