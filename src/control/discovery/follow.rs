@@ -71,8 +71,8 @@ impl Follow {
             seen.asked += 1;
             match asked {
                 Ok(answer) => {
-                    let targets = |a: &Answer| a.targets.clone();
-                    differs = seen.answer.as_ref().map(targets) != Some(targets(&answer));
+                    let before = seen.answer.as_ref().map(|a| &a.targets);
+                    differs = before != Some(&answer.targets);
                     self.tell_answer(seen, &answer, differs);
                     seen.answered = Some(SystemTime::now());
                     seen.answer = Some(answer);
