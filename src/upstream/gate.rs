@@ -30,7 +30,7 @@ pub enum Room {
     Full,
 }
 
-/// A token bucket: `rate` in the long run, at most a twentieth of a second's worth at once.
+/// A token bucket: never more than `rate` in any one second, and at most [`BURST_SECONDS`]' worth at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket {
     per_second: f64,
@@ -39,17 +39,20 @@ pub struct Bucket {
     at: Instant,
 }
 
-/// Seconds' worth of tokens a bucket holds: more would let a storm's first second go over the rate.
-const BURST_SECONDS: f64 = 0.05;
+/// Seconds' worth of tokens a bucket holds: who asks so late loses none. It is filled by so much less than
+/// the rate, since what it holds comes on top of that in a second: a storm is let in at 98 % of a high rate.
+const BURST_SECONDS: f64 = 0.02;
 
 impl Bucket {
     /// A full bucket.
     pub fn new(rate: Rate, now: Instant) -> Self {
         let burst = (rate.per_second() * BURST_SECONDS).max(1.0);
-        Self::with_burst(rate, burst, now)
+        let mut bucket = Self::with_burst(rate, burst, now);
+        bucket.per_second -= burst - 1.0;
+        bucket
     }
 
-    /// A full bucket that holds `burst` tokens, at least one.
+    /// A full bucket that holds `burst` tokens, at least one: `rate` in the long run, above it once.
     pub fn with_burst(rate: Rate, burst: f64, now: Instant) -> Self {
         Bucket {
             per_second: rate.per_second(),
@@ -213,17 +216,25 @@ mod tests {
         counts
     }
 
-    /// Issue 6: new flows a second stay under the rate, by no more than its burst in the first.
+    /// Issue 6: new flows a second stay under the rate, in whichever second. Red where what the bucket holds
+    /// comes on top of the rate.
     #[test]
-    fn a_storm_is_let_in_at_the_rate() {
+    fn no_second_of_a_storm_is_above_the_rate() {
         let start = Instant::now();
-        let mut gate = Gate::new(limits(0, "200/s", ""), start);
-        let counts = admitted(&mut gate, start, 5, Duration::from_micros(100));
-        assert!((200..=210).contains(&counts[0]), "{counts:?}");
-        assert!(
-            counts[1..].iter().all(|n| (199..=201).contains(n)),
-            "{counts:?}"
-        );
+        for (text, most) in [("1/s", 1), ("40/s", 40), ("200/s", 200), ("5000/s", 5000)] {
+            let mut gate = Gate::new(limits(0, text, ""), start);
+            let asked = (0..70_000).map(|n| start + Duration::from_micros(100) * n);
+            let times: Vec<Instant> = asked.filter(|now| gate.admit(0, *now)).collect();
+            let second = Duration::from_secs(1);
+            let from = |at: &Instant| times.partition_point(|t| t < at);
+            let busiest = times.iter().map(|t| from(&(*t + second)) - from(t)).max();
+            assert_eq!(busiest, Some(most), "{text}");
+            assert!(
+                times.len() >= most * 7 * 97 / 100,
+                "{text}: {}",
+                times.len()
+            );
+        }
     }
 
     #[test]
