@@ -5,8 +5,6 @@
 //! a complete answer. Source: Diffusion load balancers, "TCP retransmission timeout"; Lightstreamer
 //! clustering §1.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
@@ -19,6 +17,10 @@ use crate::client::{Dial, handshake, ws};
 use crate::deadline;
 use crate::node::{Health, Node};
 use crate::setup::{HOST, Setup};
+
+use self::timing::{Starved, print_spread};
+
+mod timing;
 
 /// What a client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,7 +234,7 @@ async fn every_flow_of_a_dead_node_ends() {
         "{FLOWS} flows, ends after Down: median {:.1?}, last {slowest:?}",
         ends[FLOWS / 2].0
     );
-    print_spread(&setup).await;
+    print_spread(&setup, FLOWS).await;
     let starved = starved.until_now();
     println!("of that a thread waited for a core: {starved:.1?}");
     assert!(slowest.0 < Duration::from_secs(1) + starved, "{slowest:?}");
@@ -241,55 +243,6 @@ async fn every_flow_of_a_dead_node_ends() {
     setup.nodes[0]
         .wait("no connection", |s| s.open_now() == 0)
         .await;
-}
-
-/// Waits for the access line of each flow and prints how far apart the edge closed them.
-async fn print_spread(setup: &Setup) {
-    let evicted = |l: &&serde_json::Value| l["reason"] == "evicted";
-    let told = |lines: &[serde_json::Value]| lines.iter().filter(evicted).count() == FLOWS;
-    let lines = setup.edge.wait_access("a line for each", told).await;
-    let times = lines
-        .iter()
-        .filter(evicted)
-        .filter_map(|l| l["time"].as_f64());
-    let (first, last) = times.fold((f64::MAX, 0.0), |(a, b), t| (t.min(a), t.max(b)));
-    println!(
-        "from the first to the last close at the edge: {:.0} ms",
-        (last - first) * 1e3
-    );
-}
-
-/// How long threads of the edge and of this process have waited for a core, in nanoseconds, by path.
-struct Starved([HashMap<PathBuf, u64>; 2], String);
-
-impl Starved {
-    fn begin(setup: &Setup) -> Starved {
-        let pid = setup.edge.pid().to_string();
-        Starved([waited(&pid), waited("self")], pid)
-    }
-
-    /// The longest that one thread of each waited since: what the kernel's turns add to an end.
-    fn until_now(&self) -> Duration {
-        let now = [waited(&self.1), waited("self")];
-        let since = self.0.iter().zip(&now).map(|(before, now)| {
-            let grown = now
-                .iter()
-                .map(|(path, n)| n - before.get(path).unwrap_or(n));
-            grown.max().unwrap_or_default()
-        });
-        Duration::from_nanos(since.sum())
-    }
-}
-
-fn waited(pid: &str) -> HashMap<PathBuf, u64> {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
-    let waited = |path: PathBuf| {
-        // Time on a core, time waiting for one, turns. A thread may just have ended.
-        let stat = std::fs::read_to_string(path.join("schedstat")).ok()?;
-        let waited = stat.split(' ').nth(1)?.parse().ok()?;
-        Some((path, waited))
-    };
-    threads.filter_map(|t| waited(t.ok()?.path())).collect()
 }
 
 /// Waits until `n` more flows have begun: the edge's checks must not starve behind handshakes.

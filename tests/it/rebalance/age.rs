@@ -1,0 +1,82 @@
+//! An assignment that has reached its age: the cookie, and the flow where that is asked for.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::client::h1::H1;
+use crate::client::ws;
+use crate::setup::Setup;
+
+/// The name and value of the first cookie that is set.
+pub fn pair(set: &[&str]) -> String {
+    let pair = set.first().and_then(|line| line.split(';').next());
+    pair.unwrap_or("none=1").to_owned()
+}
+
+/// Aim: D49. With `cut_at_max_age` a stream ends with its assignment, cookie or table, and its client
+/// is balanced anew; without, it goes on. Fails if the option is not followed, or follows others.
+#[tokio::test(flavor = "multi_thread")]
+async fn flows_are_cut_at_max_age_only_where_asked() {
+    for (plugin, cut) in [
+        (
+            "[{ sticky_cookie: { max_age: 1s, jitter: 0%, cut_at_max_age: true } }]",
+            true,
+        ),
+        (
+            "[{ sticky_ip: { max_age: 1s, cut_at_max_age: true } }]",
+            true,
+        ),
+        ("[{ sticky_cookie: { max_age: 1s, jitter: 0% } }]", false),
+    ] {
+        let setup = Setup::with(1, plugin, "").await;
+        let mut socket = ws::connect(&setup.plain(), "/ws/echo", &[]).await;
+        let start = Instant::now();
+        if cut {
+            socket.ended().await;
+            assert!(start.elapsed() >= Duration::from_millis(900), "{plugin}");
+            let reason = |l: &Value| l["reason"] == "expired" && l["protocol"] == "websocket";
+            setup
+                .edge
+                .wait_access("its line", |lines| lines.iter().any(reason))
+                .await;
+        } else {
+            // Held for twice its age: nothing may happen.
+            let held = tokio::time::timeout(Duration::from_secs(2), socket.ended()).await;
+            assert!(held.is_err(), "{plugin}");
+        }
+    }
+}
+
+/// Aim: a client that replays the cookie of its first visit for ever is balanced anew once that is too
+/// old, though it uses it all the time (D43: the date is the edge's). Fails if age is the client's to
+/// say, or if use renews it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replayed_cookie_ends_with_its_age() {
+    let plugin = "[{ sticky_cookie: { max_age: 2s, jitter: 0% } }]";
+    let setup = Setup::with(2, plugin, "    balance: round_robin\n").await;
+    let first = H1::connect(&setup.plain()).await.get("/hello", &[]).await;
+    let (start, cookie) = (Instant::now(), pair(&first.cookies()));
+    let mut renewed = Vec::new();
+    while start.elapsed() < Duration::from_secs(4) {
+        let headers = [("Cookie", cookie.as_str())];
+        let answer = H1::connect(&setup.plain())
+            .await
+            .get("/hello", &headers)
+            .await;
+        let (at, new) = (start.elapsed(), !answer.cookies().is_empty());
+        assert!(new || answer.node() == first.node());
+        renewed.push((at, new));
+    }
+    for (at, new) in renewed {
+        // Dates are whole seconds.
+        assert!(
+            !new || at >= Duration::from_millis(900),
+            "too early: {at:?}"
+        );
+        assert!(
+            new || at <= Duration::from_millis(2_100),
+            "too late: {at:?}"
+        );
+    }
+}
