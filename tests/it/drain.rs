@@ -166,3 +166,36 @@ async fn an_address_in_use_changes_nothing() {
     assert_eq!(setup.edge.nodes().await.as_array().map(Vec::len), Some(1));
     drop(taken);
 }
+
+/// Aim: what still lives at `drain_deadline` is cut and has its access line, `drained`, whatever it speaks
+/// and whether it was answered or not. Fails if the process just ends,
+/// or leaves a kind of flow out.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stop_cuts_has_its_line() {
+    let mut setup = Setup::start(1).await;
+    let short = yaml(&setup.certs, 1, "", "") + "drain_deadline: 500ms\n";
+    setup.edge.rewrite(&setup.block, &short);
+    assert_eq!(setup.edge.admin("POST", "/api/reload").await.status, 200);
+    let _secure = ws::connect(&setup.tls(), "/ws/silent", &[]).await;
+    let mut socket = ws::connect(&setup.plain(), "/ws/echo", &[]).await;
+    let events = "/sse?n=0&step=1&every=0";
+    let mut h1 = H1::connect(&setup.plain()).await;
+    h1.send("GET", events, &[], b"").await.expect("send");
+    h1.head().await.expect("the head");
+    let mut h2 = H2::connect(&setup.tls()).await;
+    let _body = h2.open(events, &[]).await.expect("a head").into_body();
+    setup.nodes[0].hold_polls();
+    let mut poll = H1::connect(&setup.plain()).await;
+    poll.send("GET", "/poll", &[], b"").await.expect("send");
+    let there = |n: &serde_json::Value| n[0]["flows"] == 5;
+    setup.edge.wait_nodes("5 flows", there).await;
+    setup.edge.signal(libc::SIGTERM);
+    assert_eq!(socket.ended().await, Some(1012));
+    assert_eq!(setup.edge.ended().await.code(), Some(0));
+    let lines = setup.edge.access();
+    let drained = lines.iter().filter(|l| l["reason"] == "drained");
+    let mut paths: Vec<_> = drained.map(|l| l["path"].as_str()).collect();
+    paths.sort();
+    let all = ["/poll", "/sse", "/sse", "/ws/echo", "/ws/silent"];
+    assert_eq!(paths, all.map(Some), "{lines:?}");
+}

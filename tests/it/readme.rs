@@ -169,3 +169,28 @@ fn row((name, kind, labels, meaning): (&str, &str, &[&str], &str)) -> String {
     };
     format!("| `{name}` | {kind} | {labels} | {} |", meaning.trim())
 }
+
+/// Aim: every path of the admin endpoint has a row in the operations' page. Fails if one is added or
+/// renamed without it.
+#[test]
+fn admin_paths_are_documented() {
+    let page = document("docs/operations.md");
+    let sources = ["src/control/admin.rs", "src/control/admin/dashboard.rs"].map(document);
+    let routes = sources
+        .iter()
+        .flat_map(|text| text.split(".route(").skip(1));
+    let paths = routes.filter_map(|rest| rest.split('"').nth(1));
+    // The page's own script and style are one thing with it.
+    let paths: Vec<&str> = paths.filter(|p| !p.starts_with("/dashboard.")).collect();
+    assert!(paths.len() > 10, "{paths:?}");
+    for path in paths {
+        let path = path.replace("{node}", "NAME").replace("{pool}", "NAME");
+        let told = match path.strip_suffix("{order}") {
+            Some(all) => page.contains(&format!("| `POST {all}drain` |")),
+            None => ["GET", "POST"]
+                .iter()
+                .any(|m| page.contains(&format!("| `{m} {path}` |"))),
+        };
+        assert!(told, "{path}");
+    }
+}
