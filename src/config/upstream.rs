@@ -125,7 +125,7 @@ pub struct Pool {
     /// Most flows a second the balancer gives one node; absent: any number.
     #[serde(default)]
     pub admit_rate: Option<Rate>,
-    /// The same for a node that returned, until it has caught up; absent: no slow start.
+    /// The same for a node that returned or joined, until it has caught up; absent: no slow start.
     #[serde(default)]
     pub slow_start: Option<Rate>,
     /// Flows a second that are closed when a node goes Down; absent: all at once.

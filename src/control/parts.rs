@@ -134,11 +134,13 @@ impl Parts {
             p.node.set_limits(p.limits, now);
             p.node.set_evict_rate(p.evict_rate);
             p.node.set_tcp(p.conf.tcp);
+            // A share it has not had is one it must be eased into as well.
+            let joins = p.joins || (p.node.weight() == 0 && p.conf.weight > 0);
             p.node.set_weight(p.conf.weight);
             if !is_leaving(&p.conf) {
                 p.node.stand(Standing::Member);
             }
-            if p.joins && p.node.state() == State::Up {
+            if joins && p.node.state() == State::Up {
                 p.node.returned(now);
             }
             let before = old.remove(&id);

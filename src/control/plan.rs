@@ -38,7 +38,7 @@ pub struct PlannedNode {
     pub limits: Limits,
     /// How fast its flows are closed when it goes Down.
     pub evict_rate: Option<Rate>,
-    /// Whether it joins nodes that have flows: it starts slowly.
+    /// Whether it joins a pool that has flows: it starts slowly.
     pub joins: bool,
 }
 
@@ -84,7 +84,9 @@ impl Plan {
         store.inherit(&parts.store);
         let mut nodes = nodes_for(config, parts, &store)?;
         nodes.retain(|_, n| n.conf.address.socket().is_some());
-        let pools = Arc::new(pools_for(config, &nodes));
+        let pools = pools_for(config, &nodes);
+        mark_joining(&mut nodes, &pools, parts);
+        let pools = Arc::new(pools);
         let by_id = by_id(&nodes);
         let ring = match (&parts.ring, &parts.tickets) {
             (Some(ring), _) => Ok(ring.clone()),
@@ -166,15 +168,11 @@ impl Shift {
         let mut nodes = nodes_for(config, parts, &parts.store)?;
         nodes.retain(|_, n| n.conf.address.socket().is_some());
         let mut pools = pools_for(config, &nodes);
+        mark_joining(&mut nodes, &pools, parts);
         for (id, pool) in &mut pools {
             let Some(old) = parts.pools.get(id) else {
                 continue;
             };
-            for joining in pool.nodes.iter().filter(|_| !old.nodes.is_empty()) {
-                if let Some(n) = nodes.get_mut(&joining.id) {
-                    n.joins = !n.runs;
-                }
-            }
             let mut both = pool.nodes.iter().zip(&old.nodes);
             if pool.nodes.len() == old.nodes.len() && both.all(|(a, b)| Arc::ptr_eq(a, b)) {
                 *pool = old.clone();
@@ -295,6 +293,25 @@ fn pools_for(config: &Config, nodes: &HashMap<NodeId, PlannedNode>) -> HashMap<P
         (PoolId::of(name), Arc::new(pool))
     };
     config.pools.iter().map(one).collect()
+}
+
+/// Marks the new nodes of pools that had nodes before, under this name or another: those have flows already.
+fn mark_joining(
+    nodes: &mut HashMap<NodeId, PlannedNode>,
+    pools: &HashMap<PoolId, Arc<Pool>>,
+    parts: &Parts,
+) {
+    for (id, pool) in pools {
+        let runs = |n: &Arc<Node>| nodes.get(&n.id).is_some_and(|p| p.runs);
+        let had_nodes = parts.pools.get(id).is_some_and(|p| !p.nodes.is_empty());
+        if had_nodes || pool.nodes.iter().any(runs) {
+            for member in &pool.nodes {
+                if let Some(n) = nodes.get_mut(&member.id) {
+                    n.joins = !n.runs;
+                }
+            }
+        }
+    }
 }
 
 fn table(

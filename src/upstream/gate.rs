@@ -15,7 +15,7 @@ pub struct Limits {
     pub max_flows: Option<usize>,
     /// Most flows it is given per second.
     pub admit_rate: Option<Rate>,
-    /// The same after it returned, until it has caught up with its pool.
+    /// The same after it returned or joined, until it has caught up with its pool.
     pub slow_start: Option<Rate>,
 }
 
@@ -102,10 +102,12 @@ pub struct Gate {
 struct Ramp {
     bucket: Bucket,
     began: Instant,
-    held: Instant,
+    /// When it last held back a flow; at first, when a flow first asked.
+    held: Option<Instant>,
 }
 
-/// A slow start that held back nobody for so long is over.
+/// A slow start that held back nobody for so long is over. Without a flow that asks nobody can be held
+/// back, and the node stays as cold as it was.
 const RAMP_QUIET: Duration = Duration::from_secs(10);
 /// A slow start is over after so long, also where its rate is below the node's share.
 const RAMP_LONGEST: Duration = Duration::from_secs(600);
@@ -125,12 +127,12 @@ impl Gate {
         self.limits
     }
 
-    /// The node is back after it was Down: its slow start begins.
+    /// The node is given flows from now on: its slow start begins.
     pub fn returned(&mut self, now: Instant) {
         self.ramp = self.limits.slow_start.map(|rate| Ramp {
             bucket: Bucket::new(rate, now).begun(),
             began: now,
-            held: now,
+            held: None,
         });
     }
 
@@ -157,13 +159,14 @@ impl Gate {
         }
         let mut wait = self.admit.as_mut().map_or(Duration::ZERO, |b| b.wait(now));
         if let Some(ramp) = &mut self.ramp {
-            let quiet = now.saturating_duration_since(ramp.held) >= RAMP_QUIET;
+            let held = *ramp.held.get_or_insert(now);
+            let quiet = now.saturating_duration_since(held) >= RAMP_QUIET;
             if quiet || now.saturating_duration_since(ramp.began) >= RAMP_LONGEST {
                 self.ramp = None;
             } else {
                 let ramped = ramp.bucket.wait(now);
                 if !ramped.is_zero() {
-                    ramp.held = now;
+                    ramp.held = Some(now);
                 }
                 wait = wait.max(ramped);
             }
@@ -273,6 +276,13 @@ mod tests {
         gate.returned(start);
         admitted(&mut gate, start, 15, Duration::from_millis(500));
         assert!(!gate.is_ramping(), "two flows a second are no stampede");
+        gate.returned(start);
+        let late = start + RAMP_QUIET * 6;
+        let after_silence = admitted(&mut gate, late, 1, Duration::from_millis(1));
+        assert!(
+            after_silence[0] <= 21,
+            "nobody had asked: {after_silence:?}"
+        );
         gate.returned(start);
         admitted(&mut gate, start, 601, Duration::from_millis(10));
         assert!(!gate.is_ramping(), "after ten minutes");

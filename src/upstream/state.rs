@@ -129,14 +129,19 @@ impl Node {
         })
     }
 
-    /// Sets what its gate holds back; unchanged limits leave a slow start as it is.
+    /// Sets what its gate holds back. A slow start goes on, anew where the limits are others.
     pub fn set_limits(&self, limits: Limits, now: Instant) {
         let mut gate = self.gate.lock();
         let wanted = (limits != Limits::default()).then_some(limits);
         if gate.as_ref().map(Gate::limits) != wanted {
+            let ramps = gate.as_ref().is_some_and(Gate::is_ramping);
             *gate = wanted.map(|limits| Gate::new(limits, now));
             self.gated.store(gate.is_some(), Ordering::Release);
-            self.ramping.store(false, Ordering::Release);
+            drop(gate);
+            match ramps {
+                true => self.returned(now),
+                false => self.ramping.store(false, Ordering::Release),
+            }
         }
     }
 
@@ -193,12 +198,12 @@ impl Node {
         self.ramping.load(Ordering::Acquire)
     }
 
-    /// Ends the slow start: the node has caught up.
+    /// Ends the slow start: the node has caught up, or is given no flows any more.
     pub fn caught_up(&self) {
         self.at_gate(|gate, _| gate.caught_up());
     }
 
-    /// Begins the slow start of a node that was Down until `now`.
+    /// Begins the slow start of a node that is given flows from `now` on.
     pub fn returned(&self, now: Instant) {
         self.at_gate(|gate, _| gate.returned(now));
     }
@@ -211,7 +216,8 @@ impl Node {
         let answer = ask(gate.as_mut()?, self.live());
         let ramps = gate.as_ref().is_some_and(Gate::is_ramping);
         drop(gate);
-        if self.ramping.swap(ramps, Ordering::AcqRel) && !ramps {
+        let ended = self.ramping.swap(ramps, Ordering::AcqRel) && !ramps;
+        if ended && self.state() == State::Up {
             log::info!("node {}: slow start is over", self.name);
         }
         Some(answer)
@@ -307,8 +313,10 @@ impl Node {
             .node_changes
             .with_label_values(&[self.name.as_str(), now.word()])
             .inc();
-        if before == State::Down {
-            self.returned(Instant::now());
+        // Not only after Down: one that has drained is as empty, and all new clients would be its.
+        match now {
+            State::Up => self.returned(Instant::now()),
+            _ => self.caught_up(),
         }
         if now == State::Down && self.on_down == OnDown::Evict {
             self.close_all(rate);

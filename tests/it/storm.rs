@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::client::h1::{H1, Response};
 use crate::client::{Dial, ws};
 use crate::node::Health;
-use crate::setup::Setup;
+use crate::setup::{Setup, node, yaml};
 
 /// One GET over a connection of its own, and when its answer came.
 async fn get(dial: Dial, path: &'static str, cookie: Option<String>) -> (Response, Instant) {
@@ -123,6 +123,20 @@ async fn a_full_queue_refuses() {
     assert_eq!(waits.await.expect("a client that lives").0.status, 200);
 }
 
+/// Opens 30 WebSockets and sees that `node`, Up and empty since a moment, is given five a second of them.
+async fn eased(setup: &Setup, node: &str) -> Vec<ws::Ws> {
+    let back = Instant::now();
+    let mut held = Vec::new();
+    for _ in 0..30 {
+        held.push(ws::connect(&setup.plain(), "/ws/echo", &[]).await);
+    }
+    let given = held.iter().filter(|s| s.node() == node).count();
+    // One at once, then five a second; the state was seen up to some milliseconds late.
+    let most = 2 + (back.elapsed().as_secs_f64() * 5.0).ceil() as usize;
+    assert!((1..=most).contains(&given), "{given} of 30, {most} allowed");
+    held
+}
+
 /// Aim: a node that returns is given flows at `slow_start`, the others the rest, and it ends when it has
 /// caught up (D65). Fails if `least_flows` gives it every new client.
 #[tokio::test(flavor = "multi_thread")]
@@ -136,16 +150,7 @@ async fn a_node_that_returns_is_not_stampeded() {
     }
     setup.nodes[0].set_health(Health::Ok);
     setup.wait_state("n1", "up").await;
-    let back = Instant::now();
-    let mut given = 0;
-    for _ in 0..30 {
-        let socket = ws::connect(&setup.plain(), "/ws/echo", &[]).await;
-        given += usize::from(socket.node() == "n1");
-        held.push(socket);
-    }
-    // One at once, then five a second; the state was seen up to some milliseconds late.
-    let most = 2 + (back.elapsed().as_secs_f64() * 5.0).ceil() as usize;
-    assert!((1..=most).contains(&given), "{given} of 30, {most} allowed");
+    held.extend(eased(&setup, "n1").await);
     assert_eq!(setup.edge.nodes().await[0]["slow_start"], true);
     // With as many as the other it has caught up: the next pick says so.
     held.retain(|s| s.node() == "n1");
@@ -156,4 +161,63 @@ async fn a_node_that_returns_is_not_stampeded() {
     ws::connect(&setup.plain(), "/ws/echo", &[]).await;
     let over = |n: &serde_json::Value| n[0]["slow_start"] == false;
     setup.edge.wait_nodes("slow start is over", over).await;
+}
+
+/// Aim: so is one that was drained to its last flow, and one whose server was exchanged meanwhile: what counts
+/// is when it is given flows again (D65). Fails if the slow start begins with the first good check, while
+/// the drain still holds, or not at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_is_one_that_comes_from_maintenance() {
+    let setup = Setup::with(2, "", "    slow_start: 5/s\n").await;
+    for exchanged in [false, true] {
+        setup.edge.admin("POST", "/api/nodes/n1/drain").await;
+        let mut held = Vec::new();
+        for _ in 0..30 {
+            held.push(ws::connect(&setup.plain(), "/ws/echo", &[]).await);
+        }
+        assert!(held.iter().all(|s| s.node() == "n2"));
+        if exchanged {
+            setup.nodes[0].set_health(Health::Fail);
+            setup.wait_state("n1", "down").await;
+            setup.nodes[0].set_health(Health::Ok);
+            setup.wait_state("n1", "draining").await;
+            assert_eq!(setup.edge.nodes().await[0]["slow_start"], false);
+        }
+        setup.edge.admin("POST", "/api/nodes/n1/up").await;
+        held.extend(eased(&setup, "n1").await);
+        drop(held);
+        let empty = |n: &serde_json::Value| n[0]["flows"] == 0 && n[1]["flows"] == 0;
+        setup.edge.wait_nodes("empty nodes", empty).await;
+    }
+}
+
+/// Aim: so is one that a reload adds, moves to another address or gives a share; those of the first file are
+/// not. Fails if only nodes that DNS adds start slowly.
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_is_one_that_a_reload_brings() {
+    let pool = "    slow_start: 5/s\n";
+    let setup = Setup::with(1, "", pool).await;
+    let _more = (node(&setup.block, 2).await, node(&setup.block, 3).await);
+    assert_eq!(setup.edge.nodes().await[0]["slow_start"], false);
+    let mut held = Vec::new();
+    for _ in 0..30 {
+        held.push(ws::connect(&setup.plain(), "/ws/echo", &[]).await);
+    }
+    let two = yaml(&setup.certs, 2, "", pool);
+    let moved = two.replace("10.0.0.2:8080", "10.0.0.3:8080");
+    let aside = moved.replace("10.0.0.3:8080", "10.0.0.3:8080, weight: 0");
+    for (file, serves) in [
+        (two, "n2"),
+        (moved.clone(), "n3"),
+        (aside, ""),
+        (moved, "n3"),
+    ] {
+        setup.edge.rewrite(&setup.block, &file);
+        assert_eq!(setup.edge.admin("POST", "/api/reload").await.status, 200);
+        if !serves.is_empty() {
+            drop(eased(&setup, serves).await);
+        }
+        let empty = |n: &serde_json::Value| n[0]["flows"] == 30 && n[1]["flows"] == 0;
+        setup.edge.wait_nodes("an empty newcomer", empty).await;
+    }
 }

@@ -159,7 +159,8 @@ impl World<'_> {
         if node.state() == before {
             return;
         }
-        if well && before == State::Down {
+        if well {
+            // Also after a drain; its own clock is the machine's.
             node.returned(now);
         }
         self.tell_of(place, &format!("is {}", node.state().word()));
