@@ -16,6 +16,7 @@ pub mod met;
 pub mod node_io;
 pub mod onlooker;
 pub mod response_head;
+pub mod shortage;
 pub mod signal;
 pub mod state;
 pub mod stuck;

@@ -227,7 +227,9 @@ impl ProxyHttp for Front {
         mut e: Box<Error>,
     ) -> Box<Error> {
         e.as_up();
-        retry(&mut e, may_try_another(ctx), ctx);
+        // Without descriptors or memory no other node can be reached either.
+        let again = *e.etype() != ErrorType::SocketError && may_try_another(ctx);
+        retry(&mut e, again, ctx);
         e
     }
 

@@ -17,6 +17,8 @@ pub enum Reason {
     NodeFailed,
     /// No node could be connected.
     NodeUnreachable,
+    /// This machine had no descriptor, local port or memory left to connect to a node.
+    Exhausted,
     /// The node's answer was no legal HTTP.
     BadAnswer,
     /// No node could take the flow.
@@ -55,6 +57,7 @@ impl Reason {
             Reason::NodeClosed => "node_closed",
             Reason::NodeFailed => "node_failed",
             Reason::NodeUnreachable => "node_unreachable",
+            Reason::Exhausted => "exhausted",
             Reason::BadAnswer => "bad_answer",
             Reason::NoNode => "no_node",
             Reason::Busy => "busy",

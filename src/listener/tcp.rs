@@ -11,6 +11,7 @@ use super::relayed::{close_relayed, relay_alone, unsent_allowance};
 use crate::route::Decision;
 use crate::stream::relay::{End, HalfClose, Rules, Why};
 use crate::stream::side::Side;
+use crate::upstream::connect::Failure;
 
 /// Connects one layer-4 connection to its node and sets it going.
 pub async fn serve(client: Side, conn: Arc<Conn>) {
@@ -56,16 +57,25 @@ async fn connect(ex: &Exchange) -> Option<Side> {
                 return None;
             }
         };
-        if let Ok(side) = dialer(ex, None, &assigned).dial().await {
-            ex.flow.begin();
-            return Some(side);
-        }
+        let (reason, again) = match dialer(ex, None, &assigned).dial().await {
+            Ok(side) => {
+                ex.flow.begin();
+                ex.record.lock().reason = None;
+                return Some(side);
+            }
+            // Without descriptors or memory no other node can be reached either.
+            Err(Failure::Short(shortage)) => (Reason::Exhausted, shortage.spares_others()),
+            Err(Failure::Evicted) => (Reason::Evicted, true),
+            Err(_) => (Reason::NodeUnreachable, true),
+        };
         ex.leave();
         ex.flow.retry();
         let mut record = ex.record.lock();
         record.failed_at(assigned.node.id);
-        if record.retries > assigned.pool.as_ref().map_or(0, |p| p.retries as usize) {
-            record.reason = Some(Reason::NodeUnreachable);
+        // Where nobody is left to try, what the last one failed of is what the operator should know.
+        record.reason = Some(reason);
+        let most = assigned.pool.as_ref().map_or(0, |p| p.retries as usize);
+        if !again || record.retries > most {
             return None;
         }
     }

@@ -20,6 +20,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::asked::Asked;
 use super::node_io::NodeIo;
+use super::shortage::Shortage;
 use super::{Affinity, LiveFlow, Node};
 use crate::observe::metrics;
 use crate::stream::side::{Side, Tap};
@@ -62,7 +63,7 @@ impl Dialer {
             biased;
             () = self.flow.give_up.wait() => Err(Failure::Evicted),
             r = tokio::time::timeout(self.timeout, self.open()) => match r {
-                Ok(r) => r.map_err(Failure::Io),
+                Ok(r) => r.map_err(|e| self.failure(e)),
                 Err(_) => Err(Failure::Timeout),
             },
         };
@@ -71,7 +72,7 @@ impl Dialer {
                 .connect_seconds
                 .with_label_values(&[&self.node.name])
                 .observe(started.elapsed().as_secs_f64()),
-            Err(failure) => self.node_failed(failure),
+            Err(failure) => self.failed(failure),
         }
         connected
     }
@@ -91,25 +92,27 @@ impl Dialer {
         }
     }
 
-    fn node_failed(&self, failure: &Failure) {
+    fn failure(&self, e: io::Error) -> Failure {
+        match Shortage::of(&e, self.node.address) {
+            Some(shortage) => Failure::Short(shortage),
+            None => Failure::Io(e),
+        }
+    }
+
+    fn failed(&self, failure: &Failure) {
         metrics::get()
             .connect_failures
             .with_label_values(&[&self.node.name, failure.word()])
             .inc();
-        self.node.failed();
-        if let Failure::Io(e) = failure
-            && self.node.tls.is_some()
-        {
-            log::warn!("node {} ({}): {e}", self.node.name, self.node.address);
-        }
-        if let Failure::Io(e) = failure
-            && e.raw_os_error() == Some(libc::EADDRNOTAVAIL)
-        {
-            log::error!(
-                "no local port left to connect to node {} ({})",
-                self.node.name,
-                self.node.address
-            );
+        match failure {
+            Failure::Short(shortage) => shortage.tell(&self.node),
+            Failure::Timeout | Failure::Evicted => self.node.failed(),
+            Failure::Io(e) => {
+                self.node.failed();
+                if self.node.tls.is_some() {
+                    log::warn!("node {} ({}): {e}", self.node.name, self.node.address);
+                }
+            }
         }
     }
 }
@@ -121,6 +124,8 @@ pub enum Failure {
     Timeout,
     /// The node went Down meanwhile.
     Evicted,
+    /// This machine has not what it takes.
+    Short(Shortage),
     /// The system said so.
     Io(io::Error),
 }
@@ -131,8 +136,8 @@ impl Failure {
         match self {
             Failure::Timeout => "timeout",
             Failure::Evicted => "evicted",
+            Failure::Short(shortage) => shortage.word(),
             Failure::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => "refused",
-            Failure::Io(e) if e.raw_os_error() == Some(libc::EADDRNOTAVAIL) => "no_local_port",
             Failure::Io(e) if e.kind() == io::ErrorKind::InvalidData => "tls",
             Failure::Io(_) => "error",
         }
@@ -152,6 +157,8 @@ impl L4Connect for Dialer {
                 self.dial().await.map_err(|failure| {
                     let kind = match failure {
                         Failure::Timeout => ErrorType::ConnectTimedout,
+                        Failure::Short(s) if s.spares_others() => ErrorType::BindError,
+                        Failure::Short(_) => ErrorType::SocketError,
                         // Accepted and reset: the reset may be seen now or at the first read.
                         Failure::Io(ref e) if e.kind() == io::ErrorKind::ConnectionReset => {
                             ErrorType::ConnectionClosed

@@ -3,6 +3,7 @@
 //! In: the node's `health`, what its flows meet. Out: verdicts to [`Node::judged`]. The first check
 //! decides the initial state. A check begins each interval whatever became of the one before, so a
 //! node that hangs is Down after `interval` × `fall` + `timeout`; a flow that fails asks for one at once.
+//! A check that this machine could not make says nothing of the node.
 //! Source: DESIGN of fail over; Diffusion load balancers, "TCP retransmission timeout".
 
 pub mod judge;
@@ -15,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::judge::Judge;
-use self::probe::Probe;
+use self::probe::{Fault, Probe};
 use super::Node;
 use crate::config::Health;
 use crate::observe::metrics;
@@ -45,12 +46,14 @@ impl Checker {
         }
     }
 
-    /// The first check: its verdict is the initial state.
+    /// The first check: its verdict, if there is one, is the initial state.
     pub async fn first(&self) {
         if !self.on_suspicion_only {
             let (probe, node) = (self.probe.clone(), self.node.clone());
             let outcome = one(probe, node).await;
-            self.node.judged(outcome.is_ok(), &told(&outcome));
+            if !matches!(outcome, Err(Fault::Short(_))) {
+                self.node.judged(outcome.is_ok(), &told(&outcome));
+            }
         }
     }
 
@@ -79,7 +82,7 @@ impl Checker {
                 Some(ended) = running.join_next(), if !running.is_empty() => {
                     let was = judge.is_changing();
                     // A check that panicked is a bad one.
-                    let outcome = ended.unwrap_or_else(|e| Err(e.to_string()));
+                    let outcome = ended.unwrap_or_else(|e| Err(Fault::Node(e.to_string())));
                     self.count(&mut judge, &outcome);
                     if !was && judge.is_changing() {
                         due = due.min(last + self.period(&judge));
@@ -103,7 +106,10 @@ impl Checker {
         }
     }
 
-    fn count(&self, judge: &mut Judge, outcome: &Result<(), String>) {
+    fn count(&self, judge: &mut Judge, outcome: &Result<(), Fault>) {
+        if matches!(outcome, Err(Fault::Short(_))) {
+            return;
+        }
         let now = Instant::now().into_std();
         if judge.checked(outcome.is_ok(), now) {
             self.turned(judge, &told(outcome));
@@ -140,7 +146,7 @@ impl Checker {
     }
 }
 
-fn told(outcome: &Result<(), String>) -> String {
+fn told(outcome: &Result<(), Fault>) -> String {
     match outcome {
         Ok(()) => "checks are good".to_owned(),
         Err(why) => format!("check: {why}"),
@@ -148,10 +154,17 @@ fn told(outcome: &Result<(), String>) -> String {
 }
 
 /// Makes one check and counts it.
-async fn one(probe: Arc<Probe>, node: Arc<Node>) -> Result<(), String> {
+async fn one(probe: Arc<Probe>, node: Arc<Node>) -> Result<(), Fault> {
     let started = Instant::now();
     let outcome = probe.once().await;
-    let result = if outcome.is_ok() { "good" } else { "bad" };
+    let result = match &outcome {
+        Ok(()) => "good",
+        Err(Fault::Node(_)) => "bad",
+        Err(Fault::Short(shortage)) => {
+            shortage.tell(&node);
+            "no_verdict"
+        }
+    };
     let m = metrics::get();
     m.checks
         .with_label_values(&[node.name.as_str(), result])

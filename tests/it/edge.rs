@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::client::Dial;
 use crate::client::h1::{H1, Response};
 use crate::deadline;
+use crate::netns::Host;
 use crate::vip::Block;
 
 /// A running edge; dropped, it is ended.
@@ -83,6 +84,24 @@ impl Edge {
         Self::spawn(self.dir.clone(), self.admin, token, &["run", "-u"], &[])
     }
 
+    /// Starts the edge on `host`, with its admin endpoint at the host's port 9900.
+    pub async fn start_on(host: &Host, yaml: &str) -> Edge {
+        let dir = tempfile::tempdir().expect("a folder for the configuration");
+        let admin = SocketAddr::from((host.there, 9900));
+        let secret = dir.path().join("admin.token");
+        std::fs::write(&secret, "from outside\n").expect("write the token");
+        let secret = secret.display();
+        let yaml = format!(
+            "{yaml}admin: {{ bind: {admin}, token_file: {secret} }}\nlog: {{ access: stdout }}\n"
+        );
+        std::fs::write(dir.path().join(FILE), &yaml).expect("write the configuration");
+        let mut command = command(dir.path(), &["run"], &[]);
+        let child = host.inside(move || command.spawn());
+        let mut edge = Self::of(child, Arc::new(dir), admin, token(&yaml));
+        edge.ready().await;
+        edge
+    }
+
     fn spawn(
         dir: Arc<tempfile::TempDir>,
         admin: SocketAddr,
@@ -90,17 +109,17 @@ impl Edge {
         args: &[&str],
         env: &[(&str, &str)],
     ) -> Edge {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pushgate"));
-        command
-            .args(args)
-            .arg("-c")
-            .arg(dir.path().join(FILE))
-            .envs(env.iter().copied());
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the built program starts");
+        let child = command(dir.path(), args, env).spawn();
+        Self::of(child, dir, admin, token)
+    }
+
+    fn of(
+        child: std::io::Result<Child>,
+        dir: Arc<tempfile::TempDir>,
+        admin: SocketAddr,
+        token: Option<String>,
+    ) -> Edge {
+        let mut child = child.expect("the built program starts");
         let log = Arc::new(Mutex::new(String::new()));
         let (tx, access) = watch::channel(Vec::new());
         let stdout = child.stdout.take().expect("a pipe was asked for");
@@ -230,6 +249,26 @@ impl Edge {
         kib.unwrap_or_default() * 1024
     }
 
+    /// Lets it open no descriptor from `most` on; returns what was the limit before.
+    pub fn limit_descriptors(&self, most: u64) -> u64 {
+        let mut old = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        let pid = self.pid() as i32;
+        // SAFETY: prlimit(2) reads and writes the one struct given; the child is not yet waited for.
+        let rc = unsafe {
+            let got = libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &mut old);
+            let new = libc::rlimit {
+                rlim_cur: most,
+                ..old
+            };
+            got | libc::prlimit(pid, libc::RLIMIT_NOFILE, &new, std::ptr::null_mut())
+        };
+        assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
+        old.rlim_cur
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: i32) {
         // SAFETY: kill(2) takes two integers; the pid is that of our child, not yet waited for.
@@ -287,6 +326,20 @@ impl Drop for Edge {
             );
         }
     }
+}
+
+/// The program with its configuration in `dir`.
+fn command(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pushgate"));
+    command
+        .args(args)
+        .arg("-c")
+        .arg(dir.join(FILE))
+        .envs(env.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
 }
 
 /// Adds what every test needs and maps the addresses.

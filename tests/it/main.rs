@@ -90,6 +90,8 @@ mod session;
 mod reloads;
 /// An edge with counting nodes for tests of the core.
 mod setup;
+/// Descriptors and ports run out: nobody is worse for it than must be.
+mod shortage;
 /// What `pushgate simulate` says against a real run.
 mod simulate;
 /// Passed-through TLS by its server name.

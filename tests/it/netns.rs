@@ -126,8 +126,16 @@ impl Host {
         Packets(socket, self.there)
     }
 
-    /// Runs `deed` inside; sockets it makes stay there.
-    fn inside<T: Send + 'static>(&self, deed: impl FnOnce() -> T + Send + 'static) -> T {
+    /// Leaves those inside so few ports, from 40,000, for connections to one address.
+    pub fn leave_ports(&self, ports: u16) {
+        let range = format!("40000 {}", 39_999 + ports);
+        let path = "/proc/sys/net/ipv4/ip_local_port_range";
+        let written = self.inside(move || std::fs::write(path, range));
+        written.expect("a range of ports");
+    }
+
+    /// Runs `deed` inside; sockets it makes, and processes it starts, stay there.
+    pub fn inside<T: Send + 'static>(&self, deed: impl FnOnce() -> T + Send + 'static) -> T {
         let space = File::open(format!("/run/netns/{}", self.name)).expect("the namespace");
         let thread = std::thread::spawn(move || {
             // SAFETY: setns(2) takes an open descriptor; it moves this thread only, which then ends.

@@ -20,7 +20,7 @@ use crate::observe::metrics;
 
 /// Why a request failed, and the status it gets; 0: the client is gone.
 pub(super) fn diagnose(e: &Error, ctx: &Ctx) -> (Reason, u16) {
-    use ErrorType::{ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout};
+    use ErrorType::{BindError, ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout};
     if ctx.ex.conn.bad_body.load(Ordering::Acquire) {
         return (Reason::BadRequest, 400);
     }
@@ -33,6 +33,8 @@ pub(super) fn diagnose(e: &Error, ctx: &Ctx) -> (Reason, u16) {
         }
         (ErrorType::HTTPStatus(s), _) => (Reason::Internal, *s),
         _ if ctx.ex.flow.is_evicted() => (Reason::Evicted, 502),
+        // Of our own connector: no node is at fault, and there may be room again soon.
+        (BindError | ErrorType::SocketError, _) => (Reason::Exhausted, 503),
         (ConnectTimedout, _) => (Reason::NodeUnreachable, 504),
         (ConnectRefused | ConnectError | ConnectNoRoute, _) => (Reason::NodeUnreachable, 502),
         (_, ErrorSource::Upstream) if ctx.ex.flow.is_bad_answer() => (Reason::BadAnswer, 502),

@@ -3,11 +3,13 @@
 //! A [`HealthCheck`] as the framework defines it; the framework's own two know neither our authorities,
 //! nor a preamble, nor text that is expected in a body.
 //!
-//! In: the node, its `health`. Out: good, or in words why not. A node behind TLS is checked by the very
+//! In: the node, its `health`. Out: good, or in words why not, or that it could not be made. A node behind TLS is checked by the very
 //! handshake flows get, so that one whose certificate is refused is Down.
 //! Source: Diffusion load balancers, "TCP retransmission timeout"; `/lightstreamer/healthcheck` answers
 //! 200 where enabled.
 
+use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,10 +30,37 @@ use crate::config::{Health, HttpCheck};
 use crate::stream::side::Side;
 use crate::stream::socket::Tcp;
 use crate::upstream::Node;
+use crate::upstream::shortage::Shortage;
 use crate::upstream::tls::Secure;
 
 /// Most bytes of an answer that are searched for the expected text.
 const MAX_BODY: usize = 64 * 1024;
+
+/// Why a check is not good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The node is not as it should be.
+    Node(String),
+    /// This machine could not make the check: it says nothing of the node.
+    Short(Shortage),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Node(why) => f.write_str(why),
+            Fault::Short(shortage) => shortage.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl From<String> for Fault {
+    fn from(why: String) -> Self {
+        Fault::Node(why)
+    }
+}
 
 /// How one node is checked.
 pub struct Probe {
@@ -85,25 +114,26 @@ impl Probe {
     /// Makes one check.
     ///
     /// Errors: why it is bad.
-    pub async fn once(&self) -> Result<(), String> {
+    pub async fn once(&self) -> Result<(), Fault> {
         match tokio::time::timeout(self.timeout, self.check(&self.backend)).await {
-            Ok(outcome) => outcome.map_err(|e| match e.context {
-                Some(why) => why.as_str().to_owned(),
-                None => e.to_string(),
-            }),
-            Err(_) => Err(format!("not done within {:?}", self.timeout)),
+            Ok(outcome) => outcome.map_err(|e| fault(*e)),
+            Err(_) => Err(format!("not done within {:?}", self.timeout).into()),
         }
     }
 
-    async fn look(&self, address: SocketAddr) -> Result<(), String> {
-        let side = self.connect(address).await.map_err(|e| e.to_string())?;
+    async fn look(&self, address: SocketAddr) -> Result<(), Fault> {
+        let failed = |e: io::Error| match Shortage::of(&e, address) {
+            Some(shortage) => Fault::Short(shortage),
+            None => Fault::Node(e.to_string()),
+        };
+        let side = self.connect(address).await.map_err(failed)?;
         match &self.http {
-            Some(http) => get(side, http, address).await,
+            Some(http) => Ok(get(side, http, address).await?),
             None => Ok(()),
         }
     }
 
-    async fn connect(&self, address: SocketAddr) -> std::io::Result<Side> {
+    async fn connect(&self, address: SocketAddr) -> io::Result<Side> {
         let mut tcp = TcpStream::connect(address).await?;
         tcp.write_all(self.preamble).await?;
         let tcp = Tcp::new(tcp);
@@ -117,10 +147,10 @@ impl Probe {
 #[async_trait]
 impl HealthCheck for Probe {
     async fn check(&self, target: &Backend) -> pingora::Result<()> {
-        let bad = |why: String| Error::explain(ErrorType::ConnectError, why);
+        let bad = |why: Fault| Error::because(ErrorType::ConnectError, "check", why);
         match target.addr.as_inet() {
             Some(address) => self.look(*address).await.map_err(bad),
-            None => Err(bad("not an internet address".into())),
+            None => Err(bad(Fault::Node("not an internet address".into()))),
         }
     }
 
@@ -128,6 +158,13 @@ impl HealthCheck for Probe {
     fn health_threshold(&self, _success: bool) -> usize {
         1
     }
+}
+
+/// What the framework's error was made of.
+fn fault(e: Error) -> Fault {
+    let words = e.to_string();
+    let cause = e.cause.and_then(|cause| cause.downcast().ok());
+    cause.map_or(Fault::Node(words), |fault: Box<Fault>| *fault)
 }
 
 /// A GET over `side` that must answer what `conf` expects.

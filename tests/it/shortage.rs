@@ -1,0 +1,165 @@
+//! This machine runs out of descriptors or of local ports: live flows go on, and no node is blamed.
+//!
+//! In: an edge whose limit is lowered, or whose host has few ports. Out: states of nodes, live streams, what
+//! new clients are told. Source: FAULTS D54 ("accept backs off, recovers"), D55 ("other nodes used, clear
+//! error").
+
+use crate::client::Dial;
+use crate::client::h1::{H1, Response};
+use crate::deadline;
+use crate::edge::Edge;
+use crate::netns::{Host, skipped};
+use crate::node::Node;
+use crate::setup::Setup;
+
+/// Opens a stream that says something every 10 ms.
+async fn stream(dial: &Dial) -> H1 {
+    let mut client = H1::connect(dial).await;
+    let path = "/sse?every=10";
+    client.send("GET", path, &[], b"").await.expect("send");
+    assert_eq!(client.head().await.expect("a head").status, 200);
+    client
+}
+
+/// Reads on: a stream that was cut fails.
+async fn lives(stream: &mut H1) {
+    for _ in 0..20 {
+        let piece = deadline("a piece", stream.piece()).await;
+        assert!(piece.expect("not cut").is_some(), "not at its end");
+    }
+}
+
+fn sum(metrics: &str, name: &str, labels: &[&str]) -> f64 {
+    let of = |line: &&str| line.starts_with(name) && labels.iter().all(|l| line.contains(l));
+    let value = |line: &str| line.rsplit_once(' ')?.1.parse::<f64>().ok();
+    metrics.lines().filter(of).filter_map(value).sum()
+}
+
+/// That a client is told to come back, and why.
+fn told_to_wait(answer: &Response) {
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.header("retry-after").is_some(), "{answer:?}");
+}
+
+/// Aim (D54): no descriptor is left, so that no check can be made and no node be connected: the nodes stay as
+/// they are, streams go on, who has a connection is told to come back, and who comes meanwhile is served
+/// afterwards. Fails if a check that could not be made is a bad one: both nodes are Down, every stream is cut.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_descriptors_no_node_falls() {
+    let setup = Setup::start(2).await;
+    let mut streams = Vec::new();
+    for dial in [setup.plain(), setup.tls(), setup.plain(), setup.tls()] {
+        streams.push(stream(&dial).await);
+    }
+    let mut kept = H1::connect(&setup.plain()).await;
+    let mut operator = H1::connect(&Dial::plain(setup.block.admin())).await;
+    operator.get("/healthz", &[]).await;
+    setup
+        .edge
+        .wait_metric("pushgate_connections", |n| n == 5.0)
+        .await;
+    // Less than the edge has open: each new one fails.
+    let before = setup.edge.limit_descriptors(16);
+    let late = H1::connect(&setup.plain()).await;
+    deadline("checks that cannot be made", async {
+        let unmade = ["result=\"no_verdict\""];
+        loop {
+            let metrics = operator.get("/metrics", &[]).await.text();
+            if sum(&metrics, "pushgate_checks_total", &unmade) >= 10.0 {
+                return;
+            }
+            lives(&mut streams[0]).await;
+        }
+    })
+    .await;
+    told_to_wait(&kept.get("/hello", &[]).await);
+    let nodes = operator.get("/api/nodes", &[]).await.text();
+    assert_eq!(nodes.matches("\"state\":\"up\"").count(), 2, "{nodes}");
+    setup.edge.limit_descriptors(before);
+    let mut late = late;
+    assert_eq!(late.get("/hello", &[]).await.status, 200);
+    for stream in &mut streams {
+        lives(stream).await;
+    }
+    let changes = setup.edge.metric("pushgate_node_changes_total").await;
+    assert_eq!(changes, 0.0, "a node fell");
+    let exhausted = |lines: &[serde_json::Value]| lines.iter().any(|l| l["reason"] == "exhausted");
+    setup.edge.wait_access("its reason", exhausted).await;
+    let log = setup.edge.log();
+    let told = log.matches("no descriptor left to connect").count();
+    assert_eq!(told, 1, "told once:\n{log}");
+}
+
+/// Aim (D55): every local port towards a node is in use: it stays Up with its streams, new clients are served
+/// by another node, and where there is none they are told to come back. Fails if a check or a connect that
+/// found no port counts against the node: it is Down, and its streams are cut.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_ports_no_node_falls() {
+    if skipped() {
+        return;
+    }
+    let host = Host::new();
+    host.leave_ports(16);
+    let mut nodes = Vec::new();
+    for n in 1..=2 {
+        let at = std::net::SocketAddr::from((host.here, 8080 + n));
+        nodes.push(Node::start(&format!("n{n}"), at).await);
+    }
+    let (here, there) = (host.here, host.there);
+    // Each check leaves a port in TIME_WAIT for a minute, so that soon none is left.
+    let yaml = format!(
+        "nodes:\n  n1: {{ address: {here}:8081, health: {{ tcp: {{}}, interval: 30ms, rise: 1, fall: 1 }} }}\n  \
+         n2: {{ address: {here}:8082 }}\n\
+         pools: {{ alone: {{ nodes: [n1] }}, both: {{ nodes: [n1, n2], balance: round_robin }} }}\n\
+         listeners:\n  - {{ name: alone, bind: [{there}:81], mode: http, to: alone }}\n  \
+         - {{ name: both, bind: [{there}:82], mode: http, to: both }}\n  \
+         - {{ name: plain, bind: [{there}:83], mode: tcp, to: alone }}\n  \
+         - {{ name: plainer, bind: [{there}:84], mode: tcp, to: both }}\n"
+    );
+    let edge = Edge::start_on(&host, &yaml).await;
+    let [alone, both, plain, plainer] = [81, 82, 83, 84].map(|p| Dial::plain((there, p).into()));
+    let mut streams = [stream(&alone).await, stream(&plain).await];
+    deadline("checks that cannot be made", async {
+        let unmade = ["result=\"no_verdict\""];
+        loop {
+            let metrics = edge.admin("GET", "/metrics").await.text();
+            if sum(&metrics, "pushgate_checks_total", &unmade) >= 5.0 {
+                return;
+            }
+            lives(&mut streams[0]).await;
+        }
+    })
+    .await;
+    for dial in [&both, &both, &plainer, &plainer] {
+        let answer = H1::connect(dial).await.get("/hello", &[]).await;
+        assert_eq!((answer.status, answer.node()), (200, "n2"));
+    }
+    told_to_wait(&H1::connect(&alone).await.get("/hello", &[]).await);
+    told_to_wait(
+        &H1::connect(&alone)
+            .await
+            .request("POST", "/echo", &[], b"x")
+            .await,
+    );
+    let mut closed = H1::connect(&plain).await;
+    deadline("its end", closed.ended()).await;
+    let ended = |lines: &[serde_json::Value]| {
+        let exhausted = lines.iter().filter(|l| l["reason"] == "exhausted");
+        exhausted.count() == 3
+    };
+    edge.wait_access("their reason", ended).await;
+    for stream in &mut streams {
+        lives(stream).await;
+    }
+    let metrics = edge.admin("GET", "/metrics").await.text();
+    let failures = "pushgate_connect_failures_total";
+    assert!(
+        sum(&metrics, failures, &["n1", "no_local_port"]) >= 3.0,
+        "{metrics}"
+    );
+    assert_eq!(
+        sum(&metrics, "pushgate_node_changes_total", &[]),
+        0.0,
+        "a node fell"
+    );
+}
