@@ -3,20 +3,17 @@
 //! In: an order and where the endpoint is. Out: what it answered, as a table or as it came. The API's
 //! answers are shown, not judged: an edge of another version may know more.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use bytes::Bytes;
 use clap::{Args, Subcommand};
-use http::{Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use http::Method;
 use serde_json::Value;
 
+mod client;
 mod table;
 
+use client::Edge;
 use table::{nodes, pools, rebalance};
 
 /// Where a running edge is asked.
@@ -43,38 +40,21 @@ pub enum Deed {
     },
     /// Give a node no new flows; its own stay.
     Drain {
-        /// Its name.
-        node: String,
+        #[command(flatten)]
+        which: Which,
         /// Close what is left after so long, as `10m`.
         #[arg(long, value_name = "TIME")]
         deadline: Option<String>,
         /// Flows closed in a second then, as `50/s`.
         #[arg(long, value_name = "RATE")]
         rate: Option<String>,
-        #[command(flatten)]
-        at: At,
     },
     /// Take a node out of service now: its flows are closed.
-    Down {
-        /// Its name.
-        node: String,
-        #[command(flatten)]
-        at: At,
-    },
+    Down(Which),
     /// Let a node's checks decide again: undoes `drain` and `down`.
-    Up {
-        /// Its name.
-        node: String,
-        #[command(flatten)]
-        at: At,
-    },
+    Up(Which),
     /// Close a node's live flows and leave its state.
-    Evict {
-        /// Its name.
-        node: String,
-        #[command(flatten)]
-        at: At,
-    },
+    Evict(Which),
     /// Move clients of a pool off the nodes that have too many.
     Rebalance(Rebalance),
     /// Show nodes and pools, again each second.
@@ -85,6 +65,18 @@ pub enum Deed {
         #[command(flatten)]
         at: At,
     },
+}
+
+/// The node an order is for.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Which {
+    /// Its name.
+    node: String,
+    /// The one of that name that a reload has removed or replaced.
+    #[arg(long)]
+    removed: bool,
+    #[command(flatten)]
+    at: At,
 }
 
 /// A rebalance, or a question about the last one.
@@ -129,10 +121,6 @@ pub struct Rebalance {
     at: At,
 }
 
-/// Longest time one answer may take.
-const DEADLINE: Duration = Duration::from_secs(10);
-/// Longest answer that is read.
-const MAX_ANSWER: usize = 16 << 20;
 /// Pause between two looks of `top` and `--wait`.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -159,24 +147,26 @@ async fn done(deed: Deed) -> Result<String, String> {
             })
         }
         Deed::Drain {
-            node,
+            which,
             deadline,
             rate,
-            at,
-        } => {
-            let words = [("deadline", deadline), ("rate", rate)];
-            order(&at, &node, "drain", &query(words)).await
-        }
-        Deed::Down { node, at } => order(&at, &node, "down", "").await,
-        Deed::Up { node, at } => order(&at, &node, "up", "").await,
-        Deed::Evict { node, at } => order(&at, &node, "evict", "").await,
+        } => order(&which, "drain", [("deadline", deadline), ("rate", rate)]).await,
+        Deed::Down(which) => order(&which, "down", []).await,
+        Deed::Up(which) => order(&which, "up", []).await,
+        Deed::Evict(which) => order(&which, "evict", []).await,
         Deed::Rebalance(what) => moved(what).await,
         Deed::Top { count, at } => top(&at, count).await,
     }
 }
 
-async fn order(at: &At, node: &str, word: &str, query: &str) -> Result<String, String> {
-    let path = format!("/api/nodes/{}/{word}{query}", name(node)?);
+async fn order<const N: usize>(
+    Which { node, removed, at }: &Which,
+    word: &str,
+    words: [(&str, Option<String>); N],
+) -> Result<String, String> {
+    let removed = ("removed", removed.then(|| "true".to_owned()));
+    let words = words.into_iter().chain([removed]);
+    let path = format!("/api/nodes/{}/{word}{}", name(node)?, query(words));
     let answer = Edge::new(at)?.ask(Method::POST, &path).await?;
     if at.json {
         return Ok(text(&answer));
@@ -252,7 +242,7 @@ async fn top(at: &At, count: Option<u64>) -> Result<String, String> {
 }
 
 /// What is given of `words`, as a query; values are a rate, a share, a duration, a name or a number.
-fn query<const N: usize>(words: [(&str, Option<String>); N]) -> String {
+fn query<'a>(words: impl IntoIterator<Item = (&'a str, Option<String>)>) -> String {
     let given = words.into_iter().filter_map(|(key, v)| Some((key, v?)));
     let pairs: Vec<String> = given
         .map(|(key, v)| format!("{key}={}", escape(&v)))
@@ -287,79 +277,6 @@ fn name(name: &str) -> Result<&str, String> {
 
 fn text(answer: &Value) -> String {
     format!("{answer:#}\n")
-}
-
-/// The admin endpoint of a running edge.
-struct Edge {
-    client: Client<HttpConnector, Empty<Bytes>>,
-    base: String,
-    bearer: Option<String>,
-}
-
-impl Edge {
-    fn new(at: &At) -> Result<Edge, String> {
-        let base = at.admin.trim_end_matches('/');
-        let url: Result<Uri, _> = base.parse();
-        let url = url.map_err(|e| format!("--admin {base}: {e}"))?;
-        if url.scheme_str() != Some("http") || url.authority().is_none() {
-            return Err(format!(
-                "--admin {base}: expected as `http://127.0.0.1:9900`"
-            ));
-        }
-        let bearer = at.token_file.as_deref().map(token).transpose()?;
-        Ok(Edge {
-            client: Client::builder(TokioExecutor::new()).build_http(),
-            base: base.to_owned(),
-            bearer,
-        })
-    }
-
-    /// One request. Errors: no answer in time, or its status and what it said.
-    async fn ask(&self, method: Method, path: &str) -> Result<Value, String> {
-        let asked = tokio::time::timeout(DEADLINE, self.exchange(method, path)).await;
-        let late = |_| format!("{}: no answer in {} s", self.base, DEADLINE.as_secs());
-        let (status, body) = asked.map_err(late)??;
-        let said = String::from_utf8_lossy(&body);
-        match status.is_success() {
-            true => serde_json::from_slice(&body).map_err(|e| format!("{}: {e}", self.base)),
-            false if status == StatusCode::UNAUTHORIZED => {
-                Err(format!("{}: {}; see --token-file", self.base, said.trim()))
-            }
-            false => Err(format!("{} ({})", said.trim(), status.as_u16())),
-        }
-    }
-
-    async fn exchange(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), String> {
-        let failed = |e: &dyn std::error::Error| {
-            // The library's own words say `client error (Connect)` and hide why.
-            let mut cause = e;
-            while let Some(next) = cause.source() {
-                cause = next;
-            }
-            format!("{}: {cause}", self.base)
-        };
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.base));
-        if let Some(bearer) = &self.bearer {
-            request = request.header(header::AUTHORIZATION, bearer);
-        }
-        let request = request.body(Empty::new()).map_err(|e| failed(&e))?;
-        let answer = self.client.request(request).await.map_err(|e| failed(&e))?;
-        let (head, body) = answer.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await;
-        let body = body.map_err(|e| format!("{}: {e}", self.base))?;
-        Ok((head.status, body.to_bytes()))
-    }
-}
-
-fn token(file: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
-    let first = text.lines().next().map(str::trim).unwrap_or_default();
-    match first.is_empty() {
-        true => Err(format!("{}: the first line is empty", file.display())),
-        false => Ok(format!("Bearer {first}")),
-    }
 }
 
 #[cfg(test)]

@@ -6,13 +6,14 @@
 
 mod dashboard;
 mod moves;
+mod nodes;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use axum::extract::{Path, Query, Request, State as Shared};
+use axum::extract::{Request, State as Shared};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -26,11 +27,7 @@ use tokio::task::JoinHandle;
 use super::Running;
 use super::certificates::Shown;
 use super::rebalance;
-use crate::config::units::Rate;
 use crate::observe::metrics;
-use crate::upstream::drain::Progress;
-use crate::upstream::state::Order;
-use crate::upstream::{Node, State};
 
 /// Deadline of a request's head; an operator's tool is quick, a slow sender gets no more.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -109,11 +106,11 @@ fn router(running: Arc<Running>, token: Option<String>) -> Router {
         .route("/metrics", get(metrics_text))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .route("/api/nodes", get(nodes))
+        .route("/api/nodes", get(nodes::all))
         .route("/api/listeners", get(listeners))
         .route("/api/certificates", get(certificates))
         .route("/api/discovery", get(discovery))
-        .route("/api/nodes/{node}/{order}", post(order))
+        .route("/api/nodes/{node}/{order}", post(nodes::order))
         .route(
             "/api/pools/{pool}/rebalance",
             get(moves::progress).post(moves::begin),
@@ -214,17 +211,7 @@ async fn metrics_text(Shared(admin): Shared<Arc<Admin>>) -> Response {
             .with_label_values(&[&pool.name])
             .set(rebalance::evenness(pool));
     }
-    for node in admin.running.nodes() {
-        m.node_flows
-            .with_label_values(&[&node.name])
-            .set(node.live() as i64);
-        for state in [State::Up, State::Draining, State::Down] {
-            let is = i64::from(node.state() == state);
-            m.node_state
-                .with_label_values(&[node.name.as_str(), state.word()])
-                .set(is);
-        }
-    }
+    admin.measure_nodes();
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
         m.text(),
@@ -237,43 +224,6 @@ async fn ready(Shared(admin): Shared<Arc<Admin>>) -> Response {
         None => "ready\n".into_response(),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }
-}
-
-async fn nodes(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
-    Json(admin.nodes())
-}
-
-impl Admin {
-    /// All nodes by name.
-    fn nodes(&self) -> Value {
-        let (pools, sources) = (self.running.pools(), self.running.sources());
-        let one = |node: &Arc<Node>| {
-            let mut of: Vec<_> = pools
-                .values()
-                .filter(|p| p.node(node.id).is_some())
-                .map(|p| p.name.clone())
-                .collect();
-            of.sort();
-            json!({
-                "name": node.name, "address": node.address, "weight": node.weight(),
-                "state": node.state().word(), "flows": node.live(), "flows_total": node.total(),
-                "pools": of, "source": sources.get(&node.id), "slow_start": node.is_ramping(),
-                "drain": node.progress(Instant::now()).map(progress),
-            })
-        };
-        self.running.nodes().iter().map(one).collect()
-    }
-}
-
-/// Seconds, whole: estimates are no better.
-fn progress(p: Progress) -> Value {
-    let seconds = |d: Duration| d.as_secs();
-    json!({
-        "seconds": p.since.map(seconds), "deadline_seconds": p.left.map(seconds),
-        "eta_seconds": {
-            "half": seconds(p.eta.half), "most": seconds(p.eta.most), "last": seconds(p.eta.last),
-        },
-    })
 }
 
 async fn listeners(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
@@ -299,62 +249,6 @@ async fn certificates(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
         })
     };
     Json(admin.running.certificates().into_iter().map(one).collect())
-}
-
-async fn order(
-    Shared(admin): Shared<Arc<Admin>>,
-    Path((name, word)): Path<(String, String)>,
-    Query(query): Query<Vec<(String, String)>>,
-) -> Response {
-    let Some(node) = admin.running.nodes().into_iter().find(|n| n.name == name) else {
-        return (StatusCode::NOT_FOUND, "no such node\n").into_response();
-    };
-    let pace = match Pace::of(query) {
-        Ok(pace) if word == "drain" || pace == Pace::default() => pace,
-        Ok(_) => return (StatusCode::BAD_REQUEST, "only `drain` takes a query\n").into_response(),
-        Err(fault) => return (StatusCode::BAD_REQUEST, format!("{fault}\n")).into_response(),
-    };
-    let order = match word.as_str() {
-        "up" => Order::Up,
-        "drain" => {
-            node.drain(pace.deadline, pace.rate);
-            return Json(json!({ "name": node.name, "state": node.state().word() }))
-                .into_response();
-        }
-        "down" => Order::Down,
-        "evict" => return Json(json!({ "evicted": node.evict() })).into_response(),
-        _ => return (StatusCode::NOT_FOUND, "orders: up, drain, down, evict\n").into_response(),
-    };
-    node.order(order);
-    Json(json!({ "name": node.name, "state": node.state().word() })).into_response()
-}
-
-/// What a drain is told: `?deadline=10m&rate=50/s`.
-#[derive(Default, PartialEq, Eq)]
-struct Pace {
-    deadline: Option<Duration>,
-    rate: Option<Rate>,
-}
-
-impl Pace {
-    fn of(query: Vec<(String, String)>) -> Result<Pace, String> {
-        let mut pace = Pace::default();
-        for (key, value) in query {
-            match key.as_str() {
-                "deadline" => {
-                    let span = humantime::parse_duration(&value);
-                    let wrong = |_| format!("deadline: found `{value}`; expected as `10m`");
-                    pace.deadline = Some(span.map_err(wrong)?);
-                }
-                "rate" => {
-                    let wrong = |e| format!("rate: found `{value}`; expected {e}");
-                    pace.rate = Some(value.parse().map_err(wrong)?);
-                }
-                _ => return Err(format!("unknown `{key}`; expected `deadline` or `rate`")),
-            }
-        }
-        Ok(pace)
-    }
 }
 
 async fn reload(Shared(admin): Shared<Arc<Admin>>) -> Response {

@@ -11,11 +11,12 @@ use super::Running;
 /// Pause between two looks: a flow is cut at most so late.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Watches all nodes until the process ends.
+/// Watches all nodes, removed ones as well, until the process ends.
 pub async fn watch(running: Arc<Running>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let now = Instant::now();
-        running.nodes().iter().for_each(|n| n.cut_expired(now));
+        let listed = running.listed();
+        listed.iter().for_each(|l| l.node.cut_expired(now));
     }
 }

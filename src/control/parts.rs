@@ -58,6 +58,26 @@ impl Drop for Checked {
     }
 }
 
+/// A node as an operator sees it.
+pub struct Listed {
+    /// The node.
+    pub node: Arc<Node>,
+    /// What was asked for to find it, of one that DNS knows.
+    pub source: Option<String>,
+    /// It is in the configuration no more, or at another address: it keeps its flows and is given none.
+    pub removed: bool,
+}
+
+impl Listed {
+    /// Its state.
+    pub fn state(&self) -> State {
+        match self.node.state() {
+            State::Up if self.removed => State::Draining,
+            state => state,
+        }
+    }
+}
+
 /// A listener with its accept loops.
 pub struct Listening {
     /// The listener.
@@ -174,6 +194,21 @@ impl Parts {
         still_up.map(|c| c.node.clone()).collect()
     }
 
+    /// All nodes by name; of the same name those first that stay.
+    pub fn listed(&self) -> Vec<Listed> {
+        let one = |c: &Checked, removed| Listed {
+            node: c.node.clone(),
+            source: c.conf.found.as_ref().map(|f| f.source.clone()),
+            removed,
+        };
+        let stay = self.nodes.values().map(|c| one(c, false));
+        let mut all: Vec<_> = stay
+            .chain(self.departed.iter().map(|c| one(c, true)))
+            .collect();
+        all.sort_by(|a, b| (&a.node.name, a.removed).cmp(&(&b.node.name, b.removed)));
+        all
+    }
+
     /// Forgets departed nodes whose last flow has ended, and what was counted of them.
     pub fn sweep(&mut self) {
         let (stay, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.departed)
@@ -181,7 +216,8 @@ impl Parts {
             .partition(|c| c.node.live() > 0);
         self.departed = stay;
         for c in gone {
-            if !self.nodes.contains_key(&c.node.id) {
+            let same = |d: &Checked| d.node.id == c.node.id;
+            if !self.nodes.contains_key(&c.node.id) && !self.departed.iter().any(same) {
                 metrics::get().forget_node(&c.node.name);
             }
         }

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pushgate_plugins::api::{NodeId, PoolId};
+use pushgate_plugins::api::PoolId;
 use pushgate_plugins::context::Keep;
 
 use super::admin::Endpoint;
 use super::discovery::Discovery;
 use super::memory::Memory;
-use super::parts::{Parts, first_checks};
+use super::parts::{Listed, Parts, first_checks};
 use super::plan::{Plan, Shift};
 use super::rebalance::Runs;
 use crate::balance::Pool;
@@ -207,26 +207,15 @@ impl Running {
         self.parts.lock()
     }
 
-    /// All nodes, by name.
-    pub fn nodes(&self) -> Vec<Arc<Node>> {
-        let mut nodes: Vec<_> = self
-            .parts
-            .lock()
-            .nodes
-            .values()
-            .map(|c| c.node.clone())
-            .collect();
-        nodes.sort_by(|a, b| a.name.cmp(&b.name));
-        nodes
+    /// All nodes, by name; of the same name the one that stays first.
+    pub fn listed(&self) -> Vec<Listed> {
+        self.parts.lock().listed()
     }
 
-    /// What was asked for to find them, of nodes that DNS knows.
-    pub fn sources(&self) -> HashMap<NodeId, String> {
-        let parts = self.parts.lock();
-        let found = parts.nodes.iter();
-        found
-            .filter_map(|(id, c)| Some((*id, c.conf.found.as_ref()?.source.clone())))
-            .collect()
+    /// The nodes of the configuration, by name.
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        let listed = self.listed().into_iter();
+        listed.filter(|l| !l.removed).map(|l| l.node).collect()
     }
 
     /// All pools.
@@ -273,7 +262,7 @@ impl Running {
             }
         };
         if tokio::time::timeout(deadline, gone).await.is_err() {
-            self.nodes().iter().for_each(|n| n.cut());
+            self.listed().iter().for_each(|l| l.node.cut());
             tokio::time::sleep(LAST_WORDS).await;
         }
         self.edge.open()

@@ -233,9 +233,9 @@ async fn a_bad_drain_is_refused() {
         ),
         (
             "drain?pace=1",
-            "unknown `pace`; expected `deadline` or `rate`",
+            "unknown `pace`; expected `deadline`, `rate` or `removed`",
         ),
-        ("down?rate=5/s", "only `drain` takes a query"),
+        ("down?rate=5/s", "only `drain` takes a deadline"),
     ] {
         let answer = setup
             .edge

@@ -88,6 +88,8 @@ mod tls_node;
 mod session;
 /// Certificates replaced under load.
 mod reloads;
+/// Nodes that a reload took away under their flows.
+mod removed;
 /// An edge with counting nodes for tests of the core.
 mod setup;
 /// Descriptors and ports run out: nobody is worse for it than must be.

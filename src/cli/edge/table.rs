@@ -9,18 +9,22 @@ pub fn nodes(now: &Value, before: Option<&Value>) -> String {
     let head = [
         "NODE", "STATE", "FLOWS", "NEW/S", "WEIGHT", "ADDRESS", "POOLS",
     ];
-    let total = |all: &Value, name: &Value| {
-        let node = all.as_array()?.iter().find(|n| n["name"] == *name)?;
-        node["flows_total"].as_u64()
+    let total = |all: &Value, one: &Value| {
+        let is = |n: &&Value| ["name", "address"].iter().all(|key| n[key] == one[key]);
+        all.as_array()?.iter().find(is)?["flows_total"].as_u64()
     };
     let row = |n: &Value| {
         let new = before.and_then(|b| {
-            let (now, before) = (total(now, &n["name"])?, total(b, &n["name"])?);
+            let (now, before) = (total(now, n)?, total(b, n)?);
             Some(now.saturating_sub(before).to_string())
         });
+        let removed = match n["removed"].as_bool() {
+            Some(true) => " (removed)",
+            _ => "",
+        };
         let pools = n["pools"].as_array().into_iter().flatten();
         vec![
-            word(&n["name"]),
+            format!("{}{removed}", word(&n["name"])),
             word(&n["state"]),
             word(&n["flows"]),
             new.unwrap_or_else(|| "-".into()),

@@ -46,18 +46,21 @@ function button(label, path, grave) {
   return made;
 }
 
+// A node that was removed may have the name of one that is there.
+const key = (one) => (one.removed ? `${one.name} ${one.address}` : one.name);
+
 // Rows stay as they are and only their cells change, or a press would miss its button.
 function rows(body, all, make, fill) {
   const old = new Map([...body.children].map((row) => [row.dataset.name, row]));
   for (const one of all) {
-    let row = old.get(one.name);
+    let row = old.get(key(one));
     if (!row) {
       row = document.createElement("tr");
-      row.dataset.name = one.name;
+      row.dataset.name = key(one);
       make(row, one);
       body.append(row);
     }
-    old.delete(one.name);
+    old.delete(key(one));
     fill(row, one);
   }
   for (const gone of old.values()) gone.remove();
@@ -73,22 +76,22 @@ function set(cell, text) {
 
 function nodes(all, seconds) {
   const most = Math.max(1, ...all.map((n) => n.flows));
-  const before = new Map((last?.nodes ?? []).map((n) => [n.name, n.flows_total]));
+  const before = new Map((last?.nodes ?? []).map((n) => [key(n), n.flows_total]));
   rows($("nodes"), all, (row, node) => {
     cells(row, ["", "state", "n", "", "n", "", "", ""]);
     row.cells[3].append(document.createElement("meter"));
-    const at = (word) => `api/nodes/${node.name}/${word}`;
+    const at = (word) => `api/nodes/${node.name}/${word}${node.removed ? "?removed" : ""}`;
     row.cells[7].append(
       button("Drain", at("drain"), false), button("Up", at("up"), false),
       button("Down", at("down"), true), button("Evict", at("evict"), true));
   }, (row, node) => {
-    set(row.cells[0], node.name);
+    set(row.cells[0], node.removed ? `${node.name} (removed)` : node.name);
     set(row.cells[1], node.state);
     row.cells[1].className = `state ${node.state}`;
     row.dataset.state = node.state;
     set(row.cells[2], node.flows);
     Object.assign(row.cells[3].firstChild, { max: most, value: node.flows });
-    const was = before.get(node.name);
+    const was = before.get(key(node));
     set(row.cells[4], was === undefined ? "–" : Math.round((node.flows_total - was) / seconds));
     set(row.cells[5], node.address);
     set(row.cells[6], node.pools.join(", "));

@@ -1,0 +1,95 @@
+//! Asks the admin endpoint of a running edge over plain HTTP.
+//!
+//! In: a method and a path. Out: JSON, or what the edge refused, in its words.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+
+use super::At;
+
+/// Longest time one answer may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Longest answer that is read.
+const MAX_ANSWER: usize = 16 << 20;
+
+/// The admin endpoint of a running edge.
+pub(super) struct Edge {
+    client: Client<HttpConnector, Empty<Bytes>>,
+    base: String,
+    bearer: Option<String>,
+}
+
+impl Edge {
+    /// The one `at` names. Errors: no such URL, or no token in its file.
+    pub(super) fn new(at: &At) -> Result<Edge, String> {
+        let base = at.admin.trim_end_matches('/');
+        let url: Result<Uri, _> = base.parse();
+        let url = url.map_err(|e| format!("--admin {base}: {e}"))?;
+        if url.scheme_str() != Some("http") || url.authority().is_none() {
+            return Err(format!(
+                "--admin {base}: expected as `http://127.0.0.1:9900`"
+            ));
+        }
+        let bearer = at.token_file.as_deref().map(token).transpose()?;
+        Ok(Edge {
+            client: Client::builder(TokioExecutor::new()).build_http(),
+            base: base.to_owned(),
+            bearer,
+        })
+    }
+
+    /// One request. Errors: no answer in time, or its status and what it said.
+    pub(super) async fn ask(&self, method: Method, path: &str) -> Result<Value, String> {
+        let asked = tokio::time::timeout(DEADLINE, self.exchange(method, path)).await;
+        let late = |_| format!("{}: no answer in {} s", self.base, DEADLINE.as_secs());
+        let (status, body) = asked.map_err(late)??;
+        let said = String::from_utf8_lossy(&body);
+        match status.is_success() {
+            true => serde_json::from_slice(&body).map_err(|e| format!("{}: {e}", self.base)),
+            false if status == StatusCode::UNAUTHORIZED => {
+                Err(format!("{}: {}; see --token-file", self.base, said.trim()))
+            }
+            false => Err(format!("{} ({})", said.trim(), status.as_u16())),
+        }
+    }
+
+    async fn exchange(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), String> {
+        let failed = |e: &dyn std::error::Error| {
+            // The library's own words say `client error (Connect)` and hide why.
+            let mut cause = e;
+            while let Some(next) = cause.source() {
+                cause = next;
+            }
+            format!("{}: {cause}", self.base)
+        };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base));
+        if let Some(bearer) = &self.bearer {
+            request = request.header(header::AUTHORIZATION, bearer);
+        }
+        let request = request.body(Empty::new()).map_err(|e| failed(&e))?;
+        let answer = self.client.request(request).await.map_err(|e| failed(&e))?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, MAX_ANSWER).collect().await;
+        let body = body.map_err(|e| format!("{}: {e}", self.base))?;
+        Ok((head.status, body.to_bytes()))
+    }
+}
+
+fn token(file: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    let first = text.lines().next().map(str::trim).unwrap_or_default();
+    match first.is_empty() {
+        true => Err(format!("{}: the first line is empty", file.display())),
+        false => Ok(format!("Bearer {first}")),
+    }
+}

@@ -1,0 +1,159 @@
+//! Nodes as the operator sees them, and what he orders.
+//!
+//! In: the running nodes, those that a reload removed among them as long as they have flows. Out: JSON, gauges,
+//! orders. Source: Lightstreamer clustering §5; FAULTS D66, D71.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::extract::{Path, Query, State as Shared};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::Admin;
+use crate::config::units::Rate;
+use crate::control::parts::Listed;
+use crate::observe::metrics;
+use crate::upstream::State;
+use crate::upstream::drain::Progress;
+use crate::upstream::state::Order;
+
+/// `GET /api/nodes`.
+pub(super) async fn all(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
+    Json(admin.nodes())
+}
+
+impl Admin {
+    /// All nodes by name.
+    pub(super) fn nodes(&self) -> Value {
+        let pools = self.running.pools();
+        let one = |listed: &Listed| {
+            let node = &listed.node;
+            let has = |p: &crate::balance::Pool| p.nodes.iter().any(|n| Arc::ptr_eq(n, node));
+            let of = pools.values().filter(|p| has(p));
+            let mut of: Vec<_> = of.map(|p| p.name.clone()).collect();
+            of.sort();
+            json!({
+                "name": node.name, "address": node.address, "weight": node.weight(),
+                "state": listed.state().word(), "flows": node.live(), "flows_total": node.total(),
+                "pools": of, "source": listed.source, "slow_start": node.is_ramping(),
+                "drain": node.progress(Instant::now()).map(progress), "removed": listed.removed,
+            })
+        };
+        self.running.listed().iter().map(one).collect()
+    }
+
+    /// Sets the gauges of all nodes. Nodes of one name are told as one, in the state of the one that stays.
+    pub(super) fn measure_nodes(&self) {
+        let m = metrics::get();
+        let listed = self.running.listed();
+        let mut flows: BTreeMap<&str, usize> = BTreeMap::new();
+        for one in &listed {
+            let name = one.node.name.as_str();
+            let is_first = !flows.contains_key(name);
+            *flows.entry(name).or_default() += one.node.live();
+            for state in [State::Up, State::Draining, State::Down] {
+                let gauge = m.node_state.with_label_values(&[name, state.word()]);
+                if is_first {
+                    gauge.set(i64::from(one.state() == state));
+                }
+            }
+        }
+        for (name, flows) in flows {
+            m.node_flows.with_label_values(&[name]).set(flows as i64);
+        }
+    }
+
+    /// The nodes an order means: those of the name that stay, or else, or if `removed` says so, those that go.
+    fn meant(&self, name: &str, removed: bool) -> Vec<Listed> {
+        let mut named = self.running.listed();
+        named.retain(|l| l.node.name == name);
+        let removed = removed || named.iter().all(|l| l.removed);
+        named.retain(|l| l.removed == removed);
+        named
+    }
+}
+
+/// Seconds, whole: estimates are no better.
+fn progress(p: Progress) -> Value {
+    let seconds = |d: Duration| d.as_secs();
+    json!({
+        "seconds": p.since.map(seconds), "deadline_seconds": p.left.map(seconds),
+        "eta_seconds": {
+            "half": seconds(p.eta.half), "most": seconds(p.eta.most), "last": seconds(p.eta.last),
+        },
+    })
+}
+
+/// `POST /api/nodes/NAME/ORDER`.
+pub(super) async fn order(
+    Shared(admin): Shared<Arc<Admin>>,
+    Path((name, word)): Path<(String, String)>,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Response {
+    let wanted = match Wanted::of(query) {
+        Ok(wanted) if word == "drain" || !wanted.is_paced() => wanted,
+        Ok(_) => {
+            let said = "only `drain` takes a deadline and a rate\n";
+            return (StatusCode::BAD_REQUEST, said).into_response();
+        }
+        Err(fault) => return (StatusCode::BAD_REQUEST, format!("{fault}\n")).into_response(),
+    };
+    let meant = admin.meant(&name, wanted.removed);
+    let Some(first) = meant.first() else {
+        return (StatusCode::NOT_FOUND, "no such node\n").into_response();
+    };
+    let nodes = meant.iter().map(|l| &l.node);
+    match word.as_str() {
+        "up" => nodes.for_each(|n| n.order(Order::Up)),
+        "down" => nodes.for_each(|n| n.order(Order::Down)),
+        "drain" => nodes.for_each(|n| n.drain(wanted.deadline, wanted.rate)),
+        "evict" => {
+            let evicted: usize = nodes.map(|n| n.evict()).sum();
+            return Json(json!({ "evicted": evicted })).into_response();
+        }
+        _ => return (StatusCode::NOT_FOUND, "orders: up, drain, down, evict\n").into_response(),
+    }
+    Json(json!({ "name": name, "state": first.state().word() })).into_response()
+}
+
+/// What an order is told: `?deadline=10m&rate=50/s`, `?removed`.
+#[derive(Default)]
+struct Wanted {
+    deadline: Option<Duration>,
+    rate: Option<Rate>,
+    removed: bool,
+}
+
+impl Wanted {
+    fn of(query: Vec<(String, String)>) -> Result<Wanted, String> {
+        let mut wanted = Wanted::default();
+        for (key, value) in query {
+            match key.as_str() {
+                "deadline" => {
+                    let span = humantime::parse_duration(&value);
+                    let wrong = |_| format!("deadline: found `{value}`; expected as `10m`");
+                    wanted.deadline = Some(span.map_err(wrong)?);
+                }
+                "rate" => {
+                    let wrong = |e| format!("rate: found `{value}`; expected {e}");
+                    wanted.rate = Some(value.parse().map_err(wrong)?);
+                }
+                "removed" => wanted.removed = matches!(value.as_str(), "" | "true"),
+                _ => {
+                    return Err(format!(
+                        "unknown `{key}`; expected `deadline`, `rate` or `removed`"
+                    ));
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn is_paced(&self) -> bool {
+        self.deadline.is_some() || self.rate.is_some()
+    }
+}
