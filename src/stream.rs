@@ -8,7 +8,7 @@ mod bulk;
 pub mod direction;
 pub mod frames;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 pub mod framing;
 pub mod handoff;
 pub mod joined;

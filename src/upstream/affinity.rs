@@ -3,6 +3,8 @@
 //!
 //! Source: Diffusion load balancers, "Connection pooling" and "Reuse TCP connection".
 
+use std::io;
+
 use parking_lot::Mutex;
 use pushgate_plugins::api::NodeId;
 
@@ -18,9 +20,13 @@ pub struct Affinity {
 const MAX_IDLE: usize = 16;
 
 impl Affinity {
-    /// Keeps a connection whose last answer is complete.
+    /// Keeps a connection whose last answer is complete, unless the node has said more than that: TLS may
+    /// have decrypted the answer's end and bytes behind it as one record, of which no socket knows.
     pub fn put(&self, node: NodeId, side: Side) {
         let side = side.untapped();
+        if side.ssl().is_some_and(|ssl| ssl.pending() > 0) {
+            return;
+        }
         let mut idle = self.idle.lock();
         if idle.len() == MAX_IDLE {
             idle.remove(0);
@@ -28,12 +34,13 @@ impl Affinity {
         idle.push((node, side));
     }
 
-    /// Takes a connection to `node` that the node has not closed meanwhile.
+    /// Takes a connection to `node` on which nothing came meanwhile: FIN, RST and unasked bytes all make it
+    /// useless.
     pub fn take(&self, node: NodeId) -> Option<Side> {
         let mut idle = self.idle.lock();
         while let Some(i) = idle.iter().rposition(|(n, _)| *n == node) {
             let (_, side) = idle.swap_remove(i);
-            if still_open(&side) {
+            if is_silent(&side) {
                 return Some(side);
             }
         }
@@ -51,9 +58,45 @@ impl Affinity {
     }
 }
 
-/// An idle connection has nothing to read: FIN, RST and unasked bytes all make it useless.
-fn still_open(side: &Side) -> bool {
-    let mut byte = [0u8; 1];
-    let read = side.tcp().stream().try_read(&mut byte);
-    matches!(read, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+/// Whether the connection is open and has nothing to read. The kernel is asked: the runtime knows of what
+/// came only once it has waited for it.
+fn is_silent(side: &Side) -> bool {
+    let (mut byte, flags) = ([0u8; 1], libc::MSG_PEEK | libc::MSG_DONTWAIT);
+    // SAFETY: the descriptor is open and `byte` has room for the one byte asked for.
+    let got = unsafe { libc::recv(side.tcp().fd(), byte.as_mut_ptr().cast(), 1, flags) };
+    got < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::fixtures::pair;
+    use std::io::Write;
+    use std::net::Shutdown;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// What comes while the runtime does not look (a pipelined request is served in the same breath as the
+    /// one before) is seen all the same: an end, bytes nobody asked for. Red if only the runtime is asked.
+    #[tokio::test]
+    async fn what_came_unseen_is_seen() {
+        for said in [None, Some(""), Some("x")] {
+            let affinity = Affinity::default();
+            let (mut node, mut side) = pair().await;
+            node.write_all(b"answer").await.expect("send");
+            assert_eq!(side.read(&mut [0; 64]).await.expect("an answer"), 6);
+            let node = node.into_std().expect("a socket");
+            affinity.put(NodeId(1), side);
+            // Without an await: the runtime polls nothing meanwhile.
+            match said {
+                None => {}
+                Some("") => node.shutdown(Shutdown::Write).expect("an end"),
+                Some(bytes) => (&node).write_all(bytes.as_bytes()).expect("bytes"),
+            }
+            assert_eq!(
+                affinity.take(NodeId(1)).is_some(),
+                said.is_none(),
+                "{said:?}"
+            );
+        }
+    }
 }

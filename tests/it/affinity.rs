@@ -155,6 +155,26 @@ async fn a_spoilt_upstream_is_not_used_again() {
     }
 }
 
+/// Aim: the same where the node's TLS brought the answer's end and another's head as one record, which no
+/// socket tells of. Fails if the connection is kept with decrypted bytes in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_is_one_with_bytes_left_in_its_tls() {
+    let setup = Setup::tls_node().await;
+    let mut client = H2::connect(&setup.tls()).await;
+    for _ in 0..2 {
+        let answer = client.get("/fault/long-record?keep=1", &[]).await;
+        assert_eq!(answer.body(), &[b'x'; 6000]);
+        let hello = client.get("/hello", &[]).await;
+        let text = String::from_utf8_lossy(hello.body());
+        assert!(text.starts_with("n1 "), "{text:?}");
+    }
+    // Where nothing is left over the connection serves on.
+    let node = &setup.nodes[0];
+    let before = node.seen().connections.len();
+    client.get("/hello", &[]).await;
+    assert_eq!(node.seen().connections.len(), before);
+}
+
 /// Aim: a client that goes away within an answer takes its upstream connection with it. Fails if the
 /// rest of the answer is read for later use.
 #[tokio::test(flavor = "multi_thread")]

@@ -8,15 +8,11 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 
-use crate::certs::{Certs, Key};
 use crate::client::h1::H1;
 use crate::client::ws::{self, Ws};
 use crate::deadline;
-use crate::edge::Edge;
-use crate::node::{Health, Node};
-use crate::setup::{self, HOST, Setup};
-use crate::tlcp::Sessions;
-use crate::vip::Block;
+use crate::node::Health;
+use crate::setup::Setup;
 
 /// Aim: a WebSocket client of a dead node is told 1012 "Service Restart" where it can understand it, that
 /// is between two frames: silent, busy, plain, TLS. In the middle of a frame nothing is put into it: the
@@ -63,20 +59,7 @@ async fn websocket_clients_are_told_to_come_back() {
 /// client. Fails if the node's TLS is waited for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_behind_tls_is_left_as_well() {
-    let (block, certs) = (Block::claim(), Certs::new());
-    certs.leaf("push", &[HOST], Key::Ecdsa);
-    let tls = certs.leaf("n1", &[HOST], Key::Ecdsa).context();
-    let at = block.at("10.0.0.1:8080");
-    let node = Node::start_tls("n1", at, Sessions::new("n1"), Some(tls)).await;
-    let yaml = setup::yaml(&certs, 1, "", "");
-    let secure = "8080, tls: { verify: false } }";
-    let edge = Edge::start(&block, &yaml.replacen("8080 }", secure, 1)).await;
-    let setup = Setup {
-        block,
-        nodes: vec![node],
-        edge,
-        certs,
-    };
+    let setup = Setup::tls_node().await;
     let mut sockets = Vec::new();
     let mut events = Vec::new();
     for (_, dial) in setup.both() {

@@ -7,6 +7,7 @@ use crate::certs::{Certs, Key};
 use crate::client::Dial;
 use crate::edge::Edge;
 use crate::node::Node;
+use crate::tlcp::Sessions;
 use crate::vip::Block;
 
 /// Name all certificates of this setup are for.
@@ -43,6 +44,24 @@ impl Setup {
         Setup {
             block,
             nodes: running,
+            edge,
+            certs,
+        }
+    }
+
+    /// As [`Setup::start`] with one node, where TLS is spoken to it as well.
+    pub async fn tls_node() -> Setup {
+        let (block, certs) = (Block::claim(), Certs::new());
+        certs.leaf("push", &[HOST], Key::Ecdsa);
+        let tls = certs.leaf("n1", &[HOST], Key::Ecdsa).context();
+        let at = block.at("10.0.0.1:8080");
+        let node = Node::start_tls("n1", at, Sessions::new("n1"), Some(tls)).await;
+        let yaml = yaml(&certs, 1, "", "");
+        let secure = "8080, tls: { verify: false } }";
+        let edge = Edge::start(&block, &yaml.replacen("8080 }", secure, 1)).await;
+        Setup {
+            block,
+            nodes: vec![node],
             edge,
             certs,
         }

@@ -33,6 +33,7 @@ pub async fn serve(conn: &mut Conn, request: &Request) -> io::Result<bool> {
             conn.send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n")
                 .await?;
         }
+        "long-record" => conn.send(long_record()).await?,
         name => match bytes(name) {
             Some(bytes) => conn.send(bytes).await?,
             None => {
@@ -43,6 +44,14 @@ pub async fn serve(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     }
     // What follows on the same connection shows whether the edge mixes it with the next answer.
     Ok(request.query("keep").is_some())
+}
+
+/// An answer and one that nobody asked for in one write, so under TLS in one record. The first is longer than
+/// what an edge reads with a head.
+fn long_record() -> String {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length:";
+    let body = "x".repeat(6000);
+    format!("{head} 6000\r\n\r\n{body}{head} 6\r\n\r\nstolen")
 }
 
 /// The fixed faults by name.
