@@ -216,6 +216,18 @@ fn decide(all: &mut Vec<Case>) {
             assert!(matches!(decision, Decision::Node(_)));
         });
     }
+    let site = Site::balanced("round_robin", 1000, "");
+    for node in site.pool.nodes.iter().step_by(2) {
+        node.judged(false, "bench");
+    }
+    let head = request("a=b");
+    let decide = move || {
+        let decision = site.table.decide(black_box(&flow(&head)), &[]);
+        assert!(matches!(decision, Decision::Node(_)));
+    };
+    // Afterwards all that are down stand aside.
+    (0..1000).for_each(|_| decide());
+    case(all, "decide/round_robin, 500 of 1000 nodes down", decide);
     let site = Site::new(2, "{ sticky_ip: {} }");
     let head = request("a=b");
     case(all, "decide/recalled by address, 2 nodes", move || {

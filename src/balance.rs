@@ -1,6 +1,6 @@
 //! Chooses a node of a pool for a flow that is not stuck, among those whose gates are open.
 //!
-//! One trait, pure functions of the nodes' facts. Source: Lightstreamer clustering §2.1
+//! Pure functions of the nodes' facts, one trait; `round_robin` remembers whose turn it is. Source: Lightstreamer clustering §2.1
 //! ("balancing"), §1 (S connections can always be freely balanced), §2.2.2, §3.2.1.2, §3.2.2.2 (the
 //! edge balances S, CR does not pass it).
 
@@ -12,12 +12,16 @@ mod round_robin;
 pub mod wait;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use pushgate_plugins::api::{NodeId, PoolId};
 
+use self::round_robin::{Left, RoundRobin};
 use self::wait::Waiting;
 use crate::config::units::Rate;
 use crate::config::{self, Balance, NoNode};
@@ -55,13 +59,26 @@ pub trait Method: Send + Sync {
     }
 }
 
-/// The method of a configured word.
-pub fn method(word: Balance) -> Box<dyn Method> {
-    match word {
-        Balance::LeastFlows => Box::new(least_flows::LeastFlows),
-        Balance::RoundRobin => Box::new(round_robin::RoundRobin::default()),
-        Balance::Random => Box::new(random::Random),
-        Balance::Hash => Box::new(hash::Hash),
+/// How a pool chooses.
+enum Way {
+    /// By the facts of its nodes.
+    Compares(&'static dyn Method),
+    /// One after the other.
+    TakesTurns(Mutex<RoundRobin>),
+}
+
+impl Way {
+    /// The way of a configured word, among so many nodes.
+    fn new(word: Balance, nodes: usize) -> Self {
+        Way::Compares(match word {
+            Balance::LeastFlows => &least_flows::LeastFlows,
+            Balance::Random => &random::Random,
+            Balance::Hash => &hash::Hash,
+            Balance::RoundRobin => {
+                let new = std::iter::repeat_n(Left::NEW, nodes);
+                return Way::TakesTurns(Mutex::new(RoundRobin::new(new)));
+            }
+        })
     }
 }
 
@@ -88,7 +105,7 @@ pub struct Pool {
     pub rebalance: config::Rebalance,
     /// Paths of requests that are balanced anew although their client is stuck.
     pub rebalance_on: Box<[String]>,
-    method: Box<dyn Method>,
+    way: Way,
 }
 
 /// What the balancer says.
@@ -118,6 +135,7 @@ impl Pool {
         Pool {
             id: PoolId::of(name),
             name: name.to_owned(),
+            way: Way::new(conf.balance, nodes.len()),
             nodes,
             connect_timeout: conf.connect_timeout.0,
             retries: conf.retries,
@@ -126,8 +144,22 @@ impl Pool {
             levels: AtomicBool::new(false),
             rebalance: conf.rebalance,
             rebalance_on: conf.rebalance_on.clone().into(),
-            method: method(conf.balance),
         }
+    }
+
+    /// Takes turns from where the pool `before` it stands, as far as they have nodes in common: where nodes
+    /// join and leave faster than a round passes, the last would never be reached otherwise.
+    pub fn resume(&self, before: &Pool) {
+        let (Way::TakesTurns(turns), Way::TakesTurns(old)) = (&self.way, &before.way) else {
+            return;
+        };
+        let left: HashMap<NodeId, Left> = {
+            let old = old.lock();
+            let left = old.left(|at| before.nodes[at].weight());
+            left.map(|(at, left)| (before.nodes[at].id, left)).collect()
+        };
+        let left_of = |node: &Arc<Node>| left.get(&node.id).copied().unwrap_or(Left::NEW);
+        *turns.lock() = RoundRobin::new(self.nodes.iter().map(left_of));
     }
 
     /// Says whether flows go to the node with the fewest, whatever the method.
@@ -142,20 +174,58 @@ impl Pool {
 
     /// Chooses among the nodes that are Up, have weight and room, and were not tried for this flow.
     pub fn pick(&self, seed: Seed, tried: &[NodeId], now: Instant) -> Picked<'_> {
+        let method = match &self.way {
+            _ if self.levels.load(Ordering::Relaxed) => &least_flows::LeastFlows,
+            Way::Compares(method) => *method,
+            Way::TakesTurns(turns) => return self.pick_in_turn(turns, tried, now),
+        };
         let count = self.nodes.len();
-        if count > EXACT && self.method.may_sample() {
+        if count > EXACT && method.may_sample() {
             let mut rng = fastrand::Rng::with_seed(seed.random);
             let drawn = std::iter::repeat_with(|| rng.usize(..count)).take(SAMPLE);
-            if let Picked::Node(node) = self.pick_among(drawn, seed, tried, now) {
+            if let Picked::Node(node) = self.pick_among(drawn, method, seed, tried, now) {
                 return Picked::Node(node);
             }
         }
-        self.pick_among(0..count, seed, tried, now)
+        self.pick_among(0..count, method, seed, tried, now)
+    }
+
+    fn pick_in_turn(
+        &self,
+        turns: &Mutex<RoundRobin>,
+        tried: &[NodeId],
+        now: Instant,
+    ) -> Picked<'_> {
+        let open = |at: usize| {
+            let node = &self.nodes[at];
+            let weight = NonZeroU32::new(node.weight())?;
+            (takes(node) && node.room(now) == Room::Open).then_some(weight)
+        };
+        let is_tried = |at: usize| tried.contains(&self.nodes[at].id);
+        loop {
+            let next = turns.lock().next(open, is_tried);
+            let Some(at) = next else { break };
+            let node = &self.nodes[at];
+            if node.is_ramping() {
+                self.settle_ramps();
+            }
+            // Otherwise another thread was given its room meanwhile.
+            if node.admit(now) {
+                return Picked::Node(node);
+            }
+        }
+        let up = |n: &Arc<Node>| takes(n) && !tried.contains(&n.id);
+        if self.nodes.iter().any(up) {
+            Picked::Full
+        } else {
+            Picked::Nobody
+        }
     }
 
     fn pick_among(
         &self,
         places: impl Iterator<Item = usize>,
+        method: &dyn Method,
         seed: Seed,
         tried: &[NodeId],
         now: Instant,
@@ -163,31 +233,25 @@ impl Pool {
         FACTS.with_borrow_mut(|(facts, of)| {
             facts.clear();
             of.clear();
-            let (mut up, mut flows, mut weights, mut ramping) = (false, 0, 0, false);
+            let (mut up, mut ramping) = (false, false);
             for at in places {
                 let node = &self.nodes[at];
-                if node.weight() == 0 || node.state() != State::Up || tried.contains(&node.id) {
+                if !takes(node) || tried.contains(&node.id) {
                     continue;
                 }
                 up = true;
-                let (live, weight) = (node.live(), node.weight());
-                if node.is_ramping() {
-                    ramping = true;
-                } else {
-                    flows += live;
-                    weights += weight as usize;
-                }
+                let (id, weight, live) = (node.id, node.weight(), node.live());
+                ramping |= node.is_ramping();
                 if node.room(now) == Room::Open {
-                    let id = node.id;
                     facts.push(Candidate { id, weight, live });
                     of.push(at);
                 }
             }
             if ramping {
-                self.settle_ramps(flows, weights);
+                self.settle_ramps();
             }
             while !facts.is_empty() {
-                let chosen = self.choose(facts, seed);
+                let chosen = method.pick(facts, seed);
                 let node = &self.nodes[of[chosen]];
                 if node.admit(now) {
                     return Picked::Node(node);
@@ -200,16 +264,14 @@ impl Pool {
         })
     }
 
-    fn choose(&self, facts: &[Candidate], seed: Seed) -> usize {
-        if self.levels.load(Ordering::Relaxed) {
-            return least_flows::LeastFlows.pick(facts, seed);
+    /// Ends the slow start of nodes that have as many flows for their weight as those without one.
+    /// Where all have returned at once there is nobody to catch up with.
+    fn settle_ramps(&self) {
+        let (mut flows, mut weights) = (0, 0);
+        for node in self.nodes.iter().filter(|n| takes(n) && !n.is_ramping()) {
+            flows += node.live();
+            weights += node.weight() as usize;
         }
-        self.method.pick(facts, seed)
-    }
-
-    /// Ends the slow start of nodes that have as many flows for their weight as those without one
-    /// (`flows`, `weights`). Where all have returned at once there is nobody to catch up with.
-    fn settle_ramps(&self, flows: usize, weights: usize) {
         let ramping = self.nodes.iter().filter(|n| n.is_ramping() && weights > 0);
         for node in ramping {
             if node.live() * weights >= flows * node.weight() as usize {
@@ -239,10 +301,15 @@ impl Pool {
 
     /// When the next flow can be let in, by any node that is Up.
     pub fn room(&self, now: Instant) -> Room {
-        let up = |n: &&Arc<Node>| n.weight() > 0 && n.state() == State::Up;
-        let rooms = self.nodes.iter().filter(up).map(|n| n.room(now));
+        let up = self.nodes.iter().filter(|n| takes(n));
+        let rooms = up.map(|n| n.room(now));
         rooms.min().unwrap_or(Room::Full)
     }
+}
+
+/// Whether the balancer may give the node flows at all.
+fn takes(node: &Node) -> bool {
+    node.weight() > 0 && node.state() == State::Up
 }
 
 #[cfg(test)]

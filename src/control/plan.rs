@@ -85,7 +85,7 @@ impl Plan {
         let mut nodes = nodes_for(config, parts, &store)?;
         nodes.retain(|_, n| n.conf.address.socket().is_some());
         let pools = pools_for(config, &nodes);
-        mark_joining(&mut nodes, &pools, parts);
+        follow(&mut nodes, &pools, parts);
         let pools = Arc::new(pools);
         let by_id = by_id(&nodes);
         let ring = match (&parts.ring, &parts.tickets) {
@@ -168,7 +168,7 @@ impl Shift {
         let mut nodes = nodes_for(config, parts, &parts.store)?;
         nodes.retain(|_, n| n.conf.address.socket().is_some());
         let mut pools = pools_for(config, &nodes);
-        mark_joining(&mut nodes, &pools, parts);
+        follow(&mut nodes, &pools, parts);
         for (id, pool) in &mut pools {
             let Some(old) = parts.pools.get(id) else {
                 continue;
@@ -295,15 +295,18 @@ fn pools_for(config: &Config, nodes: &HashMap<NodeId, PlannedNode>) -> HashMap<P
     config.pools.iter().map(one).collect()
 }
 
-/// Marks the new nodes of pools that had nodes before, under this name or another: those have flows already.
-fn mark_joining(
+/// Lets the pools go on where those of `parts` stand, and marks the new nodes of pools that had nodes
+/// before, under this name or another: those have flows already.
+fn follow(
     nodes: &mut HashMap<NodeId, PlannedNode>,
     pools: &HashMap<PoolId, Arc<Pool>>,
     parts: &Parts,
 ) {
     for (id, pool) in pools {
+        let before = parts.pools.get(id);
+        before.inspect(|before| pool.resume(before));
         let runs = |n: &Arc<Node>| nodes.get(&n.id).is_some_and(|p| p.runs);
-        let had_nodes = parts.pools.get(id).is_some_and(|p| !p.nodes.is_empty());
+        let had_nodes = before.is_some_and(|p| !p.nodes.is_empty());
         if had_nodes || pool.nodes.iter().any(runs) {
             for member in &pool.nodes {
                 if let Some(n) = nodes.get_mut(&member.id) {
