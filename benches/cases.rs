@@ -9,11 +9,12 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use http::header::{COOKIE, SET_COOKIE};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pushgate::balance::Pool;
+use pushgate::clock;
 use pushgate::config::{Config, Limits};
 use pushgate::listener::request_head;
 use pushgate::route::{Assigned, Decision, Table};
@@ -188,7 +189,7 @@ fn flow(request: &RequestHeader) -> Flow<'_> {
         host: "push.mycompany.com",
         request: Some(request),
         body: &[],
-        wall: SystemTime::now(),
+        wall: clock::date(),
         now: Instant::now(),
         random: 0x1234_5678_9abc_def0,
     }

@@ -13,6 +13,9 @@ use pingora_http::{RequestHeader, ResponseHeader};
 /// Most bytes of a body that plugins are shown, of a request and of an answer.
 pub const BODY_PREFIX: usize = 4096;
 
+/// How far two clocks may be apart: an hour, as after a wrong change to summer time, and a minute.
+pub const SKEW: Duration = Duration::from_secs(3_660);
+
 /// The facts of one flow, all borrowed: building one costs no allocation.
 #[derive(Clone, Copy)]
 pub struct Flow<'a> {
@@ -34,7 +37,7 @@ pub struct Flow<'a> {
     /// The first [`BODY_PREFIX`] bytes of the request's body, or all of it if it is shorter; empty
     /// unless a plugin [wants](Plugin::wants_body) it and it came in time.
     pub body: &'a [u8],
-    /// Wall clock, for what is signed and leaves this process.
+    /// Wall clock without its steps, for what is signed and leaves this process: it never goes back.
     pub wall: SystemTime,
     /// Monotonic clock, for what is remembered here: a jump of the wall clock expires nothing.
     pub now: Instant,

@@ -17,7 +17,7 @@ use http::{HeaderValue, StatusCode};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::api::{
-    Assignment, EditError, Flow, Forget, Forgotten, How, Mark, Plugin, PoolId, Recalled,
+    Assignment, EditError, Flow, Forget, Forgotten, How, Mark, Plugin, PoolId, Recalled, SKEW,
     unix_seconds,
 };
 use crate::epochs::Epochs;
@@ -28,9 +28,6 @@ const NAME: &str = "sticky_cookie";
 
 /// Most cookies of our name that are tried: each forged one costs an HMAC a key.
 const MAX_TRIED: usize = 8;
-
-/// How far a token's date may lie ahead, because another edge's clock does.
-const SKEW_SECONDS: u64 = 60;
 
 struct StickyCookie {
     name: Box<[u8]>,
@@ -59,7 +56,7 @@ impl StickyCookie {
 
     /// The token's age in seconds, if it is neither too old, from the future, nor forgotten.
     fn age(&self, token: &Token, wall: u64) -> Option<u64> {
-        if token.issued > wall.saturating_add(SKEW_SECONDS) {
+        if token.issued > wall.saturating_add(SKEW.as_secs()) {
             return None;
         }
         let age = wall.saturating_sub(token.issued);

@@ -16,3 +16,4 @@ pub mod balance;
 pub mod upstream;
 pub mod stream;
 pub mod observe;
+pub mod clock;

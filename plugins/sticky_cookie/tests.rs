@@ -174,14 +174,14 @@ fn age_decides_with_each_tokens_own_jitter() {
     }
 }
 
-/// A clock 60 s ahead is another edge's; more is a forgery or a fault.
+/// FAULTS D48: a clock an hour ahead was set back since, or is another edge's; more is a fault.
 #[test]
 fn future_dates_are_ignored_beyond_the_skew() {
     let p = build("sticky_cookie: {}");
     let now = Facts::default();
     let ahead = |s| issue(&*p, &now.after(Duration::from_secs(s)));
-    assert_eq!(recalled(&*p, &now, &[&ahead(60)]), Some(Duration::ZERO));
-    assert_eq!(recalled(&*p, &now, &[&ahead(61)]), None);
+    assert_eq!(recalled(&*p, &now, &[&ahead(3_660)]), Some(Duration::ZERO));
+    assert_eq!(recalled(&*p, &now, &[&ahead(3_661)]), None);
 }
 
 /// FAULTS D43, D45.

@@ -5,11 +5,13 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use super::Running;
 use super::rebalance::Saved;
+use crate::clock;
 use crate::upstream::discover::{Answer, Source};
 use crate::upstream::state::Order;
 
@@ -28,6 +30,9 @@ pub struct Memory {
     /// The rebalances that run.
     #[serde(default)]
     pub rebalances: Vec<Saved>,
+    /// The date ([`clock::date`]): nothing that was remembered may be of the future.
+    #[serde(default)]
+    pub date: Option<SystemTime>,
 }
 
 impl Running {
@@ -55,6 +60,7 @@ impl Running {
             answers: self.discovery.answers(),
             tickets: self.parts().ring.as_ref().map(|ring| ring.export()),
             rebalances: self.rebalances.save(),
+            date: Some(clock::date()),
         }
     }
 }

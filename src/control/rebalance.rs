@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use super::Running;
 use crate::balance::Pool;
+use crate::clock;
 use crate::observe::metrics;
 use crate::upstream::live::Closed;
 use crate::upstream::stuck::Movable;
@@ -214,7 +215,7 @@ impl Running {
         let unknown = || Refusal::Unknown(format!("no pool `{pool}`"));
         let pool = pools.get(&PoolId::of(pool)).ok_or_else(unknown)?;
         let dry_run = ask.dry_run;
-        let mut course = course(pool, ask, SystemTime::now(), Instant::now())?;
+        let mut course = course(pool, ask, clock::date(), Instant::now())?;
         self.with_live(pool, |live| course.look(live));
         if dry_run {
             let mut would = shown(&pool.name, &course);
@@ -327,7 +328,12 @@ async fn drive(running: Arc<Running>, id: PoolId, run: Arc<Run>) {
             match &pool {
                 Some(pool) if !course.stand.is_over() => {
                     course.holds = run.carried && running.rebalances.inherited.lives();
-                    running.with_live(pool, |live| live.tick(&mut course, Instant::now()));
+                    // Dates may go slower than time: nothing is moved before its moment has come.
+                    let is_due = unix_seconds(clock::date()) >= course.before;
+                    running.with_live(pool, |live| match is_due {
+                        true => live.tick(&mut course, Instant::now()),
+                        false => course.look(live),
+                    });
                     if course.stand.is_over() {
                         let stand = course.stand;
                         run.end(&mut course, stand);

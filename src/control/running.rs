@@ -19,6 +19,7 @@ use super::parts::{Listed, Parts, first_checks};
 use super::plan::{Plan, Shift};
 use super::rebalance::Runs;
 use crate::balance::Pool;
+use crate::clock;
 use crate::config::{self, Config};
 use crate::listener::accept;
 use crate::listener::edge::Edge;
@@ -78,6 +79,7 @@ impl Running {
         drain: tokio::sync::watch::Sender<bool>,
         memory: Memory,
     ) -> Arc<Self> {
+        memory.date.into_iter().for_each(clock::go_on_from);
         let parts = Parts {
             orders: memory.orders,
             tickets: memory.tickets,

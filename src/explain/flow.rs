@@ -3,7 +3,7 @@
 //! In: a [`Question`] of the command line. Out: the facts a plugin decides by, as the edge would see them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use clap::Args;
 use http::{HeaderName, HeaderValue, Uri};
@@ -11,6 +11,7 @@ use pingora_http::RequestHeader;
 use pushgate_plugins::api::{Flow, TlsFacts};
 use pushgate_plugins::host;
 
+use crate::clock;
 use crate::config::{Config, Listener, Mode};
 
 /// A flow to be explained.
@@ -125,7 +126,7 @@ impl Asked {
             },
             request: http.then_some(&self.request),
             body: self.body.as_bytes(),
-            wall: SystemTime::now(),
+            wall: clock::date(),
             now: Instant::now(),
             random: self.random,
         }

@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use pingora_http::RequestHeader;
 use pushgate_plugins::api::Flow;
 
 use super::open::Open;
+use crate::clock;
 use crate::stream::side::Side;
 use crate::tls::Handshake;
 use crate::upstream::{Affinity, Node};
@@ -83,7 +84,7 @@ impl Conn {
             host,
             request,
             body: b"",
-            wall: SystemTime::now(),
+            wall: clock::date(),
             now: Instant::now(),
             random,
         }

@@ -14,6 +14,7 @@ use super::clients::Seat;
 pub use super::conn::Conn;
 pub use super::reason::Reason;
 pub use super::request_line::RequestLine;
+use crate::clock;
 use crate::observe::{access_log, metrics};
 use crate::route::{Assigned, Table};
 use crate::stream::framing::Framing;
@@ -37,7 +38,7 @@ pub struct Exchange {
     pub record: Mutex<Record>,
     /// What decides; fixed for the exchange, so that a reload does not mix two tables.
     pub table: Arc<Table>,
-    /// Wall clock at its begin: one date for all that is learned of it.
+    /// The date of its begin: one for all that is learned of it.
     wall: SystemTime,
     down_before: u64,
     up_before: u64,
@@ -114,7 +115,7 @@ impl Exchange {
                 ..Record::default()
             }),
             table,
-            wall: SystemTime::now(),
+            wall: clock::date(),
             down_before: conn.bytes_down.load(Ordering::Relaxed),
             up_before: conn.bytes_up.load(Ordering::Relaxed),
             conn,
@@ -246,7 +247,7 @@ impl Exchange {
         let assigned = record.assigned.as_ref();
         let tls = self.conn.tls.as_ref();
         let (method, host, path) = record.line.parts();
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let since = clock::wall().duration_since(SystemTime::UNIX_EPOCH);
         access_log::write(&access_log::Line {
             time: since.map_or(0.0, |d| d.as_secs_f64()),
             flow: self.flow.id,

@@ -68,7 +68,7 @@ impl<'a> Leaf<'a> {
 }
 
 fn now(offset_seconds: i64) -> Asn1Time {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = crate::clock::wall().duration_since(std::time::UNIX_EPOCH);
     Asn1Time::from_unix(now.unwrap().as_secs() as i64 + offset_seconds).unwrap()
 }
 

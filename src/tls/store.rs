@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::pkey::{Id, PKey, Private};
@@ -15,6 +15,7 @@ use openssl::x509::{X509, X509Ref};
 use super::Fault;
 use super::files::{self, Material, malformed, signed};
 use super::ocsp::Staple;
+use crate::clock;
 use crate::config::{Certificate, Config};
 
 /// A chain with its key, checked.
@@ -167,7 +168,7 @@ fn warn(name: &str, files: &Certificate, loaded: &Loaded) {
 
 /// The present, in seconds since 1970.
 pub fn unix_now() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = clock::wall().duration_since(UNIX_EPOCH);
     now.map_or(0, |d| d.as_secs() as i64)
 }
 

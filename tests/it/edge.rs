@@ -80,8 +80,13 @@ impl Edge {
 
     /// Starts another process from the same file that takes over from this one (`-u`).
     pub fn successor(&self) -> Edge {
+        self.successor_with(&[])
+    }
+
+    /// As [`Edge::successor`], with variables for its environment.
+    pub fn successor_with(&self, env: &[(&str, &str)]) -> Edge {
         let token = self.token.clone();
-        Self::spawn(self.dir.clone(), self.admin, token, &["run", "-u"], &[])
+        Self::spawn(self.dir.clone(), self.admin, token, &["run", "-u"], env)
     }
 
     /// Starts the edge on `host`, with its admin endpoint at the host's port 9900.

@@ -22,6 +22,8 @@ mod client;
 mod dashboard;
 /// `pushgate demo` in a browser.
 mod demo;
+/// A wall clock that is set.
+mod clock;
 /// Diffusion servers behind the edge.
 mod diffusion;
 /// Plugins that decide by path, address and value.

@@ -15,7 +15,7 @@ use crate::setup::Setup;
 use self::age::pair;
 use self::crowd::Crowd;
 
-mod age;
+pub mod age;
 mod crowd;
 mod layer4;
 mod sessions;

@@ -4,12 +4,13 @@
 //! each lookup. Source: FAULTS D66.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use pushgate_plugins::api::unix_seconds;
 use tokio::sync::{Notify, watch};
 
 use super::Seen;
+use crate::clock;
 use crate::observe::metrics;
 use crate::upstream::discover::{Answer, Failure, MAX_NODES, Resolver, Source};
 
@@ -61,7 +62,7 @@ impl Follow {
                 .set(answer.targets.len() as i64);
             m.dns_answered
                 .with_label_values(&[&source])
-                .set(unix_seconds(SystemTime::now()) as i64);
+                .set(unix_seconds(clock::wall()) as i64);
         }
     }
 
@@ -74,7 +75,7 @@ impl Follow {
                     let before = seen.answer.as_ref().map(|a| &a.targets);
                     differs = before != Some(&answer.targets);
                     self.tell_answer(seen, &answer, differs);
-                    seen.answered = Some(SystemTime::now());
+                    seen.answered = Some(clock::wall());
                     seen.answer = Some(answer);
                     seen.failure = None;
                 }
