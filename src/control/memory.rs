@@ -1,18 +1,22 @@
 //! What a process must not forget when another takes over from it: its listening sockets, what
-//! plugins remember of clients, the keys of their session tickets, the operator's orders, and rebalances.
+//! plugins remember of clients, the keys of their session tickets, the operator's orders with the terms of drains,
+//! and rebalances.
 //!
 //! Source: FAULTS D69; Lightstreamer clustering §4 (an assignment outlives more than a session).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use super::Running;
 use super::rebalance::Saved;
 use crate::clock;
+use crate::upstream::Node;
 use crate::upstream::discover::{Answer, Source};
+use crate::upstream::drain::Terms;
 use crate::upstream::state::Order;
 
 /// What is remembered, fit to be sent to another process.
@@ -33,6 +37,40 @@ pub struct Memory {
     /// The date ([`clock::date`]): nothing that was remembered may be of the future.
     #[serde(default)]
     pub date: Option<SystemTime>,
+    /// What the drains among the orders were ordered by.
+    #[serde(default)]
+    pub drains: Vec<SavedDrain>,
+}
+
+/// A drain under way, fit to be sent to another process.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct SavedDrain {
+    /// The node's name.
+    pub node: String,
+    since: Duration,
+    left: Option<Duration>,
+    rate: Option<String>,
+}
+
+impl SavedDrain {
+    fn new(node: &str, terms: &Terms, now: Instant) -> Self {
+        SavedDrain {
+            node: node.to_owned(),
+            since: now.saturating_duration_since(terms.since),
+            left: terms.until.map(|u| u.saturating_duration_since(now)),
+            rate: terms.rate.map(|r| r.to_string()),
+        }
+    }
+
+    /// The same in the process it was sent to.
+    pub fn terms(&self, now: Instant) -> Terms {
+        Terms {
+            since: now.checked_sub(self.since).unwrap_or(now),
+            until: self.left.and_then(|left| now.checked_add(left)),
+            // What another version of the program writes is at worst no rate.
+            rate: self.rate.as_ref().and_then(|rate| rate.parse().ok()),
+        }
+    }
 }
 
 impl Running {
@@ -53,6 +91,8 @@ impl Running {
     /// What this process remembers now.
     pub fn memory(&self) -> Memory {
         let nodes = self.nodes();
+        let now = Instant::now();
+        let drain = |n: &Arc<Node>| Some(SavedDrain::new(&n.name, &n.terms()?, now));
         let orders = nodes.iter().map(|n| (n.name.clone(), n.ordered()));
         Memory {
             kept: self.keep.save(),
@@ -61,6 +101,35 @@ impl Running {
             tickets: self.parts().ring.as_ref().map(|ring| ring.export()),
             rebalances: self.rebalances.save(),
             date: Some(clock::date()),
+            drains: nodes.iter().filter_map(drain).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::units::Rate;
+
+    /// What is left of a deadline is what matters: the processes' clocks are not the same.
+    #[test]
+    fn a_drain_goes_on_by_its_terms() {
+        let (here, there) = (Instant::now(), Instant::now() + Duration::from_secs(1000));
+        let s = Duration::from_secs;
+        for (until, rate) in [
+            (Some(s(600)), Some(Rate::a_second(50))),
+            (Some(Duration::ZERO), None),
+            (None, None),
+        ] {
+            let at = |now: Instant| Terms {
+                since: now,
+                until: until.map(|u| now + u),
+                rate,
+            };
+            let saved = SavedDrain::new("n", &at(here), here + s(0));
+            let bytes = rmp_serde::to_vec(&saved).expect("bytes");
+            let read: SavedDrain = rmp_serde::from_slice(&bytes).expect("a drain");
+            assert_eq!(read.terms(there), at(there));
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::observe::metrics;
 use crate::route::Table;
 use crate::tls::Store;
 use crate::tls::tickets::Ring;
-use crate::upstream::drain::Standing;
+use crate::upstream::drain::{Standing, Terms};
 use crate::upstream::health::Checker;
 use crate::upstream::state::Order;
 use crate::upstream::{Node, State};
@@ -139,6 +139,8 @@ pub struct Parts {
     pub admin: Option<Endpoint>,
     /// Orders another process left, until the nodes are there.
     pub orders: Vec<(String, Order)>,
+    /// What its drains were ordered by.
+    pub drains: HashMap<String, Terms>,
     /// Ticket keys another process left, until the ring is there.
     pub tickets: Option<Vec<u8>>,
     /// The configuration all of it is built from.
@@ -225,9 +227,14 @@ impl Parts {
 
     /// Gives the nodes the orders that another process left.
     pub fn settle_orders(&mut self) {
+        let mut drains = std::mem::take(&mut self.drains);
         for (name, order) in std::mem::take(&mut self.orders) {
-            if let Some(checked) = self.nodes.get(&NodeId::of(&name)) {
-                checked.node.order(order);
+            let Some(Checked { node, .. }) = self.nodes.get(&NodeId::of(&name)) else {
+                continue;
+            };
+            match drains.remove(&name).filter(|_| order == Order::Drain) {
+                Some(terms) => node.drain_by(terms),
+                None => node.order(order),
             }
         }
     }

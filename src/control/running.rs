@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use pushgate_plugins::api::PoolId;
@@ -80,8 +81,11 @@ impl Running {
         memory: Memory,
     ) -> Arc<Self> {
         memory.date.into_iter().for_each(clock::go_on_from);
+        // Now, not when the nodes are there: their first checks take a while.
+        let (now, drains) = (Instant::now(), memory.drains.into_iter());
         let parts = Parts {
             orders: memory.orders,
+            drains: drains.map(|d| (d.node.clone(), d.terms(now))).collect(),
             tickets: memory.tickets,
             ..Parts::default()
         };

@@ -18,9 +18,15 @@ impl Node {
     /// Drains: no new flows from now on, and those that are left when `after` has passed are closed,
     /// at `rate` or as the node's `evict_rate` says. The node is Down then, by this order.
     pub fn drain(self: &Arc<Self>, after: Option<Duration>, rate: Option<Rate>) {
-        let now = Instant::now();
+        let since = Instant::now();
         // A rate without a deadline is one that has passed.
-        let until = after.or(rate.map(|_| Duration::ZERO)).map(|a| now + a);
+        let until = after.or(rate.map(|_| Duration::ZERO)).map(|a| since + a);
+        self.drain_by(Terms { since, until, rate });
+    }
+
+    /// As [`Node::drain`], by the terms of an order that may have been given to another process.
+    pub fn drain_by(self: &Arc<Self>, terms: Terms) {
+        let Terms { until, rate, .. } = terms;
         let close = until.map(|until| {
             let node = Arc::downgrade(self);
             let close = async move {
@@ -36,12 +42,15 @@ impl Node {
             };
             Ending(tokio::spawn(close))
         });
-        *self.drain.lock() = Some(Draining {
-            since: now,
-            until,
-            close,
-        });
+        *self.drain.lock() = Some(Draining { terms, close });
         self.obey(Order::Drain, None);
+    }
+
+    /// The terms of its drain, until the deadline is over.
+    pub fn terms(&self) -> Option<Terms> {
+        let drain = self.drain.lock();
+        let drain = drain.as_ref().filter(|_| self.ordered() == Order::Drain);
+        drain.map(|d| d.terms)
     }
 
     /// How its drain stands, if it drains.
@@ -49,10 +58,8 @@ impl Node {
         if self.order.load(Ordering::Acquire) == 0 {
             return None;
         }
-        let (since, until) = match &*self.drain.lock() {
-            Some(d) => (Some(d.since), d.until),
-            None => (None, None),
-        };
+        let terms = self.drain.lock().as_ref().map(|d| d.terms);
+        let (since, until) = (terms.map(|t| t.since), terms.and_then(|t| t.until));
         let flows = self.flows.lock().all();
         let ages = flows.iter().map(|f| f.age(now)).collect();
         let left = until.map(|u| u.saturating_duration_since(now));
@@ -104,12 +111,21 @@ impl Node {
     }
 }
 
-/// A drain.
-pub struct Draining {
+/// What a drain was ordered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
     /// When it was ordered.
     pub since: Instant,
     /// When what is left is closed.
     pub until: Option<Instant>,
+    /// How fast, then; `None`: as the node's `evict_rate` says.
+    pub rate: Option<Rate>,
+}
+
+/// A drain.
+pub struct Draining {
+    /// What it was ordered by.
+    pub terms: Terms,
     /// Waits for that; dropped with the drain.
     pub close: Option<Ending>,
 }

@@ -7,6 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use crate::client::h1::H1;
 use crate::client::{Dial, ws};
@@ -78,6 +81,51 @@ async fn successors_refuse_nobody() {
         assert_eq!(old.ended().await.code(), Some(0), "{}", old.log());
     }
     assert_eq!(third.admin("GET", "/readyz").await.status, 200);
+}
+
+/// Aim: a drain goes on in the next process by the deadline and the rate it was ordered with: the node is Down in
+/// time, and its flows there end one after the other. Fails if only the order is handed over: then the drain is
+/// endless.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_keeps_its_deadline_and_rate() {
+    let mut setup = setup().await;
+    let drain = "/api/nodes/n1/drain?deadline=5s&rate=4/s";
+    let first = H1::connect(&setup.tls()).await.get("/hello", &[]).await;
+    let (pair, home) = (first.cookies()[0], first.node());
+    let ordered = Instant::now();
+    let order = drain.replace("n1", home);
+    assert_eq!(setup.edge.admin("POST", &order).await.status, 200);
+    let second = setup.edge.successor();
+    setup.edge.wait_log(OVER).await;
+    assert_eq!(setup.edge.ended().await.code(), Some(0));
+    let of_home = |nodes: &Value| {
+        let mut nodes = nodes.as_array().into_iter().flatten();
+        nodes
+            .find(|n| n["name"] == home)
+            .cloned()
+            .unwrap_or_default()
+    };
+    let node = of_home(&second.nodes().await);
+    assert_eq!(node["state"], "draining");
+    let left = node["drain"]["deadline_seconds"].as_u64();
+    assert!(left.is_some_and(|left| left < 5), "{node}");
+    let stuck = [("Cookie", pair)];
+    let mut sockets = Vec::new();
+    for _ in 0..4 {
+        let socket = ws::connect(&setup.tls(), "/ws/silent", &stuck).await;
+        assert_eq!(socket.node(), home);
+        sockets.push(socket);
+    }
+    let down = |nodes: &Value| of_home(nodes)["state"] == "down";
+    second.wait_nodes("the deadline", down).await;
+    let late = ordered.elapsed();
+    assert!(late >= Duration::from_secs(5), "{late:?}");
+    let begun = Instant::now();
+    for socket in &mut sockets {
+        socket.ended().await;
+    }
+    // Four at 4/s: the last 0.75 s after the first.
+    assert!(begun.elapsed() > Duration::from_millis(500), "at once");
 }
 
 /// Aim: a successor whose file has a fault, one that breaks off, and one that asks for nothing leave
