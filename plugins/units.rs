@@ -12,6 +12,32 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span(pub Duration);
 
+impl Span {
+    /// The longest there is: what is added to a clock, or multiplied by a count, stays far from overflow.
+    pub const MAX: Span = Span(Duration::from_secs(10 * 365 * 86_400));
+}
+
+impl std::str::FromStr for Span {
+    type Err = &'static str;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let span = humantime::parse_duration(s).map_err(|_| SPAN)?;
+        match span <= Span::MAX.0 {
+            true => Ok(Span(span)),
+            false => Err("a duration up to `3650d`, ten years"),
+        }
+    }
+}
+
+const SPAN: &str = "a duration with its unit, as `500ms`, `90s`, `8h`";
+
+/// A duration of a command line. Errors: as the text of a [`Span`].
+pub fn duration(s: &str) -> Result<Duration, String> {
+    s.parse()
+        .map(|span: Span| span.0)
+        .map_err(|wanted| format!("expected {wanted}"))
+}
+
 /// A span of time or the word `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaybeSpan(pub Option<Duration>);
@@ -123,12 +149,11 @@ impl<'de> Deserialize<'de> for Span {
         impl Visitor<'_> for V {
             type Value = Span;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a duration with its unit, as `500ms`, `90s`, `8h`")
+                f.write_str(SPAN)
             }
             fn visit_str<E: Error>(self, s: &str) -> Result<Span, E> {
-                humantime::parse_duration(s)
-                    .map(Span)
-                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Str(s), &self))
+                s.parse()
+                    .map_err(|wanted| E::invalid_value(serde::de::Unexpected::Str(s), &wanted))
             }
         }
         d.deserialize_str(V)
@@ -163,14 +188,14 @@ impl<'de> Deserialize<'de> for MaybeSpan {
         impl Visitor<'_> for V {
             type Value = MaybeSpan;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a duration with its unit, as `90s`, `8h`, or `none`")
+                f.write_str("a duration with its unit, up to `3650d`, as `90s`, `8h`, or `none`")
             }
             fn visit_str<E: Error>(self, s: &str) -> Result<MaybeSpan, E> {
                 if s == "none" {
                     return Ok(MaybeSpan(None));
                 }
-                humantime::parse_duration(s)
-                    .map(|d| MaybeSpan(Some(d)))
+                s.parse()
+                    .map(|span: Span| MaybeSpan(Some(span.0)))
                     .map_err(|_| E::invalid_value(serde::de::Unexpected::Str(s), &self))
             }
         }
@@ -224,7 +249,17 @@ mod tests {
 
     #[test]
     fn units_are_required_and_bounded() {
-        for bad in ["8", "-1s", "forever", "8 parsecs", "''"] {
+        for bad in [
+            "8",
+            "-1s",
+            "forever",
+            "8 parsecs",
+            "''",
+            "3651d",
+            "500000000000y",
+            "18446744073709551615y",
+        ] {
+            assert!(serde_yaml::from_str::<Span>(bad).is_err(), "{bad}");
             assert!(serde_yaml::from_str::<MaybeSpan>(bad).is_err(), "{bad}");
         }
         for bad in ["10", "0.1", "-1%", "101%", "NaN%", "%"] {
@@ -251,6 +286,7 @@ mod tests {
         }
         let age = |s| serde_yaml::from_str::<MaybeSpan>(s).expect(s).0;
         assert_eq!(age("none"), None);
+        assert_eq!(age("3650d"), Some(Span::MAX.0));
         assert_eq!(age("8h"), Some(Duration::from_secs(28_800)));
         assert_eq!(
             serde_yaml::from_str::<Share>("12.5%").expect("share"),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use http::Uri;
 
+use crate::config::units::duration;
 use crate::explain::Question;
 
 /// Most clients: each takes some 600 bytes.
@@ -28,19 +29,19 @@ pub struct Settings {
     #[arg(long, value_name = "SHARE", default_value = "100%", value_parser = share)]
     pub cookies: f64,
     /// Time over which they come.
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub arrive: Duration,
     /// Time after which a client opens its session's next flow, half of it more or less.
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     pub rebind: Duration,
     /// Mean time after which a client goes for good and another comes; left out: never.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
     pub stay: Option<Duration>,
     /// Pause of a client that was cut before it connects again.
     #[arg(long, value_name = "FROM..TO", default_value = "0s..5s")]
     pub reconnect: Times,
     /// How long to look.
-    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = duration)]
     pub duration: Duration,
     /// A node dies: its flows end, connects are refused. May be given again.
     #[arg(long, value_name = "NODE@TIME")]
@@ -65,7 +66,7 @@ pub struct Settings {
     #[arg(long, value_name = "IP")]
     pub vip: Option<IpAddr>,
     /// Time between the lines that are printed.
-    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
     pub step: Duration,
     /// Another seed, another run.
     #[arg(long, value_name = "N", default_value = "1")]
@@ -140,7 +141,7 @@ impl FromStr for Moment {
     fn from_str(s: &str) -> Result<Self, String> {
         let parts = s.rsplit_once('@').filter(|(node, _)| !node.is_empty());
         let parsed = parts.and_then(|(node, at)| {
-            let at = humantime::parse_duration(at).ok()?;
+            let at = duration(at).ok()?;
             Some(Moment {
                 node: node.to_owned(),
                 at,
@@ -203,7 +204,7 @@ impl FromStr for Times {
 
     fn from_str(s: &str) -> Result<Self, String> {
         let (from, to) = s.split_once("..").unwrap_or((s, s));
-        let parse = |s| humantime::parse_duration(s).ok();
+        let parse = |s| duration(s).ok();
         match (parse(from), parse(to)) {
             (Some(from), Some(to)) if from <= to => Ok(Times { from, to }),
             _ => Err("expected a time or two, as `2s` or `0s..5s`".to_owned()),
@@ -268,6 +269,7 @@ mod tests {
             ("ls2", false),
             ("@60s", false),
             ("ls2@60", false),
+            ("ls2@11y", false),
         ] {
             assert_eq!(s.parse::<Moment>().is_ok(), good, "{s}");
         }

@@ -208,7 +208,11 @@ async fn a_bad_drain_is_refused() {
     for (query, says) in [
         (
             "drain?deadline=10",
-            "deadline: found `10`; expected as `10m`",
+            "deadline: found `10`; expected a duration with its unit",
+        ),
+        (
+            "drain?deadline=500000000000y",
+            "deadline: found `500000000000y`; expected a duration up to `3650d`",
         ),
         (
             "drain?rate=fast",

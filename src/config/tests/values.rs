@@ -41,6 +41,13 @@ const CASES: &[Case] = &[
     ),
     (
         "top",
+        "drain_deadline: 500000000000y",
+        &[
+            "f:5:17: drain_deadline: found `500000000000y`; expected a duration up to `3650d`, ten years",
+        ],
+    ),
+    (
+        "top",
         "drain_deadlin: 1h",
         &[
             "f:5:1: drain_deadlin: unknown key `drain_deadlin`; expected one of `admin`, … (did you mean `drain_deadline`?)",

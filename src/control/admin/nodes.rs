@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::Admin;
-use crate::config::units::Rate;
+use crate::config::units::{Rate, Span};
 use crate::control::parts::Listed;
 use crate::observe::metrics;
 use crate::upstream::State;
@@ -134,9 +134,8 @@ impl Wanted {
         for (key, value) in query {
             match key.as_str() {
                 "deadline" => {
-                    let span = humantime::parse_duration(&value);
-                    let wrong = |_| format!("deadline: found `{value}`; expected as `10m`");
-                    wanted.deadline = Some(span.map_err(wrong)?);
+                    let wrong = |e| format!("deadline: found `{value}`; expected {e}");
+                    wanted.deadline = Some(value.parse::<Span>().map_err(wrong)?.0);
                 }
                 "rate" => {
                     let wrong = |e| format!("rate: found `{value}`; expected {e}");
