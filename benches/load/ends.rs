@@ -1,5 +1,7 @@
 //! When connections end, as the kernel tells it: an epoll of a thread that does nothing else.
 //!
+//! It looks twice a millisecond and sleeps in between: were it woken by each end, as clients on this very
+//! machine are, who ends them would pay for that, a quarter of its time.
 //! In: open sockets. Out: the time of each one's end, and the percentiles of all.
 
 use std::collections::HashMap;
@@ -8,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+/// From one look to the next.
+const BETWEEN: Duration = Duration::from_micros(500);
 /// Looks no longer than that.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -41,8 +45,11 @@ impl Ends {
         while ends.len() < self.count && start.elapsed() < PATIENCE {
             // SAFETY: `events` has room for as many as are asked for.
             let n = unsafe {
-                libc::epoll_wait(self.epoll, events.as_mut_ptr(), events.len() as i32, 100)
+                libc::epoll_wait(self.epoll, events.as_mut_ptr(), events.len() as i32, 0)
             };
+            if n <= 0 {
+                std::thread::sleep(BETWEEN);
+            }
             let now = start.elapsed().as_nanos() as u64;
             for event in &events[..n.max(0) as usize] {
                 let fd = event.u64;

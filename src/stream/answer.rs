@@ -5,7 +5,7 @@
 //! client's bytes are kept for its next request, up to a limit, and its end is the end of all.
 //! Source: RFC 9112 §6, §7.1, §9.3.2, §9.5; Lightstreamer clustering §1.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::direction::{Broken, Direction};
 use super::framing::Framing;
 use super::handoff::{Answer, Left, Wrap};
-use super::parting::{tell, turn};
+use super::parting::{left, tell};
 use super::side::Side;
 use super::socket;
 
@@ -105,7 +105,7 @@ impl Relay {
 
     /// Relays until the answer is whole, a side ends or `kill` resolves.
     pub async fn run(mut self: Box<Self>, mut kill: impl Future<Output = ()> + Unpin) -> Relayed {
-        let ended = std::future::poll_fn(|cx| {
+        let ended = poll_fn(|cx| {
             if Pin::new(&mut kill).poll(cx).is_ready() {
                 return Poll::Ready(Err(Cut::Killed));
             }
@@ -148,9 +148,16 @@ impl Relay {
     /// Returns the bytes that the kernel had for the client.
     async fn part(&mut self, why: Cut) -> u64 {
         let on_their_way = if why == Cut::Killed {
-            let told = tell(&mut self.client, false, self.by_close).await;
-            turn().await;
-            told
+            let (client, reset) = (&mut self.client, self.by_close);
+            // A reset socket does not know any more.
+            let lost = if reset {
+                client.tcp().unacknowledged()
+            } else {
+                0
+            };
+            let turn = poll_fn(|cx| Poll::Ready(tell(cx, client, false, reset)));
+            turn.await.await;
+            lost + left(&self.client)
         } else {
             self.client.tcp().unacknowledged()
         };

@@ -6,23 +6,29 @@
 //! the last of 9,000 clients waited for what the others did not need (benches/README.md).
 //! Source: Diffusion load balancers, "TCP retransmission timeout".
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::AsyncWriteExt;
-use tokio::sync::Semaphore;
 
 use super::frames::RESTART;
 use super::side::Side;
 
 thread_local! {
-    static TELLING: Cell<bool> = const { Cell::new(false) };
-    /// One permit is one turn. It has none but those that [`Telling::let_go`] gives.
-    static TURNS: Arc<Semaphore> = Arc::new(Semaphore::new(0));
+    static TURNS: RefCell<Turns> = const { RefCell::new(Turns { telling: false, gone: 1, waiting: VecDeque::new() }) };
+}
+
+/// The flows of this thread that wait for their turn.
+struct Turns {
+    telling: bool,
+    /// Turns up to here have come.
+    gone: u64,
+    /// The flows of the turns that follow.
+    waiting: VecDeque<Waker>,
 }
 
 /// While it lives, flows of this thread that are ended wait for their turn. Its holder gives all of them
@@ -32,59 +38,103 @@ pub struct Telling(());
 impl Telling {
     /// Begins to tell.
     pub fn begin() -> Self {
-        TELLING.set(true);
+        TURNS.with_borrow_mut(|turns| turns.telling = true);
         Telling(())
     }
 
     /// Gives up to `flows` of those that wait their turn, the first ones first; false if no more wait.
     pub fn let_go(&self, flows: usize) -> bool {
-        TURNS.with(|turns| {
-            turns.add_permits(flows);
-            turns.forget_permits(flows) == 0
-        })
+        let (go, more) = TURNS.with_borrow_mut(|turns| {
+            let go = turns.waiting.len().min(flows);
+            turns.gone += go as u64;
+            let go: Vec<Waker> = turns.waiting.drain(..go).collect();
+            (go, !turns.waiting.is_empty())
+        });
+        go.into_iter().for_each(Waker::wake);
+        more
     }
 }
 
 impl Drop for Telling {
     fn drop(&mut self) {
-        TELLING.set(false);
+        TURNS.with_borrow_mut(|turns| {
+            turns.telling = false;
+            // Ten thousand flows leave 160 KiB.
+            turns.waiting.shrink_to_fit();
+        });
     }
 }
 
-/// Waits for the turn of a flow whose client was told; not at all where this thread is not telling.
-pub async fn turn() {
-    if TELLING.get() {
-        let turns = TURNS.with(Arc::clone);
-        // It is never closed.
-        if let Ok(turn) = turns.acquire().await {
-            turn.forget();
-        }
+/// Resolves when a flow whose client was told may go on; at once where its thread is not telling.
+#[derive(Debug)]
+pub struct Turn(u64);
+
+impl Turn {
+    /// One that has come.
+    pub fn come() -> Self {
+        Turn(0)
+    }
+
+    fn next(cx: &Context<'_>) -> Self {
+        TURNS.with_borrow_mut(|turns| {
+            if !turns.telling {
+                return Turn::come();
+            }
+            turns.waiting.push_back(cx.waker().clone());
+            Turn(turns.gone + turns.waiting.len() as u64 - 1)
+        })
+    }
+}
+
+impl Future for Turn {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        TURNS.with_borrow_mut(|turns| {
+            let Some(ahead) = self.0.checked_sub(turns.gone) else {
+                return Poll::Ready(());
+            };
+            if let Some(waker) = turns.waiting.get_mut(ahead as usize) {
+                waker.clone_from(cx.waker());
+            }
+            Poll::Pending
+        })
     }
 }
 
 /// Tells a client of an ended flow its end, with as few system calls as can be; the caller closes the
-/// socket after its [`turn`]. `goodbye`: it understands a close frame now. `reset`: it must not take what
-/// it has for complete. A client that does not take what it was sent is reset as well: its send queue
-/// would stay in the kernel. Returns the bytes that were on their way to it.
-pub async fn tell(client: &mut Side, goodbye: bool, reset: bool) -> u64 {
-    let on_their_way = client.tcp().unacknowledged();
-    if reset || (on_their_way > 0 && client.tcp().is_stalled()) {
+/// socket when the flow's turn comes. `goodbye`: it understands a close frame now. `reset`: it must not
+/// take what it has for complete.
+pub fn tell(cx: &mut Context<'_>, client: &mut Side, goodbye: bool, reset: bool) -> Turn {
+    match (reset, goodbye) {
+        (true, _) => client.tcp().abort(),
+        (false, true) if client.ssl().is_some() => say_goodbye(cx, client),
+        (false, true) => client.tcp().say_last(&RESTART),
+        (false, false) => client.tcp().say_end(),
+    }
+    Turn::next(cx)
+}
+
+/// Close frame, close_notify and FIN leave in one segment. A client that does not take them has the FIN only.
+fn say_goodbye(cx: &mut Context<'_>, client: &mut Side) {
+    client.tcp().cork();
+    let last = pin!(async {
+        client.write_all(&RESTART).await?;
+        client.shutdown().await
+    });
+    if !matches!(last.poll(cx), Poll::Ready(Ok::<(), io::Error>(()))) {
+        client.tcp().say_end();
+    }
+}
+
+/// Bytes that a client which was told its end has not acknowledged. Where it takes none it is reset: its send
+/// queue would stay in the kernel.
+pub fn left(client: &Side) -> u64 {
+    let left = client.tcp().unacknowledged();
+    if left > 0 && client.tcp().is_stalled() {
         client.tcp().abort();
-        return on_their_way;
     }
-    if goodbye {
-        // Close frame, close_notify and FIN leave in one segment.
-        client.tcp().cork();
-        let last = async {
-            client.write_all(&RESTART).await?;
-            client.shutdown().await
-        };
-        if let Some(Ok::<(), io::Error>(())) = once(last).await {
-            return on_their_way;
-        }
-    }
-    client.tcp().say_end();
-    on_their_way
+    left
 }
 
 /// Polls once: a peer that does not read must not hold this task. `None`: it is not done.
@@ -97,10 +147,19 @@ pub async fn once<T>(last: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
+/// Waits for a turn, as a flow whose client was told.
+#[cfg(test)]
+pub async fn turn() {
+    std::future::poll_fn(|cx| Poll::Ready(Turn::next(cx)))
+        .await
+        .await;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::stream::fixtures::pair;
+    use std::future::poll_fn;
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpStream;
     use tokio::task::yield_now;
@@ -130,6 +189,13 @@ mod tests {
         turn().await;
     }
 
+    async fn told(side: &mut Side, goodbye: bool, reset: bool) -> u64 {
+        poll_fn(|cx| Poll::Ready(tell(cx, side, goodbye, reset)))
+            .await
+            .await;
+        left(side)
+    }
+
     /// Segments the kernel has got for `socket`: `tcpi_segs_in` of `linux/tcp.h`, which libc lacks.
     fn segments(socket: &TcpStream) -> u32 {
         let mut info = [0u32; 64];
@@ -148,7 +214,7 @@ mod tests {
     async fn close_frame_and_end_are_one_segment() {
         let (mut client, mut side) = pair().await;
         let before = segments(&client);
-        assert_eq!(tell(&mut side, true, false).await, 0);
+        told(&mut side, true, false).await;
         let mut got = Vec::new();
         client.read_to_end(&mut got).await.unwrap();
         assert_eq!(got, RESTART);
@@ -165,7 +231,8 @@ mod tests {
                 .set_recv_buffer_size(4096)
                 .unwrap();
             while fill && once(side.write_all(&[7; 4096])).await.is_some() {}
-            assert_eq!(tell(&mut side, true, reset).await > 0, fill);
+            let left = told(&mut side, true, reset).await;
+            assert!(!fill || left > 4096, "{left}");
             let end = client.read_to_end(&mut Vec::new()).await;
             assert!(end.is_err(), "an orderly end");
         }

@@ -13,7 +13,7 @@ use tokio::io::AsyncWrite;
 
 use super::direction::{Broken, Direction, Pumped};
 use super::handoff::Left;
-use super::parting::{once, tell, turn};
+use super::parting::{Turn, left, tell};
 use super::side::Side;
 use super::socket;
 
@@ -74,36 +74,38 @@ pub fn relay<K>(client: Left, node: Left, rules: Rules, kill: K) -> Relaying<K> 
     Relaying {
         kill,
         relay: Some(Relay::new(client, node, rules)),
-        closing: None,
+        parting: None,
     }
 }
 
 /// A relay under way. All its state is in one piece: a message passes through few lines of memory.
 pub struct Relaying<K> {
     kill: K,
+    /// `None` when it is over.
     relay: Option<Relay>,
-    closing: Option<Closing>,
+    /// Why it ends, and when it may.
+    parting: Option<(Why, Turn)>,
 }
-
-type Closing = Pin<Box<dyn Future<Output = End> + Send>>;
 
 impl<K: Future<Output = ()> + Unpin> Future for Relaying<K> {
     type Output = End;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         let this = &mut *self;
-        if let Some(relay) = &mut this.relay {
-            let why = match Pin::new(&mut this.kill).poll(cx) {
-                Poll::Ready(()) => Why::Killed,
-                Poll::Pending => ready!(relay.poll(cx)),
-            };
-            let relay = this.relay.take();
-            this.closing = relay.map(|relay| Box::pin(relay.close(why)) as Closing);
-        }
-        match &mut this.closing {
-            Some(closing) => closing.as_mut().poll(cx),
-            None => Poll::Pending,
-        }
+        let Some(relay) = &mut this.relay else {
+            return Poll::Pending;
+        };
+        let (why, turn) = match &mut this.parting {
+            Some(parting) => parting,
+            none => none.insert(match Pin::new(&mut this.kill).poll(cx) {
+                Poll::Ready(()) => (Why::Killed, relay.tell(cx)),
+                Poll::Pending => (ready!(relay.poll(cx)), Turn::come()),
+            }),
+        };
+        ready!(Pin::new(turn).poll(cx));
+        let end = relay.end(cx, *why);
+        this.relay = None;
+        Poll::Ready(end)
     }
 }
 
@@ -149,22 +151,43 @@ impl Relay {
         verdict(down_end, up_end, self.half_close)
     }
 
-    /// Closes both sides, and says how it went.
-    async fn close(self, why: Why) -> End {
+    /// Tells a client that is cut, by a close frame if it understands one now.
+    fn tell(&mut self, cx: &mut Context<'_>) -> Turn {
+        let goodbye = self.down.held() == 0 && self.down.is_between_frames();
+        tell(cx, &mut self.client, goodbye, false)
+    }
+
+    /// Settles how both sides close, and says how it went: an orderly end where the flow ended in order, RST
+    /// where it did not, so that the other end does not take a cut stream for a complete one.
+    fn end(&mut self, cx: &mut Context<'_>, why: Why) -> End {
         // Where both closed in order, the reason is who did so first.
         let why = match why {
             Why::NodeClosed => self.first.unwrap_or(why),
             _ => why,
         };
-        let held = self.down.held() as u64;
-        let goodbye = held == 0 && self.down.is_between_frames();
-        let (to_node, to_client) = (self.up.passed(), self.down.passed());
-        let in_kernel = finish(why, goodbye, self.client, self.node).await;
+        let (client, node) = (&mut self.client, &mut self.node);
+        let in_kernel = match why {
+            Why::Killed => left(client),
+            _ => client.tcp().unacknowledged(),
+        };
+        let hidden = self.down.held() as u64 + in_kernel + socket::unread(node.tcp().fd());
+        match why {
+            // What waits for a dead node must not be sent to it for minutes by the kernel.
+            Why::Killed => node.tcp().reset_on_close_if_unacknowledged(),
+            Why::NodeFailed => client.tcp().reset_on_close(),
+            Why::ClientFailed => node.tcp().reset_on_close(),
+            Why::ClientClosed | Why::NodeClosed => {
+                // Once: a peer that does not read must not hold this task.
+                for side in [client, node] {
+                    let _ = Pin::new(side).poll_shutdown(cx);
+                }
+            }
+        }
         End {
             why,
-            to_node,
-            to_client,
-            hidden: held + in_kernel,
+            to_node: self.up.passed(),
+            to_client: self.down.passed(),
+            hidden,
         }
     }
 }
@@ -201,31 +224,6 @@ fn verdict(down: Pumped, up: Pumped, half_close: HalfClose) -> Poll<Why> {
         _ => return Poll::Pending,
     };
     Poll::Ready(why)
-}
-
-/// Closes both sides: an orderly end where the flow ended in order, RST where it did not, so that
-/// the other end does not take a cut stream for a complete one. `goodbye`: a client that is cut
-/// understands a close frame now. Returns the bytes that the kernel had for the client.
-async fn finish(why: Why, goodbye: bool, mut client: Side, mut node: Side) -> u64 {
-    use tokio::io::AsyncWriteExt;
-    let on_their_way = if why == Why::Killed {
-        let told = tell(&mut client, goodbye, false).await;
-        turn().await;
-        told
-    } else {
-        client.tcp().unacknowledged()
-    };
-    let unread = socket::unread(node.tcp().fd());
-    match why {
-        // What waits for a dead node must not be sent to it for minutes by the kernel.
-        Why::Killed => node.tcp().reset_on_close_if_unacknowledged(),
-        Why::NodeFailed => client.tcp().reset_on_close(),
-        Why::ClientFailed => node.tcp().reset_on_close(),
-        Why::ClientClosed | Why::NodeClosed => {
-            once(async { tokio::join!(client.shutdown(), node.shutdown()) }).await;
-        }
-    }
-    on_their_way + unread
 }
 
 #[cfg(test)]

@@ -170,6 +170,14 @@ impl Tcp {
         vigil::abort(self.fd());
     }
 
+    /// Sends `words` and FIN in one segment. A peer that takes no more has the FIN only.
+    pub fn say_last(&self, words: &[u8]) {
+        let flags = libc::MSG_MORE | libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+        // SAFETY: the descriptor is open and `words` has so many bytes.
+        unsafe { libc::send(self.fd(), words.as_ptr().cast(), words.len(), flags) };
+        self.say_end();
+    }
+
     /// Holds back small segments until [`Tcp::say_end`] or its like: what is written meanwhile leaves with it.
     pub fn cork(&self) {
         // Fails only for what is no TCP; then the words leave one by one.
