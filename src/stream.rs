@@ -12,6 +12,7 @@ pub(crate) mod fixtures;
 pub mod framing;
 pub mod handoff;
 pub mod joined;
+pub mod last_bytes;
 pub mod parting;
 pub mod relay;
 pub mod side;

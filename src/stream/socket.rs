@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
+use super::last_bytes::LastBytes;
 use super::vigil::{self, Vigil};
 use super::waiting::Waiting;
 
@@ -23,7 +25,7 @@ use super::waiting::Waiting;
 #[derive(Debug)]
 pub struct Tcp {
     /// Who looks after it.
-    watched: Option<Vigil>,
+    watched: Option<Arc<Vigil>>,
     stream: TcpStream,
     ahead: Waiting,
 }
@@ -44,10 +46,16 @@ impl Tcp {
         self.watched = Some(Vigil::over(self.fd(), limit));
     }
 
-    fn unwatch(&mut self) {
-        if let Some(vigil) = self.watched.take() {
-            vigil.end(self.fd());
-        }
+    /// The same for a socket to a node, whose last bytes `last` takes care of when this is dropped.
+    pub fn watch_toward(&mut self, limit: Duration, last: &Arc<LastBytes>) {
+        self.unwatch();
+        self.watched = Some(Vigil::over_node(self.fd(), limit, last));
+    }
+
+    fn unwatch(&mut self) -> Option<Arc<Vigil>> {
+        let vigil = self.watched.take()?;
+        vigil.end(self.fd());
+        Some(vigil)
     }
 
     /// Moves the socket to the runtime of another thread; whatever waits for it there is woken there.
@@ -241,7 +249,11 @@ impl AsyncWrite for Tcp {
 impl Drop for Tcp {
     fn drop(&mut self) {
         // Before the descriptor is closed, and may be another's.
-        self.unwatch();
+        if let Some(vigil) = self.unwatch()
+            && let Some(last) = vigil.last()
+        {
+            last.leave(&self.stream);
+        }
     }
 }
 

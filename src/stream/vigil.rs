@@ -8,13 +8,15 @@
 //! keep-alive that finds a dead peer, so no timer runs for a silent flow.
 //! Source: Diffusion load balancers, "TCP retransmission timeout"; FAULTS D53, D60; RFC 1122 §4.2.2.17.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::fd::RawFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::last_bytes::LastBytes;
 use super::socket::unacknowledged;
 
 /// The sockets of one thread, with their limits in milliseconds: half of what a `Duration` takes, twice for
@@ -22,26 +24,57 @@ use super::socket::unacknowledged;
 type Sockets = Mutex<HashMap<RawFd, u32>>;
 
 thread_local! {
-    static MINE: Vigil = Vigil::default();
+    static MINE: Arc<Vigil> = Arc::default();
+    /// One for each node this thread has sockets of, by the address of what is shared.
+    static NODES: RefCell<HashMap<usize, Weak<Vigil>>> = RefCell::default();
 }
 
-/// A thread that looks after sockets.
-#[derive(Clone, Debug, Default)]
-pub struct Vigil(Arc<Sockets>);
+/// A thread that looks after sockets: those of clients, or of one node. Each socket has one pointer to it.
+#[derive(Debug, Default)]
+pub struct Vigil {
+    sockets: Arc<Sockets>,
+    last: Option<Arc<LastBytes>>,
+}
 
 impl Vigil {
     /// Has this thread look after `fd`, until [`Vigil::end`], which must be before the socket is closed.
     /// A limit beyond 49 days is 49 days.
-    pub fn over(fd: RawFd, limit: Duration) -> Self {
-        let mine = MINE.with(Vigil::clone);
+    pub fn over(fd: RawFd, limit: Duration) -> Arc<Self> {
+        MINE.with(Arc::clone).begin(fd, limit)
+    }
+
+    /// The same for a socket of a node, whose last bytes are `last`'s when it is closed.
+    pub fn over_node(fd: RawFd, limit: Duration, last: &Arc<LastBytes>) -> Arc<Self> {
+        let key = Arc::as_ptr(last).addr();
+        let known = NODES.with_borrow(|nodes| nodes.get(&key)?.upgrade());
+        let ours = known.unwrap_or_else(|| {
+            let new = Arc::new(Vigil {
+                sockets: MINE.with(|mine| mine.sockets.clone()),
+                last: Some(last.clone()),
+            });
+            NODES.with_borrow_mut(|nodes| {
+                nodes.retain(|_, v| v.strong_count() > 0);
+                nodes.insert(key, Arc::downgrade(&new));
+            });
+            new
+        });
+        ours.begin(fd, limit)
+    }
+
+    fn begin(self: Arc<Self>, fd: RawFd, limit: Duration) -> Arc<Self> {
         let limit = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
-        mine.0.lock().insert(fd, limit);
-        mine
+        self.sockets.lock().insert(fd, limit);
+        self
     }
 
     /// No longer looks after `fd`.
-    pub fn end(self, fd: RawFd) {
-        self.0.lock().remove(&fd);
+    pub fn end(&self, fd: RawFd) {
+        self.sockets.lock().remove(&fd);
+    }
+
+    /// Who takes the last bytes of its sockets, where they are a node's.
+    pub fn last(&self) -> Option<&Arc<LastBytes>> {
+        self.last.as_ref()
     }
 }
 
@@ -78,7 +111,7 @@ const SLICE: usize = 128;
 
 /// Looks after the sockets of this thread, as long as it lives.
 pub async fn look() {
-    let mine = MINE.with(Vigil::clone).0;
+    let mine = MINE.with(|mine| mine.sockets.clone());
     loop {
         let all: Vec<RawFd> = mine.lock().keys().copied().collect();
         for slice in all.chunks(SLICE) {
@@ -191,7 +224,7 @@ mod tests {
         let (client, _) = pair();
         let fd = client.as_raw_fd();
         let vigil = Vigil::over(fd, Duration::ZERO);
-        let mine = MINE.with(Vigil::clone).0;
+        let mine = MINE.with(|mine| mine.sockets.clone());
         assert!(mine.lock().contains_key(&fd));
         look_at(&mine, fd);
         assert!(client.peer_addr().is_ok(), "alive and silent");

@@ -78,14 +78,14 @@ impl Dialer {
     }
 
     async fn open(&self) -> io::Result<Side> {
-        let mut stream = socket::connect(self.node.address, &self.options).await?;
+        let stream = socket::connect(self.node.address, &self.options).await?;
+        let mut tcp = Tcp::new(stream);
+        tcp.watch_toward(self.user_timeout, &self.node.last_bytes);
         let mut preamble = Vec::new();
         (self.preamble)(&mut preamble);
         if !preamble.is_empty() {
-            stream.write_all(&preamble).await?;
+            tcp.write_all(&preamble).await?;
         }
-        let mut tcp = Tcp::new(stream);
-        tcp.watch(self.user_timeout);
         match &self.node.tls {
             None => Ok(Side::Plain(tcp)),
             Some(tls) => tls.handshake(tcp).await,

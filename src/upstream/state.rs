@@ -24,6 +24,7 @@ use super::stuck::{Flows, Stuck};
 use super::tls::Secure;
 use crate::config::units::Rate;
 use crate::config::{self, NodeTcp, OnDown};
+use crate::stream::last_bytes::LastBytes;
 
 /// What a node takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +78,8 @@ pub struct Node {
     pub suspect: Notify,
     /// What its flows meet.
     pub met: Met,
+    /// What is under way to it on connections that were closed.
+    pub last_bytes: Arc<LastBytes>,
     weight: AtomicU32,
     pub(super) standing: AtomicU8,
     healthy: AtomicU8,
@@ -113,6 +116,7 @@ impl Node {
             tls,
             suspect: Notify::new(),
             met: Met::default(),
+            last_bytes: Arc::default(),
             healthy: AtomicU8::new(1),
             order: AtomicU8::new(0),
             live: AtomicUsize::new(0),
@@ -313,6 +317,9 @@ impl Node {
             .node_changes
             .with_label_values(&[self.name.as_str(), now.word()])
             .inc();
+        // Before its flows end: what they leave must not be sent any more.
+        self.last_bytes
+            .settle(|| self.state() == State::Down && self.on_down == OnDown::Evict);
         // Not only after Down: one that has drained is as empty, and all new clients would be its.
         match now {
             State::Up => self.returned(Instant::now()),

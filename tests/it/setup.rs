@@ -13,6 +13,10 @@ use crate::vip::Block;
 /// Name all certificates of this setup are for.
 pub const HOST: &str = "push.mycompany.com";
 
+/// How its nodes are checked.
+pub const HEALTH: &str =
+    "{ http: { path: /health }, interval: 50ms, timeout: 5s, rise: 1, fall: 1 }";
+
 /// Nodes `n1` …, and the edge in front of them.
 pub struct Setup {
     /// Its addresses.
@@ -113,7 +117,7 @@ pub fn yaml(certs: &Certs, nodes: u8, plugins: &str, pool: &str) -> String {
     format!(
         "nodes:\n{addresses}\
          pools:\n  p:\n    nodes: [{names}]\n    \
-         health: {{ http: {{ path: /health }}, interval: 50ms, timeout: 5s, rise: 1, fall: 1 }}\n{pool}\
+         health: {HEALTH}\n{pool}\
          certificates:\n  push: {{ chain: {dir}/push.pem, key: {dir}/push.key }}\n\
          listeners:\n  - name: plain\n    bind: [200.0.0.10:80]\n    mode: http\n    to: p\n{plugins}  \
          - name: tls\n    bind: [200.0.0.10:443]\n    mode: http\n    tls: {{ certificates: [push] }}\n    \

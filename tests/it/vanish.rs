@@ -10,14 +10,16 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::certs::{Certs, Key};
 use crate::client::Dial;
 use crate::client::h1::H1;
+use crate::client::h2::H2;
 use crate::client::ws;
 use crate::deadline;
 use crate::edge::Edge;
 use crate::netns::{Host, skipped};
 use crate::node::Node;
-use crate::setup::node;
+use crate::setup::{self, HOST, node};
 use crate::tlcp::Sessions;
 use crate::vip::Block;
 
@@ -189,6 +191,86 @@ async fn a_node_that_vanishes_loses_its_clients_and_gets_nothing() {
         assert_eq!(sunk.get(&8080).copied().unwrap_or(0), 0, "bytes sunk");
         drop((near, far));
     }
+}
+
+/// All clients have one node.
+const STUCK: &str = "[{ sticky_ip: { table: t } }]";
+
+/// Aim (D60): whatever was under way to a node whose network vanishes, no byte of it leaves any more once the
+/// node is Down: unanswered requests, over HTTP/1, HTTP/2 and layer 4, an upload, and what clients left
+/// behind that had gone before. Requests that may be sent again are answered by another node. Fails if a
+/// socket is closed in order, which leaves its bytes to the kernel.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_vanishes_is_sent_no_request() {
+    if skipped() {
+        return;
+    }
+    let (host, block, certs) = (Host::new(), Block::claim(), Certs::new());
+    certs.leaf("push", &[HOST], Key::Ecdsa);
+    let far = Node::on("far", host.listen(8080), Sessions::new("far"), None);
+    let near = node(&block, 1).await;
+    let _checked = Node::on("far", host.listen(CHECKED), Sessions::new("far"), None);
+    near.also(block.at(&format!("10.0.0.1:{CHECKED}")), None);
+    let there = format!("'{}:8080'", host.there);
+    let health = format!(
+        "{{ http: {{ path: /health, port: {CHECKED} }}, interval: 200ms, timeout: 400ms, fall: 2 }}"
+    );
+    let yaml = setup::yaml(&certs, 2, STUCK, "    retries: 1\n")
+        .replace("10.0.0.2:8080", &there)
+        .replacen(setup::HEALTH, &health, 1)
+        + &format!(
+            "  - {{ name: raw, bind: [200.0.0.10:81], mode: tcp, to: p, plugins: {STUCK} }}\n"
+        );
+    let edge = Edge::start(&block, &yaml).await;
+    edge.admin("POST", "/api/nodes/n1/drain").await;
+    let [plain, raw] = [80, 81].map(|port| Dial::plain(block.at(&format!("200.0.0.10:{port}"))));
+    let mut asking = Vec::new();
+    for dial in [&plain, &plain, &plain, &raw, &raw] {
+        let mut client = H1::connect(dial).await;
+        assert_eq!(client.get("/hello", &[]).await.node(), "far");
+        asking.push(client);
+    }
+    let secure = Dial::tls(block.at("200.0.0.10:443"), HOST, certs.ca());
+    let mut h2 = H2::connect(&secure).await;
+    h2.get("/hello", &[]).await;
+    edge.admin("POST", "/api/nodes/n1/up").await;
+    let mut packets = host.watch();
+    host.swallow();
+    let [mut gets, mut posts, gives_up, at_layer_4, gives_up_too] =
+        <[H1; 5]>::try_from(asking).ok().expect("five clients");
+    posts
+        .send("POST", "/echo", &[], &[7; 65_536])
+        .await
+        .expect("send");
+    for mut client in [gives_up, gives_up_too] {
+        client.send("GET", "/hello", &[], b"").await.expect("send");
+    }
+    let mut at_layer_4 = at_layer_4;
+    at_layer_4
+        .send("GET", "/hello", &[], b"")
+        .await
+        .expect("send");
+    let (got, by_h2) = tokio::join!(gets.get("/hello", &[]), h2.get("/hello", &[]));
+    assert_eq!(
+        (got.node(), &by_h2.headers()["x-node"]),
+        ("n1", &"n1".parse().expect("text"))
+    );
+    assert_eq!(posts.head().await.expect("an answer").status, 502);
+    assert!(at_layer_4.head().await.is_err());
+    edge.wait_log("node n2 is down").await;
+    edge.wait_nodes("no flow on it", |n| n[1]["flows"] == 0)
+        .await;
+    let before = packets.payload();
+    assert!(
+        before[&8080] > 8192,
+        "nobody looked at the packets: {before:?}"
+    );
+    // Held for so long: the kernel would send again what is not acknowledged, twice.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let sunk = packets.payload();
+    println!("before {before:?}, since {sunk:?}");
+    assert_eq!(sunk.get(&8080).copied().unwrap_or(0), 0, "bytes sunk");
+    drop((near, far));
 }
 
 /// Sends a message each 5 ms until it is told its end.

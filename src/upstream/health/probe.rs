@@ -134,9 +134,9 @@ impl Probe {
     }
 
     async fn connect(&self, address: SocketAddr) -> io::Result<Side> {
-        let mut tcp = TcpStream::connect(address).await?;
+        let mut tcp = Tcp::new(TcpStream::connect(address).await?);
+        tcp.watch_toward(self.timeout, &self.node.last_bytes);
         tcp.write_all(self.preamble).await?;
-        let tcp = Tcp::new(tcp);
         match self.node.tls.as_ref().or(self.tls.as_ref()) {
             Some(tls) => tls.handshake(tcp).await,
             None => Ok(Side::Plain(tcp)),

@@ -1,0 +1,167 @@
+//! Connections to a node that are closed before it has acknowledged all it was sent.
+//!
+//! In: sockets on their way out. Out: each is closed once its last bytes have arrived, or reset when the node
+//! is lost. An orderly close would leave them to the kernel, which goes on sending them to a dead node for
+//! minutes, whoever it was that closed: a client that gave up, an eviction, a check that was not answered.
+//! Source: Diffusion load balancers, "TCP retransmission timeout"; FAULTS D60.
+
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+
+use super::socket::{unacknowledged, unread};
+
+/// Sockets of one node that were closed with bytes under way.
+#[derive(Debug, Default)]
+pub struct LastBytes(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// What is under way is of no use any more.
+    lost: bool,
+    /// Looked after by a task.
+    swept: bool,
+    sockets: Vec<(OwnedFd, Instant)>,
+}
+
+/// Time between two looks: a node that lives acknowledges within a round trip.
+const PERIOD: Duration = Duration::from_millis(250);
+/// After so long the kernel may go on alone: the node keeps its window shut, or has no checks that find it dead.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Most sockets kept for a node; beyond, the kernel has them at once.
+const MOST: usize = 1024;
+
+impl LastBytes {
+    /// Asks whether the node is lost, under a lock: the last answer counts. If it is, what is under way to it
+    /// is given up, and what others leave later.
+    pub fn settle(&self, is_lost: impl FnOnce() -> bool) {
+        let mut state = self.0.lock();
+        state.lost = is_lost();
+        if state.lost {
+            for (socket, _) in state.sockets.drain(..) {
+                reset_on_close(&socket);
+            }
+        }
+    }
+
+    /// Takes care of what is under way on `stream`, which its owner closes after this.
+    pub fn leave(self: &Arc<Self>, stream: &TcpStream) {
+        let fd = stream.as_raw_fd();
+        // A close that resets, because it was told to or because something is unread, leaves nothing.
+        if unacknowledged(fd) == 0 || unread(fd) > 0 || resets_on_close(stream) {
+            return;
+        }
+        let mut state = self.0.lock();
+        if state.lost {
+            return reset_on_close(stream);
+        }
+        let (Ok(runtime), false) = (Handle::try_current(), state.sockets.len() >= MOST) else {
+            return;
+        };
+        let Ok(same) = stream.as_fd().try_clone_to_owned() else {
+            return;
+        };
+        // The node sees the end when its owner said it, not when the last byte was acknowledged.
+        let _ = SockRef::from(&same).shutdown(Shutdown::Write);
+        state.sockets.push((same, Instant::now()));
+        if !std::mem::replace(&mut state.swept, true) {
+            runtime.spawn(sweep(self.clone()));
+        }
+    }
+}
+
+/// Closes sockets whose bytes have arrived, until none is left.
+async fn sweep(last: Arc<LastBytes>) {
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        let mut state = last.0.lock();
+        state.sockets.retain(|(socket, since)| {
+            unacknowledged(socket.as_raw_fd()) > 0 && since.elapsed() < PATIENCE
+        });
+        if state.sockets.is_empty() {
+            state.swept = false;
+            return;
+        }
+    }
+}
+
+fn reset_on_close(socket: &impl AsFd) {
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+fn resets_on_close(socket: &impl AsFd) -> bool {
+    matches!(SockRef::from(socket).linger(), Ok(Some(Duration::ZERO)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::fixtures::pair_with;
+    use crate::stream::parting::once;
+    use crate::stream::side::Side;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// A node that does not read, and our side of the connection with bytes that wait for it.
+    async fn waiting(last: &Arc<LastBytes>) -> (TcpStream, Side) {
+        let (node, mut side) = pair_with(4096).await;
+        let small = SockRef::from(&node).set_recv_buffer_size(4096);
+        small.expect("SO_RCVBUF");
+        while once(side.write_all(&[7; 4096])).await.is_some() {}
+        assert!(side.tcp().unacknowledged() > 0);
+        side.tcp_mut().watch_toward(PATIENCE, last);
+        (node, side)
+    }
+
+    /// Fails if a node that lives misses a byte, or if the socket is kept for longer than it needs.
+    #[tokio::test]
+    async fn a_node_that_lives_gets_its_last_bytes() {
+        let last = Arc::<LastBytes>::default();
+        let (mut node, side) = waiting(&last).await;
+        drop(side);
+        assert_eq!(last.0.lock().sockets.len(), 1);
+        let end = node.read_to_end(&mut Vec::new()).await;
+        assert!(end.expect("an orderly end") > 4096);
+        while !last.0.lock().sockets.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(!last.0.lock().swept);
+    }
+
+    /// Fails if what waits for a lost node stays with the kernel, closed before or after it was lost, or if
+    /// the node is lost for ever.
+    #[tokio::test]
+    async fn a_lost_node_gets_nothing_more() {
+        let last = Arc::<LastBytes>::default();
+        let (mut before, side) = waiting(&last).await;
+        drop(side);
+        last.settle(|| true);
+        let (mut after, side) = waiting(&last).await;
+        drop(side);
+        for node in [&mut before, &mut after] {
+            let end = node.read_to_end(&mut Vec::new()).await;
+            assert!(end.is_err(), "an orderly end");
+        }
+        assert!(last.0.lock().sockets.is_empty());
+        last.settle(|| false);
+        let (_node, side) = waiting(&last).await;
+        drop(side);
+        assert_eq!(last.0.lock().sockets.len(), 1);
+    }
+
+    /// Fails if a socket that is to be reset is kept, which would keep its peer from seeing that.
+    #[tokio::test]
+    async fn a_reset_is_a_reset() {
+        let last = Arc::<LastBytes>::default();
+        let (mut node, side) = waiting(&last).await;
+        side.tcp().reset_on_close();
+        drop(side);
+        let end = node.read_to_end(&mut Vec::new()).await;
+        assert!(end.is_err() && last.0.lock().sockets.is_empty());
+    }
+}
