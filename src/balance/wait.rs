@@ -4,7 +4,9 @@
 //! when too many wait or one has waited too long. One task a pool, as long as somebody waits.
 //! Source: DESIGN of the reconnect storm.
 
+use std::future::Future;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -38,6 +40,8 @@ pub enum Refused {
     Full,
     /// It has waited for `queue_timeout`.
     Late,
+    /// Its client has left.
+    Gone,
 }
 
 impl Refused {
@@ -46,6 +50,7 @@ impl Refused {
         match self {
             Refused::Full => "full",
             Refused::Late => "late",
+            Refused::Gone => "gone",
         }
     }
 }
@@ -100,27 +105,33 @@ impl Waiting {
 
 impl Pool {
     /// Has a flow of `client` wait until `decide`, called in its turn, finds it a node; it answers
-    /// `None` as long as there is none.
+    /// `None` as long as there is none. `left` ends when the client leaves: a node that is given a flow
+    /// nobody waits for has less for those who do.
     ///
     /// Errors: why it waits no longer.
     pub async fn in_turn<T>(
         self: &Arc<Self>,
         client: IpAddr,
+        left: impl Future<Output = ()>,
         mut decide: impl FnMut() -> Option<T>,
     ) -> Result<T, Refused> {
+        let mut left = pin!(left);
         let began = Instant::now();
         let until = tokio::time::Instant::from_std(began + self.waiting.patience);
         let m = metrics::get();
         let result = loop {
-            match tokio::time::timeout_at(until, self.turn(client)).await {
-                Err(_) => break Err(Refused::Late),
-                Ok(None) => break Err(Refused::Full),
-                Ok(Some(mut turn)) => {
-                    if let Some(decided) = decide() {
-                        turn.used = true;
-                        break Ok(decided);
-                    }
-                }
+            let turn = tokio::select! {
+                biased;
+                () = &mut left => break Err(Refused::Gone),
+                turn = self.turn(client) => turn,
+                () = tokio::time::sleep_until(until) => break Err(Refused::Late),
+            };
+            let Some(mut turn) = turn else {
+                break Err(Refused::Full);
+            };
+            if let Some(decided) = decide() {
+                turn.used = true;
+                break Ok(decided);
             }
         };
         m.queue_seconds

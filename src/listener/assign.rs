@@ -3,6 +3,8 @@
 //! In: an exchange, and the head of its request where there is one. Out: a decision, entered into its
 //! node; a [`Dialer`]. Source: Lightstreamer clustering §2.1, §3.1.
 
+use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
@@ -11,6 +13,8 @@ use pushgate_plugins::api::Flow;
 use pushgate_plugins::host;
 
 use super::exchange::Exchange;
+use crate::balance::Pool;
+use crate::balance::wait::Refused;
 use crate::config::defaults;
 use crate::route::{Assigned, Decision};
 use crate::stream::socket::{self, Options};
@@ -18,20 +22,30 @@ use crate::upstream::asked::Asked;
 use crate::upstream::connect::Dialer;
 use crate::upstream::onlooker::Onlooker;
 
-/// Decides by `decide`, which is told whether it is the flow's turn, and waits for that where every node
-/// is at its limit. `Wait` is the answer for a flow that has waited in vain.
-pub async fn in_time(ex: &Exchange, mut decide: impl FnMut(bool) -> Decision) -> Decision {
-    let pool = match decide(false) {
-        Decision::Wait(pool) => pool,
-        decision => return decision,
-    };
-    let decide = || match decide(true) {
+/// Has the flow wait in `pool`, whose nodes are all at their limits, until its turn, when it is decided
+/// again, or its client has `left`. `Wait` is the answer for a flow that has waited in vain.
+///
+/// Errors: the client has left.
+pub async fn wait(
+    ex: &Exchange,
+    head: Option<&RequestHeader>,
+    pool: Arc<Pool>,
+    left: impl Future<Output = ()>,
+) -> Result<Decision, Gone> {
+    let decide = || match decide(ex, head, true) {
         Decision::Wait(_) => None,
         decision => Some(decision),
     };
-    let decided = pool.in_turn(ex.conn.client.ip(), decide).await;
-    decided.unwrap_or(Decision::Wait(pool))
+    match pool.in_turn(ex.conn.client.ip(), left, decide).await {
+        Ok(decision) => Ok(decision),
+        Err(Refused::Gone) => Err(Gone),
+        Err(Refused::Full | Refused::Late) => Ok(Decision::Wait(pool)),
+    }
 }
+
+/// The client has left while its flow waited.
+#[derive(Debug)]
+pub struct Gone;
 
 /// Decides where the flow goes and enters it there. Without a `head` it goes by the server name.
 pub fn decide(ex: &Exchange, head: Option<&RequestHeader>, in_turn: bool) -> Decision {

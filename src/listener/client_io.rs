@@ -148,6 +148,13 @@ impl ClientIo {
         self.body = head.framing.clone();
     }
 
+    /// Waits until the client has closed its sending half, or is gone.
+    pub async fn ended(&self) {
+        if let Some(side) = &self.side {
+            side.tcp().peer_ended().await;
+        }
+    }
+
     /// Answers without Pingora and without waiting for a client that does not read.
     pub async fn answer(&mut self, bytes: &[u8]) {
         if let Some(side) = &mut self.side {

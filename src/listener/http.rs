@@ -83,7 +83,7 @@ impl ProxyHttp for Front {
             let prefix = peek::first_bytes(session).await?;
             ctx.ex.record.lock().tries().body_prefix = prefix;
         }
-        match decide_in_time(session, ctx).await {
+        match decide_in_time(session, ctx).await? {
             Decision::Node(assigned) => {
                 ctx.decided = Some(assigned);
                 Ok(false)

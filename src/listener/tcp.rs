@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::assign::{decide, dialer, in_time};
+use super::assign::{decide, dialer, wait};
 use super::exchange::{Conn, Exchange, Reason};
 use super::relayed::{close_relayed, relay_alone, unsent_allowance};
 use crate::route::Decision;
@@ -19,7 +19,7 @@ pub async fn serve(client: Side, conn: Arc<Conn>) {
     if !ex.take_seat() {
         return ex.close(Reason::ClientLimit, (0, 0));
     }
-    let Some(node) = Box::pin(connect(&ex)).await else {
+    let Some(node) = Box::pin(connect(&ex, &client)).await else {
         return ex.close(Reason::NoNode, (0, 0));
     };
     let rules = Rules {
@@ -42,10 +42,28 @@ fn close(ex: &Exchange, end: End) {
     close_relayed(ex, end);
 }
 
+/// Waits until the client is gone. A FIN alone does not say so, it may still read; but where its TLS passes
+/// through, it can finish no handshake.
+async fn left(ex: &Exchange, client: &Side) {
+    let tls = ex.conn.tls.as_ref();
+    match tls.is_some_and(|tls| tls.version.is_empty()) {
+        true => client.tcp().peer_ended().await,
+        false => client.tcp().peer_failed().await,
+    }
+}
+
 /// Decides and connects, elsewhere if a node cannot be reached.
-async fn connect(ex: &Exchange) -> Option<Side> {
+async fn connect(ex: &Exchange, client: &Side) -> Option<Side> {
     loop {
-        let assigned = match in_time(ex, |in_turn| decide(ex, None, in_turn)).await {
+        let decided = match decide(ex, None, false) {
+            Decision::Wait(pool) => wait(ex, None, pool, left(ex, client)).await,
+            decision => Ok(decision),
+        };
+        let Ok(decided) = decided else {
+            ex.ended(Reason::ClientClosed);
+            return None;
+        };
+        let assigned = match decided {
             Decision::Node(assigned) => assigned,
             Decision::NoNode(_) => return None,
             Decision::Wait(_) => {

@@ -95,9 +95,9 @@ metrics! {
     evicted: counter "pushgate_evicted_flows_total" ["node"];
     /// Flows that wait for a node, because every one is at its limit.
     queued: gauge "pushgate_queued_flows" ["pool"];
-    /// Time flows waited for a node, let in or refused.
+    /// Time flows waited for a node, let in or not.
     queue_seconds: seconds "pushgate_queue_seconds" ["pool"];
-    /// Flows refused while every node was at its limit.
+    /// Flows that got no node because every one was at its limit.
     queue_refused: counter "pushgate_queue_refused_total" ["pool", "reason"];
     /// Flows closed so that their clients move, by the node they leave.
     rebalanced: counter "pushgate_rebalanced_flows_total" ["pool", "node"];

@@ -106,6 +106,17 @@ impl Tcp {
         looked.is_ok_and(|n| n == 1).then_some(first[0])
     }
 
+    /// Waits until the peer has sent FIN or is gone; what it sent before may still have to be read.
+    pub async fn peer_ended(&self) {
+        // "Read closed" comes with this interest as with that in reading, and urgent data never does.
+        let _ = self.stream.ready(Interest::PRIORITY).await;
+    }
+
+    /// Waits until the connection is broken: a peer that has sent FIN may still read.
+    pub async fn peer_failed(&self) {
+        let _ = self.stream.ready(Interest::ERROR).await;
+    }
+
     /// Puts bytes back in front of what is still to be read.
     pub fn unread(&mut self, bytes: Vec<u8>) {
         self.ahead.put_back(bytes);

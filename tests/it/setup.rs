@@ -37,6 +37,11 @@ impl Setup {
 
     /// As [`Setup::start`]; `plugins` is a YAML list in brackets or nothing, `pool` more keys of the pool.
     pub async fn with(nodes: u8, plugins: &str, pool: &str) -> Setup {
+        Self::and(nodes, plugins, pool, "").await
+    }
+
+    /// As [`Setup::with`]; `listeners` are more of them, in YAML, two blanks from the margin.
+    pub async fn and(nodes: u8, plugins: &str, pool: &str, listeners: &str) -> Setup {
         let block = Block::claim();
         let certs = Certs::new();
         certs.leaf("push", &[HOST], Key::Ecdsa);
@@ -44,7 +49,8 @@ impl Setup {
         for n in 1..=nodes {
             running.push(node(&block, n).await);
         }
-        let edge = Edge::start(&block, &yaml(&certs, nodes, plugins, pool)).await;
+        let yaml = yaml(&certs, nodes, plugins, pool) + listeners;
+        let edge = Edge::start(&block, &yaml).await;
         Setup {
             block,
             nodes: running,

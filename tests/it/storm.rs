@@ -6,12 +6,14 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
 use crate::client::h1::{H1, Response};
+use crate::client::h2::H2;
 use crate::client::{Dial, ws};
 use crate::node::Health;
-use crate::setup::{Setup, node, yaml};
+use crate::setup::{HOST, Setup, node, yaml};
 
 /// One GET over a connection of its own, and when its answer came.
 async fn get(dial: Dial, path: &'static str, cookie: Option<String>) -> (Response, Instant) {
@@ -121,6 +123,90 @@ async fn a_full_queue_refuses() {
     assert_eq!(setup.edge.metrics().await.get(full), Some(&1.0));
     drop(socket);
     assert_eq!(waits.await.expect("a client that lives").0.status, 200);
+}
+
+/// Aim: who gives up while it waits is let in no more, whatever it speaks: plain, TLS, a stream or the whole
+/// connection of HTTP/2, layer 4 by a reset, passed-through TLS by a FIN; its place is free at once, its node
+/// hears nothing of it, and the next one is served. One that has only closed its sending half at layer 4 is
+/// still there. Fails if nobody looks at clients that wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gave_up_is_not_let_in() {
+    let pool = "    max_flows: 1\n    queue_timeout: 60s\n";
+    let setup = Setup::and(1, "", pool, LAYER_4).await;
+    let [raw, sni] = [81, 444].map(|port| setup.block.at(&format!("200.0.0.10:{port}")));
+    let (raw, sni) = (Dial::plain(raw), Dial::tls(sni, HOST, setup.certs.ca()));
+    let holds = ws::connect(&setup.plain(), "/ws/echo", &[]).await;
+    let queued = async |n: f64| {
+        let edge = &setup.edge;
+        edge.wait_metric("pushgate_queued_flows", |queued| queued == n)
+            .await;
+    };
+    for (name, dial) in [
+        ("plain", setup.plain()),
+        ("TLS", setup.tls()),
+        ("layer 4", raw.clone()),
+    ] {
+        let mut client = H1::over(match name {
+            "layer 4" => Box::new(resetting(&dial).await),
+            _ => dial.io().await,
+        });
+        client
+            .send("GET", "/gone", &[("Host", HOST)], b"")
+            .await
+            .expect("send");
+        queued(1.0).await;
+        drop(client);
+        queued(0.0).await;
+    }
+    let mut h2 = H2::connect(&setup.tls()).await;
+    for whole in [false, true] {
+        let mut stream = h2.clone();
+        let asks = tokio::spawn(async move { drop(stream.open("/gone", &[]).await) });
+        queued(1.0).await;
+        if whole {
+            h2 = H2::connect(&setup.tls()).await;
+        }
+        asks.abort();
+        queued(0.0).await;
+    }
+    let shakes = tokio::spawn(async move { drop(sni.io().await) });
+    queued(1.0).await;
+    shakes.abort();
+    queued(0.0).await;
+    let mut half = H1::connect(&raw).await;
+    half.send("GET", "/hello", &[("Host", HOST)], b"")
+        .await
+        .expect("send");
+    half.io.shutdown().await.expect("FIN");
+    queued(1.0).await;
+    let next = tokio::spawn(get(setup.plain(), "/hello", None));
+    queued(2.0).await;
+    drop((holds, h2));
+    assert_eq!(half.head().await.expect("an answer").status, 200);
+    assert_eq!(next.await.expect("a client that lives").0.status, 200);
+    let seen = setup.nodes[0].seen();
+    assert!(seen.requests().iter().all(|r| r.target != "/gone"));
+    let gone = "pushgate_queue_refused_total{pool=\"p\",reason=\"gone\"}";
+    assert_eq!(setup.edge.metrics().await.get(gone), Some(&6.0));
+    let lines = setup.edge.access();
+    let left = lines.iter().filter(|l| l["node"].is_null());
+    assert!(
+        left.clone().all(|l| l["reason"] == "client_closed"),
+        "{lines:?}"
+    );
+    assert_eq!(left.count(), 6);
+}
+
+/// Listeners without HTTP in front of the pool.
+const LAYER_4: &str = "  - { name: raw, bind: [200.0.0.10:81], mode: tcp, to: p }\n  \
+    - { name: sni, bind: [200.0.0.10:444], mode: tcp, plugins: [{ sni_route: { names: { push.mycompany.com: p } } }] }\n";
+
+/// A connection that is reset when it is dropped.
+async fn resetting(dial: &Dial) -> tokio::net::TcpStream {
+    let stream = dial.tcp().await;
+    let socket = socket2::SockRef::from(&stream);
+    socket.set_linger(Some(Duration::ZERO)).expect("linger");
+    stream
 }
 
 /// Opens 30 WebSockets and sees that `node`, Up and empty since a moment, is given five a second of them.

@@ -3,6 +3,7 @@
 //! In: the exchange. Out: an assignment, entered into its node, or why there is none.
 //! Source: Lightstreamer clustering §2.1; FAULTS D59, D63.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::StatusCode;
@@ -10,19 +11,50 @@ use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::Ctx;
-use crate::listener::assign;
+use crate::balance::Pool;
+use crate::listener::assign::{self, Gone};
+use crate::listener::client_io::ClientIo;
 use crate::listener::exchange::{Exchange, Record};
 use crate::route::{Assigned, Decision};
 
 /// Decides where the request goes and enters it there, in its turn where others wait; see
-/// [`assign::in_time`].
-pub(super) async fn decide_in_time(session: &mut Session, ctx: &Ctx) -> Decision {
+/// [`assign::wait`].
+///
+/// Errors: the client has left while it waited.
+pub(super) async fn decide_in_time(session: &mut Session, ctx: &Ctx) -> Result<Decision> {
     if is_misdirected(&ctx.ex, ctx.ex.record.lock().line.host()) {
-        return Decision::Refuse(StatusCode::MISDIRECTED_REQUEST);
+        return Ok(Decision::Refuse(StatusCode::MISDIRECTED_REQUEST));
     }
-    // Moved in: a session may be lent to another thread, but not shared with it.
-    let decide = move |in_turn| assign::decide(&ctx.ex, Some(session.req_header()), in_turn);
-    assign::in_time(&ctx.ex, decide).await
+    match assign::decide(&ctx.ex, Some(session.req_header()), false) {
+        // Boxed: few requests wait, and all would carry it.
+        Decision::Wait(pool) => Box::pin(wait(session, ctx, pool)).await,
+        decision => Ok(decision),
+    }
+}
+
+async fn wait(session: &mut Session, ctx: &Ctx, pool: Arc<Pool>) -> Result<Decision> {
+    // A copy: a session may be lent to another thread, but not shared with it.
+    let head = session.req_header().clone();
+    let waited = assign::wait(&ctx.ex, Some(&head), pool, left(session)).await;
+    waited.map_err(|Gone| {
+        Error::explain(ErrorType::ConnectionClosed, "the client left the queue").into_down()
+    })
+}
+
+/// Waits until the client has left: its stream is reset, its connection ended. As everywhere at HTTP, one
+/// that closes its sending half waits for no answer.
+async fn left(session: &mut Session) {
+    let session = session.as_downstream_mut();
+    if let Some(reset) = session.watch_h2_stream_close() {
+        // Both its reset and its connection's failure are an end.
+        let _ = reset.await;
+        return;
+    }
+    let stream = session.stream().map(|s| s.as_ref().as_any());
+    match stream.and_then(|s| s.downcast_ref::<ClientIo>()) {
+        Some(client) => client.ended().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Whether the client should ask over a connection of its own: the host has a route, but the
@@ -47,7 +79,7 @@ pub(super) async fn again(session: &mut Session, ctx: &Ctx) -> Result<Assigned> 
     }
     ctx.ex.leave();
     ctx.ex.flow.retry();
-    match decide_in_time(session, ctx).await {
+    match decide_in_time(session, ctx).await? {
         Decision::Node(assigned) => Ok(assigned),
         _ => Err(Error::explain(ErrorType::HTTPStatus(503), "no other node")),
     }
