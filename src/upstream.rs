@@ -2,6 +2,7 @@
 //!
 //! Source: Lightstreamer clustering §2.1 (final boxes), Diffusion load balancers, all four points.
 
+pub mod account;
 pub mod affinity;
 pub mod asked;
 pub mod connect;

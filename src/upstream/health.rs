@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use self::judge::Judge;
 use self::probe::{Fault, Probe};
 use super::Node;
+use super::account::LastCheck;
 use crate::config::Health;
 use crate::observe::metrics;
 
@@ -99,6 +100,7 @@ impl Checker {
                     due = due.min((last + LEAST_GAP).max(Instant::now()));
                     if self.node.met.take_pardon() {
                         judge.forgive();
+                        self.node.holds(None);
                     }
                 }
             }
@@ -125,7 +127,10 @@ impl Checker {
     }
 
     fn turned(&self, judge: &Judge, cause: &str) {
-        let held = judge.held(Instant::now().into_std());
+        let now = Instant::now().into_std();
+        let held = judge.held(now);
+        // First: who sees that it is Down sees for how long.
+        self.node.holds((!held.is_zero()).then(|| now + held));
         if held.is_zero() {
             self.node.judged(judge.is_healthy(), cause);
         } else {
@@ -165,6 +170,12 @@ async fn one(probe: Arc<Probe>, node: Arc<Node>) -> Result<(), Fault> {
             "no_verdict"
         }
     };
+    node.was_checked(LastCheck {
+        result,
+        said: told(&outcome),
+        at: Instant::now().into_std(),
+        took: started.elapsed(),
+    });
     let m = metrics::get();
     m.checks
         .with_label_values(&[node.name.as_str(), result])

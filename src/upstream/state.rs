@@ -15,6 +15,7 @@ use pushgate_plugins::api::NodeId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::account::Account;
 use super::affinity::Affinity;
 use super::drain::{Draining, Standing};
 use super::gate::{Gate, Limits, Room};
@@ -62,6 +63,17 @@ pub enum Order {
     Down,
 }
 
+impl Order {
+    /// The word in the API.
+    pub fn word(self) -> &'static str {
+        match self {
+            Order::Up => "up",
+            Order::Drain => "drain",
+            Order::Down => "down",
+        }
+    }
+}
+
 /// One push server.
 pub struct Node {
     /// Identity.
@@ -92,6 +104,7 @@ pub struct Node {
     gate: Mutex<Option<Gate>>,
     pub(super) evict_rate: Mutex<Option<Rate>>,
     tcp: Mutex<NodeTcp>,
+    pub(super) account: Mutex<Account>,
     /// The drain under way.
     pub(super) drain: Mutex<Option<Draining>>,
     /// Whether there is a gate: most nodes have none, and a pick looks at each of them.
@@ -127,6 +140,7 @@ impl Node {
             gate: Mutex::default(),
             evict_rate: Mutex::default(),
             tcp: Mutex::new(conf.tcp),
+            account: Mutex::new(Account::new(Instant::now())),
             drain: Mutex::default(),
             gated: AtomicBool::new(false),
             ramping: AtomicBool::new(false),
@@ -312,6 +326,7 @@ impl Node {
         if !changed {
             return;
         }
+        self.turned(cause);
         log::warn!("node {} is {}: {cause}", self.name, now.word());
         crate::observe::metrics::get()
             .node_changes

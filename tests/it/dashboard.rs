@@ -63,25 +63,23 @@ async fn a_page_shows_and_orders() {
         (&json!([]), &json!("ready"))
     );
     press(&browser, "api/nodes/n2/drain").await;
-    until(&browser, "a drain", |l| {
+    let look = until(&browser, "a drain", |l| {
         l["nodes"]["n2"]["state"] == "draining"
     })
     .await;
+    let why = look["nodes"]["n2"]["text"][7].as_str();
+    assert!(why.is_some_and(|w| w.starts_with("ordered (")), "{look:#}");
     let mut sockets = Vec::new();
     for _ in 0..8 {
         sockets.push(ws::connect(&setup.plain(), "/ws/silent", &[]).await);
     }
     press(&browser, "api/nodes/n2/up").await;
-    let look = until(&browser, "eight flows", |l| {
-        l["nodes"]["n1"]["text"][2] == "8"
+    let look = until(&browser, "eight flows and the return", |l| {
+        l["nodes"]["n1"]["text"][2] == "8" && l["nodes"]["n2"]["state"] == "up"
     })
     .await;
     assert_eq!(look["pools"]["p"]["text"][2], "2.00", "{look:#}");
     assert_eq!(look["listeners"]["plain"]["text"][2], "8", "{look:#}");
-    until(&browser, "the return", |l| {
-        l["nodes"]["n2"]["state"] == "up"
-    })
-    .await;
     let order = "api/pools/p/rebalance?to_even&close";
     press(&browser, order).await;
     let asked = until(&browser, "the question", |l| {
@@ -201,6 +199,10 @@ async fn the_command_line_asks_and_orders() {
     assert!(n1.contains(" up ") && n1.contains(" 6 "), "{table}");
     assert!(
         line("n2").is_some_and(|l| l.contains("draining")),
+        "{table}"
+    );
+    assert!(
+        line("n2").is_some_and(|l| l.ends_with(" ordered")),
         "{table}"
     );
     assert_eq!(says(&setup, "up n2").await, "n2 is up\n");

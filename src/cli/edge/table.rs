@@ -2,12 +2,14 @@
 //!
 //! In: JSON. Out: aligned text. What is not there is shown as `-`.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 /// Nodes; with the answer `before`, a second earlier, also what came since.
 pub fn nodes(now: &Value, before: Option<&Value>) -> String {
     let head = [
-        "NODE", "STATE", "FLOWS", "NEW/S", "WEIGHT", "ADDRESS", "POOLS",
+        "NODE", "STATE", "FOR", "FLOWS", "NEW/S", "WEIGHT", "ADDRESS", "POOLS", "WHY",
     ];
     let total = |all: &Value, one: &Value| {
         let is = |n: &&Value| ["name", "address"].iter().all(|key| n[key] == one[key]);
@@ -26,14 +28,35 @@ pub fn nodes(now: &Value, before: Option<&Value>) -> String {
         vec![
             format!("{}{removed}", word(&n["name"])),
             word(&n["state"]),
+            span(&n["state_seconds"]),
             word(&n["flows"]),
             new.unwrap_or_else(|| "-".into()),
             word(&n["weight"]),
             word(&n["address"]),
             pools.map(word).collect::<Vec<_>>().join(","),
+            why(n),
         ]
     };
     aligned(&head, now.as_array().into_iter().flatten().map(row))
+}
+
+/// What a node's state is for, how long it is held, and its last check where that was not good.
+fn why(n: &Value) -> String {
+    let mut said = vec![word(&n["why"])];
+    if n["held_seconds"].is_u64() {
+        said.push(format!("held {} more", span(&n["held_seconds"])));
+    }
+    let check = word(&n["check"]["said"]);
+    let is_bad = !matches!(n["check"]["result"].as_str(), None | Some("good"));
+    if is_bad && !said[0].contains(&check) {
+        said.push(check);
+    }
+    said.join("; ")
+}
+
+fn span(seconds: &Value) -> String {
+    let span = seconds.as_u64().map(Duration::from_secs);
+    span.map_or_else(|| "-".into(), |s| humantime::format_duration(s).to_string())
 }
 
 /// Pools.
@@ -108,14 +131,16 @@ mod tests {
     fn tables_are_aligned_and_show_what_is_missing() {
         let node = |flows: u64, total: u64| {
             json!([{ "name": "ls1", "state": "up", "flows": flows, "flows_total": total,
-                "weight": 1, "address": "10.0.0.1:80", "pools": ["a", "b"] }, {}])
+                "weight": 1, "address": "10.0.0.1:80", "pools": ["a", "b"], "state_seconds": 61,
+                "why": "ordered", "held_seconds": 9,
+                "check": { "result": "bad", "said": "check: slow" } }, {}])
         };
         let shown = nodes(&node(7, 30), Some(&node(5, 20)));
         assert_eq!(
             shown,
-            "NODE  STATE  FLOWS  NEW/S  WEIGHT  ADDRESS      POOLS\n\
-             ls1   up     7      10     1       10.0.0.1:80  a,b\n\
-             -     -      -      -      -       -\n"
+            "NODE  STATE  FOR    FLOWS  NEW/S  WEIGHT  ADDRESS      POOLS  WHY\n\
+             ls1   up     1m 1s  7      10     1       10.0.0.1:80  a,b    ordered; held 9s more; check: slow\n\
+             -     -      -      -      -      -       -                   -\n"
         );
         let dry = json!({ "pool": "p", "dry_run": true, "left": 3, "evenness": 1.5, "nodes": [] });
         assert!(rebalance(&dry).starts_with("pool p: would move 3 clients, evenness 1.5\n"));

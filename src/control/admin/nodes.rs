@@ -30,8 +30,19 @@ impl Admin {
     /// All nodes by name.
     pub(super) fn nodes(&self) -> Value {
         let pools = self.running.pools();
+        let now = Instant::now();
         let one = |listed: &Listed| {
-            let node = &listed.node;
+            let (node, account) = (&listed.node, listed.node.account());
+            let ago = |at: Instant| now.saturating_duration_since(at).as_secs();
+            let held = account
+                .held_until
+                .and_then(|u| u.checked_duration_since(now));
+            let check = account.check.map(|c| {
+                json!({
+                    "result": c.result, "said": c.said, "seconds_ago": ago(c.at),
+                    "took_seconds": c.took.as_secs_f64(),
+                })
+            });
             let has = |p: &crate::balance::Pool| p.nodes.iter().any(|n| Arc::ptr_eq(n, node));
             let of = pools.values().filter(|p| has(p));
             let mut of: Vec<_> = of.map(|p| p.name.clone()).collect();
@@ -40,7 +51,9 @@ impl Admin {
                 "name": node.name, "address": node.address, "weight": node.weight(),
                 "state": listed.state().word(), "flows": node.live(), "flows_total": node.total(),
                 "pools": of, "source": listed.source, "slow_start": node.is_ramping(),
-                "drain": node.progress(Instant::now()).map(progress), "removed": listed.removed,
+                "drain": node.progress(now).map(progress), "removed": listed.removed,
+                "order": node.ordered().word(), "why": account.why, "state_seconds": ago(account.since),
+                "held_seconds": held.map(|h| h.as_secs_f64().ceil() as u64), "check": check,
             })
         };
         self.running.listed().iter().map(one).collect()

@@ -74,14 +74,29 @@ function set(cell, text) {
   if (cell.textContent !== String(text)) cell.textContent = text;
 }
 
+function span(seconds) {
+  const parts = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+  const [unit, word] = parts.find(([unit]) => seconds >= unit) ?? [1, "s"];
+  return `${Math.floor(seconds / unit)} ${word}`;
+}
+
+// What its state is for and since when, how long it is held, and its last check where that was not good.
+function why(node) {
+  const said = [`${node.why ?? "since the start"} (${span(node.state_seconds)})`];
+  if (node.held_seconds !== null) said.push(`held ${span(node.held_seconds)} more`);
+  const check = node.check;
+  if (check && check.result !== "good" && !said[0].includes(check.said)) said.push(check.said);
+  return said.join("; ");
+}
+
 function nodes(all, seconds) {
   const most = Math.max(1, ...all.map((n) => n.flows));
   const before = new Map((last?.nodes ?? []).map((n) => [key(n), n.flows_total]));
   rows($("nodes"), all, (row, node) => {
-    cells(row, ["", "state", "n", "", "n", "", "", ""]);
+    cells(row, ["", "state", "n", "", "n", "", "", "", ""]);
     row.cells[3].append(document.createElement("meter"));
     const at = (word) => `api/nodes/${node.name}/${word}${node.removed ? "?removed" : ""}`;
-    row.cells[7].append(
+    row.cells[8].append(
       button("Drain", at("drain"), false), button("Up", at("up"), false),
       button("Down", at("down"), true), button("Evict", at("evict"), true));
   }, (row, node) => {
@@ -95,6 +110,7 @@ function nodes(all, seconds) {
     set(row.cells[4], was === undefined ? "–" : Math.round((node.flows_total - was) / seconds));
     set(row.cells[5], node.address);
     set(row.cells[6], node.pools.join(", "));
+    set(row.cells[7], why(node));
   });
 }
 

@@ -1,0 +1,71 @@
+//! What an operator is told of a node beside its state: since when it is so and what for, how its last check
+//! went, how long it is held Down.
+//!
+//! In: changes of its state, outcomes of its checks. Out: the account of it all, for API and command line.
+//! Source: FAULTS D60, D61.
+
+use std::time::{Duration, Instant};
+
+use super::Node;
+
+/// All that is told.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// When it came to its state.
+    pub since: Instant,
+    /// What for; `None`: it has had no other.
+    pub why: Option<String>,
+    /// Until when it is Down whatever its checks say.
+    pub held_until: Option<Instant>,
+    /// Its last check.
+    pub check: Option<LastCheck>,
+}
+
+/// How a check went.
+#[derive(Clone, Debug)]
+pub struct LastCheck {
+    /// As in the metrics: `good`, `bad`, `no_verdict`.
+    pub result: &'static str,
+    /// In words.
+    pub said: String,
+    /// When it ended.
+    pub at: Instant,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Account {
+    /// Of a node that begins `now`.
+    pub fn new(now: Instant) -> Self {
+        Account {
+            since: now,
+            why: None,
+            held_until: None,
+            check: None,
+        }
+    }
+}
+
+impl Node {
+    /// What is told of it.
+    pub fn account(&self) -> Account {
+        self.account.lock().clone()
+    }
+
+    /// Notes how a check went.
+    pub fn was_checked(&self, check: LastCheck) {
+        self.account.lock().check = Some(check);
+    }
+
+    /// Notes until when its checks cannot raise it.
+    pub fn holds(&self, until: Option<Instant>) {
+        self.account.lock().held_until = until;
+    }
+
+    /// Notes that its state is another, and what for.
+    pub(super) fn turned(&self, why: &str) {
+        let mut account = self.account.lock();
+        account.since = Instant::now();
+        account.why = Some(why.to_owned());
+    }
+}
