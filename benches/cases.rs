@@ -23,7 +23,7 @@ use pushgate::stream::relay::{HalfClose, Rules, relay};
 use pushgate::stream::side::Side;
 use pushgate::stream::socket::Tcp;
 use pushgate::upstream::{Node, response_head};
-use pushgate_plugins::api::{Flow, How, NodeId, Plugin, PoolId, Target};
+use pushgate_plugins::api::{Flow, How, Plugin, PoolId, Target};
 use pushgate_plugins::context::{Build, Keep};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -139,10 +139,10 @@ impl Site {
         }
     }
 
+    /// To the last node: none must be dearer to find than another.
     fn assigned(&self) -> Assigned {
-        let node = self.pool.node(NodeId::of("n0")).expect("n0 is there");
         Assigned {
-            node: node.clone(),
+            node: self.pool.nodes.last().expect("a node").clone(),
             pool: Some(self.pool.clone()),
             how: How::Balanced,
             mark: None,
@@ -229,6 +229,7 @@ fn decide(all: &mut Vec<Case>) {
     // Afterwards all that are down stand aside.
     (0..1000).for_each(|_| decide());
     case(all, "decide/round_robin, 500 of 1000 nodes down", decide);
+    computed(all);
     let site = Site::new(2, "{ sticky_ip: {} }");
     let head = request("a=b");
     case(all, "decide/recalled by address, 2 nodes", move || {
@@ -237,6 +238,26 @@ fn decide(all: &mut Vec<Case>) {
         site.table.ended(known.client.ip(), &[], site.pool.id);
         assert!(matches!(decision, Decision::Node(_)));
     });
+}
+
+/// Flow → node by `mode: hash`, where the client's first node is Up, and where it is Down.
+fn computed(all: &mut Vec<Case>) {
+    for down in [false, true] {
+        let site = Site::new(1000, "{ sticky_ip: { mode: hash } }");
+        let head = request("a=b");
+        let decide = move || match site.table.decide(black_box(&flow(&head)), &[]) {
+            Decision::Node(to) => to,
+            _ => panic!("all others are up"),
+        };
+        let first = decide().node;
+        if down {
+            first.judged(false, "bench");
+        }
+        let word = if down { "computed anew" } else { "computed" };
+        case(all, format!("decide/{word}, 1000 nodes"), move || {
+            assert_eq!(decide().node.id != first.id, down);
+        });
+    }
 }
 
 /// One token: verified on the way in, signed on the way out, and a forged one refused.

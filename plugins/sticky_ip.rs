@@ -6,7 +6,7 @@
 //! Diffusion load balancers, "sticky-by-IP".
 
 mod config;
-pub(crate) mod rendezvous;
+pub mod rendezvous;
 pub(crate) mod table;
 
 use std::net::IpAddr;

@@ -90,6 +90,8 @@ pub struct Pool {
     pub name: String,
     /// Its nodes.
     pub nodes: Vec<Arc<Node>>,
+    /// Their places, in the order of identities: stickiness asks for nodes by those, flow by flow.
+    places: Box<[(NodeId, usize)]>,
     /// Deadline of connecting.
     pub connect_timeout: Duration,
     /// Other nodes tried after a failed connect.
@@ -132,11 +134,14 @@ thread_local! {
 impl Pool {
     /// Builds a pool of the nodes given.
     pub fn new(name: &str, conf: &config::Pool, nodes: Vec<Arc<Node>>) -> Self {
+        let mut places: Box<[_]> = nodes.iter().enumerate().map(|(i, n)| (n.id, i)).collect();
+        places.sort_unstable();
         Pool {
             id: PoolId::of(name),
             name: name.to_owned(),
             way: Way::new(conf.balance, nodes.len()),
             nodes,
+            places,
             connect_timeout: conf.connect_timeout.0,
             retries: conf.retries,
             no_node: conf.no_node,
@@ -169,7 +174,8 @@ impl Pool {
 
     /// The pool's node of that identity.
     pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
-        self.nodes.iter().find(|n| n.id == id)
+        let found = self.places.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        self.nodes.get(self.places[found].1)
     }
 
     /// Chooses among the nodes that are Up, have weight and room, and were not tried for this flow.

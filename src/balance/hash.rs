@@ -1,6 +1,8 @@
 //! By the client's address, without state: weighted rendezvous hashing. When a node goes, only
 //! its clients move; when it returns, only they come back.
 
+use pushgate_plugins::sticky_ip::rendezvous;
+
 use super::{Candidate, Method, Seed};
 
 /// `hash`.
@@ -9,7 +11,7 @@ pub struct Hash;
 impl Method for Hash {
     fn pick(&self, candidates: &[Candidate], seed: Seed) -> usize {
         let lots = candidates.iter().map(|c| Lot {
-            draw: mix(seed.client ^ c.id.0) >> 11,
+            draw: rendezvous::lot(seed.client, c.id) >> 11,
             weight: c.weight,
         });
         let better = |a: (usize, Lot), b: (usize, Lot)| if b.1.beats(a.1) { b } else { a };
@@ -39,11 +41,4 @@ impl Lot {
         let u = self.draw as f64 / (1u64 << 53) as f64;
         -f64::from(self.weight) / u.max(f64::MIN_POSITIVE).ln()
     }
-}
-
-/// SplitMix64's finaliser: every input bit changes half of the output bits.
-pub(super) fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }

@@ -1,5 +1,7 @@
 //! Long-run shares of each method, and what must not move.
 
+use pushgate_plugins::sticky_ip::rendezvous;
+
 use super::*;
 
 fn nodes(facts: &[(u32, usize)]) -> Vec<Candidate> {
@@ -95,7 +97,7 @@ fn hash_is_the_highest_score() {
         for _ in 0..1_000 {
             let client = rng.u64(..);
             let score = |c: &Candidate| {
-                let u = (hash::mix(client ^ c.id.0) >> 11) as f64 / (1u64 << 53) as f64;
+                let u = (rendezvous::lot(client, c.id) >> 11) as f64 / (1u64 << 53) as f64;
                 -f64::from(c.weight) / u.ln()
             };
             let scores = candidates.iter().map(score).enumerate();
