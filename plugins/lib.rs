@@ -7,6 +7,7 @@ pub mod api;
 pub mod context;
 mod epochs;
 pub mod host;
+mod life;
 mod memory;
 #[cfg(test)]
 mod testing;

@@ -1,6 +1,6 @@
 //! What stickiness plugins remember of clients: a table of assignments, or nothing where nodes are computed.
 //!
-//! In: the keys `mode`, `max_age`, `expiry`, `capacity`, `cut_at_max_age`, `table` of a block; then flows,
+//! In: the keys `mode`, `max_age`, `jitter`, `expiry`, `capacity`, `cut_at_max_age`, `table` of a block; then flows,
 //! each with what its client is filed under. Out: faults; the client's node. Source: Lightstreamer
 //! clustering §2.1.1, §4.
 
@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use crate::api::{Assignment, Flow, Forget, How, Mark, NodeId, PoolId, Recalled, unix_seconds};
 use crate::context::{Build, Fault};
+use crate::life::{JITTER, Life};
 use crate::sticky_ip::Mode;
 use crate::sticky_ip::rendezvous::Rendezvous;
 use crate::sticky_ip::table::{Key, Limits, Table, Verdict};
-use crate::units::MaybeSpan;
+use crate::units::{MaybeSpan, Share};
 
 /// A phone that slept for less finds its session's node again; no server keeps a session of a
 /// client that has been away for longer.
@@ -32,6 +33,7 @@ pub(crate) struct Keys<'a> {
     pub word: &'static str,
     pub mode: Mode,
     pub max_age: Option<MaybeSpan>,
+    pub jitter: Option<Share>,
     pub expiry: Option<MaybeSpan>,
     pub capacity: Option<usize>,
     pub cut_at_max_age: bool,
@@ -66,6 +68,7 @@ impl Keys<'_> {
                 "`max_age: none` has no end to cut at",
             ),
             (table || self.max_age.is_none(), "max_age", hash),
+            (table || self.jitter.is_none(), "jitter", hash),
             (table || self.expiry.is_none(), "expiry", hash),
             (table || self.capacity.is_none(), "capacity", hash),
             (table || !self.cut_at_max_age, "cut_at_max_age", hash),
@@ -78,7 +81,10 @@ impl Keys<'_> {
     /// The table they name, kept across reloads, and its limits; `max_age` where the block gives none.
     pub fn table(&self, on: &Build<'_>, max_age: MaybeSpan) -> (Arc<Table>, Limits) {
         let limits = Limits {
-            max_age: self.max_age.unwrap_or(max_age).0,
+            life: Life {
+                max_age: self.max_age.unwrap_or(max_age).0,
+                jitter: self.jitter.unwrap_or(JITTER),
+            },
             expiry: self.expiry.unwrap_or(EXPIRY).0,
             capacity: self.capacity.unwrap_or(CAPACITY),
             cut_at_max_age: self.cut_at_max_age,

@@ -21,6 +21,7 @@ use crate::api::{
     unix_seconds,
 };
 use crate::epochs::Epochs;
+use crate::life::Life;
 pub use config::{Config, SameSite};
 use token::{Ring, TOKEN_CHARS, Token};
 
@@ -33,9 +34,7 @@ struct StickyCookie {
     name: Box<[u8]>,
     /// `; Path=/; HttpOnly…`, computed once.
     attributes: Box<[u8]>,
-    max_age: Option<Duration>,
-    /// Largest part of `max_age` a token's life may fall short of it.
-    jitter: f64,
+    life: Life,
     cut_at_max_age: bool,
     ring: Ring,
     epochs: Arc<Epochs>,
@@ -80,13 +79,9 @@ impl StickyCookie {
         }
     }
 
-    /// How long the token with this salt lives: `max_age` less its own part of the jitter, the
-    /// same on every edge, so that clients that came together do not expire together.
+    /// How long the token with this salt lives, the same on every edge.
     fn life(&self, salt: &[u8; 7]) -> Option<Duration> {
-        // 24 bits spread 8 h over less than 2 ms a step.
-        let part =
-            f64::from(u32::from_be_bytes([0, salt[0], salt[1], salt[2]])) / f64::from(1 << 24);
-        self.max_age.map(|m| m.mul_f64(1.0 - self.jitter * part))
+        self.life.of(mark_id(salt) << 8)
     }
 
     /// The `Set-Cookie` line of a new assignment; `None` where nothing is to be remembered.
@@ -159,7 +154,7 @@ impl Plugin for StickyCookie {
     }
 
     fn forget(&self, what: &Forget) {
-        self.epochs.add(what, self.max_age);
+        self.epochs.add(what, self.life.max_age);
     }
 
     fn mark(&self, flow: &Flow<'_>, pool: PoolId, to: &Assignment<'_>) -> Option<Mark> {

@@ -11,14 +11,12 @@ use super::{StickyCookie, keys};
 use crate::api::Plugin;
 use crate::context::{Build, Fault, Mode};
 use crate::epochs::Epochs;
+use crate::life::{JITTER, Life};
 use crate::units::{MaybeSpan, Share};
 
 /// A working day: a session seldom outlives it, and an imbalance is gone the next morning.
 /// Each expiry interrupts a session whose client connects anew (Lightstreamer clustering §4).
 const MAX_AGE: MaybeSpan = MaybeSpan(Some(Duration::from_secs(8 * 3_600)));
-
-/// 48 minutes of 8 hours: a reconnect storm's clients expire over that span.
-const JITTER: Share = Share(0.1);
 
 /// Block `sticky_cookie:`.
 #[derive(Clone, Debug, Deserialize)]
@@ -115,8 +113,10 @@ impl Config {
         Ok(Box::new(StickyCookie {
             name: self.name.as_bytes().into(),
             attributes: self.attributes().into_bytes().into(),
-            max_age: self.max_age.0,
-            jitter: self.jitter.0,
+            life: Life {
+                max_age: self.max_age.0,
+                jitter: self.jitter,
+            },
             cut_at_max_age: self.cut_at_max_age,
             ring: Ring::new(&secrets, on.pools),
             epochs: on.keep.get_or("sticky_cookie epochs", Epochs::default),

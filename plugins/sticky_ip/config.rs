@@ -9,7 +9,7 @@ use crate::api::Plugin;
 use crate::context::{self, Build, Fault};
 use crate::memory::Keys;
 use crate::trust::Trust;
-use crate::units::MaybeSpan;
+use crate::units::{MaybeSpan, Share};
 
 /// As the cookie's: a working day.
 const MAX_AGE: MaybeSpan = MaybeSpan(Some(Duration::from_secs(8 * 3_600)));
@@ -28,6 +28,9 @@ pub struct Config {
     /// default 8h. Only with `table`.
     #[serde(default)]
     pub max_age: Option<MaybeSpan>,
+    /// Part of `max_age` by which single assignments may live shorter; default 10%. Only with `table`.
+    #[serde(default)]
+    pub jitter: Option<Share>,
     /// Longest time without a live flow; from 1 s, or `none`; default 1h. Only with `table`.
     #[serde(default)]
     pub expiry: Option<MaybeSpan>,
@@ -96,6 +99,7 @@ impl Config {
             word: super::NAME,
             mode: self.mode,
             max_age: self.max_age,
+            jitter: self.jitter,
             expiry: self.expiry,
             capacity: self.capacity,
             cut_at_max_age: self.cut_at_max_age,
@@ -134,6 +138,10 @@ mod tests {
         for (block, want) in [
             ("max_age: 0s", "max_age: expected"),
             ("expiry: 10ms", "expiry: expected"),
+            (
+                "mode: hash, jitter: 5%",
+                "jitter: `mode: hash` remembers nothing",
+            ),
             ("capacity: 0", "capacity: expected"),
             ("capacity: 100000001", "capacity: expected"),
             ("ipv6_prefix: 0", "ipv6_prefix: expected"),

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use crate::api::{Forget, Forgotten, How, Mark, NodeId, PoolId};
 use crate::epochs::Epochs;
+use crate::life::Life;
 
 /// Locks; two flows meet at one in 64, and each holds it for some hundred nanoseconds.
 const SHARDS: usize = 64;
@@ -74,7 +75,7 @@ pub struct Known {
 impl Known {
     /// What a rebalance knows the assignment by.
     pub fn mark(&self, limits: &Limits) -> Mark {
-        let left = limits.max_age.map(|m| m.saturating_sub(self.age));
+        let left = limits.life.of(self.id).map(|l| l.saturating_sub(self.age));
         Mark {
             id: self.id,
             learned: self.learned,
@@ -87,8 +88,8 @@ impl Known {
 /// Limits of one plugin on the table; a reload may change them.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Longest life of an assignment from when it was learned.
-    pub max_age: Option<Duration>,
+    /// How long an assignment lives from when it was learned.
+    pub life: Life,
     /// Longest time without a live flow.
     pub expiry: Option<Duration>,
     /// Most entries.
@@ -135,9 +136,10 @@ impl Entry {
         }
     }
 
-    fn good(&self, limits: &Limits, now: Instant) -> bool {
+    fn good(&self, key: &Key, limits: &Limits, now: Instant) -> bool {
         let age = now.saturating_duration_since(self.learned);
-        !self.forgotten && limits.max_age.is_none_or(|m| age < m) && !self.gone(limits, now)
+        let lives = limits.life.of(key.mark()).is_none_or(|life| age < life);
+        !self.forgotten && lives && !self.gone(limits, now)
     }
 
     /// Whether the client has been away for longer than `expiry`.
@@ -178,7 +180,7 @@ impl Table {
     pub fn recall(&self, key: &Key, limits: &Limits, now: Instant) -> Option<Known> {
         let shard = self.shard(key).lock();
         let entry = shard.live.get(key).or_else(|| shard.idle.get(key))?;
-        let good = entry.good(limits, now) && !self.is_rebalanced(key, entry);
+        let good = entry.good(key, limits, now) && !self.is_rebalanced(key, entry);
         good.then(|| Known {
             node: entry.node,
             age: now.saturating_duration_since(entry.learned),
@@ -208,7 +210,7 @@ impl Table {
         if let Some(entry) = &mut known {
             entry.forgotten |= self.is_rebalanced(&key, entry);
         }
-        let (mut entry, answer) = decide(known, verdict, limits, at, usable);
+        let (mut entry, answer) = decide((&key, known), verdict, limits, at, usable);
         entry.live = entry.live.saturating_add(1);
         entry.touched = at.0;
         shard.sweep(limits, at.0);
@@ -229,7 +231,7 @@ impl Table {
         entry.touched = now;
         if entry.live == 0
             && let Some(entry) = shard.live.remove(key)
-            && entry.good(limits, now)
+            && entry.good(key, limits, now)
         {
             shard.idle.insert(*key, entry);
         }
@@ -237,7 +239,7 @@ impl Table {
 
     /// Forgets the share of a node's assignments; entries with live flows keep their count.
     pub fn forget(&self, what: &Forget, limits: &Limits) {
-        self.epochs.add(what, limits.max_age);
+        self.epochs.add(what, limits.life.max_age);
     }
 
     /// Forgets that `key` is stuck to `node`; its live flows keep their count.
@@ -294,7 +296,7 @@ impl Shard {
 
 /// What is remembered after a flow got a node, and the node it should have got instead.
 fn decide(
-    known: Option<Entry>,
+    (key, known): (&Key, Option<Entry>),
     verdict: &Verdict,
     limits: &Limits,
     at: (Instant, u64),
@@ -307,13 +309,17 @@ fn decide(
     };
     match (verdict.how, known) {
         // Two first flows of a client at once: the one that was filed first decides for both.
-        (How::Balanced, Some(e)) if e.good(limits, at.0) && e.node == verdict.node => (e, None),
-        (How::Balanced, Some(e)) if e.good(limits, at.0) && usable(e.node) => (e, Some(e.node)),
+        (How::Balanced, Some(e)) if e.good(key, limits, at.0) && e.node == verdict.node => {
+            (e, None)
+        }
+        (How::Balanced, Some(e)) if e.good(key, limits, at.0) && usable(e.node) => {
+            (e, Some(e.node))
+        }
         (How::Balanced | How::Rebalanced | How::Pinned, _) => (fresh(Duration::ZERO), None),
         // Rebalanced between recall and here: this flow goes on, the next is balanced.
         (How::Recalled { .. }, Some(e)) if verdict.own => (e, None),
         // A cookie behind a shared address speaks for one client, the table for all of them.
-        (How::Recalled { .. }, Some(e)) if e.good(limits, at.0) => (e, None),
+        (How::Recalled { .. }, Some(e)) if e.good(key, limits, at.0) => (e, None),
         (How::Recalled { age, .. }, _) => (fresh(age), None),
     }
 }

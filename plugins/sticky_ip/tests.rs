@@ -1,10 +1,11 @@
-//! The table's life: first node kept, age and absence, races, bounds, rebalance.
+//! The table's life: first node kept, age and absence, races, rebalance.
+
+mod limits;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::table::{Key, Limits, Table, Verdict};
 use crate::api::{Forget, How, NodeId, Plugin, PoolId, unix_seconds};
 use crate::context::{Keep, Mode};
 use crate::testing::{Facts, assigned, build, built, head};
@@ -172,68 +173,6 @@ fn age_and_absence_end_an_assignment() {
         None,
         "use does not renew it"
     );
-}
-
-/// FAULTS D46: 400,000 networks against room for 20,000; 1,000 live ones stay.
-#[test]
-fn the_table_is_bounded_and_spares_live_clients() {
-    let limits = Limits {
-        max_age: None,
-        expiry: Some(HOUR),
-        capacity: 20_000,
-        cut_at_max_age: false,
-    };
-    let (t, now) = (Table::new(limits.capacity), Instant::now());
-    let key = |i: u128| Key::new(std::net::IpAddr::V6((i << 64).into()), push());
-    let to = |n: &str| Verdict {
-        node: NodeId::of(n),
-        how: How::Balanced,
-        own: false,
-    };
-    for i in 0..1_000 {
-        t.learn(key(i), &to("ls1"), &limits, (now, 0), &|_| true);
-    }
-    for i in 1_000..400_000 {
-        t.learn(key(i), &to("ls2"), &limits, (now, 0), &|_| true);
-        t.ended(&key(i), &limits, now);
-        assert!(i % 10_000 != 0 || t.len() <= 20_000);
-    }
-    assert!((19_000..=20_000).contains(&t.len()), "{}", t.len());
-    assert!(
-        (0..1_000).all(|i| t.recall(&key(i), &limits, now).is_some()),
-        "live ones stay"
-    );
-    assert!(
-        t.recall(&key(399_999), &limits, now).is_some(),
-        "the newest stays"
-    );
-    assert!(
-        t.recall(&key(1_000), &limits, now).is_none(),
-        "the oldest idle one went"
-    );
-
-    // Full of live clients: a newcomer is not filed, its end harms nobody.
-    let small = Limits {
-        capacity: 2,
-        ..limits
-    };
-    let t = Table::new(2);
-    for i in 0..3 {
-        t.learn(key(i), &to("ls1"), &small, (now, 0), &|_| true);
-    }
-    t.ended(&key(2), &small, now);
-    assert!(t.recall(&key(0), &small, now).is_some() && t.recall(&key(2), &small, now).is_none());
-
-    // Those that have been away for long make way for the first ones that come.
-    let t = Table::new(20_000);
-    for i in 0..1_000 {
-        t.learn(key(i), &to("ls1"), &limits, (now, 0), &|_| true);
-        t.ended(&key(i), &limits, now);
-    }
-    for i in 1_000..3_000 {
-        t.learn(key(i), &to("ls1"), &limits, (now + HOUR, 0), &|_| true);
-    }
-    assert!(t.len() < 2_100, "{}", t.len());
 }
 
 /// Lightstreamer clustering §5.1. A table is shared by name and survives a reload.

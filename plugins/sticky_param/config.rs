@@ -11,7 +11,7 @@ use crate::memory::Keys;
 use crate::sticky_ip::Mode;
 use crate::sticky_session::Recall;
 use crate::sticky_session::rule::Rule;
-use crate::units::MaybeSpan;
+use crate::units::{MaybeSpan, Share};
 
 /// As the cookie's: a working day.
 const MAX_AGE: MaybeSpan = MaybeSpan(Some(Duration::from_secs(8 * 3_600)));
@@ -29,6 +29,9 @@ pub struct Config {
     /// with `table`.
     #[serde(default)]
     pub max_age: Option<MaybeSpan>,
+    /// Part of `max_age` by which single assignments may live shorter; default 10%. Only with `table`.
+    #[serde(default)]
+    pub jitter: Option<Share>,
     /// Longest time without a live flow; from 1 s, or `none`; default 1h. Only with `table`.
     #[serde(default)]
     pub expiry: Option<MaybeSpan>,
@@ -49,6 +52,7 @@ impl Config {
             word: super::NAME,
             mode: self.mode,
             max_age: self.max_age,
+            jitter: self.jitter,
             expiry: self.expiry,
             capacity: self.capacity,
             cut_at_max_age: false,

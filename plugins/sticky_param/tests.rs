@@ -54,7 +54,7 @@ fn the_first_flow_of_a_value_decides() {
 
 #[test]
 fn a_value_is_forgotten_when_nobody_uses_it() {
-    let p = build("sticky_param: { from: [{ query: user }], max_age: 8h, expiry: 1h }");
+    let p = build("sticky_param: { from: [{ query: user }], max_age: 8h, jitter: 0%, expiry: 1h }");
     let f = Facts::default();
     let request = head("GET", "/?user=alice");
     learn(&*p, &f, &request, "ls1");

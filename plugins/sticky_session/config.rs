@@ -10,7 +10,7 @@ use super::{Learn, Memory, Recall, StickySession};
 use crate::api::Plugin;
 use crate::context::{Build, Fault, Mode};
 use crate::memory::Keys;
-use crate::units::MaybeSpan;
+use crate::units::{MaybeSpan, Share};
 
 /// No end: a session is where it is until it ends, and new ones are balanced anyway.
 const MAX_AGE: MaybeSpan = MaybeSpan(None);
@@ -37,6 +37,9 @@ pub struct Config {
     /// Longest life of an assignment from when it was learned; from 1 s, or `none`, the default.
     #[serde(default)]
     pub max_age: Option<MaybeSpan>,
+    /// Part of `max_age` by which single assignments may live shorter; default 10%.
+    #[serde(default)]
+    pub jitter: Option<Share>,
     /// Longest time without a live flow; from 1 s, or `none`; default 1h.
     #[serde(default)]
     pub expiry: Option<MaybeSpan>,
@@ -106,6 +109,7 @@ impl Config {
         Keys {
             word: super::NAME,
             max_age: self.max_age,
+            jitter: self.jitter,
             expiry: self.expiry,
             capacity: self.capacity,
             table: self.table.as_deref(),

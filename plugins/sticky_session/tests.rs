@@ -137,7 +137,7 @@ fn only_a_nodes_own_word_is_learned() {
 /// A silent stream that is open is no absence; `max_age` counts from learning, rebinds included.
 #[test]
 fn a_session_lives_as_long_as_a_flow_of_it() {
-    let p = build("sticky_session: { preset: lightstreamer, max_age: 8h }");
+    let p = build("sticky_session: { preset: lightstreamer, max_age: 8h, jitter: 0% }");
     let f = Facts::default();
     let bind = post("/b?LS_session=S1");
     let ls1 = Some(NodeId::of("ls1"));

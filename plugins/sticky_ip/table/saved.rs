@@ -89,9 +89,13 @@ mod tests {
     use super::super::{Limits, Verdict};
     use super::*;
     use crate::api::How;
+    use crate::life::{JITTER, Life};
 
     const LIMITS: Limits = Limits {
-        max_age: Some(Duration::from_secs(600)),
+        life: Life {
+            max_age: Some(Duration::from_secs(600)),
+            jitter: JITTER,
+        },
         expiry: Some(Duration::from_secs(60)),
         capacity: 100,
         cut_at_max_age: false,

@@ -24,7 +24,7 @@ async fn flows_are_cut_at_max_age_only_where_asked() {
             true,
         ),
         (
-            "[{ sticky_ip: { max_age: 1s, cut_at_max_age: true } }]",
+            "[{ sticky_ip: { max_age: 1s, jitter: 0%, cut_at_max_age: true } }]",
             true,
         ),
         ("[{ sticky_cookie: { max_age: 1s, jitter: 0% } }]", false),
@@ -78,5 +78,39 @@ async fn a_replayed_cookie_ends_with_its_age() {
             new || at <= Duration::from_millis(2_100),
             "too late: {at:?}"
         );
+    }
+}
+
+/// Aim: D65. Forty addresses that come at once, as after a storm, are cut at `max_age` one after the other
+/// where `jitter` says so. Fails if a table's assignments all live equally long.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_came_together_is_not_cut_together() {
+    for (jitter, spread) in [("60%", true), ("0%", false)] {
+        let plugin =
+            format!("[{{ sticky_ip: {{ max_age: 3s, jitter: {jitter}, cut_at_max_age: true }} }}]");
+        let setup = Setup::with(1, &plugin, "").await;
+        let start = Instant::now();
+        let mut sockets = Vec::new();
+        for n in 1..=40 {
+            let dial = setup.plain().from(setup.block.client(n));
+            sockets.push(ws::connect(&dial, "/ws/echo", &[]).await);
+        }
+        let opened = start.elapsed();
+        let ends = sockets.into_iter().map(|mut socket| {
+            tokio::spawn(async move {
+                socket.ended().await;
+                start.elapsed()
+            })
+        });
+        let (mut least, mut most) = (Duration::MAX, Duration::ZERO);
+        for end in ends.collect::<Vec<_>>() {
+            let end = end.await.expect("an end");
+            (least, most) = (least.min(end), most.max(end));
+        }
+        // 1.8 s apart, looked at twice a second; else as they came, and one look.
+        let apart = most - least;
+        let is_spread = apart >= opened + Duration::from_millis(900);
+        assert_eq!(is_spread, spread, "{jitter}: {apart:?}");
+        assert!(least >= Duration::from_millis(1_100), "{jitter}: {least:?}");
     }
 }
