@@ -243,8 +243,11 @@ impl ProxyHttp for Front {
     ) -> Box<Error> {
         let idempotent = session.req_header().method.is_idempotent();
         let unanswered = !ctx.ex.flow.has_begun() && session.response_written().is_none();
-        let upstream = *e.esource() == ErrorSource::Upstream || ctx.ex.flow.is_evicted();
+        let evicted = ctx.ex.flow.is_evicted();
+        let upstream = *e.esource() == ErrorSource::Upstream || evicted;
+        // What we ended ourselves says nothing of the node.
         if upstream
+            && !evicted
             && unanswered
             && !was_reused(ctx)
             && let Some(assigned) = &ctx.ex.record.lock().assigned

@@ -106,7 +106,9 @@ impl Dialer {
             .inc();
         match failure {
             Failure::Short(shortage) => shortage.tell(&self.node),
-            Failure::Timeout | Failure::Evicted => self.node.failed(),
+            // Given up by us.
+            Failure::Evicted => {}
+            Failure::Timeout => self.node.failed(),
             Failure::Io(e) => {
                 self.node.failed();
                 if self.node.tls.is_some() {

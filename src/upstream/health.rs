@@ -101,6 +101,7 @@ impl Checker {
                     if self.node.met.take_pardon() {
                         judge.forgive();
                         self.node.holds(None);
+                        self.node.met.forget_failures();
                     }
                 }
             }
@@ -122,11 +123,12 @@ impl Checker {
         let now = Instant::now().into_std();
         if let Some(cause) = judge.met(self.node.met.traffic(), now) {
             self.turned(judge, &cause);
-            self.node.met.forget_failures();
         }
     }
 
     fn turned(&self, judge: &Judge, cause: &str) {
+        // What flows met of the node as it was is no evidence against what it is now.
+        self.node.met.forget_failures();
         let now = Instant::now().into_std();
         let held = judge.held(now);
         // First: who sees that it is Down sees for how long.

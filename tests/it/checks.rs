@@ -252,3 +252,47 @@ async fn a_node_that_fails_only_its_clients_goes_down() {
         assert_eq!(hello.status, 200);
     }
 }
+
+/// Aim (D61): flows that the edge itself ends say nothing of their node, and what flows met of a node that was
+/// Down nothing of one that is back. Fails if a request that was evicted counts as one the node failed: the
+/// node falls by its clients, is held Down, and evicts again.
+#[tokio::test(flavor = "multi_thread")]
+async fn evicted_flows_do_not_count() {
+    let keys = "interval: 20ms, timeout: 5s, rise: 1, fall: 1, passive: { failures: 3 }";
+    let setup = checked(1, &format!("{{ http: {{ path: /health }}, {keys} }}")).await;
+    let order = async |word| {
+        let path = format!("/api/nodes/n1/{word}");
+        assert_eq!(setup.edge.admin("POST", &path).await.status, 200, "{word}");
+    };
+    for (deed, downs) in [("evict", 0.0), ("down", 1.0), ("fail", 2.0)] {
+        let mut polls = Vec::new();
+        for n in 1..=5 {
+            let mut poll = H1::connect(&setup.plain()).await;
+            poll.send("GET", "/poll", &[], b"").await.expect("send");
+            setup.nodes[0].wait("the poll", |s| s.open_now() == n).await;
+            polls.push(poll);
+        }
+        if deed == "fail" {
+            setup.nodes[0].set_health(Health::Fail);
+        } else {
+            order(deed).await;
+        }
+        for poll in &mut polls {
+            let head = deadline("an answer", poll.head()).await.expect("an answer");
+            assert_eq!(head.status, 502, "{deed}");
+        }
+        setup.nodes[0].set_health(Health::Ok);
+        if deed == "down" {
+            order("up").await;
+        }
+        setup.wait_state("n1", "up").await;
+        let checks = setup.edge.metric("pushgate_checks_total").await;
+        // Five more looks at what flows met.
+        let looked = |n| n >= checks + 5.0;
+        setup
+            .edge
+            .wait_metric("pushgate_checks_total", looked)
+            .await;
+        assert_eq!(changes(&setup, "down").await, downs, "{deed}");
+    }
+}

@@ -41,7 +41,8 @@ pub struct Judge {
     falls: u32,
     up_since: Option<Instant>,
     held_until: Option<Instant>,
-    window: (Instant, Traffic),
+    /// Since when answers are counted, and how many there were then; `None`: from the next look on.
+    window: Option<(Instant, Traffic)>,
 }
 
 /// Answers that make a share of errors worth anything.
@@ -70,7 +71,7 @@ impl Judge {
             falls: 0,
             up_since: None,
             held_until: None,
-            window: (now, met),
+            window: Some((now, met)),
         }
     }
 
@@ -112,6 +113,7 @@ impl Judge {
             false if self.against >= self.rules.rise && self.held(now).is_zero() => {
                 self.healthy = true;
                 self.against = 0;
+                self.window = None;
                 self.up_since = Some(now);
                 true
             }
@@ -121,11 +123,11 @@ impl Judge {
 
     /// Counts what flows have met; says whether the node falls for it, and for what.
     pub fn met(&mut self, traffic: Traffic, now: Instant) -> Option<String> {
-        let (began, before) = self.window;
+        let (began, before) = *self.window.get_or_insert((now, traffic));
         let answers = traffic.answers - before.answers;
         let errors = traffic.errors - before.errors;
         if answers >= LEAST_ANSWERS || now.saturating_duration_since(began) >= WINDOW {
-            self.window = (now, traffic);
+            self.window = Some((now, traffic));
         }
         if !self.healthy {
             return None;
@@ -152,6 +154,7 @@ impl Judge {
         self.falls = 0;
         self.up_since = None;
         self.held_until = None;
+        self.window = None;
     }
 
     /// Whether the fall to come follows its return sooner than the longest hold.
@@ -173,6 +176,7 @@ impl Judge {
         let doubled = hold.saturating_mul(1 << (self.falls - 1).min(16));
         self.healthy = false;
         self.against = 0;
+        self.window = None;
         self.held_until = Some(now + doubled.min(self.rules.hold_down));
     }
 }
@@ -296,5 +300,26 @@ mod tests {
             "19 in a window"
         );
         assert!(judge.met(at(79, 50), now + SECOND * 12).is_some());
+    }
+
+    /// What was counted before it fell, or before an operator's word, is over.
+    #[test]
+    fn errors_before_a_turn_do_not_count() {
+        let errors = |n| Traffic {
+            failed_in_row: 0,
+            answers: n,
+            errors: n,
+        };
+        for pardoned in [false, true] {
+            let (mut judge, now) = judge(", passive: { errors: 50% }");
+            assert_eq!(judge.met(errors(19), now), None);
+            if pardoned {
+                judge.forgive();
+            } else {
+                let turns = [false, false, false, true, true].map(|good| judge.checked(good, now));
+                assert_eq!(turns, [false, false, true, false, true]);
+            }
+            assert_eq!(judge.met(errors(20), now), None, "pardoned: {pardoned}");
+        }
     }
 }
