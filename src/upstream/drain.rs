@@ -27,22 +27,19 @@ impl Node {
     /// As [`Node::drain`], by the terms of an order that may have been given to another process.
     pub fn drain_by(self: &Arc<Self>, terms: Terms) {
         let Terms { until, rate, .. } = terms;
+        // Held to the end: a deadline that is over at once follows the order to drain.
+        let mut drain = self.drain.lock();
         let close = until.map(|until| {
             let node = Arc::downgrade(self);
             let close = async move {
                 tokio::time::sleep_until(until.into()).await;
                 if let Some(node) = node.upgrade() {
-                    log::warn!("node {}: the drain's deadline is over", node.name);
-                    node.obey(Order::Down, rate);
-                    // `keep` is for nodes that fail; a deadline is one.
-                    if node.on_down == OnDown::Keep {
-                        node.close_all(rate);
-                    }
+                    node.close_drained(tokio::task::id(), rate);
                 }
             };
             Ending(tokio::spawn(close))
         });
-        *self.drain.lock() = Some(Draining { terms, close });
+        *drain = Some(Draining { terms, close });
         self.obey(Order::Drain, None);
     }
 
@@ -51,6 +48,22 @@ impl Node {
         let drain = self.drain.lock();
         let drain = drain.as_ref().filter(|_| self.ordered() == Order::Drain);
         drain.map(|d| d.terms)
+    }
+
+    /// The deadline of the drain that `task` waited for is over.
+    fn close_drained(&self, task: tokio::task::Id, rate: Option<Rate>) {
+        let drain = self.drain.lock();
+        let close = drain.as_ref().and_then(|d| d.close.as_ref());
+        // A later order has ended it while the task could not be stopped any more.
+        if close.is_none_or(|c| c.0.id() != task) {
+            return;
+        }
+        log::warn!("node {}: the drain's deadline is over", self.name);
+        self.obey(Order::Down, rate);
+        // `keep` is for nodes that fail; a deadline is one.
+        if self.on_down == OnDown::Keep {
+            self.close_all(rate);
+        }
     }
 
     /// How its drain stands, if it drains.
@@ -192,5 +205,60 @@ mod tests {
         let bounded = eta(ages(), Some(s(60)));
         assert_eq!((bounded.half, bounded.last), (s(50), s(60)));
         assert_eq!(eta(vec![s(7)], None).half, s(7));
+    }
+
+    fn node() -> Arc<Node> {
+        let conf = serde_yaml::from_str("{ address: 10.0.0.1:80 }").expect("a node");
+        Node::new("n", &conf, OnDown::Evict, None)
+    }
+
+    /// Aim: the state that is published last is the node's, whoever publishes at the same time. Fails if it
+    /// is computed before its turn: the next real fall would be no change, and evict nobody.
+    #[test]
+    fn the_last_state_published_is_true() {
+        let node = node();
+        let both = std::sync::Barrier::new(2);
+        for round in 0..20_000 {
+            std::thread::scope(|scope| {
+                let judge = scope.spawn(|| {
+                    both.wait();
+                    node.judged(round % 2 == 0, "test");
+                });
+                both.wait();
+                node.order(if round % 3 == 0 {
+                    Order::Up
+                } else {
+                    Order::Down
+                });
+                judge.join().expect("no panic");
+            });
+            assert_eq!(*node.watch().borrow(), node.state(), "round {round}");
+        }
+    }
+
+    /// Aim: an order ends a drain whose deadline is over in the same moment, and a deadline that is over at
+    /// once follows its drain. Fails if the deadline has the last word, or none.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_deadline_does_not_outlive_its_drain() {
+        let node = node();
+        for round in 0..5_000 {
+            node.drain(Some(Duration::ZERO), None);
+            if round % 2 == 0 {
+                tokio::task::yield_now().await;
+            }
+            node.order(Order::Up);
+            let (ordered, later) = (node.state(), tokio::task::yield_now());
+            later.await;
+            assert_eq!((ordered, node.state()), (State::Up, State::Up), "{round}");
+        }
+        for round in 0..500 {
+            node.drain(None, Some("5/s".parse().expect("a rate")));
+            let mut state = node.watch();
+            let down = state.wait_for(|s| *s == State::Down);
+            let down = tokio::time::timeout(Duration::from_secs(10), down).await;
+            down.expect("the deadline is over").expect("a node");
+            assert_eq!(node.state(), State::Down, "{round}");
+            node.order(Order::Up);
+        }
     }
 }

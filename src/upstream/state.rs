@@ -101,6 +101,8 @@ pub struct Node {
     pub(super) flows: Mutex<Flows>,
     pub(super) idle: Mutex<HashMap<u64, Weak<Affinity>>>,
     changed: tokio::sync::watch::Sender<State>,
+    /// Held while a state is published and what follows from it is done: the last one is the true one.
+    settling: Mutex<()>,
     gate: Mutex<Option<Gate>>,
     pub(super) evict_rate: Mutex<Option<Rate>>,
     tcp: Mutex<NodeTcp>,
@@ -137,6 +139,7 @@ impl Node {
             flows: Mutex::default(),
             idle: Mutex::default(),
             changed: tokio::sync::watch::channel(State::Up).0,
+            settling: Mutex::default(),
             gate: Mutex::default(),
             evict_rate: Mutex::default(),
             tcp: Mutex::new(conf.tcp),
@@ -288,7 +291,9 @@ impl Node {
 
     /// Order of the operator. Ends a drain's deadline.
     pub fn order(&self, order: Order) {
-        *self.drain.lock() = None;
+        // Held to the end: a deadline that is over at this moment must not have the last word.
+        let mut drain = self.drain.lock();
+        *drain = None;
         if order == Order::Up {
             self.met.pardon();
             self.suspect.notify_one();
@@ -317,6 +322,7 @@ impl Node {
 
     /// Publishes the state; on the way to Down evicts, at `rate` where an order names one.
     pub(super) fn settle(&self, rate: Option<Rate>, cause: &str) {
+        let _one_at_a_time = self.settling.lock();
         let now = self.state();
         let mut before = now;
         let changed = self.changed.send_if_modified(|s| {
