@@ -93,10 +93,14 @@ impl Conn {
     /// Lets `node` find this connection's idle upstreams when it goes Down.
     pub fn known_to(&self, node: &Arc<Node>) {
         let mut known = self.known_to.lock();
-        if !known.iter().any(|n| n.id == node.id) {
-            known.push(node.clone());
-            node.keeps_idle(self.id, &self.affinity);
+        if known.iter().any(|n| Arc::ptr_eq(n, node)) {
+            return;
         }
+        // A connection that sees many reloads does not keep their nodes.
+        let gone = known.extract_if(.., |n| n.is_gone());
+        gone.for_each(|n| n.forget_idle(self.id));
+        known.push(node.clone());
+        node.keeps_idle(self.id, &self.affinity);
     }
 
     /// No request will follow the present one: closes its idle upstreams.

@@ -122,10 +122,8 @@ async fn relay_answer(ex: Arc<Exchange>, relay: Box<answer::Relay>) -> Option<Le
 /// Leaves the node's connection for the client's next request.
 fn keep(ex: &Exchange, node: Side) {
     let record = ex.record.lock();
-    if let Some(assigned) = &record.assigned
-        && assigned.node.may_keep()
-    {
-        ex.conn.affinity.put(assigned.node.id, node);
+    if let Some(assigned) = &record.assigned {
+        ex.conn.affinity.put(&assigned.node, node);
     }
 }
 

@@ -1,44 +1,51 @@
 //! The upstream connections of one client connection: re-used for its later requests, never for
-//! another client's, and closed when it closes.
+//! another client's, and closed when it closes. A connection is its node's, not its name's: a reload may
+//! have put another node at that name.
 //!
 //! Source: Diffusion load balancers, "Connection pooling" and "Reuse TCP connection".
 
 use std::io;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pushgate_plugins::api::NodeId;
 
+use super::Node;
 use crate::stream::side::Side;
 
 /// Idle upstream connections of one client connection. Dropping it closes them.
 #[derive(Default)]
 pub struct Affinity {
-    idle: Mutex<Vec<(NodeId, Side)>>,
+    idle: Mutex<Vec<(Arc<Node>, Side)>>,
 }
 
 /// Most idle upstreams of one client connection: HTTP/2 may leave one for each parallel stream.
 const MAX_IDLE: usize = 16;
 
 impl Affinity {
-    /// Keeps a connection whose last answer is complete, unless the node has said more than that: TLS may
-    /// have decrypted the answer's end and bytes behind it as one record, of which no socket knows.
-    pub fn put(&self, node: NodeId, side: Side) {
+    /// Keeps a connection whose last answer is complete, if any is to be kept to that node, unless the node has
+    /// said more than that: TLS may have decrypted the answer's end and bytes behind it as one record, of which
+    /// no socket knows.
+    pub fn put(&self, node: &Arc<Node>, side: Side) {
         let side = side.untapped();
         if side.ssl().is_some_and(|ssl| ssl.pending() > 0) {
             return;
         }
         let mut idle = self.idle.lock();
+        // Under the lock: a node that falls now closes what was put before, and this sees what was not.
+        if !node.may_keep() {
+            return;
+        }
         if idle.len() == MAX_IDLE {
             idle.remove(0);
         }
-        idle.push((node, side));
+        idle.push((node.clone(), side));
     }
 
     /// Takes a connection to `node` on which nothing came meanwhile: FIN, RST and unasked bytes all make it
     /// useless.
-    pub fn take(&self, node: NodeId) -> Option<Side> {
+    pub fn take(&self, node: &Arc<Node>) -> Option<Side> {
         let mut idle = self.idle.lock();
-        while let Some(i) = idle.iter().rposition(|(n, _)| *n == node) {
+        while let Some(i) = idle.iter().rposition(|(n, _)| Arc::ptr_eq(n, node)) {
             let (_, side) = idle.swap_remove(i);
             if is_silent(&side) {
                 return Some(side);
@@ -53,8 +60,10 @@ impl Affinity {
     }
 
     /// Closes what is idle towards `node`.
-    pub fn close(&self, node: NodeId) {
-        self.idle.lock().retain(|(n, _)| *n != node);
+    pub fn close(&self, node: &Node) {
+        self.idle
+            .lock()
+            .retain(|(n, _)| !std::ptr::eq(Arc::as_ptr(n), node));
     }
 }
 
@@ -79,24 +88,22 @@ mod tests {
     /// one before) is seen all the same: an end, bytes nobody asked for. Red if only the runtime is asked.
     #[tokio::test]
     async fn what_came_unseen_is_seen() {
+        let conf = serde_yaml::from_str("{ address: 10.0.0.1:80 }").expect("a node");
+        let known = Node::new("n", &conf, crate::config::OnDown::Evict, None);
         for said in [None, Some(""), Some("x")] {
             let affinity = Affinity::default();
             let (mut node, mut side) = pair().await;
             node.write_all(b"answer").await.expect("send");
             assert_eq!(side.read(&mut [0; 64]).await.expect("an answer"), 6);
             let node = node.into_std().expect("a socket");
-            affinity.put(NodeId(1), side);
+            affinity.put(&known, side);
             // Without an await: the runtime polls nothing meanwhile.
             match said {
                 None => {}
                 Some("") => node.shutdown(Shutdown::Write).expect("an end"),
                 Some(bytes) => (&node).write_all(bytes.as_bytes()).expect("bytes"),
             }
-            assert_eq!(
-                affinity.take(NodeId(1)).is_some(),
-                said.is_none(),
-                "{said:?}"
-            );
+            assert_eq!(affinity.take(&known).is_some(), said.is_none(), "{said:?}");
         }
     }
 }

@@ -149,7 +149,7 @@ impl Failure {
 #[async_trait]
 impl L4Connect for Dialer {
     async fn connect(&self, _: &PingoraAddr) -> pingora::Result<L4Stream> {
-        let side = match self.affinity.take(self.node.id) {
+        let side = match self.affinity.take(&self.node) {
             Some(side) => {
                 self.reused.store(true, Ordering::Relaxed);
                 side

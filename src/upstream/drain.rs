@@ -118,9 +118,14 @@ impl Node {
         self.standing.load(Ordering::Acquire) == Standing::Leaving as u8
     }
 
+    /// Whether no new table has it.
+    pub fn is_gone(&self) -> bool {
+        self.standing.load(Ordering::Acquire) == Standing::Gone as u8
+    }
+
     /// Whether a client may keep a connection to it for its next request.
     pub fn may_keep(&self) -> bool {
-        self.state() != State::Down && self.standing.load(Ordering::Acquire) != Standing::Gone as u8
+        self.state() != State::Down && !self.is_gone()
     }
 }
 

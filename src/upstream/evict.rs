@@ -85,9 +85,10 @@ impl Node {
     }
 
     pub(super) fn close_idle(&self) {
-        for (_, idle) in self.idle.lock().drain() {
+        // They stay known: a client connection tells once, and may use the node again when it is back.
+        for idle in self.idle.lock().values() {
             if let Some(affinity) = idle.upgrade() {
-                affinity.close(self.id);
+                affinity.close(self);
             }
         }
     }

@@ -292,9 +292,8 @@ impl NodeIo {
         if let Some(side) = self.side.take()
             && self.keep
             && self.kept.is_empty()
-            && self.node.may_keep()
         {
-            self.affinity.put(self.node.id, side);
+            self.affinity.put(&self.node, side);
         }
     }
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::client::h1::H1;
 use crate::client::h2::H2;
-use crate::node::Seen;
-use crate::setup::Setup;
+use crate::node::{Health, Seen};
+use crate::setup::{self, Setup};
 
 /// Aim: 500 clients with 20 requests each on kept connections: no upstream connection is shared,
 /// each client has exactly one, and it ends with its client's connection. Fails with any shared pool,
@@ -191,6 +191,59 @@ async fn an_unfinished_answer_ends_its_upstream() {
             node.wait("its end", |s| s.open_now() == 0).await;
             println!("{name} {path}: upstream gone after {:.1?}", end.elapsed());
         }
+    }
+}
+
+/// Aim: a node that falls closes the idle upstream of a kept client each time, not the first time only: a POST
+/// that found it afterwards would be answered with 502. Fails if a client connection is known to a node
+/// only until its first fall.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_fall_closes_idle_upstreams() {
+    let setup = Setup::start(2).await;
+    let node = &setup.nodes[0];
+    for (name, dial) in setup.both() {
+        let mut client = H1::connect(&dial).await;
+        for round in 1..=3 {
+            setup.edge.admin("POST", "/api/nodes/n2/drain").await;
+            let answer = client.request("POST", "/echo", &[], b"body").await;
+            assert_eq!(
+                (answer.status, answer.node()),
+                (200, "n1"),
+                "{name} {round}"
+            );
+            assert_eq!(node.seen().open_now(), 1, "{name} {round}");
+            setup.edge.admin("POST", "/api/nodes/n2/up").await;
+            node.set_health(Health::Fail);
+            setup.wait_state("n1", "down").await;
+            let what = format!("{name} {round}: idle upstreams closed");
+            node.wait(&what, |s| s.open_now() == 0).await;
+            node.set_health(Health::Ok);
+            setup.wait_state("n1", "up").await;
+        }
+    }
+}
+
+/// Aim: a node whose address a reload changes gets a kept client's next request there, and the old address
+/// keeps no idle connection, each time. Fails if a connection is kept for the node's name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_address_gets_the_next_request() {
+    let setup = Setup::start(1).await;
+    let second = setup::node(&setup.block, 2).await;
+    let here = setup::yaml(&setup.certs, 1, "", "");
+    let there = here.replace("10.0.0.1:8080", "10.0.0.2:8080");
+    let mut client = H1::connect(&setup.plain()).await;
+    let nodes = [&setup.nodes[0], &second];
+    for round in 0..4 {
+        let (at, other) = (nodes[round % 2], nodes[(round + 1) % 2]);
+        let answer = client.request("POST", "/echo", &[], b"body").await;
+        assert_eq!(answer.status, 200, "round {round}");
+        assert_eq!(at.seen().open_now(), 1, "round {round}");
+        other
+            .wait("no idle connection", |s| s.open_now() == 0)
+            .await;
+        let next = if round % 2 == 0 { &there } else { &here };
+        setup.edge.rewrite(&setup.block, next);
+        assert_eq!(setup.edge.admin("POST", "/api/reload").await.status, 200);
     }
 }
 
