@@ -45,3 +45,16 @@ async fn streams_do_not_wait_for_each_other() {
         .release_capacity(0)
         .expect("still open");
 }
+
+/// Aim: a client that resets a stream has closed it, silent or busy. Fails if all that goes wrong with
+/// HTTP/2 counts as a bad request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_stream_is_closed_by_its_client() {
+    let setup = Setup::start(1).await;
+    let mut h2 = H2::connect(&setup.tls()).await;
+    for (n, path) in ["/sse?silent=1", "/sse?every=1"].into_iter().enumerate() {
+        drop(h2.open(path, &[]).await.expect("a head"));
+        let lines = setup.edge.wait_access("its line", |l| l.len() > n).await;
+        assert_eq!(lines[n]["reason"], "client_closed", "{path}");
+    }
+}

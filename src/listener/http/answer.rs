@@ -44,6 +44,11 @@ pub(super) fn diagnose(e: &Error, ctx: &Ctx) -> (Reason, u16) {
             (Reason::ClientFailed, 0)
         }
         (ErrorType::ConnectionClosed, ErrorSource::Downstream) => (Reason::ClientClosed, 0),
+        // HTTP/2: a cause is what became of the connection; without one the client reset the stream.
+        (ErrorType::H2Error, ErrorSource::Downstream) => match e.cause {
+            Some(_) => (Reason::ClientFailed, 0),
+            None => (Reason::ClientClosed, 0),
+        },
         (_, ErrorSource::Downstream) => (Reason::BadRequest, 400),
         _ => (Reason::Internal, 500),
     }
