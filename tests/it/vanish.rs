@@ -11,10 +11,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::certs::{Certs, Key};
-use crate::client::Dial;
 use crate::client::h1::H1;
 use crate::client::h2::H2;
 use crate::client::ws;
+use crate::client::{Dial, Io};
 use crate::deadline;
 use crate::edge::Edge;
 use crate::netns::{Host, skipped};
@@ -22,6 +22,9 @@ use crate::node::Node;
 use crate::setup::{self, HOST, node};
 use crate::tlcp::Sessions;
 use crate::vip::Block;
+
+mod clients;
+mod unchecked;
 
 /// How a cable fails, and the deed.
 type Fault = (&'static str, fn(&Host));

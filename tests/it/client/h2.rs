@@ -8,7 +8,7 @@ use h2::RecvStream;
 use h2::client::SendRequest;
 use http::{Request, Response};
 
-use super::Dial;
+use super::{Dial, Io};
 use crate::deadline;
 
 /// One connection.
@@ -30,7 +30,12 @@ impl H2 {
             }
             None => "http",
         };
-        let handshake = h2::client::handshake(dial.io().await);
+        Self::over(dial.io().await, scheme, &dial.host).await
+    }
+
+    /// Speaks over a stream that is there already.
+    pub async fn over(io: impl Io + 'static, scheme: &'static str, host: &str) -> H2 {
+        let handshake = h2::client::handshake(io);
         let (send, connection) = handshake.await.expect("an HTTP/2 handshake");
         tokio::spawn(async move {
             // Its end is seen by the requests on it.
@@ -39,7 +44,7 @@ impl H2 {
         H2 {
             send,
             scheme,
-            host: dial.host,
+            host: host.to_owned(),
         }
     }
 
