@@ -210,9 +210,16 @@ fn decide(all: &mut Vec<Case>) {
             });
         }
     }
-    for method in ["round_robin", "hash"] {
+    for (what, method, weights) in [
+        ("round_robin", "round_robin", 1),
+        ("hash", "hash", 1),
+        ("hash by weight", "hash", 7),
+    ] {
         let (site, head) = (Site::balanced(method, 1000, ""), request("a=b"));
-        case(all, format!("decide/{method}, 1000 nodes"), move || {
+        for (node, weight) in site.pool.nodes.iter().zip((1..=weights).cycle()) {
+            node.set_weight(weight);
+        }
+        case(all, format!("decide/{what}, 1000 nodes"), move || {
             let decision = site.table.decide(black_box(&flow(&head)), &[]);
             assert!(matches!(decision, Decision::Node(_)));
         });

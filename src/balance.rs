@@ -48,15 +48,10 @@ pub struct Seed {
     pub random: u64,
 }
 
-/// A way to choose.
+/// A way to choose by facts: a few nodes drawn by lot are as good to choose from as all of a large pool.
 pub trait Method: Send + Sync {
     /// Index of the chosen candidate; there is at least one.
     fn pick(&self, candidates: &[Candidate], seed: Seed) -> usize;
-
-    /// Whether a few nodes drawn by lot are as good to choose from as all of a large pool.
-    fn may_sample(&self) -> bool {
-        false
-    }
 }
 
 /// How a pool chooses.
@@ -65,6 +60,8 @@ enum Way {
     Compares(&'static dyn Method),
     /// One after the other.
     TakesTurns(Mutex<RoundRobin>),
+    /// By the client's address.
+    Computes,
 }
 
 impl Way {
@@ -73,7 +70,7 @@ impl Way {
         Way::Compares(match word {
             Balance::LeastFlows => &least_flows::LeastFlows,
             Balance::Random => &random::Random,
-            Balance::Hash => &hash::Hash,
+            Balance::Hash => return Way::Computes,
             Balance::RoundRobin => {
                 let new = std::iter::repeat_n(Left::NEW, nodes);
                 return Way::TakesTurns(Mutex::new(RoundRobin::new(new)));
@@ -183,10 +180,19 @@ impl Pool {
         let method = match &self.way {
             _ if self.levels.load(Ordering::Relaxed) => &least_flows::LeastFlows,
             Way::Compares(method) => *method,
-            Way::TakesTurns(turns) => return self.pick_in_turn(turns, tried, now),
+            Way::TakesTurns(turns) => {
+                return self.pick_open(tried, now, |open, tried| turns.lock().next(open, tried));
+            }
+            Way::Computes => {
+                let nodes = || self.nodes.iter().map(|n| (n.id, n.weight()));
+                return self.pick_open(tried, now, |open, tried| {
+                    let may = |at| open(at).is_some() && !tried(at);
+                    hash::best(nodes(), seed.client, may)
+                });
+            }
         };
         let count = self.nodes.len();
-        if count > EXACT && method.may_sample() {
+        if count > EXACT {
             let mut rng = fastrand::Rng::with_seed(seed.random);
             let drawn = std::iter::repeat_with(|| rng.usize(..count)).take(SAMPLE);
             if let Picked::Node(node) = self.pick_among(drawn, method, seed, tried, now) {
@@ -196,11 +202,13 @@ impl Pool {
         self.pick_among(0..count, method, seed, tried, now)
     }
 
-    fn pick_in_turn(
+    /// Lets `choose` find a node by what is asked of few: whether it is open, with its weight, and whether it
+    /// was tried.
+    fn pick_open(
         &self,
-        turns: &Mutex<RoundRobin>,
         tried: &[NodeId],
         now: Instant,
+        choose: impl Fn(&dyn Fn(usize) -> Option<NonZeroU32>, &dyn Fn(usize) -> bool) -> Option<usize>,
     ) -> Picked<'_> {
         let open = |at: usize| {
             let node = &self.nodes[at];
@@ -208,9 +216,7 @@ impl Pool {
             (takes(node) && node.room(now) == Room::Open).then_some(weight)
         };
         let is_tried = |at: usize| tried.contains(&self.nodes[at].id);
-        loop {
-            let next = turns.lock().next(open, is_tried);
-            let Some(at) = next else { break };
+        while let Some(at) = choose(&open, &is_tried) {
             let node = &self.nodes[at];
             if node.is_ramping() {
                 self.settle_ramps();

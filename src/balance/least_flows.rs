@@ -23,10 +23,6 @@ impl Method for LeastFlows {
         let same = (best..candidates.len()).filter(|i| load(&candidates[*i]) == least);
         same.clone().nth(nth).unwrap_or(best)
     }
-
-    fn may_sample(&self) -> bool {
-        true
-    }
 }
 
 /// Live flows for the weight, this one included; weights are at most 1,000.

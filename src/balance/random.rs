@@ -14,10 +14,6 @@ impl Method for Random {
             |x: usize, y: usize| candidates[x].live as u128 * u128::from(candidates[y].weight);
         if side(a, b) <= side(b, a) { a } else { b }
     }
-
-    fn may_sample(&self) -> bool {
-        true
-    }
 }
 
 fn draw(candidates: &[Candidate], random: u64) -> usize {
