@@ -154,6 +154,9 @@ struct Shard {
     live: HashMap<Key, Entry>,
     /// The one idle for longest is in front.
     idle: LinkedHashMap<Key, Entry>,
+    /// Flows of clients for whom there was no room, so that their ends are not taken for those of flows
+    /// that are filed. Bounded by the flows themselves; no client is here and in `live`.
+    unfiled: HashMap<Key, u32>,
 }
 
 /// Clients' assignments; shared by listeners that name it, kept across reloads.
@@ -211,11 +214,18 @@ impl Table {
             entry.forgotten |= self.is_rebalanced(&key, entry);
         }
         let (mut entry, answer) = decide((&key, known), verdict, limits, at, usable);
-        entry.live = entry.live.saturating_add(1);
-        entry.touched = at.0;
+        let flows = entry.live.saturating_add(1);
         shard.sweep(limits, at.0);
-        if shard.make_room((limits.capacity / self.shards.len()).max(1)) {
+        let most = (limits.capacity / self.shards.len()).max(1);
+        // A client with live flows has its place, also in a table that was made smaller since.
+        if entry.live > 0 || shard.make_room(most) {
+            let unfiled = shard.unfiled.remove(&key).unwrap_or_default();
+            entry.live = flows.saturating_add(unfiled);
+            entry.touched = at.0;
             shard.live.insert(key, entry);
+        } else {
+            let unfiled = shard.unfiled.entry(key).or_default();
+            *unfiled = unfiled.saturating_add(1);
         }
         answer
     }
@@ -224,8 +234,7 @@ impl Table {
     pub fn ended(&self, key: &Key, limits: &Limits, now: Instant) {
         let mut shard = self.shard(key).lock();
         let Some(entry) = shard.live.get_mut(key) else {
-            // Not filed: the table was full of live clients.
-            return;
+            return shard.unfiled_ended(key);
         };
         entry.live -= 1;
         entry.touched = now;
@@ -280,6 +289,16 @@ impl Shard {
                 Some((_, e)) if e.gone(limits, now) => self.idle.pop_front(),
                 _ => return,
             };
+        }
+    }
+
+    /// A flow has ended that was not filed: the table was full of live clients.
+    fn unfiled_ended(&mut self, key: &Key) {
+        if let Some(flows) = self.unfiled.get_mut(key) {
+            *flows -= 1;
+            if *flows == 0 {
+                self.unfiled.remove(key);
+            }
         }
     }
 

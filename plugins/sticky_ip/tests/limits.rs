@@ -41,30 +41,90 @@ fn lives_are_spread_and_each_its_own() {
     }
 }
 
-/// FAULTS D46: 400,000 networks against room for 20,000; 1,000 live ones stay.
+/// A table that a reload made smaller than its live clients are many, or that another listener's flow finds
+/// above its own `capacity`: nobody with a live flow is forgotten because another one of his begins.
 #[test]
-fn the_table_is_bounded_and_spares_live_clients() {
-    let limits = Limits {
+fn a_table_made_smaller_keeps_live_clients() {
+    let (t, now) = (Table::new(4), Instant::now());
+    let key = |i: u8| Key::new([192, 0, 2, i].into(), push());
+    let learn = |i, node: &str, capacity| {
+        t.learn(
+            key(i),
+            &balanced(node),
+            &limits(capacity),
+            (now, 0),
+            &|_| true,
+        )
+    };
+    (0..4).for_each(|i| assert_eq!(learn(i, "ls1", 4), None));
+    for i in 0..4 {
+        assert_eq!(learn(i, "ls2", 1), Some(NodeId::of("ls1")), "client {i}");
+    }
+    let small = limits(1);
+    let known = |i, after| t.recall(&key(i), &small, now + after).is_some();
+    t.ended(&key(0), &small, now);
+    assert!(known(0, 2 * HOUR), "its other flow is live");
+    t.ended(&key(0), &small, now);
+    assert!(!known(0, 2 * HOUR) && known(1, 2 * HOUR));
+}
+
+/// A flow that began when the table was full of others is live as well: its end takes nothing from a later
+/// one of the same client that is filed, and the client is idle when both have ended.
+#[test]
+fn the_end_of_a_flow_that_was_not_filed_is_its_own() {
+    let (t, now) = (Table::new(1), Instant::now());
+    let key = |i: u8| Key::new([192, 0, 2, i].into(), push());
+    let one = limits(1);
+    let learn = |i, node: &str| t.learn(key(i), &balanced(node), &one, (now, 0), &|_| true);
+    let known = |i, after| t.recall(&key(i), &one, now + after).is_some();
+    learn(1, "ls1");
+    learn(2, "ls2");
+    learn(2, "ls3");
+    assert!(!known(2, Duration::ZERO), "full");
+    t.ended(&key(2), &one, now);
+    t.ended(&key(1), &one, now);
+    learn(2, "ls2");
+    t.ended(&key(2), &one, now);
+    assert!(known(2, 2 * HOUR), "one of its flows is live");
+    t.ended(&key(2), &one, now);
+    assert!(known(2, HOUR / 2) && !known(2, 2 * HOUR));
+    // More ends than flows change nothing.
+    t.ended(&key(2), &one, now);
+    learn(2, "ls2");
+    assert!(known(2, 2 * HOUR));
+}
+
+fn limits(capacity: usize) -> Limits {
+    Limits {
         life: Life {
             max_age: None,
             jitter: JITTER,
         },
         expiry: Some(HOUR),
-        capacity: 20_000,
+        capacity,
         cut_at_max_age: false,
-    };
-    let (t, now) = (Table::new(limits.capacity), Instant::now());
-    let key = |i: u128| Key::new(std::net::IpAddr::V6((i << 64).into()), push());
-    let to = |n: &str| Verdict {
-        node: NodeId::of(n),
+    }
+}
+
+fn balanced(node: &str) -> Verdict {
+    Verdict {
+        node: NodeId::of(node),
         how: How::Balanced,
         own: false,
-    };
+    }
+}
+
+/// FAULTS D46: 400,000 networks against room for 20,000; 1,000 live ones stay.
+#[test]
+fn the_table_is_bounded_and_spares_live_clients() {
+    let (limits, small) = (limits(20_000), limits(2));
+    let (t, now) = (Table::new(limits.capacity), Instant::now());
+    let key = |i: u128| Key::new(std::net::IpAddr::V6((i << 64).into()), push());
     for i in 0..1_000 {
-        t.learn(key(i), &to("ls1"), &limits, (now, 0), &|_| true);
+        t.learn(key(i), &balanced("ls1"), &limits, (now, 0), &|_| true);
     }
     for i in 1_000..400_000 {
-        t.learn(key(i), &to("ls2"), &limits, (now, 0), &|_| true);
+        t.learn(key(i), &balanced("ls2"), &limits, (now, 0), &|_| true);
         t.ended(&key(i), &limits, now);
         assert!(i % 10_000 != 0 || t.len() <= 20_000);
     }
@@ -83,13 +143,9 @@ fn the_table_is_bounded_and_spares_live_clients() {
     );
 
     // Full of live clients: a newcomer is not filed, its end harms nobody.
-    let small = Limits {
-        capacity: 2,
-        ..limits
-    };
     let t = Table::new(2);
     for i in 0..3 {
-        t.learn(key(i), &to("ls1"), &small, (now, 0), &|_| true);
+        t.learn(key(i), &balanced("ls1"), &small, (now, 0), &|_| true);
     }
     t.ended(&key(2), &small, now);
     assert!(t.recall(&key(0), &small, now).is_some() && t.recall(&key(2), &small, now).is_none());
@@ -97,11 +153,13 @@ fn the_table_is_bounded_and_spares_live_clients() {
     // Those that have been away for long make way for the first ones that come.
     let t = Table::new(20_000);
     for i in 0..1_000 {
-        t.learn(key(i), &to("ls1"), &limits, (now, 0), &|_| true);
+        t.learn(key(i), &balanced("ls1"), &limits, (now, 0), &|_| true);
         t.ended(&key(i), &limits, now);
     }
     for i in 1_000..3_000 {
-        t.learn(key(i), &to("ls1"), &limits, (now + HOUR, 0), &|_| true);
+        t.learn(key(i), &balanced("ls1"), &limits, (now + HOUR, 0), &|_| {
+            true
+        });
     }
     assert!(t.len() < 2_100, "{}", t.len());
 }
