@@ -1,5 +1,6 @@
 //! One exchange on a client connection: what the hooks, the loops and the log share.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,6 +15,7 @@ use super::clients::Seat;
 pub use super::conn::Conn;
 pub use super::reason::Reason;
 pub use super::request_line::RequestLine;
+use crate::balance::queue::counted_as;
 use crate::clock;
 use crate::observe::{access_log, metrics};
 use crate::route::{Assigned, Table};
@@ -58,7 +60,7 @@ pub struct Record {
     /// Membership of the node.
     pub entered: Option<Entered>,
     /// Addresses it was learned under; present once learned.
-    pub learned: Option<Box<[(usize, std::net::IpAddr)]>>,
+    pub learned: Option<Box<[(usize, IpAddr)]>>,
     /// What is needed until an answer has begun; dropped when the flow leaves Pingora.
     pub tries: Option<Box<Tries>>,
     /// Tries that failed.
@@ -136,7 +138,7 @@ impl Exchange {
     }
 
     /// Enters the flow into its node.
-    pub fn assign(&self, assigned: Assigned, learned: Option<Vec<(usize, std::net::IpAddr)>>) {
+    pub fn assign(&self, assigned: Assigned, learned: Option<Vec<(usize, IpAddr)>>) {
         let m = metrics::get();
         m.assigned
             .with_label_values(&[assigned.node.name.as_str(), assigned.word()])
@@ -189,6 +191,11 @@ impl Exchange {
             let client = self.conn.client.ip();
             self.table.forget(client, filed, pool.id, assigned.node.id);
         }
+    }
+
+    /// The address its client counts as, at its node.
+    pub fn counted_as(&self) -> IpAddr {
+        counted_as(self.conn.client.ip())
     }
 
     /// Takes a place among the flows of its client's address; false if there is none left.

@@ -252,7 +252,7 @@ impl ProxyHttp for Front {
             && !was_reused(ctx)
             && let Some(assigned) = &ctx.ex.record.lock().assigned
         {
-            assigned.node.failed();
+            assigned.node.broke(ctx.ex.counted_as());
         }
         let whole = !session.as_ref().retry_buffer_truncated();
         // Who answers illegally has had the request: another node would get it twice. On a kept

@@ -82,7 +82,13 @@ impl Future for Alone {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let end = ready!(Pin::new(&mut self.relaying).poll(cx));
+        let polled = Pin::new(&mut self.relaying).poll(cx);
+        if self.relaying.first_passed()
+            && let Some(assigned) = &self.ex.record.lock().assigned
+        {
+            assigned.node.met.answered(0);
+        }
+        let end = ready!(polled);
         (self.close)(&self.ex, end);
         Poll::Ready(())
     }

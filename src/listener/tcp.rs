@@ -32,11 +32,13 @@ pub async fn serve(client: Side, conn: Arc<Conn>) {
 
 fn close(ex: &Exchange, end: End) {
     if let Some(assigned) = &ex.record.lock().assigned {
-        // Accepted, and broken before a byte was said: as bad as a connect that is refused.
         match (end.why, end.to_client) {
-            (Why::NodeFailed, 0) => assigned.node.failed(),
+            // Accepted, and broken before a byte was said.
+            (Why::NodeFailed, 0) => assigned.node.broke(ex.counted_as()),
             (_, 0) => {}
-            _ => assigned.node.met.answered(0),
+            // Else its first byte was noticed as it passed.
+            _ if !end.answered => assigned.node.met.answered(0),
+            _ => {}
         }
     }
     close_relayed(ex, end);

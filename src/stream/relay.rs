@@ -52,6 +52,8 @@ pub struct End {
     pub to_client: u64,
     /// Bytes on their way to the client that proxy and kernel held at the end.
     pub hidden: u64,
+    /// Whether [`Relaying::first_passed`] has said so.
+    pub answered: bool,
 }
 
 /// Limits of a relay.
@@ -109,6 +111,14 @@ impl<K: Future<Output = ()> + Unpin> Future for Relaying<K> {
     }
 }
 
+impl<K> Relaying<K> {
+    /// Whether the node's first byte has passed since this was asked last; never of a WebSocket, whose 101 was
+    /// its answer.
+    pub fn first_passed(&mut self) -> bool {
+        self.relay.as_mut().is_some_and(Relay::first_passed)
+    }
+}
+
 /// Both sides, and what passes between them.
 struct Relay {
     client: Side,
@@ -120,6 +130,8 @@ struct Relay {
     told: (bool, bool),
     /// The side that ended first.
     first: Option<Why>,
+    /// Whether the node is known to have said something.
+    answered: bool,
 }
 
 impl Relay {
@@ -134,7 +146,14 @@ impl Relay {
             half_close: rules.half_close,
             told: (false, false),
             first: None,
+            answered: rules.frames,
         }
+    }
+
+    fn first_passed(&mut self) -> bool {
+        let is_first = !self.answered && self.down.passed() > 0;
+        self.answered |= is_first;
+        is_first
     }
 
     /// Moves what can be moved; ready when the relay is over.
@@ -188,6 +207,7 @@ impl Relay {
             to_node: self.up.passed(),
             to_client: self.down.passed(),
             hidden,
+            answered: self.answered,
         }
     }
 }

@@ -2,25 +2,58 @@
 //!
 //! In: failed and answered flows. Out: [`Traffic`]. Source: FAULTS D61 (fails only real traffic).
 
+use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
+use super::Node;
 use super::health::judge::Traffic;
 
 /// Counters of one node.
 #[derive(Default)]
 pub struct Met {
     failed_in_row: AtomicU32,
+    /// Whose flows broke in this row. Held while the row is changed.
+    broken: Mutex<HashSet<IpAddr>>,
     counts: AtomicBool,
     answers: AtomicU64,
     errors: AtomicU64,
     pardoned: AtomicBool,
 }
 
-impl Met {
-    /// A flow failed: no connection, or none that answered.
+/// Most clients of a row that are told apart: the highest limit a row can have.
+const MOST_CLIENTS: usize = 10_000;
+
+impl Node {
+    /// A flow was not connected to it.
     pub fn failed(&self) {
+        self.met.failed();
+        self.suspect.notify_one();
+    }
+
+    /// A flow of `client` was connected to it and broke before an answer: for what the client said, perhaps.
+    pub fn broke(&self, client: IpAddr) {
+        self.met.broke(client);
+        self.suspect.notify_one();
+    }
+}
+
+impl Met {
+    fn failed(&self) {
+        let _row = self.broken.lock();
         // Wraps after four billion in a row, long after any limit.
         self.failed_in_row.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One client counts once in a row: whoever sends what a node answers with a reset could otherwise
+    /// take it Down for all.
+    fn broke(&self, client: IpAddr) {
+        let mut row = self.broken.lock();
+        if row.len() < MOST_CLIENTS && row.insert(client) {
+            self.failed_in_row.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// A flow was answered with `status`; 0: one without.
@@ -38,6 +71,8 @@ impl Met {
 
     /// Begins a new row of failures.
     pub fn forget_failures(&self) {
+        let mut row = self.broken.lock();
+        *row = HashSet::new();
         self.failed_in_row.store(0, Ordering::Relaxed);
     }
 
@@ -63,5 +98,30 @@ impl Met {
     /// Whether one said so since the last look.
     pub fn take_pardon(&self) -> bool {
         self.pardoned.swap(false, Ordering::AcqRel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One client alone is no row, however often its flows break; connects that fail are, whoever asked.
+    /// Fails if a hostile client can take a node Down, or if a row remembers what an answer ended.
+    #[test]
+    fn one_client_counts_once_in_a_row() {
+        let met = Met::default();
+        let row = || met.traffic().failed_in_row;
+        let client = |n: u8| IpAddr::from([192, 0, 2, n]);
+        (0..100).for_each(|_| met.broke(client(1)));
+        assert_eq!(row(), 1);
+        (2..5).for_each(|n| met.broke(client(n)));
+        assert_eq!(row(), 4);
+        met.failed();
+        met.failed();
+        assert_eq!(row(), 6);
+        met.answered(0);
+        assert_eq!(row(), 0);
+        met.broke(client(1));
+        assert_eq!(row(), 1, "a new row");
     }
 }

@@ -283,12 +283,6 @@ impl Node {
         self.healthy.load(Ordering::Acquire) == 1
     }
 
-    /// A flow failed at it: no connection, or none that answered.
-    pub fn failed(&self) {
-        self.met.failed();
-        self.suspect.notify_one();
-    }
-
     /// Order of the operator. Ends a drain's deadline.
     pub fn order(&self, order: Order) {
         // Held to the end: a deadline that is over at this moment must not have the last word.

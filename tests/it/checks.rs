@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::certs::{Certs, Key};
+use crate::client::Dial;
 use crate::client::h1::H1;
 use crate::deadline;
 use crate::edge::Edge;
@@ -233,8 +234,8 @@ async fn a_node_that_fails_only_its_clients_goes_down() {
         .await;
         let down = setup.edge.wait_log("node n1 is down: ");
         let clients = async {
-            for _ in 0..40 {
-                let mut client = H1::connect(&setup.plain()).await;
+            for n in 1..=40 {
+                let mut client = H1::connect(&setup.plain().from(setup.block.client(n))).await;
                 let answer = client.get(path, &[("Connection", "close")]).await;
                 assert!([500, 502, 503].contains(&answer.status), "{answer:?}");
             }
@@ -295,4 +296,77 @@ async fn evicted_flows_do_not_count() {
             .await;
         assert_eq!(changes(&setup, "down").await, downs, "{deed}");
     }
+}
+
+/// An edge whose layer-4 pool has one node and this `passive`.
+async fn plain(passive: &str) -> (Block, Node, Edge) {
+    let block = Block::claim();
+    let node = setup::node(&block, 1).await;
+    let yaml = format!(
+        "nodes: {{ n1: {{ address: 10.0.0.1:8080 }} }}\n\
+         pools: {{ p: {{ nodes: [n1], health: {{ tcp: {{}}, interval: 20ms, timeout: 5s, rise: 1, fall: 1, \
+         passive: {passive} }} }} }}\n\
+         listeners: [{{ name: l, bind: [200.0.0.10:80], mode: tcp, to: p }}]\n"
+    );
+    let edge = Edge::start(&block, &yaml).await;
+    (block, node, edge)
+}
+
+/// One client after the other that the node resets before it said a byte.
+async fn are_reset(block: &Block, clients: impl Iterator<Item = u8>) {
+    for n in clients {
+        let dial = Dial::plain(block.at("200.0.0.10:80")).from(block.client(n));
+        let mut client = H1::connect(&dial).await;
+        client
+            .send("GET", "/fault/reset", &[], b"")
+            .await
+            .expect("send");
+        assert!(deadline("a reset", client.head()).await.is_err());
+    }
+}
+
+/// Waits for five more looks at what flows met.
+async fn looked(edge: &Edge) {
+    let checks = edge.metric("pushgate_checks_total").await;
+    let more = |n| n >= checks + 5.0;
+    edge.wait_metric("pushgate_checks_total", more).await;
+}
+
+/// Aim (D61): one client whose every connection a node resets does not take it Down, at both layers; as many
+/// as `failures` do, unless another flow heard something between, though that flow goes on. Fails if one
+/// client counts each time, or if a layer-4 flow counts as answered only when it ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_hostile_client_takes_no_node_down() {
+    let (block, _node, edge) = plain("{ failures: 3 }").await;
+    let downs = async || edge.metric("pushgate_node_changes_total").await;
+    are_reset(&block, [7; 10].into_iter()).await;
+    looked(&edge).await;
+    assert_eq!(downs().await, 0.0, "one client");
+    let dial = Dial::plain(block.at("200.0.0.10:80"));
+    let mut streams = Vec::new();
+    for resets in [2, 2, 2, 2, 3] {
+        let mut stream = H1::connect(&dial).await;
+        let path = "/sse?silent=1";
+        stream.send("GET", path, &[], b"").await.expect("send");
+        stream.head().await.expect("a head");
+        streams.push(stream);
+        assert_eq!(downs().await, 0.0, "others hear of it");
+        are_reset(&block, 1..=resets).await;
+        if resets == 2 {
+            looked(&edge).await;
+        }
+    }
+    edge.wait_log("node n1 is down: 3 flows in a row failed")
+        .await;
+    let keys = "interval: 20ms, timeout: 5s, rise: 1, fall: 1, passive: { failures: 3 }";
+    let setup = checked(1, &format!("{{ http: {{ path: /health }}, {keys} }}")).await;
+    for _ in 0..10 {
+        let answer = H1::connect(&setup.plain())
+            .await
+            .get("/fault/reset", &[])
+            .await;
+        assert_eq!(answer.status, 502);
+    }
+    looked(&setup.edge).await;
+    assert_eq!(changes(&setup, "down").await, 0.0);
 }
