@@ -173,6 +173,10 @@ impl ClientIo {
         buf.put_slice(&self.ahead[..n]);
         self.ahead.drain(..n);
         self.head -= n;
+        if self.ahead.is_empty() {
+            // A poll may be held for long: it keeps no buffer for the head that is with Pingora.
+            self.ahead = Vec::new();
+        }
     }
 
     /// Behind the request: nothing is given, FIN is told, the rest is kept up to a limit.

@@ -357,3 +357,20 @@ fn refused(listener: &Listener, reason: &str) {
         .with_label_values(&[listener.name.as_str(), reason])
         .inc();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, C, D, F>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What a client keeps that is idle, or whose request waits in Pingora. Red with an array in the way its
+    /// last words take: it was 5.2 KiB.
+    #[test]
+    fn who_waits_is_small() {
+        let bytes = size(Edge::serve_exchanges);
+        assert!(bytes <= 1800, "{bytes}");
+    }
+}

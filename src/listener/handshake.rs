@@ -90,7 +90,8 @@ where
     let said = async {
         side.write_all(bytes).await?;
         side.shutdown().await?;
-        let (mut scrap, mut read) = ([0; 4096], 0);
+        // On the heap: an array would be part of every connection's task, which may come to this.
+        let (mut scrap, mut read) = (vec![0; 4096], 0);
         while read < SCRAP {
             match side.read(&mut scrap).await? {
                 0 => break,

@@ -35,6 +35,9 @@ pub fn reaper() -> Option<Reaper> {
     MINE.with_borrow(Clone::clone)
 }
 
+/// How late the next flow of a paced end may have its turn.
+const LATE: Duration = Duration::from_millis(20);
+
 /// Flows that may be left for one thread at a time. Beyond, they are ended at once: all the same to
 /// their clients, while others of the thread may wait some milliseconds longer.
 const MOST: usize = 65_536;
@@ -141,7 +144,7 @@ impl Paced {
         begun.sort_by_key(|f| std::cmp::Reverse(f.id));
         let paced = Paced {
             flows: begun,
-            bucket: Bucket::new(rate, now).begun(),
+            bucket: Bucket::new(rate, LATE, now).begun(),
         };
         (waiting, paced)
     }

@@ -30,7 +30,7 @@ pub enum Room {
     Full,
 }
 
-/// A token bucket: never more than `rate` in any one second, and at most [`BURST_SECONDS`]' worth at once.
+/// A token bucket: never more than `rate` in any one second.
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket {
     per_second: f64,
@@ -39,14 +39,14 @@ pub struct Bucket {
     at: Instant,
 }
 
-/// Seconds' worth of tokens a bucket holds: who asks so late loses none. It is filled by so much less than
-/// the rate, since what it holds comes on top of that in a second: a storm is let in at 98 % of a high rate.
-const BURST_SECONDS: f64 = 0.02;
+/// How late a waiting flow may be called up. A storm is let in at 98 % of a high rate.
+const LATE: Duration = Duration::from_millis(20);
 
 impl Bucket {
-    /// A full bucket.
-    pub fn new(rate: Rate, now: Instant) -> Self {
-        let burst = (rate.per_second() * BURST_SECONDS).max(1.0);
+    /// A full bucket, which holds so much that who asks each `late`, no more seldom, loses no token. It is filled
+    /// by so much less than the rate, since what it holds comes on top of that in a second.
+    pub fn new(rate: Rate, late: Duration, now: Instant) -> Self {
+        let burst = (rate.per_second() * late.as_secs_f64()).max(1.0);
         let mut bucket = Self::with_burst(rate, burst, now);
         bucket.per_second -= burst - 1.0;
         bucket
@@ -117,7 +117,7 @@ impl Gate {
     pub fn new(limits: Limits, now: Instant) -> Self {
         Gate {
             limits,
-            admit: limits.admit_rate.map(|rate| Bucket::new(rate, now)),
+            admit: limits.admit_rate.map(|rate| Bucket::new(rate, LATE, now)),
             ramp: None,
         }
     }
@@ -130,7 +130,7 @@ impl Gate {
     /// The node is given flows from now on: its slow start begins.
     pub fn returned(&mut self, now: Instant) {
         self.ramp = self.limits.slow_start.map(|rate| Ramp {
-            bucket: Bucket::new(rate, now).begun(),
+            bucket: Bucket::new(rate, LATE, now).begun(),
             began: now,
             held: None,
         });
@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn a_clock_read_late_adds_no_tokens() {
         let start = Instant::now() + Duration::from_secs(1);
-        let mut bucket = Bucket::new(rate("1/s"), start);
+        let mut bucket = Bucket::new(rate("1/s"), LATE, start);
         assert!(bucket.take(start));
         assert!(!bucket.take(start - Duration::from_secs(1)));
         assert!(!bucket.take(start + Duration::from_millis(999)));

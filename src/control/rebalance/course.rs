@@ -39,6 +39,8 @@ pub trait Cluster {
     fn close(&self, node: NodeId, flow: u64) -> bool;
 }
 
+/// Two ticks and a half: a late one loses no move.
+const LATE: Duration = Duration::from_millis(50);
 /// Time the last closed clients are given to come back; those who stay away longer are not replaced.
 const AWAY: Duration = Duration::from_secs(10);
 /// Flows are looked at again after so long: some are new with an old assignment, and clients who
@@ -85,7 +87,7 @@ impl Course {
     /// that is live now was learned before it, and none that comes back was.
     pub fn new(pool: PoolId, ask: Ask, before: u64, begins: Instant) -> Self {
         Course {
-            bucket: Bucket::new(ask.rate, begins).begun(),
+            bucket: Bucket::new(ask.rate, LATE, begins).begun(),
             ask,
             before,
             stand: Stand::Running,
@@ -261,7 +263,7 @@ impl Course {
     fn follow_intake(&mut self, now: Instant) {
         let rate = intake(&self.loads, &self.plan).filter(|rate| *rate < self.ask.rate);
         if self.intake.map(|(rate, _)| rate) != rate {
-            self.intake = rate.map(|rate| (rate, Bucket::new(rate, now).begun()));
+            self.intake = rate.map(|rate| (rate, Bucket::new(rate, LATE, now).begun()));
         }
     }
 
