@@ -13,6 +13,8 @@ import render
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 RELEASE = os.path.join(os.path.dirname(HERE), "target", "release")
+# Pingora as it comes: cargo build --release --manifest-path benches/Cargo.toml --target-dir target --example pingora
+PINGORA = os.path.join(RELEASE, "examples", "pingora")
 PUSHGATE = os.path.abspath(os.environ.get("PUSHGATE_BIN", os.path.join(RELEASE, "pushgate")))
 ALL = ("pushgate", "haproxy", "nginx", "envoy", "direct")
 
@@ -43,12 +45,16 @@ def binary(proxy):
     """A proxy's program, or None; sbin is not on everybody's PATH."""
     if proxy == "pushgate":
         return PUSHGATE
+    if proxy == "pingora":
+        return PINGORA if os.path.exists(PINGORA) else None
     named = os.environ.get(f"{proxy.upper()}_BIN")
     return named or shutil.which(proxy, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 
 
 def version(proxy):
     """`name 1.2.3`."""
+    if proxy == "pingora":
+        return "pingora as it comes"
     flag = "-v" if proxy in ("haproxy", "nginx") else "--version"
     r = subprocess.run([binary(proxy), flag], capture_output=True, text=True, check=False)
     words = (r.stdout + r.stderr).replace("/", " ").replace("version:", " ").split()
@@ -57,6 +63,8 @@ def version(proxy):
 
 def template(proxy, profile):
     """Path of a peer's configuration; None where there is none for the profile's mode."""
+    if proxy == "pingora":
+        return PINGORA if profile.mode == "http" and not profile.h2 else None
     ending = {"haproxy": "cfg", "nginx": "conf", "envoy": "yaml"}[proxy]
     path = os.path.join(HERE, "peers", f"{proxy}{'' if profile.mode == 'http' else '-' + profile.mode}.{ending}")
     return path if os.path.exists(path) else None
@@ -88,6 +96,10 @@ def command(proxy, profile, folder, ports):
             "header": header(proxy, profile), "splice": "option splice-auto" if profile.splice else "",
             "connections": profile.connections,
             **({"alpn": "h2,http/1.1", "http2": " http2", "codec": "AUTO"} if profile.h2 else {"alpn": "http/1.1", "http2": "", "codec": "HTTP1"})}
+    if proxy == "pingora":
+        at = [f"{ports['host']}:{ports[k]}" for k in ("plain", "tls")]
+        files = [os.path.join(profile.cert_dir, f"host0.{end}") for end in ("crt", "key")]
+        return [PINGORA, *at, *files, *(f"{ip}:{port}" for _, ip, port in profile.nodes)]
     source = template(proxy, profile)
     with open(source, encoding="utf-8") as f:
         text = string.Template(f.read()).substitute(ports, **named, **more)

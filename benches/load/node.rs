@@ -1,7 +1,7 @@
 //! A push node: answers, streams, WebSockets, and floods, by the path asked for.
 //!
 //! `/kib`: 1 KiB. `/<wire>/<ms>`: a message every so often, never ending. `/silent/<wire>`: a
-//! WebSocket without a message, a stream with one. `/ws/server`, `/ws/client`: three messages at
+//! WebSocket without a message, a stream with one. `/held`: a poll without an answer. `/ws/server`, `/ws/client`: three messages at
 //! once; an answer to each message. `/flood/<wire>`: as much as the socket takes. `/bulk`, `/sink`:
 //! bytes without end to the client, or from it. A connection may begin with a PROXY protocol header,
 //! and speak TLS: the first bytes tell.
@@ -36,6 +36,9 @@ pub static UPGRADES: Mutex<BTreeMap<SocketAddr, Vec<std::time::Instant>>> =
 
 /// Bytes all sinks have taken.
 pub static SUNK: AtomicU64 = AtomicU64::new(0);
+
+/// Polls that wait for their answer.
+pub static HELD: AtomicU64 = AtomicU64::new(0);
 
 /// What bulk is read and written by: enough that the load side's own system calls do not set the pace.
 pub const BULK: usize = 256 * 1024;
@@ -116,6 +119,10 @@ async fn serve(mut stream: Incoming) -> io::Result<()> {
         let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         return match parts[..] {
             ["silent", wire] => silent(stream, wire.parse().map_err(io::Error::other)?).await,
+            ["held"] => {
+                HELD.fetch_add(1, Ordering::Relaxed);
+                gone(&mut stream).await
+            }
             ["ws", "server"] => speak(stream).await,
             ["ws", "client"] => answer(stream).await,
             ["bulk"] => bulk(stream).await,
@@ -178,7 +185,7 @@ async fn answer(mut stream: Incoming) -> io::Result<()> {
     stream.write_all(SWITCHING.as_bytes()).await?;
     let mut got = [0; MASKED_MESSAGE];
     while stream.read_exact(&mut got).await.is_ok() {
-        let body = &got[MASKED_MESSAGE - crate::wire::MESSAGE..];
+        let body = &got[MASKED_MESSAGE - wire::MESSAGE..];
         stream.write_all(&Wire::WebSocket.frame(body)).await?;
     }
     Ok(())

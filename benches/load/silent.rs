@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{self, Conn, PATIENCE};
-use crate::node::{BULK, FLOODED, RESUMED, WENT_ON};
+use crate::node::{BULK, FLOODED, HELD, RESUMED, WENT_ON};
 use crate::wire::{self, Wire};
 use crate::{Failure, Options, h2};
 
@@ -25,7 +25,8 @@ const FLOOD_DEADLINE: Duration = Duration::from_secs(20);
 /// Receive buffer of the client that does not read.
 const RECEIVE_BUFFER: usize = 64 * 1024;
 
-/// Measures the memory of `--count` silent WebSockets, or of streams after their first message.
+/// Measures the memory of `--count` silent WebSockets, or of streams after their first message, or of polls
+/// that wait for their answer.
 pub async fn run(options: &Options) -> Result<Value, Failure> {
     let proxy = options.proxy.ok_or("silent needs --pid")?;
     let _warm = open(options, WARM).await?;
@@ -53,6 +54,18 @@ async fn open(options: &Options, count: usize) -> Result<Vec<Conn>, Failure> {
             continue;
         }
         let mut conn = client::connect(options, None).await?;
+        if options.held {
+            let before = HELD.load(Ordering::Relaxed);
+            client::ask(&mut conn, "/held", false, "").await?;
+            let held = async {
+                while HELD.load(Ordering::Relaxed) == before {
+                    sleep(Duration::from_micros(200)).await;
+                }
+            };
+            timeout(PATIENCE, held).await?;
+            all.push(conn);
+            continue;
+        }
         let upgrade = options.wire == Wire::WebSocket;
         let path = format!("/silent/{}", options.wire.word());
         client::ask(&mut conn, &path, upgrade, "").await?;

@@ -5,6 +5,7 @@ from . import BOTH, Column, Table, number
 def columns(o):
     return [Column(f"{wire}, {word}", ["silent", "--wire", wire, "--count", o.silent], tls)
             for wire in ("ws", "chunked") for word, tls in BOTH] + [
+        Column(f"held poll, {word}", ["silent", "--held", "--count", o.silent], tls) for word, tls in BOTH] + [
         Column("HTTP/2, TLS", ["silent", "--h2", "--wire", "chunked", "--count", o.silent], True, {"h2": True})]
 
 
@@ -13,6 +14,6 @@ def text(r, _direct):
 
 
 TABLES = [
-    Table("silent", 40, "{silent:,} silent WebSockets, and streams silent after their first message: KiB of the proxy's memory (PSS) each",
+    Table("silent", 40, "{silent:,} silent WebSockets, streams silent after their first message, and polls not answered yet: KiB of the proxy's memory (PSS) each",
           columns, text, ratio="bytes_each"),
 ]
