@@ -24,7 +24,10 @@ impl ProxyHttp for Nodes {
 
     async fn upstream_peer(&self, session: &mut Session, _: &mut ()) -> Result<Box<HttpPeer>> {
         let mut hasher = DefaultHasher::new();
-        session.client_addr().map(ToString::to_string).hash(&mut hasher);
+        session
+            .client_addr()
+            .map(ToString::to_string)
+            .hash(&mut hasher);
         let node = &self.0[usize::from(hasher.finish() & 1 == 1)];
         Ok(Box::new(HttpPeer::new(node.as_str(), false, String::new())))
     }
@@ -35,7 +38,10 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     let [plain, tls, certificate, key, first, second] = &args[..] else {
         return Err("pingora PLAIN TLS CERTIFICATE KEY NODE NODE".into());
     };
-    let conf = ServerConf { threads: 1, ..ServerConf::default() };
+    let conf = ServerConf {
+        threads: 1,
+        ..ServerConf::default()
+    };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let nodes = Nodes([first.clone(), second.clone()]);
