@@ -1,5 +1,6 @@
 //! What is simulated: how many clients of what kind, and what happens when.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
@@ -49,9 +50,9 @@ pub struct Settings {
     /// A node hangs: it accepts and answers nothing more. May be given again.
     #[arg(long, value_name = "NODE@TIME")]
     pub hang: Vec<Moment>,
-    /// A node is there again, or takes flows again after a drain.
-    #[arg(long = "return", value_name = "NODE@TIME")]
-    pub back: Vec<Moment>,
+    /// A node is there again, or takes flows again after a drain; `@600s`: all that were taken away before.
+    #[arg(long = "return", value_name = "[NODE]@TIME")]
+    pub back: Vec<Back>,
     /// A node is drained.
     #[arg(long, value_name = "NODE@TIME")]
     pub drain: Vec<Moment>,
@@ -92,12 +93,32 @@ impl Settings {
     }
 
     /// What happens, in no order: the deed, the node's name, the time.
-    pub(super) fn moments(&self) -> impl Iterator<Item = (Deed, &Moment)> {
-        let fail = self.fail.iter().map(|m| (Deed::Fail, m));
-        let hang = self.hang.iter().map(|m| (Deed::Hang, m));
-        let back = self.back.iter().map(|m| (Deed::Return, m));
-        let drain = self.drain.iter().map(|m| (Deed::Drain, m));
-        fail.chain(hang).chain(back).chain(drain)
+    ///
+    /// Errors: a return of all, where none was taken away before.
+    pub(super) fn moments(&self) -> Result<Vec<(Deed, Moment)>, String> {
+        let of = |deed, all: &[Moment]| -> Vec<(Deed, Moment)> {
+            all.iter().map(|m| (deed, m.clone())).collect()
+        };
+        let mut all = of(Deed::Fail, &self.fail);
+        all.extend(of(Deed::Hang, &self.hang));
+        all.extend(of(Deed::Drain, &self.drain));
+        let away = all.clone();
+        for Back { node, at } in &self.back {
+            let taken = away.iter().filter(|(_, m)| m.at <= *at);
+            let taken: BTreeSet<&String> = match node {
+                Some(node) => BTreeSet::from([node]),
+                None => taken.map(|(_, m)| &m.node).collect(),
+            };
+            if taken.is_empty() {
+                let at = humantime::format_duration(*at);
+                return Err(format!("--return @{at}: no node was taken away before"));
+            }
+            all.extend(taken.into_iter().map(|node| {
+                let node = node.clone();
+                (Deed::Return, Moment { node, at: *at })
+            }));
+        }
+        Ok(all)
     }
 }
 
@@ -148,6 +169,32 @@ impl FromStr for Moment {
             })
         });
         parsed.ok_or_else(|| "expected a node and a time, as `ls2@60s`".to_owned())
+    }
+}
+
+/// When a node returns, or all that were taken away before: `ls2@10m`, `@10m`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Back {
+    /// The node's name; `None`: all.
+    pub node: Option<String>,
+    /// When.
+    pub at: Duration,
+}
+
+impl FromStr for Back {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        if let Some(at) = s.strip_prefix('@').and_then(|at| duration(at).ok()) {
+            return Ok(Back { node: None, at });
+        }
+        let wanted =
+            |_| "expected a node and a time, as `ls2@10m`, or a time, as `@10m`".to_owned();
+        let Moment { node, at } = s.parse().map_err(wanted)?;
+        Ok(Back {
+            node: Some(node),
+            at,
+        })
     }
 }
 

@@ -358,3 +358,22 @@ fn nodes_that_dns_would_find_are_refused() {
     let told = simulate(&config, &settings).err();
     assert!(told.is_some_and(|e| e.contains("pool `push` are found by DNS")));
 }
+
+/// `--return @10m`, without a name, is the return of all that were taken away before. Fails if a name is asked
+/// for, or if one that fails later returns as well.
+#[test]
+fn a_return_without_a_name_is_of_all_that_are_gone() {
+    let gone =
+        "--clients 300 --arrive 5s --duration 90s --fail ls1@20s --drain ls2@30s --fail ls3@70s";
+    let run = |line: &str| run("{ sticky_cookie: {} }", "balance: least_flows", line);
+    let report = run(&format!("{gone} --return @50s")).expect("a run");
+    let mut back: Vec<&str> = report.returns.iter().map(|r| r.node.as_str()).collect();
+    back.sort_unstable();
+    assert_eq!(back, ["ls1", "ls2"]);
+    let said = run(&format!("{gone} --return @10s")).err();
+    let said = said.unwrap_or_default();
+    assert!(
+        said.contains("--return @10s: no node was taken away"),
+        "{said}"
+    );
+}

@@ -172,7 +172,7 @@ impl<'a> World<'a> {
             self.events.add(nanos(arrives), Event::Open(n, 0));
             self.leaves_after(n, nanos(arrives));
         }
-        for (deed, moment) in self.settings.moments() {
+        for (deed, moment) in self.settings.moments()? {
             let place = self.places.get(&NodeId::of(&moment.node));
             let place =
                 place.ok_or_else(|| format!("--{deed:?}: unknown node `{}`", moment.node))?;

@@ -145,11 +145,16 @@ impl Checker {
     /// Time from one check's start to the next's.
     fn period(&self, judge: &Judge) -> Duration {
         let interval = self.conf.interval.0;
-        if judge.is_changing() {
-            return self.conf.fast_interval.map_or(interval / 4, |s| s.0);
-        }
+        let fast = self.conf.fast_interval.map_or(interval / 4, |s| s.0);
         // Jitter: the checks of many nodes, and of many edges, must not march in step.
-        interval.mul_f64(0.9 + 0.2 * fastrand::f64())
+        let slow = interval.mul_f64(0.9 + 0.2 * fastrand::f64());
+        let held = judge.held(Instant::now().into_std());
+        match judge.is_changing() {
+            // Until its hold ends nothing is about to turn; then one check may be all that is missing.
+            true if !held.is_zero() => slow.min(held.max(fast)),
+            true => fast,
+            false => slow,
+        }
     }
 }
 

@@ -217,6 +217,36 @@ async fn a_flapping_node_is_held_down() {
     setup.wait_state("n1", "up").await;
 }
 
+/// Aim: while a node is held Down it is checked each `interval`, and it is back when the hold is over. Fails if
+/// each good check asks for the next after `fast_interval`: for a minute, of a server that is ill.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_node_is_checked_in_peace() {
+    let check = "{ http: { path: /health }, interval: 1s, fast_interval: 10ms, rise: 1, fall: 1 }";
+    let setup = checked(1, check).await;
+    for (health, state) in [
+        (Health::Fail, "down"),
+        (Health::Ok, "up"),
+        (Health::Fail, "down"),
+    ] {
+        setup.nodes[0].set_health(health);
+        setup.wait_state("n1", state).await;
+    }
+    setup.nodes[0].set_health(Health::Ok);
+    let (held, before) = (
+        Instant::now(),
+        setup.edge.metric("pushgate_checks_total").await,
+    );
+    setup.wait_state("n1", "up").await;
+    let took = held.elapsed();
+    let checks = setup.edge.metric("pushgate_checks_total").await - before;
+    println!("held for {took:?}, {checks} checks");
+    // Two intervals by the rule; 200 checks at the fast one.
+    assert!(
+        checks <= 6.0 + took.as_secs_f64(),
+        "{checks} checks in {took:?}"
+    );
+}
+
 /// Aim (D61): a node whose checks are good and whose clients are reset is Down where `passive` is
 /// configured, and its clients are served elsewhere meanwhile; it does not come back at the next good
 /// check. Fails if only checks count, or if it swings with them.
