@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use pushgate_plugins::api::{NodeId, PoolId};
 
@@ -26,6 +27,7 @@ use self::wait::Waiting;
 use crate::config::units::Rate;
 use crate::config::{self, Balance, NoNode};
 use crate::upstream::gate::Room;
+use crate::upstream::state::Order;
 use crate::upstream::{Node, State};
 
 /// Facts of one node that can take the flow.
@@ -100,6 +102,8 @@ pub struct Pool {
     /// While a rebalance runs: flows go to the node with the fewest, whatever the method, so that
     /// no client is closed only to come back to a full node.
     levels: AtomicBool,
+    /// The pool of this name that is in force, shared by all that had the name.
+    latest: Arc<ArcSwapOption<Pool>>,
     /// How clients are moved.
     pub rebalance: config::Rebalance,
     /// Paths of requests that are balanced anew although their client is stuck.
@@ -144,9 +148,37 @@ impl Pool {
             no_node: conf.no_node,
             waiting: Waiting::new(conf),
             levels: AtomicBool::new(false),
+            latest: Arc::default(),
             rebalance: conf.rebalance,
             rebalance_on: conf.rebalance_on.clone().into(),
         }
+    }
+
+    /// Stands in the place of `before`, once it is put in force.
+    pub fn after(self, before: &Pool) -> Self {
+        self.resume(before);
+        Pool {
+            latest: before.latest.clone(),
+            ..self
+        }
+    }
+
+    /// Is in force from now on: flows that began with a pool of this name before it are balanced here.
+    pub fn put_in_force(self: &Arc<Self>) {
+        self.latest.store(Some(self.clone()));
+    }
+
+    /// Has a successor, to which flows that wait here move, or is removed: then they stay.
+    pub fn resign(&self, succeeded: bool) {
+        match succeeded {
+            true => self.waiting.dissolve(),
+            false => self.latest.store(None),
+        }
+    }
+
+    /// The pool of its name that is in force.
+    pub fn current(self: &Arc<Self>) -> Arc<Self> {
+        self.latest.load_full().unwrap_or_else(|| self.clone())
     }
 
     /// Takes turns from where the pool `before` it stands, as far as they have nodes in common: where nodes
@@ -175,17 +207,27 @@ impl Pool {
         self.nodes.get(self.places[found].1)
     }
 
-    /// Chooses among the nodes that are Up, have weight and room, and were not tried for this flow.
+    /// Chooses among the nodes that are Up, have weight and room, and were not tried for this flow. Where none
+    /// is Up, among those that left DNS and are still there: what DNS has instead may not serve yet.
     pub fn pick(&self, seed: Seed, tried: &[NodeId], now: Instant) -> Picked<'_> {
+        match self.pick_of(takes, seed, tried, now) {
+            Picked::Nobody => self.pick_of(leaves, seed, tried, now),
+            picked => picked,
+        }
+    }
+
+    fn pick_of(&self, may: Rule, seed: Seed, tried: &[NodeId], now: Instant) -> Picked<'_> {
         let method = match &self.way {
             _ if self.levels.load(Ordering::Relaxed) => &least_flows::LeastFlows,
             Way::Compares(method) => *method,
             Way::TakesTurns(turns) => {
-                return self.pick_open(tried, now, |open, tried| turns.lock().next(open, tried));
+                return self.pick_open(may, tried, now, |open, tried| {
+                    turns.lock().next(open, tried)
+                });
             }
             Way::Computes => {
                 let nodes = || self.nodes.iter().map(|n| (n.id, n.weight()));
-                return self.pick_open(tried, now, |open, tried| {
+                return self.pick_open(may, tried, now, |open, tried| {
                     let may = |at| open(at).is_some() && !tried(at);
                     hash::best(nodes(), seed.client, may)
                 });
@@ -195,17 +237,18 @@ impl Pool {
         if count > EXACT {
             let mut rng = fastrand::Rng::with_seed(seed.random);
             let drawn = std::iter::repeat_with(|| rng.usize(..count)).take(SAMPLE);
-            if let Picked::Node(node) = self.pick_among(drawn, method, seed, tried, now) {
+            if let Picked::Node(node) = self.pick_among(drawn, method, may, seed, tried, now) {
                 return Picked::Node(node);
             }
         }
-        self.pick_among(0..count, method, seed, tried, now)
+        self.pick_among(0..count, method, may, seed, tried, now)
     }
 
     /// Lets `choose` find a node by what is asked of few: whether it is open, with its weight, and whether it
     /// was tried.
     fn pick_open(
         &self,
+        may: Rule,
         tried: &[NodeId],
         now: Instant,
         choose: impl Fn(&dyn Fn(usize) -> Option<NonZeroU32>, &dyn Fn(usize) -> bool) -> Option<usize>,
@@ -213,7 +256,7 @@ impl Pool {
         let open = |at: usize| {
             let node = &self.nodes[at];
             let weight = NonZeroU32::new(node.weight())?;
-            (takes(node) && node.room(now) == Room::Open).then_some(weight)
+            (may(node) && node.room(now) == Room::Open).then_some(weight)
         };
         let is_tried = |at: usize| tried.contains(&self.nodes[at].id);
         while let Some(at) = choose(&open, &is_tried) {
@@ -226,7 +269,7 @@ impl Pool {
                 return Picked::Node(node);
             }
         }
-        let up = |n: &Arc<Node>| takes(n) && !tried.contains(&n.id);
+        let up = |n: &Arc<Node>| may(n) && !tried.contains(&n.id);
         if self.nodes.iter().any(up) {
             Picked::Full
         } else {
@@ -238,6 +281,7 @@ impl Pool {
         &self,
         places: impl Iterator<Item = usize>,
         method: &dyn Method,
+        may: Rule,
         seed: Seed,
         tried: &[NodeId],
         now: Instant,
@@ -248,7 +292,7 @@ impl Pool {
             let (mut up, mut ramping) = (false, false);
             for at in places {
                 let node = &self.nodes[at];
-                if !takes(node) || tried.contains(&node.id) {
+                if !may(node) || tried.contains(&node.id) {
                     continue;
                 }
                 up = true;
@@ -311,12 +355,24 @@ impl Pool {
         }
     }
 
-    /// When the next flow can be let in, by any node that is Up.
+    /// When the next flow can be let in, by any node that [`Pool::pick`] may choose.
     pub fn room(&self, now: Instant) -> Room {
-        let up = self.nodes.iter().filter(|n| takes(n));
-        let rooms = up.map(|n| n.room(now));
-        rooms.min().unwrap_or(Room::Full)
+        let room = |may: Rule| {
+            let of = self.nodes.iter().filter(|n| may(n));
+            of.map(|n| n.room(now)).min()
+        };
+        let room = room(takes).or_else(|| room(leaves));
+        room.unwrap_or(Room::Full)
     }
+}
+
+/// Which nodes may be chosen.
+type Rule = fn(&Node) -> bool;
+
+/// Whether the node may be given flows though it is to go: it serves, and only DNS says so.
+fn leaves(node: &Node) -> bool {
+    let is_well = node.state() == State::Draining && node.ordered() == Order::Up;
+    node.weight() > 0 && is_well && node.is_leaving()
 }
 
 /// Whether the balancer may give the node flows at all.

@@ -102,7 +102,8 @@ impl Table {
             Route::Redirect(status, to) => Decision::Redirect(status, to),
             Route::To(Target::Node(id)) => self.pin(id, tried),
             Route::To(Target::Pool(id)) => match self.pools.get(&id) {
-                Some(pool) => self.balance(flow, pool, tried, in_turn),
+                // A flow that has waited or failed may have the table of before.
+                Some(pool) => self.balance(flow, &pool.current(), tried, in_turn),
                 None => Decision::NoNode(None),
             },
         }

@@ -3,6 +3,7 @@
 use pushgate_plugins::sticky_ip::rendezvous;
 
 use super::*;
+use crate::upstream::drain::Standing;
 
 fn nodes(facts: &[(u32, usize)]) -> Vec<Candidate> {
     let one = |(i, (weight, live)): (usize, &(u32, usize))| Candidate {
@@ -271,4 +272,27 @@ fn a_pool_resumes_the_turns_of_the_one_before() {
     order.extend((0..3).map(|_| picked(&after, &mut rng, &[])));
     let names = ["n0", "n1", "n2", "n3"];
     assert_eq!(order, names.map(|n| Ok(NodeId::of(n))));
+}
+
+/// Where nobody is Up, those that left DNS serve on, but not those an operator drains. Fails if new clients are
+/// refused while a node could have them.
+#[test]
+fn who_left_dns_is_the_last_resort() {
+    for word in ["least_flows", "round_robin", "hash"] {
+        let (pool, mut rng) = (
+            pool(3, &format!("balance: {word}")),
+            fastrand::Rng::with_seed(1),
+        );
+        let [new, left, drained] = [0, 1, 2].map(|n| &pool.nodes[n]);
+        left.stand(Standing::Leaving);
+        drained.order(Order::Drain);
+        let (first, second) = (Ok(new.id), Ok(left.id));
+        assert_eq!(picked(&pool, &mut rng, &[]), first, "{word}");
+        assert_eq!(picked(&pool, &mut rng, &[new.id]), second, "{word}");
+        new.judged(false, "test");
+        assert_eq!(picked(&pool, &mut rng, &[]), second, "{word}");
+        assert_eq!(pool.room(Instant::now()), Room::Open);
+        left.order(Order::Drain);
+        assert_eq!(picked(&pool, &mut rng, &[]), Err("nobody"), "{word}");
+    }
 }

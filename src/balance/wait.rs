@@ -31,6 +31,8 @@ struct State {
     queue: FairQueue<oneshot::Sender<Turn>>,
     /// A task is calling flows up.
     calling: bool,
+    /// Nobody waits here any more: the pool has a successor.
+    dissolved: bool,
 }
 
 /// Why a flow waits no longer.
@@ -81,6 +83,7 @@ impl Waiting {
             state: Mutex::new(State {
                 queue: FairQueue::new(conf.queue as usize),
                 calling: false,
+                dissolved: false,
             }),
             len: AtomicUsize::new(0),
             patience: conf.queue_timeout.0,
@@ -95,6 +98,16 @@ impl Waiting {
     /// Says how many wait: a simulation's queue is its own, and newcomers must stand behind it.
     pub fn set_len(&self, len: usize) {
         self.len.store(len, Ordering::Release);
+    }
+
+    /// Sends away who waits, in turn, and whoever still comes.
+    pub(super) fn dissolve(&self) {
+        let mut state = self.state.lock();
+        state.dissolved = true;
+        while let Some(waits) = state.queue.pop() {
+            drop(waits);
+        }
+        self.len.store(0, Ordering::Release);
     }
 
     /// Whether nobody waits.
@@ -119,15 +132,22 @@ impl Pool {
         let began = Instant::now();
         let until = tokio::time::Instant::from_std(began + self.waiting.patience);
         let m = metrics::get();
+        let mut pool = self.current();
         let result = loop {
             let turn = tokio::select! {
                 biased;
                 () = &mut left => break Err(Refused::Gone),
-                turn = self.turn(client) => turn,
+                turn = pool.turn(client) => turn,
                 () = tokio::time::sleep_until(until) => break Err(Refused::Late),
             };
             let Some(mut turn) = turn else {
-                break Err(Refused::Full);
+                // Nodes of a pool that was replaced may never have room again.
+                let current = pool.current();
+                if Arc::ptr_eq(&current, &pool) {
+                    break Err(Refused::Full);
+                }
+                pool = current;
+                continue;
             };
             if let Some(decided) = decide() {
                 turn.used = true;
@@ -150,6 +170,9 @@ impl Pool {
         let (mine, turn) = oneshot::channel();
         let id = {
             let mut state = self.waiting.state.lock();
+            if state.dissolved {
+                return None;
+            }
             let pushed = state.queue.push(client, mine);
             self.waiting.len.store(state.queue.len(), Ordering::Release);
             if !std::mem::replace(&mut state.calling, true) {

@@ -225,6 +225,18 @@ impl Parts {
         }
     }
 
+    /// Puts pools in force. Flows that wait for a node of one that is replaced wait for one of its successor.
+    pub fn settle_pools(&mut self, pools: Arc<HashMap<PoolId, Arc<Pool>>>) {
+        let before = std::mem::replace(&mut self.pools, pools);
+        self.pools.values().for_each(Pool::put_in_force);
+        for (id, old) in before.iter() {
+            match self.pools.get(id) {
+                Some(new) if Arc::ptr_eq(new, old) => {}
+                successor => old.resign(successor.is_some()),
+            }
+        }
+    }
+
     /// Gives the nodes the orders that another process left.
     pub fn settle_orders(&mut self) {
         let mut drains = std::mem::take(&mut self.drains);

@@ -3,6 +3,8 @@
 //! In: a checked [`Config`] and what runs now. Out: a [`Plan`] that cannot fail any more, or the
 //! first thing the system refuses. Source: FAULTS D67, D68.
 
+mod inherited;
+
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -10,6 +12,9 @@ use std::time::Instant;
 
 use pushgate_plugins::api::{NodeId, PoolId};
 use pushgate_plugins::context::{Build, Keep};
+
+pub use inherited::{evict_rate_of, health_of};
+use inherited::{limits_of, pools_of};
 
 use super::parts::Parts;
 use super::running::Sockets;
@@ -84,8 +89,8 @@ impl Plan {
         store.inherit(&parts.store);
         let mut nodes = nodes_for(config, parts, &store)?;
         nodes.retain(|_, n| n.conf.address.socket().is_some());
-        let pools = pools_for(config, &nodes);
-        follow(&mut nodes, &pools, parts);
+        let pools = pools_for(config, &nodes, parts);
+        mark_joining(&mut nodes, &pools, parts);
         let pools = Arc::new(pools);
         let by_id = by_id(&nodes);
         let ring = match (&parts.ring, &parts.tickets) {
@@ -138,11 +143,12 @@ impl Plan {
 /// Errors: a certificate or another file that went away since the file was checked.
 pub fn tables(config: &Config, keep: &Keep) -> Result<Vec<Table>, String> {
     let store = Store::load(config).map_err(|e| e.to_string())?;
-    let nodes = nodes_for(config, &Parts::default(), &store)?;
+    let parts = &Parts::default();
+    let nodes = nodes_for(config, parts, &store)?;
     for planned in nodes.values() {
         planned.node.set_limits(planned.limits, Instant::now());
     }
-    let pools = Arc::new(pools_for(config, &nodes));
+    let pools = Arc::new(pools_for(config, &nodes, parts));
     let by_id = by_id(&nodes);
     let listeners = config.listeners.iter();
     listeners
@@ -167,8 +173,8 @@ impl Shift {
     pub fn new(config: &Config, parts: &Parts, keep: &Keep) -> Result<Shift, String> {
         let mut nodes = nodes_for(config, parts, &parts.store)?;
         nodes.retain(|_, n| n.conf.address.socket().is_some());
-        let mut pools = pools_for(config, &nodes);
-        follow(&mut nodes, &pools, parts);
+        let mut pools = pools_for(config, &nodes, parts);
+        mark_joining(&mut nodes, &pools, parts);
         for (id, pool) in &mut pools {
             let Some(old) = parts.pools.get(id) else {
                 continue;
@@ -286,25 +292,31 @@ fn secure(config: &Config, conf: &config::Node, store: &Store) -> Result<Option<
         .map_err(|e| e.to_string())
 }
 
-fn pools_for(config: &Config, nodes: &HashMap<NodeId, PlannedNode>) -> HashMap<PoolId, Arc<Pool>> {
+fn pools_for(
+    config: &Config,
+    nodes: &HashMap<NodeId, PlannedNode>,
+    parts: &Parts,
+) -> HashMap<PoolId, Arc<Pool>> {
     let one = |(name, conf): (&String, &config::Pool)| {
         let members = conf.nodes.iter().filter_map(|n| nodes.get(&NodeId::of(n)));
         let pool = Pool::new(name, conf, members.map(|n| n.node.clone()).collect());
-        (PoolId::of(name), Arc::new(pool))
+        let pool = match parts.pools.get(&pool.id) {
+            Some(before) => pool.after(before),
+            None => pool,
+        };
+        (pool.id, Arc::new(pool))
     };
     config.pools.iter().map(one).collect()
 }
 
-/// Lets the pools go on where those of `parts` stand, and marks the new nodes of pools that had nodes
-/// before, under this name or another: those have flows already.
-fn follow(
+/// Marks the new nodes of pools that had nodes before, under this name or another: those have flows already.
+fn mark_joining(
     nodes: &mut HashMap<NodeId, PlannedNode>,
     pools: &HashMap<PoolId, Arc<Pool>>,
     parts: &Parts,
 ) {
     for (id, pool) in pools {
         let before = parts.pools.get(id);
-        before.inspect(|before| pool.resume(before));
         let runs = |n: &Arc<Node>| nodes.get(&n.id).is_some_and(|p| p.runs);
         let had_nodes = before.is_some_and(|p| !p.nodes.is_empty());
         if had_nodes || pool.nodes.iter().any(runs) {
@@ -358,41 +370,4 @@ fn table(
         pools: pools.clone(),
         nodes: nodes.clone(),
     })
-}
-
-/// A node's own limits, or those of the first pool it is in that has any.
-fn limits_of(config: &Config, name: &str, conf: &config::Node) -> Limits {
-    Limits {
-        max_flows: own_or_pools(config, name, conf.max_flows, |p| p.max_flows).map(Into::into),
-        admit_rate: own_or_pools(config, name, conf.admit_rate, |p| p.admit_rate),
-        slow_start: own_or_pools(config, name, conf.slow_start, |p| p.slow_start),
-    }
-}
-
-fn own_or_pools<T>(
-    config: &Config,
-    node: &str,
-    own: Option<T>,
-    of: impl Fn(&config::Pool) -> Option<T>,
-) -> Option<T> {
-    own.or_else(|| pools_of(config, node).find_map(of))
-}
-
-/// A node's own check, or that of the first pool it is in (the file check made sure they agree).
-pub fn health_of<'a>(config: &'a Config, node: &'a str) -> Option<&'a Health> {
-    let own = config.nodes.get(node).and_then(|n| n.health.as_ref());
-    own.or_else(|| pools_of(config, node).find_map(|p| p.health.as_ref()))
-}
-
-/// How fast a node's flows are closed when it goes Down: its own, or that of the first pool it is in.
-pub fn evict_rate_of(config: &Config, name: &str) -> Option<Rate> {
-    let own = config.nodes.get(name).and_then(|n| n.evict_rate);
-    own_or_pools(config, name, own, |p| p.evict_rate)
-}
-
-fn pools_of<'a>(config: &'a Config, node: &'a str) -> impl Iterator<Item = &'a config::Pool> {
-    config
-        .pools
-        .values()
-        .filter(move |p| p.nodes.iter().any(|n| n == node))
 }

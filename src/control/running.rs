@@ -145,7 +145,7 @@ impl Running {
             let mut parts = self.parts.lock();
             parts.settle_nodes(plan.nodes);
             parts.settle_orders();
-            parts.pools = plan.pools;
+            parts.settle_pools(plan.pools);
             parts.store = plan.store;
             parts.settle_tickets(plan.ring, &config);
             parts.settle_listeners(plan.listeners, &config, &self.edge)?;
@@ -172,7 +172,7 @@ impl Running {
         {
             let mut parts = self.parts.lock();
             parts.settle_nodes(shift.nodes);
-            parts.pools = shift.pools;
+            parts.settle_pools(shift.pools);
             for (name, table) in shift.tables {
                 if let Some(l) = parts.listeners.get(&name) {
                     l.listener.table.store(Arc::new(table));

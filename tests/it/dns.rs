@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::browser::Browser;
 use crate::client::h1::H1;
 use crate::client::ws;
 use crate::edge::Edge;
@@ -93,6 +94,26 @@ async fn nodes_come_and_go_with_their_records() {
     assert!(!kept.keys().any(|sample| sample.contains(&gone)), "{gone}");
 }
 
+/// Aim: new clients are served by a node that left DNS, as long as those that DNS has instead are Down. Fails if
+/// they are refused while a node could serve them.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_left_serves_while_no_other_can() {
+    let (rig, _nodes) = Rig::start(&[1], "1m").await;
+    let two = node(&rig.block, 2).await;
+    two.set_health(Health::Fail);
+    rig.hosts(&[2]);
+    rig.wait("an ill newcomer", &[(1, "draining"), (2, "down")])
+        .await;
+    for _ in 0..3 {
+        assert_eq!(rig.served().await, "n1");
+    }
+    two.set_health(Health::Ok);
+    rig.wait("its turn", &[(1, "draining"), (2, "up")]).await;
+    for _ in 0..3 {
+        assert_eq!(rig.served().await, "n2");
+    }
+}
+
 /// Aim: a newcomer to nodes that have flows starts slowly; those of the first answer do not. Fails if a node that
 /// is found takes flows as fast as it can.
 #[tokio::test(flavor = "multi_thread")]
@@ -110,6 +131,32 @@ async fn newcomers_start_slowly() {
     let nodes = rig.wait("the second", &[(1, "up"), (2, "up")]).await;
     let slow: Vec<&Value> = (0..2).map(|i| &nodes[i]["slow_start"]).collect();
     assert_eq!(slow, [false, true]);
+}
+
+/// Aim: the dashboard shows the names that are followed, and what DNS said last. Fails if only nodes are shown.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_shows_the_names() {
+    let (rig, _nodes) = Rig::start(&[1], "1m").await;
+    rig.dns.says(NAME, Says::Silence);
+    rig.wait_result("timeout").await;
+    let browser = Browser::at(&format!("http://{}/", rig.block.admin())).await;
+    let script = "const row = document.querySelector('#names tr');
+        return row && [...row.cells].map((cell) => cell.textContent);";
+    let row = crate::deadline("a row", async {
+        loop {
+            let look = browser.client.execute(script, Vec::new()).await;
+            let look = look.expect("a script's answer");
+            if look.is_array() {
+                return look;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let row = row.await;
+    assert_eq!(row[0], "push.internal:8080");
+    assert_eq!(row[1], rig.at(1).to_string());
+    assert!(row[4].as_str().is_some_and(|f| f.len() > 1), "{row}");
+    browser.client.close().await.expect("the browser ends");
 }
 
 /// Aim: 1,000 records do not fit into a datagram: they are asked for again over TCP, and are 1,000 nodes; one

@@ -307,3 +307,30 @@ async fn nor_is_one_that_a_reload_brings() {
         setup.edge.wait_nodes("an empty newcomer", empty).await;
     }
 }
+
+/// Aim: a flow that waits when a reload brings a node is given that node. Fails if it waits on for one of those
+/// that were there when it came, until `queue_timeout`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flow_that_waits_sees_new_nodes() {
+    let pool = "    max_flows: 1\n    queue_timeout: 1m\n";
+    let setup = Setup::with(1, "", pool).await;
+    let _two = node(&setup.block, 2).await;
+    let _full = ws::connect(&setup.plain(), "/ws/echo", &[]).await;
+    let waits = tokio::spawn(get(setup.plain(), "/hello", None));
+    let queued = "pushgate_queued_flows";
+    setup.edge.wait_metric(queued, |n| n == 1.0).await;
+    let one = yaml(&setup.certs, 1, "", pool);
+    for file in [one, yaml(&setup.certs, 2, "", pool)] {
+        setup.edge.rewrite(&setup.block, &file);
+        assert_eq!(setup.edge.admin("POST", "/api/reload").await.status, 200);
+        if !file.contains("n2:") {
+            // Nothing is new there: it waits on.
+            setup.edge.wait_metric(queued, |n| n == 1.0).await;
+        }
+    }
+    let (answer, _) = crate::deadline("the new node", waits)
+        .await
+        .expect("a client");
+    assert_eq!((answer.status, answer.node()), (200, "n2"));
+    setup.edge.wait_metric(queued, |n| n == 0.0).await;
+}

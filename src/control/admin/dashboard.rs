@@ -98,6 +98,7 @@ impl Admin {
         json!({
             "ready": running.unready().map_or(Value::Bool(true), Value::String),
             "nodes": self.nodes(), "pools": self.pools(), "listeners": self.listeners(),
+            "discovery": running.discovery.shown(),
         })
     }
 

@@ -146,6 +146,19 @@ function listeners(all) {
   });
 }
 
+function names(all) {
+  $("discovery").hidden = all.length === 0;
+  const named = all.map((one) => ({ ...one, name: one.source }));
+  rows($("names"), named, (row) => cells(row, ["", "", "", "", ""]), (row, one) => {
+    set(row.cells[0], one.name);
+    set(row.cells[1], one.answer.map((target) => target.address).join(", ") || "–");
+    const ago = one.answered === null ? null : Math.max(0, Date.now() / 1000 - one.answered);
+    set(row.cells[2], ago === null ? "–" : `${span(ago)} ago`);
+    set(row.cells[3], one.ttl_seconds === null ? "–" : `${one.ttl_seconds} s`);
+    set(row.cells[4], one.failure ?? "–");
+  });
+}
+
 function show(now) {
   const seconds = last ? Math.max(0.5, (performance.now() - last.at) / 1000) : 1;
   set($("ready"), now.ready === true ? "ready" : now.ready);
@@ -153,6 +166,7 @@ function show(now) {
   nodes(now.nodes, seconds);
   pools(now.pools);
   listeners(now.listeners);
+  names(now.discovery);
   last = { ...now, at: performance.now() };
 }
 
