@@ -1,0 +1,64 @@
+//! What an operator is told of a node's checks.
+
+use serde_json::Value;
+
+use super::checked;
+use crate::node::Health;
+
+/// Aim: an operator sees what a node is Down for, since when, by whose order, how its last check went and how
+/// long it is held; `down` by an order is told from Down by checks, and both from an ill node under an order.
+/// Fails if only the state is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_sees_why() {
+    let check = "{ http: { path: /health }, interval: 1s, fast_interval: 20ms, rise: 1, fall: 1 }";
+    let setup = checked(1, check).await;
+    let n1 = async |what: &str, good: &dyn Fn(&Value) -> bool| {
+        let all = setup.edge.wait_nodes(what, |n| good(&n[0])).await;
+        all[0].clone()
+    };
+    let well = n1("a check", &|n| n["check"]["result"] == "good").await;
+    assert_eq!(well["check"]["said"], "checks are good");
+    let took = well["check"]["took_seconds"].as_f64();
+    assert!(took.is_some_and(|s| s > 0.0), "{well}");
+    assert_eq!((&well["why"], &well["order"]), (&Value::Null, &"up".into()));
+    assert_eq!(well["held_seconds"], Value::Null);
+    let why = "check: answered 500, expected 200";
+    setup.nodes[0].set_health(Health::Fail);
+    let ill = n1("Down", &|n| n["state"] == "down").await;
+    assert_eq!((&ill["why"], &ill["order"]), (&why.into(), &"up".into()));
+    let told = (&ill["check"]["result"], &ill["check"]["said"]);
+    assert_eq!(told, (&"bad".into(), &why.into()));
+    let seconds = ill["state_seconds"].as_u64();
+    assert!(seconds.is_some_and(|s| s < 20), "{ill}");
+    setup.nodes[0].set_health(Health::Ok);
+    let up = n1("Up", &|n| n["state"] == "up").await;
+    assert_eq!(up["why"], "checks are good");
+    // So soon after its return: two intervals.
+    setup.nodes[0].set_health(Health::Fail);
+    let held = n1("Down again", &|n| n["state"] == "down").await;
+    let left = held["held_seconds"].as_u64();
+    assert!(left.is_some_and(|s| (1..=2).contains(&s)), "{held}");
+    let order = async |word: &str| {
+        let path = format!("/api/nodes/n1/{word}");
+        setup.edge.admin("POST", &path).await
+    };
+    order("up").await;
+    n1("no hold", &|n| n["held_seconds"].is_null()).await;
+    order("down").await;
+    let both = setup.edge.nodes().await[0].clone();
+    assert_eq!(
+        (&both["state"], &both["order"]),
+        (&"down".into(), &"down".into())
+    );
+    assert_eq!(both["check"]["result"], "bad");
+    setup.nodes[0].set_health(Health::Ok);
+    n1("a good check", &|n| n["check"]["result"] == "good").await;
+    order("up").await;
+    n1("Up", &|n| n["state"] == "up").await;
+    order("down").await;
+    let taken = setup.edge.nodes().await[0].clone();
+    assert_eq!(
+        (&taken["why"], &taken["order"]),
+        (&"ordered".into(), &"down".into())
+    );
+}
