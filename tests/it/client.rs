@@ -16,6 +16,7 @@ use crate::deadline;
 
 pub mod h1;
 pub mod h2;
+mod kernel;
 pub mod shaped;
 pub mod ws;
 

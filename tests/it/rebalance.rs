@@ -351,6 +351,12 @@ async fn it_goes_on_in_a_successor() {
     crowd.settled(150).await;
     let counts = crowd.counts();
     assert!(counts.iter().all(|n| n.abs_diff(50) <= 5), "{counts:?}");
-    let moved = end["moved"].as_u64().unwrap_or_default();
-    assert!((40..=54).contains(&moved), "{end}");
+    // A client that was on its way from one process to the other when its assignment was forgotten moves
+    // without being closed once more: the edge's own count has fewer.
+    let (moves, told) = (crowd.moves(), end["moved"].as_u64());
+    assert!((40..=54).contains(&moves), "{moves} moves, {end}");
+    assert!(
+        told > at_first["moved"].as_u64() && told <= Some(moves),
+        "{moves} moves, {end}"
+    );
 }

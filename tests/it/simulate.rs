@@ -4,6 +4,8 @@
 //! the live flows, told by the simulation and by the running edge. Source: Lightstreamer clustering §5.
 
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
@@ -26,7 +28,7 @@ fn yaml(plugins: &str) -> String {
         "nodes:\n  n1: {{ address: 10.0.0.1:8080 }}\n  n2: {{ address: 10.0.0.2:8080 }}\n  \
          n3: {{ address: 10.0.0.3:8080, weight: 2 }}\n\
          pools:\n  p:\n    nodes: [n1, n2, n3]\n    \
-         health: {{ http: {{ path: /health }}, interval: 50ms, timeout: 5s, rise: 1, fall: 1 }}\n\
+         health: {{ http: {{ path: /health }}, interval: 50ms, timeout: 60s, rise: 1, fall: 1 }}\n\
          listeners:\n  - name: push\n    bind: [200.0.0.10:80]\n    mode: http\n    to: p\n    \
          plugins: {plugins}\n"
     )
@@ -49,10 +51,11 @@ fn simulated(edge: &Edge, script: &str) -> Value {
 
 /// One client from `begin` on: a stream at a time, opened again after about a second, or after a pause
 /// when it was cut.
-async fn client(dial: Dial, begin: Instant) {
+async fn client(dial: Dial, begin: Instant, late: Arc<AtomicU64>) {
     let mut cookie = String::new();
     sleep_until(begin + Duration::from_millis(fastrand::u64(0..1_000))).await;
     loop {
+        let asked = Instant::now();
         let mut stream = H1::connect(&dial).await;
         let cookies = [("Cookie", cookie.as_str())];
         let headers = if cookie.is_empty() { &[] } else { &cookies[..] };
@@ -61,6 +64,7 @@ async fn client(dial: Dial, begin: Instant) {
             Ok(()) => stream.head().await.ok(),
             Err(_) => None,
         };
+        late.fetch_max(asked.elapsed().as_millis() as u64, Ordering::Relaxed);
         if let Some(set) = head.as_ref().and_then(|h| h.cookies().first().copied()) {
             cookie = set.to_owned();
         }
@@ -87,6 +91,8 @@ struct Run {
     nodes: Vec<Node>,
     edge: Edge,
     begin: Instant,
+    /// The longest a client had to wait for an answer, in milliseconds. The simulated one does not wait.
+    late: Arc<AtomicU64>,
 }
 
 impl Run {
@@ -105,12 +111,12 @@ impl Run {
             .expect("a clock after 1970");
         let begin =
             Instant::now() + Duration::from_nanos(1_000_000_000 - u64::from(wall.subsec_nanos()));
-        let mut clients = JoinSet::new();
+        let (mut clients, late) = (JoinSet::new(), Arc::<AtomicU64>::default());
         for n in 0..CLIENTS {
             let dial = Dial::plain(block.at("200.0.0.10:80"));
             let from = block.client((n % 200) as u8 + 1);
             let dial = dial.from(from).host("push.mycompany.com");
-            clients.spawn(client(dial, begin));
+            clients.spawn(client(dial, begin, late.clone()));
         }
         Run {
             _clients: clients,
@@ -118,6 +124,7 @@ impl Run {
             nodes,
             edge,
             begin,
+            late,
         }
     }
 
@@ -126,45 +133,81 @@ impl Run {
     }
 
     /// Holds the shares at the end of `second` against what the simulation told.
-    async fn agrees(&self, told: &Value, second: u64) {
+    async fn agrees(&self, told: &Value, second: u64) -> Result<(), Off> {
         self.until(second * 1_000).await;
         let nodes = self.edge.nodes().await;
         let nodes = nodes.as_array().expect("a list");
         let real = shares(nodes.iter().map(|n| &n["flows"]));
         let live = &told["seconds"][second as usize - 1]["live"];
         let simulated = shares(live.as_array().expect("a list").iter());
-        println!("second {second}: real {real:.3?}, simulated {simulated:.3?}");
-        for (real, simulated) in real.iter().zip(&simulated) {
-            let off = (real - simulated).abs();
-            assert!(off < 0.05, "second {second}: {real} {simulated}");
+        let what = format!("second {second}: real {real:.3?}, simulated {simulated:.3?}");
+        println!("{what}");
+        let mut both = real.iter().zip(&simulated);
+        match both.all(|(real, simulated)| (real - simulated).abs() < 0.05) {
+            true => Ok(()),
+            false => Err(Off {
+                what,
+                late: self.late.load(Ordering::Relaxed),
+            }),
         }
     }
 }
 
-async fn a_node_fails(plugins: &str) {
+/// Shares that are not those of the simulation, and how late the machine was in that run.
+struct Off {
+    what: String,
+    late: u64,
+}
+
+/// A client that waits so many milliseconds for an answer has a machine that does not keep time; idle, it was
+/// 30 at most.
+const LATE: u64 = 100;
+const RUNS: u32 = 4;
+
+/// Holds `run` to the simulation. A run in which the machine was late is no run of the script: one that was
+/// off is run again.
+async fn agree(run: impl AsyncFn() -> Result<(), Off>) {
+    for left in (0..RUNS).rev() {
+        match run().await {
+            Ok(()) => return,
+            Err(off) if off.late >= LATE && left > 0 => {
+                println!("an answer took {} ms, again", off.late);
+            }
+            Err(off) => panic!("{} ({} ms late)", off.what, off.late),
+        }
+    }
+}
+
+async fn a_node_fails(plugins: &str) -> Result<(), Off> {
     let mut run = Run::start(plugins, async |_| {}).await;
     let script = format!("--fail n2@{FAIL}ms --return n2@{BACK}ms");
     let told = simulated(&run.edge, &script);
-    run.agrees(&told, 2).await;
+    run.agrees(&told, 2).await?;
     run.until(FAIL).await;
     run.nodes[1].kill();
-    run.agrees(&told, 3).await;
+    run.agrees(&told, 3).await?;
     run.until(BACK).await;
     run.nodes[1] = Node::start("n2", run.block.at("10.0.0.2:8080")).await;
-    run.agrees(&told, 7).await;
+    run.agrees(&told, 7).await
 }
 
 /// Aim: with and without stickiness the simulation tells the shares the edge has. Fails if it decides by
 /// other code, or takes no notice of weights, failures or returns.
 #[tokio::test(flavor = "multi_thread")]
 async fn shares_are_those_of_a_real_run() {
-    tokio::join!(a_node_fails("[]"), a_node_fails("[{ sticky_cookie: {} }]"));
+    let each = ["[]", "[{ sticky_cookie: {} }]"]
+        .map(|plugins| agree(async || a_node_fails(plugins).await));
+    futures_util::future::join_all(each).await;
 }
 
 /// Aim: the same of a rebalance, before it, in its midst and after it: a node returns from a drain with
 /// half of the pool's weight, and clients are moved at a rate. Fails if the simulated course is another.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebalance_is_that_of_a_real_run() {
+    agree(a_rebalance).await;
+}
+
+async fn a_rebalance() -> Result<(), Off> {
     let order = async |edge: &Edge, path: &str| {
         let answer = edge.admin("POST", path).await;
         assert!(answer.status < 300, "{path}: {}", answer.text());
@@ -173,14 +216,15 @@ async fn a_rebalance_is_that_of_a_real_run() {
     let run = Run::start("[{ sticky_cookie: {} }]", drained).await;
     let script = "--drain n3@0s --return n3@2300ms --rebalance p@2500ms:to-even,rate=60/s,close";
     let told = simulated(&run.edge, script);
-    run.agrees(&told, 2).await;
+    run.agrees(&told, 2).await?;
     run.until(2_300).await;
     order(&run.edge, "/api/nodes/n3/up").await;
     run.until(2_500).await;
     order(&run.edge, "/api/pools/p/rebalance?to_even&rate=60/s&close").await;
     for second in [4, 5, 7] {
-        run.agrees(&told, second).await;
+        run.agrees(&told, second).await?;
     }
     let moved = &told["rebalances"][0]["moved"];
     assert!(moved.as_u64().is_some_and(|n| n > 100), "{told}");
+    Ok(())
 }

@@ -11,6 +11,7 @@ use openssl::ssl::{Ssl, SslContext, SslMethod, SslStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 
+use super::kernel::unread;
 use crate::deadline;
 
 /// Longest first flight; a ClientHello of 16 KiB and a PROXY header fit.
@@ -66,7 +67,7 @@ pub fn client_hello(name: &str) -> Vec<u8> {
 }
 
 /// Sends `bytes` cut at `cuts`: the first pieces each when the one before was read, later ones in small
-/// groups, because the kernel takes milliseconds to write its table.
+/// groups, because each wait is a turn of both programs on a machine that may be busy.
 pub async fn pieces(tcp: &mut TcpStream, bytes: &[u8], cuts: &[usize]) -> std::io::Result<()> {
     let mut from = 0;
     for (n, cut) in cuts.iter().copied().enumerate() {
@@ -89,27 +90,10 @@ pub fn each(bytes: usize) -> Vec<usize> {
 
 /// Waits until the socket at `to` holds no unread byte from `from`, or is gone; asked every millisecond.
 async fn all_read(from: SocketAddr, to: SocketAddr) {
-    let line = format!("{} {} ", hex(to), hex(from));
     deadline("the edge to read a piece", async {
-        loop {
-            let table = std::fs::read_to_string("/proc/net/tcp").expect("a Linux kernel");
-            let found = table.lines().find_map(|l| l.split_once(&line));
-            // What follows: state, tx_queue:rx_queue.
-            match found.and_then(|(_, rest)| rest.split([' ', ':']).nth(2)) {
-                Some(unread) if unread != "00000000" => {}
-                _ => return,
-            }
+        while unread(to, from).is_some_and(|bytes| bytes > 0) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     })
     .await
-}
-
-/// An address as the kernel's table writes it.
-fn hex(address: SocketAddr) -> String {
-    let SocketAddr::V4(v4) = address else {
-        panic!("{address}: only IPv4 is in the table");
-    };
-    let ip = u32::from_ne_bytes(v4.ip().octets());
-    format!("{ip:08X}:{:04X}", v4.port())
 }

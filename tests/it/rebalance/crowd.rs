@@ -17,6 +17,7 @@ struct Seen {
     /// Each client's node, while it is connected.
     at: HashMap<usize, String>,
     closes: Vec<(Instant, String)>,
+    moves: u64,
 }
 
 /// The clients; dropped, they leave.
@@ -52,6 +53,11 @@ impl Crowd {
         self.seen.lock().closes.clone()
     }
 
+    /// How often a client came back to another node.
+    pub fn moves(&self) -> u64 {
+        self.seen.lock().moves
+    }
+
     /// Waits until `count` clients are connected.
     pub async fn settled(&self, count: usize) {
         deadline("all clients to be back", async {
@@ -85,10 +91,12 @@ async fn stay(
         {
             let mut seen = seen.lock();
             seen.at.remove(&n);
-            seen.closes.push((Instant::now(), node));
+            seen.closes.push((Instant::now(), node.clone()));
         }
         (socket, cookie) = connect(&dial, cookie).await;
-        seen.lock().at.insert(n, socket.node());
+        let mut seen = seen.lock();
+        seen.moves += u64::from(socket.node() != node);
+        seen.at.insert(n, socket.node());
     }
 }
 
