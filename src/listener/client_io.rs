@@ -7,6 +7,7 @@
 //! Source: RFC 9112 §6, §9.3.2 (pipelining); Lightstreamer clustering §1 (TCP back-pressure).
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, raw_connect::ProxyDigest,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::exchange::Conn;
 use super::handshake;
@@ -27,13 +28,11 @@ use crate::config::Limits;
 use crate::stream::framing::Framing;
 use crate::stream::handoff::{Left, Phase};
 use crate::stream::joined::{self, Joined};
-use crate::stream::side::Side;
+use crate::stream::side::{MORE, Side};
 use crate::upstream::{LiveFlow, leaving};
 
 /// Most bytes kept behind a request that is not answered yet (pipelining, early WebSocket frames).
 pub const MAX_AHEAD: usize = 16 * 1024;
-/// Bytes asked for in one read of a head.
-const HEAD_READ: usize = 4096;
 
 /// One client connection.
 pub struct ClientIo {
@@ -82,6 +81,8 @@ impl ClientIo {
     /// Waits for the first byte of the next request, for ever.
     pub async fn wait(&mut self) -> Result<(), NoHead> {
         if self.ahead.is_empty() {
+            // An idle connection keeps no buffer, neither the last head's.
+            self.ahead = Vec::new();
             self.fill().await
         } else {
             Ok(())
@@ -116,16 +117,10 @@ impl ClientIo {
     }
 
     async fn fill(&mut self) -> Result<(), NoHead> {
-        self.ahead.reserve(HEAD_READ);
         let Some(side) = &mut self.side else {
             return Err(NoHead::Broken);
         };
-        let read = side.read_buf(&mut self.ahead).await;
-        if self.ahead.is_empty() {
-            // An idle connection keeps no buffer.
-            self.ahead = Vec::new();
-        }
-        match read {
+        match poll_fn(|cx| side.poll_more(cx, &mut self.ahead, MORE)).await {
             Ok(0) => Err(NoHead::Closed),
             Ok(_) => Ok(()),
             Err(_) => Err(NoHead::Broken),
@@ -182,17 +177,14 @@ impl ClientIo {
     /// Behind the request: nothing is given, FIN is told, the rest is kept up to a limit.
     fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.ahead.len() < MAX_AHEAD {
-            let mut chunk = [0u8; 1024];
-            let mut buf = ReadBuf::new(&mut chunk);
             let Some(side) = &mut self.side else {
                 return Poll::Ready(Ok(()));
             };
-            ready!(Pin::new(side).poll_read(cx, &mut buf))?;
-            if buf.filled().is_empty() {
+            let room = MAX_AHEAD - self.ahead.len();
+            if ready!(side.poll_more(cx, &mut self.ahead, room))? == 0 {
                 self.fin = true;
                 return Poll::Ready(Ok(()));
             }
-            self.ahead.extend_from_slice(buf.filled());
         }
         Poll::Pending
     }

@@ -6,11 +6,8 @@
 //! Source: RFC 9112 §6, §7.1, §9.3.2, §9.5; Lightstreamer clustering §1.
 
 use std::future::{Future, poll_fn};
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-
-use tokio::io::{AsyncRead, ReadBuf};
 
 use super::direction::{Broken, Direction};
 use super::framing::Framing;
@@ -202,14 +199,13 @@ impl Ahead {
             if self.dry && ready!(client.tcp().poll_readable(cx)).is_err() {
                 return Poll::Ready(Cut::ClientFailed);
             }
-            let mut part = [0u8; 512];
-            let mut buf = ReadBuf::new(&mut part);
-            let read: Poll<io::Result<()>> = Pin::new(&mut *client).poll_read(cx, &mut buf);
+            let room = self.limit - self.kept.len();
+            let read = client.poll_more(cx, &mut self.kept, room);
             self.dry = read.is_pending();
             match ready!(read) {
                 Err(_) => return Poll::Ready(Cut::ClientFailed),
-                Ok(()) if buf.filled().is_empty() => return Poll::Ready(Cut::ClientClosed),
-                Ok(()) => self.kept.extend_from_slice(buf.filled()),
+                Ok(0) => return Poll::Ready(Cut::ClientClosed),
+                Ok(_) => {}
             }
         }
         Poll::Pending

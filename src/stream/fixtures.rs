@@ -1,8 +1,11 @@
 //! Real sockets for tests of what stands between two of them.
 
+use std::pin::Pin;
 use std::time::Duration;
 
+use openssl::ssl::{Ssl, SslContext, SslMethod, SslMode, SslVersion};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_openssl::SslStream;
 
 use super::side::Side;
 use super::socket::{Options, Tcp, receive_buffer, tune};
@@ -31,4 +34,27 @@ pub async fn pair_with(receive_buffer: usize) -> (TcpStream, Side) {
 /// [`pair_with`] the receive buffer of the default `max_hidden`.
 pub async fn pair() -> (TcpStream, Side) {
     pair_with(receive_buffer(32 << 10)).await
+}
+
+/// The same under TLS, without certificates.
+pub async fn tls_pair() -> (SslStream<TcpStream>, Side) {
+    let mut builder = SslContext::builder(SslMethod::tls()).unwrap();
+    builder.set_mode(SslMode::ENABLE_PARTIAL_WRITE | SslMode::ACCEPT_MOVING_WRITE_BUFFER);
+    builder.set_cipher_list("aNULL:@SECLEVEL=0").unwrap();
+    builder
+        .set_max_proto_version(Some(SslVersion::TLS1_2))
+        .unwrap();
+    let context = builder.build();
+    let (outer, inner) = pair().await;
+    let Side::Plain(inner) = inner else {
+        unreachable!("it is plain");
+    };
+    let mut outer = SslStream::new(Ssl::new(&context).unwrap(), outer).unwrap();
+    let mut inner = SslStream::new(Ssl::new(&context).unwrap(), inner).unwrap();
+    let (client, server) = tokio::join!(
+        Pin::new(&mut outer).connect(),
+        Pin::new(&mut inner).accept()
+    );
+    client.and(server).unwrap();
+    (outer, Side::Tls(Box::new(inner)))
 }

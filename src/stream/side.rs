@@ -1,6 +1,7 @@
 //! One side of a flow: a socket, plain or under TLS, with the real socket in reach.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -12,6 +13,8 @@ use super::socket::Tcp;
 
 /// Most bytes put into one TLS record.
 const RECORD: usize = 16 * 1024;
+/// Most bytes that [`Side::poll_more`] reads at once.
+pub const MORE: usize = 4096;
 
 /// A plain or TLS connection.
 #[derive(Debug)]
@@ -86,6 +89,24 @@ impl Side {
             Side::Tls(s) => Some(s.ssl()),
             Side::Tapped(t) => t.side.ssl(),
         }
+    }
+}
+
+impl Side {
+    /// Appends what can be read now to `into`, up to `most` bytes or [`MORE`]; `Ok(0)` at the end. Nothing is
+    /// allocated while there is nothing: who waits for a silent peer keeps no buffer.
+    pub fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut Vec<u8>,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        // Not initialised: clearing 4 KiB for each read costs more than reading a short head.
+        let mut chunk = [const { MaybeUninit::uninit() }; MORE];
+        let mut buf = ReadBuf::uninit(&mut chunk[..most.min(MORE)]);
+        ready!(Pin::new(self).poll_read(cx, &mut buf))?;
+        into.extend_from_slice(buf.filled());
+        Poll::Ready(Ok(buf.filled().len()))
     }
 }
 
@@ -181,6 +202,32 @@ impl AsyncWrite for Side {
             Side::Plain(t) => Pin::new(t).poll_shutdown(cx),
             Side::Tls(s) => Pin::new(&mut **s).poll_shutdown(cx),
             Side::Tapped(t) => Pin::new(&mut t.side).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::fixtures::{pair, tls_pair};
+    use std::future::poll_fn;
+    use tokio::io::AsyncWriteExt;
+
+    /// Who waits for a silent peer keeps no memory for what may come: 10,000 idle clients kept 40 MB. Also
+    /// where the runtime takes the socket for readable, as it does when all of a TLS record was read.
+    #[tokio::test]
+    async fn waiting_for_bytes_takes_no_buffer() {
+        let (mut peer, plain) = pair().await;
+        peer.write_all(b"one").await.expect("send");
+        let (mut tls_peer, tls) = tls_pair().await;
+        tls_peer.write_all(b"one").await.expect("send");
+        for mut side in [plain, tls] {
+            let mut into = Vec::new();
+            let read = poll_fn(|cx| side.poll_more(cx, &mut into, MORE)).await;
+            assert_eq!((read.expect("bytes"), &into[..]), (3, &b"one"[..]));
+            let mut none = Vec::new();
+            let waits = poll_fn(|cx| Poll::Ready(side.poll_more(cx, &mut none, MORE))).await;
+            assert!(waits.is_pending() && none.capacity() == 0);
         }
     }
 }
