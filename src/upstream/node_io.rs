@@ -7,7 +7,6 @@
 
 use std::fmt;
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -23,7 +22,7 @@ use super::{Affinity, LiveFlow, Node, leaving};
 use crate::config::units::Rate;
 use crate::stream::framing::Framing;
 use crate::stream::handoff::{Answer, Phase, Wrap};
-use crate::stream::side::Side;
+use crate::stream::side::{MORE, Side};
 
 /// One exchange on one upstream connection.
 pub struct NodeIo {
@@ -46,6 +45,9 @@ pub struct NodeIo {
 /// on for hours, a flood does not (D62).
 const INTERIM_BURST: f64 = 100.0;
 const INTERIM_RATE: Rate = Rate::a_second(1);
+
+/// What came of asking a socket.
+type Polled<T> = Poll<io::Result<T>>;
 
 enum Stage {
     /// Collecting a head.
@@ -104,25 +106,22 @@ impl NodeIo {
 
     /// Reads from the socket into `kept`; at most one read.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        // Not initialised: clearing 4 KiB for each read costs more than reading a short answer.
-        let mut chunk = [const { MaybeUninit::uninit() }; 4096];
-        let mut buf = ReadBuf::uninit(&mut chunk);
-        ready!(self.poll_socket(cx, &mut buf))?;
-        let got = buf.filled();
-        self.kept.extend_from_slice(got);
-        Poll::Ready(Ok(got.len()))
+        let Some(side) = &mut self.side else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let more = side.poll_more(cx, &mut self.kept, MORE);
+        self.unless_evicted(cx, more)
     }
 
-    /// One read of the socket, unless the flow was evicted.
-    fn poll_socket(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let read = Pin::new(self.side()?).poll_read(cx, buf);
-        if read.is_pending() {
+    /// What came of asking the socket, unless the flow was evicted; an eviction wakes who must wait.
+    fn unless_evicted<T>(&self, cx: &mut Context<'_>, asked: Polled<T>) -> Polled<T> {
+        if asked.is_pending() {
             self.flow.handoff.watch_node(cx.waker());
         }
         if self.flow.is_evicted() {
             return Poll::Ready(Err(evicted()));
         }
-        read
+        asked
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -249,7 +248,8 @@ impl NodeIo {
         }
         let before = buf.filled().len();
         let mut part = buf.take(room);
-        ready!(self.poll_socket(cx, &mut part))?;
+        let read = Pin::new(self.side()?).poll_read(cx, &mut part);
+        ready!(self.unless_evicted(cx, read))?;
         let got = part.filled().len();
         // SAFETY: `part` is a view of `buf` and has initialised its first `got` bytes.
         unsafe { buf.assume_init(got) };
@@ -344,7 +344,8 @@ impl AsyncWrite for NodeIo {
         match this.stage {
             Stage::Inert | Stage::Leaving(_) => Poll::Pending,
             _ => {
-                let n = ready!(Pin::new(this.side()?).poll_write(cx, data))?;
+                let written = Pin::new(this.side()?).poll_write(cx, data);
+                let n = ready!(this.unless_evicted(cx, written))?;
                 this.asked.sent(&data[..n]);
                 Poll::Ready(Ok(n))
             }

@@ -20,6 +20,7 @@ use crate::setup::{HOST, Setup};
 
 use self::timing::{Starved, print_spread};
 
+mod blocked;
 mod timing;
 
 /// What a client does.
