@@ -16,7 +16,6 @@ use super::exchange::{Exchange, Kill, Reason};
 use crate::config;
 use crate::stream::answer::{self, Cut};
 use crate::stream::handoff::Left;
-use crate::stream::parting::once;
 use crate::stream::relay::{End, HalfClose, Relaying, Rules, Why, relay};
 use crate::stream::side::Side;
 use crate::stream::socket;
@@ -102,12 +101,13 @@ async fn relay_answer(ex: Arc<Exchange>, relay: Box<answer::Relay>) -> Option<Le
             if let Some(node) = whole.node {
                 keep(&ex, node);
             }
-            ex.close(Reason::Done, passed);
             if whole.keep_client {
+                ex.close(Reason::Done, passed);
                 return Some(whole.client);
             }
-            let (mut client, _) = whole.client;
-            Box::pin(once(client.shutdown())).await;
+            let (client, _) = whole.client;
+            let reason = Box::pin(end(&ex, client)).await;
+            ex.close(reason, passed);
             None
         }
         Err(cut) => {
@@ -121,6 +121,21 @@ async fn relay_answer(ex: Arc<Exchange>, relay: Box<answer::Relay>) -> Option<Le
             };
             ex.close(reason, passed);
             None
+        }
+    }
+}
+
+/// Ends the connection of a client whose answer is with its kernel. TLS has a last word: without it the answer
+/// looks cut, and it is not taken before all of the answer is sent. A client that takes its time is waited for,
+/// as in the midst of an answer.
+async fn end(ex: &Arc<Exchange>, mut client: Side) -> Reason {
+    tokio::select! {
+        biased;
+        // An error says that the client is gone.
+        _ = client.shutdown() => Reason::Done,
+        () = ex.kill() => {
+            client.tcp().reset_on_close_if_stalled();
+            ex.killed()
         }
     }
 }

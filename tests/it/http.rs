@@ -4,6 +4,11 @@
 //! In: raw requests. Out: answers in order, each to its own request. Source: RFC 9112 §9.3.2, §9.6;
 //! RFC 9110 §10.1.1, §15.6.4; FAULTS D12, D20, D64.
 
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use openssl::ssl::{ShutdownState, SslConnector, SslMethod, SslVerifyMode};
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::h1::H1;
@@ -119,13 +124,56 @@ async fn http_1_0_clients_are_served() {
             let text = String::from_utf8(got).expect("text");
             let (head, body) = text.split_once("\r\n\r\n").expect("a head");
             assert!(!head.to_lowercase().contains("chunked"), "{name}: {head}");
-            let expected = match path.starts_with("/hello") {
-                true => body.len() > 3 && body.starts_with("n1 "),
-                false => body == "00000000..\n00000001..\n00000002..\n",
+            let expected = match path {
+                "/hello" => body.len() > 3 && body.starts_with("n1 "),
+                _ => body == "00000000..\n00000001..\n00000002..\n",
             };
             assert!(expected, "{name} {path}: {text}");
         }
     }
+}
+
+/// Aim: a close-delimited answer under TLS ends with close_notify, however slowly its client takes it: without
+/// it the whole answer looks cut. Fails if the last word is given up because the kernel is full.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_http_1_0_client_sees_the_end() {
+    let setup = Setup::start(1).await;
+    let node = &setup.nodes[0];
+    let mut dial = setup.tls();
+    // Less than the answer.
+    dial.rcvbuf = Some(1024);
+    for n in 0..5 {
+        let tcp = dial.tcp().await.into_std().expect("a socket");
+        tcp.set_nonblocking(false).expect("a blocking socket");
+        let ask = move || {
+            let mut connector = SslConnector::builder(SslMethod::tls_client()).expect("TLS");
+            connector.set_verify(SslVerifyMode::NONE);
+            let mut tls = connector.build().connect(HOST, tcp).expect("a handshake");
+            let path = "/stream/close?n=1&size=3899";
+            write!(tls, "GET {path} HTTP/1.0\r\nHost: {HOST}\r\n\r\n").expect("send");
+            tls
+        };
+        let mut tls = tokio::task::spawn_blocking(ask).await.expect("a request");
+        node.wait("its part of the answer", |s| {
+            s.traffic().len() == n + 1 && s.open_now() == 0
+        })
+        .await;
+        // It takes no byte for as long as it takes the edge to do what is left.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let read = move || {
+            let mut got = Vec::new();
+            tls.read_to_end(&mut got).expect("bytes");
+            (got, tls.get_shutdown())
+        };
+        let read = deadline("the end", tokio::task::spawn_blocking(read)).await;
+        let (got, end) = read.expect("an answer");
+        let body = memchr::memmem::find(&got, b"\r\n\r\n").expect("a head") + 4;
+        assert_eq!(got.len() - body, 3900);
+        assert!(end.contains(ShutdownState::RECEIVED), "no close_notify");
+    }
+    let done = |l: &serde_json::Value| l["reason"] == "done";
+    let all = |lines: &[serde_json::Value]| lines.iter().filter(|l| done(l)).count() == 5;
+    setup.edge.wait_access("five whole answers", all).await;
 }
 
 /// Aim: a client that closes its sending half within an answer ends the flow at both sides, and a
@@ -183,7 +231,7 @@ async fn a_reset_ends_the_other_side() {
         stream.write_all(request.as_bytes()).await.expect("send");
         node.wait("the request", |s| s.open_now() == 1).await;
         socket2::SockRef::from(&stream)
-            .set_linger(Some(std::time::Duration::ZERO))
+            .set_linger(Some(Duration::ZERO))
             .expect("linger");
         drop(stream);
         node.wait("its end", |s| s.open_now() == 0).await;
