@@ -61,6 +61,10 @@ impl ProxyHttp for Front {
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
         // Pingora's 60 s would close a silent upload (W3).
         session.set_read_timeout(None);
+        if session.req_header().version == http::Version::HTTP_10 {
+            // RFC 9110 §15.2: HTTP/1.0 knows no interim answers.
+            session.as_downstream_mut().set_ignore_info_resp(true);
+        }
         let head = session.req_header();
         let host = authority(head)?;
         let path = match head.uri.path_and_query() {

@@ -113,6 +113,8 @@ async fn http_1_0_clients_are_served() {
             "/hello",
             "/stream/chunked?n=3&size=10",
             "/stream/close?n=3&size=10",
+            // RFC 9110 §15.2: no interim answer for who cannot know what it is.
+            "/fault/interim",
         ] {
             let mut io = dial.io().await;
             let request = format!("GET {path} HTTP/1.0\r\nHost: {HOST}\r\n\r\n");
@@ -126,6 +128,7 @@ async fn http_1_0_clients_are_served() {
             assert!(!head.to_lowercase().contains("chunked"), "{name}: {head}");
             let expected = match path {
                 "/hello" => body.len() > 3 && body.starts_with("n1 "),
+                "/fault/interim" => head.contains(" 200 ") && body == "ok\n",
                 _ => body == "00000000..\n00000001..\n00000002..\n",
             };
             assert!(expected, "{name} {path}: {text}");
