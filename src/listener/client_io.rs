@@ -206,13 +206,12 @@ impl ClientIo {
             self.fin = true;
             return Poll::Ready(Ok(()));
         }
-        self.conn
-            .bytes_up
-            .fetch_add(data.len() as u64, Ordering::Relaxed);
         let used = self.body.advance(data).map_err(|_| {
             self.conn.bad_body.store(true, Ordering::Release);
             io::Error::from(io::ErrorKind::InvalidData)
         })?;
+        let up = &self.conn.bytes_up;
+        up.fetch_add(used as u64, Ordering::Relaxed);
         if used < data.len() {
             // The next request came with this one: it goes back in front of what was kept.
             self.ahead.splice(0..0, data[used..].iter().copied());

@@ -104,9 +104,12 @@ impl Handoff {
         self.body_follows.store(true, Ordering::Release);
     }
 
-    /// Whether what is written to the client now may wait for the next write; true once an answer.
+    /// Whether what is written to the client now may wait for the next write; true once an answer, and
+    /// never for a head with which the sockets leave: it must be in the kernel before they do.
     pub fn body_follows(&self) -> bool {
-        self.body_follows.load(Ordering::Acquire) && self.body_follows.swap(false, Ordering::AcqRel)
+        self.body_follows.load(Ordering::Acquire)
+            && self.body_follows.swap(false, Ordering::AcqRel)
+            && self.phase() < Phase::Switching
     }
 
     /// The client's socket takes no more: the node must not be read until it does.
@@ -187,5 +190,23 @@ impl Handoff {
             node: parts.node?,
             answer: parts.answer,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Red where a head with which the sockets leave is kept back: it would stay behind.
+    #[test]
+    fn a_head_waits_once_and_never_when_the_sockets_leave() {
+        for (phase, waits) in [(Phase::Ordinary, true), (Phase::Switching, false)] {
+            let handoff = Handoff::default();
+            handoff.set_phase(phase);
+            handoff.body_is_at_hand();
+            assert_eq!(handoff.body_follows(), waits, "{phase:?}");
+            handoff.stay();
+            assert!(!handoff.body_follows(), "{phase:?}: once");
+        }
     }
 }

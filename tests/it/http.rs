@@ -179,6 +179,25 @@ async fn a_slow_http_1_0_client_sees_the_end() {
     setup.edge.wait_access("five whole answers", all).await;
 }
 
+/// Aim: bytes of the next request, sent with a body, are not counted as the body's. Fails if they are, or twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn pipelined_bytes_are_no_body() {
+    let setup = Setup::start(1).await;
+    const BODY: &str = "6\r\na body\r\n0\r\n\r\n";
+    let mut client = H1::connect(&setup.plain()).await;
+    let head = format!("POST /echo HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let next = format!("GET /hello HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+    let both = [&head, BODY, &next].concat();
+    client.raw(both.as_bytes()).await.expect("send");
+    client.head().await.expect("an answer");
+    assert_eq!(client.rest().await.expect("its body"), b"a body");
+    client.head().await.expect("another");
+    let two = |lines: &[serde_json::Value]| lines.len() == 2;
+    let lines = setup.edge.wait_access("two requests", two).await;
+    let up: Vec<_> = lines.iter().map(|l| l["bytes_up"].as_u64()).collect();
+    assert_eq!(up, [Some(BODY.len() as u64), Some(0)]);
+}
+
 /// Aim: a client that closes its sending half within an answer ends the flow at both sides, and a
 /// node that does so after a WebSocket's last message loses none of it (D20). Fails if an end is not
 /// passed on, or passed before the bytes.
