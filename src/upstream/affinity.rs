@@ -5,9 +5,11 @@
 //! Source: Diffusion load balancers, "Connection pooling" and "Reuse TCP connection".
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Wake, Waker};
 
 use parking_lot::Mutex;
+use tokio::io::Interest;
 
 use super::Node;
 use crate::stream::side::Side;
@@ -25,9 +27,9 @@ impl Affinity {
     /// Keeps a connection whose last answer is complete, if any is to be kept to that node, unless the node has
     /// said more than that: TLS may have decrypted the answer's end and bytes behind it as one record, of which
     /// no socket knows.
-    pub fn put(&self, node: &Arc<Node>, side: Side) {
+    pub fn put(self: &Arc<Self>, node: &Arc<Node>, side: Side) {
         let side = side.untapped();
-        if side.ssl().is_some_and(|ssl| ssl.pending() > 0) {
+        if side.ssl().is_some_and(|ssl| ssl.pending() > 0) || !self.watch(&side) {
             return;
         }
         let mut idle = self.idle.lock();
@@ -54,6 +56,35 @@ impl Affinity {
         None
     }
 
+    /// Has `side` closed as soon as the node ends it, or says what nobody asked for: it would keep a
+    /// descriptor for as long as its client is silent. False if it is of no use already.
+    fn watch(self: &Arc<Self>, side: &Side) -> bool {
+        let waker = Waker::from(Arc::new(Watcher(Arc::downgrade(self))));
+        let mut cx = Context::from_waker(&waker);
+        if side.tcp().has_ahead() {
+            return false;
+        }
+        while let Poll::Ready(ready) = side.tcp().poll_readable(&mut cx) {
+            // Mostly it was read to the last byte, which the runtime could not know.
+            let stream = side.tcp().stream();
+            let looked = stream.try_io(Interest::READABLE, || match is_silent(side) {
+                true => Err(io::Error::from(io::ErrorKind::WouldBlock)),
+                false => Ok(()),
+            });
+            if looked.is_ok() || ready.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Closes what is of no use any more.
+    fn sweep(&self) {
+        let useless = |(_, side): &mut (Arc<Node>, Side)| !is_silent(side);
+        let gone: Vec<_> = self.idle.lock().extract_if(.., useless).collect();
+        drop(gone);
+    }
+
     /// Closes all.
     pub fn close_all(&self) {
         *self.idle.lock() = Vec::new();
@@ -64,6 +95,17 @@ impl Affinity {
         self.idle
             .lock()
             .retain(|(n, _)| !std::ptr::eq(Arc::as_ptr(n), node));
+    }
+}
+
+/// Woken when something comes on an idle connection.
+struct Watcher(Weak<Affinity>);
+
+impl Wake for Watcher {
+    fn wake(self: Arc<Self>) {
+        if let Some(affinity) = self.0.upgrade() {
+            affinity.sweep();
+        }
     }
 }
 
@@ -91,7 +133,7 @@ mod tests {
         let conf = serde_yaml::from_str("{ address: 10.0.0.1:80 }").expect("a node");
         let known = Node::new("n", &conf, crate::config::OnDown::Evict, None);
         for said in [None, Some(""), Some("x")] {
-            let affinity = Affinity::default();
+            let affinity = Arc::<Affinity>::default();
             let (mut node, mut side) = pair().await;
             node.write_all(b"answer").await.expect("send");
             assert_eq!(side.read(&mut [0; 64]).await.expect("an answer"), 6);

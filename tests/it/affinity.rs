@@ -5,10 +5,18 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use crate::certs::{Certs, Key};
 use crate::client::h1::H1;
 use crate::client::h2::H2;
+use crate::deadline;
+use crate::edge::Edge;
 use crate::node::{Health, Seen};
-use crate::setup::{self, Setup};
+use crate::setup::{self, HOST, Setup};
+use crate::vip::Block;
 
 /// Aim: 500 clients with 20 requests each on kept connections: no upstream connection is shared,
 /// each client has exactly one, and it ends with its client's connection. Fails with any shared pool,
@@ -52,6 +60,51 @@ async fn one_upstream_connection_for_each_client() {
     println!("slowest end of an upstream connection after its client's: {slowest:.1?}");
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     assert_eq!(node.seen().open_now(), 0);
+}
+
+/// Aim: an idle upstream connection that the node ends is closed at once, over HTTP/1 and HTTP/2: it would keep
+/// a descriptor for as long as its client is silent. Fails if only the next request looks at it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_upstream_ends_with_its_node() {
+    let (block, certs) = (Block::claim(), Certs::new());
+    certs.leaf("push", &[HOST], Key::Ecdsa);
+    let listener = TcpListener::bind(block.at("10.0.0.1:8080")).await;
+    let (told, mut closed) = mpsc::channel(1);
+    let node = tokio::spawn(ends_idle(listener.expect("bind"), told));
+    let setup = Setup {
+        edge: Edge::start(&block, &setup::yaml(&certs, 1, "", "")).await,
+        nodes: Vec::new(),
+        block,
+        certs,
+    };
+    let mut client = H1::connect(&setup.plain()).await;
+    assert_eq!(client.get("/hello", &[]).await.text(), "ok\n");
+    let mut multiplexed = H2::connect(&setup.tls()).await;
+    assert_eq!(multiplexed.get("/hello", &[]).await.body(), b"ok\n");
+    for _ in 0..2 {
+        deadline("the edge to close", closed.recv()).await;
+    }
+    assert_eq!(client.get("/hello", &[]).await.text(), "ok\n");
+    node.abort();
+}
+
+/// Answers one request a connection and ends it; tells when the other side has, where it was no check.
+async fn ends_idle(listener: TcpListener, told: mpsc::Sender<()>) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let told = told.clone();
+        tokio::spawn(async move {
+            let mut head = vec![0; 4096];
+            let n = stream.read(&mut head).await.unwrap_or_default();
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
+            stream.write_all(answer).await.expect("send");
+            stream.shutdown().await.expect("FIN");
+            let end = stream.read(&mut [0]).await;
+            if head[..n].starts_with(b"GET /hello") {
+                assert_eq!(end.expect("an end"), 0);
+                let _ = told.send(()).await;
+            }
+        });
+    }
 }
 
 /// When the connection of client `id` ended.
