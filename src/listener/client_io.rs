@@ -186,7 +186,11 @@ impl ClientIo {
                 return Poll::Ready(Ok(()));
             }
         }
-        Poll::Pending
+        if let Some(side) = &self.side {
+            ready!(side.tcp().poll_ended(cx));
+        }
+        self.fin = true;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

@@ -208,7 +208,7 @@ impl Ahead {
                 Ok(_) => {}
             }
         }
-        Poll::Pending
+        client.tcp().poll_ended(cx).map(|()| Cut::ClientClosed)
     }
 }
 

@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -24,6 +25,8 @@ use super::socket::unacknowledged;
 type Sockets = Mutex<HashMap<RawFd, u32>>;
 
 thread_local! {
+    /// Tasks of this thread to be woken at the next look, by the socket whose end they wait for.
+    static ENDS: RefCell<HashMap<RawFd, Waker>> = RefCell::default();
     static MINE: Arc<Vigil> = Arc::default();
     /// One for each node this thread has sockets of, by the address of what is shared.
     static NODES: RefCell<HashMap<usize, Weak<Vigil>>> = RefCell::default();
@@ -78,6 +81,22 @@ impl Vigil {
     }
 }
 
+/// Ready once the peer of `fd` has ended or reset the connection, though bytes before that wait unread. Asked
+/// again at each look: no edge of readiness comes behind bytes that nobody reads.
+pub(super) fn poll_ended(fd: RawFd, cx: &mut Context<'_>) -> Poll<()> {
+    let mut p = libc::pollfd {
+        fd,
+        events: libc::POLLRDHUP,
+        revents: 0,
+    };
+    // SAFETY: `p` is one valid pollfd; zero timeout.
+    if unsafe { libc::poll(&mut p, 1, 0) } > 0 {
+        return Poll::Ready(());
+    }
+    ENDS.with_borrow_mut(|ends| ends.insert(fd, cx.waker().clone()));
+    Poll::Pending
+}
+
 /// What the kernel knows of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Facts {
@@ -118,6 +137,7 @@ pub async fn look() {
             slice.iter().for_each(|fd| look_at(&mine, *fd));
             tokio::task::yield_now().await;
         }
+        ENDS.take().into_values().for_each(Waker::wake);
         let shortest = mine.lock().values().min().copied();
         let quarter = |limit: u32| Duration::from_millis(limit.into()) / 4;
         let period = shortest.map_or(Duration::from_secs(1), quarter);

@@ -198,6 +198,28 @@ async fn pipelined_bytes_are_no_body() {
     assert_eq!(up, [Some(BODY.len() as u64), Some(0)]);
 }
 
+/// Aim: a client that has sent as much ahead as is kept, and then goes, is noticed: its flow and its node's
+/// connection end. Fails if nobody looks at a socket that is not read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_said_too_much_is_not_forgotten() {
+    let setup = Setup::start(1).await;
+    let node = &setup.nodes[0];
+    for (name, dial) in setup.both() {
+        for path in ["/sse?silent=1", "/poll"] {
+            let mut client = H1::connect(&dial).await;
+            client.send("GET", path, &[], b"").await.expect("send");
+            if path.starts_with("/sse") {
+                client.head().await.expect("the head");
+            }
+            node.wait("the request", |s| s.open_now() == 1).await;
+            client.raw(&[b'x'; 30_000]).await.expect("send");
+            client.io.shutdown().await.expect("FIN");
+            node.wait(&format!("{name} {path}: its end"), |s| s.open_now() == 0)
+                .await;
+        }
+    }
+}
+
 /// Aim: a client that closes its sending half within an answer ends the flow at both sides, and a
 /// node that does so after a WebSocket's last message loses none of it (D20). Fails if an end is not
 /// passed on, or passed before the bytes.
