@@ -28,6 +28,7 @@ use crate::control::{Running, certificates, discovery, expiry, rebalance};
 use crate::listener::edge::Edge;
 use crate::listener::http::Front;
 use crate::observe::access_log;
+use crate::stream::descriptors;
 
 use signals::Signals;
 use upgrade::Predecessor;
@@ -102,11 +103,13 @@ fn raise_descriptor_limit() {
         rlim_cur: 0,
         rlim_max: 0,
     };
-    // SAFETY: both calls read or write the one struct given.
+    // SAFETY: the calls read or write the one struct given.
     unsafe {
         if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
             limit.rlim_cur = limit.rlim_max;
             libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+            libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+            descriptors::limited_to(limit.rlim_cur);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod answer;
 mod bulk;
+pub mod descriptors;
 pub mod direction;
 pub mod frames;
 #[cfg(test)]

@@ -5,7 +5,8 @@
 //! (several public addresses on one balancer); FAULTS D54 (descriptors run out).
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,7 +21,9 @@ use super::edge::Edge;
 use crate::config;
 use crate::observe::metrics;
 use crate::route::Table;
+use crate::stream::descriptors;
 use crate::tls::TlsFront;
+use crate::upstream::shortage::Shortage;
 
 /// A listener at run time. What a reload may change is swapped inside, so that live client
 /// connections see it at their next request.
@@ -129,6 +132,26 @@ impl Drop for AcceptLoop {
     }
 }
 
+/// Waits while descriptors are scarce, as the client would have waited in the kernel's queue.
+async fn when_spared(mut stream: TcpStream, listener: &Listener) -> TcpStream {
+    while descriptors::are_scarce(&stream) {
+        if Shortage::Descriptors.is_news() {
+            let name = &listener.name;
+            log::error!(
+                "listener {name}: {}; new clients wait",
+                Shortage::Descriptors
+            );
+        }
+        tokio::time::sleep(PAUSE).await;
+        // Under the lowest number that is free now.
+        match stream.try_clone() {
+            Ok(other) if other.as_raw_fd() < stream.as_raw_fd() => stream = other,
+            _ => {}
+        }
+    }
+    stream
+}
+
 async fn accept(socket: AsyncFd<TcpListener>, listener: Arc<Listener>, edge: Arc<Edge>) {
     let accepted = metrics::get().accepted.with_label_values(&[&listener.name]);
     loop {
@@ -139,6 +162,7 @@ async fn accept(socket: AsyncFd<TcpListener>, listener: Arc<Listener>, edge: Arc
             match socket.get_ref().accept() {
                 Ok((stream, peer)) => {
                     accepted.inc();
+                    let stream = when_spared(stream, &listener).await;
                     edge.take(&listener, stream, peer);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {

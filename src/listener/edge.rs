@@ -108,7 +108,7 @@ impl Edge {
             };
             match side.tcp_mut().rehome(&data) {
                 Ok(()) => drop(data.spawn(async move { edge.serve(side, conn).await })),
-                Err(_) => refused(&conn.listener, "gone"),
+                Err(_) => refused(&conn.listener, "no_descriptor"),
             }
         });
     }

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::Interest;
 
+use crate::stream::descriptors;
 use crate::stream::side::Side;
 use crate::stream::socket::Tcp;
 
@@ -130,7 +131,9 @@ impl Pipe {
         }
         // SAFETY: both were made a moment ago and nobody else has them.
         let [out, into] = ends.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
-        Some(Pipe { out, into, held: 0 })
+        let pipe = Pipe { out, into, held: 0 };
+        descriptors::for_flow(pipe.into.as_raw_fd()).ok()?;
+        Some(pipe)
     }
 
     /// Keeps an empty pipe for the thread's next flow.

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
+use super::descriptors;
 use super::last_bytes::LastBytes;
 use super::vigil::{self, Vigil};
 use super::waiting::Waiting;
@@ -66,7 +67,7 @@ impl Tcp {
     pub fn rehome(&mut self, runtime: &Handle) -> io::Result<()> {
         // Another thread is to look after it, under another number.
         self.unwatch();
-        let same = self.stream.as_fd().try_clone_to_owned()?;
+        let same = descriptors::for_flow(self.stream.as_fd().try_clone_to_owned()?)?;
         let _entered = runtime.enter();
         self.stream = TcpStream::from_std(same.into())?;
         Ok(())
@@ -349,6 +350,7 @@ pub async fn connect(to: SocketAddr, options: &Options) -> io::Result<TcpStream>
         SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
         SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
     };
+    let socket = descriptors::for_flow(socket)?;
     tune(&socket, options)?;
     socket.connect(to).await
 }

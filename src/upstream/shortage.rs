@@ -54,6 +54,14 @@ impl Shortage {
 
     /// Tells the log, unless it was told lately.
     pub fn tell(self, node: &Node) {
+        if self.is_news() {
+            let (name, address) = (&node.name, node.address);
+            log::error!("{self} to connect to node {name} ({address}); it stays as it is");
+        }
+    }
+
+    /// Whether the log was not told of it lately; it is to be told now.
+    pub fn is_news(self) -> bool {
         static TOLD: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
         static BEGIN: OnceLock<Instant> = OnceLock::new();
         // From 1: 0 is never.
@@ -62,10 +70,7 @@ impl Shortage {
         let last = told.load(Ordering::Relaxed);
         let due = last == 0 || now - last.min(now) >= LOG_EVERY.as_millis() as u64;
         let first = || told.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed);
-        if due && first().is_ok() {
-            let (name, address) = (&node.name, node.address);
-            log::error!("{self} to connect to node {name} ({address}); it stays as it is");
-        }
+        due && first().is_ok()
     }
 }
 

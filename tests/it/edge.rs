@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -87,6 +88,28 @@ impl Edge {
     pub fn successor_with(&self, env: &[(&str, &str)]) -> Edge {
         let token = self.token.clone();
         Self::spawn(self.dir.clone(), self.admin, token, &["run", "-u"], env)
+    }
+
+    /// As [`Edge::start`], with at most so many descriptors.
+    pub async fn start_limited(block: &Block, yaml: &str, descriptors: u64) -> Edge {
+        let dir = tempfile::tempdir().expect("a folder for the configuration");
+        let yaml = complete(block, yaml);
+        std::fs::write(dir.path().join(FILE), &yaml).expect("write the configuration");
+        let mut command = command(dir.path(), &["run"], &[]);
+        let limit = libc::rlimit {
+            rlim_cur: descriptors,
+            rlim_max: descriptors,
+        };
+        // SAFETY: the one struct given is read.
+        let limited = move || match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        };
+        // SAFETY: setrlimit(2) between fork and exec touches nothing of ours.
+        let child = unsafe { command.pre_exec(limited) }.spawn();
+        let mut edge = Self::of(child, Arc::new(dir), block.admin(), token(&yaml));
+        edge.ready().await;
+        edge
     }
 
     /// Starts the edge on `host`, with its admin endpoint at the host's port 9900.
@@ -252,26 +275,6 @@ impl Edge {
         let line = status.lines().find(|line| line.starts_with("VmRSS:"));
         let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
         kib.unwrap_or_default() * 1024
-    }
-
-    /// Lets it open no descriptor from `most` on; returns what was the limit before.
-    pub fn limit_descriptors(&self, most: u64) -> u64 {
-        let mut old = libc::rlimit {
-            rlim_cur: 0,
-            rlim_max: 0,
-        };
-        let pid = self.pid() as i32;
-        // SAFETY: prlimit(2) reads and writes the one struct given; the child is not yet waited for.
-        let rc = unsafe {
-            let got = libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &mut old);
-            let new = libc::rlimit {
-                rlim_cur: most,
-                ..old
-            };
-            got | libc::prlimit(pid, libc::RLIMIT_NOFILE, &new, std::ptr::null_mut())
-        };
-        assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
-        old.rlim_cur
     }
 
     /// Sends it a signal.

@@ -4,13 +4,17 @@
 //! new clients are told. Source: FAULTS D54 ("accept backs off, recovers"), D55 ("other nodes used, clear
 //! error").
 
+use std::time::Duration;
+
+use crate::certs::{Certs, Key};
 use crate::client::Dial;
 use crate::client::h1::{H1, Response};
 use crate::deadline;
 use crate::edge::Edge;
 use crate::netns::{Host, skipped};
 use crate::node::Node;
-use crate::setup::Setup;
+use crate::setup::{self, HOST, Setup};
+use crate::vip::Block;
 
 /// Opens a stream that says something every 10 ms.
 async fn stream(dial: &Dial) -> H1 {
@@ -33,6 +37,26 @@ fn sum(metrics: &str, name: &str, labels: &[&str]) -> f64 {
     let of = |line: &&str| line.starts_with(name) && labels.iter().all(|l| line.contains(l));
     let value = |line: &str| line.rsplit_once(' ')?.1.parse::<f64>().ok();
     metrics.lines().filter(of).filter_map(value).sum()
+}
+
+/// Lets `edge` open no descriptor from `most` on; returns what was the limit before.
+fn limit_descriptors(edge: &Edge, most: u64) -> u64 {
+    let mut old = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    let pid = edge.pid() as i32;
+    // SAFETY: prlimit(2) reads and writes the one struct given; the child is not yet waited for.
+    let rc = unsafe {
+        let got = libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &mut old);
+        let new = libc::rlimit {
+            rlim_cur: most,
+            ..old
+        };
+        got | libc::prlimit(pid, libc::RLIMIT_NOFILE, &new, std::ptr::null_mut())
+    };
+    assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
+    old.rlim_cur
 }
 
 /// That a client is told to come back, and why.
@@ -59,7 +83,7 @@ async fn without_descriptors_no_node_falls() {
         .wait_metric("pushgate_connections", |n| n == 5.0)
         .await;
     // Less than the edge has open: each new one fails.
-    let before = setup.edge.limit_descriptors(16);
+    let before = limit_descriptors(&setup.edge, 16);
     let late = H1::connect(&setup.plain()).await;
     deadline("checks that cannot be made", async {
         let unmade = ["result=\"no_verdict\""];
@@ -75,7 +99,7 @@ async fn without_descriptors_no_node_falls() {
     told_to_wait(&kept.get("/hello", &[]).await);
     let nodes = operator.get("/api/nodes", &[]).await.text();
     assert_eq!(nodes.matches("\"state\":\"up\"").count(), 2, "{nodes}");
-    setup.edge.limit_descriptors(before);
+    limit_descriptors(&setup.edge, before);
     let mut late = late;
     assert_eq!(late.get("/hello", &[]).await.status, 200);
     for stream in &mut streams {
@@ -88,6 +112,53 @@ async fn without_descriptors_no_node_falls() {
     let log = setup.edge.log();
     let told = log.matches("no descriptor left to connect").count();
     assert_eq!(told, 1, "told once:\n{log}");
+}
+
+/// Aim (D54): clients come until no descriptor is left for them: the next ones wait, not refused, until others
+/// go; checks go on and the admin endpoint answers. Fails if flows are given the last descriptors.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_descriptors_are_not_for_flows() {
+    let (block, certs) = (Block::claim(), Certs::new());
+    certs.leaf("push", &[HOST], Key::Ecdsa);
+    let _node = setup::node(&block, 1).await;
+    let edge = Edge::start_limited(&block, &setup::yaml(&certs, 1, "", ""), 256).await;
+    let plain = Dial::plain(block.at("200.0.0.10:80")).host(HOST);
+    let mut streams = Vec::new();
+    let mut late = loop {
+        let mut client = H1::connect(&plain).await;
+        let path = "/sse?every=10";
+        client.send("GET", path, &[], b"").await.expect("send");
+        // As long as it takes to say that nobody answers.
+        let head = tokio::time::timeout(Duration::from_secs(1), client.head()).await;
+        match head {
+            Ok(head) => assert_eq!(head.expect("a head").status, 200),
+            Err(_) => break client,
+        }
+        streams.push(client);
+        assert!(streams.len() < 128, "more than there are descriptors for");
+    };
+    println!("{} clients were let in", streams.len());
+    assert!(streams.len() > 40, "{}", streams.len());
+    let made = async |result: &str| {
+        let metrics = edge.admin("GET", "/metrics").await.text();
+        sum(&metrics, "pushgate_checks_total", &[result])
+    };
+    let before = made("good").await;
+    deadline("more checks", async {
+        while made("good").await < before + 10.0 {
+            lives(&mut streams[0]).await;
+        }
+    })
+    .await;
+    assert_eq!((made("bad").await, made("no_verdict").await), (0.0, 0.0));
+    edge.wait_log("no descriptor left; new clients wait").await;
+    streams.drain(..10);
+    let head = deadline("an answer", late.head()).await;
+    assert_eq!(head.expect("a head").status, 200);
+    lives(&mut late).await;
+    for stream in &mut streams {
+        lives(stream).await;
+    }
 }
 
 /// Aim (D55): every local port towards a node is in use: it stays Up with its streams, new clients are served
