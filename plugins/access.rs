@@ -93,6 +93,10 @@ impl Plugin for Access {
             .map(|_| Route::Refuse(self.status))
     }
 
+    fn trusted_client(&self, flow: &Flow<'_>) -> Option<IpAddr> {
+        self.trust.told(flow)
+    }
+
     fn rule(&self, flow: &Flow<'_>) -> Vec<String> {
         let list = self.refuses(self.trust.client(flow));
         list.map(str::to_owned).into_iter().collect()

@@ -75,6 +75,10 @@ impl Plugin for Forwarded {
         "forwarded"
     }
 
+    fn trusted_client(&self, flow: &Flow<'_>) -> Option<IpAddr> {
+        self.on.trust.told(flow)
+    }
+
     fn request(
         &self,
         flow: &Flow<'_>,

@@ -71,6 +71,10 @@ impl Plugin for StickyIp {
         self.address(flow)
     }
 
+    fn trusted_client(&self, flow: &Flow<'_>) -> Option<IpAddr> {
+        self.trust.as_ref().map(|trust| trust.client(flow))
+    }
+
     fn ended(&self, client: IpAddr, pool: PoolId, now: Instant) {
         self.memory.ended(self.network(client), pool, now);
     }

@@ -1,4 +1,4 @@
-//! Whose word about the client is believed: shared by `forwarded` and `sticky_ip`.
+//! Whose word about the client is believed: shared by `forwarded`, `sticky_ip` and `access`.
 //!
 //! In: the address that sent the head and its `X-Forwarded-For`. Out: the client's address.
 //! The sender is the flow's client, not its TCP peer: behind a PROXY protocol balancer the head
@@ -39,6 +39,11 @@ impl Trust {
     pub fn contains(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.0.iter().any(|n| n.0.contains(&ip))
+    }
+
+    /// As [`Trust::client`]; `None`: nobody is trusted.
+    pub fn told(&self, flow: &Flow<'_>) -> Option<IpAddr> {
+        (!self.is_empty()).then(|| self.client(flow))
     }
 
     /// The client behind the trusted senders: the last entry of `X-Forwarded-For` that no trusted

@@ -123,6 +123,13 @@ impl Table {
         })
     }
 
+    /// The address that counts as the flow's client where clients are counted or told apart: behind another
+    /// proxy all have one, unless a plugin believes what that proxy says.
+    pub fn client(&self, flow: &Flow<'_>) -> IpAddr {
+        let told = self.plugins.iter().find_map(|p| p.trusted_client(flow));
+        told.unwrap_or(flow.client.ip())
+    }
+
     /// Whether a plugin would decide better with the beginning of the request's body.
     pub fn wants_body(&self, flow: &Flow<'_>) -> bool {
         self.plugins.iter().any(|p| p.wants_body(flow))
@@ -175,7 +182,7 @@ impl Table {
             None if !in_turn && !pool.waiting.is_empty() => return Decision::Wait(pool.clone()),
             None => {
                 let seed = Seed {
-                    client: hash(flow.client.ip()),
+                    client: hash(self.client(flow)),
                     random: flow.random,
                 };
                 match pool.pick(seed, tried, flow.now) {

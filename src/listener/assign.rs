@@ -36,7 +36,7 @@ pub async fn wait(
         Decision::Wait(_) => None,
         decision => Some(decision),
     };
-    match pool.in_turn(ex.conn.client.ip(), left, decide).await {
+    match pool.in_turn(ex.client(head), left, decide).await {
         Ok(decision) => Ok(decision),
         Err(Refused::Gone) => Err(Gone),
         Err(Refused::Full | Refused::Late) => Ok(Decision::Wait(pool)),

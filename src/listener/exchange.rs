@@ -193,18 +193,23 @@ impl Exchange {
         }
     }
 
+    /// The address of the flow's client ([`Table::client`]).
+    pub fn client(&self, head: Option<&RequestHeader>) -> IpAddr {
+        self.table.client(&self.facts("", head, 0))
+    }
+
     /// The address its client counts as, at its node.
-    pub fn counted_as(&self) -> IpAddr {
-        counted_as(self.conn.client.ip())
+    pub fn counted_as(&self, head: Option<&RequestHeader>) -> IpAddr {
+        counted_as(self.client(head))
     }
 
     /// Takes a place among the flows of its client's address; false if there is none left.
-    pub fn take_seat(&self) -> bool {
+    pub fn take_seat(&self, head: Option<&RequestHeader>) -> bool {
         let listener = &self.conn.listener;
         let Some(most) = listener.conf.load().max_flows_per_client else {
             return true;
         };
-        let seat = listener.clients.enter(self.conn.client.ip(), most.get());
+        let seat = listener.clients.enter(self.client(head), most.get());
         let taken = seat.is_some();
         self.record.lock().seat = seat.map(Box::new);
         taken

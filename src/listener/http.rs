@@ -78,7 +78,7 @@ impl ProxyHttp for Front {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        if !ctx.ex.take_seat() {
+        if !ctx.ex.take_seat(Some(session.req_header())) {
             ctx.ex.ended(Reason::ClientLimit);
             let later = retry_after(Duration::ZERO);
             return answer(session, ctx, StatusCode::TOO_MANY_REQUESTS, later).await;
@@ -256,7 +256,8 @@ impl ProxyHttp for Front {
             && !was_reused(ctx)
             && let Some(assigned) = &ctx.ex.record.lock().assigned
         {
-            assigned.node.broke(ctx.ex.counted_as());
+            let head = Some(session.req_header());
+            assigned.node.broke(ctx.ex.counted_as(head));
         }
         let whole = !session.as_ref().retry_buffer_truncated();
         // Who answers illegally has had the request: another node would get it twice. On a kept

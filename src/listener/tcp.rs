@@ -16,7 +16,7 @@ use crate::upstream::connect::Failure;
 /// Connects one layer-4 connection to its node and sets it going.
 pub async fn serve(client: Side, conn: Arc<Conn>) {
     let ex = Exchange::new(conn, "tcp");
-    if !ex.take_seat() {
+    if !ex.take_seat(None) {
         return ex.close(Reason::ClientLimit, (0, 0));
     }
     let Some(node) = Box::pin(connect(&ex, &client)).await else {
@@ -34,7 +34,7 @@ fn close(ex: &Exchange, end: End) {
     if let Some(assigned) = &ex.record.lock().assigned {
         match (end.why, end.to_client) {
             // Accepted, and broken before a byte was said.
-            (Why::NodeFailed, 0) => assigned.node.broke(ex.counted_as()),
+            (Why::NodeFailed, 0) => assigned.node.broke(ex.counted_as(None)),
             (_, 0) => {}
             // Else its first byte was noticed as it passed.
             _ if !end.answered => assigned.node.met.answered(0),

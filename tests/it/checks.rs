@@ -21,13 +21,18 @@ mod account;
 
 /// An edge whose pool has this `health`.
 async fn checked(nodes: u8, health: &str) -> Setup {
+    checked_with(nodes, "", health).await
+}
+
+/// The same with plugins, a YAML list.
+async fn checked_with(nodes: u8, plugins: &str, health: &str) -> Setup {
     let (block, certs) = (Block::claim(), Certs::new());
     certs.leaf("push", &[HOST], Key::Ecdsa);
     let mut running = Vec::new();
     for n in 1..=nodes {
         running.push(setup::node(&block, n).await);
     }
-    let yaml = setup::yaml(&certs, nodes, "", "");
+    let yaml = setup::yaml(&certs, nodes, plugins, "");
     let line = yaml.lines().find(|l| l.contains("health:"));
     let line = line.expect("the pool has a check").to_owned();
     let edge = Edge::start(
@@ -333,14 +338,29 @@ async fn one_hostile_client_takes_no_node_down() {
     edge.wait_log("node n1 is down: 3 flows in a row failed")
         .await;
     let keys = "interval: 20ms, timeout: 5s, rise: 1, fall: 1, passive: { failures: 3 }";
-    let setup = checked(1, &format!("{{ http: {{ path: /health }}, {keys} }}")).await;
-    for _ in 0..10 {
-        let answer = H1::connect(&setup.plain())
-            .await
-            .get("/fault/reset", &[])
-            .await;
-        assert_eq!(answer.status, 502);
+    let health = format!("{{ http: {{ path: /health }}, {keys} }}");
+    // Behind a trusted proxy it is not the proxy that counts.
+    for trust in ["192.0.2.0/24", "127.0.0.0/8"] {
+        let plugins = format!("[{{ forwarded: {{ trust: [{trust}] }} }}]");
+        let setup = checked_with(1, &plugins, &health).await;
+        let reset = async |client: u8| {
+            let told = format!("203.0.113.{client}");
+            let headers = [("X-Forwarded-For", told.as_str())];
+            let mut client = H1::connect(&setup.plain()).await;
+            client.get("/fault/reset", &headers).await.status
+        };
+        for _ in 0..10 {
+            assert_eq!(reset(1).await, 502);
+        }
+        looked(&setup.edge).await;
+        assert_eq!(changes(&setup, "down").await, 0.0, "one client");
+        assert_eq!((reset(2).await, reset(3).await), (502, 502));
+        match trust {
+            "127.0.0.0/8" => setup.wait_state("n1", "down").await,
+            _ => {
+                looked(&setup.edge).await;
+                assert_eq!(changes(&setup, "down").await, 0.0, "the sender names them");
+            }
+        }
     }
-    looked(&setup.edge).await;
-    assert_eq!(changes(&setup, "down").await, 0.0);
 }

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use crate::client::h1::{H1, Response};
 use crate::client::h2::H2;
 use crate::client::{Dial, ws};
+use crate::deadline;
 use crate::node::Health;
 use crate::setup::{HOST, Setup, node, yaml};
 
@@ -328,9 +329,40 @@ async fn a_flow_that_waits_sees_new_nodes() {
             setup.edge.wait_metric(queued, |n| n == 1.0).await;
         }
     }
-    let (answer, _) = crate::deadline("the new node", waits)
-        .await
-        .expect("a client");
+    let (answer, _) = deadline("the new node", waits).await.expect("a client");
     assert_eq!((answer.status, answer.node()), (200, "n2"));
     setup.edge.wait_metric(queued, |n| n == 0.0).await;
+}
+
+/// Aim: three flows of one client of a trusted proxy wait, then one of another: each client has its turn, so
+/// the other's is second. Fails if the queue takes the proxy for the client.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_of_a_trusted_proxy_take_turns() {
+    let pool = "    max_flows: 1\n    queue_timeout: 15s\n";
+    let plugins = "[{ forwarded: { trust: [127.0.0.0/8] } }]";
+    let setup = Setup::with(1, plugins, pool).await;
+    let first = ws::connect(&setup.plain(), "/ws/echo", &[]).await;
+    let (tell, mut served) = tokio::sync::mpsc::channel(4);
+    for (n, client) in ["203.0.113.1", "203.0.113.1", "203.0.113.1", "203.0.113.2"]
+        .into_iter()
+        .enumerate()
+    {
+        let (dial, tell) = (setup.plain(), tell.clone());
+        tokio::spawn(async move {
+            let headers = [("X-Forwarded-For", client)];
+            let socket = ws::connect(&dial, "/ws/echo", &headers).await;
+            // The next one has its turn when this socket is closed.
+            let _ = tell.send((client, socket)).await;
+        });
+        let waits = |waiting| waiting == (n + 1) as f64;
+        setup.edge.wait_metric("pushgate_queued_flows", waits).await;
+    }
+    drop(first);
+    let mut order = Vec::new();
+    for _ in 0..4 {
+        let (client, socket) = deadline("a turn", served.recv()).await.expect("a turn");
+        order.push(client.rsplit('.').next().unwrap_or_default());
+        drop(socket);
+    }
+    assert_eq!(order, ["1", "2", "1", "1"]);
 }

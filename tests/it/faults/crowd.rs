@@ -67,3 +67,52 @@ async fn an_address_has_no_more_flows_than_it_may() {
     drop((held, streams, client, flows));
     rig.rest().await;
 }
+
+/// Behind a trusted proxy each client it names has its own seats, over HTTP/1 and HTTP/2; who is not trusted can
+/// name whom he likes and is counted himself. Fails if the proxy is the client, or if anybody is believed.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_of_a_trusted_proxy_are_counted_one_by_one() {
+    let certs = Certs::new();
+    certs.leaf("push", &["push.mycompany.com"], Key::Ecdsa);
+    for (trust, believed) in [("127.0.0.0/8", true), ("192.0.2.0/24", false)] {
+        let plugins =
+            format!("max_flows_per_client: 3, plugins: [{{ forwarded: {{ trust: [{trust}] }} }}]");
+        let limit = "max_flows_per_client: 3";
+        let yaml = yaml(&certs).replacen(limit, &plugins, 1);
+        let (before, rest) = yaml.split_once("name: tls").expect("the TLS listener");
+        let yaml = format!("{before}name: tls{}", rest.replacen(limit, &plugins, 1));
+        let mut rig = Rig::start(1, &yaml).await;
+        let (a, b) = (
+            [("X-Forwarded-For", "203.0.113.1")],
+            [("X-Forwarded-For", "203.0.113.2")],
+        );
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(ws::connect(&rig.good, "/ws/silent", &a).await);
+        }
+        let fourth = H1::connect(&rig.good).await.get("/hello", &a).await;
+        assert_eq!(fourth.status, 429, "{trust}");
+        let other = H1::connect(&rig.good).await.get("/hello", &b).await;
+        assert_eq!(other.status == 200, believed, "{trust}: {}", other.status);
+
+        let at = rig.block.at("200.0.0.10:443");
+        let tls = Dial::tls(at, "push.mycompany.com", certs.ca());
+        let mut client = H2::connect(&tls).await;
+        let mut streams = Vec::new();
+        for _ in 0..3 {
+            let headers = [("x-forwarded-for", a[0].1)];
+            streams.push(
+                client
+                    .open("/sse?silent=1", &headers)
+                    .await
+                    .expect("a head"),
+            );
+        }
+        let other = client
+            .get("/hello", &[("x-forwarded-for", "203.0.113.2")])
+            .await;
+        assert_eq!(other.status() == 200, believed, "{trust}, HTTP/2");
+        drop((held, streams, client));
+        rig.rest().await;
+    }
+}
