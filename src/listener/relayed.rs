@@ -98,15 +98,16 @@ async fn relay_answer(ex: Arc<Exchange>, relay: Box<answer::Relay>) -> Option<Le
     let passed = (0, relayed.to_client);
     match relayed.end {
         Ok(whole) => {
-            if let Some(node) = whole.node {
-                keep(&ex, node);
-            }
             if whole.keep_client {
+                if let Some(node) = whole.node {
+                    keep(&ex, node);
+                }
                 ex.close(Reason::Done, passed);
                 return Some(whole.client);
             }
-            let (client, _) = whole.client;
-            let reason = Box::pin(end(&ex, client)).await;
+            // No request will follow: the node need not wait for a client that takes its time.
+            drop(whole.node);
+            let reason = Box::pin(end(&ex, whole.client.0)).await;
             ex.close(reason, passed);
             None
         }
