@@ -90,7 +90,7 @@ pub fn dialer(ex: &Exchange, head: Option<&RequestHeader>, assigned: &Assigned) 
         body: &body,
         ..ex.facts(&host, head, random)
     };
-    let watches = table.watch(&facts, assigned);
+    let (watches, wall) = (table.watch(&facts, assigned), facts.wall);
     let tap = Onlooker::tap(watches, to_head, &ex.flow, &assigned.node);
     let tcp = assigned.node.tcp();
     Dialer {
@@ -105,7 +105,7 @@ pub fn dialer(ex: &Exchange, head: Option<&RequestHeader>, assigned: &Assigned) 
         user_timeout: tcp.user_timeout.0,
         timeout: pool.map_or(defaults::CONNECT_TIMEOUT.0, |p| p.connect_timeout),
         preamble: Box::new(move |out| {
-            let facts = conn.facts(&host, None, random);
+            let facts = conn.facts(wall, &host, None, random);
             let plugins = table.plugins.iter();
             plugins.for_each(|p| p.preamble(&facts, out));
         }),

@@ -3,14 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 use pingora_http::RequestHeader;
 use pushgate_plugins::api::Flow;
 
 use super::open::Open;
-use crate::clock;
 use crate::stream::side::Side;
 use crate::tls::Handshake;
 use crate::upstream::{Affinity, Node};
@@ -68,9 +67,10 @@ impl Conn {
         }
     }
 
-    /// The plugins' view of a flow on this connection.
+    /// The plugins' view of a flow on this connection that began at that date.
     pub fn facts<'a>(
         &'a self,
+        wall: SystemTime,
         host: &'a str,
         request: Option<&'a RequestHeader>,
         random: u64,
@@ -84,7 +84,7 @@ impl Conn {
             host,
             request,
             body: b"",
-            wall: clock::date(),
+            wall,
             now: Instant::now(),
             random,
         }

@@ -131,10 +131,7 @@ impl Exchange {
         request: Option<&'a RequestHeader>,
         random: u64,
     ) -> Flow<'a> {
-        Flow {
-            wall: self.wall,
-            ..self.conn.facts(host, request, random)
-        }
+        self.conn.facts(self.wall, host, request, random)
     }
 
     /// Enters the flow into its node.

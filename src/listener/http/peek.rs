@@ -30,8 +30,7 @@ pub(super) fn is_wanted(session: &Session, ex: &Exchange) -> bool {
         let record = ex.record.lock();
         (record.line.host().to_owned(), record.random)
     };
-    ex.table
-        .wants_body(&ex.conn.facts(&host, Some(head), random))
+    ex.table.wants_body(&ex.facts(&host, Some(head), random))
 }
 
 /// The first [`BODY_PREFIX`] bytes, or fewer where the body ends or `body_timeout` passes before.
