@@ -355,14 +355,15 @@ impl Pool {
         }
     }
 
-    /// When the next flow can be let in, by any node that [`Pool::pick`] may choose.
+    /// When the next flow can be let in, by any node that [`Pool::pick`] may choose. Where there is
+    /// none, now: those that wait are to be told so, as newcomers are (D64).
     pub fn room(&self, now: Instant) -> Room {
         let room = |may: Rule| {
             let of = self.nodes.iter().filter(|n| may(n));
             of.map(|n| n.room(now)).min()
         };
         let room = room(takes).or_else(|| room(leaves));
-        room.unwrap_or(Room::Full)
+        room.unwrap_or(Room::Open)
     }
 }
 

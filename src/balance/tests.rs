@@ -212,6 +212,8 @@ fn full_nodes_are_passed_over() {
     assert!(picked(&pool, &mut rng, &[]).is_ok());
     pool.nodes.iter().for_each(|n| n.judged(false, "test"));
     assert_eq!(picked(&pool, &mut rng, &[]), Err("nobody"));
+    // Nobody waits for what will not come.
+    assert_eq!(pool.room(Instant::now()), Room::Open);
 }
 
 /// In turn too: Down, full and weightless nodes are passed over, and a slow start ends when the node has caught

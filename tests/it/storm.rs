@@ -198,6 +198,52 @@ async fn who_gave_up_is_not_let_in() {
     assert_eq!(left.count(), 6);
 }
 
+/// Aim: who waits while the last node that takes new flows goes Down or drains is told at once that there is no
+/// node (D64), as newcomers are, and the pool recovers alone. Fails if they wait out `queue_timeout` and are
+/// told that every node is busy.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_no_node() {
+    let pool = "    max_flows: 1\n    queue_timeout: 60s\n";
+    let setup = Setup::with(2, "", pool).await;
+    for (first, second) in [("down", "down"), ("drain", "drain"), ("down", "drain")] {
+        let held = [
+            ws::connect(&setup.plain(), "/ws/echo", &[]).await,
+            ws::connect(&setup.plain(), "/ws/echo", &[]).await,
+        ];
+        let rushing = rush(&setup, 20);
+        let fall = async {
+            let edge = &setup.edge;
+            edge.wait_metric("pushgate_queued_flows", |n| n == 20.0)
+                .await;
+            // The one that is left is full: nobody is let in meanwhile.
+            edge.admin("POST", &format!("/api/nodes/n1/{first}")).await;
+            edge.admin("POST", &format!("/api/nodes/n2/{second}")).await;
+        };
+        let begun = Instant::now();
+        let (answers, ()) = tokio::join!(rushing, fall);
+        assert!(begun.elapsed() < Duration::from_secs(10), "they waited");
+        for (answer, _) in &answers {
+            assert_eq!(answer.status, 503, "{first}, {second}");
+            assert!(answer.header("retry-after").is_some());
+        }
+        drop(held);
+        for node in ["n1", "n2"] {
+            setup
+                .edge
+                .admin("POST", &format!("/api/nodes/{node}/up"))
+                .await;
+            setup.wait_state(node, "up").await;
+        }
+        let empty = |n: &serde_json::Value| n[0]["flows"] == 0 && n[1]["flows"] == 0;
+        setup.edge.wait_nodes("empty nodes", empty).await;
+        let (answer, _) = get(setup.plain(), "/hello", None).await;
+        assert_eq!(answer.status, 200, "it recovers alone");
+    }
+    let none = |l: &&serde_json::Value| l["reason"] == "no_node";
+    let told = |lines: &[serde_json::Value]| lines.iter().filter(none).count() == 60;
+    setup.edge.wait_access("60 times no_node", told).await;
+}
+
 /// Listeners without HTTP in front of the pool.
 const LAYER_4: &str = "  - { name: raw, bind: [200.0.0.10:81], mode: tcp, to: p }\n  \
     - { name: sni, bind: [200.0.0.10:444], mode: tcp, plugins: [{ sni_route: { names: { push.mycompany.com: p } } }] }\n";

@@ -94,13 +94,14 @@ impl World<'_> {
         };
         waiting.tell();
         if let Some(client) = next {
+            let place = self.clients[client].waits;
             self.ask(client, true)?;
-            if self.clients[client].flow.is_some() {
-                self.clients[client].waits = None;
-            }
+            // In another place it waits again.
+            let waits = &mut self.clients[client].waits;
+            *waits = waits.take().filter(|w| Some(*w) != place);
         }
         // A turn that found no room after all costs the shortest pause.
-        let lost = next.is_some_and(|c| self.clients[c].flow.is_none());
+        let lost = next.is_some_and(|c| self.clients[c].waits.is_some());
         let pause = if lost { PAUSE } else { pause };
         self.events.add(self.now + nanos(pause), Event::Turn);
         Ok(())
