@@ -192,3 +192,31 @@ async fn one(probe: Arc<Probe>, node: Arc<Node>) -> Result<(), Fault> {
         .observe(started.elapsed().as_secs_f64());
     outcome
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, OnDown};
+
+    /// Red without the jitter: the checks of all nodes and edges that began together would stay so.
+    #[test]
+    fn checks_do_not_march_in_step() {
+        let conf = serde_yaml::from_str("address: 10.0.0.1:80").expect("a node");
+        let node = Node::new("n", &conf, OnDown::Evict, None);
+        let mut conf = Health::tcp_default();
+        conf.interval = config::units::Span(Duration::from_secs(10));
+        let checker = Checker::new(node.clone(), Some(&conf));
+        let now = Instant::now().into_std();
+        let judge = Judge::new(&conf, true, node.met.traffic(), now);
+        let periods: Vec<_> = (0..1000)
+            .map(|_| checker.period(&judge).as_secs_f64())
+            .collect();
+        assert!(periods.iter().all(|s| (9.0..=11.0).contains(s)));
+        for tenth in 0..10 {
+            let from = 9.0 + 0.2 * f64::from(tenth);
+            let within = periods.iter().filter(|s| (from..from + 0.2).contains(*s));
+            // 100 of 1,000, by chance between 60 and 140 but for one run in 10,000.
+            assert!(within.count() > 50, "from {from} s on");
+        }
+    }
+}

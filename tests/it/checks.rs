@@ -18,6 +18,7 @@ use crate::tlcp::Sessions;
 use crate::vip::Block;
 
 mod account;
+mod first;
 
 /// An edge whose pool has this `health`.
 async fn checked(nodes: u8, health: &str) -> Setup {

@@ -4,11 +4,14 @@
 //! In: nodes that fail or drain. Out: close codes, and when each flow saw its end. Source: Diffusion load
 //! balancers, "TCP retransmission timeout"; RFC 6455 §7.4; Lightstreamer clustering §5.
 
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 
+use crate::client::Dial;
 use crate::client::h1::H1;
+use crate::client::h2::{H2, piece};
 use crate::client::ws::{self, Ws};
 use crate::deadline;
 use crate::node::Health;
@@ -136,6 +139,102 @@ async fn evict_rate_paces_the_ends() {
     let left = setup.edge.nodes().await[0]["flows"].as_u64();
     assert!(left.is_some_and(|n| (1..=4).contains(&n)), "{left:?}");
     drop(kept);
+}
+
+/// Aim: so it does at layer 4 and for the streams of an HTTP/2 connection, one by one, in one row with all
+/// others. Fails if a protocol's flows end at once, or a connection with its first stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn evict_rate_paces_every_protocol() {
+    let raw = "  - { name: raw, bind: [200.0.0.10:81], mode: tcp, to: p }\n";
+    let setup = Setup::and(2, "", "    evict_rate: 20/s\n", raw).await;
+    setup.edge.admin("POST", "/api/nodes/n2/drain").await;
+    let raw = Dial::plain(setup.block.at("200.0.0.10:81"));
+    let mut h2 = H2::connect(&setup.tls()).await;
+    let mut ends: Vec<Pin<Box<dyn Future<Output = Instant> + Send>>> = Vec::new();
+    for _ in 0..4 {
+        for dial in [&raw, &setup.plain()] {
+            let mut socket = ws::connect(dial, "/ws/silent", &[]).await;
+            ends.push(Box::pin(async move {
+                socket.ended().await;
+                Instant::now()
+            }));
+        }
+        let answer = h2.open("/sse?silent=1", &[]).await.expect("a head");
+        let mut body = answer.into_body();
+        ends.push(Box::pin(async move {
+            let end = deadline("a stream's end", piece(&mut body)).await;
+            assert!(!matches!(end, Some(Ok(_))), "{end:?}");
+            Instant::now()
+        }));
+    }
+    setup.edge.admin("POST", "/api/nodes/n2/up").await;
+    setup.nodes[0].set_health(Health::Fail);
+    paced(&futures_util::future::join_all(ends).await, 20.0);
+    assert_eq!(h2.get("/hello", &[]).await.headers()["x-node"], "n2");
+}
+
+/// Aim: under `on_down: keep` a node that goes Down keeps its flows, answered or not, to their own ends, while
+/// its stuck clients and all new ones go elsewhere. Fails if they are closed, or nobody notices that it is
+/// Down.
+#[tokio::test(flavor = "multi_thread")]
+async fn flows_are_kept_where_the_pool_says_so() {
+    let cookie = "[{ sticky_cookie: { name: PUSHGATE } }]";
+    let setup = Setup::with(2, cookie, "    on_down: keep\n").await;
+    setup.edge.admin("POST", "/api/nodes/n2/drain").await;
+    let mut sockets = Vec::new();
+    for (_, dial) in setup.both() {
+        sockets.push(ws::connect(&dial, "/ws/echo", &[]).await);
+    }
+    let mut events = H1::connect(&setup.plain()).await;
+    events
+        .send("GET", "/sse?every=5", &[], b"")
+        .await
+        .expect("send");
+    events.head().await.expect("the head");
+    let mut h2 = H2::connect(&setup.tls()).await;
+    let mut body = h2
+        .open("/sse?every=5", &[])
+        .await
+        .expect("a head")
+        .into_body();
+    let hello = H1::connect(&setup.plain()).await.get("/hello", &[]).await;
+    let cookie = hello.cookies()[0].to_owned();
+    setup.nodes[0].hold_polls();
+    let mut poll = H1::connect(&setup.plain()).await;
+    poll.send("GET", "/poll", &[], b"").await.expect("send");
+    let all = |n: &serde_json::Value| n[0]["flows"] == 5;
+    setup.edge.wait_nodes("five flows", all).await;
+    setup.edge.admin("POST", "/api/nodes/n2/up").await;
+    setup.nodes[0].set_health(Health::Fail);
+    setup.wait_state("n1", "down").await;
+    for _ in 0..20 {
+        assert!(
+            !events
+                .piece()
+                .await
+                .expect("an event")
+                .expect("no end")
+                .is_empty()
+        );
+        piece(&mut body).await.expect("no end").expect("DATA");
+    }
+    for socket in &mut sockets {
+        socket.say("still here").await;
+        assert_eq!(socket.hear().await, "still here");
+    }
+    let stuck = [("Cookie", cookie.as_str())];
+    let moved = H1::connect(&setup.plain())
+        .await
+        .get("/hello", &stuck)
+        .await;
+    assert_eq!(moved.node(), "n2");
+    setup.nodes[0].answer_polls("late");
+    assert_eq!(poll.head().await.expect("an answer").status, 200);
+    drop((sockets, events, h2, body, poll));
+    let none = |n: &serde_json::Value| n[0]["flows"] == 0;
+    setup.edge.wait_nodes("no flow", none).await;
+    assert_eq!(setup.edge.metric("pushgate_evicted_flows_total").await, 0.0);
+    assert_eq!(setup.edge.nodes().await[0]["state"], "down");
 }
 
 /// Aim: a drain with a deadline leaves flows and stuck clients alone until it has passed; then the node is

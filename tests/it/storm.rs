@@ -6,15 +6,15 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
 use crate::client::h1::{H1, Response};
-use crate::client::h2::H2;
 use crate::client::{Dial, ws};
 use crate::deadline;
 use crate::node::Health;
 use crate::setup::{HOST, Setup, node, yaml};
+
+mod waiting;
 
 /// One GET over a connection of its own, and when its answer came.
 async fn get(dial: Dial, path: &'static str, cookie: Option<String>) -> (Response, Instant) {
@@ -36,8 +36,8 @@ async fn rush(setup: &Setup, count: usize) -> Vec<(Response, Instant)> {
 }
 
 /// Aim: 60 clients at once where 40 a second are let in: all are served, none refused, no faster than the
-/// rate, and a client that is stuck does not wait behind them. Fails if the rate is not kept, if flows
-/// are refused while there is a queue, or if stuck clients stand in it.
+/// rate in any second, and a client that is stuck does not wait behind them. Fails if the rate is not kept, if
+/// flows are refused while there is a queue, or if stuck clients stand in it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rush_is_let_in_at_the_rate() {
     let cookie = "[{ sticky_cookie: { name: PUSHGATE } }]";
@@ -65,8 +65,18 @@ async fn a_rush_is_let_in_at_the_rate() {
     // 2 of the bucket at once, then 40 a second; answers come later than they were let in, never sooner.
     let last = times[59];
     assert!(last >= Duration::from_millis(1400), "{last:?}");
+    let seen = setup.nodes[0].seen();
+    let reached = seen.requests().into_iter().map(|r| r.at);
+    let mut reached: Vec<Instant> = reached.filter(|at| *at >= start).collect();
+    reached.sort();
+    let within =
+        |from: &Instant| reached.partition_point(|at| *at < *from + Duration::from_secs(1));
+    let busiest = reached.iter().enumerate().map(|(i, from)| within(from) - i);
+    let busiest = busiest.max().unwrap_or(0);
+    // One is stuck and passes; on a machine that stalls for 150 ms six come late, beside those in time.
+    assert!((30..=47).contains(&busiest), "{busiest} in one second");
     println!(
-        "60 at 40/s: half after {:?}, last after {last:?}",
+        "60 at 40/s: {busiest} in the busiest second, half after {:?}, last after {last:?}",
         times[29]
     );
 }
@@ -124,136 +134,6 @@ async fn a_full_queue_refuses() {
     assert_eq!(setup.edge.metrics().await.get(full), Some(&1.0));
     drop(socket);
     assert_eq!(waits.await.expect("a client that lives").0.status, 200);
-}
-
-/// Aim: who gives up while it waits is let in no more, whatever it speaks: plain, TLS, a stream or the whole
-/// connection of HTTP/2, layer 4 by a reset, passed-through TLS by a FIN; its place is free at once, its node
-/// hears nothing of it, and the next one is served. One that has only closed its sending half at layer 4 is
-/// still there. Fails if nobody looks at clients that wait.
-#[tokio::test(flavor = "multi_thread")]
-async fn who_gave_up_is_not_let_in() {
-    let pool = "    max_flows: 1\n    queue_timeout: 60s\n";
-    let setup = Setup::and(1, "", pool, LAYER_4).await;
-    let [raw, sni] = [81, 444].map(|port| setup.block.at(&format!("200.0.0.10:{port}")));
-    let (raw, sni) = (Dial::plain(raw), Dial::tls(sni, HOST, setup.certs.ca()));
-    let holds = ws::connect(&setup.plain(), "/ws/echo", &[]).await;
-    let queued = async |n: f64| {
-        let edge = &setup.edge;
-        edge.wait_metric("pushgate_queued_flows", |queued| queued == n)
-            .await;
-    };
-    for (name, dial) in [
-        ("plain", setup.plain()),
-        ("TLS", setup.tls()),
-        ("layer 4", raw.clone()),
-    ] {
-        let mut client = H1::over(match name {
-            "layer 4" => Box::new(resetting(&dial).await),
-            _ => dial.io().await,
-        });
-        client
-            .send("GET", "/gone", &[("Host", HOST)], b"")
-            .await
-            .expect("send");
-        queued(1.0).await;
-        drop(client);
-        queued(0.0).await;
-    }
-    let mut h2 = H2::connect(&setup.tls()).await;
-    for whole in [false, true] {
-        let mut stream = h2.clone();
-        let asks = tokio::spawn(async move { drop(stream.open("/gone", &[]).await) });
-        queued(1.0).await;
-        if whole {
-            h2 = H2::connect(&setup.tls()).await;
-        }
-        asks.abort();
-        queued(0.0).await;
-    }
-    let shakes = tokio::spawn(async move { drop(sni.io().await) });
-    queued(1.0).await;
-    shakes.abort();
-    queued(0.0).await;
-    let mut half = H1::connect(&raw).await;
-    half.send("GET", "/hello", &[("Host", HOST)], b"")
-        .await
-        .expect("send");
-    half.io.shutdown().await.expect("FIN");
-    queued(1.0).await;
-    let next = tokio::spawn(get(setup.plain(), "/hello", None));
-    queued(2.0).await;
-    drop((holds, h2));
-    assert_eq!(half.head().await.expect("an answer").status, 200);
-    assert_eq!(next.await.expect("a client that lives").0.status, 200);
-    let seen = setup.nodes[0].seen();
-    assert!(seen.requests().iter().all(|r| r.target != "/gone"));
-    let gone = "pushgate_queue_refused_total{pool=\"p\",reason=\"gone\"}";
-    assert_eq!(setup.edge.metrics().await.get(gone), Some(&6.0));
-    let lines = setup.edge.access();
-    let left = lines.iter().filter(|l| l["node"].is_null());
-    assert!(
-        left.clone().all(|l| l["reason"] == "client_closed"),
-        "{lines:?}"
-    );
-    assert_eq!(left.count(), 6);
-}
-
-/// Aim: who waits while the last node that takes new flows goes Down or drains is told at once that there is no
-/// node (D64), as newcomers are, and the pool recovers alone. Fails if they wait out `queue_timeout` and are
-/// told that every node is busy.
-#[tokio::test(flavor = "multi_thread")]
-async fn nobody_waits_for_no_node() {
-    let pool = "    max_flows: 1\n    queue_timeout: 60s\n";
-    let setup = Setup::with(2, "", pool).await;
-    for (first, second) in [("down", "down"), ("drain", "drain"), ("down", "drain")] {
-        let held = [
-            ws::connect(&setup.plain(), "/ws/echo", &[]).await,
-            ws::connect(&setup.plain(), "/ws/echo", &[]).await,
-        ];
-        let rushing = rush(&setup, 20);
-        let fall = async {
-            let edge = &setup.edge;
-            edge.wait_metric("pushgate_queued_flows", |n| n == 20.0)
-                .await;
-            // The one that is left is full: nobody is let in meanwhile.
-            edge.admin("POST", &format!("/api/nodes/n1/{first}")).await;
-            edge.admin("POST", &format!("/api/nodes/n2/{second}")).await;
-        };
-        let begun = Instant::now();
-        let (answers, ()) = tokio::join!(rushing, fall);
-        assert!(begun.elapsed() < Duration::from_secs(10), "they waited");
-        for (answer, _) in &answers {
-            assert_eq!(answer.status, 503, "{first}, {second}");
-            assert!(answer.header("retry-after").is_some());
-        }
-        drop(held);
-        for node in ["n1", "n2"] {
-            setup
-                .edge
-                .admin("POST", &format!("/api/nodes/{node}/up"))
-                .await;
-            setup.wait_state(node, "up").await;
-        }
-        let empty = |n: &serde_json::Value| n[0]["flows"] == 0 && n[1]["flows"] == 0;
-        setup.edge.wait_nodes("empty nodes", empty).await;
-        let (answer, _) = get(setup.plain(), "/hello", None).await;
-        assert_eq!(answer.status, 200, "it recovers alone");
-    }
-    let none = |l: &&serde_json::Value| l["reason"] == "no_node";
-    let told = |lines: &[serde_json::Value]| lines.iter().filter(none).count() == 60;
-    setup.edge.wait_access("60 times no_node", told).await;
-}
-
-/// Listeners without HTTP in front of the pool.
-const LAYER_4: &str = "  - { name: raw, bind: [200.0.0.10:81], mode: tcp, to: p }\n  \
-    - { name: sni, bind: [200.0.0.10:444], mode: tcp, plugins: [{ sni_route: { names: { push.mycompany.com: p } } }] }\n";
-
-/// A connection that is reset when it is dropped.
-async fn resetting(dial: &Dial) -> tokio::net::TcpStream {
-    let stream = dial.tcp().await;
-    let socket = socket2::SockRef::from(&stream);
-    socket.set_linger(Some(Duration::ZERO)).expect("linger");
-    stream
 }
 
 /// Opens 30 WebSockets and sees that `node`, Up and empty since a moment, is given five a second of them.

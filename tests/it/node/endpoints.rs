@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
 
@@ -16,6 +16,7 @@ use crate::{js, soak, tlcp};
 pub async fn serve(conn: &mut Conn) -> io::Result<()> {
     while let Some(request) = Request::read(conn).await? {
         let seen = SeenRequest {
+            at: Instant::now(),
             head: request.head.clone(),
             target: request.target.clone(),
             client: request.header("x-client-id").map(str::to_owned),

@@ -25,6 +25,8 @@ pub struct SeenConnection {
 /// One request.
 #[derive(Clone, Debug)]
 pub struct SeenRequest {
+    /// When it had been read.
+    pub at: Instant,
     /// Start line and headers exactly as they arrived, with the empty line.
     pub head: Vec<u8>,
     /// Path and query.
