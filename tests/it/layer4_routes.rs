@@ -121,7 +121,7 @@ async fn assignments_age() {
     let _nodes = two(&block).await;
     let yaml = "nodes: { n1: { address: 10.0.0.1:8080 }, n2: { address: 10.0.0.2:8080 } }\n\
          pools: { p: { nodes: [n1, n2] } }\nlisteners:\n  - name: raw\n    bind: [200.0.0.10:80]\n    \
-         mode: tcp\n    to: p\n    plugins: [sticky_ip: { max_age: 1s, expiry: none }]\n";
+         mode: tcp\n    to: p\n    plugins: [sticky_ip: { max_age: 1s, jitter: 0%, expiry: none }]\n";
     let _edge = Edge::start(&block, yaml).await;
     let dial = Dial::plain(block.at("200.0.0.10:80"));
     let before = Instant::now();
