@@ -283,6 +283,8 @@ impl ProxyHttp for Front {
             let retry = (status == StatusCode::SERVICE_UNAVAILABLE)
                 .then(|| retry_after(Duration::ZERO))
                 .flatten();
+            // It is closed behind the answer, which must say so.
+            session.set_keepalive(None);
             let _ = answer(session, ctx, status, retry).await;
         } else {
             ctx.ex.flow.cut_short();

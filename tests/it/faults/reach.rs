@@ -174,6 +174,20 @@ async fn a_bad_node_alone_is_a_gateway_error() {
     }
 }
 
+/// Aim: the connection is closed behind a gateway error, and the answer says so: a client that keeps it would
+/// lose its next request. Fails where the answer says keep-alive.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_error_says_that_it_closes() {
+    let mut rig = rig().await;
+    let _bad = bad(&rig, "refuses").await;
+    let mut dial = rig.good.clone();
+    dial.to = rig.block.at("200.0.0.11:80");
+    let answer = H1::connect(&dial).await.get("/hello", &[]).await;
+    assert_eq!(answer.status, 502);
+    assert_eq!(answer.header("connection"), Some("close"));
+    rig.rest().await;
+}
+
 /// D59: a node that accepts and says nothing: no timer of ours cuts it, and when the client goes nothing
 /// is left. The other pool's clients go on.
 #[tokio::test(flavor = "multi_thread")]
