@@ -13,7 +13,7 @@ import render
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 RELEASE = os.path.join(os.path.dirname(HERE), "target", "release")
-# Pingora as it comes: cargo build --release --manifest-path benches/Cargo.toml --target-dir target --example pingora
+# Pingora with nothing added: cargo build --release --manifest-path benches/Cargo.toml --target-dir target --example pingora
 PINGORA = os.path.join(RELEASE, "examples", "pingora")
 PUSHGATE = os.path.abspath(os.environ.get("PUSHGATE_BIN", os.path.join(RELEASE, "pushgate")))
 ALL = ("pushgate", "haproxy", "nginx", "envoy", "direct")
@@ -54,7 +54,7 @@ def binary(proxy):
 def version(proxy):
     """`name 1.2.3`."""
     if proxy == "pingora":
-        return "pingora as it comes"
+        return "pingora 0.9.1 with nothing added"
     flag = "-v" if proxy in ("haproxy", "nginx") else "--version"
     r = subprocess.run([binary(proxy), flag], capture_output=True, text=True, check=False)
     words = (r.stdout + r.stderr).replace("/", " ").replace("version:", " ").split()

@@ -39,17 +39,18 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
         let stream = listen(options, others).await?;
         tokio::spawn(follow(stream, heard.clone()));
     }
-    sleep(BEFORE).await;
-    // Out of the runtime's hands: it would be woken by each end.
+    // Out of the runtime's hands: it would be woken by each end. Long before the order: it takes tens of
+    // milliseconds, in which no message is read.
     let dying = dying.into_iter().map(TcpStream::into_std);
     let dying = dying.collect::<Result<Vec<_>, _>>()?;
     let descriptors: Vec<RawFd> = dying.iter().map(AsRawFd::as_raw_fd).collect();
+    let ends = Ends::of(&descriptors);
+    sleep(BEFORE).await;
     if let Some(pid) = options.kill {
         // SAFETY: kill(2) takes two integers; the process is a node the bench has started.
         unsafe { libc::kill(pid, libc::SIGSTOP) };
     }
     let mut order = TcpStream::connect(to).await?;
-    let ends = Ends::of(&descriptors);
     let start = Instant::now();
     let start_ns = now_ns();
     // A thread of its own notes ends and does nothing else. It gives way to the streams on the core they share:

@@ -1,4 +1,4 @@
-//! Pingora as it comes, for `benches/run.py`: what of a request's cost is the library's, and what Pushgate's own.
+//! Pingora with nothing added, for `benches/run.py`: what of a request's cost is the library's, and what Pushgate's own.
 //!
 //! In: `pingora PLAIN TLS CERTIFICATE KEY NODE NODE`, all but the files addresses. Out: a reverse proxy with one
 //! thread that sends each client's address to one of two nodes, adds nothing and keeps its defaults.

@@ -39,7 +39,7 @@ pub struct Bucket {
     at: Instant,
 }
 
-/// How late a waiting flow may be called up. A storm is let in at 98 % of a high rate.
+/// How late a waiting flow may be called up, and how much later than another one it may reach its node.
 const LATE: Duration = Duration::from_millis(20);
 
 impl Bucket {
@@ -60,6 +60,13 @@ impl Bucket {
             level: burst,
             at: now,
         }
+    }
+
+    /// The same bucket, filled so slowly that what is taken stays under the rate where it arrives as well, each
+    /// up to `late` after it was taken: a storm is let in at 96 to 98 % of its rate.
+    pub fn arriving(mut self, late: Duration) -> Self {
+        self.per_second /= 1.0 + late.as_secs_f64();
+        self
     }
 
     /// The same bucket with one token.
@@ -87,6 +94,10 @@ impl Bucket {
         }
         there
     }
+}
+
+fn bucket(rate: Rate, now: Instant) -> Bucket {
+    Bucket::new(rate, LATE, now).arriving(LATE)
 }
 
 /// A node's gate.
@@ -117,7 +128,7 @@ impl Gate {
     pub fn new(limits: Limits, now: Instant) -> Self {
         Gate {
             limits,
-            admit: limits.admit_rate.map(|rate| Bucket::new(rate, LATE, now)),
+            admit: limits.admit_rate.map(|rate| bucket(rate, now)),
             ramp: None,
         }
     }
@@ -130,7 +141,7 @@ impl Gate {
     /// The node is given flows from now on: its slow start begins.
     pub fn returned(&mut self, now: Instant) {
         self.ramp = self.limits.slow_start.map(|rate| Ramp {
-            bucket: Bucket::new(rate, LATE, now).begun(),
+            bucket: bucket(rate, now).begun(),
             began: now,
             held: None,
         });
@@ -219,21 +230,27 @@ mod tests {
         counts
     }
 
-    /// Issue 6: new flows a second stay under the rate, in whichever second. Red where what the bucket holds
-    /// comes on top of the rate.
+    /// Issue 6: new flows a second stay under the rate, in whichever second, also where some come up to 20 ms
+    /// late. Red where what the bucket holds comes on top of the rate, or where lateness does.
     #[test]
     fn no_second_of_a_storm_is_above_the_rate() {
         let start = Instant::now();
         for (text, most) in [("1/s", 1), ("40/s", 40), ("200/s", 200), ("5000/s", 5000)] {
             let mut gate = Gate::new(limits(0, text, ""), start);
             let asked = (0..70_000).map(|n| start + Duration::from_micros(100) * n);
-            let times: Vec<Instant> = asked.filter(|now| gate.admit(0, *now)).collect();
+            let admitted = asked.filter(|now| gate.admit(0, *now));
+            // Those of every third 20 ms come at the end of them.
+            let late = |at: Instant| match (at - start).as_millis() as u32 / 20 {
+                n if n % 3 == 0 => start + LATE * (n + 1),
+                _ => at,
+            };
+            let times: Vec<Instant> = admitted.map(late).collect();
             let second = Duration::from_secs(1);
             let from = |at: &Instant| times.partition_point(|t| t < at);
             let busiest = times.iter().map(|t| from(&(*t + second)) - from(t)).max();
-            assert_eq!(busiest, Some(most), "{text}");
+            assert!(busiest <= Some(most), "{text}: {busiest:?}");
             assert!(
-                times.len() >= most * 7 * 97 / 100,
+                times.len() >= most * 7 * 95 / 100,
                 "{text}: {}",
                 times.len()
             );
