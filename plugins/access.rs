@@ -106,7 +106,7 @@ impl Plugin for Access {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Facts, build, faults, head, undecodable};
+    use crate::testing::{Facts, build, faults, head_with, undecodable};
     use crate::trust::X_FORWARDED_FOR;
 
     #[test]
@@ -133,10 +133,7 @@ mod tests {
     #[test]
     fn only_a_trusted_sender_speaks_for_another() {
         let plugin = build("access: { deny: [192.0.2.7], trust: [10.0.0.0/8] }");
-        let mut request = head("GET", "/");
-        request
-            .append_header(X_FORWARDED_FOR, "192.0.2.7")
-            .expect("a line");
+        let request = head_with("GET", "/", &[(X_FORWARDED_FOR, "192.0.2.7")]);
         for (sender, refused) in [("10.0.0.1:1", true), ("203.0.113.1:1", false)] {
             let facts = Facts::default().client(sender);
             let got = plugin.route(&facts.flow(Some(&request)));

@@ -1,7 +1,7 @@
 //! What a plugin is: a synchronous function of facts to a verdict or a header edit.
 //!
 //! In: a [`Flow`] (addresses, SNI, request head, time, a random number). Out: a [`Route`], a
-//! [`Recalled`] assignment, or an edited head. No body, no socket, no `await`: a plugin cannot
+//! [`Recalled`] assignment, or [`Edits`] of a head. No body, no socket, no `await`: a plugin cannot
 //! hold back a byte. Source: Lightstreamer clustering §1 (no intermediate buffers), §2, §3.
 
 mod forget;
@@ -10,8 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
-use pingora_http::{RequestHeader, ResponseHeader};
 
+use crate::head::{Edits, Head};
 pub use forget::Forget;
 
 /// Most bytes of a body that plugins are shown, of a request and of an answer.
@@ -36,8 +36,8 @@ pub struct Flow<'a> {
     /// Host the flow asks for: `:authority`, `Host` or (layer 4) SNI; lower case, without port and
     /// trailing dot. Empty when there is none.
     pub host: &'a str,
-    /// Head of the request; `None` at layer 4.
-    pub request: Option<&'a RequestHeader>,
+    /// Head of the request as the client sent it, without any plugin's edits; `None` at layer 4.
+    pub request: Option<&'a Head>,
     /// The first [`BODY_PREFIX`] bytes of the request's body, or all of it if it is shorter; empty
     /// unless a plugin [wants](Plugin::wants_body) it and it came in time.
     pub body: &'a [u8],
@@ -47,16 +47,24 @@ pub struct Flow<'a> {
     pub now: Instant,
     /// Random number of this flow.
     pub random: u64,
+    /// The node that served the request before on this client connection.
+    pub last: Option<NodeId>,
 }
 
 impl Flow<'_> {
-    /// All values of a request header as text, in order; those that are not visible ASCII left out.
-    pub fn header_values(&self, name: http::HeaderName) -> impl Iterator<Item = &str> {
-        self.request
-            .into_iter()
-            .flat_map(move |r| r.headers.get_all(&name))
-            .filter_map(|v| v.to_str().ok())
+    /// The values of all request lines called `name`, in any case, in order. A value is left out
+    /// unless it is visible ASCII, blanks and tabs.
+    pub fn header_values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s str> {
+        let lines = self.request.into_iter().flat_map(move |r| r.values(name));
+        lines.filter_map(visible)
     }
+}
+
+/// `value` as text; `None` unless it is visible ASCII, blanks and tabs.
+pub(crate) fn visible(value: &[u8]) -> Option<&str> {
+    let fits = |b: &u8| matches!(b, b' '..=b'~' | b'\t');
+    let text = value.iter().all(fits).then_some(value)?;
+    std::str::from_utf8(text).ok()
 }
 
 /// Facts of a TLS connection that ends here, or is passed through with its server name read.
@@ -331,6 +339,12 @@ pub trait Plugin: Send + Sync {
         None
     }
 
+    /// Whether the plugin sticks clients to nodes. On a listener where none does, a client connection
+    /// stays on its node as long as that is Up.
+    fn sticks(&self) -> bool {
+        false
+    }
+
     /// Whether assignments are computed, so that a client that comes back gets the same node
     /// whatever is forgotten.
     fn computes(&self) -> bool {
@@ -345,23 +359,16 @@ pub trait Plugin: Send + Sync {
     /// connection is opened; it may carry many requests, so the flow is shown without its head.
     fn preamble(&self, _: &Flow<'_>, _: &mut Vec<u8>) {}
 
-    /// Edits the head on its way to the node.
-    fn request(
-        &self,
-        _: &Flow<'_>,
-        _: &Assignment<'_>,
-        _: &mut RequestHeader,
-    ) -> Result<(), EditError> {
+    /// Edits the head on its way to the node. The edits hold those of the plugins before it.
+    ///
+    /// Errors: a name or value is not legal.
+    fn request(&self, _: &Flow<'_>, _: &Assignment<'_>, _: &mut Edits) -> Result<(), EditError> {
         Ok(())
     }
 
-    /// Edits the head on its way to the client; also runs on a 101.
-    fn response(
-        &self,
-        _: &Flow<'_>,
-        _: &Assignment<'_>,
-        _: &mut ResponseHeader,
-    ) -> Result<(), EditError> {
+    /// Edits the head on its way to the client; also runs on a 101. Errors as for
+    /// [`Plugin::request`].
+    fn response(&self, _: &Flow<'_>, _: &Assignment<'_>, _: &mut Edits) -> Result<(), EditError> {
         Ok(())
     }
 }

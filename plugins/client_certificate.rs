@@ -3,12 +3,12 @@
 //! In: the client's certificate and the verdict on it. Out: the request's head, in which nothing of
 //! the kind is left that the client wrote. Source: RFC 4514 (names as text); FAULTS D14.
 
-use http::{HeaderName, HeaderValue};
-use pingora_http::RequestHeader;
+use http::HeaderName;
 use serde::Deserialize;
 
 use crate::api::{Assignment, EditError, Flow, Plugin};
 use crate::context::{Build, Fault, Mode};
+use crate::head::Edits;
 
 /// Most bytes of one header: a certificate may have thousands of names.
 const MAX_VALUE: usize = 4096;
@@ -73,7 +73,7 @@ impl ClientCertificate {
     /// Whether `name` is one only we may write. `_` counts as `-`: servers that make variables of
     /// headers cannot tell the two apart.
     fn is_ours(&self, name: &str) -> bool {
-        let same = |(a, b): (u8, u8)| a == b || (a == b'_' && b == b'-');
+        let same = |(a, b): (u8, u8)| a.eq_ignore_ascii_case(&b) || (a == b'_' && b == b'-');
         name.len() >= self.prefix.len() && name.bytes().zip(self.prefix.bytes()).all(same)
     }
 }
@@ -87,19 +87,16 @@ impl Plugin for ClientCertificate {
         &self,
         flow: &Flow<'_>,
         _: &Assignment<'_>,
-        head: &mut RequestHeader,
+        edits: &mut Edits,
     ) -> Result<(), EditError> {
-        let forged: Vec<HeaderName> = head.headers.keys().cloned().collect();
-        for name in forged.iter().filter(|name| self.is_ours(name.as_str())) {
-            head.remove_header(name);
-        }
+        edits.retain(|name, _| !self.is_ours(name));
         let client = flow.tls.and_then(|tls| tls.client);
-        let verdict = match client.map(|c| c.failure) {
-            None => "NONE".to_owned(),
-            Some(None) => "SUCCESS".to_owned(),
-            Some(Some(why)) => format!("FAILED: {why}"),
-        };
-        head.insert_header(self.names[0].clone(), HeaderValue::try_from(verdict)?)?;
+        let verify = self.names[0].as_str();
+        match client.map(|c| c.failure) {
+            None => edits.set(verify, "NONE")?,
+            Some(None) => edits.set(verify, "SUCCESS")?,
+            Some(Some(why)) => edits.set_fmt(verify, format_args!("FAILED: {why}"))?,
+        }
         // A name out of a certificate nobody vouches for is worth nothing.
         let Some(client) = client.filter(|c| c.failure.is_none()) else {
             return Ok(());
@@ -117,7 +114,7 @@ impl Plugin for ClientCertificate {
                 return Err(format!("{name}: longer than {MAX_VALUE} bytes").into());
             }
             if !value.is_empty() {
-                head.insert_header(name.clone(), HeaderValue::try_from(value)?)?;
+                edits.set(name.as_str(), value)?;
             }
         }
         Ok(())
@@ -128,18 +125,16 @@ impl Plugin for ClientCertificate {
 mod tests {
     use super::*;
     use crate::api::{ClientFacts, How, TlsFacts};
-    use crate::testing::{Facts, assigned, build_tls, faults, head};
+    use crate::testing::{Facts, assigned, build_tls, edits, faults, head_with};
 
     fn told(client: Option<ClientFacts<'_>>) -> Vec<(String, String)> {
         let plugin = build_tls("client_certificate: {}");
-        let mut request = head("GET", "/");
-        for name in [
+        let forged = [
             "X-Client-Cert-Subject",
             "x_client_cert_verify",
             "X-Client-Cert-Other",
-        ] {
-            request.append_header(name, "CN=forged").expect("line");
-        }
+        ];
+        let mut request = edits(&head_with("GET", "/", &forged.map(|n| (n, "CN=forged"))));
         let facts = Facts::default();
         let mut flow = facts.flow(None);
         flow.tls = Some(TlsFacts {
@@ -149,10 +144,9 @@ mod tests {
         plugin
             .request(&flow, &assigned("ls1", How::Balanced), &mut request)
             .expect("edits");
-        let lines = request.headers.iter();
-        lines
-            .map(|(k, v)| (k.to_string(), v.to_str().expect("text").to_owned()))
-            .collect()
+        let text = |v: &[u8]| String::from_utf8(v.to_vec()).expect("text");
+        let lines = request.fields();
+        lines.map(|(k, v)| (k.to_owned(), text(v))).collect()
     }
 
     /// Fails if anything a client wrote is left.

@@ -6,22 +6,22 @@
 
 mod edit;
 
-use std::fmt::Write;
+use std::fmt;
 use std::net::IpAddr;
 
-use http::header::{FORWARDED, HOST};
-use http::{HeaderName, HeaderValue};
-use pingora_http::RequestHeader;
 use serde::Deserialize;
 
-use crate::api::{Assignment, EditError, Flow, Plugin};
+use crate::api::{Assignment, EditError, Flow, Plugin, visible};
 use crate::context::{Build, Fault, Mode};
+use crate::head::Edits;
 use crate::trust::{MAX_HOPS, Trust, X_FORWARDED_FOR};
 
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+// Lower case, as nodes have always seen them.
+const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
+const X_FORWARDED_PORT: &str = "x-forwarded-port";
+const X_FORWARDED_HOST: &str = "x-forwarded-host";
+const X_REAL_IP: &str = "x-real-ip";
+const FORWARDED: &str = "forwarded";
 
 /// Block `forwarded:`.
 #[derive(Clone, Debug, Deserialize)]
@@ -83,58 +83,53 @@ impl Plugin for Forwarded {
         &self,
         flow: &Flow<'_>,
         _: &Assignment<'_>,
-        head: &mut RequestHeader,
+        edits: &mut Edits,
     ) -> Result<(), EditError> {
         let sender = flow.client.ip().to_canonical();
         let trusted = self.on.trust.contains(sender);
-        // After Pingora took the hop-by-hop headers away; what `Connection` still names would be
+        // After the core took the hop-by-hop headers away; what `Connection` still names would be
         // taken away by the next hop (FAULTS D14).
-        edit::unlist(head, is_ours)?;
+        edit::unlist(edits, is_ours)?;
         if !trusted {
-            edit::remove(head, is_ours);
+            edits.retain(|name, _| !is_ours(name.as_bytes()));
         }
-        self.client(flow, sender, head)?;
+        self.client(flow, sender, edits)?;
+        let host = host(flow);
         let proto = if flow.tls.is_some() { "https" } else { "http" };
-        let set = |head: &mut RequestHeader, name: HeaderName, value: HeaderValue| {
-            if trusted && head.headers.contains_key(&name) {
-                return Ok(());
-            }
-            head.insert_header(name, value)
-        };
-        let host = host(flow, head);
         if self.on.forwarded {
-            let element = element(sender, proto, &host);
-            edit::append_to_list(head, FORWARDED, &element, usize::MAX)?;
+            let element = Element {
+                sender,
+                host,
+                proto,
+            };
+            edit::append_to_list(edits, FORWARDED, format_args!("{element}"), usize::MAX)?;
         }
-        let scheme_told = trusted && head.headers.contains_key(&X_FORWARDED_PROTO);
-        if self.on.x_forwarded_proto {
-            set(head, X_FORWARDED_PROTO, HeaderValue::from_static(proto))?;
+        let told = |edits: &Edits, name: &str| trusted && edits.contains(name);
+        let scheme_told = told(edits, X_FORWARDED_PROTO);
+        if self.on.x_forwarded_proto && !scheme_told {
+            edits.set(X_FORWARDED_PROTO, proto)?;
         }
         // A trusted sender's scheme without its port: our port would contradict it.
-        if self.on.x_forwarded_port && !scheme_told {
-            set(head, X_FORWARDED_PORT, flow.vip.port().into())?;
+        if self.on.x_forwarded_port && !scheme_told && !told(edits, X_FORWARDED_PORT) {
+            edits.set_fmt(X_FORWARDED_PORT, format_args!("{}", flow.vip.port()))?;
         }
-        if self.on.x_forwarded_host && !host.is_empty() {
-            set(head, X_FORWARDED_HOST, HeaderValue::try_from(host)?)?;
+        if self.on.x_forwarded_host && !host.is_empty() && !told(edits, X_FORWARDED_HOST) {
+            edits.set(X_FORWARDED_HOST, host)?;
         }
         Ok(())
     }
 }
 
 impl Forwarded {
-    fn client(
-        &self,
-        flow: &Flow<'_>,
-        sender: IpAddr,
-        head: &mut RequestHeader,
-    ) -> Result<(), EditError> {
+    fn client(&self, flow: &Flow<'_>, sender: IpAddr, edits: &mut Edits) -> Result<(), EditError> {
         if self.on.x_forwarded_for {
-            edit::append_to_list(head, X_FORWARDED_FOR, &sender.to_string(), MAX_HOPS)?;
+            let element = format_args!("{sender}");
+            edit::append_to_list(edits, X_FORWARDED_FOR, element, MAX_HOPS)?;
         }
         if self.on.x_real_ip {
             // From the flow's own head: ours has the sender added by now.
-            let client = self.on.trust.client(flow).to_string();
-            head.insert_header(X_REAL_IP, HeaderValue::try_from(client)?)?;
+            let client = self.on.trust.client(flow);
+            edits.set_fmt(X_REAL_IP, format_args!("{client}"))?;
         }
         Ok(())
     }
@@ -160,35 +155,40 @@ fn is_ours(name: &[u8]) -> bool {
 }
 
 /// Host and port as the client sent them; the flow's host where that is no plain host name.
-fn host(flow: &Flow<'_>, head: &RequestHeader) -> String {
-    let request = flow.request.unwrap_or(head);
-    let sent = match request.headers.get(HOST) {
-        Some(v) => v.to_str().unwrap_or(""),
-        None => request.uri.authority().map_or("", |a| a.as_str()),
-    };
+fn host<'a>(flow: &Flow<'a>) -> &'a str {
+    let sent = flow
+        .request
+        .and_then(|request| match request.value("host") {
+            Some(value) => visible(value),
+            None => request.authority(),
+        });
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~%[]:".contains(&b);
-    if !sent.is_empty() && sent.bytes().all(plain) {
-        sent.to_owned()
-    } else {
-        flow.host.to_owned()
-    }
+    let sent = sent.filter(|s| !s.is_empty() && s.bytes().all(plain));
+    sent.unwrap_or(flow.host)
 }
 
 /// One element of `Forwarded`: IPv6 in brackets and quotes, a host with a port in quotes
 /// (RFC 7239 §4, §6).
-fn element(sender: IpAddr, proto: &str, host: &str) -> String {
-    let mut s = match sender {
-        IpAddr::V4(a) => format!("for={a}"),
-        IpAddr::V6(a) => format!("for=\"[{a}]\""),
-    };
-    if !host.is_empty() {
-        let token = |b: u8| b.is_ascii_alphanumeric() || b"-._~%".contains(&b);
-        let quote = if host.bytes().all(token) { "" } else { "\"" };
-        write!(s, ";host={quote}{host}{quote}").expect("a String takes all");
+struct Element<'a> {
+    sender: IpAddr,
+    host: &'a str,
+    proto: &'a str,
+}
+
+impl fmt::Display for Element<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.sender {
+            IpAddr::V4(a) => write!(f, "for={a}")?,
+            IpAddr::V6(a) => write!(f, "for=\"[{a}]\"")?,
+        }
+        let host = self.host;
+        if !host.is_empty() {
+            let token = |b: u8| b.is_ascii_alphanumeric() || b"-._~%".contains(&b);
+            let quote = if host.bytes().all(token) { "" } else { "\"" };
+            write!(f, ";host={quote}{host}{quote}")?;
+        }
+        write!(f, ";proto={}", self.proto)
     }
-    s.push_str(";proto=");
-    s.push_str(proto);
-    s
 }
 
 #[cfg(test)]

@@ -4,13 +4,12 @@
 //! those headers belong to the core. Removal comes first, then `set`, then `add`.
 //! Source: RFC 9110 §5, §7.6.1; RFC 6797 (`Strict-Transport-Security` at the edge).
 
-use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use pingora_http::{RequestHeader, ResponseHeader};
 use serde::Deserialize;
 
 use crate::api::{Assignment, EditError, Flow, Plugin};
 use crate::context::{Build, Fault, Mode};
+use crate::head;
 use crate::units::Pairs;
 
 /// Block `headers:`.
@@ -64,8 +63,23 @@ struct Headers {
 #[derive(Default)]
 struct Ready {
     remove: Vec<HeaderName>,
-    set: Vec<(Bytes, HeaderValue)>,
-    add: Vec<(Bytes, HeaderValue)>,
+    set: Vec<(String, String)>,
+    add: Vec<(String, String)>,
+}
+
+impl Ready {
+    fn apply(&self, edits: &mut head::Edits) -> Result<(), EditError> {
+        for name in &self.remove {
+            edits.remove(name.as_str());
+        }
+        for (name, value) in &self.set {
+            edits.set(name, value)?;
+        }
+        for (name, value) in &self.add {
+            edits.append(name, value)?;
+        }
+        Ok(())
+    }
 }
 
 impl Config {
@@ -111,16 +125,15 @@ impl Edits {
                 .iter()
                 .any(|(n, _)| n.eq_ignore_ascii_case(name))
             {
-                let name = String::from_utf8_lossy(name);
                 let why = "the same name is set twice (case does not count)";
-                faults.push(Fault::new([side, "set", &name], why));
+                faults.push(Fault::new([side, "set", name], why));
             }
         }
         ready
     }
 }
 
-fn pairs(from: &Pairs, at: [&str; 2], faults: &mut Vec<Fault>) -> Vec<(Bytes, HeaderValue)> {
+fn pairs(from: &Pairs, at: [&str; 2], faults: &mut Vec<Fault>) -> Vec<(String, String)> {
     let mut ready = Vec::new();
     for (name, value) in &from.0 {
         let path = [at[0], at[1], name];
@@ -133,7 +146,7 @@ fn pairs(from: &Pairs, at: [&str; 2], faults: &mut Vec<Fault>) -> Vec<(Bytes, He
                 ));
             }
             Ok(_) => match HeaderValue::from_str(value) {
-                Ok(v) => ready.push((Bytes::copy_from_slice(name.as_bytes()), v)),
+                Ok(_) => ready.push((name.clone(), value.clone())),
                 Err(_) => faults.push(Fault::new(path, "expected visible ASCII in one line")),
             },
             Err(why) => faults.push(Fault::new(path, why)),
@@ -162,36 +175,18 @@ impl Plugin for Headers {
         &self,
         _: &Flow<'_>,
         _: &Assignment<'_>,
-        head: &mut RequestHeader,
+        edits: &mut head::Edits,
     ) -> Result<(), EditError> {
-        for name in &self.request.remove {
-            head.remove_header(name);
-        }
-        for (name, value) in &self.request.set {
-            head.insert_header(name.clone(), value.clone())?;
-        }
-        for (name, value) in &self.request.add {
-            head.append_header(name.clone(), value.clone())?;
-        }
-        Ok(())
+        self.request.apply(edits)
     }
 
     fn response(
         &self,
         _: &Flow<'_>,
         _: &Assignment<'_>,
-        head: &mut ResponseHeader,
+        edits: &mut head::Edits,
     ) -> Result<(), EditError> {
-        for name in &self.response.remove {
-            head.remove_header(name);
-        }
-        for (name, value) in &self.response.set {
-            head.insert_header(name.clone(), value.clone())?;
-        }
-        for (name, value) in &self.response.add {
-            head.append_header(name.clone(), value.clone())?;
-        }
-        Ok(())
+        self.response.apply(edits)
     }
 }
 
@@ -199,13 +194,15 @@ impl Plugin for Headers {
 mod tests {
     use super::*;
     use crate::api::How;
-    use crate::testing::{Facts, answer, assigned, build, faults, head, undecodable};
+    use crate::testing::{
+        Facts, answer, assigned, build, edits, faults, head_with, texts, undecodable,
+    };
 
     #[test]
     fn edits_are_made_in_order_and_keep_their_case() {
-        let edits = "{ remove: [Server], set: { X-edGE: one }, add: { Via: 1.1 pushgate } }";
+        let block = "{ remove: [Server], set: { X-edGE: one }, add: { Via: 1.1 pushgate } }";
         let p = build(&format!(
-            "headers: {{ request: {edits}, response: {edits} }}"
+            "headers: {{ request: {block}, response: {block} }}"
         ));
         let (facts, to) = (Facts::default(), assigned("ls1", How::Balanced));
         let before = [
@@ -214,22 +211,18 @@ mod tests {
             ("X-Edge", "b"),
             ("Via", "1.0 other"),
         ];
-        let (mut req, mut resp) = (head("GET", "/"), answer(101));
-        for (k, v) in before {
-            req.append_header(k, v).expect("line");
-            resp.append_header(k, v).expect("line");
-        }
+        let mut req = edits(&head_with("GET", "/", &before));
+        let mut resp = answer(101, &before);
         p.request(&facts.flow(None), &to, &mut req).expect("edits");
         p.response(&facts.flow(None), &to, &mut resp)
             .expect("edits");
         let mut wire = Vec::new();
-        req.header_to_h1_wire(&mut wire);
+        req.write(&mut wire);
         assert!(String::from_utf8_lossy(&wire).contains("X-edGE: one\r\n"));
-        for headers in [&req.headers, &resp.headers] {
-            assert!(headers.get("server").is_none());
-            let all = |n| headers.get_all(n).into_iter().collect::<Vec<_>>();
-            assert_eq!(all("x-edge"), ["one"]);
-            assert_eq!(all("via"), ["1.0 other", "1.1 pushgate"]);
+        for headers in [&req, &resp] {
+            assert!(!headers.contains("server"));
+            assert_eq!(texts(headers, "x-edge"), ["one"]);
+            assert_eq!(texts(headers, "via"), ["1.0 other", "1.1 pushgate"]);
         }
     }
 

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod context;
 mod epochs;
+pub mod head;
 pub mod host;
 mod life;
 mod memory;

@@ -112,7 +112,7 @@ impl Plugin for PathRoute {
 
 impl PathRoute {
     fn find(&self, flow: &Flow<'_>) -> Option<&Entry> {
-        let path = flow.request?.uri.path();
+        let path = flow.request?.path();
         // From the right, so the first hit is the longest.
         let ends = path.rmatch_indices('/').map(|(i, _)| i);
         let mut ends = std::iter::once(path.len()).chain(ends);

@@ -76,13 +76,18 @@ impl Plugin for RedirectHttps {
             // HTTP/1.0 without a host: there is no name to go to.
             return Some(Route::Refuse(StatusCode::BAD_REQUEST));
         }
-        let target = request.uri.path_and_query().map_or("/", |p| p.as_str());
-        // The target of `OPTIONS *` is no path.
-        let target = if target.starts_with('/') { target } else { "/" };
+        let (path, query) = match request.origin_form() {
+            // The target of `OPTIONS *` is no path.
+            Some("*") => ("/", None),
+            Some(form) => (form, None),
+            None => ("/", request.query()),
+        };
+        let question = if query.is_some() { "?" } else { "" };
+        let query = query.unwrap_or_default();
         let host = flow.host;
         let to = match self.port {
-            443 => format!("https://{host}{target}"),
-            port => format!("https://{host}:{port}{target}"),
+            443 => format!("https://{host}{path}{question}{query}"),
+            port => format!("https://{host}:{port}{path}{question}{query}"),
         };
         Some(Route::Redirect(self.status, to))
     }
@@ -123,6 +128,20 @@ mod tests {
                 "push.example",
                 "*",
                 Some((308, "https://push.example/")),
+            ),
+            (
+                "{}",
+                false,
+                "push.example",
+                "http://evil.example/a?b#c",
+                Some((308, "https://push.example/a?b")),
+            ),
+            (
+                "{}",
+                false,
+                "push.example",
+                "http://evil.example?b",
+                Some((308, "https://push.example/?b")),
             ),
             ("{}", true, "push.example", "/", None),
         ] {

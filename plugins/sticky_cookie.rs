@@ -12,15 +12,12 @@ mod token;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::SET_COOKIE;
-use http::{HeaderValue, StatusCode};
-use pingora_http::{RequestHeader, ResponseHeader};
-
 use crate::api::{
     Assignment, EditError, Flow, Forget, Forgotten, How, Mark, Plugin, PoolId, Recalled, SKEW,
     unix_seconds,
 };
 use crate::epochs::Epochs;
+use crate::head::Edits;
 use crate::life::Life;
 pub use config::{Config, SameSite};
 use token::{Ring, TOKEN_CHARS, Token};
@@ -46,7 +43,7 @@ impl StickyCookie {
     /// The first good token of the request for `pool`, and its age in seconds.
     fn find(&self, flow: &Flow<'_>, pool: PoolId) -> Option<(Token, u64)> {
         let wall = unix_seconds(flow.wall);
-        header::values(&flow.request?.headers, &self.name)
+        header::values(flow.request?, &self.name)
             .take(MAX_TRIED)
             .filter_map(|text| self.ring.verify(text))
             .filter(|t| t.pool == pool)
@@ -84,8 +81,8 @@ impl StickyCookie {
         self.life.of(mark_id(salt) << 8)
     }
 
-    /// The `Set-Cookie` line of a new assignment; `None` where nothing is to be remembered.
-    fn issue(&self, flow: &Flow<'_>, to: &Assignment<'_>) -> Option<HeaderValue> {
+    /// The value of `Set-Cookie` for a new assignment; `None` where nothing is to be remembered.
+    fn issue(&self, flow: &Flow<'_>, to: &Assignment<'_>) -> Option<Vec<u8>> {
         let pool = to.pool?;
         let age = age_when_issued(to.how)?;
         // Another plugin recalled it, but the client has its cookie already.
@@ -112,7 +109,7 @@ impl StickyCookie {
         line.push(b'=');
         line.extend_from_slice(&token);
         line.extend_from_slice(&self.attributes);
-        HeaderValue::try_from(line).ok()
+        Some(line)
     }
 }
 
@@ -141,6 +138,10 @@ fn mark_id(salt: &[u8; 7]) -> u64 {
 impl Plugin for StickyCookie {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn sticks(&self) -> bool {
+        true
     }
 
     fn recall(&self, flow: &Flow<'_>, pool: PoolId) -> Option<Recalled> {
@@ -175,27 +176,28 @@ impl Plugin for StickyCookie {
         &self,
         _: &Flow<'_>,
         _: &Assignment<'_>,
-        head: &mut RequestHeader,
+        edits: &mut Edits,
     ) -> Result<(), EditError> {
-        header::strip(head, &self.name)
+        header::strip(edits, &self.name)
     }
 
     fn response(
         &self,
         flow: &Flow<'_>,
         to: &Assignment<'_>,
-        head: &mut ResponseHeader,
+        edits: &mut Edits,
     ) -> Result<(), EditError> {
-        let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        let status = edits.head().status();
+        let switching = status == 101;
         // 100 and 103 come before the response that counts.
-        if head.status.is_informational() && !switching {
+        if status < 200 && !switching {
             return Ok(());
         }
-        header::drop_set_cookie(head, &self.name)?;
-        if let Some(line) = self.issue(flow, to) {
-            head.append_header(SET_COOKIE, line)?;
+        header::drop_set_cookie(edits, &self.name);
+        if let Some(cookie) = self.issue(flow, to) {
+            edits.append("Set-Cookie", cookie)?;
             if !switching {
-                header::forbid_sharing(head)?;
+                header::forbid_sharing(edits)?;
             }
         }
         Ok(())

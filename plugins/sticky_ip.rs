@@ -52,6 +52,10 @@ impl Plugin for StickyIp {
         NAME
     }
 
+    fn sticks(&self) -> bool {
+        true
+    }
+
     fn recall(&self, flow: &Flow<'_>, pool: PoolId) -> Option<Recalled> {
         self.memory.recall(self.address(flow), pool, flow.now)
     }

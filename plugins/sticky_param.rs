@@ -39,6 +39,10 @@ impl Plugin for StickyParam {
         self.rule.wants_body(flow)
     }
 
+    fn sticks(&self) -> bool {
+        true
+    }
+
     fn recall(&self, flow: &Flow<'_>, pool: PoolId) -> Option<Recalled> {
         self.memory.recall(self.value(flow)?, pool, flow.now)
     }

@@ -41,6 +41,10 @@ impl Plugin for StickySession {
         NAME
     }
 
+    fn sticks(&self) -> bool {
+        true
+    }
+
     fn recall(&self, flow: &Flow<'_>, pool: PoolId) -> Option<Recalled> {
         let key = self.key(flow, pool)?;
         let known = self.0.table.recall(&key, &self.0.limits, flow.now)?;

@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-
-use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::PluginConfig;
 use crate::api::{Assignment, Flow, How, NodeId, Plugin, PoolId, TlsFacts};
 use crate::context::{Build, Fault, Keep, Mode};
+use crate::head::{Edits, Head};
 
 /// Facts of a flow that a test changes one by one.
 pub struct Facts {
@@ -49,7 +49,7 @@ impl Facts {
         }
     }
 
-    pub fn flow<'a>(&self, request: Option<&'a RequestHeader>) -> Flow<'a> {
+    pub fn flow<'a>(&self, request: Option<&'a Head>) -> Flow<'a> {
         Flow {
             listener: "push",
             client: self.client,
@@ -62,6 +62,7 @@ impl Facts {
             wall: self.wall,
             now: self.now,
             random: self.random,
+            last: None,
         }
     }
 }
@@ -141,12 +142,32 @@ pub fn assigned(node: &str, how: How) -> Assignment<'_> {
     }
 }
 
-pub fn head(method: &str, path: &str) -> RequestHeader {
-    RequestHeader::build(method, path.as_bytes(), None).expect("head")
+pub fn head(method: &str, path: &str) -> Head {
+    head_with(method, path, &[])
 }
 
-pub fn answer(status: u16) -> ResponseHeader {
-    ResponseHeader::build(status, None).expect("head")
+/// A request with `lines`, each a name and a value.
+pub fn head_with(method: &str, path: &str, lines: &[(&str, &str)]) -> Head {
+    let lines = lines.iter().map(|(name, value)| (*name, value.as_bytes()));
+    Head::make_request(method, path, lines).expect("head")
+}
+
+/// No edits of `head` yet.
+pub fn edits(head: &Head) -> Edits {
+    Edits::new(Arc::new(head.clone()))
+}
+
+/// No edits yet of an answer with `lines`.
+pub fn answer(status: u16, lines: &[(&str, &str)]) -> Edits {
+    let lines = lines.iter().map(|(name, value)| (*name, value.as_bytes()));
+    let head = Head::make_response(status, "", lines);
+    Edits::new(Arc::new(head.expect("head")))
+}
+
+/// The values of all lines called `name`, edits applied, as text.
+pub fn texts(edits: &Edits, name: &str) -> Vec<String> {
+    let text = |value: &[u8]| String::from_utf8(value.to_vec()).expect("text");
+    edits.values(name).map(text).collect()
 }
 
 /// SplitMix64: the same numbers in every run.

@@ -25,9 +25,9 @@ use pushgate_plugins::api::{NodeId, PoolId};
 use self::round_robin::{Left, RoundRobin};
 use self::wait::Waiting;
 use crate::config::units::Rate;
-use crate::config::{self, Balance, NoNode};
+use crate::config::{self, Balance, NoNode, OnLost};
 use crate::upstream::gate::Room;
-use crate::upstream::state::Order;
+use crate::upstream::node::Order;
 use crate::upstream::{Node, State};
 
 /// Facts of one node that can take the flow.
@@ -97,6 +97,12 @@ pub struct Pool {
     pub retries: u32,
     /// Answer when no node can take the flow.
     pub no_node: NoNode,
+    /// Answer when a node is lost before it answered, and the request may not be repeated.
+    pub on_lost: OnLost,
+    /// Other nodes tried for a request that a node got and did not answer, if it may be repeated; 0: none.
+    pub retry_unanswered: u32,
+    /// Paths of requests that may be repeated whatever their method; compared whole, without query.
+    pub retry_on: Box<[String]>,
     /// Flows that wait because every node is at its limit.
     pub waiting: Waiting,
     /// While a rebalance runs: flows go to the node with the fewest, whatever the method, so that
@@ -146,6 +152,9 @@ impl Pool {
             connect_timeout: conf.connect_timeout.0,
             retries: conf.retries,
             no_node: conf.no_node,
+            on_lost: conf.on_lost,
+            retry_unanswered: conf.retry_unanswered,
+            retry_on: conf.retry_on.clone().into(),
             waiting: Waiting::new(conf),
             levels: AtomicBool::new(false),
             latest: Arc::default(),

@@ -15,6 +15,7 @@ mod decode;
 pub mod defaults;
 mod discover;
 pub mod error;
+mod failure;
 mod listener;
 mod places;
 mod read;
@@ -26,7 +27,8 @@ pub use address::{Address, HostName, HostPort};
 pub(crate) use check::covers;
 pub use discover::{Discover, Family, Resolvers};
 pub use error::{Fault, Faults};
-pub use listener::{Limits, Listener, TcpOptions};
+pub use failure::{NoNode, OnLost};
+pub use listener::{Limits, Listener, MaxHidden, TcpOptions};
 pub use places::Places;
 pub use pushgate_plugins::context::Mode;
 pub use pushgate_plugins::units;
@@ -34,8 +36,8 @@ pub use tls::{
     Certificate, ClientCertificate, ListenerTls, NodeTls, Ocsp, Profile, Tickets, Version,
 };
 pub use upstream::{
-    Balance, Found, Health, HttpCheck, NoNode, Node, NodeTcp, OnDown, Passive, Pool, Rebalance,
-    TcpCheck, TlsCheck,
+    Balance, Found, Health, HttpCheck, Node, NodeTcp, OnDown, Passive, Pool, Rebalance, TcpCheck,
+    TlsCheck,
 };
 
 use units::Span;

@@ -10,6 +10,7 @@ pub mod server;
 pub mod control;
 pub mod config;
 pub mod listener;
+pub mod proxy;
 pub mod tls;
 pub mod route;
 pub mod balance;

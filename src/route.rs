@@ -180,27 +180,55 @@ impl Table {
         let assigned = match recalled {
             Some(recalled) => recalled,
             None if !in_turn && !pool.waiting.is_empty() => return Decision::Wait(pool.clone()),
-            None => {
-                let seed = Seed {
-                    client: hash(self.client(flow)),
-                    random: flow.random,
-                };
-                match pool.pick(seed, tried, flow.now) {
-                    Picked::Node(node) => Assigned {
-                        node: node.clone(),
-                        pool: Some(pool.clone()),
-                        how: match begins {
-                            true => How::Rebalanced,
-                            false => How::Balanced,
-                        },
-                        mark: None,
-                    },
-                    Picked::Full => return Decision::Wait(pool.clone()),
-                    Picked::Nobody => return Decision::NoNode(Some(pool.clone())),
-                }
-            }
+            None => match self.pick(flow, pool, tried, begins) {
+                Ok(assigned) => assigned,
+                Err(decision) => return decision,
+            },
         };
         Decision::Node(self.learn(flow, pool, tried, assigned))
+    }
+
+    /// A node for a flow that is not stuck; an error is the decision where there is none.
+    fn pick(
+        &self,
+        flow: &Flow<'_>,
+        pool: &Arc<Pool>,
+        tried: &[NodeId],
+        begins: bool,
+    ) -> Result<Assigned, Decision> {
+        let assigned = |node: &Arc<Node>, how| Assigned {
+            node: node.clone(),
+            pool: Some(pool.clone()),
+            how,
+            mark: None,
+        };
+        if let Some(node) = self.same(flow, pool, tried) {
+            let (by, age) = ("connection", Duration::ZERO);
+            return Ok(assigned(node, How::Recalled { by, age }));
+        }
+        let seed = Seed {
+            client: hash(self.client(flow)),
+            random: flow.random,
+        };
+        match pool.pick(seed, tried, flow.now) {
+            Picked::Node(node) if begins => Ok(assigned(node, How::Rebalanced)),
+            Picked::Node(node) => Ok(assigned(node, How::Balanced)),
+            Picked::Full => Err(Decision::Wait(pool.clone())),
+            Picked::Nobody => Err(Decision::NoNode(Some(pool.clone()))),
+        }
+    }
+
+    /// The node of the request before on this connection, where no plugin sticks clients, as long as it
+    /// takes new flows: a client that is not stuck finds what the node still knows of it.
+    fn same<'p>(
+        &self,
+        flow: &Flow<'_>,
+        pool: &'p Arc<Pool>,
+        tried: &[NodeId],
+    ) -> Option<&'p Arc<Node>> {
+        let node = usable(pool, flow.last?, false, tried)?;
+        let sticks = self.plugins.iter().any(|p| p.sticks());
+        (!sticks && node.admit(flow.now)).then_some(node)
     }
 
     /// The first recalled node that can be used.
@@ -299,7 +327,7 @@ impl Table {
 /// Whether the request begins a session, which may go to any node (Lightstreamer clustering §1: the
 /// S connections "can always be freely balanced").
 fn begins_session(pool: &Pool, flow: &Flow<'_>) -> bool {
-    let path = flow.request.map(|r| r.uri.path());
+    let path = flow.request.map(|r| r.path());
     path.is_some_and(|path| pool.rebalance_on.iter().any(|p| p == path))
 }
 

@@ -26,8 +26,8 @@ use crate::control::memory::Memory;
 use crate::control::running::{Sockets, bind_all};
 use crate::control::{Running, certificates, discovery, expiry, rebalance};
 use crate::listener::edge::Edge;
-use crate::listener::http::Front;
 use crate::observe::access_log;
+use crate::proxy::hooks::ProxyHooks;
 use crate::stream::descriptors;
 
 use signals::Signals;
@@ -179,14 +179,12 @@ impl Service {
         let threads = threads.map_or(1, std::num::NonZeroUsize::get);
         let runtimes = threads::start(threads).map_err(|e| format!("threads: {e}"))?;
         let (drain, draining) = watch::channel(false);
-        let mut proxy = HttpProxy::new(
-            Front {
-                log_query: config.log.query,
-            },
-            conf,
-        );
+        let log_query = config.log.query;
+        let mut proxy = HttpProxy::new(ProxyHooks { log_query }, conf);
         proxy.handle_init_modules();
-        let edge = Edge::new(proxy, runtimes, config.max_connections.get(), draining);
+        let hooks = ProxyHooks { log_query };
+        let most = config.max_connections.get();
+        let edge = Edge::new(proxy, hooks, runtimes, most, draining);
         let (memory, predecessor) = match predecessor {
             Some(mut p) => (std::mem::take(&mut p.memory), Some(p)),
             None => (Memory::default(), None),

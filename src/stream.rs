@@ -3,7 +3,6 @@
 //! Nothing here knows of routes, nodes or HTTP semantics beyond message framing.
 //! Source: Lightstreamer clustering §1 ("forwarded to the clients immediately, without any buffering").
 
-pub mod answer;
 mod bulk;
 pub mod descriptors;
 pub mod direction;
@@ -11,12 +10,13 @@ pub mod frames;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod framing;
-pub mod handoff;
-pub mod joined;
+pub mod kernel;
 pub mod last_bytes;
 pub mod parting;
+mod promise;
 pub mod relay;
 pub mod side;
 pub mod socket;
 pub mod vigil;
 mod waiting;
+mod window;

@@ -4,25 +4,20 @@
 
 pub mod account;
 pub mod affinity;
-pub mod asked;
 pub mod connect;
 pub mod discover;
 pub mod drain;
 pub mod evict;
 pub mod gate;
 pub mod health;
-pub mod leaving;
 pub mod live;
 pub mod met;
-pub mod node_io;
-pub mod onlooker;
-pub mod response_head;
 pub mod shortage;
 pub mod signal;
-pub mod state;
+pub mod node;
 pub mod stuck;
 pub mod tls;
 
 pub use affinity::Affinity;
 pub use live::LiveFlow;
-pub use state::{Node, State};
+pub use node::{Node, State};

@@ -1,56 +1,47 @@
-//! Edits of lists and of families of headers.
+//! Edits of lists of names and of values.
 //!
-//! In: a head. Out: the head without some names, or with one more element in a list, bounded.
+//! In: a head. Out: the head with fewer names in `Connection`, or with one more element in a list,
+//! bounded. Source: RFC 9110 §5.6.1, §7.6.1.
 
-use http::header::CONNECTION;
-use http::{HeaderName, HeaderValue};
-use pingora_http::RequestHeader;
+use std::fmt::{Arguments, Write};
 
-use crate::api::EditError;
-
-/// Removes every header whose name `which` picks.
-pub fn remove(head: &mut RequestHeader, which: fn(&[u8]) -> bool) {
-    let picked = |n: &&HeaderName| which(n.as_str().as_bytes());
-    // Mostly there is none, and then nothing is allocated.
-    while let Some(name) = head.headers.keys().find(picked).cloned() {
-        head.remove_header(&name);
-    }
-}
+use crate::api::{EditError, visible};
+use crate::head::Edits;
 
 /// Removes the names `which` picks from `Connection`, so that no hop takes those headers away.
-pub fn unlist(head: &mut RequestHeader, which: fn(&[u8]) -> bool) -> Result<(), EditError> {
-    let options = |v: &HeaderValue| {
-        v.as_bytes()
-            .split(|b| *b == b',')
-            .any(|o| which(o.trim_ascii()))
-    };
-    if !head.headers.get_all(CONNECTION).iter().any(options) {
+pub fn unlist(edits: &mut Edits, which: fn(&[u8]) -> bool) -> Result<(), EditError> {
+    let mut options = edits.values("connection").flat_map(options);
+    if !options.any(which) {
         return Ok(());
     }
-    let lines = head.headers.get_all(CONNECTION).into_iter();
-    let kept: Vec<_> = lines
-        .flat_map(|v| v.as_bytes().split(|b| *b == b','))
-        .map(<[u8]>::trim_ascii)
-        .filter(|o| !o.is_empty() && !which(o))
-        .collect();
+    drop(options);
+    let all = edits.values("connection").flat_map(self::options);
+    let kept: Vec<_> = all.filter(|o| !o.is_empty() && !which(o)).collect();
     let kept = kept.join(&b", "[..]);
-    head.remove_header(&CONNECTION);
+    edits.remove("connection");
     if !kept.is_empty() {
-        head.insert_header(CONNECTION, HeaderValue::from_bytes(&kept)?)?;
+        edits.set("Connection", kept)?;
     }
     Ok(())
+}
+
+fn options(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|b| *b == b',').map(<[u8]>::trim_ascii)
 }
 
 /// Appends `element` to the comma-separated list `name`, as one line of at most `most` elements;
 /// those in front, the furthest from us, go first. Lines that are not text are left out.
 pub fn append_to_list(
-    head: &mut RequestHeader,
-    name: HeaderName,
-    element: &str,
+    edits: &mut Edits,
+    name: &str,
+    element: Arguments<'_>,
     most: usize,
 ) -> Result<(), EditError> {
-    let lines = head.headers.get_all(&name).into_iter();
-    let text: Vec<_> = lines.filter_map(|v| v.to_str().ok()).collect();
+    let text: Vec<_> = edits.values(name).filter_map(visible).collect();
+    if text.is_empty() {
+        edits.set_fmt(name, element)?;
+        return Ok(());
+    }
     let mut list = text.join(", ");
     let excess = (list.split(',').count() + 1).saturating_sub(most);
     if excess > 0 && !list.is_empty() {
@@ -60,7 +51,7 @@ pub fn append_to_list(
     if !list.trim().is_empty() {
         list.push_str(", ");
     }
-    list.push_str(element);
-    head.insert_header(name, HeaderValue::try_from(list)?)?;
+    list.write_fmt(element)?;
+    edits.set(name, list)?;
     Ok(())
 }

@@ -3,76 +3,50 @@
 //! In: heads and the cookie's name. Out: heads in which every other cookie has the bytes it had.
 //! HTTP/2 clients may send one cookie a line (RFC 9113 §8.2.3). Source: FAULTS D45, RFC 6265 §4, §5.
 
-use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE};
-use http::{HeaderMap, HeaderValue};
-use pingora_http::{RequestHeader, ResponseHeader};
-
 use crate::api::EditError;
+use crate::head::{Edit, Edits, Head};
 
 /// The values of all cookies called `name`, in order.
-pub fn values<'a>(headers: &'a HeaderMap, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-    headers
-        .get_all(COOKIE)
-        .into_iter()
-        .flat_map(|line| line.as_bytes().split(|b| *b == b';'))
+pub fn values<'a>(head: &'a Head, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    head.values("cookie")
+        .flat_map(|line| line.split(|b| *b == b';'))
         .filter_map(move |pair| value_of(pair, name))
 }
 
 /// Takes every cookie called `name` out of the request; a line that becomes empty goes, one
 /// without it is not touched.
-pub fn strip(head: &mut RequestHeader, name: &[u8]) -> Result<(), EditError> {
-    if values(&head.headers, name).next().is_none() {
-        return Ok(());
-    }
-    let mut kept = Vec::new();
-    for line in head.headers.get_all(COOKIE) {
-        match without(line.as_bytes(), name) {
-            None => kept.push(line.clone()),
-            Some(rest) if rest.is_empty() => {}
-            Some(rest) => kept.push(HeaderValue::from_bytes(&rest)?),
-        }
-    }
-    head.remove_header(&COOKIE);
-    for line in kept {
-        head.append_header(COOKIE, line)?;
-    }
+pub fn strip(edits: &mut Edits, name: &[u8]) -> Result<(), EditError> {
+    edits.rewrite("cookie", |line| match without(line, name) {
+        None => Edit::Keep,
+        Some(rest) if rest.is_empty() => Edit::Drop,
+        Some(rest) => Edit::Set(rest),
+    })?;
     Ok(())
 }
 
 /// Takes every `Set-Cookie` of `name` out of the response: the node's would displace ours in the
 /// client, and ours is taken out of its next request anyway.
-pub fn drop_set_cookie(head: &mut ResponseHeader, name: &[u8]) -> Result<(), EditError> {
-    let ours = |line: &HeaderValue| {
-        let pair = line.as_bytes().split(|b| *b == b';').next();
+pub fn drop_set_cookie(edits: &mut Edits, name: &[u8]) {
+    let ours = |line: &[u8]| {
+        let pair = line.split(|b| *b == b';').next();
         pair.is_some_and(|p| value_of(p, name).is_some())
     };
-    if !head.headers.get_all(SET_COOKIE).iter().any(ours) {
-        return Ok(());
-    }
-    let all = head.headers.get_all(SET_COOKIE).into_iter();
-    let kept: Vec<_> = all.filter(|l| !ours(l)).cloned().collect();
-    head.remove_header(&SET_COOKIE);
-    for line in kept {
-        head.append_header(SET_COOKIE, line)?;
-    }
-    Ok(())
+    edits.retain(|field, line| !(field.eq_ignore_ascii_case("set-cookie") && ours(line)));
 }
 
 /// Keeps shared caches from handing one client's assignment to others: adds `private` unless
 /// `private` or `no-store` is there. A line more, so that what the node said stays as it was;
 /// where the two conflict, caches follow the stricter (RFC 9111 §4.2.1).
-pub fn forbid_sharing(head: &mut ResponseHeader) -> Result<(), EditError> {
+pub fn forbid_sharing(edits: &mut Edits) -> Result<(), EditError> {
     // `private="field"` covers only that field, so only the bare word counts.
     let enough = |d: &[u8]| {
         let d = d.trim_ascii();
         d.eq_ignore_ascii_case(b"private") || d.eq_ignore_ascii_case(b"no-store")
     };
-    let lines = head.headers.get_all(CACHE_CONTROL).into_iter();
-    if !lines
-        .flat_map(|l| l.as_bytes().split(|b| *b == b','))
-        .any(enough)
-    {
-        head.append_header(CACHE_CONTROL, HeaderValue::from_static("private"))?;
+    let mut lines = edits.values("cache-control");
+    if !lines.any(|l| l.split(|b| *b == b',').any(enough)) {
+        drop(lines);
+        edits.append("Cache-Control", "private")?;
     }
     Ok(())
 }
@@ -90,26 +64,32 @@ fn without(line: &[u8], name: &[u8]) -> Option<Vec<u8>> {
     if !pairs().any(|p| value_of(p, name).is_some()) {
         return None;
     }
-    let kept: Vec<_> = pairs().filter(|p| value_of(p, name).is_none()).collect();
-    let rest = kept.join(&b';');
-    // The separator's space before what is now the first cookie.
-    Some(rest.trim_ascii_start().to_vec())
+    let mut rest = Vec::with_capacity(line.len());
+    for (i, pair) in pairs().filter(|p| value_of(p, name).is_none()).enumerate() {
+        match i {
+            // The separator's space before what is now the first cookie.
+            0 => rest.extend_from_slice(pair.trim_ascii_start()),
+            _ => {
+                rest.push(b';');
+                rest.extend_from_slice(pair);
+            }
+        }
+    }
+    Some(rest)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Rng, answer, head};
+    use crate::testing::{Rng, answer, edits, head, texts};
 
     fn stripped(lines: &[&[u8]]) -> Vec<Vec<u8>> {
-        let mut h = head("GET", "/");
+        let mut h = edits(&head("GET", "/"));
         for l in lines {
-            h.append_header(COOKIE, HeaderValue::from_bytes(l).expect("value"))
-                .expect("line");
+            h.append("Cookie", l).expect("line");
         }
         strip(&mut h, b"PG").expect("strips");
-        let left = h.headers.get_all(COOKIE).into_iter();
-        left.map(|v| v.as_bytes().to_vec()).collect()
+        h.values("cookie").map(<[u8]>::to_vec).collect()
     }
 
     #[test]
@@ -176,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_node_cannot_set_our_cookie() {
-        let mut h = answer(200);
+        let mut h = answer(200, &[]);
         for l in [
             "a=1; Path=/",
             "PG=evil; Path=/",
@@ -184,10 +164,10 @@ mod tests {
             "PGX=1; PG=2",
             "PG",
         ] {
-            h.append_header(SET_COOKIE, l).expect("line");
+            h.append("Set-Cookie", l).expect("line");
         }
-        drop_set_cookie(&mut h, b"PG").expect("drops");
-        let left: Vec<_> = h.headers.get_all(SET_COOKIE).into_iter().collect();
+        drop_set_cookie(&mut h, b"PG");
+        let left = texts(&h, "set-cookie");
         assert_eq!(left, ["a=1; Path=/", "PGX=1; PG=2", "PG"]);
     }
 
@@ -201,12 +181,10 @@ mod tests {
             (&["Private"], false),
             (&["max-age=0", "x, No-Store"], false),
         ] {
-            let mut h = answer(200);
-            for l in lines {
-                h.append_header(CACHE_CONTROL, *l).expect("line");
-            }
+            let sent: Vec<_> = lines.iter().map(|l| ("Cache-Control", *l)).collect();
+            let mut h = answer(200, &sent);
             forbid_sharing(&mut h).expect("edits");
-            let got: Vec<_> = h.headers.get_all(CACHE_CONTROL).into_iter().collect();
+            let got = texts(&h, "cache-control");
             let mut want = lines.to_vec();
             want.extend(added.then_some("private"));
             assert_eq!(got, want);

@@ -3,13 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use http::HeaderValue;
-use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE};
-use pingora_http::RequestHeader;
-
 use crate::api::{Forget, How, NodeId, Plugin, PoolId, unix_seconds};
 use crate::context::{Keep, Mode};
-use crate::testing::{Facts, Rng, answer, assigned, build, build_on, built, head};
+use crate::head::Head;
+use crate::testing::{
+    Facts, Rng, answer, assigned, build, build_on, built, edits, head_with, texts,
+};
 
 const KEY: &str = "00112233445566778899aabbccddeeff";
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -31,13 +30,10 @@ fn forget(p: &dyn Plugin, node: &str, at: &Facts, share: f64) {
 /// The `Set-Cookie` lines of a response to `facts` whose request had `cookies`.
 fn set(p: &dyn Plugin, facts: &Facts, how: How, cookies: &[&str], status: u16) -> Vec<String> {
     let req = with(cookies);
-    let mut resp = answer(status);
+    let mut resp = answer(status, &[]);
     p.response(&facts.flow(Some(&req)), &assigned("ls2", how), &mut resp)
         .expect("edits");
-    let lines = resp.headers.get_all(SET_COOKIE).into_iter();
-    lines
-        .map(|v| v.to_str().expect("text").to_owned())
-        .collect()
+    texts(&resp, "set-cookie")
 }
 
 /// `PUSHGATE=…` of a new assignment.
@@ -47,13 +43,9 @@ fn issue(p: &dyn Plugin, facts: &Facts) -> String {
     pair.expect("a cookie").to_owned()
 }
 
-fn with(cookies: &[&str]) -> RequestHeader {
-    let mut h = head("GET", "/");
-    for c in cookies {
-        h.append_header(COOKIE, HeaderValue::from_str(c).expect("value"))
-            .expect("line");
-    }
-    h
+fn with(cookies: &[&str]) -> Head {
+    let lines: Vec<_> = cookies.iter().map(|c| ("Cookie", *c)).collect();
+    head_with("GET", "/", &lines)
 }
 
 fn recalled(p: &dyn Plugin, facts: &Facts, cookies: &[&str]) -> Option<Duration> {
@@ -229,55 +221,48 @@ fn false_tokens_are_ignored_and_the_first_true_one_counts() {
 fn a_cookie_beside_other_bytes_than_text_is_found() {
     let p = build("sticky_cookie: {}");
     let now = Facts::default();
-    let mut req = head("GET", "/");
     let line = [b"a=\xff\xfe; ".as_slice(), issue(&*p, &now).as_bytes()].concat();
-    req.append_header(COOKIE, HeaderValue::from_bytes(&line).expect("value"))
-        .expect("line");
+    let req = Head::make_request("GET", "/", [("Cookie", line.as_slice())]).expect("head");
     assert!(p.recall(&now.flow(Some(&req)), push()).is_some());
+    let mut req = edits(&req);
     p.request(&now.flow(None), &assigned("ls2", How::Balanced), &mut req)
         .expect("strips");
-    assert_eq!(
-        req.headers.get(COOKIE).map(|v| v.as_bytes()),
-        Some(&b"a=\xff\xfe"[..])
-    );
+    assert_eq!(req.values("cookie").next(), Some(&b"a=\xff\xfe"[..]));
 }
 
 #[test]
 fn our_cookie_wins_and_caches_are_warned() {
     let p = build("sticky_cookie: {}");
     let facts = Facts::default();
-    let mut resp = answer(200);
-    resp.append_header(SET_COOKIE, "PUSHGATE=app; Path=/")
-        .expect("line");
-    resp.append_header(SET_COOKIE, "app=1").expect("line");
-    resp.append_header(CACHE_CONTROL, "max-age=60")
-        .expect("line");
+    let sent = [
+        ("Set-Cookie", "PUSHGATE=app; Path=/"),
+        ("Set-Cookie", "app=1"),
+        ("Cache-Control", "max-age=60"),
+    ];
+    let mut resp = answer(200, &sent);
     p.response(
         &facts.flow(None),
         &assigned("ls2", How::Balanced),
         &mut resp,
     )
     .expect("edits");
-    let cookies: Vec<_> = resp.headers.get_all(SET_COOKIE).into_iter().collect();
+    let cookies = texts(&resp, "set-cookie");
     assert_eq!(cookies[0], "app=1");
-    assert!(cookies[1].as_bytes().ends_with(b"; Path=/; HttpOnly"));
-    let cache: Vec<_> = resp.headers.get_all(CACHE_CONTROL).into_iter().collect();
-    assert_eq!(cache, ["max-age=60", "private"]);
+    assert!(cookies[1].ends_with("; Path=/; HttpOnly"));
+    assert_eq!(texts(&resp, "cache-control"), ["max-age=60", "private"]);
+    let names: Vec<_> = resp.fields().map(|(name, _)| name).collect();
+    let written = ["Set-Cookie", "Cache-Control", "Set-Cookie", "Cache-Control"];
+    assert_eq!(names, written);
 
-    let mut resp = answer(200);
-    resp.append_header(SET_COOKIE, "PUSHGATE=app")
-        .expect("line");
+    let mut resp = answer(200, &[("Set-Cookie", "PUSHGATE=app")]);
     let by_us = How::Recalled {
         by: "sticky_cookie",
         age: HOUR,
     };
     p.response(&facts.flow(None), &assigned("ls2", by_us), &mut resp)
         .expect("edits");
-    assert!(
-        resp.headers.is_empty(),
-        "the node's goes, none comes: {:?}",
-        resp.headers
-    );
+    let left: Vec<_> = resp.fields().collect();
+    assert!(left.is_empty(), "the node's goes, none comes: {left:?}");
 }
 
 /// Lightstreamer clustering §5.1; every listener hears the rule, a reload keeps it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::api::{Forget, How, NodeId, Plugin, PoolId, unix_seconds};
 use crate::context::{Keep, Mode};
-use crate::testing::{Facts, assigned, build, built, head};
+use crate::testing::{Facts, assigned, build, built, head_with};
 use crate::trust::X_FORWARDED_FOR;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -252,11 +252,7 @@ fn an_ipv6_prefix_makes_one_client_of_a_network() {
 #[test]
 fn only_a_trusted_senders_header_is_followed() {
     let p = build("sticky_ip: { from: x_forwarded_for, trust: [10.0.0.0/8] }");
-    let says = |ip: &str| {
-        let mut h = head("GET", "/");
-        h.append_header(X_FORWARDED_FOR, ip).expect("line");
-        h
-    };
+    let says = |ip: &str| head_with("GET", "/", &[(X_FORWARDED_FOR, ip)]);
     let lb = Facts::default().client("10.0.0.9:1");
     let (a, b) = (says("192.0.2.1"), says("192.0.2.2"));
     p.learn(

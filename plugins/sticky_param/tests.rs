@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use pingora_http::RequestHeader;
-
 use crate::api::{How, NodeId, Plugin, PoolId};
 use crate::context::Mode;
-use crate::testing::{Facts, assigned, build, faults, head, undecodable};
+use crate::head::Head;
+use crate::testing::{Facts, assigned, build, faults, head, head_with, undecodable};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -14,11 +13,11 @@ fn push() -> PoolId {
     PoolId::of("push")
 }
 
-fn recalled(p: &dyn Plugin, f: &Facts, request: &RequestHeader) -> Option<NodeId> {
+fn recalled(p: &dyn Plugin, f: &Facts, request: &Head) -> Option<NodeId> {
     p.recall(&f.flow(Some(request)), push()).map(|r| r.node)
 }
 
-fn learn(p: &dyn Plugin, f: &Facts, request: &RequestHeader, node: &str) -> Option<NodeId> {
+fn learn(p: &dyn Plugin, f: &Facts, request: &Head, node: &str) -> Option<NodeId> {
     let to = assigned(node, How::Balanced);
     p.learn(&f.flow(Some(request)), push(), &to, &|_| true)
 }
@@ -27,8 +26,7 @@ fn learn(p: &dyn Plugin, f: &Facts, request: &RequestHeader, node: &str) -> Opti
 fn the_first_flow_of_a_value_decides() {
     let p = build("sticky_param: { from: [{ header: x-user }, { query: user }, { path: /u/ }] }");
     let f = Facts::default();
-    let mut by_header = head("GET", "/?user=other");
-    by_header.append_header("x-user", "alice").expect("a line");
+    let by_header = head_with("GET", "/?user=other", &[("x-user", "alice")]);
     let by_query = head("GET", "/events?user=alice");
     let by_path = head("GET", "/u/alice/events");
     assert_eq!(learn(&*p, &f, &by_query, "ls2"), None);

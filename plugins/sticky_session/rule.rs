@@ -6,7 +6,6 @@
 
 use std::borrow::Cow;
 
-use http::Method;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -63,8 +62,8 @@ impl Rule {
     /// Whether only the body can tell.
     pub fn wants_body(&self, flow: &Flow<'_>) -> bool {
         let form = |place: &Recall| matches!(place, Recall::Form(_));
-        let posts = |m: &Method| matches!(*m, Method::POST | Method::PUT | Method::PATCH);
-        flow.request.is_some_and(|r| posts(&r.method))
+        let posts = |method: &str| matches!(method, "POST" | "PUT" | "PATCH");
+        flow.request.is_some_and(|r| posts(r.method()))
             && self.recall.iter().any(form)
             && self.recall(flow).is_none()
     }
@@ -117,15 +116,15 @@ impl Recall {
     fn find(&self, flow: &Flow<'_>) -> Option<Id> {
         let request = flow.request?;
         match self {
-            Recall::Query(name) => parameter(request.uri.query()?.as_bytes(), name),
+            Recall::Query(name) => parameter(request.query()?.as_bytes(), name),
             Recall::Form(name) => parameter(whole_parameters(flow.body), name),
             Recall::Cookie(name) => {
-                let mut values = header::values(&request.headers, name.as_bytes());
+                let mut values = header::values(request, name.as_bytes());
                 hash(values.next()?)
             }
-            Recall::Header(name) => hash(request.headers.get(name)?.as_bytes()),
+            Recall::Header(name) => hash(request.value(name)?),
             Recall::Path(prefix) => {
-                let rest = request.uri.path().strip_prefix(prefix.as_str())?;
+                let rest = request.path().strip_prefix(prefix.as_str())?;
                 hash(rest.split('/').next()?.as_bytes())
             }
         }

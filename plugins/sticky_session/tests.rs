@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use pingora_http::RequestHeader;
-
 use crate::api::{BODY_PREFIX, Flow, Forget, How, NodeId, Plugin, PoolId, Watch, unix_seconds};
 use crate::context::Mode;
-use crate::testing::{Facts, assigned, build, faults, head, undecodable};
+use crate::head::Head;
+use crate::testing::{Facts, assigned, build, faults, head, head_with, undecodable};
 
 const LIGHTSTREAMER: &str = "sticky_session: { preset: lightstreamer }";
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -15,17 +14,15 @@ fn push() -> PoolId {
     PoolId::of("push")
 }
 
-fn post(path: &str) -> RequestHeader {
+fn post(path: &str) -> Head {
     head("POST", path)
 }
 
-fn with(method: &str, path: &str, line: (&'static str, &str)) -> RequestHeader {
-    let mut h = head(method, path);
-    h.append_header(line.0, line.1).expect("a line");
-    h
+fn with(method: &str, path: &str, line: (&'static str, &str)) -> Head {
+    head_with(method, path, &[line])
 }
 
-fn recalled(p: &dyn Plugin, facts: &Facts, request: &RequestHeader, body: &str) -> Option<NodeId> {
+fn recalled(p: &dyn Plugin, facts: &Facts, request: &Head, body: &str) -> Option<NodeId> {
     let body = body.as_bytes();
     let flow = Flow {
         body,
@@ -35,7 +32,7 @@ fn recalled(p: &dyn Plugin, facts: &Facts, request: &RequestHeader, body: &str) 
 }
 
 /// Watches the answer of a flow that goes to `node`.
-fn watch(p: &dyn Plugin, facts: &Facts, request: &RequestHeader, node: &str) -> Box<dyn Watch> {
+fn watch(p: &dyn Plugin, facts: &Facts, request: &Head, node: &str) -> Box<dyn Watch> {
     let flow = facts.flow(Some(request));
     let to = assigned(node, How::Balanced);
     p.watch(&flow, push(), &to).expect("every flow is watched")
@@ -258,7 +255,7 @@ fn heads_tell_cookies_and_headers() {
             got,
             found.then(|| NodeId::of("ls3")),
             "{yaml} {}",
-            request.uri
+            request.target()
         );
     }
 }

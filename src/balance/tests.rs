@@ -151,6 +151,21 @@ fn picked(pool: &Pool, rng: &mut fastrand::Rng, tried: &[NodeId]) -> Result<Node
     }
 }
 
+/// Fails if a key of the file does not reach the pool that runs.
+#[test]
+fn a_pool_keeps_what_its_section_says_of_failures() {
+    let of = |keys: &str| {
+        let p = pool(1, keys);
+        (p.on_lost, p.retry_unanswered, p.retry_on.to_vec())
+    };
+    let paths = vec!["/create".to_owned()];
+    assert_eq!(of(""), (OnLost::Close, 1, Vec::new()));
+    assert_eq!(
+        of("on_lost: 502, retry_unanswered: off, retry_on: [/create]"),
+        (OnLost::BadGateway, 0, paths)
+    );
+}
+
 /// Fails if a large pool's sample hides the one node that is left.
 #[test]
 fn the_last_node_of_a_large_pool_is_found() {

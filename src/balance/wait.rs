@@ -57,6 +57,37 @@ impl Refused {
     }
 }
 
+/// Counts a wait when it is dropped: one whose caller dropped it was left by its client.
+struct Told<'a> {
+    pool: &'a str,
+    began: Instant,
+    refused: Option<Refused>,
+}
+
+impl<'a> Told<'a> {
+    fn begin(pool: &'a str) -> Self {
+        Told {
+            pool,
+            began: Instant::now(),
+            refused: Some(Refused::Gone),
+        }
+    }
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        let (m, waited) = (metrics::get(), self.began.elapsed());
+        m.queue_seconds
+            .with_label_values(&[self.pool])
+            .observe(waited.as_secs_f64());
+        if let Some(refused) = self.refused {
+            m.queue_refused
+                .with_label_values(&[self.pool, refused.word()])
+                .inc();
+        }
+    }
+}
+
 /// A flow's turn. The next one is called when it is dropped.
 struct Turn {
     used: bool,
@@ -129,9 +160,8 @@ impl Pool {
         mut decide: impl FnMut() -> Option<T>,
     ) -> Result<T, Refused> {
         let mut left = pin!(left);
-        let began = Instant::now();
-        let until = tokio::time::Instant::from_std(began + self.waiting.patience);
-        let m = metrics::get();
+        let mut told = Told::begin(&self.name);
+        let until = tokio::time::Instant::from_std(told.began + self.waiting.patience);
         let mut pool = self.current();
         let result = loop {
             let turn = tokio::select! {
@@ -154,14 +184,7 @@ impl Pool {
                 break Ok(decided);
             }
         };
-        m.queue_seconds
-            .with_label_values(&[&self.name])
-            .observe(began.elapsed().as_secs_f64());
-        if let Err(refused) = &result {
-            m.queue_refused
-                .with_label_values(&[self.name.as_str(), refused.word()])
-                .inc();
-        }
+        told.refused = result.as_ref().err().copied();
         result
     }
 

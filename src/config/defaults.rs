@@ -57,6 +57,9 @@ pub const HOLD_DOWN: Span = seconds(60);
 pub const FAILURES: u32 = 5;
 /// Other nodes tried after a failed connect.
 pub const RETRIES: u32 = 2;
+/// Other nodes tried for a request that a node got and did not answer. With one, a request that kills
+/// its node reaches two nodes at most.
+pub const RETRY_UNANSWERED: u32 = 1;
 /// Flows that wait for a node: as many as a large edge gets when one of its nodes dies. Each costs what
 /// its connection costs anyway.
 pub const QUEUE: u32 = 10_000;
@@ -110,6 +113,7 @@ functions! {
     hold_down: Span = HOLD_DOWN;
     failures: u32 = FAILURES;
     retries: u32 = RETRIES;
+    retry_unanswered: u32 = RETRY_UNANSWERED;
     rebalance_rate: Rate = REBALANCE_RATE;
     rebalance_tolerance: Share = REBALANCE_TOLERANCE;
     rebalance_delay: Span = REBALANCE_DELAY;

@@ -1,11 +1,14 @@
 //! What a listener is told: where to bind, how to speak, which plugins decide.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 
 use pushgate_plugins::PluginConfig;
 use pushgate_plugins::trust::Trust;
-use serde::Deserialize;
+use serde::de::value::{self, MapAccessDeserializer, StrDeserializer};
+use serde::de::{Error, MapAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::units::{Bytes, Span};
 use super::{ListenerTls, Mode, defaults};
@@ -33,8 +36,8 @@ pub struct Listener {
     #[serde(default)]
     pub plugins: Vec<PluginConfig>,
     /// Most bytes of a flow that proxy and sockets hold while the client does not read.
-    #[serde(default = "defaults::max_hidden")]
-    pub max_hidden: Bytes,
+    #[serde(default)]
+    pub max_hidden: MaxHidden,
     /// Most live flows of one client address (IPv6: /64); absent: any number.
     #[serde(default)]
     pub max_flows_per_client: Option<NonZeroUsize>,
@@ -50,6 +53,57 @@ pub struct Listener {
     /// Options of the clients' sockets.
     #[serde(default)]
     pub tcp: TcpOptions,
+}
+
+/// Most bytes of a flow that proxy and sockets hold while the client does not read. In the file a size
+/// (`32KiB`) or a block (`{ bytes: 32KiB, bulk: false }`).
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(remote = "Self", deny_unknown_fields)]
+pub struct MaxHidden {
+    /// The bound, 4 KiB to 16 MiB.
+    #[serde(default = "defaults::max_hidden")]
+    pub bytes: Bytes,
+    /// Whether a flow that shows bulk may use a window as large as its client's own kernel has promised.
+    #[serde(default = "defaults::yes")]
+    pub bulk: bool,
+}
+
+impl Default for MaxHidden {
+    fn default() -> Self {
+        MaxHidden {
+            bytes: defaults::MAX_HIDDEN,
+            bulk: true,
+        }
+    }
+}
+
+/// By hand, because serde's `untagged` loses the line of a fault. `remote` above makes the function that
+/// reads the block, and leaves the trait to us.
+impl<'de> Deserialize<'de> for MaxHidden {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = MaxHidden;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "a size with its unit, as `32KiB`, `1MiB`, or a block (`bytes`, `bulk`)",
+                )
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<MaxHidden, E> {
+                let bytes = Bytes::deserialize(StrDeserializer::<value::Error>::new(text));
+                let wrong = |_| E::invalid_value(Unexpected::Str(text), &self);
+                let bytes = bytes.map_err(wrong)?;
+                Ok(MaxHidden {
+                    bytes,
+                    ..MaxHidden::default()
+                })
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<MaxHidden, A::Error> {
+                MaxHidden::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+        d.deserialize_any(V)
+    }
 }
 
 /// Limits of a request's head.

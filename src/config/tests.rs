@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::Config;
 
 mod checks;
+mod failure;
 mod plugins;
 mod reference;
 mod values;

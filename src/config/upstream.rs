@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use serde::Deserialize;
 
 use super::units::{Rate, Share, Span};
-use super::{Address, Discover, NodeTls, defaults};
+use super::{Address, Discover, NoNode, NodeTls, OnLost, defaults, failure};
 
 /// One push server at one address and port.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -119,6 +119,20 @@ pub struct Pool {
     /// Answer when no node can take the flow.
     #[serde(default)]
     pub no_node: NoNode,
+    /// Answer when a node is lost before it answered, and the request may not be repeated.
+    #[serde(default)]
+    pub on_lost: OnLost,
+    /// Other nodes tried for a request that a node got and did not answer, if it may be repeated: an
+    /// idempotent one, or one of `retry_on`. 0 to 10; 0 (`off` in the file): none.
+    #[serde(
+        default = "defaults::retry_unanswered",
+        deserialize_with = "failure::off_or_number"
+    )]
+    pub retry_unanswered: u32,
+    /// Paths of requests that may be repeated on another node whatever their method, with bodies up to
+    /// 64 KiB. Compared whole, without query; 64 at most.
+    #[serde(default)]
+    pub retry_on: Vec<String>,
     /// Live flows of a node from which on the balancer gives it no more; absent: any number.
     #[serde(default)]
     pub max_flows: Option<NonZeroUsize>,
@@ -216,40 +230,6 @@ pub enum OnDown {
     Evict,
     /// They are left to end by themselves.
     Keep,
-}
-
-/// Answer when no node can take the flow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum NoNode {
-    /// 503 with a jittered Retry-After.
-    #[default]
-    Unavailable,
-    /// The connection is closed without an answer: some push clients notice only that.
-    Close,
-}
-
-/// By hand, because `503` is a number to YAML and `close` a word.
-impl<'de> Deserialize<'de> for NoNode {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct V;
-        impl serde::de::Visitor<'_> for V {
-            type Value = NoNode;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("`503` or `close`")
-            }
-            fn visit_str<E: serde::de::Error>(self, s: &str) -> Result<NoNode, E> {
-                match s {
-                    "503" => Ok(NoNode::Unavailable),
-                    "close" => Ok(NoNode::Close),
-                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(s), &self)),
-                }
-            }
-            fn visit_u64<E: serde::de::Error>(self, n: u64) -> Result<NoNode, E> {
-                self.visit_str(&n.to_string())
-            }
-        }
-        d.deserialize_any(V)
-    }
 }
 
 /// An active health check: `tcp`, `http`, `tls`, or `http` over `tls`.

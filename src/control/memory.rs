@@ -17,7 +17,7 @@ use crate::clock;
 use crate::upstream::Node;
 use crate::upstream::discover::{Answer, Source};
 use crate::upstream::drain::Terms;
-use crate::upstream::state::Order;
+use crate::upstream::node::Order;
 
 /// What is remembered, fit to be sent to another process.
 #[derive(Default, Deserialize, Serialize)]

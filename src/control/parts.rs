@@ -16,15 +16,16 @@ use super::admin::Endpoint;
 use super::plan::{PlannedListener, PlannedNode};
 use crate::balance::Pool;
 use crate::config::{self, Config, Health};
-use crate::listener::accept::{AcceptLoop, Listener};
+use crate::listener::accept::AcceptLoop;
 use crate::listener::edge::Edge;
 use crate::observe::metrics;
+use crate::proxy::listener::Listener;
 use crate::route::Table;
 use crate::tls::Store;
 use crate::tls::tickets::Ring;
 use crate::upstream::drain::{Standing, Terms};
 use crate::upstream::health::Checker;
-use crate::upstream::state::Order;
+use crate::upstream::node::Order;
 use crate::upstream::{Node, State};
 
 /// A node with its check loop.
@@ -98,6 +99,11 @@ impl Listening {
         }
         self.listener.change(conf, table);
         self.loops.retain(|a| conf.bind.contains(&a.asked));
+        for accepting in &self.loops {
+            if let Err(e) = accepting.tune(conf) {
+                log::error!("listener {} on {}: {e}", conf.name, accepting.bound);
+            }
+        }
         self.conf = conf.clone();
     }
 }
@@ -286,7 +292,7 @@ impl Parts {
             };
             let l = self.listeners.entry(p.conf.name).or_insert(l);
             for (asked, socket) in p.sockets {
-                let started = AcceptLoop::start(asked, socket, l.listener.clone(), edge.clone());
+                let started = edge.listen(asked, socket, &l.listener);
                 l.loops.push(started.map_err(|e| format!("{asked}: {e}"))?);
             }
         }

@@ -117,7 +117,7 @@ impl Plan {
                 if old.is_some_and(|l| l.loops.iter().any(|a| a.asked == *address)) {
                     continue;
                 }
-                own.push((*address, socket(*address, parts, &mut sockets)?));
+                own.push((*address, socket(*address, conf, parts, &mut sockets)?));
             }
             listeners.push(PlannedListener {
                 table: table(config, conf, keep, &pools, &by_id)?,
@@ -206,6 +206,7 @@ fn by_id(nodes: &HashMap<NodeId, PlannedNode>) -> Arc<HashMap<NodeId, Arc<Node>>
 /// The socket of an address: bound before, taken over from another listener, or bound now.
 fn socket(
     address: SocketAddr,
+    conf: &config::Listener,
     parts: &Parts,
     sockets: &mut Sockets,
 ) -> Result<TcpListener, String> {
@@ -221,7 +222,8 @@ fn socket(
         Some(a) => a
             .socket()
             .map_err(|e| format!("cannot take over {address}: {e}")),
-        None => accept::bind(address).map_err(|e| format!("cannot bind {address}: {e}")),
+        None => accept::bind(address, Some(&accept::options(conf)))
+            .map_err(|e| format!("cannot bind {address}: {e}")),
     }
 }
 

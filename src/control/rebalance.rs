@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 use super::Running;
 use crate::balance::Pool;
 use crate::clock;
+use crate::observe::end_reason::EndReason;
 use crate::observe::metrics;
-use crate::upstream::live::Closed;
 use crate::upstream::stuck::Movable;
 use crate::upstream::{Node, State};
 pub use ask::{Ask, Goal};
@@ -176,7 +176,7 @@ impl Cluster for Live<'_> {
         let Some(node) = self.pool.node(node) else {
             return false;
         };
-        let closed = node.close(flow, Closed::Rebalanced);
+        let closed = node.close(flow, EndReason::Rebalanced);
         if closed {
             (self.closed)(node, flow);
         }

@@ -42,13 +42,17 @@ pub type Sockets = HashMap<SocketAddr, TcpListener>;
 ///
 /// Errors: the address that cannot be bound and why.
 pub fn bind_all(config: &Config, mut inherited: Sockets) -> Result<Sockets, String> {
-    let listeners = config.listeners.iter().flat_map(|l| l.bind.iter().copied());
-    let admin = config.admin.iter().map(|a| a.bind);
+    let of = |l: &'_ config::Listener| {
+        let options = accept::options(l);
+        l.bind.clone().into_iter().map(move |a| (a, Some(options)))
+    };
+    let admin = config.admin.iter().map(|a| (a.bind, None));
     let mut sockets = Sockets::new();
-    for address in listeners.chain(admin) {
+    for (address, options) in config.listeners.iter().flat_map(of).chain(admin) {
         let socket = match inherited.remove(&address) {
             Some(socket) => socket,
-            None => accept::bind(address).map_err(|e| format!("cannot bind {address}: {e}"))?,
+            None => accept::bind(address, options.as_ref())
+                .map_err(|e| format!("cannot bind {address}: {e}"))?,
         };
         sockets.insert(address, socket);
     }
@@ -253,16 +257,19 @@ impl Running {
     /// Stops accepting, lets idle connections go, and waits until the rest has ended or the
     /// deadline passed. Returns how many were left.
     pub async fn drain(&self) -> usize {
-        let deadline = {
+        let (deadline, listeners) = {
             let mut parts = self.parts.lock();
-            parts.listeners.clear();
-            parts
-                .config
-                .as_ref()
-                .map_or(config::defaults::DRAIN_DEADLINE.0, |c| c.drain_deadline.0)
+            let config = parts.config.as_ref();
+            let deadline =
+                config.map_or(config::defaults::DRAIN_DEADLINE.0, |c| c.drain_deadline.0);
+            (deadline, std::mem::take(&mut parts.listeners))
         };
         self.drain.send_replace(true);
         let gone = async {
+            // A thread may be accepting this moment: its client is to be counted before we look.
+            for accepting in listeners.into_values().flat_map(|l| l.loops) {
+                accepting.end().await;
+            }
             while self.edge.open() > 0 {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }

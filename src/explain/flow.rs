@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use clap::Args;
 use http::{HeaderName, HeaderValue, Uri};
-use pingora_http::RequestHeader;
 use pushgate_plugins::api::{Flow, TlsFacts};
+use pushgate_plugins::head::Head;
 use pushgate_plugins::host;
 
 use crate::clock;
@@ -59,7 +59,7 @@ pub struct Asked {
     /// Server name of its handshake.
     pub sni: Option<String>,
     client: SocketAddr,
-    request: RequestHeader,
+    request: Head,
     body: String,
     random: u64,
 }
@@ -129,6 +129,7 @@ impl Asked {
             wall: clock::date(),
             now: Instant::now(),
             random: self.random,
+            last: None,
         }
     }
 }
@@ -187,28 +188,23 @@ fn reached(
     }
 }
 
-fn request(question: &Question, authority: &str) -> Result<RequestHeader, String> {
+fn request(question: &Question, authority: &str) -> Result<Head, String> {
     let target = question.to.path_and_query().map_or("/", |p| p.as_str());
-    let built = RequestHeader::build(question.method.as_str(), target.as_bytes(), None);
-    let mut head = built.map_err(|e| format!("no legal request: {e}"))?;
-    let mut add = |name: &str, value: &str| {
-        let header = name.trim().parse::<HeaderName>().ok();
-        let value = HeaderValue::from_str(value.trim()).ok();
-        match (header, value) {
-            (Some(header), Some(value)) => head.append_header(header, value).is_ok(),
-            _ => false,
-        }
-        .then_some(())
-        .ok_or_else(|| format!("`{name}` and its value make no header"))
-    };
-    add("host", authority)?;
-    for cookie in &question.cookie {
-        add("cookie", cookie)?;
-    }
-    for line in &question.header {
+    let cookies = question.cookie.iter().map(|c| Ok(("cookie", c.as_str())));
+    let others = question.header.iter().map(|line| {
         let parts = line.split_once(':');
-        let (name, value) = parts.ok_or_else(|| format!("`{line}`: expected `Name: value`"))?;
-        add(name, value)?;
+        parts.ok_or_else(|| format!("`{line}`: expected `Name: value`"))
+    });
+    let mut fields = vec![("host", authority.as_bytes())];
+    for field in cookies.chain(others) {
+        let (name, value) = field?;
+        let (name, value) = (name.trim(), value.trim());
+        if HeaderName::from_bytes(name.as_bytes()).is_err() || HeaderValue::from_str(value).is_err()
+        {
+            return Err(format!("`{name}` and its value make no header"));
+        }
+        fields.push((name, value.as_bytes()));
     }
-    Ok(head)
+    let made = Head::make_request(&question.method, target, fields);
+    made.map_err(|e| format!("no legal request: {e:?}"))
 }

@@ -1,79 +1,58 @@
-//! Listening sockets: bound, added and removed at run time; each accepted socket goes to the next
-//! data thread and is registered with the runtime that serves it.
+//! Listening sockets: bound, added and removed at run time; the data threads accept from them in turn.
 //!
-//! In: addresses. Out: sockets to [`Edge::take`]. Source: Lightstreamer clustering §3.2.1.1
-//! (several public addresses on one balancer); FAULTS D54 (descriptors run out).
+//! In: addresses. Out: sockets to [`Edge::take`](super::edge::Edge::take), on the thread that will serve them:
+//! where TLS ends here one that shakes hands, else one that carries bytes. Each new client wakes one thread.
+//! Source: Lightstreamer clustering §3.2.1.1 (several public addresses on one balancer); FAULTS D54
+//! (descriptors run out).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use prometheus::IntCounter;
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
-use super::clients::Clients;
-use super::edge::Edge;
+use super::turn::{Place, Turns};
 use crate::config;
 use crate::observe::metrics;
-use crate::route::Table;
+use crate::proxy::listener::Listener;
+use crate::proxy::threads::{Thread, emptiest};
 use crate::stream::descriptors;
-use crate::tls::TlsFront;
+use crate::stream::socket::{self, Options};
 use crate::upstream::shortage::Shortage;
-
-/// A listener at run time. What a reload may change is swapped inside, so that live client
-/// connections see it at their next request.
-pub struct Listener {
-    /// Name in logs and metrics.
-    pub name: String,
-    /// What decides.
-    pub table: ArcSwap<Table>,
-    /// Certificates, where TLS ends here.
-    pub tls: Option<TlsFront>,
-    /// Its section of the configuration.
-    pub conf: ArcSwap<config::Listener>,
-    /// Most hidden bytes of a flow.
-    pub max_hidden: AtomicU64,
-    /// Live flows by client address, where they are bounded.
-    pub clients: Arc<Clients>,
-}
-
-impl Listener {
-    /// A listener of this section.
-    pub fn new(conf: &config::Listener, table: Table, tls: Option<TlsFront>) -> Arc<Self> {
-        Arc::new(Listener {
-            name: conf.name.clone(),
-            table: ArcSwap::from_pointee(table),
-            tls,
-            max_hidden: AtomicU64::new(conf.max_hidden.0),
-            clients: Arc::default(),
-            conf: ArcSwap::from_pointee(conf.clone()),
-        })
-    }
-
-    /// Takes over a changed section.
-    pub fn change(&self, conf: &config::Listener, table: Table) {
-        self.table.store(Arc::new(table));
-        self.max_hidden.store(conf.max_hidden.0, Ordering::Relaxed);
-        self.conf.store(Arc::new(conf.clone()));
-    }
-}
 
 /// Connections the kernel may hold until we accept them; it cuts the number to its own limit.
 const BACKLOG: i32 = 65_535;
-/// Sockets accepted before the loop yields to other work of its thread.
+/// Connections accepted before the loop yields to other work of its thread.
 const BATCH: usize = 64;
+/// Connections a thread may have more than the emptiest one when it passes the turn. In a burst eight share the
+/// cost of a wake-up; of 1,000 connections that live for hours eight are no burden.
+const LEAD: i64 = 8;
 /// Pause when descriptors run out: live flows go on, and the admin endpoint still answers.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Binds one address.
+/// An accepted connection.
+pub struct Accepted {
+    /// Its socket, which does not block.
+    pub stream: TcpStream,
+    /// The TCP peer.
+    pub peer: SocketAddr,
+    /// The address it reached, where the listening socket has only one; else getsockname(2) tells.
+    pub vip: Option<SocketAddr>,
+}
+
+/// Binds one address. Accepted sockets inherit `options`, so that they are set before the first client can come;
+/// the admin endpoint has none.
 ///
 /// Errors: what the system says, e.g. that it is in use.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr, options: Option<&Options>) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -84,19 +63,31 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
+    if let Some(options) = options {
+        socket::tune(&socket, options)?;
+    }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-/// One running accept loop; dropping it closes the socket.
+/// What accepted sockets of a listener inherit.
+pub fn options(conf: &config::Listener) -> Options {
+    Options {
+        keepalive: conf.tcp.keepalive.0,
+        receive_buffer: None,
+        bulk: false,
+    }
+}
+
+/// One address's accept loops, one on each thread; dropping it closes the socket.
 pub struct AcceptLoop {
     /// The address it was asked to bind.
     pub asked: SocketAddr,
     /// The address it has: another port where 0 was asked for.
     pub bound: SocketAddr,
     socket: TcpListener,
-    task: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl AcceptLoop {
@@ -105,31 +96,151 @@ impl AcceptLoop {
         self.socket.try_clone()
     }
 
-    /// Starts accepting on `socket` in the current runtime.
+    /// Starts accepting on `threads`. `take` is given each connection on the thread that accepted it, with
+    /// that thread's place in `threads`.
+    ///
+    /// Errors: no descriptor is left.
     pub fn start(
         asked: SocketAddr,
         socket: TcpListener,
-        listener: Arc<Listener>,
-        edge: Arc<Edge>,
+        listener: &Arc<Listener>,
+        threads: Arc<[Thread]>,
+        take: impl Fn(usize, Accepted) + Clone + Send + Sync + 'static,
     ) -> io::Result<Self> {
+        // Also here: the socket may be another process's, or come from a listener of another kind.
+        socket::tune(&socket, &options(&listener.conf.load()))?;
         let bound = socket.local_addr()?;
-        let kept = socket.try_clone()?;
-        // SAFETY: a TcpListener owns its descriptor and keeps the same one until it is dropped.
-        let socket = unsafe { AsyncFd::register(socket) }?;
-        let task = tokio::spawn(accept(socket, listener, edge));
-        Ok(AcceptLoop {
+        let mut accepting = AcceptLoop {
             asked,
             bound,
-            socket: kept,
-            task,
-        })
+            socket: socket.try_clone()?,
+            tasks: Vec::new(),
+        };
+        for (at, place) in Turns::places(socket, threads.len())?
+            .into_iter()
+            .enumerate()
+        {
+            let runtime = threads[at].runtime.clone();
+            let _entered = runtime.enter();
+            // SAFETY: a place keeps its descriptor until it is dropped.
+            let place = unsafe { AsyncFd::register_with_interest(place, Interest::READABLE) }?;
+            let acceptor = Acceptor {
+                at,
+                vip: (!bound.ip().is_unspecified()).then_some(bound),
+                listener: listener.clone(),
+                threads: threads.clone(),
+                take: take.clone(),
+            };
+            accepting.tasks.push(runtime.spawn(acceptor.run(place)));
+        }
+        Ok(accepting)
+    }
+
+    /// Has sockets that are accepted from now on inherit the options of a changed section.
+    ///
+    /// Errors: the kernel refuses an option; it has taken each before.
+    pub fn tune(&self, conf: &config::Listener) -> io::Result<()> {
+        socket::tune(&self.socket, &options(conf))
+    }
+
+    /// Stops accepting, and returns when no thread can bring another connection.
+    pub async fn end(mut self) {
+        for task in std::mem::take(&mut self.tasks) {
+            task.abort();
+            // Aborted, as it was told; a panic is in the log already.
+            let _ = task.await;
+        }
     }
 }
 
 impl Drop for AcceptLoop {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
+}
+
+/// The loop of one thread.
+struct Acceptor<T> {
+    at: usize,
+    vip: Option<SocketAddr>,
+    listener: Arc<Listener>,
+    threads: Arc<[Thread]>,
+    take: T,
+}
+
+impl<T: Fn(usize, Accepted)> Acceptor<T> {
+    async fn run(self, place: AsyncFd<Place>) {
+        let accepted = metrics::get()
+            .accepted
+            .with_label_values(&[&self.listener.name]);
+        loop {
+            let Ok(mut ready) = place.readable().await else {
+                return;
+            };
+            let place = place.get_ref();
+            if place.is_shared() {
+                // Before the turn is passed: it may come back at once.
+                ready.clear_ready();
+            }
+            if place.take() {
+                if self.batch(place.socket(), &accepted).await {
+                    ready.clear_ready();
+                }
+                self.pass(place).await;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Accepts until no client waits, which is told by true, or it is another thread's turn.
+    async fn batch(&self, socket: &TcpListener, accepted: &IntCounter) -> bool {
+        for _ in 0..BATCH {
+            match accept(socket) {
+                Ok((stream, peer)) => {
+                    accepted.inc();
+                    let stream = when_spared(stream, &self.listener).await;
+                    let vip = self.vip;
+                    (self.take)(self.at, Accepted { stream, peer, vip });
+                }
+                Err(Errno::WOULDBLOCK) => return true,
+                // The client gave up before we came: its next try is another connection.
+                Err(Errno::CONNABORTED | Errno::INTR) => {}
+                Err(e) => {
+                    log::error!("listener {}: accept: {e}", self.listener.name);
+                    tokio::time::sleep(PAUSE).await;
+                    return false;
+                }
+            }
+            if self.leads() {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// Whether this thread has its share for now.
+    fn leads(&self) -> bool {
+        let least = self.threads.iter().map(Thread::connections).min();
+        least.is_some_and(|least| self.threads[self.at].connections() >= least + LEAD)
+    }
+
+    async fn pass(&self, place: &Place) {
+        let to = emptiest(&self.threads, self.at).unwrap_or(self.at);
+        while let Err(e) = place.pass(to) {
+            log::error!("listener {}: next thread: {e}", self.listener.name);
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Accepts one client: one system call with the peer's address, where std needs a second one so that the
+/// socket does not block.
+fn accept(socket: &TcpListener) -> Result<(TcpStream, SocketAddr), Errno> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (stream, peer) = rustix::net::acceptfrom_with(socket, flags)?;
+    // The peer of a TCP socket has an address, unless it is gone.
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    Ok((stream.into(), peer.ok_or(Errno::CONNABORTED)?))
 }
 
 /// Waits while descriptors are scarce, as the client would have waited in the kernel's queue.
@@ -152,32 +263,5 @@ async fn when_spared(mut stream: TcpStream, listener: &Listener) -> TcpStream {
     stream
 }
 
-async fn accept(socket: AsyncFd<TcpListener>, listener: Arc<Listener>, edge: Arc<Edge>) {
-    let accepted = metrics::get().accepted.with_label_values(&[&listener.name]);
-    loop {
-        let Ok(mut ready) = socket.readable().await else {
-            return;
-        };
-        for _ in 0..BATCH {
-            match socket.get_ref().accept() {
-                Ok((stream, peer)) => {
-                    accepted.inc();
-                    let stream = when_spared(stream, &listener).await;
-                    edge.take(&listener, stream, peer);
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    ready.clear_ready();
-                    break;
-                }
-                // The client gave up before we came: its next try is another connection.
-                Err(e) if matches!(e.raw_os_error(), Some(libc::ECONNABORTED | libc::EINTR)) => {}
-                Err(e) => {
-                    log::error!("listener {}: accept: {e}", listener.name);
-                    tokio::time::sleep(PAUSE).await;
-                    break;
-                }
-            }
-        }
-        tokio::task::yield_now().await;
-    }
-}
+#[cfg(test)]
+mod tests;

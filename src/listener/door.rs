@@ -1,5 +1,5 @@
-//! From an accepted socket to a client connection whose protocol can begin: socket options, PROXY
-//! protocol, then the TLS handshake or a look at the ClientHello that is passed through.
+//! From an accepted socket to a client connection whose protocol can begin: PROXY protocol, then the
+//! TLS handshake or a look at the ClientHello that is passed through.
 //!
 //! Source: Lightstreamer clustering §1 (Proxy Protocol), §3; FAULTS D32, D33, D38.
 
@@ -8,27 +8,25 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 
-use super::accept::Listener;
+use super::accept::Accepted;
 use super::client_hello::{self, Hello};
-use super::exchange::Conn;
-use super::open::Open;
 use super::{handshake, proxy_protocol};
 use crate::config::{self, Mode};
+use crate::proxy::conn::Conn;
+use crate::proxy::listener::Listener;
+use crate::proxy::open::Open;
 use crate::stream::side::Side;
-use crate::stream::socket::{self, Options, Tcp};
+use crate::stream::socket::Tcp;
 use crate::tls::Handshake;
 
 /// Lets a client in, within the listener's handshake deadline for each step.
 ///
 /// Errors: the word under which the refused connection is counted.
-pub async fn enter(
-    open: Open,
-    stream: std::net::TcpStream,
-    peer: SocketAddr,
-) -> Result<(Side, Arc<Conn>), &'static str> {
+pub async fn enter(open: Open, accepted: Accepted) -> Result<(Side, Arc<Conn>), &'static str> {
     let listener = Arc::clone(&open);
     let conf = listener.conf.load_full();
-    let (mut tcp, mut vip) = tuned(stream, &conf).map_err(|_| "gone")?;
+    let peer = accepted.peer;
+    let (mut tcp, mut vip) = registered(accepted).map_err(|_| "gone")?;
     let (mut client, mut in_front) = (peer, None);
     if conf.accept_proxy.contains(peer.ip()) {
         let read = tokio::time::timeout(conf.handshake_timeout.0, proxy_protocol::read(&mut tcp));
@@ -59,19 +57,11 @@ pub async fn enter(
     Ok((side, Arc::new(conn)))
 }
 
-fn tuned(
-    stream: std::net::TcpStream,
-    conf: &config::Listener,
-) -> std::io::Result<(Tcp, SocketAddr)> {
-    stream.set_nonblocking(true)?;
-    // Registered here, with the runtime that serves it: no event crosses threads.
-    let stream = TcpStream::from_std(stream)?;
-    let vip = stream.local_addr()?;
-    let options = Options {
-        keepalive: conf.tcp.keepalive.0,
-        receive_buffer: None,
-    };
-    socket::tune(&stream, &options)?;
+/// The socket, registered with the runtime of this thread, and the address it reached. Its options are those of
+/// the listening socket.
+fn registered(accepted: Accepted) -> std::io::Result<(Tcp, SocketAddr)> {
+    let stream = TcpStream::from_std(accepted.stream)?;
+    let vip = accepted.vip.map_or_else(|| stream.local_addr(), Ok)?;
     Ok((Tcp::new(stream), vip))
 }
 

@@ -1,4 +1,4 @@
-//! The TLS handshake of a client connection, and the last words to a client that gets no further.
+//! The TLS handshake of a client connection.
 //!
 //! In: an accepted socket. Out: the TLS side, or why there is none. A client that speaks plain HTTP
 //! to the TLS port is told so in plain text. Source: FAULTS D32, D33.
@@ -7,16 +7,11 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use openssl::ssl::{Ssl, SslAcceptor};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_openssl::SslStream;
 
+use crate::stream::parting::lingering_close;
 use crate::stream::side::Side;
 use crate::stream::socket::Tcp;
-
-/// Time a refused client has to take its answer and to stop sending.
-const LINGER: Duration = Duration::from_secs(1);
-/// Most bytes of a refused client that are read to no purpose.
-const SCRAP: usize = 4 * 1024 * 1024;
 
 const HINT: &str = "400 Bad Request: this port speaks TLS, use https://\n";
 
@@ -66,7 +61,7 @@ async fn accept(acceptor: SslAcceptor, mut tcp: Tcp, http: bool) -> Result<Side,
              Content-Length: {}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n{HINT}",
             HINT.len()
         );
-        last_words(&mut tcp, head.as_bytes()).await;
+        lingering_close(&mut tcp, head.as_bytes()).await;
         return Err(Refusal::PlainHttp);
     }
     let ssl = Ssl::new(acceptor.context()).map_err(|_| Refusal::Failed)?;
@@ -75,31 +70,8 @@ async fn accept(acceptor: SslAcceptor, mut tcp: Tcp, http: bool) -> Result<Side,
         Ok(()) => Ok(Side::Tls(Box::new(stream))),
         Err(_) => {
             // The alert is on its way; what the client still sends must not overtake it.
-            last_words(stream.get_mut(), b"").await;
+            lingering_close(stream.get_mut(), b"").await;
             Err(Refusal::Failed)
         }
     }
-}
-
-/// Sends `bytes`, then FIN, and reads what the client still sends: closing a socket with unread
-/// bytes resets it, and the reset would overtake the answer.
-pub async fn last_words<S>(side: &mut S, bytes: &[u8])
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let said = async {
-        side.write_all(bytes).await?;
-        side.shutdown().await?;
-        // On the heap: an array would be part of every connection's task, which may come to this.
-        let (mut scrap, mut read) = (vec![0; 4096], 0);
-        while read < SCRAP {
-            match side.read(&mut scrap).await? {
-                0 => break,
-                n => read += n,
-            }
-        }
-        std::io::Result::Ok(())
-    };
-    // Whoever does not take it is gone or hostile.
-    let _ = tokio::time::timeout(LINGER, said).await;
 }

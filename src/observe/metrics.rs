@@ -75,6 +75,8 @@ metrics! {
     accepted: counter "pushgate_connections_total" ["listener"];
     /// Client connections ended before a request: TLS handshakes that failed, limits reached.
     refused: counter "pushgate_connections_refused_total" ["listener", "reason"];
+    /// Client connections a thread has: `data-N` serves them, `handshake-N` shakes hands with them.
+    thread_connections: gauge "pushgate_thread_connections" ["thread"];
     /// Flows ended, by the reason of their end.
     flows: counter "pushgate_flows_total" ["listener", "reason"];
     /// Requests answered by the proxy itself, by status.

@@ -1,13 +1,14 @@
 //! The threads that serve clients: some carry bytes, as many shake hands at a lower priority.
 //!
-//! In: how many. Out: handles of their runtimes. Source: FAULTS D33; issue "TLS offload": a storm of
+//! In: how many. Out: the threads, to accept and serve on. Source: FAULTS D33; issue "TLS offload": a storm of
 //! full handshakes must not delay bytes of live streams.
 
 use std::io;
 
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::Builder;
 
-use crate::listener::edge::Runtimes;
+use crate::observe::metrics;
+use crate::proxy::threads::{Runtimes, Thread};
 use crate::stream::vigil;
 use crate::upstream::evict;
 
@@ -31,9 +32,12 @@ pub fn start(count: usize) -> io::Result<Runtimes> {
 
 /// One thread with a runtime of its own: a connection stays on it, and nothing it does wakes
 /// another core.
-fn thread(name: String, nice: libc::c_int) -> io::Result<Handle> {
+fn thread(name: String, nice: libc::c_int) -> io::Result<Thread> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let handle = runtime.handle().clone();
+    let connections = metrics::get()
+        .thread_connections
+        .with_label_values(&[&name]);
+    let thread = Thread::new(runtime.handle().clone(), connections);
     std::thread::Builder::new().name(name).spawn(move || {
         if nice != 0 {
             // SAFETY: three numbers; 0 is the calling thread. Raising the niceness needs no right,
@@ -43,5 +47,5 @@ fn thread(name: String, nice: libc::c_int) -> io::Result<Handle> {
         // Both as long as the thread lives.
         runtime.block_on(async { tokio::join!(evict::reap(), vigil::look()).0 })
     })?;
-    Ok(handle)
+    Ok(thread)
 }

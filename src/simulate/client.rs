@@ -8,17 +8,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::HeaderValue;
-use http::header::{COOKIE, HOST, SET_COOKIE};
-use pingora_http::{RequestHeader, ResponseHeader};
 use pushgate_plugins::PluginConfig;
 use pushgate_plugins::api::{PoolId, Watch};
+use pushgate_plugins::head::{Edits, Head};
 use pushgate_plugins::sticky_session::{self, Learn, Preset, Recall};
 
 use super::script::Settings;
 use crate::config::Listener;
 use crate::upstream::LiveFlow;
-use crate::upstream::state::Entered;
+use crate::upstream::node::Entered;
 
 /// One client.
 pub struct Client {
@@ -27,7 +25,7 @@ pub struct Client {
     /// Whether it returns cookies.
     pub takes_cookies: bool,
     /// `NAME=VALUE` of the cookie the edge gave it.
-    pub cookie: Option<HeaderValue>,
+    pub cookie: Option<Vec<u8>>,
     /// Number of its session and the node that has it.
     pub session: Option<(u64, usize)>,
     /// Its flow.
@@ -119,7 +117,7 @@ impl Client {
     }
 
     /// The head of its next request, and the beginning of its body.
-    pub fn request(&self, host: &HeaderValue, places: &Places) -> Option<(RequestHeader, String)> {
+    pub fn request(&self, host: &str, places: &Places) -> Option<(Head, String)> {
         let id = self.session.map(|(id, _)| format!("S{id}"));
         let (mut path, mut query) = ("/lightstreamer/bind_session.txt".to_owned(), String::new());
         let (mut lines, mut body) = (Vec::new(), String::new());
@@ -131,10 +129,10 @@ impl Client {
                         Recall::Query(name) => query = format!("{query}&{name}={id}"),
                         Recall::Form(name) => body = format!("{body}&{name}={id}"),
                         Recall::Cookie(name) if self.takes_cookies => {
-                            lines.push((COOKIE, format!("{name}={id}")));
+                            lines.push(("cookie", format!("{name}={id}")));
                         }
                         Recall::Cookie(_) => {}
-                        Recall::Header(name) => lines.push((name.parse().ok()?, id.clone())),
+                        Recall::Header(name) => lines.push((name, id.clone())),
                         Recall::Path(prefix) => path = format!("{prefix}{id}"),
                     }
                 }
@@ -143,26 +141,18 @@ impl Client {
         if !query.is_empty() {
             path = format!("{path}?{}", &query[1..]);
         }
-        let mut head = RequestHeader::build("POST", path.as_bytes(), None).ok()?;
-        head.insert_header(HOST, host.clone()).ok()?;
-        if let Some(cookie) = &self.cookie {
-            head.append_header(COOKIE, cookie.clone()).ok()?;
-        }
-        for (name, value) in lines {
-            head.append_header(name, value).ok()?;
-        }
-        Some((head, body))
+        let mut fields = vec![("host", host.as_bytes())];
+        fields.extend(self.cookie.as_ref().map(|c| ("cookie", c.as_slice())));
+        fields.extend(lines.iter().map(|(name, value)| (*name, value.as_bytes())));
+        Some((Head::make_request("POST", &path, fields).ok()?, body))
     }
 
     /// Takes the cookie the edge put on an answer.
-    pub fn takes(&mut self, answer: &ResponseHeader) {
-        let line = answer
-            .headers
-            .get(SET_COOKIE)
-            .filter(|_| self.takes_cookies);
-        let pair = line.and_then(|l| l.as_bytes().split(|b| *b == b';').next());
-        if let Some(pair) = pair.and_then(|p| HeaderValue::from_bytes(p).ok()) {
-            self.cookie = Some(pair);
+    pub fn takes(&mut self, answer: &Edits) {
+        let line = answer.values("set-cookie").next();
+        let pair = line.and_then(|l| l.split(|b| *b == b';').next());
+        if let Some(pair) = pair.filter(|_| self.takes_cookies) {
+            self.cookie = Some(pair.to_vec());
         }
     }
 }

@@ -8,7 +8,6 @@ mod waiting;
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::HeaderValue;
 use pushgate_plugins::api::{NodeId, PoolId};
 use pushgate_plugins::context::Keep;
 
@@ -62,7 +61,7 @@ pub struct World<'a> {
     listener: &'a Listener,
     table: Table,
     asked: Asked,
-    host: HeaderValue,
+    host: String,
     session_ids: Places,
     peers: Vec<Peer>,
     places: HashMap<NodeId, usize>,
@@ -101,7 +100,7 @@ impl<'a> World<'a> {
             .map(|(i, p)| (p.node.id, i))
             .collect();
         let names = peers.iter().map(|p| p.node.name.clone()).collect();
-        let host = HeaderValue::from_str(&asked.host).map_err(|e| e.to_string())?;
+        let host = asked.host.clone();
         let mut world = World {
             config,
             settings,

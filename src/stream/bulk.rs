@@ -1,19 +1,20 @@
 //! splice(2) where much passes between two plain sockets: pages change hands instead of being copied.
 //!
 //! In: sizes of the reads so far, two sockets. Out: bytes moved through a pipe. Messages never come
-//! here: it takes several large reads in a row, which only a listener with a large `max_hidden` makes.
+//! here: it takes several large reads in a row, which only a flow with a large window makes.
 //! A pipe holds no more than one read would, and only while bytes are in it: in between it waits in its
 //! thread for the next flow. docs/decisions/0007-splice.md has the numbers.
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::Interest;
 
 use crate::stream::descriptors;
+use crate::stream::kernel;
 use crate::stream::side::Side;
 use crate::stream::socket::Tcp;
 
@@ -53,7 +54,7 @@ impl Bulk {
 
     /// Bytes in the pipe.
     pub(super) fn held(&self) -> usize {
-        self.pipe.as_ref().map_or(0, |p| p.held)
+        self.pipe.as_ref().map_or(0, |p| p.held as usize)
     }
 
     /// Moves up to `most` bytes from `source` into an empty pipe; 0 at the source's end. `None` where
@@ -109,7 +110,8 @@ impl Bulk {
 struct Pipe {
     out: OwnedFd,
     into: OwnedFd,
-    held: usize,
+    /// Bytes in it. 32 bits: each silent flow has room for two pipes.
+    held: u32,
 }
 
 impl Pipe {
@@ -122,15 +124,10 @@ impl Pipe {
             PIPES.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        let mut ends = [0; 2];
-        // SAFETY: `ends` has room for the two descriptors pipe2(2) writes.
-        let made = unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) };
-        if made < 0 {
+        let Ok([out, into]) = kernel::pipe() else {
             PIPES.fetch_sub(1, Ordering::Relaxed);
             return None;
-        }
-        // SAFETY: both were made a moment ago and nobody else has them.
-        let [out, into] = ends.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+        };
         let pipe = Pipe { out, into, held: 0 };
         descriptors::for_flow(pipe.into.as_raw_fd()).ok()?;
         Some(pipe)
@@ -155,10 +152,10 @@ impl Pipe {
         loop {
             ready!(stream.poll_read_ready(cx))?;
             let (from, to) = (stream.as_raw_fd(), self.into.as_raw_fd());
-            match stream.try_io(Interest::READABLE, || splice(from, to, most)) {
+            match stream.try_io(Interest::READABLE, || kernel::splice(from, to, most)) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
                 filled => {
-                    self.held = *filled.as_ref().unwrap_or(&0);
+                    self.held = *filled.as_ref().unwrap_or(&0) as u32;
                     return Poll::Ready(filled);
                 }
             }
@@ -170,10 +167,12 @@ impl Pipe {
         loop {
             ready!(stream.poll_write_ready(cx))?;
             let (from, to) = (self.out.as_raw_fd(), stream.as_raw_fd());
-            match stream.try_io(Interest::WRITABLE, || splice(from, to, self.held)) {
+            match stream.try_io(Interest::WRITABLE, || {
+                kernel::splice(from, to, self.held as usize)
+            }) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
                 Ok(n) => {
-                    self.held -= n;
+                    self.held -= n as u32;
                     return Poll::Ready(Ok(n));
                 }
                 Err(e) => return Poll::Ready(Err(e)),
@@ -186,15 +185,6 @@ impl Drop for Pipe {
     fn drop(&mut self) {
         PIPES.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// splice(2) without waiting. Not `SPLICE_F_MORE`: the sink would hold the last bytes back.
-fn splice(from: RawFd, to: RawFd, most: usize) -> io::Result<usize> {
-    let none = std::ptr::null_mut();
-    let flags = libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE;
-    // SAFETY: both descriptors are open for the call; without offsets nothing is written to memory of ours.
-    let n = unsafe { libc::splice(from, none, to, none, most, flags) };
-    usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
 
 /// Empty pipes this thread keeps.

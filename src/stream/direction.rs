@@ -1,8 +1,7 @@
-//! One direction of a relay: bytes of one socket to the other, up to the end of what they are.
+//! One direction of a relay: moves the bytes of one socket to the other, up to the end of their message.
 //!
-//! In: bytes as the source has them. Out: the same at the sink, at once; of a framed message not a
-//! byte beyond its end. A byte is read only when the sink took the one before, and nothing is
-//! allocated while nothing waits.
+//! In: bytes of the source. Out: the same bytes at the sink, at once, and none beyond the message's end. A
+//! byte is read only when the sink took the one before. Nothing is allocated while nothing waits.
 //! Source: Lightstreamer clustering §1; RFC 9112 §6, §7.1.
 
 use std::cell::RefCell;
@@ -13,16 +12,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::bulk::Bulk;
 use super::frames::Frames;
-use super::framing::{Fault, Framing};
-use super::handoff::Wrap;
+use super::framing::{Fault, Framing, Wrap};
 use super::side::Side;
 use super::waiting::Waiting;
+use super::window::Window;
 
 /// Which socket of a direction broke, or how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {
-    /// The source failed, or ended within a message.
+pub enum DirectionError {
+    /// The source failed.
     Source,
+    /// The source ended within a message.
+    Ended,
     /// The sink failed.
     Sink,
     /// The source's message is not framed as it should be.
@@ -30,7 +31,7 @@ pub enum Broken {
 }
 
 /// `Ready(Ok)`: the source's message, or the source, is at its end, and the sink has taken all.
-pub type Pumped = Poll<Result<(), Broken>>;
+pub type Pumped = Poll<Result<(), DirectionError>>;
 
 thread_local! {
     /// One read buffer per thread: a relay holds memory only for bytes that wait.
@@ -42,79 +43,110 @@ const MAX_READ: usize = 64 * 1024;
 /// Room for a chunk's size line in front of what is read: 8 digits and CRLF.
 const SIZE_LINE: usize = 10;
 const CRLF: &[u8] = b"\r\n";
+/// Most bytes of a message that are kept to be sent again.
+pub const MAX_COPY: usize = 64 * 1024;
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// One direction of a relay.
 pub struct Direction {
     /// Read and not yet taken.
     waiting: Waiting,
-    /// What of the source's bytes belongs to the message.
+    /// Framing of the source's message.
     framing: Framing,
     wrap: Wrap,
-    /// Most bytes read at once; on demand, most that the sink's kernel has and has not sent.
+    /// Most bytes of one read. On demand: most bytes that the sink's kernel has not sent, without bulk.
     most: usize,
     /// On demand: how many bytes the sink's kernel may not have sent.
-    unsent: Option<usize>,
+    unsent: Option<u32>,
+    /// On demand: the window that the source has.
+    window: Window,
     /// The source had nothing when it was asked last, or has given all: only its readiness says when to
     /// ask again.
     dry: bool,
     ended: bool,
-    beyond: bool,
+    /// Bytes that the source sent behind the end of its message.
+    surplus: Waiting,
     passed: u64,
     frames: Option<Frames>,
     bulk: Bulk,
+    /// The message so far, where it may have to be sent again.
+    #[allow(
+        clippy::box_collection,
+        reason = "a silent flow has none, and two such places"
+    )]
+    copy: Option<Box<Vec<u8>>>,
 }
 
 impl Direction {
-    /// All that comes, until the source ends; `waiting` goes first. With `on_demand` the source is
-    /// read only as far as the sink's kernel has less than `most` bytes to send; else `most` is of one read.
-    pub fn new(waiting: Vec<u8>, on_demand: bool, most: usize) -> Self {
+    /// A direction that moves all bytes until the source ends. With `on_demand` it reads only while the
+    /// sink's kernel has fewer than `most` bytes to send; else `most` bounds one read. With `bulk` a fast
+    /// flow gets as large a window as the sink's kernel takes.
+    pub fn new(on_demand: bool, most: usize, bulk: bool) -> Self {
         Direction {
-            waiting: waiting.into(),
+            waiting: Waiting::default(),
             framing: Framing::UntilClose,
             wrap: Wrap::AsIs,
             most,
             unsent: on_demand.then_some(0),
+            window: Window::new(on_demand && bulk, most),
             dry: false,
             ended: false,
-            beyond: false,
+            surplus: Waiting::default(),
             passed: 0,
             frames: None,
             bulk: Bulk::default(),
+            copy: None,
         }
     }
 
-    /// One message in `framing`, of which `begun` was read already; on demand, with at most `most` unsent.
+    /// Limits the direction to one message in `framing`, which the sink gets in `wrap`.
+    pub fn set_message(&mut self, framing: Framing, wrap: Wrap) {
+        (self.framing, self.wrap) = (framing, wrap);
+    }
+
+    /// Appends to `out` what the sink is to get of `begun`, bytes of the source that were read elsewhere.
+    /// The caller writes `out` and says with [`Direction::wrote`] how much the sink took.
     ///
-    /// Errors: `begun` is not legal framing.
-    pub fn message(
-        begun: &[u8],
-        framing: Framing,
-        wrap: Wrap,
-        most: usize,
-    ) -> Result<Self, Broken> {
-        let mut this = Direction {
-            framing,
-            wrap,
-            ..Direction::new(Vec::new(), true, most)
-        };
-        let used = this.follow(begun)?;
-        if used > 0 {
-            let mut size = [0; SIZE_LINE];
-            let from = this.size_line(used, &mut size);
-            let begun = [&size[from..], &begun[..used], this.tail()].concat();
-            this.waiting = begun.into();
+    /// Errors: they are not legally framed.
+    pub fn begin(&mut self, begun: &[u8], out: &mut Vec<u8>) -> Result<(), DirectionError> {
+        if begun.is_empty() {
+            return Ok(());
         }
-        Ok(this)
+        let mut bytes = begun.to_vec();
+        let n = self.follow(&mut bytes)?;
+        if n > 0 {
+            let mut size = [0; SIZE_LINE];
+            let from = self.size_line(n, &mut size);
+            out.extend_from_slice(&size[from..]);
+            out.extend_from_slice(&bytes[..n]);
+            out.extend_from_slice(self.tail());
+        }
+        Ok(())
     }
 
-    /// Follows the WebSocket frames in what passes, from what waits already.
-    pub fn follow_frames(&mut self, frames: bool) {
-        if frames {
-            let mut following = Frames::default();
-            following.pass(self.waiting.bytes());
-            self.frames = Some(following);
+    /// Notes that the sink took the first `n` of `out`; the rest waits.
+    pub fn wrote(&mut self, n: usize, out: &[u8]) {
+        self.took(n);
+        if n < out.len() {
+            self.waiting.push(&out[n..]);
         }
+    }
+
+    /// Keeps a copy of the message, of at most [`MAX_COPY`] bytes, from here on.
+    pub fn keep_copy(&mut self) {
+        self.copy = Some(Box::default());
+    }
+
+    /// The message so far; `None`: no copy was kept, or the message is longer.
+    pub fn copy(&mut self) -> Option<Vec<u8>> {
+        self.copy.take().map(|copy| *copy)
+    }
+
+    /// Follows the WebSocket frames in what passes, of which `begun` was read elsewhere.
+    pub fn follow_frames(&mut self, begun: &[u8]) {
+        let mut following = Frames::default();
+        following.pass(begun);
+        self.frames = Some(following);
     }
 
     /// Whether frames are followed and the last byte read was the last of one.
@@ -132,12 +164,17 @@ impl Direction {
         self.waiting.bytes().len() + self.bulk.held()
     }
 
-    /// Whether the source sent bytes behind the end of the message.
-    pub fn went_beyond(&self) -> bool {
-        self.beyond
+    /// Whether the message is at its end and the sink has taken all of it.
+    pub fn is_over(&self) -> bool {
+        self.framing.is_done() && self.held() == 0
     }
 
-    /// Moves what can be moved.
+    /// Takes the bytes that the source sent behind the end of its message.
+    pub fn take_surplus(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.surplus).into_vec()
+    }
+
+    /// Moves bytes until the source is dry, the sink is full, or the message ends.
     pub fn pump(&mut self, cx: &mut Context<'_>, source: &mut Side, sink: &mut Side) -> Pumped {
         loop {
             ready!(self.pass_waiting(cx, sink))?;
@@ -145,12 +182,13 @@ impl Direction {
                 return Poll::Ready(Ok(()));
             }
             if self.dry {
-                ready!(source.tcp().poll_readable(cx)).map_err(|_| Broken::Source)?;
+                ready!(source.tcp().poll_readable(cx)).map_err(|_| DirectionError::Source)?;
                 self.dry = false;
             }
-            // poll(2) is dear beside a small message, so it is asked only when half of `most` may wait.
-            if self.unsent.is_some_and(|n| n >= self.most / 2) {
-                ready!(sink.tcp().poll_all_sent(cx)).map_err(|_| Broken::Sink)?;
+            // poll(2) is dear beside a small message, so it is asked only when half of what may wait does.
+            let most = self.window.most(self.most);
+            if self.unsent.is_some_and(|n| n as usize >= most / 2) {
+                ready!(sink.tcp().poll_all_sent(cx)).map_err(|_| DirectionError::Sink)?;
                 self.unsent = Some(0);
             }
             match self.read_and_pass(cx, source, sink) {
@@ -163,14 +201,16 @@ impl Direction {
         }
     }
 
-    fn pass_waiting(&mut self, cx: &mut Context<'_>, sink: &mut Side) -> Pumped {
+    /// Writes the bytes that wait for the sink; ready when none does.
+    pub fn pass_waiting(&mut self, cx: &mut Context<'_>, sink: &mut Side) -> Pumped {
         while self.bulk.held() > 0 {
-            let n = ready!(self.bulk.poll_drain(cx, sink.tcp())).map_err(|_| Broken::Sink)?;
+            let n =
+                ready!(self.bulk.poll_drain(cx, sink.tcp())).map_err(|_| DirectionError::Sink)?;
             self.took(n);
         }
         while !self.waiting.is_empty() {
             let n = ready!(Pin::new(&mut *sink).poll_write(cx, self.waiting.bytes()))
-                .map_err(|_| Broken::Sink)?;
+                .map_err(|_| DirectionError::Sink)?;
             self.waiting.take(n);
             self.took(n);
         }
@@ -184,24 +224,34 @@ impl Direction {
         source: &mut Side,
         sink: &mut Side,
     ) -> Pumped {
-        let room = self.most.saturating_sub(self.unsent.unwrap_or(0));
-        let room = room.min(MAX_READ);
-        if let Some(filled) = self.bulk.poll_fill(cx, source, sink, room) {
-            let n = ready!(filled).map_err(|_| Broken::Source)?;
-            self.ended = n == 0;
+        let room = self.room(source, sink);
+        let framed = self.framing.left().min(room as u64) as usize;
+        if self.may_splice()
+            && let Some(filled) = self.bulk.poll_fill(cx, source, sink, framed)
+        {
+            let n = ready!(filled).map_err(|_| DirectionError::Source)?;
+            self.window.saw(n, self.most);
+            if n == 0 {
+                return Poll::Ready(self.at_the_end());
+            }
+            self.framing.skip(n as u64);
             return Poll::Ready(Ok(()));
         }
         let plain = matches!(source, Side::Plain(_));
         BUFFER.with_borrow_mut(|buffer| {
             let mut buf = ReadBuf::new(&mut buffer[SIZE_LINE..SIZE_LINE + room]);
-            ready!(Pin::new(source).poll_read(cx, &mut buf)).map_err(|_| Broken::Source)?;
+            ready!(Pin::new(source).poll_read(cx, &mut buf)).map_err(|_| DirectionError::Source)?;
             let got = buf.filled().len();
             if got == 0 {
                 return Poll::Ready(self.at_the_end());
             }
-            // Of a plain socket the runtime notes it, too. OpenSSL may have more than it gave.
+            // The runtime notes it for a plain socket, too. OpenSSL may hold more than it gave.
             self.dry = got < room && plain;
-            let used = self.follow(&buffer[SIZE_LINE..SIZE_LINE + got])?;
+            self.window.saw(got, self.most);
+            let used = self.follow(&mut buffer[SIZE_LINE..SIZE_LINE + got])?;
+            if used == 0 {
+                return Poll::Ready(Ok(()));
+            }
             let mut size = [0; SIZE_LINE];
             let from = self.size_line(used, &mut size);
             let end = SIZE_LINE + used;
@@ -213,7 +263,7 @@ impl Direction {
             while taken < out.len() {
                 match Pin::new(&mut *sink).poll_write(cx, &out[taken..]) {
                     Poll::Ready(Ok(n)) if n > 0 => taken += n,
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Sink)),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(DirectionError::Sink)),
                     Poll::Ready(Ok(_)) | Poll::Pending => break,
                 }
             }
@@ -228,28 +278,53 @@ impl Direction {
 
     fn took(&mut self, n: usize) {
         self.passed += n as u64;
-        self.unsent = self.unsent.map(|unsent| unsent + n);
+        self.unsent = self.unsent.map(|unsent| unsent.saturating_add(n as u32));
     }
 
-    /// How many of `data` belong to the message.
-    fn follow(&mut self, data: &[u8]) -> Result<usize, Broken> {
-        let used = self.framing.advance(data).map_err(Broken::Framing)?;
-        self.beyond |= used < data.len();
+    /// Most bytes to be read now.
+    fn room(&mut self, source: &Side, sink: &Side) -> usize {
+        let Some(unsent) = self.unsent else {
+            return self.most.min(MAX_READ);
+        };
+        let most = self.window.most(self.most);
+        let room = most.saturating_sub(unsent as usize).min(MAX_READ);
+        let framed = self.wrap != Wrap::AsIs || sink.ssl().is_some();
+        self.window
+            .before_read((source, sink), self.most, room, framed)
+    }
+
+    /// Whether no byte has to be looked at: no frames, no chunks, no copy.
+    fn may_splice(&self) -> bool {
+        let by_count = matches!(self.framing, Framing::UntilClose | Framing::Length(_));
+        let seen = self.frames.is_some() || self.copy.is_some();
+        by_count && self.wrap == Wrap::AsIs && !seen
+    }
+
+    /// Counts the bytes at the front of `data` that are for the sink. Keeps those behind the message.
+    fn follow(&mut self, data: &mut [u8]) -> Result<usize, DirectionError> {
+        let (used, for_sink) = match self.wrap {
+            Wrap::Bare => self.framing.advance_bare(data),
+            Wrap::AsIs | Wrap::Chunks => self.framing.advance(data).map(|n| (n, n)),
+        }
+        .map_err(DirectionError::Framing)?;
+        if used < data.len() {
+            self.surplus.push(&data[used..]);
+        }
         match &mut self.frames {
             Some(frames) => frames.pass(&data[..used]),
-            // Frames and framing can only be followed in bytes that are copied.
-            None if self.framing == Framing::UntilClose && self.wrap == Wrap::AsIs => {
-                self.bulk.saw(used);
-            }
-            None => {}
+            None => self.bulk.saw(used),
         }
-        Ok(used)
+        match &mut self.copy {
+            Some(copy) if copy.len() + used <= MAX_COPY => copy.extend_from_slice(&data[..used]),
+            copy => *copy = None,
+        }
+        Ok(for_sink)
     }
 
     /// The source closed: the end where nothing else says so, a cut within a message.
-    fn at_the_end(&mut self) -> Result<(), Broken> {
+    fn at_the_end(&mut self) -> Result<(), DirectionError> {
         if self.framing != Framing::UntilClose {
-            return Err(Broken::Source);
+            return Err(DirectionError::Ended);
         }
         self.ended = true;
         if self.wrap == Wrap::Chunks {
@@ -260,7 +335,7 @@ impl Direction {
 
     /// Writes the size line of a chunk of `n` bytes at the end of `line`; returns where it begins.
     fn size_line(&self, n: usize, line: &mut [u8; SIZE_LINE]) -> usize {
-        if self.wrap == Wrap::AsIs {
+        if self.wrap != Wrap::Chunks {
             return SIZE_LINE;
         }
         line[SIZE_LINE - 2..].copy_from_slice(CRLF);
@@ -275,57 +350,11 @@ impl Direction {
 
     fn tail(&self) -> &'static [u8] {
         match self.wrap {
-            Wrap::AsIs => b"",
+            Wrap::AsIs | Wrap::Bare => b"",
             Wrap::Chunks => CRLF,
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::stream::fixtures::{pair_with, tls_pair};
-    use crate::stream::socket;
-    use std::future::poll_fn;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    /// A read of 64 KiB goes to a TLS sink as four records, and nothing of it is kept: three quarters were
-    /// allocated, copied and written from there. Fails if only the first record is written at once.
-    #[tokio::test]
-    async fn a_large_read_is_not_kept() {
-        let ((mut node, mut source), (client, mut sink)) =
-            (pair_with(1 << 20).await, tls_pair().await);
-        let read = tokio::spawn(async move {
-            let mut client = client;
-            client.read_exact(&mut vec![0; MAX_READ]).await.map(drop)
-        });
-        node.write_all(&vec![7; MAX_READ]).await.expect("send");
-        while socket::unread(source.tcp().fd()) < MAX_READ as u64 {
-            tokio::task::yield_now().await;
-        }
-        let mut down = Direction::new(Vec::new(), false, MAX_READ);
-        let passed = poll_fn(|cx| {
-            ready!(source.tcp().poll_readable(cx)).expect("readable");
-            down.read_and_pass(cx, &mut source, &mut sink)
-        });
-        passed.await.expect("a read");
-        assert_eq!((down.passed(), down.held()), (MAX_READ as u64, 0));
-        read.await.expect("a client").expect("all of it");
-    }
-
-    /// Fails if a chunk's size is written wrong, or beyond its room.
-    #[test]
-    fn sizes_of_chunks() {
-        let chunks = Direction {
-            wrap: Wrap::Chunks,
-            ..Direction::new(Vec::new(), true, MAX_READ)
-        };
-        for n in [1, 9, 10, 15, 16, 255, 4096, MAX_READ] {
-            let mut line = [0; SIZE_LINE];
-            let from = chunks.size_line(n, &mut line);
-            assert_eq!(line[from..], *format!("{n:x}\r\n").as_bytes());
-        }
-        let as_is = Direction::new(Vec::new(), true, MAX_READ);
-        assert_eq!(as_is.size_line(5, &mut [0; SIZE_LINE]), SIZE_LINE);
-    }
-}
+mod tests;

@@ -1,5 +1,6 @@
 //! Real sockets for tests of what stands between two of them.
 
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -7,8 +8,21 @@ use openssl::ssl::{Ssl, SslContext, SslMethod, SslMode, SslVersion};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_openssl::SslStream;
 
+use super::kernel;
 use super::side::Side;
 use super::socket::{Options, Tcp, receive_buffer, tune};
+
+/// The outcome of `event`, which must come within ten seconds.
+pub async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), event)
+        .await
+        .expect(what)
+}
+
+/// Segments the kernel has got for `socket`.
+pub fn segments(socket: &TcpStream) -> u32 {
+    kernel::info(socket.as_raw_fd()).expect("facts").segments
+}
 
 /// An outer socket, and the one a relay has of it, with so large a receive buffer.
 pub async fn pair_with(receive_buffer: usize) -> (TcpStream, Side) {
@@ -26,6 +40,7 @@ pub async fn pair_with(receive_buffer: usize) -> (TcpStream, Side) {
     let options = Options {
         keepalive: minute,
         receive_buffer: Some(receive_buffer),
+        bulk: false,
     };
     tune(&inner, &options).unwrap();
     (outer, Side::Plain(Tcp::new(inner)))

@@ -17,6 +17,17 @@ pub enum Framing {
     UntilClose,
 }
 
+/// How the bytes of a body reach the other side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrap {
+    /// As they came: both sides were told the same framing.
+    AsIs,
+    /// Chunk by chunk, where only the close of one connection ends the body.
+    Chunks,
+    /// The data of chunks without their framing: HTTP/1.0 knows no chunks (RFC 9112 §6.1).
+    Bare,
+}
+
 /// Why a body is not a legal message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -41,6 +52,22 @@ impl Framing {
     /// Chunked framing, from its start.
     pub fn chunked() -> Self {
         Framing::Chunked(Chunked::default())
+    }
+
+    /// Bytes that are still to come, as far as that is known.
+    pub fn left(&self) -> u64 {
+        match self {
+            Framing::Done => 0,
+            Framing::Length(left) => *left,
+            Framing::Chunked(_) | Framing::UntilClose => u64::MAX,
+        }
+    }
+
+    /// Takes the next `n` bytes unseen, at most [`Framing::left`]; chunks cannot be followed so.
+    pub fn skip(&mut self, n: u64) {
+        if let Framing::Length(left) = self {
+            *self = Framing::length(left.saturating_sub(n));
+        }
     }
 
     /// Whether the message is over.
@@ -72,6 +99,21 @@ impl Framing {
                 Ok(n)
             }
         }
+    }
+
+    /// Takes the next bytes and moves the data among them to the front, without the chunks' framing.
+    /// Returns how many bytes belong to this message, and how many of them are data.
+    ///
+    /// Trailers are dropped. Errors as for [`Framing::advance`]; `data` is then in no defined order.
+    pub fn advance_bare(&mut self, data: &mut [u8]) -> Result<(usize, usize), Fault> {
+        let Framing::Chunked(c) = self else {
+            return self.advance(data).map(|n| (n, n));
+        };
+        let taken = c.advance_bare(data)?;
+        if c.state == State::Over {
+            *self = Framing::Done;
+        }
+        Ok(taken)
     }
 }
 
@@ -139,19 +181,39 @@ impl Chunked {
         let mut i = 0;
         while i < data.len() && self.state != State::Over {
             if self.state == State::Data {
-                let n =
-                    usize::try_from(self.left).map_or(data.len() - i, |l| l.min(data.len() - i));
-                self.left -= n as u64;
-                i += n;
-                if self.left == 0 {
-                    self.state = State::DataCr;
-                }
+                i += self.take_data(data.len() - i);
                 continue;
             }
             self.step(data[i])?;
             i += 1;
         }
         Ok(i)
+    }
+
+    fn advance_bare(&mut self, data: &mut [u8]) -> Result<(usize, usize), Fault> {
+        let (mut i, mut kept) = (0, 0);
+        while i < data.len() && self.state != State::Over {
+            if self.state == State::Data {
+                let n = self.take_data(data.len() - i);
+                data.copy_within(i..i + n, kept);
+                i += n;
+                kept += n;
+                continue;
+            }
+            self.step(data[i])?;
+            i += 1;
+        }
+        Ok((i, kept))
+    }
+
+    /// Takes as many of the next `n` bytes as are data of this chunk; returns how many.
+    fn take_data(&mut self, n: usize) -> usize {
+        let n = usize::try_from(self.left).map_or(n, |left| left.min(n));
+        self.left -= n as u64;
+        if self.left == 0 {
+            self.state = State::DataCr;
+        }
+        n
     }
 
     fn step(&mut self, b: u8) -> Result<(), Fault> {
@@ -219,6 +281,8 @@ fn hex(b: u8) -> u64 {
     (b as char).to_digit(16).map_or(0, u64::from)
 }
 
+#[cfg(test)]
+mod bare;
 #[cfg(test)]
 mod splits;
 

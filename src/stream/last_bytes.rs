@@ -15,7 +15,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
-use super::socket::{unacknowledged, unread};
+use super::kernel::{reset_on_close, resets_on_close, unacknowledged, unread};
 
 /// Sockets of one node that were closed with bytes under way.
 #[derive(Debug, Default)]
@@ -89,14 +89,6 @@ async fn sweep(last: Arc<LastBytes>) {
             return;
         }
     }
-}
-
-fn reset_on_close(socket: &impl AsFd) {
-    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
-}
-
-fn resets_on_close(socket: &impl AsFd) -> bool {
-    matches!(SockRef::from(socket).linger(), Ok(Some(Duration::ZERO)))
 }
 
 #[cfg(test)]

@@ -12,11 +12,17 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::frames::RESTART;
 use super::side::Side;
+
+/// Time a refused client has to take its answer and to stop sending.
+const LINGER: Duration = Duration::from_secs(1);
+/// Most bytes of a refused client that are read to no purpose.
+const SCRAP: usize = 4 * 1024 * 1024;
 
 thread_local! {
     static TURNS: RefCell<Turns> = const { RefCell::new(Turns { telling: false, gone: 1, waiting: VecDeque::new() }) };
@@ -137,6 +143,29 @@ pub fn left(client: &Side) -> u64 {
     left
 }
 
+/// Sends `bytes`, then FIN, and reads what the client still sends: closing a socket with unread
+/// bytes resets it, and the reset would overtake the answer.
+pub async fn lingering_close<S>(side: &mut S, bytes: &[u8])
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let said = async {
+        side.write_all(bytes).await?;
+        side.shutdown().await?;
+        // On the heap: an array would be part of every connection's task, which may come to this.
+        let (mut scrap, mut read) = (vec![0; 4096], 0);
+        while read < SCRAP {
+            match side.read(&mut scrap).await? {
+                0 => break,
+                n => read += n,
+            }
+        }
+        io::Result::Ok(())
+    };
+    // Whoever does not take it is gone or hostile.
+    let _ = tokio::time::timeout(LINGER, said).await;
+}
+
 /// Polls once: a peer that does not read must not hold this task. `None`: it is not done.
 pub async fn once<T>(last: impl Future<Output = T>) -> Option<T> {
     let mut last = pin!(last);
@@ -158,10 +187,9 @@ pub async fn turn() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::fixtures::pair;
+    use crate::stream::fixtures::{pair, segments};
     use std::future::poll_fn;
     use tokio::io::AsyncReadExt;
-    use tokio::net::TcpStream;
     use tokio::task::yield_now;
 
     /// Fails if a flow goes on before all were told, if more go on than were let, or if one is forgotten.
@@ -194,19 +222,6 @@ mod tests {
             .await
             .await;
         left(side)
-    }
-
-    /// Segments the kernel has got for `socket`: `tcpi_segs_in` of `linux/tcp.h`, which libc lacks.
-    fn segments(socket: &TcpStream) -> u32 {
-        let mut info = [0u32; 64];
-        let mut size = size_of_val(&info) as libc::socklen_t;
-        let fd = std::os::fd::AsRawFd::as_raw_fd(socket);
-        let (level, option) = (libc::IPPROTO_TCP, libc::TCP_INFO);
-        // SAFETY: the descriptor is open and `info` has room for `size` bytes.
-        let rc =
-            unsafe { libc::getsockopt(fd, level, option, info.as_mut_ptr().cast(), &mut size) };
-        assert!(rc == 0 && size >= 144);
-        info[35]
     }
 
     /// Red without the cork: two segments, two wake-ups of the client, a third more time for all of them.

@@ -1,9 +1,14 @@
-//! Relays bytes between a client and a node: WebSocket after its upgrade, and layer 4.
+//! Relays bytes between a client and a node: a WebSocket, a layer-4 flow, or one request's body and its
+//! answer.
 //!
-//! One loop, no queue: a byte is read from one side only when the other took the one before
-//! ([`Direction`]). Nothing is allocated while nothing waits.
+//! In: two sockets, a [`Direction`] for each way. Out: the same bytes, at once, and why it ended. A byte
+//! is read from one side only when the other took the one before, and nothing is allocated while nothing
+//! waits. There is no timer. An answer ends at its last byte, and both sockets can carry the next one.
 //! Source: Lightstreamer clustering §1; Diffusion load balancers, "Load balancer closing silent
-//! connections" (there is no timer here).
+//! connections", "Reuse TCP connection"; RFC 9112 §6, §9.3.2, §9.5.
+
+mod ahead;
+mod exchange;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,41 +16,47 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
 
-use super::direction::{Broken, Direction, Pumped};
-use super::handoff::Left;
+use self::ahead::Ahead;
+use super::direction::{Direction, DirectionError, Pumped};
 use super::parting::{Turn, left, tell};
 use super::side::Side;
 use super::socket;
+use crate::observe::end_reason::EndReason;
 
-/// What the end of one direction means.
+pub use self::ahead::{MAX_AHEAD, watch};
+
+/// The kind of flow, which decides what the end of one direction means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HalfClose {
-    /// The end of either direction ends both (WebSocket: its closing handshake is over).
-    Ends,
-    /// The other direction goes on (layer 4).
-    Kept,
+pub enum Kind {
+    /// Layer 4: the end of one direction is passed on, the other goes on.
+    Layer4,
+    /// WebSocket: the end of either direction ends both.
+    WebSocket,
+    /// A request and its answer. Bytes that the client sends behind its request are kept.
+    Exchange {
+        /// The client sees the end of the answer by that of its connection only.
+        by_close: bool,
+        /// The node ends the answer by its connection only: a cut of it is passed on as a reset.
+        ends_by_node: bool,
+        /// The relay is over when the answer is, though its request is not whole.
+        leaves_request: bool,
+    },
 }
 
-/// Why a relay ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// The client sent FIN.
-    ClientClosed,
-    /// The node sent FIN.
-    NodeClosed,
-    /// The client's connection broke.
-    ClientFailed,
-    /// The node's connection broke.
-    NodeFailed,
-    /// The kill signal came.
-    Killed,
+/// Limits of a relay.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Most bytes of the node that wait for the client's kernel, or that it has not sent.
+    pub unsent: usize,
+    /// Whether a flow that carries bulk gets as large a window as the client's kernel takes.
+    pub bulk: bool,
 }
 
-/// Result of a relay.
+/// How a relay ended.
 #[derive(Clone, Copy, Debug)]
 pub struct End {
-    /// Why it ended.
-    pub why: Why,
+    /// Why. `Done`: the answer is whole, and the sockets are with [`Relay::into_sides`].
+    pub reason: EndReason,
     /// Bytes passed to the node.
     pub to_node: u64,
     /// Bytes passed to the client.
@@ -56,40 +67,37 @@ pub struct End {
     pub answered: bool,
 }
 
-/// Limits of a relay.
-#[derive(Clone, Copy, Debug)]
-pub struct Rules {
-    /// What the end of one direction means.
-    pub half_close: HalfClose,
-    /// Most of the node's bytes that are with the client's kernel and not sent, or wait for it.
-    pub unsent: usize,
-    /// The node sends WebSocket frames: who is killed between two of them is told by a close frame.
-    pub frames: bool,
-}
-
 /// Most read from a client at once: `max_hidden` is about the other direction. 4 KiB cost four times
 /// the CPU, 64 KiB a fifth more (docs/decisions/0007-splice.md).
 const READ_UP: usize = 32 * 1024;
 
-/// Relays until one side ends or `kill` resolves, then closes both.
-pub fn relay<K>(client: Left, node: Left, rules: Rules, kill: K) -> Relaying<K> {
-    Relaying {
-        kill,
-        relay: Some(Relay::new(client, node, rules)),
-        parting: None,
-    }
-}
-
-/// A relay under way. All its state is in one piece: a message passes through few lines of memory.
+/// A running relay. Its state is in one piece, so that a message touches few lines of memory.
 pub struct Relaying<K> {
     kill: K,
     /// `None` when it is over.
     relay: Option<Relay>,
     /// Why it ends, and when it may.
-    parting: Option<(Why, Turn)>,
+    parting: Option<(EndReason, bool, Turn)>,
 }
 
-impl<K: Future<Output = ()> + Unpin> Future for Relaying<K> {
+impl<K: Future<Output = EndReason> + Unpin> Relaying<K> {
+    /// Relays until one side ends or `kill` resolves, then closes both.
+    pub fn new(relay: Relay, kill: K) -> Self {
+        Relaying {
+            kill,
+            relay: Some(relay),
+            parting: None,
+        }
+    }
+
+    /// Whether the node's first byte has passed since this was asked last; never of a WebSocket, whose
+    /// 101 was its answer.
+    pub fn first_passed(&mut self) -> bool {
+        self.relay.as_mut().is_some_and(Relay::first_passed)
+    }
+}
+
+impl<K: Future<Output = EndReason> + Unpin> Future for Relaying<K> {
     type Output = End;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
@@ -97,57 +105,90 @@ impl<K: Future<Output = ()> + Unpin> Future for Relaying<K> {
         let Some(relay) = &mut this.relay else {
             return Poll::Pending;
         };
-        let (why, turn) = match &mut this.parting {
+        let (reason, killed, turn) = match &mut this.parting {
             Some(parting) => parting,
             none => none.insert(match Pin::new(&mut this.kill).poll(cx) {
-                Poll::Ready(()) => (Why::Killed, relay.tell(cx)),
-                Poll::Pending => (ready!(relay.poll(cx)), Turn::come()),
+                Poll::Ready(reason) => (reason, true, relay.tell(cx)),
+                Poll::Pending => (ready!(relay.poll(cx)), false, Turn::come()),
             }),
         };
         ready!(Pin::new(turn).poll(cx));
-        let end = relay.end(cx, *why);
+        let end = relay.end(cx, *reason, *killed);
         this.relay = None;
         Poll::Ready(end)
     }
 }
 
-impl<K> Relaying<K> {
-    /// Whether the node's first byte has passed since this was asked last; never of a WebSocket, whose 101 was
-    /// its answer.
-    pub fn first_passed(&mut self) -> bool {
-        self.relay.as_mut().is_some_and(Relay::first_passed)
-    }
-}
-
 /// Both sides, and what passes between them.
-struct Relay {
+pub struct Relay {
     client: Side,
     node: Side,
     up: Direction,
     down: Direction,
-    half_close: HalfClose,
+    kind: Kind,
     /// Whether the client, and the node, were told that the other one has ended.
     told: (bool, bool),
     /// The side that ended first.
-    first: Option<Why>,
+    first: Option<EndReason>,
     /// Whether the node is known to have said something.
     answered: bool,
+    /// The request is over: it is with the node, or the node takes no more of it.
+    request_over: bool,
+    /// The node does not take the rest of the request.
+    request_cut: bool,
+    /// Bytes of the request's head, which are none of its body.
+    head_bytes: u64,
+    ahead: Ahead,
 }
 
 impl Relay {
-    fn new((client, ahead): Left, (node, begun): Left, rules: Rules) -> Self {
-        let mut down = Direction::new(begun, true, rules.unsent);
-        down.follow_frames(rules.frames);
+    /// A layer-4 flow.
+    pub fn layer4(client: Side, node: Side, rules: Rules) -> Self {
+        let mut this = Relay::of(client, node, rules, Kind::Layer4);
+        this.answered = false;
+        this
+    }
+
+    fn of(client: Side, node: Side, rules: Rules, kind: Kind) -> Self {
         Relay {
             client,
             node,
-            up: Direction::new(ahead, false, READ_UP),
-            down,
-            half_close: rules.half_close,
+            up: Direction::new(false, READ_UP, false),
+            down: Direction::new(true, rules.unsent, rules.bulk),
+            kind,
             told: (false, false),
             first: None,
-            answered: rules.frames,
+            answered: true,
+            request_over: false,
+            request_cut: false,
+            head_bytes: 0,
+            ahead: Ahead::default(),
         }
+    }
+
+    /// Relays an answer until it is whole, a side ends or `kill` resolves. `Done`: it is whole, and the
+    /// sockets can be taken; else both are settled to close.
+    pub async fn run(&mut self, mut kill: impl Future<Output = EndReason> + Unpin) -> End {
+        let (reason, killed) = std::future::poll_fn(|cx| {
+            if let Poll::Ready(reason) = Pin::new(&mut kill).poll(cx) {
+                return Poll::Ready((reason, true));
+            }
+            self.poll(cx).map(|reason| (reason, false))
+        })
+        .await;
+        let mut lost = 0;
+        if killed {
+            // A socket that is reset does not know any more.
+            if self.looks_whole() {
+                lost = self.client.tcp().unacknowledged();
+            }
+            std::future::poll_fn(|cx| Poll::Ready(self.tell(cx)))
+                .await
+                .await;
+        }
+        let mut end = std::future::poll_fn(|cx| Poll::Ready(self.end(cx, reason, killed))).await;
+        end.hidden += lost;
+        end
     }
 
     fn first_passed(&mut self) -> bool {
@@ -156,63 +197,111 @@ impl Relay {
         is_first
     }
 
-    /// Moves what can be moved; ready when the relay is over.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Why> {
-        // Down first: what the node has already said reaches the client before either end does.
+    /// Moves bytes both ways; ready when the relay is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<EndReason> {
+        // Down first: bytes that the node has sent reach the client before the end of either side does.
+        match self.kind {
+            Kind::Layer4 | Kind::WebSocket => self.poll_tunnel(cx),
+            Kind::Exchange { leaves_request, .. } => {
+                let down = self.down.pump(cx, &mut self.node, &mut self.client);
+                match down {
+                    Poll::Ready(Err(e)) => return Poll::Ready(down_failed(e)),
+                    Poll::Ready(Ok(())) if self.request_over || leaves_request => {
+                        return Poll::Ready(EndReason::Done);
+                    }
+                    _ => {}
+                }
+                let up = self.poll_up(cx);
+                match down.is_ready() && self.request_over {
+                    true => Poll::Ready(EndReason::Done),
+                    false => up,
+                }
+            }
+        }
+    }
+
+    fn poll_tunnel(&mut self, cx: &mut Context<'_>) -> Poll<EndReason> {
         let (client, node) = (&mut self.client, &mut self.node);
         let down_end = pass(&mut self.down, cx, node, client, &mut self.told.0);
         let up_end = pass(&mut self.up, cx, client, node, &mut self.told.1);
         self.first = self.first.or(match (&down_end, &up_end) {
-            (Poll::Ready(Ok(())), _) => Some(Why::NodeClosed),
-            (_, Poll::Ready(Ok(()))) => Some(Why::ClientClosed),
+            (Poll::Ready(Ok(())), _) => Some(EndReason::NodeClosed),
+            (_, Poll::Ready(Ok(()))) => Some(EndReason::ClientClosed),
             _ => None,
         });
-        verdict(down_end, up_end, self.half_close)
+        verdict(down_end, up_end, self.kind)
     }
 
-    /// Tells a client that is cut, by a close frame if it understands one now.
+    /// Tells a client that is cut: by a close frame if it understands one now, by a reset if it would
+    /// take what it has for complete.
     fn tell(&mut self, cx: &mut Context<'_>) -> Turn {
         let goodbye = self.down.held() == 0 && self.down.is_between_frames();
-        tell(cx, &mut self.client, goodbye, false)
+        let reset = self.looks_whole();
+        tell(cx, &mut self.client, goodbye, reset)
     }
 
-    /// Settles how both sides close, and says how it went: an orderly end where the flow ended in order, RST
-    /// where it did not, so that the other end does not take a cut stream for a complete one.
-    fn end(&mut self, cx: &mut Context<'_>, why: Why) -> End {
-        // Where both closed in order, the reason is who did so first.
-        let why = match why {
-            Why::NodeClosed => self.first.unwrap_or(why),
-            _ => why,
+    fn ends_by_node(&self) -> bool {
+        use Kind::Exchange;
+        matches!(self.kind, Exchange { ends_by_node, .. } if ends_by_node)
+    }
+
+    /// Whether an orderly close would make a cut answer look complete.
+    fn looks_whole(&self) -> bool {
+        matches!(self.kind, Kind::Exchange { by_close: true, .. })
+    }
+
+    /// Settles how both sides close, and says how it went: an orderly end where the flow ended in order,
+    /// RST where it did not, so that the other end does not take a cut stream for a complete one.
+    fn end(&mut self, cx: &mut Context<'_>, reason: EndReason, killed: bool) -> End {
+        // Where both sides closed in order, the first one to close is the reason.
+        let reason = match reason {
+            EndReason::NodeClosed => self.first.unwrap_or(reason),
+            _ => reason,
         };
-        let (client, node) = (&mut self.client, &mut self.node);
-        let in_kernel = match why {
-            Why::Killed => left(client),
-            _ => client.tcp().unacknowledged(),
-        };
-        let hidden = self.down.held() as u64 + in_kernel + socket::unread(node.tcp().fd());
-        match why {
-            // What waits for a dead node must not be sent to it for minutes by the kernel.
-            Why::Killed => node.tcp().reset_on_close_if_unacknowledged(),
-            Why::NodeFailed => client.tcp().reset_on_close(),
-            Why::ClientFailed => node.tcp().reset_on_close(),
-            Why::ClientClosed | Why::NodeClosed => {
-                // Once: a peer that does not read must not hold this task.
-                for side in [client, node] {
-                    let _ = Pin::new(side).poll_shutdown(cx);
-                }
+        let hidden = match reason {
+            EndReason::Done => 0,
+            _ => {
+                let in_kernel = match killed {
+                    true => left(&self.client),
+                    false => self.client.tcp().unacknowledged(),
+                };
+                self.down.held() as u64 + in_kernel + socket::unread(self.node.tcp().fd())
             }
-        }
+        };
+        self.settle(cx, reason, killed);
         End {
-            why,
-            to_node: self.up.passed(),
+            reason,
+            to_node: self.up.passed().saturating_sub(self.head_bytes),
             to_client: self.down.passed(),
             hidden,
             answered: self.answered,
         }
     }
+
+    fn settle(&mut self, cx: &mut Context<'_>, reason: EndReason, killed: bool) {
+        let exchange = matches!(self.kind, Kind::Exchange { .. });
+        match reason {
+            // The kernel would go on sending unacknowledged bytes to a dead node for minutes.
+            _ if killed => self.node.tcp().reset_on_close_if_unacknowledged(),
+            EndReason::ClientFailed => self.node.tcp().reset_on_close(),
+            // A client that knows its answer's framing gets the bytes in transit before it sees the cut.
+            EndReason::NodeFailed | EndReason::BadAnswer
+                if !exchange || self.looks_whole() || self.ends_by_node() =>
+            {
+                self.client.tcp().reset_on_close();
+            }
+            EndReason::ClientClosed | EndReason::NodeClosed if !exchange => {
+                // Once: a peer that does not read must not hold this task.
+                for side in [&mut self.client, &mut self.node] {
+                    let _ = Pin::new(side).poll_shutdown(cx);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
-/// Moves what can be moved; `Ready(Ok)`: the source ended and the sink was told so.
+/// Moves bytes of one direction; `Ready(Ok)`: the source ended and the sink was told so.
 fn pass(
     from: &mut Direction,
     cx: &mut Context<'_>,
@@ -230,20 +319,30 @@ fn pass(
     Poll::Ready(Ok(()))
 }
 
-fn verdict(down: Pumped, up: Pumped, half_close: HalfClose) -> Poll<Why> {
-    let why = match (down, up) {
+fn down_failed(e: DirectionError) -> EndReason {
+    match e {
+        DirectionError::Source | DirectionError::Ended => EndReason::NodeFailed,
+        DirectionError::Sink => EndReason::ClientFailed,
+        DirectionError::Framing(_) => EndReason::BadAnswer,
+    }
+}
+
+fn verdict(down: Pumped, up: Pumped, kind: Kind) -> Poll<EndReason> {
+    use DirectionError::{Ended, Framing, Sink, Source};
+    let ends = kind == Kind::WebSocket;
+    let reason = match (down, up) {
         // Nothing is framed here, so nothing breaks by its framing.
-        (Poll::Ready(Err(Broken::Source | Broken::Framing(_))), _)
-        | (_, Poll::Ready(Err(Broken::Sink | Broken::Framing(_)))) => Why::NodeFailed,
-        (Poll::Ready(Err(Broken::Sink)), _) | (_, Poll::Ready(Err(Broken::Source))) => {
-            Why::ClientFailed
+        (Poll::Ready(Err(Source | Ended | Framing(_))), _)
+        | (_, Poll::Ready(Err(Sink | Framing(_)))) => EndReason::NodeFailed,
+        (Poll::Ready(Err(Sink)), _) | (_, Poll::Ready(Err(Source | Ended))) => {
+            EndReason::ClientFailed
         }
-        (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Why::NodeClosed,
-        (Poll::Ready(Ok(())), Poll::Pending) if half_close == HalfClose::Ends => Why::NodeClosed,
-        (Poll::Pending, Poll::Ready(Ok(()))) if half_close == HalfClose::Ends => Why::ClientClosed,
+        (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => EndReason::NodeClosed,
+        (Poll::Ready(Ok(())), Poll::Pending) if ends => EndReason::NodeClosed,
+        (Poll::Pending, Poll::Ready(Ok(()))) if ends => EndReason::ClientClosed,
         _ => return Poll::Pending,
     };
-    Poll::Ready(why)
+    Poll::Ready(reason)
 }
 
 #[cfg(test)]

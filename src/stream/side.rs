@@ -5,10 +5,11 @@ use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use openssl::ssl::SslRef;
+use openssl::ssl::{self, SslRef};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_openssl::SslStream;
 
+use super::kernel;
 use super::socket::Tcp;
 
 /// Most bytes put into one TLS record.
@@ -110,6 +111,20 @@ impl Side {
     }
 }
 
+/// The error of a read: `UnexpectedEof` where OpenSSL says that the connection ended without close_notify.
+fn cut(e: io::Error) -> io::Error {
+    let tls = e.get_ref().and_then(|e| e.downcast_ref::<ssl::Error>());
+    let stack = tls.and_then(ssl::Error::ssl_error);
+    let ended = |e: &openssl::error::Error| e.reason_code() == UNEXPECTED_EOF;
+    match stack.is_some_and(|s| s.errors().iter().any(ended)) {
+        true => io::ErrorKind::UnexpectedEof.into(),
+        false => e,
+    }
+}
+
+/// `SSL_R_UNEXPECTED_EOF_WHILE_READING` of `openssl/sslerr.h`; the binding lacks it.
+const UNEXPECTED_EOF: i32 = 294;
+
 impl Tapped {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
@@ -136,7 +151,15 @@ impl AsyncRead for Side {
                 if s.ssl().pending() == 0 {
                     ready!(s.get_ref().poll_readable(cx))?;
                 }
-                Pin::new(&mut **s).poll_read(cx, buf)
+                let before = buf.filled().len();
+                ready!(Pin::new(&mut **s).poll_read(cx, buf)).map_err(cut)?;
+                let ended = buf.filled().len() == before && buf.remaining() > 0;
+                // OpenSSL's binding takes a TCP end for an orderly one. Without close_notify it is a cut
+                // (RFC 9112 §9.8, RFC 8446 §6.1).
+                match ended && !kernel::has_close_notify(s.ssl()) {
+                    true => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                    false => Poll::Ready(Ok(())),
+                }
             }
             Side::Tapped(t) => t.poll_read(cx, buf),
         }

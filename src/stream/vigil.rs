@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::kernel::{self, Info};
 use super::last_bytes::LastBytes;
-use super::socket::unacknowledged;
 
 /// The sockets of one thread, with their limits in milliseconds: half of what a `Duration` takes, twice for
 /// each flow. Whoever closes one takes it out first, so a descriptor in here is open.
@@ -84,28 +84,11 @@ impl Vigil {
 /// Ready once the peer of `fd` has ended or reset the connection, though bytes before that wait unread. Asked
 /// again at each look: no edge of readiness comes behind bytes that nobody reads.
 pub(super) fn poll_ended(fd: RawFd, cx: &mut Context<'_>) -> Poll<()> {
-    let mut p = libc::pollfd {
-        fd,
-        events: libc::POLLRDHUP,
-        revents: 0,
-    };
-    // SAFETY: `p` is one valid pollfd; zero timeout.
-    if unsafe { libc::poll(&mut p, 1, 0) } > 0 {
+    if kernel::events(fd, libc::POLLRDHUP) != 0 {
         return Poll::Ready(());
     }
     ENDS.with_borrow_mut(|ends| ends.insert(fd, cx.waker().clone()));
     Poll::Pending
-}
-
-/// What the kernel knows of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Facts {
-    /// The same bytes were sent again so many times in a row without an answer.
-    retransmits: u8,
-    /// The same for probes of a window that is shut.
-    probes: u8,
-    /// Since the peer last acknowledged anything.
-    silent: Duration,
 }
 
 /// Tries in a row that show that a peer does not answer: one may be on its way, or be lost. A probe more:
@@ -113,13 +96,11 @@ struct Facts {
 const RETRANSMITS: u8 = 2;
 const PROBES: u8 = 3;
 
-impl Facts {
-    /// Whether the peer is gone. One that keeps its window shut answers the probes, which come as
-    /// seldom as every two minutes after a while: time alone says nothing.
-    fn peer_is_gone(self, limit: Duration) -> bool {
-        let unanswered = self.retransmits >= RETRANSMITS || self.probes >= PROBES;
-        unanswered && self.silent >= limit
-    }
+/// Whether the peer is gone. One that keeps its window shut answers the probes, which come as seldom as
+/// every two minutes after a while: time alone says nothing.
+fn peer_is_gone(facts: Info, limit: Duration) -> bool {
+    let unanswered = facts.retransmits >= RETRANSMITS || facts.probes >= PROBES;
+    unanswered && facts.silent >= limit
 }
 
 /// Longest and shortest time between two looks; a quarter of the shortest limit where that is between.
@@ -152,47 +133,14 @@ fn look_at(sockets: &Sockets, fd: RawFd) {
         return;
     };
     let limit = Duration::from_millis((*limit).into());
-    if unacknowledged(fd) > 0 && facts(fd).is_some_and(|f| f.peer_is_gone(limit)) {
-        abort(fd);
+    if kernel::unacknowledged(fd) > 0 && kernel::info(fd).is_some_and(|f| peer_is_gone(f, limit)) {
+        kernel::abort(fd);
     }
-}
-
-fn facts(fd: RawFd) -> Option<Facts> {
-    // SAFETY: an all-zero tcp_info is a valid one.
-    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
-    let mut size = size_of::<libc::tcp_info>() as libc::socklen_t;
-    // SAFETY: the descriptor is open and `info` has room for `size` bytes, which the kernel fills.
-    let rc = unsafe {
-        libc::getsockopt(
-            fd,
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            (&raw mut info).cast(),
-            &mut size,
-        )
-    };
-    (rc == 0).then(|| Facts {
-        retransmits: info.tcpi_retransmits,
-        probes: info.tcpi_probes,
-        silent: Duration::from_millis(info.tcpi_last_ack_recv.into()),
-    })
-}
-
-/// Dissolves the connection: its send queue is freed, and whoever reads or writes gets ECONNRESET.
-pub(super) fn abort(fd: RawFd) {
-    // SAFETY: an all-zero sockaddr is a valid one.
-    let mut nobody: libc::sockaddr = unsafe { std::mem::zeroed() };
-    nobody.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
-    let size = size_of::<libc::sockaddr>() as libc::socklen_t;
-    // SAFETY: the descriptor is open and the address is one sockaddr. It cannot fail for TCP (tcp(7):
-    // connecting to AF_UNSPEC dissolves the association).
-    unsafe { libc::connect(fd, &raw const nobody, size) };
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
 
@@ -209,12 +157,13 @@ mod tests {
             (0, 1, 119, false, "a shut window, between two probes"),
         ];
         for (retransmits, probes, seconds, gone, name) in cases {
-            let facts = Facts {
+            let facts = Info {
                 retransmits,
                 probes,
                 silent: Duration::from_secs(seconds),
+                ..Info::default()
             };
-            assert_eq!(facts.peer_is_gone(limit), gone, "{name}");
+            assert_eq!(peer_is_gone(facts, limit), gone, "{name}");
         }
     }
 
@@ -222,21 +171,6 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connect");
         (client, listener.accept().expect("accept").0)
-    }
-
-    /// What the abort relies on, asked of the kernel itself.
-    #[test]
-    fn an_aborted_socket_fails_at_once() {
-        let (mut client, mut ours) = pair();
-        ours.write_all(b"x").expect("send");
-        abort(ours.as_raw_fd());
-        let failed = ours.read(&mut [0]).expect_err("no connection");
-        assert_eq!(failed.kind(), std::io::ErrorKind::ConnectionReset);
-        let mut end = Vec::new();
-        assert!(
-            client.read_to_end(&mut end).is_err(),
-            "the peer is told, if it can be"
-        );
     }
 
     #[test]

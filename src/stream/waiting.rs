@@ -31,6 +31,22 @@ impl Waiting {
         }
     }
 
+    /// Adds bytes behind what waits.
+    pub fn push(&mut self, more: &[u8]) {
+        match &mut self.0 {
+            Some(bytes) => bytes.all.extend_from_slice(more),
+            None => *self = more.to_vec().into(),
+        }
+    }
+
+    /// All that waits.
+    pub fn into_vec(self) -> Vec<u8> {
+        self.0.map_or_else(Vec::new, |mut bytes| {
+            bytes.all.drain(..bytes.gone);
+            bytes.all
+        })
+    }
+
     /// Puts `first` in front of what waits.
     pub fn put_back(&mut self, first: Vec<u8>) {
         *self = match self.is_empty() {

@@ -1,7 +1,8 @@
-//! The upstream connections of one client connection: re-used for its later requests, never for
-//! another client's, and closed when it closes. A connection is its node's, not its name's: a reload may
-//! have put another node at that name.
+//! Keeps the idle upstreams of one client connection for its later requests.
 //!
+//! In: connections whose answer is complete. Out: one for the next request to the same node. No other client
+//! gets them, and they close with the client connection. They are found by the node itself, not by its
+//! name, because a reload may give the name to another node.
 //! Source: Diffusion load balancers, "Connection pooling" and "Reuse TCP connection".
 
 use std::io;
@@ -12,24 +13,34 @@ use parking_lot::Mutex;
 use tokio::io::Interest;
 
 use super::Node;
+use crate::stream::kernel;
 use crate::stream::side::Side;
 
 /// Idle upstream connections of one client connection. Dropping it closes them.
 #[derive(Default)]
 pub struct Affinity {
-    idle: Mutex<Vec<(Arc<Node>, Side)>>,
+    idle: Mutex<Vec<Idle>>,
+}
+
+struct Idle {
+    node: Arc<Node>,
+    side: Side,
+    /// The runtime has polled the socket since it is idle, and nothing had come.
+    seen: bool,
 }
 
 /// Most idle upstreams of one client connection: HTTP/2 may leave one for each parallel stream.
 const MAX_IDLE: usize = 16;
 
 impl Affinity {
-    /// Keeps a connection whose last answer is complete, if any is to be kept to that node, unless the node has
-    /// said more than that: TLS may have decrypted the answer's end and bytes behind it as one record, of which
-    /// no socket knows.
-    pub fn put(self: &Arc<Self>, node: &Arc<Node>, side: Side) {
+    /// Keeps a connection whose last answer is complete. The client connection's task calls
+    /// [`Affinity::poll_unused`] while it waits.
+    ///
+    /// Closes it instead if its node must get no more connections, or has sent bytes behind its answer. TLS
+    /// may have decrypted such bytes, so that the socket does not show them.
+    pub fn keep(&self, node: &Arc<Node>, side: Side) {
         let side = side.untapped();
-        if side.ssl().is_some_and(|ssl| ssl.pending() > 0) || !self.watch(&side) {
+        if side.ssl().is_some_and(|ssl| ssl.pending() > 0) || side.tcp().has_ahead() {
             return;
         }
         let mut idle = self.idle.lock();
@@ -40,47 +51,57 @@ impl Affinity {
         if idle.len() == MAX_IDLE {
             idle.remove(0);
         }
-        idle.push((node.clone(), side));
+        idle.push(Idle {
+            node: node.clone(),
+            side,
+            seen: false,
+        });
     }
 
-    /// Takes a connection to `node` on which nothing came meanwhile: FIN, RST and unasked bytes all make it
-    /// useless.
+    /// [`Affinity::keep`] for a client connection without such a task (HTTP/2): the connection is watched.
+    pub fn put(self: &Arc<Self>, node: &Arc<Node>, side: Side) {
+        if self.watch(&side) {
+            self.keep(node, side);
+        }
+    }
+
+    /// Takes a connection to `node` on which nothing came meanwhile. FIN, RST and unsolicited bytes all make
+    /// it useless.
     pub fn take(&self, node: &Arc<Node>) -> Option<Side> {
         let mut idle = self.idle.lock();
-        while let Some(i) = idle.iter().rposition(|(n, _)| Arc::ptr_eq(n, node)) {
-            let (_, side) = idle.swap_remove(i);
-            if is_silent(&side) {
+        while let Some(i) = idle.iter().rposition(|i| Arc::ptr_eq(&i.node, node)) {
+            let Idle { side, seen, .. } = idle.swap_remove(i);
+            // The runtime knows if it has polled the socket; else the kernel is asked. It has not where a
+            // pipelined request follows at once.
+            let mut cx = Context::from_waker(Waker::noop());
+            if (seen && side.tcp().poll_readable(&mut cx).is_pending()) || is_silent(&side) {
                 return Some(side);
             }
         }
         None
     }
 
-    /// Has `side` closed as soon as the node ends it, or says what nobody asked for: it would keep a
-    /// descriptor for as long as its client is silent. False if it is of no use already.
-    fn watch(self: &Arc<Self>, side: &Side) -> bool {
-        let waker = Waker::from(Arc::new(Watcher(Arc::downgrade(self))));
-        let mut cx = Context::from_waker(&waker);
-        if side.tcp().has_ahead() {
-            return false;
-        }
-        while let Poll::Ready(ready) = side.tcp().poll_readable(&mut cx) {
-            // Mostly it was read to the last byte, which the runtime could not know.
-            let stream = side.tcp().stream();
-            let looked = stream.try_io(Interest::READABLE, || match is_silent(side) {
-                true => Err(io::Error::from(io::ErrorKind::WouldBlock)),
-                false => Ok(()),
+    /// Closes connections on which something came, and has the task woken when it does.
+    pub fn poll_unused(&self, cx: &mut Context<'_>) {
+        let mut idle = self.idle.lock();
+        if !idle.is_empty() {
+            idle.retain_mut(|i| {
+                i.seen = poll_silent(cx, &i.side);
+                i.seen
             });
-            if looked.is_ok() || ready.is_err() {
-                return false;
-            }
         }
-        true
     }
 
-    /// Closes what is of no use any more.
+    /// Closes `side` as soon as the node ends it or sends unsolicited bytes. It would keep a descriptor for
+    /// as long as its client is silent. False: it is useless already.
+    fn watch(self: &Arc<Self>, side: &Side) -> bool {
+        let waker = Waker::from(Arc::new(Watcher(Arc::downgrade(self))));
+        poll_silent(&mut Context::from_waker(&waker), side)
+    }
+
+    /// Closes connections that have become useless.
     fn sweep(&self) {
-        let useless = |(_, side): &mut (Arc<Node>, Side)| !is_silent(side);
+        let useless = |i: &mut Idle| !is_silent(&i.side);
         let gone: Vec<_> = self.idle.lock().extract_if(.., useless).collect();
         drop(gone);
     }
@@ -90,11 +111,11 @@ impl Affinity {
         *self.idle.lock() = Vec::new();
     }
 
-    /// Closes what is idle towards `node`.
+    /// Closes the idle connections to `node`.
     pub fn close(&self, node: &Node) {
         self.idle
             .lock()
-            .retain(|(n, _)| !std::ptr::eq(Arc::as_ptr(n), node));
+            .retain(|i| !std::ptr::eq(Arc::as_ptr(&i.node), node));
     }
 }
 
@@ -109,13 +130,26 @@ impl Wake for Watcher {
     }
 }
 
-/// Whether the connection is open and has nothing to read. The kernel is asked: the runtime knows of what
-/// came only once it has waited for it.
+/// Whether nothing has come on `side`. The task of `cx` is woken when something does.
+fn poll_silent(cx: &mut Context<'_>, side: &Side) -> bool {
+    while let Poll::Ready(ready) = side.tcp().poll_readable(cx) {
+        // Mostly it was read to the last byte, which the runtime could not know.
+        let stream = side.tcp().stream();
+        let looked = stream.try_io(Interest::READABLE, || match is_silent(side) {
+            true => Err(io::Error::from(io::ErrorKind::WouldBlock)),
+            false => Ok(()),
+        });
+        if looked.is_ok() || ready.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// Whether the connection is open and has nothing to read. The kernel is asked, because the runtime notices
+/// bytes only when it polls.
 fn is_silent(side: &Side) -> bool {
-    let (mut byte, flags) = ([0u8; 1], libc::MSG_PEEK | libc::MSG_DONTWAIT);
-    // SAFETY: the descriptor is open and `byte` has room for the one byte asked for.
-    let got = unsafe { libc::recv(side.tcp().fd(), byte.as_mut_ptr().cast(), 1, flags) };
-    got < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
+    kernel::is_silent(side.tcp().stream())
 }
 
 #[cfg(test)]
@@ -126,8 +160,8 @@ mod tests {
     use std::net::Shutdown;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    /// What comes while the runtime does not look (a pipelined request is served in the same breath as the
-    /// one before) is seen all the same: an end, bytes nobody asked for. Red if only the runtime is asked.
+    /// Bytes or an end that come between two polls of the runtime are noticed. A pipelined request is served
+    /// without such a poll. Red if only the runtime is asked.
     #[tokio::test]
     async fn what_came_unseen_is_seen() {
         let conf = serde_yaml::from_str("{ address: 10.0.0.1:80 }").expect("a node");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use super::state::Order;
+use super::node::Order;
 use super::{Node, State};
 use crate::config::OnDown;
 use crate::config::units::Rate;

@@ -191,7 +191,7 @@ pub async fn pace(
 mod tests {
     use super::*;
     use crate::config::{self, OnDown};
-    use crate::upstream::state::Order;
+    use crate::upstream::node::Order;
 
     /// Seen in benches/failover.py: of 3,000 clients of a killed node two were cut off again, on the node
     /// they had moved to, by the eviction of the first.

@@ -1,4 +1,4 @@
-//! One live flow as its node sees it: what must be cut when the node goes Down.
+//! One live flow as its node sees it: how it is cut when the node goes Down.
 //!
 //! Source: Diffusion load balancers, "TCP retransmission timeout" ("shutdown connections to
 //! Diffusion servers it knows are unhealthy").
@@ -11,29 +11,17 @@ use pushgate_plugins::api::NodeId;
 
 use super::evict::{Reaper, reaper};
 use super::signal::Signal;
-use crate::stream::handoff::Handoff;
-
-/// Why a flow was closed while its node was well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Closed {
-    /// Its client is to move to another node.
-    Rebalanced = 1,
-    /// Its assignment reached `max_age`, and `cut_at_max_age` is set.
-    Expired = 2,
-}
+use crate::observe::end_reason::EndReason;
 
 /// A flow between a client and, once assigned, a node.
 pub struct LiveFlow {
     /// Number of the flow, unique in this process.
     pub id: u64,
-    /// Exit from Pingora.
-    pub handoff: Handoff,
     /// Cuts the client's side: the client connection at HTTP/1 and layer 4, the stream at HTTP/2.
     pub kill: Signal,
-    /// Wakes a connect that is in progress.
+    /// Ends the wait for its node: for the connect, or for the beginning of its answer.
     pub give_up: Signal,
-    /// The thread that serves it ends it.
+    /// The channel to the thread that serves the flow, which ends it.
     reaper: Option<Reaper>,
     since: Instant,
     /// The node it is entered in; 0: none.
@@ -41,9 +29,7 @@ pub struct LiveFlow {
     begun: AtomicBool,
     evicted: AtomicBool,
     bad_answer: AtomicBool,
-    ends_by_close: AtomicBool,
-    cut_short: AtomicBool,
-    /// 0, or a [`Closed`].
+    /// Why it was closed although its node is well: 0, 1 rebalanced, 2 expired.
     closed: AtomicU8,
 }
 
@@ -52,7 +38,6 @@ impl Default for LiveFlow {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         LiveFlow {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            handoff: Handoff::default(),
             kill: Signal::default(),
             give_up: Signal::default(),
             reaper: reaper(),
@@ -61,8 +46,6 @@ impl Default for LiveFlow {
             begun: AtomicBool::new(false),
             evicted: AtomicBool::new(false),
             bad_answer: AtomicBool::new(false),
-            ends_by_close: AtomicBool::new(false),
-            cut_short: AtomicBool::new(false),
             closed: AtomicU8::new(0),
         }
     }
@@ -100,12 +83,14 @@ impl LiveFlow {
         self.evicted.load(Ordering::SeqCst)
     }
 
-    /// Closes the flow at the client, which will come back, if its answer has begun; one that has
-    /// not is left to end by itself. Returns whether it was closed by this call.
-    pub fn close(&self, why: Closed) -> bool {
+    /// Closes the flow at the client, which will come back, if its answer has begun. A flow without an
+    /// answer is left to end by itself. `why`: `Rebalanced` or `Expired`. Returns whether this call closed
+    /// it.
+    pub fn close(&self, why: EndReason) -> bool {
+        let word = if why == EndReason::Expired { 2 } else { 1 };
         let first = || {
             let closed = &self.closed;
-            closed.compare_exchange(0, why as u8, Ordering::SeqCst, Ordering::SeqCst)
+            closed.compare_exchange(0, word, Ordering::SeqCst, Ordering::SeqCst)
         };
         let closes = self.has_begun() && !self.is_evicted() && first().is_ok();
         if closes {
@@ -115,10 +100,10 @@ impl LiveFlow {
     }
 
     /// Why it was closed, if it was.
-    pub fn closed(&self) -> Option<Closed> {
+    pub fn closed(&self) -> Option<EndReason> {
         match self.closed.load(Ordering::SeqCst) {
-            1 => Some(Closed::Rebalanced),
-            2 => Some(Closed::Expired),
+            1 => Some(EndReason::Rebalanced),
+            2 => Some(EndReason::Expired),
             _ => None,
         }
     }
@@ -133,26 +118,9 @@ impl LiveFlow {
         self.bad_answer.load(Ordering::Relaxed)
     }
 
-    /// The client sees the end of the answer by that of its connection only.
-    pub fn ends_by_close(&self) {
-        self.ends_by_close.store(true, Ordering::Relaxed);
-    }
-
-    /// The answer had begun and will not come to its end.
-    pub fn cut_short(&self) {
-        self.cut_short.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether an orderly close would make a cut answer look complete to the client.
-    pub fn must_reset(&self) -> bool {
-        let ended_by_us = self.is_evicted() || self.closed().is_some();
-        let cut = self.cut_short.load(Ordering::Relaxed) || ended_by_us;
-        cut && self.ends_by_close.load(Ordering::Relaxed)
-    }
-
     /// Forgets an eviction or a bad answer, because the flow is tried once more.
     pub fn retry(&self) {
-        // Left, it would end the next connect, to a node that is well.
+        // A signal that stays would end the next connect, to a healthy node.
         self.give_up.take_back();
         self.evicted.store(false, Ordering::SeqCst);
         self.begun.store(false, Ordering::SeqCst);
@@ -172,7 +140,7 @@ impl LiveFlow {
 
     /// [`LiveFlow::evict_from`] by the thread that serves the flow, in its turn.
     pub fn reap(self: Arc<Self>, node: NodeId) {
-        // Where too many wait, or the thread is gone, the flow is ended here.
+        // The flow is ended here if too many wait for that thread, or if it is gone.
         let left = self
             .reaper
             .as_ref()
@@ -198,7 +166,61 @@ impl LiveFlow {
             self.kill.give();
         } else {
             self.give_up.give();
-            self.handoff.wake_node();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    fn given(signal: &Signal) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        pin!(signal.wait()).poll(&mut cx).is_ready()
+    }
+
+    /// An eviction cuts the client of an answer that has begun, before it or after, and else only the wait
+    /// for the node, which a retry forgets. Fails if either order of the two events loses the flow.
+    #[test]
+    fn an_eviction_cuts_what_has_begun() {
+        for (begins_first, ends) in [(true, (true, false)), (false, (true, true))] {
+            let flow = LiveFlow::new();
+            match begins_first {
+                true => flow.begin(),
+                false => flow.evict(),
+            }
+            assert!(!given(&flow.kill), "neither alone cuts the client");
+            match begins_first {
+                true => flow.evict(),
+                false => flow.begin(),
+            }
+            assert_eq!((given(&flow.kill), given(&flow.give_up)), ends);
+        }
+        let flow = LiveFlow::new();
+        flow.evict();
+        flow.answered_badly();
+        flow.retry();
+        assert!(!given(&flow.give_up) && !flow.is_evicted() && !flow.is_bad_answer());
+        flow.begin();
+        assert!(!given(&flow.kill), "its new node is well");
+    }
+
+    /// Fails if a flow is closed before its answer has begun, twice, or besides an eviction: its client
+    /// would be counted as moved.
+    #[test]
+    fn a_flow_is_closed_once() {
+        let flow = LiveFlow::new();
+        assert!(!flow.close(EndReason::Rebalanced) && flow.closed().is_none());
+        flow.begin();
+        assert!(flow.close(EndReason::Expired) && given(&flow.kill));
+        assert!(!flow.close(EndReason::Rebalanced));
+        assert_eq!(flow.closed(), Some(EndReason::Expired));
+        let evicted = LiveFlow::new();
+        evicted.begin();
+        evicted.evict();
+        assert!(!evicted.close(EndReason::Rebalanced));
     }
 }

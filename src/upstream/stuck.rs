@@ -9,8 +9,9 @@ use std::time::Instant;
 
 use pushgate_plugins::api::{Forgotten, Mark, PoolId, Watch};
 
-use super::live::{Closed, LiveFlow};
-use super::state::Node;
+use super::live::LiveFlow;
+use super::node::Node;
+use crate::observe::end_reason::EndReason;
 
 /// How a flow is stuck to its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +117,7 @@ impl Node {
     }
 
     /// Closes a flow so that its client comes back; whether that was done.
-    pub fn close(&self, flow: u64, why: Closed) -> bool {
+    pub fn close(&self, flow: u64, why: EndReason) -> bool {
         let flow = self.flows.lock().live.get(&flow).map(|e| e.flow.clone());
         flow.is_some_and(|f| f.close(why))
     }
@@ -133,7 +134,7 @@ impl Node {
             let Some(flow) = self.flows.lock().next_due(now) else {
                 return;
             };
-            flow.close(Closed::Expired);
+            flow.close(EndReason::Expired);
         }
     }
 }
@@ -209,9 +210,9 @@ mod tests {
     #[test]
     fn a_flow_is_closed_once_and_only_when_its_answer_has_begun() {
         let flow = LiveFlow::new();
-        assert!(!flow.close(Closed::Rebalanced), "not begun");
+        assert!(!flow.close(EndReason::Rebalanced), "not begun");
         flow.begin();
-        assert!(flow.close(Closed::Rebalanced) && !flow.close(Closed::Expired));
-        assert_eq!(flow.closed(), Some(Closed::Rebalanced));
+        assert!(flow.close(EndReason::Rebalanced) && !flow.close(EndReason::Expired));
+        assert_eq!(flow.closed(), Some(EndReason::Rebalanced));
     }
 }

@@ -38,7 +38,7 @@ async fn checked_with(nodes: u8, plugins: &str, health: &str) -> Setup {
     let line = line.expect("the pool has a check").to_owned();
     let edge = Edge::start(
         &block,
-        &yaml.replace(&line, &format!("    health: {health}")),
+        &yaml.replace(&line, &format!("    on_lost: 502\n    health: {health}")),
     )
     .await;
     Setup {

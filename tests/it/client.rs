@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
 
-use openssl::ssl::{SslConnector, SslMethod};
+use openssl::ssl::{SslConnector, SslConnectorBuilder, SslMethod, SslOptions};
 use openssl::x509::X509;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
@@ -16,7 +16,7 @@ use crate::deadline;
 
 pub mod h1;
 pub mod h2;
-mod kernel;
+pub mod kernel;
 pub mod shaped;
 pub mod ws;
 
@@ -127,7 +127,25 @@ pub async fn handshake<S: Io>(
     stream: S,
     tls: &Tls,
 ) -> Result<tokio_openssl::SslStream<S>, openssl::ssl::Error> {
+    let connector = SslConnector::builder(SslMethod::tls_client())?;
+    shake(stream, tls, connector).await
+}
+
+/// The same; an end without close_notify is an error of the read that meets it.
+pub async fn strict_handshake<S: Io>(
+    stream: S,
+    tls: &Tls,
+) -> Result<tokio_openssl::SslStream<S>, openssl::ssl::Error> {
     let mut connector = SslConnector::builder(SslMethod::tls_client())?;
+    connector.clear_options(SslOptions::IGNORE_UNEXPECTED_EOF);
+    shake(stream, tls, connector).await
+}
+
+async fn shake<S: Io>(
+    stream: S,
+    tls: &Tls,
+    mut connector: SslConnectorBuilder,
+) -> Result<tokio_openssl::SslStream<S>, openssl::ssl::Error> {
     connector.cert_store_mut().add_cert(tls.ca.clone())?;
     if !tls.alpn.is_empty() {
         connector.set_alpn_protos(tls.alpn)?;

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::certs::{Certs, Key};
 use crate::client::h1::H1;
 use crate::client::h2::H2;
-use crate::client::{Dial, Io, handshake, ws};
+use crate::client::{Dial, Io, handshake, kernel, ws};
 use crate::deadline;
 use crate::edge::Edge;
 use crate::node::Node;
@@ -123,6 +123,74 @@ async fn a_stopped_http2_stream_stalls_its_node() {
     println!("HTTP/2: {hidden} bytes beyond the stream's window");
     assert!(hidden <= MOST_HTTP2, "{hidden}");
     drop(answer);
+}
+
+/// Reads `bytes` of a flood at `rate` (bytes a second; `None`: as fast as it can) and stops; how much the node
+/// had written then that is not with the client's kernel.
+async fn held_after(dial: &Dial, node: &Node, framing: &str, rate: Option<u64>) -> u64 {
+    let tcp = dial.tcp().await;
+    let here = tcp.local_addr().expect("connected");
+    let mut io: Box<dyn Io> = match &dial.tls {
+        None => Box::new(tcp),
+        Some(tls) => Box::new(handshake(tcp, tls).await.expect("a handshake")),
+    };
+    let before = node.flooded();
+    let path = format!("/flood?sndbuf={BULK_SNDBUF}&framing={framing}");
+    let head = format!("GET {path} HTTP/1.1\r\nHost: push.mycompany.com\r\n\r\n");
+    io.write_all(head.as_bytes()).await.expect("send");
+    let (begun, mut piece, mut got) = (Instant::now(), vec![0; 64 << 10], 0);
+    let bytes = rate.map_or(64 << 20, |rate| rate * 2);
+    while got < bytes {
+        let read = deadline("bulk", io.read(&mut piece)).await.expect("bulk");
+        got += read as u64;
+        if let Some(rate) = rate {
+            let due = Duration::from_micros(got * 1_000_000 / rate);
+            tokio::time::sleep(due.saturating_sub(begun.elapsed())).await;
+        }
+    }
+    let written = node.stalled(QUIET).await - before;
+    let unread = kernel::unread(here, dial.to).expect("a connection");
+    written.saturating_sub(got + u64::from(unread))
+}
+
+/// SO_SNDBUF of a node that sends bulk; its kernel doubles it.
+const BULK_SNDBUF: u64 = 16 << 10;
+/// Most bytes of bulk beyond what the client's kernel has taken: the node's send buffer with its last segment,
+/// a record of which the client's OpenSSL has a part, and 40 KiB of the edge's; seen: up to 50 KiB.
+const MOST_BULK: u64 = 2 * BULK_SNDBUF + (8 << 10) + (16 << 10) + (40 << 10);
+
+/// Aim: bulk flows by the client's window, and when the client stops the edge holds no more than of a client
+/// that never read: after full speed, after 10 MB/s, with HTTP and at layer 4, plain and TLS. Fails if the
+/// node is promised more than the client's kernel has promised.
+/// Source: Lightstreamer clustering §1; docs/decisions/0017-bulk-by-the-clients-window.md.
+#[tokio::test(flavor = "multi_thread")]
+async fn bulk_that_stops_leaves_no_more() {
+    let (block, certs) = (Block::claim(), Certs::new());
+    certs.leaf("push", &[setup::HOST], Key::Ecdsa);
+    let node = setup::node(&block, 1).await;
+    let raw = "  - { name: raw, bind: [200.0.0.11:80], mode: tcp, to: p }\n  \
+               - { name: offloaded, bind: [200.0.0.11:443], mode: tcp, to: p, tls: { certificates: [push] } }\n";
+    let _edge = Edge::start(&block, &(setup::yaml(&certs, 1, "", "") + raw)).await;
+    for (word, ip) in [("HTTP", "200.0.0.10"), ("layer 4", "200.0.0.11")] {
+        let plain = Dial::plain(block.at(&format!("{ip}:80"))).host(setup::HOST);
+        let tls = Dial::tls(block.at(&format!("{ip}:443")), setup::HOST, certs.ca());
+        for (name, dial) in [("plain", plain), ("TLS", tls)] {
+            for framing in ["chunked", "length", "close"] {
+                for rate in [None, Some(10_000_000)] {
+                    let dial = Dial {
+                        rcvbuf: Some(128 << 10),
+                        ..dial.clone()
+                    };
+                    let held = held_after(&dial, &node, framing, rate).await;
+                    println!("{word}, {name}, {framing}, {rate:?}: {held} bytes");
+                    assert!(
+                        held <= MOST_BULK,
+                        "{word}, {name}, {framing}, {rate:?}: {held}"
+                    );
+                }
+            }
+        }
+    }
 }
 
 /// What a client gives a stream at first, RFC 9113 §6.9.2.

@@ -179,9 +179,10 @@ async fn a_storm_of_resets_leaves_nothing() {
     }
     // A loaded two-core machine included; alone it is below 50 ms.
     assert!(slowest < Duration::from_secs(5), "served after {slowest:?}");
+    // Clients that were reset in the kernel's queue are accepted after the last one was made.
+    edge.wait_metric("pushgate_connections_total", |n| n >= 10_000.0)
+        .await;
     nothing_left(&edge).await;
-    let accepted = edge.metric("pushgate_connections_total").await;
-    assert!(accepted >= 10_000.0, "{accepted}");
     deadline("all descriptors to be closed", async {
         // The admin connection of the moment is one more.
         while descriptors(&edge) > open + 2 {

@@ -44,6 +44,8 @@ mod eviction;
 mod goodbye;
 /// Harness against itself: client to node, no edge.
 mod harness;
+/// What HTTP/1 owes its peers: fields, targets, versions, ends.
+mod h1_rules;
 /// Bytes between node and a client that stopped reading.
 mod hidden;
 /// Awkward but legal HTTP.
@@ -64,6 +66,8 @@ mod layer4_routes;
 mod leaving;
 /// The real Lightstreamer client straight to the TLCP node.
 mod lightstreamer;
+/// Requests whose node is lost before it answers.
+mod lost;
 /// A host of its own behind a cable that can be cut.
 mod netns;
 /// A push node that counts.
@@ -100,7 +104,9 @@ mod shortage;
 mod simulate;
 /// Passed-through TLS by its server name.
 mod sni;
-/// Streamed answers by the thousand, cut by everybody.
+/// Clients spread over the data threads.
+mod spread;
+/// Streamed answers and requests with bodies by the thousand, cut by everybody.
 mod soak;
 /// Sections of the guides, cited by code and tests.
 mod sources;

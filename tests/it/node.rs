@@ -20,6 +20,7 @@ use crate::tlcp::Sessions;
 pub mod conn;
 pub mod endpoints;
 mod faults;
+mod hold;
 pub mod request;
 mod seen;
 pub mod stream;
@@ -27,6 +28,7 @@ pub mod ws;
 
 pub use conn::Conn;
 pub use faults::FAULTS;
+pub use hold::Held;
 pub use request::Request;
 pub use seen::{Seen, SeenRequest};
 
@@ -39,6 +41,8 @@ pub enum Phase {
     Deaf,
     /// Holds its sockets and does nothing, as a process that was stopped.
     Frozen,
+    /// Listener open, each connection reset.
+    Resetting,
     /// Listener closed, all connections reset.
     Killed,
 }
@@ -68,6 +72,10 @@ pub struct Shared {
     pub flooded: AtomicU64,
     /// What the next poll is told; each value answers every poll that waits.
     pub poll: watch::Sender<Option<String>>,
+    /// What becomes of requests for `/hold`.
+    pub held: watch::Sender<Held>,
+    /// Uploads of `/soak/echo` that looked whole and were not what their client sent.
+    pub falsely_whole: AtomicU64,
     /// Pieces a stream with `step=1` may have sent so far, counted from its start.
     pub steps: watch::Sender<u64>,
     /// What health checks are told.
@@ -127,6 +135,8 @@ impl Node {
             hellos: AtomicU64::new(0),
             flooded: AtomicU64::new(0),
             poll: watch::Sender::new(None),
+            held: watch::Sender::new(Held::Waits),
+            falsely_whole: AtomicU64::new(0),
             steps: watch::Sender::new(0),
             health: Mutex::new(Health::Ok),
             phase: watch::Sender::new(Phase::Serving),
@@ -194,6 +204,21 @@ impl Node {
         self.shared.steps.send_replace(n);
     }
 
+    /// Decides on requests for `/hold`.
+    pub fn hold(&self, held: Held) {
+        self.shared.held.send_replace(held);
+    }
+
+    /// Uploads of `/soak/echo` that looked whole and were not what their client sent.
+    pub fn falsely_whole(&self) -> u64 {
+        self.shared.falsely_whole.load(Ordering::Relaxed)
+    }
+
+    /// Resets every connection, those that are made later too, while its listener stays.
+    pub fn reset(&self) {
+        self.shared.phase.send_replace(Phase::Resetting);
+    }
+
     /// Sets what health checks are told.
     pub fn set_health(&self, health: Health) {
         *self.shared.health.lock() = health;
@@ -245,7 +270,7 @@ async fn accept(listener: TcpListener, tls: Option<SslContext>, shared: Arc<Shar
         let accepted = tokio::select! {
             biased;
             changed = phase.changed() => match changed {
-                Ok(()) if matches!(*phase.borrow(), Phase::Serving | Phase::Frozen) => continue,
+                Ok(()) if !matches!(*phase.borrow(), Phase::Deaf | Phase::Killed) => continue,
                 _ => return,
             },
             accepted = listener.accept() => accepted,
@@ -265,14 +290,16 @@ async fn connection(mut conn: Conn) {
     conn.id = id;
     let frozen_or_killed = async {
         // A frozen node's connection stays as it is until the node is killed.
-        let _ = phase.wait_for(|p| *p == Phase::Killed).await;
+        let _ = phase
+            .wait_for(|p| matches!(p, Phase::Killed | Phase::Resetting))
+            .await;
     };
     tokio::select! {
         biased;
         () = freezer(&shared) => frozen_or_killed.await,
         _ = serve(&mut conn) => {}
     }
-    if *shared.phase.borrow() == Phase::Killed {
+    if matches!(*shared.phase.borrow(), Phase::Killed | Phase::Resetting) {
         conn.reset_on_drop();
     }
     drop(conn);
@@ -285,9 +312,9 @@ async fn serve(conn: &mut Conn) -> std::io::Result<()> {
     endpoints::serve(conn).await
 }
 
-/// Ends when the node is frozen or killed.
+/// Ends when the node is frozen, resets or is killed.
 async fn freezer(shared: &Shared) {
     let mut phase = shared.phase.subscribe();
-    let stops = |p: &Phase| matches!(p, Phase::Frozen | Phase::Killed);
+    let stops = |p: &Phase| matches!(p, Phase::Frozen | Phase::Resetting | Phase::Killed);
     let _ = phase.wait_for(stops).await;
 }

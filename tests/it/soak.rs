@@ -17,6 +17,9 @@ use crate::client::h1::H1;
 use crate::node::{Conn, Request};
 use crate::setup::Setup;
 
+/// Requests with bodies, pipelined and cut.
+pub mod uploads;
+
 /// How an answer is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Framing {

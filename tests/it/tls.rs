@@ -222,7 +222,7 @@ async fn a_node_must_prove_its_name() {
         let yaml = yaml(&certs, "{ certificates: [a, b] }", "[]")
             .replace("n1: { address: 10.0.0.1:8080 }", &node)
             // Without another try the failure itself is answered.
-            .replace("nodes: [n1]", "nodes: [n1], retries: 0");
+            .replace("nodes: [n1]", "nodes: [n1], retries: 0, on_lost: 502");
         let _node = tls_node::start(block.at(plain), files, word, manner).await;
         let edge = Edge::start(&block, &yaml).await;
         let dial = Dial::tls(block.at("200.0.0.10:443"), "push1.a.example", certs.ca());

@@ -258,7 +258,7 @@ async fn a_node_that_vanishes_is_sent_no_request() {
         (got.node(), &by_h2.headers()["x-node"]),
         ("n1", &"n1".parse().expect("text"))
     );
-    assert_eq!(posts.head().await.expect("an answer").status, 502);
+    assert!(posts.head().await.is_err(), "an answer");
     assert!(at_layer_4.head().await.is_err());
     edge.wait_log("node n2 is down").await;
     edge.wait_nodes("no flow on it", |n| n[1]["flows"] == 0)

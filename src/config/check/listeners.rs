@@ -13,7 +13,7 @@ use super::upstream::not_zero;
 use super::{Check, steps};
 use crate::config::tree::{Kind, Step};
 use crate::config::units::{Bytes, Span};
-use crate::config::{Listener, ListenerTls, Profile, Version};
+use crate::config::{Listener, ListenerTls, MaxHidden, Profile, Version};
 use crate::tls::names_of;
 
 /// Least bytes of a flow in our keeping: the relay's own buffer.
@@ -77,13 +77,18 @@ pub(super) fn check(check: &mut Check<'_>) {
     binds(check);
 }
 
+/// The size stands alone, or under `bytes` of a block.
+fn max_hidden_is_sound(check: &mut Check<'_>, i: usize, max_hidden: MaxHidden) {
+    let block = steps!["listeners", i, "max_hidden", "bytes"];
+    let at = match check.tree.find(&block) {
+        Some(_) => block.as_slice(),
+        None => &block[..3],
+    };
+    check.within(at, max_hidden.bytes, MIN_HIDDEN, MAX_HIDDEN);
+}
+
 fn bounds(check: &mut Check<'_>, i: usize, listener: &Listener) {
-    check.within(
-        &steps!["listeners", i, "max_hidden"],
-        listener.max_hidden,
-        MIN_HIDDEN,
-        MAX_HIDDEN,
-    );
+    max_hidden_is_sound(check, i, listener.max_hidden);
     not_zero(
         check,
         &steps!["listeners", i, "handshake_timeout"],

@@ -17,9 +17,10 @@ const MAX_WEIGHT: u32 = 1000;
 const MAX_ROW: u32 = 100;
 /// Most other nodes tried: each costs the client up to `connect_timeout`.
 const MAX_RETRIES: u32 = 16;
-/// Most paths that begin a session: each request is compared with all.
+/// Most other nodes tried for an unanswered request: it may be what each of them fails of.
+const MAX_RETRY_UNANSWERED: u32 = 10;
+/// Most paths in a list: each request is compared with all.
 const MAX_PATHS: usize = 64;
-
 /// Most failed flows that a node may have in a row.
 const MAX_FAILURES: u32 = 10_000;
 /// Most flows that wait for one pool: more connections than that no edge has.
@@ -119,12 +120,7 @@ fn pool_is_sound(check: &mut Check<'_>, name: &str, pool: &Pool) {
             "one node with a weight from 1",
         );
     }
-    check.within(
-        &steps!["pools", name, "retries"],
-        pool.retries,
-        0,
-        MAX_RETRIES,
-    );
+    retries_are_sound(check, name, pool);
     not_zero(
         check,
         &steps!["pools", name, "connect_timeout"],
@@ -139,12 +135,28 @@ fn pool_is_sound(check: &mut Check<'_>, name: &str, pool: &Pool) {
     if let Some(health) = &pool.health {
         health_is_sound(check, &steps!["pools", name, "health"], health);
     }
-    paths_are_sound(check, name, &pool.rebalance_on);
+    paths_are_sound(check, name, "rebalance_on", &pool.rebalance_on);
 }
 
-fn paths_are_sound(check: &mut Check<'_>, name: &str, paths: &[String]) {
+fn retries_are_sound(check: &mut Check<'_>, name: &str, pool: &Pool) {
+    check.within(
+        &steps!["pools", name, "retries"],
+        pool.retries,
+        0,
+        MAX_RETRIES,
+    );
+    check.within(
+        &steps!["pools", name, "retry_unanswered"],
+        pool.retry_unanswered,
+        0,
+        MAX_RETRY_UNANSWERED,
+    );
+    paths_are_sound(check, name, "retry_on", &pool.retry_on);
+}
+
+fn paths_are_sound(check: &mut Check<'_>, name: &str, key: &str, paths: &[String]) {
     if paths.len() > MAX_PATHS {
-        let at = steps!["pools", name, "rebalance_on"];
+        let at = steps!["pools", name, key];
         check.expect(
             &at,
             format!("{} paths", paths.len()),
@@ -155,7 +167,7 @@ fn paths_are_sound(check: &mut Check<'_>, name: &str, paths: &[String]) {
         let legal = |c: char| c.is_ascii_graphic() && !matches!(c, '#' | '?');
         if !path.starts_with('/') || !path.chars().all(legal) {
             check.expect(
-                &steps!["pools", name, "rebalance_on", i],
+                &steps!["pools", name, key, i],
                 format!("found `{}`", super::echo(path)),
                 "a path that starts with `/`, without query",
             );

@@ -61,6 +61,11 @@ const CASES: &[Case] = &[
     ),
     (
         "listener",
+        "max_hidden: { bulk: false, bytes: 4095B }",
+        &["f:9:39: listeners[0].max_hidden.bytes: found `4095B`; expected 4.0 KiB to 16.0 MiB"],
+    ),
+    (
+        "listener",
         "handshake_timeout: 0s",
         &["f:9:24: listeners[0].handshake_timeout: found `0s`; expected more than zero"],
     ),

@@ -52,6 +52,10 @@ const BLOCKS: &[(&str, &str)] = &[
     ("tickets", "tickets: { '?': 1 }"),
     ("listeners[]", "listeners: [{ '?': 1 }]"),
     ("listeners[].tls", "listeners: [{ tls: { '?': 1 } }]"),
+    (
+        "listeners[].max_hidden",
+        "listeners: [{ max_hidden: { '?': 1 } }]",
+    ),
     ("listeners[].limits", "listeners: [{ limits: { '?': 1 } }]"),
     ("listeners[].tcp", "listeners: [{ tcp: { '?': 1 } }]"),
     (
@@ -247,6 +251,7 @@ fn documented_defaults_are_those_of_the_code() {
         (vec!["tickets", "keep"], TICKET_KEEP.to_string()),
         (pool("connect_timeout"), span(CONNECT_TIMEOUT)),
         (pool("retries"), RETRIES.to_string()),
+        (pool("retry_unanswered"), RETRY_UNANSWERED.to_string()),
         (pool("queue"), QUEUE.to_string()),
         (pool("queue_timeout"), span(QUEUE_TIMEOUT)),
         (rebalance("delay"), span(REBALANCE_DELAY)),
@@ -255,7 +260,7 @@ fn documented_defaults_are_those_of_the_code() {
             rebalance("tolerance"),
             format!("{}%", REBALANCE_TOLERANCE.0 * 100.0),
         ),
-        (listener(&["max_hidden"]), bytes(MAX_HIDDEN)),
+        (listener(&["max_hidden", "bytes"]), bytes(MAX_HIDDEN)),
         (listener(&["handshake_timeout"]), span(HANDSHAKE_TIMEOUT)),
         (listener(&["head_timeout"]), span(HEAD_TIMEOUT)),
         (listener(&["limits", "head"]), bytes(MAX_HEAD)),

@@ -135,15 +135,33 @@ const CASES: &[Case] = &[
         "listener",
         "max_hidden: 32768",
         &[
-            "f:9:17: listeners[0].max_hidden: found `32768`; expected a size with its unit, as `4096B`, `32KiB`, `1MiB`",
+            "f:9:17: listeners[0].max_hidden: found `32768`; expected a size with its unit, as `32KiB`, `1MiB`, or a block (`bytes`, `bulk`)",
         ],
     ),
     (
         "listener",
         "max_hidden: 32 apples",
         &[
-            "f:9:17: listeners[0].max_hidden: found `32 apples`; expected a size with its unit, as `4096B`, `32KiB`, `1MiB`",
+            "f:9:17: listeners[0].max_hidden: found `32 apples`; expected a size with its unit, as `32KiB`, `1MiB`, or a block (`bytes`, `bulk`)",
         ],
+    ),
+    (
+        "listener",
+        "max_hidden: [32KiB]",
+        &["f:9:17: listeners[0].max_hidden: found a list; expected a size with its unit, …"],
+    ),
+    (
+        "listener",
+        "max_hidden: { byte: 32KiB, bulk: maybe }",
+        &[
+            "f:9:19: listeners[0].max_hidden.byte: unknown key `byte`; expected one of `bytes`, `bulk` (did you mean `bytes`?)",
+            "f:9:38: listeners[0].max_hidden.bulk: found `maybe`; expected `true` or `false`",
+        ],
+    ),
+    (
+        "listener",
+        "max_hidden: { bytes: 32768 }",
+        &["f:9:26: listeners[0].max_hidden.bytes: found `32768`; expected a size with its unit, …"],
     ),
     (
         "listener",

@@ -19,7 +19,7 @@ use crate::control::parts::Listed;
 use crate::observe::metrics;
 use crate::upstream::State;
 use crate::upstream::drain::Progress;
-use crate::upstream::state::Order;
+use crate::upstream::node::Order;
 
 /// `GET /api/nodes`.
 pub(super) async fn all(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora_http::ResponseHeader;
 use pushgate_plugins::api::Flow;
+use pushgate_plugins::head::{Edits, Head};
 
 use super::nodes::Health;
 use super::{Event, SECOND, World, nanos};
@@ -50,7 +50,8 @@ impl World<'_> {
             body: body.as_bytes(),
             ..as_asked
         };
-        let mut answer = ResponseHeader::build(200, None).map_err(|e| e.to_string())?;
+        let answer = Head::make_response(200, "OK", []).map_err(|e| format!("{e:?}"))?;
+        let mut answer = Edits::new(Arc::new(answer));
         let live = match self.assigned(&flow, in_turn)? {
             Answer::Node(assigned, place) => {
                 for plugin in &self.table.plugins {
@@ -119,7 +120,7 @@ impl World<'_> {
     }
 
     /// A node has taken the client's connection; one that hangs says nothing on it.
-    fn begun(&mut self, client: usize, live: Live, answer: &ResponseHeader) {
+    fn begun(&mut self, client: usize, live: Live, answer: &Edits) {
         let place = live.node;
         self.owners.insert(live.flow.id, client);
         self.peers[place].new += 1;
@@ -134,7 +135,7 @@ impl World<'_> {
     }
 
     /// The node answers: the session goes on there, or a new one begins.
-    fn answered(&mut self, client: usize, mut live: Live, answer: &ResponseHeader) {
+    fn answered(&mut self, client: usize, mut live: Live, answer: &Edits) {
         let (now, at) = (self.instant(), self.now);
         let place = live.node;
         let c = &mut self.clients[client];

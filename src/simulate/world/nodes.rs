@@ -9,7 +9,7 @@ use crate::control::plan;
 use crate::simulate::report::{Failure, Return};
 use crate::simulate::script::Deed;
 use crate::upstream::evict::{Due, Paced};
-use crate::upstream::state::Order;
+use crate::upstream::node::Order;
 use crate::upstream::{Node, State};
 
 /// How a node's process is.

@@ -1,6 +1,6 @@
 //! Two real sockets on each side of a relay.
 
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -8,32 +8,49 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::*;
-use crate::stream::fixtures::{pair, pair_with};
+use crate::stream::fixtures::{pair, pair_with, soon};
+use crate::stream::framing::Framing;
 
 const RULES: Rules = Rules {
-    half_close: HalfClose::Ends,
     unsent: 4096,
-    frames: false,
+    bulk: false,
 };
 
-async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(10), event)
+/// A WebSocket: the client sent `early` behind its request, the node `first` behind its 101.
+async fn websocket(client: Side, node: Side, early: &[u8], first: &[u8]) -> Relaying<Never> {
+    let mut relay = Relay::request(client, node, RULES, Framing::Done, false);
+    relay.ahead.keep(early.to_vec());
+    poll_fn(|cx| Poll::Ready(relay.switch(cx, &mut Vec::new(), first)))
         .await
-        .expect(what)
+        .expect("the client is there");
+    Relaying::new(relay, pending())
 }
 
-/// Bytes kept over the hand-off go first, then what follows, both ways.
+type Never = std::future::Pending<EndReason>;
+
+fn layer4(client: Side, node: Side, rules: Rules) -> Relaying<Never> {
+    Relaying::new(Relay::layer4(client, node, rules), pending())
+}
+
+/// A layer-4 flow, and what cuts it.
+fn cuttable(client: Side, node: Side, rules: Rules) -> (oneshot::Sender<()>, JoinHandle<End>) {
+    let (kill, killed) = oneshot::channel();
+    let killed = Box::pin(async {
+        let _ = killed.await;
+        EndReason::Evicted
+    });
+    let relay = Relay::layer4(client, node, rules);
+    (kill, tokio::spawn(Relaying::new(relay, killed)))
+}
+
+/// Bytes read before the switch go first, then what follows, both ways.
 #[tokio::test]
 async fn kept_bytes_go_first() {
     let ((mut client, c), (mut node, n)) = (pair().await, pair().await);
-    let task = tokio::spawn(relay(
-        (c, b"early ".to_vec()),
-        (n, b"first ".to_vec()),
-        RULES,
-        pending(),
-    ));
+    let task = tokio::spawn(websocket(c, n, b"early ", b"first ").await);
     client.write_all(b"late").await.unwrap();
     node.write_all(b"second").await.unwrap();
     let (mut up, mut down) = ([0; 10], [0; 12]);
@@ -47,8 +64,8 @@ async fn kept_bytes_go_first() {
     drop(client);
     let end = soon("the end", task).await.unwrap();
     assert_eq!(
-        (end.why, end.to_node, end.to_client),
-        (Why::ClientClosed, 10, 12)
+        (end.reason, end.to_node, end.to_client),
+        (EndReason::ClientClosed, 10, 12)
     );
 }
 
@@ -56,11 +73,7 @@ async fn kept_bytes_go_first() {
 #[tokio::test]
 async fn half_close_is_kept() {
     let ((mut client, c), (mut node, n)) = (pair().await, pair().await);
-    let rules = Rules {
-        half_close: HalfClose::Kept,
-        ..RULES
-    };
-    let task = tokio::spawn(relay((c, vec![]), (n, vec![]), rules, pending()));
+    let task = tokio::spawn(layer4(c, n, RULES));
     client.write_all(b"question").await.unwrap();
     client.shutdown().await.unwrap();
     let mut asked = Vec::new();
@@ -77,14 +90,15 @@ async fn half_close_is_kept() {
         (&asked[..], &answered[..]),
         (&b"question"[..], &b"answer"[..])
     );
-    assert_eq!(soon("the end", task).await.unwrap().why, Why::ClientClosed);
+    let end = soon("the end", task).await.unwrap();
+    assert_eq!(end.reason, EndReason::ClientClosed);
 }
 
 /// A WebSocket is over when either end is: what the node said before still arrives.
 #[tokio::test]
 async fn the_nodes_end_is_the_end() {
     let ((mut client, c), (mut node, n)) = (pair().await, pair().await);
-    let task = tokio::spawn(relay((c, vec![]), (n, vec![]), RULES, pending()));
+    let task = tokio::spawn(websocket(c, n, b"", b"").await);
     node.write_all(b"bye").await.unwrap();
     drop(node);
     let mut got = Vec::new();
@@ -92,21 +106,26 @@ async fn the_nodes_end_is_the_end() {
         .await
         .unwrap();
     assert_eq!(got, b"bye");
-    assert_eq!(soon("the end", task).await.unwrap().why, Why::NodeClosed);
+    let end = soon("the end", task).await.unwrap();
+    assert_eq!(end.reason, EndReason::NodeClosed);
 }
 
 /// FAULTS D20: a node that resets must not look to the client like one that ended.
 #[tokio::test]
 async fn a_reset_is_passed_on_as_a_reset() {
-    let ((mut client, c), (node, n)) = (pair().await, pair().await);
-    let task = tokio::spawn(relay((c, vec![]), (n, vec![]), RULES, pending()));
-    socket2::SockRef::from(&node)
-        .set_linger(Some(Duration::ZERO))
-        .unwrap();
-    drop(node);
-    let read = soon("the reset", client.read(&mut [0; 8])).await;
-    assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
-    assert_eq!(soon("the end", task).await.unwrap().why, Why::NodeFailed);
+    for switched in [false, true] {
+        let ((mut client, c), (node, n)) = (pair().await, pair().await);
+        let task = tokio::spawn(match switched {
+            false => layer4(c, n, RULES),
+            true => websocket(c, n, b"", b"").await,
+        });
+        node.set_zero_linger().unwrap();
+        drop(node);
+        let read = soon("the reset", client.read(&mut [0; 8])).await;
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        let end = soon("the end", task).await.unwrap();
+        assert_eq!(end.reason, EndReason::NodeFailed);
+    }
 }
 
 /// Back-pressure: while the client does not read, the node can write only what the sockets hold;
@@ -117,15 +136,7 @@ async fn a_client_that_does_not_read_stops_the_node_and_can_be_cut() {
     socket2::SockRef::from(&client)
         .set_recv_buffer_size(4096)
         .unwrap();
-    let (kill, killed) = oneshot::channel::<()>();
-    let task = tokio::spawn(relay(
-        (c, vec![]),
-        (n, vec![]),
-        RULES,
-        Box::pin(async {
-            let _ = killed.await;
-        }),
-    ));
+    let (kill, task) = cuttable(c, n, RULES);
     socket2::SockRef::from(&node)
         .set_send_buffer_size(4096)
         .unwrap();
@@ -142,7 +153,7 @@ async fn a_client_that_does_not_read_stops_the_node_and_can_be_cut() {
     );
     kill.send(()).unwrap();
     let end = soon("the end", task).await.unwrap();
-    assert_eq!(end.why, Why::Killed);
+    assert_eq!(end.reason, EndReason::Evicted);
     let node_sees = soon("the node's end", node.read(&mut [0; 8])).await;
     assert!(matches!(node_sees, Ok(0) | Err(_)));
     let mut got = Vec::new();
@@ -152,9 +163,8 @@ async fn a_client_that_does_not_read_stops_the_node_and_can_be_cut() {
 
 /// Rules of a listener with a large `max_hidden`: its bulk is spliced.
 const BULK: Rules = Rules {
-    half_close: HalfClose::Kept,
     unsent: 64 * 1024,
-    frames: false,
+    bulk: false,
 };
 
 /// Receive buffer of such a listener.
@@ -171,7 +181,7 @@ fn numbered(bytes: usize) -> Vec<u8> {
 #[tokio::test]
 async fn bulk_passes_through_pipes() {
     let ((client, c), (node, n)) = (pair_with(WIDE).await, pair_with(WIDE).await);
-    let task = tokio::spawn(relay((c, vec![]), (n, vec![]), BULK, pending()));
+    let task = tokio::spawn(layer4(c, n, BULK));
     let sent = numbered(16 << 20);
     let each = |stream: TcpStream, data: Vec<u8>| async move {
         let (mut from, mut to) = stream.into_split();
@@ -197,15 +207,7 @@ async fn bulk_passes_through_pipes() {
 #[tokio::test]
 async fn a_pipe_holds_no_more_than_a_read() {
     let ((mut client, c), (node, n)) = (pair_with(WIDE).await, pair_with(WIDE).await);
-    let (kill, killed) = oneshot::channel::<()>();
-    let task = tokio::spawn(relay(
-        (c, vec![]),
-        (n, vec![]),
-        BULK,
-        Box::pin(async {
-            let _ = killed.await;
-        }),
-    ));
+    let (kill, task) = cuttable(c, n, BULK);
     let sent = numbered(32 << 20);
     let all = sent.clone();
     let node = tokio::spawn(async move {
@@ -232,7 +234,7 @@ async fn a_pipe_holds_no_more_than_a_read() {
     }
     kill.send(()).unwrap();
     let end = soon("the end", task).await.unwrap();
-    assert_eq!(end.why, Why::Killed);
+    assert_eq!(end.reason, EndReason::Evicted);
     let passed = usize::try_from(end.to_client).unwrap();
     let mut rest = Vec::new();
     let _ = soon("the rest", client.read_to_end(&mut rest)).await;
@@ -258,11 +260,8 @@ async fn no_more_is_hidden_than_allowed() {
     ] {
         let (mut node, n) = pair_with(socket::receive_buffer(bound)).await;
         let (client, c) = pair().await;
-        let rules = Rules {
-            unsent: socket::unsent_allowance(bound),
-            ..RULES
-        };
-        let task = tokio::spawn(relay((c, vec![]), (n, vec![]), rules, pending()));
+        let unsent = socket::unsent_allowance(bound);
+        let task = tokio::spawn(layer4(c, n, Rules { unsent, ..RULES }));
         let message = vec![7; piece];
         let mut written = 0;
         // Half a second without progress is a stall: every hop is on this machine.

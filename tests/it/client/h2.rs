@@ -94,6 +94,15 @@ impl H2 {
 
     /// POSTs `body` with its length, as browsers do, and reads the whole answer.
     pub async fn post(&mut self, path: &str, body: &[u8]) -> Response<Vec<u8>> {
+        self.try_post(path, body).await.expect("an answer")
+    }
+
+    /// The same; the error is that of a stream that was reset before its answer.
+    pub async fn try_post(
+        &mut self,
+        path: &str,
+        body: &[u8],
+    ) -> Result<Response<Vec<u8>>, h2::Error> {
         let url = format!("{}://{}{path}", self.scheme, self.host);
         let request = Request::post(url).header("content-length", body.len());
         let request = request.body(()).expect("a legal request");
@@ -101,12 +110,7 @@ impl H2 {
         let (response, mut sent) = self.send.send_request(request, false).expect("a request");
         sent.send_data(Bytes::copy_from_slice(body), true)
             .expect("DATA");
-        whole(
-            deadline("an HTTP/2 answer", response)
-                .await
-                .expect("an answer"),
-        )
-        .await
+        Ok(whole(deadline("an HTTP/2 answer", response).await?).await)
     }
 
     /// GETs `path` and reads the whole answer; panics when the stream is reset.

@@ -50,11 +50,8 @@ async fn connection_cannot_name_our_headers() {
     let (mut rig, client) = rig().await;
     for name in ["X-Forwarded-For", "X-Forwarded-Proto", "Host"] {
         let bytes = request("GET", "/hello", &format!("Connection: {name}, close\r\n"));
-        let verdict = Verdict {
-            reaches: true,
-            ..Verdict::refused(400)
-        };
-        rig.judge(&format!("D14 {name}"), &bytes, verdict).await;
+        rig.judge(&format!("D14 {name}"), &bytes, Verdict::refused(400))
+            .await;
     }
     let dial = rig.good.clone().from(client);
     for (n, lists) in [

@@ -18,8 +18,8 @@ const YAML: &str = "
 nodes: { good: { address: 10.0.0.1:8080 }, bad: { address: 10.0.0.9:8080 } }
 pools:
   both: { nodes: [good, bad], balance: round_robin, connect_timeout: 300ms }
-  alone: { nodes: [bad], connect_timeout: 300ms, retries: 0 }
-  tried: { nodes: [bad], connect_timeout: 300ms }
+  alone: { nodes: [bad], connect_timeout: 300ms, retries: 0, on_lost: 502 }
+  tried: { nodes: [bad], connect_timeout: 300ms, on_lost: 502 }
   slow: { nodes: [good, bad], balance: round_robin, connect_timeout: 15s }
 listeners:
   - { name: push, bind: [200.0.0.10:80], mode: http, to: both }

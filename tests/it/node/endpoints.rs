@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
 
-use super::{Conn, Health, Request, SeenRequest, faults, ws};
+use super::{Conn, Health, Request, SeenRequest, faults, hold, ws};
 use crate::{js, soak, tlcp};
 
 /// Serves the requests of one connection until its end.
@@ -41,11 +41,13 @@ async fn answer(conn: &mut Conn, request: &Request) -> io::Result<bool> {
         "/stream/close" => close_delimited(conn, request).await,
         "/sse" => events(conn, request).await,
         "/poll" => poll(conn).await,
+        "/hold" => hold::serve(conn, request).await,
         "/say" => say(conn, request).await,
         "/flood" => flood(conn, request).await,
         "/client.html" => page(conn, "text/html", include_str!("../../js/client.html")).await,
         "/client.js" => page(conn, "text/javascript", &js::web_library().await).await,
         "/soak" => soak::serve(conn, request).await,
+        "/soak/echo" => soak::uploads::serve(conn, request).await,
         "/health" | "/lightstreamer/healthcheck" => health(conn).await,
         path if path.starts_with("/ws/") => ws::serve(conn, request).await,
         path if path.starts_with("/fault/") => faults::serve(conn, request).await,
@@ -96,7 +98,7 @@ async fn hello(conn: &mut Conn, request: &Request) -> io::Result<bool> {
 }
 
 /// The request's body as it arrived.
-async fn echo(conn: &mut Conn, request: &Request) -> io::Result<bool> {
+pub async fn echo(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     let name = &conn.shared.name;
     let head = format!(
         "HTTP/1.1 200 OK\r\nX-Node: {name}\r\nContent-Length: {}\r\n\r\n",

@@ -157,12 +157,25 @@ async fn read_chunks(conn: &mut Conn) -> io::Result<Vec<u8>> {
         let size = String::from_utf8_lossy(&line);
         let size = size.split([';', '\r']).next().unwrap_or_default().trim();
         let size = usize::from_str_radix(size, 16).map_err(|_| invalid("chunk size"))?;
-        conn.fill(size + 2).await?;
-        let chunk = conn.take(size + 2);
         if size == 0 {
+            skip_trailers(conn).await?;
             return Ok(body);
         }
+        conn.fill(size + 2).await?;
+        let chunk = conn.take(size + 2);
         body.extend_from_slice(&chunk[..size]);
+    }
+}
+
+/// Reads the lines behind the last chunk, to the empty one.
+async fn skip_trailers(conn: &mut Conn) -> io::Result<()> {
+    loop {
+        let end = conn.find(b"\r\n", MAX_LINE).await?;
+        let end = end.ok_or_else(|| invalid("trailers"))?;
+        conn.take(end + 2);
+        if end == 0 {
+            return Ok(());
+        }
     }
 }
 

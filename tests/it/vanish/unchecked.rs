@@ -72,7 +72,7 @@ async fn so_it_is_before_an_answer() {
 fn yaml(host: &Host) -> String {
     format!(
         "nodes: {{ far: {{ address: '{}:8080', tcp: {{ keepalive: 1s, user_timeout: 1s }} }} }}\n\
-         pools: {{ p: {{ nodes: [far] }} }}\nlisteners:\n\
+         pools: {{ p: {{ nodes: [far], on_lost: 502 }} }}\nlisteners:\n\
          - {{ name: http, bind: [200.0.0.10:80], mode: http, to: p }}\n\
          - {{ name: raw, bind: [200.0.0.10:81], mode: tcp, to: p }}\n",
         host.there

@@ -1,0 +1,95 @@
+//! What a pool does with requests that no node takes or answers: `no_node`, `on_lost`, `retry_unanswered`.
+//!
+//! In: values of the file. Out: the answer for the client, and how often another node is tried.
+//! Source: Lightstreamer clustering §1, §5; RFC 9110 §9.2.2 (repeats), §15.6.3 (502), §15.6.4 (503).
+
+use std::fmt;
+
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
+
+/// Answer when no node can take the flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NoNode {
+    /// 503 with a jittered Retry-After.
+    #[default]
+    Unavailable,
+    /// The connection is closed without an answer: some push clients notice only that.
+    Close,
+}
+
+impl<'de> Deserialize<'de> for NoNode {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_any(Scalar {
+            expected: "`503` or `close`",
+            read: |text| match text {
+                "503" => Some(NoNode::Unavailable),
+                "close" => Some(NoNode::Close),
+                _ => None,
+            },
+        })
+    }
+}
+
+/// Answer when a node is lost that has the request and has not answered it, and the request may not
+/// be repeated. A node is lost when it goes Down, is ordered Down, or resets or closes the connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnLost {
+    /// The connection ends without an answer, as it would without an edge; an HTTP/2 stream is reset.
+    /// The Lightstreamer Node client cannot see a status: it waited 23 s after a 502.
+    #[default]
+    Close,
+    /// 502.
+    BadGateway,
+}
+
+impl<'de> Deserialize<'de> for OnLost {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_any(Scalar {
+            expected: "`close` or `502`",
+            read: |text| match text {
+                "close" => Some(OnLost::Close),
+                "502" => Some(OnLost::BadGateway),
+                _ => None,
+            },
+        })
+    }
+}
+
+/// Decodes a number of tries; `off` is 0. `check` holds the upper bound.
+///
+/// Errors: any other word, or a number that is negative, broken or above `u32::MAX`.
+pub(super) fn off_or_number<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    d.deserialize_any(Scalar {
+        expected: "`off` or a whole number from 0",
+        read: |text| match text {
+            "off" => Some(0),
+            number => number.parse().ok(),
+        },
+    })
+}
+
+/// Reads a value that is a word or a number to YAML, as `close` and `502`: an enum of words has no
+/// place for the number.
+struct Scalar<T> {
+    /// Words and numbers, for the fault.
+    expected: &'static str,
+    /// The value of a text; `None` where the text is none of the expected.
+    read: fn(&str) -> Option<T>,
+}
+
+impl<T> Visitor<'_> for Scalar<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        (self.read)(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
+    }
+}

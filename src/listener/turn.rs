@@ -1,0 +1,164 @@
+//! Whose turn it is to accept from a listening socket that several threads share.
+//!
+//! In: the socket. Out: a descriptor for each thread, readable when it is that thread's turn and a client
+//! waits. Each is an epoll instance that holds the socket; at most one of them is armed. Passing the turn is
+//! one system call, and wakes the next thread only if a client waits already.
+//! Refused: one wait queue for all, because each client wakes every thread; a socket for each thread, because
+//! closing it loses the clients in its queue (docs/decisions/0018-accept-on-data-threads.md).
+//! Source: epoll(7), epoll_ctl(2) on EPOLLONESHOT.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use rustix::event::{Timespec, epoll};
+
+/// A listening socket and the turns of the threads that accept from it.
+pub struct Turns {
+    socket: TcpListener,
+    /// One for each thread. Empty where there is one thread, because it always has the turn.
+    gates: Vec<OwnedFd>,
+}
+
+/// What one thread waits for: its gate, or the socket itself where there is one thread.
+pub struct Place {
+    turns: Arc<Turns>,
+    at: usize,
+}
+
+/// Shut: the kernel then reports errors only, and a listening socket has none.
+const SHUT: epoll::EventFlags = epoll::EventFlags::ONESHOT;
+/// Armed for one report.
+const OPEN: epoll::EventFlags = SHUT.union(epoll::EventFlags::IN);
+
+impl Turns {
+    /// A place for each of `threads` threads; the first one has the turn.
+    ///
+    /// Errors: no descriptor is left; two threads or more need one each.
+    pub fn places(socket: TcpListener, threads: usize) -> io::Result<Vec<Place>> {
+        let gates = if threads > 1 { threads } else { 0 };
+        let gate = |at| {
+            let gate = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+            let events = if at == 0 { OPEN } else { SHUT };
+            epoll::add(&gate, &socket, epoll::EventData::new_u64(0), events)?;
+            Ok(gate)
+        };
+        let gates = (0..gates).map(gate).collect::<io::Result<Vec<_>>>()?;
+        let turns = Arc::new(Turns { socket, gates });
+        let place = |at| Place {
+            turns: turns.clone(),
+            at,
+        };
+        Ok((0..threads).map(place).collect())
+    }
+}
+
+impl Place {
+    /// The listening socket.
+    pub fn socket(&self) -> &TcpListener {
+        &self.turns.socket
+    }
+
+    /// Whether other threads accept from the socket as well.
+    pub fn is_shared(&self) -> bool {
+        !self.turns.gates.is_empty()
+    }
+
+    /// Takes the turn; false if it is another thread's or no client waits. Who took it must [`Place::pass`] it
+    /// on, or nobody accepts any more.
+    pub fn take(&self) -> bool {
+        let Some(gate) = self.turns.gates.get(self.at) else {
+            return true;
+        };
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // The report shuts the gate and takes the socket off its ready list. The kernel would wake nobody
+        // when a gate is armed whose list holds the socket already.
+        let mut report = [epoll::Event {
+            flags: SHUT,
+            data: epoll::EventData::new_u64(0),
+        }];
+        matches!(epoll::wait(gate, &mut report, Some(&now)), Ok(1))
+    }
+
+    /// Passes the turn to the thread `to`. The kernel wakes it at once if a client waits, else when one comes.
+    ///
+    /// Errors: the kernel has no memory; the turn is still the caller's.
+    pub fn pass(&self, to: usize) -> io::Result<()> {
+        let Some(gate) = self.turns.gates.get(to) else {
+            return Ok(());
+        };
+        let data = epoll::EventData::new_u64(0);
+        Ok(epoll::modify(gate, &self.turns.socket, data, OPEN)?)
+    }
+}
+
+impl AsRawFd for Place {
+    fn as_raw_fd(&self) -> RawFd {
+        let gate = self.turns.gates.get(self.at);
+        gate.map_or_else(|| self.turns.socket.as_raw_fd(), AsRawFd::as_raw_fd)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, TcpStream};
+    use std::time::Duration;
+
+    use tokio::io::unix::AsyncFd;
+
+    use super::*;
+
+    fn places(threads: usize) -> (Vec<Place>, SocketAddr) {
+        let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        socket.set_nonblocking(true).expect("a socket");
+        let address = socket.local_addr().expect("bound");
+        (Turns::places(socket, threads).expect("gates"), address)
+    }
+
+    /// Fails if a gate is armed that should be shut, or if a turn can be taken twice.
+    #[test]
+    fn one_thread_has_the_turn() {
+        let (places, address) = places(3);
+        assert!(!places.iter().any(Place::take), "no client waits");
+        let _client = TcpStream::connect(address).expect("connect");
+        assert!(!places[1].take() && !places[2].take(), "the first is first");
+        assert!(places[0].take());
+        assert!(!places.iter().any(Place::take), "it is taken");
+        places[0].pass(2).expect("memory");
+        assert!(!places[0].take() && !places[1].take());
+        assert!(places[2].take(), "the client waits still");
+    }
+
+    /// A client that waits when the turn comes must wake the thread. Fails if [`Place::take`] leaves the
+    /// socket on the gate's ready list, e.g. without EPOLLONESHOT: then the kernel wakes nobody.
+    #[tokio::test]
+    async fn a_turn_with_a_client_wakes() {
+        let (mut places, address) = places(2);
+        let other = places.pop().expect("two");
+        // SAFETY: a place keeps its descriptor until it is dropped.
+        let gate = unsafe { AsyncFd::register(places.remove(0)) }.expect("a runtime");
+        let _client = TcpStream::connect(address).expect("connect");
+        for _ in 0..3 {
+            let woken = tokio::time::timeout(Duration::from_secs(10), gate.readable());
+            let mut woken = woken.await.expect("woken").expect("a gate");
+            woken.clear_ready();
+            assert!(gate.get_ref().take());
+            gate.get_ref().pass(1).expect("memory");
+            assert!(other.take(), "the client waits still");
+            other.pass(0).expect("memory");
+        }
+    }
+
+    /// Fails if one thread alone pays for gates.
+    #[test]
+    fn one_thread_waits_for_the_socket() {
+        let (places, _) = places(1);
+        assert!(!places[0].is_shared() && places[0].take() && places[0].take());
+        assert_eq!(places[0].as_raw_fd(), places[0].socket().as_raw_fd());
+        places[0].pass(0).expect("nothing to do");
+    }
+}

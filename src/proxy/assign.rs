@@ -1,0 +1,145 @@
+//! Gets a flow its node and the connector to it, at both layers.
+//!
+//! In: an exchange, and the head of its request where there is one. Out: a decision, entered into its
+//! node; a [`Dialer`]; a [`Tap`]. Source: Lightstreamer clustering §2.1, §3.1.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use pushgate_plugins::api::Flow;
+use pushgate_plugins::head::Head;
+use pushgate_plugins::host;
+
+use super::flow::Exchange;
+use super::onlooker::Onlooker;
+use super::request_line::RequestLine;
+use crate::balance::Pool;
+use crate::balance::wait::Refused;
+use crate::config::defaults;
+use crate::route::{Assigned, Decision};
+use crate::stream::side::Tap;
+use crate::stream::socket::{self, Options};
+use crate::upstream::connect::Dialer;
+
+/// Waits in the queue of `pool`, whose nodes are all at their limits. In its turn the flow is decided again.
+/// Returns `Wait` if the flow waited too long, or the queue was full.
+///
+/// Errors: the client has left.
+pub async fn wait(
+    ex: &Exchange,
+    head: Option<&Head>,
+    pool: Arc<Pool>,
+    left: impl Future<Output = ()>,
+) -> Result<Decision, Gone> {
+    let decide = || match decide(ex, head, true) {
+        Decision::Wait(_) => None,
+        decision => Some(decision),
+    };
+    match pool.in_turn(ex.client(head), left, decide).await {
+        Ok(decision) => Ok(decision),
+        Err(Refused::Gone) => Err(Gone),
+        Err(Refused::Full | Refused::Late) => Ok(Decision::Wait(pool)),
+    }
+}
+
+/// The client has left while its flow waited.
+#[derive(Debug)]
+pub struct Gone;
+
+/// Decides where the flow goes and enters it there. Without a `head` it goes by the server name.
+pub fn decide(ex: &Exchange, head: Option<&Head>, in_turn: bool) -> Decision {
+    let (random, tried, body) = {
+        let record = ex.record.lock();
+        let tries = record.tries.as_ref();
+        let (tried, body) = tries.map_or_else(Default::default, |t| {
+            (t.tried.clone(), t.body_prefix.clone())
+        });
+        (record.random, tried, body)
+    };
+    let host = Host::of(ex, head);
+    let facts = Flow {
+        body: &body,
+        ..ex.facts(host.as_str(), head, random)
+    };
+    let decision = match in_turn {
+        true => ex.table.decide_in_turn(&facts, &tried),
+        false => ex.table.decide(&facts, &tried),
+    };
+    if let Decision::Node(assigned) = &decision {
+        let learned = assigned.pool.as_ref().map(|_| ex.table.filed(&facts));
+        ex.assign(assigned.clone(), learned);
+    }
+    decision
+}
+
+/// The connector to the node of `assigned`.
+pub fn dialer(ex: &Exchange, head: Option<&Head>, assigned: &Assigned) -> Dialer {
+    let max_hidden = ex.conn.listener.max_hidden.load(Ordering::Relaxed);
+    let pool = assigned.pool.as_ref();
+    // Neither exchange nor head is captured, because the connection may carry other requests.
+    let (conn, table) = (ex.conn.clone(), ex.table.clone());
+    let (host, wall) = (Host::of(ex, head), ex.wall);
+    let random = ex.record.lock().random;
+    let tcp = assigned.node.tcp();
+    Dialer {
+        node: assigned.node.clone(),
+        flow: ex.flow.clone(),
+        options: Options {
+            keepalive: tcp.keepalive.0,
+            receive_buffer: Some(socket::receive_buffer(max_hidden)),
+            bulk: ex.conn.listener.bulk.load(Ordering::Relaxed),
+        },
+        user_timeout: tcp.user_timeout.0,
+        timeout: pool.map_or(defaults::CONNECT_TIMEOUT.0, |p| p.connect_timeout),
+        preamble: Box::new(move |out| {
+            let facts = conn.facts(wall, host.as_str(), None, random);
+            let plugins = table.plugins.iter();
+            plugins.for_each(|p| p.preamble(&facts, out));
+        }),
+    }
+}
+
+/// Makes the tap that shows plugins the answer of the node of `assigned`; `None`: no plugin watches.
+pub fn tap(ex: &Exchange, head: Option<&Head>, assigned: &Assigned) -> Option<Box<dyn Tap>> {
+    if assigned.pool.is_none() || ex.table.plugins.is_empty() {
+        return None;
+    }
+    let (random, body) = {
+        let record = ex.record.lock();
+        let tries = record.tries.as_ref();
+        let body = tries.map_or_else(Vec::new, |t| t.body_prefix.clone());
+        (record.random, body)
+    };
+    let host = Host::of(ex, head);
+    let facts = Flow {
+        body: &body,
+        ..ex.facts(host.as_str(), head, random)
+    };
+    let watches = ex.table.watch(&facts, assigned);
+    let to_head = head.is_some_and(|h| h.method() == "HEAD");
+    Onlooker::tap(watches, to_head, &ex.flow, &assigned.node)
+}
+
+/// The host asked for, normalised; of a layer-4 flow the server name.
+enum Host {
+    Asked(RequestLine),
+    Named(String),
+}
+
+impl Host {
+    fn of(ex: &Exchange, head: Option<&Head>) -> Self {
+        if head.is_some() {
+            return Host::Asked(ex.record.lock().line.clone());
+        }
+        let sni = ex.conn.tls.as_ref().and_then(|t| t.sni.as_deref());
+        Host::Named(host::normalise(sni.unwrap_or_default()).into_owned())
+    }
+
+    fn as_str(&self) -> &str {
+        match self {
+            Host::Asked(line) => line.host(),
+            Host::Named(name) => name,
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! One client connection, as all its exchanges share it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime};
+
+use parking_lot::Mutex;
+use pushgate_plugins::api::{Flow, NodeId};
+use pushgate_plugins::head::Head;
+
+use super::open::Open;
+use crate::tls::Handshake;
+use crate::upstream::{Affinity, Node};
+
+/// One client connection.
+pub struct Conn {
+    /// Number in this process.
+    pub id: u64,
+    /// The listener it came in on; it is counted there as long as anything of it is left.
+    pub listener: Open,
+    /// The client.
+    pub client: SocketAddr,
+    /// The TCP peer.
+    pub peer: SocketAddr,
+    /// The address it reached.
+    pub vip: SocketAddr,
+    /// Facts of its TLS handshake, which ended here or passed through.
+    pub tls: Option<Box<Handshake>>,
+    /// Its upstream connections.
+    pub affinity: Arc<Affinity>,
+    /// The node of its last answer.
+    pub last: Mutex<Option<NodeId>>,
+    known_to: Mutex<Vec<Arc<Node>>>,
+}
+
+impl Conn {
+    /// A connection that was just let in.
+    pub fn new(
+        listener: Open,
+        client: SocketAddr,
+        peer: SocketAddr,
+        vip: SocketAddr,
+        tls: Option<Handshake>,
+    ) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Conn {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            listener,
+            client,
+            peer,
+            vip,
+            tls: tls.map(Box::new),
+            affinity: Arc::default(),
+            last: Mutex::default(),
+            known_to: Mutex::default(),
+        }
+    }
+
+    /// The plugins' view of a flow on this connection that began at that date.
+    pub fn facts<'a>(
+        &'a self,
+        wall: SystemTime,
+        host: &'a str,
+        request: Option<&'a Head>,
+        random: u64,
+    ) -> Flow<'a> {
+        Flow {
+            listener: &self.listener.name,
+            client: self.client,
+            peer: self.peer,
+            vip: self.vip,
+            tls: self.tls.as_ref().map(|tls| tls.facts()),
+            host,
+            request,
+            body: b"",
+            wall,
+            now: Instant::now(),
+            random,
+            last: *self.last.lock(),
+        }
+    }
+
+    /// Registers this connection at `node`, which closes idle upstreams when it goes Down.
+    pub fn known_to(&self, node: &Arc<Node>) {
+        let mut known = self.known_to.lock();
+        if known.iter().any(|n| Arc::ptr_eq(n, node)) {
+            return;
+        }
+        // A connection that sees many reloads does not keep their nodes.
+        let gone = known.extract_if(.., |n| n.is_gone());
+        gone.for_each(|n| n.forget_idle(self.id));
+        known.push(node.clone());
+        node.keeps_idle(self.id, &self.affinity);
+    }
+
+    /// No request will follow the present one: closes its idle upstreams.
+    pub fn keeps_no_idle(&self) {
+        self.forget_idle();
+        self.affinity.close_all();
+    }
+
+    fn forget_idle(&self) {
+        let known = std::mem::take(&mut *self.known_to.lock());
+        known.iter().for_each(|node| node.forget_idle(self.id));
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        self.forget_idle();
+    }
+}

@@ -1,0 +1,118 @@
+//! Answers of our own: diagnoses why a request failed, and writes the answer its client gets.
+//!
+//! In: a Pingora error, or a status. Out: an end reason and a status; an answer in Pingora's session.
+//! Source: RFC 9110 §15; FAULTS D59, D62, D64.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::Ctx;
+use crate::balance::Pool;
+use crate::config::{NoNode, defaults};
+use crate::observe::end_reason::EndReason;
+use crate::observe::metrics;
+
+/// Tells why a request failed, and the status its client gets; 0: the client is gone.
+pub fn diagnose(e: &Error, ctx: &Ctx) -> (EndReason, u16) {
+    use ErrorType::{BindError, ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout};
+    match (e.etype(), e.esource()) {
+        (ErrorType::HTTPStatus(400), _) => (EndReason::BadRequest, 400),
+        // No other node is left: the client is told what the last one failed of.
+        (ErrorType::HTTPStatus(503), _) => {
+            let failed = ctx.ex.record.lock().tries().failed;
+            failed.unwrap_or((EndReason::NoNode, 503))
+        }
+        (ErrorType::HTTPStatus(s), _) => (EndReason::Internal, *s),
+        _ if ctx.ex.flow.is_evicted() => (EndReason::Evicted, 502),
+        // From our own connector: this machine is short of something, so that no node is at fault.
+        (BindError | ErrorType::SocketError, _) => (EndReason::Exhausted, 503),
+        (ConnectTimedout, _) => (EndReason::NodeUnreachable, 504),
+        (ConnectRefused | ConnectError | ConnectNoRoute, _) => (EndReason::NodeUnreachable, 502),
+        (_, ErrorSource::Upstream) if ctx.ex.flow.is_bad_answer() => (EndReason::BadAnswer, 502),
+        (ErrorType::InvalidHTTPHeader, ErrorSource::Upstream) => (EndReason::BadAnswer, 502),
+        (_, ErrorSource::Upstream) => (EndReason::NodeFailed, 502),
+        (ErrorType::WriteError | ErrorType::ReadError, ErrorSource::Downstream) => {
+            (EndReason::ClientFailed, 0)
+        }
+        (ErrorType::ConnectionClosed, ErrorSource::Downstream) => (EndReason::ClientClosed, 0),
+        // HTTP/2: a cause is what became of the connection; without one the client reset the stream.
+        (ErrorType::H2Error, ErrorSource::Downstream) => match e.cause {
+            Some(_) => (EndReason::ClientFailed, 0),
+            None => (EndReason::ClientClosed, 0),
+        },
+        (_, ErrorSource::Downstream) => (EndReason::BadRequest, 400),
+        _ => (EndReason::Internal, 500),
+    }
+}
+
+/// Makes a `Retry-After` with jitter over at least `spread`. The clients of a dead node must not return in
+/// one wave, and those of a full queue not before it is shorter.
+pub fn retry_after(spread: Duration) -> Option<(header::HeaderName, HeaderValue)> {
+    let seconds = defaults::RETRY_AFTER.0.as_secs();
+    let jitter = fastrand::u64(0..=seconds.max(spread.as_secs()));
+    Some((header::RETRY_AFTER, HeaderValue::from(seconds + jitter)))
+}
+
+/// Answers 503 or closes, as `no_node` of the pool says, because no node takes the flow.
+pub async fn unavailable(
+    session: &mut Session,
+    ctx: &mut Ctx,
+    reason: EndReason,
+    pool: Option<Arc<Pool>>,
+) -> Result<bool> {
+    ctx.ex.ended(reason);
+    if pool.as_ref().is_some_and(|p| p.no_node == NoNode::Close) {
+        ctx.close = true;
+        return Ok(true);
+    }
+    // Twice the time the queue needs, because more clients come meanwhile.
+    let spread = pool.map_or(Duration::ZERO, |p| 2 * p.backlog());
+    let later = retry_after(spread);
+    answer(session, ctx, StatusCode::SERVICE_UNAVAILABLE, later).await
+}
+
+/// Answers by ourselves, with a body of one line. Always `Ok(true)`: the request is over.
+pub async fn answer(
+    session: &mut Session,
+    ctx: &Ctx,
+    status: StatusCode,
+    extra: Option<(header::HeaderName, HeaderValue)>,
+) -> Result<bool> {
+    ctx.ex.record.lock().status = status.as_u16();
+    let listener = ctx.ex.conn.listener.name.as_str();
+    metrics::get()
+        .answered
+        .with_label_values(&[listener, status.as_str()])
+        .inc();
+    let body = format!(
+        "{} {}\n",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or("Error")
+    );
+    let mut head = ResponseHeader::build(status, Some(4))?;
+    head.insert_header(header::CONTENT_LENGTH, body.len())?;
+    head.insert_header(header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
+    head.insert_header(header::CACHE_CONTROL, "no-store")?;
+    if let Some((name, value)) = extra {
+        head.insert_header(name, value)?;
+    }
+    let is_head = ctx.head.as_ref().is_some_and(|h| h.method() == "HEAD");
+    // A client that is gone already is no error of ours.
+    if session
+        .write_response_header(Box::new(head), is_head)
+        .await
+        .is_ok()
+        && !is_head
+    {
+        let _ = session
+            .write_response_body(Some(Bytes::from(body)), true)
+            .await;
+    }
+    Ok(true)
+}

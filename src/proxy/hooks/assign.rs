@@ -1,0 +1,163 @@
+//! Gets a request its node, and another one after a failure.
+//!
+//! In: the exchange. Out: an assignment, entered into its node, or why there is none.
+//! Source: Lightstreamer clustering §1, §2.1; RFC 9110 §9.2.2; FAULTS D59, D63.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use pingora::{Error, ErrorType, Result};
+use pingora_proxy::Session;
+
+use super::Ctx;
+use crate::balance::Pool;
+use crate::config::{NoNode, OnLost};
+use crate::observe::end_reason::EndReason;
+use crate::proxy::assign::{self, Gone};
+use crate::proxy::flow::Exchange;
+use crate::proxy::request_line::RequestLine;
+use crate::route::{Assigned, Decision};
+
+/// Decides where the request goes and enters it there, in its turn where others wait; see
+/// [`assign::wait`].
+///
+/// Errors: the client has left while it waited.
+pub async fn decide_in_time(session: &mut Session, ctx: &Ctx) -> Result<Decision> {
+    if is_misdirected(&ctx.ex, ctx.ex.record.lock().line.host()) {
+        return Ok(Decision::Refuse(StatusCode::MISDIRECTED_REQUEST));
+    }
+    let head = ctx.head()?;
+    match assign::decide(&ctx.ex, Some(&head), false) {
+        // Boxed: few requests wait, and all would carry it.
+        Decision::Wait(pool) => Box::pin(wait(session, ctx, pool)).await,
+        decision => Ok(decision),
+    }
+}
+
+async fn wait(session: &mut Session, ctx: &Ctx, pool: Arc<Pool>) -> Result<Decision> {
+    let head = ctx.head()?;
+    let waited = assign::wait(&ctx.ex, Some(&head), pool, left(session)).await;
+    waited.map_err(|Gone| {
+        Error::explain(ErrorType::ConnectionClosed, "the client left the queue").into_down()
+    })
+}
+
+/// Waits until the client has left: over HTTP/2 until its stream is reset or its connection ended. Over
+/// HTTP/1 the exchange watches its client.
+async fn left(session: &mut Session) {
+    match session.as_downstream_mut().watch_h2_stream_close() {
+        // Both its reset and its connection's failure are an end.
+        Some(reset) => drop(reset.await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether the client should ask over a connection of its own: the host has a route, but the
+/// certificate this connection showed is not good for it (RFC 9110 §15.5.20). Under a wildcard that
+/// covers both, browsers send two hosts over one connection and each request is routed by its own.
+fn is_misdirected(ex: &Exchange, host: &str) -> bool {
+    let address = || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    ex.conn
+        .tls
+        .as_ref()
+        .is_some_and(|tls| !tls.covers(host) && address().is_err() && ex.table.routes_host(host))
+}
+
+/// The node a request goes to: the one that was decided, or another one after a failed try.
+///
+/// Errors: the client has left; 503 where no other node can take it.
+pub async fn next_node(session: &mut Session, ctx: &mut Ctx) -> Result<Assigned> {
+    if let Some(assigned) = ctx.decided.take() {
+        return Ok(assigned);
+    }
+    // A connection that was stale says nothing of its node.
+    if !ctx.reused() || ctx.ex.flow.is_evicted() {
+        let mut record = ctx.ex.record.lock();
+        if let Some(node) = record.assigned.as_ref().map(|a| a.node.id) {
+            record.failed_at(node);
+        }
+    }
+    ctx.ex.leave();
+    ctx.ex.flow.retry();
+    match decide_in_time(session, ctx).await? {
+        Decision::Node(assigned) => Ok(assigned),
+        _ => Err(Error::explain(ErrorType::HTTPStatus(503), "no other node")),
+    }
+}
+
+/// The node, the request line and the random number of an exchange that has a node.
+///
+/// Errors: it has none.
+pub fn known(ctx: &Ctx) -> Result<(Assigned, RequestLine, u64)> {
+    let record = ctx.ex.record.lock();
+    match &record.assigned {
+        Some(assigned) => Ok((assigned.clone(), record.line.clone(), record.random)),
+        None => Err(Error::explain(ErrorType::InternalError, "no node assigned")),
+    }
+}
+
+/// Notes at its node that the flow broke there before an answer.
+pub fn broke(ctx: &Ctx) {
+    let assigned = ctx.ex.record.lock().assigned.clone();
+    if let Some(assigned) = assigned {
+        assigned.node.broke(ctx.ex.counted_as(ctx.head.as_deref()));
+    }
+}
+
+/// Whether another node may be tried after a failed connect: `retries` of the pool.
+pub fn may_try_another(ctx: &Ctx) -> bool {
+    let record = ctx.ex.record.lock();
+    let pool = record.assigned.as_ref().and_then(|a| a.pool.as_ref());
+    record.retries < pool.map_or(0, |p| p.retries as usize)
+}
+
+/// Whether a request that was sent and not answered may be sent again: where its connection was stale, or
+/// `retry_unanswered` of the pool allows one more. Counts the try.
+pub fn may_repeat(ctx: &Ctx) -> bool {
+    let (stale, evicted) = (ctx.reused(), ctx.ex.flow.is_evicted());
+    // A node that answers illegally has had the request. On a kept connection it may be what it sent
+    // behind its answer before.
+    if !is_repeatable(ctx) || (ctx.ex.flow.is_bad_answer() && !stale) {
+        return false;
+    }
+    if stale && !evicted {
+        return true;
+    }
+    let mut record = ctx.ex.record.lock();
+    let pool = record.assigned.as_ref().and_then(|a| a.pool.as_ref());
+    let most = pool.map_or(0, |p| p.retry_unanswered);
+    let tries = record.tries();
+    tries.unanswered += 1;
+    tries.unanswered <= most
+}
+
+/// Whether sending the request twice does no harm: its method is idempotent (RFC 9110 §9.2.2), or
+/// `retry_on` of its pool names its path.
+pub fn is_repeatable(ctx: &Ctx) -> bool {
+    let Some(head) = &ctx.head else { return false };
+    let method = http::Method::from_bytes(head.method().as_bytes());
+    if method.is_ok_and(|m| m.is_idempotent()) {
+        return true;
+    }
+    let record = ctx.ex.record.lock();
+    let pool = record.assigned.as_ref().and_then(|a| a.pool.as_ref());
+    pool.is_some_and(|p| p.retry_on.iter().any(|path| path == head.path()))
+}
+
+/// Whether a client whose request failed for `reason` gets no answer but the end of its connection or
+/// stream: `on_lost` says so of a node that was lost, `no_node` of nodes that cannot be connected.
+pub fn hangs_up(ctx: &Ctx, reason: EndReason) -> bool {
+    let record = ctx.ex.record.lock();
+    let pool = record.assigned.as_ref().and_then(|a| a.pool.as_ref());
+    match reason {
+        EndReason::NodeFailed | EndReason::Evicted => {
+            // A connection that was stale is no loss of its node: the client repeats what the edge may not.
+            let stale = ctx.reused() && reason == EndReason::NodeFailed;
+            stale || pool.map_or(OnLost::default(), |p| p.on_lost) == OnLost::Close
+        }
+        EndReason::NodeUnreachable | EndReason::Exhausted => {
+            pool.is_some_and(|p| p.no_node == NoNode::Close)
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,165 @@
+//! The client's side of an HTTP/1 connection: one head after the other.
+//!
+//! In: a socket. Out: judged heads; what is read behind a head waits here for the exchange. An idle
+//! client keeps no buffer and no timer.
+//! Source: RFC 9112 §2.2, §9.3.2 (pipelining), §9.5.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Sleep, sleep};
+
+use super::request_head::{self, RequestHead, RequestHeadError};
+use crate::config;
+use crate::observe::end_reason::EndReason;
+use crate::stream::relay;
+use crate::stream::side::{MORE, Side};
+use crate::upstream::Affinity;
+
+/// Time a client's request has to arrive when a drain has begun; it is served, and is the last one.
+/// Closed at once, a connection just accepted would be reset under its first request.
+const LAST_REQUEST: Duration = Duration::from_millis(500);
+
+/// One client.
+pub struct Client {
+    /// Its socket.
+    pub side: Side,
+    /// Bytes that were read and are of no exchange yet.
+    pub ahead: Vec<u8>,
+}
+
+/// Why no head was read.
+#[derive(Debug)]
+pub enum NextHeadError {
+    /// The client closed or broke off, or a drain ended an idle connection: there is nothing to say.
+    Closed,
+    /// The head is not legal.
+    Refused(RequestHeadError),
+    /// The head began and did not come in time.
+    Late,
+}
+
+impl Client {
+    /// Reads the next head and judges it. `first`: of the connection; it must come within
+    /// `head_timeout`, a later one may take for ever to begin.
+    ///
+    /// Errors: [`NextHeadError`].
+    pub async fn next_head(
+        &mut self,
+        conf: &config::Listener,
+        first: bool,
+        drain: &mut Drain,
+        idle: &Affinity,
+    ) -> Result<RequestHead, NextHeadError> {
+        let deadline = conf.head_timeout.0;
+        let mut timer: Option<Pin<Box<Sleep>>> = first.then(|| Box::pin(sleep(deadline)));
+        let mut looked = 0;
+        loop {
+            if looked == 0 && self.ahead.starts_with(b"\r\n") {
+                // RFC 9112 §2.2: one empty line before a request is ignored.
+                self.ahead.drain(..2);
+            }
+            if let Some(head) = self.judge(looked, &conf.limits)? {
+                return Ok(head);
+            }
+            if self.ahead.is_empty() {
+                self.ahead = Vec::new();
+            } else {
+                looked = self.ahead.len().saturating_sub(3);
+                timer.get_or_insert_with(|| Box::pin(sleep(deadline)));
+            }
+            poll_fn(|cx| self.poll_more(cx, &mut timer, drain, idle)).await?;
+        }
+    }
+
+    /// Keeps what the client sends meanwhile; ready when it has ended.
+    pub fn watch(&mut self, cx: &mut Context<'_>) -> Poll<EndReason> {
+        relay::watch(cx, &mut self.side, &mut self.ahead, &mut false)
+    }
+
+    fn judge(
+        &mut self,
+        looked: usize,
+        limits: &config::Limits,
+    ) -> Result<Option<RequestHead>, NextHeadError> {
+        if self.ahead.is_empty() {
+            return Ok(None);
+        }
+        let end = request_head::end(&self.ahead, looked, limits);
+        let Some(end) = end.map_err(NextHeadError::Refused)? else {
+            return Ok(None);
+        };
+        let head = request_head::judge(&self.ahead[..end], limits);
+        let head = head.map_err(NextHeadError::Refused)?;
+        match end == self.ahead.len() {
+            true => self.ahead = Vec::new(),
+            false => drop(self.ahead.drain(..end)),
+        }
+        Ok(Some(head))
+    }
+
+    fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        timer: &mut Option<Pin<Box<Sleep>>>,
+        drain: &mut Drain,
+        idle: &Affinity,
+    ) -> Poll<Result<(), NextHeadError>> {
+        if let Poll::Ready(read) = self.side.poll_more(cx, &mut self.ahead, MORE) {
+            return Poll::Ready(match read {
+                Ok(n) if n > 0 => Ok(()),
+                _ => Err(NextHeadError::Closed),
+            });
+        }
+        if timer
+            .as_mut()
+            .is_some_and(|t| t.as_mut().poll(cx).is_ready())
+        {
+            return Poll::Ready(Err(match self.ahead.is_empty() {
+                // A browser's connection in reserve: an answer would be taken for that of its next request.
+                true => NextHeadError::Closed,
+                false => NextHeadError::Late,
+            }));
+        }
+        if drain.poll(cx).is_ready() {
+            return Poll::Ready(Err(NextHeadError::Closed));
+        }
+        idle.poll_unused(cx);
+        Poll::Pending
+    }
+}
+
+/// The drain of the process, as one connection waits for it.
+pub struct Drain {
+    begun: watch::Receiver<bool>,
+    /// One future for the connection's life, so that it is registered once.
+    waits: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl Drain {
+    /// Follows `begun`, which turns true once.
+    pub fn new(begun: watch::Receiver<bool>) -> Self {
+        Drain { begun, waits: None }
+    }
+
+    /// Whether it has begun.
+    pub fn has_begun(&self) -> bool {
+        *self.begun.borrow()
+    }
+
+    /// Ready when an idle connection is to end.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let begun = &self.begun;
+        let waits = self.waits.get_or_insert_with(|| {
+            let mut begun = begun.clone();
+            Box::pin(async move {
+                let _ = begun.wait_for(|begun| *begun).await;
+                Box::pin(sleep(LAST_REQUEST)).await;
+            })
+        });
+        waits.as_mut().poll(cx)
+    }
+}

@@ -1,0 +1,79 @@
+//! One client connection that speaks HTTP/1: its requests, one after the other.
+//!
+//! In: the client's side. Out: each request's exchange; a head that is not legal is answered here.
+//! Source: RFC 9112 §9.3; FAULTS D1 to D11, D52.
+
+use std::sync::Arc;
+
+use super::client::{Client, Drain, NextHeadError};
+use super::date;
+use super::exchange::{Outcome, exchange};
+use crate::observe::end_reason::EndReason;
+use crate::observe::metrics;
+use crate::proxy::conn::Conn;
+use crate::proxy::flow::Exchange;
+use crate::proxy::serve::Service;
+use crate::stream::parting::lingering_close;
+use crate::stream::side::Side;
+
+/// Serves the connection until one side ends it, a WebSocket takes it over, or a drain.
+pub async fn serve(side: Side, conn: Arc<Conn>, service: Arc<Service>) {
+    let mut drain = Drain::new(service.drain.clone());
+    let mut client = Client {
+        side,
+        ahead: Vec::new(),
+    };
+    let mut first = true;
+    loop {
+        let conf = conn.listener.conf.load_full();
+        let head = client
+            .next_head(&conf, first, &mut drain, &conn.affinity)
+            .await;
+        drop(conf);
+        first = false;
+        let request = match head {
+            Ok(request) => request,
+            Err(e) => return Box::pin(refuse(client, &conn, e)).await,
+        };
+        let draining = drain.has_begun();
+        // Boxed: an idle client, and one whose answer is under way, keep none of it.
+        let outcome = Box::pin(exchange(client, &conn, request, &service.hooks, draining)).await;
+        let next = match outcome {
+            Outcome::Over(next) => next,
+            Outcome::Answering(answer) => answer.run().await,
+        };
+        match next {
+            Some(next) => client = next,
+            None => return,
+        }
+    }
+}
+
+/// Answers a client whose head is not legal or late, and closes.
+async fn refuse(mut client: Client, conn: &Arc<Conn>, why: NextHeadError) {
+    let ((code, phrase), reason) = match why {
+        NextHeadError::Closed => return,
+        NextHeadError::Refused(error) => {
+            let (listener, client) = (&conn.listener.name, conn.client);
+            log::debug!("listener {listener}: {client} sent no legal head: {error:?}");
+            (error.status(), EndReason::BadRequest)
+        }
+        NextHeadError::Late => ((408, "Request Timeout"), EndReason::HeadTimeout),
+    };
+    let body = format!("{code} {phrase}\n");
+    let (now, length) = (date::now(), body.len());
+    let now = String::from_utf8_lossy(&now);
+    let answer = format!(
+        "HTTP/1.1 {code} {phrase}\r\nDate: {now}\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         Content-Length: {length}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n{body}"
+    );
+    lingering_close(&mut client.side, answer.as_bytes()).await;
+    let listener = conn.listener.name.as_str();
+    let answered = &metrics::get().answered;
+    answered
+        .with_label_values(&[listener, &code.to_string()])
+        .inc();
+    let ex = Exchange::new(conn.clone(), "http/1.1");
+    ex.record.lock().status = code;
+    ex.close(reason, (0, answer.len() as u64));
+}

@@ -1,0 +1,363 @@
+//! One request and its answer, from the head to the last byte.
+//!
+//! In: the client's side and a judged head. Out: the client's side for its next request, the node's in the
+//! client's [`Affinity`](crate::upstream::Affinity), one access line. Both sides are locals of one task:
+//! bytes go from socket to socket through the thread's buffer.
+//! Source: RFC 9110 §9.2.2, §15.2; RFC 9112 §6, §9.3; Lightstreamer clustering §1, §2.1; Diffusion load
+//! balancers, "Reuse TCP connection".
+
+mod connect;
+mod lost;
+mod own_answer;
+mod pass;
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use pingora_proxy::ProxyHttp;
+use pushgate_plugins::head::Edits;
+use tokio::time::Sleep;
+
+use super::client::Client;
+use super::request_head::RequestHead;
+use super::response_head::{self, Asked, ResponseHead};
+use crate::config::defaults;
+use crate::config::units::Rate;
+use crate::observe::end_reason::EndReason;
+use crate::proxy::conn::Conn;
+use crate::proxy::flow::{Exchange, Kill};
+use crate::proxy::hooks::session::HookSession;
+use crate::proxy::hooks::{Ctx, ProxyHooks, assign, peek};
+use crate::stream::direction::DirectionError;
+use crate::stream::relay::Relay;
+use crate::stream::side::Side;
+use crate::upstream::gate::Bucket;
+
+/// Interim answers (1xx) at once, and how fast more may follow: `102 Processing` as a sign of life goes
+/// on for hours, a flood does not (D62).
+const INTERIM_BURST: f64 = 100.0;
+const INTERIM_RATE: Rate = Rate::a_second(1);
+
+/// The result of a step. An error ends the exchange; it holds the client if its connection goes on.
+type Step<T> = Result<T, Option<Client>>;
+
+/// What an exchange leads to.
+pub enum Outcome<'h> {
+    /// It is over; the client, where its connection carries more requests.
+    Over(Option<Client>),
+    /// Its answer's head is with the client, the rest of the answer is not yet.
+    Answering(Box<Answering<'h>>),
+}
+
+/// Carries one request until it is over, or until its answer is under way: a stream may be so for days,
+/// and keeps nothing of what came before.
+pub async fn exchange<'h>(
+    client: Client,
+    conn: &Arc<Conn>,
+    request: RequestHead,
+    hooks: &'h ProxyHooks,
+    draining: bool,
+) -> Outcome<'h> {
+    let ex = Exchange::new(conn.clone(), request.protocol());
+    let mut ongoing = Ongoing {
+        kill: ex.kill(),
+        ctx: Ctx::new(ex, Some(request.head.clone())),
+        request,
+        hooks,
+        hook: None,
+        answering: None,
+        draining,
+    };
+    let over = ongoing.carry(client).await;
+    match ongoing.answering.take() {
+        Some(relay) => Outcome::Answering(Box::new(Answering { ongoing, relay })),
+        None => Outcome::Over(over.map_or_else(|over| over, Some)),
+    }
+}
+
+/// An answer under way.
+pub struct Answering<'h> {
+    ongoing: Ongoing<'h>,
+    relay: Relayed,
+}
+
+/// A relay that passes an answer, and what becomes of both connections behind it.
+struct Relayed {
+    relay: Box<Relay>,
+    keep_node: bool,
+    keep: bool,
+}
+
+/// The state of one exchange, but for its two sides.
+struct Ongoing<'h> {
+    ctx: Ctx,
+    request: RequestHead,
+    hooks: &'h ProxyHooks,
+    /// The session of the last hook, until something is waited for.
+    hook: Option<Box<HookSession>>,
+    /// The relay of an answer that is under way.
+    answering: Option<Relayed>,
+    /// Resolves when the flow is to be cut.
+    kill: Kill,
+    /// The process drains: this request is the connection's last.
+    draining: bool,
+}
+
+impl Ongoing<'_> {
+    /// Carries the exchange from its decision to its end.
+    async fn carry(&mut self, client: Client) -> Step<Client> {
+        let mut client = self.decide(client).await?;
+        loop {
+            let (asking, node) = self.connect(client).await?;
+            let mut relay = self.send(asking, node).await?;
+            match self.answer(&mut relay).await {
+                Ok((answer, begun)) => return self.pass(relay, answer, begun).await,
+                Err(why) => client = Box::pin(self.lost(relay, why)).await?,
+            }
+        }
+    }
+
+    /// Asks the hooks where the request goes; a hook may answer it instead.
+    async fn decide(&mut self, mut client: Client) -> Step<Client> {
+        let mut hook = self.session()?;
+        let early = self
+            .hooks
+            .early_request_filter(&mut hook.session, &mut self.ctx);
+        if let Err(e) = early.await {
+            hook.give_back();
+            return Err(Box::pin(self.failed(client, &e)).await);
+        }
+        if let Some(bytes) = peek::wanted_bytes(&self.request.head, &self.ctx.ex) {
+            let late = tokio::time::sleep(defaults::BODY_PREFIX_TIMEOUT.0);
+            let read = Box::pin(read_ahead(&mut client, bytes, late, &mut self.kill));
+            read.await.map_err(|why| self.left(why))?;
+            let prefix = client.ahead[..bytes.min(client.ahead.len())].to_vec();
+            self.ctx.ex.record.lock().tries().body_prefix = prefix;
+        }
+        let filter = self.hooks.request_filter(&mut hook.session, &mut self.ctx);
+        let decided = unless_left(filter, &mut client, &mut self.kill).await;
+        let written = hook.written();
+        self.hook = Some(hook);
+        match decided {
+            Ok(Ok(false)) => Ok(client),
+            Ok(Ok(true)) => Err(Box::pin(self.say(client, written)).await),
+            Ok(Err(e)) => Err(Box::pin(self.failed(client, &e)).await),
+            Err(why) => Err(self.left(why)),
+        }
+    }
+
+    /// Sends the request's head, with what of its body has come, in one write.
+    async fn send(&mut self, client: Client, node: Side) -> Step<Box<Relay>> {
+        let mut hook = self.session()?;
+        self.ctx.edits = Some(self.request.edits());
+        let HookSession {
+            session, request, ..
+        } = &mut *hook;
+        let filter = self
+            .hooks
+            .upstream_request_filter(session, request, &mut self.ctx);
+        let filtered = filter.await;
+        self.hook = Some(hook);
+        if let Err(e) = filtered {
+            return Err(Box::pin(self.failed(client, &e)).await);
+        }
+        let framing = self.request.framing.clone();
+        let copy = !framing.is_done() && assign::is_repeatable(&self.ctx);
+        let rules = self.ctx.ex.conn.listener.rules();
+        // Boxed: each step would keep it by value.
+        let mut relay = Box::new(Relay::request(client.side, node, rules, framing, copy));
+        let mut out = scratch(self.ctx.edits.take());
+        let mut ahead = Some(client.ahead);
+        let sent =
+            poll_fn(|cx| Poll::Ready(relay.send(cx, &mut out, ahead.take().unwrap_or_default())));
+        // A node that is gone is seen by the wait for its answer, which may be on its way.
+        let sent = sent.await;
+        give_back(out);
+        match sent {
+            Err(DirectionError::Framing(_)) => {
+                let (side, ahead) = relay.into_client();
+                let client = Client { side, ahead };
+                Err(Box::pin(self.fail(client, EndReason::BadRequest, 400)).await)
+            }
+            _ => Ok(relay),
+        }
+    }
+
+    /// Waits for the answer's head while the request's body goes up. Returns it with what was read behind it.
+    ///
+    /// Errors: why there is none.
+    async fn answer(&mut self, relay: &mut Relay) -> Result<(ResponseHead, Vec<u8>), EndReason> {
+        // A poll may be held for hours: it keeps no session.
+        self.hook
+            .take()
+            .into_iter()
+            .for_each(HookSession::give_back);
+        let flow = self.ctx.ex.flow.clone();
+        let mut evicted = flow.give_up.wait();
+        let (mut got, mut looked) = (Vec::new(), 0);
+        let mut interim: Option<Box<Bucket>> = None;
+        loop {
+            let kill = &mut self.kill;
+            poll_fn(|cx| {
+                if let Poll::Ready(reason) = Pin::new(&mut *kill).poll(cx) {
+                    return Poll::Ready(Err(reason));
+                }
+                if Pin::new(&mut evicted).poll(cx).is_ready() {
+                    return Poll::Ready(Err(EndReason::Evicted));
+                }
+                relay.poll_answer(cx, &mut got)
+            })
+            .await?;
+            while let Some(end) = response_head::end(&got, looked).map_err(|_| self.illegal())? {
+                let behind = got.split_off(end);
+                let head = std::mem::replace(&mut got, behind);
+                let asked = Asked {
+                    head: self.request.head.method() == "HEAD",
+                    websocket: self.request.websocket,
+                };
+                let head = response_head::judge(&head, asked).map_err(|_| self.illegal())?;
+                if !(100..200).contains(&head.status) || head.status == 101 {
+                    return Ok((head, got));
+                }
+                self.pass_interim(relay, &head, &mut interim).await?;
+                looked = 0;
+            }
+            looked = got.len().saturating_sub(3);
+        }
+    }
+
+    /// Passes an interim answer to the client, unless it speaks HTTP/1.0 (RFC 9110 §15.2).
+    async fn pass_interim(
+        &self,
+        relay: &mut Relay,
+        head: &ResponseHead,
+        left: &mut Option<Box<Bucket>>,
+    ) -> Result<(), EndReason> {
+        let now = Instant::now();
+        let full = || Box::new(Bucket::with_burst(INTERIM_RATE, INTERIM_BURST, now));
+        if !left.get_or_insert_with(full).take(now) {
+            return Err(self.illegal());
+        }
+        if self.request.head.is_http_10() {
+            return Ok(());
+        }
+        let out = scratch(Some(head.edits(self.terms(true)).0));
+        let passed = poll_fn(|cx| Poll::Ready(relay.interim(cx, &out))).await;
+        give_back(out);
+        passed.map_err(|_| EndReason::ClientFailed)
+    }
+
+    /// Notes that the node's answer is no legal HTTP.
+    fn illegal(&self) -> EndReason {
+        self.ctx.ex.flow.answered_badly();
+        EndReason::BadAnswer
+    }
+
+    fn terms(&self, keep: bool) -> response_head::ClientTerms {
+        response_head::ClientTerms {
+            http_10: self.request.head.is_http_10(),
+            keep: keep && self.request.keep && !self.draining,
+        }
+    }
+
+    /// A session for the next hook.
+    fn session(&mut self) -> Step<Box<HookSession>> {
+        match self.hook.take() {
+            Some(hook) => Ok(hook),
+            None => HookSession::take(&self.request.head).map_err(|_| None),
+        }
+    }
+
+    /// Ends an exchange whose client has left, or that was cut.
+    fn left(&self, why: EndReason) -> Option<Client> {
+        self.ctx.ex.close(why, (0, 0));
+        None
+    }
+
+    /// Ends the exchange: `logging`.
+    async fn end(&mut self, reason: EndReason, bytes: (u64, u64)) {
+        self.ctx.end = Some((reason, bytes));
+        if let Ok(mut hook) = self.session() {
+            self.hooks
+                .logging(&mut hook.session, None, &mut self.ctx)
+                .await;
+            hook.give_back();
+        }
+    }
+}
+
+/// Reads until `bytes` of the request's body are there, or `late`.
+///
+/// Errors: the client left, or the flow was cut.
+async fn read_ahead(
+    client: &mut Client,
+    bytes: usize,
+    late: Sleep,
+    kill: &mut Kill,
+) -> Result<(), EndReason> {
+    let mut late = pin!(late);
+    poll_fn(|cx| {
+        let left = client.watch(cx);
+        if client.ahead.len() >= bytes || late.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        match Pin::new(&mut *kill).poll(cx) {
+            Poll::Ready(reason) => Poll::Ready(Err(reason)),
+            Poll::Pending => left.map(Err),
+        }
+    })
+    .await
+}
+
+thread_local! {
+    /// One buffer a thread for heads on their way out.
+    static OUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Most memory a thread keeps for heads.
+const MAX_OUT: usize = 64 * 1024;
+
+/// Takes the thread's buffer and writes a head into it. The caller gives it back before it awaits.
+fn scratch(edits: Option<Edits>) -> Vec<u8> {
+    let mut out = OUT.take();
+    out.clear();
+    if let Some(edits) = edits {
+        edits.write(&mut out);
+    }
+    out
+}
+
+fn give_back(out: Vec<u8>) {
+    if out.capacity() <= MAX_OUT {
+        OUT.set(out);
+    }
+}
+
+/// Waits for `what`, unless the client leaves or the flow is cut.
+///
+/// Errors: the reason.
+async fn unless_left<T>(
+    what: impl Future<Output = T>,
+    client: &mut Client,
+    kill: &mut Kill,
+) -> Result<T, EndReason> {
+    let mut what = pin!(what);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = what.as_mut().poll(cx) {
+            return Poll::Ready(Ok(done));
+        }
+        if let Poll::Ready(reason) = Pin::new(&mut *kill).poll(cx) {
+            return Poll::Ready(Err(reason));
+        }
+        // Nothing is under way: however it leaves, nothing is cut.
+        client.watch(cx).map(|_| Err(EndReason::ClientClosed))
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests;

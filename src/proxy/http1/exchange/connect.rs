@@ -1,0 +1,98 @@
+//! Connects an exchange to its node: by the client's own idle connection, else by a new one.
+//!
+//! In: the client's side. Out: both sides. A node that cannot be reached is replaced by another one, as
+//! often as `retries` allows.
+//! Source: Diffusion load balancers, "Reuse TCP connection"; FAULTS D59, D63.
+
+use std::io;
+
+use super::{Client, Ongoing, Step, unless_left};
+use crate::observe::end_reason::EndReason;
+use crate::proxy::assign::{dialer, tap};
+use crate::proxy::hooks::assign::{may_try_another, next_node};
+use crate::route::Assigned;
+use crate::stream::side::Side;
+use crate::upstream::connect::ConnectError;
+
+impl Ongoing<'_> {
+    /// Gets the node's side, with a tap for the plugins that asked to watch the answer.
+    pub(super) async fn connect(&mut self, client: Client) -> Step<(Client, Side)> {
+        let (client, assigned, side) = match self.idle() {
+            Some((assigned, side)) => (client, assigned, side),
+            None => Box::pin(self.dial(client)).await?,
+        };
+        let tap = tap(&self.ctx.ex, Some(&self.request.head), &assigned);
+        Ok(match tap {
+            Some(tap) => (client, side.tapped(tap)),
+            None => (client, side),
+        })
+    }
+
+    /// This client's idle connection to the node that was decided.
+    fn idle(&mut self) -> Option<(Assigned, Side)> {
+        let assigned = self.ctx.decided.as_ref()?;
+        let side = self.ctx.ex.conn.affinity.take(&assigned.node)?;
+        self.ctx.reused = true;
+        Some((self.ctx.decided.take()?, side))
+    }
+
+    async fn dial(&mut self, mut client: Client) -> Step<(Client, Assigned, Side)> {
+        loop {
+            let assigned = match self.next(&mut client).await {
+                Ok(Ok(assigned)) => assigned,
+                Ok(Err(e)) => return Err(Box::pin(self.failed(client, &e)).await),
+                Err(why) => return Err(self.left(why)),
+            };
+            if let Some(side) = self.ctx.ex.conn.affinity.take(&assigned.node) {
+                self.ctx.reused = true;
+                return Ok((client, assigned, side));
+            }
+            self.ctx.reused = false;
+            self.ctx.ex.conn.known_to(&assigned.node);
+            let dialer = dialer(&self.ctx.ex, Some(&self.request.head), &assigned);
+            let dialed = Box::pin(unless_left(dialer.dial(), &mut client, &mut self.kill));
+            let failure = match dialed.await {
+                Ok(Ok(side)) => return Ok((client, assigned, side)),
+                Ok(Err(failure)) => failure,
+                Err(why) => return Err(self.left(why)),
+            };
+            let (reason, status) = self.diagnose(&failure);
+            self.ctx.ex.record.lock().tries().failed = Some((reason, status));
+            // Without descriptors or memory no other node can be reached either.
+            let elsewhere = match &failure {
+                ConnectError::Short(shortage) => shortage.spares_others(),
+                _ => true,
+            };
+            if !elsewhere || !may_try_another(&self.ctx) {
+                return Err(Box::pin(self.unreachable(client, reason, status)).await);
+            }
+        }
+    }
+
+    /// The node that was decided, or the next one to try.
+    async fn next(&mut self, client: &mut Client) -> Result<pingora::Result<Assigned>, EndReason> {
+        if let Some(assigned) = self.ctx.decided.take() {
+            return Ok(Ok(assigned));
+        }
+        let Ok(mut hook) = self.session() else {
+            return Err(EndReason::Internal);
+        };
+        let next = next_node(&mut hook.session, &mut self.ctx);
+        let next = unless_left(next, client, &mut self.kill).await;
+        self.hook = Some(hook);
+        next
+    }
+
+    fn diagnose(&self, failure: &ConnectError) -> (EndReason, u16) {
+        match failure {
+            _ if self.ctx.ex.flow.is_evicted() => (EndReason::Evicted, 502),
+            ConnectError::Timeout => (EndReason::NodeUnreachable, 504),
+            ConnectError::Short(_) => (EndReason::Exhausted, 503),
+            // Accepted and reset: the reset may be seen now or at the first read.
+            ConnectError::Io(e) if e.kind() == io::ErrorKind::ConnectionReset => {
+                (EndReason::NodeFailed, 502)
+            }
+            ConnectError::Io(_) | ConnectError::Evicted => (EndReason::NodeUnreachable, 502),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Passes a node's answer to its client, and keeps both connections for the next request.
+//!
+//! In: the relay, a judged head and the bytes behind it. Out: the client for its next request, the node in
+//! the client's affinity; or the end of both.
+//! Source: RFC 9112 §6, §9.3; RFC 9110 §7.8 (Upgrade); Diffusion load balancers, "Reuse TCP connection".
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use pingora_proxy::ProxyHttp;
+use tokio::io::AsyncWriteExt;
+
+use super::{Answering, Client, Ongoing, Relayed, Step, give_back, scratch};
+use crate::observe::end_reason::EndReason;
+use crate::proxy::hooks::session::HookSession;
+use crate::proxy::http1::response_head::ResponseHead;
+use crate::proxy::tunnel::relay_alone;
+use crate::stream::direction::DirectionError;
+use crate::stream::framing::{Framing, Wrap};
+use crate::stream::parting::lingering_close;
+use crate::stream::relay::{End, Kind, Relay};
+use crate::stream::side::Side;
+
+impl Answering<'_> {
+    /// Relays the answer to its end. Returns the client where its connection carries more requests.
+    pub async fn run(mut self: Box<Self>) -> Option<Client> {
+        let end = self.relay.relay.run(&mut self.ongoing.kill).await;
+        if end.reason != EndReason::Done {
+            return Box::pin(self.ongoing.cut(end)).await;
+        }
+        let Relayed {
+            relay,
+            keep_node,
+            keep,
+        } = self.relay;
+        Box::pin(self.ongoing.finish(relay, keep_node, keep)).await
+    }
+}
+
+impl Ongoing<'_> {
+    /// Passes the answer, of whose body `begun` was read already.
+    pub(super) async fn pass(
+        &mut self,
+        mut relay: Box<Relay>,
+        answer: ResponseHead,
+        begun: Vec<u8>,
+    ) -> Step<Client> {
+        self.ctx.ex.flow.begin();
+        // Behind a refusal the client need not send the rest of its request.
+        let refuses = !(200..300).contains(&answer.status) && !relay.request_is_sent();
+        let (edits, wrap, keep) = answer.edits(self.terms(!refuses));
+        self.ctx.edits = Some(edits);
+        let mut hook = self.session()?;
+        let HookSession {
+            session, response, ..
+        } = &mut *hook;
+        let filter = self.hooks.response_filter(session, response, &mut self.ctx);
+        if let Err(e) = filter.await {
+            self.hook = Some(hook);
+            let (side, ahead) = relay.into_client();
+            let client = Client { side, ahead };
+            return Err(Box::pin(self.failed(client, &e)).await);
+        }
+        self.ctx.ex.record.lock().tries = None;
+        let mut out = scratch(self.ctx.edits.take());
+        self.hook = Some(hook);
+        if answer.status == 101 {
+            return Err(self.switch(relay, out, &begun).await);
+        }
+        let by_close =
+            wrap == Wrap::Bare || (answer.framing == Framing::UntilClose && wrap == Wrap::AsIs);
+        let kind = Kind::Exchange {
+            by_close,
+            ends_by_node: answer.framing == Framing::UntilClose,
+            leaves_request: refuses,
+        };
+        let body = (answer.framing, wrap);
+        let sent = poll_fn(|cx| {
+            let body = body.clone();
+            Poll::Ready(relay.answer(cx, kind, body, &mut out, &begun))
+        });
+        let sent = sent.await;
+        give_back(out);
+        drop((begun, body));
+        let reason = match sent {
+            Ok(()) if relay.is_over() => {
+                return self.finish(relay, answer.keep, keep).await.ok_or(None);
+            }
+            Ok(()) => None,
+            Err(DirectionError::Framing(_)) => Some(EndReason::BadAnswer),
+            Err(_) => Some(EndReason::ClientFailed),
+        };
+        self.hook
+            .take()
+            .into_iter()
+            .for_each(HookSession::give_back);
+        match reason {
+            Some(reason) => {
+                let end = relay.broken(reason).await;
+                Err(self.cut(end).await)
+            }
+            None => {
+                self.answering = Some(Relayed {
+                    relay,
+                    keep_node: answer.keep,
+                    keep,
+                });
+                Err(None)
+            }
+        }
+    }
+
+    /// Ends an exchange whose answer is not whole.
+    async fn cut(&mut self, end: End) -> Option<Client> {
+        self.ctx.ex.record.lock().hidden = Some(end.hidden);
+        self.end(end.reason, (end.to_node, end.to_client)).await;
+        None
+    }
+
+    /// Ends an exchange whose answer is whole. Keeps both connections, if the answer's head said so.
+    async fn finish(&mut self, relay: Box<Relay>, keep_node: bool, keep: bool) -> Option<Client> {
+        let bytes = relay.bytes();
+        let sent = relay.request_is_sent();
+        let (mut side, ahead, node) = relay.into_sides();
+        if keep && sent {
+            if let Some(node) = node.filter(|_| keep_node) {
+                self.keep(node);
+            }
+            self.end(EndReason::Done, bytes).await;
+            return Some(Client { side, ahead });
+        }
+        // No request will follow: the node need not wait for a client that takes its time.
+        drop(node);
+        let reason = match sent {
+            true => Box::pin(self.close(side)).await,
+            false => {
+                Box::pin(lingering_close(&mut side, b"")).await;
+                EndReason::Done
+            }
+        };
+        self.end(reason, bytes).await;
+        None
+    }
+
+    /// Leaves the node's connection for the client's next request.
+    fn keep(&self, node: Side) {
+        let record = self.ctx.ex.record.lock();
+        if let Some(assigned) = &record.assigned {
+            self.ctx.ex.conn.affinity.keep(&assigned.node, node);
+        }
+    }
+
+    /// Ends the connection of a client whose answer is with our kernel. Without close_notify a TLS client
+    /// takes the answer for cut, and its socket takes close_notify only when all of the answer is sent. A
+    /// slow client is waited for, as within an answer.
+    async fn close(&mut self, mut client: Side) -> EndReason {
+        tokio::select! {
+            biased;
+            // An error says that the client is gone.
+            _ = client.shutdown() => EndReason::Done,
+            reason = &mut self.kill => {
+                client.tcp().reset_on_close_if_stalled();
+                reason
+            }
+        }
+    }
+
+    /// Sends the 101, and gives both sides to the relay of the WebSocket.
+    async fn switch(
+        &mut self,
+        mut relay: Box<Relay>,
+        mut out: Vec<u8>,
+        begun: &[u8],
+    ) -> Option<Client> {
+        let switched = poll_fn(|cx| Poll::Ready(relay.switch(cx, &mut out, begun))).await;
+        give_back(out);
+        match switched {
+            Ok(()) => relay_alone(self.ctx.ex.clone(), *relay),
+            Err(_) => self.ctx.ex.close(EndReason::ClientFailed, (0, 0)),
+        }
+        None
+    }
+}

@@ -1,0 +1,233 @@
+//! Random damage to legal heads, judged by [`judge`] and by a second reader that shares no code with it.
+//!
+//! In: a seed. Out: no head that one accepts and the other does not, unless the difference is a rule
+//! only `judge` has (limits, routing). Source: RFC 9112 §2.2, §3, §5, §6.3; RFC 9110 §5.6.2.
+
+use super::*;
+
+const SEEDS: &[&str] = &[
+    "GET /a?b=c HTTP/1.1\r\nHost: a.b:8080\r\nAccept: */*\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nCookie: a=b; c=\"d\"\r\n\r\n",
+    "POST /x HTTP/1.1\r\nHost: [::1]:80\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    "OPTIONS * HTTP/1.1\r\nHost: a\r\nX: \t y \r\n\r\n",
+    "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+];
+
+/// Pieces with which parsers have been split apart.
+const PIECES: &[&str] = &[
+    "\r",
+    "\n",
+    "\r\n",
+    "\r\n\r\n",
+    "\n\n",
+    "\0",
+    "\x0b",
+    "\x7f",
+    " ",
+    "\t",
+    ":",
+    ",",
+    ";",
+    "+",
+    "-",
+    "0x",
+    "_",
+    "\r\n ",
+    "\r\nContent-Length: 5",
+    "\r\nContent-Length: 6",
+    "\r\nTransfer-Encoding: chunked",
+    "\r\nTransfer-Encoding: x",
+    "\r\nHost: b",
+    "Content-Length",
+    "chunked",
+    "identity, ",
+    "HTTP/1.0",
+    "HTTP/1.2",
+    "\u{e9}",
+    "\u{130}",
+    "#",
+    "@",
+    "%0d%0a",
+];
+
+fn mutate(rng: &mut fastrand::Rng) -> Vec<u8> {
+    let mut head = SEEDS[rng.usize(..SEEDS.len())].as_bytes().to_vec();
+    for _ in 0..rng.usize(1..=3) {
+        let at = rng.usize(..head.len());
+        match rng.u8(..6) {
+            0 => head[at] = rng.u8(..),
+            1 => head.insert(at, rng.u8(..)),
+            2 => drop(head.remove(at)),
+            3 => head[at] ^= 0x20,
+            4 => {
+                let to = rng.usize(at..=head.len());
+                let part = head[at..to].to_vec();
+                head.splice(at..at, part);
+            }
+            _ => {
+                let piece = PIECES[rng.usize(..PIECES.len())];
+                head.splice(at..at, piece.bytes());
+            }
+        }
+        if head.is_empty() {
+            head.push(b'G');
+        }
+    }
+    head
+}
+
+/// What the second reader says of a head: `None`, it is not legal; else the framing of its body.
+fn strict(head: &[u8]) -> Option<Framing> {
+    let text = head.strip_suffix(b"\r\n\r\n")?;
+    let lines: Vec<&[u8]> = split(text);
+    let (first, fields) = lines.split_first()?;
+    let words: Vec<&[u8]> = first.split(|b| *b == b' ').collect();
+    let [method, target, version] = words[..] else {
+        return None;
+    };
+    let token = |t: &[u8]| {
+        !t.is_empty()
+            && t.iter()
+                .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
+    };
+    let modern = version == b"HTTP/1.1";
+    if !token(method) || target.is_empty() || !(modern || version == b"HTTP/1.0") {
+        return None;
+    }
+    // Bytes beyond ASCII are no URI (RFC 3986), but browsers of old send them; they must be UTF-8.
+    let legible = std::str::from_utf8(target).is_ok();
+    if !legible || target.iter().any(|b| *b <= b' ' || *b == 0x7f) {
+        return None;
+    }
+    let (mut lengths, mut codings, mut hosts) = (Vec::new(), Vec::new(), 0);
+    for field in fields {
+        let colon = field.iter().position(|b| *b == b':')?;
+        let (name, value) = (&field[..colon], &field[colon + 1..]);
+        let legal = |b: &u8| *b == b'\t' || (*b >= b' ' && *b != 0x7f);
+        if !token(name) || !value.iter().all(legal) {
+            return None;
+        }
+        let blank = |b: &u8| *b == b' ' || *b == b'\t';
+        let from = value.iter().position(|b| !blank(b)).unwrap_or(value.len());
+        let to = value
+            .iter()
+            .rposition(|b| !blank(b))
+            .map_or(from, |i| i + 1);
+        match name.to_ascii_lowercase().as_slice() {
+            b"content-length" => lengths.push(&value[from..to]),
+            b"transfer-encoding" => codings.push(value[from..to].to_ascii_lowercase()),
+            b"host" => hosts += 1,
+            _ => {}
+        }
+    }
+    if hosts > 1 || (modern && hosts == 0) {
+        return None;
+    }
+    match (&lengths[..], &codings[..]) {
+        ([], []) => Some(Framing::Done),
+        ([n], []) if !n.is_empty() && n.iter().all(u8::is_ascii_digit) => {
+            let n = String::from_utf8_lossy(n).parse().ok()?;
+            Some(Framing::length(n))
+        }
+        ([], [coding]) if modern && coding == b"chunked" => Some(Framing::chunked()),
+        _ => None,
+    }
+}
+
+/// Lines ended by CRLF and nothing else; a bare CR or LF stays in its line, where it is not legal.
+fn split(text: &[u8]) -> Vec<&[u8]> {
+    let (mut lines, mut from) = (Vec::new(), 0);
+    while let Some(at) = text[from..].windows(2).position(|w| w == b"\r\n") {
+        lines.push(&text[from..from + at]);
+        from += at + 2;
+    }
+    lines.push(&text[from..]);
+    lines
+}
+
+/// What a client's bytes come to: a head and how many bytes it has, or a refusal.
+fn judged(bytes: &[u8]) -> Result<(usize, RequestHead), RequestHeadError> {
+    let limits = Limits::default();
+    let n = end(bytes, 0, &limits)?.ok_or(Bad("unfinished"))?;
+    Ok((n, judge(&bytes[..n], &limits)?))
+}
+
+/// All a head comes to but its bytes.
+fn facts(head: &RequestHead) -> (&Framing, bool, bool, bool, Lines) {
+    let flags = (head.websocket, head.keep, head.expects_continue);
+    (&head.framing, flags.0, flags.1, flags.2, head.hop)
+}
+
+/// Fails, with the seed, where `judge` takes a head that the second reader refuses or frames otherwise,
+/// or refuses one whose only fault would be its syntax or framing.
+#[test]
+fn two_readers_agree() {
+    let (mut accepted, mut refused) = (0, 0);
+    for seed in 0..100_000 {
+        let bytes = mutate(&mut fastrand::Rng::with_seed(seed));
+        let shown = || String::from_utf8_lossy(&bytes).into_owned();
+        match judged(&bytes) {
+            Ok((n, head)) => {
+                accepted += 1;
+                assert_eq!(
+                    strict(&bytes[..n]),
+                    Some(head.framing),
+                    "{seed}: {:?}",
+                    shown()
+                );
+            }
+            Err(Bad(
+                "syntax"
+                | "line end"
+                | "content-length"
+                | "content-length twice"
+                | "transfer-encoding"
+                | "content-length and transfer-encoding"
+                | "host twice",
+            )) => {
+                refused += 1;
+                let n = memchr::memmem::find(&bytes, b"\r\n\r\n").map_or(bytes.len(), |i| i + 4);
+                assert_eq!(strict(&bytes[..n]), None, "{seed}: {:?}", shown());
+            }
+            Err(_) => {}
+        }
+    }
+    // The damage must leave enough of both, or the test shows nothing.
+    assert!(
+        accepted > 10_000 && refused > 10_000,
+        "{accepted} and {refused}"
+    );
+}
+
+/// Fails where the place of the end depends on how the bytes arrive.
+#[test]
+fn the_end_does_not_depend_on_the_split() {
+    let limits = Limits::default();
+    for seed in 0..20_000 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let bytes = mutate(&mut rng);
+        let (mut got, mut looked) = (0, 0);
+        let split = loop {
+            // As the client's loop does: look again from three bytes before what is new.
+            match end(&bytes[..got], looked, &limits) {
+                Ok(None) if got < bytes.len() => {
+                    looked = got.saturating_sub(3);
+                    got = (got + rng.usize(1..=7)).min(bytes.len());
+                }
+                other => {
+                    break other.and_then(|n| n.map(|n| judge(&bytes[..n], &limits)).transpose());
+                }
+            }
+        };
+        let whole = judged(&bytes).map(|(_, head)| head);
+        match (&whole, &split) {
+            (Ok(a), Ok(Some(b))) => assert_eq!(facts(a), facts(b), "{seed}"),
+            (Err(_), Ok(None) | Err(_)) => {}
+            _ => panic!(
+                "{seed}: {whole:?} and {split:?}: {:?}",
+                String::from_utf8_lossy(&bytes)
+            ),
+        }
+    }
+}

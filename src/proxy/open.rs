@@ -1,0 +1,74 @@
+//! The count of open client connections, and its limit.
+//!
+//! In: accepted sockets. Out: a guard each, which the connection keeps. Source: FAULTS D54.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::listener::Listener;
+use super::threads::{Seat, Thread};
+use crate::observe::metrics;
+
+/// Client connections of all listeners, as the threads that serve them count them.
+pub struct Connections {
+    threads: Arc<[Thread]>,
+    most: i64,
+}
+
+/// The listener of an open client connection, which is counted until this is dropped.
+pub struct Open {
+    listener: Arc<Listener>,
+    /// On the thread that serves it.
+    _seat: Seat,
+}
+
+impl Connections {
+    /// Those of `threads`, and at most so many.
+    pub fn at_most(most: usize, threads: Arc<[Thread]>) -> Self {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        Connections { threads, most }
+    }
+
+    /// Open now.
+    pub fn open(&self) -> usize {
+        usize::try_from(self.sum()).unwrap_or_default()
+    }
+
+    fn sum(&self) -> i64 {
+        self.threads.iter().map(Thread::connections).sum()
+    }
+
+    /// Counts one more of `listener` on `thread`; `None`: there are as many as may be. Where several threads
+    /// accept at the limit, each may refuse its client though one place is left.
+    pub fn enter(&self, listener: &Arc<Listener>, thread: &Thread) -> Option<Open> {
+        let seat = thread.seat();
+        if self.sum() > self.most {
+            return None;
+        }
+        metrics::get()
+            .connections
+            .with_label_values(&[&listener.name])
+            .inc();
+        Some(Open {
+            listener: listener.clone(),
+            _seat: seat,
+        })
+    }
+}
+
+impl Deref for Open {
+    type Target = Arc<Listener>;
+
+    fn deref(&self) -> &Arc<Listener> {
+        &self.listener
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        metrics::get()
+            .connections
+            .with_label_values(&[&self.listener.name])
+            .dec();
+    }
+}

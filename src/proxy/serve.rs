@@ -1,0 +1,48 @@
+//! Serves one client connection in the protocol it speaks.
+//!
+//! In: a connection that was let in. Out: a future that ends with it. Source: Lightstreamer clustering §1
+//! (layers 7 and 4).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use pingora_proxy::HttpProxy;
+use tokio::sync::watch;
+
+use super::conn::Conn;
+use super::hooks::ProxyHooks;
+use super::{http1, http2, tcp};
+use crate::config::Mode;
+use crate::stream::side::Side;
+
+/// State that all client connections share.
+pub struct Service {
+    /// The hooks as the exchanges of HTTP/1 call them.
+    pub hooks: ProxyHooks,
+    /// Pingora, which calls them for HTTP/2.
+    pub proxy: Arc<HttpProxy<ProxyHooks>>,
+    /// Turns true when the process drains.
+    pub drain: watch::Receiver<bool>,
+}
+
+/// The service of one connection. Boxed, each protocol by itself, so that a silent stream does not keep the
+/// largest one's memory.
+pub fn serve(
+    service: &Arc<Service>,
+    mut side: Side,
+    conn: Arc<Conn>,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    let conf = conn.listener.conf.load();
+    let (mode, limit) = (conf.mode, conf.tcp.user_timeout.0);
+    drop(conf);
+    side.tcp_mut().watch(limit);
+    let alpn = side.ssl().and_then(|s| s.selected_alpn_protocol());
+    let h2 = alpn == Some(b"h2");
+    let service = service.clone();
+    match (mode, h2) {
+        (Mode::Tcp, _) => Box::pin(tcp::serve(side, conn)),
+        (Mode::Http, true) => Box::pin(http2::serve(side, conn, service)),
+        (Mode::Http, false) => Box::pin(http1::connection::serve(side, conn, service)),
+    }
+}

@@ -1,0 +1,86 @@
+//! Layer 4: a client connection is one flow, relayed as it is.
+//!
+//! Source: Lightstreamer clustering §1 ("Layer 4 (TCP)"), §3.1.1, §3.2.1.1, §3.2.2.1, for
+//! several domains §3.1.1.1, §3.2.1.1.1, §3.2.2.1.1.
+
+use std::sync::Arc;
+
+use super::assign::{decide, dialer, wait};
+use super::conn::Conn;
+use super::flow::Exchange;
+use super::tunnel::relay_alone;
+use crate::observe::end_reason::EndReason;
+use crate::route::Decision;
+use crate::stream::relay::Relay;
+use crate::stream::side::Side;
+use crate::upstream::connect::ConnectError;
+
+/// Connects one layer-4 connection to its node and sets it going.
+pub async fn serve(client: Side, conn: Arc<Conn>) {
+    let ex = Exchange::new(conn, "tcp");
+    if !ex.take_seat(None) {
+        return ex.close(EndReason::ClientLimit, (0, 0));
+    }
+    let Some(node) = Box::pin(connect(&ex, &client)).await else {
+        return ex.close(EndReason::NoNode, (0, 0));
+    };
+    let rules = ex.conn.listener.rules();
+    relay_alone(ex, Relay::layer4(client, node, rules));
+}
+
+/// Waits until the client is gone. A FIN alone does not say so, it may still read; but where its TLS passes
+/// through, it can finish no handshake.
+async fn left(ex: &Exchange, client: &Side) {
+    let tls = ex.conn.tls.as_ref();
+    match tls.is_some_and(|tls| tls.version.is_empty()) {
+        true => client.tcp().peer_ended().await,
+        false => client.tcp().peer_failed().await,
+    }
+}
+
+/// Decides and connects, elsewhere if a node cannot be reached.
+async fn connect(ex: &Exchange, client: &Side) -> Option<Side> {
+    loop {
+        let decided = match decide(ex, None, false) {
+            Decision::Wait(pool) => wait(ex, None, pool, left(ex, client)).await,
+            decision => Ok(decision),
+        };
+        let Ok(decided) = decided else {
+            ex.ended(EndReason::ClientClosed);
+            return None;
+        };
+        let assigned = match decided {
+            Decision::Node(assigned) => assigned,
+            Decision::NoNode(_) => return None,
+            Decision::Wait(_) => {
+                ex.ended(EndReason::Busy);
+                return None;
+            }
+            Decision::Refuse(_) | Decision::Redirect(..) => {
+                ex.ended(EndReason::Refused);
+                return None;
+            }
+        };
+        let (reason, again) = match dialer(ex, None, &assigned).dial().await {
+            Ok(side) => {
+                ex.flow.begin();
+                ex.record.lock().reason = None;
+                return Some(side);
+            }
+            // Without descriptors or memory no other node can be reached either.
+            Err(ConnectError::Short(shortage)) => (EndReason::Exhausted, shortage.spares_others()),
+            Err(ConnectError::Evicted) => (EndReason::Evicted, true),
+            Err(_) => (EndReason::NodeUnreachable, true),
+        };
+        ex.leave();
+        ex.flow.retry();
+        let mut record = ex.record.lock();
+        record.failed_at(assigned.node.id);
+        // If no node is left to try, the operator is told the reason of the last failure.
+        record.reason = Some(reason);
+        let most = assigned.pool.as_ref().map_or(0, |p| p.retries as usize);
+        if !again || record.retries > most {
+            return None;
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The relay of one request and its answer, until the answer's head has passed.
+//!
+//! In: both heads as they are to be sent, and the bytes read behind them. Out: each head in one write with
+//! those bytes. The request's body goes up while the relay waits for the answer.
+//! Source: RFC 9112 §6, §9.3.2; RFC 9110 §15.2 (interim answers), §10.1.1 (Expect).
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::AsyncWrite;
+
+use super::{End, Kind, READ_UP, Relay, Rules};
+use crate::observe::end_reason::EndReason;
+use crate::stream::direction::{Direction, DirectionError};
+use crate::stream::framing::{Framing, Wrap};
+use crate::stream::side::{MORE, Side};
+
+impl Relay {
+    /// A request that goes to `node`. `framing`: of its body; `copy`: the body may have to be sent again.
+    pub fn request(client: Side, node: Side, rules: Rules, framing: Framing, copy: bool) -> Self {
+        let kind = Kind::Exchange {
+            by_close: false,
+            ends_by_node: false,
+            leaves_request: false,
+        };
+        let mut this = Relay::of(client, node, rules, kind);
+        this.up.set_message(framing, Wrap::AsIs);
+        if copy {
+            this.up.keep_copy();
+        }
+        this
+    }
+
+    /// Sends the request's head in `out`, with what belongs to its body of `ahead`, in one write.
+    ///
+    /// Errors: the body is not legally framed, or the node's connection is broken.
+    pub fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+        ahead: Vec<u8>,
+    ) -> Result<(), DirectionError> {
+        self.head_bytes = out.len() as u64;
+        if self.up.is_over() {
+            self.ahead.keep(ahead);
+        } else {
+            self.up.begin(&ahead, out)?;
+            self.ahead.keep(self.up.take_surplus());
+        }
+        let n = write_now(cx, &mut self.node, out)?;
+        self.up.wrote(n, out);
+        self.request_over = self.up.is_over();
+        Ok(())
+    }
+
+    /// Sends the answer's head in `out` with what of its body was read behind it, in one write.
+    /// `framing`, `wrap`: of the body.
+    ///
+    /// Errors: the body is not legally framed, or the client's connection is broken.
+    pub fn answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        kind: Kind,
+        (framing, wrap): (Framing, Wrap),
+        out: &mut Vec<u8>,
+        begun: &[u8],
+    ) -> Result<(), DirectionError> {
+        self.kind = kind;
+        self.down.set_message(framing, wrap);
+        // A body that is illegal from its first byte ends behind its head, as any other one would.
+        let begun = self.down.begin(begun, out);
+        let n = write_now(cx, &mut self.client, out)?;
+        self.down.wrote(n, out);
+        begun
+    }
+
+    /// Goes on as a WebSocket: `out` is the 101's head, `begun` the node's first bytes.
+    ///
+    /// Errors: the client's connection is broken.
+    pub fn switch(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+        begun: &[u8],
+    ) -> Result<(), DirectionError> {
+        self.kind = Kind::WebSocket;
+        self.up = Direction::new(false, READ_UP, false);
+        self.head_bytes = 0;
+        self.up.wrote(0, &self.ahead.take());
+        self.down.follow_frames(begun);
+        out.extend_from_slice(begun);
+        let n = write_now(cx, &mut self.client, out)?;
+        self.down.wrote(n, out);
+        Ok(())
+    }
+
+    /// Sends an interim answer (1xx). Later bytes wait until the client has taken it.
+    ///
+    /// Errors: the client's connection is broken.
+    pub fn interim(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<(), DirectionError> {
+        let n = match self.down.held() {
+            0 => write_now(cx, &mut self.client, bytes)?,
+            _ => 0,
+        };
+        self.down.wrote(n, bytes);
+        Ok(())
+    }
+
+    /// Reads more of the answer's head into `got`, while the request's body goes up.
+    ///
+    /// Errors: why the exchange is over.
+    pub fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        got: &mut Vec<u8>,
+    ) -> Poll<Result<(), EndReason>> {
+        // A client that takes no interim answer stops the reading of its node.
+        match self.down.pass_waiting(cx, &mut self.client) {
+            Poll::Ready(Ok(())) => {
+                if let Poll::Ready(read) = self.node.poll_more(cx, got, MORE) {
+                    return Poll::Ready(match read {
+                        Ok(n) if n > 0 => Ok(()),
+                        _ => Err(EndReason::NodeFailed),
+                    });
+                }
+            }
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(EndReason::ClientFailed)),
+            Poll::Pending => {}
+        }
+        self.poll_up(cx).map(Err)
+    }
+
+    /// The copy of the request's body, where one was kept.
+    pub fn copy(&mut self) -> Option<Vec<u8>> {
+        self.up.copy()
+    }
+
+    /// The client's side, with what it sent ahead. The node's is closed.
+    pub fn into_client(mut self) -> (Side, Vec<u8>) {
+        (self.client, self.ahead.take())
+    }
+
+    /// Whether the answer is whole, and its request with it.
+    pub fn is_over(&self) -> bool {
+        let leaves = matches!(
+            self.kind,
+            Kind::Exchange {
+                leaves_request: true,
+                ..
+            }
+        );
+        self.down.is_over() && (self.request_over || leaves)
+    }
+
+    /// Bytes of the request's body that the node took, and all of the answer that the client did.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.body_sent(), self.down.passed())
+    }
+
+    /// Ends the relay because of `reason`.
+    pub async fn broken(&mut self, reason: EndReason) -> End {
+        poll_fn(|cx| Poll::Ready(self.end(cx, reason, false))).await
+    }
+
+    /// The sockets of an answer that is whole: the client's with what it sent ahead, the node's unless it
+    /// said more than its answer or has not all of the request.
+    pub fn into_sides(mut self) -> (Side, Vec<u8>, Option<Side>) {
+        let clean = self.down.take_surplus().is_empty() && self.request_is_sent();
+        (self.client, self.ahead.take(), clean.then_some(self.node))
+    }
+
+    /// Whether the request is with the node whole.
+    pub fn request_is_sent(&self) -> bool {
+        self.request_over && !self.request_cut
+    }
+
+    /// Bytes of the request's body the node took.
+    pub fn body_sent(&self) -> u64 {
+        self.up.passed().saturating_sub(self.head_bytes)
+    }
+
+    /// Passes the request's body on, then keeps what the client sends behind it. Ready when the client
+    /// has ended.
+    pub(super) fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<EndReason> {
+        if !self.request_over {
+            match ready!(self.up.pump(cx, &mut self.client, &mut self.node)) {
+                Ok(()) => self.ahead.keep(self.up.take_surplus()),
+                // The node takes no more: its answer may be on its way.
+                Err(DirectionError::Sink) => self.request_cut = true,
+                Err(DirectionError::Ended) => return Poll::Ready(EndReason::ClientClosed),
+                Err(DirectionError::Source) => return Poll::Ready(EndReason::ClientFailed),
+                Err(DirectionError::Framing(_)) => return Poll::Ready(EndReason::BadRequest),
+            }
+            self.request_over = true;
+        }
+        self.ahead.watch(cx, &mut self.client)
+    }
+}
+
+/// Writes what `to` takes now.
+///
+/// Errors: its connection is broken.
+fn write_now(cx: &mut Context<'_>, to: &mut Side, bytes: &[u8]) -> Result<usize, DirectionError> {
+    let mut taken = 0;
+    while taken < bytes.len() {
+        match Pin::new(&mut *to).poll_write(cx, &bytes[taken..]) {
+            Poll::Ready(Ok(n)) if n > 0 => taken += n,
+            Poll::Ready(Err(_)) => return Err(DirectionError::Sink),
+            Poll::Ready(Ok(_)) | Poll::Pending => break,
+        }
+    }
+    Ok(taken)
+}
+
+#[cfg(test)]
+mod tests;
