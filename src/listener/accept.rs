@@ -1,6 +1,6 @@
 //! Listening sockets: bound, added and removed at run time; the data threads accept from them in turn.
 //!
-//! In: addresses. Out: sockets to [`Edge::take`](super::edge::Edge::take), on the thread that will serve them:
+//! In: addresses. Out: sockets to `Edge::take`, on the thread that will serve them:
 //! where TLS ends here one that shakes hands, else one that carries bytes. Each new client wakes one thread.
 //! Source: Lightstreamer clustering §3.2.1.1 (several public addresses on one balancer); FAULTS D54
 //! (descriptors run out).

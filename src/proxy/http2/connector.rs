@@ -1,6 +1,6 @@
 //! Connects a stream of HTTP/2 to its node, on behalf of Pingora's connector.
 //!
-//! In: an assignment. Out: a [`NodeIo`] as Pingora's stream, on the client's idle connection or a new one.
+//! In: an assignment. Out: a `NodeIo` as Pingora's stream, on the client's idle connection or a new one.
 //! Source: Diffusion load balancers, "Reuse TCP connection".
 
 use std::fmt;
