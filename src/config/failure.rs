@@ -1,4 +1,4 @@
-//! What a pool does with requests that no node takes or answers: `no_node`, `on_lost`, `retry_unanswered`.
+//! Says what a pool does with requests that no node takes or answers: `no_node`, `on_lost`, `retry_unanswered`.
 //!
 //! In: values of the file. Out: the answer for the client, and how often another node is tried.
 //! Source: Lightstreamer clustering §1, §5; RFC 9110 §9.2.2 (repeats), §15.6.3 (502), §15.6.4 (503).

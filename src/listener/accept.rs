@@ -71,7 +71,7 @@ pub fn bind(address: SocketAddr, options: Option<&Options>) -> io::Result<TcpLis
     Ok(socket.into())
 }
 
-/// What accepted sockets of a listener inherit.
+/// The socket options that accepted sockets inherit from their listener.
 pub fn options(conf: &config::Listener) -> Options {
     Options {
         keepalive: conf.tcp.keepalive.0,

@@ -153,6 +153,10 @@ async fn held_after(dial: &Dial, node: &Node, framing: &str, rate: Option<u64>) 
     written.saturating_sub(got + u64::from(unread))
 }
 
+/// The layer-4 listeners beside those of the setup, plain and TLS.
+const LAYER4: &str = "  - { name: raw, bind: [200.0.0.11:80], mode: tcp, to: p }\n  \
+     - { name: offloaded, bind: [200.0.0.11:443], mode: tcp, to: p, tls: { certificates: [push] } }\n";
+
 /// SO_SNDBUF of a node that sends bulk; its kernel doubles it.
 const BULK_SNDBUF: u64 = 16 << 10;
 /// Most bytes of bulk beyond what the client's kernel has taken: the node's send buffer with its last segment,
@@ -168,9 +172,7 @@ async fn bulk_that_stops_leaves_no_more() {
     let (block, certs) = (Block::claim(), Certs::new());
     certs.leaf("push", &[setup::HOST], Key::Ecdsa);
     let node = setup::node(&block, 1).await;
-    let raw = "  - { name: raw, bind: [200.0.0.11:80], mode: tcp, to: p }\n  \
-               - { name: offloaded, bind: [200.0.0.11:443], mode: tcp, to: p, tls: { certificates: [push] } }\n";
-    let _edge = Edge::start(&block, &(setup::yaml(&certs, 1, "", "") + raw)).await;
+    let _edge = Edge::start(&block, &(setup::yaml(&certs, 1, "", "") + LAYER4)).await;
     for (word, ip) in [("HTTP", "200.0.0.10"), ("layer 4", "200.0.0.11")] {
         let plain = Dial::plain(block.at(&format!("{ip}:80"))).host(setup::HOST);
         let tls = Dial::tls(block.at(&format!("{ip}:443")), setup::HOST, certs.ca());
@@ -251,9 +253,7 @@ async fn a_stalled_node_goes_on_with_its_client() {
     let (block, certs) = (Block::claim(), Certs::new());
     certs.leaf("push", &[setup::HOST], Key::Ecdsa);
     let node = setup::node(&block, 1).await;
-    let raw = "  - { name: raw, bind: [200.0.0.11:80], mode: tcp, to: p }\n  \
-               - { name: offloaded, bind: [200.0.0.11:443], mode: tcp, to: p, tls: { certificates: [push] } }\n";
-    let _edge = Edge::start(&block, &(setup::yaml(&certs, 1, "", "") + raw)).await;
+    let _edge = Edge::start(&block, &(setup::yaml(&certs, 1, "", "") + LAYER4)).await;
     for (word, ip) in [("HTTP", "200.0.0.10"), ("layer 4", "200.0.0.11")] {
         let plain = Dial::plain(block.at(&format!("{ip}:80"))).host(setup::HOST);
         let tls = Dial::tls(block.at(&format!("{ip}:443")), setup::HOST, certs.ca());

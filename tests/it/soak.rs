@@ -309,6 +309,21 @@ async fn ordinary(io: &mut H1, plan: &Plan) -> bool {
 
 const HELLO: &str = "GET /hello HTTP/1.1\r\nHost: push.mycompany.com\r\n\r\n";
 
+/// The seeds 0 to `all`, shared out among `clients`; one client in five speaks TLS.
+fn shared_out(
+    setup: &Setup,
+    clients: u64,
+    all: u64,
+) -> impl Iterator<Item = (Dial, Vec<u64>)> + '_ {
+    (0..clients).map(move |n| {
+        let dial = match n % 5 {
+            0 => setup.tls(),
+            _ => setup.plain(),
+        };
+        (dial, (n..all).step_by(clients as usize).collect())
+    })
+}
+
 /// Aim: 2,000 streamed answers, or as many as `PUSHGATE_TEST_STREAMS` says (100,000 for the full
 /// proof), from 64 clients, one in five over TLS, while both nodes are evicted again and again.
 /// Fails if an answer is lost, changed or falsely completed, if the next request on its connection is
@@ -319,15 +334,8 @@ async fn streamed_answers_survive_everything() {
     let streams = asked.and_then(|s| s.parse().ok()).unwrap_or(2000u64);
     let setup = Setup::start(2).await;
     let count = Arc::new(Count::default());
-    let clients = (0..CLIENTS).map(|n| {
-        let dial = if n % 5 == 0 {
-            setup.tls()
-        } else {
-            setup.plain()
-        };
-        let seeds = (n..streams).step_by(CLIENTS as usize).collect();
-        tokio::spawn(client(dial, seeds, count.clone()))
-    });
+    let clients = shared_out(&setup, CLIENTS, streams)
+        .map(|(dial, seeds)| tokio::spawn(client(dial, seeds, count.clone())));
     let clients: Vec<_> = clients.collect();
     let began = Instant::now();
     let evicting = async {

@@ -192,10 +192,7 @@ impl Ongoing<'_> {
     /// Errors: why there is none.
     async fn answer(&mut self, relay: &mut Relay) -> Result<(ResponseHead, Vec<u8>), EndReason> {
         // A poll may be held for hours: it keeps no session.
-        self.hook
-            .take()
-            .into_iter()
-            .for_each(HookSession::give_back);
+        self.give_back_session();
         let flow = self.ctx.ex.flow.clone();
         let mut evicted = flow.give_up.wait();
         let (mut got, mut looked) = (Vec::new(), 0);
@@ -269,6 +266,13 @@ impl Ongoing<'_> {
         match self.hook.take() {
             Some(hook) => Ok(hook),
             None => HookSession::take(&self.request.head).map_err(|_| None),
+        }
+    }
+
+    /// Gives the last hook's session back, before a wait that may be long.
+    fn give_back_session(&mut self) {
+        if let Some(hook) = self.hook.take() {
+            hook.give_back();
         }
     }
 

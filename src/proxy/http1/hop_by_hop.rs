@@ -3,9 +3,7 @@
 //! In: the lines of a head, in order. Out: the class of each line, the options of `Connection`, and the set
 //! of lines to leave out. Source: RFC 9110 §7.6.1; RFC 9112 §9.3; FAULTS D14.
 
-use std::sync::Arc;
-
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use memchr::memmem::Finder;
 use pushgate_plugins::head::{Edits, Head, MAX_LINES};

@@ -244,15 +244,8 @@ async fn requests_survive_everything() {
     let requests = asked.and_then(|n| n.parse().ok()).unwrap_or(REQUESTS);
     let setup = Setup::start(2).await;
     let count = Arc::new(Count::default());
-    let clients = (0..CLIENTS).map(|n| {
-        let dial = if n % 5 == 0 {
-            setup.tls()
-        } else {
-            setup.plain()
-        };
-        let seeds = (n..requests).step_by(CLIENTS as usize).collect();
-        tokio::spawn(client(dial, seeds, count.clone()))
-    });
+    let clients = super::shared_out(&setup, CLIENTS, requests)
+        .map(|(dial, seeds)| tokio::spawn(client(dial, seeds, count.clone())));
     let clients: Vec<_> = clients.collect();
     let began = Instant::now();
     tokio::select! {

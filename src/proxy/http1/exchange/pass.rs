@@ -90,10 +90,7 @@ impl Ongoing<'_> {
             Err(DirectionError::Framing(_)) => Some(EndReason::BadAnswer),
             Err(_) => Some(EndReason::ClientFailed),
         };
-        self.hook
-            .take()
-            .into_iter()
-            .for_each(HookSession::give_back);
+        self.give_back_session();
         match reason {
             Some(reason) => {
                 let end = relay.broken(reason).await;

@@ -2,11 +2,25 @@
 
 use super::*;
 
+/// A question, what follows `HTTP/1.1 ` in the answer's head, and why the head is refused.
+type Case<'c> = (Asked, &'c str, ResponseHeadError);
+
+fn refused(cases: &[Case<'_>]) {
+    for (asked, head, error) in cases {
+        let head = format!("HTTP/1.1 {head}\r\n");
+        assert_eq!(
+            judge(head.as_bytes(), *asked).err(),
+            Some(*error),
+            "{head:?}"
+        );
+    }
+}
+
 /// RFC 9112 §4, §6.3; FAULTS D17, D62.
 #[test]
 fn faulty_heads() {
     let many = |n: usize| format!("200 OK\r\n{}", "A: b\r\n".repeat(n));
-    let cases: &[(Asked, &str, ResponseHeadError)] = &[
+    let cases: &[Case<'_>] = &[
         (GET, "2x0 OK\r\n", Malformed),
         (GET, "099 Low\r\n", Malformed),
         (GET, "200 OK\r\nA B: c\r\n", Malformed),
@@ -47,14 +61,7 @@ fn faulty_heads() {
             Coding,
         ),
     ];
-    for (asked, head, error) in cases {
-        let head = format!("HTTP/1.1 {head}\r\n");
-        assert_eq!(
-            judge(head.as_bytes(), *asked).err(),
-            Some(*error),
-            "{head:?}"
-        );
-    }
+    refused(cases);
     for (head, error) in [
         ("HTP/1.1 200 OK\r\n\r\n", Malformed),
         ("HTTP/2.0 200 OK\r\n\r\n", Malformed),
@@ -72,7 +79,7 @@ fn faulty_heads() {
 /// A 101 that nobody asked for, or that is no WebSocket's. RFC 9110 §15.2.2; FAULTS D18.
 #[test]
 fn switches_that_are_none() {
-    let cases: &[(Asked, &str, ResponseHeadError)] = &[
+    let cases: &[Case<'_>] = &[
         (
             WEBSOCKET,
             "101 Switching Protocols\r\nUpgrade: other\r\n",
@@ -100,12 +107,5 @@ fn switches_that_are_none() {
             Switch,
         ),
     ];
-    for (asked, head, error) in cases {
-        let head = format!("HTTP/1.1 {head}\r\n");
-        assert_eq!(
-            judge(head.as_bytes(), *asked).err(),
-            Some(*error),
-            "{head:?}"
-        );
-    }
+    refused(cases);
 }
