@@ -18,7 +18,7 @@ use pushgate::clock;
 use pushgate::config::{Config, Limits};
 use pushgate::proxy::http1::{request_head, response_head};
 use pushgate::route::{Assigned, Decision, Table};
-use pushgate::stream::framing::Framing;
+use pushgate::stream::framing::{Framing, Wrap};
 use pushgate::stream::relay::{Relay, Relaying, Rules};
 use pushgate::stream::side::Side;
 use pushgate::stream::socket::Tcp;
@@ -348,7 +348,7 @@ fn relayed(all: &mut Vec<Case>) {
             },
             Framing::Done,
         );
-        let mut relay = Relay::request(side(ours), side(theirs), rules, none, false);
+        let mut relay = Relay::request(side(ours), side(theirs), rules, (none, Wrap::AsIs), false);
         // As a WebSocket, whose frames are followed.
         let switched = poll_fn(|cx| Poll::Ready(relay.switch(cx, &mut Vec::new(), b"")));
         switched.await.expect("the client is there");

@@ -28,12 +28,13 @@ pub(crate) use check::covers;
 pub use discover::{Discover, Family, Resolvers};
 pub use error::{Fault, Faults};
 pub use failure::{NoNode, OnLost};
-pub use listener::{Limits, Listener, MaxHidden, TcpOptions};
+pub use listener::{Http2Limits, Limits, Listener, MaxHidden, TcpOptions};
 pub use places::Places;
 pub use pushgate_plugins::context::Mode;
 pub use pushgate_plugins::units;
 pub use tls::{
-    Certificate, ClientCertificate, ListenerTls, NodeTls, Ocsp, Profile, Tickets, Version,
+    Certificate, ClientCertificate, ListenerTls, NodeTls, Ocsp, Profile, Protocols, Tickets,
+    Version,
 };
 pub use upstream::{
     Balance, Found, Health, HttpCheck, Node, NodeTcp, OnDown, Passive, Pool, Rebalance, TcpCheck,

@@ -16,7 +16,6 @@ use parking_lot::Mutex;
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, GenBackgroundService};
-use pingora_proxy::HttpProxy;
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 
@@ -81,7 +80,6 @@ pub fn run(config: Config, options: Options) -> Result<(), Failure> {
         token,
         sockets,
         predecessor,
-        conf: server.configuration.clone(),
     };
     let service = Service {
         start: Mutex::new(Some(start)),
@@ -140,7 +138,6 @@ struct Start {
     token: Option<String>,
     sockets: Sockets,
     predecessor: Option<Predecessor>,
-    conf: Arc<ServerConf>,
 }
 
 struct Service {
@@ -173,18 +170,15 @@ impl Service {
             token,
             mut sockets,
             predecessor,
-            conf,
         } = start;
         let threads = config.threads.or(std::thread::available_parallelism().ok());
         let threads = threads.map_or(1, std::num::NonZeroUsize::get);
         let runtimes = threads::start(threads).map_err(|e| format!("threads: {e}"))?;
         let (drain, draining) = watch::channel(false);
         let log_query = config.log.query;
-        let mut proxy = HttpProxy::new(ProxyHooks { log_query }, conf);
-        proxy.handle_init_modules();
         let hooks = ProxyHooks { log_query };
         let most = config.max_connections.get();
-        let edge = Edge::new(proxy, hooks, runtimes, most, draining);
+        let edge = Edge::new(hooks, runtimes, most, draining);
         let (memory, predecessor) = match predecessor {
             Some(mut p) => (std::mem::take(&mut p.memory), Some(p)),
             None => (Memory::default(), None),

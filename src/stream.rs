@@ -17,6 +17,7 @@ mod promise;
 pub mod relay;
 pub mod side;
 pub mod socket;
+pub mod substream;
 pub mod vigil;
 mod waiting;
 mod window;

@@ -2,6 +2,8 @@
 # Installs what a build, the tests or the benches need and this machine lacks.
 # Usage: tests/setup.sh build|test|bench
 # Needs Debian's apt and root (or sudo without a password) only if something is missing.
+# Not installed: h2spec, which Debian has not. Fetch 2.6.0 from https://github.com/summerwind/h2spec/releases
+# and put it on the PATH or into PUSHGATE_H2SPEC; without it its cases are not run.
 set -eu
 
 # Kept in step with `rust-version` in Cargo.toml.
@@ -9,7 +11,7 @@ RUST=1.88
 
 case "${1:-}" in
 build) wanted="gcc make cmake perl pkg-config curl" ;;
-test) wanted="gcc make cmake perl pkg-config curl openssl valgrind haproxy ip node npm chromium chromedriver" ;;
+test) wanted="gcc make cmake perl pkg-config curl openssl valgrind haproxy ip node npm javac chromium chromedriver" ;;
 bench) wanted="gcc make cmake perl pkg-config curl openssl haproxy nginx nginx-stream python3" ;;
 *)
     echo "usage: tests/setup.sh build|test|bench" >&2
@@ -26,6 +28,7 @@ package() {
     nginx) echo nginx-light ;;
     nginx-stream) echo libnginx-mod-stream ;;
     node) echo nodejs ;;
+    javac) echo default-jdk-headless ;;
     *) echo "$1" ;;
     esac
 }

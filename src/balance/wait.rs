@@ -37,7 +37,7 @@ struct State {
 
 /// Why a flow waits no longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum WaitError {
     /// Too many wait, this one's address not fewer than others.
     Full,
     /// It has waited for `queue_timeout`.
@@ -46,13 +46,13 @@ pub enum Refused {
     Gone,
 }
 
-impl Refused {
+impl WaitError {
     /// The word in metrics.
     pub fn word(self) -> &'static str {
         match self {
-            Refused::Full => "full",
-            Refused::Late => "late",
-            Refused::Gone => "gone",
+            WaitError::Full => "full",
+            WaitError::Late => "late",
+            WaitError::Gone => "gone",
         }
     }
 }
@@ -61,7 +61,7 @@ impl Refused {
 struct Told<'a> {
     pool: &'a str,
     began: Instant,
-    refused: Option<Refused>,
+    refused: Option<WaitError>,
 }
 
 impl<'a> Told<'a> {
@@ -69,7 +69,7 @@ impl<'a> Told<'a> {
         Told {
             pool,
             began: Instant::now(),
-            refused: Some(Refused::Gone),
+            refused: Some(WaitError::Gone),
         }
     }
 }
@@ -158,7 +158,7 @@ impl Pool {
         client: IpAddr,
         left: impl Future<Output = ()>,
         mut decide: impl FnMut() -> Option<T>,
-    ) -> Result<T, Refused> {
+    ) -> Result<T, WaitError> {
         let mut left = pin!(left);
         let mut told = Told::begin(&self.name);
         let until = tokio::time::Instant::from_std(told.began + self.waiting.patience);
@@ -166,15 +166,15 @@ impl Pool {
         let result = loop {
             let turn = tokio::select! {
                 biased;
-                () = &mut left => break Err(Refused::Gone),
+                () = &mut left => break Err(WaitError::Gone),
                 turn = pool.turn(client) => turn,
-                () = tokio::time::sleep_until(until) => break Err(Refused::Late),
+                () = tokio::time::sleep_until(until) => break Err(WaitError::Late),
             };
             let Some(mut turn) = turn else {
                 // Nodes of a pool that was replaced may never have room again.
                 let current = pool.current();
                 if Arc::ptr_eq(&current, &pool) {
-                    break Err(Refused::Full);
+                    break Err(WaitError::Full);
                 }
                 pool = current;
                 continue;

@@ -33,6 +33,19 @@ pub const MAX_HEAD: Bytes = Bytes(32 * 1024);
 pub const MAX_TARGET: Bytes = Bytes(16 * 1024);
 /// Most header lines of a request; Pingora's own limit is 256.
 pub const MAX_HEADERS: usize = 100;
+/// Streams of one HTTP/2 connection at once: what browsers expect, and RFC 9113 §6.5.2 asks for at least.
+pub const HTTP2_STREAMS: u32 = 100;
+/// Dynamic table of the heads that an HTTP/2 client sends: RFC 7541's own.
+pub const HTTP2_HEADER_TABLE: Bytes = Bytes(4 * 1024);
+/// Streams that an HTTP/2 client may reset before their answer begins, in ten seconds: a page that is left
+/// resets some dozens once, a rapid reset that many in a blink.
+pub const HTTP2_RESETS: u32 = 50;
+/// Pings of an HTTP/2 client in ten seconds; gRPC clients send several a second while they measure.
+pub const HTTP2_PINGS: u32 = 500;
+/// Changes of an HTTP/2 client's settings in ten seconds; browsers send none after the first.
+pub const HTTP2_SETTINGS: u32 = 50;
+/// Empty DATA frames of an HTTP/2 client in ten seconds; some end each upload with one.
+pub const HTTP2_EMPTY_FRAMES: u32 = 500;
 /// Idle time before the first keep-alive probe: below the 60 s at which NAT boxes forget.
 pub const KEEPALIVE: Span = seconds(30);
 /// Longest time sent data may stay unacknowledged towards a node (LAN).
@@ -102,6 +115,12 @@ functions! {
     max_head: Bytes = MAX_HEAD;
     max_target: Bytes = MAX_TARGET;
     max_headers: usize = MAX_HEADERS;
+    http2_streams: u32 = HTTP2_STREAMS;
+    http2_header_table: Bytes = HTTP2_HEADER_TABLE;
+    http2_resets: u32 = HTTP2_RESETS;
+    http2_pings: u32 = HTTP2_PINGS;
+    http2_settings: u32 = HTTP2_SETTINGS;
+    http2_empty_frames: u32 = HTTP2_EMPTY_FRAMES;
     keepalive: Span = KEEPALIVE;
     client_user_timeout: Span = CLIENT_USER_TIMEOUT;
     node_user_timeout: Span = NODE_USER_TIMEOUT;

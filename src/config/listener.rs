@@ -119,6 +119,46 @@ pub struct Limits {
     /// Most header lines (431 beyond).
     #[serde(default = "defaults::max_headers")]
     pub headers: usize,
+    /// Of HTTP/2 connections.
+    #[serde(default)]
+    pub http2: Http2Limits,
+}
+
+/// Limits of an HTTP/2 connection. A client that exceeds one of the last four is sent GOAWAY.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Http2Limits {
+    /// Most streams at once; more are refused, and may be sent again.
+    #[serde(default = "defaults::http2_streams")]
+    pub streams: u32,
+    /// Bytes of the table with which the client compresses its heads.
+    #[serde(default = "defaults::http2_header_table")]
+    pub header_table: Bytes,
+    /// Most streams that are reset before their answer begins, in 10 s.
+    #[serde(default = "defaults::http2_resets")]
+    pub resets: u32,
+    /// Most pings in 10 s.
+    #[serde(default = "defaults::http2_pings")]
+    pub pings: u32,
+    /// Most SETTINGS frames in 10 s.
+    #[serde(default = "defaults::http2_settings")]
+    pub settings: u32,
+    /// Most DATA frames without data in 10 s.
+    #[serde(default = "defaults::http2_empty_frames")]
+    pub empty_frames: u32,
+}
+
+impl Default for Http2Limits {
+    fn default() -> Self {
+        Http2Limits {
+            streams: defaults::HTTP2_STREAMS,
+            header_table: defaults::HTTP2_HEADER_TABLE,
+            resets: defaults::HTTP2_RESETS,
+            pings: defaults::HTTP2_PINGS,
+            settings: defaults::HTTP2_SETTINGS,
+            empty_frames: defaults::HTTP2_EMPTY_FRAMES,
+        }
+    }
 }
 
 impl Default for Limits {
@@ -127,6 +167,7 @@ impl Default for Limits {
             head: defaults::MAX_HEAD,
             target: defaults::MAX_TARGET,
             headers: defaults::MAX_HEADERS,
+            http2: Http2Limits::default(),
         }
     }
 }

@@ -12,6 +12,7 @@ use super::Config;
 
 mod checks;
 mod failure;
+mod http2;
 mod plugins;
 mod reference;
 mod values;

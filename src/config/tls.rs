@@ -90,6 +90,12 @@ pub struct ListenerTls {
     /// Offers HTTP/2 by ALPN.
     #[serde(default = "defaults::yes")]
     pub h2: bool,
+    /// Takes WebSockets over HTTP/2 (RFC 8441); needs `h2`.
+    #[serde(default)]
+    pub h2_websocket: bool,
+    /// Layer 4: protocols offered by ALPN, best first, which the nodes speak.
+    #[serde(default)]
+    pub alpn: Option<Protocols>,
     /// Versions, ciphers and groups that belong together.
     #[serde(default)]
     pub profile: Profile,
@@ -111,6 +117,34 @@ pub struct ListenerTls {
     /// Whether a client must have a certificate of `client_ca`.
     #[serde(default)]
     pub client_certificate: ClientCertificate,
+}
+
+/// Names of protocols (RFC 7301), best first: one, or a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Protocols(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for Protocols {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> serde::de::Visitor<'de> for V {
+            type Value = Protocols;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a protocol's name, as in `h2`, or a list of them")
+            }
+            fn visit_str<E: serde::de::Error>(self, one: &str) -> Result<Protocols, E> {
+                Ok(Protocols(vec![one.to_owned()]))
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                seq: A,
+            ) -> Result<Protocols, A::Error> {
+                let all =
+                    Deserialize::deserialize(serde::de::value::SeqAccessDeserializer::new(seq));
+                all.map(Protocols)
+            }
+        }
+        d.deserialize_any(V)
+    }
 }
 
 /// Rules of a handshake that belong together (Mozilla Server Side TLS 5).

@@ -229,8 +229,8 @@ fn socket(
 
 /// Whether a listener can take over the new section without closing its sockets.
 fn same_kind(old: &config::Listener, new: &config::Listener) -> bool {
-    let h2 = |l: &config::Listener| l.tls.as_ref().map(|t| t.h2);
-    old.mode == new.mode && h2(old) == h2(new)
+    let alpn = |l: &config::Listener| l.tls.as_ref().map(|t| (t.h2, t.alpn.clone()));
+    old.mode == new.mode && alpn(old) == alpn(new)
 }
 
 fn nodes_for(

@@ -15,7 +15,6 @@ use prometheus::IntCounter;
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
@@ -24,8 +23,8 @@ use crate::config;
 use crate::observe::metrics;
 use crate::proxy::listener::Listener;
 use crate::proxy::threads::{Thread, emptiest};
-use crate::stream::descriptors;
 use crate::stream::socket::{self, Options};
+use crate::stream::{descriptors, kernel};
 use crate::upstream::shortage::Shortage;
 
 /// Connections the kernel may hold until we accept them; it cuts the number to its own limit.
@@ -122,8 +121,7 @@ impl AcceptLoop {
         {
             let runtime = threads[at].runtime.clone();
             let _entered = runtime.enter();
-            // SAFETY: a place keeps its descriptor until it is dropped.
-            let place = unsafe { AsyncFd::register_with_interest(place, Interest::READABLE) }?;
+            let place = kernel::watch_readable(place)?;
             let acceptor = Acceptor {
                 at,
                 vip: (!bound.ip().is_unspecified()).then_some(bound),

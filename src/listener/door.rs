@@ -44,7 +44,7 @@ pub async fn enter(open: Open, accepted: Accepted) -> Result<(Side, Arc<Conn>), 
             let http = conf.mode == Mode::Http;
             let deadline = conf.handshake_timeout.0;
             let shaken = handshake::shake(front.acceptor(vip), tcp, deadline, http).await;
-            let side = shaken.map_err(handshake::Refusal::word)?;
+            let side = shaken.map_err(handshake::HandshakeError::word)?;
             let tls = side.ssl().map(Handshake::of);
             (side, tls)
         }

@@ -7,7 +7,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use pingora_proxy::HttpProxy;
 use tokio::sync::watch;
 
 use super::accept::{AcceptLoop, Accepted};
@@ -33,7 +32,6 @@ pub struct Edge {
 impl Edge {
     /// An edge whose connections are served by the threads of `runtimes` and drained when `drain` turns true.
     pub fn new(
-        proxy: HttpProxy<ProxyHooks>,
         hooks: ProxyHooks,
         runtimes: Runtimes,
         max_connections: usize,
@@ -41,11 +39,7 @@ impl Edge {
     ) -> Arc<Self> {
         let data: Arc<[Thread]> = runtimes.data.into();
         Arc::new(Edge {
-            service: Arc::new(Service {
-                hooks,
-                proxy: Arc::new(proxy),
-                drain,
-            }),
+            service: Arc::new(Service { hooks, drain }),
             connections: Connections::at_most(max_connections, data.clone()),
             data,
             handshakes: runtimes.handshakes.into(),
@@ -107,9 +101,9 @@ impl Edge {
             let Some((mut side, conn)) = entered else {
                 return;
             };
-            match side.tcp_mut().rehome(&data) {
-                Ok(()) => drop(data.spawn(async move { serve(&edge.service, side, conn).await })),
-                Err(_) => refused(&conn.listener, "no_descriptor"),
+            match side.tcp_mut().map(|tcp| tcp.rehome(&data)) {
+                Some(Err(_)) => refused(&conn.listener, "no_descriptor"),
+                _ => drop(data.spawn(async move { serve(&edge.service, side, conn).await })),
             }
         });
     }

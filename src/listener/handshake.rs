@@ -17,7 +17,7 @@ const HINT: &str = "400 Bad Request: this port speaks TLS, use https://\n";
 
 /// Why a handshake did not succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum HandshakeError {
     /// It failed: garbage, no common version, an alert of either side.
     Failed,
     /// It was not done in time.
@@ -26,13 +26,13 @@ pub enum Refusal {
     PlainHttp,
 }
 
-impl Refusal {
+impl HandshakeError {
     /// The word in metrics.
     pub fn word(self) -> &'static str {
         match self {
-            Refusal::Failed => "handshake",
-            Refusal::Late => "handshake_timeout",
-            Refusal::PlainHttp => "plain_http",
+            HandshakeError::Failed => "handshake",
+            HandshakeError::Late => "handshake_timeout",
+            HandshakeError::PlainHttp => "plain_http",
         }
     }
 }
@@ -45,14 +45,14 @@ pub async fn shake(
     tcp: Tcp,
     deadline: Duration,
     http: bool,
-) -> Result<Side, Refusal> {
+) -> Result<Side, HandshakeError> {
     match tokio::time::timeout(deadline, accept(acceptor, tcp, http)).await {
         Ok(shaken) => shaken,
-        Err(_) => Err(Refusal::Late),
+        Err(_) => Err(HandshakeError::Late),
     }
 }
 
-async fn accept(acceptor: SslAcceptor, mut tcp: Tcp, http: bool) -> Result<Side, Refusal> {
+async fn accept(acceptor: SslAcceptor, mut tcp: Tcp, http: bool) -> Result<Side, HandshakeError> {
     // A look only: the handshake reads the byte again.
     let first = tcp.first_byte().await;
     if http && first.is_some_and(|b| b.is_ascii_uppercase()) {
@@ -62,16 +62,16 @@ async fn accept(acceptor: SslAcceptor, mut tcp: Tcp, http: bool) -> Result<Side,
             HINT.len()
         );
         lingering_close(&mut tcp, head.as_bytes()).await;
-        return Err(Refusal::PlainHttp);
+        return Err(HandshakeError::PlainHttp);
     }
-    let ssl = Ssl::new(acceptor.context()).map_err(|_| Refusal::Failed)?;
-    let mut stream = SslStream::new(ssl, tcp).map_err(|_| Refusal::Failed)?;
+    let ssl = Ssl::new(acceptor.context()).map_err(|_| HandshakeError::Failed)?;
+    let mut stream = SslStream::new(ssl, tcp).map_err(|_| HandshakeError::Failed)?;
     match Pin::new(&mut stream).accept().await {
         Ok(()) => Ok(Side::Tls(Box::new(stream))),
         Err(_) => {
             // The alert is on its way; what the client still sends must not overtake it.
             lingering_close(stream.get_mut(), b"").await;
-            Err(Refusal::Failed)
+            Err(HandshakeError::Failed)
         }
     }
 }

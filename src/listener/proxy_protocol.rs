@@ -57,7 +57,7 @@ impl From<Option<(SocketAddr, SocketAddr)>> for Announced {
 
 /// Why there is no header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum ProxyProtocolError {
     /// The connection ended first.
     Closed,
     /// What came is no header.
@@ -69,7 +69,7 @@ pub enum Fault {
 }
 
 /// Reads the header; what came behind it is put back. The caller sets the deadline.
-pub async fn read(tcp: &mut Tcp) -> Result<Announced, Fault> {
+pub async fn read(tcp: &mut Tcp) -> Result<Announced, ProxyProtocolError> {
     let mut bytes = Vec::with_capacity(256);
     loop {
         if let Some((length, announced)) = parse(&bytes)? {
@@ -79,13 +79,13 @@ pub async fn read(tcp: &mut Tcp) -> Result<Announced, Fault> {
         let mut chunk = [0; 512];
         match tcp.read(&mut chunk).await {
             Ok(n) if n > 0 => bytes.extend_from_slice(&chunk[..n]),
-            _ => return Err(Fault::Closed),
+            _ => return Err(ProxyProtocolError::Closed),
         }
     }
 }
 
 /// The header's length and addresses; `None`: more bytes are needed.
-fn parse(bytes: &[u8]) -> Result<Option<(usize, Announced)>, Fault> {
+fn parse(bytes: &[u8]) -> Result<Option<(usize, Announced)>, ProxyProtocolError> {
     let n = bytes.len().min(V2.len());
     if bytes[..n] == V2[..n] {
         return if n < V2.len() {
@@ -96,21 +96,21 @@ fn parse(bytes: &[u8]) -> Result<Option<(usize, Announced)>, Fault> {
     }
     let n = bytes.len().min(6);
     if bytes[..n] != b"PROXY "[..n] {
-        return Err(Fault::NoHeader);
+        return Err(ProxyProtocolError::NoHeader);
     }
     match memchr::memmem::find(&bytes[..bytes.len().min(MAX_V1)], b"\r\n") {
         Some(end) => parse_v1(&bytes[..end + 2]).map(|a| Some((end + 2, a))),
-        None if bytes.len() >= MAX_V1 => Err(Fault::Malformed),
+        None if bytes.len() >= MAX_V1 => Err(ProxyProtocolError::Malformed),
         None => Ok(None),
     }
 }
 
-fn parse_v1(line: &[u8]) -> Result<Announced, Fault> {
+fn parse_v1(line: &[u8]) -> Result<Announced, ProxyProtocolError> {
     if line == b"PROXY UNKNOWN\r\n" || line.starts_with(b"PROXY UNKNOWN ") {
         return Ok(Announced::default());
     }
     let addresses = match v1::Header::try_from(line)
-        .map_err(|_| Fault::Malformed)?
+        .map_err(|_| ProxyProtocolError::Malformed)?
         .addresses
     {
         v1::Addresses::Unknown => None,
@@ -126,22 +126,22 @@ fn parse_v1(line: &[u8]) -> Result<Announced, Fault> {
     Ok(addresses.into())
 }
 
-fn parse_v2(bytes: &[u8]) -> Result<Option<(usize, Announced)>, Fault> {
+fn parse_v2(bytes: &[u8]) -> Result<Option<(usize, Announced)>, ProxyProtocolError> {
     if let Some(length) = bytes.get(14..16) {
         let length = 16 + usize::from(u16::from_be_bytes([length[0], length[1]]));
         if length > MAX_HEADER {
-            return Err(Fault::Malformed);
+            return Err(ProxyProtocolError::Malformed);
         }
     }
     let parsed = v2::Header::try_from(bytes);
     if parsed.is_incomplete() {
         return Ok(None);
     }
-    let header = parsed.map_err(|_| Fault::Malformed)?;
+    let header = parsed.map_err(|_| ProxyProtocolError::Malformed)?;
     let tls = read_tlvs(&header)?;
     let addresses = match (header.command, header.protocol, header.addresses) {
         (v2::Command::Local, _, _) => None,
-        (_, v2::Protocol::Datagram, _) => return Err(Fault::Malformed),
+        (_, v2::Protocol::Datagram, _) => return Err(ProxyProtocolError::Malformed),
         (_, _, v2::Addresses::IPv4(a)) => Some((
             (a.source_address, a.source_port).into(),
             (a.destination_address, a.destination_port).into(),
@@ -159,23 +159,23 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<(usize, Announced)>, Fault> {
 
 /// Every TLV must lie within the header (§2.2.7), and the checksum, where there is one, must be
 /// that of the header with the checksum's own bytes zero (§2.2.3). What is said of TLS is taken.
-fn read_tlvs(header: &v2::Header<'_>) -> Result<Option<Tls>, Fault> {
+fn read_tlvs(header: &v2::Header<'_>) -> Result<Option<Tls>, ProxyProtocolError> {
     let (mut authority, mut version) = (None, None);
     let whole = header.as_bytes();
     let tlvs = header.tlv_bytes();
     let mut at = whole.len() - tlvs.len();
     for tlv in header.tlvs() {
-        let tlv = tlv.map_err(|_| Fault::Malformed)?;
+        let tlv = tlv.map_err(|_| ProxyProtocolError::Malformed)?;
         if tlv.kind == v2::Type::CRC32C as u8 {
             let given: [u8; 4] = tlv
                 .value
                 .as_ref()
                 .try_into()
-                .map_err(|_| Fault::Malformed)?;
+                .map_err(|_| ProxyProtocolError::Malformed)?;
             let mut zeroed = whole.to_vec();
             zeroed[at + 3..at + 7].fill(0);
             if crc32c::crc32c(&zeroed) != u32::from_be_bytes(given) {
-                return Err(Fault::Checksum);
+                return Err(ProxyProtocolError::Checksum);
             }
         }
         if tlv.kind == v2::Type::Authority as u8 {
@@ -189,25 +189,29 @@ fn read_tlvs(header: &v2::Header<'_>) -> Result<Option<Tls>, Fault> {
 }
 
 /// A host name: what is none is refused, because it would be routed by and logged.
-fn name(value: &[u8]) -> Result<String, Fault> {
+fn name(value: &[u8]) -> Result<String, ProxyProtocolError> {
     let legal = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
     if value.is_empty() || value.len() > MAX_AUTHORITY || !value.iter().all(legal) {
-        return Err(Fault::Malformed);
+        return Err(ProxyProtocolError::Malformed);
     }
-    let text = std::str::from_utf8(value).map_err(|_| Fault::Malformed)?;
+    let text = std::str::from_utf8(value).map_err(|_| ProxyProtocolError::Malformed)?;
     Ok(text.to_ascii_lowercase())
 }
 
 /// The version in a `PP2_TYPE_SSL`; `None` where it says the client did not come by TLS.
-fn ssl(value: &[u8]) -> Result<Option<&'static str>, Fault> {
-    let (head, mut rest) = value.split_at_checked(SSL_HEAD).ok_or(Fault::Malformed)?;
+fn ssl(value: &[u8]) -> Result<Option<&'static str>, ProxyProtocolError> {
+    let (head, mut rest) = value
+        .split_at_checked(SSL_HEAD)
+        .ok_or(ProxyProtocolError::Malformed)?;
     let mut version = "TLS";
     while !rest.is_empty() {
         let [kind, high, low, more @ ..] = rest else {
-            return Err(Fault::Malformed);
+            return Err(ProxyProtocolError::Malformed);
         };
         let length = usize::from(u16::from_be_bytes([*high, *low]));
-        let (text, after) = more.split_at_checked(length).ok_or(Fault::Malformed)?;
+        let (text, after) = more
+            .split_at_checked(length)
+            .ok_or(ProxyProtocolError::Malformed)?;
         if *kind == v2::Type::SSLVersion as u8 {
             let known = ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
             let known = known.into_iter().find(|v| v.as_bytes() == text);

@@ -108,9 +108,8 @@ mod tests {
     use std::net::{SocketAddr, TcpStream};
     use std::time::Duration;
 
-    use tokio::io::unix::AsyncFd;
-
     use super::*;
+    use crate::stream::kernel;
 
     fn places(threads: usize) -> (Vec<Place>, SocketAddr) {
         let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -139,8 +138,7 @@ mod tests {
     async fn a_turn_with_a_client_wakes() {
         let (mut places, address) = places(2);
         let other = places.pop().expect("two");
-        // SAFETY: a place keeps its descriptor until it is dropped.
-        let gate = unsafe { AsyncFd::register(places.remove(0)) }.expect("a runtime");
+        let gate = kernel::watch_readable(places.remove(0)).expect("a runtime");
         let _client = TcpStream::connect(address).expect("connect");
         for _ in 0..3 {
             let woken = tokio::time::timeout(Duration::from_secs(10), gate.readable());

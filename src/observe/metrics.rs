@@ -81,6 +81,8 @@ metrics! {
     flows: counter "pushgate_flows_total" ["listener", "reason"];
     /// Requests answered by the proxy itself, by status.
     answered: counter "pushgate_answers_total" ["listener", "status"];
+    /// HTTP/2 connections ended because of what their client sent, by the limit or the error.
+    http2_ended: counter "pushgate_http2_ended_total" ["listener", "reason"];
     /// Flows assigned, by node and by how the node was chosen.
     assigned: counter "pushgate_assignments_total" ["node", "how"];
     /// Live flows of a node.

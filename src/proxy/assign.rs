@@ -15,7 +15,7 @@ use super::flow::Exchange;
 use super::onlooker::Onlooker;
 use super::request_line::RequestLine;
 use crate::balance::Pool;
-use crate::balance::wait::Refused;
+use crate::balance::wait::WaitError;
 use crate::config::defaults;
 use crate::route::{Assigned, Decision};
 use crate::stream::side::Tap;
@@ -31,21 +31,21 @@ pub async fn wait(
     head: Option<&Head>,
     pool: Arc<Pool>,
     left: impl Future<Output = ()>,
-) -> Result<Decision, Gone> {
+) -> Result<Decision, ClientLeft> {
     let decide = || match decide(ex, head, true) {
         Decision::Wait(_) => None,
         decision => Some(decision),
     };
     match pool.in_turn(ex.client(head), left, decide).await {
         Ok(decision) => Ok(decision),
-        Err(Refused::Gone) => Err(Gone),
-        Err(Refused::Full | Refused::Late) => Ok(Decision::Wait(pool)),
+        Err(WaitError::Gone) => Err(ClientLeft),
+        Err(WaitError::Full | WaitError::Late) => Ok(Decision::Wait(pool)),
     }
 }
 
 /// The client has left while its flow waited.
 #[derive(Debug)]
-pub struct Gone;
+pub struct ClientLeft;
 
 /// Decides where the flow goes and enters it there. Without a `head` it goes by the server name.
 pub fn decide(ex: &Exchange, head: Option<&Head>, in_turn: bool) -> Decision {

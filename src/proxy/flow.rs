@@ -62,8 +62,6 @@ pub struct Record {
     pub random: u64,
     /// Hidden bytes at the end of a relay.
     pub hidden: Option<u64>,
-    /// Body bytes up and down (HTTP/2).
-    pub body: (u64, u64),
 }
 
 /// How a flow gets its node.

@@ -7,6 +7,7 @@ pub mod connection;
 pub mod date;
 pub mod exchange;
 mod hop_by_hop;
+pub mod refuse;
 pub mod request_head;
 pub mod response_head;
 

@@ -7,7 +7,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use pingora_proxy::HttpProxy;
 use tokio::sync::watch;
 
 use super::conn::Conn;
@@ -18,10 +17,8 @@ use crate::stream::side::Side;
 
 /// State that all client connections share.
 pub struct Service {
-    /// The hooks as the exchanges of HTTP/1 call them.
+    /// The hooks, which the exchanges call.
     pub hooks: ProxyHooks,
-    /// Pingora, which calls them for HTTP/2.
-    pub proxy: Arc<HttpProxy<ProxyHooks>>,
     /// Turns true when the process drains.
     pub drain: watch::Receiver<bool>,
 }
@@ -36,7 +33,9 @@ pub fn serve(
     let conf = conn.listener.conf.load();
     let (mode, limit) = (conf.mode, conf.tcp.user_timeout.0);
     drop(conf);
-    side.tcp_mut().watch(limit);
+    if let Some(tcp) = side.tcp_mut() {
+        tcp.watch(limit);
+    }
     let alpn = side.ssl().and_then(|s| s.selected_alpn_protocol());
     let h2 = alpn == Some(b"h2");
     let service = service.clone();

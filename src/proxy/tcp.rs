@@ -32,9 +32,10 @@ pub async fn serve(client: Side, conn: Arc<Conn>) {
 /// through, it can finish no handshake.
 async fn left(ex: &Exchange, client: &Side) {
     let tls = ex.conn.tls.as_ref();
-    match tls.is_some_and(|tls| tls.version.is_empty()) {
-        true => client.tcp().peer_ended().await,
-        false => client.tcp().peer_failed().await,
+    match (client.tcp(), tls.is_some_and(|tls| tls.version.is_empty())) {
+        (Some(tcp), true) => tcp.peer_ended().await,
+        (Some(tcp), false) => tcp.peer_failed().await,
+        (None, _) => std::future::pending().await,
     }
 }
 

@@ -15,7 +15,10 @@ use crate::stream::relay::{End, Relay, Relaying};
 /// The task that served the connection so far ends. A silent flow keeps nothing of that task, and a message
 /// touches no memory but the relay's.
 pub fn relay_alone(ex: Arc<Exchange>, relay: Relay) {
-    ex.conn.keeps_no_idle();
+    // The other streams of a connection may need theirs.
+    if !relay.is_of_stream() {
+        ex.conn.keeps_no_idle();
+    }
     ex.record.lock().tries = None;
     let relaying = Relaying::new(relay, ex.kill());
     tokio::spawn(Alone { ex, relaying });

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::bulk::Bulk;
 use super::frames::Frames;
-use super::framing::{Fault, Framing, Wrap};
+use super::framing::{Framing, FramingError, Wrap};
 use super::side::Side;
 use super::waiting::Waiting;
 use super::window::Window;
@@ -27,7 +27,7 @@ pub enum DirectionError {
     /// The sink failed.
     Sink,
     /// The source's message is not framed as it should be.
-    Framing(Fault),
+    Framing(FramingError),
 }
 
 /// `Ready(Ok)`: the source's message, or the source, is at its end, and the sink has taken all.
@@ -45,7 +45,7 @@ const SIZE_LINE: usize = 10;
 const CRLF: &[u8] = b"\r\n";
 /// Most bytes of a message that are kept to be sent again.
 pub const MAX_COPY: usize = 64 * 1024;
-const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+const LAST_CHUNK: &[u8] = b"0\r\n";
 
 /// One direction of a relay.
 pub struct Direction {
@@ -169,6 +169,11 @@ impl Direction {
         self.framing.is_done() && self.held() == 0
     }
 
+    /// Takes the trailers of a message of which the sink got the data only; lines of HTTP/1.
+    pub fn take_trailers(&mut self) -> Vec<u8> {
+        self.framing.take_trailers().unwrap_or_default()
+    }
+
     /// Takes the bytes that the source sent behind the end of its message.
     pub fn take_surplus(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.surplus).into_vec()
@@ -182,13 +187,13 @@ impl Direction {
                 return Poll::Ready(Ok(()));
             }
             if self.dry {
-                ready!(source.tcp().poll_readable(cx)).map_err(|_| DirectionError::Source)?;
+                ready!(source.poll_readable(cx)).map_err(|_| DirectionError::Source)?;
                 self.dry = false;
             }
             // poll(2) is dear beside a small message, so it is asked only when half of what may wait does.
             let most = self.window.most(self.most);
             if self.unsent.is_some_and(|n| n as usize >= most / 2) {
-                ready!(sink.tcp().poll_all_sent(cx)).map_err(|_| DirectionError::Sink)?;
+                ready!(sink.poll_all_sent(cx)).map_err(|_| DirectionError::Sink)?;
                 self.unsent = Some(0);
             }
             match self.read_and_pass(cx, source, sink) {
@@ -204,13 +209,16 @@ impl Direction {
     /// Writes the bytes that wait for the sink; ready when none does.
     pub fn pass_waiting(&mut self, cx: &mut Context<'_>, sink: &mut Side) -> Pumped {
         while self.bulk.held() > 0 {
-            let n =
-                ready!(self.bulk.poll_drain(cx, sink.tcp())).map_err(|_| DirectionError::Sink)?;
+            let tcp = sink.tcp().ok_or(DirectionError::Sink)?;
+            let n = ready!(self.bulk.poll_drain(cx, tcp)).map_err(|_| DirectionError::Sink)?;
             self.took(n);
         }
         while !self.waiting.is_empty() {
-            let n = ready!(Pin::new(&mut *sink).poll_write(cx, self.waiting.bytes()))
-                .map_err(|_| DirectionError::Sink)?;
+            let wrote = match self.ends_sink() {
+                true => sink.poll_write_last(cx, self.waiting.bytes()),
+                false => Pin::new(&mut *sink).poll_write(cx, self.waiting.bytes()),
+            };
+            let n = ready!(wrote).map_err(|_| DirectionError::Sink)?;
             self.waiting.take(n);
             self.took(n);
         }
@@ -232,7 +240,7 @@ impl Direction {
             let n = ready!(filled).map_err(|_| DirectionError::Source)?;
             self.window.saw(n, self.most);
             if n == 0 {
-                return Poll::Ready(self.at_the_end());
+                return Poll::Ready(self.at_the_end(Vec::new()));
             }
             self.framing.skip(n as u64);
             return Poll::Ready(Ok(()));
@@ -240,10 +248,12 @@ impl Direction {
         let plain = matches!(source, Side::Plain(_));
         BUFFER.with_borrow_mut(|buffer| {
             let mut buf = ReadBuf::new(&mut buffer[SIZE_LINE..SIZE_LINE + room]);
-            ready!(Pin::new(source).poll_read(cx, &mut buf)).map_err(|_| DirectionError::Source)?;
+            ready!(Pin::new(&mut *source).poll_read(cx, &mut buf))
+                .map_err(|_| DirectionError::Source)?;
             let got = buf.filled().len();
             if got == 0 {
-                return Poll::Ready(self.at_the_end());
+                let trailers = source.stream().map(|stream| stream.take_trailers());
+                return Poll::Ready(self.at_the_end(trailers.unwrap_or_default()));
             }
             // The runtime notes it for a plain socket, too. OpenSSL may hold more than it gave.
             self.dry = got < room && plain;
@@ -260,8 +270,13 @@ impl Direction {
             let out = &buffer[from..end + self.tail().len()];
             // OpenSSL takes a record of 16 KiB at a time; of a plain socket the runtime knows that it is full.
             let mut taken = 0;
+            let last = self.ends_sink();
             while taken < out.len() {
-                match Pin::new(&mut *sink).poll_write(cx, &out[taken..]) {
+                let wrote = match last {
+                    true => sink.poll_write_last(cx, &out[taken..]),
+                    false => Pin::new(&mut *sink).poll_write(cx, &out[taken..]),
+                };
+                match wrote {
                     Poll::Ready(Ok(n)) if n > 0 => taken += n,
                     Poll::Ready(Err(_)) => return Poll::Ready(Err(DirectionError::Sink)),
                     Poll::Ready(Ok(_)) | Poll::Pending => break,
@@ -322,15 +337,21 @@ impl Direction {
     }
 
     /// The source closed: the end where nothing else says so, a cut within a message.
-    fn at_the_end(&mut self) -> Result<(), DirectionError> {
+    fn at_the_end(&mut self, trailers: Vec<u8>) -> Result<(), DirectionError> {
         if self.framing != Framing::UntilClose {
             return Err(DirectionError::Ended);
         }
         self.ended = true;
         if self.wrap == Wrap::Chunks {
-            self.waiting = LAST_CHUNK.to_vec().into();
+            let last = [LAST_CHUNK, &trailers, CRLF].concat();
+            self.waiting = last.into();
         }
         Ok(())
+    }
+
+    /// Whether what is written now is the last of the message, and nothing follows it.
+    pub fn ends_sink(&self) -> bool {
+        self.framing.is_done() && !self.framing.has_trailers()
     }
 
     /// Writes the size line of a chunk of `n` bytes at the end of `line`; returns where it begins.

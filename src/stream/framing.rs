@@ -30,7 +30,7 @@ pub enum Wrap {
 
 /// Why a body is not a legal message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum FramingError {
     /// A chunk's size line is not `1*HEXDIG [ext] CRLF`, or exceeds its bounds.
     ChunkSize,
     /// A chunk's data is not followed by CRLF.
@@ -72,14 +72,18 @@ impl Framing {
 
     /// Whether the message is over.
     pub fn is_done(&self) -> bool {
-        *self == Framing::Done
+        match self {
+            Framing::Done => true,
+            Framing::Chunked(c) => c.state == State::Over,
+            Framing::Length(_) | Framing::UntilClose => false,
+        }
     }
 
     /// Takes the next bytes; returns how many of them belong to this message.
     ///
     /// Fewer than given means the message is over. Errors: a fault of the chunked coding, after
     /// which nothing more may be read as part of any message.
-    pub fn advance(&mut self, data: &[u8]) -> Result<usize, Fault> {
+    pub fn advance(&mut self, data: &[u8]) -> Result<usize, FramingError> {
         match self {
             Framing::Done => Ok(0),
             Framing::UntilClose => Ok(data.len()),
@@ -101,16 +105,29 @@ impl Framing {
         }
     }
 
+    /// Takes the trailers of a message that is over, as they came, without the empty line behind them.
+    pub fn take_trailers(&mut self) -> Option<Vec<u8>> {
+        match self {
+            Framing::Chunked(c) if c.state == State::Over => c.trailer.take().map(|t| t.all),
+            _ => None,
+        }
+    }
+
+    /// Whether the message is over and its trailers have not been taken.
+    pub fn has_trailers(&self) -> bool {
+        matches!(self, Framing::Chunked(c) if c.state == State::Over && c.trailer.is_some())
+    }
+
     /// Takes the next bytes and moves the data among them to the front, without the chunks' framing.
     /// Returns how many bytes belong to this message, and how many of them are data.
     ///
-    /// Trailers are dropped. Errors as for [`Framing::advance`]; `data` is then in no defined order.
-    pub fn advance_bare(&mut self, data: &mut [u8]) -> Result<(usize, usize), Fault> {
+    /// [`Framing::take_trailers`] has the trailers. Errors as for [`Framing::advance`]; `data` is then in no defined order.
+    pub fn advance_bare(&mut self, data: &mut [u8]) -> Result<(usize, usize), FramingError> {
         let Framing::Chunked(c) = self else {
             return self.advance(data).map(|n| (n, n));
         };
         let taken = c.advance_bare(data)?;
-        if c.state == State::Over {
+        if c.state == State::Over && c.trailer.is_none() {
             *self = Framing::Done;
         }
         Ok(taken)
@@ -125,12 +142,16 @@ pub struct Chunked {
     left: u64,
     /// Digits or bytes seen of the line.
     line: u16,
-    /// The trailer line so far. Boxed: most streams are silent, and have none.
+    /// The trailers so far. Boxed: most streams are silent, and have none.
     trailer: Option<Box<Trailer>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-struct Trailer(Vec<u8>);
+struct Trailer {
+    all: Vec<u8>,
+    /// Where the present line begins.
+    line: usize,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 enum State {
@@ -154,6 +175,8 @@ const MAX_LINE: u16 = 256;
 const MAX_DIGITS: u16 = 15;
 /// Most bytes of one trailer line, and of them together.
 const MAX_TRAILER: u16 = 4096;
+/// The same, of trailers that came otherwise.
+pub const MAX_TRAILERS: usize = MAX_TRAILER as usize;
 
 /// Fields that change framing, routing or authentication and so must not come after the body.
 const FORBIDDEN_TRAILERS: &[&str] = &[
@@ -177,7 +200,7 @@ const FORBIDDEN_TRAILERS: &[&str] = &[
 ];
 
 impl Chunked {
-    fn advance(&mut self, data: &[u8]) -> Result<usize, Fault> {
+    fn advance(&mut self, data: &[u8]) -> Result<usize, FramingError> {
         let mut i = 0;
         while i < data.len() && self.state != State::Over {
             if self.state == State::Data {
@@ -190,7 +213,7 @@ impl Chunked {
         Ok(i)
     }
 
-    fn advance_bare(&mut self, data: &mut [u8]) -> Result<(usize, usize), Fault> {
+    fn advance_bare(&mut self, data: &mut [u8]) -> Result<(usize, usize), FramingError> {
         let (mut i, mut kept) = (0, 0);
         while i < data.len() && self.state != State::Over {
             if self.state == State::Data {
@@ -216,7 +239,7 @@ impl Chunked {
         n
     }
 
-    fn step(&mut self, b: u8) -> Result<(), Fault> {
+    fn step(&mut self, b: u8) -> Result<(), FramingError> {
         self.state = match (self.state, b) {
             (State::Size, b) if b.is_ascii_hexdigit() => {
                 (self.left, self.line) = (hex(b), 1);
@@ -238,43 +261,54 @@ impl Chunked {
             (State::SizeLf, b'\n') if self.left > 0 => State::Data,
             (State::SizeLf, b'\n') => State::TrailerLine,
             (State::Size | State::Digits | State::Extension | State::SizeLf, _) => {
-                return Err(Fault::ChunkSize);
+                return Err(FramingError::ChunkSize);
             }
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::Size,
-            (State::DataCr | State::DataLf, _) => return Err(Fault::ChunkEnd),
+            (State::DataCr | State::DataLf, _) => return Err(FramingError::ChunkEnd),
             (State::TrailerLine, b'\r') => State::TrailerLf,
             (State::TrailerLine, b) => self.trailer_byte(b)?,
             (State::TrailerLf, b'\n') => self.trailer_line()?,
-            (State::TrailerLf, _) => return Err(Fault::Trailer),
+            (State::TrailerLf, _) => return Err(FramingError::Trailer),
             (State::Data | State::Over, _) => unreachable!("handled by advance"),
         };
         Ok(())
     }
 
-    fn trailer_byte(&mut self, b: u8) -> Result<State, Fault> {
+    fn trailer_byte(&mut self, b: u8) -> Result<State, FramingError> {
         // `line` counts all trailer bytes from here on.
         self.line += 1;
         if self.line > MAX_TRAILER || (b < b' ' && b != b'\t') || b == 0x7f {
-            return Err(Fault::Trailer);
+            return Err(FramingError::Trailer);
         }
-        self.trailer.get_or_insert_default().0.push(b);
+        self.trailer.get_or_insert_default().all.push(b);
         Ok(State::TrailerLine)
     }
 
-    fn trailer_line(&mut self) -> Result<State, Fault> {
-        let Some(line) = self.trailer.take() else {
+    fn trailer_line(&mut self) -> Result<State, FramingError> {
+        let Some(trailer) = &mut self.trailer else {
             return Ok(State::Over);
         };
-        let line = line.0;
-        let colon = memchr::memchr(b':', &line).ok_or(Fault::Trailer)?;
-        let name = std::str::from_utf8(&line[..colon]).map_err(|_| Fault::Trailer)?;
-        let legal = http::HeaderName::from_bytes(name.as_bytes()).map_err(|_| Fault::Trailer)?;
-        if FORBIDDEN_TRAILERS.contains(&legal.as_str()) {
-            return Err(Fault::Trailer);
+        let line = &trailer.all[trailer.line..];
+        if line.is_empty() {
+            return Ok(State::Over);
         }
-        Ok(State::TrailerLine)
+        let colon = memchr::memchr(b':', line).ok_or(FramingError::Trailer)?;
+        match is_trailer(&line[..colon]) {
+            true => {
+                trailer.all.extend_from_slice(b"\r\n");
+                trailer.line = trailer.all.len();
+                Ok(State::TrailerLine)
+            }
+            false => Err(FramingError::Trailer),
+        }
     }
+}
+
+/// Whether a field of this name may come behind a body.
+pub fn is_trailer(name: &[u8]) -> bool {
+    let name = http::HeaderName::from_bytes(name);
+    name.is_ok_and(|name| !FORBIDDEN_TRAILERS.contains(&name.as_str()))
 }
 
 fn hex(b: u8) -> u64 {
@@ -285,88 +319,7 @@ fn hex(b: u8) -> u64 {
 mod bare;
 #[cfg(test)]
 mod splits;
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// RFC 9112 §7.1; FAULTS D6, D13: what is not exactly chunked coding is a fault.
-    #[test]
-    fn faults_of_chunked_coding() {
-        let long_extension = format!("5;{}\r\n", "x".repeat(300));
-        let cases: &[(&str, Fault)] = &[
-            ("0x5\r\nhello\r\n", Fault::ChunkSize),
-            ("5_\r\nhello\r\n", Fault::ChunkSize),
-            ("-5\r\nhello\r\n", Fault::ChunkSize),
-            ("+5\r\nhello\r\n", Fault::ChunkSize),
-            (" 5\r\nhello\r\n", Fault::ChunkSize),
-            ("\r\n", Fault::ChunkSize),
-            ("ffffffffffffffff\r\n", Fault::ChunkSize),
-            ("5\nhello\r\n", Fault::ChunkSize),
-            ("5\rhello\r\n", Fault::ChunkSize),
-            ("5;a\nb\r\nhello", Fault::ChunkSize),
-            (&long_extension, Fault::ChunkSize),
-            ("5\r\nhelloX", Fault::ChunkEnd),
-            ("5\r\nhello\n", Fault::ChunkEnd),
-            ("5\r\nhello\r5", Fault::ChunkEnd),
-            ("0\r\nContent-Length: 5\r\n\r\n", Fault::Trailer),
-            ("0\r\nhost: x\r\n\r\n", Fault::Trailer),
-            ("0\r\nCookie: x\r\n\r\n", Fault::Trailer),
-            ("0\r\nno colon\r\n\r\n", Fault::Trailer),
-            ("0\r\na b: c\r\n\r\n", Fault::Trailer),
-            ("0\r\na: b\rc\r\n\r\n", Fault::Trailer),
-        ];
-        for (input, fault) in cases {
-            assert_eq!(
-                Framing::chunked().advance(input.as_bytes()),
-                Err(*fault),
-                "{input:?}"
-            );
-            let bytewise = input
-                .bytes()
-                .try_fold(Framing::chunked(), |mut f, b| f.advance(&[b]).map(|_| f));
-            assert_eq!(bytewise, Err(*fault), "{input:?} byte by byte");
-        }
-    }
-
-    /// The end is found at the same byte, whatever the split.
-    #[test]
-    fn ends_at_every_split() {
-        let cases: &[(&str, usize)] = &[
-            ("0\r\n\r\nGET", 5),
-            ("5\r\nhello\r\n0\r\n\r\nGET", 15),
-            (
-                "5;a=\"b\"\r\nhello\r\nA\r\n0123456789\r\n0\r\nX-T: 1\r\n\r\nGET",
-                44,
-            ),
-        ];
-        for (input, end) in cases {
-            for split in 0..input.len() {
-                let mut f = Framing::chunked();
-                let (a, b) = input.as_bytes().split_at(split);
-                let first = f.advance(a).expect("legal");
-                let total = if f.is_done() {
-                    first
-                } else {
-                    first + f.advance(b).expect("legal")
-                };
-                assert_eq!(
-                    (total, f.is_done()),
-                    (*end, true),
-                    "{input:?} split at {split}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn lengths() {
-        let mut f = Framing::length(5);
-        assert_eq!(f.advance(b"abc"), Ok(3));
-        assert!(!f.is_done());
-        assert_eq!(f.advance(b"defgh"), Ok(2));
-        assert!(f.is_done());
-        assert!(Framing::length(0).is_done());
-        assert_eq!(Framing::UntilClose.advance(b"abc"), Ok(3));
-    }
-}
+mod tests;
+#[cfg(test)]
+mod trailers;

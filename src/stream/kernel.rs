@@ -6,12 +6,14 @@
 
 use std::io;
 use std::mem::{MaybeUninit, offset_of};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use foreign_types::ForeignTypeRef;
 use openssl::ssl::SslRef;
 use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Bytes in the kernel that the peer of `fd` has not acknowledged.
 pub fn unacknowledged(fd: RawFd) -> u64 {
@@ -201,6 +203,16 @@ pub fn has_close_notify(ssl: &SslRef) -> bool {
     // SAFETY: `ssl` is a live connection, which the call only reads.
     let shut = unsafe { openssl_sys::SSL_get_shutdown(ssl.as_ptr()) };
     shut & openssl_sys::SSL_RECEIVED_SHUTDOWN != 0
+}
+
+/// Registers `source` with the runtime of this thread, to be asked when it is readable. `source` keeps its
+/// descriptor open, and the same one, for as long as it lives.
+///
+/// Errors: no descriptor, or no memory.
+pub fn watch_readable<T: AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: the registration ends with `source`, which keeps its descriptor until then.
+    let watched = unsafe { AsyncFd::register_with_interest(source, Interest::READABLE) };
+    Ok(watched?)
 }
 
 #[cfg(test)]

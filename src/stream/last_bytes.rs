@@ -105,8 +105,10 @@ mod tests {
         let small = SockRef::from(&node).set_recv_buffer_size(4096);
         small.expect("SO_RCVBUF");
         while once(side.write_all(&[7; 4096])).await.is_some() {}
-        assert!(side.tcp().unacknowledged() > 0);
-        side.tcp_mut().watch_toward(PATIENCE, last);
+        assert!(side.unacknowledged() > 0);
+        side.tcp_mut()
+            .expect("a socket")
+            .watch_toward(PATIENCE, last);
         (node, side)
     }
 
@@ -150,8 +152,8 @@ mod tests {
     #[tokio::test]
     async fn a_reset_is_a_reset() {
         let last = Arc::<LastBytes>::default();
-        let (mut node, side) = waiting(&last).await;
-        side.tcp().reset_on_close();
+        let (mut node, mut side) = waiting(&last).await;
+        side.reset_on_close();
         drop(side);
         let end = node.read_to_end(&mut Vec::new()).await;
         assert!(end.is_err() && last.0.lock().sockets.is_empty());

@@ -18,9 +18,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::frames::RESTART;
 use super::side::Side;
+use super::substream::Reset;
 
 /// Time a refused client has to take its answer and to stop sending.
-const LINGER: Duration = Duration::from_secs(1);
+pub const LINGER: Duration = Duration::from_secs(1);
 /// Most bytes of a refused client that are read to no purpose.
 const SCRAP: usize = 4 * 1024 * 1024;
 
@@ -112,33 +113,48 @@ impl Future for Turn {
 /// socket when the flow's turn comes. `goodbye`: it understands a close frame now. `reset`: it must not
 /// take what it has for complete.
 pub fn tell(cx: &mut Context<'_>, client: &mut Side, goodbye: bool, reset: bool) -> Turn {
-    match (reset, goodbye) {
-        (true, _) => client.tcp().abort(),
-        (false, true) if client.ssl().is_some() => say_goodbye(cx, client),
-        (false, true) => client.tcp().say_last(&RESTART),
-        (false, false) => client.tcp().say_end(),
+    match (client.tcp(), reset, goodbye) {
+        (None, ..) => tell_stream(cx, client, goodbye),
+        (Some(tcp), true, _) => tcp.abort(),
+        (Some(_), false, true) if client.ssl().is_some() => say_goodbye(cx, client),
+        (Some(tcp), false, true) => tcp.say_last(&RESTART),
+        (Some(tcp), false, false) => tcp.say_end(),
     }
     Turn::next(cx)
 }
 
+/// A stream whose answer is cut is reset, so that it never looks whole; its siblings go on.
+fn tell_stream(cx: &mut Context<'_>, client: &mut Side, goodbye: bool) {
+    let Some(stream) = client.stream() else {
+        return;
+    };
+    match goodbye && stream.poll_write(cx, &RESTART, true).is_ready() {
+        true => {}
+        false => stream.reset(Reset::Cut),
+    }
+}
+
 /// Close frame, close_notify and FIN leave in one segment. A client that does not take them has the FIN only.
 fn say_goodbye(cx: &mut Context<'_>, client: &mut Side) {
-    client.tcp().cork();
+    if let Some(tcp) = client.tcp() {
+        tcp.cork();
+    }
     let last = pin!(async {
         client.write_all(&RESTART).await?;
         client.shutdown().await
     });
-    if !matches!(last.poll(cx), Poll::Ready(Ok::<(), io::Error>(()))) {
-        client.tcp().say_end();
+    let said = matches!(last.poll(cx), Poll::Ready(Ok::<(), io::Error>(())));
+    if let (false, Some(tcp)) = (said, client.tcp()) {
+        tcp.say_end();
     }
 }
 
 /// Bytes that a client which was told its end has not acknowledged. Where it takes none it is reset: its send
 /// queue would stay in the kernel.
 pub fn left(client: &Side) -> u64 {
-    let left = client.tcp().unacknowledged();
-    if left > 0 && client.tcp().is_stalled() {
-        client.tcp().abort();
+    let left = client.unacknowledged();
+    if let Some(tcp) = client.tcp().filter(|tcp| left > 0 && tcp.is_stalled()) {
+        tcp.abort();
     }
     left
 }

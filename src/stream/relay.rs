@@ -30,7 +30,7 @@ pub use self::ahead::{MAX_AHEAD, watch};
 pub enum Kind {
     /// Layer 4: the end of one direction is passed on, the other goes on.
     Layer4,
-    /// WebSocket: the end of either direction ends both.
+    /// WebSocket: the end of either direction ends both, but for a stream that its client has ended.
     WebSocket,
     /// A request and its answer. Bytes that the client sends behind its request are kept.
     Exchange {
@@ -151,10 +151,11 @@ impl Relay {
 
     fn of(client: Side, node: Side, rules: Rules, kind: Kind) -> Self {
         Relay {
+            up: Direction::new(false, READ_UP, false),
+            // The window of a stream is not its kernel's.
+            down: Direction::new(true, rules.unsent, rules.bulk && !client.is_stream()),
             client,
             node,
-            up: Direction::new(false, READ_UP, false),
-            down: Direction::new(true, rules.unsent, rules.bulk),
             kind,
             told: (false, false),
             first: None,
@@ -180,7 +181,7 @@ impl Relay {
         if killed {
             // A socket that is reset does not know any more.
             if self.looks_whole() {
-                lost = self.client.tcp().unacknowledged();
+                lost = self.client.unacknowledged();
             }
             std::future::poll_fn(|cx| Poll::Ready(self.tell(cx)))
                 .await
@@ -204,6 +205,9 @@ impl Relay {
             Kind::Layer4 | Kind::WebSocket => self.poll_tunnel(cx),
             Kind::Exchange { leaves_request, .. } => {
                 let down = self.down.pump(cx, &mut self.node, &mut self.client);
+                if let Poll::Ready(Ok(())) = down {
+                    self.end_answer();
+                }
                 match down {
                     Poll::Ready(Err(e)) => return Poll::Ready(down_failed(e)),
                     Poll::Ready(Ok(())) if self.request_over || leaves_request => {
@@ -229,6 +233,13 @@ impl Relay {
             (_, Poll::Ready(Ok(()))) => Some(EndReason::ClientClosed),
             _ => None,
         });
+        // A stream that its client has ended may take more: Chromium ends its side with its close frame, and waits
+        // for the node's (RFC 8441 §5). Its reset is not seen by reading any more.
+        if let (Poll::Pending, Poll::Ready(Ok(())), Some(stream)) =
+            (&down_end, &up_end, self.client.stream())
+        {
+            return stream.poll_gone(cx);
+        }
         verdict(down_end, up_end, self.kind)
     }
 
@@ -256,6 +267,7 @@ impl Relay {
         // Where both sides closed in order, the first one to close is the reason.
         let reason = match reason {
             EndReason::NodeClosed => self.first.unwrap_or(reason),
+            EndReason::ClientFailed => self.client.gone().unwrap_or(reason),
             _ => reason,
         };
         let hidden = match reason {
@@ -263,15 +275,16 @@ impl Relay {
             _ => {
                 let in_kernel = match killed {
                     true => left(&self.client),
-                    false => self.client.tcp().unacknowledged(),
+                    false => self.client.unacknowledged(),
                 };
-                self.down.held() as u64 + in_kernel + socket::unread(self.node.tcp().fd())
+                let unread = self.node.tcp().map_or(0, |tcp| socket::unread(tcp.fd()));
+                self.down.held() as u64 + in_kernel + unread
             }
         };
         self.settle(cx, reason, killed);
         End {
             reason,
-            to_node: self.up.passed().saturating_sub(self.head_bytes),
+            to_node: self.body_sent(),
             to_client: self.down.passed(),
             hidden,
             answered: self.answered,
@@ -282,13 +295,22 @@ impl Relay {
         let exchange = matches!(self.kind, Kind::Exchange { .. });
         match reason {
             // The kernel would go on sending unacknowledged bytes to a dead node for minutes.
-            _ if killed => self.node.tcp().reset_on_close_if_unacknowledged(),
-            EndReason::ClientFailed => self.node.tcp().reset_on_close(),
+            _ if killed => {
+                if let Some(tcp) = self.node.tcp() {
+                    tcp.reset_on_close_if_unacknowledged();
+                }
+            }
+            EndReason::ClientFailed => self.node.reset_on_close(),
+            // Closed in order, it would keep its local port for a minute. A stream's reset is one at the node, too
+            // (RFC 8441 §5).
+            EndReason::ClientClosed if exchange || self.client.gone().is_some() => {
+                self.node.reset_on_close();
+            }
             // A client that knows its answer's framing gets the bytes in transit before it sees the cut.
             EndReason::NodeFailed | EndReason::BadAnswer
                 if !exchange || self.looks_whole() || self.ends_by_node() =>
             {
-                self.client.tcp().reset_on_close();
+                self.client.reset_on_close();
             }
             EndReason::ClientClosed | EndReason::NodeClosed if !exchange => {
                 // Once: a peer that does not read must not hold this task.

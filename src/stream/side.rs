@@ -1,4 +1,5 @@
-//! One side of a flow: a socket, plain or under TLS, with the real socket in reach.
+//! One side of a flow: a socket, plain or under TLS, with the real socket in reach; or one stream of a
+//! client connection that carries many.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -9,16 +10,19 @@ use openssl::ssl::{self, SslRef};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_openssl::SslStream;
 
+use pushgate_plugins::head::Edits;
+
 use super::kernel;
 use super::socket::Tcp;
+use super::substream::{Reset, Substream};
+use crate::observe::end_reason::EndReason;
 
 /// Most bytes put into one TLS record.
 const RECORD: usize = 16 * 1024;
 /// Most bytes that [`Side::poll_more`] reads at once.
 pub const MORE: usize = 4096;
 
-/// A plain or TLS connection.
-#[derive(Debug)]
+/// A plain or TLS connection, or a stream of one.
 pub enum Side {
     /// Plain TCP.
     Plain(Tcp),
@@ -26,6 +30,19 @@ pub enum Side {
     Tls(Box<SslStream<Tcp>>),
     /// Either of them, with somebody looking on.
     Tapped(Box<Tapped>),
+    /// A stream of a connection that carries many; clients only.
+    Stream(Box<dyn Substream>),
+}
+
+impl std::fmt::Debug for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Side::Plain(t) => t.fmt(f),
+            Side::Tls(s) => s.fmt(f),
+            Side::Tapped(t) => t.fmt(f),
+            Side::Stream(_) => f.write_str("Stream"),
+        }
+    }
 }
 
 /// Looks on as bytes come in. It is shown each byte once, as it passes, and holds none back.
@@ -65,30 +82,131 @@ impl Side {
         }
     }
 
-    /// The real socket.
-    pub fn tcp(&self) -> &Tcp {
+    /// The real socket; a stream has none of its own.
+    pub fn tcp(&self) -> Option<&Tcp> {
         match self {
-            Side::Plain(t) => t,
-            Side::Tls(s) => s.get_ref(),
+            Side::Plain(t) => Some(t),
+            Side::Tls(s) => Some(s.get_ref()),
             Side::Tapped(t) => t.side.tcp(),
+            Side::Stream(_) => None,
         }
     }
 
     /// The real socket, to change it.
-    pub fn tcp_mut(&mut self) -> &mut Tcp {
+    pub fn tcp_mut(&mut self) -> Option<&mut Tcp> {
         match self {
-            Side::Plain(t) => t,
-            Side::Tls(s) => s.get_mut(),
+            Side::Plain(t) => Some(t),
+            Side::Tls(s) => Some(s.get_mut()),
             Side::Tapped(t) => t.side.tcp_mut(),
+            Side::Stream(_) => None,
         }
+    }
+
+    /// The stream, where it is one.
+    pub fn stream(&mut self) -> Option<&mut dyn Substream> {
+        match self {
+            Side::Stream(s) => Some(&mut **s),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a stream of a connection that carries many.
+    pub fn is_stream(&self) -> bool {
+        matches!(self, Side::Stream(_))
     }
 
     /// The TLS state, if any.
     pub fn ssl(&self) -> Option<&SslRef> {
         match self {
-            Side::Plain(_) => None,
+            Side::Plain(_) | Side::Stream(_) => None,
             Side::Tls(s) => Some(s.ssl()),
             Side::Tapped(t) => t.side.ssl(),
+        }
+    }
+}
+
+/// What a relay asks of a socket and of a stream alike.
+impl Side {
+    /// Ready when there may be something to read.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match (self, self.tcp()) {
+            (Side::Stream(s), _) => s.poll_readable(cx),
+            (_, Some(tcp)) => tcp.poll_readable(cx),
+            (_, None) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Ready when the kernel has sent all it was given (it may still wait for acknowledgement).
+    pub fn poll_all_sent(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match (self, self.tcp()) {
+            (Side::Stream(s), _) => s.poll_all_sent(cx),
+            (_, Some(tcp)) => tcp.poll_all_sent(cx),
+            (_, None) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Bytes that the peer has not acknowledged.
+    pub fn unacknowledged(&self) -> u64 {
+        match (self, self.tcp()) {
+            (Side::Stream(s), _) => s.unacknowledged(),
+            (_, tcp) => tcp.map_or(0, Tcp::unacknowledged),
+        }
+    }
+
+    /// Lets the peer see a cut when this is dropped, and frees the send queue.
+    pub fn reset_on_close(&mut self) {
+        match self {
+            Side::Stream(s) => s.reset(Reset::Cut),
+            socket => {
+                if let Some(tcp) = socket.tcp() {
+                    tcp.reset_on_close();
+                }
+            }
+        }
+    }
+
+    /// Writes what the sink takes of the last bytes of a message, and with them the end of a stream's.
+    pub fn poll_write_last(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Side::Stream(s) => s.poll_write(cx, data, true),
+            socket => Pin::new(socket).poll_write(cx, data),
+        }
+    }
+
+    /// Sends the head of an answer to a stream, where it is one; with `last` it is all of the answer.
+    ///
+    /// Errors: the stream was reset.
+    pub fn send_head(&mut self, head: &Edits, last: bool) -> io::Result<bool> {
+        match self {
+            Side::Stream(s) => s.send_head(head, last).map(|()| true),
+            _ => Ok(false),
+        }
+    }
+
+    /// Ends a stream's answer, where it has not ended.
+    pub fn end(&mut self, trailers: &[u8]) {
+        if let Side::Stream(s) = self {
+            s.end(trailers);
+        }
+    }
+
+    /// Bytes of a stream's body that were read; `None`: the side is a socket.
+    pub fn received(&self) -> Option<u64> {
+        match self {
+            Side::Stream(s) => Some(s.received()),
+            _ => None,
+        }
+    }
+
+    /// Why a client has ended its flow, where the relay only sees that its side broke.
+    pub fn gone(&self) -> Option<EndReason> {
+        match self {
+            Side::Stream(s) => s.gone(),
+            _ => None,
         }
     }
 }
@@ -162,6 +280,7 @@ impl AsyncRead for Side {
                 }
             }
             Side::Tapped(t) => t.poll_read(cx, buf),
+            Side::Stream(s) => s.poll_read(cx, buf),
         }
     }
 }
@@ -176,6 +295,7 @@ impl AsyncWrite for Side {
             Side::Plain(t) => Pin::new(t).poll_write(cx, data),
             Side::Tls(s) => Pin::new(&mut **s).poll_write(cx, data),
             Side::Tapped(t) => Pin::new(&mut t.side).poll_write(cx, data),
+            Side::Stream(s) => s.poll_write(cx, data, false),
         }
     }
 
@@ -188,6 +308,10 @@ impl AsyncWrite for Side {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Side::Tapped(t) => Pin::new(&mut t.side).poll_write_vectored(cx, bufs),
+            Side::Stream(s) => {
+                let first = bufs.iter().find(|b| !b.is_empty());
+                s.poll_write(cx, first.map_or(&[], |b| b), false)
+            }
             Side::Plain(t) => Pin::new(t).poll_write_vectored(cx, bufs),
             Side::Tls(s) => {
                 let s = Pin::new(&mut **s);
@@ -217,6 +341,7 @@ impl AsyncWrite for Side {
             Side::Plain(t) => Pin::new(t).poll_flush(cx),
             Side::Tls(s) => Pin::new(&mut **s).poll_flush(cx),
             Side::Tapped(t) => Pin::new(&mut t.side).poll_flush(cx),
+            Side::Stream(s) => s.poll_flush(cx),
         }
     }
 
@@ -225,6 +350,10 @@ impl AsyncWrite for Side {
             Side::Plain(t) => Pin::new(t).poll_shutdown(cx),
             Side::Tls(s) => Pin::new(&mut **s).poll_shutdown(cx),
             Side::Tapped(t) => Pin::new(&mut t.side).poll_shutdown(cx),
+            Side::Stream(s) => {
+                s.end(b"");
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }

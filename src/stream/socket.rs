@@ -312,11 +312,6 @@ pub fn unsent_allowance(max_hidden: u64) -> usize {
     (max_hidden / 4).clamp(SMALLEST, LARGEST) as usize
 }
 
-/// Bytes Pingora reads at once from a node, of `max_hidden`: an eighth, 4 KiB to 1 MiB. It queues four.
-pub fn piece(max_hidden: u64) -> usize {
-    (max_hidden / 8).clamp(SMALLEST, LARGEST) as usize
-}
-
 const SMALLEST: u64 = 4 << 10;
 const LARGEST: u64 = 1 << 20;
 

@@ -67,14 +67,17 @@ impl Window {
         let Some(promise) = &mut self.promise else {
             return room;
         };
-        let unread = kernel::unread(source.tcp().fd());
+        let Some(socket) = source.tcp() else {
+            return room;
+        };
+        let unread = kernel::unread(socket.fd());
         let mut facts = Facts {
             unread: usize::try_from(unread).unwrap_or(usize::MAX),
             framed,
             ..Facts::default()
         };
-        if promise.asks_client() {
-            let fd = sink.tcp().fd();
+        if let (true, Some(client)) = (promise.asks_client(), sink.tcp()) {
+            let fd = client.fd();
             facts.unacknowledged = kernel::unacknowledged(fd);
             let info = kernel::info(fd).unwrap_or_default();
             (facts.acknowledged, facts.window) = (info.acknowledged, info.window);
@@ -82,7 +85,7 @@ impl Window {
         }
         let verdict = promise.before_read(facts, room);
         if let Some(bytes) = verdict.buffer {
-            kernel::set_receive_buffer(source.tcp().stream(), bytes);
+            kernel::set_receive_buffer(socket.stream(), bytes);
         }
         if promise.is_kept() {
             self.promise = None;
@@ -96,7 +99,8 @@ impl Window {
             Look::Later => self.look = Look::Next,
             Look::Next => {
                 self.look = Look::Done;
-                let (level, small) = (kernel::receive_buffer(source.tcp().stream()), buffer(most));
+                let Some(socket) = source.tcp() else { return };
+                let (level, small) = (kernel::receive_buffer(socket.stream()), buffer(most));
                 if level > small && self.promise.is_none() {
                     self.promise = Some(Box::new(Promise::left_over(level, small)));
                 }

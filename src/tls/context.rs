@@ -13,7 +13,7 @@ use openssl::ex_data::Index;
 use openssl::sha::Sha256;
 use openssl::ssl::{
     AlpnError, SslAcceptor, SslAcceptorBuilder, SslContext, SslContextBuilder, SslMethod, SslMode,
-    SslOptions, SslSessionCacheMode, SslVerifyMode, SslVersion, select_next_proto,
+    SslOptions, SslSessionCacheMode, SslVerifyMode, SslVersion,
 };
 use openssl::stack::Stack;
 use openssl::x509::{X509, X509Name};
@@ -22,7 +22,7 @@ use super::Fault;
 use super::files;
 use super::store::{Loaded, unix_now};
 use super::tickets::{self, Ring};
-use crate::config::{ClientCertificate, Listener, ListenerTls, Mode, Profile, Version};
+use crate::config::{ClientCertificate, Listener, ListenerTls, Mode, Profile, Protocols, Version};
 
 /// Key exchange, best first: the hybrid keeps recorded traffic safe from a later quantum computer.
 const GROUPS: &str = "X25519MLKEM768:X25519:P-256:P-384";
@@ -34,8 +34,8 @@ const CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256
 /// `SSL_CTRL_CHAIN_CERT` of OpenSSL's `ssl.h`: adds an issuer to the certificate set last.
 const ADD_CHAIN_CERT: libc::c_int = 89;
 
-const H2_THEN_H1: &[u8] = b"\x02h2\x08http/1.1";
-const H1: &[u8] = b"\x08http/1.1";
+const H2_THEN_H1: &[&str] = &["h2", "http/1.1"];
+const H1: &[&str] = &["http/1.1"];
 
 /// Where a context carries the names of the certificates it shows.
 pub(super) fn names_index() -> Result<Index<SslContext, Arc<[String]>>, ErrorStack> {
@@ -67,16 +67,44 @@ struct Clients {
     how: ClientCertificate,
 }
 
-/// Protocols offered by ALPN, best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Alpn {
-    /// `h2`, `http/1.1`; a client that offers neither is refused (RFC 7301 §3.2).
-    H2ThenH1,
-    /// `http/1.1`; a client that offers something else only is refused.
-    H1,
-    /// Layer 4: `http/1.1` if the client offers it, else no answer. Never `h2`: the node behind
-    /// speaks plain bytes and was not asked.
-    Bytes,
+/// Protocols offered by ALPN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Alpn {
+    /// In the form of the extension, best first.
+    ours: Vec<u8>,
+    /// A client that offers others only is refused (RFC 7301 §3.2).
+    strict: bool,
+}
+
+impl Alpn {
+    /// At layer 4 without a list it is `http/1.1` if the client offers it, else no answer. Never `h2`: the node
+    /// behind speaks plain bytes and was not asked.
+    fn of(mode: Mode, tls: &ListenerTls) -> Self {
+        let listed = |names: &[&str]| {
+            let name = |n: &&str| [&[n.len() as u8], n.as_bytes()].concat();
+            names.iter().flat_map(name).collect()
+        };
+        let (ours, strict) = match (mode, &tls.alpn, tls.h2) {
+            (Mode::Tcp, Some(Protocols(names)), _) => {
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                (listed(&names), true)
+            }
+            (Mode::Tcp, None, _) => (listed(H1), false),
+            (Mode::Http, _, true) => (listed(H2_THEN_H1), true),
+            (Mode::Http, _, false) => (listed(H1), true),
+        };
+        Alpn { ours, strict }
+    }
+}
+
+/// The names of an ALPN extension, in order.
+fn protocols(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, rest) = list.split_first()?;
+        let (name, behind) = rest.split_at_checked(usize::from(*length))?;
+        list = behind;
+        Some(name)
+    })
 }
 
 impl Rules {
@@ -89,11 +117,7 @@ impl Rules {
         ring: Arc<Ring>,
         dir: &Path,
     ) -> Result<Rules, Fault> {
-        let alpn = match (listener.mode, tls.h2) {
-            (Mode::Tcp, _) => Alpn::Bytes,
-            (Mode::Http, true) => Alpn::H2ThenH1,
-            (Mode::Http, false) => Alpn::H1,
-        };
+        let alpn = Alpn::of(listener.mode, tls);
         let lowest = match tls.profile {
             Profile::Modern => Version::Tls13,
             Profile::Intermediate => Version::Tls12,
@@ -160,18 +184,15 @@ impl Rules {
     }
 
     fn install_alpn(&self, context: &mut SslContextBuilder) {
-        let alpn = self.alpn;
+        let Alpn { ours, strict } = self.alpn.clone();
         context.set_alpn_select_callback(move |_, offered| {
-            let ours = if alpn == Alpn::H2ThenH1 {
-                H2_THEN_H1
-            } else {
-                H1
+            let none = match strict {
+                true => AlpnError::ALERT_FATAL,
+                false => AlpnError::NOACK,
             };
-            let none = match alpn {
-                Alpn::Bytes => AlpnError::NOACK,
-                Alpn::H2ThenH1 | Alpn::H1 => AlpnError::ALERT_FATAL,
-            };
-            select_next_proto(ours, offered).ok_or(none)
+            let mut chosen =
+                protocols(&ours).filter_map(|our| protocols(offered).find(|o| *o == our));
+            chosen.next().ok_or(none)
         });
     }
 

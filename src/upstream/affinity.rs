@@ -6,8 +6,8 @@
 //! Source: Diffusion load balancers, "Connection pooling" and "Reuse TCP connection".
 
 use std::io;
-use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 use tokio::io::Interest;
@@ -40,7 +40,8 @@ impl Affinity {
     /// may have decrypted such bytes, so that the socket does not show them.
     pub fn keep(&self, node: &Arc<Node>, side: Side) {
         let side = side.untapped();
-        if side.ssl().is_some_and(|ssl| ssl.pending() > 0) || side.tcp().has_ahead() {
+        let ahead = side.tcp().is_none_or(|tcp| tcp.has_ahead());
+        if ahead || side.ssl().is_some_and(|ssl| ssl.pending() > 0) {
             return;
         }
         let mut idle = self.idle.lock();
@@ -58,13 +59,6 @@ impl Affinity {
         });
     }
 
-    /// [`Affinity::keep`] for a client connection without such a task (HTTP/2): the connection is watched.
-    pub fn put(self: &Arc<Self>, node: &Arc<Node>, side: Side) {
-        if self.watch(&side) {
-            self.keep(node, side);
-        }
-    }
-
     /// Takes a connection to `node` on which nothing came meanwhile. FIN, RST and unsolicited bytes all make
     /// it useless.
     pub fn take(&self, node: &Arc<Node>) -> Option<Side> {
@@ -74,7 +68,7 @@ impl Affinity {
             // The runtime knows if it has polled the socket; else the kernel is asked. It has not where a
             // pipelined request follows at once.
             let mut cx = Context::from_waker(Waker::noop());
-            if (seen && side.tcp().poll_readable(&mut cx).is_pending()) || is_silent(&side) {
+            if (seen && side.poll_readable(&mut cx).is_pending()) || is_silent(&side) {
                 return Some(side);
             }
         }
@@ -92,20 +86,6 @@ impl Affinity {
         }
     }
 
-    /// Closes `side` as soon as the node ends it or sends unsolicited bytes. It would keep a descriptor for
-    /// as long as its client is silent. False: it is useless already.
-    fn watch(self: &Arc<Self>, side: &Side) -> bool {
-        let waker = Waker::from(Arc::new(Watcher(Arc::downgrade(self))));
-        poll_silent(&mut Context::from_waker(&waker), side)
-    }
-
-    /// Closes connections that have become useless.
-    fn sweep(&self) {
-        let useless = |i: &mut Idle| !is_silent(&i.side);
-        let gone: Vec<_> = self.idle.lock().extract_if(.., useless).collect();
-        drop(gone);
-    }
-
     /// Closes all.
     pub fn close_all(&self) {
         *self.idle.lock() = Vec::new();
@@ -119,22 +99,12 @@ impl Affinity {
     }
 }
 
-/// Woken when something comes on an idle connection.
-struct Watcher(Weak<Affinity>);
-
-impl Wake for Watcher {
-    fn wake(self: Arc<Self>) {
-        if let Some(affinity) = self.0.upgrade() {
-            affinity.sweep();
-        }
-    }
-}
-
 /// Whether nothing has come on `side`. The task of `cx` is woken when something does.
 fn poll_silent(cx: &mut Context<'_>, side: &Side) -> bool {
-    while let Poll::Ready(ready) = side.tcp().poll_readable(cx) {
+    let Some(tcp) = side.tcp() else { return false };
+    while let Poll::Ready(ready) = tcp.poll_readable(cx) {
         // Mostly it was read to the last byte, which the runtime could not know.
-        let stream = side.tcp().stream();
+        let stream = tcp.stream();
         let looked = stream.try_io(Interest::READABLE, || match is_silent(side) {
             true => Err(io::Error::from(io::ErrorKind::WouldBlock)),
             false => Ok(()),
@@ -149,7 +119,8 @@ fn poll_silent(cx: &mut Context<'_>, side: &Side) -> bool {
 /// Whether the connection is open and has nothing to read. The kernel is asked, because the runtime notices
 /// bytes only when it polls.
 fn is_silent(side: &Side) -> bool {
-    kernel::is_silent(side.tcp().stream())
+    let tcp = side.tcp();
+    tcp.is_some_and(|tcp| kernel::is_silent(tcp.stream()))
 }
 
 #[cfg(test)]
@@ -172,7 +143,7 @@ mod tests {
             node.write_all(b"answer").await.expect("send");
             assert_eq!(side.read(&mut [0; 64]).await.expect("an answer"), 6);
             let node = node.into_std().expect("a socket");
-            affinity.put(&known, side);
+            affinity.keep(&known, side);
             // Without an await: the runtime polls nothing meanwhile.
             match said {
                 None => {}

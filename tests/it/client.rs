@@ -14,9 +14,12 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::deadline;
 
+pub mod frames;
 pub mod h1;
 pub mod h2;
+pub mod h2_ws;
 pub mod kernel;
+pub mod raw_h2;
 pub mod shaped;
 pub mod ws;
 

@@ -19,6 +19,9 @@ use crate::node::endpoints::{BLOCK, flood_block};
 use crate::setup::{self, Setup};
 use crate::vip::Block;
 
+/// Streams of HTTP/2.
+mod streams;
+
 /// The dial of a client with a receive buffer of 16 KiB.
 fn slow(dial: &Dial) -> Dial {
     Dial {

@@ -3,8 +3,44 @@
 //! In: requests over TLS with ALPN `h2`. Out: what the node read. Source: RFC 9113 §6.1, §8.1;
 //! RFC 9112 §7.1.
 
+/// ALPN at layer 4.
+mod alpn;
+/// Ends of answers.
+mod answers;
+/// Streams that share one connection.
+mod fair;
+/// What is refused over both versions, and what passes.
+mod heads;
+/// Drains with idle and live connections.
+mod drain;
+/// Nodes that fail a request.
+mod lost;
+/// Interim answers, trailers, fields, bytes.
+mod passes;
+/// One stream's routes, stalls and ends.
+mod siblings;
+/// An edge with a node that a test writes by hand.
+mod rig;
+/// Clients that break the rules, never finish, or go.
+mod errors;
+/// Frames that cost their sender little.
+mod floods;
+/// The conformance tests of h2spec.
+mod spec;
+/// Windows, and clients that read nothing.
+mod windows;
+/// What a hostile client does to others.
+mod witness;
+
 use crate::client::h2::{H2, piece};
 use crate::setup::Setup;
+
+/// Chromium.
+mod chromium;
+/// node's http2 module, curl, Java's HttpClient.
+mod clients;
+/// WebSockets over streams.
+mod websocket;
 
 /// Aim: an upload that ends with an empty DATA frame reaches the node with exactly one end, so that
 /// its connection carries the next request. Fails without the repair in `request_body_filter`: the

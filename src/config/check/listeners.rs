@@ -13,7 +13,7 @@ use super::upstream::not_zero;
 use super::{Check, steps};
 use crate::config::tree::{Kind, Step};
 use crate::config::units::{Bytes, Span};
-use crate::config::{Listener, ListenerTls, MaxHidden, Profile, Version};
+use crate::config::{Http2Limits, Listener, ListenerTls, MaxHidden, Mode, Profile, Version};
 use crate::tls::names_of;
 
 /// Least bytes of a flow in our keeping: the relay's own buffer.
@@ -24,6 +24,14 @@ const MAX_HIDDEN: Bytes = Bytes(16 * 1024 * 1024);
 const MAX_HEAD: Bytes = Bytes(1024 * 1024);
 /// Pingora refuses more header lines itself.
 const MAX_HEADERS: usize = 256;
+/// Streams of one HTTP/2 connection: their windows fit into that of the connection (2 GiB).
+const MAX_STREAMS: u32 = 10_000;
+/// The table of an HTTP/2 client's heads: memory that each connection may use.
+const MAX_TABLE: Bytes = Bytes(64 * 1024);
+/// Bytes of a protocol's name (RFC 7301 §3.1).
+const MAX_PROTOCOL: usize = 255;
+/// Frames of one kind in 10 s: above it a limit is none.
+const MAX_COUNT: u32 = 1_000_000;
 /// Bounds of Linux's TCP_KEEPIDLE.
 pub(super) const KEEPALIVE: (Span, Span) = (
     Span(Duration::from_secs(1)),
@@ -72,6 +80,7 @@ pub(super) fn check(check: &mut Check<'_>) {
         if let Some(tls) = &listener.tls {
             certificates(check, i, listener, tls);
             rules(check, i, tls);
+            protocols(check, i, listener.mode, tls);
         }
     }
     binds(check);
@@ -118,6 +127,7 @@ fn bounds(check: &mut Check<'_>, i: usize, listener: &Listener) {
         1,
         MAX_HEADERS,
     );
+    http2_limits(check, i, &limits.http2);
     let keepalive = steps!["listeners", i, "tcp", "keepalive"];
     check.within(&keepalive, listener.tcp.keepalive, KEEPALIVE.0, KEEPALIVE.1);
     not_zero(
@@ -125,6 +135,25 @@ fn bounds(check: &mut Check<'_>, i: usize, listener: &Listener) {
         &steps!["listeners", i, "tcp", "user_timeout"],
         listener.tcp.user_timeout,
     );
+}
+
+fn http2_limits(check: &mut Check<'_>, i: usize, limits: &Http2Limits) {
+    let at = |key: &'static str| steps!["listeners", i, "limits", "http2", key];
+    check.within(&at("streams"), limits.streams, 1, MAX_STREAMS);
+    check.within(
+        &at("header_table"),
+        limits.header_table,
+        Bytes(0),
+        MAX_TABLE,
+    );
+    for (key, value) in [
+        ("resets", limits.resets),
+        ("pings", limits.pings),
+        ("settings", limits.settings),
+        ("empty_frames", limits.empty_frames),
+    ] {
+        check.within(&at(key), value, 10, MAX_COUNT);
+    }
 }
 
 /// Rules of the handshake, tried out on OpenSSL itself: it knows which ciphers and groups it has.
@@ -172,6 +201,30 @@ fn rules(check: &mut Check<'_>, i: usize, tls: &ListenerTls) {
             "`client_ca` beside it",
         ),
         None => {}
+    }
+}
+
+/// ALPN: the list is layer 4's, HTTP/2 layer 7's.
+fn protocols(check: &mut Check<'_>, i: usize, mode: Mode, tls: &ListenerTls) {
+    let at = |key: &'static str| steps!["listeners", i, "tls", key];
+    let legal = |names: &[String]| {
+        !names.is_empty() && names.iter().all(|n| (1..=MAX_PROTOCOL).contains(&n.len()))
+    };
+    match (&tls.alpn, mode) {
+        (Some(_), Mode::Http) => check.on_key(
+            &at("alpn"),
+            "this listener speaks HTTP itself",
+            "`h2` instead, or `mode: tcp`",
+        ),
+        (Some(names), Mode::Tcp) if !legal(&names.0) => {
+            let expected = "names of protocols, each of 1 to 255 bytes, as `h2` and `http/1.1`";
+            check.expect(&at("alpn"), "no list of protocols", expected);
+        }
+        _ => {}
+    }
+    if tls.h2_websocket && (!tls.h2 || mode == Mode::Tcp) {
+        let expected = "`h2: true` beside it, in a listener of `mode: http`";
+        check.on_key(&at("h2_websocket"), "no HTTP/2 is spoken here", expected);
     }
 }
 

@@ -57,6 +57,10 @@ const BLOCKS: &[(&str, &str)] = &[
         "listeners: [{ max_hidden: { '?': 1 } }]",
     ),
     ("listeners[].limits", "listeners: [{ limits: { '?': 1 } }]"),
+    (
+        "listeners[].limits.http2",
+        "listeners: [{ limits: { http2: { '?': 1 } } }]",
+    ),
     ("listeners[].tcp", "listeners: [{ tcp: { '?': 1 } }]"),
     (
         "listeners[].plugins",
@@ -227,6 +231,7 @@ fn documented_defaults_are_those_of_the_code() {
     let health = |key: &'static str| vec!["pools", "push", "health", key];
     let rebalance = |key: &'static str| vec!["pools", "push", "rebalance", key];
     let listener = |keys: &[&'static str]| [&["listeners", "0"], keys].concat();
+    let http2 = |key: &'static str| listener(&["limits", "http2", key]);
     for (path, default) in [
         (vec!["max_connections"], MAX_CONNECTIONS.to_string()),
         (vec!["drain_deadline"], span(DRAIN_DEADLINE)),
@@ -266,6 +271,12 @@ fn documented_defaults_are_those_of_the_code() {
         (listener(&["limits", "head"]), bytes(MAX_HEAD)),
         (listener(&["limits", "target"]), bytes(MAX_TARGET)),
         (listener(&["limits", "headers"]), MAX_HEADERS.to_string()),
+        (http2("streams"), HTTP2_STREAMS.to_string()),
+        (http2("header_table"), bytes(HTTP2_HEADER_TABLE)),
+        (http2("resets"), HTTP2_RESETS.to_string()),
+        (http2("pings"), HTTP2_PINGS.to_string()),
+        (http2("settings"), HTTP2_SETTINGS.to_string()),
+        (http2("empty_frames"), HTTP2_EMPTY_FRAMES.to_string()),
         (listener(&["tcp", "keepalive"]), span(KEEPALIVE)),
         (
             listener(&["tcp", "user_timeout"]),

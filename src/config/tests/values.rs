@@ -167,7 +167,7 @@ const CASES: &[Case] = &[
         "listener",
         "limits: { header: 1 }",
         &[
-            "f:9:15: listeners[0].limits.header: unknown key `header`; expected one of `head`, `target`, `headers` (did you mean `headers`?)",
+            "f:9:15: listeners[0].limits.header: unknown key `header`; expected one of `head`, `target`, `headers`, `http2` (did you mean `headers`?)",
         ],
     ),
     (

@@ -1,6 +1,7 @@
 //! What is taken and what is refused, split at every byte.
 //! Source: the PROXY protocol's specification §2; FAULTS D38–D41.
 
+use super::ProxyProtocolError as E;
 use super::*;
 
 fn v2(command: u8, family: u8, addresses: &[u8], tlvs: &[u8]) -> Vec<u8> {
@@ -18,62 +19,58 @@ const V4: [u8; 12] = [192, 0, 2, 1, 200, 0, 0, 10, 0xc3, 0x50, 0x01, 0xbb];
 #[test]
 fn refused() {
     let long = format!("PROXY TCP4 {} 200.0.0.10 1 2\r\n", "1".repeat(100));
-    let cases: Vec<(&str, Vec<u8>, Fault)> = vec![
-        (
-            "no header",
-            b"GET / HTTP/1.1\r\n\r\n".to_vec(),
-            Fault::NoHeader,
-        ),
-        ("TLS", b"\x16\x03\x01\x02\x00".to_vec(), Fault::NoHeader),
-        ("v1 too long", long.into_bytes(), Fault::Malformed),
+    let cases: Vec<(&str, Vec<u8>, E)> = vec![
+        ("no header", b"GET / HTTP/1.1\r\n\r\n".to_vec(), E::NoHeader),
+        ("TLS", b"\x16\x03\x01\x02\x00".to_vec(), E::NoHeader),
+        ("v1 too long", long.into_bytes(), E::Malformed),
         (
             "v1 bad address",
             b"PROXY TCP4 1.2.3 200.0.0.10 1 2\r\n".to_vec(),
-            Fault::Malformed,
+            E::Malformed,
         ),
         (
             "v1 port",
             b"PROXY TCP4 1.2.3.4 200.0.0.10 70000 2\r\n".to_vec(),
-            Fault::Malformed,
+            E::Malformed,
         ),
         (
             "v1 TCP6 in TCP4",
             b"PROXY TCP4 ::1 ::1 1 2\r\n".to_vec(),
-            Fault::Malformed,
+            E::Malformed,
         ),
         (
             "v1 lower case",
             b"PROXY tcp4 1.2.3.4 1.2.3.4 1 2\r\n".to_vec(),
-            Fault::Malformed,
+            E::Malformed,
         ),
-        ("v2 version 1", v2(0x11, 0x11, &V4, &[]), Fault::Malformed),
-        ("v2 command", v2(0x25, 0x11, &V4, &[]), Fault::Malformed),
+        ("v2 version 1", v2(0x11, 0x11, &V4, &[]), E::Malformed),
+        ("v2 command", v2(0x25, 0x11, &V4, &[]), E::Malformed),
         (
             "v2 short addresses",
             v2(0x21, 0x11, &V4[..8], &[]),
-            Fault::Malformed,
+            E::Malformed,
         ),
-        ("v2 datagram", v2(0x21, 0x12, &V4, &[]), Fault::Malformed),
+        ("v2 datagram", v2(0x21, 0x12, &V4, &[]), E::Malformed),
         (
             "v2 TLV overrun",
             v2(0x21, 0x11, &V4, &[2, 0, 9, b'a']),
-            Fault::Malformed,
+            E::Malformed,
         ),
-        ("v2 TLV cut", v2(0x21, 0x11, &V4, &[2, 0]), Fault::Malformed),
+        ("v2 TLV cut", v2(0x21, 0x11, &V4, &[2, 0]), E::Malformed),
         (
             "v2 checksum",
             v2(0x21, 0x11, &V4, &[3, 0, 4, 1, 2, 3, 4]),
-            Fault::Checksum,
+            E::Checksum,
         ),
         (
             "v2 checksum size",
             v2(0x21, 0x11, &V4, &[3, 0, 2, 1, 2]),
-            Fault::Malformed,
+            E::Malformed,
         ),
         (
             "v2 65,535 bytes",
             [V2, &[0x21, 0x11, 0xff, 0xff]].concat(),
-            Fault::Malformed,
+            E::Malformed,
         ),
     ];
     for (name, bytes, fault) in cases {
@@ -84,26 +81,26 @@ fn refused() {
 /// FAULTS D40: what a header says of TLS must be whole, and a name one that can be routed by.
 #[test]
 fn refused_of_tls() {
-    let cases: Vec<(&str, Vec<u8>, Fault)> = vec![
+    let cases: Vec<(&str, Vec<u8>, E)> = vec![
         (
             "v2 SSL too short",
             v2(0x21, 0x11, &V4, &[0x20, 0, 4, 1, 0, 0, 0]),
-            Fault::Malformed,
+            E::Malformed,
         ),
         (
             "v2 SSL's own TLV overrun",
             v2(0x21, 0x11, &V4, &[0x20, 0, 8, 1, 0, 0, 0, 0, 0x21, 0, 9]),
-            Fault::Malformed,
+            E::Malformed,
         ),
         (
             "v2 authority with a line's end",
             v2(0x21, 0x11, &V4, b"\x02\x00\x03a\r\n"),
-            Fault::Malformed,
+            E::Malformed,
         ),
         (
             "v2 empty authority",
             v2(0x21, 0x11, &V4, &[2, 0, 0]),
-            Fault::Malformed,
+            E::Malformed,
         ),
     ];
     for (name, bytes, fault) in cases {

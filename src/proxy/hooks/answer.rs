@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
-use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
@@ -18,35 +18,17 @@ use crate::config::{NoNode, defaults};
 use crate::observe::end_reason::EndReason;
 use crate::observe::metrics;
 
-/// Tells why a request failed, and the status its client gets; 0: the client is gone.
+/// Tells why a hook failed, and the status its client gets; 0: the client is gone.
 pub fn diagnose(e: &Error, ctx: &Ctx) -> (EndReason, u16) {
-    use ErrorType::{BindError, ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout};
-    match (e.etype(), e.esource()) {
-        (ErrorType::HTTPStatus(400), _) => (EndReason::BadRequest, 400),
+    match e.etype() {
+        ErrorType::HTTPStatus(400) => (EndReason::BadRequest, 400),
         // No other node is left: the client is told what the last one failed of.
-        (ErrorType::HTTPStatus(503), _) => {
+        ErrorType::HTTPStatus(503) => {
             let failed = ctx.ex.record.lock().tries().failed;
             failed.unwrap_or((EndReason::NoNode, 503))
         }
-        (ErrorType::HTTPStatus(s), _) => (EndReason::Internal, *s),
-        _ if ctx.ex.flow.is_evicted() => (EndReason::Evicted, 502),
-        // From our own connector: this machine is short of something, so that no node is at fault.
-        (BindError | ErrorType::SocketError, _) => (EndReason::Exhausted, 503),
-        (ConnectTimedout, _) => (EndReason::NodeUnreachable, 504),
-        (ConnectRefused | ConnectError | ConnectNoRoute, _) => (EndReason::NodeUnreachable, 502),
-        (_, ErrorSource::Upstream) if ctx.ex.flow.is_bad_answer() => (EndReason::BadAnswer, 502),
-        (ErrorType::InvalidHTTPHeader, ErrorSource::Upstream) => (EndReason::BadAnswer, 502),
-        (_, ErrorSource::Upstream) => (EndReason::NodeFailed, 502),
-        (ErrorType::WriteError | ErrorType::ReadError, ErrorSource::Downstream) => {
-            (EndReason::ClientFailed, 0)
-        }
-        (ErrorType::ConnectionClosed, ErrorSource::Downstream) => (EndReason::ClientClosed, 0),
-        // HTTP/2: a cause is what became of the connection; without one the client reset the stream.
-        (ErrorType::H2Error, ErrorSource::Downstream) => match e.cause {
-            Some(_) => (EndReason::ClientFailed, 0),
-            None => (EndReason::ClientClosed, 0),
-        },
-        (_, ErrorSource::Downstream) => (EndReason::BadRequest, 400),
+        ErrorType::HTTPStatus(s) => (EndReason::Internal, *s),
+        ErrorType::ConnectionClosed => (EndReason::ClientClosed, 0),
         _ => (EndReason::Internal, 500),
     }
 }

@@ -7,13 +7,12 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use pingora::{Error, ErrorType, Result};
-use pingora_proxy::Session;
 
 use super::Ctx;
 use crate::balance::Pool;
 use crate::config::{NoNode, OnLost};
 use crate::observe::end_reason::EndReason;
-use crate::proxy::assign::{self, Gone};
+use crate::proxy::assign::{self, ClientLeft};
 use crate::proxy::flow::Exchange;
 use crate::proxy::request_line::RequestLine;
 use crate::route::{Assigned, Decision};
@@ -22,34 +21,25 @@ use crate::route::{Assigned, Decision};
 /// [`assign::wait`].
 ///
 /// Errors: the client has left while it waited.
-pub async fn decide_in_time(session: &mut Session, ctx: &Ctx) -> Result<Decision> {
+pub async fn decide_in_time(ctx: &Ctx) -> Result<Decision> {
     if is_misdirected(&ctx.ex, ctx.ex.record.lock().line.host()) {
         return Ok(Decision::Refuse(StatusCode::MISDIRECTED_REQUEST));
     }
     let head = ctx.head()?;
     match assign::decide(&ctx.ex, Some(&head), false) {
         // Boxed: few requests wait, and all would carry it.
-        Decision::Wait(pool) => Box::pin(wait(session, ctx, pool)).await,
+        Decision::Wait(pool) => Box::pin(wait(ctx, pool)).await,
         decision => Ok(decision),
     }
 }
 
-async fn wait(session: &mut Session, ctx: &Ctx, pool: Arc<Pool>) -> Result<Decision> {
+/// The exchange watches its client meanwhile.
+async fn wait(ctx: &Ctx, pool: Arc<Pool>) -> Result<Decision> {
     let head = ctx.head()?;
-    let waited = assign::wait(&ctx.ex, Some(&head), pool, left(session)).await;
-    waited.map_err(|Gone| {
+    let waited = assign::wait(&ctx.ex, Some(&head), pool, std::future::pending()).await;
+    waited.map_err(|ClientLeft| {
         Error::explain(ErrorType::ConnectionClosed, "the client left the queue").into_down()
     })
-}
-
-/// Waits until the client has left: over HTTP/2 until its stream is reset or its connection ended. Over
-/// HTTP/1 the exchange watches its client.
-async fn left(session: &mut Session) {
-    match session.as_downstream_mut().watch_h2_stream_close() {
-        // Both its reset and its connection's failure are an end.
-        Some(reset) => drop(reset.await),
-        None => std::future::pending().await,
-    }
 }
 
 /// Whether the client should ask over a connection of its own: the host has a route, but the
@@ -66,12 +56,12 @@ fn is_misdirected(ex: &Exchange, host: &str) -> bool {
 /// The node a request goes to: the one that was decided, or another one after a failed try.
 ///
 /// Errors: the client has left; 503 where no other node can take it.
-pub async fn next_node(session: &mut Session, ctx: &mut Ctx) -> Result<Assigned> {
+pub async fn next_node(ctx: &mut Ctx) -> Result<Assigned> {
     if let Some(assigned) = ctx.decided.take() {
         return Ok(assigned);
     }
     // A connection that was stale says nothing of its node.
-    if !ctx.reused() || ctx.ex.flow.is_evicted() {
+    if !ctx.reused || ctx.ex.flow.is_evicted() {
         let mut record = ctx.ex.record.lock();
         if let Some(node) = record.assigned.as_ref().map(|a| a.node.id) {
             record.failed_at(node);
@@ -79,7 +69,7 @@ pub async fn next_node(session: &mut Session, ctx: &mut Ctx) -> Result<Assigned>
     }
     ctx.ex.leave();
     ctx.ex.flow.retry();
-    match decide_in_time(session, ctx).await? {
+    match decide_in_time(ctx).await? {
         Decision::Node(assigned) => Ok(assigned),
         _ => Err(Error::explain(ErrorType::HTTPStatus(503), "no other node")),
     }
@@ -114,7 +104,7 @@ pub fn may_try_another(ctx: &Ctx) -> bool {
 /// Whether a request that was sent and not answered may be sent again: where its connection was stale, or
 /// `retry_unanswered` of the pool allows one more. Counts the try.
 pub fn may_repeat(ctx: &Ctx) -> bool {
-    let (stale, evicted) = (ctx.reused(), ctx.ex.flow.is_evicted());
+    let (stale, evicted) = (ctx.reused, ctx.ex.flow.is_evicted());
     // A node that answers illegally has had the request. On a kept connection it may be what it sent
     // behind its answer before.
     if !is_repeatable(ctx) || (ctx.ex.flow.is_bad_answer() && !stale) {
@@ -152,7 +142,7 @@ pub fn hangs_up(ctx: &Ctx, reason: EndReason) -> bool {
     match reason {
         EndReason::NodeFailed | EndReason::Evicted => {
             // A connection that was stale is no loss of its node: the client repeats what the edge may not.
-            let stale = ctx.reused() && reason == EndReason::NodeFailed;
+            let stale = ctx.reused && reason == EndReason::NodeFailed;
             stale || pool.map_or(OnLost::default(), |p| p.on_lost) == OnLost::Close
         }
         EndReason::NodeUnreachable | EndReason::Exhausted => {

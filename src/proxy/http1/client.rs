@@ -75,6 +75,21 @@ impl Client {
         }
     }
 
+    /// Reads the beginning of a request's body, up to `bytes` of it; ready when the client has ended.
+    pub fn poll_body(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<EndReason> {
+        if !self.side.is_stream() {
+            return self.watch(cx);
+        }
+        while self.ahead.len() < bytes {
+            let most = bytes - self.ahead.len();
+            match self.side.poll_more(cx, &mut self.ahead, most) {
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(_) | Poll::Pending => break,
+            }
+        }
+        self.watch(cx)
+    }
+
     /// Keeps what the client sends meanwhile; ready when it has ended.
     pub fn watch(&mut self, cx: &mut Context<'_>) -> Poll<EndReason> {
         relay::watch(cx, &mut self.side, &mut self.ahead, &mut false)
@@ -151,7 +166,7 @@ impl Drain {
     }
 
     /// Ready when an idle connection is to end.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let begun = &self.begun;
         let waits = self.waits.get_or_insert_with(|| {
             let mut begun = begun.clone();

@@ -6,14 +6,11 @@
 use std::sync::Arc;
 
 use super::client::{Client, Drain, NextHeadError};
-use super::date;
 use super::exchange::{Outcome, exchange};
+use super::refuse::refuse;
 use crate::observe::end_reason::EndReason;
-use crate::observe::metrics;
 use crate::proxy::conn::Conn;
-use crate::proxy::flow::Exchange;
 use crate::proxy::serve::Service;
-use crate::stream::parting::lingering_close;
 use crate::stream::side::Side;
 
 /// Serves the connection until one side ends it, a WebSocket takes it over, or a drain.
@@ -33,7 +30,7 @@ pub async fn serve(side: Side, conn: Arc<Conn>, service: Arc<Service>) {
         first = false;
         let request = match head {
             Ok(request) => request,
-            Err(e) => return Box::pin(refuse(client, &conn, e)).await,
+            Err(e) => return Box::pin(turn_away(client, &conn, e)).await,
         };
         let draining = drain.has_begun();
         // Boxed: an idle client, and one whose answer is under way, keep none of it.
@@ -50,8 +47,8 @@ pub async fn serve(side: Side, conn: Arc<Conn>, service: Arc<Service>) {
 }
 
 /// Answers a client whose head is not legal or late, and closes.
-async fn refuse(mut client: Client, conn: &Arc<Conn>, why: NextHeadError) {
-    let ((code, phrase), reason) = match why {
+async fn turn_away(client: Client, conn: &Arc<Conn>, why: NextHeadError) {
+    let (status, reason) = match why {
         NextHeadError::Closed => return,
         NextHeadError::Refused(error) => {
             let (listener, client) = (&conn.listener.name, conn.client);
@@ -60,20 +57,5 @@ async fn refuse(mut client: Client, conn: &Arc<Conn>, why: NextHeadError) {
         }
         NextHeadError::Late => ((408, "Request Timeout"), EndReason::HeadTimeout),
     };
-    let body = format!("{code} {phrase}\n");
-    let (now, length) = (date::now(), body.len());
-    let now = String::from_utf8_lossy(&now);
-    let answer = format!(
-        "HTTP/1.1 {code} {phrase}\r\nDate: {now}\r\nContent-Type: text/plain; charset=utf-8\r\n\
-         Content-Length: {length}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n{body}"
-    );
-    lingering_close(&mut client.side, answer.as_bytes()).await;
-    let listener = conn.listener.name.as_str();
-    let answered = &metrics::get().answered;
-    answered
-        .with_label_values(&[listener, &code.to_string()])
-        .inc();
-    let ex = Exchange::new(conn.clone(), "http/1.1");
-    ex.record.lock().status = code;
-    ex.close(reason, (0, answer.len() as u64));
+    refuse(client.side, conn, "http/1.1", status, reason).await;
 }

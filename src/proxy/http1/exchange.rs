@@ -33,6 +33,7 @@ use crate::proxy::flow::{Exchange, Kill};
 use crate::proxy::hooks::session::HookSession;
 use crate::proxy::hooks::{Ctx, ProxyHooks, assign, peek};
 use crate::stream::direction::DirectionError;
+use crate::stream::framing::{Framing, Wrap};
 use crate::stream::relay::Relay;
 use crate::stream::side::Side;
 use crate::upstream::gate::Bucket;
@@ -165,11 +166,11 @@ impl Ongoing<'_> {
         if let Err(e) = filtered {
             return Err(Box::pin(self.failed(client, &e)).await);
         }
-        let framing = self.request.framing.clone();
-        let copy = !framing.is_done() && assign::is_repeatable(&self.ctx);
+        let body = self.body();
+        let copy = !body.0.is_done() && assign::is_repeatable(&self.ctx);
         let rules = self.ctx.ex.conn.listener.rules();
         // Boxed: each step would keep it by value.
-        let mut relay = Box::new(Relay::request(client.side, node, rules, framing, copy));
+        let mut relay = Box::new(Relay::request(client.side, node, rules, body, copy));
         let mut out = scratch(self.ctx.edits.take());
         let mut ahead = Some(client.ahead);
         let sent =
@@ -184,6 +185,14 @@ impl Ongoing<'_> {
                 Err(Box::pin(self.fail(client, EndReason::BadRequest, 400)).await)
             }
             _ => Ok(relay),
+        }
+    }
+
+    /// The framing of the request's body, and how its bytes reach the node. A stream ends a body by itself.
+    fn body(&self) -> (Framing, Wrap) {
+        match &self.request.framing {
+            Framing::Chunked(_) if self.request.over_http2 => (Framing::UntilClose, Wrap::Chunks),
+            framing => (framing.clone(), Wrap::AsIs),
         }
     }
 
@@ -218,7 +227,10 @@ impl Ongoing<'_> {
                 };
                 let head = response_head::judge(&head, asked).map_err(|_| self.illegal())?;
                 if !(100..200).contains(&head.status) || head.status == 101 {
-                    return Ok((head, got));
+                    return match self.is_accepted(&head) {
+                        true => Ok((head, got)),
+                        false => Err(self.illegal()),
+                    };
                 }
                 self.pass_interim(relay, &head, &mut interim).await?;
                 looked = 0;
@@ -242,10 +254,23 @@ impl Ongoing<'_> {
         if self.request.head.is_http_10() {
             return Ok(());
         }
-        let out = scratch(Some(head.edits(self.terms(true)).0));
+        let edits = head.edits(self.terms(true)).0;
+        let mut out = scratch(None);
+        relay.put_head(&edits, false, &mut out);
         let passed = poll_fn(|cx| Poll::Ready(relay.interim(cx, &out))).await;
         give_back(out);
         passed.map_err(|_| EndReason::ClientFailed)
+    }
+
+    /// Whether the node's answer to an upgrade of our own is one. A stream takes any 2xx for a WebSocket.
+    fn is_accepted(&self, answer: &ResponseHead) -> bool {
+        let Some(accept) = &self.request.accept else {
+            return true;
+        };
+        match answer.status {
+            101 => answer.head.value("sec-websocket-accept") == Some(&accept[..]),
+            status => !(200..300).contains(&status),
+        }
     }
 
     /// Notes that the node's answer is no legal HTTP.
@@ -257,6 +282,7 @@ impl Ongoing<'_> {
     fn terms(&self, keep: bool) -> response_head::ClientTerms {
         response_head::ClientTerms {
             http_10: self.request.head.is_http_10(),
+            http_2: self.request.over_http2,
             keep: keep && self.request.keep && !self.draining,
         }
     }
@@ -305,7 +331,7 @@ async fn read_ahead(
 ) -> Result<(), EndReason> {
     let mut late = pin!(late);
     poll_fn(|cx| {
-        let left = client.watch(cx);
+        let left = client.poll_body(cx, bytes);
         if client.ahead.len() >= bytes || late.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Ok(()));
         }

@@ -15,6 +15,9 @@ use super::response_head::decimal;
 use crate::config::Limits;
 use crate::stream::framing::Framing;
 
+/// The value of `Sec-WebSocket-Accept` that answers a key of the edge: a SHA-1 in base64.
+pub type Accept = [u8; 28];
+
 /// A legal request head.
 #[derive(Clone, Debug)]
 pub struct RequestHead {
@@ -28,6 +31,10 @@ pub struct RequestHead {
     pub keep: bool,
     /// The client may hold its body back until it is sent a 100 (RFC 9110 §10.1.1).
     pub expects_continue: bool,
+    /// The client asked over HTTP/2.
+    pub over_http2: bool,
+    /// What the node must answer to an upgrade that the edge makes of a stream (RFC 8441 §5).
+    pub accept: Option<Box<Accept>>,
     /// Lines the node is not sent.
     hop: Lines,
 }
@@ -35,9 +42,10 @@ pub struct RequestHead {
 impl RequestHead {
     /// The protocol's word in the log.
     pub fn protocol(&self) -> &'static str {
-        match self.websocket {
-            true => "websocket",
-            false => "http/1.1",
+        match (self.websocket, self.over_http2) {
+            (true, _) => "websocket",
+            (false, true) => "h2",
+            (false, false) => "http/1.1",
         }
     }
 
@@ -173,6 +181,8 @@ fn judge_lines(head: &[u8], limits: &Limits) -> Result<RequestHead, RequestHeadE
         websocket: asks && head.method() == "GET",
         keep: !fields.options.close && (modern || fields.options.keep_alive),
         expects_continue: modern && fields.expects_continue,
+        over_http2: false,
+        accept: None,
         hop: fields.hop(&head)?,
         head: Arc::new(head),
     })

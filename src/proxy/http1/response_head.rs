@@ -54,6 +54,8 @@ pub struct Asked {
 pub struct ClientTerms {
     /// It speaks HTTP/1.0: no chunks, and no persistence that it was not promised.
     pub http_10: bool,
+    /// It speaks HTTP/2: a stream frames the data by itself.
+    pub http_2: bool,
     /// Its connection may carry another request.
     pub keep: bool,
 }
@@ -173,6 +175,9 @@ impl ResponseHead {
     }
 
     fn terms(&self, client: ClientTerms) -> (Wrap, bool) {
+        if client.http_2 {
+            return (Wrap::Bare, client.keep);
+        }
         match (&self.framing, client.http_10) {
             (Framing::UntilClose, false) => (Wrap::Chunks, client.keep),
             (Framing::UntilClose, true) => (Wrap::AsIs, false),

@@ -16,12 +16,12 @@ async fn a_large_read_is_not_kept() {
         client.read_exact(&mut vec![0; MAX_READ]).await.map(drop)
     });
     node.write_all(&vec![7; MAX_READ]).await.expect("send");
-    while socket::unread(source.tcp().fd()) < MAX_READ as u64 {
+    while socket::unread(source.tcp().expect("a socket").fd()) < MAX_READ as u64 {
         tokio::task::yield_now().await;
     }
     let mut down = Direction::new(false, MAX_READ, false);
     let passed = poll_fn(|cx| {
-        ready!(source.tcp().poll_readable(cx)).expect("readable");
+        ready!(source.poll_readable(cx)).expect("readable");
         down.read_and_pass(cx, &mut source, &mut sink)
     });
     passed.await.expect("a read");

@@ -5,7 +5,11 @@
 use super::*;
 
 /// Feeds `bytes` in pieces of `size`: the data, how many bytes are the message's, and its end.
-fn bare(mut framing: Framing, bytes: &[u8], size: usize) -> Result<(Vec<u8>, usize, bool), Fault> {
+fn bare(
+    mut framing: Framing,
+    bytes: &[u8],
+    size: usize,
+) -> Result<(Vec<u8>, usize, bool), FramingError> {
     let (mut data, mut used) = (Vec::new(), 0);
     for piece in bytes.chunks(size) {
         let mut piece = piece.to_vec();
@@ -44,9 +48,9 @@ fn only_the_data_stays_in_every_split() {
 #[test]
 fn faults_are_those_of_the_framed_body() {
     for (input, fault) in [
-        ("0x5\r\nhello\r\n", Fault::ChunkSize),
-        ("5\r\nhelloX", Fault::ChunkEnd),
-        ("5\r\nhello\r\n0\r\nHost: a\r\n\r\n", Fault::Trailer),
+        ("0x5\r\nhello\r\n", FramingError::ChunkSize),
+        ("5\r\nhelloX", FramingError::ChunkEnd),
+        ("5\r\nhello\r\n0\r\nHost: a\r\n\r\n", FramingError::Trailer),
     ] {
         for size in 1..=input.len() {
             let got = bare(Framing::chunked(), input.as_bytes(), size);

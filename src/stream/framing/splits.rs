@@ -40,7 +40,7 @@ fn damage(rng: &mut fastrand::Rng, bytes: &mut Vec<u8>) {
 }
 
 /// Feeds `bytes` in pieces of at most `most`: how many are the message's, and whether it is over.
-fn feed(bytes: &[u8], rng: &mut fastrand::Rng, most: usize) -> Result<(usize, bool), Fault> {
+fn feed(bytes: &[u8], rng: &mut fastrand::Rng, most: usize) -> Result<(usize, bool), FramingError> {
     let (mut framing, mut used) = (Framing::chunked(), 0);
     while used < bytes.len() && !framing.is_done() {
         let n = rng.usize(1..=most).min(bytes.len() - used);

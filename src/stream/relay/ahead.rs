@@ -50,8 +50,12 @@ pub fn watch(
     kept: &mut Vec<u8>,
     dry: &mut bool,
 ) -> Poll<EndReason> {
+    if let Side::Stream(stream) = client {
+        // Its body waits in the stream, and behind it comes no other request.
+        return stream.poll_gone(cx);
+    }
     while kept.len() < MAX_AHEAD {
-        if *dry && ready!(client.tcp().poll_readable(cx)).is_err() {
+        if *dry && ready!(client.poll_readable(cx)).is_err() {
             return Poll::Ready(EndReason::ClientFailed);
         }
         let read = client.poll_more(cx, kept, MAX_AHEAD - kept.len());
@@ -66,8 +70,8 @@ pub fn watch(
             Ok(_) => {}
         }
     }
-    client
-        .tcp()
-        .poll_ended(cx)
-        .map(|()| EndReason::ClientClosed)
+    match client.tcp() {
+        Some(tcp) => tcp.poll_ended(cx).map(|()| EndReason::ClientClosed),
+        None => Poll::Pending,
+    }
 }

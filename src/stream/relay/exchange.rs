@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use pushgate_plugins::head::Edits;
 use tokio::io::AsyncWrite;
 
 use super::{End, Kind, READ_UP, Relay, Rules};
@@ -17,15 +18,22 @@ use crate::stream::framing::{Framing, Wrap};
 use crate::stream::side::{MORE, Side};
 
 impl Relay {
-    /// A request that goes to `node`. `framing`: of its body; `copy`: the body may have to be sent again.
-    pub fn request(client: Side, node: Side, rules: Rules, framing: Framing, copy: bool) -> Self {
+    /// A request that goes to `node`. `framing`, `wrap`: of its body; `copy`: the body may have to be sent
+    /// again.
+    pub fn request(
+        client: Side,
+        node: Side,
+        rules: Rules,
+        (framing, wrap): (Framing, Wrap),
+        copy: bool,
+    ) -> Self {
         let kind = Kind::Exchange {
             by_close: false,
             ends_by_node: false,
             leaves_request: false,
         };
         let mut this = Relay::of(client, node, rules, kind);
-        this.up.set_message(framing, Wrap::AsIs);
+        this.up.set_message(framing, wrap);
         if copy {
             this.up.keep_copy();
         }
@@ -48,7 +56,7 @@ impl Relay {
             self.up.begin(&ahead, out)?;
             self.ahead.keep(self.up.take_surplus());
         }
-        let n = write_now(cx, &mut self.node, out)?;
+        let n = write_now(cx, &mut self.node, out, false)?;
         self.up.wrote(n, out);
         self.request_over = self.up.is_over();
         Ok(())
@@ -70,9 +78,45 @@ impl Relay {
         self.down.set_message(framing, wrap);
         // A body that is illegal from its first byte ends behind its head, as any other one would.
         let begun = self.down.begin(begun, out);
-        let n = write_now(cx, &mut self.client, out)?;
-        self.down.wrote(n, out);
+        self.write_down(cx, out)?;
         begun
+    }
+
+    /// Puts a head in front of what is written next: into `out`, or onto the client's stream. `is_all`: it has
+    /// no body.
+    pub fn put_head(&mut self, head: &Edits, is_all: bool, out: &mut Vec<u8>) {
+        // A stream that is over is noticed by the next write.
+        if let Ok(false) = self.client.send_head(head, is_all) {
+            head.write(out);
+        }
+    }
+
+    /// Writes what the client takes of `out` now; the rest waits.
+    fn write_down(&mut self, cx: &mut Context<'_>, out: &[u8]) -> Result<(), DirectionError> {
+        let last = self.down.ends_sink();
+        let n = write_now(cx, &mut self.client, out, last)?;
+        self.down.wrote(n, out);
+        // The head of a stream waits for the first write.
+        if out.is_empty() {
+            let _ = Pin::new(&mut self.client).poll_flush(cx);
+        }
+        Ok(())
+    }
+
+    /// Ends the answer on a stream, where its last byte has not; with the trailers of the node.
+    pub fn end_answer(&mut self) {
+        let trailers = self.down.take_trailers();
+        self.client.end(&trailers);
+    }
+
+    /// Whether the client's side is a stream.
+    pub fn is_of_stream(&self) -> bool {
+        self.client.is_stream()
+    }
+
+    /// Leaves the node's connection at once: closed in order, it would keep its local port for a minute.
+    pub fn abandon(&mut self) {
+        self.node.reset_on_close();
     }
 
     /// Goes on as a WebSocket: `out` is the 101's head, `begun` the node's first bytes.
@@ -90,21 +134,20 @@ impl Relay {
         self.up.wrote(0, &self.ahead.take());
         self.down.follow_frames(begun);
         out.extend_from_slice(begun);
-        let n = write_now(cx, &mut self.client, out)?;
-        self.down.wrote(n, out);
-        Ok(())
+        self.write_down(cx, out)
     }
 
     /// Sends an interim answer (1xx). Later bytes wait until the client has taken it.
     ///
     /// Errors: the client's connection is broken.
     pub fn interim(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<(), DirectionError> {
-        let n = match self.down.held() {
-            0 => write_now(cx, &mut self.client, bytes)?,
-            _ => 0,
-        };
-        self.down.wrote(n, bytes);
-        Ok(())
+        match self.down.held() {
+            0 => self.write_down(cx, bytes),
+            _ => {
+                self.down.wrote(0, bytes);
+                Ok(())
+            }
+        }
     }
 
     /// Reads more of the answer's head into `got`, while the request's body goes up.
@@ -129,6 +172,11 @@ impl Relay {
             Poll::Pending => {}
         }
         self.poll_up(cx).map(Err)
+    }
+
+    /// Whether the client has left its stream, or was made to.
+    pub fn is_left(&self) -> bool {
+        self.client.gone().is_some()
     }
 
     /// The copy of the request's body, where one was kept.
@@ -177,7 +225,11 @@ impl Relay {
 
     /// Bytes of the request's body the node took.
     pub fn body_sent(&self) -> u64 {
-        self.up.passed().saturating_sub(self.head_bytes)
+        match self.client.received() {
+            // The chunks around them are the edge's.
+            Some(n) => n.saturating_sub(self.up.held() as u64),
+            None => self.up.passed().saturating_sub(self.head_bytes),
+        }
     }
 
     /// Passes the request's body on, then keeps what the client sends behind it. Ready when the client
@@ -189,7 +241,10 @@ impl Relay {
                 // The node takes no more: its answer may be on its way.
                 Err(DirectionError::Sink) => self.request_cut = true,
                 Err(DirectionError::Ended) => return Poll::Ready(EndReason::ClientClosed),
-                Err(DirectionError::Source) => return Poll::Ready(EndReason::ClientFailed),
+                Err(DirectionError::Source) => {
+                    let why = self.client.gone();
+                    return Poll::Ready(why.unwrap_or(EndReason::ClientFailed));
+                }
                 Err(DirectionError::Framing(_)) => return Poll::Ready(EndReason::BadRequest),
             }
             self.request_over = true;
@@ -198,13 +253,22 @@ impl Relay {
     }
 }
 
-/// Writes what `to` takes now.
+/// Writes what `to` takes now. `last`: nothing follows `bytes`.
 ///
 /// Errors: its connection is broken.
-fn write_now(cx: &mut Context<'_>, to: &mut Side, bytes: &[u8]) -> Result<usize, DirectionError> {
+fn write_now(
+    cx: &mut Context<'_>,
+    to: &mut Side,
+    bytes: &[u8],
+    last: bool,
+) -> Result<usize, DirectionError> {
     let mut taken = 0;
     while taken < bytes.len() {
-        match Pin::new(&mut *to).poll_write(cx, &bytes[taken..]) {
+        let wrote = match last {
+            true => to.poll_write_last(cx, &bytes[taken..]),
+            false => Pin::new(&mut *to).poll_write(cx, &bytes[taken..]),
+        };
+        match wrote {
             Poll::Ready(Ok(n)) if n > 0 => taken += n,
             Poll::Ready(Err(_)) => return Err(DirectionError::Sink),
             Poll::Ready(Ok(_)) | Poll::Pending => break,

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::stream::fixtures::{pair, pair_with, soon};
-use crate::stream::framing::Framing;
+use crate::stream::framing::{Framing, Wrap};
 
 const RULES: Rules = Rules {
     unsent: 4096,
@@ -21,7 +21,7 @@ const RULES: Rules = Rules {
 
 /// A WebSocket: the client sent `early` behind its request, the node `first` behind its 101.
 async fn websocket(client: Side, node: Side, early: &[u8], first: &[u8]) -> Relaying<Never> {
-    let mut relay = Relay::request(client, node, RULES, Framing::Done, false);
+    let mut relay = Relay::request(client, node, RULES, (Framing::Done, Wrap::AsIs), false);
     relay.ahead.keep(early.to_vec());
     poll_fn(|cx| Poll::Ready(relay.switch(cx, &mut Vec::new(), first)))
         .await

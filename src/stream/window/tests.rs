@@ -81,7 +81,7 @@ async fn node() -> (TcpStream, Side) {
 #[tokio::test]
 async fn a_large_buffer_that_was_left_is_seen() {
     let ((_node, source), (_client, sink)) = (node().await, pair().await);
-    kernel::set_receive_buffer(source.tcp().stream(), 256 << 10);
+    kernel::set_receive_buffer(source.tcp().expect("a socket").stream(), 256 << 10);
     let mut window = Window::new(true, MOST);
     let mut read = || window.before_read((&source, &sink), MOST, MOST, false);
     assert_eq!((read(), read()), (MOST, MOST));
@@ -109,6 +109,7 @@ where
     let (node, n) = node().await;
     let ours = n
         .tcp()
+        .expect("a socket")
         .stream()
         .as_fd()
         .try_clone_to_owned()

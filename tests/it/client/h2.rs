@@ -4,9 +4,10 @@
 //! them. Source: RFC 9113 §5.2, §8.
 
 use bytes::Bytes;
-use h2::RecvStream;
-use h2::client::SendRequest;
-use http::{Request, Response};
+use h2::client::{ResponseFuture, SendRequest};
+use h2::ext::Protocol;
+use h2::{RecvStream, SendStream};
+use http::{Method, Request, Response};
 
 use super::{Dial, Io};
 use crate::deadline;
@@ -35,7 +36,17 @@ impl H2 {
 
     /// Speaks over a stream that is there already.
     pub async fn over(io: impl Io + 'static, scheme: &'static str, host: &str) -> H2 {
-        let handshake = h2::client::handshake(io);
+        Self::with(&h2::client::Builder::new(), io, scheme, host).await
+    }
+
+    /// The same with settings of its own.
+    pub async fn with(
+        builder: &h2::client::Builder,
+        io: impl Io + 'static,
+        scheme: &'static str,
+        host: &str,
+    ) -> H2 {
+        let handshake = builder.handshake(io);
         let (send, connection) = handshake.await.expect("an HTTP/2 handshake");
         tokio::spawn(async move {
             // Its end is seen by the requests on it.
@@ -73,6 +84,44 @@ impl H2 {
         self.send = self.send.clone().ready().await?;
         let (response, _) = self.send.send_request(request, true)?;
         deadline("an HTTP/2 answer", response).await
+    }
+
+    /// Sends CONNECT, with `:protocol` where one is given, and leaves the stream open.
+    pub async fn connect_to(
+        &mut self,
+        protocol: Option<&'static str>,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<(Response<RecvStream>, SendStream<Bytes>), h2::Error> {
+        let uri = match protocol {
+            Some(_) => format!("{}://{}{path}", self.scheme, self.host),
+            None => self.host.clone(),
+        };
+        let mut request = Request::builder().method(Method::CONNECT).uri(uri);
+        if let Some(protocol) = protocol {
+            request = request.extension(Protocol::from_static(protocol));
+        }
+        for (key, value) in headers {
+            request = request.header(*key, *value);
+        }
+        let request = request.body(()).expect("a legal request");
+        self.send = self.send.clone().ready().await?;
+        let (response, send) = self.send.send_request(request, false)?;
+        Ok((deadline("an HTTP/2 answer", response).await?, send))
+    }
+
+    /// Whether the server has announced the extended CONNECT (RFC 8441 §3). Its settings have come by the
+    /// time that it has answered a request.
+    pub fn takes_protocols(&self) -> bool {
+        self.send.is_extended_connect_protocol_enabled()
+    }
+
+    /// Sends a request for `path`. Its stream is open while its answer is kept, which nobody need wait for.
+    pub async fn begin(&mut self, path: &str) -> ResponseFuture {
+        let request = Request::get(format!("{}://{}{path}", self.scheme, self.host));
+        let request = request.body(()).expect("a legal request");
+        self.send = self.send.clone().ready().await.expect("a live connection");
+        self.send.send_request(request, true).expect("a request").0
     }
 
     /// POSTs `parts`, each in a DATA frame of its own, and an empty frame that ends the stream; reads the

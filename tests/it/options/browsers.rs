@@ -42,6 +42,20 @@ async fn browser(cluster: &Cluster, more: &[(&str, &str)], pins: &[String]) -> B
     .await
 }
 
+impl Cluster {
+    /// Whether the first WebSocket that ended was a stream of a connection with other requests.
+    async fn websockets_share_connections(&self) -> bool {
+        let is_socket = |l: &&Value| l["protocol"] == "websocket";
+        let lines = self.edge.wait_access("a WebSocket's end", |lines| {
+            lines.iter().any(|l| is_socket(&l))
+        });
+        let lines = lines.await;
+        let socket = lines.iter().find(is_socket).expect("waited for");
+        let mut h2 = lines.iter().filter(|l| l["protocol"] == "h2");
+        h2.any(|l| l["client"] == socket["client"])
+    }
+}
+
 /// The web client in the browser's page.
 struct Web<'a>(&'a Browser);
 
@@ -105,13 +119,22 @@ async fn a_cookie_on_a_page_of_the_site() {
 
 /// Aim: 2.A.2. On a page of another site a browser returns the cookie only if it is `SameSite=None;
 /// Secure; Partitioned`, on a 101 as on any answer: with the choices of docs/plugins.md the session
-/// stays, with those of the file it does not. Fails if an attribute is missing or misspelt.
+/// stays, with those of the file it does not. So it is where WebSockets are streams of the page's connection.
+/// Fails if an attribute is missing or misspelt, or if the answer to a stream has other cookies.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cookie_on_a_page_of_another_site() {
     let ours = "sticky_cookie: { name: PUSHGATE, max_age: 8h }";
     let cross = "sticky_cookie: { name: PUSHGATE, max_age: 8h, secure: true, same_site: none, \
                  partitioned: true }";
-    for (cookie, stays) in [(ours, false), (cross, true)] {
+    let (own, shared) = (
+        "certificates: [push] }",
+        "certificates: [push], h2_websocket: true }",
+    );
+    for (cookie, stays, takes) in [
+        (ours, false, own),
+        (cross, true, own),
+        (cross, true, shared),
+    ] {
         let certs = Certs::new();
         let push = certs.leaf("push", &["push.mycompany.com"], Key::Ecdsa);
         let other = certs.leaf("other", &["www.other-site.com"], Key::Ecdsa);
@@ -121,6 +144,7 @@ async fn a_cookie_on_a_page_of_another_site() {
             ("push.pem", &chain),
             ("push.key", &key),
             (ours, cookie),
+            (own, takes),
         ];
         let cluster = Cluster::start("option-2.A.2.yaml", NODES, false, &changes).await;
         let site = cluster.block.at("10.0.0.9:443");
@@ -136,6 +160,8 @@ async fn a_cookie_on_a_page_of_another_site() {
             web.connected("HTTP-STREAMING").await;
             web.moves().await;
             cluster.nothing_went_wrong(1);
+            let sockets = cluster.websockets_share_connections().await;
+            assert_eq!(sockets, takes == shared);
         } else {
             let told = |e: &Value| e["event"] == "error" && (e["code"] == 20 || e["code"] == 21);
             web.wait("error 20 or 21", |events| events.iter().any(told))
@@ -152,13 +178,19 @@ async fn a_cookie_on_a_page_of_another_site() {
 
 /// Aim: 2.B.1.3. Under the wildcard a browser sends `push1` or `push2` over the HTTP/2 connection it
 /// opened to `push`, and each request reaches the node of its own name. Fails if a connection is routed
-/// as its first request was; the count of connections shows that they were in fact one.
+/// as its first request was, a WebSocket among them; the count of connections shows that they were in fact one.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_http2_connection_for_several_names() {
     let certs = Certs::new();
     let leaf = certs.leaf("wildcard", &["*.mycompany.com"], Key::Ecdsa);
     let [chain, key] = [&leaf.chain, &leaf.key].map(|file| file.display().to_string());
-    let changes = [POOL, ("wildcard.pem", &chain), ("wildcard.key", &key)];
+    let takes = "certificates: [wildcard], h2_websocket: true }";
+    let changes = [
+        POOL,
+        ("wildcard.pem", &chain),
+        ("wildcard.key", &key),
+        ("certificates: [wildcard] }", takes),
+    ];
     let cluster = Cluster::start("option-2.B.1.3.yaml", NODES, true, &changes).await;
     let browser = browser(&cluster, &[], &[leaf.pin()]).await;
     let page = format!("https://push.mycompany.com:{}/client.html", port(443));
@@ -166,6 +198,7 @@ async fn one_http2_connection_for_several_names() {
         let options = json!({ "transport": "HTTP-STREAMING", "cookies": true });
         let web = Web::start(&browser, &page, options).await;
         web.connected("HTTP-STREAMING").await;
+        web.transport("WS-STREAMING").await;
         web.transport("HTTP-POLLING").await;
     }
     let (s, cr) = cluster.hosts();
@@ -189,6 +222,7 @@ async fn one_http2_connection_for_several_names() {
     let push = of(&|host| host == "push.mycompany.com");
     let own = of(&|host| host == "push1.mycompany.com" || host == "push2.mycompany.com");
     assert!(push.intersection(&own).next().is_some(), "{push:?} {own:?}");
+    assert!(cluster.websockets_share_connections().await);
     // Two sessions, one a page: each was made at `push` and none was asked for elsewhere.
     cluster.nothing_went_wrong(2);
     browser.close().await;

@@ -74,13 +74,8 @@ impl Ongoing<'_> {
         if let Some(assigned) = self.ctx.decided.take() {
             return Ok(Ok(assigned));
         }
-        let Ok(mut hook) = self.session() else {
-            return Err(EndReason::Internal);
-        };
-        let next = next_node(&mut hook.session, &mut self.ctx);
-        let next = unless_left(next, client, &mut self.kill).await;
-        self.hook = Some(hook);
-        next
+        let next = next_node(&mut self.ctx);
+        unless_left(next, client, &mut self.kill).await
     }
 
     fn diagnose(&self, failure: &ConnectError) -> (EndReason, u16) {

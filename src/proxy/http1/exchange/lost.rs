@@ -20,12 +20,16 @@ impl Ongoing<'_> {
             broke(&self.ctx);
         }
         let why = if evicted { EndReason::Evicted } else { why };
+        let left = relay.is_left();
+        if left || matches!(why, EndReason::ClientClosed | EndReason::ClientFailed) {
+            relay.abandon();
+        }
         let body = relay.copy();
         let (side, ahead) = relay.into_client();
         let mut client = Client { side, ahead };
         match why {
             EndReason::BadAnswer | EndReason::NodeFailed | EndReason::Evicted => {}
-            EndReason::BadRequest => return Err(self.fail(client, why, 400).await),
+            EndReason::BadRequest if !left => return Err(self.fail(client, why, 400).await),
             _ => return Err(self.left(why)),
         }
         let whole = body.is_some() || self.request.framing.is_done();

@@ -3,16 +3,21 @@
 //! In: a status, or the answer a hook wrote. Out: the client, if its connection can carry the next request.
 //! Source: RFC 9110 §15; RFC 9112 §9.3, §9.6.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use pingora::Error;
 use pingora_http::ResponseHeader;
+use pushgate_plugins::head::{Edits, Head};
 use tokio::io::AsyncWriteExt;
 
 use super::{Client, Ongoing};
 use crate::observe::end_reason::EndReason;
 use crate::proxy::hooks::answer::{answer, diagnose, retry_after};
 use crate::proxy::http1::date;
-use crate::stream::parting::{lingering_close, once};
+use crate::proxy::http1::refuse::send_last;
+use crate::stream::parting::once;
+use crate::stream::substream::Reset;
 
 impl Ongoing<'_> {
     /// Ends an exchange in which a hook failed.
@@ -59,14 +64,25 @@ impl Ongoing<'_> {
             return self.hang_up(client, EndReason::NoNode).await;
         };
         let wanted = self.request.keep && !self.draining && !self.ctx.close;
-        let keep = wanted && self.skip_body(&mut client);
-        let bytes = self.bytes(&head, &body, keep);
-        let down = bytes.len() as u64;
+        let keep = wanted && !client.side.is_stream() && self.skip_body(&mut client);
+        let Some(head) = self.head(&head, keep) else {
+            return self.hang_up(client, EndReason::Internal).await;
+        };
         if !keep {
-            lingering_close(&mut client.side, &bytes).await;
-            self.end(EndReason::Done, (0, down)).await;
+            let cut = send_last(&mut client.side, &head, &body);
+            let sent = tokio::select! {
+                biased;
+                reason = &mut self.kill => Err(reason),
+                sent = cut => Ok(sent),
+            };
+            let (reason, down) = sent.map_or_else(|why| (why, 0), |n| (EndReason::Done, n));
+            self.end(reason, (0, down)).await;
             return None;
         }
+        let mut bytes = Vec::with_capacity(256 + body.len());
+        head.write(&mut bytes);
+        bytes.extend_from_slice(&body);
+        let down = bytes.len() as u64;
         let side = &mut client.side;
         let write = tokio::select! {
             biased;
@@ -80,6 +96,13 @@ impl Ongoing<'_> {
 
     /// Ends the client's connection without an answer, by an orderly close, as a node would without an edge.
     pub(super) async fn hang_up(&mut self, mut client: Client, why: EndReason) -> Option<Client> {
+        if let Some(stream) = client.side.stream() {
+            stream.reset(match why {
+                EndReason::NodeFailed | EndReason::Evicted => Reset::Cut,
+                // No node has had it.
+                _ => Reset::Refused,
+            });
+        }
         // Once: a client that does not read must not hold this task.
         let _ = once(client.side.shutdown()).await;
         self.end(why, (0, 0)).await;
@@ -98,24 +121,21 @@ impl Ongoing<'_> {
         }
     }
 
-    fn bytes(&self, head: &ResponseHeader, body: &[u8], keep: bool) -> Vec<u8> {
-        let mut out = Vec::with_capacity(256 + body.len());
-        out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(head.status.as_str().as_bytes());
-        out.push(b' ');
+    /// The head of an answer that a hook wrote.
+    fn head(&self, head: &ResponseHeader, keep: bool) -> Option<Edits> {
         let phrase = head.status.canonical_reason().unwrap_or("Error");
-        out.extend_from_slice(phrase.as_bytes());
-        out.extend_from_slice(b"\r\nDate: ");
-        out.extend_from_slice(&date::now());
-        out.extend_from_slice(b"\r\n");
-        head.header_to_h1_wire(&mut out);
-        match (keep, self.request.head.is_http_10()) {
-            (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
-            (true, true) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
-            (true, false) => {}
-        }
-        out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(body);
-        out
+        let now = date::now();
+        let connection = match (keep, self.request.head.is_http_10()) {
+            (false, _) => Some(&b"close"[..]),
+            (true, true) => Some(&b"keep-alive"[..]),
+            (true, false) => None,
+        };
+        let fields = head.headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes()));
+        let fields = [("Date", &now[..])]
+            .into_iter()
+            .chain(fields)
+            .chain(connection.map(|value| ("Connection", value)));
+        let head = Head::make_response(head.status.as_u16(), phrase, fields);
+        Some(Edits::new(Arc::new(head.ok()?)))
     }
 }

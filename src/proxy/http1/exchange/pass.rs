@@ -20,6 +20,7 @@ use crate::stream::framing::{Framing, Wrap};
 use crate::stream::parting::lingering_close;
 use crate::stream::relay::{End, Kind, Relay};
 use crate::stream::side::Side;
+use crate::stream::substream::Reset;
 
 impl Answering<'_> {
     /// Relays the answer to its end. Returns the client where its connection carries more requests.
@@ -62,9 +63,14 @@ impl Ongoing<'_> {
             return Err(Box::pin(self.failed(client, &e)).await);
         }
         self.ctx.ex.record.lock().tries = None;
-        let mut out = scratch(self.ctx.edits.take());
+        let Some(head) = self.ctx.edits.take() else {
+            return Err(self.left(EndReason::Internal));
+        };
+        let switches = answer.status == 101;
+        let mut out = scratch(None);
+        relay.put_head(&head, answer.framing.is_done() && !switches, &mut out);
         self.hook = Some(hook);
-        if answer.status == 101 {
+        if switches {
             return Err(self.switch(relay, out, &begun).await);
         }
         let by_close =
@@ -81,7 +87,7 @@ impl Ongoing<'_> {
         });
         let sent = sent.await;
         give_back(out);
-        drop((begun, body));
+        drop((begun, body, head));
         let reason = match sent {
             Ok(()) if relay.is_over() => {
                 return self.finish(relay, answer.keep, keep).await.ok_or(None);
@@ -115,7 +121,13 @@ impl Ongoing<'_> {
     }
 
     /// Ends an exchange whose answer is whole. Keeps both connections, if the answer's head said so.
-    async fn finish(&mut self, relay: Box<Relay>, keep_node: bool, keep: bool) -> Option<Client> {
+    async fn finish(
+        &mut self,
+        mut relay: Box<Relay>,
+        keep_node: bool,
+        keep: bool,
+    ) -> Option<Client> {
+        relay.end_answer();
         let bytes = relay.bytes();
         let sent = relay.request_is_sent();
         let (mut side, ahead, node) = relay.into_sides();
@@ -131,7 +143,10 @@ impl Ongoing<'_> {
         let reason = match sent {
             true => Box::pin(self.close(side)).await,
             false => {
-                Box::pin(lingering_close(&mut side, b"")).await;
+                match side.stream() {
+                    Some(stream) => stream.reset(Reset::NoError),
+                    None => Box::pin(lingering_close(&mut side, b"")).await,
+                }
                 EndReason::Done
             }
         };
@@ -156,7 +171,9 @@ impl Ongoing<'_> {
             // An error says that the client is gone.
             _ = client.shutdown() => EndReason::Done,
             reason = &mut self.kill => {
-                client.tcp().reset_on_close_if_stalled();
+                if let Some(tcp) = client.tcp() {
+                    tcp.reset_on_close_if_stalled();
+                }
                 reason
             }
         }

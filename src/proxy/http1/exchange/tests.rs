@@ -29,7 +29,7 @@ fn of_exchange<F>(
 fn a_waiting_exchange_is_small() {
     let pieces = [
         ("serve", of_serve(connection::serve), 530),
-        ("exchange", of_exchange(exchange), 1640),
+        ("exchange", of_exchange(exchange), 1648),
         ("answering", size_of::<Answering<'_>>(), 394),
         ("run", of_run(Answering::run), 240),
         ("relay", size_of::<Relay>(), 436),

@@ -20,18 +20,22 @@ const WEBSOCKET: Asked = Asked {
 
 const NEW: ClientTerms = ClientTerms {
     http_10: false,
+    http_2: false,
     keep: true,
 };
 const NEW_CLOSE: ClientTerms = ClientTerms {
     http_10: false,
+    http_2: false,
     keep: false,
 };
 const OLD: ClientTerms = ClientTerms {
     http_10: true,
+    http_2: false,
     keep: false,
 };
 const OLD_KEEP: ClientTerms = ClientTerms {
     http_10: true,
+    http_2: false,
     keep: true,
 };
 

@@ -31,7 +31,7 @@ struct Ends {
 impl Ends {
     async fn new(framing: Framing, copy: bool) -> Self {
         let ((client, c), (node, n)) = (pair().await, pair().await);
-        let relay = Relay::request(c, n, RULES, framing, copy);
+        let relay = Relay::request(c, n, RULES, (framing, Wrap::AsIs), copy);
         Ends {
             client,
             node,
@@ -303,8 +303,9 @@ async fn the_client_is_heard_meanwhile() {
         }
         drop(client);
         drop(over(task, reason).await);
+        // Reset in both cases: an orderly close would keep the local port for a minute.
         let read = soon("the end", node.read(&mut [0])).await;
-        assert_eq!(read.is_err(), resets, "{read:?}");
+        assert!(read.is_err(), "{read:?}");
     }
     let (mut client, mut node, task) = relayed(Framing::length(1), Wrap::AsIs, b"").await;
     client.write_all(&[b'x'; 3 * MAX_AHEAD]).await.unwrap();

@@ -1,0 +1,290 @@
+//! The loop of one HTTP/2 connection: reads frames, begins a task for each request, ends with its client or
+//! with a drain.
+//!
+//! In: the client's side. Out: streams, each with an exchange of its own. Every fault of a client ends its
+//! stream or its connection, and is counted by its reason.
+//! Source: RFC 9113 §3.4, §5.1, §5.4, §6; §6.8 (drain); §10.5.
+
+mod end;
+mod take;
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use h2::Reason;
+use h2::frame::{Settings, StreamId, WindowUpdate};
+use tokio::io::{AsyncReadExt, ReadBuf};
+use tokio::time::{Sleep, sleep, timeout};
+
+use self::end::{End, count};
+use super::heads::Decoder;
+use super::input::Input;
+use super::limits::Counts;
+use super::mux::{Mux, STREAM_WINDOW, Shared};
+use super::stream::Stream;
+use crate::config::{self, Http2Limits};
+use crate::observe::end_reason::EndReason;
+use crate::proxy::conn::Conn;
+use crate::proxy::http1::client::{Client, Drain};
+use crate::proxy::http1::exchange::{Outcome, exchange};
+use crate::proxy::http1::refuse::refuse;
+use crate::proxy::http1::request_head::RequestHead;
+use crate::proxy::serve::Service;
+use crate::stream::side::Side;
+
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Most reads before others on this thread have their turn.
+const MAX_READS: usize = 8;
+/// Most bytes of a read.
+const READ: usize = 16 * 1024;
+
+thread_local! {
+    /// One read buffer a thread: an idle connection keeps none.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+/// Time that a client has to take the last frames of its connection.
+const LAST: Duration = Duration::from_secs(1);
+/// `STREAM_MAX`: in the first GOAWAY of a drain, because requests may be on their way (RFC 9113 §6.8).
+const ALL: u32 = i32::MAX as u32;
+
+/// Serves the connection to its end.
+pub async fn serve(mut side: Side, conn: Arc<Conn>, service: Arc<Service>) {
+    let conf = conn.listener.conf.load_full();
+    let deadline = Box::pin(sleep(conf.head_timeout.0));
+    let limits = conf.limits.http2.clone();
+    let mut preface = [0; PREFACE.len()];
+    let mut drain = Drain::new(service.drain.clone());
+    let read = timeout(conf.head_timeout.0, side.read_exact(&mut preface));
+    let read = tokio::select! {
+        biased;
+        read = read => read,
+        // A client that has said nothing has nothing to lose.
+        () = poll_fn(|cx| drain.poll(cx)) => return,
+    };
+    match read {
+        Ok(Ok(_)) if preface == *PREFACE => {}
+        Ok(Err(_)) => return,
+        Ok(Ok(_)) => return count(&conn, "preface"),
+        Err(_) => return count(&conn, "head_timeout"),
+    }
+    let window = limits.streams.saturating_mul(STREAM_WINDOW).min(ALL);
+    let decoder = Decoder::new(limits.header_table.0 as usize);
+    let input = Input::new(decoder, list_size(&conf.limits));
+    let mux = Mux::new(side, window);
+    let websocket = conf.tls.as_ref().is_some_and(|tls| tls.h2_websocket);
+    announce(&mut mux.lock(), &conf.limits, window, websocket);
+    drop(conf);
+    let mut connection = Connection {
+        mux,
+        input,
+        drain,
+        conn,
+        service,
+        deadline: Some(deadline),
+        limits,
+        counts: Counts::default(),
+        window,
+        websocket,
+        greeted: false,
+        settled: false,
+        leaving: Leaving::No,
+        born: Vec::new(),
+    };
+    let end = poll_fn(|cx| connection.poll(cx)).await;
+    Box::pin(connection.end(end)).await;
+}
+
+/// Bytes of a list of fields as HPACK counts them, so that every head is read that may be taken.
+fn list_size(limits: &config::Limits) -> usize {
+    const FOR_EACH: usize = 32;
+    let head = usize::try_from(limits.head.0).unwrap_or(usize::MAX);
+    head.saturating_add(FOR_EACH * (limits.headers + 8))
+}
+
+/// Sends our settings.
+fn announce(mux: &mut Mux, limits: &config::Limits, window: u32, websocket: bool) {
+    let mut settings = Settings::default();
+    let default = h2::frame::DEFAULT_SETTINGS_HEADER_TABLE_SIZE as u64;
+    if limits.http2.header_table.0 != default {
+        settings.set_header_table_size(Some(limits.http2.header_table.0 as u32));
+    }
+    settings.set_max_concurrent_streams(Some(limits.http2.streams));
+    settings.set_max_header_list_size(u32::try_from(list_size(limits)).ok());
+    if websocket {
+        settings.set_enable_connect_protocol(Some(1));
+    }
+    settings.encode(mux.output());
+    if let Some(more) = window.checked_sub(STREAM_WINDOW).filter(|more| *more > 0) {
+        WindowUpdate::new(StreamId::ZERO, more).encode(mux.output());
+    }
+}
+
+/// One connection.
+struct Connection {
+    mux: Shared,
+    input: Input,
+    conn: Arc<Conn>,
+    service: Arc<Service>,
+    /// Until the first request.
+    deadline: Option<Pin<Box<Sleep>>>,
+    drain: Drain,
+    limits: Http2Limits,
+    counts: Counts,
+    window: u32,
+    websocket: bool,
+    /// The client's settings have come.
+    greeted: bool,
+    /// It knows ours.
+    settled: bool,
+    leaving: Leaving,
+    /// Streams whose tasks are to begin when the lock is free.
+    born: Vec<Born>,
+}
+
+/// How far a drain has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    No,
+    /// The client knows that it is to open no more streams.
+    Told,
+    /// Streams behind this one are not served.
+    Last(u32),
+}
+
+impl Connection {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let polled = self.poll_locked(cx);
+        // A runtime that stops drops a task at once, and its stream takes the lock.
+        for born in std::mem::take(&mut self.born) {
+            let (conn, service) = (self.conn.clone(), self.service.clone());
+            match born {
+                Born::Request(stream, head) => {
+                    let draining = self.drain.has_begun();
+                    tokio::spawn(carry(stream, head, conn, service, draining));
+                }
+                Born::Refused(stream, status) => {
+                    let side = Side::Stream(Box::new(stream));
+                    tokio::spawn(async move {
+                        refuse(side, &conn, "h2", status, EndReason::BadRequest).await;
+                    });
+                }
+            }
+        }
+        polled
+    }
+
+    fn poll_locked(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let shared = self.mux.clone();
+        let mut mux = shared.lock();
+        mux.wait(cx);
+        if let Poll::Ready(end) = self.poll_frames(cx, &mut mux) {
+            return Poll::Ready(end);
+        }
+        if self
+            .deadline
+            .as_mut()
+            .is_some_and(|t| t.as_mut().poll(cx).is_ready())
+        {
+            return Poll::Ready(End::Late);
+        }
+        // Not where a request is about to ask for one: only the next turn of the runtime shows what came.
+        if self.born.is_empty() {
+            self.conn.affinity.poll_unused(cx);
+        }
+        self.poll_drain(cx, &mut mux);
+        mux.give_back(self.window);
+        let unread = mux.is_clogged();
+        mux.flush();
+        if unread && !mux.is_clogged() {
+            cx.waker().wake_by_ref();
+        }
+        match self.leaving {
+            Leaving::Last(_) if mux.is_idle() => Poll::Ready(End::Drained),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn poll_frames(&mut self, cx: &mut Context<'_>, mux: &mut Mux) -> Poll<End> {
+        let mut buffer = BUFFER.take();
+        buffer.resize(READ, 0);
+        let polled = self.poll_reads(cx, mux, &mut buffer);
+        BUFFER.set(buffer);
+        polled
+    }
+
+    fn poll_reads(&mut self, cx: &mut Context<'_>, mux: &mut Mux, buffer: &mut [u8]) -> Poll<End> {
+        for _ in 0..MAX_READS {
+            if mux.is_clogged() {
+                // Nothing more is read of a client before it has read.
+                return Poll::Pending;
+            }
+            let mut buf = ReadBuf::new(buffer);
+            match ready!(mux.poll_input(cx, &mut buf)) {
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Poll::Ready(End::Closed);
+                }
+                Err(_) => return Poll::Ready(End::Broken),
+                Ok(()) if buf.filled().is_empty() => return Poll::Ready(End::Closed),
+                Ok(()) => {}
+            }
+            let mut bytes = buf.filled();
+            loop {
+                let taken = match self.input.next(&mut bytes) {
+                    Ok(None) => break,
+                    Ok(Some(frame)) => self.take(mux, frame),
+                    Err(e) => self.fail(mux, e),
+                };
+                if let Err(end) = taken {
+                    return Poll::Ready(end);
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// A drain: first the client is told, then it has time for what is on its way.
+    fn poll_drain(&mut self, cx: &mut Context<'_>, mux: &mut Mux) {
+        if matches!(self.leaving, Leaving::Last(_)) {
+            return;
+        }
+        let over = self.drain.poll(cx).is_ready();
+        if self.leaving == Leaving::No && self.drain.has_begun() {
+            self.leaving = Leaving::Told;
+            mux.go_away(ALL, Reason::NO_ERROR);
+        }
+        if over {
+            self.leaving = Leaving::Last(mux.last());
+            mux.go_away(mux.last(), Reason::NO_ERROR);
+        }
+    }
+}
+
+/// A stream that has just begun.
+enum Born {
+    Request(Stream, Box<RequestHead>),
+    Refused(Stream, (u16, &'static str)),
+}
+
+/// Carries one stream.
+async fn carry(
+    stream: Stream,
+    request: Box<RequestHead>,
+    conn: Arc<Conn>,
+    service: Arc<Service>,
+    draining: bool,
+) {
+    let client = Client {
+        side: Side::Stream(Box::new(stream)),
+        ahead: Vec::new(),
+    };
+    let carried = exchange(client, &conn, *request, &service.hooks, draining);
+    if let Outcome::Answering(answer) = Box::pin(carried).await {
+        answer.run().await;
+    }
+}

@@ -1,0 +1,90 @@
+//! Ends a connection: tells its client why, and counts what the client has done.
+//!
+//! Source: RFC 9113 §5.4.1, §6.8, §7.
+
+use h2::Reason;
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use super::{Connection, LAST};
+use crate::observe::end_reason::EndReason;
+use crate::observe::metrics;
+use crate::proxy::conn::Conn;
+use crate::proxy::http2::limits::Exceeded;
+use crate::stream::parting::lingering_close;
+
+/// Why a connection ends.
+pub(super) enum End {
+    /// The client has closed it.
+    Closed,
+    /// It broke.
+    Broken,
+    /// It drains, and no stream is left; or its client said that it goes.
+    Drained,
+    /// The client sent no request in time.
+    Late,
+    /// The client erred.
+    Error(Reason),
+    /// The client exceeded a limit.
+    Exceeded(Exceeded),
+}
+
+impl Connection {
+    /// Ends the connection: the client is told why.
+    pub(super) async fn end(self, end: End) {
+        let (reason, streams) = match &end {
+            End::Closed => (None, EndReason::ClientClosed),
+            End::Broken => (None, EndReason::ClientFailed),
+            End::Drained => (Some(Reason::NO_ERROR), EndReason::ClientClosed),
+            End::Late => (Some(Reason::NO_ERROR), EndReason::HeadTimeout),
+            End::Error(reason) => (Some(*reason), EndReason::BadRequest),
+            End::Exceeded(_) => (Some(Reason::ENHANCE_YOUR_CALM), EndReason::BadRequest),
+        };
+        match end {
+            End::Error(reason) => count(&self.conn, word(reason)),
+            End::Exceeded(limit) => count(&self.conn, limit.as_str()),
+            End::Late => count(&self.conn, "head_timeout"),
+            End::Closed | End::Broken | End::Drained => {}
+        }
+        let (side, waiting) = {
+            let mut mux = self.mux.lock();
+            if let Some(reason) = reason {
+                let last = mux.last();
+                mux.go_away(last, reason);
+                mux.flush();
+            }
+            (mux.end(streams), mux.output().split())
+        };
+        let (Some(mut side), Some(_)) = (side, reason) else {
+            return;
+        };
+        let said = timeout(LAST, side.write_all(&waiting)).await;
+        match said {
+            Ok(Ok(())) => lingering_close(&mut side, b"").await,
+            // A client that does not read: what it was sent would stay in the kernel.
+            _ => side.reset_on_close(),
+        }
+    }
+}
+
+/// Counts a connection that ended because of its client.
+pub(super) fn count(conn: &Conn, reason: &str) {
+    let (listener, client) = (conn.listener.name.as_str(), conn.client);
+    log::debug!("listener {listener}: the HTTP/2 connection of {client} is ended: {reason}");
+    metrics::get()
+        .http2_ended
+        .with_label_values(&[listener, reason])
+        .inc();
+}
+
+/// The word of a reason in the metric.
+fn word(reason: Reason) -> &'static str {
+    match reason {
+        Reason::FLOW_CONTROL_ERROR => "flow_control",
+        Reason::COMPRESSION_ERROR => "compression",
+        Reason::FRAME_SIZE_ERROR => "frame_size",
+        Reason::STREAM_CLOSED => "stream_closed",
+        Reason::ENHANCE_YOUR_CALM => "continuation",
+        _ => "protocol",
+    }
+}

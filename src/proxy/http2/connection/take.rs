@@ -1,0 +1,177 @@
+//! Takes the frames of a client: begins streams, ends what a fault ends, and counts what costs others.
+//!
+//! Source: RFC 9113 §5.1, §5.4, §6; §10.5.
+
+use std::time::Instant;
+
+use h2::Reason;
+use h2::frame::{Headers, Ping, Settings};
+
+use super::end::End;
+use super::{Born, Connection, Leaving};
+use crate::observe::end_reason::EndReason;
+use crate::proxy::flow::Exchange;
+use crate::proxy::http2::input::{Frame, FrameError};
+use crate::proxy::http2::limits::Exceeded;
+use crate::proxy::http2::mux::Mux;
+use crate::proxy::http2::request;
+use crate::proxy::http2::stream::Stream;
+
+impl Connection {
+    /// Takes one frame.
+    pub(super) fn take(&mut self, mux: &mut Mux, frame: Frame<'_>) -> Result<(), End> {
+        if !self.greeted && !matches!(frame, Frame::Settings(_)) {
+            return Err(End::Error(Reason::PROTOCOL_ERROR));
+        }
+        let taken = match frame {
+            Frame::Data {
+                id,
+                payload,
+                length,
+                last,
+                is_empty,
+            } => {
+                if is_empty && !last {
+                    self.count(Exceeded::Empty)?;
+                }
+                mux.data(id, payload, length, last)
+            }
+            Frame::Headers(headers) => self.take_headers(mux, *headers)?,
+            Frame::Reset(reset) => match mux.was_reset(reset.stream_id().into()) {
+                Ok(true) => return self.count(Exceeded::Resets),
+                Ok(false) => Ok(()),
+                Err(e) => Err(e),
+            },
+            Frame::Settings(settings) => return self.take_settings(mux, &settings),
+            Frame::Ping(ping) if ping.is_ack() => Ok(()),
+            Frame::Ping(ping) => {
+                self.count(Exceeded::Pings)?;
+                Ping::pong(ping.into_payload()).encode(mux.output());
+                Ok(())
+            }
+            Frame::WindowUpdate(update) => {
+                mux.window_update(update.stream_id().into(), update.size_increment())
+            }
+            Frame::GoAway => {
+                // It opens no more streams; those that there are go on.
+                self.leaving = Leaving::Last(mux.last());
+                Ok(())
+            }
+            Frame::Ignored => Ok(()),
+        };
+        taken.or_else(|e| self.fail(mux, e))
+    }
+
+    /// Ends what a fault of the client ends: the connection, or a stream.
+    pub(super) fn fail(&mut self, mux: &mut Mux, e: FrameError) -> Result<(), End> {
+        let (id, reason) = match e {
+            FrameError::Connection(reason) => return Err(End::Error(reason)),
+            FrameError::Stream(id, reason) => (id, reason),
+        };
+        if mux.has(id) {
+            mux.fail(id, reason);
+        } else if self.is_new(mux, id)? {
+            // Its number is used up, though it never was a request.
+            self.refuse(mux, id, reason);
+        }
+        match reason {
+            // It does not know better while our settings are on their way.
+            Reason::REFUSED_STREAM if !self.settled => Ok(()),
+            _ => self.count(Exceeded::Resets),
+        }
+    }
+
+    /// Refuses a stream that has no legal head, or that is one too many.
+    pub(super) fn refuse(&self, mux: &mut Mux, id: u32, reason: Reason) {
+        mux.refuse(id, reason);
+        let end = match reason {
+            Reason::REFUSED_STREAM => EndReason::ClientLimit,
+            _ => EndReason::BadRequest,
+        };
+        Exchange::new(self.conn.clone(), "h2").close(end, (0, 0));
+    }
+
+    pub(super) fn count(&mut self, what: Exceeded) -> Result<(), End> {
+        let counted = self.counts.count(what, &self.limits, Instant::now());
+        counted.map_err(End::Exceeded)
+    }
+
+    pub(super) fn take_settings(&mut self, mux: &mut Mux, settings: &Settings) -> Result<(), End> {
+        if settings.is_ack() {
+            self.settled = true;
+            return Ok(());
+        }
+        if self.greeted {
+            self.count(Exceeded::Settings)?;
+        }
+        self.greeted = true;
+        if let Some(window) = settings.initial_window_size()
+            && mux.set_first_window(window).is_err()
+        {
+            return Err(End::Error(Reason::FLOW_CONTROL_ERROR));
+        }
+        if let Some(table) = settings.header_table_size() {
+            // More of the client's memory is of no use to us.
+            let most = h2::frame::DEFAULT_SETTINGS_HEADER_TABLE_SIZE;
+            mux.encoder().set_table(most.min(table as usize));
+        }
+        Settings::ack().encode(mux.output());
+        Ok(())
+    }
+
+    /// Whether `id` begins a stream; false: it is one that is not served any more, or that we have reset.
+    pub(super) fn is_new(&self, mux: &Mux, id: u32) -> Result<bool, End> {
+        if id.is_multiple_of(2) {
+            return Err(End::Error(Reason::PROTOCOL_ERROR));
+        }
+        if id <= mux.last() {
+            return match mux.unknown(id) {
+                Ok(()) => Ok(false),
+                Err(_) => Err(End::Error(Reason::STREAM_CLOSED)),
+            };
+        }
+        Ok(!matches!(self.leaving, Leaving::Last(last) if id > last))
+    }
+
+    pub(super) fn take_headers(
+        &mut self,
+        mux: &mut Mux,
+        headers: Headers,
+    ) -> Result<Result<(), FrameError>, End> {
+        let id = u32::from(headers.stream_id());
+        if mux.has(id) {
+            return Ok(match request::trailers(headers) {
+                _ if mux.has_ended(id) => Err(FrameError::Stream(id, Reason::STREAM_CLOSED)),
+                Some(lines) => mux.trailers(id, lines),
+                None => Err(FrameError::Stream(id, Reason::PROTOCOL_ERROR)),
+            });
+        }
+        if !self.is_new(mux, id)? {
+            return Ok(Ok(()));
+        }
+        if mux.open() >= self.limits.streams as usize {
+            return Ok(Err(FrameError::Stream(id, Reason::REFUSED_STREAM)));
+        }
+        self.deadline = None;
+        let conf = self.conn.listener.conf.load();
+        let ended = headers.is_end_stream();
+        let judged = request::judge(headers, &conf.limits, self.websocket);
+        match judged {
+            Ok(request) => {
+                mux.begin(id, request.ended, request.expected());
+                let stream = Stream::new(self.mux.clone(), id, request.head.websocket);
+                self.born
+                    .push(Born::Request(stream, Box::new(request.head)));
+            }
+            Err(request::RequestError::Answered(status, phrase)) => {
+                mux.begin(id, ended, None);
+                let stream = Stream::new(self.mux.clone(), id, false);
+                self.born.push(Born::Refused(stream, (status, phrase)));
+            }
+            Err(request::RequestError::Malformed) => {
+                return Ok(Err(FrameError::Stream(id, Reason::PROTOCOL_ERROR)));
+            }
+        }
+        Ok(Ok(()))
+    }
+}

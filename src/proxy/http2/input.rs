@@ -1,0 +1,326 @@
+//! Cuts the bytes of a client into frames.
+//!
+//! In: bytes in any split. Out: frames. DATA is given as it comes, so that no byte waits for the rest of its
+//! frame, and an idle connection keeps no buffer.
+//! Source: RFC 9113 §4, §6.1 (padding counts in the window), §6.10.
+
+use bytes::BytesMut;
+use h2::Reason;
+use h2::frame::{
+    Error, GoAway, HEADER_LEN, Head, Headers, Kind, Ping, Priority, Reset, Settings, WindowUpdate,
+};
+
+use super::heads::Decoder;
+
+/// Most bytes of a frame: what every server takes.
+const MAX_FRAME: usize = 16 * 1024;
+/// A head that is so many times too large ends its connection: nobody needs its fields, and the table does.
+const ABUSE: usize = 4;
+/// Most CONTINUATION frames of one head.
+const MAX_CONTINUATIONS: u32 = 64;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
+
+/// One frame, or a piece of DATA.
+pub enum Frame<'a> {
+    /// Bytes of a body.
+    Data {
+        id: u32,
+        payload: &'a [u8],
+        /// Bytes in the windows, padding included.
+        length: u32,
+        /// The client has ended its side with them.
+        last: bool,
+        /// The frame has no byte of a body.
+        is_empty: bool,
+    },
+    Headers(Box<Headers>),
+    Settings(Settings),
+    Ping(Ping),
+    Reset(Reset),
+    /// The client begins no more streams.
+    GoAway,
+    WindowUpdate(WindowUpdate),
+    /// It changes nothing here.
+    Ignored,
+}
+
+/// Why bytes are no frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameError {
+    /// The connection cannot go on.
+    Connection(Reason),
+    /// This stream cannot.
+    Stream(u32, Reason),
+}
+
+use FrameError::{Connection, Stream};
+
+/// The frames of one connection.
+pub struct Input {
+    /// The beginning of a frame's header.
+    header: [u8; HEADER_LEN],
+    known: usize,
+    /// The frame that is being read.
+    frame: Option<Begun>,
+    /// Its payload so far, if it is none of DATA.
+    payload: BytesMut,
+    /// A head whose last CONTINUATION has not come.
+    block: Option<Box<Block>>,
+    decoder: Decoder,
+    /// Most bytes of a head's fields.
+    max_list: usize,
+}
+
+/// A frame whose header has been read.
+struct Begun {
+    head: Head,
+    length: usize,
+    left: usize,
+    /// Bytes of padding at its end; `None`: not known yet.
+    padding: Option<usize>,
+}
+
+struct Block {
+    headers: Headers,
+    bytes: BytesMut,
+    frames: u32,
+}
+
+impl Input {
+    /// The frames of a client whose preface has been read. `max_list`: most bytes of a head's fields.
+    pub fn new(decoder: Decoder, max_list: usize) -> Self {
+        Input {
+            header: [0; HEADER_LEN],
+            known: 0,
+            frame: None,
+            payload: BytesMut::new(),
+            block: None,
+            decoder,
+            max_list,
+        }
+    }
+
+    /// The next frame of `bytes`, which it takes from their front; `None`: they are used up.
+    ///
+    /// Errors: they are no legal frame; the rest of the frame is taken all the same.
+    pub fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<Frame<'a>>, FrameError> {
+        loop {
+            if self.frame.is_none() && !self.read_header(bytes)? {
+                return Ok(None);
+            }
+            let Some(frame) = &self.frame else {
+                return Ok(None);
+            };
+            let is_data = frame.head.kind() == Kind::Data;
+            if bytes.is_empty() && frame.left > 0 {
+                return Ok(None);
+            }
+            if is_data {
+                return self.data(bytes).map(Some);
+            }
+            if let Some(frame) = self.whole(bytes)? {
+                return Ok(Some(frame));
+            }
+        }
+    }
+
+    /// Reads the header of the next frame; false: it is not whole.
+    fn read_header(&mut self, bytes: &mut &[u8]) -> Result<bool, FrameError> {
+        let (front, rest) = bytes.split_at((HEADER_LEN - self.known).min(bytes.len()));
+        self.header[self.known..self.known + front.len()].copy_from_slice(front);
+        self.known += front.len();
+        *bytes = rest;
+        if self.known < HEADER_LEN {
+            return Ok(false);
+        }
+        self.known = 0;
+        let head = Head::parse(&self.header);
+        let [a, b, c, ..] = self.header;
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        if length > MAX_FRAME {
+            return Err(Connection(Reason::FRAME_SIZE_ERROR));
+        }
+        if self.block.is_some() && head.kind() != Kind::Continuation {
+            return Err(Connection(Reason::PROTOCOL_ERROR));
+        }
+        let is_padded = head.flag() & PADDED != 0;
+        if head.kind() == Kind::Data && (head.stream_id().is_zero() || (is_padded && length == 0)) {
+            return Err(Connection(Reason::PROTOCOL_ERROR));
+        }
+        self.frame = Some(Begun {
+            head,
+            length,
+            left: length,
+            padding: (!is_padded).then_some(0),
+        });
+        Ok(true)
+    }
+
+    /// What there is of a DATA frame.
+    fn data<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Frame<'a>, FrameError> {
+        let Some(frame) = &mut self.frame else {
+            return Ok(Frame::Ignored);
+        };
+        let mut length = 0;
+        if frame.padding.is_none()
+            && let Some((padding, rest)) = bytes.split_first()
+        {
+            (length, frame.left, *bytes) = (1, frame.left - 1, rest);
+            frame.padding = Some(usize::from(*padding));
+            if usize::from(*padding) > frame.left {
+                return Err(Connection(Reason::PROTOCOL_ERROR));
+            }
+        }
+        let padding = frame.padding.unwrap_or_default();
+        let (payload, rest) =
+            bytes.split_at((frame.left - padding.min(frame.left)).min(bytes.len()));
+        frame.left -= payload.len();
+        let behind = match frame.left <= padding {
+            true => frame.left.min(rest.len()),
+            false => 0,
+        };
+        frame.left -= behind;
+        *bytes = &rest[behind..];
+        length += payload.len() + behind;
+        let (id, is_whole) = (u32::from(frame.head.stream_id()), frame.left == 0);
+        let last = is_whole && frame.head.flag() & END_STREAM != 0;
+        let is_padded = frame.head.flag() & PADDED != 0;
+        let is_empty = frame.length == usize::from(is_padded) + padding;
+        if is_whole {
+            self.frame = None;
+        }
+        Ok(Frame::Data {
+            id,
+            payload,
+            length: length as u32,
+            last,
+            is_empty,
+        })
+    }
+
+    /// Any other frame, once it is whole.
+    fn whole(&mut self, bytes: &mut &[u8]) -> Result<Option<Frame<'static>>, FrameError> {
+        let Some(frame) = &mut self.frame else {
+            return Ok(None);
+        };
+        let (front, rest) = bytes.split_at(frame.left.min(bytes.len()));
+        frame.left -= front.len();
+        *bytes = rest;
+        let is_known = frame.head.kind() != Kind::Unknown;
+        if is_known {
+            self.payload.extend_from_slice(front);
+        }
+        if frame.left > 0 {
+            return Ok(None);
+        }
+        let head = frame.head;
+        self.frame = None;
+        // What is next has a buffer of its own: an idle connection keeps none.
+        let payload = std::mem::take(&mut self.payload);
+        match is_known {
+            true => self.load(head, payload),
+            false => Ok(None),
+        }
+    }
+
+    fn load(
+        &mut self,
+        head: Head,
+        payload: BytesMut,
+    ) -> Result<Option<Frame<'static>>, FrameError> {
+        let id = u32::from(head.stream_id());
+        let of_connection = |e| match e {
+            Error::BadFrameSize | Error::InvalidPayloadLength => {
+                Connection(Reason::FRAME_SIZE_ERROR)
+            }
+            Error::InvalidDependencyId => Stream(id, Reason::PROTOCOL_ERROR),
+            // An increment of zero is the stream's own fault (RFC 9113 §6.9).
+            Error::InvalidWindowUpdateValue if id > 0 => Stream(id, Reason::PROTOCOL_ERROR),
+            _ => Connection(Reason::PROTOCOL_ERROR),
+        };
+        let frame = match head.kind() {
+            Kind::Headers => return self.begin_block(head, payload),
+            Kind::Continuation => return self.continue_block(head, &payload),
+            Kind::Settings => Settings::load(head, &payload).map(Frame::Settings),
+            Kind::Ping => Ping::load(head, &payload).map(Frame::Ping),
+            Kind::Reset if id == 0 => Err(Error::InvalidStreamId),
+            Kind::Reset => Reset::load(head, &payload).map(Frame::Reset),
+            Kind::GoAway if id > 0 => Err(Error::InvalidStreamId),
+            Kind::GoAway => GoAway::load(head, &payload).map(|_| Frame::GoAway),
+            Kind::WindowUpdate => WindowUpdate::load(head, &payload).map(Frame::WindowUpdate),
+            Kind::Priority if id == 0 => Err(Error::InvalidStreamId),
+            Kind::Priority if payload.len() != 5 => {
+                return Err(Stream(id, Reason::FRAME_SIZE_ERROR));
+            }
+            Kind::Priority => Priority::load(head, &payload).map(|_| Frame::Ignored),
+            // A client pushes nothing.
+            Kind::PushPromise => Err(Error::InvalidStreamId),
+            Kind::Data | Kind::Unknown => Ok(Frame::Ignored),
+        };
+        frame.map(Some).map_err(of_connection)
+    }
+
+    fn begin_block(
+        &mut self,
+        head: Head,
+        payload: BytesMut,
+    ) -> Result<Option<Frame<'static>>, FrameError> {
+        let id = u32::from(head.stream_id());
+        // A stream that depends on itself: its block must be read all the same, which `load` does not allow.
+        let (headers, bytes) =
+            Headers::load(head, payload).map_err(|_| Connection(Reason::PROTOCOL_ERROR))?;
+        let block = Block {
+            headers,
+            bytes,
+            frames: 0,
+        };
+        match head.flag() & END_HEADERS != 0 {
+            true => self.end_block(id, block).map(Some),
+            false => {
+                self.block = Some(Box::new(block));
+                Ok(None)
+            }
+        }
+    }
+
+    fn continue_block(
+        &mut self,
+        head: Head,
+        payload: &[u8],
+    ) -> Result<Option<Frame<'static>>, FrameError> {
+        let block = self.block.take();
+        let Some(mut block) = block.filter(|b| b.headers.stream_id() == head.stream_id()) else {
+            return Err(Connection(Reason::PROTOCOL_ERROR));
+        };
+        block.frames += 1;
+        let too_long = block.bytes.len() + payload.len() > ABUSE * self.max_list;
+        if too_long || block.frames > MAX_CONTINUATIONS {
+            return Err(Connection(Reason::ENHANCE_YOUR_CALM));
+        }
+        block.bytes.extend_from_slice(payload);
+        match head.flag() & END_HEADERS != 0 {
+            true => self.end_block(head.stream_id().into(), *block).map(Some),
+            false => {
+                self.block = Some(block);
+                Ok(None)
+            }
+        }
+    }
+
+    fn end_block(&mut self, id: u32, mut block: Block) -> Result<Frame<'static>, FrameError> {
+        let decoded = self
+            .decoder
+            .decode(&mut block.headers, &mut block.bytes, self.max_list);
+        match decoded {
+            Ok(()) => Ok(Frame::Headers(Box::new(block.headers))),
+            Err(Error::MalformedMessage) => Err(Stream(id, Reason::PROTOCOL_ERROR)),
+            Err(Error::HeaderListWayTooLarge) => Err(Connection(Reason::ENHANCE_YOUR_CALM)),
+            Err(_) => Err(Connection(Reason::COMPRESSION_ERROR)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! Frames in every split, and what is none. Source: RFC 9113 §4.2, §6.
+
+use h2::frame::Pseudo;
+use http::{HeaderMap, Method};
+
+use super::super::heads::Encoder;
+use super::*;
+
+/// What a test sees of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seen {
+    Data(u32, Vec<u8>, u32, bool),
+    Head(String),
+    Other,
+}
+
+fn frame(kind: u8, flags: u8, id: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    let mut bytes = length[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(id.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// A request for `/`, as one block.
+fn block() -> Vec<u8> {
+    let pseudo = Pseudo {
+        method: Some(Method::GET),
+        ..Pseudo::default()
+    };
+    let mut out = BytesMut::new();
+    let head = Headers::new(1.into(), pseudo, HeaderMap::new());
+    Encoder::new().encode(Box::new(head), &mut out);
+    out.split_off(HEADER_LEN).to_vec()
+}
+
+/// The frames of `bytes`, read in pieces of `size`; pieces of one DATA frame are put together.
+fn read(bytes: &[u8], size: usize) -> Result<Vec<Seen>, FrameError> {
+    let mut input = Input::new(Decoder::new(4096), 1024);
+    let mut seen = Vec::new();
+    for mut piece in bytes.chunks(size) {
+        while let Some(frame) = input.next(&mut piece)? {
+            let (id, payload, length, last) = match frame {
+                Frame::Data {
+                    id,
+                    payload,
+                    length,
+                    last,
+                    ..
+                } => (id, payload.to_vec(), length, last),
+                Frame::Headers(head) => {
+                    let method = head.into_parts().0.method;
+                    seen.push(Seen::Head(
+                        method.map(|m| m.to_string()).unwrap_or_default(),
+                    ));
+                    continue;
+                }
+                _ => {
+                    seen.push(Seen::Other);
+                    continue;
+                }
+            };
+            match seen.last_mut() {
+                Some(Seen::Data(before, body, sum, ended)) if *before == id && !*ended => {
+                    body.extend(payload);
+                    (*sum, *ended) = (*sum + length, last);
+                }
+                _ => seen.push(Seen::Data(id, payload, length, last)),
+            }
+        }
+    }
+    Ok(seen)
+}
+
+/// Fails if a frame depends on how the client's bytes come, or if padding is not counted in the window.
+#[test]
+fn frames_are_the_same_in_every_split() {
+    let head = block();
+    let (front, back) = head.split_at(1);
+    let mut bytes = frame(4, 0, 0, &[]);
+    bytes.extend(frame(1, END_HEADERS, 1, &head));
+    bytes.extend(frame(0, 0, 1, b"hello"));
+    bytes.extend(frame(0, PADDED | END_STREAM, 1, b"\x03abc\0\0\0"));
+    bytes.extend(frame(200, 0xff, 9, b"unknown"));
+    bytes.extend(frame(1, END_STREAM, 3, front));
+    bytes.extend(frame(9, 0, 3, b""));
+    bytes.extend(frame(9, END_HEADERS, 3, back));
+    bytes.extend(frame(0, PADDED, 5, b"\x00"));
+    bytes.extend(frame(6, 0, 0, &[7; 8]));
+    let want = [
+        Seen::Other,
+        Seen::Head("GET".to_owned()),
+        Seen::Data(1, b"helloabc".to_vec(), 12, true),
+        Seen::Head("GET".to_owned()),
+        Seen::Data(5, Vec::new(), 1, false),
+        Seen::Other,
+    ];
+    for size in 1..=bytes.len() {
+        assert_eq!(read(&bytes, size), Ok(want.to_vec()), "pieces of {size}");
+    }
+}
+
+const PROTOCOL: FrameError = Connection(Reason::PROTOCOL_ERROR);
+const SIZE: FrameError = Connection(Reason::FRAME_SIZE_ERROR);
+const CALM: FrameError = Connection(Reason::ENHANCE_YOUR_CALM);
+
+/// Fails if a fault ends more than it must, or less.
+#[test]
+fn faults_end_the_stream_or_the_connection() {
+    let cases = [
+        ("too long", frame(0, 0, 1, &[0; MAX_FRAME + 1]), SIZE),
+        ("DATA of no stream", frame(0, 0, 0, b"a"), PROTOCOL),
+        ("padding alone", frame(0, PADDED, 1, b""), PROTOCOL),
+        (
+            "too much padding",
+            frame(0, PADDED, 1, b"\x05abc"),
+            PROTOCOL,
+        ),
+        ("short PING", frame(6, 0, 0, &[0; 7]), SIZE),
+        ("PING of a stream", frame(6, 0, 1, &[0; 8]), PROTOCOL),
+        ("short RST_STREAM", frame(3, 0, 1, &[0; 3]), SIZE),
+        ("RST_STREAM of none", frame(3, 0, 0, &[0; 4]), PROTOCOL),
+        (
+            "no increment",
+            frame(8, 0, 1, &[0; 4]),
+            Stream(1, Reason::PROTOCOL_ERROR),
+        ),
+        ("no increment of all", frame(8, 0, 0, &[0; 4]), PROTOCOL),
+        (
+            "short PRIORITY",
+            frame(2, 0, 1, &[0; 4]),
+            Stream(1, Reason::FRAME_SIZE_ERROR),
+        ),
+        ("PUSH_PROMISE", frame(5, 0, 1, &[0; 8]), PROTOCOL),
+    ];
+    for (name, bytes, want) in cases {
+        are(name, &bytes, want);
+    }
+}
+
+/// The same of heads.
+#[test]
+fn heads_that_are_none_end_the_connection() {
+    let head = block();
+    let behind = |more: Vec<u8>| [frame(1, 0, 1, &head), more].concat();
+    let table = Connection(Reason::COMPRESSION_ERROR);
+    let cases = [
+        ("CONTINUATION of none", frame(9, 0, 1, b""), PROTOCOL),
+        ("PING in a head", behind(frame(6, 0, 0, &[0; 8])), PROTOCOL),
+        (
+            "another's CONTINUATION",
+            behind(frame(9, 4, 3, b"")),
+            PROTOCOL,
+        ),
+        ("no end", behind(frame(9, 0, 1, &[0; 5 * 1024])), CALM),
+        (
+            "empty CONTINUATIONs",
+            behind(frame(9, 0, 1, b"").repeat(65)),
+            CALM,
+        ),
+        (
+            "an index of no table",
+            frame(1, 4, 1, &[0xff, 0x80, 0x01]),
+            table,
+        ),
+    ];
+    for (name, bytes, want) in cases {
+        are(name, &bytes, want);
+    }
+}
+
+fn are(name: &str, bytes: &[u8], want: FrameError) {
+    for size in [1, 7, bytes.len()] {
+        assert_eq!(read(bytes, size), Err(want), "{name}, pieces of {size}");
+    }
+}

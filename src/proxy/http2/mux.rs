@@ -1,0 +1,378 @@
+//! The streams of one connection and its socket, shared by the connection's task and those of its streams.
+//!
+//! In: what a stream writes, windows. Out: frames. A stream writes into the socket by itself, so that a
+//! message wakes one task. While the socket takes nothing each stream waits for its turn, and each turn is
+//! one frame: no stream delays another by more.
+//! Source: RFC 9113 §5.2 (flow control), §6.9; Lightstreamer clustering §1 (TCP back-pressure).
+
+mod receive;
+mod send;
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::BytesMut;
+use h2::Reason;
+use h2::frame::{GoAway, Reset, StreamId};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::heads::Encoder;
+use super::input::FrameError::{self, Connection, Stream as OfStream};
+use crate::observe::end_reason::EndReason;
+use crate::stream::side::Side;
+
+/// A connection's streams.
+pub type Shared = Arc<Mutex<Mux>>;
+
+/// Bytes of a request's body that a stream may hold: RFC 9113's default, so that no client waits for a larger
+/// one to be announced.
+pub const STREAM_WINDOW: u32 = 65_535;
+/// Most bytes of a DATA frame, whatever a client takes: one TLS record.
+const MAX_FRAME: usize = 16 * 1024;
+/// Bytes that may wait for a client that does not read, before it is not read either.
+const MAX_OUTPUT: usize = 64 * 1024;
+/// Streams that we have reset lately: what their clients had sent before is no fault.
+const MAX_RESET: usize = 128;
+
+/// The streams of one connection, and its socket.
+pub struct Mux {
+    /// `None` when the connection is over.
+    side: Option<Side>,
+    encoder: Encoder,
+    /// Frames that the socket has not taken. No DATA is added while it takes nothing.
+    output: BytesMut,
+    streams: HashMap<u32, Stream>,
+    /// The task of the connection, which is woken when the socket takes bytes again.
+    waker: Waker,
+    /// The socket took nothing when it was asked last.
+    blocked: bool,
+    /// It failed then.
+    broken: bool,
+    /// Streams that wait to write, in their turn.
+    turns: VecDeque<u32>,
+    /// Streams that wait until all is sent.
+    unsent: Vec<u32>,
+    /// Bytes that the client takes on this connection, and at first on each stream.
+    window: i64,
+    first_window: i64,
+    /// Bytes that the client may still send on this connection, and those to be given back to it.
+    receives: i64,
+    owed: u32,
+    /// Streams that are not closed.
+    open: usize,
+    last: u32,
+    reset: VecDeque<u32>,
+    over: EndReason,
+}
+
+/// One stream.
+struct Stream {
+    /// The body as it came, not read yet. In one piece: a client may send it byte by byte.
+    body: BytesMut,
+    trailers: Vec<u8>,
+    /// The client has ended its side.
+    ended: bool,
+    /// Bytes of the body that are still to come, where its length is known.
+    expected: Option<u64>,
+    /// Bytes that the client may still send, and those to be given back to it.
+    receives: i64,
+    owed: u32,
+    /// Bytes of the body that were read.
+    received: u64,
+    /// Bytes that the client takes.
+    window: i64,
+    /// The head of its answer is on its way.
+    answered: bool,
+    /// The kernel has sent all that it was given when the stream last waited for that.
+    sent: bool,
+    /// We have ended our side.
+    sent_end: bool,
+    gone: Option<EndReason>,
+    waker: Option<Waker>,
+}
+
+impl Stream {
+    fn wait(&mut self, cx: &Context<'_>) {
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.gone.is_some() || (self.ended && self.sent_end)
+    }
+}
+
+impl Mux {
+    /// The streams of a connection whose preface has been read, none yet. `receives`: bytes that the client may
+    /// send on the connection.
+    pub fn new(side: Side, receives: u32) -> Shared {
+        Arc::new(Mutex::new(Mux {
+            side: Some(side),
+            encoder: Encoder::new(),
+            output: BytesMut::new(),
+            streams: HashMap::new(),
+            waker: Waker::noop().clone(),
+            blocked: false,
+            broken: false,
+            turns: VecDeque::new(),
+            unsent: Vec::new(),
+            window: i64::from(STREAM_WINDOW),
+            first_window: i64::from(STREAM_WINDOW),
+            receives: i64::from(receives),
+            owed: 0,
+            open: 0,
+            last: 0,
+            reset: VecDeque::new(),
+            over: EndReason::ClientClosed,
+        }))
+    }
+
+    /// Has `cx` woken when there is something to write or to read.
+    pub fn wait(&mut self, cx: &Context<'_>) {
+        if !self.waker.will_wake(cx.waker()) {
+            self.waker.clone_from(cx.waker());
+        }
+    }
+
+    /// Reads of the socket; nothing at its end.
+    ///
+    /// Errors: the connection is broken.
+    pub fn poll_input(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.side {
+            Some(side) => Pin::new(side).poll_read(cx, buf),
+            None => Poll::Ready(Err(broken())),
+        }
+    }
+
+    /// The table of the heads that we send.
+    pub fn encoder(&mut self) -> &mut Encoder {
+        &mut self.encoder
+    }
+
+    /// The number of the last stream that was begun.
+    pub fn last(&self) -> u32 {
+        self.last
+    }
+
+    /// Streams that are not closed.
+    pub fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Whether no stream is left.
+    pub fn is_idle(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// Whether so much waits for a client that does not read that nothing more is to be read from it. A connection
+    /// that broke is read: so its task notices.
+    pub fn is_clogged(&self) -> bool {
+        self.blocked && !self.broken && self.output.len() >= MAX_OUTPUT
+    }
+
+    /// Begins the stream `id`, whose client has `ended` its side or sends `expected` bytes.
+    pub fn begin(&mut self, id: u32, ended: bool, expected: Option<u64>) {
+        self.last = id;
+        self.open += 1;
+        let stream = Stream {
+            body: BytesMut::new(),
+            trailers: Vec::new(),
+            ended,
+            expected,
+            receives: i64::from(STREAM_WINDOW),
+            owed: 0,
+            received: 0,
+            window: self.first_window,
+            answered: false,
+            sent: false,
+            sent_end: false,
+            gone: None,
+            waker: None,
+        };
+        self.streams.insert(id, stream);
+    }
+
+    /// Notes a stream that is refused with its first frame.
+    pub fn refuse(&mut self, id: u32, reason: Reason) {
+        self.last = self.last.max(id);
+        self.send_reset(id, reason);
+    }
+
+    /// The client has reset a stream. True: its answer had not begun.
+    pub fn was_reset(&mut self, id: u32) -> Result<bool, FrameError> {
+        if id > self.last || id.is_multiple_of(2) {
+            return Err(Connection(Reason::PROTOCOL_ERROR));
+        }
+        let stream = self.streams.get(&id);
+        let unanswered = stream.is_some_and(|s| !s.is_closed() && !s.answered);
+        self.lose(id, EndReason::ClientClosed);
+        Ok(unanswered)
+    }
+
+    /// A frame of a stream that is not there: one that we have reset is no fault of its client.
+    pub fn unknown(&self, id: u32) -> Result<(), FrameError> {
+        match id {
+            _ if self.reset.contains(&id) => Ok(()),
+            _ if id > self.last => Err(Connection(Reason::PROTOCOL_ERROR)),
+            _ => Err(Connection(Reason::STREAM_CLOSED)),
+        }
+    }
+
+    /// Whether the stream `id` is open.
+    pub fn has(&self, id: u32) -> bool {
+        self.streams.get(&id).is_some_and(|s| s.gone.is_none())
+    }
+
+    /// Whether the client has ended its side of the stream `id`.
+    pub fn has_ended(&self, id: u32) -> bool {
+        self.streams.get(&id).is_some_and(|s| s.ended)
+    }
+
+    /// Resets a stream whose client has erred.
+    pub fn fail(&mut self, id: u32, reason: Reason) {
+        self.send_reset(id, reason);
+        self.lose(id, EndReason::BadRequest);
+    }
+
+    /// Tells the client that no stream behind `last` is served.
+    pub fn go_away(&mut self, last: u32, reason: Reason) {
+        GoAway::new(StreamId::from(last), reason).encode(&mut self.output);
+    }
+
+    /// Frames that leave with the next flush.
+    pub fn output(&mut self) -> &mut BytesMut {
+        &mut self.output
+    }
+
+    /// Ends all streams because of `reason`; the socket, to end the connection.
+    pub fn end(&mut self, reason: EndReason) -> Option<Side> {
+        self.over = reason;
+        let side = self.side.take();
+        for stream in self.streams.values_mut() {
+            stream.gone.get_or_insert(reason);
+            stream.wake();
+        }
+        side
+    }
+
+    /// Resets a stream that has not ended.
+    pub fn reset(&mut self, id: u32, reason: Reason) {
+        if self.streams.get(&id).is_some_and(|s| !s.is_closed()) {
+            self.send_reset(id, reason);
+            self.lose(id, EndReason::ClientClosed);
+            self.flush();
+        }
+    }
+
+    /// Ready when the stream was reset or its connection is over.
+    pub fn poll_gone(&mut self, id: u32, cx: &mut Context<'_>) -> Poll<EndReason> {
+        match self.gone(id) {
+            Some(reason) => Poll::Ready(reason),
+            None => {
+                self.wait_for(id, cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Why the client has ended the stream; `None`: it has not.
+    pub fn gone(&self, id: u32) -> Option<EndReason> {
+        match self.streams.get(&id) {
+            Some(stream) => stream.gone,
+            None => Some(self.over),
+        }
+    }
+
+    /// Bytes of the connection that its client has not acknowledged, or that wait here.
+    pub fn unacknowledged(&self) -> u64 {
+        let kernel = self.side.as_ref().map_or(0, Side::unacknowledged);
+        kernel + self.output.len() as u64
+    }
+
+    /// Forgets a stream whose exchange is over. One that is not closed is reset.
+    pub fn forget(&mut self, id: u32) {
+        let open = self.streams.get(&id).filter(|s| !s.is_closed());
+        // An answer that is whole needs no more of its request (RFC 9113 §8.1).
+        let how = open.map(|s| match s.sent_end {
+            true => Reason::NO_ERROR,
+            false => Reason::CANCEL,
+        });
+        if let Some(reason) = how {
+            self.reset(id, reason);
+        }
+        self.streams.remove(&id);
+        self.leave_queue(id);
+        self.unsent.retain(|i| *i != id);
+        // A connection that drains ends with its last stream.
+        self.waker.wake_by_ref();
+    }
+
+    fn alive(&self, id: u32) -> io::Result<()> {
+        match self.gone(id) {
+            None if self.side.is_some() => Ok(()),
+            _ => Err(broken()),
+        }
+    }
+
+    fn wait_for(&mut self, id: u32, cx: &Context<'_>) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.wait(cx);
+        }
+    }
+
+    fn send_reset(&mut self, id: u32, reason: Reason) {
+        if self.reset.len() == MAX_RESET {
+            self.reset.pop_front();
+        }
+        self.reset.push_back(id);
+        Reset::new(StreamId::from(id), reason).encode(&mut self.output);
+    }
+
+    /// Notes that a stream is over though it has not ended.
+    fn lose(&mut self, id: u32, why: EndReason) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            let was_open = !stream.is_closed();
+            stream.gone.get_or_insert(why);
+            stream.body = BytesMut::new();
+            stream.wake();
+            self.open -= usize::from(was_open);
+        }
+        self.leave_queue(id);
+    }
+
+    fn client_ended(&mut self, id: u32) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.ended = true;
+            self.open -= usize::from(stream.is_closed());
+        }
+    }
+
+    fn we_ended(&mut self, id: u32) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && !stream.sent_end
+        {
+            stream.sent_end = true;
+            self.open -= usize::from(stream.is_closed());
+        }
+    }
+}
+
+fn broken() -> io::Error {
+    io::ErrorKind::ConnectionReset.into()
+}

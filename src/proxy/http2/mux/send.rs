@@ -1,0 +1,250 @@
+//! What the client is sent: heads at once, bodies as its windows and its socket take them, each stream in its
+//! turn.
+//!
+//! Source: RFC 9113 §5.2, §6.1, §6.9; Lightstreamer clustering §1 (TCP back-pressure).
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+use h2::Reason;
+use h2::frame::{Head, Headers, Kind, StreamId};
+use tokio::io::AsyncWrite;
+
+use super::{Connection, FrameError, MAX_FRAME, Mux, OfStream};
+
+impl Mux {
+    /// Writes what waits, and wakes those who wait for room.
+    pub fn flush(&mut self) {
+        if self.write_waiting() {
+            self.next_turn();
+            self.wake_if_sent();
+        }
+    }
+
+    /// The client takes more bytes.
+    pub fn window_update(&mut self, id: u32, more: u32) -> Result<(), FrameError> {
+        const MOST: i64 = i32::MAX as i64;
+        if id == 0 {
+            self.window += i64::from(more);
+            if self.window > MOST {
+                return Err(Connection(Reason::FLOW_CONTROL_ERROR));
+            }
+            self.next_turn();
+            return Ok(());
+        }
+        if id > self.last {
+            return Err(Connection(Reason::PROTOCOL_ERROR));
+        }
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.window += i64::from(more);
+            if stream.window > MOST {
+                return Err(OfStream(id, Reason::FLOW_CONTROL_ERROR));
+            }
+            stream.wake();
+        }
+        Ok(())
+    }
+
+    /// The client has announced how many bytes each of its streams takes at first.
+    pub fn set_first_window(&mut self, window: u32) -> Result<(), FrameError> {
+        let more = i64::from(window) - self.first_window;
+        self.first_window = i64::from(window);
+        for stream in self.streams.values_mut() {
+            stream.window += more;
+            if stream.window > i64::from(i32::MAX) {
+                return Err(Connection(Reason::FLOW_CONTROL_ERROR));
+            }
+            if more > 0 {
+                stream.wake();
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a head. `last`: the answer ends with it.
+    pub fn send_head(&mut self, id: u32, mut head: Box<Headers>, last: bool) -> io::Result<()> {
+        self.alive(id)?;
+        if last {
+            head.set_end_stream();
+            self.we_ended(id);
+        }
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.answered = true;
+        }
+        self.encoder.encode(head, &mut self.output);
+        Ok(())
+    }
+
+    /// Writes one frame of DATA, if it is the stream's turn.
+    pub fn poll_write(
+        &mut self,
+        id: u32,
+        cx: &mut Context<'_>,
+        data: &[u8],
+        last: bool,
+    ) -> Poll<io::Result<usize>> {
+        self.alive(id)?;
+        if data.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let window = self.streams.get(&id).map_or(0, |s| s.window);
+        if window <= 0 {
+            self.leave_queue(id);
+            self.wait_for(id, cx);
+            // The head of a body that waits for a window does not wait.
+            self.write_if_open();
+            return Poll::Pending;
+        }
+        if !self.is_turn_of(id) || self.window <= 0 || (self.has_waiting() && !self.write_waiting())
+        {
+            self.wait_for(id, cx);
+            self.write_if_open();
+            if !self.turns.contains(&id) {
+                self.turns.push_back(id);
+            }
+            return Poll::Pending;
+        }
+        let most = window.min(self.window).min(MAX_FRAME as i64) as usize;
+        let n = most.min(data.len());
+        let is_last = last && n == data.len();
+        self.put_data(id, &data[..n], is_last);
+        if is_last {
+            self.we_ended(id);
+        }
+        self.window -= n as i64;
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.window -= n as i64;
+            stream.sent = false;
+        }
+        let written = self.write_waiting();
+        if self.turns.front() == Some(&id) {
+            self.turns.pop_front();
+        }
+        if written {
+            self.next_turn();
+        }
+        Poll::Ready(Ok(n))
+    }
+
+    /// Ends the answer, with trailers if there are any.
+    pub fn end_stream(&mut self, id: u32, trailers: Option<Box<Headers>>) {
+        if self.alive(id).is_err() || self.streams.get(&id).is_none_or(|s| s.sent_end) {
+            return;
+        }
+        match trailers {
+            Some(trailers) => self.encoder.encode(trailers, &mut self.output),
+            None => self.put_data(id, b"", true),
+        }
+        self.we_ended(id);
+        self.flush();
+    }
+
+    /// Ready when the kernel has sent all that the stream wrote. A sibling that writes on is not waited for: a bulk
+    /// stream would hold a stream of messages up for ever.
+    pub fn poll_all_sent(&mut self, id: u32, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.alive(id)?;
+        let stream = self.streams.get_mut(&id);
+        if stream.is_some_and(|s| std::mem::take(&mut s.sent)) {
+            return Poll::Ready(Ok(()));
+        }
+        if self.write_waiting() && self.is_sent() {
+            self.unsent.retain(|i| *i != id);
+            self.note_sent();
+            return Poll::Ready(Ok(()));
+        }
+        self.wait_for(id, cx);
+        if !self.unsent.contains(&id) {
+            self.unsent.push(id);
+        }
+        Poll::Pending
+    }
+
+    pub(super) fn is_turn_of(&self, id: u32) -> bool {
+        !self.blocked && self.turns.front().is_none_or(|first| *first == id)
+    }
+
+    /// Whether frames wait that must leave first: those of a stalled socket, not a head that leaves with its
+    /// first bytes.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.output.len() >= MAX_FRAME
+    }
+
+    pub(super) fn put_data(&mut self, id: u32, payload: &[u8], last: bool) {
+        let head = Head::new(Kind::Data, u8::from(last), StreamId::from(id));
+        head.encode(payload.len(), &mut self.output);
+        self.output.extend_from_slice(payload);
+    }
+
+    pub(super) fn leave_queue(&mut self, id: u32) {
+        if let Some(at) = self.turns.iter().position(|i| *i == id) {
+            self.turns.remove(at);
+            if at == 0 && !self.blocked {
+                self.next_turn();
+            }
+        }
+    }
+
+    /// Wakes the stream whose turn it is.
+    pub(super) fn next_turn(&mut self) {
+        if self.blocked || self.window <= 0 {
+            return;
+        }
+        if let Some(stream) = self.turns.front().and_then(|id| self.streams.get_mut(id)) {
+            stream.wake();
+        }
+    }
+
+    pub(super) fn wake_if_sent(&mut self) {
+        if !self.unsent.is_empty() && self.is_sent() {
+            self.note_sent();
+        }
+    }
+
+    /// Notes that the kernel has sent what the streams that wait for that wrote.
+    pub(super) fn note_sent(&mut self) {
+        for id in std::mem::take(&mut self.unsent) {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.sent = true;
+                stream.wake();
+            }
+        }
+    }
+
+    pub(super) fn is_sent(&self) -> bool {
+        let mut cx = Context::from_waker(&self.waker);
+        let side = self.side.as_ref();
+        side.is_none_or(|side| side.poll_all_sent(&mut cx).is_ready())
+    }
+
+    /// Writes what waits, unless the socket took nothing when it was asked last.
+    pub(super) fn write_if_open(&mut self) {
+        if !self.blocked {
+            self.write_waiting();
+        }
+    }
+
+    /// Writes all that waits. True: the kernel has taken it.
+    pub(super) fn write_waiting(&mut self) -> bool {
+        let Some(side) = &mut self.side else {
+            return false;
+        };
+        let mut cx = Context::from_waker(&self.waker);
+        while !self.output.is_empty() {
+            match Pin::new(&mut *side).poll_write(&mut cx, &self.output) {
+                Poll::Ready(Ok(n)) if n > 0 => self.output.advance(n),
+                // A connection that broke is noticed by its task, which reads it.
+                failed => {
+                    self.broken = failed.is_ready();
+                    self.blocked = true;
+                    return false;
+                }
+            }
+        }
+        // A silent connection keeps no buffer.
+        self.output = BytesMut::new();
+        self.blocked = false;
+        true
+    }
+}

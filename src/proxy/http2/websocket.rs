@@ -1,0 +1,48 @@
+//! WebSocket over HTTP/2: an extended CONNECT is an upgrade of HTTP/1.1 towards the node.
+//!
+//! In: a stream's head. Out: the lines of an upgrade with a key of our own, and the answer it must get.
+//! Source: RFC 8441 §5; RFC 6455 §4.1, §4.2.2.
+
+use openssl::{base64, sha};
+
+use crate::proxy::http1::request_head::Accept;
+
+/// RFC 6455 §1.3.
+const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// The key of one upgrade.
+#[derive(Clone, Debug)]
+pub struct Key(String);
+
+impl Key {
+    /// A new one.
+    pub fn new() -> Self {
+        Key(base64::encode_block(&fastrand::u128(..).to_be_bytes()))
+    }
+
+    /// Appends the lines that make a head an upgrade.
+    pub fn append_upgrade(&self, raw: &mut Vec<u8>) {
+        raw.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: ");
+        raw.extend_from_slice(self.0.as_bytes());
+        raw.extend_from_slice(b"\r\n");
+    }
+
+    /// What the node must answer to this key.
+    pub fn accept(&self) -> Box<Accept> {
+        let digest = sha::sha1(format!("{}{GUID}", self.0).as_bytes());
+        let accept = base64::encode_block(&digest).into_bytes().try_into();
+        Box::new(accept.expect("20 bytes are 28 characters of base64"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of RFC 6455 §1.3.
+    #[test]
+    fn a_key_has_one_answer() {
+        let key = Key("dGhlIHNhbXBsZSBub25jZQ==".to_owned());
+        assert_eq!(*key.accept(), *b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+}

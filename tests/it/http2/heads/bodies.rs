@@ -1,0 +1,299 @@
+//! What HTTP/2 alone can say: pseudo-headers, DATA that is not what its head told, trailers.
+//!
+//! Source: RFC 9113 §8.1, §8.1.1, §8.2, §8.3; RFC 8441 §4.
+
+use h2::Reason;
+
+use super::super::rig::{HOST, Rig};
+use super::table::Is;
+use super::{MALFORMED, NOTHING, assert_alive};
+use crate::client::raw_h2::{Answer, Field, head};
+
+type Fields = &'static [Field<'static>];
+
+const METHOD: Field<'_> = (b":method", b"GET");
+const SCHEME: Field<'_> = (b":scheme", b"https");
+const HOSTED: Field<'_> = (b":authority", b"push.mycompany.com");
+const PATH: Field<'_> = (b":path", b"/");
+
+/// Heads of HTTP/2 only.
+const HEADS: &[(&str, Fields, Is)] = &[
+    ("no method", &[SCHEME, HOSTED, PATH], MALFORMED),
+    ("no scheme", &[METHOD, HOSTED, PATH], MALFORMED),
+    ("no path", &[METHOD, SCHEME, HOSTED], MALFORMED),
+    (
+        "two paths",
+        &[METHOD, SCHEME, HOSTED, PATH, PATH],
+        MALFORMED,
+    ),
+    (
+        "two methods",
+        &[METHOD, METHOD, SCHEME, HOSTED, PATH],
+        MALFORMED,
+    ),
+    (
+        "two authorities",
+        &[METHOD, SCHEME, HOSTED, HOSTED, PATH],
+        MALFORMED,
+    ),
+    (
+        "a pseudo-header behind a field",
+        &[METHOD, SCHEME, HOSTED, (b"a", b"b"), PATH],
+        MALFORMED,
+    ),
+    (
+        "a status",
+        &[METHOD, SCHEME, HOSTED, PATH, (b":status", b"200")],
+        MALFORMED,
+    ),
+    (
+        "another scheme",
+        &[METHOD, (b":scheme", b"ftp"), HOSTED, PATH],
+        Is::Answered(400),
+    ),
+    (
+        "an empty scheme",
+        &[METHOD, (b":scheme", b""), HOSTED, PATH],
+        Is::Answered(400),
+    ),
+    (
+        "an absolute URL of its own host",
+        &[
+            METHOD,
+            SCHEME,
+            HOSTED,
+            (b":path", b"https://push.mycompany.com/"),
+        ],
+        Is::Answered(400),
+    ),
+    (
+        "a whole request in the path",
+        &[
+            METHOD,
+            SCHEME,
+            HOSTED,
+            (b":path", b"/ HTTP/1.1\r\nHost: a\r\n\r\nGET /smuggled"),
+        ],
+        Is::Answered(400),
+    ),
+    (
+        "a line end in the host",
+        &[METHOD, SCHEME, (b":authority", b"a\r\nX-Smuggled: 1"), PATH],
+        Is::Answered(400),
+    ),
+    (
+        "two hosts",
+        &[
+            METHOD,
+            SCHEME,
+            PATH,
+            (b"host", b"push.mycompany.com"),
+            (b"host", b"push.mycompany.com"),
+        ],
+        Is::Answered(400),
+    ),
+    (
+        "CONNECT",
+        &[(b":method", b"CONNECT"), HOSTED],
+        Is::Answered(405),
+    ),
+    (
+        "CONNECT for a WebSocket that was not announced",
+        &[
+            (b":method", b"CONNECT"),
+            (b":protocol", b"websocket"),
+            SCHEME,
+            HOSTED,
+            PATH,
+        ],
+        Is::Answered(501),
+    ),
+    (
+        "CONNECT for another protocol",
+        &[
+            (b":method", b"CONNECT"),
+            (b":protocol", b"connect-udp"),
+            SCHEME,
+            HOSTED,
+            PATH,
+        ],
+        Is::Answered(501),
+    ),
+    (
+        "a protocol without CONNECT",
+        &[METHOD, (b":protocol", b"websocket"), SCHEME, HOSTED, PATH],
+        MALFORMED,
+    ),
+    (
+        "a length, and no body",
+        &[METHOD, SCHEME, HOSTED, PATH, (b"content-length", b"5")],
+        MALFORMED,
+    ),
+];
+
+/// Aim: a head that only HTTP/2 can have is refused on its stream; the connection lives, no node hears of it. Fails if
+/// it passes, or if the connection ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_of_http_2_is_refused_on_its_stream() {
+    let rig = Rig::start().await;
+    let mut client = rig.client().await;
+    for (name, fields, is) in HEADS {
+        let id = client.open(fields, true).await;
+        let answer = client.answer(id).await;
+        assert_eq!(what(&answer), *is, "{name}: {answer:?}");
+        assert!(client.goaways.is_empty(), "{name}: {:?}", client.goaways);
+        let asked = tokio::time::timeout(NOTHING, rig.accept()).await;
+        assert!(asked.is_err(), "{name}: a node was asked");
+    }
+    assert_alive(&rig, &mut client).await;
+}
+
+/// What is behind a head: the bytes of each DATA frame, then trailers.
+struct Behind {
+    name: &'static str,
+    length: Option<&'static str>,
+    data: &'static [&'static [u8]],
+    trailers: Option<Fields>,
+}
+
+const fn row(
+    name: &'static str,
+    length: Option<&'static str>,
+    data: &'static [&'static [u8]],
+) -> Behind {
+    let trailers = None;
+    Behind {
+        name,
+        length,
+        data,
+        trailers,
+    }
+}
+
+const fn trailing(name: &'static str, trailers: Fields) -> Behind {
+    Behind {
+        name,
+        length: None,
+        data: &[b"abc"],
+        trailers: Some(trailers),
+    }
+}
+
+const BODIES: &[Behind] = &[
+    row("a frame longer than the length", Some("5"), &[b"123456"]),
+    row(
+        "frames longer than the length",
+        Some("5"),
+        &[b"123", b"456"],
+    ),
+    row("shorter than the length", Some("5"), &[b"123"]),
+    row("nothing for a length", Some("5"), &[b""]),
+    row("a byte for a length of 0", Some("0"), &[b"1"]),
+    trailing("a pseudo-header", &[(b":path", b"/")]),
+    trailing("a status", &[(b":status", b"200")]),
+    trailing("content-length", &[(b"content-length", b"3")]),
+    trailing("host", &[(b"host", b"evil")]),
+    trailing("cookie", &[(b"cookie", b"a=b")]),
+    trailing("authorization", &[(b"authorization", b"x")]),
+    trailing("te", &[(b"te", b"trailers")]),
+    trailing("connection", &[(b"connection", b"close")]),
+    trailing("transfer-encoding", &[(b"transfer-encoding", b"chunked")]),
+    Behind {
+        name: "trailers and a body that is too short",
+        length: Some("5"),
+        data: &[b"abc"],
+        trailers: Some(&[(b"x-sum", b"1")]),
+    },
+];
+
+/// Aim: a body that is not what its head told, and trailers that may not be, reset the stream with PROTOCOL_ERROR; the
+/// node's connection ends before the request is whole, and the client's lives. Fails if the node has a whole request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_none_never_is_whole_at_the_node() {
+    let rig = Rig::start().await;
+    let mut client = rig.client().await;
+    for (n, case) in BODIES.iter().enumerate() {
+        let name = case.name;
+        let length = case.length.map(|l| (&b"content-length"[..], l.as_bytes()));
+        let more: Vec<Field<'_>> = length.into_iter().collect();
+        let id = client.open(&head("POST", HOST, "/", &more), false).await;
+        // A body of no bytes is with the node at once.
+        let whole = case.length == Some("0");
+        let (mut node, _) = rig.asked().await;
+        for (i, data) in case.data.iter().enumerate() {
+            let last = i + 1 == case.data.len() && case.trailers.is_none();
+            client.data(id, data, last).await;
+        }
+        if let Some(trailers) = case.trailers {
+            client.fields(id, trailers, true).await;
+        }
+        let answer = client.answer(id).await;
+        assert_eq!(what(&answer), MALFORMED, "{name}: {answer:?}");
+        assert!(client.goaways.is_empty(), "{name}: {:?}", client.goaways);
+        node.ended().await;
+        assert!(whole || !node.unread().ends_with(b"0\r\n\r\n"), "{name}");
+        let lines = rig.lines(n + 1).await;
+        assert_eq!(lines[n]["reason"], "bad_request", "{name}: {}", lines[n]);
+    }
+    assert_alive(&rig, &mut client).await;
+}
+
+/// Aim: a body's length that no head may have is a 400 with the stream open as with a stream ended. Fails if a head is
+/// judged by its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_length_is_a_400_before_its_body() {
+    let rig = Rig::start().await;
+    let mut client = rig.client().await;
+    for length in [&["5", "5"][..], &["5, 5"], &["x"], &["-1"], &[""]] {
+        let more: Vec<Field<'_>> = length
+            .iter()
+            .map(|l| (&b"content-length"[..], l.as_bytes()))
+            .collect();
+        let id = client.open(&head("POST", HOST, "/", &more), false).await;
+        let answer = client.answer(id).await;
+        assert_eq!(answer.status, 400, "{length:?}: {answer:?}");
+        // RFC 9113 §8.1: the rest of the request is not wanted.
+        let rest = client.until(id, |a| a.reset.is_some()).await;
+        assert_eq!(rest.reset, Some(Reason::NO_ERROR), "{length:?}");
+    }
+    assert_alive(&rig, &mut client).await;
+}
+
+fn what(answer: &Answer) -> Is {
+    match (answer.status, answer.reset) {
+        (0, Some(reason)) => Is::Reset(reason),
+        (200, _) => Is::Passed,
+        (status, _) => Is::Answered(status),
+    }
+}
+
+/// Aim: fields that are no text of HTTP end the connection with COMPRESSION_ERROR, and no node hears of them. RFC 9113
+/// §8.1.1 asks for an error of the stream only; the `h2` crate's decoder knows none. Fails if one of them passes.
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_that_are_no_text_reach_no_node() {
+    let rig = Rig::start().await;
+    let rows: [(usize, Field<'_>); 10] = [
+        (0, (b":method", b"G T")),
+        (3, (b":path", b"/\xff")),
+        (4, (b":other", b"1")),
+        (4, (b"X-Upper", b"1")),
+        (4, (b"a b", b"1")),
+        (4, (b"", b"1")),
+        (4, (b"a", b"\0")),
+        (4, (b"a", b"b\nc")),
+        (4, (b"a", b"b\r\nx-smuggled: 1")),
+        (4, (b"a\r\nx-smuggled", b"1")),
+    ];
+    for (at, field) in rows {
+        let mut client = rig.client().await;
+        let mut fields = vec![METHOD, SCHEME, HOSTED, PATH];
+        fields.splice(at..(at + 1).min(4), [field]);
+        let name = String::from_utf8_lossy(&[field.0, b": ", field.1].concat()).into_owned();
+        let id = client.open(&fields, true).await;
+        let answer = client.answer(id).await;
+        assert_eq!((answer.status, answer.reset), (0, None), "{name:?}");
+        assert_eq!(client.goaways, [(0, Reason::COMPRESSION_ERROR)], "{name:?}");
+        let asked = tokio::time::timeout(NOTHING, rig.accept()).await;
+        assert!(asked.is_err(), "{name:?}: a node was asked");
+    }
+}

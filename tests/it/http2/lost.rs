@@ -1,0 +1,75 @@
+//! A request whose node fails it: what its client may send again, and what it may not.
+//!
+//! Source: RFC 9113 §5.4.2, §7, §8.7 (REFUSED_STREAM says that nothing was processed).
+
+use h2::Reason;
+
+use super::heads::assert_alive;
+use super::rig::{HOST, Rig};
+use crate::client::raw_h2::head;
+
+/// Aim: a request that no node has had is refused, so that its client may send it again, and one that its node lost is
+/// cancelled; without `no_node: close`, and with `on_lost: 502`, both are answered. The connection serves on. Fails if a client is told that it
+/// may repeat what a node has had, or may not repeat what none has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_is_told_whether_a_node_has_had_its_request() {
+    for (keys, refused, lost) in [
+        (
+            "    no_node: close\n",
+            (0, Some(Reason::REFUSED_STREAM)),
+            (0, Some(Reason::CANCEL)),
+        ),
+        ("    on_lost: 502\n", (502, None), (502, None)),
+    ] {
+        let mut rig = Rig::with("", keys, "").await;
+        let mut client = rig.client().await;
+        let id = client.open(&head("POST", HOST, "/lost", &[]), true).await;
+        let (node, _) = rig.asked().await;
+        drop(node);
+        let answer = client.until(id, |a| a.whole || a.reset.is_some()).await;
+        assert_eq!((answer.status, answer.reset), lost, "{keys}: lost");
+        rig.deafen();
+        let id = client
+            .open(&head("POST", HOST, "/refused", &[]), true)
+            .await;
+        let answer = client.until(id, |a| a.whole || a.reset.is_some()).await;
+        assert_eq!((answer.status, answer.reset), refused, "{keys}: refused");
+        let lines = rig.lines(2).await;
+        assert_eq!(lines[0]["reason"], "node_failed", "{keys}: {}", lines[0]);
+        let unreachable = ["node_unreachable", "no_node"];
+        let reason = lines[1]["reason"].as_str().unwrap_or_default();
+        assert!(unreachable.contains(&reason), "{keys}: {}", lines[1]);
+        rig.listen().await;
+        assert_alive(&rig, &mut client).await;
+    }
+}
+
+/// Aim: an idempotent request whose node loses it is repeated, with its body, and its client sees one answer. Fails if
+/// the body of a stream, which has no framing of its own, is not whole the second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_put_is_repeated_with_its_body() {
+    let rig = Rig::with("", "    nodes: [n1, n2]\n", "").await;
+    let mut client = rig.client().await;
+    let id = client.open(&head("PUT", HOST, "/", &[]), false).await;
+    let (mut node, _) = rig.asked().await;
+    client.data(id, b"one", false).await;
+    client.data(id, b"two", true).await;
+    let first = node.until(b"0\r\n\r\n").await;
+    drop(node);
+    let (mut node, _) = rig.asked().await;
+    let second = node.until(b"0\r\n\r\n").await;
+    let data = |body: &str| {
+        body.replace("3\r\n", "")
+            .replace("6\r\n", "")
+            .replace("\r\n", "")
+    };
+    assert_eq!(
+        (data(&first), data(&second)),
+        ("onetwo0".into(), "onetwo0".into())
+    );
+    node.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    let answer = client.answer(id).await;
+    assert_eq!((answer.status, answer.whole), (200, true));
+    assert_eq!(rig.lines(1).await[0]["retries"], 1);
+}

@@ -1,0 +1,53 @@
+//! The conformance tests of h2spec, where the program is installed.
+//!
+//! In: `PUSHGATE_H2SPEC`, a path, or `h2spec` on the PATH. Out: no failed case. Source: RFC 9113, RFC 7541.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::setup::Setup;
+
+/// Its 147 cases take a second; each that waits in vain for an answer takes two.
+const MOST: Duration = Duration::from_secs(120);
+
+/// Aim: all cases of h2spec pass, the strict ones too. Fails with any rule of RFC 9113 that it knows and we break.
+#[tokio::test(flavor = "multi_thread")]
+async fn h2spec_passes() {
+    let Some(program) = program() else {
+        eprintln!("h2spec is not installed (README.md, \"Two commands\"): its cases are not run");
+        return;
+    };
+    let setup = Setup::start(1).await;
+    let at = setup.tls().to;
+    let mut command = Command::new(program);
+    command.args([
+        "-t",
+        "-k",
+        "-h",
+        &at.ip().to_string(),
+        "-p",
+        &at.port().to_string(),
+        "--strict",
+    ]);
+    let run = timeout(MOST, command.kill_on_drop(true).output()).await;
+    let output = run.expect("h2spec ends in time").expect("h2spec starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains(" 0 failed"), "{text}");
+    // A server that it cannot reach fails nothing either.
+    assert!(
+        output.status.success() && !text.contains("0 tests"),
+        "{text}"
+    );
+}
+
+fn program() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("PUSHGATE_H2SPEC") {
+        return Some(named.into());
+    }
+    let path = std::env::var_os("PATH")?;
+    let mut found = std::env::split_paths(&path).map(|dir| dir.join("h2spec"));
+    found.find(|file| file.is_file())
+}
