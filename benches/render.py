@@ -61,7 +61,9 @@ def _listeners(profile, certificates):
         common["max_hidden"] = hidden
 
     def listener(name, port, served=()):
-        tls = {"tls": {"certificates": list(served), "h2": getattr(profile, "h2", False)}} if served else {}
+        h2 = getattr(profile, "h2", False)
+        also = {"h2_websocket": True} if h2 else {}
+        tls = {"tls": {"certificates": list(served), "h2": h2, **also}} if served else {}
         return {"name": name, "bind": [f"{ADDR}:{port}"], **common, **tls}
 
     made = [listener("plain", PORT)]

@@ -176,8 +176,9 @@ def options():
     p.add_argument("--seconds", type=int, default=3, help="measured window (%(default)s)")
     p.add_argument("--silent", type=int, default=4_000, help="silent connections (%(default)s)")
     p.add_argument("--streams", type=int, default=1_000, help="connections with messages (%(default)s)")
-    p.add_argument("--upgrades", type=int, default=20_000, help="WebSocket upgrades (%(default)s)")
-    p.add_argument("--connections", type=int, default=5_000, help="short connections at layer 4 (%(default)s)")
+    p.add_argument("--upgrades", type=int, default=4_000, help="WebSocket upgrades (%(default)s)")
+    p.add_argument("--connections", type=int, default=5_000, help="short connections, at either layer (%(default)s)")
+    p.add_argument("--bulk-streams", type=int, default=5_000, help="bulk streams of bulk_memory, two descriptors each (%(default)s)")
     p.add_argument("--nice", type=int, default=0, help="priority of proxies and load; below 0, as root, puts them before other work on the machine")
     p.add_argument("--unpinned", action="store_true", help="let the kernel place proxy and load; apart, each hop wakes another core")
     p.add_argument("--quick", action="store_true", help="one round of one second, a tenth of the connections")
@@ -185,7 +186,7 @@ def options():
     p.add_argument("--keep", action="store_true", help="keep the folder of logs and configurations")
     o = p.parse_args()
     if o.quick:
-        small = {"rounds": 1, "seconds": 1, "upgrades": 2_000, "silent": 400, "streams": 100, "connections": 500}
+        small = {"rounds": 1, "seconds": 1, "upgrades": 400, "silent": 400, "streams": 100, "connections": 500, "bulk_streams": 500}
         vars(o).update({k: v for k, v in small.items() if getattr(o, k) == p.get_default(k)})
     words = o.tables.split(",")
     if unknown := set(words) - {t.word for t in every}:

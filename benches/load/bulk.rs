@@ -1,6 +1,7 @@
-//! Bulk and short connections: what a GiB, and a connection, costs the proxy.
+//! Bulk and short connections: what a GiB, a stream of bulk, and a connection cost the proxy.
 //!
-//! In: streams (`--count`), window, direction; or connections in all. Out: CPU per GiB, or per connection.
+//! In: streams (`--count`), window, direction; or connections in all. Out: CPU per GiB, memory per stream,
+//! or CPU per connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -8,18 +9,28 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::client::{self, PATIENCE};
-use crate::node::{BULK, SUNK};
+use crate::client::{self, Conn, PATIENCE};
+use crate::node::{BULK, KIB, SUNK};
 use crate::{Failure, Options, per_thousand};
 
 /// Time for windows to open before the measured one.
 const WARM_UP: Duration = Duration::from_millis(500);
 /// Connections under way at once.
 const WORKERS: usize = 16;
-/// Length of a short answer's body.
-const BODY: usize = 1024;
+/// Bulk streams opened first, so that what exists once is not charged to the others.
+const WARM: usize = 16;
+/// What each of thousands of clients reads by.
+const SMALL: usize = 16 * 1024;
+/// Interval at which the proxy's memory is looked at.
+const SAMPLE: Duration = Duration::from_millis(250);
+/// Streams of thousands that open at once. With all 5,000 at once a client of Pushgate waited for more than 10 s.
+const OPENING: usize = 250;
+/// Longest wait until all of thousands of streams flow.
+const FLOW: Duration = Duration::from_secs(100);
 
 /// Measures bulk: to the clients, or with `--up` from them.
 pub async fn run(options: &Options) -> Result<Value, Failure> {
@@ -30,7 +41,7 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
         streams.push(tokio::spawn(async move {
             match options.up {
                 true => push(&options).await,
-                false => pull(&options, &taken).await,
+                false => pull(open(&options).await?, &taken, BULK).await,
             }
         }));
     }
@@ -60,17 +71,96 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
     }))
 }
 
-async fn pull(options: &Options, taken: &AtomicU64) -> Result<(), Failure> {
+async fn open(options: &Options) -> Result<Conn, Failure> {
     let mut conn = client::connect(options, None).await?;
     client::ask(&mut conn, "/bulk", false, "").await?;
     client::head(&mut conn, "200").await?;
-    let mut piece = vec![0; BULK];
+    Ok(conn)
+}
+
+async fn pull(mut conn: Conn, taken: &AtomicU64, by: usize) -> Result<(), Failure> {
+    let mut piece = vec![0; by];
     loop {
         match conn.read(&mut piece).await? {
             0 => return Err("closed".into()),
             n => taken.fetch_add(n as u64, Ordering::Relaxed),
         };
     }
+}
+
+/// Measures the proxy's memory while `--count` streams of bulk flow to clients that read all the time.
+pub async fn memory(options: &Options) -> Result<Value, Failure> {
+    let proxy = options.proxy.ok_or("bulk_memory needs --pid")?;
+    let taken = Arc::new(AtomicU64::new(0));
+    let mut streams = flows(options, WARM, &taken).await?;
+    sleep(WARM_UP).await;
+    let before = proxy.pss_bytes();
+    let asked = Instant::now();
+    streams.extend(flows(options, options.count, &taken).await?);
+    let flowing = asked.elapsed();
+    sleep(WARM_UP).await;
+    let (begun, passed, cpu) = (
+        Instant::now(),
+        taken.load(Ordering::Relaxed),
+        proxy.cpu_ns(),
+    );
+    let mut samples = Vec::new();
+    while begun.elapsed() < options.window {
+        sleep(SAMPLE).await;
+        samples.push(proxy.pss_bytes());
+    }
+    let (took, cpu) = (begun.elapsed(), proxy.cpu_ns() - cpu);
+    let bytes = taken.load(Ordering::Relaxed) - passed;
+    for stream in streams {
+        if stream.is_finished() {
+            stream.await??;
+        }
+    }
+    samples.sort_unstable();
+    let each = |bytes: u64| bytes.saturating_sub(before) as f64 / options.count as f64;
+    let at = |i: usize| samples.get(i).map(|bytes| each(*bytes));
+    Ok(json!({
+        "streams": options.count,
+        "all_flow_after_s": flowing.as_secs_f64(),
+        "before_bytes": before,
+        "bytes_each": at(samples.len() / 2),
+        "bytes_each_most": at(samples.len() - 1),
+        "mib_per_second": bytes as f64 / f64::from(1 << 20) / took.as_secs_f64(),
+        "proxy_busy": cpu as f64 / took.as_nanos() as f64,
+    }))
+}
+
+/// Starts `count` streams; returns when each of them flows.
+async fn flows(
+    options: &Options,
+    count: usize,
+    taken: &Arc<AtomicU64>,
+) -> Result<Vec<JoinHandle<Result<(), Failure>>>, Failure> {
+    let opened = Arc::new(AtomicUsize::new(0));
+    let turn = Arc::new(Semaphore::new(OPENING));
+    let one = |_| {
+        let (options, taken) = (options.clone(), taken.clone());
+        let (opened, turn) = (opened.clone(), turn.clone());
+        tokio::spawn(async move {
+            let turn = turn.acquire_owned().await?;
+            let conn = open(&options).await?;
+            drop(turn);
+            opened.fetch_add(1, Ordering::Relaxed);
+            pull(conn, &taken, SMALL).await
+        })
+    };
+    let mut streams: Vec<_> = (0..count).map(one).collect();
+    let begun = Instant::now();
+    while opened.load(Ordering::Relaxed) < count {
+        if let Some(i) = streams.iter().position(|s| s.is_finished()) {
+            streams.swap_remove(i).await??;
+        }
+        if begun.elapsed() > FLOW {
+            return Err(format!("only {} streams flow", opened.load(Ordering::Relaxed)).into());
+        }
+        sleep(WARM_UP).await;
+    }
+    Ok(streams)
 }
 
 async fn push(options: &Options) -> Result<(), Failure> {
@@ -114,7 +204,7 @@ async fn one(options: &Options) -> Result<(), Failure> {
     let mut conn = client::connect(options, None).await?;
     client::ask(&mut conn, "/kib", false, "").await?;
     let (_, mut body) = client::head(&mut conn, "200").await?;
-    while body.len() < BODY {
+    while body.len() < KIB {
         if conn.read_buf(&mut body).await? == 0 {
             return Err("closed".into());
         }

@@ -1,4 +1,4 @@
-//! One HTTP/2 connection with one stream, as a browser has it for a push service of its own.
+//! HTTP/2 clients: a connection with one stream, as a browser has it for a push service of its own, or with many.
 //!
 //! In: where to, a path. Out: the body of the answer, to be read like that of HTTP/1.
 //! Source: RFC 9113 §8.1; §6.9 (what was read is given back to the window at once).
@@ -6,19 +6,22 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
-use h2::RecvStream;
 use h2::client::SendRequest;
+use h2::ext::Protocol;
+use h2::{RecvStream, SendStream};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::client::{self, Conn, PATIENCE};
+use crate::wire::Wire;
 use crate::{Failure, Options};
 
-/// Asks for `path` on a connection of its own. Errors: no HTTP/2, or another status than 200.
-pub async fn ask(options: &Options, path: &str) -> Result<Conn, Failure> {
+/// A connection. Errors: the proxy speaks no HTTP/2.
+pub async fn connect(options: &Options) -> Result<SendRequest<Bytes>, Failure> {
     let tcp = client::tcp(options, None).await?;
     let tls = client::connector(false, b"h2");
     let tls = timeout(
@@ -29,10 +32,46 @@ pub async fn ask(options: &Options, path: &str) -> Result<Conn, Failure> {
     if tls.get_ref().1.alpn_protocol() != Some(b"h2") {
         return Err("the proxy speaks no HTTP/2".into());
     }
-    let (mut requests, connection) = h2::client::handshake(tls).await?;
+    let (requests, connection) = h2::client::handshake(tls).await?;
     tokio::spawn(connection);
-    let request = http::Request::get(format!("https://bench.test{path}")).body(())?;
-    let (answer, _) = requests.send_request(request, true)?;
+    Ok(requests)
+}
+
+/// Asks for `path` on a connection of its own. Errors: no HTTP/2, or another status than 200.
+pub async fn ask(options: &Options, path: &str) -> Result<Conn, Failure> {
+    stream(
+        &connect(options).await?,
+        path,
+        options.wire == Wire::WebSocket,
+    )
+    .await
+}
+
+/// Asks for `path` on `requests`, for a WebSocket (RFC 8441) if `websocket`. Errors: another status than 200.
+pub async fn stream(
+    requests: &SendRequest<Bytes>,
+    path: &str,
+    websocket: bool,
+) -> Result<Conn, Failure> {
+    let mut requests = timeout(PATIENCE, requests.clone().ready()).await??;
+    let uri = format!("https://bench.test{path}");
+    let request = match websocket {
+        false => http::Request::get(uri).body(())?,
+        true => {
+            // The proxy's settings say that it takes one.
+            let settings = async {
+                while !requests.is_extended_connect_protocol_enabled() {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            };
+            timeout(PATIENCE, settings).await?;
+            let request = http::Request::connect(uri).header("sec-websocket-version", "13");
+            request
+                .extension(Protocol::from_static("websocket"))
+                .body(())?
+        }
+    };
+    let (answer, up) = requests.send_request(request, !websocket)?;
     let answer = timeout(PATIENCE, answer).await??;
     if answer.status() != 200 {
         return Err(format!("wanted 200: {}", answer.status()).into());
@@ -40,8 +79,33 @@ pub async fn ask(options: &Options, path: &str) -> Result<Conn, Failure> {
     Ok(Box::new(Body {
         stream: answer.into_body(),
         left: Bytes::new(),
+        _up: up,
         _connection: requests,
     }))
+}
+
+/// Asks for `path` with more fields, and reads the answer to its end. Returns the stickiness cookie it sets.
+pub async fn whole(
+    requests: &mut SendRequest<Bytes>,
+    path: &str,
+    cookie: &str,
+) -> Result<String, Failure> {
+    std::future::poll_fn(|cx| requests.poll_ready(cx)).await?;
+    let mut request = http::Request::get(format!("https://bench.test{path}"));
+    if !cookie.is_empty() {
+        request = request.header("cookie", cookie);
+    }
+    let (answer, _) = requests.send_request(request.body(())?, true)?;
+    let answer = answer.await?;
+    let set = answer.headers().get("set-cookie");
+    let set = set.and_then(|v| v.to_str().ok()?.split(';').next());
+    let set = set.unwrap_or_default().to_owned();
+    let mut body = answer.into_body();
+    while let Some(data) = body.data().await {
+        let n = data?.len();
+        body.flow_control().release_capacity(n)?;
+    }
+    Ok(set)
 }
 
 /// The answer's body.
@@ -49,6 +113,8 @@ struct Body {
     stream: RecvStream,
     /// Received and not read yet.
     left: Bytes,
+    /// A WebSocket ends with it.
+    _up: SendStream<Bytes>,
     /// The connection ends when nobody can ask any more.
     _connection: SendRequest<Bytes>,
 }

@@ -3,7 +3,7 @@
 //! In: a scenario's word and options. Out: one line of JSON with its figures. Node and clients share
 //! a process so that both read one clock; each has a thread of its own.
 //!
-//! `load certificate DIR [COUNT]` | `load SCENARIO --node ADDR,… --to ADDR [--tls] [--h2] [--held] [--pid N] [--wire WORD]
+//! `load certificate DIR [COUNT]` | `load SCENARIO --node ADDR,… --to ADDR [--tls] [--h2] [--held] [--kept] [--browser] [--pid N] [--wire WORD]
 //! [--seconds N] [--count N] [--every MS] [--client-first] [--up] [--remote]
 //! [--others ADDR --order-to ADDR --order TEXT] [--kill PID]` | `load node --node ADDR,…`
 //! serves until it is killed, for a run with `--remote`: more connections than one process may hold.
@@ -47,8 +47,14 @@ struct Options {
     tls: bool,
     /// Clients speak HTTP/2, which needs TLS.
     h2: bool,
+    /// Streams of each HTTP/2 connection that are silent.
+    streams: usize,
     /// Silent requests are polls that are not answered.
     held: bool,
+    /// Silent connections are kept ones, after one answered request.
+    kept: bool,
+    /// Requests have the head a browser sends.
+    browser: bool,
     /// The proxy, if its CPU or memory is asked for.
     proxy: Option<Process>,
     /// How messages are framed.
@@ -100,6 +106,7 @@ fn main() -> Result<(), Failure> {
         match deed.as_str() {
             "node" => std::future::pending().await,
             "bulk" => bulk::run(&options).await,
+            "bulk_memory" => bulk::memory(&options).await,
             "connections" => bulk::connections(&options).await,
             "handshakes" => handshakes::run(&options).await,
             "requests" => requests::run(&options).await,
@@ -137,7 +144,10 @@ fn parse(args: &[String]) -> Result<Options, Failure> {
         to: value("--to").map_or(Ok(([0, 0, 0, 0], 0).into()), |to| to.parse())?,
         tls: args.iter().any(|a| a == "--tls"),
         h2: args.iter().any(|a| a == "--h2"),
+        streams: usize::try_from(number("--streams", 1)?)?,
         held: args.iter().any(|a| a == "--held"),
+        kept: args.iter().any(|a| a == "--kept"),
+        browser: args.iter().any(|a| a == "--browser"),
         proxy,
         wire: value("--wire").map_or(Ok(Wire::WebSocket), |w| w.parse())?,
         window: Duration::from_secs(number("--seconds", 3)?),

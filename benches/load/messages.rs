@@ -34,7 +34,7 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
             conn,
             rest,
             // HTTP/2 has frames of its own around the bare messages.
-            if options.h2 {
+            if options.h2 && options.wire != Wire::WebSocket {
                 Wire::Length
             } else {
                 options.wire

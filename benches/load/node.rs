@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
+use base64::Engine as _;
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -42,6 +43,12 @@ pub static HELD: AtomicU64 = AtomicU64::new(0);
 
 /// What bulk is read and written by: enough that the load side's own system calls do not set the pace.
 pub const BULK: usize = 256 * 1024;
+
+/// What every bulk stream writes: one for all, as there may be thousands.
+static PIECE: [u8; BULK] = [b'b'; BULK];
+
+/// Length of the body of `/kib`.
+pub const KIB: usize = 1024;
 
 /// Messages of `/ws/server`, and that a `/ws/client` sends.
 pub const MESSAGES: u32 = 3;
@@ -96,10 +103,10 @@ async fn serve(mut stream: Incoming) -> io::Result<()> {
     let kib = [
         format!(
             "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",
-            1024
+            KIB
         )
         .as_bytes(),
-        &[b'k'; 1024],
+        &[b'k'; KIB],
     ]
     .concat();
     let mut got = Vec::with_capacity(2048);
@@ -111,6 +118,7 @@ async fn serve(mut stream: Incoming) -> io::Result<()> {
         }
         let line = got.split(|b| *b == b' ').nth(1).unwrap_or_default();
         let path = String::from_utf8_lossy(line).into_owned();
+        let switching = switching(&got);
         got.clear();
         if path == "/kib" {
             stream.write_all(&kib).await?;
@@ -130,7 +138,8 @@ async fn serve(mut stream: Incoming) -> io::Result<()> {
             ["flood", wire] => flood(stream, wire.parse().map_err(io::Error::other)?).await,
             [wire, ms] => {
                 let every = Duration::from_millis(ms.parse().map_err(io::Error::other)?);
-                tell(stream, wire.parse().map_err(io::Error::other)?, every).await
+                let wire = wire.parse().map_err(io::Error::other)?;
+                tell(stream, wire, every, &switching).await
             }
             _ => {
                 stream
@@ -139,6 +148,23 @@ async fn serve(mut stream: Incoming) -> io::Result<()> {
             }
         };
     }
+}
+
+/// The answer to an upgrade: proxies that make one of an HTTP/2 stream send a key of their own, and check.
+fn switching(request: &[u8]) -> String {
+    const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    let text = String::from_utf8_lossy(request);
+    let key = text.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("sec-websocket-key")
+            .then(|| value.trim())
+    });
+    let digest = ring::digest::digest(
+        &ring::digest::SHA1_FOR_LEGACY_USE_ONLY,
+        format!("{}{GUID}", key.unwrap_or_default()).as_bytes(),
+    );
+    let accept = base64::engine::general_purpose::STANDARD.encode(digest);
+    SWITCHING.replace("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", &accept)
 }
 
 /// Head of a stream without end.
@@ -198,8 +224,17 @@ async fn gone(stream: &mut Incoming) -> io::Result<()> {
 }
 
 /// A message every `every`; connections begin at different phases, by their port.
-async fn tell(mut stream: Incoming, wire: Wire, every: Duration) -> io::Result<()> {
-    stream.write_all(head(wire).as_bytes()).await?;
+async fn tell(
+    mut stream: Incoming,
+    wire: Wire,
+    every: Duration,
+    switching: &str,
+) -> io::Result<()> {
+    let head = match wire {
+        Wire::WebSocket => switching.to_owned(),
+        _ => head(wire),
+    };
+    stream.write_all(head.as_bytes()).await?;
     let port = u64::from(stream.tcp().peer_addr()?.port());
     let phase = Duration::from_micros(port * 7919 % every.as_micros().max(1) as u64);
     let mut ticks = interval_at(Instant::now() + phase, every);
@@ -215,9 +250,8 @@ async fn tell(mut stream: Incoming, wire: Wire, every: Duration) -> io::Result<(
 
 async fn bulk(mut stream: Incoming) -> io::Result<()> {
     stream.write_all(head(Wire::Length).as_bytes()).await?;
-    let piece = vec![b'b'; BULK];
     loop {
-        stream.write_all(&piece).await?;
+        stream.write_all(&PIECE).await?;
     }
 }
 

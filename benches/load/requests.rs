@@ -1,6 +1,6 @@
 //! Requests of 1 KiB on kept connections, in a closed loop: what one request costs the proxy.
 //!
-//! In: connections (`--count`) and the window. Out: requests a second, CPU per 1,000, latency.
+//! In: connections (`--count`), the window, and with `--browser` the head of a browser. Out: requests a second, CPU per 1,000, latency.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,13 +12,26 @@ use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
 use crate::client::{self, Conn, PATIENCE};
-use crate::{Failure, Options, per_thousand, percentiles};
+use crate::node::KIB;
+use crate::{Failure, Options, h2, per_thousand, percentiles};
 
 /// Time for caches and pools to fill before the window.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// Length of each answer's body.
-const BODY: usize = 1024;
+/// What Chromium sends between `Host` and `Cookie` when a page's script asks the page's own server.
+const BROWSER: &str = "Connection: keep-alive\r\n\
+     sec-ch-ua: \"Chromium\";v=\"142\", \"Google Chrome\";v=\"142\", \"Not_A Brand\";v=\"99\"\r\n\
+     sec-ch-ua-mobile: ?0\r\n\
+     sec-ch-ua-platform: \"Linux\"\r\n\
+     User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) \
+     Chrome/142.0.0.0 Safari/537.36\r\n\
+     Accept: */*\r\n\
+     Sec-Fetch-Site: same-origin\r\n\
+     Sec-Fetch-Mode: cors\r\n\
+     Sec-Fetch-Dest: empty\r\n\
+     Referer: https://bench.test/portfolio/overview\r\n\
+     Accept-Encoding: gzip, deflate, br, zstd\r\n\
+     Accept-Language: en-GB,en;q=0.9,de;q=0.8\r\n";
 
 /// Latencies of the requests so far, in nanoseconds.
 type Done = Rc<RefCell<Vec<u64>>>;
@@ -30,10 +43,27 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
         .run_until(async {
             let mut loops = Vec::new();
             for _ in 0..options.count {
+                if options.h2 {
+                    let mut requests = h2::connect(options).await?;
+                    let cookie = h2::whole(&mut requests, "/kib", "").await?;
+                    let done = done.clone();
+                    loops.push(tokio::task::spawn_local(async move {
+                        loop {
+                            let asked = Instant::now();
+                            h2::whole(&mut requests, "/kib", &cookie).await?;
+                            done.borrow_mut().push(asked.elapsed().as_nanos() as u64);
+                        }
+                    }));
+                    continue;
+                }
                 let (mut conn, cookie) = first(options).await?;
+                let lines = match options.browser {
+                    true => format!("{BROWSER}{cookie}"),
+                    false => cookie,
+                };
                 let done = done.clone();
                 loops.push(tokio::task::spawn_local(async move {
-                    again(&mut conn, &cookie, &done).await
+                    again(&mut conn, &lines, &done).await
                 }));
             }
             sleep(WARM_UP).await;
@@ -61,7 +91,7 @@ async fn first(options: &Options) -> Result<(Conn, String), Failure> {
     let mut conn = client::connect(options, None).await?;
     client::ask(&mut conn, "/kib", false, "").await?;
     let (head, mut body) = client::head(&mut conn, "200").await?;
-    while body.len() < BODY {
+    while body.len() < KIB {
         timeout(PATIENCE, conn.read_buf(&mut body)).await??;
     }
     let line = head
@@ -77,8 +107,8 @@ async fn first(options: &Options) -> Result<(Conn, String), Failure> {
     Ok((conn, cookie))
 }
 
-async fn again(conn: &mut Conn, cookie: &str, done: &Done) -> Result<(), Failure> {
-    let request = client::request("/kib", false, cookie);
+async fn again(conn: &mut Conn, lines: &str, done: &Done) -> Result<(), Failure> {
+    let request = client::request("/kib", false, lines);
     let mut got = Vec::with_capacity(4096);
     loop {
         let asked = Instant::now();
@@ -91,7 +121,7 @@ async fn again(conn: &mut Conn, cookie: &str, done: &Done) -> Result<(), Failure
                 return Err("closed".into());
             }
             if wanted == usize::MAX {
-                wanted = client::head_end(&got).map_or(usize::MAX, |end| end + BODY);
+                wanted = client::head_end(&got).map_or(usize::MAX, |end| end + KIB);
             }
         }
         done.borrow_mut().push(asked.elapsed().as_nanos() as u64);

@@ -1,4 +1,4 @@
-//! What the proxy holds: memory of silent WebSockets and streams, and bytes of a stream whose client does not read.
+//! What the proxy holds: memory of silent connections, and bytes of a stream whose client does not read.
 //!
 //! In: connections; or a framing. Out: PSS per connection; or bytes the node could write.
 
@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{self, Conn, PATIENCE};
-use crate::node::{BULK, FLOODED, HELD, RESUMED, WENT_ON};
+use crate::node::{BULK, FLOODED, HELD, KIB, RESUMED, WENT_ON};
 use crate::wire::{self, Wire};
 use crate::{Failure, Options, h2};
 
@@ -26,15 +27,19 @@ const FLOOD_DEADLINE: Duration = Duration::from_secs(20);
 const RECEIVE_BUFFER: usize = 64 * 1024;
 
 /// Measures the memory of `--count` silent WebSockets, or of streams after their first message, or of polls
-/// that wait for their answer.
+/// that wait for their answer, or of kept connections without a request. Errors: one was closed meanwhile.
 pub async fn run(options: &Options) -> Result<Value, Failure> {
     let proxy = options.proxy.ok_or("silent needs --pid")?;
     let _warm = open(options, WARM).await?;
     sleep(SETTLE).await;
     let before = proxy.pss_bytes();
-    let _all = open(options, options.count).await?;
+    let all = open(options, options.count).await?;
     sleep(SETTLE).await;
     let after = proxy.pss_bytes();
+    let closed = closed(all).await;
+    if closed > 0 {
+        return Err(format!("{closed} connections were closed").into());
+    }
     Ok(json!({
         "connections": options.count,
         "before_bytes": before,
@@ -43,12 +48,29 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
     }))
 }
 
+/// How many of `all` have ended.
+async fn closed(all: Vec<Conn>) -> usize {
+    let mut closed = 0;
+    for mut conn in all {
+        let mut next = [0; 1];
+        // Without a budget: one that is used up would make every further connection look open.
+        let read = unconstrained(timeout(Duration::ZERO, conn.read(&mut next))).await;
+        closed += usize::from(!matches!(read, Err(_) | Ok(Ok(1))));
+    }
+    closed
+}
+
 async fn open(options: &Options, count: usize) -> Result<Vec<Conn>, Failure> {
     let mut all = Vec::with_capacity(count);
-    for _ in 0..count {
+    let mut shared = None;
+    for n in 0..count {
         if options.h2 {
             let path = format!("/silent/{}", options.wire.word());
-            let mut conn = h2::ask(options, &path).await?;
+            if n % options.streams == 0 {
+                shared = Some(h2::connect(options).await?);
+            }
+            let requests = shared.as_ref().ok_or("no connection")?;
+            let mut conn = h2::stream(requests, &path, false).await?;
             timeout(PATIENCE, conn.read_buf(&mut Vec::with_capacity(1024))).await??;
             all.push(conn);
             continue;
@@ -63,6 +85,17 @@ async fn open(options: &Options, count: usize) -> Result<Vec<Conn>, Failure> {
                 }
             };
             timeout(PATIENCE, held).await?;
+            all.push(conn);
+            continue;
+        }
+        if options.kept {
+            client::ask(&mut conn, "/kib", false, "").await?;
+            let (_, mut body) = client::head(&mut conn, "200").await?;
+            while body.len() < KIB {
+                if timeout(PATIENCE, conn.read_buf(&mut body)).await?? == 0 {
+                    return Err("closed".into());
+                }
+            }
             all.push(conn);
             continue;
         }

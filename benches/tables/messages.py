@@ -10,8 +10,8 @@ def latency(o):
 def messages(o):
     return [Column(f"{wire}, {word}", ["messages", "--wire", wire, "--count", o.streams, "--every", 250, "--seconds", o.seconds], tls)
             for wire in ("ws", "chunked") for word, tls in BOTH] + [
-        Column("HTTP/2, TLS", ["messages", "--h2", "--wire", "chunked", "--count", o.streams, "--every", 250, "--seconds", o.seconds],
-               True, {"h2": True})]
+        Column(name, ["messages", "--h2", "--wire", wire, "--count", o.streams, "--every", 250, "--seconds", o.seconds], True, {"h2": True})
+        for name, wire in (("HTTP/2, TLS", "chunked"), ("ws over HTTP/2, TLS", "ws"))]
 
 
 def times(r, _direct):

@@ -1,9 +1,16 @@
-"""Ordinary requests on kept connections: what a request costs that is no stream."""
+"""Ordinary requests: what one costs on a kept connection, and on a connection of its own."""
 from . import BOTH, Column, Table
 
 
 def columns(o):
-    return [Column(word, ["requests", "--count", 64, "--seconds", o.seconds], tls) for word, tls in BOTH]
+    args = ["requests", "--count", 64, "--seconds", o.seconds]
+    short = [Column(word, args, tls) for word, tls in BOTH]
+    long = [Column(f"browser head, {word}", [*args, "--browser"], tls) for word, tls in BOTH]
+    return short + long + [Column("HTTP/2, TLS", [*args, "--h2"], True, {"h2": True})]
+
+
+def connections(o):
+    return [Column(word, ["connections", "--count", o.connections], tls) for word, tls in BOTH]
 
 
 def text(r, _direct):
@@ -15,4 +22,6 @@ def text(r, _direct):
 TABLES = [
     Table("requests", 10, "Requests of 1 KiB, 64 kept connections: requests/s / CPU µs per 1,000 "
           "(`*`: the proxy did not fill its core, the load was the limit)", columns, text, ratio="cpu_us_per_1000"),
+    Table("connections", 11, "Layer 7, {connections:,} connections of one request of 1 KiB: CPU µs each", connections,
+          lambda r, _: r.text("cpu_us_each"), ratio="cpu_us_each"),
 ]

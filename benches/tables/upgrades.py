@@ -8,10 +8,12 @@ def columns(o):
 
 
 def text(r, _direct):
-    return f"{r.text('lost')} / {r.text('reordered')} / {r.text('cpu_us_each')}"
+    # Of all rounds together: a median would hide a loss.
+    lost, reordered = (sum(f.get(key, 0) for f in r.figures) for key in ("lost", "reordered"))
+    return f"{lost} / {reordered} / {r.text('cpu_us_each')}"
 
 
 TABLES = [
-    Table("upgrades", 30, "{upgrades:,} WebSocket upgrades, 3 messages each: lost / reordered / CPU µs per upgrade",
-          columns, text, ratio="cpu_us_each", rounds=False),
+    Table("upgrades", 30, "{upgrades:,} WebSocket upgrades, 3 messages each: lost / reordered in all rounds / CPU µs per upgrade",
+          columns, text, ratio="cpu_us_each"),
 ]
