@@ -43,8 +43,8 @@ mod clients;
 mod websocket;
 
 /// Aim: an upload that ends with an empty DATA frame reaches the node with exactly one end, so that
-/// its connection carries the next request. Fails without the repair in `request_body_filter`: the
-/// chunked end is written twice, and the node reads `0` as a request (W8).
+/// its connection carries the next request. Fails if the chunked end is written twice: the node then reads `0`
+/// as a request (W8).
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_last_frame_ends_a_body_once() {
     let setup = Setup::start(1).await;
