@@ -36,19 +36,27 @@ impl Group {
     /// What follows `marker` on the first line of standard output that has it, without the blanks
     /// around it and the full stop.
     pub fn says(&mut self, marker: &str) -> String {
+        let said = self.may_say(marker);
+        said.unwrap_or_else(|| panic!("it ended without saying {marker:?}"))
+    }
+
+    /// The same; `None`: it ended without.
+    fn may_say(&mut self, marker: &str) -> Option<String> {
         let mut output = BufReader::new(self.0.stdout.take().expect("piped above"));
         let mut line = String::new();
         let found = loop {
             line.clear();
             let n = output.read_line(&mut line).expect("text");
-            assert!(n > 0, "it ended without saying {marker:?}");
+            if n == 0 {
+                return None;
+            }
             if let Some((_, rest)) = line.split_once(marker) {
                 break rest.trim().trim_end_matches('.').to_owned();
             }
         };
         // Whoever prints must never wait for us.
         std::thread::spawn(move || output.read_to_end(&mut Vec::new()));
-        found
+        Some(found)
     }
 }
 
@@ -68,11 +76,23 @@ pub struct Browser {
     _driver: Group,
 }
 
+/// A chromedriver and its port. It takes one port for IPv4 and ends if the same is in use for IPv6, as it may be
+/// beside other tests: then it is started again.
+fn driver() -> (Group, String) {
+    let mut tries = 0..5;
+    tries
+        .find_map(|_| {
+            let mut driver = Group::spawn(Command::new("chromedriver").arg("--port=0"));
+            let port = driver.may_say("started successfully on port ")?;
+            Some((driver, port))
+        })
+        .expect("a chromedriver that starts")
+}
+
 impl Browser {
     /// Starts a browser with more arguments than every test needs.
     pub async fn start(more: &[String]) -> Browser {
-        let mut driver = Group::spawn(Command::new("chromedriver").arg("--port=0"));
-        let port = driver.says("started successfully on port ");
+        let (driver, port) = driver();
         // CI runs as root in a container with a small /dev/shm.
         let mut args = vec![
             "--headless=new".to_owned(),
