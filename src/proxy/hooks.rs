@@ -18,6 +18,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{ProxyHttp, Session};
+use pushgate_plugins::api::{Assignment, EditError, Flow, Plugin};
 use pushgate_plugins::head::{Edits, Head};
 use pushgate_plugins::host;
 
@@ -146,15 +147,7 @@ impl ProxyHttp for ProxyHooks {
         _: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let mut edits = ctx.edits()?;
-        let (assigned, line, random) = known(ctx)?;
-        let request = ctx.head()?;
-        let facts = ctx.ex.facts(line.host(), Some(&request), random);
-        for plugin in &ctx.ex.table.plugins {
-            let edited = plugin.request(&facts, &assigned.facts(), &mut edits);
-            edited.map_err(|e| failed(plugin.name(), &e))?;
-        }
-        ctx.edits = Some(edits);
+        edit(ctx, |plugin, flow, to, head| plugin.request(flow, to, head))?;
         Ok(())
     }
 
@@ -165,16 +158,10 @@ impl ProxyHttp for ProxyHooks {
         _: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let mut edits = ctx.edits()?;
-        let (assigned, line, random) = known(ctx)?;
-        let request = ctx.head()?;
-        let facts = ctx.ex.facts(line.host(), Some(&request), random);
-        for plugin in &ctx.ex.table.plugins {
-            let edited = plugin.response(&facts, &assigned.facts(), &mut edits);
-            edited.map_err(|e| failed(plugin.name(), &e))?;
-        }
-        let status = edits.head().status();
-        ctx.edits = Some(edits);
+        let assigned = edit(ctx, |plugin, flow, to, head| {
+            plugin.response(flow, to, head)
+        })?;
+        let status = ctx.edits.as_ref().map_or(0, |edits| edits.head().status());
         assigned.node.met.answered(status);
         *ctx.ex.conn.last.lock() = Some(assigned.node.id);
         ctx.ex.record.lock().status = status;
@@ -187,6 +174,25 @@ impl ProxyHttp for ProxyHooks {
             ctx.ex.close(reason, bytes);
         }
     }
+}
+
+/// Has each plugin edit the head in `ctx.edits`. Returns the node of the flow.
+///
+/// Errors: 500 where a plugin fails.
+fn edit(
+    ctx: &mut Ctx,
+    each: impl Fn(&dyn Plugin, &Flow<'_>, &Assignment<'_>, &mut Edits) -> Result<(), EditError>,
+) -> Result<Assigned> {
+    let mut edits = ctx.edits()?;
+    let (assigned, line, random) = known(ctx)?;
+    let request = ctx.head()?;
+    let facts = ctx.ex.facts(line.host(), Some(&request), random);
+    for plugin in &ctx.ex.table.plugins {
+        let edited = each(&**plugin, &facts, &assigned.facts(), &mut edits);
+        edited.map_err(|e| failed(plugin.name(), &e))?;
+    }
+    ctx.edits = Some(edits);
+    Ok(assigned)
 }
 
 fn failed(plugin: &str, e: &dyn std::fmt::Display) -> Box<Error> {

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::bulk::Bulk;
 use super::frames::Frames;
@@ -214,10 +214,7 @@ impl Direction {
             self.took(n);
         }
         while !self.waiting.is_empty() {
-            let wrote = match self.ends_sink() {
-                true => sink.poll_write_last(cx, self.waiting.bytes()),
-                false => Pin::new(&mut *sink).poll_write(cx, self.waiting.bytes()),
-            };
+            let wrote = sink.poll_write_part(cx, self.waiting.bytes(), self.ends_sink());
             let n = ready!(wrote).map_err(|_| DirectionError::Sink)?;
             self.waiting.take(n);
             self.took(n);
@@ -268,20 +265,7 @@ impl Direction {
             buffer[from..SIZE_LINE].copy_from_slice(&size[from..]);
             buffer[end..end + self.tail().len()].copy_from_slice(self.tail());
             let out = &buffer[from..end + self.tail().len()];
-            // OpenSSL takes a record of 16 KiB at a time; of a plain socket the runtime knows that it is full.
-            let mut taken = 0;
-            let last = self.ends_sink();
-            while taken < out.len() {
-                let wrote = match last {
-                    true => sink.poll_write_last(cx, &out[taken..]),
-                    false => Pin::new(&mut *sink).poll_write(cx, &out[taken..]),
-                };
-                match wrote {
-                    Poll::Ready(Ok(n)) if n > 0 => taken += n,
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(DirectionError::Sink)),
-                    Poll::Ready(Ok(_)) | Poll::Pending => break,
-                }
-            }
+            let taken = write_now(cx, sink, out, self.ends_sink())?;
             self.took(taken);
             if taken < out.len() {
                 // Under TLS the same bytes must be offered again, which `waiting` does.
@@ -375,6 +359,27 @@ impl Direction {
             Wrap::Chunks => CRLF,
         }
     }
+}
+
+/// Writes what `to` takes now of `bytes`. `last`: nothing follows them.
+///
+/// Errors: its connection is broken.
+pub(super) fn write_now(
+    cx: &mut Context<'_>,
+    to: &mut Side,
+    bytes: &[u8],
+    last: bool,
+) -> Result<usize, DirectionError> {
+    // OpenSSL takes a record of 16 KiB at a time; of a plain socket the runtime knows that it is full.
+    let mut taken = 0;
+    while taken < bytes.len() {
+        match to.poll_write_part(cx, &bytes[taken..], last) {
+            Poll::Ready(Ok(n)) if n > 0 => taken += n,
+            Poll::Ready(Err(_)) => return Err(DirectionError::Sink),
+            Poll::Ready(Ok(_)) | Poll::Pending => break,
+        }
+    }
+    Ok(taken)
 }
 
 #[cfg(test)]

@@ -165,14 +165,15 @@ impl Side {
         }
     }
 
-    /// Writes what the sink takes of the last bytes of a message, and with them the end of a stream's.
-    pub fn poll_write_last(
+    /// Writes what the peer takes of `data`. `last`: nothing follows, and with the last byte a stream ends.
+    pub fn poll_write_part(
         &mut self,
         cx: &mut Context<'_>,
         data: &[u8],
+        last: bool,
     ) -> Poll<io::Result<usize>> {
         match self {
-            Side::Stream(s) => s.poll_write(cx, data, true),
+            Side::Stream(s) => s.poll_write(cx, data, last),
             socket => Pin::new(socket).poll_write(cx, data),
         }
     }

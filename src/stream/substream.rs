@@ -12,17 +12,14 @@ use tokio::io::ReadBuf;
 use crate::observe::end_reason::EndReason;
 
 /// How a stream is told that it ends before its message does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reset {
     /// The answer is cut: what came of it is not whole.
-    #[default]
     Cut,
     /// No node has had the request: the client may send it again (RFC 9113 §8.7).
     Refused,
     /// The answer is whole, the rest of the request is not wanted (RFC 9113 §8.1).
     NoError,
-    /// The request is malformed.
-    Malformed,
 }
 
 /// A stream. Bodies pass without HTTP/1's framing, and its end is a part of it.

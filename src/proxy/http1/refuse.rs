@@ -71,7 +71,7 @@ async fn send_stream(side: &mut Side, head: &Edits, body: &[u8]) -> io::Result<(
     side.send_head(head, body.is_empty())?;
     let mut sent = 0;
     while sent < body.len() {
-        let write = std::future::poll_fn(|cx| side.poll_write_last(cx, &body[sent..]));
+        let write = std::future::poll_fn(|cx| side.poll_write_part(cx, &body[sent..], true));
         sent += write.await?;
     }
     if let Some(stream) = side.stream() {

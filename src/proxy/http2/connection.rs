@@ -19,7 +19,7 @@ use std::time::Duration;
 use h2::Reason;
 use h2::frame::{Settings, StreamId, WindowUpdate};
 use tokio::io::{AsyncReadExt, ReadBuf};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{Sleep, sleep};
 
 use self::end::{End, count};
 use super::heads::Decoder;
@@ -55,22 +55,21 @@ const ALL: u32 = i32::MAX as u32;
 /// Serves the connection to its end.
 pub async fn serve(mut side: Side, conn: Arc<Conn>, service: Arc<Service>) {
     let conf = conn.listener.conf.load_full();
-    let deadline = Box::pin(sleep(conf.head_timeout.0));
+    let mut deadline = Box::pin(sleep(conf.head_timeout.0));
     let limits = conf.limits.http2.clone();
     let mut preface = [0; PREFACE.len()];
     let mut drain = Drain::new(service.drain.clone());
-    let read = timeout(conf.head_timeout.0, side.read_exact(&mut preface));
     let read = tokio::select! {
         biased;
-        read = read => read,
+        read = side.read_exact(&mut preface) => read,
+        () = &mut deadline => return count(&conn, "head_timeout"),
         // A client that has said nothing has nothing to lose.
         () = poll_fn(|cx| drain.poll(cx)) => return,
     };
     match read {
-        Ok(Ok(_)) if preface == *PREFACE => {}
-        Ok(Err(_)) => return,
-        Ok(Ok(_)) => return count(&conn, "preface"),
-        Err(_) => return count(&conn, "head_timeout"),
+        Ok(_) if preface == *PREFACE => {}
+        Ok(_) => return count(&conn, "preface"),
+        Err(_) => return,
     }
     let window = limits.streams.saturating_mul(STREAM_WINDOW).min(ALL);
     let decoder = Decoder::new(limits.header_table.0 as usize);

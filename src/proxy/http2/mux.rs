@@ -319,7 +319,7 @@ impl Mux {
         self.streams.remove(&id);
         self.leave_queue(id);
         self.unsent.retain(|i| *i != id);
-        // A connection that drains ends with its last stream.
+        // A connection that drains ends with its last stream, and watches the idle upstream that this one left.
         self.waker.wake_by_ref();
     }
 

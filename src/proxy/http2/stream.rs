@@ -133,7 +133,6 @@ impl Substream for Stream {
             Reset::Cut => Reason::CANCEL,
             Reset::Refused => Reason::REFUSED_STREAM,
             Reset::NoError => Reason::NO_ERROR,
-            Reset::Malformed => Reason::PROTOCOL_ERROR,
         };
         self.mux.lock().reset(self.id, reason);
     }

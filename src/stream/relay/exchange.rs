@@ -13,7 +13,7 @@ use tokio::io::AsyncWrite;
 
 use super::{End, Kind, READ_UP, Relay, Rules};
 use crate::observe::end_reason::EndReason;
-use crate::stream::direction::{Direction, DirectionError};
+use crate::stream::direction::{Direction, DirectionError, write_now};
 use crate::stream::framing::{Framing, Wrap};
 use crate::stream::side::{MORE, Side};
 
@@ -251,30 +251,6 @@ impl Relay {
         }
         self.ahead.watch(cx, &mut self.client)
     }
-}
-
-/// Writes what `to` takes now. `last`: nothing follows `bytes`.
-///
-/// Errors: its connection is broken.
-fn write_now(
-    cx: &mut Context<'_>,
-    to: &mut Side,
-    bytes: &[u8],
-    last: bool,
-) -> Result<usize, DirectionError> {
-    let mut taken = 0;
-    while taken < bytes.len() {
-        let wrote = match last {
-            true => to.poll_write_last(cx, &bytes[taken..]),
-            false => Pin::new(&mut *to).poll_write(cx, &bytes[taken..]),
-        };
-        match wrote {
-            Poll::Ready(Ok(n)) if n > 0 => taken += n,
-            Poll::Ready(Err(_)) => return Err(DirectionError::Sink),
-            Poll::Ready(Ok(_)) | Poll::Pending => break,
-        }
-    }
-    Ok(taken)
 }
 
 #[cfg(test)]

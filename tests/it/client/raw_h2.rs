@@ -14,6 +14,9 @@ use h2::{Codec, Reason};
 use http::HeaderMap;
 use tokio::io::AsyncWriteExt;
 
+pub use super::frames::frame;
+
+use super::frames::integer;
 use super::{Dial, Io};
 use crate::deadline;
 
@@ -272,31 +275,11 @@ pub fn head<'a>(
     [&pseudo[..], more].concat()
 }
 
-/// One frame.
-pub fn frame(kind: u8, flags: u8, id: u32, payload: &[u8]) -> Vec<u8> {
-    let length = (payload.len() as u32).to_be_bytes();
-    let mut frame = vec![length[1], length[2], length[3], kind, flags];
-    frame.extend_from_slice(&id.to_be_bytes());
-    frame.extend_from_slice(payload);
-    frame
-}
-
 /// One field as a literal with a new name, not indexed.
 fn literal(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.push(0);
     for text in [name, value] {
-        match text.len() {
-            short @ ..127 => out.push(short as u8),
-            long => {
-                out.push(127);
-                let mut rest = long - 127;
-                while rest >= 128 {
-                    out.push((rest % 128) as u8 | 128);
-                    rest /= 128;
-                }
-                out.push(rest as u8);
-            }
-        }
+        integer(out, 0x7f, 0, text.len());
         out.extend_from_slice(text);
     }
 }

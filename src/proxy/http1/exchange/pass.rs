@@ -38,6 +38,16 @@ impl Answering<'_> {
     }
 }
 
+/// What the ends of both sides mean while an answer in `framing` is passed on in `wrap`.
+fn kind(framing: &Framing, wrap: Wrap, leaves_request: bool) -> Kind {
+    let ends_by_node = *framing == Framing::UntilClose;
+    Kind::Exchange {
+        by_close: wrap == Wrap::Bare || (ends_by_node && wrap == Wrap::AsIs),
+        ends_by_node,
+        leaves_request,
+    }
+}
+
 impl Ongoing<'_> {
     /// Passes the answer, of whose body `begun` was read already.
     pub(super) async fn pass(
@@ -73,13 +83,7 @@ impl Ongoing<'_> {
         if switches {
             return Err(self.switch(relay, out, &begun).await);
         }
-        let by_close =
-            wrap == Wrap::Bare || (answer.framing == Framing::UntilClose && wrap == Wrap::AsIs);
-        let kind = Kind::Exchange {
-            by_close,
-            ends_by_node: answer.framing == Framing::UntilClose,
-            leaves_request: refuses,
-        };
+        let kind = kind(&answer.framing, wrap, refuses);
         let body = (answer.framing, wrap);
         let sent = poll_fn(|cx| {
             let body = body.clone();

@@ -32,19 +32,21 @@ pub(super) enum End {
 impl Connection {
     /// Ends the connection: the client is told why.
     pub(super) async fn end(self, end: End) {
-        let (reason, streams) = match &end {
-            End::Closed => (None, EndReason::ClientClosed),
-            End::Broken => (None, EndReason::ClientFailed),
-            End::Drained => (Some(Reason::NO_ERROR), EndReason::ClientClosed),
-            End::Late => (Some(Reason::NO_ERROR), EndReason::HeadTimeout),
-            End::Error(reason) => (Some(*reason), EndReason::BadRequest),
-            End::Exceeded(_) => (Some(Reason::ENHANCE_YOUR_CALM), EndReason::BadRequest),
+        use EndReason::{BadRequest, ClientClosed, ClientFailed, HeadTimeout};
+        // What the client is told, why its streams end, and the word that is counted.
+        let (reason, streams, counted) = match end {
+            End::Closed => (None, ClientClosed, None),
+            End::Broken => (None, ClientFailed, None),
+            End::Drained => (Some(Reason::NO_ERROR), ClientClosed, None),
+            End::Late => (Some(Reason::NO_ERROR), HeadTimeout, Some("head_timeout")),
+            End::Error(reason) => (Some(reason), BadRequest, Some(word(reason))),
+            End::Exceeded(limit) => {
+                let calm = Some(Reason::ENHANCE_YOUR_CALM);
+                (calm, BadRequest, Some(limit.as_str()))
+            }
         };
-        match end {
-            End::Error(reason) => count(&self.conn, word(reason)),
-            End::Exceeded(limit) => count(&self.conn, limit.as_str()),
-            End::Late => count(&self.conn, "head_timeout"),
-            End::Closed | End::Broken | End::Drained => {}
+        if let Some(word) = counted {
+            count(&self.conn, word);
         }
         let (side, waiting) = {
             let mut mux = self.mux.lock();

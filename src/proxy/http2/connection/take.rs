@@ -82,7 +82,7 @@ impl Connection {
     }
 
     /// Refuses a stream that has no legal head, or that is one too many.
-    pub(super) fn refuse(&self, mux: &mut Mux, id: u32, reason: Reason) {
+    fn refuse(&self, mux: &mut Mux, id: u32, reason: Reason) {
         mux.refuse(id, reason);
         let end = match reason {
             Reason::REFUSED_STREAM => EndReason::ClientLimit,
@@ -91,12 +91,12 @@ impl Connection {
         Exchange::new(self.conn.clone(), "h2").close(end, (0, 0));
     }
 
-    pub(super) fn count(&mut self, what: Exceeded) -> Result<(), End> {
+    fn count(&mut self, what: Exceeded) -> Result<(), End> {
         let counted = self.counts.count(what, &self.limits, Instant::now());
         counted.map_err(End::Exceeded)
     }
 
-    pub(super) fn take_settings(&mut self, mux: &mut Mux, settings: &Settings) -> Result<(), End> {
+    fn take_settings(&mut self, mux: &mut Mux, settings: &Settings) -> Result<(), End> {
         if settings.is_ack() {
             self.settled = true;
             return Ok(());
@@ -120,7 +120,7 @@ impl Connection {
     }
 
     /// Whether `id` begins a stream; false: it is one that is not served any more, or that we have reset.
-    pub(super) fn is_new(&self, mux: &Mux, id: u32) -> Result<bool, End> {
+    fn is_new(&self, mux: &Mux, id: u32) -> Result<bool, End> {
         if id.is_multiple_of(2) {
             return Err(End::Error(Reason::PROTOCOL_ERROR));
         }
@@ -133,7 +133,7 @@ impl Connection {
         Ok(!matches!(self.leaving, Leaving::Last(last) if id > last))
     }
 
-    pub(super) fn take_headers(
+    fn take_headers(
         &mut self,
         mux: &mut Mux,
         headers: Headers,

@@ -3,9 +3,9 @@
 //! Source: RFC 9113 §5.1, §5.2, §6.1, §6.9.
 
 use std::io;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use h2::Reason;
 use h2::frame::{StreamId, WindowUpdate};
 use tokio::io::ReadBuf;
@@ -83,21 +83,13 @@ impl Mux {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        ready!(self.poll_readable(id, cx))?;
         let Some(stream) = self.streams.get_mut(&id) else {
             return Poll::Ready(Err(broken()));
         };
-        if stream.body.is_empty() {
-            if stream.ended {
-                return Poll::Ready(Ok(()));
-            }
-            if stream.gone.is_some() {
-                return Poll::Ready(Err(broken()));
-            }
-            stream.wait(cx);
-            return Poll::Pending;
-        }
         let n = stream.body.len().min(buf.remaining());
-        buf.put_slice(&stream.body.split_to(n));
+        buf.put_slice(&stream.body[..n]);
+        stream.body.advance(n);
         if stream.body.is_empty() {
             stream.body = BytesMut::new();
         }
@@ -136,7 +128,7 @@ impl Mux {
     }
 
     /// Gives the window of a stream back, when half of it is used. True: there was something to give.
-    pub(super) fn give_back_of(&mut self, id: u32) -> bool {
+    fn give_back_of(&mut self, id: u32) -> bool {
         let Some(stream) = self.streams.get_mut(&id) else {
             return false;
         };

@@ -161,13 +161,13 @@ impl Mux {
         Poll::Pending
     }
 
-    pub(super) fn is_turn_of(&self, id: u32) -> bool {
+    fn is_turn_of(&self, id: u32) -> bool {
         !self.blocked && self.turns.front().is_none_or(|first| *first == id)
     }
 
     /// Whether frames wait that must leave first: those of a stalled socket, not a head that leaves with its
     /// first bytes.
-    pub(super) fn has_waiting(&self) -> bool {
+    fn has_waiting(&self) -> bool {
         self.output.len() >= MAX_FRAME
     }
 
@@ -187,7 +187,7 @@ impl Mux {
     }
 
     /// Wakes the stream whose turn it is.
-    pub(super) fn next_turn(&mut self) {
+    fn next_turn(&mut self) {
         if self.blocked || self.window <= 0 {
             return;
         }
@@ -196,14 +196,14 @@ impl Mux {
         }
     }
 
-    pub(super) fn wake_if_sent(&mut self) {
+    fn wake_if_sent(&mut self) {
         if !self.unsent.is_empty() && self.is_sent() {
             self.note_sent();
         }
     }
 
     /// Notes that the kernel has sent what the streams that wait for that wrote.
-    pub(super) fn note_sent(&mut self) {
+    fn note_sent(&mut self) {
         for id in std::mem::take(&mut self.unsent) {
             if let Some(stream) = self.streams.get_mut(&id) {
                 stream.sent = true;
@@ -212,7 +212,7 @@ impl Mux {
         }
     }
 
-    pub(super) fn is_sent(&self) -> bool {
+    fn is_sent(&self) -> bool {
         let mut cx = Context::from_waker(&self.waker);
         let side = self.side.as_ref();
         side.is_none_or(|side| side.poll_all_sent(&mut cx).is_ready())
