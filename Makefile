@@ -1,4 +1,4 @@
-# The two commands of the README, and two for those who change things. Each first installs what a
+# The README's `make demo` and `make test`, and targets for those who change things. Each first installs what a
 # fresh Debian machine lacks (tests/setup.sh), or says what is missing where it cannot.
 
 .PHONY: demo test check bench bench-micro

@@ -17,7 +17,7 @@ const MOST: Duration = Duration::from_secs(120);
 #[tokio::test(flavor = "multi_thread")]
 async fn h2spec_passes() {
     let Some(program) = program() else {
-        eprintln!("h2spec is not installed (README.md, \"Two commands\"): its cases are not run");
+        eprintln!("h2spec is not installed (README.md, \"Install\"): its cases are not run");
         return;
     };
     let setup = Setup::start(1).await;
