@@ -1,38 +1,49 @@
-# The README's `make demo` and `make test`, and targets for those who change things. Each first installs what a
-# fresh Debian machine lacks (tests/setup.sh), or says what is missing where it cannot.
+# The commands of the README, and those for contributors; `make help` lists them. A target that builds
+# first installs what a fresh Debian machine lacks (tests/setup.sh). If it cannot, it names what is
+# missing. A line that begins with `##` is the help of the target below it.
 
-.PHONY: demo test check bench bench-micro
+.PHONY: demo test check bench bench-micro hooks help
 .NOTPARALLEL:
 
 PORT ?= 0
 # A Rust that setup.sh has just installed is not on the PATH of this shell yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-## Two push nodes, the edge before them, a page to look at: make demo [PORT=8080]
+## Run two push nodes, the edge in front of them and a demo page (PORT=8080); the default target
 demo:
 	@tests/setup.sh build
 	cargo build --release --bin pushgate
 	@exec target/release/pushgate demo --port $(PORT)
 
-## Everything a change must pass, and the totals
+## Run everything that a change must pass, and print the totals
 test:
 	@tests/setup.sh test
 	@tests/all.sh
 
-## What needs seconds rather than minutes: does it compile, is it laid out and linted
+## Check layout, compilation and lints: seconds rather than minutes
 check:
 	@tests/setup.sh build
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-## Beside HAProxy, nginx and Envoy, some 40 minutes: make bench [BENCH="--quick"]; benches/README.md has the last run
+## Measure beside HAProxy, nginx and Envoy, some 40 minutes (BENCH="--quick"); see benches/README.md
 bench:
 	@tests/setup.sh bench
 	cargo build --release --bin pushgate
 	cargo build --release --manifest-path benches/Cargo.toml --target-dir target --bin load
 	python3 benches/run.py $(BENCH)
 
-## What one decision costs, without sockets
+## Time single decisions, without sockets
 bench-micro:
 	@tests/setup.sh build
 	cargo bench --manifest-path benches/Cargo.toml --target-dir target
+
+## Install the git hooks of .githooks: layout and length of staged files before each commit
+hooks:
+	git config core.hooksPath .githooks
+
+## Print this list
+help:
+	@awk '/^## / { help = substr($$0, 4); next } \
+		/^[a-z-]+:/ && help { sub(/:.*/, ""); printf "%-12s %s\n", $$0, help } \
+		{ help = "" }' Makefile
