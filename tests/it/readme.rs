@@ -91,7 +91,13 @@ fn option_files_are_sound() {
 /// renamed without its links.
 #[test]
 fn links_lead_somewhere() {
-    let mut files = vec![root().join("README.md"), root().join("CHANGELOG.md")];
+    let pages = [
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+    ];
+    let mut files = pages.map(|page| root().join(page)).to_vec();
     for folder in ["docs", "docs/decisions"] {
         let entries = std::fs::read_dir(root().join(folder)).expect("the folder is there");
         let paths = entries.map(|e| e.expect("an entry").path());
