@@ -80,3 +80,8 @@ plugins! {
     /// Sets, adds and removes headers by fixed values.
     headers => Headers,
 }
+
+/// The worked example of CONTRIBUTING.md, which `cargo test` compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../CONTRIBUTING.md")]
+struct Contributing;
