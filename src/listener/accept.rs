@@ -9,7 +9,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 use rustix::io::Errno;
@@ -41,6 +41,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub struct Accepted {
     /// Its socket, which does not block.
     pub stream: TcpStream,
+    /// When it was accepted.
+    pub at: Instant,
     /// The TCP peer.
     pub peer: SocketAddr,
     /// The address it reached, where the listening socket has only one; else getsockname(2) tells.
@@ -197,8 +199,13 @@ impl<T: Fn(usize, Accepted)> Acceptor<T> {
                 Ok((stream, peer)) => {
                     accepted.inc();
                     let stream = when_spared(stream, &self.listener).await;
-                    let vip = self.vip;
-                    (self.take)(self.at, Accepted { stream, peer, vip });
+                    let accepted = Accepted {
+                        stream,
+                        at: Instant::now(),
+                        peer,
+                        vip: self.vip,
+                    };
+                    (self.take)(self.at, accepted);
                 }
                 Err(Errno::WOULDBLOCK) => return true,
                 // The client gave up before we came: its next try is another connection.

@@ -25,7 +25,7 @@ use crate::tls::Handshake;
 pub async fn enter(open: Open, accepted: Accepted) -> Result<(Side, Arc<Conn>), &'static str> {
     let listener = Arc::clone(&open);
     let conf = listener.conf.load_full();
-    let peer = accepted.peer;
+    let (peer, at) = (accepted.peer, accepted.at);
     let (mut tcp, mut vip) = registered(accepted).map_err(|_| "gone")?;
     let (mut client, mut in_front) = (peer, None);
     if conf.accept_proxy.contains(peer.ip()) {
@@ -53,7 +53,7 @@ pub async fn enter(open: Open, accepted: Accepted) -> Result<(Side, Arc<Conn>), 
             None => passed_through(&listener, &conf, tcp).await?,
         },
     };
-    let conn = Conn::new(open, client, peer, vip, tls);
+    let conn = Conn::new(open, at, client, peer, vip, tls);
     Ok((side, Arc::new(conn)))
 }
 

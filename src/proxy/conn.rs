@@ -19,6 +19,8 @@ pub struct Conn {
     pub id: u64,
     /// The listener it came in on; it is counted there as long as anything of it is left.
     pub listener: Open,
+    /// When it was accepted.
+    pub accepted: Instant,
     /// The client.
     pub client: SocketAddr,
     /// The TCP peer.
@@ -38,6 +40,7 @@ impl Conn {
     /// A connection that was just let in.
     pub fn new(
         listener: Open,
+        accepted: Instant,
         client: SocketAddr,
         peer: SocketAddr,
         vip: SocketAddr,
@@ -47,6 +50,7 @@ impl Conn {
         Conn {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             listener,
+            accepted,
             client,
             peer,
             vip,

@@ -1,12 +1,13 @@
 //! HTTP/2: one client connection, and each of its streams as a client's side of an exchange.
 //!
-//! The `h2` crate has the grammar of the frames and the compression of the heads. The loop, the streams, their
-//! windows, who writes next, and the limits are ours, because they decide how many bytes are hidden and what
-//! one client may cost the others.
-//! Source: RFC 9113; RFC 8441 (WebSocket).
+//! The `h2` crate knows the format of the small frames (SETTINGS, PING, WINDOW_UPDATE and their kind). The loop,
+//! the streams, their windows, the order of writes, the limits and the heads are ours: they decide how many
+//! bytes are hidden and what one client may cost the others.
+//! Source: RFC 9113; RFC 7541 (heads); RFC 8441 (WebSocket).
 
 mod connection;
-mod heads;
+mod head;
+mod hpack;
 mod input;
 mod limits;
 mod mux;

@@ -205,6 +205,17 @@ pub fn has_close_notify(ssl: &SslRef) -> bool {
     shut & openssl_sys::SSL_RECEIVED_SHUTDOWN != 0
 }
 
+/// Whether OpenSSL holds bytes of the peer, decrypted or not, that nobody has read.
+pub fn holds_unread(ssl: &SslRef) -> bool {
+    // SAFETY: `ssl` is a live connection, which the call only reads.
+    unsafe { SSL_has_pending(ssl.as_ptr()) == 1 }
+}
+
+unsafe extern "C" {
+    /// Of `openssl/ssl.h`; the binding lacks it.
+    fn SSL_has_pending(ssl: *const openssl_sys::SSL) -> std::ffi::c_int;
+}
+
 /// Registers `source` with the runtime of this thread, to be asked when it is readable. `source` keeps its
 /// descriptor open, and the same one, for as long as it lives.
 ///

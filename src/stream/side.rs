@@ -265,9 +265,9 @@ impl AsyncRead for Side {
         match self.get_mut() {
             Side::Plain(t) => Pin::new(t).poll_read(cx, buf),
             Side::Tls(s) => {
-                // HTTP/2 asks with each message that it sends: OpenSSL need not be gone through to
-                // learn that nothing came. It holds whole records only once they are decrypted.
-                if s.ssl().pending() == 0 {
+                // HTTP/2 asks with each message that it sends: the runtime answers cheaper than OpenSSL
+                // that nothing came. OpenSSL reads ahead, so the next record may already be there.
+                if !kernel::holds_unread(s.ssl()) {
                     ready!(s.get_ref().poll_readable(cx))?;
                 }
                 let before = buf.filled().len();

@@ -78,9 +78,9 @@ impl Rig {
     }
 
     fn wait_for(&self, count: usize) {
-        let until = std::time::Instant::now() + LIMIT;
+        let until = Instant::now() + LIMIT;
         while self.kept.lock().len() < count {
-            assert!(std::time::Instant::now() < until, "{count} are accepted");
+            assert!(Instant::now() < until, "{count} are accepted");
             std::thread::sleep(Duration::from_millis(1));
         }
     }

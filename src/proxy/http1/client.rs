@@ -7,10 +7,10 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, sleep_until};
 
 use super::request_head::{self, RequestHead, RequestHeadError};
 use crate::config;
@@ -43,19 +43,20 @@ pub enum NextHeadError {
 }
 
 impl Client {
-    /// Reads the next head and judges it. `first`: of the connection; it must come within
-    /// `head_timeout`, a later one may take for ever to begin.
+    /// Reads the next head and judges it. The `first` one must come within `head_timeout` after the
+    /// connection was accepted; a later one may take for ever to begin.
     ///
     /// Errors: [`NextHeadError`].
     pub async fn next_head(
         &mut self,
         conf: &config::Listener,
-        first: bool,
+        first: Option<Instant>,
         drain: &mut Drain,
         idle: &Affinity,
     ) -> Result<RequestHead, NextHeadError> {
         let deadline = conf.head_timeout.0;
-        let mut timer: Option<Pin<Box<Sleep>>> = first.then(|| Box::pin(sleep(deadline)));
+        let mut timer: Option<Pin<Box<Sleep>>> =
+            first.map(|accepted| Box::pin(sleep_until((accepted + deadline).into())));
         let mut looked = 0;
         loop {
             if looked == 0 && self.ahead.starts_with(b"\r\n") {

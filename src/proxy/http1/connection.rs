@@ -20,14 +20,14 @@ pub async fn serve(side: Side, conn: Arc<Conn>, service: Arc<Service>) {
         side,
         ahead: Vec::new(),
     };
-    let mut first = true;
+    let mut first = Some(conn.accepted);
     loop {
         let conf = conn.listener.conf.load_full();
         let head = client
             .next_head(&conf, first, &mut drain, &conn.affinity)
             .await;
         drop(conf);
-        first = false;
+        first = None;
         let request = match head {
             Ok(request) => request,
             Err(e) => return Box::pin(turn_away(client, &conn, e)).await,

@@ -19,10 +19,10 @@ use std::time::Duration;
 use h2::Reason;
 use h2::frame::{Settings, StreamId, WindowUpdate};
 use tokio::io::{AsyncReadExt, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, sleep_until};
 
 use self::end::{End, count};
-use super::heads::Decoder;
+use super::hpack::Decoder;
 use super::input::Input;
 use super::limits::Counts;
 use super::mux::{Mux, STREAM_WINDOW, Shared};
@@ -55,7 +55,7 @@ const ALL: u32 = i32::MAX as u32;
 /// Serves the connection to its end.
 pub async fn serve(mut side: Side, conn: Arc<Conn>, service: Arc<Service>) {
     let conf = conn.listener.conf.load_full();
-    let mut deadline = Box::pin(sleep(conf.head_timeout.0));
+    let mut deadline = Box::pin(sleep_until((conn.accepted + conf.head_timeout.0).into()));
     let limits = conf.limits.http2.clone();
     let mut preface = [0; PREFACE.len()];
     let mut drain = Drain::new(service.drain.clone());
@@ -77,7 +77,6 @@ pub async fn serve(mut side: Side, conn: Arc<Conn>, service: Arc<Service>) {
     let mux = Mux::new(side, window);
     let websocket = conf.tls.as_ref().is_some_and(|tls| tls.h2_websocket);
     announce(&mut mux.lock(), &conf.limits, window, websocket);
-    drop(conf);
     let mut connection = Connection {
         mux,
         input,
@@ -85,6 +84,7 @@ pub async fn serve(mut side: Side, conn: Arc<Conn>, service: Arc<Service>) {
         conn,
         service,
         deadline: Some(deadline),
+        head_timeout: conf.head_timeout.0,
         limits,
         counts: Counts::default(),
         window,
@@ -94,6 +94,7 @@ pub async fn serve(mut side: Side, conn: Arc<Conn>, service: Arc<Service>) {
         leaving: Leaving::No,
         born: Vec::new(),
     };
+    drop(conf);
     let end = poll_fn(|cx| connection.poll(cx)).await;
     Box::pin(connection.end(end)).await;
 }
@@ -129,8 +130,9 @@ struct Connection {
     input: Input,
     conn: Arc<Conn>,
     service: Arc<Service>,
-    /// Until the first request.
+    /// Until the first request, and while a frame is incomplete and no stream is open.
     deadline: Option<Pin<Box<Sleep>>>,
+    head_timeout: Duration,
     drain: Drain,
     limits: Http2Limits,
     counts: Counts,
@@ -184,11 +186,7 @@ impl Connection {
         if let Poll::Ready(end) = self.poll_frames(cx, &mut mux) {
             return Poll::Ready(end);
         }
-        if self
-            .deadline
-            .as_mut()
-            .is_some_and(|t| t.as_mut().poll(cx).is_ready())
-        {
+        if self.poll_deadline(cx, &mux).is_ready() {
             return Poll::Ready(End::Late);
         }
         // Not where a request is about to ask for one: only the next turn of the runtime shows what came.
@@ -245,6 +243,21 @@ impl Connection {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Ready when the first request, or the rest of a frame, did not come in time. A client with an open stream
+    /// may take for ever: its network may be gone for a while, and the stream costs more than the frame.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, mux: &Mux) -> Poll<()> {
+        let is_first = mux.last() == 0;
+        if !is_first && !(mux.is_idle() && self.input.is_within_frame()) {
+            self.deadline = None;
+            return Poll::Pending;
+        }
+        let timeout = self.head_timeout;
+        let deadline = self
+            .deadline
+            .get_or_insert_with(|| Box::pin(sleep(timeout)));
+        deadline.as_mut().poll(cx)
     }
 
     /// A drain: first the client is told, then it has time for what is on its way.

@@ -4,13 +4,15 @@
 //! frame, and an idle connection keeps no buffer.
 //! Source: RFC 9113 §4, §6.1 (padding counts in the window), §6.10.
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use h2::Reason;
 use h2::frame::{
-    Error, GoAway, HEADER_LEN, Head, Headers, Kind, Ping, Priority, Reset, Settings, WindowUpdate,
+    Error, GoAway, HEADER_LEN, Head as FrameHead, Kind, Ping, Priority, Reset, Settings,
+    WindowUpdate,
 };
 
-use super::heads::Decoder;
+use super::head::Head;
+use super::hpack::Decoder;
 
 /// Most bytes of a frame: what every server takes.
 const MAX_FRAME: usize = 16 * 1024;
@@ -21,6 +23,9 @@ const MAX_CONTINUATIONS: u32 = 64;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
+const PRIORITY: u8 = 32;
+/// Bytes of a priority in front of a block.
+const PRIORITY_LEN: usize = 5;
 
 /// One frame, or a piece of DATA.
 pub enum Frame<'a> {
@@ -35,7 +40,7 @@ pub enum Frame<'a> {
         /// The frame has no byte of a body.
         is_empty: bool,
     },
-    Headers(Box<Headers>),
+    Headers(Box<Head>),
     Settings(Settings),
     Ping(Ping),
     Reset(Reset),
@@ -75,15 +80,19 @@ pub struct Input {
 
 /// A frame whose header has been read.
 struct Begun {
-    head: Head,
+    head: FrameHead,
     length: usize,
     left: usize,
     /// Bytes of padding at its end; `None`: not known yet.
     padding: Option<usize>,
 }
 
+/// A head so far.
 struct Block {
-    headers: Headers,
+    id: u32,
+    ended: bool,
+    /// Its stream depends on itself: it is decoded all the same, for the table.
+    depends_on_itself: bool,
     bytes: BytesMut,
     frames: u32,
 }
@@ -126,6 +135,11 @@ impl Input {
         }
     }
 
+    /// Whether the client has begun a frame, or a head of several, and not ended it.
+    pub fn is_within_frame(&self) -> bool {
+        self.known > 0 || self.frame.is_some() || self.block.is_some()
+    }
+
     /// Reads the header of the next frame; false: it is not whole.
     fn read_header(&mut self, bytes: &mut &[u8]) -> Result<bool, FrameError> {
         let (front, rest) = bytes.split_at((HEADER_LEN - self.known).min(bytes.len()));
@@ -136,7 +150,7 @@ impl Input {
             return Ok(false);
         }
         self.known = 0;
-        let head = Head::parse(&self.header);
+        let head = FrameHead::parse(&self.header);
         let [a, b, c, ..] = self.header;
         let length = u32::from_be_bytes([0, a, b, c]) as usize;
         if length > MAX_FRAME {
@@ -227,7 +241,7 @@ impl Input {
 
     fn load(
         &mut self,
-        head: Head,
+        head: FrameHead,
         payload: BytesMut,
     ) -> Result<Option<Frame<'static>>, FrameError> {
         let id = u32::from(head.stream_id());
@@ -264,20 +278,39 @@ impl Input {
 
     fn begin_block(
         &mut self,
-        head: Head,
-        payload: BytesMut,
+        head: FrameHead,
+        mut payload: BytesMut,
     ) -> Result<Option<Frame<'static>>, FrameError> {
-        let id = u32::from(head.stream_id());
-        // A stream that depends on itself: its block must be read all the same, which `load` does not allow.
-        let (headers, bytes) =
-            Headers::load(head, payload).map_err(|_| Connection(Reason::PROTOCOL_ERROR))?;
+        const CUT: FrameError = Connection(Reason::PROTOCOL_ERROR);
+        let (id, flags) = (u32::from(head.stream_id()), head.flag());
+        if id == 0 {
+            return Err(CUT);
+        }
+        if flags & PADDED != 0 {
+            let padding = usize::from(*payload.first().ok_or(CUT)?);
+            let kept = (payload.len() - 1).checked_sub(padding).ok_or(CUT)?;
+            payload.advance(1);
+            payload.truncate(kept);
+        }
+        let mut depends_on_itself = false;
+        if flags & PRIORITY != 0 {
+            let (on, _) = payload.split_first_chunk().ok_or(CUT)?;
+            // The first bit says whether the dependency is exclusive.
+            depends_on_itself = u32::from_be_bytes(*on) & 0x7fff_ffff == id;
+            if payload.len() < PRIORITY_LEN {
+                return Err(CUT);
+            }
+            payload.advance(PRIORITY_LEN);
+        }
         let block = Block {
-            headers,
-            bytes,
+            id,
+            ended: flags & END_STREAM != 0,
+            depends_on_itself,
+            bytes: payload,
             frames: 0,
         };
-        match head.flag() & END_HEADERS != 0 {
-            true => self.end_block(id, block).map(Some),
+        match flags & END_HEADERS != 0 {
+            true => self.end_block(&block).map(Some),
             false => {
                 self.block = Some(Box::new(block));
                 Ok(None)
@@ -287,11 +320,11 @@ impl Input {
 
     fn continue_block(
         &mut self,
-        head: Head,
+        head: FrameHead,
         payload: &[u8],
     ) -> Result<Option<Frame<'static>>, FrameError> {
         let block = self.block.take();
-        let Some(mut block) = block.filter(|b| b.headers.stream_id() == head.stream_id()) else {
+        let Some(mut block) = block.filter(|b| b.id == u32::from(head.stream_id())) else {
             return Err(Connection(Reason::PROTOCOL_ERROR));
         };
         block.frames += 1;
@@ -301,7 +334,7 @@ impl Input {
         }
         block.bytes.extend_from_slice(payload);
         match head.flag() & END_HEADERS != 0 {
-            true => self.end_block(head.stream_id().into(), *block).map(Some),
+            true => self.end_block(&block).map(Some),
             false => {
                 self.block = Some(block);
                 Ok(None)
@@ -309,15 +342,16 @@ impl Input {
         }
     }
 
-    fn end_block(&mut self, id: u32, mut block: Block) -> Result<Frame<'static>, FrameError> {
-        let decoded = self
-            .decoder
-            .decode(&mut block.headers, &mut block.bytes, self.max_list);
-        match decoded {
-            Ok(()) => Ok(Frame::Headers(Box::new(block.headers))),
-            Err(Error::MalformedMessage) => Err(Stream(id, Reason::PROTOCOL_ERROR)),
-            Err(Error::HeaderListWayTooLarge) => Err(Connection(Reason::ENHANCE_YOUR_CALM)),
-            Err(_) => Err(Connection(Reason::COMPRESSION_ERROR)),
+    fn end_block(&mut self, block: &Block) -> Result<Frame<'static>, FrameError> {
+        let (id, most) = (block.id, self.max_list);
+        let head = Head::decode(id, block.ended, &block.bytes, &mut self.decoder, most);
+        let head = head.map_err(|_| Connection(Reason::COMPRESSION_ERROR))?;
+        if head.size > ABUSE * most {
+            return Err(Connection(Reason::ENHANCE_YOUR_CALM));
+        }
+        match head.is_malformed || block.depends_on_itself {
+            true => Err(Stream(id, Reason::PROTOCOL_ERROR)),
+            false => Ok(Frame::Headers(Box::new(head))),
         }
     }
 }

@@ -20,7 +20,6 @@ use h2::frame::{GoAway, Reset, StreamId};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::heads::Encoder;
 use super::input::FrameError::{self, Connection, Stream as OfStream};
 use crate::observe::end_reason::EndReason;
 use crate::stream::side::Side;
@@ -42,7 +41,7 @@ const MAX_RESET: usize = 128;
 pub struct Mux {
     /// `None` when the connection is over.
     side: Option<Side>,
-    encoder: Encoder,
+    has_sent_head: bool,
     /// Frames that the socket has not taken. No DATA is added while it takes nothing.
     output: BytesMut,
     streams: HashMap<u32, Stream>,
@@ -120,7 +119,7 @@ impl Mux {
     pub fn new(side: Side, receives: u32) -> Shared {
         Arc::new(Mutex::new(Mux {
             side: Some(side),
-            encoder: Encoder::new(),
+            has_sent_head: false,
             output: BytesMut::new(),
             streams: HashMap::new(),
             waker: Waker::noop().clone(),
@@ -158,11 +157,6 @@ impl Mux {
             Some(side) => Pin::new(side).poll_read(cx, buf),
             None => Poll::Ready(Err(broken())),
         }
-    }
-
-    /// The table of the heads that we send.
-    pub fn encoder(&mut self) -> &mut Encoder {
-        &mut self.encoder
     }
 
     /// The number of the last stream that was begun.

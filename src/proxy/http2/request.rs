@@ -1,11 +1,9 @@
 //! Judges the head of a stream by the rules of HTTP/1: one door for both versions.
 //!
-//! In: a HEADERS frame. Out: the same [`RequestHead`] that a client of HTTP/1 would have sent, or why there is
+//! In: a decoded head. Out: the same [`RequestHead`] that a client of HTTP/1 would have sent, or why there is
 //! none. Source: RFC 9113 §8.2.3 (crumbs of a cookie), §8.3; RFC 8441 §4; RFC 9110 §7.2.
 
-use h2::frame::{Headers, Pseudo};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-
+use super::head::Head;
 use super::websocket::Key;
 use crate::config::Limits;
 use crate::proxy::http1::request_head::{self, RequestHead, RequestHeadError};
@@ -51,29 +49,31 @@ impl From<RequestHeadError> for RequestError {
 
 const BAD: RequestError = Answered(400, "Bad Request");
 
-/// Judges `frame`. `websocket`: the listener takes WebSockets over HTTP/2.
+/// Judges `head`. `websocket`: the listener takes WebSockets over HTTP/2.
 ///
 /// Errors: [`RequestError`].
-pub fn judge(frame: Headers, limits: &Limits, websocket: bool) -> Result<Request, RequestError> {
-    let (ended, too_large) = (frame.is_end_stream(), frame.is_over_size());
-    let (pseudo, fields) = frame.into_parts();
-    if too_large {
-        return Err(too_large_by(pseudo.path.as_deref(), limits));
+pub fn judge(head: &Head, limits: &Limits, websocket: bool) -> Result<Request, RequestError> {
+    if head.is_too_large {
+        return Err(too_large_by(head.path(), limits));
     }
-    let start = Start::of(&pseudo, websocket)?;
-    let authority = authority(&pseudo, &fields)?;
+    let (start, ended) = (Start::of(head, websocket)?, head.ended);
+    let authority = authority(head)?;
     let key = start.upgrade.then(Key::new);
     let mut raw = Vec::with_capacity(512);
-    for part in [start.method, " ", start.path, " HTTP/1.1\r\nHost: "] {
-        raw.extend_from_slice(part.as_bytes());
-    }
-    raw.extend_from_slice(authority);
-    raw.extend_from_slice(b"\r\n");
-    append_fields(&fields, start.upgrade, &mut raw);
+    let line = [
+        start.method,
+        b" ",
+        start.path,
+        b" HTTP/1.1\r\nHost: ",
+        authority,
+        b"\r\n",
+    ];
+    line.iter().for_each(|part| raw.extend_from_slice(part));
+    append_fields(head, start.upgrade, &mut raw);
     match &key {
         Some(key) if !ended => key.append_upgrade(&mut raw),
         Some(_) => return Err(Malformed),
-        None if ended || fields.contains_key(header::CONTENT_LENGTH) => {}
+        None if ended || head.values(b"content-length").next().is_some() => {}
         None => raw.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
     }
     raw.extend_from_slice(b"\r\n");
@@ -89,8 +89,8 @@ pub fn judge(frame: Headers, limits: &Limits, websocket: bool) -> Result<Request
     Ok(Request { head, ended })
 }
 
-/// Which limit a head exceeds. The codec leaves a path out that alone is too large.
-fn too_large_by(path: Option<&str>, limits: &Limits) -> RequestError {
+/// Which limit a head exceeds. A path that alone is too large was left out.
+fn too_large_by(path: Option<&[u8]>, limits: &Limits) -> RequestError {
     match path.is_none_or(|path| path.len() as u64 > limits.target.0) {
         true => RequestHeadError::TargetTooLong.into(),
         false => RequestHeadError::TooLarge.into(),
@@ -99,103 +99,104 @@ fn too_large_by(path: Option<&str>, limits: &Limits) -> RequestError {
 
 /// The first line.
 struct Start<'a> {
-    method: &'a str,
-    path: &'a str,
+    method: &'a [u8],
+    path: &'a [u8],
     upgrade: bool,
 }
 
 impl<'a> Start<'a> {
-    fn of(pseudo: &'a Pseudo, websocket: bool) -> Result<Self, RequestError> {
-        let method = pseudo.method.as_ref().ok_or(Malformed)?.as_str();
-        if pseudo.status.is_some() || (pseudo.protocol.is_some() && method != "CONNECT") {
-            return Err(Malformed);
-        }
-        let upgrade = match (&pseudo.protocol, method) {
-            (Some(protocol), _) if websocket && protocol.as_str() == "websocket" => true,
-            (Some(_), _) => return Err(Answered(501, "Not Implemented")),
-            (None, "CONNECT") => return Err(RequestHeadError::Method.into()),
+    fn of(head: &'a Head, websocket: bool) -> Result<Self, RequestError> {
+        let method = head.method().ok_or(Malformed)?;
+        let upgrade = match (head.protocol(), method) {
+            (Some(b"websocket"), b"CONNECT") if websocket => true,
+            (Some(_), b"CONNECT") => return Err(Answered(501, "Not Implemented")),
+            (Some(_), _) => return Err(Malformed),
+            (None, b"CONNECT") => return Err(RequestHeadError::Method.into()),
             (None, _) => false,
         };
-        let scheme: &str = pseudo.scheme.as_ref().ok_or(Malformed)?;
-        let path: &str = pseudo.path.as_ref().ok_or(Malformed)?;
+        let (scheme, path) = (
+            head.scheme().ok_or(Malformed)?,
+            head.path().ok_or(Malformed)?,
+        );
         if path.is_empty() {
             return Err(Malformed);
         }
-        let known = ["http", "https"]
+        let is_known = ["http", "https"]
             .iter()
-            .any(|s| scheme.eq_ignore_ascii_case(s));
-        // A path is one word of HTTP/1's first line; an absolute URL is none here.
-        let is_word = path.bytes().all(|b| b > b' ' && b != 0x7f);
-        let is_path = path.starts_with('/') || (path == "*" && method == "OPTIONS");
-        if !known || !is_word || !is_path {
+            .any(|known| scheme.eq_ignore_ascii_case(known.as_bytes()));
+        // An absolute URL is no path here.
+        let is_path = path.starts_with(b"/") || (path == b"*" && method == b"OPTIONS");
+        if !is_known || !is_word(method) || !is_word(path) || !is_path {
             return Err(BAD);
         }
-        let method = if upgrade { "GET" } else { method };
         Ok(Start {
-            method,
+            method: if upgrade { b"GET" } else { method },
             path,
             upgrade,
         })
     }
 }
 
+/// Whether it stays one word of HTTP/1's first lines.
+fn is_word(text: &[u8]) -> bool {
+    text.iter().all(|b| *b > b' ' && *b != 0x7f)
+}
+
 /// The host that is asked: `:authority`, else the field, which must be the same.
-fn authority<'a>(pseudo: &'a Pseudo, fields: &'a HeaderMap) -> Result<&'a [u8], RequestError> {
-    let mut hosts = fields.get_all(header::HOST).iter();
-    let field = hosts.next().map(HeaderValue::as_bytes);
-    let authority = pseudo.authority.as_ref().map(|a| a.as_bytes());
-    let both = match (authority, field) {
+fn authority(head: &Head) -> Result<&[u8], RequestError> {
+    let mut hosts = head.values(b"host");
+    let both = match (head.authority(), hosts.next()) {
         _ if hosts.next().is_some() => return Err(BAD),
         (Some(a), Some(f)) if !a.eq_ignore_ascii_case(f) => return Err(BAD),
         (Some(one), _) | (None, Some(one)) => one,
         (None, None) => b"",
     };
-    match both.iter().all(|b| *b > b' ' && *b != 0x7f) {
+    match is_word(both) {
         true => Ok(both),
         false => Err(BAD),
     }
 }
 
 /// Appends all fields but the host and, of an upgrade, a key that its client need not send (RFC 8441 §5); the
-/// crumbs of a cookie are one line.
-fn append_fields(fields: &HeaderMap, upgrade: bool, raw: &mut Vec<u8>) {
-    let left_out = |name: &HeaderName| {
-        *name == header::HOST || (upgrade && *name == header::SEC_WEBSOCKET_KEY)
-    };
-    for name in fields.keys().filter(|name| !left_out(name)) {
-        let mut values = fields.get_all(name).iter().peekable();
-        let crumbs = *name == header::COOKIE;
-        while let Some(value) = values.next() {
-            raw.extend_from_slice(name.as_str().as_bytes());
-            raw.extend_from_slice(b": ");
-            raw.extend_from_slice(value.as_bytes());
-            while let (true, Some(crumb)) = (crumbs, values.peek()) {
-                raw.extend_from_slice(b"; ");
-                raw.extend_from_slice(crumb.as_bytes());
-                values.next();
-            }
-            raw.extend_from_slice(b"\r\n");
+/// crumbs of a cookie are one line, where the first of them is.
+fn append_fields(head: &Head, upgrade: bool, raw: &mut Vec<u8>) {
+    let mut has_cookie = false;
+    for (name, value) in head.fields() {
+        let is_cookie = name == b"cookie";
+        let left_out = name == b"host"
+            || (upgrade && name == b"sec-websocket-key")
+            || (is_cookie && has_cookie);
+        if left_out {
+            continue;
         }
+        raw.extend_from_slice(name);
+        raw.extend_from_slice(b": ");
+        raw.extend_from_slice(value);
+        if is_cookie {
+            has_cookie = true;
+            for crumb in head.values(b"cookie").skip(1) {
+                raw.extend_from_slice(b"; ");
+                raw.extend_from_slice(crumb);
+            }
+        }
+        raw.extend_from_slice(b"\r\n");
     }
 }
 
 /// The trailers of a stream as lines of HTTP/1; `None`: a field may not come behind a body, or is a
 /// pseudo-header.
-pub fn trailers(frame: Headers) -> Option<Vec<u8>> {
-    let over = frame.is_over_size() || !frame.is_end_stream();
-    let (pseudo, fields) = frame.into_parts();
-    if over || pseudo != Pseudo::default() {
+pub fn trailers(head: &Head) -> Option<Vec<u8>> {
+    if head.is_too_large || !head.ended || head.has_pseudo() {
         return None;
     }
     let mut lines = Vec::new();
-    for (name, value) in &fields {
-        if !framing::is_trailer(name.as_str().as_bytes()) {
+    for (name, value) in head.fields() {
+        if !framing::is_trailer(name) {
             return None;
         }
-        lines.extend_from_slice(name.as_str().as_bytes());
-        lines.extend_from_slice(b": ");
-        lines.extend_from_slice(value.as_bytes());
-        lines.extend_from_slice(b"\r\n");
+        for part in [name, b": ", value, b"\r\n"] {
+            lines.extend_from_slice(part);
+        }
     }
     (lines.len() <= framing::MAX_TRAILERS).then_some(lines)
 }

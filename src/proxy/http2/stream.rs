@@ -7,11 +7,10 @@ use std::io;
 use std::task::{Context, Poll};
 
 use h2::Reason;
-use h2::frame::{Headers, Pseudo, StreamId};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pushgate_plugins::head::Edits;
 use tokio::io::ReadBuf;
 
+use super::hpack::Encoded;
 use super::mux::Shared;
 use crate::observe::end_reason::EndReason;
 use crate::stream::substream::{Reset, Substream};
@@ -30,20 +29,15 @@ impl Stream {
         Stream { mux, id, websocket }
     }
 
-    fn head(&self, head: &Edits) -> Box<Headers> {
-        let status = match head.head().status() {
-            101 if self.websocket => StatusCode::OK,
-            status => StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY),
-        };
-        let pseudo = Pseudo {
-            status: Some(status),
-            ..Pseudo::default()
-        };
-        let mut fields = HeaderMap::new();
+    fn head(&self, head: &Edits) -> Encoded {
+        let mut fields = Encoded::answer(match head.head().status() {
+            101 if self.websocket => 200,
+            status => status,
+        });
         for (name, value) in head.fields().filter(|(name, _)| !self.is_left_out(name)) {
-            append(&mut fields, name.as_bytes(), value);
+            fields.push(name.as_bytes(), value);
         }
-        Box::new(Headers::new(StreamId::from(self.id), pseudo, fields))
+        fields
     }
 
     /// Fields of a connection of HTTP/1, and the answer to a key that is ours.
@@ -62,20 +56,12 @@ impl Stream {
     }
 }
 
-/// Adds a field, unless it is none that HTTP/2 could carry.
-fn append(fields: &mut HeaderMap, name: &[u8], value: &[u8]) {
-    let name = HeaderName::from_bytes(name);
-    if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) {
-        fields.append(name, value);
-    }
-}
-
 /// The fields of lines of HTTP/1.
-fn fields_of(lines: &[u8]) -> HeaderMap {
-    let mut fields = HeaderMap::new();
+fn trailers(lines: &[u8]) -> Encoded {
+    let mut fields = Encoded::trailers();
     for line in lines.split(|b| *b == b'\n') {
         if let Some(colon) = memchr::memchr(b':', line) {
-            append(&mut fields, &line[..colon], line[colon + 1..].trim_ascii());
+            fields.push(&line[..colon], line[colon + 1..].trim_ascii());
         }
     }
     fields
@@ -118,13 +104,8 @@ impl Substream for Stream {
         Poll::Ready(Ok(()))
     }
 
-    fn end(&mut self, trailers: &[u8]) {
-        let trailers = (!trailers.is_empty()).then(|| {
-            Box::new(Headers::trailers(
-                StreamId::from(self.id),
-                fields_of(trailers),
-            ))
-        });
+    fn end(&mut self, lines: &[u8]) {
+        let trailers = (!lines.is_empty()).then(|| trailers(lines));
         self.mux.lock().end_stream(self.id, trailers);
     }
 

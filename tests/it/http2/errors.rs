@@ -3,12 +3,15 @@
 //! In: frames that are no flood. Out: GOAWAY with the code of the RFC, the reason that is counted, 431.
 //! Source: RFC 9113 §3.4, §4.2, §5.1, §5.1.1, §6.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use h2::Reason;
+use tokio::io::AsyncReadExt;
 
 use super::witness::{Ended, Witness};
 use crate::client::frames::*;
+use crate::client::handshake;
+use crate::deadline;
 use crate::setup::Setup;
 
 /// Aim: a client that errs is told by which code, and counted by which reason. Fails if a frame is passed over,
@@ -93,8 +96,10 @@ async fn what_is_never_finished_ends_in_time() {
     dial.to = setup.block.at("200.0.0.10:444");
     let witness = Witness::start(&setup).await;
     let half = frame(HEADERS, END_STREAM, 1, &head("GET", "/hello")[..20]);
+    let half_frame = &get(3, "/hello")[..20];
     let begun = [PREFACE, &settings(&[])].concat();
-    let rows: [(&str, Vec<u8>, Option<Reason>, &str); 5] = [
+    let behind = [get(1, "/hello"), half_frame.to_vec()].concat();
+    let rows: [(&str, Vec<u8>, Option<Reason>, &str); 6] = [
         ("nothing", Vec::new(), None, "head_timeout"),
         (
             "half a preface",
@@ -110,7 +115,13 @@ async fn what_is_never_finished_ends_in_time() {
         ),
         (
             "half a head",
-            [begun, half].concat(),
+            [begun.clone(), half].concat(),
+            Some(Reason::NO_ERROR),
+            "head_timeout",
+        ),
+        (
+            "half a frame behind a request",
+            [begun, behind].concat(),
             Some(Reason::NO_ERROR),
             "head_timeout",
         ),
@@ -129,6 +140,31 @@ async fn what_is_never_finished_ends_in_time() {
         before.one_more(&setup, word, name).await;
     }
     witness.unharmed("half requests");
+}
+
+/// Aim: the first request has `head_timeout` from when the connection was accepted, a slow handshake included, for
+/// both versions. Fails if it is counted from the handshake's end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_handshake_counts_in_the_time_of_the_first_head() {
+    let timeout = "  - { name: hasty, bind: [200.0.0.10:444], mode: http, head_timeout: 3s, \
+                   tls: { certificates: [push] }, to: p }\n";
+    let setup = Setup::and(1, "", "", timeout).await;
+    for alpn in [&b"\x02h2"[..], b""] {
+        let mut dial = setup.tls();
+        dial.to = setup.block.at("200.0.0.10:444");
+        let mut tls = dial.tls.clone().expect("a TLS listener");
+        tls.alpn = alpn;
+        let tcp = dial.tcp().await;
+        let accepted = Instant::now();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let mut client = handshake(tcp, &tls).await.expect("a handshake");
+        let mut scrap = Vec::new();
+        let read = client.read_to_end(&mut scrap);
+        let _ = deadline("the end of a silent connection", read).await;
+        // Counted from the handshake it would be 5 s; 1.5 s are for a busy machine.
+        let took = accepted.elapsed();
+        assert!(took < Duration::from_millis(4_500), "it took {took:?}");
+    }
 }
 
 /// Aim: a client that says GOAWAY keeps its streams and gets no new ones; the connection ends with the last.

@@ -5,12 +5,13 @@
 use std::time::Instant;
 
 use h2::Reason;
-use h2::frame::{Headers, Ping, Settings};
+use h2::frame::{Ping, Settings};
 
 use super::end::End;
 use super::{Born, Connection, Leaving};
 use crate::observe::end_reason::EndReason;
 use crate::proxy::flow::Exchange;
+use crate::proxy::http2::head::Head;
 use crate::proxy::http2::input::{Frame, FrameError};
 use crate::proxy::http2::limits::Exceeded;
 use crate::proxy::http2::mux::Mux;
@@ -36,7 +37,7 @@ impl Connection {
                 }
                 mux.data(id, payload, length, last)
             }
-            Frame::Headers(headers) => self.take_headers(mux, *headers)?,
+            Frame::Headers(head) => self.take_head(mux, &head)?,
             Frame::Reset(reset) => match mux.was_reset(reset.stream_id().into()) {
                 Ok(true) => return self.count(Exceeded::Resets),
                 Ok(false) => Ok(()),
@@ -110,11 +111,6 @@ impl Connection {
         {
             return Err(End::Error(Reason::FLOW_CONTROL_ERROR));
         }
-        if let Some(table) = settings.header_table_size() {
-            // More of the client's memory is of no use to us.
-            let most = h2::frame::DEFAULT_SETTINGS_HEADER_TABLE_SIZE;
-            mux.encoder().set_table(most.min(table as usize));
-        }
         Settings::ack().encode(mux.output());
         Ok(())
     }
@@ -133,14 +129,10 @@ impl Connection {
         Ok(!matches!(self.leaving, Leaving::Last(last) if id > last))
     }
 
-    fn take_headers(
-        &mut self,
-        mux: &mut Mux,
-        headers: Headers,
-    ) -> Result<Result<(), FrameError>, End> {
-        let id = u32::from(headers.stream_id());
+    fn take_head(&mut self, mux: &mut Mux, head: &Head) -> Result<Result<(), FrameError>, End> {
+        let id = head.id;
         if mux.has(id) {
-            return Ok(match request::trailers(headers) {
+            return Ok(match request::trailers(head) {
                 _ if mux.has_ended(id) => Err(FrameError::Stream(id, Reason::STREAM_CLOSED)),
                 Some(lines) => mux.trailers(id, lines),
                 None => Err(FrameError::Stream(id, Reason::PROTOCOL_ERROR)),
@@ -152,10 +144,8 @@ impl Connection {
         if mux.open() >= self.limits.streams as usize {
             return Ok(Err(FrameError::Stream(id, Reason::REFUSED_STREAM)));
         }
-        self.deadline = None;
         let conf = self.conn.listener.conf.load();
-        let ended = headers.is_end_stream();
-        let judged = request::judge(headers, &conf.limits, self.websocket);
+        let judged = request::judge(head, &conf.limits, self.websocket);
         match judged {
             Ok(request) => {
                 mux.begin(id, request.ended, request.expected());
@@ -164,7 +154,7 @@ impl Connection {
                     .push(Born::Request(stream, Box::new(request.head)));
             }
             Err(request::RequestError::Answered(status, phrase)) => {
-                mux.begin(id, ended, None);
+                mux.begin(id, head.ended, None);
                 let stream = Stream::new(self.mux.clone(), id, false);
                 self.born.push(Born::Refused(stream, (status, phrase)));
             }

@@ -9,10 +9,11 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
 use h2::Reason;
-use h2::frame::{Head, Headers, Kind, StreamId};
+use h2::frame::{Head, Kind, StreamId};
 use tokio::io::AsyncWrite;
 
 use super::{Connection, FrameError, MAX_FRAME, Mux, OfStream};
+use crate::proxy::http2::hpack::Encoded;
 
 impl Mux {
     /// Writes what waits, and wakes those who wait for room.
@@ -64,16 +65,15 @@ impl Mux {
     }
 
     /// Sends a head. `last`: the answer ends with it.
-    pub fn send_head(&mut self, id: u32, mut head: Box<Headers>, last: bool) -> io::Result<()> {
+    pub fn send_head(&mut self, id: u32, head: Encoded, last: bool) -> io::Result<()> {
         self.alive(id)?;
         if last {
-            head.set_end_stream();
             self.we_ended(id);
         }
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.answered = true;
         }
-        self.encoder.encode(head, &mut self.output);
+        self.put_head(id, head, last);
         Ok(())
     }
 
@@ -129,12 +129,12 @@ impl Mux {
     }
 
     /// Ends the answer, with trailers if there are any.
-    pub fn end_stream(&mut self, id: u32, trailers: Option<Box<Headers>>) {
+    pub fn end_stream(&mut self, id: u32, trailers: Option<Encoded>) {
         if self.alive(id).is_err() || self.streams.get(&id).is_none_or(|s| s.sent_end) {
             return;
         }
         match trailers {
-            Some(trailers) => self.encoder.encode(trailers, &mut self.output),
+            Some(trailers) => self.put_head(id, trailers, true),
             None => self.put_data(id, b"", true),
         }
         self.we_ended(id);
@@ -169,6 +169,11 @@ impl Mux {
     /// first bytes.
     fn has_waiting(&self) -> bool {
         self.output.len() >= MAX_FRAME
+    }
+
+    fn put_head(&mut self, id: u32, head: Encoded, last: bool) {
+        let first = !std::mem::replace(&mut self.has_sent_head, true);
+        head.write(id, first, last, &mut self.output);
     }
 
     pub(super) fn put_data(&mut self, id: u32, payload: &[u8], last: bool) {

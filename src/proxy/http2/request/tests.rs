@@ -17,7 +17,7 @@ const PATH: (&str, &str) = (":path", "/p?q");
 
 fn judged(fields: Fields<'_>, ended: bool, websocket: bool) -> Result<Request, RequestError> {
     let frame = frame(fields, ended).ok_or(Malformed)?;
-    judge(frame, &Limits::default(), websocket)
+    judge(&frame, &Limits::default(), websocket)
 }
 
 /// The head as it would have come over HTTP/1.
@@ -319,7 +319,7 @@ fn an_extended_connect_is_an_upgrade() {
 /// the bound is another than HTTP/1's.
 #[test]
 fn trailers_are_lines_of_http_1() {
-    let told = |fields: Fields<'_>, ended| trailers(frame(fields, ended)?);
+    let told = |fields: Fields<'_>, ended| trailers(&frame(fields, ended)?);
     let two = told(&[("x-sum", "1"), ("x-sum", "2"), ("grpc-status", "")], true);
     assert_eq!(
         two.as_deref(),

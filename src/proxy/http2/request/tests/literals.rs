@@ -1,13 +1,13 @@
 //! Heads as a client would have sent them, read as the edge reads them.
 
-use h2::frame::Headers;
+use crate::proxy::http2::head::Head;
 
 use super::Fields;
-use crate::proxy::http2::heads::Decoder;
+use crate::proxy::http2::hpack::Decoder;
 use crate::proxy::http2::input::{Frame, Input};
 
 /// What is read of a head whose fields are literals; `None`: it is refused before it is judged.
-pub(super) fn frame(fields: Fields<'_>, ended: bool) -> Option<Headers> {
+pub(super) fn frame(fields: Fields<'_>, ended: bool) -> Option<Head> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);

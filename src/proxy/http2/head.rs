@@ -1,0 +1,168 @@
+//! The head of a stream, decoded: its pseudo-headers and fields, and whether they are legal.
+//!
+//! In: names and values. Out: the parts of a message. Source: RFC 9113 §8.1.1, §8.2, §8.3; RFC 8441 §4.
+
+use super::hpack::{CompressionError, Decoder};
+
+/// What a field counts beside its bytes (RFC 9113 §6.5.2).
+const FIELD: usize = 32;
+
+/// The head of one stream, or its trailers.
+#[derive(Debug, Default)]
+pub struct Head {
+    /// The stream.
+    pub id: u32,
+    /// The client has ended its side with it.
+    pub ended: bool,
+    /// Bytes as the limit of the list counts them.
+    pub size: usize,
+    /// It breaks a rule of HTTP/2: the stream is reset.
+    pub is_malformed: bool,
+    /// More than the limit: what came behind is left out.
+    pub is_too_large: bool,
+    bytes: Vec<u8>,
+    pseudo: [Option<(u32, u32)>; PSEUDO.len()],
+    fields: Vec<Field>,
+}
+
+/// Where name and value of a field are.
+#[derive(Clone, Copy, Debug)]
+struct Field {
+    at: u32,
+    name_end: u32,
+    end: u32,
+}
+
+const PSEUDO: [&[u8]; 5] = [
+    b":method",
+    b":scheme",
+    b":authority",
+    b":path",
+    b":protocol",
+];
+const METHOD: usize = 0;
+const SCHEME: usize = 1;
+const AUTHORITY: usize = 2;
+const PATH: usize = 3;
+const PROTOCOL: usize = 4;
+
+/// Fields of a connection of HTTP/1, which make a message malformed (RFC 9113 §8.2.2).
+const OF_CONNECTION: [&[u8]; 5] = [
+    b"connection",
+    b"transfer-encoding",
+    b"upgrade",
+    b"keep-alive",
+    b"proxy-connection",
+];
+
+impl Head {
+    /// Decodes the `block` of the stream `id`; what exceeds `most` bytes is left out.
+    ///
+    /// Errors: the connection cannot go on.
+    pub fn decode(
+        id: u32,
+        ended: bool,
+        block: &[u8],
+        decoder: &mut Decoder,
+        most: usize,
+    ) -> Result<Head, CompressionError> {
+        let mut head = Head {
+            id,
+            ended,
+            bytes: Vec::with_capacity(512),
+            fields: Vec::with_capacity(16),
+            ..Head::default()
+        };
+        decoder.decode(block, |name, value| head.add(name, value, most))?;
+        Ok(head)
+    }
+
+    /// `:method`.
+    pub fn method(&self) -> Option<&[u8]> {
+        self.pseudo(METHOD)
+    }
+
+    /// `:scheme`.
+    pub fn scheme(&self) -> Option<&[u8]> {
+        self.pseudo(SCHEME)
+    }
+
+    /// `:authority`.
+    pub fn authority(&self) -> Option<&[u8]> {
+        self.pseudo(AUTHORITY)
+    }
+
+    /// `:path`.
+    pub fn path(&self) -> Option<&[u8]> {
+        self.pseudo(PATH)
+    }
+
+    /// `:protocol`.
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.pseudo(PROTOCOL)
+    }
+
+    /// Whether there is a pseudo-header.
+    pub fn has_pseudo(&self) -> bool {
+        self.pseudo.iter().any(Option::is_some)
+    }
+
+    /// Name and value of each field, in their order.
+    pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let part = |from, to| &self.bytes[from as usize..to as usize];
+        let fields = self.fields.iter();
+        fields.map(move |f| (part(f.at, f.name_end), part(f.name_end, f.end)))
+    }
+
+    /// The values of the fields called `name`, which is in lower case.
+    pub fn values<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let named = self.fields().filter(move |(n, _)| *n == name);
+        named.map(|(_, value)| value)
+    }
+
+    fn pseudo(&self, which: usize) -> Option<&[u8]> {
+        let (from, to) = self.pseudo[which]?;
+        Some(&self.bytes[from as usize..to as usize])
+    }
+
+    fn add(&mut self, name: &[u8], value: &[u8], most: usize) {
+        self.size += name.len() + value.len() + FIELD;
+        self.is_too_large |= self.size > most;
+        let pseudo = PSEUDO.iter().position(|known| *known == name);
+        self.is_malformed |= match pseudo {
+            Some(which) => !self.fields.is_empty() || self.pseudo[which].is_some(),
+            None => !is_name(name) || !is_value(value) || !is_allowed(name, value),
+        };
+        if self.is_too_large || self.is_malformed {
+            return;
+        }
+        let at = self.bytes.len() as u32;
+        if pseudo.is_none() {
+            self.bytes.extend_from_slice(name);
+        }
+        let name_end = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(value);
+        let end = self.bytes.len() as u32;
+        match pseudo {
+            Some(which) => self.pseudo[which] = Some((name_end, end)),
+            None => self.fields.push(Field { at, name_end, end }),
+        }
+    }
+}
+
+/// A token in lower case.
+fn is_name(name: &[u8]) -> bool {
+    let legal =
+        |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(b);
+    !name.is_empty() && name.iter().all(legal)
+}
+
+/// A value that can be a line of HTTP/1; other control characters are judged there.
+fn is_value(value: &[u8]) -> bool {
+    !value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0))
+}
+
+/// Whether the field may be in a message of HTTP/2.
+fn is_allowed(name: &[u8], value: &[u8]) -> bool {
+    !OF_CONNECTION.contains(&name) && (name != b"te" || value.eq_ignore_ascii_case(b"trailers"))
+}
