@@ -1,6 +1,6 @@
 //! The configuration: one YAML file, read, decoded and checked whole before anything is bound.
 //!
-//! In: a path. Out: a [`Config`] that is complete and consistent, or every [`error::Fault`] of it.
+//! In: a path. Out: a [`Config`] that is complete and consistent, or every [`error::ConfigError`] of it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ mod upstream;
 pub use address::{Address, HostName, HostPort};
 pub(crate) use check::covers;
 pub use discover::{Discover, Family, Resolvers};
-pub use error::{Fault, Faults};
+pub use error::{ConfigError, ConfigErrors};
 pub use failure::{NoNode, OnLost};
 pub use listener::{Http2Limits, Limits, Listener, MaxHidden, TcpOptions};
 pub use places::Places;
@@ -92,8 +92,8 @@ impl Config {
     /// Reads, decodes and checks the file at `path`. Relative paths in it are below its folder.
     ///
     /// Errors: every fault of the file, in the order of its lines.
-    pub fn load(path: &Path) -> Result<Self, Faults> {
-        let text = read::read(path).map_err(|fault| Faults::one(*fault))?;
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let text = read::read(path).map_err(|fault| ConfigErrors::one(*fault))?;
         // Absolute: a daemon works in `/`.
         let dir = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let dir = dir.parent().unwrap_or(Path::new("/"));
@@ -103,9 +103,9 @@ impl Config {
     /// Decodes and checks `text`, shown as `file` in faults, with relative paths below `dir`.
     ///
     /// Errors: every fault of the text, in the order of its lines.
-    pub fn parse(text: &str, file: &str, dir: &Path) -> Result<Self, Faults> {
+    pub fn parse(text: &str, file: &str, dir: &Path) -> Result<Self, ConfigErrors> {
         let (tree, problems) = tree::parse(text);
-        let fault = |at: tree::Position, path, message, expected, suggestion| Fault {
+        let fault = |at: tree::Position, path, message, expected, suggestion| ConfigError {
             file: file.to_owned(),
             line: at.line,
             column: at.column,
@@ -114,7 +114,7 @@ impl Config {
             expected,
             suggestion,
         };
-        let mut faults: Vec<Fault> = problems
+        let mut faults: Vec<ConfigError> = problems
             .into_iter()
             .map(|p| fault(p.at, p.path, p.message, p.expected, None))
             .collect();
@@ -132,7 +132,7 @@ impl Config {
                 fault(at, w.place.path, w.message, w.expected, w.suggestion)
             }));
         }
-        if let Some(faults) = Faults::of(faults) {
+        if let Some(faults) = ConfigErrors::of(faults) {
             return Err(faults);
         }
         // Our reader finds every fault with its place; what runs is what serde_yaml reads.
@@ -148,7 +148,7 @@ impl Config {
                         line: l.line(),
                         column: l.column(),
                     });
-                Err(Faults::one(fault(
+                Err(ConfigErrors::one(fault(
                     at,
                     String::new(),
                     e.to_string(),

@@ -10,7 +10,7 @@ mod deserializer;
 use serde::Deserialize;
 
 use super::Config;
-use super::error::{MAX_FAULTS, echo, echo_line, nearest};
+use super::error::{MAX_ERRORS, echo, echo_line, nearest};
 use super::tree::{Entry, Kind, Node, Place, Step};
 use deserializer::{Error, What};
 
@@ -75,7 +75,7 @@ pub(super) fn decode(tree: &mut Node) -> Decoded {
             }
             Err(e) => e,
         };
-        if wrong.len() == MAX_FAULTS || !repair(tree, &e, &mut wrong, &mut cut) {
+        if wrong.len() == MAX_ERRORS || !repair(tree, &e, &mut wrong, &mut cut) {
             return Decoded {
                 config: None,
                 wrong,

@@ -6,14 +6,14 @@
 use std::fmt;
 
 /// Most faults that one run reports; a file with more is broken at its root, not in its details.
-pub const MAX_FAULTS: usize = 100;
+pub const MAX_ERRORS: usize = 100;
 
 /// Most characters of a wrong value that a message repeats.
 const MAX_ECHO: usize = 60;
 
 /// One fault of a configuration file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
     /// The file as the operator named it.
     pub file: String,
     /// Line, from 1; 0 where the fault is the file itself (missing, a directory, too large).
@@ -30,7 +30,7 @@ pub struct Fault {
     pub suggestion: Option<String>,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
         if self.line > 0 {
@@ -51,33 +51,33 @@ impl fmt::Display for Fault {
 }
 
 /// Every fault of one file, in the order of its lines; never empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Faults(Vec<Fault>);
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigErrors(Vec<ConfigError>);
 
-impl Faults {
+impl ConfigErrors {
     /// Orders `found` by place, drops repetitions (a fault under a YAML alias is found once for each
-    /// use) and keeps the first [`MAX_FAULTS`]. `None` when nothing was found.
-    pub(super) fn of(mut found: Vec<Fault>) -> Option<Self> {
+    /// use) and keeps the first [`MAX_ERRORS`]. `None` when nothing was found.
+    pub(super) fn of(mut found: Vec<ConfigError>) -> Option<Self> {
         found.sort_by(|a, b| (a.line, a.column, &a.path).cmp(&(b.line, b.column, &b.path)));
         found.dedup_by(|b, a| {
             (a.line, a.column, &a.message) == (b.line, b.column, &b.message) && a.line > 0
         });
-        found.truncate(MAX_FAULTS);
-        (!found.is_empty()).then_some(Faults(found))
+        found.truncate(MAX_ERRORS);
+        (!found.is_empty()).then_some(ConfigErrors(found))
     }
 
     /// The one fault of a file that could not even be read.
-    pub(super) fn one(fault: Fault) -> Self {
-        Faults(vec![fault])
+    pub(super) fn one(fault: ConfigError) -> Self {
+        ConfigErrors(vec![fault])
     }
 
     /// Iterates over the faults in the order of their lines.
-    pub fn iter(&self) -> std::slice::Iter<'_, Fault> {
+    pub fn iter(&self) -> std::slice::Iter<'_, ConfigError> {
         self.0.iter()
     }
 }
 
-impl fmt::Display for Faults {
+impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, fault) in self.0.iter().enumerate() {
             if i > 0 {
@@ -85,14 +85,12 @@ impl fmt::Display for Faults {
             }
             fault.fmt(f)?;
         }
-        if self.0.len() == MAX_FAULTS {
-            write!(f, "\nonly the first {MAX_FAULTS} faults are shown")?;
+        if self.0.len() == MAX_ERRORS {
+            write!(f, "\nonly the first {MAX_ERRORS} faults are shown")?;
         }
         Ok(())
     }
 }
-
-impl std::error::Error for Faults {}
 
 /// Shows a value of the file inside a message: one line, no control characters, bounded.
 pub(super) fn echo(value: &str) -> String {

@@ -1,12 +1,12 @@
 //! Reads the configuration file whole: size, kind and encoding are judged before any YAML.
 //!
-//! In: a path. Out: its text without byte order mark, or one [`Fault`].
+//! In: a path. Out: its text without byte order mark, or one [`ConfigError`].
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::error::Fault;
+use super::error::ConfigError;
 
 /// Largest file read. A thousand listeners with ten routes each take a quarter of it; what is larger
 /// is some other file, and must not fill memory.
@@ -15,9 +15,9 @@ pub const MAX_FILE: u64 = 1024 * 1024;
 /// Reads `path`.
 ///
 /// Errors: not there, not readable, not a regular file or a pipe, larger than [`MAX_FILE`], not UTF-8.
-pub(super) fn read(path: &Path) -> Result<String, Box<Fault>> {
+pub(super) fn read(path: &Path) -> Result<String, Box<ConfigError>> {
     let whole = |message: String, expected: Option<String>| {
-        Box::new(Fault {
+        Box::new(ConfigError {
             file: path.display().to_string(),
             line: 0,
             column: 0,

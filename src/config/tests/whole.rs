@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Config, files, text};
-use crate::config::error::MAX_FAULTS;
+use crate::config::error::MAX_ERRORS;
 
 fn printed(yaml: &str) -> String {
     Config::parse(yaml, "f", Path::new(""))
@@ -140,7 +140,7 @@ fn list_elements_keep_their_numbers() {
 fn the_number_of_faults_told_is_bounded() {
     let many: String = (0..500).map(|i| format!("k{i}: 1\n")).collect();
     let printed = printed(&many);
-    assert_eq!(printed.lines().count(), MAX_FAULTS + 1);
+    assert_eq!(printed.lines().count(), MAX_ERRORS + 1);
     assert!(
         printed.ends_with("only the first 100 faults are shown"),
         "{printed}"
