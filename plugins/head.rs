@@ -9,7 +9,7 @@ mod edits;
 
 use std::mem::MaybeUninit;
 
-pub use edits::{Edit, Edits, InvalidField};
+pub use edits::{Edit, Edits, FieldError};
 
 /// Most header lines the parser has room for; a listener's `limits.headers` is below.
 pub const MAX_LINES: usize = 256;

@@ -31,16 +31,9 @@ pub enum Edit {
 }
 
 /// A name or value that no header line may have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidField(String);
-
-impl fmt::Display for InvalidField {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "illegal header field `{}`", self.0)
-    }
-}
-
-impl std::error::Error for InvalidField {}
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("illegal header field `{0}`")]
+pub struct FieldError(String);
 
 impl Edits {
     /// No edits of `head` yet.
@@ -108,7 +101,7 @@ impl Edits {
         &mut self,
         name: &str,
         mut edit: impl FnMut(&[u8]) -> Edit,
-    ) -> Result<(), InvalidField> {
+    ) -> Result<(), FieldError> {
         let mut i = 0;
         while let Some(line) = self.lines.get(i).copied() {
             if self.is_named(&line, name) {
@@ -134,14 +127,14 @@ impl Edits {
     /// Makes one line of `name`, behind the others, and drops those that were there.
     ///
     /// Errors: name or value is not legal; nothing has changed.
-    pub fn set(&mut self, name: &str, value: impl AsRef<[u8]>) -> Result<(), InvalidField> {
+    pub fn set(&mut self, name: &str, value: impl AsRef<[u8]>) -> Result<(), FieldError> {
         let line = self.line(name, |own| own.extend_from_slice(value.as_ref()))?;
         self.replace(name, line);
         Ok(())
     }
 
     /// As [`Edits::set`], with a value that is formatted in place: `format_args!("{address}")`.
-    pub fn set_fmt(&mut self, name: &str, value: fmt::Arguments<'_>) -> Result<(), InvalidField> {
+    pub fn set_fmt(&mut self, name: &str, value: fmt::Arguments<'_>) -> Result<(), FieldError> {
         let line = self.line(name, |own| {
             // A `Vec` takes all; a `Display` that fails leaves a shorter value.
             let _ = own.write_fmt(value);
@@ -151,7 +144,7 @@ impl Edits {
     }
 
     /// Adds a line behind the others. Errors as for [`Edits::set`].
-    pub fn append(&mut self, name: &str, value: impl AsRef<[u8]>) -> Result<(), InvalidField> {
+    pub fn append(&mut self, name: &str, value: impl AsRef<[u8]>) -> Result<(), FieldError> {
         let line = self.line(name, |own| own.extend_from_slice(value.as_ref()))?;
         self.lines.push(line);
         Ok(())
@@ -160,9 +153,9 @@ impl Edits {
     /// Replaces a request's target.
     ///
     /// Errors: it has blanks or control characters.
-    pub fn set_target(&mut self, target: &str) -> Result<(), InvalidField> {
+    pub fn set_target(&mut self, target: &str) -> Result<(), FieldError> {
         if target.is_empty() || target.bytes().any(|b| b <= b' ' || b == 0x7f) {
-            return Err(InvalidField("target".to_owned()));
+            return Err(FieldError("target".to_owned()));
         }
         let at = self.own.len() as u32;
         self.own.extend_from_slice(target.as_bytes());
@@ -212,7 +205,7 @@ impl Edits {
         out.extend_from_slice(b"\r\n");
     }
 
-    fn line(&mut self, name: &str, value: impl FnOnce(&mut Vec<u8>)) -> Result<Line, InvalidField> {
+    fn line(&mut self, name: &str, value: impl FnOnce(&mut Vec<u8>)) -> Result<Line, FieldError> {
         let start = self.start_line();
         self.own.extend_from_slice(name.as_bytes());
         self.end_line(start, value)
@@ -231,7 +224,7 @@ impl Edits {
         &mut self,
         start: usize,
         value: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<Line, InvalidField> {
+    ) -> Result<Line, FieldError> {
         let name_end = self.own.len();
         self.own.extend_from_slice(b": ");
         value(&mut self.own);
@@ -240,7 +233,7 @@ impl Edits {
         if !is_token(name) || !rest.iter().all(is_legal) {
             let name = String::from_utf8_lossy(name).chars().take(64).collect();
             self.own.truncate(start);
-            return Err(InvalidField(name));
+            return Err(FieldError(name));
         }
         self.own.extend_from_slice(b"\r\n");
         let at = |i: usize| (self.head.raw.len() + i) as u32;
