@@ -122,14 +122,14 @@ impl Config {
             let names = check::Names::of(&tree);
             let mut decoded = decode::decode(&mut tree);
             let mut config = decoded.config.take();
-            let mut wrong = std::mem::take(&mut decoded.wrong);
+            let mut errors = std::mem::take(&mut decoded.errors);
             if let Some(config) = &mut config {
                 config.dir = dir.to_owned();
-                wrong.extend(check::check(config, &decoded, &tree, &names, dir));
+                errors.extend(check::check(config, &decoded, &tree, &names, dir));
             }
-            faults.extend(wrong.into_iter().map(|w| {
-                let at = if w.on_key { w.place.key_at } else { w.place.at };
-                fault(at, w.place.path, w.message, w.expected, w.suggestion)
+            faults.extend(errors.into_iter().map(|e| {
+                let at = if e.on_key { e.place.key_at } else { e.place.at };
+                fault(at, e.place.path, e.message, e.expected, e.suggestion)
             }));
         }
         if let Some(faults) = ConfigErrors::of(faults) {

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use super::decode::{Decoded, Wrong};
+use super::decode::{DecodeError, Decoded};
 use super::error::{echo, nearest};
 use super::tree::{Kind, Node, Step};
 use super::{AccessLog, Config};
@@ -72,7 +72,7 @@ pub(super) fn check(
     tree: &Node,
     names: &Names,
     dir: &Path,
-) -> Vec<Wrong> {
+) -> Vec<DecodeError> {
     let mut check = Check {
         config,
         tree,
@@ -99,17 +99,17 @@ struct Check<'a> {
     names: &'a Names,
     dir: &'a Path,
     cut: &'a [String],
-    found: Vec<Wrong>,
+    found: Vec<DecodeError>,
 }
 
 impl Check<'_> {
     /// Records a fault of the value at `path`.
-    fn fault(&mut self, path: &[Step], message: impl Into<String>) -> Option<&mut Wrong> {
+    fn fault(&mut self, path: &[Step], message: impl Into<String>) -> Option<&mut DecodeError> {
         let place = self.tree.locate(path);
         if self.was_cut(&place.path) {
             return None;
         }
-        self.found.push(Wrong {
+        self.found.push(DecodeError {
             place,
             on_key: false,
             message: message.into(),
@@ -121,16 +121,16 @@ impl Check<'_> {
 
     /// Records a fault of the value at `path` with what was expected.
     fn expect(&mut self, path: &[Step], message: impl Into<String>, expected: impl Into<String>) {
-        if let Some(wrong) = self.fault(path, message) {
-            wrong.expected = Some(expected.into());
+        if let Some(error) = self.fault(path, message) {
+            error.expected = Some(expected.into());
         }
     }
 
     /// Records a fault of the key at `path`: of the name itself, or of what its block lacks.
     fn on_key(&mut self, path: &[Step], message: impl Into<String>, expected: impl Into<String>) {
-        if let Some(wrong) = self.fault(path, message) {
-            wrong.on_key = true;
-            wrong.expected = Some(expected.into());
+        if let Some(error) = self.fault(path, message) {
+            error.on_key = true;
+            error.expected = Some(expected.into());
         }
     }
 
@@ -145,8 +145,8 @@ impl Check<'_> {
         if !self.names_are_known() {
             return;
         }
-        if let Some(wrong) = self.fault(path, format!("unknown {kind} `{}`", echo(name))) {
-            wrong.suggestion = nearest(name, known);
+        if let Some(error) = self.fault(path, format!("unknown {kind} `{}`", echo(name))) {
+            error.suggestion = nearest(name, known);
         }
     }
 
@@ -208,9 +208,9 @@ impl Check<'_> {
         if (1..=MAX_NAME).contains(&name.len()) && name.chars().all(word) {
             return;
         }
-        if let Some(wrong) = self.fault(path, format!("name `{}`", echo(name))) {
-            wrong.on_key = on_key;
-            wrong.expected = Some(format!(
+        if let Some(error) = self.fault(path, format!("name `{}`", echo(name))) {
+            error.on_key = on_key;
+            error.expected = Some(format!(
                 "1 to {MAX_NAME} letters, digits, `_`, `-`, `.` of ASCII"
             ));
         }

@@ -16,7 +16,7 @@ use deserializer::{Error, What};
 
 /// A fault of the decoder.
 #[derive(Clone, Debug)]
-pub(super) struct Wrong {
+pub(super) struct DecodeError {
     pub place: Place,
     pub on_key: bool,
     pub message: String,
@@ -28,7 +28,7 @@ pub(super) struct Wrong {
 pub(super) struct Decoded {
     /// All that could be decoded, with stand-ins for what was missing.
     pub config: Option<Config>,
-    pub wrong: Vec<Wrong>,
+    pub errors: Vec<DecodeError>,
     /// Paths, as the file numbers them, of what was wrong or missing: a check that finds something
     /// absent above one of them would only repeat its fault.
     pub cut: Vec<String>,
@@ -62,23 +62,23 @@ pub(super) fn authority(text: &str) -> Result<Config, serde_yaml::Error> {
 
 /// Decodes `tree`, which keeps its sound parts only.
 pub(super) fn decode(tree: &mut Node) -> Decoded {
-    let mut wrong = Vec::new();
+    let mut errors = Vec::new();
     let mut cut = Vec::new();
     loop {
         let e = match Config::deserialize(&*tree) {
             Ok(config) => {
                 return Decoded {
                     config: Some(config),
-                    wrong,
+                    errors,
                     cut,
                 };
             }
             Err(e) => e,
         };
-        if wrong.len() == MAX_ERRORS || !repair(tree, &e, &mut wrong, &mut cut) {
+        if errors.len() == MAX_ERRORS || !repair(tree, &e, &mut errors, &mut cut) {
             return Decoded {
                 config: None,
-                wrong,
+                errors,
                 cut,
             };
         }
@@ -87,7 +87,12 @@ pub(super) fn decode(tree: &mut Node) -> Decoded {
 
 /// Records the fault behind `e` and changes the tree so that it does not come again. False where
 /// nothing can be changed.
-fn repair(tree: &mut Node, e: &Error, wrong: &mut Vec<Wrong>, cut: &mut Vec<String>) -> bool {
+fn repair(
+    tree: &mut Node,
+    e: &Error,
+    errors: &mut Vec<DecodeError>,
+    cut: &mut Vec<String>,
+) -> bool {
     let path = e.path();
     if let Some(stand_in) = stand_in_above(tree, &path) {
         return next_stand_in(tree, &stand_in, cut);
@@ -97,7 +102,7 @@ fn repair(tree: &mut Node, e: &Error, wrong: &mut Vec<Wrong>, cut: &mut Vec<Stri
         let place = tree.locate(&missing);
         if !cut.contains(&place.path) {
             cut.push(place.path);
-            wrong.push(tell(tree, e));
+            errors.push(tell(tree, e));
         }
         let Some(Node {
             kind: Kind::Map(entries),
@@ -137,7 +142,7 @@ fn repair(tree: &mut Node, e: &Error, wrong: &mut Vec<Wrong>, cut: &mut Vec<Stri
                     .path,
             );
         }
-        wrong.push(told);
+        errors.push(told);
         cut.push(place);
     }
     tree.cut(&path)
@@ -171,9 +176,9 @@ fn next_stand_in(tree: &mut Node, path: &[Step], cut: &mut Vec<String>) -> bool 
 }
 
 /// Says what `e` means to the reader of the file.
-fn tell(tree: &Node, e: &Error) -> Wrong {
+fn tell(tree: &Node, e: &Error) -> DecodeError {
     let path = e.path();
-    let mut wrong = Wrong {
+    let mut error = DecodeError {
         place: tree.locate(&path),
         on_key: e.on_key,
         message: String::new(),
@@ -182,14 +187,14 @@ fn tell(tree: &Node, e: &Error) -> Wrong {
     };
     match &e.what {
         What::Unknown { kind, word, known } => {
-            wrong.message = format!("unknown {kind} `{}`", echo(word));
-            wrong.suggestion = nearest(word, known.iter());
+            error.message = format!("unknown {kind} `{}`", echo(word));
+            error.suggestion = nearest(word, known.iter());
             let list = known
                 .iter()
                 .map(|w| format!("`{w}`"))
                 .collect::<Vec<_>>()
                 .join(", ");
-            wrong.expected = Some(match known {
+            error.expected = Some(match known {
                 [] => format!("no {kind} here"),
                 [_] => list,
                 _ => format!("one of {list}"),
@@ -197,11 +202,11 @@ fn tell(tree: &Node, e: &Error) -> Wrong {
         }
         What::Missing(key) => {
             // The key of the block, not its first line, is where the eye looks for what it lacks.
-            wrong.on_key = true;
-            wrong.message = format!("key `{key}` is missing");
+            error.on_key = true;
+            error.message = format!("key `{key}` is missing");
         }
         What::Found { found, expected } => {
-            wrong.message = match tree.find(&path).map(|n| &n.kind) {
+            error.message = match tree.find(&path).map(|n| &n.kind) {
                 // As the file writes it: `1e3`, not the number it stands for.
                 Some(Kind::Scalar { text, plain }) if found.starts_with('`') => {
                     let quote = if *plain { "" } else { "\"" };
@@ -209,8 +214,8 @@ fn tell(tree: &Node, e: &Error) -> Wrong {
                 }
                 _ => format!("found {found}"),
             };
-            wrong.suggestion = truth(found, expected);
-            wrong.expected = Some(in_words(expected));
+            error.suggestion = truth(found, expected);
+            error.expected = Some(in_words(expected));
         }
         What::Other(message) => {
             let found = match tree.find(&path).map(|n| &n.kind) {
@@ -223,15 +228,15 @@ fn tell(tree: &Node, e: &Error) -> Wrong {
             };
             match (message.as_str(), found) {
                 ("invalid socket address syntax", Some(text)) => {
-                    wrong.message = format!("found `{}`", echo(text));
-                    wrong.expected = Some(in_words("socket address"));
+                    error.message = format!("found `{}`", echo(text));
+                    error.expected = Some(in_words("socket address"));
                 }
-                _ => wrong.message = echo_line(message),
+                _ => error.message = echo_line(message),
             }
         }
     }
-    mask(tree, &path, &mut wrong);
-    wrong
+    mask(tree, &path, &mut error);
+    error
 }
 
 /// YAML 1.1's other words for the truth values, which files of other programs use.
@@ -265,8 +270,8 @@ fn in_words(expected: &str) -> String {
 /// Values under these words never reach a message.
 const SECRET_WORDS: [&str; 4] = ["secret", "password", "key", "token"];
 
-/// Replaces a secret value that `wrong` repeats.
-fn mask(tree: &Node, path: &[Step], wrong: &mut Wrong) {
+/// Replaces a secret value that `error` repeats.
+fn mask(tree: &Node, path: &[Step], error: &mut DecodeError) {
     let secret = path.iter().any(|step| match step {
         Step::Key(k) => SECRET_WORDS
             .iter()
@@ -276,7 +281,7 @@ fn mask(tree: &Node, path: &[Step], wrong: &mut Wrong) {
     if let (true, Some(Kind::Scalar { text, .. })) = (secret, tree.find(path).map(|n| &n.kind)) {
         let shown = echo(text);
         if !shown.is_empty() {
-            wrong.message = wrong.message.replace(&shown, "***");
+            error.message = error.message.replace(&shown, "***");
         }
     }
 }

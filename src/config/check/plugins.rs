@@ -90,10 +90,10 @@ fn tell(check: &mut Check<'_>, block: &[Step], fault: Fault) {
         Some(Kind::Scalar { text, .. }) => text.clone(),
         _ => fault.path.last().cloned().unwrap_or_default(),
     };
-    if let Some(wrong) = check.fault(&path, fault.message) {
+    if let Some(error) = check.fault(&path, fault.message) {
         // A fault of the block as a whole is shown at the plugin's word.
-        wrong.on_key = fault.path.is_empty();
-        wrong.suggestion = nearest(&word, fault.candidates);
+        error.on_key = fault.path.is_empty();
+        error.suggestion = nearest(&word, fault.candidates);
     }
 }
 

@@ -12,7 +12,8 @@ use crate::config::error::echo;
 use crate::config::tree::{Entry, Item, Kind, Node, Step};
 
 /// Why a value could not be decoded, and where.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{what:?}")]
 pub(in crate::config) struct Error {
     /// Path from the root, last step first while the error climbs.
     steps: Vec<Step>,
@@ -64,14 +65,6 @@ impl Error {
         self.steps.iter().rev().cloned().collect()
     }
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.what)
-    }
-}
-
-impl std::error::Error for Error {}
 
 impl de::Error for Error {
     fn custom<T: fmt::Display>(message: T) -> Self {
