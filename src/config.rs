@@ -104,7 +104,7 @@ impl Config {
     ///
     /// Errors: every fault of the text, in the order of its lines.
     pub fn parse(text: &str, file: &str, dir: &Path) -> Result<Self, ConfigErrors> {
-        let (tree, problems) = tree::parse(text);
+        let (tree, errors) = tree::parse(text);
         let fault = |at: tree::Position, path, message, expected, suggestion| ConfigError {
             file: file.to_owned(),
             line: at.line,
@@ -114,7 +114,7 @@ impl Config {
             expected,
             suggestion,
         };
-        let mut faults: Vec<ConfigError> = problems
+        let mut faults: Vec<ConfigError> = errors
             .into_iter()
             .map(|p| fault(p.at, p.path, p.message, p.expected, None))
             .collect();

@@ -1,6 +1,6 @@
 //! Builds the tree from the YAML parser's events.
 //!
-//! In: text. Out: the tree, and a [`Problem`] for what YAML itself, or our limits on it, forbid. Not
+//! In: text. Out: the tree, and a [`TreeError`] for what YAML itself, or our limits on it, forbid. Not
 //! by a loader: a loader forgets positions, keeps only the last of two equal keys and expands aliases
 //! without a limit.
 
@@ -20,7 +20,7 @@ const MAX_DEPTH: usize = 32;
 
 /// What YAML itself, or our limits on it, forbid.
 #[derive(Clone, Debug)]
-pub(in crate::config) struct Problem {
+pub(in crate::config) struct TreeError {
     pub at: Position,
     pub path: String,
     pub message: String,
@@ -29,23 +29,23 @@ pub(in crate::config) struct Problem {
 
 /// Reads `text`. The tree is `None` where the file cannot be told into values to its end; repeated
 /// keys are told and cut.
-pub(in crate::config) fn parse(text: &str) -> (Option<Node>, Vec<Problem>) {
+pub(in crate::config) fn parse(text: &str) -> (Option<Node>, Vec<TreeError>) {
     let mut builder = Builder {
         parser: Parser::new_from_str(text),
         text,
         anchors: HashMap::new(),
         values: 0,
         path: Vec::new(),
-        problems: Vec::new(),
+        errors: Vec::new(),
     };
     let node = builder
         .document()
-        .map_err(|problem| builder.problems.push(*problem))
+        .map_err(|error| builder.errors.push(*error))
         .ok();
-    (node, builder.problems)
+    (node, builder.errors)
 }
 
-type Built<T> = Result<T, Box<Problem>>;
+type Built<T> = Result<T, Box<TreeError>>;
 
 struct Builder<'t> {
     parser: Parser<'t, StrInput<'t>>,
@@ -54,7 +54,7 @@ struct Builder<'t> {
     anchors: HashMap<usize, (Node, usize)>,
     values: usize,
     path: Vec<String>,
-    problems: Vec<Problem>,
+    errors: Vec<TreeError>,
 }
 
 impl<'t> Builder<'t> {
@@ -65,11 +65,11 @@ impl<'t> Builder<'t> {
                 (Event::StreamEnd, _) => {
                     return root.ok_or_else(|| {
                         let at = Position { line: 1, column: 1 };
-                        self.problem(at, "the file is empty", Some("at least `listeners:`"))
+                        self.error(at, "the file is empty", Some("at least `listeners:`"))
                     });
                 }
                 (Event::DocumentStart(_), at) if root.is_some() => {
-                    return Err(self.problem(
+                    return Err(self.error(
                         at,
                         "a second YAML document starts here",
                         Some("one document"),
@@ -105,7 +105,7 @@ impl<'t> Builder<'t> {
     }
 
     /// The parser's complaint; where a tab indents the line, that is what to say.
-    fn syntax(&self, at: Position, info: &str) -> Box<Problem> {
+    fn syntax(&self, at: Position, info: &str) -> Box<TreeError> {
         // The parser may notice a tab only one line further.
         for line in [at.line, at.line.saturating_sub(1)] {
             let content = self
@@ -119,16 +119,16 @@ impl<'t> Builder<'t> {
                     line,
                     column: tab + 1,
                 };
-                return self.problem(at, "a tab indents this line", Some("spaces"));
+                return self.error(at, "a tab indents this line", Some("spaces"));
             }
         }
         match info {
-            "simple key expect ':'" | "simple key expected" => self.problem(
+            "simple key expect ':'" | "simple key expected" => self.error(
                 at,
                 "the text before this place has no `:`",
                 Some("`key: value`"),
             ),
-            "mapping values are not allowed in this context" => self.problem(
+            "mapping values are not allowed in this context" => self.error(
                 at,
                 "a second `:` in one value",
                 Some("quotes around the value, or the key in its own line"),
@@ -137,18 +137,18 @@ impl<'t> Builder<'t> {
                 if other.contains("did not find expected key")
                     || other.contains("did not find expected '-' indicator") =>
             {
-                self.problem(
+                self.error(
                     at,
                     "this line continues no block above",
                     Some("the indentation of its neighbours"),
                 )
             }
-            other => self.problem(at, &format!("not YAML: {other}"), None),
+            other => self.error(at, &format!("not YAML: {other}"), None),
         }
     }
 
-    fn problem(&self, at: Position, message: &str, expected: Option<&str>) -> Box<Problem> {
-        Box::new(Problem {
+    fn error(&self, at: Position, message: &str, expected: Option<&str>) -> Box<TreeError> {
+        Box::new(TreeError {
             at,
             path: self.path.concat(),
             message: message.to_owned(),
@@ -160,7 +160,7 @@ impl<'t> Builder<'t> {
         self.spend(1, at)?;
         if depth > MAX_DEPTH {
             let expected = format!("at most {MAX_DEPTH} levels");
-            return Err(self.problem(at, "nested too deep", Some(&expected)));
+            return Err(self.error(at, "nested too deep", Some(&expected)));
         }
         let (kind, anchor) = match event {
             Event::Scalar(text, style, anchor, tag) => {
@@ -184,7 +184,7 @@ impl<'t> Builder<'t> {
             }
             Event::Alias(id) => return self.alias(id, at),
             other => {
-                return Err(self.problem(at, &format!("not YAML: unexpected {other:?}"), None));
+                return Err(self.error(at, &format!("not YAML: unexpected {other:?}"), None));
             }
         };
         let node = Node {
@@ -224,7 +224,7 @@ impl<'t> Builder<'t> {
                 return Ok(Kind::Map(entries));
             }
             let Kind::Scalar { text: key, .. } = self.node(event, at, depth + 1)?.kind else {
-                return Err(self.problem(
+                return Err(self.error(
                     at,
                     "a list or block is used as a key",
                     Some("a word (an IPv6 address needs quotes: `\"[::1]:80\"`)"),
@@ -239,8 +239,8 @@ impl<'t> Builder<'t> {
                     echo(&key),
                     first.line
                 );
-                let problem = self.problem(at, &message, None);
-                self.problems.push(*problem);
+                let error = self.error(at, &message, None);
+                self.errors.push(*error);
             } else {
                 seen.insert(key.clone(), at);
                 entries.push(Entry { key, at, node });
@@ -253,11 +253,11 @@ impl<'t> Builder<'t> {
     /// put right.
     fn alias(&mut self, id: usize, at: Position) -> Built<Node> {
         let Some((_, count)) = self.anchors.get(&id) else {
-            return Err(self.problem(at, "this alias is inside the value it stands for", None));
+            return Err(self.error(at, "this alias is inside the value it stands for", None));
         };
         self.spend(*count, at)?;
         let copy = self.anchors.get(&id).map(|(node, _)| node.clone());
-        copy.ok_or_else(|| self.problem(at, "unknown alias", None))
+        copy.ok_or_else(|| self.error(at, "unknown alias", None))
     }
 
     fn spend(&mut self, values: usize, at: Position) -> Built<()> {
@@ -265,7 +265,7 @@ impl<'t> Builder<'t> {
         if self.values > MAX_VALUES {
             let message =
                 format!("more than {MAX_VALUES} values, aliases counted at each use, up to here");
-            return Err(self.problem(at, &message, None));
+            return Err(self.error(at, &message, None));
         }
         Ok(())
     }
@@ -275,7 +275,7 @@ impl<'t> Builder<'t> {
             None => Ok(()),
             Some(tag) => {
                 let message = format!("YAML tag `{}`", echo(&tag.to_string()));
-                Err(self.problem(at, &message, Some("a value without tag")))
+                Err(self.error(at, &message, Some("a value without tag")))
             }
         }
     }
