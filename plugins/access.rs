@@ -10,7 +10,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::api::{Flow, Plugin, Route};
-use crate::context::{Build, Fault, Mode};
+use crate::context::{Build, Mode, PluginError};
 use crate::trust::Trust;
 
 /// Block `access:`.
@@ -44,16 +44,16 @@ struct Access {
 
 impl Config {
     /// Builds the plugin. Errors: neither list, a status that refuses nothing, `trust` at layer 4.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         let mut faults = Vec::new();
         if self.allow.is_empty() && self.deny.is_empty() {
             let why = "expected networks to `allow` or to `deny`";
-            faults.push(Fault::new(None::<String>, why));
+            faults.push(PluginError::new(None::<String>, why));
         }
         if on.mode == Mode::Tcp && !self.trust.is_empty() {
             let why =
                 "X-Forwarded-For needs mode http; at layer 4 use the listener's `accept_proxy`";
-            faults.push(Fault::new(["trust"], why));
+            faults.push(PluginError::new(["trust"], why));
         }
         let status = StatusCode::from_u16(self.status).ok();
         match status.filter(|s| s.is_client_error() || s.is_server_error()) {
@@ -66,7 +66,7 @@ impl Config {
             Some(_) => Err(faults),
             None => {
                 let why = format!("expected a status from 400 to 599, not {}", self.status);
-                faults.push(Fault::new(["status"], why));
+                faults.push(PluginError::new(["status"], why));
                 Err(faults)
             }
         }

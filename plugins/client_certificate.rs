@@ -7,7 +7,7 @@ use http::HeaderName;
 use serde::Deserialize;
 
 use crate::api::{Assignment, EditError, Flow, Plugin};
-use crate::context::{Build, Fault, Mode};
+use crate::context::{Build, Mode, PluginError};
 use crate::head::Edits;
 
 /// Most bytes of one header: a certificate may have thousands of names.
@@ -44,13 +44,13 @@ const PARTS: [&str; 6] = [
 
 impl Config {
     /// Builds the plugin. Errors: mode tcp, a listener without TLS, a prefix that begins no header.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         let mut faults = Vec::new();
         if on.mode == Mode::Tcp {
-            faults.push(Fault::new(None::<String>, "headers need mode http"));
+            faults.push(PluginError::new(None::<String>, "headers need mode http"));
         } else if !on.tls {
             let why = "only a listener with `tls` sees certificates of clients";
-            faults.push(Fault::new(None::<String>, why));
+            faults.push(PluginError::new(None::<String>, why));
         }
         let prefix = self.prefix.to_ascii_lowercase();
         let name = |part: &str| HeaderName::from_bytes(format!("{prefix}-{part}").as_bytes());
@@ -62,7 +62,7 @@ impl Config {
             Some(_) if !prefix.is_empty() => Err(faults),
             _ => {
                 let why = "expected the beginning of a header name, as `X-Client-Cert`";
-                faults.push(Fault::new(["prefix"], why));
+                faults.push(PluginError::new(["prefix"], why));
                 Err(faults)
             }
         }

@@ -20,7 +20,7 @@ pub enum Mode {
 
 /// A fault in a plugin's block.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct PluginError {
     /// Path below the block, in steps (`["hosts", "push1.mycompany.com"]`).
     pub path: Vec<String>,
     /// What is wrong and what was expected, one sentence.
@@ -29,13 +29,13 @@ pub struct Fault {
     pub candidates: Vec<String>,
 }
 
-impl Fault {
+impl PluginError {
     /// A fault at `path` without candidates.
     pub fn new<S: Into<String>>(
         path: impl IntoIterator<Item = S>,
         message: impl Into<String>,
     ) -> Self {
-        Fault {
+        PluginError {
             path: path.into_iter().map(Into::into).collect(),
             message: message.into(),
             candidates: Vec::new(),
@@ -145,8 +145,8 @@ impl Build<'_> {
         &self,
         name: &str,
         path: impl IntoIterator<Item = S>,
-    ) -> Result<Target, Fault> {
-        self.target(name).ok_or_else(|| Fault {
+    ) -> Result<Target, PluginError> {
+        self.target(name).ok_or_else(|| PluginError {
             candidates: self
                 .pools
                 .iter()
@@ -154,7 +154,7 @@ impl Build<'_> {
                 .chain(self.nodes.iter().copied())
                 .map(str::to_owned)
                 .collect(),
-            ..Fault::new(path, format!("unknown pool or node `{name}`"))
+            ..PluginError::new(path, format!("unknown pool or node `{name}`"))
         })
     }
 }

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use crate::api::{Assignment, EditError, Flow, Plugin, visible};
-use crate::context::{Build, Fault, Mode};
+use crate::context::{Build, Mode, PluginError};
 use crate::head::Edits;
 use crate::trust::{MAX_HOPS, Trust, X_FORWARDED_FOR};
 
@@ -60,11 +60,11 @@ struct Forwarded {
 
 impl Config {
     /// Builds the plugin. Errors: mode tcp.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         if on.mode == Mode::Tcp {
             let why =
                 "headers need mode http; at layer 4 the PROXY protocol tells the client's address";
-            return Err(vec![Fault::new(None::<String>, why)]);
+            return Err(vec![PluginError::new(None::<String>, why)]);
         }
         Ok(Box::new(Forwarded { on: self.clone() }))
     }

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use crate::api::{Assignment, EditError, Flow, Plugin};
-use crate::context::{Build, Fault, Mode};
+use crate::context::{Build, Mode, PluginError};
 use crate::head;
 use crate::units::Pairs;
 
@@ -85,17 +85,17 @@ impl Ready {
 impl Config {
     /// Builds the plugin. Errors: mode tcp, no edit at all, names or values no header can have,
     /// headers that belong to the core, two values set for one name.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         let mut faults = Vec::new();
         if on.mode == Mode::Tcp {
-            faults.push(Fault::new(None::<String>, "headers need mode http"));
+            faults.push(PluginError::new(None::<String>, "headers need mode http"));
         }
         let request = self.request.ready("request", &mut faults);
         let response = self.response.ready("response", &mut faults);
         let none = |r: &Ready| r.remove.is_empty() && r.set.is_empty() && r.add.is_empty();
         if faults.is_empty() && none(&request) && none(&response) {
             let why = "expected at least one edit under `request` or `response`";
-            faults.push(Fault::new(None::<String>, why));
+            faults.push(PluginError::new(None::<String>, why));
         }
         if !faults.is_empty() {
             return Err(faults);
@@ -105,17 +105,17 @@ impl Config {
 }
 
 impl Edits {
-    fn ready(&self, side: &str, faults: &mut Vec<Fault>) -> Ready {
+    fn ready(&self, side: &str, faults: &mut Vec<PluginError>) -> Ready {
         let mut ready = Ready::default();
         for (i, name) in self.remove.iter().enumerate() {
             match check_name(name) {
                 // HTTP/1.1 requires one, and a node would answer 400.
                 Ok(n) if n == http::header::HOST && side == "request" => {
                     let why = "a request must have `Host`; `set` replaces it";
-                    faults.push(Fault::new([side, "remove", &i.to_string()], why));
+                    faults.push(PluginError::new([side, "remove", &i.to_string()], why));
                 }
                 Ok(n) => ready.remove.push(n),
-                Err(why) => faults.push(Fault::new([side, "remove", &i.to_string()], why)),
+                Err(why) => faults.push(PluginError::new([side, "remove", &i.to_string()], why)),
             }
         }
         ready.set = pairs(&self.set, [side, "set"], faults);
@@ -126,30 +126,30 @@ impl Edits {
                 .any(|(n, _)| n.eq_ignore_ascii_case(name))
             {
                 let why = "the same name is set twice (case does not count)";
-                faults.push(Fault::new([side, "set", name], why));
+                faults.push(PluginError::new([side, "set", name], why));
             }
         }
         ready
     }
 }
 
-fn pairs(from: &Pairs, at: [&str; 2], faults: &mut Vec<Fault>) -> Vec<(String, String)> {
+fn pairs(from: &Pairs, at: [&str; 2], faults: &mut Vec<PluginError>) -> Vec<(String, String)> {
     let mut ready = Vec::new();
     for (name, value) in &from.0 {
         let path = [at[0], at[1], name];
         match check_name(name) {
             // A second Host is a 400 at most nodes and an attack at others.
             Ok(n) if n == http::header::HOST && at[1] == "add" => {
-                faults.push(Fault::new(
+                faults.push(PluginError::new(
                     path,
                     "a request has one `Host`; `set` replaces it",
                 ));
             }
             Ok(_) => match HeaderValue::from_str(value) {
                 Ok(_) => ready.push((name.clone(), value.clone())),
-                Err(_) => faults.push(Fault::new(path, "expected visible ASCII in one line")),
+                Err(_) => faults.push(PluginError::new(path, "expected visible ASCII in one line")),
             },
-            Err(why) => faults.push(Fault::new(path, why)),
+            Err(why) => faults.push(PluginError::new(path, why)),
         }
     }
     ready

@@ -11,7 +11,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::api::{Flow, Plugin, Route};
-use crate::context::{Build, Fault};
+use crate::context::{Build, PluginError};
 use crate::host::{normalise, to_ascii};
 use crate::units::Pairs;
 
@@ -55,16 +55,19 @@ struct Entry {
 impl Config {
     /// Builds the plugin. Errors: an unknown target, a name that cannot be one, two entries for
     /// one name, a status that refuses nothing.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         let mut faults = Vec::new();
         let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
         if self.hosts.0.is_empty() {
-            faults.push(Fault::new(["hosts"], "expected at least one host name"));
+            faults.push(PluginError::new(
+                ["hosts"],
+                "expected at least one host name",
+            ));
         }
         for (name, target) in &self.hosts.0 {
             let ascii = to_ascii(name);
             if let Err(why) = check_name(&ascii) {
-                faults.push(Fault::new(["hosts", name], why));
+                faults.push(PluginError::new(["hosts", name], why));
             }
             let route = match on.target_at(target, ["hosts", name]) {
                 Ok(t) => Route::To(t),
@@ -85,7 +88,7 @@ impl Config {
             if twin.is_some() {
                 let why =
                     "the same host name is listed twice (case, port and last dot do not count)";
-                faults.push(Fault::new(["hosts", name], why));
+                faults.push(PluginError::new(["hosts", name], why));
             }
         }
         let unknown = self.unknown.route(on).unwrap_or_else(|f| {
@@ -104,7 +107,7 @@ impl Config {
 }
 
 impl Unknown {
-    pub(crate) fn route(&self, on: &Build<'_>) -> Result<Option<Route>, Fault> {
+    pub(crate) fn route(&self, on: &Build<'_>) -> Result<Option<Route>, PluginError> {
         match self {
             Unknown::Pass => Ok(None),
             Unknown::To(t) => on
@@ -112,7 +115,7 @@ impl Unknown {
                 .map(|t| Some(Route::To(t))),
             Unknown::Refuse(code) => match StatusCode::from_u16(*code) {
                 Ok(s) if s.is_client_error() || s.is_server_error() => Ok(Some(Route::Refuse(s))),
-                _ => Err(Fault::new(
+                _ => Err(PluginError::new(
                     ["unknown", "refuse"],
                     format!("expected a status from 400 to 599, not {code}"),
                 )),

@@ -15,7 +15,7 @@ mod testing;
 pub mod trust;
 pub mod units;
 
-use context::{Build, Fault};
+use context::{Build, PluginError};
 
 /// Declares each plugin's module, the YAML block `- word: {…}` and its builder.
 macro_rules! plugins {
@@ -41,7 +41,7 @@ macro_rules! plugins {
             /// Checks the block against the rest of the configuration and builds the plugin.
             ///
             /// Errors: every fault of the block, each with its path below the block.
-            pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn api::Plugin>, Vec<Fault>> {
+            pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn api::Plugin>, Vec<PluginError>> {
                 match self {
                     $(Self::$variant(c) => c.build(on),)+
                 }

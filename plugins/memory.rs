@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::api::{Assignment, Flow, Forget, How, Mark, NodeId, PoolId, Recalled, unix_seconds};
-use crate::context::{Build, Fault};
+use crate::context::{Build, PluginError};
 use crate::life::{JITTER, Life};
 use crate::sticky_ip::Mode;
 use crate::sticky_ip::rendezvous::Rendezvous;
@@ -42,7 +42,7 @@ pub(crate) struct Keys<'a> {
 
 impl Keys<'_> {
     /// What is wrong with them.
-    pub fn faults(&self) -> Vec<Fault> {
+    pub fn faults(&self) -> Vec<PluginError> {
         let long = |s: Option<MaybeSpan>| {
             let span = s.and_then(|s| s.0);
             span.is_none_or(|d| d >= Duration::from_secs(1))
@@ -75,7 +75,9 @@ impl Keys<'_> {
             (table || self.table.is_none(), "table", hash),
         ];
         let wrong = keys.into_iter().filter(|(right, ..)| !right);
-        wrong.map(|(_, key, why)| Fault::new([key], why)).collect()
+        wrong
+            .map(|(_, key, why)| PluginError::new([key], why))
+            .collect()
     }
 
     /// The table they name, kept across reloads, and its limits; `max_age` where the block gives none.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 
 use crate::api::{Flow, Plugin, Route};
-use crate::context::{Build, Fault, Mode};
+use crate::context::{Build, Mode, PluginError};
 use crate::host_route::Unknown;
 use crate::units::Pairs;
 
@@ -39,22 +39,22 @@ struct Entry {
 impl Config {
     /// Builds the plugin. Errors: mode tcp, an unknown target, what is no path, two entries for one,
     /// a status that refuses nothing.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         let mut faults = Vec::new();
         if on.mode == Mode::Tcp {
-            faults.push(Fault::new(
+            faults.push(PluginError::new(
                 None::<String>,
                 "a path is in HTTP; expected mode http",
             ));
         }
         if self.paths.0.is_empty() {
-            faults.push(Fault::new(["paths"], "expected at least one path"));
+            faults.push(PluginError::new(["paths"], "expected at least one path"));
         }
         let mut paths = HashMap::new();
         for (path, target) in &self.paths.0 {
             if !legal(path) {
                 let why = format!("expected the beginning of a path, as `/push`, not `{path}`");
-                faults.push(Fault::new(["paths", path], why));
+                faults.push(PluginError::new(["paths", path], why));
             }
             let entry = match on.target_at(target, ["paths", path]) {
                 Ok(t) => Entry {
@@ -68,7 +68,7 @@ impl Config {
             };
             if paths.insert(bare(path).to_owned(), entry).is_some() {
                 let why = "the same path is listed twice (a last `/` does not count)";
-                faults.push(Fault::new(["paths", path], why));
+                faults.push(PluginError::new(["paths", path], why));
             }
         }
         let unknown = self.unknown.route(on).unwrap_or_else(|f| {

@@ -12,7 +12,7 @@ use ppp::v2::{Builder, Command, Protocol, Type, Version};
 use serde::Deserialize;
 
 use crate::api::{Flow, Plugin};
-use crate::context::{Build, Fault};
+use crate::context::{Build, PluginError};
 
 /// Block `proxy_protocol:`.
 #[derive(Clone, Debug, Deserialize)]
@@ -42,10 +42,10 @@ struct ProxyProtocol(Config);
 
 impl Config {
     /// Builds the plugin. Errors: a version that does not exist.
-    pub fn build(&self, _: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+    pub fn build(&self, _: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         match self.version {
             1 | 2 => Ok(Box::new(ProxyProtocol(self.clone()))),
-            v => Err(vec![Fault::new(
+            v => Err(vec![PluginError::new(
                 ["version"],
                 format!("expected 1 or 2, not {v}"),
             )]),

@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::api::{Flow, Plugin, Route};
-use crate::context::{Build, Fault, Mode};
+use crate::context::{Build, Mode, PluginError};
 
 /// Block `redirect_https:`.
 #[derive(Clone, Debug, Deserialize)]
@@ -36,17 +36,23 @@ struct RedirectHttps {
 
 impl Config {
     /// Builds the plugin. Errors: mode tcp, a listener with TLS, a status that is no redirect.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         let mut faults = Vec::new();
         if on.mode == Mode::Tcp {
-            faults.push(Fault::new(None::<String>, "a redirect needs mode http"));
+            faults.push(PluginError::new(
+                None::<String>,
+                "a redirect needs mode http",
+            ));
         }
         if on.tls {
             let why = "clients of this listener speak TLS already; it belongs to the plain one";
-            faults.push(Fault::new(None::<String>, why));
+            faults.push(PluginError::new(None::<String>, why));
         }
         if self.port == 0 {
-            faults.push(Fault::new(["port"], "expected a port from 1 to 65535"));
+            faults.push(PluginError::new(
+                ["port"],
+                "expected a port from 1 to 65535",
+            ));
         }
         let redirects = matches!(self.status, 301 | 302 | 303 | 307 | 308);
         match StatusCode::from_u16(self.status) {
@@ -57,7 +63,7 @@ impl Config {
             _ => {
                 if !redirects {
                     let why = format!("expected 301, 302, 303, 307 or 308, not {}", self.status);
-                    faults.push(Fault::new(["status"], why));
+                    faults.push(PluginError::new(["status"], why));
                 }
                 Err(faults)
             }

@@ -7,7 +7,7 @@
 use serde::Deserialize;
 
 use crate::api::{Flow, Plugin, Route};
-use crate::context::{Build, Fault, Mode};
+use crate::context::{Build, Mode, PluginError};
 use crate::host_route::{self, Unknown};
 use crate::units::Pairs;
 
@@ -26,16 +26,16 @@ struct SniRoute(Box<dyn Plugin>);
 
 impl Config {
     /// Builds the plugin. Errors: as `host_route`; a plain HTTP listener, which sees no server name.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         if on.mode == Mode::Http && !on.tls {
             let why = "a plain listener sees no server name; expected `host_route` here";
-            return Err(vec![Fault::new::<String>([], why)]);
+            return Err(vec![PluginError::new::<String>([], why)]);
         }
         let by_name = host_route::Config {
             hosts: self.names.clone(),
             unknown: self.unknown.clone(),
         };
-        let renamed = |mut fault: Fault| {
+        let renamed = |mut fault: PluginError| {
             if fault.path.first().is_some_and(|p| p == "hosts") {
                 fault.path[0] = "names".to_owned();
             }

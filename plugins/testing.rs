@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::PluginConfig;
 use crate::api::{Assignment, Flow, How, NodeId, Plugin, PoolId, TlsFacts};
-use crate::context::{Build, Fault, Keep, Mode};
+use crate::context::{Build, Keep, Mode, PluginError};
 use crate::head::{Edits, Head};
 
 /// Facts of a flow that a test changes one by one.
@@ -73,7 +73,7 @@ pub fn build_on(
     mode: Mode,
     keep: &Keep,
     dir: &Path,
-) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
     build_at(yaml, mode, false, keep, dir)
 }
 
@@ -89,7 +89,7 @@ fn build_at(
     tls: bool,
     keep: &Keep,
     dir: &Path,
-) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
     let d = serde_yaml::Deserializer::from_str(yaml);
     let config: PluginConfig = serde_yaml::with::singleton_map_recursive::deserialize(d)
         .unwrap_or_else(|e| panic!("{yaml}: {e}"));

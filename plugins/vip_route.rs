@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Deserialize;
 
 use crate::api::{Flow, Plugin, Route};
-use crate::context::{Build, Fault};
+use crate::context::{Build, PluginError};
 use crate::units::Pairs;
 
 /// Block `vip_route:`.
@@ -35,11 +35,11 @@ struct Entry {
 
 impl Config {
     /// Builds the plugin. Errors: an unknown target, what is not an address, two entries for one.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         let mut faults = Vec::new();
         let (mut exact, mut any_port) = (HashMap::new(), HashMap::new());
         if self.vips.0.is_empty() {
-            faults.push(Fault::new(
+            faults.push(PluginError::new(
                 ["vips"],
                 "expected at least one destination address",
             ));
@@ -62,11 +62,11 @@ impl Config {
             } else {
                 let why =
                     format!("expected an address as `200.0.0.1` or `200.0.0.1:443`, not `{vip}`");
-                faults.push(Fault::new(["vips", vip], why));
+                faults.push(PluginError::new(["vips", vip], why));
                 None
             };
             if twin.is_some() {
-                faults.push(Fault::new(
+                faults.push(PluginError::new(
                     ["vips", vip],
                     "the same address is listed twice",
                 ));

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::token::Ring;
 use super::{StickyCookie, keys};
 use crate::api::Plugin;
-use crate::context::{Build, Fault, Mode};
+use crate::context::{Build, Mode, PluginError};
 use crate::epochs::Epochs;
 use crate::life::{JITTER, Life};
 use crate::units::{MaybeSpan, Share};
@@ -96,7 +96,7 @@ fn yes() -> bool {
 impl Config {
     /// Builds the plugin; reads the key file. Errors: mode tcp, values no cookie can have,
     /// attributes that contradict each other, a key file that is missing or wrong.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         let mut faults = self.faults(on);
         let own = self.key_file.is_none().then(|| random_key(on));
         let secrets = match (&self.key_file, &own) {
@@ -104,7 +104,7 @@ impl Config {
             (None, own) => Ok(own.iter().map(|key| key.0.clone()).collect()),
         };
         let secrets = secrets.unwrap_or_else(|why| {
-            faults.push(Fault::new(["key_file"], why));
+            faults.push(PluginError::new(["key_file"], why));
             Vec::new()
         });
         if !faults.is_empty() {
@@ -124,12 +124,12 @@ impl Config {
         }))
     }
 
-    fn faults(&self, on: &Build<'_>) -> Vec<Fault> {
+    fn faults(&self, on: &Build<'_>) -> Vec<PluginError> {
         let mut faults = Vec::new();
         let mut check = |right: bool, key: &str, why: &str| {
             if !right {
                 let path = (!key.is_empty()).then_some(key);
-                faults.push(Fault::new(path, why));
+                faults.push(PluginError::new(path, why));
             }
         };
         let why = "a cookie needs mode http; at layer 4 use sticky_ip";

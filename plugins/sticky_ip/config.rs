@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::StickyIp;
 use crate::api::Plugin;
-use crate::context::{self, Build, Fault};
+use crate::context::{self, Build, PluginError};
 use crate::memory::Keys;
 use crate::trust::Trust;
 use crate::units::{MaybeSpan, Share};
@@ -82,7 +82,7 @@ pub enum From {
 impl Config {
     /// Builds the plugin. Errors: bounds, options of the table with `hash`, X-Forwarded-For at
     /// layer 4 or without a trusted sender.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         let faults = self.faults(on);
         if !faults.is_empty() {
             return Err(faults);
@@ -107,11 +107,11 @@ impl Config {
         }
     }
 
-    fn faults(&self, on: &Build<'_>) -> Vec<Fault> {
+    fn faults(&self, on: &Build<'_>) -> Vec<PluginError> {
         let mut faults = self.keys().faults();
         let mut check = |right: bool, key: &str, why: &str| {
             if !right {
-                faults.push(Fault::new([key], why));
+                faults.push(PluginError::new([key], why));
             }
         };
         let prefix = self.ipv6_prefix.is_none_or(|p| (1..=128).contains(&p));

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::StickyParam;
 use crate::api::Plugin;
-use crate::context::{self, Build, Fault};
+use crate::context::{self, Build, PluginError};
 use crate::memory::Keys;
 use crate::sticky_ip::Mode;
 use crate::sticky_session::Recall;
@@ -47,7 +47,7 @@ pub struct Config {
 impl Config {
     /// Builds the plugin. Errors: mode tcp, places that cannot be, bounds, keys of the table with
     /// `hash`.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         let keys = Keys {
             word: super::NAME,
             mode: self.mode,
@@ -61,7 +61,7 @@ impl Config {
         let mut faults = keys.faults();
         if on.mode != context::Mode::Http {
             let why = "the value is in HTTP; expected mode http";
-            faults.push(Fault::new(None::<String>, why));
+            faults.push(PluginError::new(None::<String>, why));
         }
         faults.extend(Recall::faults("from", &self.from));
         if !faults.is_empty() {

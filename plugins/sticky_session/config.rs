@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::rule::Rule;
 use super::{Learn, Memory, Recall, StickySession};
 use crate::api::Plugin;
-use crate::context::{Build, Fault, Mode};
+use crate::context::{Build, Mode, PluginError};
 use crate::memory::Keys;
 use crate::units::{MaybeSpan, Share};
 
@@ -91,7 +91,7 @@ impl Config {
 
     /// Builds the plugin. Errors: mode tcp, neither a preset nor a rule or both, places that cannot
     /// be, bounds.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<Fault>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         let faults = self.faults(on);
         if !faults.is_empty() {
             return Err(faults);
@@ -117,11 +117,11 @@ impl Config {
         }
     }
 
-    fn faults(&self, on: &Build<'_>) -> Vec<Fault> {
+    fn faults(&self, on: &Build<'_>) -> Vec<PluginError> {
         let mut faults = self.keys().faults();
         if on.mode != Mode::Http {
             let why = "a session's id is in HTTP; expected mode http";
-            faults.push(Fault::new(None::<String>, why));
+            faults.push(PluginError::new(None::<String>, why));
         }
         if self.preset.is_none() {
             faults.extend(Learn::faults("learn", &self.learn));
@@ -134,7 +134,7 @@ impl Config {
         ] {
             if given {
                 let why = "the preset says where the id is; expected one of both";
-                faults.push(Fault::new([key], why));
+                faults.push(PluginError::new([key], why));
             }
         }
         faults
@@ -143,7 +143,7 @@ impl Config {
 
 impl Learn {
     /// What is wrong with the list `key`.
-    fn faults(key: &str, places: &[Learn]) -> Vec<Fault> {
+    fn faults(key: &str, places: &[Learn]) -> Vec<PluginError> {
         wrong_places(key, places.iter().map(Learn::word).collect())
     }
 
@@ -158,7 +158,7 @@ impl Learn {
 
 impl Recall {
     /// What is wrong with the list `key`.
-    pub(crate) fn faults(key: &str, places: &[Recall]) -> Vec<Fault> {
+    pub(crate) fn faults(key: &str, places: &[Recall]) -> Vec<PluginError> {
         wrong_places(key, places.iter().map(Recall::word).collect())
     }
 
@@ -181,9 +181,9 @@ enum Kind {
     Text,
 }
 
-fn wrong_places(list: &str, places: Vec<(&'static str, Kind, &str)>) -> Vec<Fault> {
+fn wrong_places(list: &str, places: Vec<(&'static str, Kind, &str)>) -> Vec<PluginError> {
     if !(1..=MAX_PLACES).contains(&places.len()) {
-        return vec![Fault::new([list], "expected 1 to 8 places")];
+        return vec![PluginError::new([list], "expected 1 to 8 places")];
     }
     let places = places.into_iter().enumerate();
     places
@@ -191,7 +191,7 @@ fn wrong_places(list: &str, places: Vec<(&'static str, Kind, &str)>) -> Vec<Faul
         .collect()
 }
 
-fn wrong(list: &str, i: usize, (key, kind, word): (&str, Kind, &str)) -> Option<Fault> {
+fn wrong(list: &str, i: usize, (key, kind, word): (&str, Kind, &str)) -> Option<PluginError> {
     let visible = |s: &str| s.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
     let right = (1..=MAX_WORD).contains(&word.len())
         && visible(word)
@@ -209,5 +209,5 @@ fn wrong(list: &str, i: usize, (key, kind, word): (&str, Kind, &str)) -> Option<
         Kind::Text => "expected the beginning of a line, 1 to 128 visible characters",
     };
     let path = [list, &i.to_string(), key];
-    (!right).then(|| Fault::new(path, format!("{expected}, not `{word}`")))
+    (!right).then(|| PluginError::new(path, format!("{expected}, not `{word}`")))
 }

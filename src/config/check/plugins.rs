@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use pushgate_plugins::PluginConfig;
-use pushgate_plugins::context::{Build, Fault, Keep};
+use pushgate_plugins::context::{Build, Keep, PluginError};
 
 use super::certificates::{Covered, covers};
 use super::{Check, steps};
@@ -77,7 +77,7 @@ fn build(check: &mut Check<'_>, i: usize, listener: &Listener) {
 }
 
 /// Records a plugin's own fault under its block.
-fn tell(check: &mut Check<'_>, block: &[Step], fault: Fault) {
+fn tell(check: &mut Check<'_>, block: &[Step], fault: PluginError) {
     let mut path = block.to_vec();
     for step in &fault.path {
         let is_list = matches!(check.tree.find(&path).map(|n| &n.kind), Some(Kind::List(_)));
