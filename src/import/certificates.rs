@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::keystore::beside;
 use super::{Keystore, Password, PushServer};
-use crate::tls::Fault;
+use crate::tls::TlsError;
 
 /// A password to be written into a file of its own, beside the configuration.
 #[derive(Clone, PartialEq, Eq)]
@@ -80,9 +80,9 @@ fn from(keystore: &Keystore, named_by: &Path) -> Entry {
     let (mut notes, mut covers) = (Vec::new(), String::new());
     match keystore.names(named_by) {
         Ok(names) => covers = format!("   # covers {}", names.join(", ")),
-        Err(fault @ (Fault::JavaKeystore { .. } | Fault::OldCipher { .. })) => {
+        Err(fault @ (TlsError::JavaKeystore { .. } | TlsError::OldCipher { .. })) => {
             notes.push(fault.to_string());
-            let new = if matches!(fault, Fault::OldCipher { .. }) {
+            let new = if matches!(fault, TlsError::OldCipher { .. }) {
                 "new"
             } else {
                 "p12"

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::{PushServer, Socket, value};
 use crate::config::covers;
-use crate::tls::{Fault, names_in};
+use crate::tls::{TlsError, names_in};
 
 /// A `<keystore>` element. Paths are as written there: relative to the server's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,12 +64,12 @@ impl Keystore {
     /// The names its certificate covers.
     ///
     /// Errors: it cannot be read or opened, or is a kind that must be converted first.
-    pub fn names(&self, named_by: &Path) -> Result<Vec<String>, Fault> {
+    pub fn names(&self, named_by: &Path) -> Result<Vec<String>, TlsError> {
         let password = match &self.password {
             Password::Text(text) => text.clone(),
             Password::File(file) => {
                 let path = beside(named_by, file);
-                let text = std::fs::read_to_string(&path).map_err(|e| Fault::Unreadable {
+                let text = std::fs::read_to_string(&path).map_err(|e| TlsError::Unreadable {
                     path,
                     why: e.to_string(),
                 })?;

@@ -18,7 +18,7 @@ use openssl::ssl::{
 use openssl::stack::Stack;
 use openssl::x509::{X509, X509Name};
 
-use super::Fault;
+use super::TlsError;
 use super::files;
 use super::store::{Loaded, unix_now};
 use super::tickets::{self, Ring};
@@ -116,7 +116,7 @@ impl Rules {
         tls: &ListenerTls,
         ring: Arc<Ring>,
         dir: &Path,
-    ) -> Result<Rules, Fault> {
+    ) -> Result<Rules, TlsError> {
         let alpn = Alpn::of(listener.mode, tls);
         let lowest = match tls.profile {
             Profile::Modern => Version::Tls13,

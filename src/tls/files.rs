@@ -1,6 +1,6 @@
 //! Reads what a certificate is made of: PEM chains, private keys, PKCS#12 keystores, passwords.
 //!
-//! In: paths. Out: parsed material, or a [`Fault`] that says what to do about it.
+//! In: paths. Out: parsed material, or a [`TlsError`] that says what to do about it.
 //! Source: Lightstreamer clustering §3 (`push.keystore` as Java's keytool writes it); RFC 7292.
 
 use std::fs::File;
@@ -12,7 +12,7 @@ use openssl::pkcs12::Pkcs12;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::{X509, X509Ref, X509VerifyResult};
 
-use super::Fault;
+use super::TlsError;
 use crate::config::Certificate;
 
 /// Most bytes of a chain's or a key's file; the longest real chains are below 20 KiB.
@@ -30,14 +30,14 @@ pub(super) struct Material {
 
 /// Reads chain and key of `certificate`, its paths relative to `dir`.
 ///
-/// Errors: [`Fault`], the first that is found.
-pub(super) fn material(certificate: &Certificate, dir: &Path) -> Result<Material, Fault> {
+/// Errors: [`TlsError`], the first that is found.
+pub(super) fn material(certificate: &Certificate, dir: &Path) -> Result<Material, TlsError> {
     let password = password_of(certificate, dir)?;
     if let Some(keystore) = &certificate.keystore {
         return keystore_of(&dir.join(keystore), password.as_deref().unwrap_or_default());
     }
     let (Some(chain), Some(key)) = (&certificate.chain, &certificate.key) else {
-        return Err(Fault::Incomplete);
+        return Err(TlsError::Incomplete);
     };
     Ok(Material {
         chain: chain_of(&dir.join(chain))?,
@@ -48,11 +48,11 @@ pub(super) fn material(certificate: &Certificate, dir: &Path) -> Result<Material
 /// The password of a certificate's key or keystore; `None` where none is configured.
 ///
 /// Errors: a file that cannot be read or whose first line is empty, a variable that is not set.
-pub fn password_of(certificate: &Certificate, dir: &Path) -> Result<Option<String>, Fault> {
+pub fn password_of(certificate: &Certificate, dir: &Path) -> Result<Option<String>, TlsError> {
     if let Some(variable) = &certificate.password_env {
         return match std::env::var(variable) {
             Ok(password) => Ok(Some(password)),
-            Err(_) => Err(Fault::NoPassword {
+            Err(_) => Err(TlsError::NoPassword {
                 from: format!("variable `{variable}` of the environment is not set"),
             }),
         };
@@ -68,7 +68,7 @@ pub fn password_of(certificate: &Certificate, dir: &Path) -> Result<Option<Strin
         Ok(password) if !password.is_empty() && !password.contains('\0') => {
             Ok(Some(password.to_owned()))
         }
-        _ => Err(Fault::NoPassword {
+        _ => Err(TlsError::NoPassword {
             from: format!("{}: the first line must be the password", path.display()),
         }),
     }
@@ -76,13 +76,13 @@ pub fn password_of(certificate: &Certificate, dir: &Path) -> Result<Option<Strin
 
 /// The certificates of the PEM file at `path`, at least one.
 ///
-/// Errors: [`Fault::Unreadable`], [`Fault::Malformed`].
-pub fn chain_of(path: &Path) -> Result<Vec<X509>, Fault> {
+/// Errors: [`TlsError::Unreadable`], [`TlsError::Malformed`].
+pub fn chain_of(path: &Path) -> Result<Vec<X509>, TlsError> {
     let pem = read(path)?;
     let chain =
         X509::stack_from_pem(&pem).map_err(|e| malformed(path, "expected PEM certificates", &e))?;
     if chain.is_empty() {
-        return Err(Fault::Malformed {
+        return Err(TlsError::Malformed {
             path: path.to_owned(),
             why: "expected PEM certificates, found none".into(),
         });
@@ -92,9 +92,9 @@ pub fn chain_of(path: &Path) -> Result<Vec<X509>, Fault> {
 
 /// Reads the PEM private key at `path`, opened with `password` where it is encrypted.
 ///
-/// Errors: [`Fault::Unreadable`], [`Fault::Malformed`], [`Fault::Encrypted`],
-/// [`Fault::WrongPassword`].
-pub fn key_of(path: &Path, password: Option<&str>) -> Result<PKey<Private>, Fault> {
+/// Errors: [`TlsError::Unreadable`], [`TlsError::Malformed`], [`TlsError::Encrypted`],
+/// [`TlsError::WrongPassword`].
+pub fn key_of(path: &Path, password: Option<&str>) -> Result<PKey<Private>, TlsError> {
     let pem = read(path)?;
     let mut asked = false;
     // Without a callback OpenSSL would ask for the passphrase on the terminal and wait.
@@ -113,20 +113,20 @@ pub fn key_of(path: &Path, password: Option<&str>) -> Result<PKey<Private>, Faul
     let path = path.to_owned();
     match key {
         Ok(key) => Ok(key),
-        Err(_) if asked && password.is_some() => Err(Fault::WrongPassword { path }),
-        Err(_) if asked => Err(Fault::Encrypted { path }),
+        Err(_) if asked && password.is_some() => Err(TlsError::WrongPassword { path }),
+        Err(_) if asked => Err(TlsError::Encrypted { path }),
         Err(e) => Err(malformed(&path, "expected a PEM private key", &e)),
     }
 }
 
 /// Reads the PKCS#12 keystore at `path`: its first key and the chain of its certificate.
 ///
-/// Errors: [`Fault::JavaKeystore`] for Java's old formats, [`Fault::WrongPassword`],
-/// [`Fault::Malformed`].
-pub(super) fn keystore_of(path: &Path, password: &str) -> Result<Material, Fault> {
+/// Errors: [`TlsError::JavaKeystore`] for Java's old formats, [`TlsError::WrongPassword`],
+/// [`TlsError::Malformed`].
+pub(super) fn keystore_of(path: &Path, password: &str) -> Result<Material, TlsError> {
     let der = read(path)?;
     if der.starts_with(&JKS) || der.starts_with(&JCEKS) {
-        return Err(Fault::JavaKeystore {
+        return Err(TlsError::JavaKeystore {
             path: path.to_owned(),
         });
     }
@@ -134,7 +134,7 @@ pub(super) fn keystore_of(path: &Path, password: &str) -> Result<Material, Fault
         Pkcs12::from_der(&der).map_err(|e| malformed(path, "expected a PKCS#12 keystore", &e))?;
     let parsed = store.parse2(password).map_err(|e| unopened(path, &e))?;
     let (Some(key), Some(leaf)) = (parsed.pkey, parsed.cert) else {
-        return Err(Fault::Malformed {
+        return Err(TlsError::Malformed {
             path: path.to_owned(),
             why: "expected a keystore with a private key and its certificate".into(),
         });
@@ -168,19 +168,19 @@ pub(super) fn signed(subject: &X509Ref, issuer: &X509Ref) -> bool {
     issuer.issued(subject) == X509VerifyResult::OK && by_key().unwrap_or(false)
 }
 
-fn unopened(path: &Path, e: &ErrorStack) -> Fault {
+fn unopened(path: &Path, e: &ErrorStack) -> TlsError {
     let says = |word: &str| {
         let mut errors = e.errors().iter();
         errors.any(|e| e.reason().is_some_and(|r| r.contains(word)))
     };
     if says("mac verify failure") {
-        return Fault::WrongPassword {
+        return TlsError::WrongPassword {
             path: path.to_owned(),
         };
     }
     if says("unsupported") || says("unknown pbe algorithm") {
         // Java 8 wrote RC2 with 40 bits, which OpenSSL 3 has only in its legacy provider.
-        return Fault::OldCipher {
+        return TlsError::OldCipher {
             path: path.to_owned(),
         };
     }
@@ -189,9 +189,9 @@ fn unopened(path: &Path, e: &ErrorStack) -> Fault {
 
 /// Reads a file that is no larger than any certificate.
 ///
-/// Errors: [`Fault::Unreadable`].
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, Fault> {
-    let fault = |why: String| Fault::Unreadable {
+/// Errors: [`TlsError::Unreadable`].
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let fault = |why: String| TlsError::Unreadable {
         path: PathBuf::from(path),
         why,
     };
@@ -206,9 +206,9 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     Ok(bytes)
 }
 
-pub(super) fn malformed(path: &Path, expected: &str, e: &ErrorStack) -> Fault {
+pub(super) fn malformed(path: &Path, expected: &str, e: &ErrorStack) -> TlsError {
     let first = e.errors().first().and_then(|e| e.reason());
-    Fault::Malformed {
+    TlsError::Malformed {
         path: path.to_owned(),
         why: match first {
             Some(reason) => format!("{expected}: {reason}"),

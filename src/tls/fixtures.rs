@@ -24,7 +24,7 @@ use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
 use openssl::x509::{X509, X509Builder, X509NameBuilder};
 
 use super::tickets::Ring;
-use super::{Fault, Store, TlsFront};
+use super::{Store, TlsError, TlsFront};
 use crate::config::{Certificate, Config, Listener};
 
 /// A folder of certificates below one CA of its own.
@@ -159,7 +159,7 @@ impl Folder {
 }
 
 /// The TLS side of `listener`, with a ring of its own.
-pub fn front_of(listener: &Listener, config: &Config) -> Result<TlsFront, Fault> {
+pub fn front_of(listener: &Listener, config: &Config) -> Result<TlsFront, TlsError> {
     let ring = Ring::new(config)?;
     TlsFront::new(listener, &Store::load(config)?, ring, &config.dir)
 }

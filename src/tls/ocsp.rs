@@ -25,7 +25,7 @@ use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::{X509, X509Ref};
 use tokio::net::TcpStream;
 
-use super::Fault;
+use super::TlsError;
 use super::files;
 use crate::config::{Certificate, Ocsp};
 
@@ -87,7 +87,7 @@ impl Staple {
         dir: &Path,
         (leaf, issuers): (&X509Ref, &[X509]),
         now: i64,
-    ) -> Result<Staple, Fault> {
+    ) -> Result<Staple, TlsError> {
         let mut staple = Staple {
             held: ArcSwapOption::empty(),
             asks: None,
@@ -101,7 +101,7 @@ impl Staple {
             Ocsp::File(file) => {
                 let path = dir.join(file);
                 let response = files::read(&path)?;
-                staple.take(response, now).map_err(|why| Fault::Ocsp {
+                staple.take(response, now).map_err(|why| TlsError::Ocsp {
                     why: format!("{}: {why}", path.display()),
                 })?;
             }
@@ -110,8 +110,8 @@ impl Staple {
         Ok(staple)
     }
 
-    fn asks_of(&self, leaf: &X509Ref) -> Result<Asks, Fault> {
-        let fault = |why: &str| Fault::Ocsp {
+    fn asks_of(&self, leaf: &X509Ref) -> Result<Asks, TlsError> {
+        let fault = |why: &str| TlsError::Ocsp {
             why: why.to_owned(),
         };
         let urls = leaf.ocsp_responders().ok();

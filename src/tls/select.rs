@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use openssl::error::ErrorStack;
 use openssl::ssl::{ClientHelloResponse, SslAcceptor, SslAlert, SslContext, SslRef};
 
-use super::Fault;
+use super::TlsError;
 use super::context::Rules;
 use super::server_name;
 use super::store::{Loaded, Store};
@@ -32,13 +32,13 @@ impl TlsFront {
     /// The TLS side of `listener`, which must have a `tls:` section, with certificates of `store`;
     /// relative paths are below `dir`.
     ///
-    /// Errors: the first [`Fault`] of the listener's rules or its list of certificates.
+    /// Errors: the first [`TlsError`] of the listener's rules or its list of certificates.
     pub fn new(
         listener: &Listener,
         store: &Store,
         ring: Arc<Ring>,
         dir: &Path,
-    ) -> Result<TlsFront, Fault> {
+    ) -> Result<TlsFront, TlsError> {
         let acceptors = Acceptors::build(listener, store, &ring, dir)?;
         Ok(TlsFront {
             ring,
@@ -61,7 +61,7 @@ impl TlsFront {
     /// listener.
     ///
     /// Errors: as [`TlsFront::new`]; the old certificates then go on being served.
-    pub fn reload(&self, listener: &Listener, store: &Store, dir: &Path) -> Result<(), Fault> {
+    pub fn reload(&self, listener: &Listener, store: &Store, dir: &Path) -> Result<(), TlsError> {
         let acceptors = Acceptors::build(listener, store, &self.ring, dir)?;
         self.acceptors.store(Arc::new(acceptors));
         Ok(())
@@ -80,8 +80,8 @@ impl Acceptors {
         store: &Store,
         ring: &Arc<Ring>,
         dir: &Path,
-    ) -> Result<Acceptors, Fault> {
-        let unknown = |certificate: &str| Fault::Unknown {
+    ) -> Result<Acceptors, TlsError> {
+        let unknown = |certificate: &str| TlsError::Unknown {
             listener: listener.name.clone(),
             certificate: certificate.to_owned(),
         };
@@ -89,7 +89,7 @@ impl Acceptors {
         let rules = Rules::new(listener, tls, ring.clone(), dir)?;
         let served = served(tls, store, unknown)?;
         let names = Arc::new(Names::new(&rules, &served)?);
-        let acceptor = |word: &str| -> Result<SslAcceptor, Fault> {
+        let acceptor = |word: &str| -> Result<SslAcceptor, TlsError> {
             let first = store.get(word).ok_or_else(|| unknown(word))?;
             let shown = with_companions(first, &served);
             acceptor(&rules, &shown, names.clone(), tls.strict_sni).map_err(|e| refused(word, &e))
@@ -100,7 +100,7 @@ impl Acceptors {
             default: acceptor(first)?,
             by_vip: by_vip
                 .map(|(vip, word)| Ok((canonical(*vip), acceptor(word)?)))
-                .collect::<Result<_, Fault>>()?,
+                .collect::<Result<_, TlsError>>()?,
         })
     }
 }
@@ -111,8 +111,8 @@ type Served<'a> = Vec<(&'a String, Arc<Loaded>)>;
 fn served<'a>(
     tls: &'a ListenerTls,
     store: &Store,
-    unknown: impl Fn(&str) -> Fault,
-) -> Result<Served<'a>, Fault> {
+    unknown: impl Fn(&str) -> TlsError,
+) -> Result<Served<'a>, TlsError> {
     let mut seen = BTreeSet::new();
     let words = tls.certificates.iter().chain(tls.by_vip.values());
     words
@@ -142,7 +142,7 @@ struct Names(HashMap<String, SslContext>);
 impl Names {
     /// Name → context. Of each kind of key the certificate listed first has the name; names with the
     /// same certificates share a context, which costs some 20 KiB.
-    fn new(rules: &Rules, served: &Served<'_>) -> Result<Names, Fault> {
+    fn new(rules: &Rules, served: &Served<'_>) -> Result<Names, TlsError> {
         let mut shown: HashMap<&str, Vec<usize>> = HashMap::new();
         for (i, (_, loaded)) in served.iter().enumerate() {
             for name in &loaded.names {
@@ -254,8 +254,8 @@ fn canonical(vip: SocketAddr) -> SocketAddr {
     SocketAddr::new(vip.ip().to_canonical(), vip.port())
 }
 
-fn refused(certificate: &str, e: &ErrorStack) -> Fault {
-    Fault::Refused {
+fn refused(certificate: &str, e: &ErrorStack) -> TlsError {
+    TlsError::Refused {
         certificate: certificate.to_owned(),
         why: e.to_string(),
     }

@@ -12,7 +12,7 @@ use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::pkey::{Id, PKey, Private};
 use openssl::x509::{X509, X509Ref};
 
-use super::Fault;
+use super::TlsError;
 use super::files::{self, Material, malformed, signed};
 use super::ocsp::Staple;
 use crate::clock;
@@ -39,19 +39,19 @@ pub struct Loaded {
 impl Loaded {
     /// Loads `certificate`, its paths relative to `dir`, and checks it against the present time.
     ///
-    /// Errors: [`Fault`], one per call, the first that is found.
-    pub fn open(certificate: &Certificate, dir: &Path) -> Result<Loaded, Fault> {
+    /// Errors: [`TlsError`], one per call, the first that is found.
+    pub fn open(certificate: &Certificate, dir: &Path) -> Result<Loaded, TlsError> {
         let shown = certificate.keystore.as_ref().or(certificate.chain.as_ref());
-        let path = dir.join(shown.ok_or(Fault::Incomplete)?);
+        let path = dir.join(shown.ok_or(TlsError::Incomplete)?);
         let Material { chain, key } = files::material(certificate, dir)?;
         let mut chain = chain.into_iter();
-        let leaf = chain.next().ok_or(Fault::Incomplete)?;
+        let leaf = chain.next().ok_or(TlsError::Incomplete)?;
         let issuers: Vec<X509> = chain.collect();
         check_order(&path, &leaf, &issuers)?;
         check_time(&path, &leaf, &issuers)?;
         if !leaf.public_key().is_ok_and(|public| public.public_eq(&key)) {
             let key = certificate.key.as_ref().or(certificate.keystore.as_ref());
-            return Err(Fault::KeyMismatch {
+            return Err(TlsError::KeyMismatch {
                 chain: path,
                 key: dir.join(key.unwrap_or(&PathBuf::new())),
             });
@@ -95,20 +95,20 @@ pub struct Store(BTreeMap<String, Arc<Loaded>>);
 impl Store {
     /// Loads every certificate of `config`.
     ///
-    /// Errors: the first [`Fault`], with the certificate's name.
-    pub fn load(config: &Config) -> Result<Store, Fault> {
+    /// Errors: the first [`TlsError`], with the certificate's name.
+    pub fn load(config: &Config) -> Result<Store, TlsError> {
         let all = config.certificates.iter();
         all.map(|(name, files)| {
             let loaded = Loaded::open(files, &config.dir)?;
             warn(name, files, &loaded);
             Ok((name.clone(), Arc::new(loaded)))
         })
-        .collect::<Result<_, Fault>>()
+        .collect::<Result<_, TlsError>>()
         .map(Store)
     }
 
     /// Loads every certificate again. One that cannot be loaded keeps what it had.
-    pub fn refreshed(&self, config: &Config) -> (Store, Vec<(String, Fault)>) {
+    pub fn refreshed(&self, config: &Config) -> (Store, Vec<(String, TlsError)>) {
         let mut faults = Vec::new();
         let mut fresh = BTreeMap::new();
         for (name, files) in &config.certificates {
@@ -192,25 +192,25 @@ fn names(leaf: &X509Ref) -> Vec<String> {
 
 /// Names the first certificate of the PEM file at `path` covers.
 ///
-/// Errors: [`Fault::Unreadable`], [`Fault::Malformed`].
-pub fn names_of(path: &Path) -> Result<Vec<String>, Fault> {
+/// Errors: [`TlsError::Unreadable`], [`TlsError::Malformed`].
+pub fn names_of(path: &Path) -> Result<Vec<String>, TlsError> {
     let chain = files::chain_of(path)?;
     Ok(chain.first().map_or_else(Vec::new, |leaf| names(leaf)))
 }
 
 /// Names the certificate in the PKCS#12 keystore at `path` covers.
 ///
-/// Errors: [`Fault`], as of a keystore in the configuration.
-pub fn names_in(path: &Path, password: &str) -> Result<Vec<String>, Fault> {
+/// Errors: [`TlsError`], as of a keystore in the configuration.
+pub fn names_in(path: &Path, password: &str) -> Result<Vec<String>, TlsError> {
     let Material { chain, .. } = files::keystore_of(path, password)?;
     Ok(chain.first().map_or_else(Vec::new, |leaf| names(leaf)))
 }
 
-fn check_order(path: &Path, leaf: &X509Ref, issuers: &[X509]) -> Result<(), Fault> {
+fn check_order(path: &Path, leaf: &X509Ref, issuers: &[X509]) -> Result<(), TlsError> {
     let mut subject = leaf;
     for (i, issuer) in issuers.iter().enumerate() {
         if !signed(subject, issuer) {
-            return Err(Fault::Order {
+            return Err(TlsError::Order {
                 path: path.to_owned(),
                 position: i + 1,
             });
@@ -234,7 +234,7 @@ fn is_complete(last: &X509) -> bool {
             .any(|root| signed(last, root))
 }
 
-fn check_time(path: &Path, leaf: &X509Ref, issuers: &[X509]) -> Result<(), Fault> {
+fn check_time(path: &Path, leaf: &X509Ref, issuers: &[X509]) -> Result<(), TlsError> {
     let now = Asn1Time::days_from_now(0).map_err(|e| malformed(path, "no clock", &e))?;
     let chain = std::iter::once(leaf).chain(issuers.iter().map(AsRef::as_ref));
     for (i, certificate) in chain.enumerate() {
@@ -245,7 +245,7 @@ fn check_time(path: &Path, leaf: &X509Ref, issuers: &[X509]) -> Result<(), Fault
         } else {
             continue;
         };
-        return Err(Fault::Time {
+        return Err(TlsError::Time {
             path: path.to_owned(),
             position: i + 1,
             why,

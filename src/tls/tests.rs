@@ -9,7 +9,7 @@ use openssl::x509::X509;
 
 use super::fixtures::{DAY, Folder, Leaf, client, ec_key, front_of, rsa_key, shake};
 use super::tickets::Ring;
-use super::{Fault, Loaded, Store, TlsFront, names_of};
+use super::{Loaded, Store, TlsError, TlsFront, names_of};
 use crate::config::{Config, Listener};
 
 const ANY: &str = "127.0.0.1:443";
@@ -37,7 +37,7 @@ fn front(folder: &Folder, mode: &str, tls: &str) -> TlsFront {
 }
 
 /// Loads everything again, as a reload of the whole configuration does.
-fn reload(front: &TlsFront, listener: &Listener, config: &Config) -> Result<(), Fault> {
+fn reload(front: &TlsFront, listener: &Listener, config: &Config) -> Result<(), TlsError> {
     front.reload(listener, &Store::load(config)?, &config.dir)
 }
 

@@ -17,7 +17,7 @@ use openssl::error::ErrorStack;
 use openssl::rand::rand_bytes;
 use parking_lot::Mutex;
 
-use super::Fault;
+use super::TlsError;
 use super::files;
 use crate::config::{Config, Tickets};
 
@@ -75,7 +75,7 @@ impl Ring {
     /// A ring as `config` wants it.
     ///
     /// Errors: a file that cannot be read or has no good key.
-    pub fn new(config: &Config) -> Result<Arc<Ring>, Fault> {
+    pub fn new(config: &Config) -> Result<Arc<Ring>, TlsError> {
         let ring = Ring {
             keys: ArcSwap::default(),
             state: Mutex::new(State {
@@ -95,12 +95,12 @@ impl Ring {
     /// good here and the rotation goes on. Where `config` names a file, its keys are the ring.
     ///
     /// Errors: as [`Ring::new`]; `exported` is no ring.
-    pub fn import(config: &Config, exported: &[u8]) -> Result<Arc<Ring>, Fault> {
+    pub fn import(config: &Config, exported: &[u8]) -> Result<Arc<Ring>, TlsError> {
         let ring = Ring::new(config)?;
         if config.tickets.file.is_some() {
             return Ok(ring);
         }
-        let (age, keys) = imported(exported).ok_or_else(|| Fault::Malformed {
+        let (age, keys) = imported(exported).ok_or_else(|| TlsError::Malformed {
             path: "session tickets of the process before".into(),
             why: "expected its age and 1 to 16 keys".into(),
         })?;
@@ -128,7 +128,7 @@ impl Ring {
     /// Takes over a changed `tickets:` or a changed file.
     ///
     /// Errors: as [`Ring::new`]; the old keys stay.
-    pub fn reload(&self, config: &Config) -> Result<(), Fault> {
+    pub fn reload(&self, config: &Config) -> Result<(), TlsError> {
         if let Some(file) = &config.tickets.file {
             let keys = keys_of(&config.dir.join(file))?;
             self.keys.store(Arc::new(keys));
@@ -151,8 +151,8 @@ impl Ring {
         }
     }
 
-    fn push(&self, keep: usize) -> Result<(), Fault> {
-        let key = Key::random().map_err(|e| Fault::Refused {
+    fn push(&self, keep: usize) -> Result<(), TlsError> {
+        let key = Key::random().map_err(|e| TlsError::Refused {
             certificate: "session tickets".into(),
             why: e.to_string(),
         })?;
@@ -186,13 +186,13 @@ fn imported(exported: &[u8]) -> Option<(Duration, Vec<Key>)> {
 /// Reads one key a line, 80 bytes in hexadecimal (`openssl rand -hex 80`) or base64
 /// (`openssl rand -base64 -A 80`); empty lines and lines with `#` in front are left out.
 ///
-/// Errors: [`Fault::Unreadable`], [`Fault::Malformed`] with the line.
-pub fn check_file(path: &Path) -> Result<(), Fault> {
+/// Errors: [`TlsError::Unreadable`], [`TlsError::Malformed`] with the line.
+pub fn check_file(path: &Path) -> Result<(), TlsError> {
     keys_of(path).map(|_| ())
 }
 
-fn keys_of(path: &Path) -> Result<Vec<Key>, Fault> {
-    let malformed = |why: String| Fault::Malformed {
+fn keys_of(path: &Path) -> Result<Vec<Key>, TlsError> {
+    let malformed = |why: String| TlsError::Malformed {
         path: path.to_owned(),
         why,
     };

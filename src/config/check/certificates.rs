@@ -10,7 +10,7 @@ use pushgate_plugins::host::to_ascii;
 use super::{Check, steps};
 use crate::config::{Certificate, Ocsp};
 use crate::tls::tickets::check_file;
-use crate::tls::{Fault, Loaded, key_of, names_of, password_of};
+use crate::tls::{Loaded, TlsError, key_of, names_of, password_of};
 
 /// Most older ticket keys: each ticket's name is compared with all.
 const MAX_KEEP: usize = 15;
@@ -97,7 +97,7 @@ fn pem(check: &mut Check<'_>, name: &str, certificate: &Certificate) -> Result<L
 }
 
 /// Records a fault under the key it is about.
-fn tell(check: &mut Check<'_>, name: &str, certificate: &Certificate, fault: &Fault) {
+fn tell(check: &mut Check<'_>, name: &str, certificate: &Certificate, fault: &TlsError) {
     let main = match certificate.keystore {
         Some(_) => "keystore",
         None => "chain",
@@ -107,11 +107,11 @@ fn tell(check: &mut Check<'_>, name: &str, certificate: &Certificate, fault: &Fa
         None => "password_file",
     };
     let key = match fault {
-        Fault::NoPassword { .. } => password,
-        Fault::Unreadable { path, .. } if is(path, &certificate.password_file) => password,
-        Fault::Ocsp { .. } => "ocsp",
-        Fault::Unreadable { path, .. } if is_ocsp(path, certificate) => "ocsp",
-        Fault::Order { .. } | Fault::Time { .. } => main,
+        TlsError::NoPassword { .. } => password,
+        TlsError::Unreadable { path, .. } if is(path, &certificate.password_file) => password,
+        TlsError::Ocsp { .. } => "ocsp",
+        TlsError::Unreadable { path, .. } if is_ocsp(path, certificate) => "ocsp",
+        TlsError::Order { .. } | TlsError::Time { .. } => main,
         _ if certificate.keystore.is_none() => "key",
         _ => main,
     };
