@@ -4,7 +4,6 @@
 //! its file of `conf/`, comments and table included, or what does not fit.
 //! Source: Lightstreamer clustering §2, §3, §4, §6 (the tables of addresses); Diffusion load balancers.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -98,9 +97,10 @@ pub struct Own {
 }
 
 /// Why an option cannot be printed.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Fault {
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InitError {
     /// No option has this name.
+    #[error("no option `{option}`; {}", hint(nearest))]
     Unknown {
         /// What was asked for.
         option: String,
@@ -108,6 +108,7 @@ pub enum Fault {
         nearest: Option<String>,
     },
     /// More or fewer than the option has.
+    #[error("{given} of {what} given, {}", has(own))]
     Count {
         /// `--vip`, `--node` or `--cert`.
         what: &'static str,
@@ -117,40 +118,28 @@ pub enum Fault {
         own: Vec<String>,
     },
     /// One port cannot stand for several.
+    #[error("{address} has several ports in this option: give its address without a port")]
     Ports {
         /// The option's address.
         address: Ipv4Addr,
     },
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Fault::Unknown { option, nearest } => {
-                write!(f, "no option `{option}`")?;
-                match nearest {
-                    Some(name) => write!(f, "; is it `{name}`?"),
-                    None => write!(f, "; `pushgate init` lists them"),
-                }
-            }
-            Fault::Count { what, given, own } if own.is_empty() => {
-                write!(f, "{given} of {what} given, but this option has none")
-            }
-            Fault::Count { what, given, own } => write!(
-                f,
-                "{given} of {what} given, but this option has {}: for {}",
-                own.len(),
-                own.join(", ")
-            ),
-            Fault::Ports { address } => write!(
-                f,
-                "{address} has several ports in this option: give its address without a port"
-            ),
-        }
+/// The end of the message on a name that no option has.
+fn hint(nearest: &Option<String>) -> String {
+    match nearest {
+        Some(name) => format!("is it `{name}`?"),
+        None => "`pushgate init` lists them".to_owned(),
     }
 }
 
-impl std::error::Error for Fault {}
+/// What the option has in place of what was given.
+fn has(own: &[String]) -> String {
+    match own {
+        [] => "but this option has none".to_owned(),
+        own => format!("but this option has {}: for {}", own.len(), own.join(", ")),
+    }
+}
 
 /// The options, one a line, each with the first words of its file.
 pub fn list() -> String {
@@ -172,7 +161,7 @@ pub fn list() -> String {
 /// given at all keeps the option's.
 ///
 /// Errors: an unknown option, a number that does not fit, a port for an address with several.
-pub fn fill(option: &str, own: &Own) -> Result<String, Fault> {
+pub fn fill(option: &str, own: &Own) -> Result<String, InitError> {
     let text = find(option)?;
     let mut addresses = Vec::new();
     for (what, given, key) in [
@@ -187,7 +176,7 @@ pub fn fill(option: &str, own: &Own) -> Result<String, Fault> {
         )?;
         for (slot, address) in slots.into_iter().zip(given) {
             if address.port.is_some() && ports(text, slot) > 1 {
-                return Err(Fault::Ports { address: slot });
+                return Err(InitError::Ports { address: slot });
             }
             addresses.push((slot, *address));
         }
@@ -210,7 +199,7 @@ pub fn fill(option: &str, own: &Own) -> Result<String, Fault> {
     Ok(out)
 }
 
-fn find(option: &str) -> Result<&'static str, Fault> {
+fn find(option: &str) -> Result<&'static str, InitError> {
     let plain = option.trim_start_matches("option-");
     let plain = plain.trim_start_matches('§').to_ascii_lowercase();
     let alias = ALIASES
@@ -220,10 +209,12 @@ fn find(option: &str) -> Result<&'static str, Fault> {
     let found = OPTIONS
         .iter()
         .find(|(name, _)| name.to_ascii_lowercase() == plain);
-    found.map(|(_, text)| *text).ok_or_else(|| Fault::Unknown {
-        option: option.to_owned(),
-        nearest: nearest(option, OPTIONS.iter().map(|(name, _)| *name)),
-    })
+    found
+        .map(|(_, text)| *text)
+        .ok_or_else(|| InitError::Unknown {
+            option: option.to_owned(),
+            nearest: nearest(option, OPTIONS.iter().map(|(name, _)| *name)),
+        })
 }
 
 /// The first comment of a file, up to its source.
@@ -235,10 +226,10 @@ fn title(text: &str) -> &str {
     line[..end.unwrap_or(line.len())].trim_end_matches([' ', '.'])
 }
 
-fn counted(what: &'static str, given: usize, own: Vec<String>) -> Result<(), Fault> {
+fn counted(what: &'static str, given: usize, own: Vec<String>) -> Result<(), InitError> {
     match given == 0 || given == own.len() {
         true => Ok(()),
-        false => Err(Fault::Count { what, given, own }),
+        false => Err(InitError::Count { what, given, own }),
     }
 }
 
