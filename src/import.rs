@@ -68,8 +68,8 @@ pub enum Link {
 }
 
 /// Why a file cannot be used.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Fault {
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ImportError {
     /// The file.
     pub path: PathBuf,
     /// Line and column, where one place is to blame.
@@ -78,7 +78,7 @@ pub struct Fault {
     pub message: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ImportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.path.display())?;
         if let Some((line, column)) = self.at {
@@ -88,10 +88,8 @@ impl fmt::Display for Fault {
     }
 }
 
-impl std::error::Error for Fault {}
-
 /// Reads all files. Errors: the first fault of each file.
-pub fn read_all(paths: &[PathBuf]) -> Result<Vec<PushServer>, Vec<Fault>> {
+pub fn read_all(paths: &[PathBuf]) -> Result<Vec<PushServer>, Vec<ImportError>> {
     let (mut servers, mut faults) = (Vec::new(), Vec::new());
     for path in paths {
         match read(path) {
@@ -106,8 +104,8 @@ pub fn read_all(paths: &[PathBuf]) -> Result<Vec<PushServer>, Vec<Fault>> {
 }
 
 /// Reads one file. Errors: it cannot be read, is no XML, has no server socket or a port that is none.
-pub fn read(path: &Path) -> Result<PushServer, Fault> {
-    let fault = |message: String| Fault {
+pub fn read(path: &Path) -> Result<PushServer, ImportError> {
+    let fault = |message: String| ImportError {
         path: path.to_owned(),
         at: None,
         message,
@@ -122,8 +120,8 @@ pub fn read(path: &Path) -> Result<PushServer, Fault> {
 }
 
 /// Reads the text of one file, called `path` in faults. Errors as [`read`].
-pub fn parse(text: &str, path: &Path) -> Result<PushServer, Fault> {
-    let fault = |at, message| Fault {
+pub fn parse(text: &str, path: &Path) -> Result<PushServer, ImportError> {
+    let fault = |at, message| ImportError {
         path: path.to_owned(),
         at,
         message,
