@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::judge::Judge;
-use self::probe::{Fault, Probe};
+use self::probe::{Probe, ProbeError};
 use super::Node;
 use super::account::LastCheck;
 use crate::config::Health;
@@ -52,7 +52,7 @@ impl Checker {
         if !self.on_suspicion_only {
             let (probe, node) = (self.probe.clone(), self.node.clone());
             let outcome = one(probe, node).await;
-            if !matches!(outcome, Err(Fault::Short(_))) {
+            if !matches!(outcome, Err(ProbeError::Short(_))) {
                 self.node.judged(outcome.is_ok(), &told(&outcome));
             }
         }
@@ -83,7 +83,7 @@ impl Checker {
                 Some(ended) = running.join_next(), if !running.is_empty() => {
                     let was = judge.is_changing();
                     // A check that panicked is a bad one.
-                    let outcome = ended.unwrap_or_else(|e| Err(Fault::Node(e.to_string())));
+                    let outcome = ended.unwrap_or_else(|e| Err(ProbeError::Node(e.to_string())));
                     self.count(&mut judge, &outcome);
                     if !was && judge.is_changing() {
                         due = due.min(last + self.period(&judge));
@@ -109,8 +109,8 @@ impl Checker {
         }
     }
 
-    fn count(&self, judge: &mut Judge, outcome: &Result<(), Fault>) {
-        if matches!(outcome, Err(Fault::Short(_))) {
+    fn count(&self, judge: &mut Judge, outcome: &Result<(), ProbeError>) {
+        if matches!(outcome, Err(ProbeError::Short(_))) {
             return;
         }
         let now = Instant::now().into_std();
@@ -158,7 +158,7 @@ impl Checker {
     }
 }
 
-fn told(outcome: &Result<(), Fault>) -> String {
+fn told(outcome: &Result<(), ProbeError>) -> String {
     match outcome {
         Ok(()) => "checks are good".to_owned(),
         Err(why) => format!("check: {why}"),
@@ -166,13 +166,13 @@ fn told(outcome: &Result<(), Fault>) -> String {
 }
 
 /// Makes one check and counts it.
-async fn one(probe: Arc<Probe>, node: Arc<Node>) -> Result<(), Fault> {
+async fn one(probe: Arc<Probe>, node: Arc<Node>) -> Result<(), ProbeError> {
     let started = Instant::now();
     let outcome = probe.once().await;
     let result = match &outcome {
         Ok(()) => "good",
-        Err(Fault::Node(_)) => "bad",
-        Err(Fault::Short(shortage)) => {
+        Err(ProbeError::Node(_)) => "bad",
+        Err(ProbeError::Short(shortage)) => {
             shortage.tell(&node);
             "no_verdict"
         }

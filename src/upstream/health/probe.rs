@@ -8,7 +8,6 @@
 //! Source: Diffusion load balancers, "TCP retransmission timeout"; `/lightstreamer/healthcheck` answers
 //! 200 where enabled.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,28 +36,19 @@ use crate::upstream::tls::Secure;
 const MAX_BODY: usize = 64 * 1024;
 
 /// Why a check is not good.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProbeError {
     /// The node is not as it should be.
+    #[error("{0}")]
     Node(String),
     /// This machine could not make the check: it says nothing of the node.
+    #[error("{0}")]
     Short(Shortage),
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Fault::Node(why) => f.write_str(why),
-            Fault::Short(shortage) => shortage.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for Fault {}
-
-impl From<String> for Fault {
+impl From<String> for ProbeError {
     fn from(why: String) -> Self {
-        Fault::Node(why)
+        ProbeError::Node(why)
     }
 }
 
@@ -114,17 +104,17 @@ impl Probe {
     /// Makes one check.
     ///
     /// Errors: why it is bad.
-    pub async fn once(&self) -> Result<(), Fault> {
+    pub async fn once(&self) -> Result<(), ProbeError> {
         match tokio::time::timeout(self.timeout, self.check(&self.backend)).await {
-            Ok(outcome) => outcome.map_err(|e| fault(*e)),
+            Ok(outcome) => outcome.map_err(|e| probe_error(*e)),
             Err(_) => Err(format!("not done within {:?}", self.timeout).into()),
         }
     }
 
-    async fn look(&self, address: SocketAddr) -> Result<(), Fault> {
+    async fn look(&self, address: SocketAddr) -> Result<(), ProbeError> {
         let failed = |e: io::Error| match Shortage::of(&e, address) {
-            Some(shortage) => Fault::Short(shortage),
-            None => Fault::Node(e.to_string()),
+            Some(shortage) => ProbeError::Short(shortage),
+            None => ProbeError::Node(e.to_string()),
         };
         let side = self.connect(address).await.map_err(failed)?;
         match &self.http {
@@ -147,10 +137,10 @@ impl Probe {
 #[async_trait]
 impl HealthCheck for Probe {
     async fn check(&self, target: &Backend) -> pingora::Result<()> {
-        let bad = |why: Fault| Error::because(ErrorType::ConnectError, "check", why);
+        let bad = |why: ProbeError| Error::because(ErrorType::ConnectError, "check", why);
         match target.addr.as_inet() {
             Some(address) => self.look(*address).await.map_err(bad),
-            None => Err(bad(Fault::Node("not an internet address".into()))),
+            None => Err(bad(ProbeError::Node("not an internet address".into()))),
         }
     }
 
@@ -161,10 +151,10 @@ impl HealthCheck for Probe {
 }
 
 /// What the framework's error was made of.
-fn fault(e: Error) -> Fault {
+fn probe_error(e: Error) -> ProbeError {
     let words = e.to_string();
     let cause = e.cause.and_then(|cause| cause.downcast().ok());
-    cause.map_or(Fault::Node(words), |fault: Box<Fault>| *fault)
+    cause.map_or(ProbeError::Node(words), |error: Box<ProbeError>| *error)
 }
 
 /// A GET over `side` that must answer what `conf` expects.
