@@ -20,7 +20,7 @@ use tokio::sync::{Notify, watch};
 use super::Running;
 use crate::config::{Address, Config};
 use crate::observe::metrics;
-use crate::upstream::discover::{Answer, Failure, Members, Resolver, Source};
+use crate::upstream::discover::{Answer, DiscoverError, Members, Resolver, Source};
 use crate::upstream::drain::Ending;
 
 /// Pause between two looks at nodes that left: one that is empty is removed so late at most.
@@ -38,7 +38,7 @@ pub struct Seen {
     /// When it came; `None`: another process got it.
     pub answered: Option<SystemTime>,
     /// Why the last lookup had none.
-    pub failure: Option<Failure>,
+    pub failure: Option<DiscoverError>,
     /// Lookups that ended.
     pub asked: u64,
 }

@@ -66,45 +66,38 @@ pub struct Answer {
 }
 
 /// Why a lookup has no answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DiscoverError {
     /// There is no such name.
+    #[error("no such name")]
     NoName,
     /// The name has no such records.
+    #[error("the name has no such records")]
     Empty,
     /// All addresses are such as no node can have, or `allow` does not name them.
+    #[error("{0} records, none of which a node can have")]
     Unusable(usize),
     /// The server refused or failed; its word for it.
+    #[error("the server said: {0}")]
     Server(String),
     /// No server answered in time.
+    #[error("no answer in time")]
     Timeout,
     /// The lookup itself failed.
+    #[error("{0}")]
     Io(String),
 }
 
-impl Failure {
+impl DiscoverError {
     /// The word in metrics.
     pub fn word(&self) -> &'static str {
         match self {
-            Failure::NoName => "no_name",
-            Failure::Empty => "empty",
-            Failure::Unusable(_) => "unusable",
-            Failure::Server(_) => "server",
-            Failure::Timeout => "timeout",
-            Failure::Io(_) => "error",
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::NoName => f.write_str("no such name"),
-            Failure::Empty => f.write_str("the name has no such records"),
-            Failure::Unusable(n) => write!(f, "{n} records, none of which a node can have"),
-            Failure::Server(said) => write!(f, "the server said: {said}"),
-            Failure::Timeout => f.write_str("no answer in time"),
-            Failure::Io(e) => f.write_str(e),
+            DiscoverError::NoName => "no_name",
+            DiscoverError::Empty => "empty",
+            DiscoverError::Unusable(_) => "unusable",
+            DiscoverError::Server(_) => "server",
+            DiscoverError::Timeout => "timeout",
+            DiscoverError::Io(_) => "error",
         }
     }
 }

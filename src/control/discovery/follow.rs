@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use super::Seen;
 use crate::clock;
 use crate::observe::metrics;
-use crate::upstream::discover::{Answer, Failure, MAX_NODES, Resolver, Source};
+use crate::upstream::discover::{Answer, DiscoverError, MAX_NODES, Resolver, Source};
 
 /// Longest pause after a failed lookup, unless `min_ttl` is longer.
 const MOST_PAUSE: Duration = Duration::from_secs(10);
@@ -49,9 +49,9 @@ impl Follow {
         }
     }
 
-    fn count(&self, asked: &Result<Answer, Failure>) {
+    fn count(&self, asked: &Result<Answer, DiscoverError>) {
         let source = self.source.to_string();
-        let result = asked.as_ref().map_or_else(Failure::word, |_| "good");
+        let result = asked.as_ref().map_or_else(DiscoverError::word, |_| "good");
         let m = metrics::get();
         m.lookups
             .with_label_values(&[source.as_str(), result])
@@ -66,7 +66,7 @@ impl Follow {
         }
     }
 
-    fn learn(&self, asked: Result<Answer, Failure>) {
+    fn learn(&self, asked: Result<Answer, DiscoverError>) {
         let mut differs = false;
         self.seen.send_modify(|seen| {
             seen.asked += 1;
@@ -106,7 +106,7 @@ impl Follow {
         }
     }
 
-    fn tell_failure(&self, seen: &Seen, failure: &Failure) {
+    fn tell_failure(&self, seen: &Seen, failure: &DiscoverError) {
         if seen.failure.as_ref() == Some(failure) {
             return;
         }

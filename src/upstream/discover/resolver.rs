@@ -1,6 +1,6 @@
 //! Asks DNS servers, and says in our words what came of it.
 //!
-//! In: a [`Source`]. Out: an [`Answer`] or a [`Failure`]. Transport is hickory's: a random port and id for each
+//! In: a [`Source`]. Out: an [`Answer`] or a [`DiscoverError`]. Transport is hickory's: a random port and id for each
 //! question, answers that do not fit are ignored, truncated ones asked again over TCP. Nothing is cached here:
 //! who asks keeps the answer for as long as it says. Source: FAULTS D66.
 
@@ -18,7 +18,7 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::task::JoinSet;
 
 use super::answer::{self, Rules, Service};
-use super::{Answer, Failure, Source, Target};
+use super::{Answer, DiscoverError, Source, Target};
 use crate::config::{Family, Resolvers};
 
 /// Questions repeated to each server.
@@ -68,15 +68,15 @@ impl Resolver {
     /// Looks `source` up.
     ///
     /// Errors: no server had an answer in time, or it names no usable address.
-    pub async fn ask(&self, source: &Source) -> Result<Answer, Failure> {
+    pub async fn ask(&self, source: &Source) -> Result<Answer, DiscoverError> {
         let whole = self.conf.timeout.0 * MAX_TIMEOUTS;
         match tokio::time::timeout(whole, self.look_up(source)).await {
             Ok(answer) => answer,
-            Err(_) => Err(Failure::Timeout),
+            Err(_) => Err(DiscoverError::Timeout),
         }
     }
 
-    async fn look_up(&self, source: &Source) -> Result<Answer, Failure> {
+    async fn look_up(&self, source: &Source) -> Result<Answer, DiscoverError> {
         let name = name(source.name.as_str())?;
         let (all, ttl) = match source.port {
             Some(port) => {
@@ -97,7 +97,7 @@ impl Resolver {
         let count = all.len();
         let (targets, left_out) = answer::targets(all, rules);
         if targets.is_empty() {
-            return Err(Failure::Unusable(count));
+            return Err(DiscoverError::Unusable(count));
         }
         let ttl = Duration::from_secs(ttl.into());
         Ok(Answer {
@@ -109,7 +109,11 @@ impl Resolver {
 
     /// The hosts of SRV records with their addresses: those that came with the answer, else looked up. A host
     /// that does not exist is left out; one that cannot be asked for makes the whole answer worthless.
-    async fn services(&self, of: Name, family: Family) -> Result<(Vec<Target>, u32), Failure> {
+    async fn services(
+        &self,
+        of: Name,
+        family: Family,
+    ) -> Result<(Vec<Target>, u32), DiscoverError> {
         let (records, mut ttl) = records(&self.dns, &of, RecordType::SRV).await?;
         let services = records.iter().filter_map(|r| match &r.data {
             RData::SRV(srv) => Some(Service {
@@ -122,7 +126,7 @@ impl Resolver {
         });
         let services = answer::first_of(services.collect());
         if services.is_empty() {
-            return Err(Failure::Empty);
+            return Err(DiscoverError::Empty);
         }
         let mut hosts: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
         let mut asking = JoinSet::new();
@@ -137,14 +141,14 @@ impl Resolver {
                 let (dns, name) = (self.dns.clone(), name(&format!("{host}.")));
                 asking.spawn(async move {
                     let found = addresses(&dns, &name?, family).await;
-                    Ok::<_, Failure>((host, found))
+                    Ok::<_, DiscoverError>((host, found))
                 });
             }
             match asking.join_next().await {
                 None => break,
-                Some(Err(e)) => return Err(Failure::Io(e.to_string())),
+                Some(Err(e)) => return Err(DiscoverError::Io(e.to_string())),
                 Some(Ok(asked)) => match asked? {
-                    (_, Err(Failure::NoName | Failure::Empty)) => {}
+                    (_, Err(DiscoverError::NoName | DiscoverError::Empty)) => {}
                     (_, Err(failure)) => return Err(failure),
                     (host, Ok((ips, own))) => {
                         ttl = ttl.min(own);
@@ -164,7 +168,7 @@ impl Resolver {
         });
         let targets: Vec<Target> = targets.collect();
         match targets.is_empty() {
-            true => Err(Failure::Empty),
+            true => Err(DiscoverError::Empty),
             false => Ok((targets, ttl)),
         }
     }
@@ -175,14 +179,14 @@ async fn addresses(
     dns: &TokioResolver,
     name: &Name,
     family: Family,
-) -> Result<(Vec<IpAddr>, u32), Failure> {
+) -> Result<(Vec<IpAddr>, u32), DiscoverError> {
     let v4 = || ips(dns, name, RecordType::A);
     let v6 = || ips(dns, name, RecordType::AAAA);
     match family {
         Family::Ipv4 => v4().await,
         Family::Ipv6 => v6().await,
         Family::Auto => match v4().await {
-            Err(Failure::Empty) => v6().await,
+            Err(DiscoverError::Empty) => v6().await,
             other => other,
         },
         Family::Both => match (v4().await, v6().await) {
@@ -190,7 +194,9 @@ async fn addresses(
                 all.extend(more);
                 Ok((all, a.min(b)))
             }
-            (Ok(found), Err(Failure::Empty)) | (Err(Failure::Empty), Ok(found)) => Ok(found),
+            (Ok(found), Err(DiscoverError::Empty)) | (Err(DiscoverError::Empty), Ok(found)) => {
+                Ok(found)
+            }
             (Err(failure), _) | (_, Err(failure)) => Err(failure),
         },
     }
@@ -200,7 +206,7 @@ async fn ips(
     dns: &TokioResolver,
     name: &Name,
     kind: RecordType,
-) -> Result<(Vec<IpAddr>, u32), Failure> {
+) -> Result<(Vec<IpAddr>, u32), DiscoverError> {
     let (records, ttl) = records(dns, name, kind).await?;
     let ip = |r: &Record| match &r.data {
         RData::A(a) => Some(IpAddr::V4(a.0)),
@@ -215,20 +221,20 @@ async fn records(
     dns: &TokioResolver,
     name: &Name,
     kind: RecordType,
-) -> Result<(Vec<Record>, u32), Failure> {
+) -> Result<(Vec<Record>, u32), DiscoverError> {
     let found = dns.lookup(name.clone(), kind).await.map_err(failure)?;
     let all = found.answers();
     let ttl = all.iter().map(|r| r.ttl).min().unwrap_or(0);
     let wanted = all.iter().filter(|r| r.record_type() == kind);
     let wanted: Vec<Record> = wanted.cloned().collect();
     match wanted.is_empty() {
-        true => Err(Failure::Empty),
+        true => Err(DiscoverError::Empty),
         false => Ok((wanted, ttl)),
     }
 }
 
-fn name(text: &str) -> Result<Name, Failure> {
-    Name::from_ascii(text).map_err(|e| Failure::Io(e.to_string()))
+fn name(text: &str) -> Result<Name, DiscoverError> {
+    Name::from_ascii(text).map_err(|e| DiscoverError::Io(e.to_string()))
 }
 
 fn server(address: &SocketAddr) -> NameServerConfig {
@@ -237,14 +243,14 @@ fn server(address: &SocketAddr) -> NameServerConfig {
     NameServerConfig::new(address.ip(), true, both)
 }
 
-fn failure(e: NetError) -> Failure {
+fn failure(e: NetError) -> DiscoverError {
     match e {
-        NetError::Timeout => Failure::Timeout,
+        NetError::Timeout => DiscoverError::Timeout,
         NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
-            ResponseCode::NXDomain => Failure::NoName,
-            _ => Failure::Empty,
+            ResponseCode::NXDomain => DiscoverError::NoName,
+            _ => DiscoverError::Empty,
         },
-        NetError::Dns(DnsError::ResponseCode(code)) => Failure::Server(code.to_string()),
-        other => Failure::Io(other.to_string()),
+        NetError::Dns(DnsError::ResponseCode(code)) => DiscoverError::Server(code.to_string()),
+        other => DiscoverError::Io(other.to_string()),
     }
 }
