@@ -38,7 +38,7 @@ pub const TICK: Duration = Duration::from_millis(20);
 
 /// Why a rebalance cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RebalanceError {
     /// There is no such pool, or no such node in it.
     Unknown(String),
     /// One is running.
@@ -210,9 +210,9 @@ impl Running {
         pool: &str,
         ask: Ask,
         by: &'static str,
-    ) -> Result<Value, Refusal> {
+    ) -> Result<Value, RebalanceError> {
         let pools = self.pools();
-        let unknown = || Refusal::Unknown(format!("no pool `{pool}`"));
+        let unknown = || RebalanceError::Unknown(format!("no pool `{pool}`"));
         let pool = pools.get(&PoolId::of(pool)).ok_or_else(unknown)?;
         let dry_run = ask.dry_run;
         let mut course = course(pool, ask, clock::date(), Instant::now())?;
@@ -233,7 +233,7 @@ impl Running {
         {
             let mut runs = self.rebalances.last.lock();
             if runs.get(&pool.id).is_some_and(|r| !r.is_over()) {
-                return Err(Refusal::Busy);
+                return Err(RebalanceError::Busy);
             }
             runs.insert(pool.id, run.clone());
         }
@@ -286,12 +286,17 @@ impl Running {
 /// A course of `pool` that does as it is asked, at a time by both clocks.
 ///
 /// Errors: an unknown node, or a moment that makes no sense.
-pub fn course(pool: &Pool, ask: Ask, wall: SystemTime, now: Instant) -> Result<Course, Refusal> {
+pub fn course(
+    pool: &Pool,
+    ask: Ask,
+    wall: SystemTime,
+    now: Instant,
+) -> Result<Course, RebalanceError> {
     if let Goal::Share(from, _) = &ask.goal
         && !pool.nodes.iter().any(|n| n.name == *from)
     {
         let said = format!("no node `{from}` in pool `{}`", pool.name);
-        return Err(Refusal::Unknown(said));
+        return Err(RebalanceError::Unknown(said));
     }
     let (before, begins) = moment(ask.before, wall, now)?;
     Ok(Course::new(pool.id, ask, before, begins))
@@ -299,12 +304,16 @@ pub fn course(pool: &Pool, ask: Ask, wall: SystemTime, now: Instant) -> Result<C
 
 /// The second before which assignments are moved, and its first instant. Without one asked for, the
 /// next: every flow that is live has begun before it, and no client that comes back will have.
-fn moment(asked: Option<u64>, wall: SystemTime, now: Instant) -> Result<(u64, Instant), Refusal> {
+fn moment(
+    asked: Option<u64>,
+    wall: SystemTime,
+    now: Instant,
+) -> Result<(u64, Instant), RebalanceError> {
     let this = unix_seconds(wall);
     match asked {
         Some(before) if before > this + 1 => {
             let said = "`before` is in the future: an assignment of now would be moved twice";
-            Err(Refusal::Senseless(said.into()))
+            Err(RebalanceError::Senseless(said.into()))
         }
         Some(before) if before <= this => Ok((before, now)),
         _ => {

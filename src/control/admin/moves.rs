@@ -13,7 +13,7 @@ use bytes::Bytes;
 use pushgate_plugins::api::PoolId;
 
 use super::Admin;
-use crate::control::rebalance::{Ask, Refusal};
+use crate::control::rebalance::{Ask, RebalanceError};
 
 /// `POST /api/pools/NAME/rebalance`.
 pub(super) async fn begin(
@@ -26,13 +26,13 @@ pub(super) async fn begin(
     let conf = pools.get(&PoolId::of(&pool)).map(|p| p.rebalance);
     let begun = match Ask::read(&query, &body, &conf.unwrap_or_default()) {
         Ok(ask) => admin.running.rebalance(&pool, ask, "operator"),
-        Err(why) => Err(Refusal::Senseless(why)),
+        Err(why) => Err(RebalanceError::Senseless(why)),
     };
     let (status, said) = match begun {
         Ok(progress) => return (StatusCode::ACCEPTED, Json(progress)).into_response(),
-        Err(Refusal::Unknown(said)) => (StatusCode::NOT_FOUND, said),
-        Err(Refusal::Busy) => (StatusCode::CONFLICT, "one is running".into()),
-        Err(Refusal::Senseless(said)) => (StatusCode::BAD_REQUEST, said),
+        Err(RebalanceError::Unknown(said)) => (StatusCode::NOT_FOUND, said),
+        Err(RebalanceError::Busy) => (StatusCode::CONFLICT, "one is running".into()),
+        Err(RebalanceError::Senseless(said)) => (StatusCode::BAD_REQUEST, said),
     };
     (status, format!("{said}\n")).into_response()
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use pushgate_plugins::api::{NodeId, PoolId};
 
-use super::{Ask, Refusal};
+use super::{Ask, RebalanceError};
 use crate::balance::Pool;
 use crate::control::Running;
 use crate::upstream::State;
@@ -79,7 +79,7 @@ pub async fn watch(running: Arc<Running>) {
                 continue;
             }
             match running.rebalance(&pool.name, Ask::automatic(&pool.rebalance), "auto") {
-                Err(Refusal::Busy) => of_pool.put_off(now),
+                Err(RebalanceError::Busy) => of_pool.put_off(now),
                 Err(refusal) => log::error!("pool {}: no rebalance: {refusal:?}", pool.name),
                 Ok(_) => {}
             }

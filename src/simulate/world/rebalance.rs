@@ -9,7 +9,9 @@ use pushgate_plugins::api::{Forget, PoolId};
 
 use super::{Event, SECOND, World, nanos};
 use crate::balance::Pool;
-use crate::control::rebalance::{Ask, Course, LOOK_EVERY, Live, Refusal, Seen, TICK, course};
+use crate::control::rebalance::{
+    Ask, Course, LOOK_EVERY, Live, RebalanceError, Seen, TICK, course,
+};
 use crate::simulate::report::Rebalance;
 use crate::simulate::script::Order;
 use crate::upstream::Node;
@@ -67,9 +69,14 @@ impl World<'_> {
     }
 
     /// Begins a rebalance.
-    fn begin(&mut self, pool: &Arc<Pool>, ask: Ask, by: &'static str) -> Result<(), Refusal> {
+    fn begin(
+        &mut self,
+        pool: &Arc<Pool>,
+        ask: Ask,
+        by: &'static str,
+    ) -> Result<(), RebalanceError> {
         if self.rebalances.running.contains_key(&pool.id) {
-            return Err(Refusal::Busy);
+            return Err(RebalanceError::Busy);
         }
         let mut course = course(pool, ask, self.wall(), self.instant())?;
         self.with_live(pool, |live| course.look(live));
@@ -155,7 +162,8 @@ impl World<'_> {
         for pool in pools.iter().filter(|p| p.rebalance.auto) {
             let seen = self.rebalances.seen.entry(pool.id).or_default();
             if seen.look_at(now, pool)
-                && self.begin(pool, Ask::automatic(&pool.rebalance), "auto") == Err(Refusal::Busy)
+                && self.begin(pool, Ask::automatic(&pool.rebalance), "auto")
+                    == Err(RebalanceError::Busy)
                 && let Some(seen) = self.rebalances.seen.get_mut(&pool.id)
             {
                 seen.put_off(now);
@@ -165,10 +173,10 @@ impl World<'_> {
     }
 }
 
-fn refused(order: &Order, refusal: &Refusal) -> String {
+fn refused(order: &Order, refusal: &RebalanceError) -> String {
     let why = match refusal {
-        Refusal::Busy => "one is running",
-        Refusal::Unknown(why) | Refusal::Senseless(why) => why,
+        RebalanceError::Busy => "one is running",
+        RebalanceError::Unknown(why) | RebalanceError::Senseless(why) => why,
     };
     format!("--rebalance {}: {why}", order.pool)
 }
