@@ -22,7 +22,7 @@ const SHOWN: usize = 12;
 /// The function that callgrind counts, and behind which it notes the count.
 const MEASURED: &str = "budget::budget_measured";
 
-type Failure = Box<dyn Error>;
+type BoxError = Box<dyn Error>;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -63,7 +63,7 @@ fn budget_measured(once: &mut dyn FnMut()) {
 }
 
 /// Whether every case is within its budget.
-fn check() -> Result<bool, Failure> {
+fn check() -> Result<bool, BoxError> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/budget.yaml");
     let text = std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
     let mut budgets: BTreeMap<String, u64> =
@@ -110,7 +110,7 @@ fn check() -> Result<bool, Failure> {
 }
 
 /// Counts one case, or all; returns callgrind's file, a part for each case.
-fn callgrind(only: Option<&str>) -> Result<PathBuf, Failure> {
+fn callgrind(only: Option<&str>) -> Result<PathBuf, BoxError> {
     let out = std::env::temp_dir().join(format!("pushgate-budget-{}", std::process::id()));
     let done = Command::new("valgrind")
         .args(["--tool=callgrind", "--quiet", "--combine-dumps=yes"])
@@ -130,7 +130,7 @@ fn callgrind(only: Option<&str>) -> Result<PathBuf, Failure> {
 }
 
 /// Instructions of one run of each case, in order.
-fn totals(file: &Path) -> Result<Vec<u64>, Failure> {
+fn totals(file: &Path) -> Result<Vec<u64>, BoxError> {
     let text = std::fs::read_to_string(file)?;
     std::fs::remove_file(file)?;
     let mut counts = Vec::new();
@@ -145,7 +145,7 @@ fn totals(file: &Path) -> Result<Vec<u64>, Failure> {
 }
 
 /// The functions in which a case spends most.
-fn dearest(name: &str) -> Result<String, Failure> {
+fn dearest(name: &str) -> Result<String, BoxError> {
     let file = callgrind(Some(name))?;
     let told = Command::new("callgrind_annotate").arg(&file).output()?;
     std::fs::remove_file(&file)?;

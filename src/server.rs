@@ -43,13 +43,13 @@ pub struct Options {
     pub upgrade: bool,
 }
 
-type Failure = Box<dyn std::error::Error>;
+type BoxError = Box<dyn std::error::Error>;
 
 /// Runs until a signal ends it.
 ///
 /// Errors: an address cannot be bound, a file cannot be opened. Never returns an error once
 /// clients are served.
-pub fn run(config: Config, options: Options) -> Result<(), Failure> {
+pub fn run(config: Config, options: Options) -> Result<(), BoxError> {
     raise_descriptor_limit();
     access_log::open(&config.log.access, &config.dir).map_err(|e| format!("access log: {e}"))?;
     let token = admin_token(&config)?;
@@ -119,7 +119,7 @@ fn upgrade_socket(config: &Config) -> Option<PathBuf> {
         .map(|path| config.dir.join(path))
 }
 
-fn admin_token(config: &Config) -> Result<Option<String>, Failure> {
+fn admin_token(config: &Config) -> Result<Option<String>, BoxError> {
     let Some(path) = config.admin.as_ref().and_then(|a| a.token_file.as_ref()) else {
         return Ok(None);
     };

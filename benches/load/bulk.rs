@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::client::{self, Conn, PATIENCE};
 use crate::node::{BULK, KIB, SUNK};
-use crate::{Failure, Options, per_thousand};
+use crate::{BoxError, Options, per_thousand};
 
 /// Time for windows to open before the measured one.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -33,7 +33,7 @@ const OPENING: usize = 250;
 const FLOW: Duration = Duration::from_secs(100);
 
 /// Measures bulk: to the clients, or with `--up` from them.
-pub async fn run(options: &Options) -> Result<Value, Failure> {
+pub async fn run(options: &Options) -> Result<Value, BoxError> {
     let taken = Arc::new(AtomicU64::new(0));
     let mut streams = Vec::new();
     for _ in 0..options.count {
@@ -71,14 +71,14 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
     }))
 }
 
-async fn open(options: &Options) -> Result<Conn, Failure> {
+async fn open(options: &Options) -> Result<Conn, BoxError> {
     let mut conn = client::connect(options, None).await?;
     client::ask(&mut conn, "/bulk", false, "").await?;
     client::head(&mut conn, "200").await?;
     Ok(conn)
 }
 
-async fn pull(mut conn: Conn, taken: &AtomicU64, by: usize) -> Result<(), Failure> {
+async fn pull(mut conn: Conn, taken: &AtomicU64, by: usize) -> Result<(), BoxError> {
     let mut piece = vec![0; by];
     loop {
         match conn.read(&mut piece).await? {
@@ -89,7 +89,7 @@ async fn pull(mut conn: Conn, taken: &AtomicU64, by: usize) -> Result<(), Failur
 }
 
 /// Measures the proxy's memory while `--count` streams of bulk flow to clients that read all the time.
-pub async fn memory(options: &Options) -> Result<Value, Failure> {
+pub async fn memory(options: &Options) -> Result<Value, BoxError> {
     let proxy = options.proxy.ok_or("bulk_memory needs --pid")?;
     let taken = Arc::new(AtomicU64::new(0));
     let mut streams = flows(options, WARM, &taken).await?;
@@ -135,7 +135,7 @@ async fn flows(
     options: &Options,
     count: usize,
     taken: &Arc<AtomicU64>,
-) -> Result<Vec<JoinHandle<Result<(), Failure>>>, Failure> {
+) -> Result<Vec<JoinHandle<Result<(), BoxError>>>, BoxError> {
     let opened = Arc::new(AtomicUsize::new(0));
     let turn = Arc::new(Semaphore::new(OPENING));
     let one = |_| {
@@ -163,7 +163,7 @@ async fn flows(
     Ok(streams)
 }
 
-async fn push(options: &Options) -> Result<(), Failure> {
+async fn push(options: &Options) -> Result<(), BoxError> {
     let mut conn = client::connect(options, None).await?;
     client::ask(&mut conn, "/sink", false, "").await?;
     let piece = vec![b'u'; BULK];
@@ -173,7 +173,7 @@ async fn push(options: &Options) -> Result<(), Failure> {
 }
 
 /// Measures `--count` connections of one request each.
-pub async fn connections(options: &Options) -> Result<Value, Failure> {
+pub async fn connections(options: &Options) -> Result<Value, BoxError> {
     let begun = Arc::new(AtomicUsize::new(0));
     let (start, cpu) = (Instant::now(), options.proxy.map(|p| p.cpu_ns()));
     let workers: Vec<_> = (0..WORKERS)
@@ -183,7 +183,7 @@ pub async fn connections(options: &Options) -> Result<Value, Failure> {
                 while begun.fetch_add(1, Ordering::Relaxed) < options.count {
                     timeout(PATIENCE, one(&options)).await??;
                 }
-                Ok::<_, Failure>(())
+                Ok::<_, BoxError>(())
             })
         })
         .collect();
@@ -200,7 +200,7 @@ pub async fn connections(options: &Options) -> Result<Value, Failure> {
     }))
 }
 
-async fn one(options: &Options) -> Result<(), Failure> {
+async fn one(options: &Options) -> Result<(), BoxError> {
     let mut conn = client::connect(options, None).await?;
     client::ask(&mut conn, "/kib", false, "").await?;
     let (_, mut body) = client::head(&mut conn, "200").await?;

@@ -15,7 +15,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::{Failure, Options};
+use crate::{BoxError, Options};
 
 /// Longest wait for anything that should come at once.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,7 +47,7 @@ pub fn connector(resume: bool, protocol: &[u8]) -> TlsConnector {
 }
 
 /// Connects; `receive` is the socket's receive buffer, the kernel's choice if `None`.
-pub async fn tcp(options: &Options, receive: Option<usize>) -> Result<TcpStream, Failure> {
+pub async fn tcp(options: &Options, receive: Option<usize>) -> Result<TcpStream, BoxError> {
     let socket = if options.to.is_ipv4() {
         TcpSocket::new_v4()
     } else {
@@ -62,7 +62,7 @@ pub async fn tcp(options: &Options, receive: Option<usize>) -> Result<TcpStream,
 }
 
 /// [`tcp`], and TLS where it is asked for.
-pub async fn connect(options: &Options, receive: Option<usize>) -> Result<Conn, Failure> {
+pub async fn connect(options: &Options, receive: Option<usize>) -> Result<Conn, BoxError> {
     let stream = tcp(options, receive).await?;
     if !options.tls {
         return Ok(Box::new(stream));
@@ -92,7 +92,7 @@ pub fn request(path: &str, upgrade: bool, more: &str) -> String {
 }
 
 /// Reads the answer's head; returns it and what came behind it. Errors: another status than wanted.
-pub async fn head(conn: &mut Conn, status: &str) -> Result<(String, Vec<u8>), Failure> {
+pub async fn head(conn: &mut Conn, status: &str) -> Result<(String, Vec<u8>), BoxError> {
     let mut got = Vec::with_capacity(1024);
     let end = loop {
         if let Some(end) = head_end(&got) {

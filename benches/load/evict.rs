@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use crate::client;
 use crate::ends::{Ends, figures};
 use crate::wire::{Reader, Wire, now_ns};
-use crate::{Failure, Options, percentiles};
+use crate::{BoxError, Options, percentiles};
 
 /// Streams of the other node.
 const OTHERS: usize = 50;
@@ -29,7 +29,7 @@ pub const FOUND: Duration = Duration::from_secs(4);
 const BEFORE: Duration = Duration::from_secs(2);
 
 /// Runs it.
-pub async fn run(options: &Options) -> Result<Value, Failure> {
+pub async fn run(options: &Options) -> Result<Value, BoxError> {
     let others = options.others.ok_or("evict needs --others")?;
     let (to, text) = options.order.clone().ok_or("evict needs --order")?;
     sleep(FOUND).await;
@@ -84,7 +84,7 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
 }
 
 /// Opens silent WebSockets, 64 at a time.
-pub async fn open(options: &Options, count: usize) -> Result<Vec<TcpStream>, Failure> {
+pub async fn open(options: &Options, count: usize) -> Result<Vec<TcpStream>, BoxError> {
     let mut all = Vec::with_capacity(count);
     while all.len() < count {
         let batch = (count - all.len()).min(64);
@@ -100,7 +100,7 @@ pub async fn open(options: &Options, count: usize) -> Result<Vec<TcpStream>, Fai
 }
 
 /// One silent WebSocket. Errors: it was refused; the words begin with the status.
-pub async fn upgrade(to: SocketAddr) -> Result<TcpStream, Failure> {
+pub async fn upgrade(to: SocketAddr) -> Result<TcpStream, BoxError> {
     let mut stream = TcpStream::connect(to).await?;
     stream
         .write_all(client::request("/silent/ws", true, "").as_bytes())
@@ -119,7 +119,7 @@ pub async fn upgrade(to: SocketAddr) -> Result<TcpStream, Failure> {
 }
 
 /// One stream of messages, each 10 ms.
-async fn listen(options: &Options, to: SocketAddr) -> Result<client::Conn, Failure> {
+async fn listen(options: &Options, to: SocketAddr) -> Result<client::Conn, BoxError> {
     let to = Options {
         to,
         ..options.clone()

@@ -11,13 +11,13 @@ use serde_json::Value;
 
 use crate::ends::{Ends, figures};
 use crate::wire::Wire;
-use crate::{Failure, Options};
+use crate::{BoxError, Options};
 
 /// Close frame 1012, as Pushgate sends it.
 const RESTART: [u8; 4] = [0x88, 2, 0x03, 0xf4];
 
 /// Runs it. The loop has the last core this process may run on, who watches the first.
-pub fn run(options: &Options) -> Result<Value, Failure> {
+pub fn run(options: &Options) -> Result<Value, BoxError> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let (mut clients, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..options.count {
@@ -75,7 +75,7 @@ fn thread_cpu_ns() -> u64 {
 }
 
 /// The first and the last core this process may run on.
-fn cores() -> Result<(usize, usize), Failure> {
+fn cores() -> Result<(usize, usize), BoxError> {
     // SAFETY: an all-zero cpu_set_t is a valid one.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: `set` is as large as said.
@@ -87,7 +87,7 @@ fn cores() -> Result<(usize, usize), Failure> {
 }
 
 /// Binds this thread to `core`.
-fn pin(core: usize) -> Result<(), Failure> {
+fn pin(core: usize) -> Result<(), BoxError> {
     // SAFETY: an all-zero cpu_set_t is a valid one, and `core` is of the set this process has.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: as above.

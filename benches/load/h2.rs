@@ -18,10 +18,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::client::{self, Conn, PATIENCE};
 use crate::wire::Wire;
-use crate::{Failure, Options};
+use crate::{BoxError, Options};
 
 /// A connection. Errors: the proxy speaks no HTTP/2.
-pub async fn connect(options: &Options) -> Result<SendRequest<Bytes>, Failure> {
+pub async fn connect(options: &Options) -> Result<SendRequest<Bytes>, BoxError> {
     let tcp = client::tcp(options, None).await?;
     let tls = client::connector(false, b"h2");
     let tls = timeout(
@@ -38,7 +38,7 @@ pub async fn connect(options: &Options) -> Result<SendRequest<Bytes>, Failure> {
 }
 
 /// Asks for `path` on a connection of its own. Errors: no HTTP/2, or another status than 200.
-pub async fn ask(options: &Options, path: &str) -> Result<Conn, Failure> {
+pub async fn ask(options: &Options, path: &str) -> Result<Conn, BoxError> {
     stream(
         &connect(options).await?,
         path,
@@ -52,7 +52,7 @@ pub async fn stream(
     requests: &SendRequest<Bytes>,
     path: &str,
     websocket: bool,
-) -> Result<Conn, Failure> {
+) -> Result<Conn, BoxError> {
     let mut requests = timeout(PATIENCE, requests.clone().ready()).await??;
     let uri = format!("https://bench.test{path}");
     let request = match websocket {
@@ -89,7 +89,7 @@ pub async fn whole(
     requests: &mut SendRequest<Bytes>,
     path: &str,
     cookie: &str,
-) -> Result<String, Failure> {
+) -> Result<String, BoxError> {
     std::future::poll_fn(|cx| requests.poll_ready(cx)).await?;
     let mut request = http::Request::get(format!("https://bench.test{path}"));
     if !cookie.is_empty() {

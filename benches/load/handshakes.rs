@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::client::{self, PATIENCE};
-use crate::{Failure, Options, host};
+use crate::{BoxError, Options, host};
 
 /// Time until every client has its first ticket.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -38,7 +38,7 @@ impl Done {
 }
 
 /// Measures.
-pub async fn run(options: &Options) -> Result<Value, Failure> {
+pub async fn run(options: &Options) -> Result<Value, BoxError> {
     let done = Arc::new(Done::default());
     let _loops = start(options, &done);
     sleep(WARM_UP).await;
@@ -123,7 +123,7 @@ fn start(options: &Options, done: &Arc<Done>) -> Vec<JoinHandle<()>> {
     (0..options.count).map(one).collect()
 }
 
-async fn shake(options: &Options, tls: &TlsConnector) -> Result<Option<HandshakeKind>, Failure> {
+async fn shake(options: &Options, tls: &TlsConnector) -> Result<Option<HandshakeKind>, BoxError> {
     let stream = client::tcp(options, None).await?;
     static TURN: AtomicUsize = AtomicUsize::new(0);
     let name = match options.hosts {

@@ -34,7 +34,7 @@ use serde_json::{Value, json};
 use wire::Wire;
 
 /// Any error: this program ends at the first.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What one measurement is told.
 #[derive(Clone)]
@@ -85,7 +85,7 @@ struct Options {
     kill: Option<i32>,
 }
 
-fn main() -> Result<(), Failure> {
+fn main() -> Result<(), BoxError> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let deed = args
         .first()
@@ -126,7 +126,7 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-fn parse(args: &[String]) -> Result<Options, Failure> {
+fn parse(args: &[String]) -> Result<Options, BoxError> {
     let value = |name: &str| {
         args.iter()
             .position(|a| a == name)
@@ -170,7 +170,7 @@ fn parse(args: &[String]) -> Result<Options, Failure> {
 
 /// Writes `host0.crt`, `host0.key` and both in `both.pem`: ECDSA P-256, self-signed; and as `host0.pem`,
 /// `host1.pem`, … `count` more, each for a name of its own.
-fn certificates(dir: &Path, count: usize) -> Result<(), Failure> {
+fn certificates(dir: &Path, count: usize) -> Result<(), BoxError> {
     for i in 0..count {
         let made = rcgen::generate_simple_self_signed(vec![host(i)])?;
         let both = made.cert.pem() + &made.signing_key.serialize_pem();

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::client::{self, Conn};
 use crate::wire::{Reader, Wire};
-use crate::{Failure, Options, h2, handshakes, per_thousand, percentiles};
+use crate::{BoxError, Options, h2, handshakes, per_thousand, percentiles};
 
 /// Time for all streams to flow before the window.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -25,7 +25,7 @@ struct Arrived {
 }
 
 /// Measures.
-pub async fn run(options: &Options) -> Result<Value, Failure> {
+pub async fn run(options: &Options) -> Result<Value, BoxError> {
     let arrived = Arc::new(Mutex::new(Arrived::default()));
     let mut streams = Vec::new();
     for _ in 0..options.count {
@@ -69,7 +69,7 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
     Ok(figures)
 }
 
-async fn open(options: &Options) -> Result<(Conn, Vec<u8>), Failure> {
+async fn open(options: &Options) -> Result<(Conn, Vec<u8>), BoxError> {
     let path = format!("/{}/{}", options.wire.word(), options.every.as_millis());
     if options.h2 {
         return Ok((h2::ask(options, &path).await?, Vec::with_capacity(1024)));

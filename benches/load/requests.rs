@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::client::{self, Conn, PATIENCE};
 use crate::node::KIB;
-use crate::{Failure, Options, h2, per_thousand, percentiles};
+use crate::{BoxError, Options, h2, per_thousand, percentiles};
 
 /// Time for caches and pools to fill before the window.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -37,7 +37,7 @@ const BROWSER: &str = "Connection: keep-alive\r\n\
 type Done = Rc<RefCell<Vec<u64>>>;
 
 /// Measures.
-pub async fn run(options: &Options) -> Result<Value, Failure> {
+pub async fn run(options: &Options) -> Result<Value, BoxError> {
     let done = Done::default();
     LocalSet::new()
         .run_until(async {
@@ -87,7 +87,7 @@ pub async fn run(options: &Options) -> Result<Value, Failure> {
 }
 
 /// Connects and asks once, for the stickiness cookie that later requests carry.
-async fn first(options: &Options) -> Result<(Conn, String), Failure> {
+async fn first(options: &Options) -> Result<(Conn, String), BoxError> {
     let mut conn = client::connect(options, None).await?;
     client::ask(&mut conn, "/kib", false, "").await?;
     let (head, mut body) = client::head(&mut conn, "200").await?;
@@ -107,7 +107,7 @@ async fn first(options: &Options) -> Result<(Conn, String), Failure> {
     Ok((conn, cookie))
 }
 
-async fn again(conn: &mut Conn, lines: &str, done: &Done) -> Result<(), Failure> {
+async fn again(conn: &mut Conn, lines: &str, done: &Done) -> Result<(), BoxError> {
     let request = client::request("/kib", false, lines);
     let mut got = Vec::with_capacity(4096);
     loop {

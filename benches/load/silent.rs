@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::client::{self, Conn, PATIENCE};
 use crate::node::{BULK, FLOODED, HELD, KIB, RESUMED, WENT_ON};
 use crate::wire::{self, Wire};
-use crate::{Failure, Options, h2};
+use crate::{BoxError, Options, h2};
 
 /// Connections opened first, so that what exists once is not charged to the others.
 const WARM: usize = 16;
@@ -28,7 +28,7 @@ const RECEIVE_BUFFER: usize = 64 * 1024;
 
 /// Measures the memory of `--count` silent WebSockets, or of streams after their first message, or of polls
 /// that wait for their answer, or of kept connections without a request. Errors: one was closed meanwhile.
-pub async fn run(options: &Options) -> Result<Value, Failure> {
+pub async fn run(options: &Options) -> Result<Value, BoxError> {
     let proxy = options.proxy.ok_or("silent needs --pid")?;
     let _warm = open(options, WARM).await?;
     sleep(SETTLE).await;
@@ -60,7 +60,7 @@ async fn closed(all: Vec<Conn>) -> usize {
     closed
 }
 
-async fn open(options: &Options, count: usize) -> Result<Vec<Conn>, Failure> {
+async fn open(options: &Options, count: usize) -> Result<Vec<Conn>, BoxError> {
     let mut all = Vec::with_capacity(count);
     let mut shared = None;
     for n in 0..count {
@@ -112,14 +112,14 @@ async fn open(options: &Options, count: usize) -> Result<Vec<Conn>, Failure> {
 }
 
 /// Measures how much a node can write to a client that has stopped after the head.
-pub async fn hidden(options: &Options) -> Result<Value, Failure> {
+pub async fn hidden(options: &Options) -> Result<Value, BoxError> {
     let _conn = flood(options).await?;
     let (written, stalled) = stall().await;
     Ok(json!({ "written_bytes": written, "stalled": stalled }))
 }
 
 /// Measures how long after its client reads on a node that had stalled can write again.
-pub async fn resume(options: &Options) -> Result<Value, Failure> {
+pub async fn resume(options: &Options) -> Result<Value, BoxError> {
     let mut conn = flood(options).await?;
     let mut piece = vec![0; BULK];
     let mut took = Vec::new();
@@ -144,7 +144,7 @@ pub async fn resume(options: &Options) -> Result<Value, Failure> {
 }
 
 /// A flood to a client that has read its head and no more.
-async fn flood(options: &Options) -> Result<Conn, Failure> {
+async fn flood(options: &Options) -> Result<Conn, BoxError> {
     let mut conn = client::connect(options, Some(RECEIVE_BUFFER)).await?;
     let upgrade = options.wire == Wire::WebSocket;
     let path = format!("/flood/{}", options.wire.word());

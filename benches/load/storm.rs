@@ -18,7 +18,7 @@ use tokio::time::sleep;
 
 use crate::evict::{FOUND, open, upgrade};
 use crate::node::UPGRADES;
-use crate::{Failure, Options};
+use crate::{BoxError, Options};
 
 /// Longest wait for all to be at home.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ struct Seen {
 }
 
 /// Runs it.
-pub async fn run(options: &Options) -> Result<Value, Failure> {
+pub async fn run(options: &Options) -> Result<Value, BoxError> {
     let pid = options.kill.ok_or("storm needs --kill")?;
     sleep(FOUND).await;
     let streams = open(options, options.count).await?;

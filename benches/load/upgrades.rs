@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::client::{self, PATIENCE};
 use crate::node::MESSAGES;
 use crate::wire::{Reader, Wire, masked};
-use crate::{Failure, Options, per_thousand};
+use crate::{BoxError, Options, per_thousand};
 
 /// Upgrades under way at once.
 const WORKERS: usize = 64;
@@ -27,7 +27,7 @@ struct Tally {
 }
 
 /// Measures.
-pub async fn run(options: &Options) -> Result<Value, Failure> {
+pub async fn run(options: &Options) -> Result<Value, BoxError> {
     let tally = Arc::new(Tally::default());
     let (begun, cpu) = (Instant::now(), options.proxy.map(|p| p.cpu_ns()));
     let workers: Vec<_> = (0..WORKERS)
@@ -71,7 +71,7 @@ async fn work(options: Options, tally: Arc<Tally>) {
 }
 
 /// One upgrade; whether its messages came in order. Errors: one did not come.
-async fn one(options: &Options) -> Result<bool, Failure> {
+async fn one(options: &Options) -> Result<bool, BoxError> {
     let mut conn = client::connect(options, None).await?;
     let path = if options.client_first {
         "/ws/client"
