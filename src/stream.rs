@@ -4,6 +4,7 @@
 //! Source: Lightstreamer clustering §1 ("forwarded to the clients immediately, without any buffering").
 
 mod bulk;
+pub mod dead_peer;
 pub mod descriptors;
 pub mod direction;
 pub mod frames;
@@ -18,6 +19,5 @@ pub mod relay;
 pub mod side;
 pub mod socket;
 pub mod substream;
-pub mod vigil;
 mod waiting;
 mod window;

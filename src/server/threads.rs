@@ -9,7 +9,7 @@ use tokio::runtime::Builder;
 
 use crate::observe::metrics;
 use crate::proxy::threads::{Runtimes, Thread};
-use crate::stream::vigil;
+use crate::stream::dead_peer;
 use crate::upstream::evict;
 
 /// Niceness of the threads that shake hands. The kernel then prefers whoever has bytes to carry, and
@@ -45,7 +45,7 @@ fn thread(name: String, nice: libc::c_int) -> io::Result<Thread> {
             unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
         }
         // Both as long as the thread lives.
-        runtime.block_on(async { tokio::join!(evict::reap(), vigil::look()).0 })
+        runtime.block_on(async { tokio::join!(evict::reap(), dead_peer::watch()).0 })
     })?;
     Ok(thread)
 }

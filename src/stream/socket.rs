@@ -17,10 +17,10 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
+use super::dead_peer::{self, DeadPeerWatch};
 use super::descriptors;
 use super::kernel;
 use super::last_bytes::LastBytes;
-use super::vigil::{self, Vigil};
 use super::waiting::Waiting;
 
 pub use super::kernel::{unacknowledged, unread};
@@ -29,7 +29,7 @@ pub use super::kernel::{unacknowledged, unread};
 #[derive(Debug)]
 pub struct Tcp {
     /// Who looks after it.
-    watched: Option<Arc<Vigil>>,
+    watched: Option<Arc<DeadPeerWatch>>,
     stream: TcpStream,
     ahead: Waiting,
 }
@@ -47,19 +47,19 @@ impl Tcp {
     /// Has this thread abort the connection when its peer leaves bytes unacknowledged for `limit`.
     pub fn watch(&mut self, limit: Duration) {
         self.unwatch();
-        self.watched = Some(Vigil::over(self.fd(), limit));
+        self.watched = Some(DeadPeerWatch::on(self.fd(), limit));
     }
 
     /// The same for a socket to a node, whose last bytes `last` takes care of when this is dropped.
     pub fn watch_toward(&mut self, limit: Duration, last: &Arc<LastBytes>) {
         self.unwatch();
-        self.watched = Some(Vigil::over_node(self.fd(), limit, last));
+        self.watched = Some(DeadPeerWatch::on_node(self.fd(), limit, last));
     }
 
-    fn unwatch(&mut self) -> Option<Arc<Vigil>> {
-        let vigil = self.watched.take()?;
-        vigil.end(self.fd());
-        Some(vigil)
+    fn unwatch(&mut self) -> Option<Arc<DeadPeerWatch>> {
+        let watch = self.watched.take()?;
+        watch.end(self.fd());
+        Some(watch)
     }
 
     /// Moves the socket to the runtime of another thread; whatever waits for it there is woken there.
@@ -103,7 +103,7 @@ impl Tcp {
     /// Ready once the peer has ended or reset the connection, though bytes before that wait unread; noticed
     /// within 5 s. For who keeps as much of a client's as he may.
     pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
-        vigil::poll_ended(self.fd(), cx)
+        dead_peer::poll_ended(self.fd(), cx)
     }
 
     /// The next byte to be read, left where it is; `None` at the end.
@@ -261,8 +261,8 @@ impl AsyncWrite for Tcp {
 impl Drop for Tcp {
     fn drop(&mut self) {
         // Before the descriptor is closed, and may be another's.
-        if let Some(vigil) = self.unwatch()
-            && let Some(last) = vigil.last()
+        if let Some(watch) = self.unwatch()
+            && let Some(last) = watch.last()
         {
             last.leave(&self.stream);
         }
@@ -282,7 +282,7 @@ pub struct Options {
 
 /// Sets the options both sides share: no delay, keep-alive, and TCP_NOTSENT_LOWAT = 1, with which the
 /// kernel takes new bytes only when it has sent the old ones. TCP_USER_TIMEOUT is not set: see
-/// [`super::vigil`].
+/// [`super::dead_peer`].
 pub fn tune(socket: &impl AsFd, options: &Options) -> io::Result<()> {
     let s = SockRef::from(socket);
     s.set_tcp_nodelay(true)?;

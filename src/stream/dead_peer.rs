@@ -27,31 +27,31 @@ type Sockets = Mutex<HashMap<RawFd, u32>>;
 thread_local! {
     /// Tasks of this thread to be woken at the next look, by the socket whose end they wait for.
     static ENDS: RefCell<HashMap<RawFd, Waker>> = RefCell::default();
-    static MINE: Arc<Vigil> = Arc::default();
+    static MINE: Arc<DeadPeerWatch> = Arc::default();
     /// One for each node this thread has sockets of, by the address of what is shared.
-    static NODES: RefCell<HashMap<usize, Weak<Vigil>>> = RefCell::default();
+    static NODES: RefCell<HashMap<usize, Weak<DeadPeerWatch>>> = RefCell::default();
 }
 
 /// A thread that looks after sockets: those of clients, or of one node. Each socket has one pointer to it.
 #[derive(Debug, Default)]
-pub struct Vigil {
+pub struct DeadPeerWatch {
     sockets: Arc<Sockets>,
     last: Option<Arc<LastBytes>>,
 }
 
-impl Vigil {
-    /// Has this thread look after `fd`, until [`Vigil::end`], which must be before the socket is closed.
+impl DeadPeerWatch {
+    /// Has this thread look after `fd`, until [`DeadPeerWatch::end`], which must be before the socket is closed.
     /// A limit beyond 49 days is 49 days.
-    pub fn over(fd: RawFd, limit: Duration) -> Arc<Self> {
+    pub fn on(fd: RawFd, limit: Duration) -> Arc<Self> {
         MINE.with(Arc::clone).begin(fd, limit)
     }
 
     /// The same for a socket of a node, whose last bytes are `last`'s when it is closed.
-    pub fn over_node(fd: RawFd, limit: Duration, last: &Arc<LastBytes>) -> Arc<Self> {
+    pub fn on_node(fd: RawFd, limit: Duration, last: &Arc<LastBytes>) -> Arc<Self> {
         let key = Arc::as_ptr(last).addr();
         let known = NODES.with_borrow(|nodes| nodes.get(&key)?.upgrade());
         let ours = known.unwrap_or_else(|| {
-            let new = Arc::new(Vigil {
+            let new = Arc::new(DeadPeerWatch {
                 sockets: MINE.with(|mine| mine.sockets.clone()),
                 last: Some(last.clone()),
             });
@@ -110,7 +110,7 @@ const PERIOD: (Duration, Duration) = (Duration::from_millis(250), Duration::from
 const SLICE: usize = 128;
 
 /// Looks after the sockets of this thread, as long as it lives.
-pub async fn look() {
+pub async fn watch() {
     let mine = MINE.with(|mine| mine.sockets.clone());
     loop {
         let all: Vec<RawFd> = mine.lock().keys().copied().collect();
@@ -177,13 +177,13 @@ mod tests {
     fn a_socket_is_watched_until_it_is_not() {
         let (client, _) = pair();
         let fd = client.as_raw_fd();
-        let vigil = Vigil::over(fd, Duration::ZERO);
+        let watch = DeadPeerWatch::on(fd, Duration::ZERO);
         let mine = MINE.with(|mine| mine.sockets.clone());
         assert!(mine.lock().contains_key(&fd));
         look_at(&mine, fd);
         assert!(client.peer_addr().is_ok(), "alive and silent");
         // Ended elsewhere, as idle upstreams are when their node goes Down.
-        std::thread::spawn(move || vigil.end(fd))
+        std::thread::spawn(move || watch.end(fd))
             .join()
             .expect("no panic");
         assert!(mine.lock().is_empty());
