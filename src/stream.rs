@@ -11,9 +11,9 @@ pub mod frames;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod framing;
+pub mod graceful_close;
 pub mod kernel;
 pub mod last_bytes;
-pub mod parting;
 mod promise;
 pub mod relay;
 pub mod side;

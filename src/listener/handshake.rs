@@ -9,7 +9,7 @@ use std::time::Duration;
 use openssl::ssl::{Ssl, SslAcceptor};
 use tokio_openssl::SslStream;
 
-use crate::stream::parting::lingering_close;
+use crate::stream::graceful_close::lingering_close;
 use crate::stream::side::Side;
 use crate::stream::socket::Tcp;
 

@@ -95,7 +95,7 @@ async fn sweep(last: Arc<LastBytes>) {
 mod tests {
     use super::*;
     use crate::stream::fixtures::pair_with;
-    use crate::stream::parting::once;
+    use crate::stream::graceful_close::poll_once;
     use crate::stream::side::Side;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -104,7 +104,7 @@ mod tests {
         let (node, mut side) = pair_with(4096).await;
         let small = SockRef::from(&node).set_recv_buffer_size(4096);
         small.expect("SO_RCVBUF");
-        while once(side.write_all(&[7; 4096])).await.is_some() {}
+        while poll_once(side.write_all(&[7; 4096])).await.is_some() {}
         assert!(side.unacknowledged() > 0);
         side.tcp_mut()
             .expect("a socket")

@@ -18,7 +18,7 @@ use tokio::io::AsyncWrite;
 
 use self::ahead::Ahead;
 use super::direction::{Direction, DirectionError, Pumped};
-use super::parting::{Turn, left, tell};
+use super::graceful_close::{CloseTurn, notify, reset_if_stalled};
 use super::side::Side;
 use super::socket;
 use crate::observe::end_reason::EndReason;
@@ -77,7 +77,7 @@ pub struct Relaying<K> {
     /// `None` when it is over.
     relay: Option<Relay>,
     /// Why it ends, and when it may.
-    parting: Option<(EndReason, bool, Turn)>,
+    closing: Option<(EndReason, bool, CloseTurn)>,
 }
 
 impl<K: Future<Output = EndReason> + Unpin> Relaying<K> {
@@ -86,7 +86,7 @@ impl<K: Future<Output = EndReason> + Unpin> Relaying<K> {
         Relaying {
             kill,
             relay: Some(relay),
-            parting: None,
+            closing: None,
         }
     }
 
@@ -105,11 +105,11 @@ impl<K: Future<Output = EndReason> + Unpin> Future for Relaying<K> {
         let Some(relay) = &mut this.relay else {
             return Poll::Pending;
         };
-        let (reason, killed, turn) = match &mut this.parting {
-            Some(parting) => parting,
+        let (reason, killed, turn) = match &mut this.closing {
+            Some(closing) => closing,
             none => none.insert(match Pin::new(&mut this.kill).poll(cx) {
-                Poll::Ready(reason) => (reason, true, relay.tell(cx)),
-                Poll::Pending => (ready!(relay.poll(cx)), false, Turn::come()),
+                Poll::Ready(reason) => (reason, true, relay.notify(cx)),
+                Poll::Pending => (ready!(relay.poll(cx)), false, CloseTurn::come()),
             }),
         };
         ready!(Pin::new(turn).poll(cx));
@@ -183,7 +183,7 @@ impl Relay {
             if self.looks_whole() {
                 lost = self.client.unacknowledged();
             }
-            std::future::poll_fn(|cx| Poll::Ready(self.tell(cx)))
+            std::future::poll_fn(|cx| Poll::Ready(self.notify(cx)))
                 .await
                 .await;
         }
@@ -245,10 +245,10 @@ impl Relay {
 
     /// Tells a client that is cut: by a close frame if it understands one now, by a reset if it would
     /// take what it has for complete.
-    fn tell(&mut self, cx: &mut Context<'_>) -> Turn {
+    fn notify(&mut self, cx: &mut Context<'_>) -> CloseTurn {
         let goodbye = self.down.held() == 0 && self.down.is_between_frames();
         let reset = self.looks_whole();
-        tell(cx, &mut self.client, goodbye, reset)
+        notify(cx, &mut self.client, goodbye, reset)
     }
 
     fn ends_by_node(&self) -> bool {
@@ -274,7 +274,7 @@ impl Relay {
             EndReason::Done => 0,
             _ => {
                 let in_kernel = match killed {
-                    true => left(&self.client),
+                    true => reset_if_stalled(&self.client),
                     false => self.client.unacknowledged(),
                 };
                 let unread = self.node.tcp().map_or(0, |tcp| socket::unread(tcp.fd()));

@@ -193,19 +193,19 @@ impl Tcp {
     }
 
     /// Sends `words` and FIN in one segment. A peer that takes no more has the FIN only.
-    pub fn say_last(&self, words: &[u8]) {
+    pub fn send_then_fin(&self, words: &[u8]) {
         kernel::send_with_next(&self.stream, words);
-        self.say_end();
+        self.send_fin();
     }
 
-    /// Holds back small segments until [`Tcp::say_end`] or its like: what is written meanwhile leaves with it.
+    /// Holds back small segments until [`Tcp::send_fin`] or its like: what is written meanwhile leaves with it.
     pub fn cork(&self) {
         // Fails only for what is no TCP; then the words leave one by one.
         let _ = SockRef::from(&self.stream).set_tcp_cork(true);
     }
 
     /// Sends FIN, after all that was written, whatever stands above. The descriptor stays.
-    pub fn say_end(&self) {
+    pub fn send_fin(&self) {
         // Fails only where the connection is gone.
         let _ = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
     }

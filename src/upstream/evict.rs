@@ -16,7 +16,7 @@ use super::gate::Bucket;
 use super::{LiveFlow, Node, State};
 use crate::config::units::Rate;
 use crate::observe::metrics;
-use crate::stream::parting::Telling;
+use crate::stream::graceful_close::CloseHold;
 
 /// Where flows to be ended are left for the thread that serves them.
 pub type Reaper = mpsc::Sender<(Arc<LiveFlow>, NodeId)>;
@@ -48,7 +48,7 @@ pub async fn reap() {
     let (leave, mut left) = mpsc::channel::<(Arc<LiveFlow>, NodeId)>(MOST);
     MINE.set(Some(leave));
     while let Some(first) = left.recv().await {
-        let telling = Telling::begin();
+        let hold = CloseHold::begin();
         let mut next = Some(first);
         loop {
             let told = next
@@ -58,7 +58,7 @@ pub async fn reap() {
                 .take(TOLD)
                 .map(|(flow, node)| flow.evict_from(node))
                 .count();
-            if told == 0 && !telling.let_go(SLICE) {
+            if told == 0 && !hold.release(SLICE) {
                 break;
             }
             tokio::task::yield_now().await;
@@ -232,7 +232,7 @@ mod tests {
     /// and all are closed. Red when a flow's turn is not waited for, or the reaper stops while some wait.
     #[tokio::test]
     async fn all_are_told_before_one_is_closed() {
-        use crate::stream::parting::turn;
+        use crate::stream::graceful_close::wait_for_turn;
         let conf: config::Node = serde_yaml::from_str("address: 10.0.0.1:80").expect("a node");
         let node = Node::new("n", &conf, OnDown::Evict, None);
         tokio::spawn(reap());
@@ -245,7 +245,7 @@ mod tests {
             tokio::spawn(async move {
                 flow.kill.wait().await;
                 let _ = done.send("told").await;
-                turn().await;
+                wait_for_turn().await;
                 drop(entered);
                 let _ = done.send("closed").await;
             });

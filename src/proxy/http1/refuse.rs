@@ -13,7 +13,7 @@ use crate::observe::end_reason::EndReason;
 use crate::observe::metrics;
 use crate::proxy::conn::Conn;
 use crate::proxy::flow::Exchange;
-use crate::stream::parting::{LINGER, lingering_close};
+use crate::stream::graceful_close::{LINGER, lingering_close};
 use crate::stream::side::Side;
 use crate::stream::substream::Reset;
 

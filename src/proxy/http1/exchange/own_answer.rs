@@ -16,7 +16,7 @@ use crate::observe::end_reason::EndReason;
 use crate::proxy::hooks::answer::{answer, diagnose, retry_after};
 use crate::proxy::http1::date;
 use crate::proxy::http1::refuse::send_last;
-use crate::stream::parting::once;
+use crate::stream::graceful_close::poll_once;
 use crate::stream::substream::Reset;
 
 impl Ongoing<'_> {
@@ -104,7 +104,7 @@ impl Ongoing<'_> {
             });
         }
         // Once: a client that does not read must not hold this task.
-        let _ = once(client.side.shutdown()).await;
+        let _ = poll_once(client.side.shutdown()).await;
         self.end(why, (0, 0)).await;
         None
     }

@@ -17,7 +17,7 @@ use crate::proxy::http1::response_head::ResponseHead;
 use crate::proxy::tunnel::relay_alone;
 use crate::stream::direction::DirectionError;
 use crate::stream::framing::{Framing, Wrap};
-use crate::stream::parting::lingering_close;
+use crate::stream::graceful_close::lingering_close;
 use crate::stream::relay::{End, Kind, Relay};
 use crate::stream::side::Side;
 use crate::stream::substream::Reset;

@@ -11,7 +11,7 @@ use crate::observe::end_reason::EndReason;
 use crate::observe::metrics;
 use crate::proxy::conn::Conn;
 use crate::proxy::http2::limits::Exceeded;
-use crate::stream::parting::lingering_close;
+use crate::stream::graceful_close::lingering_close;
 
 /// Why a connection ends.
 pub(super) enum End {

@@ -1,4 +1,4 @@
-//! Parts from the clients of flows that are ended: all of a thread's clients are told first, what is left
+//! Closes the connections of clients whose flows are ended: all of a thread's clients are told first; what is left
 //! to do for each flow (closing two sockets, counting, the access line) follows in turns.
 //!
 //! In: a reaper that tells, and flows whose client was told. Out: each flow's turn, after the last client.
@@ -23,15 +23,15 @@ use super::substream::Reset;
 /// Time a refused client has to take its answer and to stop sending.
 pub const LINGER: Duration = Duration::from_secs(1);
 /// Most bytes of a refused client that are read to no purpose.
-const SCRAP: usize = 4 * 1024 * 1024;
+const MAX_DISCARDED: usize = 4 * 1024 * 1024;
 
 thread_local! {
-    static TURNS: RefCell<Turns> = const { RefCell::new(Turns { telling: false, gone: 1, waiting: VecDeque::new() }) };
+    static TURNS: RefCell<CloseTurns> = const { RefCell::new(CloseTurns { held: false, gone: 1, waiting: VecDeque::new() }) };
 }
 
 /// The flows of this thread that wait for their turn.
-struct Turns {
-    telling: bool,
+struct CloseTurns {
+    held: bool,
     /// Turns up to here have come.
     gone: u64,
     /// The flows of the turns that follow.
@@ -40,17 +40,17 @@ struct Turns {
 
 /// While it lives, flows of this thread that are ended wait for their turn. Its holder gives all of them
 /// one before it drops it, or ends with its thread and all that waits there.
-pub struct Telling(());
+pub struct CloseHold(());
 
-impl Telling {
+impl CloseHold {
     /// Begins to tell.
     pub fn begin() -> Self {
-        TURNS.with_borrow_mut(|turns| turns.telling = true);
-        Telling(())
+        TURNS.with_borrow_mut(|turns| turns.held = true);
+        CloseHold(())
     }
 
     /// Gives up to `flows` of those that wait their turn, the first ones first; false if no more wait.
-    pub fn let_go(&self, flows: usize) -> bool {
+    pub fn release(&self, flows: usize) -> bool {
         let (go, more) = TURNS.with_borrow_mut(|turns| {
             let go = turns.waiting.len().min(flows);
             turns.gone += go as u64;
@@ -62,38 +62,38 @@ impl Telling {
     }
 }
 
-impl Drop for Telling {
+impl Drop for CloseHold {
     fn drop(&mut self) {
         TURNS.with_borrow_mut(|turns| {
-            turns.telling = false;
+            turns.held = false;
             // Ten thousand flows leave 160 KiB.
             turns.waiting.shrink_to_fit();
         });
     }
 }
 
-/// Resolves when a flow whose client was told may go on; at once where its thread is not telling.
+/// Resolves when a flow whose client was told may go on; at once where its thread is not telling clients.
 #[derive(Debug)]
-pub struct Turn(u64);
+pub struct CloseTurn(u64);
 
-impl Turn {
+impl CloseTurn {
     /// One that has come.
     pub fn come() -> Self {
-        Turn(0)
+        CloseTurn(0)
     }
 
     fn next(cx: &Context<'_>) -> Self {
         TURNS.with_borrow_mut(|turns| {
-            if !turns.telling {
-                return Turn::come();
+            if !turns.held {
+                return CloseTurn::come();
             }
             turns.waiting.push_back(cx.waker().clone());
-            Turn(turns.gone + turns.waiting.len() as u64 - 1)
+            CloseTurn(turns.gone + turns.waiting.len() as u64 - 1)
         })
     }
 }
 
-impl Future for Turn {
+impl Future for CloseTurn {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -112,19 +112,19 @@ impl Future for Turn {
 /// Tells a client of an ended flow its end, with as few system calls as can be; the caller closes the
 /// socket when the flow's turn comes. `goodbye`: it understands a close frame now. `reset`: it must not
 /// take what it has for complete.
-pub fn tell(cx: &mut Context<'_>, client: &mut Side, goodbye: bool, reset: bool) -> Turn {
+pub fn notify(cx: &mut Context<'_>, client: &mut Side, goodbye: bool, reset: bool) -> CloseTurn {
     match (client.tcp(), reset, goodbye) {
-        (None, ..) => tell_stream(cx, client, goodbye),
+        (None, ..) => notify_stream(cx, client, goodbye),
         (Some(tcp), true, _) => tcp.abort(),
-        (Some(_), false, true) if client.ssl().is_some() => say_goodbye(cx, client),
-        (Some(tcp), false, true) => tcp.say_last(&RESTART),
-        (Some(tcp), false, false) => tcp.say_end(),
+        (Some(_), false, true) if client.ssl().is_some() => send_close_frame(cx, client),
+        (Some(tcp), false, true) => tcp.send_then_fin(&RESTART),
+        (Some(tcp), false, false) => tcp.send_fin(),
     }
-    Turn::next(cx)
+    CloseTurn::next(cx)
 }
 
 /// A stream whose answer is cut is reset, so that it never looks whole; its siblings go on.
-fn tell_stream(cx: &mut Context<'_>, client: &mut Side, goodbye: bool) {
+fn notify_stream(cx: &mut Context<'_>, client: &mut Side, goodbye: bool) {
     let Some(stream) = client.stream() else {
         return;
     };
@@ -135,7 +135,7 @@ fn tell_stream(cx: &mut Context<'_>, client: &mut Side, goodbye: bool) {
 }
 
 /// Close frame, close_notify and FIN leave in one segment. A client that does not take them has the FIN only.
-fn say_goodbye(cx: &mut Context<'_>, client: &mut Side) {
+fn send_close_frame(cx: &mut Context<'_>, client: &mut Side) {
     if let Some(tcp) = client.tcp() {
         tcp.cork();
     }
@@ -145,13 +145,13 @@ fn say_goodbye(cx: &mut Context<'_>, client: &mut Side) {
     });
     let said = matches!(last.poll(cx), Poll::Ready(Ok::<(), io::Error>(())));
     if let (false, Some(tcp)) = (said, client.tcp()) {
-        tcp.say_end();
+        tcp.send_fin();
     }
 }
 
 /// Bytes that a client which was told its end has not acknowledged. Where it takes none it is reset: its send
 /// queue would stay in the kernel.
-pub fn left(client: &Side) -> u64 {
+pub fn reset_if_stalled(client: &Side) -> u64 {
     let left = client.unacknowledged();
     if let Some(tcp) = client.tcp().filter(|tcp| left > 0 && tcp.is_stalled()) {
         tcp.abort();
@@ -170,7 +170,7 @@ where
         side.shutdown().await?;
         // On the heap: an array would be part of every connection's task, which may come to this.
         let (mut scrap, mut read) = (vec![0; 4096], 0);
-        while read < SCRAP {
+        while read < MAX_DISCARDED {
             match side.read(&mut scrap).await? {
                 0 => break,
                 n => read += n,
@@ -183,7 +183,7 @@ where
 }
 
 /// Polls once: a peer that does not read must not hold this task. `None`: it is not done.
-pub async fn once<T>(last: impl Future<Output = T>) -> Option<T> {
+pub async fn poll_once<T>(last: impl Future<Output = T>) -> Option<T> {
     let mut last = pin!(last);
     std::future::poll_fn(|cx| match last.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(Some(done)),
@@ -194,8 +194,8 @@ pub async fn once<T>(last: impl Future<Output = T>) -> Option<T> {
 
 /// Waits for a turn, as a flow whose client was told.
 #[cfg(test)]
-pub async fn turn() {
-    std::future::poll_fn(|cx| Poll::Ready(Turn::next(cx)))
+pub async fn wait_for_turn() {
+    std::future::poll_fn(|cx| Poll::Ready(CloseTurn::next(cx)))
         .await
         .await;
 }
@@ -211,17 +211,17 @@ mod tests {
     /// Fails if a flow goes on before all were told, if more go on than were let, or if one is forgotten.
     #[tokio::test]
     async fn nobody_goes_before_the_last_was_told() {
-        turn().await;
-        let telling = Telling::begin();
+        wait_for_turn().await;
+        let hold = CloseHold::begin();
         let mut flows = tokio::task::JoinSet::new();
         for _ in 0..5 {
-            flows.spawn(turn());
+            flows.spawn(wait_for_turn());
         }
         yield_now().await;
         assert!(flows.try_join_next().is_none());
         let mut gone = Vec::new();
         loop {
-            let more = telling.let_go(2);
+            let more = hold.release(2);
             yield_now().await;
             gone.push(std::iter::from_fn(|| flows.try_join_next()).count());
             if !more {
@@ -229,15 +229,15 @@ mod tests {
             }
         }
         assert_eq!(gone, [2, 2, 1]);
-        drop(telling);
-        turn().await;
+        drop(hold);
+        wait_for_turn().await;
     }
 
     async fn told(side: &mut Side, goodbye: bool, reset: bool) -> u64 {
-        poll_fn(|cx| Poll::Ready(tell(cx, side, goodbye, reset)))
+        poll_fn(|cx| Poll::Ready(notify(cx, side, goodbye, reset)))
             .await
             .await;
-        left(side)
+        reset_if_stalled(side)
     }
 
     /// Red without the cork: two segments, two wake-ups of the client, a third more time for all of them.
@@ -261,7 +261,7 @@ mod tests {
             socket2::SockRef::from(&client)
                 .set_recv_buffer_size(4096)
                 .unwrap();
-            while fill && once(side.write_all(&[7; 4096])).await.is_some() {}
+            while fill && poll_once(side.write_all(&[7; 4096])).await.is_some() {}
             let left = told(&mut side, true, reset).await;
             assert!(!fill || left > 4096, "{left}");
             let end = client.read_to_end(&mut Vec::new()).await;
