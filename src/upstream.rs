@@ -11,7 +11,7 @@ pub mod evict;
 pub mod gate;
 pub mod health;
 pub mod live;
-pub mod met;
+pub mod passive_health;
 pub mod shortage;
 pub mod signal;
 pub mod node;

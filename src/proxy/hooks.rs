@@ -162,7 +162,7 @@ impl ProxyHttp for ProxyHooks {
             plugin.response(flow, to, head)
         })?;
         let status = ctx.edits.as_ref().map_or(0, |edits| edits.head().status());
-        assigned.node.met.answered(status);
+        assigned.node.passive_health.answered(status);
         *ctx.ex.conn.last.lock() = Some(assigned.node.id);
         ctx.ex.record.lock().status = status;
         Ok(())

@@ -38,7 +38,7 @@ impl Future for Alone {
         if self.relaying.first_passed()
             && let Some(assigned) = &self.ex.record.lock().assigned
         {
-            assigned.node.met.answered(0);
+            assigned.node.passive_health.answered(0);
         }
         let end = ready!(polled);
         close(&self.ex, end);
@@ -61,7 +61,7 @@ fn close(ex: &Exchange, end: End) {
                 }
                 (_, 0) => {}
                 // Its first byte passed as the flow ended.
-                _ => assigned.node.met.answered(0),
+                _ => assigned.node.passive_health.answered(0),
             }
         }
     }

@@ -62,8 +62,8 @@ impl Checker {
     pub async fn run(self) {
         let healthy = self.node.is_healthy();
         let now = Instant::now().into_std();
-        let mut judge = Judge::new(&self.conf, healthy, self.node.met.traffic(), now);
-        self.node.met.set_counts(
+        let mut judge = Judge::new(&self.conf, healthy, self.node.passive_health.traffic(), now);
+        self.node.passive_health.set_counts(
             self.conf
                 .passive
                 .as_ref()
@@ -98,10 +98,10 @@ impl Checker {
                 () = self.node.suspect.notified() => {
                     asked = true;
                     due = due.min((last + LEAST_GAP).max(Instant::now()));
-                    if self.node.met.take_pardon() {
+                    if self.node.passive_health.take_pardon() {
                         judge.forgive();
                         self.node.holds(None);
-                        self.node.met.forget_failures();
+                        self.node.passive_health.forget_failures();
                     }
                 }
             }
@@ -121,14 +121,14 @@ impl Checker {
 
     fn look_at_traffic(&self, judge: &mut Judge) {
         let now = Instant::now().into_std();
-        if let Some(cause) = judge.met(self.node.met.traffic(), now) {
+        if let Some(cause) = judge.observe(self.node.passive_health.traffic(), now) {
             self.turned(judge, &cause);
         }
     }
 
     fn turned(&self, judge: &Judge, cause: &str) {
         // What flows met of the node as it was is no evidence against what it is now.
-        self.node.met.forget_failures();
+        self.node.passive_health.forget_failures();
         let now = Instant::now().into_std();
         let held = judge.held(now);
         // First: who sees that it is Down sees for how long.
@@ -207,7 +207,7 @@ mod tests {
         conf.interval = config::units::Span(Duration::from_secs(10));
         let checker = Checker::new(node.clone(), Some(&conf));
         let now = Instant::now().into_std();
-        let judge = Judge::new(&conf, true, node.met.traffic(), now);
+        let judge = Judge::new(&conf, true, node.passive_health.traffic(), now);
         let periods: Vec<_> = (0..1000)
             .map(|_| checker.period(&judge).as_secs_f64())
             .collect();

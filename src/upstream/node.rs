@@ -20,7 +20,7 @@ use super::affinity::Affinity;
 use super::drain::{Draining, Standing};
 use super::gate::{Gate, Limits, Room};
 use super::live::LiveFlow;
-use super::met::Met;
+use super::passive_health::PassiveHealth;
 use super::stuck::{Flows, Stuck};
 use super::tls::Secure;
 use crate::config::units::Rate;
@@ -89,7 +89,7 @@ pub struct Node {
     /// Asks the check loop for a look: a flow failed, an operator pardoned.
     pub suspect: Notify,
     /// What its flows meet.
-    pub met: Met,
+    pub passive_health: PassiveHealth,
     /// What is under way to it on connections that were closed.
     pub last_bytes: Arc<LastBytes>,
     weight: AtomicU32,
@@ -130,7 +130,7 @@ impl Node {
             on_down,
             tls,
             suspect: Notify::new(),
-            met: Met::default(),
+            passive_health: PassiveHealth::default(),
             last_bytes: Arc::default(),
             healthy: AtomicU8::new(1),
             order: AtomicU8::new(0),
@@ -289,7 +289,7 @@ impl Node {
         let mut drain = self.drain.lock();
         *drain = None;
         if order == Order::Up {
-            self.met.pardon();
+            self.passive_health.pardon();
             self.suspect.notify_one();
         }
         self.obey(order, None);

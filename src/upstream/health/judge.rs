@@ -55,7 +55,7 @@ const TRAFFIC_HOLD: u32 = 10;
 
 impl Judge {
     /// Begins with the verdict of the first check, and what flows have met until now.
-    pub fn new(conf: &Health, healthy: bool, met: Traffic, now: Instant) -> Self {
+    pub fn new(conf: &Health, healthy: bool, traffic: Traffic, now: Instant) -> Self {
         let passive = conf.passive.as_ref();
         Judge {
             rules: Rules {
@@ -71,7 +71,7 @@ impl Judge {
             falls: 0,
             up_since: None,
             held_until: None,
-            window: Some((now, met)),
+            window: Some((now, traffic)),
         }
     }
 
@@ -122,7 +122,7 @@ impl Judge {
     }
 
     /// Counts what flows have met; says whether the node falls for it, and for what.
-    pub fn met(&mut self, traffic: Traffic, now: Instant) -> Option<String> {
+    pub fn observe(&mut self, traffic: Traffic, now: Instant) -> Option<String> {
         let (began, before) = *self.window.get_or_insert((now, traffic));
         let answers = traffic.answers - before.answers;
         let errors = traffic.errors - before.errors;
@@ -263,21 +263,21 @@ mod tests {
     #[test]
     fn failing_flows_take_a_node_down_for_a_while() {
         let (mut judge, now) = judge(", passive: { failures: 3 }");
-        assert_eq!(judge.met(failed(2), now), None);
-        assert!(judge.met(failed(3), now).is_some());
+        assert_eq!(judge.observe(failed(2), now), None);
+        assert!(judge.observe(failed(3), now).is_some());
         for second in 1..10 {
             assert!(!judge.checked(true, now + SECOND * second), "{second}");
         }
         assert!(judge.checked(true, now + SECOND * 10));
         let again = now + SECOND * 11;
-        assert!(judge.met(failed(5), again).is_some());
+        assert!(judge.observe(failed(5), again).is_some());
         assert_eq!(judge.held(again).as_secs(), 20);
     }
 
     #[test]
     fn failing_flows_count_only_where_asked_for() {
         let (mut judge, now) = judge("");
-        assert_eq!(judge.met(failed(1_000), now), None);
+        assert_eq!(judge.observe(failed(1_000), now), None);
     }
 
     #[test]
@@ -288,18 +288,18 @@ mod tests {
             errors,
         };
         let (mut judge, now) = judge(", passive: { errors: 50% }");
-        assert_eq!(judge.met(at(19, 19), now), None, "too few");
+        assert_eq!(judge.observe(at(19, 19), now), None, "too few");
         assert_eq!(
-            judge.met(at(40, 20), now),
+            judge.observe(at(40, 20), now),
             None,
             "half is not more than half"
         );
         assert_eq!(
-            judge.met(at(59, 39), now + SECOND * 11),
+            judge.observe(at(59, 39), now + SECOND * 11),
             None,
             "19 in a window"
         );
-        assert!(judge.met(at(79, 50), now + SECOND * 12).is_some());
+        assert!(judge.observe(at(79, 50), now + SECOND * 12).is_some());
     }
 
     /// What was counted before it fell, or before an operator's word, is over.
@@ -312,14 +312,14 @@ mod tests {
         };
         for pardoned in [false, true] {
             let (mut judge, now) = judge(", passive: { errors: 50% }");
-            assert_eq!(judge.met(errors(19), now), None);
+            assert_eq!(judge.observe(errors(19), now), None);
             if pardoned {
                 judge.forgive();
             } else {
                 let turns = [false, false, false, true, true].map(|good| judge.checked(good, now));
                 assert_eq!(turns, [false, false, true, false, true]);
             }
-            assert_eq!(judge.met(errors(20), now), None, "pardoned: {pardoned}");
+            assert_eq!(judge.observe(errors(20), now), None, "pardoned: {pardoned}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What flows meet at a node, counted by whoever serves them, read by its check loop.
+//! Passive health counters of a node: written by flows, read by its check loop.
 //!
 //! In: failed and answered flows. Out: [`Traffic`]. Source: FAULTS D61 (fails only real traffic).
 
@@ -13,7 +13,7 @@ use super::health::judge::Traffic;
 
 /// Counters of one node.
 #[derive(Default)]
-pub struct Met {
+pub struct PassiveHealth {
     failed_in_row: AtomicU32,
     /// Whose flows broke in this row. Held while the row is changed.
     broken: Mutex<HashSet<IpAddr>>,
@@ -29,18 +29,18 @@ const MOST_CLIENTS: usize = 10_000;
 impl Node {
     /// A flow was not connected to it.
     pub fn failed(&self) {
-        self.met.failed();
+        self.passive_health.failed();
         self.suspect.notify_one();
     }
 
     /// A flow of `client` was connected to it and broke before an answer: for what the client said, perhaps.
     pub fn broke(&self, client: IpAddr) {
-        self.met.broke(client);
+        self.passive_health.broke(client);
         self.suspect.notify_one();
     }
 }
 
-impl Met {
+impl PassiveHealth {
     fn failed(&self) {
         let _row = self.broken.lock();
         // Wraps after four billion in a row, long after any limit.
@@ -109,19 +109,19 @@ mod tests {
     /// Fails if a hostile client can take a node Down, or if a row remembers what an answer ended.
     #[test]
     fn one_client_counts_once_in_a_row() {
-        let met = Met::default();
-        let row = || met.traffic().failed_in_row;
+        let health = PassiveHealth::default();
+        let row = || health.traffic().failed_in_row;
         let client = |n: u8| IpAddr::from([192, 0, 2, n]);
-        (0..100).for_each(|_| met.broke(client(1)));
+        (0..100).for_each(|_| health.broke(client(1)));
         assert_eq!(row(), 1);
-        (2..5).for_each(|n| met.broke(client(n)));
+        (2..5).for_each(|n| health.broke(client(n)));
         assert_eq!(row(), 4);
-        met.failed();
-        met.failed();
+        health.failed();
+        health.failed();
         assert_eq!(row(), 6);
-        met.answered(0);
+        health.answered(0);
         assert_eq!(row(), 0);
-        met.broke(client(1));
+        health.broke(client(1));
         assert_eq!(row(), 1, "a new row");
     }
 }
