@@ -12,8 +12,8 @@ use pushgate_plugins::head::Head;
 use pushgate_plugins::host;
 
 use super::flow::Exchange;
-use super::onlooker::Onlooker;
 use super::request_line::RequestLine;
+use super::response_tap::ResponseTap;
 use crate::balance::Pool;
 use crate::balance::wait::WaitError;
 use crate::config::defaults;
@@ -118,7 +118,7 @@ pub fn tap(ex: &Exchange, head: Option<&Head>, assigned: &Assigned) -> Option<Bo
     };
     let watches = ex.table.watch(&facts, assigned);
     let to_head = head.is_some_and(|h| h.method() == "HEAD");
-    Onlooker::tap(watches, to_head, &ex.flow, &assigned.node)
+    ResponseTap::tap(watches, to_head, &ex.flow, &assigned.node)
 }
 
 /// The host asked for, normalised; of a layer-4 flow the server name.

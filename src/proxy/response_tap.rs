@@ -1,7 +1,7 @@
 //! Shows plugins what a node answers, as it passes: the head, and the beginning of the body without
 //! its framing.
 //!
-//! In: the node's bytes in any split. Out: calls of [`Watch`]. The onlooker holds nothing back and judges
+//! In: the node's bytes in any split. Out: calls of [`Watch`]. The tap holds nothing back and judges
 //! nothing, because the exchange does. It does not show what it cannot read. Source: RFC 9112 §6, §7.1;
 //! RFC 6455 §5.2.
 
@@ -17,7 +17,7 @@ use crate::stream::side::Tap;
 use crate::upstream::{LiveFlow, Node};
 
 /// Shows one answer to the plugins that asked for it.
-pub struct Onlooker {
+pub struct ResponseTap {
     watches: Vec<Box<dyn Watch>>,
     flow: Arc<LiveFlow>,
     node: Arc<Node>,
@@ -39,7 +39,7 @@ enum Stage {
     Over,
 }
 
-impl Onlooker {
+impl ResponseTap {
     /// A tap that shows an answer of `node` to `watches`; `None`: there are no watches.
     pub fn tap(
         watches: Vec<Box<dyn Watch>>,
@@ -48,7 +48,7 @@ impl Onlooker {
         node: &Arc<Node>,
     ) -> Option<Box<dyn Tap>> {
         (!watches.is_empty()).then(|| -> Box<dyn Tap> {
-            Box::new(Onlooker {
+            Box::new(ResponseTap {
                 watches,
                 flow: flow.clone(),
                 node: node.clone(),
@@ -125,7 +125,7 @@ impl Onlooker {
     }
 }
 
-impl Tap for Onlooker {
+impl Tap for ResponseTap {
     fn saw(&mut self, bytes: &[u8]) -> bool {
         match &mut self.stage {
             Stage::Head(collected) => {
@@ -142,7 +142,7 @@ impl Tap for Onlooker {
     }
 }
 
-impl Drop for Onlooker {
+impl Drop for ResponseTap {
     fn drop(&mut self) {
         let now = Instant::now();
         let moves = self.flow.closed() == Some(EndReason::Rebalanced);

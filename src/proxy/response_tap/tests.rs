@@ -41,11 +41,11 @@ impl Watch for Recorder {
     }
 }
 
-/// Shows `answer` cut at `at`; what the onlooker showed, and whether it wanted more at the end.
+/// Shows `answer` cut at `at`; what the tap showed, and whether it wanted more at the end.
 fn shown(answer: &[u8], at: usize, most: usize) -> (Arc<Mutex<Shown>>, bool) {
     let shown = Arc::new(Mutex::new(Shown::default()));
     let recorder = Recorder(shown.clone(), most);
-    let mut tap = Onlooker::tap(vec![Box::new(recorder)], false, &LiveFlow::new(), &node())
+    let mut tap = ResponseTap::tap(vec![Box::new(recorder)], false, &LiveFlow::new(), &node())
         .expect("somebody looks on");
     let (a, b) = answer.split_at(at);
     let mut more = true;
@@ -146,7 +146,7 @@ fn no_more_is_shown_than_wanted() {
     assert_eq!((seen.lock().body.len(), more), (10, false));
     let (_, more) = shown(&vec![b'x'; MAX_HEAD + 1], 0, 1);
     assert!(!more, "no head is collected for ever");
-    assert!(Onlooker::tap(Vec::new(), false, &LiveFlow::new(), &node()).is_none());
+    assert!(ResponseTap::tap(Vec::new(), false, &LiveFlow::new(), &node()).is_none());
 }
 
 /// Knows the session once it was shown its line.
@@ -172,7 +172,7 @@ fn a_flow_gets_the_mark_of_the_session_it_created() {
     let own = Mark::of_flow(1, 1);
     let _entered = node.enter(&flow, Some(Stuck { pool, mark: own }));
     let learner = Box::new(Learner(None));
-    let mut tap = Onlooker::tap(vec![learner], false, &flow, &node).expect("somebody looks on");
+    let mut tap = ResponseTap::tap(vec![learner], false, &flow, &node).expect("somebody looks on");
     let known_as = || node.movable(pool)[0].mark.id;
     assert!(tap.saw(b"HTTP/1.1 200 OK\r\n\r\nCONOK,S1"));
     assert_eq!(known_as(), 1);
