@@ -15,7 +15,7 @@ use pushgate_plugins::api::{
 };
 
 use crate::balance::{Picked, Pool, Seed};
-use crate::upstream::stuck::Stuck;
+use crate::upstream::live_flows::Stickiness;
 use crate::upstream::{Node, State};
 
 /// Everything one listener decides with; swapped whole on reload.
@@ -59,9 +59,9 @@ pub struct Assigned {
 
 impl Assigned {
     /// How its flow is stuck to the node.
-    pub fn stuck(&self) -> Option<Stuck> {
+    pub fn stickiness(&self) -> Option<Stickiness> {
         let pool = self.pool.as_ref()?.id;
-        self.mark.map(|mark| Stuck { pool, mark })
+        self.mark.map(|mark| Stickiness { pool, mark })
     }
 
     /// The plugins' view of it.

@@ -10,14 +10,14 @@ pub mod drain;
 pub mod evict;
 pub mod gate;
 pub mod health;
-pub mod live;
+pub mod live_flow;
+pub mod live_flows;
 pub mod passive_health;
 pub mod shortage;
 pub mod signal;
 pub mod node;
-pub mod stuck;
 pub mod tls;
 
 pub use affinity::Affinity;
-pub use live::LiveFlow;
+pub use live_flow::LiveFlow;
 pub use node::{Node, State};

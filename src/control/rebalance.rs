@@ -23,7 +23,7 @@ use crate::balance::Pool;
 use crate::clock;
 use crate::observe::end_reason::EndReason;
 use crate::observe::metrics;
-use crate::upstream::stuck::Movable;
+use crate::upstream::live_flows::MovableFlow;
 use crate::upstream::{Node, State};
 pub use ask::{Ask, Goal};
 pub use automatic::{LOOK_EVERY, Seen, watch};
@@ -159,7 +159,7 @@ impl Cluster for Live<'_> {
         loads(self.pool)
     }
 
-    fn movable(&self, node: NodeId) -> Vec<Movable> {
+    fn movable(&self, node: NodeId) -> Vec<MovableFlow> {
         let node = self.pool.node(node);
         node.map_or_else(Vec::new, |n| n.movable(self.pool.id))
     }

@@ -118,7 +118,7 @@ impl Exchange {
         m.assigned
             .with_label_values(&[assigned.node.name.as_str(), assigned.word()])
             .inc();
-        let entered = assigned.node.enter(&self.flow, assigned.stuck());
+        let entered = assigned.node.enter(&self.flow, assigned.stickiness());
         let mut record = self.record.lock();
         record.entered = Some(entered);
         record.assigned = Some(assigned);

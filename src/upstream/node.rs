@@ -19,9 +19,9 @@ use super::account::Account;
 use super::affinity::Affinity;
 use super::drain::{Draining, Standing};
 use super::gate::{Gate, Limits, Room};
-use super::live::LiveFlow;
+use super::live_flow::LiveFlow;
+use super::live_flows::{LiveFlows, Stickiness};
 use super::passive_health::PassiveHealth;
-use super::stuck::{Flows, Stuck};
 use super::tls::Secure;
 use crate::config::units::Rate;
 use crate::config::{self, NodeTcp, OnDown};
@@ -98,7 +98,7 @@ pub struct Node {
     pub(super) order: AtomicU8,
     live: AtomicUsize,
     total: AtomicU64,
-    pub(super) flows: Mutex<Flows>,
+    pub(super) flows: Mutex<LiveFlows>,
     pub(super) idle: Mutex<HashMap<u64, Weak<Affinity>>>,
     changed: tokio::sync::watch::Sender<State>,
     /// Held while a state is published and what follows from it is done: the last one is the true one.
@@ -267,7 +267,7 @@ impl Node {
         self.live.load(Ordering::Relaxed)
     }
 
-    /// Flows ever assigned.
+    /// LiveFlows ever assigned.
     pub fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
@@ -345,11 +345,15 @@ impl Node {
         }
     }
 
-    /// Registers a flow, `stuck` as it is; it leaves when the guard drops.
-    pub fn enter(self: &Arc<Self>, flow: &Arc<LiveFlow>, stuck: Option<Stuck>) -> Entered {
+    /// Registers a flow with its `stickiness`; it leaves when the guard drops.
+    pub fn enter(
+        self: &Arc<Self>,
+        flow: &Arc<LiveFlow>,
+        stickiness: Option<Stickiness>,
+    ) -> Entered {
         self.live.fetch_add(1, Ordering::Relaxed);
         self.total.fetch_add(1, Ordering::Relaxed);
-        self.flows.lock().insert(flow, stuck);
+        self.flows.lock().insert(flow, stickiness);
         flow.entered(self.id);
         if self.state() == State::Down && self.on_down == OnDown::Evict {
             flow.evict();

@@ -20,7 +20,7 @@ use super::ask::{Ask, Goal};
 use super::plan::{Load, Plan, intake, plan};
 use crate::config::units::Rate;
 use crate::upstream::gate::Bucket;
-use crate::upstream::stuck::Movable;
+use crate::upstream::live_flows::MovableFlow;
 pub use side::Side;
 use side::{Leaving, Place};
 pub use stand::Stand;
@@ -30,7 +30,7 @@ pub trait Cluster {
     /// Its nodes.
     fn loads(&self) -> Vec<Load>;
     /// The flows of a node that can be moved.
-    fn movable(&self, node: NodeId) -> Vec<Movable>;
+    fn movable(&self, node: NodeId) -> Vec<MovableFlow>;
     /// Whether the flow is live.
     fn has(&self, node: NodeId, flow: u64) -> bool;
     /// Forgets what the rule covers.
@@ -303,13 +303,13 @@ impl Course {
     }
 
     /// Lines up the flows of a node as its rule will meet them.
-    fn queue(&mut self, id: NodeId, flows: Vec<Movable>) {
+    fn queue(&mut self, id: NodeId, flows: Vec<MovableFlow>) {
         let rule = self.rule(id, 0.0);
         let up_to = match self.ask.goal {
             Goal::Even(_) => 1.0,
             Goal::Share(_, share) => share,
         };
-        let place = |flow: Movable| Place {
+        let place = |flow: MovableFlow| Place {
             at: rule.place(flow.mark.id),
             flow,
         };

@@ -8,7 +8,7 @@ use pushgate_plugins::api::{Mark, PoolId};
 
 use super::*;
 use crate::config::{self, OnDown};
-use crate::upstream::stuck::Stuck;
+use crate::upstream::live_flows::Stickiness;
 
 fn node() -> Arc<Node> {
     let conf: config::Node = serde_yaml::from_str("address: 10.0.0.1:80").expect("a node");
@@ -170,7 +170,7 @@ impl Watch for Learner {
 fn a_flow_gets_the_mark_of_the_session_it_created() {
     let (node, flow, pool) = (node(), LiveFlow::new(), PoolId::of("p"));
     let own = Mark::of_flow(1, 1);
-    let _entered = node.enter(&flow, Some(Stuck { pool, mark: own }));
+    let _entered = node.enter(&flow, Some(Stickiness { pool, mark: own }));
     let learner = Box::new(Learner(None));
     let mut tap = ResponseTap::tap(vec![learner], false, &flow, &node).expect("somebody looks on");
     let known_as = || node.movable(pool)[0].mark.id;

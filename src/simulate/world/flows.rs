@@ -111,7 +111,7 @@ impl World<'_> {
         let live = LiveFlow::new();
         let pool = assigned.pool.as_ref();
         Live {
-            entered: assigned.node.enter(&live, assigned.stuck()),
+            entered: assigned.node.enter(&live, assigned.stickiness()),
             node: place,
             learned: pool.map(|p| (p.id, self.table.filed(flow))),
             watches: self.table.watch(flow, assigned),

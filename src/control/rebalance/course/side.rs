@@ -2,7 +2,7 @@
 
 use pushgate_plugins::api::{Forgotten, NodeId};
 
-use crate::upstream::stuck::Movable;
+use crate::upstream::live_flows::MovableFlow;
 
 /// A flow with the place at which the rule meets it.
 #[derive(Clone, Copy, Debug)]
@@ -10,7 +10,7 @@ pub(super) struct Place {
     /// 0.0 to below 1.0.
     pub at: f64,
     /// The flow.
-    pub flow: Movable,
+    pub flow: MovableFlow,
 }
 
 /// What is done to one node.

@@ -149,10 +149,10 @@ impl Cluster for Fake {
         self.flows().into_iter().enumerate().map(load).collect()
     }
 
-    fn movable(&self, node: NodeId) -> Vec<Movable> {
+    fn movable(&self, node: NodeId) -> Vec<MovableFlow> {
         let clients = self.clients.borrow();
         let of = clients.iter().filter(|(_, c)| id(c.node) == node);
-        of.map(|(flow, c)| Movable {
+        of.map(|(flow, c)| MovableFlow {
             flow: *flow,
             mark: c.mark,
         })

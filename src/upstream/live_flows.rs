@@ -9,13 +9,13 @@ use std::time::Instant;
 
 use pushgate_plugins::api::{Forgotten, Mark, PoolId, Watch};
 
-use super::live::LiveFlow;
+use super::live_flow::LiveFlow;
 use super::node::Node;
 use crate::observe::end_reason::EndReason;
 
 /// How a flow is stuck to its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stuck {
+pub struct Stickiness {
     /// The pool its node was chosen from.
     pub pool: PoolId,
     /// What a rebalance knows its assignment by.
@@ -24,7 +24,7 @@ pub struct Stuck {
 
 /// A flow a rebalance may close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Movable {
+pub struct MovableFlow {
     /// Number of the flow.
     pub flow: u64,
     /// Its assignment.
@@ -33,28 +33,35 @@ pub struct Movable {
 
 struct Entry {
     flow: Arc<LiveFlow>,
-    stuck: Option<Stuck>,
+    stickiness: Option<Stickiness>,
     ends: Option<Instant>,
 }
 
 /// Live flows by number.
 #[derive(Default)]
-pub struct Flows {
+pub struct LiveFlows {
     live: HashMap<u64, Entry>,
     /// Those that are cut at an age, the next one in front. No flow has a timer of its own.
     ends: BTreeSet<(Instant, u64)>,
 }
 
-impl Flows {
+impl LiveFlows {
     /// Adds a flow.
-    pub fn insert(&mut self, flow: &Arc<LiveFlow>, stuck: Option<Stuck>) {
-        let cut_after = stuck.and_then(|s| s.mark.cut_after);
+    pub fn insert(&mut self, flow: &Arc<LiveFlow>, stickiness: Option<Stickiness>) {
+        let cut_after = stickiness.and_then(|s| s.mark.cut_after);
         let ends = cut_after.and_then(|left| Instant::now().checked_add(left));
         if let Some(at) = ends {
             self.ends.insert((at, flow.id));
         }
         let flow = flow.clone();
-        self.live.insert(flow.id, Entry { flow, stuck, ends });
+        self.live.insert(
+            flow.id,
+            Entry {
+                flow,
+                stickiness,
+                ends,
+            },
+        );
     }
 
     /// Takes a flow out.
@@ -66,13 +73,16 @@ impl Flows {
 
     /// Gives a flow another mark. A token's stays: nothing but its rule forgets a token.
     fn mark(&mut self, flow: u64, mark: Mark) {
-        let Some(Entry { flow, stuck, .. }) = self.live.get(&flow) else {
+        let Some(Entry {
+            flow, stickiness, ..
+        }) = self.live.get(&flow)
+        else {
             return;
         };
-        if let Some(stuck) = stuck.filter(|s| s.mark.by == Forgotten::Name) {
+        if let Some(stickiness) = stickiness.filter(|s| s.mark.by == Forgotten::Name) {
             let flow = flow.clone();
             self.remove(flow.id);
-            self.insert(&flow, Some(Stuck { mark, ..stuck }));
+            self.insert(&flow, Some(Stickiness { mark, ..stickiness }));
         }
     }
 
@@ -93,15 +103,15 @@ impl Node {
     ///
     /// Copies 48 bytes a flow under the lock, and judges nothing there: 10,000 flows hold the data
     /// threads up for less than a tenth of a millisecond.
-    pub fn movable(&self, pool: PoolId) -> Vec<Movable> {
+    pub fn movable(&self, pool: PoolId) -> Vec<MovableFlow> {
         // What is missing of the capacity would be allocated under the lock.
         let mut all = Vec::with_capacity(self.live() + 64);
         let flows = self.flows.lock();
-        let stuck = flows.live.iter().filter_map(|(flow, e)| {
-            let mark = e.stuck.filter(|s| s.pool == pool)?.mark;
-            Some(Movable { flow: *flow, mark })
+        let stickiness = flows.live.iter().filter_map(|(flow, e)| {
+            let mark = e.stickiness.filter(|s| s.pool == pool)?.mark;
+            Some(MovableFlow { flow: *flow, mark })
         });
-        all.extend(stuck);
+        all.extend(stickiness);
         all
     }
 
@@ -147,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    fn stuck(cut_after: Option<Duration>) -> Option<Stuck> {
+    fn stickiness(cut_after: Option<Duration>) -> Option<Stickiness> {
         let mark = Mark {
             id: 1,
             learned: 2,
@@ -155,18 +165,18 @@ mod tests {
             cut_after,
         };
         let pool = PoolId::of("p");
-        Some(Stuck { pool, mark })
+        Some(Stickiness { pool, mark })
     }
 
     #[test]
     fn only_flows_with_an_end_are_due_and_each_once() {
-        let mut flows = Flows::default();
+        let mut flows = LiveFlows::default();
         let hour = Duration::from_secs(3600);
         let [long, short, endless, gone] = [(); 4].map(|()| LiveFlow::new());
-        flows.insert(&long, stuck(Some(2 * hour)));
-        flows.insert(&short, stuck(Some(hour)));
-        flows.insert(&endless, stuck(None));
-        flows.insert(&gone, stuck(Some(hour)));
+        flows.insert(&long, stickiness(Some(2 * hour)));
+        flows.insert(&short, stickiness(Some(hour)));
+        flows.insert(&endless, stickiness(None));
+        flows.insert(&gone, stickiness(Some(hour)));
         flows.remove(gone.id);
         let now = Instant::now();
         assert!(flows.next_due(now).is_none());
@@ -181,7 +191,7 @@ mod tests {
     /// What a flow is known by is told late, and may bring an end. Fails if the old end stays.
     #[test]
     fn a_flow_takes_the_mark_of_its_session_unless_it_has_a_token() {
-        let mut flows = Flows::default();
+        let mut flows = LiveFlows::default();
         let hour = Duration::from_secs(3600);
         let session = Mark {
             id: 7,
@@ -192,12 +202,12 @@ mod tests {
         let [plain, token] = [(); 2].map(|()| LiveFlow::new());
         let own = Mark::of_flow(1, 2);
         let pool = PoolId::of("p");
-        flows.insert(&plain, Some(Stuck { pool, mark: own }));
-        flows.insert(&token, stuck(None));
+        flows.insert(&plain, Some(Stickiness { pool, mark: own }));
+        flows.insert(&token, stickiness(None));
         for flow in [plain.id, token.id, 0] {
             flows.mark(flow, session);
         }
-        let of = |id| flows.live[&id].stuck.map(|s| (s.pool, s.mark.id));
+        let of = |id| flows.live[&id].stickiness.map(|s| (s.pool, s.mark.id));
         assert_eq!(
             (of(plain.id), of(token.id)),
             (Some((pool, 7)), Some((pool, 1)))
