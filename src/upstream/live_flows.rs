@@ -107,11 +107,11 @@ impl Node {
         // What is missing of the capacity would be allocated under the lock.
         let mut all = Vec::with_capacity(self.live() + 64);
         let flows = self.flows.lock();
-        let stickiness = flows.live.iter().filter_map(|(flow, e)| {
+        let movable = flows.live.iter().filter_map(|(flow, e)| {
             let mark = e.stickiness.filter(|s| s.pool == pool)?.mark;
             Some(MovableFlow { flow: *flow, mark })
         });
-        all.extend(stickiness);
+        all.extend(movable);
         all
     }
 
