@@ -2,7 +2,6 @@
 //!
 //! Source: Lightstreamer clustering §2.1 (final boxes), Diffusion load balancers, all four points.
 
-pub mod account;
 pub mod affinity;
 pub mod connect;
 pub mod discover;
@@ -12,6 +11,7 @@ pub mod gate;
 pub mod health;
 pub mod live_flow;
 pub mod live_flows;
+pub mod node_status;
 pub mod passive_health;
 pub mod shortage;
 pub mod signal;

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use self::judge::Judge;
 use self::probe::{Probe, ProbeError};
 use super::Node;
-use super::account::LastCheck;
+use super::node_status::LastCheck;
 use crate::config::Health;
 use crate::observe::metrics;
 

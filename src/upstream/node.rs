@@ -15,12 +15,12 @@ use pushgate_plugins::api::NodeId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::account::Account;
 use super::affinity::Affinity;
 use super::drain::{Draining, Standing};
 use super::gate::{Gate, Limits, Room};
 use super::live_flow::LiveFlow;
 use super::live_flows::{LiveFlows, Stickiness};
+use super::node_status::NodeStatus;
 use super::passive_health::PassiveHealth;
 use super::tls::Secure;
 use crate::config::units::Rate;
@@ -106,7 +106,7 @@ pub struct Node {
     gate: Mutex<Option<Gate>>,
     pub(super) evict_rate: Mutex<Option<Rate>>,
     tcp: Mutex<NodeTcp>,
-    pub(super) account: Mutex<Account>,
+    pub(super) status: Mutex<NodeStatus>,
     /// The drain under way.
     pub(super) drain: Mutex<Option<Draining>>,
     /// Whether there is a gate: most nodes have none, and a pick looks at each of them.
@@ -143,7 +143,7 @@ impl Node {
             gate: Mutex::default(),
             evict_rate: Mutex::default(),
             tcp: Mutex::new(conf.tcp),
-            account: Mutex::new(Account::new(Instant::now())),
+            status: Mutex::new(NodeStatus::new(Instant::now())),
             drain: Mutex::default(),
             gated: AtomicBool::new(false),
             ramping: AtomicBool::new(false),

@@ -1,7 +1,7 @@
 //! What an operator is told of a node beside its state: since when it is so and what for, how its last check
 //! went, how long it is held Down.
 //!
-//! In: changes of its state, outcomes of its checks. Out: the account of it all, for API and command line.
+//! In: changes of its state, outcomes of its checks. Out: its status, for API and command line.
 //! Source: FAULTS D60, D61.
 
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::Node;
 
 /// All that is told.
 #[derive(Clone, Debug)]
-pub struct Account {
+pub struct NodeStatus {
     /// When it came to its state.
     pub since: Instant,
     /// What for; `None`: it has had no other.
@@ -34,10 +34,10 @@ pub struct LastCheck {
     pub took: Duration,
 }
 
-impl Account {
+impl NodeStatus {
     /// Of a node that begins `now`.
     pub fn new(now: Instant) -> Self {
-        Account {
+        NodeStatus {
             since: now,
             why: None,
             held_until: None,
@@ -48,24 +48,24 @@ impl Account {
 
 impl Node {
     /// What is told of it.
-    pub fn account(&self) -> Account {
-        self.account.lock().clone()
+    pub fn status(&self) -> NodeStatus {
+        self.status.lock().clone()
     }
 
     /// Notes how a check went.
     pub fn was_checked(&self, check: LastCheck) {
-        self.account.lock().check = Some(check);
+        self.status.lock().check = Some(check);
     }
 
     /// Notes until when its checks cannot raise it.
     pub fn holds(&self, until: Option<Instant>) {
-        self.account.lock().held_until = until;
+        self.status.lock().held_until = until;
     }
 
     /// Notes that its state is another, and what for.
     pub(super) fn turned(&self, why: &str) {
-        let mut account = self.account.lock();
-        account.since = Instant::now();
-        account.why = Some(why.to_owned());
+        let mut status = self.status.lock();
+        status.since = Instant::now();
+        status.why = Some(why.to_owned());
     }
 }

@@ -17,7 +17,7 @@ use crate::setup::{self, HOST, Setup};
 use crate::tlcp::Sessions;
 use crate::vip::Block;
 
-mod account;
+mod node_status;
 mod first;
 
 /// An edge whose pool has this `health`.

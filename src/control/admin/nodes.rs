@@ -32,12 +32,12 @@ impl Admin {
         let pools = self.running.pools();
         let now = Instant::now();
         let one = |listed: &Listed| {
-            let (node, account) = (&listed.node, listed.node.account());
+            let (node, status) = (&listed.node, listed.node.status());
             let ago = |at: Instant| now.saturating_duration_since(at).as_secs();
-            let held = account
+            let held = status
                 .held_until
                 .and_then(|u| u.checked_duration_since(now));
-            let check = account.check.map(|c| {
+            let check = status.check.map(|c| {
                 json!({
                     "result": c.result, "said": c.said, "seconds_ago": ago(c.at),
                     "took_seconds": c.took.as_secs_f64(),
@@ -52,7 +52,7 @@ impl Admin {
                 "state": listed.state().word(), "flows": node.live(), "flows_total": node.total(),
                 "pools": of, "source": listed.source, "slow_start": node.is_ramping(),
                 "drain": node.progress(now).map(progress), "removed": listed.removed,
-                "order": node.ordered().word(), "why": account.why, "state_seconds": ago(account.since),
+                "order": node.ordered().word(), "why": status.why, "state_seconds": ago(status.since),
                 "held_seconds": held.map(|h| h.as_secs_f64().ceil() as u64), "check": check,
             })
         };
