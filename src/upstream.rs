@@ -2,13 +2,13 @@
 //!
 //! Source: Lightstreamer clustering §2.1 (final boxes), Diffusion load balancers, all four points.
 
-pub mod affinity;
 pub mod connect;
 pub mod discover;
 pub mod drain;
 pub mod evict;
 pub mod gate;
 pub mod health;
+pub mod idle_upstreams;
 pub mod live_flow;
 pub mod live_flows;
 pub mod node_status;
@@ -18,6 +18,6 @@ pub mod signal;
 pub mod node;
 pub mod tls;
 
-pub use affinity::Affinity;
+pub use idle_upstreams::IdleUpstreams;
 pub use live_flow::LiveFlow;
 pub use node::{Node, State};

@@ -11,7 +11,7 @@ use pushgate_plugins::head::Head;
 
 use super::open::Open;
 use crate::tls::Handshake;
-use crate::upstream::{Affinity, Node};
+use crate::upstream::{IdleUpstreams, Node};
 
 /// One client connection.
 pub struct Conn {
@@ -30,7 +30,7 @@ pub struct Conn {
     /// Facts of its TLS handshake, which ended here or passed through.
     pub tls: Option<Box<Handshake>>,
     /// Its upstream connections.
-    pub affinity: Arc<Affinity>,
+    pub idle_upstreams: Arc<IdleUpstreams>,
     /// The node of its last answer.
     pub last: Mutex<Option<NodeId>>,
     known_to: Mutex<Vec<Arc<Node>>>,
@@ -55,7 +55,7 @@ impl Conn {
             peer,
             vip,
             tls: tls.map(Box::new),
-            affinity: Arc::default(),
+            idle_upstreams: Arc::default(),
             last: Mutex::default(),
             known_to: Mutex::default(),
         }
@@ -95,13 +95,13 @@ impl Conn {
         let gone = known.extract_if(.., |n| n.is_gone());
         gone.for_each(|n| n.forget_idle(self.id));
         known.push(node.clone());
-        node.keeps_idle(self.id, &self.affinity);
+        node.keeps_idle(self.id, &self.idle_upstreams);
     }
 
     /// No request will follow the present one: closes its idle upstreams.
     pub fn keeps_no_idle(&self) {
         self.forget_idle();
-        self.affinity.close_all();
+        self.idle_upstreams.close_all();
     }
 
     fn forget_idle(&self) {

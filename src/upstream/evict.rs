@@ -90,8 +90,8 @@ impl Node {
     pub(super) fn close_idle(&self) {
         // They stay known: a client connection tells once, and may use the node again when it is back.
         for idle in self.idle.lock().values() {
-            if let Some(affinity) = idle.upgrade() {
-                affinity.close(self);
+            if let Some(idle) = idle.upgrade() {
+                idle.close(self);
             }
         }
     }

@@ -15,9 +15,9 @@ use pushgate_plugins::api::NodeId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::affinity::Affinity;
 use super::drain::{Draining, Standing};
 use super::gate::{Gate, Limits, Room};
+use super::idle_upstreams::IdleUpstreams;
 use super::live_flow::LiveFlow;
 use super::live_flows::{LiveFlows, Stickiness};
 use super::node_status::NodeStatus;
@@ -99,7 +99,7 @@ pub struct Node {
     live: AtomicUsize,
     total: AtomicU64,
     pub(super) flows: Mutex<LiveFlows>,
-    pub(super) idle: Mutex<HashMap<u64, Weak<Affinity>>>,
+    pub(super) idle: Mutex<HashMap<u64, Weak<IdleUpstreams>>>,
     changed: tokio::sync::watch::Sender<State>,
     /// Held while a state is published and what follows from it is done: the last one is the true one.
     settling: Mutex<()>,
@@ -365,8 +365,8 @@ impl Node {
     }
 
     /// Remembers that a client connection keeps idle upstreams to this node.
-    pub fn keeps_idle(&self, conn: u64, affinity: &Arc<Affinity>) {
-        self.idle.lock().insert(conn, Arc::downgrade(affinity));
+    pub fn keeps_idle(&self, conn: u64, idle: &Arc<IdleUpstreams>) {
+        self.idle.lock().insert(conn, Arc::downgrade(idle));
     }
 
     /// Forgets a client connection that closed.

@@ -17,8 +17,8 @@ use crate::setup::{self, HOST, Setup};
 use crate::tlcp::Sessions;
 use crate::vip::Block;
 
-mod node_status;
 mod first;
+mod node_status;
 
 /// An edge whose pool has this `health`.
 async fn checked(nodes: u8, health: &str) -> Setup {

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::time::Duration;
 
 /// Upstream connections belong to one client connection.
-mod affinity;
+mod idle_upstreams;
 /// Edges that share a key; a table in a flood.
 mod agree;
 /// Chromium, driven by WebDriver.

@@ -17,7 +17,7 @@ use crate::config;
 use crate::observe::end_reason::EndReason;
 use crate::stream::relay;
 use crate::stream::side::{MORE, Side};
-use crate::upstream::Affinity;
+use crate::upstream::IdleUpstreams;
 
 /// Time a client's request has to arrive when a drain has begun; it is served, and is the last one.
 /// Closed at once, a connection just accepted would be reset under its first request.
@@ -52,7 +52,7 @@ impl Client {
         conf: &config::Listener,
         first: Option<Instant>,
         drain: &mut Drain,
-        idle: &Affinity,
+        idle: &IdleUpstreams,
     ) -> Result<RequestHead, NextHeadError> {
         let deadline = conf.head_timeout.0;
         let mut timer: Option<Pin<Box<Sleep>>> =
@@ -122,7 +122,7 @@ impl Client {
         cx: &mut Context<'_>,
         timer: &mut Option<Pin<Box<Sleep>>>,
         drain: &mut Drain,
-        idle: &Affinity,
+        idle: &IdleUpstreams,
     ) -> Poll<Result<(), NextHeadError>> {
         if let Poll::Ready(read) = self.side.poll_more(cx, &mut self.ahead, MORE) {
             return Poll::Ready(match read {

@@ -24,7 +24,7 @@ pub async fn serve(side: Side, conn: Arc<Conn>, service: Arc<Service>) {
     loop {
         let conf = conn.listener.conf.load_full();
         let head = client
-            .next_head(&conf, first, &mut drain, &conn.affinity)
+            .next_head(&conf, first, &mut drain, &conn.idle_upstreams)
             .await;
         drop(conf);
         first = None;

@@ -1,7 +1,7 @@
 //! One request and its answer, from the head to the last byte.
 //!
 //! In: the client's side and a judged head. Out: the client's side for its next request, the node's in the
-//! client's [`Affinity`](crate::upstream::Affinity), one access line. Both sides are locals of one task:
+//! client's [`IdleUpstreams`](crate::upstream::IdleUpstreams), one access line. Both sides are locals of one task:
 //! bytes go from socket to socket through the thread's buffer.
 //! Source: RFC 9110 §9.2.2, §15.2; RFC 9112 §6, §9.3; Lightstreamer clustering §1, §2.1; Diffusion load
 //! balancers, "Reuse TCP connection".

@@ -191,7 +191,7 @@ impl Connection {
         }
         // Not where a request is about to ask for one: only the next turn of the runtime shows what came.
         if self.born.is_empty() {
-            self.conn.affinity.poll_unused(cx);
+            self.conn.idle_upstreams.poll_unused(cx);
         }
         self.poll_drain(cx, &mut mux);
         mux.give_back(self.window);

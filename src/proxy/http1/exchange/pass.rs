@@ -1,7 +1,7 @@
 //! Passes a node's answer to its client, and keeps both connections for the next request.
 //!
 //! In: the relay, a judged head and the bytes behind it. Out: the client for its next request, the node in
-//! the client's affinity; or the end of both.
+//! the client's idle upstreams; or the end of both.
 //! Source: RFC 9112 §6, §9.3; RFC 9110 §7.8 (Upgrade); Diffusion load balancers, "Reuse TCP connection".
 
 use std::future::poll_fn;
@@ -162,7 +162,7 @@ impl Ongoing<'_> {
     fn keep(&self, node: Side) {
         let record = self.ctx.ex.record.lock();
         if let Some(assigned) = &record.assigned {
-            self.ctx.ex.conn.affinity.keep(&assigned.node, node);
+            self.ctx.ex.conn.idle_upstreams.keep(&assigned.node, node);
         }
     }
 

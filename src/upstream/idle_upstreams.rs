@@ -18,7 +18,7 @@ use crate::stream::side::Side;
 
 /// Idle upstream connections of one client connection. Dropping it closes them.
 #[derive(Default)]
-pub struct Affinity {
+pub struct IdleUpstreams {
     idle: Mutex<Vec<Idle>>,
 }
 
@@ -32,9 +32,9 @@ struct Idle {
 /// Most idle upstreams of one client connection: HTTP/2 may leave one for each parallel stream.
 const MAX_IDLE: usize = 16;
 
-impl Affinity {
+impl IdleUpstreams {
     /// Keeps a connection whose last answer is complete. The client connection's task calls
-    /// [`Affinity::poll_unused`] while it waits.
+    /// [`IdleUpstreams::poll_unused`] while it waits.
     ///
     /// Closes it instead if its node must get no more connections, or has sent bytes behind its answer. TLS
     /// may have decrypted such bytes, so that the socket does not show them.
@@ -138,19 +138,19 @@ mod tests {
         let conf = serde_yaml::from_str("{ address: 10.0.0.1:80 }").expect("a node");
         let known = Node::new("n", &conf, crate::config::OnDown::Evict, None);
         for said in [None, Some(""), Some("x")] {
-            let affinity = Arc::<Affinity>::default();
+            let idle = Arc::<IdleUpstreams>::default();
             let (mut node, mut side) = pair().await;
             node.write_all(b"answer").await.expect("send");
             assert_eq!(side.read(&mut [0; 64]).await.expect("an answer"), 6);
             let node = node.into_std().expect("a socket");
-            affinity.keep(&known, side);
+            idle.keep(&known, side);
             // Without an await: the runtime polls nothing meanwhile.
             match said {
                 None => {}
                 Some("") => node.shutdown(Shutdown::Write).expect("an end"),
                 Some(bytes) => (&node).write_all(bytes.as_bytes()).expect("bytes"),
             }
-            assert_eq!(affinity.take(&known).is_some(), said.is_none(), "{said:?}");
+            assert_eq!(idle.take(&known).is_some(), said.is_none(), "{said:?}");
         }
     }
 }
