@@ -1,12 +1,12 @@
 //! The clients' side: listening sockets, and what turns an accepted socket into a client connection.
 //!
-//! Order: `accept` (in `turn`) → `edge` → `door` → (`proxy_protocol`, `client_hello`, `handshake`) →
+//! Order: `accept` (in `accept_turn`) → `edge` → `admission` → (`proxy_protocol`, `client_hello`, `handshake`) →
 //! `proxy::serve`.
 
 pub mod accept;
+mod accept_turn;
+pub mod admission;
 pub mod client_hello;
-pub mod door;
 pub mod edge;
 pub mod handshake;
 pub mod proxy_protocol;
-mod turn;

@@ -18,7 +18,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
-use super::turn::{Place, Turns};
+use super::accept_turn::{AcceptTurn, AcceptTurns};
 use crate::config;
 use crate::observe::metrics;
 use crate::proxy::listener::Listener;
@@ -117,13 +117,13 @@ impl AcceptLoop {
             socket: socket.try_clone()?,
             tasks: Vec::new(),
         };
-        for (at, place) in Turns::places(socket, threads.len())?
+        for (at, turn) in AcceptTurns::for_threads(socket, threads.len())?
             .into_iter()
             .enumerate()
         {
             let runtime = threads[at].runtime.clone();
             let _entered = runtime.enter();
-            let place = kernel::watch_readable(place)?;
+            let turn = kernel::watch_readable(turn)?;
             let acceptor = Acceptor {
                 at,
                 vip: (!bound.ip().is_unspecified()).then_some(bound),
@@ -131,7 +131,7 @@ impl AcceptLoop {
                 threads: threads.clone(),
                 take: take.clone(),
             };
-            accepting.tasks.push(runtime.spawn(acceptor.run(place)));
+            accepting.tasks.push(runtime.spawn(acceptor.run(turn)));
         }
         Ok(accepting)
     }
@@ -169,24 +169,24 @@ struct Acceptor<T> {
 }
 
 impl<T: Fn(usize, Accepted)> Acceptor<T> {
-    async fn run(self, place: AsyncFd<Place>) {
+    async fn run(self, turn: AsyncFd<AcceptTurn>) {
         let accepted = metrics::get()
             .accepted
             .with_label_values(&[&self.listener.name]);
         loop {
-            let Ok(mut ready) = place.readable().await else {
+            let Ok(mut ready) = turn.readable().await else {
                 return;
             };
-            let place = place.get_ref();
-            if place.is_shared() {
+            let turn = turn.get_ref();
+            if turn.is_shared() {
                 // Before the turn is passed: it may come back at once.
                 ready.clear_ready();
             }
-            if place.take() {
-                if self.batch(place.socket(), &accepted).await {
+            if turn.take() {
+                if self.batch(turn.socket(), &accepted).await {
                     ready.clear_ready();
                 }
-                self.pass(place).await;
+                self.pass(turn).await;
             }
             tokio::task::yield_now().await;
         }
@@ -229,9 +229,9 @@ impl<T: Fn(usize, Accepted)> Acceptor<T> {
         least.is_some_and(|least| self.threads[self.at].connections() >= least + LEAD)
     }
 
-    async fn pass(&self, place: &Place) {
+    async fn pass(&self, turn: &AcceptTurn) {
         let to = emptiest(&self.threads, self.at).unwrap_or(self.at);
-        while let Err(e) = place.pass(to) {
+        while let Err(e) = turn.pass(to) {
             log::error!("listener {}: next thread: {e}", self.listener.name);
             tokio::time::sleep(PAUSE).await;
         }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::watch;
 
 use super::accept::{AcceptLoop, Accepted};
-use super::door;
+use super::admission::{self, AdmissionError};
 use crate::observe::metrics;
 use crate::proxy::conn::Conn;
 use crate::proxy::hooks::ProxyHooks;
@@ -80,13 +80,13 @@ impl Edge {
         };
         let data = &self.data[data];
         let Some(open) = self.connections.enter(listener, data) else {
-            refused(listener, "max_connections");
+            refused(listener, AdmissionError::MaxConnections);
             return;
         };
         let edge = self.clone();
         if !shakes {
             tokio::spawn(async move {
-                let service = match enter(open, accepted).await {
+                let service = match admit(open, accepted).await {
                     Some((side, conn)) => serve(&edge.service, side, conn),
                     None => return,
                 };
@@ -96,30 +96,30 @@ impl Edge {
         }
         let (shaking, data) = (self.handshakes[at].seat(), data.runtime.clone());
         tokio::spawn(async move {
-            let entered = enter(open, accepted).await;
+            let admitted = admit(open, accepted).await;
             drop(shaking);
-            let Some((mut side, conn)) = entered else {
+            let Some((mut side, conn)) = admitted else {
                 return;
             };
             match side.tcp_mut().map(|tcp| tcp.rehome(&data)) {
-                Some(Err(_)) => refused(&conn.listener, "no_descriptor"),
+                Some(Err(_)) => refused(&conn.listener, AdmissionError::NoDescriptor),
                 _ => drop(data.spawn(async move { serve(&edge.service, side, conn).await })),
             }
         });
     }
 }
 
-/// Lets a client in; a refusal is counted. The door's future is large, and freed before the
+/// Lets a client in; a refusal is counted. The admission's future is large, and freed before the
 /// connection is served.
-async fn enter(open: Open, accepted: Accepted) -> Option<(Side, Arc<Conn>)> {
+async fn admit(open: Open, accepted: Accepted) -> Option<(Side, Arc<Conn>)> {
     let listener = Arc::clone(&open);
-    let entered = Box::pin(door::enter(open, accepted)).await;
-    entered.map_err(|word| refused(&listener, word)).ok()
+    let admitted = Box::pin(admission::admit(open, accepted)).await;
+    admitted.map_err(|e| refused(&listener, e)).ok()
 }
 
-fn refused(listener: &Listener, reason: &str) {
+fn refused(listener: &Listener, error: AdmissionError) {
     metrics::get()
         .refused
-        .with_label_values(&[listener.name.as_str(), reason])
+        .with_label_values(&[listener.name.as_str(), error.as_str()])
         .inc();
 }

@@ -15,15 +15,15 @@ use std::sync::Arc;
 use rustix::event::{Timespec, epoll};
 
 /// A listening socket and the turns of the threads that accept from it.
-pub struct Turns {
+pub struct AcceptTurns {
     socket: TcpListener,
     /// One for each thread. Empty where there is one thread, because it always has the turn.
     gates: Vec<OwnedFd>,
 }
 
 /// What one thread waits for: its gate, or the socket itself where there is one thread.
-pub struct Place {
-    turns: Arc<Turns>,
+pub struct AcceptTurn {
+    turns: Arc<AcceptTurns>,
     at: usize,
 }
 
@@ -32,11 +32,11 @@ const SHUT: epoll::EventFlags = epoll::EventFlags::ONESHOT;
 /// Armed for one report.
 const OPEN: epoll::EventFlags = SHUT.union(epoll::EventFlags::IN);
 
-impl Turns {
-    /// A place for each of `threads` threads; the first one has the turn.
+impl AcceptTurns {
+    /// One for each of `threads` threads; the first one has the turn.
     ///
     /// Errors: no descriptor is left; two threads or more need one each.
-    pub fn places(socket: TcpListener, threads: usize) -> io::Result<Vec<Place>> {
+    pub fn for_threads(socket: TcpListener, threads: usize) -> io::Result<Vec<AcceptTurn>> {
         let gates = if threads > 1 { threads } else { 0 };
         let gate = |at| {
             let gate = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -45,16 +45,16 @@ impl Turns {
             Ok(gate)
         };
         let gates = (0..gates).map(gate).collect::<io::Result<Vec<_>>>()?;
-        let turns = Arc::new(Turns { socket, gates });
-        let place = |at| Place {
+        let turns = Arc::new(AcceptTurns { socket, gates });
+        let turn = |at| AcceptTurn {
             turns: turns.clone(),
             at,
         };
-        Ok((0..threads).map(place).collect())
+        Ok((0..threads).map(turn).collect())
     }
 }
 
-impl Place {
+impl AcceptTurn {
     /// The listening socket.
     pub fn socket(&self) -> &TcpListener {
         &self.turns.socket
@@ -65,7 +65,7 @@ impl Place {
         !self.turns.gates.is_empty()
     }
 
-    /// Takes the turn; false if it is another thread's or no client waits. Who took it must [`Place::pass`] it
+    /// Takes the turn; false if it is another thread's or no client waits. Who took it must [`AcceptTurn::pass`] it
     /// on, or nobody accepts any more.
     pub fn take(&self) -> bool {
         let Some(gate) = self.turns.gates.get(self.at) else {
@@ -96,7 +96,7 @@ impl Place {
     }
 }
 
-impl AsRawFd for Place {
+impl AsRawFd for AcceptTurn {
     fn as_raw_fd(&self) -> RawFd {
         let gate = self.turns.gates.get(self.at);
         gate.map_or_else(|| self.turns.socket.as_raw_fd(), AsRawFd::as_raw_fd)
@@ -111,34 +111,37 @@ mod tests {
     use super::*;
     use crate::stream::kernel;
 
-    fn places(threads: usize) -> (Vec<Place>, SocketAddr) {
+    fn accept_turns(threads: usize) -> (Vec<AcceptTurn>, SocketAddr) {
         let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
         socket.set_nonblocking(true).expect("a socket");
         let address = socket.local_addr().expect("bound");
-        (Turns::places(socket, threads).expect("gates"), address)
+        (
+            AcceptTurns::for_threads(socket, threads).expect("gates"),
+            address,
+        )
     }
 
     /// Fails if a gate is armed that should be shut, or if a turn can be taken twice.
     #[test]
     fn one_thread_has_the_turn() {
-        let (places, address) = places(3);
-        assert!(!places.iter().any(Place::take), "no client waits");
+        let (turns, address) = accept_turns(3);
+        assert!(!turns.iter().any(AcceptTurn::take), "no client waits");
         let _client = TcpStream::connect(address).expect("connect");
-        assert!(!places[1].take() && !places[2].take(), "the first is first");
-        assert!(places[0].take());
-        assert!(!places.iter().any(Place::take), "it is taken");
-        places[0].pass(2).expect("memory");
-        assert!(!places[0].take() && !places[1].take());
-        assert!(places[2].take(), "the client waits still");
+        assert!(!turns[1].take() && !turns[2].take(), "the first is first");
+        assert!(turns[0].take());
+        assert!(!turns.iter().any(AcceptTurn::take), "it is taken");
+        turns[0].pass(2).expect("memory");
+        assert!(!turns[0].take() && !turns[1].take());
+        assert!(turns[2].take(), "the client waits still");
     }
 
-    /// A client that waits when the turn comes must wake the thread. Fails if [`Place::take`] leaves the
+    /// A client that waits when the turn comes must wake the thread. Fails if [`AcceptTurn::take`] leaves the
     /// socket on the gate's ready list, e.g. without EPOLLONESHOT: then the kernel wakes nobody.
     #[tokio::test]
     async fn a_turn_with_a_client_wakes() {
-        let (mut places, address) = places(2);
-        let other = places.pop().expect("two");
-        let gate = kernel::watch_readable(places.remove(0)).expect("a runtime");
+        let (mut turns, address) = accept_turns(2);
+        let other = turns.pop().expect("two");
+        let gate = kernel::watch_readable(turns.remove(0)).expect("a runtime");
         let _client = TcpStream::connect(address).expect("connect");
         for _ in 0..3 {
             let woken = tokio::time::timeout(Duration::from_secs(10), gate.readable());
@@ -154,9 +157,9 @@ mod tests {
     /// Fails if one thread alone pays for gates.
     #[test]
     fn one_thread_waits_for_the_socket() {
-        let (places, _) = places(1);
-        assert!(!places[0].is_shared() && places[0].take() && places[0].take());
-        assert_eq!(places[0].as_raw_fd(), places[0].socket().as_raw_fd());
-        places[0].pass(0).expect("nothing to do");
+        let (turns, _) = accept_turns(1);
+        assert!(!turns[0].is_shared() && turns[0].take() && turns[0].take());
+        assert_eq!(turns[0].as_raw_fd(), turns[0].socket().as_raw_fd());
+        turns[0].pass(0).expect("nothing to do");
     }
 }

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use super::accept::Accepted;
 use super::client_hello::{self, Hello};
+use super::handshake::HandshakeError;
 use super::{handshake, proxy_protocol};
 use crate::config::{self, Mode};
 use crate::proxy::conn::Conn;
@@ -19,14 +20,48 @@ use crate::stream::side::Side;
 use crate::stream::socket::Tcp;
 use crate::tls::Handshake;
 
+/// Why a client connection was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdmissionError {
+    /// As many connections are open as may be.
+    MaxConnections,
+    /// The client left first.
+    Gone,
+    /// A trusted sender sent no PROXY protocol header, or a broken one.
+    ProxyProtocol,
+    /// The PROXY protocol header did not come in time.
+    ProxyProtocolTimeout,
+    /// The ClientHello did not come in time.
+    ClientHelloTimeout,
+    /// The TLS handshake did not succeed.
+    Handshake(HandshakeError),
+    /// No descriptor was left after the TLS handshake.
+    NoDescriptor,
+}
+
+impl AdmissionError {
+    /// The word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AdmissionError::MaxConnections => "max_connections",
+            AdmissionError::Gone => "gone",
+            AdmissionError::ProxyProtocol => "proxy_protocol",
+            AdmissionError::ProxyProtocolTimeout => "proxy_protocol_timeout",
+            AdmissionError::ClientHelloTimeout => "client_hello_timeout",
+            AdmissionError::Handshake(e) => e.word(),
+            AdmissionError::NoDescriptor => "no_descriptor",
+        }
+    }
+}
+
 /// Lets a client in, within the listener's handshake deadline for each step.
 ///
-/// Errors: the word under which the refused connection is counted.
-pub async fn enter(open: Open, accepted: Accepted) -> Result<(Side, Arc<Conn>), &'static str> {
+/// Errors: why the connection is refused.
+pub async fn admit(open: Open, accepted: Accepted) -> Result<(Side, Arc<Conn>), AdmissionError> {
     let listener = Arc::clone(&open);
     let conf = listener.conf.load_full();
     let (peer, at) = (accepted.peer, accepted.at);
-    let (mut tcp, mut vip) = registered(accepted).map_err(|_| "gone")?;
+    let (mut tcp, mut vip) = registered(accepted).map_err(|_| AdmissionError::Gone)?;
     let (mut client, mut in_front) = (peer, None);
     if conf.accept_proxy.contains(peer.ip()) {
         let read = tokio::time::timeout(conf.handshake_timeout.0, proxy_protocol::read(&mut tcp));
@@ -35,8 +70,8 @@ pub async fn enter(open: Open, accepted: Accepted) -> Result<(Side, Arc<Conn>), 
                 (client, vip) = announced.addresses.unwrap_or((client, vip));
                 in_front = announced.tls;
             }
-            Ok(Err(_)) => return Err("proxy_protocol"),
-            Err(_) => return Err("proxy_protocol_timeout"),
+            Ok(Err(_)) => return Err(AdmissionError::ProxyProtocol),
+            Err(_) => return Err(AdmissionError::ProxyProtocolTimeout),
         }
     }
     let (side, tls) = match &listener.tls {
@@ -44,7 +79,7 @@ pub async fn enter(open: Open, accepted: Accepted) -> Result<(Side, Arc<Conn>), 
             let http = conf.mode == Mode::Http;
             let deadline = conf.handshake_timeout.0;
             let shaken = handshake::shake(front.acceptor(vip), tcp, deadline, http).await;
-            let side = shaken.map_err(handshake::HandshakeError::word)?;
+            let side = shaken.map_err(AdmissionError::Handshake)?;
             let tls = side.ssl().map(Handshake::of);
             (side, tls)
         }
@@ -80,7 +115,7 @@ async fn passed_through(
     listener: &Listener,
     conf: &config::Listener,
     mut tcp: Tcp,
-) -> Result<(Side, Option<Handshake>), &'static str> {
+) -> Result<(Side, Option<Handshake>), AdmissionError> {
     let wanted = listener.table.load().plugins.iter().any(|p| p.wants_sni());
     if conf.mode != Mode::Tcp || !wanted {
         return Ok((Side::Plain(tcp), None));
@@ -88,8 +123,8 @@ async fn passed_through(
     let read = tokio::time::timeout(conf.handshake_timeout.0, client_hello::read(&mut tcp));
     let hello = read
         .await
-        .map_err(|_| "client_hello_timeout")?
-        .map_err(|_| "gone")?;
+        .map_err(|_| AdmissionError::ClientHelloTimeout)?
+        .map_err(|_| AdmissionError::Gone)?;
     let tls = match hello {
         Hello::Tls(sni) => Some(Handshake {
             sni,
