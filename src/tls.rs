@@ -6,8 +6,8 @@
 mod context;
 mod error;
 mod files;
+mod handshake_info;
 pub mod ocsp;
-mod seen;
 mod select;
 mod server_name;
 mod store;
@@ -15,7 +15,7 @@ pub mod tickets;
 
 pub use error::TlsError;
 pub use files::{chain_of, key_of, password_of};
-pub use seen::Handshake;
+pub use handshake_info::HandshakeInfo;
 pub use select::{Choice, TlsFront, choice};
 pub use store::{Loaded, Store, names_in, names_of, unix_now};
 

@@ -18,7 +18,7 @@ use crate::proxy::listener::Listener;
 use crate::proxy::open::Open;
 use crate::stream::side::Side;
 use crate::stream::socket::Tcp;
-use crate::tls::Handshake;
+use crate::tls::HandshakeInfo;
 
 /// Why a client connection was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +80,7 @@ pub async fn admit(open: Open, accepted: Accepted) -> Result<(Side, Arc<Conn>), 
             let deadline = conf.handshake_timeout.0;
             let shaken = handshake::shake(front.acceptor(vip), tcp, deadline, http).await;
             let side = shaken.map_err(AdmissionError::Handshake)?;
-            let tls = side.ssl().map(Handshake::of);
+            let tls = side.ssl().map(HandshakeInfo::of);
             (side, tls)
         }
         None => match in_front {
@@ -101,12 +101,12 @@ fn registered(accepted: Accepted) -> std::io::Result<(Tcp, SocketAddr)> {
 }
 
 /// The TLS connection that ended at the balancer in front, as it told.
-fn ended_in_front(tls: proxy_protocol::Tls) -> Handshake {
-    Handshake {
+fn ended_in_front(tls: proxy_protocol::Tls) -> HandshakeInfo {
+    HandshakeInfo {
         sni: tls.authority,
         version: tls.version,
         in_front: true,
-        ..Handshake::default()
+        ..HandshakeInfo::default()
     }
 }
 
@@ -115,7 +115,7 @@ async fn passed_through(
     listener: &Listener,
     conf: &config::Listener,
     mut tcp: Tcp,
-) -> Result<(Side, Option<Handshake>), AdmissionError> {
+) -> Result<(Side, Option<HandshakeInfo>), AdmissionError> {
     let wanted = listener.table.load().plugins.iter().any(|p| p.wants_sni());
     if conf.mode != Mode::Tcp || !wanted {
         return Ok((Side::Plain(tcp), None));
@@ -126,9 +126,9 @@ async fn passed_through(
         .map_err(|_| AdmissionError::ClientHelloTimeout)?
         .map_err(|_| AdmissionError::Gone)?;
     let tls = match hello {
-        Hello::Tls(sni) => Some(Handshake {
+        Hello::Tls(sni) => Some(HandshakeInfo {
             sni,
-            ..Handshake::default()
+            ..HandshakeInfo::default()
         }),
         Hello::Other => None,
     };

@@ -10,7 +10,7 @@ use pushgate_plugins::api::{Flow, NodeId};
 use pushgate_plugins::head::Head;
 
 use super::open::Open;
-use crate::tls::Handshake;
+use crate::tls::HandshakeInfo;
 use crate::upstream::{IdleUpstreams, Node};
 
 /// One client connection.
@@ -28,7 +28,7 @@ pub struct Conn {
     /// The address it reached.
     pub vip: SocketAddr,
     /// Facts of its TLS handshake, which ended here or passed through.
-    pub tls: Option<Box<Handshake>>,
+    pub tls: Option<Box<HandshakeInfo>>,
     /// Its upstream connections.
     pub idle_upstreams: Arc<IdleUpstreams>,
     /// The node of its last answer.
@@ -44,7 +44,7 @@ impl Conn {
         client: SocketAddr,
         peer: SocketAddr,
         vip: SocketAddr,
-        tls: Option<Handshake>,
+        tls: Option<HandshakeInfo>,
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Conn {

@@ -1,6 +1,6 @@
 //! What a handshake has told: server name, version, names of the certificate, the client's own.
 //!
-//! In: a finished handshake. Out: [`Handshake`], kept with the connection for plugins, routes and
+//! In: a finished handshake. Out: [`HandshakeInfo`], kept with the connection for plugins, routes and
 //! the access log. Source: RFC 9110 §15.5.20 (421); RFC 4514 (names as text).
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::context::names_index;
 
 /// What a handshake has told.
 #[derive(Debug, Default)]
-pub struct Handshake {
+pub struct HandshakeInfo {
     /// Server name the client sent.
     pub sni: Option<String>,
     /// Protocol version as OpenSSL names it; empty where TLS is passed through.
@@ -22,14 +22,14 @@ pub struct Handshake {
     /// Names of the certificates this client may have been shown.
     pub names: Arc<[String]>,
     /// The client's certificate, if it showed one.
-    pub client: Option<Client>,
+    pub client: Option<ClientCertificate>,
     /// TLS ended at the balancer in front, which told us so: its certificate is not known here.
     pub in_front: bool,
 }
 
 /// A client's certificate.
 #[derive(Debug)]
-pub struct Client {
+pub struct ClientCertificate {
     subject: String,
     issuer: String,
     serial: String,
@@ -38,18 +38,18 @@ pub struct Client {
     failure: Option<&'static str>,
 }
 
-impl Handshake {
+impl HandshakeInfo {
     /// Reads a finished handshake.
-    pub fn of(ssl: &SslRef) -> Handshake {
+    pub fn of(ssl: &SslRef) -> HandshakeInfo {
         let names = names_index().ok();
         let names = names.and_then(|i| ssl.ssl_context().ex_data(i).cloned());
-        Handshake {
+        HandshakeInfo {
             sni: ssl.servername(NameType::HOST_NAME).map(str::to_owned),
             version: ssl.version_str(),
             names: names.unwrap_or_default(),
             client: ssl
                 .peer_certificate()
-                .map(|leaf| Client::of(&leaf, ssl.verify_result())),
+                .map(|leaf| ClientCertificate::of(&leaf, ssl.verify_result())),
             in_front: false,
         }
     }
@@ -78,13 +78,13 @@ impl Handshake {
         TlsFacts {
             sni: self.sni.as_deref(),
             version: self.version,
-            client: self.client.as_ref().map(Client::facts),
+            client: self.client.as_ref().map(ClientCertificate::facts),
         }
     }
 }
 
-impl Client {
-    fn of(leaf: &X509Ref, verdict: X509VerifyResult) -> Client {
+impl ClientCertificate {
+    fn of(leaf: &X509Ref, verdict: X509VerifyResult) -> ClientCertificate {
         let failure = verdict != X509VerifyResult::OK;
         let digest = leaf.digest(MessageDigest::sha256());
         let serial = leaf.serial_number().to_bn().and_then(|n| n.to_hex_str());
@@ -95,7 +95,7 @@ impl Client {
             let uri = || san.uri().map(|s| format!("URI:{}", escaped(s)));
             dns.or_else(mail).or_else(uri)
         });
-        Client {
+        ClientCertificate {
             subject: text(leaf.subject_name()),
             issuer: text(leaf.issuer_name()),
             serial: serial.map_or_else(|_| String::new(), |s| s.to_string()),
@@ -162,9 +162,9 @@ mod tests {
     /// Aim: a wildcard stands for one label. Source: RFC 9525 §6.3.
     #[test]
     fn coverage() {
-        let shown = Handshake {
+        let shown = HandshakeInfo {
             names: Arc::from(["*.a.example".to_owned(), "b.example".to_owned()]),
-            ..Handshake::default()
+            ..HandshakeInfo::default()
         };
         for (host, expected) in [
             ("a.example", false),
@@ -176,9 +176,9 @@ mod tests {
         ] {
             assert_eq!(shown.covers(host), expected, "{host}");
         }
-        let in_front = Handshake {
+        let in_front = HandshakeInfo {
             in_front: true,
-            ..Handshake::default()
+            ..HandshakeInfo::default()
         };
         assert!(in_front.covers("c.example"));
     }
