@@ -4,11 +4,11 @@
 //! assignments forgotten, flows closed, progress. One at a time for each pool.
 //! Source: Lightstreamer clustering §5, §5.1.
 
-mod ask;
 mod automatic;
-mod carried;
-mod course;
+mod handover;
 mod plan;
+mod request;
+mod run;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,15 +25,15 @@ use crate::observe::end_reason::EndReason;
 use crate::observe::metrics;
 use crate::upstream::live_flows::MovableFlow;
 use crate::upstream::{Node, State};
-pub use ask::{Ask, Goal};
 pub use automatic::{LOOK_EVERY, Seen, watch};
-use carried::Inherited;
-pub use carried::Saved;
-use course::Cluster;
-pub use course::{Course, Stand};
+use handover::Inherited;
+pub use handover::Saved;
 use plan::{Load, plan};
+pub use request::{Goal, RebalanceRequest};
+use run::Cluster;
+pub use run::{RebalanceRun, RunState};
 
-/// Pause between two ticks of a course: at 200 a second four clients a tick.
+/// Pause between two ticks of a run: at 200 a second four clients a tick.
 pub const TICK: Duration = Duration::from_millis(20);
 
 /// Why a rebalance cannot be had.
@@ -48,35 +48,35 @@ pub enum RebalanceError {
 }
 
 /// A rebalance of a pool, running or over.
-pub struct Run {
+pub struct PoolRebalance {
     /// The pool's name.
     pub pool: String,
     /// `operator`, or `auto`.
     pub by: &'static str,
     /// Whether another process began it.
     carried: bool,
-    course: Mutex<Course>,
+    run: Mutex<RebalanceRun>,
     began: Instant,
     ended: Mutex<Option<Instant>>,
 }
 
-impl Run {
+impl PoolRebalance {
     fn is_over(&self) -> bool {
-        self.course.lock().stand.is_over()
+        self.run.lock().state.is_over()
     }
 
-    fn end(&self, course: &mut Course, stand: Stand) {
-        course.stand = stand;
+    fn end(&self, run: &mut RebalanceRun, state: RunState) {
+        run.state = state;
         *self.ended.lock() = Some(Instant::now());
     }
 
     /// How it stands.
     pub fn progress(&self) -> Value {
-        let course = self.course.lock();
+        let run = self.run.lock();
         let until = self.ended.lock().unwrap_or_else(Instant::now);
-        let mut shown = shown(&self.pool, &course);
+        let mut shown = shown(&self.pool, &run);
         let more = json!({
-            "state": course.stand.word(), "by": self.by,
+            "state": run.state.word(), "by": self.by,
             "seconds": round(until.duration_since(self.began).as_secs_f64()),
         });
         if let (Some(shown), Value::Object(more)) = (shown.as_object_mut(), more) {
@@ -86,28 +86,24 @@ impl Run {
     }
 }
 
-/// A course as the API shows it.
-fn shown(pool: &str, course: &Course) -> Value {
-    let ask = &course.ask;
-    let nodes = course
-        .loads
-        .iter()
-        .zip(&course.plan.aims)
-        .map(|(load, aim)| {
-            let side = course.sides.get(&load.id);
-            json!({
-                "name": load.name, "flows": load.flows, "most": aim.most,
-                "moves": side.map_or(0, |s| s.due), "moved": side.map_or(0, |s| s.moved),
-                "forgotten": round(side.map_or(0.0, |s| s.share)),
-            })
-        });
+/// A run as the API shows it.
+fn shown(pool: &str, run: &RebalanceRun) -> Value {
+    let request = &run.request;
+    let nodes = run.loads.iter().zip(&run.plan.aims).map(|(load, aim)| {
+        let progress = run.nodes.get(&load.id);
+        json!({
+            "name": load.name, "flows": load.flows, "most": aim.most,
+            "moves": progress.map_or(0, |s| s.due), "moved": progress.map_or(0, |s| s.moved),
+            "forgotten": round(progress.map_or(0.0, |s| s.share)),
+        })
+    });
     let mut shown = json!({
-        "pool": pool, "close": ask.close, "rate": ask.rate.to_string(), "before": course.before,
-        "moved": course.moved(), "left": course.left(), "evenness": round(course.plan.evenness),
-        "eta_seconds": round(course.left() as f64 / ask.rate.per_second()),
+        "pool": pool, "close": request.close, "rate": request.rate.to_string(), "before": run.before,
+        "moved": run.moved(), "left": run.left(), "evenness": round(run.plan.evenness),
+        "eta_seconds": round(run.left() as f64 / request.rate.per_second()),
         "nodes": nodes.collect::<Value>(),
     });
-    match &ask.goal {
+    match &request.goal {
         Goal::Even(tolerance) => shown["to_even"] = json!({ "tolerance": tolerance }),
         Goal::Share(from, share) => shown["from"] = json!({ "node": from, "share": share }),
     }
@@ -121,15 +117,15 @@ fn round(n: f64) -> f64 {
 
 /// The last rebalance of each pool.
 #[derive(Default)]
-pub struct Runs {
-    last: Mutex<HashMap<PoolId, Arc<Run>>>,
+pub struct Rebalances {
+    last: Mutex<HashMap<PoolId, Arc<PoolRebalance>>>,
     inherited: Inherited,
 }
 
-impl Runs {
+impl Rebalances {
     /// None yet, but for those in which another process was.
     pub fn inherit(saved: Vec<Saved>) -> Self {
-        Runs {
+        Rebalances {
             last: Mutex::default(),
             inherited: Inherited::new(saved),
         }
@@ -147,10 +143,10 @@ pub struct Live<'a> {
 }
 
 impl Live<'_> {
-    /// One tick: does what is due, and sends new flows to the emptiest node until the course is over.
-    pub fn tick(&self, course: &mut Course, now: Instant) {
-        course.tick(now, self);
-        self.pool.level(!course.stand.is_over());
+    /// One tick: does what is due, and sends new flows to the emptiest node until the run is over.
+    pub fn tick(&self, run: &mut RebalanceRun, now: Instant) {
+        run.tick(now, self);
+        self.pool.level(!run.state.is_over());
     }
 }
 
@@ -208,25 +204,25 @@ impl Running {
     pub fn rebalance(
         self: &Arc<Self>,
         pool: &str,
-        ask: Ask,
+        request: RebalanceRequest,
         by: &'static str,
     ) -> Result<Value, RebalanceError> {
         let pools = self.pools();
         let unknown = || RebalanceError::Unknown(format!("no pool `{pool}`"));
         let pool = pools.get(&PoolId::of(pool)).ok_or_else(unknown)?;
-        let dry_run = ask.dry_run;
-        let mut course = course(pool, ask, clock::date(), Instant::now())?;
-        self.with_live(pool, |live| course.look(live));
+        let dry_run = request.dry_run;
+        let mut run = prepare(pool, request, clock::date(), Instant::now())?;
+        self.with_live(pool, |live| run.look(live));
         if dry_run {
-            let mut would = shown(&pool.name, &course);
+            let mut would = shown(&pool.name, &run);
             would["dry_run"] = true.into();
             return Ok(would);
         }
-        let run = Arc::new(Run {
+        let rebalance = Arc::new(PoolRebalance {
             pool: pool.name.clone(),
             by,
             carried: false,
-            course: Mutex::new(course),
+            run: Mutex::new(run),
             began: Instant::now(),
             ended: Mutex::default(),
         });
@@ -235,15 +231,15 @@ impl Running {
             if runs.get(&pool.id).is_some_and(|r| !r.is_over()) {
                 return Err(RebalanceError::Busy);
             }
-            runs.insert(pool.id, run.clone());
+            runs.insert(pool.id, rebalance.clone());
         }
-        let progress = run.progress();
-        log::warn!("pool {}: rebalance begins: {progress}", run.pool);
-        tokio::spawn(drive(self.clone(), pool.id, run));
+        let progress = rebalance.progress();
+        log::warn!("pool {}: rebalance begins: {progress}", rebalance.pool);
+        tokio::spawn(drive(self.clone(), pool.id, rebalance));
         Ok(progress)
     }
 
-    /// Shows `pool` to a course.
+    /// Shows `pool` to a run.
     fn with_live<T>(&self, pool: &Pool, look: impl FnOnce(&Live<'_>) -> T) -> T {
         let forget = |what: &Forget| {
             let parts = self.parts();
@@ -265,41 +261,41 @@ impl Running {
     }
 
     /// The last rebalance of a pool.
-    pub fn last_rebalance(&self, pool: &str) -> Option<Arc<Run>> {
+    pub fn last_rebalance(&self, pool: &str) -> Option<Arc<PoolRebalance>> {
         self.rebalances.last.lock().get(&PoolId::of(pool)).cloned()
     }
 
     /// Ends a pool's rebalance where it stands; false if none runs.
     pub fn cancel_rebalance(&self, pool: &str) -> bool {
-        let Some(run) = self.last_rebalance(pool) else {
+        let Some(rebalance) = self.last_rebalance(pool) else {
             return false;
         };
-        let mut course = run.course.lock();
-        let runs = !course.stand.is_over();
+        let mut run = rebalance.run.lock();
+        let runs = !run.state.is_over();
         if runs {
-            run.end(&mut course, Stand::Cancelled);
+            rebalance.end(&mut run, RunState::Cancelled);
         }
         runs
     }
 }
 
-/// A course of `pool` that does as it is asked, at a time by both clocks.
+/// A run of `pool` that does as it is asked, at a time by both clocks.
 ///
 /// Errors: an unknown node, or a moment that makes no sense.
-pub fn course(
+pub fn prepare(
     pool: &Pool,
-    ask: Ask,
+    request: RebalanceRequest,
     wall: SystemTime,
     now: Instant,
-) -> Result<Course, RebalanceError> {
-    if let Goal::Share(from, _) = &ask.goal
+) -> Result<RebalanceRun, RebalanceError> {
+    if let Goal::Share(from, _) = &request.goal
         && !pool.nodes.iter().any(|n| n.name == *from)
     {
         let said = format!("no node `{from}` in pool `{}`", pool.name);
         return Err(RebalanceError::Unknown(said));
     }
-    let (before, begins) = moment(ask.before, wall, now)?;
-    Ok(Course::new(pool.id, ask, before, begins))
+    let (before, begins) = moment(request.before, wall, now)?;
+    Ok(RebalanceRun::new(pool.id, request, before, begins))
 }
 
 /// The second before which assignments are moved, and its first instant. Without one asked for, the
@@ -324,39 +320,43 @@ fn moment(
     }
 }
 
-/// Ticks a course to its end.
-async fn drive(running: Arc<Running>, id: PoolId, run: Arc<Run>) {
+/// Ticks a run to its end.
+async fn drive(running: Arc<Running>, id: PoolId, rebalance: Arc<PoolRebalance>) {
     let m = metrics::get();
-    let rate = m.rebalance_rate.with_label_values(&[&run.pool]);
-    rate.set(run.course.lock().ask.rate.per_second());
+    let rate = m.rebalance_rate.with_label_values(&[&rebalance.pool]);
+    rate.set(rebalance.run.lock().request.rate.per_second());
     loop {
         // A reload may have built the pool anew, or taken it away.
         let pool = running.pools().get(&id).cloned();
         let over = {
-            let mut course = run.course.lock();
+            let mut run = rebalance.run.lock();
             match &pool {
-                Some(pool) if !course.stand.is_over() => {
-                    course.holds = run.carried && running.rebalances.inherited.lives();
+                Some(pool) if !run.state.is_over() => {
+                    run.holds = rebalance.carried && running.rebalances.inherited.lives();
                     // Dates may go slower than time: nothing is moved before its moment has come.
-                    let is_due = unix_seconds(clock::date()) >= course.before;
+                    let is_due = unix_seconds(clock::date()) >= run.before;
                     running.with_live(pool, |live| match is_due {
-                        true => live.tick(&mut course, Instant::now()),
-                        false => course.look(live),
+                        true => live.tick(&mut run, Instant::now()),
+                        false => run.look(live),
                     });
-                    if course.stand.is_over() {
-                        let stand = course.stand;
-                        run.end(&mut course, stand);
+                    if run.state.is_over() {
+                        let state = run.state;
+                        rebalance.end(&mut run, state);
                     }
                 }
                 Some(_) => {}
-                None => run.end(&mut course, Stand::Cancelled),
+                None => rebalance.end(&mut run, RunState::Cancelled),
             }
-            course.stand.is_over()
+            run.state.is_over()
         };
         if over {
             rate.set(0.0);
             pool.iter().for_each(|p| p.level(false));
-            log::warn!("pool {}: rebalance is over: {}", run.pool, run.progress());
+            log::warn!(
+                "pool {}: rebalance is over: {}",
+                rebalance.pool,
+                rebalance.progress()
+            );
             return;
         }
         tokio::time::sleep(TICK).await;

@@ -18,7 +18,7 @@ use super::discovery::Discovery;
 use super::memory::Memory;
 use super::parts::{Listed, Parts, first_checks};
 use super::plan::{Plan, Shift};
-use super::rebalance::Runs;
+use super::rebalance::Rebalances;
 use crate::balance::Pool;
 use crate::clock;
 use crate::config::{self, Config};
@@ -70,7 +70,7 @@ pub struct Running {
     /// Names that are followed.
     pub(super) discovery: Discovery,
     /// Rebalances, running and over.
-    pub(super) rebalances: Runs,
+    pub(super) rebalances: Rebalances,
     /// One reload at a time; holds the lock across its checks.
     reloading: tokio::sync::Mutex<()>,
     drain: tokio::sync::watch::Sender<bool>,
@@ -100,7 +100,7 @@ impl Running {
             relieved: tokio::sync::Notify::new(),
             parts: Mutex::new(parts),
             discovery: Discovery::new(memory.answers),
-            rebalances: Runs::inherit(memory.rebalances),
+            rebalances: Rebalances::inherit(memory.rebalances),
             reloading: tokio::sync::Mutex::default(),
             drain,
         })

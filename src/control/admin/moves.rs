@@ -13,7 +13,7 @@ use bytes::Bytes;
 use pushgate_plugins::api::PoolId;
 
 use super::Admin;
-use crate::control::rebalance::{Ask, RebalanceError};
+use crate::control::rebalance::{RebalanceError, RebalanceRequest};
 
 /// `POST /api/pools/NAME/rebalance`.
 pub(super) async fn begin(
@@ -24,7 +24,7 @@ pub(super) async fn begin(
 ) -> Response {
     let pools = admin.running.pools();
     let conf = pools.get(&PoolId::of(&pool)).map(|p| p.rebalance);
-    let begun = match Ask::read(&query, &body, &conf.unwrap_or_default()) {
+    let begun = match RebalanceRequest::read(&query, &body, &conf.unwrap_or_default()) {
         Ok(ask) => admin.running.rebalance(&pool, ask, "operator"),
         Err(why) => Err(RebalanceError::Senseless(why)),
     };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use pushgate_plugins::api::{NodeId, PoolId};
 
-use super::{Ask, RebalanceError};
+use super::{RebalanceError, RebalanceRequest};
 use crate::balance::Pool;
 use crate::control::Running;
 use crate::upstream::State;
@@ -78,7 +78,11 @@ pub async fn watch(running: Arc<Running>) {
             if !of_pool.look_at(now, pool) {
                 continue;
             }
-            match running.rebalance(&pool.name, Ask::automatic(&pool.rebalance), "auto") {
+            match running.rebalance(
+                &pool.name,
+                RebalanceRequest::automatic(&pool.rebalance),
+                "auto",
+            ) {
                 Err(RebalanceError::Busy) => of_pool.put_off(now),
                 Err(refusal) => log::error!("pool {}: no rebalance: {refusal:?}", pool.name),
                 Ok(_) => {}

@@ -1,4 +1,4 @@
-//! Rebalances: by the script, and by themselves after a return, in the courses of the running edge on the
+//! Rebalances: by the script, and by themselves after a return, by the code of the running edge on the
 //! run's clock.
 
 use std::cell::RefCell;
@@ -10,7 +10,7 @@ use pushgate_plugins::api::{Forget, PoolId};
 use super::{Event, SECOND, World, nanos};
 use crate::balance::Pool;
 use crate::control::rebalance::{
-    Ask, Course, LOOK_EVERY, Live, RebalanceError, Seen, TICK, course,
+    LOOK_EVERY, Live, RebalanceError, RebalanceRequest, RebalanceRun, Seen, TICK, prepare,
 };
 use crate::simulate::report::Rebalance;
 use crate::simulate::script::Order;
@@ -24,7 +24,7 @@ pub(super) struct Rebalances {
 }
 
 struct Run {
-    course: Course,
+    rebalance: RebalanceRun,
     /// Its place in the report.
     told: usize,
     began: u64,
@@ -36,8 +36,8 @@ impl World<'_> {
     /// Errors: an unknown pool, words that make no sense.
     pub(super) fn script_rebalances(&mut self) -> Result<(), String> {
         for (n, order) in self.settings.rebalance.iter().enumerate() {
-            let (pool, ask) = self.ask_of(order)?;
-            course(&pool, ask, self.wall(), self.instant()).map_err(|e| refused(order, &e))?;
+            let (pool, request) = self.request_of(order)?;
+            prepare(&pool, request, self.wall(), self.instant()).map_err(|e| refused(order, &e))?;
             self.events.add(nanos(order.at), Event::Rebalance(n));
         }
         if self.table.pools.values().any(|p| p.rebalance.auto) {
@@ -46,23 +46,23 @@ impl World<'_> {
         Ok(())
     }
 
-    fn ask_of(&self, order: &Order) -> Result<(Arc<Pool>, Ask), String> {
+    fn request_of(&self, order: &Order) -> Result<(Arc<Pool>, RebalanceRequest), String> {
         let pool = self.table.pools.get(&PoolId::of(&order.pool));
         let pool = pool.ok_or_else(|| format!("--rebalance: unknown pool `{}`", order.pool))?;
-        let ask = Ask::read(&order.words, b"", &pool.rebalance);
-        let ask = ask.map_err(|e| format!("--rebalance {}: {e}", order.pool))?;
-        if ask.dry_run || ask.before.is_some() {
+        let request = RebalanceRequest::read(&order.words, b"", &pool.rebalance);
+        let request = request.map_err(|e| format!("--rebalance {}: {e}", order.pool))?;
+        if request.dry_run || request.before.is_some() {
             let why = "a run is dry, and has a clock of its own: not `dry-run`, `before`";
             return Err(format!("--rebalance {}: {why}", order.pool));
         }
-        Ok((pool.clone(), ask))
+        Ok((pool.clone(), request))
     }
 
     /// Begins the rebalance that the script orders at this place.
     pub(super) fn ordered(&mut self, order: usize) -> Result<(), String> {
         let order = &self.settings.rebalance[order];
-        let (pool, ask) = self.ask_of(order)?;
-        if let Err(refusal) = self.begin(&pool, ask, "operator") {
+        let (pool, request) = self.request_of(order)?;
+        if let Err(refusal) = self.begin(&pool, request, "operator") {
             self.tell(refused(order, &refusal));
         }
         Ok(())
@@ -72,27 +72,27 @@ impl World<'_> {
     fn begin(
         &mut self,
         pool: &Arc<Pool>,
-        ask: Ask,
+        request: RebalanceRequest,
         by: &'static str,
     ) -> Result<(), RebalanceError> {
         if self.rebalances.running.contains_key(&pool.id) {
             return Err(RebalanceError::Busy);
         }
-        let mut course = course(pool, ask, self.wall(), self.instant())?;
-        self.with_live(pool, |live| course.look(live));
+        let mut rebalance = prepare(pool, request, self.wall(), self.instant())?;
+        self.with_live(pool, |live| rebalance.look(live));
         self.tell(format!("{}: rebalance begins ({by})", pool.name));
         self.report.rebalances.push(Rebalance {
             pool: pool.name.clone(),
             by,
             at: self.seconds(),
-            state: course.stand.word(),
+            state: rebalance.state.word(),
             seconds: 0.0,
-            due: course.left(),
+            due: rebalance.left(),
             moved: 0,
-            evenness: course.plan.evenness,
+            evenness: rebalance.plan.evenness,
         });
         let run = Run {
-            course,
+            rebalance,
             told: self.report.rebalances.len() - 1,
             began: self.now,
         };
@@ -101,7 +101,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Shows the pool to a course; the flows it has closed.
+    /// Shows the pool to a run; the flows it has closed.
     fn with_live(&self, pool: &Pool, look: impl FnOnce(&Live<'_>)) -> Vec<u64> {
         let closed = RefCell::new(Vec::new());
         look(&Live {
@@ -118,12 +118,12 @@ impl World<'_> {
             return;
         };
         let (pool, now) = (self.table.pools[&id].clone(), self.instant());
-        let closed = self.with_live(&pool, |live| live.tick(&mut run.course, now));
+        let closed = self.with_live(&pool, |live| live.tick(&mut run.rebalance, now));
         closed.into_iter().for_each(|flow| self.moves(flow));
         self.told(&run);
-        if run.course.stand.is_over() {
-            let stand = run.course.stand.word();
-            self.tell(format!("{}: rebalance is {stand}", pool.name));
+        if run.rebalance.state.is_over() {
+            let state = run.rebalance.state.word();
+            self.tell(format!("{}: rebalance is {state}", pool.name));
         } else {
             self.rebalances.running.insert(id, run);
             self.events.add(self.now + nanos(TICK), Event::Tick(id));
@@ -149,10 +149,10 @@ impl World<'_> {
 
     fn told(&mut self, run: &Run) {
         let told = &mut self.report.rebalances[run.told];
-        told.state = run.course.stand.word();
+        told.state = run.rebalance.state.word();
         told.seconds = (self.now - run.began) as f64 / SECOND as f64;
-        told.moved = run.course.moved();
-        told.evenness = run.course.plan.evenness;
+        told.moved = run.rebalance.moved();
+        told.evenness = run.rebalance.plan.evenness;
     }
 
     /// Rebalances the pools a node has returned to, where they say so.
@@ -162,7 +162,7 @@ impl World<'_> {
         for pool in pools.iter().filter(|p| p.rebalance.auto) {
             let seen = self.rebalances.seen.entry(pool.id).or_default();
             if seen.look_at(now, pool)
-                && self.begin(pool, Ask::automatic(&pool.rebalance), "auto")
+                && self.begin(pool, RebalanceRequest::automatic(&pool.rebalance), "auto")
                     == Err(RebalanceError::Busy)
                 && let Some(seen) = self.rebalances.seen.get_mut(&pool.id)
             {

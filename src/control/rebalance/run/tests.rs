@@ -9,7 +9,7 @@ use super::*;
 use crate::config::units::Rate;
 
 const TICK: Duration = Duration::from_millis(20);
-/// The second the course is of, and before which all clients were assigned.
+/// The second the run is of, and before which all clients were assigned.
 const NOW: u64 = 1_000;
 
 /// A client with one flow.
@@ -99,27 +99,27 @@ impl Fake {
         });
     }
 
-    /// Runs the course to its end, a minute at most.
-    fn run(&self, course: &mut Course) -> Duration {
+    /// Runs the rebalance to its end, a minute at most.
+    fn run(&self, run: &mut RebalanceRun) -> Duration {
         let start = self.now.get();
-        while !course.stand.is_over() {
+        while !run.state.is_over() {
             assert!(self.now.get() < start + Duration::from_secs(600), "no end");
-            course.tick(self.now.get(), self);
+            run.tick(self.now.get(), self);
             self.now.set(self.now.get() + TICK);
             self.come_back();
         }
         self.now.get() - start
     }
 
-    fn course(&self, goal: Goal, rate: u64, close: bool) -> Course {
-        let ask = Ask {
+    fn start(&self, goal: Goal, rate: u64, close: bool) -> RebalanceRun {
+        let request = RebalanceRequest {
             goal,
             rate: Rate::a_second(rate),
             close,
             dry_run: false,
             before: None,
         };
-        Course::new(PoolId(1), ask, NOW, self.now.get())
+        RebalanceRun::new(PoolId(1), request, NOW, self.now.get())
     }
 
     /// The most flows closed in any second.
@@ -190,16 +190,16 @@ impl Cluster for Fake {
 fn a_returned_node_gets_its_share_by_the_fewest_moves() {
     for delay in [0, 300, 5_000].map(Duration::from_millis) {
         let fake = Fake::new(&[5_000, 5_000, 0], delay);
-        let mut course = fake.course(Goal::Even(0.05), 200, true);
-        let took = fake.run(&mut course);
-        assert_eq!(course.stand, Stand::Done);
+        let mut run = fake.start(Goal::Even(0.05), 200, true);
+        let took = fake.run(&mut run);
+        assert_eq!(run.state, RunState::Done);
         let flows = fake.flows();
         assert_eq!(flows.iter().sum::<usize>(), 10_000);
         let most = flows.iter().max().copied().unwrap_or(0);
         assert!(most * 3 * 100 <= 10_000 * 105, "{flows:?} after {delay:?}");
         let moves = fake.closes.borrow().len();
         assert!((3_000..=3_060).contains(&moves), "{moves} after {delay:?}");
-        assert_eq!((course.moved(), course.left()), (moves, 0));
+        assert_eq!((run.moved(), run.left()), (moves, 0));
         assert!(fake.busiest_second() <= 220, "{}", fake.busiest_second());
         assert!(took < Duration::from_millis(16_500) + delay * 2, "{took:?}");
         assert!(fake.closes.borrow().iter().all(|(_, n)| *n != 2));
@@ -212,18 +212,18 @@ fn a_returned_node_gets_its_share_by_the_fewest_moves() {
 fn a_slow_start_sets_the_pace() {
     let mut fake = Fake::new(&[300, 300, 0], Duration::ZERO);
     fake.intake = Some(20);
-    let mut course = fake.course(Goal::Even(0.05), 200, true);
-    fake.run(&mut course);
-    assert_eq!((course.stand, course.moved()), (Stand::Done, 180));
+    let mut run = fake.start(Goal::Even(0.05), 200, true);
+    fake.run(&mut run);
+    assert_eq!((run.state, run.moved()), (RunState::Done, 180));
     assert!(fake.busiest_second() <= 22, "{}", fake.busiest_second());
 }
 
 #[test]
 fn an_even_pool_is_left_alone() {
     let fake = Fake::new(&[100, 103, 97], Duration::ZERO);
-    let mut course = fake.course(Goal::Even(0.05), 200, true);
-    fake.run(&mut course);
-    assert_eq!((course.stand, course.moved()), (Stand::Done, 0));
+    let mut run = fake.start(Goal::Even(0.05), 200, true);
+    fake.run(&mut run);
+    assert_eq!((run.state, run.moved()), (RunState::Done, 0));
     assert!(fake.rules.borrow().is_empty());
 }
 
@@ -232,31 +232,31 @@ fn an_even_pool_is_left_alone() {
 #[test]
 fn those_who_stay_away_are_given_up() {
     let fake = Fake::new(&[600, 600, 0], Duration::from_secs(3_600));
-    let mut course = fake.course(Goal::Even(0.05), 1_000, true);
-    let took = fake.run(&mut course);
-    assert_eq!((course.stand, course.moved()), (Stand::Done, 360));
+    let mut run = fake.start(Goal::Even(0.05), 1_000, true);
+    let took = fake.run(&mut run);
+    assert_eq!((run.state, run.moved()), (RunState::Done, 360));
     assert!(took >= AWAY, "{took:?}");
 }
 
-/// All flows newer than the course, or of one address too large to be moved: it ends, and says so.
+/// All flows newer than the run, or of one address too large to be moved: it ends, and says so.
 #[test]
 fn where_nothing_can_be_moved_it_ends() {
     let fake = Fake::new(&[100, 0], Duration::ZERO);
     for client in fake.clients.borrow_mut().values_mut() {
         client.mark.learned = NOW;
     }
-    let mut course = fake.course(Goal::Even(0.05), 200, true);
-    fake.run(&mut course);
-    assert_eq!((course.stand, course.moved()), (Stand::Exhausted, 0));
+    let mut run = fake.start(Goal::Even(0.05), 200, true);
+    fake.run(&mut run);
+    assert_eq!((run.state, run.moved()), (RunState::Exhausted, 0));
 
     let fake = Fake::new(&[100, 0], Duration::ZERO);
     for client in fake.clients.borrow_mut().values_mut() {
         client.mark.id = 1;
         client.mark.by = Forgotten::Name;
     }
-    let mut course = fake.course(Goal::Even(0.05), 200, true);
-    fake.run(&mut course);
-    assert_eq!((course.stand, course.moved()), (Stand::Exhausted, 0));
+    let mut run = fake.start(Goal::Even(0.05), 200, true);
+    fake.run(&mut run);
+    assert_eq!((run.state, run.moved()), (RunState::Exhausted, 0));
 }
 
 /// Addresses with many clients behind them move whole, those that would be too many not at all.
@@ -268,8 +268,8 @@ fn an_address_moves_whole() {
         client.mark.id = if *n < 80 { 1 } else { *n };
         client.mark.by = Forgotten::Name;
     }
-    let mut course = fake.course(Goal::Even(0.0), 200, true);
-    fake.run(&mut course);
+    let mut run = fake.start(Goal::Even(0.0), 200, true);
+    fake.run(&mut run);
     let of_large: Vec<_> = fake
         .clients
         .borrow()
@@ -286,9 +286,9 @@ fn an_address_moves_whole() {
 fn an_unanswered_flow_holds_nothing_up() {
     let mut fake = Fake::new(&[10, 0], Duration::ZERO);
     fake.unanswered = Some(3);
-    let mut course = fake.course(Goal::Share("n0".into(), 1.0), 1_000, true);
-    fake.run(&mut course);
-    assert_eq!((course.stand, course.moved()), (Stand::Done, 9));
+    let mut run = fake.start(Goal::Share("n0".into(), 1.0), 1_000, true);
+    fake.run(&mut run);
+    assert_eq!((run.state, run.moved()), (RunState::Done, 9));
     assert_eq!(fake.rules.borrow()[&id(0)].share, 1.0);
 }
 
@@ -296,10 +296,10 @@ fn an_unanswered_flow_holds_nothing_up() {
 fn a_share_is_forgotten_with_and_without_closing() {
     for close in [true, false] {
         let fake = Fake::new(&[2_000, 500], Duration::ZERO);
-        let mut course = fake.course(Goal::Share("n0".into(), 0.3), 200, close);
-        let took = fake.run(&mut course);
-        assert_eq!(course.stand, Stand::Done);
-        assert!(course.moved().abs_diff(600) < 60, "{}", course.moved());
+        let mut run = fake.start(Goal::Share("n0".into(), 0.3), 200, close);
+        let took = fake.run(&mut run);
+        assert_eq!(run.state, RunState::Done);
+        assert!(run.moved().abs_diff(600) < 60, "{}", run.moved());
         assert!(
             took >= Duration::from_millis(2_600),
             "at the rate: {took:?}"
@@ -308,7 +308,7 @@ fn a_share_is_forgotten_with_and_without_closing() {
         assert_eq!((rule.share, rule.spares_live), (0.3, close));
         assert_eq!(
             fake.closes.borrow().len(),
-            if close { course.moved() } else { 0 }
+            if close { run.moved() } else { 0 }
         );
         assert!(fake.rules.borrow().get(&id(1)).is_none());
     }
@@ -318,9 +318,9 @@ fn a_share_is_forgotten_with_and_without_closing() {
 #[test]
 fn forgetting_for_evenness_stops_at_what_was_planned() {
     let fake = Fake::new(&[600, 600, 0], Duration::ZERO);
-    let mut course = fake.course(Goal::Even(0.0), 200, false);
-    fake.run(&mut course);
-    assert_eq!((course.stand, course.moved()), (Stand::Done, 400));
+    let mut run = fake.start(Goal::Even(0.0), 200, false);
+    fake.run(&mut run);
+    assert_eq!((run.state, run.moved()), (RunState::Done, 400));
     for node in [0, 1] {
         let share = fake.rules.borrow()[&id(node)].share;
         assert!((share - 1.0 / 3.0).abs() < 0.01, "{share}");

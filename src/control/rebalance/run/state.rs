@@ -1,8 +1,8 @@
-//! Where a course stands, by the words of log and API.
+//! Where a run stands, by the words of log and API.
 
-/// Where a course stands.
+/// Where a run stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stand {
+pub enum RunState {
     /// Moves clients.
     Running,
     /// Waits for the last clients to come back.
@@ -15,20 +15,20 @@ pub enum Stand {
     Cancelled,
 }
 
-impl Stand {
+impl RunState {
     /// The word in log and API.
     pub fn word(self) -> &'static str {
         match self {
-            Stand::Running => "running",
-            Stand::Settling => "settling",
-            Stand::Done => "done",
-            Stand::Exhausted => "exhausted",
-            Stand::Cancelled => "cancelled",
+            RunState::Running => "running",
+            RunState::Settling => "settling",
+            RunState::Done => "done",
+            RunState::Exhausted => "exhausted",
+            RunState::Cancelled => "cancelled",
         }
     }
 
     /// Whether nothing more will happen.
     pub fn is_over(self) -> bool {
-        !matches!(self, Stand::Running | Stand::Settling)
+        !matches!(self, RunState::Running | RunState::Settling)
     }
 }

@@ -1,4 +1,4 @@
-//! What a course knows of one node: the flows it is to close there, in the order its rule meets them.
+//! What a run knows of one node: the flows it is to close there, in the order its rule meets them.
 
 use pushgate_plugins::api::{Forgotten, NodeId};
 
@@ -15,7 +15,7 @@ pub(super) struct Place {
 
 /// What is done to one node.
 #[derive(Clone, Debug, Default)]
-pub struct Side {
+pub struct NodeProgress {
     /// Clients moved or, where nothing is closed, forgotten (an estimate).
     pub moved: usize,
     /// Share of its assignments forgotten by rule.
@@ -42,15 +42,15 @@ pub(super) struct Leaving {
     pub closed: bool,
 }
 
-impl Side {
+impl NodeProgress {
     /// What another process has done to the node, of `flows` at its beginning.
     pub fn carried(moved: usize, share: f64, due: usize, flows: usize) -> Self {
-        Side {
+        NodeProgress {
             moved,
             share,
             due,
             flows,
-            ..Side::default()
+            ..NodeProgress::default()
         }
     }
 

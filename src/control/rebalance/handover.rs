@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 use pushgate_plugins::api::{NodeId, PoolId};
 use serde::{Deserialize, Serialize};
 
-use super::ask::{Ask, Goal};
-use super::course::{Course, Side, Stand};
-use super::{Run, Runs};
+use super::request::{Goal, RebalanceRequest};
+use super::run::{NodeProgress, RebalanceRun, RunState};
+use super::{PoolRebalance, Rebalances};
 use crate::balance::Pool;
 use crate::config::units::Rate;
 use crate::control::Running;
@@ -35,40 +35,41 @@ pub struct Saved {
 
 impl Saved {
     /// A run that is not over.
-    fn of(run: &Run) -> Option<Saved> {
-        let course = run.course.lock();
-        let side = |(id, s): (&NodeId, &Side)| (id.0, s.moved, s.due, s.flows, s.share);
-        (!course.stand.is_over()).then(|| Saved {
-            pool: run.pool.clone(),
-            auto: run.by == "auto",
-            goal: course.ask.goal.clone(),
-            rate: course.ask.rate.to_string(),
-            close: course.ask.close,
-            before: course.before,
-            ran: run.began.elapsed(),
-            sides: course.sides.iter().map(side).collect(),
+    fn of(rebalance: &PoolRebalance) -> Option<Saved> {
+        let run = rebalance.run.lock();
+        let progress = |(id, s): (&NodeId, &NodeProgress)| (id.0, s.moved, s.due, s.flows, s.share);
+        (!run.state.is_over()).then(|| Saved {
+            pool: rebalance.pool.clone(),
+            auto: rebalance.by == "auto",
+            goal: run.request.goal.clone(),
+            rate: run.request.rate.to_string(),
+            close: run.request.close,
+            before: run.before,
+            ran: rebalance.began.elapsed(),
+            sides: run.nodes.iter().map(progress).collect(),
         })
     }
 
     /// The same run in this process; `None`: its rate cannot be read.
-    fn run(self, pool: &Pool) -> Option<Run> {
-        let ask = Ask {
+    fn restore(self, pool: &Pool) -> Option<PoolRebalance> {
+        let request = RebalanceRequest {
             goal: self.goal,
             rate: self.rate.parse::<Rate>().ok()?,
             close: self.close,
             dry_run: false,
             before: Some(self.before),
         };
-        let side =
-            |(id, moved, due, flows, share)| (NodeId(id), Side::carried(moved, share, due, flows));
+        let progress = |(id, moved, due, flows, share)| {
+            (NodeId(id), NodeProgress::carried(moved, share, due, flows))
+        };
         let now = Instant::now();
-        let mut course = Course::new(pool.id, ask, self.before, now);
-        course.carry(self.sides.into_iter().map(side).collect());
-        Some(Run {
+        let mut run = RebalanceRun::new(pool.id, request, self.before, now);
+        run.carry(self.sides.into_iter().map(progress).collect());
+        Some(PoolRebalance {
             pool: self.pool,
             by: if self.auto { "auto" } else { "operator" },
             carried: true,
-            course: Mutex::new(course),
+            run: Mutex::new(run),
             began: now.checked_sub(self.ran).unwrap_or(now),
             ended: Mutex::default(),
         })
@@ -98,11 +99,13 @@ impl Inherited {
     }
 }
 
-impl Runs {
+impl Rebalances {
     /// Those that are not over, for another process.
     pub fn save(&self) -> Vec<Saved> {
         let runs = self.last.lock();
-        runs.values().filter_map(|run| Saved::of(run)).collect()
+        runs.values()
+            .filter_map(|rebalance| Saved::of(rebalance))
+            .collect()
     }
 }
 
@@ -110,10 +113,10 @@ impl Running {
     /// Ends the rebalances: a successor goes on with them.
     pub fn leave_rebalances(&self) {
         let runs: Vec<_> = self.rebalances.last.lock().values().cloned().collect();
-        for run in runs {
-            let mut course = run.course.lock();
-            if !course.stand.is_over() {
-                run.end(&mut course, Stand::Cancelled);
+        for rebalance in runs {
+            let mut run = rebalance.run.lock();
+            if !run.state.is_over() {
+                rebalance.end(&mut run, RunState::Cancelled);
             }
         }
     }
@@ -123,12 +126,18 @@ impl Running {
         for saved in std::mem::take(&mut *self.rebalances.inherited.runs.lock()) {
             let pools = self.pools();
             let pool = pools.get(&PoolId::of(&saved.pool));
-            let run = pool.and_then(|pool| Some((pool.id, saved.run(pool)?)));
-            let Some((id, run)) = run else { continue };
-            let run = Arc::new(run);
-            log::warn!("pool {}: rebalance goes on: {}", run.pool, run.progress());
-            self.rebalances.last.lock().insert(id, run.clone());
-            tokio::spawn(super::drive(self.clone(), id, run));
+            let rebalance = pool.and_then(|pool| Some((pool.id, saved.restore(pool)?)));
+            let Some((id, rebalance)) = rebalance else {
+                continue;
+            };
+            let rebalance = Arc::new(rebalance);
+            log::warn!(
+                "pool {}: rebalance goes on: {}",
+                rebalance.pool,
+                rebalance.progress()
+            );
+            self.rebalances.last.lock().insert(id, rebalance.clone());
+            tokio::spawn(super::drive(self.clone(), id, rebalance));
         }
     }
 

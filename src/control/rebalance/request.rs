@@ -1,6 +1,6 @@
 //! What a rebalance is asked for: `?to_even&rate=200/s&close`, or the same as JSON.
 //!
-//! In: a query and a body. Out: an [`Ask`], or what is wrong with it.
+//! In: a query and a body. Out: an [`RebalanceRequest`], or what is wrong with it.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -19,7 +19,7 @@ pub enum Goal {
 
 /// A rebalance as it was asked for.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Ask {
+pub struct RebalanceRequest {
     /// What is to become of the pool.
     pub goal: Goal,
     /// Clients moved, or forgotten, in a second.
@@ -48,7 +48,7 @@ struct Words {
     before: Option<u64>,
 }
 
-impl Ask {
+impl RebalanceRequest {
     /// Reads query and body; what neither says is as the pool's `rebalance` block has it.
     ///
     /// Errors: one sentence.
@@ -79,7 +79,7 @@ impl Ask {
 
     /// What the pool's automatic mode asks for.
     pub fn automatic(pool: &config::Rebalance) -> Self {
-        Ask {
+        RebalanceRequest {
             goal: Goal::Even(pool.tolerance.0),
             rate: pool.rate,
             close: pool.close,
@@ -101,7 +101,7 @@ impl Ask {
             (None, Some(_)) => return Err("`share` needs `from`: the node".into()),
             (None, None) => Goal::Even(words.tolerance.unwrap_or(pool.tolerance).0),
         };
-        Ok(Ask {
+        Ok(RebalanceRequest {
             goal,
             rate: words.rate.unwrap_or(pool.rate),
             close: words.close.unwrap_or(pool.close),
@@ -125,13 +125,13 @@ fn value(key: &str, text: &str) -> Value {
 mod tests {
     use super::*;
 
-    fn read(query: &str, body: &str) -> Result<Ask, String> {
+    fn read(query: &str, body: &str) -> Result<RebalanceRequest, String> {
         let pairs = query.split('&').filter(|p| !p.is_empty()).map(|pair| {
             let (key, text) = pair.split_once('=').unwrap_or((pair, ""));
             (key.to_owned(), text.to_owned())
         });
         let pairs: Vec<_> = pairs.collect();
-        Ask::read(&pairs, body.as_bytes(), &config::Rebalance::default())
+        RebalanceRequest::read(&pairs, body.as_bytes(), &config::Rebalance::default())
     }
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
     fn query_and_body_say_the_same() {
         let defaults = config::Rebalance::default();
         let even = read("", "").expect("all by default");
-        assert_eq!(even, Ask::automatic(&defaults));
+        assert_eq!(even, RebalanceRequest::automatic(&defaults));
         let query = read(
             "to_even&rate=200/s&tolerance=2.5%&close&dry_run=true&before=7",
             "",

@@ -1,4 +1,4 @@
-//! The course of one rebalance: which assignments are forgotten and which flows closed, and when.
+//! One run of a rebalance: which assignments are forgotten and which flows closed, and when.
 //!
 //! In: the time, and a [`Cluster`] to look at. Out: orders to it. Nothing here waits: a tick does
 //! what is due. Source: Lightstreamer clustering §5, §5.1.
@@ -8,24 +8,24 @@
 //! client finds its token forgotten. What a table remembers of clients with live flows is forgotten
 //! by name, as they are closed.
 
-mod side;
-mod stand;
+mod node_progress;
+mod state;
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use pushgate_plugins::api::{Forget, NodeId, PoolId};
 
-use super::ask::{Ask, Goal};
 use super::plan::{Load, Plan, intake, plan};
+use super::request::{Goal, RebalanceRequest};
 use crate::config::units::Rate;
 use crate::upstream::gate::Bucket;
 use crate::upstream::live_flows::MovableFlow;
-pub use side::Side;
-use side::{Leaving, Place};
-pub use stand::Stand;
+pub use node_progress::NodeProgress;
+use node_progress::{Leaving, Place};
+pub use state::RunState;
 
-/// A pool as a course sees it.
+/// A pool as a run sees it.
 pub trait Cluster {
     /// Its nodes.
     fn loads(&self) -> Vec<Load>;
@@ -52,17 +52,17 @@ const LOOK_SOON: Duration = Duration::from_millis(200);
 const LOOKS: u32 = 3;
 
 /// A rebalance under way.
-pub struct Course {
+pub struct RebalanceRun {
     /// What was asked for.
-    pub ask: Ask,
+    pub request: RebalanceRequest,
     /// Assignments learned before this second are moved.
     pub before: u64,
     /// Where it stands.
-    pub stand: Stand,
+    pub state: RunState,
     /// When it began to move.
     pub begins: Instant,
     /// What is done to each node.
-    pub sides: HashMap<NodeId, Side>,
+    pub nodes: HashMap<NodeId, NodeProgress>,
     /// Whether it waits for flows, though nothing is left to be done: another process still has some.
     pub holds: bool,
     /// By the last tick.
@@ -82,17 +82,17 @@ pub struct Course {
     leaving: Vec<Leaving>,
 }
 
-impl Course {
-    /// A course that begins at `begins`, the first instant of the second `before`: so every flow
+impl RebalanceRun {
+    /// A run that begins at `begins`, the first instant of the second `before`: so every flow
     /// that is live now was learned before it, and none that comes back was.
-    pub fn new(pool: PoolId, ask: Ask, before: u64, begins: Instant) -> Self {
-        Course {
-            bucket: Bucket::new(ask.rate, LATE, begins).begun(),
-            ask,
+    pub fn new(pool: PoolId, request: RebalanceRequest, before: u64, begins: Instant) -> Self {
+        RebalanceRun {
+            bucket: Bucket::new(request.rate, LATE, begins).begun(),
+            request,
             before,
-            stand: Stand::Running,
+            state: RunState::Running,
             begins,
-            sides: HashMap::new(),
+            nodes: HashMap::new(),
             holds: false,
             plan: plan(&[], 0, 0.0),
             loads: Vec::new(),
@@ -107,8 +107,8 @@ impl Course {
     }
 
     /// Goes on where another process was.
-    pub fn carry(&mut self, sides: HashMap<NodeId, Side>) {
-        self.sides = sides;
+    pub fn carry(&mut self, nodes: HashMap<NodeId, NodeProgress>) {
+        self.nodes = nodes;
         self.carried = self.moved();
     }
 
@@ -119,23 +119,23 @@ impl Course {
 
     /// Clients moved so far.
     pub fn moved(&self) -> usize {
-        self.sides.values().map(|s| s.moved).sum()
+        self.nodes.values().map(|s| s.moved).sum()
     }
 
     /// Clients still to be moved, as far as is known.
     pub fn left(&self) -> usize {
-        match self.stand.is_over() {
+        match self.state.is_over() {
             true => 0,
-            false => self.sides.values().map(|s| s.due).sum(),
+            false => self.nodes.values().map(|s| s.due).sum(),
         }
     }
 
     /// Does what is due.
     pub fn tick(&mut self, now: Instant, cluster: &impl Cluster) {
-        if self.stand.is_over() || now < self.begins {
+        if self.state.is_over() || now < self.begins {
             return self.look(cluster);
         }
-        let orders = if self.ask.close {
+        let orders = if self.request.close {
             self.survey(now, cluster);
             self.choose(now)
         } else {
@@ -150,9 +150,9 @@ impl Course {
             self.leaving.push(Leaving { node, flow, closed });
         }
         self.close_leaving(now, cluster);
-        self.stand = self.judge(now);
-        if self.stand == Stand::Done
-            && let Goal::Share(..) = self.ask.goal
+        self.state = self.judge(now);
+        if self.state == RunState::Done
+            && let Goal::Share(..) = self.request.goal
         {
             self.finish(cluster);
         }
@@ -163,9 +163,9 @@ impl Course {
             l.closed = cluster.close(l.node, l.flow);
             if l.closed {
                 self.last_close = Some(now);
-                let side = self.sides.entry(l.node).or_default();
-                side.moved += 1;
-                side.fruitless = 0;
+                let progress = self.nodes.entry(l.node).or_default();
+                progress.moved += 1;
+                progress.fruitless = 0;
             }
         }
     }
@@ -177,7 +177,7 @@ impl Course {
             node,
             before: self.before,
             share,
-            spares_live: self.ask.close,
+            spares_live: self.request.close,
         }
     }
 
@@ -189,31 +189,31 @@ impl Course {
             let leaving = self.leaving.iter().filter(|l| l.node == load.id);
             load.flows = load.flows.saturating_sub(leaving.count());
         }
-        let tolerance = match self.ask.goal {
+        let tolerance = match self.request.goal {
             Goal::Even(tolerance) => tolerance,
             Goal::Share(..) => 0.0,
         };
-        let first = self.sides.is_empty();
+        let first = self.nodes.is_empty();
         // Without those who are on their way back each close would lower the share of all.
-        let away = match self.ask.close {
+        let away = match self.request.close {
             true => self.away(),
             false => 0,
         };
         self.plan = plan(&self.loads, away, tolerance);
         let stays = |id: &NodeId| self.loads.iter().any(|l| l.id == *id);
-        for (_, gone) in self.sides.iter_mut().filter(|(id, _)| !stays(id)) {
+        for (_, gone) in self.nodes.iter_mut().filter(|(id, _)| !stays(id)) {
             gone.due = 0;
         }
         for (load, aim) in self.loads.iter().zip(&self.plan.aims) {
-            let side = self.sides.entry(load.id).or_insert_with(|| Side {
+            let progress = self.nodes.entry(load.id).or_insert_with(|| NodeProgress {
                 flows: load.flows,
-                ..Side::default()
+                ..NodeProgress::default()
             });
-            match &self.ask.goal {
+            match &self.request.goal {
                 // Where nothing is closed the flows stay: what is due is known at the beginning.
-                Goal::Even(_) if self.ask.close || first => side.due = aim.excess,
+                Goal::Even(_) if self.request.close || first => progress.due = aim.excess,
                 Goal::Share(from, share) if first && *from == load.name => {
-                    side.due = (load.flows as f64 * share).round() as usize;
+                    progress.due = (load.flows as f64 * share).round() as usize;
                 }
                 _ => {}
             }
@@ -227,15 +227,15 @@ impl Course {
         self.follow_intake(now);
         loop {
             let able = ids.iter().filter(|id| {
-                let side = self.side(**id);
-                side.due > 0 && !side.queue.is_empty()
+                let progress = self.progress(**id);
+                progress.due > 0 && !progress.queue.is_empty()
             });
-            let Some(id) = able.max_by_key(|id| self.side(**id).due).copied() else {
+            let Some(id) = able.max_by_key(|id| self.progress(**id).due).copied() else {
                 return orders;
             };
-            let even = matches!(self.ask.goal, Goal::Even(_));
-            let side = self.sides.entry(id).or_default();
-            if even && side.skip_large() {
+            let even = matches!(self.request.goal, Goal::Even(_));
+            let progress = self.nodes.entry(id).or_default();
+            if even && progress.skip_large() {
                 continue;
             }
             let taken = self
@@ -249,11 +249,11 @@ impl Course {
             if let Some((_, bucket)) = &mut self.intake {
                 bucket.take(now);
             }
-            let side = self.sides.entry(id).or_default();
-            if let Some(next) = side.queue.pop() {
-                side.due -= 1;
-                side.share = side.share.max(Forget::share_at(next.at));
-                orders.shares.insert(id, side.share);
+            let progress = self.nodes.entry(id).or_default();
+            if let Some(next) = progress.queue.pop() {
+                progress.due -= 1;
+                progress.share = progress.share.max(Forget::share_at(next.at));
+                orders.shares.insert(id, progress.share);
                 orders.closes.push((id, next.flow.flow));
             }
         }
@@ -261,7 +261,7 @@ impl Course {
 
     /// Closes no faster than those below their share are given clients (`slow_start`, `admit_rate`).
     fn follow_intake(&mut self, now: Instant) {
-        let rate = intake(&self.loads, &self.plan).filter(|rate| *rate < self.ask.rate);
+        let rate = intake(&self.loads, &self.plan).filter(|rate| *rate < self.request.rate);
         if self.intake.map(|(rate, _)| rate) != rate {
             self.intake = rate.map(|rate| (rate, Bucket::new(rate, LATE, now).begun()));
         }
@@ -270,19 +270,20 @@ impl Course {
     /// Whether a share of this node is to be forgotten.
     fn is_from(&self, id: NodeId) -> bool {
         let of = |from: &str| self.loads.iter().any(|l| l.id == id && l.name == from);
-        matches!(&self.ask.goal, Goal::Share(from, _) if of(from))
+        matches!(&self.request.goal, Goal::Share(from, _) if of(from))
     }
 
-    fn side(&self, id: NodeId) -> &Side {
-        static NONE: std::sync::LazyLock<Side> = std::sync::LazyLock::new(Side::default);
-        self.sides.get(&id).unwrap_or(&NONE)
+    fn progress(&self, id: NodeId) -> &NodeProgress {
+        static NONE: std::sync::LazyLock<NodeProgress> =
+            std::sync::LazyLock::new(NodeProgress::default);
+        self.nodes.get(&id).unwrap_or(&NONE)
     }
 
     /// Takes the facts and plans; once a second looks at all flows: how many clients have come, and
     /// which are to be closed.
     fn survey(&mut self, now: Instant, cluster: &impl Cluster) {
-        let pause = match self.stand {
-            Stand::Settling => LOOK_SOON,
+        let pause = match self.state {
+            RunState::Settling => LOOK_SOON,
             _ => LOOK_AGAIN,
         };
         let recent = |at: Instant| now.duration_since(at) < pause;
@@ -296,7 +297,7 @@ impl Course {
         self.arrived = all.filter(|f| f.mark.learned >= self.before).count();
         self.look(cluster);
         for (id, flows) in flows {
-            if self.side(id).due > 0 || self.is_from(id) {
+            if self.progress(id).due > 0 || self.is_from(id) {
                 self.queue(id, flows);
             }
         }
@@ -305,7 +306,7 @@ impl Course {
     /// Lines up the flows of a node as its rule will meet them.
     fn queue(&mut self, id: NodeId, flows: Vec<MovableFlow>) {
         let rule = self.rule(id, 0.0);
-        let up_to = match self.ask.goal {
+        let up_to = match self.request.goal {
             Goal::Even(_) => 1.0,
             Goal::Share(_, share) => share,
         };
@@ -318,68 +319,78 @@ impl Course {
             let old = p.flow.mark.learned < rule.before;
             old && p.at < up_to && !leaving.contains(&p.flow.flow)
         });
-        let side = self.sides.entry(id).or_default();
-        side.queue = places.collect();
-        side.queue.sort_unstable_by(|a, b| b.at.total_cmp(&a.at));
-        side.found_none = side.queue.is_empty();
-        side.fruitless += 1;
-        if let Goal::Share(..) = self.ask.goal {
-            side.due = side.queue.len();
+        let progress = self.nodes.entry(id).or_default();
+        progress.queue = places.collect();
+        progress
+            .queue
+            .sort_unstable_by(|a, b| b.at.total_cmp(&a.at));
+        progress.found_none = progress.queue.is_empty();
+        progress.fruitless += 1;
+        if let Goal::Share(..) = self.request.goal {
+            progress.due = progress.queue.len();
         }
     }
 
     /// Lets rules grow without closing: as many clients as there are tokens.
     fn advance(&mut self, now: Instant) -> Orders {
         let mut orders = Orders::default();
-        while let Some((id, side)) = self.sides.iter_mut().max_by_key(|(_, side)| side.due) {
-            if side.due == 0 || !self.bucket.take(now) {
+        while let Some((id, progress)) = self
+            .nodes
+            .iter_mut()
+            .max_by_key(|(_, progress)| progress.due)
+        {
+            if progress.due == 0 || !self.bucket.take(now) {
                 break;
             }
-            side.moved += 1;
-            side.due -= 1;
-            side.share = side.moved as f64 / side.flows.max(side.moved) as f64;
-            orders.shares.insert(*id, side.share);
+            progress.moved += 1;
+            progress.due -= 1;
+            progress.share = progress.moved as f64 / progress.flows.max(progress.moved) as f64;
+            orders.shares.insert(*id, progress.share);
         }
         orders
     }
 
-    /// Where the course stands after what was done.
-    fn judge(&self, now: Instant) -> Stand {
-        let due = self.sides.values().filter(|s| s.due > 0);
-        let hopeless = |s: &Side| s.queue.is_empty() && s.fruitless >= LOOKS;
+    /// Where the run stands after what was done.
+    fn judge(&self, now: Instant) -> RunState {
+        let due = self.nodes.values().filter(|s| s.due > 0);
+        let hopeless = |s: &NodeProgress| s.queue.is_empty() && s.fruitless >= LOOKS;
         let waited = |at: Instant| now.duration_since(at) >= AWAY;
         let all_back = self.away() == 0 || self.last_close.is_none_or(waited);
         let mut due = due.peekable();
-        match (&self.ask.goal, due.peek().is_some()) {
-            _ if self.holds && self.ask.close => Stand::Running,
-            (Goal::Even(_), true) if self.ask.close => {
+        match (&self.request.goal, due.peek().is_some()) {
+            _ if self.holds && self.request.close => RunState::Running,
+            (Goal::Even(_), true) if self.request.close => {
                 let given_up = due.all(hopeless) && all_back;
                 if given_up {
-                    Stand::Exhausted
+                    RunState::Exhausted
                 } else {
-                    Stand::Running
+                    RunState::Running
                 }
             }
-            (_, true) => Stand::Running,
-            (Goal::Even(_), false) if self.ask.close && !all_back => Stand::Settling,
-            (Goal::Share(from, _), false) if self.ask.close => {
+            (_, true) => RunState::Running,
+            (Goal::Even(_), false) if self.request.close && !all_back => RunState::Settling,
+            (Goal::Share(from, _), false) if self.request.close => {
                 let of = self.loads.iter().find(|l| l.name == *from);
                 // New flows with an old assignment may have come since the last look.
-                let none = of.is_none_or(|l| self.side(l.id).found_none);
-                if none { Stand::Done } else { Stand::Settling }
+                let none = of.is_none_or(|l| self.progress(l.id).found_none);
+                if none {
+                    RunState::Done
+                } else {
+                    RunState::Settling
+                }
             }
-            (_, false) => Stand::Done,
+            (_, false) => RunState::Done,
         }
     }
 
     /// The whole share, whatever flows there were.
     fn finish(&mut self, cluster: &impl Cluster) {
-        let Goal::Share(from, share) = &self.ask.goal else {
+        let Goal::Share(from, share) = &self.request.goal else {
             return;
         };
         if let Some(load) = self.loads.iter().find(|l| l.name == *from) {
             cluster.forget(&self.rule(load.id, *share));
-            self.sides.entry(load.id).or_default().share = *share;
+            self.nodes.entry(load.id).or_default().share = *share;
         }
     }
 }
