@@ -163,9 +163,9 @@ impl RebalanceRun {
             l.closed = cluster.close(l.node, l.flow);
             if l.closed {
                 self.last_close = Some(now);
-                let progress = self.nodes.entry(l.node).or_default();
-                progress.moved += 1;
-                progress.fruitless = 0;
+                let node = self.nodes.entry(l.node).or_default();
+                node.moved += 1;
+                node.fruitless = 0;
             }
         }
     }
@@ -205,15 +205,15 @@ impl RebalanceRun {
             gone.due = 0;
         }
         for (load, aim) in self.loads.iter().zip(&self.plan.aims) {
-            let progress = self.nodes.entry(load.id).or_insert_with(|| NodeProgress {
+            let node = self.nodes.entry(load.id).or_insert_with(|| NodeProgress {
                 flows: load.flows,
                 ..NodeProgress::default()
             });
             match &self.request.goal {
                 // Where nothing is closed the flows stay: what is due is known at the beginning.
-                Goal::Even(_) if self.request.close || first => progress.due = aim.excess,
+                Goal::Even(_) if self.request.close || first => node.due = aim.excess,
                 Goal::Share(from, share) if first && *from == load.name => {
-                    progress.due = (load.flows as f64 * share).round() as usize;
+                    node.due = (load.flows as f64 * share).round() as usize;
                 }
                 _ => {}
             }
@@ -227,15 +227,15 @@ impl RebalanceRun {
         self.follow_intake(now);
         loop {
             let able = ids.iter().filter(|id| {
-                let progress = self.progress(**id);
-                progress.due > 0 && !progress.queue.is_empty()
+                let node = self.node(**id);
+                node.due > 0 && !node.queue.is_empty()
             });
-            let Some(id) = able.max_by_key(|id| self.progress(**id).due).copied() else {
+            let Some(id) = able.max_by_key(|id| self.node(**id).due).copied() else {
                 return orders;
             };
             let even = matches!(self.request.goal, Goal::Even(_));
-            let progress = self.nodes.entry(id).or_default();
-            if even && progress.skip_large() {
+            let node = self.nodes.entry(id).or_default();
+            if even && node.skip_large() {
                 continue;
             }
             let taken = self
@@ -249,11 +249,11 @@ impl RebalanceRun {
             if let Some((_, bucket)) = &mut self.intake {
                 bucket.take(now);
             }
-            let progress = self.nodes.entry(id).or_default();
-            if let Some(next) = progress.queue.pop() {
-                progress.due -= 1;
-                progress.share = progress.share.max(Forget::share_at(next.at));
-                orders.shares.insert(id, progress.share);
+            let node = self.nodes.entry(id).or_default();
+            if let Some(next) = node.queue.pop() {
+                node.due -= 1;
+                node.share = node.share.max(Forget::share_at(next.at));
+                orders.shares.insert(id, node.share);
                 orders.closes.push((id, next.flow.flow));
             }
         }
@@ -273,7 +273,7 @@ impl RebalanceRun {
         matches!(&self.request.goal, Goal::Share(from, _) if of(from))
     }
 
-    fn progress(&self, id: NodeId) -> &NodeProgress {
+    fn node(&self, id: NodeId) -> &NodeProgress {
         static NONE: std::sync::LazyLock<NodeProgress> =
             std::sync::LazyLock::new(NodeProgress::default);
         self.nodes.get(&id).unwrap_or(&NONE)
@@ -297,7 +297,7 @@ impl RebalanceRun {
         self.arrived = all.filter(|f| f.mark.learned >= self.before).count();
         self.look(cluster);
         for (id, flows) in flows {
-            if self.progress(id).due > 0 || self.is_from(id) {
+            if self.node(id).due > 0 || self.is_from(id) {
                 self.queue(id, flows);
             }
         }
@@ -319,33 +319,27 @@ impl RebalanceRun {
             let old = p.flow.mark.learned < rule.before;
             old && p.at < up_to && !leaving.contains(&p.flow.flow)
         });
-        let progress = self.nodes.entry(id).or_default();
-        progress.queue = places.collect();
-        progress
-            .queue
-            .sort_unstable_by(|a, b| b.at.total_cmp(&a.at));
-        progress.found_none = progress.queue.is_empty();
-        progress.fruitless += 1;
+        let node = self.nodes.entry(id).or_default();
+        node.queue = places.collect();
+        node.queue.sort_unstable_by(|a, b| b.at.total_cmp(&a.at));
+        node.found_none = node.queue.is_empty();
+        node.fruitless += 1;
         if let Goal::Share(..) = self.request.goal {
-            progress.due = progress.queue.len();
+            node.due = node.queue.len();
         }
     }
 
     /// Lets rules grow without closing: as many clients as there are tokens.
     fn advance(&mut self, now: Instant) -> Orders {
         let mut orders = Orders::default();
-        while let Some((id, progress)) = self
-            .nodes
-            .iter_mut()
-            .max_by_key(|(_, progress)| progress.due)
-        {
-            if progress.due == 0 || !self.bucket.take(now) {
+        while let Some((id, node)) = self.nodes.iter_mut().max_by_key(|(_, node)| node.due) {
+            if node.due == 0 || !self.bucket.take(now) {
                 break;
             }
-            progress.moved += 1;
-            progress.due -= 1;
-            progress.share = progress.moved as f64 / progress.flows.max(progress.moved) as f64;
-            orders.shares.insert(*id, progress.share);
+            node.moved += 1;
+            node.due -= 1;
+            node.share = node.moved as f64 / node.flows.max(node.moved) as f64;
+            orders.shares.insert(*id, node.share);
         }
         orders
     }
@@ -372,7 +366,7 @@ impl RebalanceRun {
             (Goal::Share(from, _), false) if self.request.close => {
                 let of = self.loads.iter().find(|l| l.name == *from);
                 // New flows with an old assignment may have come since the last look.
-                let none = of.is_none_or(|l| self.progress(l.id).found_none);
+                let none = of.is_none_or(|l| self.node(l.id).found_none);
                 if none {
                     RunState::Done
                 } else {
