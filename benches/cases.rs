@@ -205,7 +205,7 @@ fn decide(all: &mut Vec<Case>) {
         let site = Arc::new(Site::new(count, STICKY));
         let (new, stuck) = (request("a=b"), request(&site.cookie()));
         let recalled = site.table.decide(&flow(&stuck), &[]);
-        assert!(matches!(recalled, Decision::Node(a) if a.word() == "sticky_cookie"));
+        assert!(matches!(recalled, Decision::Node(a) if a.how_str() == "sticky_cookie"));
         for (what, head) in [("balanced", new), ("recalled by cookie", stuck)] {
             let site = site.clone();
             case(all, format!("decide/{what}, {count} nodes"), move || {

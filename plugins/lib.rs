@@ -34,7 +34,7 @@ macro_rules! plugins {
 
         impl PluginConfig {
             /// The plugin's word.
-            pub fn word(&self) -> &'static str {
+            pub fn as_str(&self) -> &'static str {
                 match self { $(Self::$variant(_) => stringify!($word),)+ }
             }
 

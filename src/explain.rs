@@ -205,7 +205,7 @@ impl Answer<'_> {
             .map(|n| format!("{} (weight {})", n.name, n.weight()))
             .collect();
         let method = self.config.pools.get(&pool.name).map(|p| p.balance);
-        let method = method.map_or("", config::Balance::word);
+        let method = method.map_or("", config::Balance::as_str);
         row(
             text,
             "node",
@@ -233,7 +233,7 @@ impl Answer<'_> {
 
     fn by_plugin(&self, text: &mut String, number: usize, rule: &[String]) {
         let number = number.to_string();
-        let word = self.listener.plugins[number.parse().unwrap_or(0)].word();
+        let word = self.listener.plugins[number.parse().unwrap_or(0)].as_str();
         let mut path = vec!["listeners", &self.number, "plugins", &number, word];
         path.extend(rule.iter().map(String::as_str));
         self.by(text, &path);

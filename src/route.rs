@@ -75,7 +75,7 @@ impl Assigned {
     }
 
     /// The word in logs and metrics.
-    pub fn word(&self) -> &'static str {
+    pub fn how_str(&self) -> &'static str {
         match self.how {
             How::Pinned => "pinned",
             How::Recalled { by, .. } => by,

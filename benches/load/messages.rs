@@ -70,7 +70,7 @@ pub async fn run(options: &Options) -> Result<Value, BoxError> {
 }
 
 async fn open(options: &Options) -> Result<(Conn, Vec<u8>), BoxError> {
-    let path = format!("/{}/{}", options.wire.word(), options.every.as_millis());
+    let path = format!("/{}/{}", options.wire.as_str(), options.every.as_millis());
     if options.h2 {
         return Ok((h2::ask(options, &path).await?, Vec::with_capacity(1024)));
     }

@@ -65,7 +65,7 @@ async fn open(options: &Options, count: usize) -> Result<Vec<Conn>, BoxError> {
     let mut shared = None;
     for n in 0..count {
         if options.h2 {
-            let path = format!("/silent/{}", options.wire.word());
+            let path = format!("/silent/{}", options.wire.as_str());
             if n % options.streams == 0 {
                 shared = Some(h2::connect(options).await?);
             }
@@ -100,7 +100,7 @@ async fn open(options: &Options, count: usize) -> Result<Vec<Conn>, BoxError> {
             continue;
         }
         let upgrade = options.wire == Wire::WebSocket;
-        let path = format!("/silent/{}", options.wire.word());
+        let path = format!("/silent/{}", options.wire.as_str());
         client::ask(&mut conn, &path, upgrade, "").await?;
         let (_, rest) = client::head(&mut conn, if upgrade { "101" } else { "200" }).await?;
         if !upgrade && rest.is_empty() {
@@ -147,7 +147,7 @@ pub async fn resume(options: &Options) -> Result<Value, BoxError> {
 async fn flood(options: &Options) -> Result<Conn, BoxError> {
     let mut conn = client::connect(options, Some(RECEIVE_BUFFER)).await?;
     let upgrade = options.wire == Wire::WebSocket;
-    let path = format!("/flood/{}", options.wire.word());
+    let path = format!("/flood/{}", options.wire.as_str());
     client::ask(&mut conn, &path, upgrade, "").await?;
     client::head(&mut conn, if upgrade { "101" } else { "200" }).await?;
     Ok(conn)

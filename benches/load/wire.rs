@@ -29,7 +29,7 @@ pub enum Wire {
 
 impl Wire {
     /// Its word, in options and in the node's paths.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Wire::Chunked => "chunked",
             Wire::Length => "length",
@@ -61,7 +61,7 @@ impl FromStr for Wire {
 
     fn from_str(word: &str) -> Result<Self, String> {
         let all = [Wire::Chunked, Wire::Length, Wire::WebSocket];
-        let found = all.into_iter().find(|w| w.word() == word);
+        let found = all.into_iter().find(|w| w.as_str() == word);
         found.ok_or_else(|| format!("unknown wire `{word}`"))
     }
 }

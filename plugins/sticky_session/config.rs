@@ -144,10 +144,10 @@ impl Config {
 impl Learn {
     /// What is wrong with the list `key`.
     fn faults(key: &str, places: &[Learn]) -> Vec<PluginError> {
-        wrong_places(key, places.iter().map(Learn::word).collect())
+        wrong_places(key, places.iter().map(Learn::entry).collect())
     }
 
-    fn word(&self) -> (&'static str, Kind, &str) {
+    fn entry(&self) -> (&'static str, Kind, &str) {
         match self {
             Learn::Line(s) => ("line", Kind::Text, s),
             Learn::Cookie(s) => ("cookie", Kind::Token, s),
@@ -159,10 +159,10 @@ impl Learn {
 impl Recall {
     /// What is wrong with the list `key`.
     pub(crate) fn faults(key: &str, places: &[Recall]) -> Vec<PluginError> {
-        wrong_places(key, places.iter().map(Recall::word).collect())
+        wrong_places(key, places.iter().map(Recall::entry).collect())
     }
 
-    fn word(&self) -> (&'static str, Kind, &str) {
+    fn entry(&self) -> (&'static str, Kind, &str) {
         match self {
             Recall::Query(s) => ("query", Kind::Parameter, s),
             Recall::Form(s) => ("form", Kind::Parameter, s),

@@ -48,7 +48,7 @@ pub enum WaitError {
 
 impl WaitError {
     /// The word in metrics.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             WaitError::Full => "full",
             WaitError::Late => "late",
@@ -82,7 +82,7 @@ impl Drop for Told<'_> {
             .observe(waited.as_secs_f64());
         if let Some(refused) = self.refused {
             m.queue_refused
-                .with_label_values(&[self.pool, refused.word()])
+                .with_label_values(&[self.pool, refused.as_str()])
                 .inc();
         }
     }

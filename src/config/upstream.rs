@@ -211,7 +211,7 @@ pub enum Balance {
 
 impl Balance {
     /// The word in the file.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Balance::LeastFlows => "least_flows",
             Balance::RoundRobin => "round_robin",

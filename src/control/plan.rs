@@ -361,7 +361,7 @@ fn table(
             format!(
                 "listener {}: {}: {}",
                 conf.name,
-                block.word(),
+                block.as_str(),
                 said.join("; ")
             )
         })?);

@@ -76,7 +76,7 @@ impl PoolRebalance {
         let until = self.ended.lock().unwrap_or_else(Instant::now);
         let mut shown = shown(&self.pool, &run);
         let more = json!({
-            "state": run.state.word(), "by": self.by,
+            "state": run.state.as_str(), "by": self.by,
             "seconds": round(until.duration_since(self.began).as_secs_f64()),
         });
         if let (Some(shown), Value::Object(more)) = (shown.as_object_mut(), more) {

@@ -48,7 +48,7 @@ impl AdmissionError {
             AdmissionError::ProxyProtocol => "proxy_protocol",
             AdmissionError::ProxyProtocolTimeout => "proxy_protocol_timeout",
             AdmissionError::ClientHelloTimeout => "client_hello_timeout",
-            AdmissionError::Handshake(e) => e.word(),
+            AdmissionError::Handshake(e) => e.as_str(),
             AdmissionError::NoDescriptor => "no_descriptor",
         }
     }

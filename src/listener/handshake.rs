@@ -28,7 +28,7 @@ pub enum HandshakeError {
 
 impl HandshakeError {
     /// The word in metrics.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             HandshakeError::Failed => "handshake",
             HandshakeError::Late => "handshake_timeout",

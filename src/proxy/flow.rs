@@ -116,7 +116,7 @@ impl Exchange {
     pub fn assign(&self, assigned: Assigned, learned: Option<Vec<(usize, IpAddr)>>) {
         let m = metrics::get();
         m.assigned
-            .with_label_values(&[assigned.node.name.as_str(), assigned.word()])
+            .with_label_values(&[assigned.node.name.as_str(), assigned.how_str()])
             .inc();
         let entered = assigned.node.enter(&self.flow, assigned.stickiness());
         let mut record = self.record.lock();
@@ -252,7 +252,7 @@ impl Exchange {
                 .and_then(|a| a.pool.as_ref())
                 .map(|p| p.name.as_str()),
             node: assigned.map(|a| a.node.name.as_str()),
-            how: assigned.map(Assigned::word),
+            how: assigned.map(Assigned::how_str),
             retries: record.retries,
             bytes_up: up,
             bytes_down: down,

@@ -137,7 +137,7 @@ pub enum Deed {
 
 impl Deed {
     /// The word in the report.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Deed::Fail => "fails",
             Deed::Hang => "hangs",

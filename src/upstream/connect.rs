@@ -83,7 +83,7 @@ impl Dialer {
     fn failed(&self, failure: &ConnectError) {
         metrics::get()
             .connect_failures
-            .with_label_values(&[&self.node.name, failure.word()])
+            .with_label_values(&[&self.node.name, failure.as_str()])
             .inc();
         match failure {
             ConnectError::Short(shortage) => shortage.tell(&self.node),
@@ -115,11 +115,11 @@ pub enum ConnectError {
 
 impl ConnectError {
     /// The word in metrics.
-    pub fn word(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             ConnectError::Timeout => "timeout",
             ConnectError::Evicted => "evicted",
-            ConnectError::Short(shortage) => shortage.word(),
+            ConnectError::Short(shortage) => shortage.as_str(),
             ConnectError::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => "refused",
             ConnectError::Io(e) if e.kind() == io::ErrorKind::InvalidData => "tls",
             ConnectError::Io(_) => "error",

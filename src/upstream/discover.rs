@@ -90,7 +90,7 @@ pub enum DiscoverError {
 
 impl DiscoverError {
     /// The word in metrics.
-    pub fn word(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             DiscoverError::NoName => "no_name",
             DiscoverError::Empty => "empty",

@@ -41,7 +41,7 @@ pub enum State {
 
 impl State {
     /// The word in logs, metrics and API.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             State::Up => "up",
             State::Draining => "draining",
@@ -65,7 +65,7 @@ pub enum Order {
 
 impl Order {
     /// The word in the API.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Order::Up => "up",
             Order::Drain => "drain",
@@ -327,10 +327,10 @@ impl Node {
             return;
         }
         self.turned(cause);
-        log::warn!("node {} is {}: {cause}", self.name, now.word());
+        log::warn!("node {} is {}: {cause}", self.name, now.as_str());
         crate::observe::metrics::get()
             .node_changes
-            .with_label_values(&[self.name.as_str(), now.word()])
+            .with_label_values(&[self.name.as_str(), now.as_str()])
             .inc();
         // Before its flows end: what they leave must not be sent any more.
         self.last_bytes

@@ -39,7 +39,7 @@ impl Shortage {
     }
 
     /// The word in metrics.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Shortage::Ports => "no_local_port",
             Shortage::Descriptors => "no_descriptor",

@@ -20,7 +20,7 @@ pub(super) fn check(check: &mut Check<'_>, covered: &Covered) {
     let config = check.config;
     for (i, listener) in config.listeners.iter().enumerate() {
         let routes = |word: &str| word.ends_with(ROUTES) || word == "redirect_https";
-        let routed = listener.plugins.iter().any(|p| routes(p.word()));
+        let routed = listener.plugins.iter().any(|p| routes(p.as_str()));
         if listener.to.is_none() && !routed {
             check.expect(
                 &steps!["listeners", i],
@@ -69,7 +69,7 @@ fn build(check: &mut Check<'_>, i: usize, listener: &Listener) {
         for fault in built.err().unwrap_or_default() {
             tell(
                 check,
-                &steps!["listeners", i, "plugins", j, plugin.word()],
+                &steps!["listeners", i, "plugins", j, plugin.as_str()],
                 fault,
             );
         }
@@ -132,7 +132,7 @@ fn hosts_are_covered(check: &mut Check<'_>, i: usize, listener: &Listener, cover
         }
     }
     for (j, plugin) in listener.plugins.iter().enumerate() {
-        let word = plugin.word();
+        let word = plugin.as_str();
         let key = match word {
             "host_route" => "hosts",
             "sni_route" => "names",

@@ -49,10 +49,10 @@ impl Admin {
             of.sort();
             json!({
                 "name": node.name, "address": node.address, "weight": node.weight(),
-                "state": listed.state().word(), "flows": node.live(), "flows_total": node.total(),
+                "state": listed.state().as_str(), "flows": node.live(), "flows_total": node.total(),
                 "pools": of, "source": listed.source, "slow_start": node.is_ramping(),
                 "drain": node.progress(now).map(progress), "removed": listed.removed,
-                "order": node.ordered().word(), "why": status.why, "state_seconds": ago(status.since),
+                "order": node.ordered().as_str(), "why": status.why, "state_seconds": ago(status.since),
                 "held_seconds": held.map(|h| h.as_secs_f64().ceil() as u64), "check": check,
             })
         };
@@ -69,7 +69,7 @@ impl Admin {
             let is_first = !flows.contains_key(name);
             *flows.entry(name).or_default() += one.node.live();
             for state in [State::Up, State::Draining, State::Down] {
-                let gauge = m.node_state.with_label_values(&[name, state.word()]);
+                let gauge = m.node_state.with_label_values(&[name, state.as_str()]);
                 if is_first {
                     gauge.set(i64::from(one.state() == state));
                 }
@@ -130,7 +130,7 @@ pub(super) async fn order(
         }
         _ => return (StatusCode::NOT_FOUND, "orders: up, drain, down, evict\n").into_response(),
     }
-    Json(json!({ "name": name, "state": first.state().word() })).into_response()
+    Json(json!({ "name": name, "state": first.state().as_str() })).into_response()
 }
 
 /// What an order is told: `?deadline=10m&rate=50/s`, `?removed`.

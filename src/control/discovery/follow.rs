@@ -51,7 +51,9 @@ impl Follow {
 
     fn count(&self, asked: &Result<Answer, DiscoverError>) {
         let source = self.source.to_string();
-        let result = asked.as_ref().map_or_else(DiscoverError::word, |_| "good");
+        let result = asked
+            .as_ref()
+            .map_or_else(DiscoverError::as_str, |_| "good");
         let m = metrics::get();
         m.lookups
             .with_label_values(&[source.as_str(), result])

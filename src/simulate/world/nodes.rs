@@ -43,7 +43,7 @@ impl World<'_> {
     ///
     /// Errors: as [`World::open`].
     pub(super) fn deed(&mut self, deed: Deed, place: usize) -> Result<(), String> {
-        self.tell_of(place, deed.word());
+        self.tell_of(place, deed.as_str());
         let peer = &mut self.peers[place];
         peer.changes += 1;
         match deed {
@@ -163,7 +163,7 @@ impl World<'_> {
             // Also after a drain; its own clock is the machine's.
             node.returned(now);
         }
-        self.tell_of(place, &format!("is {}", node.state().word()));
+        self.tell_of(place, &format!("is {}", node.state().as_str()));
         if well {
             self.report.returns.push(Return {
                 node: node.name.clone(),

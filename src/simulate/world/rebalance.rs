@@ -85,7 +85,7 @@ impl World<'_> {
             pool: pool.name.clone(),
             by,
             at: self.seconds(),
-            state: rebalance.state.word(),
+            state: rebalance.state.as_str(),
             seconds: 0.0,
             due: rebalance.left(),
             moved: 0,
@@ -122,7 +122,7 @@ impl World<'_> {
         closed.into_iter().for_each(|flow| self.moves(flow));
         self.told(&run);
         if run.rebalance.state.is_over() {
-            let state = run.rebalance.state.word();
+            let state = run.rebalance.state.as_str();
             self.tell(format!("{}: rebalance is {state}", pool.name));
         } else {
             self.rebalances.running.insert(id, run);
@@ -149,7 +149,7 @@ impl World<'_> {
 
     fn told(&mut self, run: &Run) {
         let told = &mut self.report.rebalances[run.told];
-        told.state = run.rebalance.state.word();
+        told.state = run.rebalance.state.as_str();
         told.seconds = (self.now - run.began) as f64 / SECOND as f64;
         told.moved = run.rebalance.moved();
         told.evenness = run.rebalance.plan.evenness;

@@ -17,7 +17,7 @@ pub enum RunState {
 
 impl RunState {
     /// The word in log and API.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             RunState::Running => "running",
             RunState::Settling => "settling",
