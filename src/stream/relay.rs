@@ -7,7 +7,7 @@
 //! Source: Lightstreamer clustering §1; Diffusion load balancers, "Load balancer closing silent
 //! connections", "Reuse TCP connection"; RFC 9112 §6, §9.3.2, §9.5.
 
-mod ahead;
+mod read_ahead;
 mod exchange;
 
 use std::future::Future;
@@ -16,14 +16,14 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
 
-use self::ahead::Ahead;
+use self::read_ahead::ReadAhead;
 use super::direction::{Direction, DirectionError, Pumped};
 use super::graceful_close::{CloseTurn, notify, reset_if_stalled};
 use super::side::Side;
 use super::socket;
 use crate::observe::end_reason::EndReason;
 
-pub use self::ahead::{MAX_AHEAD, watch};
+pub use self::ahead::{MAX_READ_AHEAD, watch};
 
 /// The kind of flow, which decides what the end of one direction means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +138,7 @@ pub struct Relay {
     request_cut: bool,
     /// Bytes of the request's head, which are none of its body.
     head_bytes: u64,
-    ahead: Ahead,
+    ahead: ReadAhead,
 }
 
 impl Relay {
@@ -163,7 +163,7 @@ impl Relay {
             request_over: false,
             request_cut: false,
             head_bytes: 0,
-            ahead: Ahead::default(),
+            ahead: ReadAhead::default(),
         }
     }
 

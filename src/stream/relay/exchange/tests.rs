@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::stream::fixtures::{pair, segments, soon};
-use crate::stream::relay::MAX_AHEAD;
+use crate::stream::relay::MAX_READ_AHEAD;
 
 const RULES: Rules = Rules {
     unsent: 4096,
@@ -308,11 +308,11 @@ async fn the_client_is_heard_meanwhile() {
         assert!(read.is_err(), "{read:?}");
     }
     let (mut client, mut node, task) = relayed(Framing::length(1), Wrap::AsIs, b"").await;
-    client.write_all(&[b'x'; 3 * MAX_AHEAD]).await.unwrap();
+    client.write_all(&[b'x'; 3 * MAX_READ_AHEAD]).await.unwrap();
     // So long the relay could go on reading: nothing says that it does not.
     tokio::time::sleep(Duration::from_millis(200)).await;
     node.write_all(b"a").await.unwrap();
     take(&mut client, 1).await;
     let kept = over(task, EndReason::Done).await.1.into_sides().1.len();
-    assert_eq!(kept, MAX_AHEAD);
+    assert_eq!(kept, MAX_READ_AHEAD);
 }

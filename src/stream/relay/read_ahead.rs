@@ -1,6 +1,6 @@
 //! Keeps the bytes a client sends behind its request, until the next request.
 //!
-//! In: the client's side. Out: at most [`MAX_AHEAD`] bytes. The client's end is the end of the exchange.
+//! In: the client's side. Out: at most [`MAX_READ_AHEAD`] bytes. The client's end is the end of the exchange.
 //! Source: RFC 9112 §9.3.2 (pipelining), §9.5; Lightstreamer clustering §1 (TCP back-pressure).
 
 use std::io;
@@ -10,17 +10,17 @@ use crate::observe::end_reason::EndReason;
 use crate::stream::side::Side;
 
 /// Most bytes kept of a client's next requests, or of early WebSocket frames.
-pub const MAX_AHEAD: usize = 16 * 1024;
+pub const MAX_READ_AHEAD: usize = 16 * 1024;
 
 /// Bytes of the client's next requests.
 #[derive(Default)]
-pub struct Ahead {
+pub struct ReadAhead {
     kept: Vec<u8>,
     /// The socket had nothing when it was asked last.
     dry: bool,
 }
 
-impl Ahead {
+impl ReadAhead {
     /// Keeps bytes that were read elsewhere, behind those kept so far.
     pub fn keep(&mut self, more: Vec<u8>) {
         match self.kept.is_empty() {
@@ -42,7 +42,7 @@ impl Ahead {
     }
 }
 
-/// Reads the client's bytes into `kept`, up to [`MAX_AHEAD`] bytes; ready when it has ended. `dry`: its
+/// Reads the client's bytes into `kept`, up to [`MAX_READ_AHEAD`] bytes; ready when it has ended. `dry`: its
 /// socket had nothing when it was asked last.
 pub fn watch(
     cx: &mut Context<'_>,
@@ -54,11 +54,11 @@ pub fn watch(
         // Its body waits in the stream, and behind it comes no other request.
         return stream.poll_gone(cx);
     }
-    while kept.len() < MAX_AHEAD {
+    while kept.len() < MAX_READ_AHEAD {
         if *dry && ready!(client.poll_readable(cx)).is_err() {
             return Poll::Ready(EndReason::ClientFailed);
         }
-        let read = client.poll_more(cx, kept, MAX_AHEAD - kept.len());
+        let read = client.poll_more(cx, kept, MAX_READ_AHEAD - kept.len());
         *dry = read.is_pending();
         match ready!(read) {
             // Between requests and behind one, an end without close_notify cuts nothing.
