@@ -13,8 +13,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::bulk::Bulk;
 use super::frames::Frames;
 use super::framing::{Framing, FramingError, Wrap};
+use super::pending_bytes::PendingBytes;
 use super::side::Side;
-use super::waiting::Waiting;
 use super::window::Window;
 
 /// Which socket of a direction broke, or how.
@@ -50,7 +50,7 @@ const LAST_CHUNK: &[u8] = b"0\r\n";
 /// One direction of a relay.
 pub struct Direction {
     /// Read and not yet taken.
-    waiting: Waiting,
+    pending: PendingBytes,
     /// Framing of the source's message.
     framing: Framing,
     wrap: Wrap,
@@ -65,7 +65,7 @@ pub struct Direction {
     dry: bool,
     ended: bool,
     /// Bytes that the source sent behind the end of its message.
-    surplus: Waiting,
+    surplus: PendingBytes,
     passed: u64,
     frames: Option<Frames>,
     bulk: Bulk,
@@ -83,7 +83,7 @@ impl Direction {
     /// flow gets as large a window as the sink's kernel takes.
     pub fn new(on_demand: bool, most: usize, bulk: bool) -> Self {
         Direction {
-            waiting: Waiting::default(),
+            pending: PendingBytes::default(),
             framing: Framing::UntilClose,
             wrap: Wrap::AsIs,
             most,
@@ -91,7 +91,7 @@ impl Direction {
             window: Window::new(on_demand && bulk, most),
             dry: false,
             ended: false,
-            surplus: Waiting::default(),
+            surplus: PendingBytes::default(),
             passed: 0,
             frames: None,
             bulk: Bulk::default(),
@@ -128,7 +128,7 @@ impl Direction {
     pub fn wrote(&mut self, n: usize, out: &[u8]) {
         self.took(n);
         if n < out.len() {
-            self.waiting.push(&out[n..]);
+            self.pending.push(&out[n..]);
         }
     }
 
@@ -161,7 +161,7 @@ impl Direction {
 
     /// Bytes that wait for the sink.
     pub fn held(&self) -> usize {
-        self.waiting.bytes().len() + self.bulk.held()
+        self.pending.bytes().len() + self.bulk.held()
     }
 
     /// Whether the message is at its end and the sink has taken all of it.
@@ -182,7 +182,7 @@ impl Direction {
     /// Moves bytes until the source is dry, the sink is full, or the message ends.
     pub fn pump(&mut self, cx: &mut Context<'_>, source: &mut Side, sink: &mut Side) -> Pumped {
         loop {
-            ready!(self.pass_waiting(cx, sink))?;
+            ready!(self.pass_pending(cx, sink))?;
             if self.ended || self.framing.is_done() {
                 return Poll::Ready(Ok(()));
             }
@@ -207,16 +207,16 @@ impl Direction {
     }
 
     /// Writes the bytes that wait for the sink; ready when none does.
-    pub fn pass_waiting(&mut self, cx: &mut Context<'_>, sink: &mut Side) -> Pumped {
+    pub fn pass_pending(&mut self, cx: &mut Context<'_>, sink: &mut Side) -> Pumped {
         while self.bulk.held() > 0 {
             let tcp = sink.tcp().ok_or(DirectionError::Sink)?;
             let n = ready!(self.bulk.poll_drain(cx, tcp)).map_err(|_| DirectionError::Sink)?;
             self.took(n);
         }
-        while !self.waiting.is_empty() {
-            let wrote = sink.poll_write_part(cx, self.waiting.bytes(), self.ends_sink());
+        while !self.pending.is_empty() {
+            let wrote = sink.poll_write_part(cx, self.pending.bytes(), self.ends_sink());
             let n = ready!(wrote).map_err(|_| DirectionError::Sink)?;
-            self.waiting.take(n);
+            self.pending.take(n);
             self.took(n);
         }
         Poll::Ready(Ok(()))
@@ -269,7 +269,7 @@ impl Direction {
             self.took(taken);
             if taken < out.len() {
                 // Under TLS the same bytes must be offered again, which `waiting` does.
-                self.waiting = out[taken..].to_vec().into();
+                self.pending = out[taken..].to_vec().into();
             }
             Poll::Ready(Ok(()))
         })
@@ -328,7 +328,7 @@ impl Direction {
         self.ended = true;
         if self.wrap == Wrap::Chunks {
             let last = [LAST_CHUNK, &trailers, CRLF].concat();
-            self.waiting = last.into();
+            self.pending = last.into();
         }
         Ok(())
     }

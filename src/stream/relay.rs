@@ -23,7 +23,7 @@ use super::side::Side;
 use super::socket;
 use crate::observe::end_reason::EndReason;
 
-pub use self::ahead::{MAX_READ_AHEAD, watch};
+pub use self::read_ahead::{MAX_READ_AHEAD, watch};
 
 /// The kind of flow, which decides what the end of one direction means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

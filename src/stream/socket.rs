@@ -21,7 +21,7 @@ use super::dead_peer::{self, DeadPeerWatch};
 use super::descriptors;
 use super::kernel;
 use super::last_bytes::LastBytes;
-use super::waiting::Waiting;
+use super::pending_bytes::PendingBytes;
 
 pub use super::kernel::{unacknowledged, unread};
 
@@ -31,7 +31,7 @@ pub struct Tcp {
     /// Who looks after it.
     watched: Option<Arc<DeadPeerWatch>>,
     stream: TcpStream,
-    ahead: Waiting,
+    ahead: PendingBytes,
 }
 
 impl Tcp {
@@ -40,7 +40,7 @@ impl Tcp {
         Tcp {
             watched: None,
             stream,
-            ahead: Waiting::default(),
+            ahead: PendingBytes::default(),
         }
     }
 

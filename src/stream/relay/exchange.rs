@@ -159,7 +159,7 @@ impl Relay {
         got: &mut Vec<u8>,
     ) -> Poll<Result<(), EndReason>> {
         // A client that takes no interim answer stops the reading of its node.
-        match self.down.pass_waiting(cx, &mut self.client) {
+        match self.down.pass_pending(cx, &mut self.client) {
             Poll::Ready(Ok(())) => {
                 if let Poll::Ready(read) = self.node.poll_more(cx, got, MORE) {
                     return Poll::Ready(match read {

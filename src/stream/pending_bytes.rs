@@ -2,7 +2,7 @@
 
 /// Bytes that wait to be read or written.
 #[derive(Debug, Default)]
-pub struct Waiting(Option<Box<Bytes>>);
+pub struct PendingBytes(Option<Box<Bytes>>);
 
 #[derive(Debug)]
 struct Bytes {
@@ -10,7 +10,7 @@ struct Bytes {
     gone: usize,
 }
 
-impl Waiting {
+impl PendingBytes {
     /// What waits, first byte first.
     pub fn bytes(&self) -> &[u8] {
         self.0.as_ref().map_or(&[], |b| &b.all[b.gone..])
@@ -56,10 +56,10 @@ impl Waiting {
     }
 }
 
-impl From<Vec<u8>> for Waiting {
+impl From<Vec<u8>> for PendingBytes {
     /// An empty one gives its memory back: it may still have the 4 KiB in which a request's head was read.
     fn from(all: Vec<u8>) -> Self {
-        Waiting((!all.is_empty()).then(|| Box::new(Bytes { all, gone: 0 })))
+        PendingBytes((!all.is_empty()).then(|| Box::new(Bytes { all, gone: 0 })))
     }
 }
 
@@ -71,19 +71,19 @@ mod tests {
     /// 8.3 KiB that 4,000 of them cost each (benches, "silent"). Red without the look at its length.
     #[test]
     fn an_empty_buffer_is_given_back() {
-        assert!(Waiting::from(Vec::with_capacity(4096)).0.is_none());
-        assert_eq!(size_of::<Waiting>(), size_of::<usize>());
+        assert!(PendingBytes::from(Vec::with_capacity(4096)).0.is_none());
+        assert_eq!(size_of::<PendingBytes>(), size_of::<usize>());
     }
 
     #[test]
     fn bytes_go_in_their_order() {
-        let mut waiting = Waiting::from(b"defg".to_vec());
-        waiting.take(1);
-        waiting.put_back(b"abcd".to_vec());
-        assert_eq!(waiting.bytes(), b"abcdefg");
-        waiting.take(6);
-        assert_eq!((waiting.bytes(), waiting.is_empty()), (&b"g"[..], false));
-        waiting.take(1);
-        assert!(waiting.is_empty() && waiting.0.is_none());
+        let mut pending = PendingBytes::from(b"defg".to_vec());
+        pending.take(1);
+        pending.put_back(b"abcd".to_vec());
+        assert_eq!(pending.bytes(), b"abcdefg");
+        pending.take(6);
+        assert_eq!((pending.bytes(), pending.is_empty()), (&b"g"[..], false));
+        pending.take(1);
+        assert!(pending.is_empty() && pending.0.is_none());
     }
 }
