@@ -8,13 +8,13 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use super::kernel;
-use super::promise::{BULK_READS, BULK_WITHIN_MS, CAP, Facts, Promise};
 use super::side::Side;
+use super::window_budget::{BULK_READS, BULK_WITHIN_MS, CAP, Facts, WindowBudget};
 
 /// The window of one direction's source.
 #[derive(Default)]
 pub(super) struct Window {
-    promise: Option<Box<Promise>>,
+    budget: Option<Box<WindowBudget>>,
     /// When the first of the reads that are counted was.
     since_ms: u32,
     /// Their bytes, in units of [`UNIT`].
@@ -52,7 +52,7 @@ impl Window {
 
     /// Most bytes that may be read and not be sent by the client's kernel; `most` without bulk.
     pub(super) fn most(&self, most: usize) -> usize {
-        self.promise.as_ref().map_or(most, |p| p.most().max(most))
+        self.budget.as_ref().map_or(most, |p| p.most().max(most))
     }
 
     /// Most bytes to be read now, of `room`, when all that was read before is with the client's kernel.
@@ -64,7 +64,7 @@ impl Window {
         framed: bool,
     ) -> usize {
         self.look_once(source, most);
-        let Some(promise) = &mut self.promise else {
+        let Some(budget) = &mut self.budget else {
             return room;
         };
         let Some(socket) = source.tcp() else {
@@ -76,19 +76,19 @@ impl Window {
             framed,
             ..Facts::default()
         };
-        if let (true, Some(client)) = (promise.asks_client(), sink.tcp()) {
+        if let (true, Some(client)) = (budget.asks_client(), sink.tcp()) {
             let fd = client.fd();
             facts.unacknowledged = kernel::unacknowledged(fd);
             let info = kernel::info(fd).unwrap_or_default();
             (facts.acknowledged, facts.window) = (info.acknowledged, info.window);
             facts.unsent = info.unsent;
         }
-        let verdict = promise.before_read(facts, room);
+        let verdict = budget.before_read(facts, room);
         if let Some(bytes) = verdict.buffer {
             kernel::set_receive_buffer(socket.stream(), bytes);
         }
-        if promise.is_kept() {
-            self.promise = None;
+        if budget.is_kept() {
+            self.budget = None;
         }
         verdict.read
     }
@@ -101,8 +101,8 @@ impl Window {
                 self.look = Look::Done;
                 let Some(socket) = source.tcp() else { return };
                 let (level, small) = (kernel::receive_buffer(socket.stream()), buffer(most));
-                if level > small && self.promise.is_none() {
-                    self.promise = Some(Box::new(Promise::left_over(level, small)));
+                if level > small && self.budget.is_none() {
+                    self.budget = Some(Box::new(WindowBudget::left_over(level, small)));
                 }
             }
         }
@@ -113,18 +113,18 @@ impl Window {
         if self.look == Look::Never {
             return;
         }
-        if let Some(promise) = &mut self.promise {
-            promise.saw(n);
-            if promise.asks_client() {
+        if let Some(budget) = &mut self.budget {
+            budget.saw(n);
+            if budget.asks_client() {
                 return;
             }
         }
         if self.is_bulk(n, most) {
             let small = buffer(most);
-            let promise = self
-                .promise
-                .get_or_insert_with(|| Box::new(Promise::new(small, small)));
-            promise.renew();
+            let budget = self
+                .budget
+                .get_or_insert_with(|| Box::new(WindowBudget::new(small, small)));
+            budget.renew();
         }
     }
 

@@ -53,13 +53,13 @@ fn only_bulk_grows() {
     for (name, bulk, most, reads, large) in cases {
         let mut window = Window::new(bulk, most);
         reads.into_iter().for_each(|n| window.saw(n, most));
-        assert_eq!(window.promise.is_some(), large, "{name}");
+        assert_eq!(window.budget.is_some(), large, "{name}");
     }
     let mut slow = Window::new(true, MOST);
     slow.saw(MOST, MOST);
     slow.since_ms = slow.since_ms.wrapping_sub(BULK_WITHIN_MS + 1);
     (1..BULK_READS).for_each(|_| slow.saw(MOST, MOST));
-    assert!(slow.promise.is_none(), "one message of 8 KiB now and then");
+    assert!(slow.budget.is_none(), "one message of 8 KiB now and then");
 }
 
 /// A node, and the socket a relay has to it, connected as for bulk.

@@ -47,9 +47,9 @@ pub(super) struct Verdict {
     pub read: usize,
 }
 
-/// The promise to a node whose flow carries bulk, or has until a moment ago.
+/// What is promised to a node whose flow carries bulk, or has until a moment ago.
 #[derive(Debug)]
-pub(super) struct Promise {
+pub(super) struct WindowBudget {
     /// Bytes read since it began.
     read: u64,
     /// The node may have been promised so many of them; never back.
@@ -65,10 +65,10 @@ pub(super) struct Promise {
     over: bool,
 }
 
-impl Promise {
+impl WindowBudget {
     /// Of a flow whose receive buffer is `level` bytes as the kernel counts, and `small` without bulk.
     pub(super) fn new(level: usize, small: usize) -> Self {
-        Promise {
+        WindowBudget {
             read: 0,
             edge: level as u64,
             taken: 0,
@@ -81,9 +81,9 @@ impl Promise {
 
     /// Of a connection that an earlier answer left with a large receive buffer.
     pub(super) fn left_over(level: usize, small: usize) -> Self {
-        Promise {
+        WindowBudget {
             over: true,
-            ..Promise::new(level, small)
+            ..WindowBudget::new(level, small)
         }
     }
 
@@ -103,7 +103,7 @@ impl Promise {
         self.small_reads = 0;
     }
 
-    /// Whether [`Facts`] of the client are needed for [`Promise::before_read`].
+    /// Whether [`Facts`] of the client are needed for [`WindowBudget::before_read`].
     pub(super) fn asks_client(&self) -> bool {
         !self.over
     }

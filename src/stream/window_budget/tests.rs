@@ -67,21 +67,21 @@ fn levels_by_the_clients_window() {
         ),
     ];
     for (level, facts, expected, name) in cases {
-        let mut promise = Promise::new(level, SMALL);
-        promise.before_read(facts, ROOM);
-        assert_eq!(promise.level, expected, "{name}");
+        let mut budget = WindowBudget::new(level, SMALL);
+        budget.before_read(facts, ROOM);
+        assert_eq!(budget.level, expected, "{name}");
     }
 }
 
 /// Red if the buffer is lowered below what the node was promised and has not sent: our kernel drops that.
 #[test]
 fn it_is_lowered_by_what_is_read() {
-    let mut promise = Promise::new(8 * SMALL, SMALL);
+    let mut budget = WindowBudget::new(8 * SMALL, SMALL);
     let shut = |unread| Facts {
         unread,
         ..client(0, 0)
     };
-    let nothing = promise.before_read(shut(0), ROOM);
+    let nothing = budget.before_read(shut(0), ROOM);
     assert_eq!(
         nothing,
         Verdict {
@@ -93,7 +93,7 @@ fn it_is_lowered_by_what_is_read() {
     for unread in [5000, 100, ROOM, ROOM] {
         let n = unread.min(ROOM);
         left = left.saturating_sub(n).max(SMALL);
-        let verdict = promise.before_read(shut(unread), ROOM);
+        let verdict = budget.before_read(shut(unread), ROOM);
         assert_eq!(
             verdict,
             Verdict {
@@ -102,31 +102,31 @@ fn it_is_lowered_by_what_is_read() {
             },
             "{unread}"
         );
-        promise.saw(n);
+        budget.saw(n);
     }
     assert_eq!(left, SMALL);
-    assert!(!promise.is_kept(), "the client may read on");
+    assert!(!budget.is_kept(), "the client may read on");
 }
 
 /// Red if messages keep a large buffer, or if a connection that was left with one keeps it.
 #[test]
 fn messages_end_it() {
-    let mut promise = Promise::new(2 * SMALL, SMALL);
+    let mut budget = WindowBudget::new(2 * SMALL, SMALL);
     for n in [100, 100, 100, ROOM, 100, 100, 100] {
-        promise.saw(n);
-        assert!(promise.asks_client());
+        budget.saw(n);
+        assert!(budget.asks_client());
     }
-    promise.saw(100);
-    for mut promise in [promise, Promise::left_over(2 * SMALL, SMALL)] {
-        assert!(!promise.asks_client());
+    budget.saw(100);
+    for mut budget in [budget, WindowBudget::left_over(2 * SMALL, SMALL)] {
+        assert!(!budget.asks_client());
         let mut messages = 0;
-        while !promise.is_kept() {
+        while !budget.is_kept() {
             let facts = Facts {
                 unread: 100,
                 ..Facts::default()
             };
-            promise.before_read(facts, ROOM);
-            promise.saw(100);
+            budget.before_read(facts, ROOM);
+            budget.saw(100);
             messages += 1;
         }
         assert!((150..=170).contains(&messages), "{messages}");
@@ -134,10 +134,10 @@ fn messages_end_it() {
 }
 
 /// A client that reads at a rate and then stops, its kernel, ours, and a node that sends what it may. Returns
-/// the most that the node was promised beyond the client's promise, and what our kernel had to drop.
+/// the most that the node was promised beyond the client's budget, and what our kernel had to drop.
 fn run(seed: u64, framed: u64) -> (u64, u64) {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut promise = Promise::new(SMALL, SMALL);
+    let mut budget = WindowBudget::new(SMALL, SMALL);
     let (mut sent, mut read, mut edge, mut wire) = (0u64, 0u64, SMALL as u64, 0u64);
     let (mut taken_by_client, mut buffer) = (0u64, random.u64(1 << 14..1 << 21));
     let (mut beyond, mut dropped) = (0, 0);
@@ -148,7 +148,7 @@ fn run(seed: u64, framed: u64) -> (u64, u64) {
             taken_by_client += random.u64(0..=wire - taken_by_client);
             buffer = buffer.max(random.u64(1 << 14..1 << 21));
         }
-        dropped = dropped.max((sent - read).saturating_sub(promise.level as u64));
+        dropped = dropped.max((sent - read).saturating_sub(budget.level as u64));
         let promised = taken_by_client + buffer;
         let facts = Facts {
             acknowledged: wire.min(promised),
@@ -159,16 +159,16 @@ fn run(seed: u64, framed: u64) -> (u64, u64) {
             framed: framed > 0,
         };
         // As a direction does it: not before the client's kernel has sent half.
-        if facts.unsent as usize >= promise.most() / 2 {
+        if facts.unsent as usize >= budget.most() / 2 {
             continue;
         }
-        let room = (promise.most() - facts.unsent as usize).min(ROOM);
-        let verdict = promise.before_read(facts, room);
+        let room = (budget.most() - facts.unsent as usize).min(ROOM);
+        let verdict = budget.before_read(facts, room);
         let n = verdict.read.min(facts.unread);
         read += n as u64;
-        promise.saw(n);
+        budget.saw(n);
         wire += n as u64 + n as u64 * framed / 1000;
-        edge = edge.max(read + promise.level as u64);
+        edge = edge.max(read + budget.level as u64);
         let payload = promised * 1000 / (1000 + framed);
         beyond = beyond.max(edge.saturating_sub(payload));
     }
