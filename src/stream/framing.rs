@@ -316,9 +316,9 @@ fn hex(b: u8) -> u64 {
 }
 
 #[cfg(test)]
-mod bare;
+mod http10_tests;
 #[cfg(test)]
-mod splits;
+mod random_split_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
