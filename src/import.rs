@@ -16,13 +16,13 @@ mod certificates;
 mod compare;
 mod keystore;
 mod write;
-mod written;
+mod import_output;
 
 pub use certificates::Secret;
 pub use compare::compare;
+pub use import_output::ImportOutput;
 pub use keystore::{Keystore, Password};
 pub use write::write;
-pub use written::Written;
 
 /// A factory file with all its comments is 100 KiB; beyond this it is something else.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;

@@ -8,8 +8,8 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::certificates::{Entry, entry};
+use super::import_output::ImportOutput;
 use super::keystore::refused;
-use super::written::Written;
 use super::{Link, PushServer, Socket};
 use crate::init::Address;
 
@@ -45,7 +45,7 @@ pub fn write(
     servers: &[PushServer],
     vips: &[Address],
     nodes: &[Address],
-) -> Result<Written, String> {
+) -> Result<ImportOutput, String> {
     let roles = servers
         .iter()
         .map(|server| roles(server, servers))
@@ -62,7 +62,7 @@ pub fn write(
         vips,
         nodes,
     };
-    Ok(Written {
+    Ok(ImportOutput {
         yaml: out.text(),
         secrets: secret.into_iter().collect(),
     })

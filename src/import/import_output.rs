@@ -11,14 +11,14 @@ use super::certificates::Secret;
 
 /// What the edge needs.
 #[derive(Clone, Debug)]
-pub struct Written {
+pub struct ImportOutput {
     /// Its configuration.
     pub yaml: String,
     /// Passwords the configuration names files for.
     pub secrets: Vec<Secret>,
 }
 
-impl Written {
+impl ImportOutput {
     /// Writes `pushgate.yaml` and the passwords into `folder`, readable by their owner only; the files' names.
     ///
     /// Errors: the folder cannot be made, or a file is there already: none is written over.
