@@ -134,7 +134,7 @@ fn messages_end_it() {
 }
 
 /// A client that reads at a rate and then stops, its kernel, ours, and a node that sends what it may. Returns
-/// the most that the node was promised beyond the client's budget, and what our kernel had to drop.
+/// the most that the node was promised beyond the client's promise, and what our kernel had to drop.
 fn run(seed: u64, framed: u64) -> (u64, u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut budget = WindowBudget::new(SMALL, SMALL);
