@@ -5,10 +5,10 @@
 
 pub mod api;
 pub mod context;
-mod epochs;
+mod forget_rules;
 pub mod head;
 pub mod host;
-mod life;
+mod lifetime;
 mod memory;
 #[cfg(test)]
 mod testing;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::api::{Assignment, Flow, Forget, How, Mark, NodeId, PoolId, Recalled, unix_seconds};
 use crate::context::{Build, PluginError};
-use crate::life::{JITTER, Life};
+use crate::lifetime::{JITTER, Lifetime};
 use crate::sticky_ip::Mode;
 use crate::sticky_ip::rendezvous::Rendezvous;
 use crate::sticky_ip::table::{Key, Limits, Table, Verdict};
@@ -83,7 +83,7 @@ impl Keys<'_> {
     /// The table they name, kept across reloads, and its limits; `max_age` where the block gives none.
     pub fn table(&self, on: &Build<'_>, max_age: MaybeSpan) -> (Arc<Table>, Limits) {
         let limits = Limits {
-            life: Life {
+            lifetime: Lifetime {
                 max_age: self.max_age.unwrap_or(max_age).0,
                 jitter: self.jitter.unwrap_or(JITTER),
             },

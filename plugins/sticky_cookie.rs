@@ -16,9 +16,9 @@ use crate::api::{
     Assignment, EditError, Flow, Forget, Forgotten, How, Mark, Plugin, PoolId, Recalled, SKEW,
     unix_seconds,
 };
-use crate::epochs::Epochs;
+use crate::forget_rules::ForgetRules;
 use crate::head::Edits;
-use crate::life::Life;
+use crate::lifetime::Lifetime;
 pub use config::{Config, SameSite};
 use token::{Ring, TOKEN_CHARS, Token};
 
@@ -31,10 +31,10 @@ struct StickyCookie {
     name: Box<[u8]>,
     /// `; Path=/; HttpOnly…`, computed once.
     attributes: Box<[u8]>,
-    life: Life,
+    lifetime: Lifetime,
     cut_at_max_age: bool,
     ring: Ring,
-    epochs: Arc<Epochs>,
+    forget_rules: Arc<ForgetRules>,
     /// Held so that what is kept across reloads still knows it.
     _own_key: Option<Arc<keys::Random>>,
 }
@@ -56,10 +56,12 @@ impl StickyCookie {
             return None;
         }
         let age = wall.saturating_sub(token.issued);
-        let alive = self.life(&token.salt).is_none_or(|l| age < l.as_secs());
+        let alive = self
+            .lifetime_of(&token.salt)
+            .is_none_or(|l| age < l.as_secs());
         let forgotten = || {
             let id = mark_id(&token.salt);
-            self.epochs
+            self.forget_rules
                 .cover(token.pool, token.node, id, token.issued, false)
         };
         (alive && !forgotten()).then_some(age)
@@ -67,7 +69,7 @@ impl StickyCookie {
 
     /// What a rebalance knows the token with this salt by.
     fn mark_of(&self, salt: &[u8; 7], issued: u64, age: Duration) -> Mark {
-        let left = self.life(salt).map(|l| l.saturating_sub(age));
+        let left = self.lifetime_of(salt).map(|l| l.saturating_sub(age));
         Mark {
             id: mark_id(salt),
             learned: issued,
@@ -77,8 +79,8 @@ impl StickyCookie {
     }
 
     /// How long the token with this salt lives, the same on every edge.
-    fn life(&self, salt: &[u8; 7]) -> Option<Duration> {
-        self.life.of(mark_id(salt) << 8)
+    fn lifetime_of(&self, salt: &[u8; 7]) -> Option<Duration> {
+        self.lifetime.of(mark_id(salt) << 8)
     }
 
     /// The value of `Set-Cookie` for a new assignment; `None` where nothing is to be remembered.
@@ -93,7 +95,7 @@ impl StickyCookie {
             return None;
         }
         let salt = salt_of(flow);
-        if self.life(&salt).is_some_and(|l| age >= l.as_secs()) {
+        if self.lifetime_of(&salt).is_some_and(|l| age >= l.as_secs()) {
             return None;
         }
         let issued = unix_seconds(flow.wall).saturating_sub(age);
@@ -155,7 +157,7 @@ impl Plugin for StickyCookie {
     }
 
     fn forget(&self, what: &Forget) {
-        self.epochs.add(what, self.life.max_age);
+        self.forget_rules.add(what, self.lifetime.max_age);
     }
 
     fn mark(&self, flow: &Flow<'_>, pool: PoolId, to: &Assignment<'_>) -> Option<Mark> {

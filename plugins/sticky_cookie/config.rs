@@ -10,8 +10,8 @@ use super::token::Ring;
 use super::{StickyCookie, keys};
 use crate::api::Plugin;
 use crate::context::{Build, Mode, PluginError};
-use crate::epochs::Epochs;
-use crate::life::{JITTER, Life};
+use crate::forget_rules::ForgetRules;
+use crate::lifetime::{JITTER, Lifetime};
 use crate::units::{MaybeSpan, Share};
 
 /// A working day: a session seldom outlives it, and an imbalance is gone the next morning.
@@ -113,13 +113,13 @@ impl Config {
         Ok(Box::new(StickyCookie {
             name: self.name.as_bytes().into(),
             attributes: self.attributes().into_bytes().into(),
-            life: Life {
+            lifetime: Lifetime {
                 max_age: self.max_age.0,
                 jitter: self.jitter,
             },
             cut_at_max_age: self.cut_at_max_age,
             ring: Ring::new(&secrets, on.pools),
-            epochs: on.keep.get_or("sticky_cookie epochs", Epochs::default),
+            forget_rules: on.keep.get_or("sticky_cookie epochs", ForgetRules::default),
             _own_key: own,
         }))
     }

@@ -15,8 +15,8 @@ use hashlink::LinkedHashMap;
 use parking_lot::Mutex;
 
 use crate::api::{Forget, Forgotten, How, Mark, NodeId, PoolId};
-use crate::epochs::Epochs;
-use crate::life::Life;
+use crate::forget_rules::ForgetRules;
+use crate::lifetime::Lifetime;
 
 /// Locks; two flows meet at one in 64, and each holds it for some hundred nanoseconds.
 const SHARDS: usize = 64;
@@ -75,7 +75,10 @@ pub struct Known {
 impl Known {
     /// What a rebalance knows the assignment by.
     pub fn mark(&self, limits: &Limits) -> Mark {
-        let left = limits.life.of(self.id).map(|l| l.saturating_sub(self.age));
+        let left = limits
+            .lifetime
+            .of(self.id)
+            .map(|l| l.saturating_sub(self.age));
         Mark {
             id: self.id,
             learned: self.learned,
@@ -89,7 +92,7 @@ impl Known {
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// How long an assignment lives from when it was learned.
-    pub life: Life,
+    pub lifetime: Lifetime,
     /// Longest time without a live flow.
     pub expiry: Option<Duration>,
     /// Most entries.
@@ -138,7 +141,7 @@ impl Entry {
 
     fn good(&self, key: &Key, limits: &Limits, now: Instant) -> bool {
         let age = now.saturating_duration_since(self.learned);
-        let lives = limits.life.of(key.mark()).is_none_or(|life| age < life);
+        let lives = limits.lifetime.of(key.mark()).is_none_or(|life| age < life);
         !self.forgotten && lives && !self.gone(limits, now)
     }
 
@@ -163,7 +166,7 @@ struct Shard {
 pub struct Table {
     shards: Box<[Mutex<Shard>]>,
     /// Shares that were rebalanced. Judged when a client comes: nobody walks a million entries.
-    epochs: Epochs,
+    forget_rules: ForgetRules,
     /// Keyed at random, so that nobody can aim addresses at one shard.
     hasher: RandomState,
 }
@@ -174,7 +177,7 @@ impl Table {
         let shards = (capacity / SHARD_ENTRIES).clamp(1, SHARDS);
         Table {
             shards: (0..shards).map(|_| Mutex::default()).collect(),
-            epochs: Epochs::default(),
+            forget_rules: ForgetRules::default(),
             hasher: RandomState::new(),
         }
     }
@@ -194,7 +197,7 @@ impl Table {
 
     fn is_rebalanced(&self, key: &Key, e: &Entry) -> bool {
         let live = e.live > 0;
-        self.epochs
+        self.forget_rules
             .cover(key.pool, e.node, key.mark(), e.learned_wall, live)
     }
 
@@ -248,7 +251,7 @@ impl Table {
 
     /// Forgets the share of a node's assignments; entries with live flows keep their count.
     pub fn forget(&self, what: &Forget, limits: &Limits) {
-        self.epochs.add(what, limits.life.max_age);
+        self.forget_rules.add(what, limits.lifetime.max_age);
     }
 
     /// Forgets that `key` is stuck to `node`; its live flows keep their count.

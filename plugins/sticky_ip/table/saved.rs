@@ -89,10 +89,10 @@ mod tests {
     use super::super::{Limits, Verdict};
     use super::*;
     use crate::api::How;
-    use crate::life::{JITTER, Life};
+    use crate::lifetime::{JITTER, Lifetime};
 
     const LIMITS: Limits = Limits {
-        life: Life {
+        lifetime: Lifetime {
             max_age: Some(Duration::from_secs(600)),
             jitter: JITTER,
         },

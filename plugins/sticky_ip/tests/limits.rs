@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::super::table::{Key, Limits, Table, Verdict};
 use super::{HOUR, learn, push, recalled};
 use crate::api::{How, NodeId};
-use crate::life::{JITTER, Life};
+use crate::lifetime::{JITTER, Lifetime};
 use crate::testing::{Facts, build};
 
 /// Lightstreamer clustering §4; FAULTS D65. Clients that came together after a storm lose their nodes over a
@@ -96,7 +96,7 @@ fn the_end_of_a_flow_that_was_not_filed_is_its_own() {
 
 fn limits(capacity: usize) -> Limits {
     Limits {
-        life: Life {
+        lifetime: Lifetime {
             max_age: None,
             jitter: JITTER,
         },

@@ -24,13 +24,13 @@ struct Rule {
 
 /// The rules of this process, shared by all listeners and kept across reloads.
 #[derive(Default)]
-pub struct Epochs {
+pub struct ForgetRules {
     rules: RwLock<Vec<Rule>>,
     /// How many there are: without any, which is usual, nobody takes the lock.
     held: AtomicUsize,
 }
 
-impl Epochs {
+impl ForgetRules {
     /// Whether some rule covers the assignment. `live`: the client has live flows.
     pub fn cover(&self, pool: PoolId, node: NodeId, id: u64, learned: u64, live: bool) -> bool {
         if self.held.load(Ordering::Acquire) == 0 {
@@ -72,7 +72,7 @@ impl Epochs {
     }
 }
 
-impl Kept for Epochs {
+impl Kept for ForgetRules {
     fn save(&self) -> Option<Vec<u8>> {
         let rules: Vec<_> = self.rules.read().iter().map(Saved::of).collect();
         rmp_serde::to_vec(&rules).ok()
@@ -139,7 +139,7 @@ mod tests {
         }
     }
 
-    fn share_of(e: &Epochs, pool: &str, node: &str, learned: u64) -> f64 {
+    fn share_of(e: &ForgetRules, pool: &str, node: &str, learned: u64) -> f64 {
         let mut rng = Rng(1);
         let (pool, node) = (PoolId::of(pool), NodeId::of(node));
         let covered = (0..10_000).filter(|_| e.cover(pool, node, rng.next(), learned, false));
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_rule_takes_its_share_of_older_assignments_of_its_node() {
-        let e = Epochs::default();
+        let e = ForgetRules::default();
         let share = |learned| share_of(&e, "push", "ls1", learned);
         assert_eq!(share(99), 0.0);
         e.add(&rule(100, 0.3), None);
@@ -185,10 +185,10 @@ mod tests {
     /// rebalance.
     #[test]
     fn rules_move_house() {
-        let old = Epochs::default();
+        let old = ForgetRules::default();
         old.add(&rule(100, 0.3), None);
         old.add(&rule(200, 0.1), None);
-        let mut new = Epochs::default();
+        let mut new = ForgetRules::default();
         new.restore(b"\xff\xff");
         assert_eq!(share_of(&new, "push", "ls1", 99), 0.0);
         new.restore(&old.save().expect("rules can be saved"));
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn live_clients_are_spared_where_the_rule_says_so() {
-        let e = Epochs::default();
+        let e = ForgetRules::default();
         let (pool, node) = (PoolId::of("push"), NodeId::of("ls1"));
         let sparing = Forget {
             spares_live: true,
@@ -215,12 +215,12 @@ mod tests {
 
     #[test]
     fn rules_are_bounded_and_die_with_the_oldest_assignments() {
-        let e = Epochs::default();
+        let e = ForgetRules::default();
         for i in 0..1_000 {
             e.add(&rule(i, 0.5), None);
         }
         assert_eq!(e.rules.read().len(), MAX_RULES);
-        let e = Epochs::default();
+        let e = ForgetRules::default();
         let (short, long) = (Some(Duration::from_secs(10)), Some(Duration::from_secs(90)));
         e.add(&rule(1_000, 0.5), short);
         e.add(&rule(1_001, 0.5), long);

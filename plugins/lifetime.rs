@@ -13,14 +13,14 @@ pub const JITTER: Share = Share(0.1);
 
 /// The lives of one plugin's assignments.
 #[derive(Clone, Copy, Debug)]
-pub struct Life {
+pub struct Lifetime {
     /// The longest; `None`: without end.
     pub max_age: Option<Duration>,
     /// Largest part of `max_age` by which a life may fall short of it.
     pub jitter: Share,
 }
 
-impl Life {
+impl Lifetime {
     /// The life of the assignment with this number, which counts by its highest 24 bits: they spread 8 h over
     /// less than 2 ms a step.
     pub fn of(&self, number: u64) -> Option<Duration> {
