@@ -5,8 +5,8 @@
 //! only, and a browser's cross-site POST or a rebound host name is refused. Source: FAULTS D71.
 
 mod dashboard;
-mod moves;
 mod nodes;
+mod rebalances;
 
 use std::io;
 use std::net::SocketAddr;
@@ -113,9 +113,12 @@ fn router(running: Arc<Running>, token: Option<String>) -> Router {
         .route("/api/nodes/{node}/{order}", post(nodes::order))
         .route(
             "/api/pools/{pool}/rebalance",
-            get(moves::progress).post(moves::begin),
+            get(rebalances::progress).post(rebalances::begin),
         )
-        .route("/api/pools/{pool}/rebalance/cancel", post(moves::cancel))
+        .route(
+            "/api/pools/{pool}/rebalance/cancel",
+            post(rebalances::cancel),
+        )
         .route("/api/reload", post(reload))
         .layer(middleware::from_fn_with_state(admin.clone(), guard))
         .with_state(admin)
