@@ -308,7 +308,7 @@ fn heads(all: &mut Vec<Case>) {
         assert!(request_head::judge(black_box(again.as_bytes()), &same).is_ok());
     });
     case(all, "response_head/judge", || {
-        let asked = response_head::Asked::default();
+        let asked = response_head::RequestKind::default();
         assert!(response_head::judge(black_box(ANSWER), asked).is_ok());
     });
 }

@@ -11,7 +11,7 @@ use std::fmt::Write;
 use pushgate_plugins::api::{Flow, How, Plugin, Route, Target};
 use pushgate_plugins::context::Keep;
 
-pub use self::flow::{Asked, Question};
+pub use self::flow::{Question, ResolvedQuestion};
 use crate::balance::Pool;
 use crate::config::{self, Config, Mode, Places, covers};
 use crate::control::plan;
@@ -24,20 +24,20 @@ use crate::upstream::Node;
 /// Errors: no listener is reached, or several could be; a question that is no legal request; a file
 /// that went away since the configuration was checked.
 pub fn explain(config: &Config, places: &Places, question: &Question) -> Result<String, String> {
-    let asked = Asked::of(config, question)?;
+    let question = ResolvedQuestion::of(config, question)?;
     let tables = plan::tables(config, &Keep::default())?;
-    let table = tables.get(asked.listener).ok_or("no such listener")?;
-    let listener = &config.listeners[asked.listener];
+    let table = tables.get(question.listener).ok_or("no such listener")?;
+    let listener = &config.listeners[question.listener];
     let answer = Answer {
         config,
         places,
         listener,
-        number: asked.listener.to_string(),
+        number: question.listener.to_string(),
         table,
     };
-    let mut text = answer.listener(&asked);
-    let names = answer.certificate(&asked, &mut text)?;
-    let flow = asked.flow(listener);
+    let mut text = answer.listener(&question);
+    let names = answer.certificate(&question, &mut text)?;
+    let flow = question.flow(listener);
     let host = flow.host.to_owned();
     let misdirected = names.is_some_and(|names| !names.iter().any(|n| covers(n, &host)))
         && table.routes_host(&host)
@@ -61,21 +61,25 @@ struct Answer<'a> {
 }
 
 impl Answer<'_> {
-    fn listener(&self, asked: &Asked) -> String {
+    fn listener(&self, question: &ResolvedQuestion) -> String {
         let mut text = String::new();
-        let what = format!("{}, {}", self.listener.name, asked.vip);
+        let what = format!("{}, {}", self.listener.name, question.vip);
         row(&mut text, "listener", &what);
-        let bind = self.listener.bind.iter().position(|b| *b == asked.bind);
+        let bind = self.listener.bind.iter().position(|b| *b == question.bind);
         let bind = bind.unwrap_or(0).to_string();
         self.by(&mut text, &["listeners", &self.number, "bind", &bind]);
         text
     }
 
     /// Tells the certificate; the names it covers, where TLS ends here.
-    fn certificate(&self, asked: &Asked, text: &mut String) -> Result<Option<Vec<String>>, String> {
-        let sni = asked.sni.as_deref();
-        let Some(tls) = self.listener.tls.as_ref().filter(|_| asked.tls) else {
-            if asked.tls {
+    fn certificate(
+        &self,
+        question: &ResolvedQuestion,
+        text: &mut String,
+    ) -> Result<Option<Vec<String>>, String> {
+        let sni = question.sni.as_deref();
+        let Some(tls) = self.listener.tls.as_ref().filter(|_| question.tls) else {
+            if question.tls {
                 let shown = sni.unwrap_or("none");
                 row(
                     text,
@@ -86,7 +90,7 @@ impl Answer<'_> {
             return Ok(None);
         };
         let store = Store::load(self.config).map_err(|e| e.to_string())?;
-        let choice = choice(tls, &store, asked.vip, sni);
+        let choice = choice(tls, &store, question.vip, sni);
         let (word, why) = match &choice {
             Choice::Name(word, name) => (word, format!("covers {}", name)),
             Choice::Vip(word) => (word, "of this address".to_owned()),
@@ -102,7 +106,7 @@ impl Answer<'_> {
         self.by(text, &["certificates", word]);
         let loaded = store.get(word).map(|l| l.names.clone());
         // A host by its address is never misdirected: no certificate is chosen by it.
-        let address = asked
+        let address = question
             .host
             .trim_matches(['[', ']'])
             .parse::<std::net::IpAddr>();

@@ -45,7 +45,7 @@ pub struct Question {
 }
 
 /// A question with what follows from the configuration.
-pub struct Asked {
+pub struct ResolvedQuestion {
     /// Place of the listener in the file.
     pub listener: usize,
     /// Its address that was reached, as the file has it.
@@ -64,11 +64,11 @@ pub struct Asked {
     random: u64,
 }
 
-impl Asked {
+impl ResolvedQuestion {
     /// Works out which listener is reached and how the request looks there.
     ///
     /// Errors: no or several listeners, a scheme, cookie or header that cannot be.
-    pub fn of(config: &Config, question: &Question) -> Result<Asked, String> {
+    pub fn of(config: &Config, question: &Question) -> Result<ResolvedQuestion, String> {
         let tls = match question.to.scheme_str() {
             Some("https" | "wss" | "tls") => true,
             Some("http" | "ws" | "tcp") => false,
@@ -89,7 +89,7 @@ impl Asked {
             .sni
             .clone()
             .or_else(|| literal.is_none().then(|| host.clone()));
-        Ok(Asked {
+        Ok(ResolvedQuestion {
             listener,
             bind,
             vip: SocketAddr::new(ip, port),

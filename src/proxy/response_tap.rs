@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use pushgate_plugins::api::{BODY_PREFIX, Watch};
 
-use super::http1::response_head::{self, Asked, MAX_HEAD};
+use super::http1::response_head::{self, MAX_HEAD, RequestKind};
 use crate::observe::end_reason::EndReason;
 use crate::stream::framing::Framing;
 use crate::stream::side::Tap;
@@ -66,11 +66,11 @@ impl ResponseTap {
         while let Some(end) = memchr::memmem::find(&collected, b"\r\n\r\n") {
             let body = collected.split_off(end + 4);
             let head = std::mem::replace(&mut collected, body);
-            let asked = Asked {
+            let request = RequestKind {
                 head: self.to_head,
                 websocket: true,
             };
-            let Ok(parsed) = response_head::judge(&head, asked) else {
+            let Ok(parsed) = response_head::judge(&head, request) else {
                 self.stage = Stage::Over;
                 return Vec::new();
             };

@@ -20,7 +20,7 @@ use super::report::{Event as Told, Report, Second};
 use super::script::{Deed, Settings};
 use crate::config::{Config, Listener};
 use crate::control::plan;
-use crate::explain::Asked;
+use crate::explain::ResolvedQuestion;
 use crate::route::Table;
 use crate::upstream::State;
 
@@ -60,7 +60,7 @@ pub struct World<'a> {
     settings: &'a Settings,
     listener: &'a Listener,
     table: Table,
-    asked: Asked,
+    question: ResolvedQuestion,
     host: String,
     session_ids: Places,
     peers: Vec<Peer>,
@@ -88,10 +88,10 @@ impl<'a> World<'a> {
             Some(to) => to.clone(),
             None => first_address(config)?,
         };
-        let asked = Asked::of(config, &settings.question(to))?;
+        let question = ResolvedQuestion::of(config, &settings.question(to))?;
         let mut tables = plan::tables(config, &Keep::default())?;
-        let table = tables.swap_remove(asked.listener);
-        let listener = &config.listeners[asked.listener];
+        let table = tables.swap_remove(question.listener);
+        let listener = &config.listeners[question.listener];
         let mut peers: Vec<Peer> = table.nodes.values().map(|n| Peer::new(config, n)).collect();
         peers.sort_by(|a, b| a.node.name.cmp(&b.node.name));
         let places = peers
@@ -100,14 +100,14 @@ impl<'a> World<'a> {
             .map(|(i, p)| (p.node.id, i))
             .collect();
         let names = peers.iter().map(|p| p.node.name.clone()).collect();
-        let host = asked.host.clone();
+        let host = question.host.clone();
         let mut world = World {
             config,
             settings,
             listener,
             session_ids: Places::of(listener),
             table,
-            asked,
+            question,
             host,
             peers,
             places,

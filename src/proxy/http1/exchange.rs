@@ -24,7 +24,7 @@ use tokio::time::Sleep;
 
 use super::client::Client;
 use super::request_head::RequestHead;
-use super::response_head::{self, Asked, ResponseHead};
+use super::response_head::{self, RequestKind, ResponseHead};
 use crate::config::defaults;
 use crate::config::units::Rate;
 use crate::observe::end_reason::EndReason;
@@ -221,11 +221,11 @@ impl Ongoing<'_> {
             while let Some(end) = response_head::end(&got, looked).map_err(|_| self.illegal())? {
                 let behind = got.split_off(end);
                 let head = std::mem::replace(&mut got, behind);
-                let asked = Asked {
+                let request = RequestKind {
                     head: self.request.head.method() == "HEAD",
                     websocket: self.request.websocket,
                 };
-                let head = response_head::judge(&head, asked).map_err(|_| self.illegal())?;
+                let head = response_head::judge(&head, request).map_err(|_| self.illegal())?;
                 if !(100..200).contains(&head.status) || head.status == 101 {
                     return match self.is_accepted(&head) {
                         true => Ok((head, got)),

@@ -42,7 +42,7 @@ pub struct ResponseHead {
 
 /// Facts of the request that the meaning of its answer depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct RequestKind {
     /// `HEAD`: the answer has no body, whatever it says of one.
     pub head: bool,
     /// A WebSocket upgrade: the one request a 101 answers.
@@ -99,7 +99,7 @@ pub fn end(bytes: &[u8], from: usize) -> Result<Option<usize>, ResponseHeadError
 }
 
 /// Judges one whole head, up to and including its empty line.
-pub fn judge(raw: &[u8], asked: Asked) -> Result<ResponseHead, ResponseHeadError> {
+pub fn judge(raw: &[u8], request: RequestKind) -> Result<ResponseHead, ResponseHeadError> {
     let head = Head::response(raw).map_err(|e| match e {
         HeadError::TooManyLines => ResponseHeadError::TooLarge,
         _ => ResponseHeadError::Malformed,
@@ -118,10 +118,10 @@ pub fn judge(raw: &[u8], asked: Asked) -> Result<ResponseHead, ResponseHeadError
     }
     // Framing on a 101 would be a body to one reader and frames to another.
     let is_framed = fields.chunked || fields.length.is_some();
-    if status == 101 && (!asked.websocket || !fields.websocket || is_framed) {
+    if status == 101 && (!request.websocket || !fields.websocket || is_framed) {
         return Err(ResponseHeadError::Switch);
     }
-    let bodiless = asked.head || status < 200 || status == 204 || status == 304;
+    let bodiless = request.head || status < 200 || status == 204 || status == 304;
     let framing = match (bodiless, fields.chunked, fields.length) {
         (true, _, _) => Framing::Done,
         (_, true, _) => Framing::chunked(),

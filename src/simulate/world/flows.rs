@@ -39,7 +39,7 @@ impl World<'_> {
         let asked = c.request(&self.host, &self.session_ids);
         let (head, body) = asked.ok_or("no legal request")?;
         let address = SocketAddr::new(c.address, 50_000);
-        let as_asked = self.asked.flow(self.listener);
+        let as_asked = self.question.flow(self.listener);
         let flow = Flow {
             client: address,
             peer: address,

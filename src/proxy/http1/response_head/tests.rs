@@ -5,15 +5,15 @@ mod faults;
 use super::*;
 use ResponseHeadError::{Coding, Length, LineEnd, Malformed, Switch, TooLarge};
 
-const GET: Asked = Asked {
+const GET: RequestKind = RequestKind {
     head: false,
     websocket: false,
 };
-const HEAD: Asked = Asked {
+const HEAD: RequestKind = RequestKind {
     head: true,
     websocket: false,
 };
-const WEBSOCKET: Asked = Asked {
+const WEBSOCKET: RequestKind = RequestKind {
     head: false,
     websocket: true,
 };
@@ -44,7 +44,7 @@ const OLD_KEEP: ClientTerms = ClientTerms {
 fn framing_and_keeping() {
     let done = Framing::Done;
     let five = Framing::Length(5);
-    let cases: &[(&str, Asked, &Framing, bool)] = &[
+    let cases: &[(&str, RequestKind, &Framing, bool)] = &[
         ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n", GET, &five, true),
         (
             "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n",
@@ -96,8 +96,8 @@ fn framing_and_keeping() {
             true,
         ),
     ];
-    for (head, asked, framing, keep) in cases {
-        let got = judge(format!("{head}\r\n").as_bytes(), *asked).expect(head);
+    for (head, request, framing, keep) in cases {
+        let got = judge(format!("{head}\r\n").as_bytes(), *request).expect(head);
         assert_eq!((&got.framing, got.keep), (*framing, *keep), "{head:?}");
     }
 }
@@ -106,7 +106,7 @@ fn framing_and_keeping() {
 #[test]
 fn answers_without_a_body() {
     let done = Framing::Done;
-    let cases: &[(&str, Asked, &Framing, bool)] = &[
+    let cases: &[(&str, RequestKind, &Framing, bool)] = &[
         (
             "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n",
             GET,
@@ -122,8 +122,8 @@ fn answers_without_a_body() {
             true,
         ),
     ];
-    for (head, asked, framing, keep) in cases {
-        let got = judge(format!("{head}\r\n").as_bytes(), *asked).expect(head);
+    for (head, request, framing, keep) in cases {
+        let got = judge(format!("{head}\r\n").as_bytes(), *request).expect(head);
         assert_eq!((&got.framing, got.keep), (*framing, *keep), "{head:?}");
     }
 }
@@ -159,9 +159,9 @@ fn the_end_is_found_in_every_split() {
 }
 
 /// What a client is sent of `head`, the date of today left out, with the way of the body.
-fn sent(head: &str, asked: Asked, client: ClientTerms) -> (String, Wrap, bool) {
+fn sent(head: &str, request: RequestKind, client: ClientTerms) -> (String, Wrap, bool) {
     let raw = format!("HTTP/1.1 {head}\r\n");
-    let (edits, wrap, keep) = judge(raw.as_bytes(), asked).expect(head).edits(client);
+    let (edits, wrap, keep) = judge(raw.as_bytes(), request).expect(head).edits(client);
     let mut out = Vec::new();
     edits.write(&mut out);
     let text = String::from_utf8(out).expect("text");
@@ -245,7 +245,7 @@ fn framing_for_the_client() {
 fn lengths_of_bodiless_and_repeated_answers() {
     let five = "Content-Length: 5\r\n";
     let chunked = "Transfer-Encoding: chunked\r\n";
-    let cases: &[(&str, &str, Asked, &str)] = &[
+    let cases: &[(&str, &str, RequestKind, &str)] = &[
         ("103 Early Hints", five, GET, ""),
         ("103 Early Hints", chunked, GET, ""),
         ("204 No Content", five, GET, ""),
@@ -270,8 +270,8 @@ fn lengths_of_bodiless_and_repeated_answers() {
             "A: b\r\nContent-Length: 5\r\n",
         ),
     ];
-    for (status, lines, asked, want) in cases {
-        let (text, wrap, keep) = sent(&format!("{status}\r\n{lines}"), *asked, NEW);
+    for (status, lines, request, want) in cases {
+        let (text, wrap, keep) = sent(&format!("{status}\r\n{lines}"), *request, NEW);
         assert_eq!(text, format!("{status}\r\n{want}"), "{lines:?}");
         assert_eq!((wrap, keep), (Wrap::AsIs, true), "{status} {lines:?}");
     }
@@ -285,16 +285,16 @@ fn lengths_of_bodiless_and_repeated_answers() {
 #[test]
 fn dates() {
     let old = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
-    let cases: &[(&str, &str, Asked, bool)] = &[
+    let cases: &[(&str, &str, RequestKind, bool)] = &[
         ("HTTP/1.1 200 OK", "", GET, true),
         ("HTTP/1.1 304 Not Modified", "", GET, true),
         ("HTTP/1.1 200 OK", old, GET, false),
         ("HTTP/1.1 103 Early Hints", "", GET, false),
         ("HTTP/1.1 101 X", "Upgrade: websocket\r\n", WEBSOCKET, false),
     ];
-    for (line, fields, asked, ours) in cases {
+    for (line, fields, request, ours) in cases {
         let raw = format!("{line}\r\n{fields}\r\n");
-        let (edits, ..) = judge(raw.as_bytes(), *asked).expect(line).edits(NEW);
+        let (edits, ..) = judge(raw.as_bytes(), *request).expect(line).edits(NEW);
         let dates: Vec<_> = edits.values("date").map(<[u8]>::to_vec).collect();
         let kept = usize::from(*ours || *fields == old);
         assert_eq!(dates.len(), kept, "{line} {fields:?}");

@@ -3,13 +3,13 @@
 use super::*;
 
 /// A question, what follows `HTTP/1.1 ` in the answer's head, and why the head is refused.
-type Case<'c> = (Asked, &'c str, ResponseHeadError);
+type Case<'c> = (RequestKind, &'c str, ResponseHeadError);
 
 fn refused(cases: &[Case<'_>]) {
-    for (asked, head, error) in cases {
+    for (request, head, error) in cases {
         let head = format!("HTTP/1.1 {head}\r\n");
         assert_eq!(
-            judge(head.as_bytes(), *asked).err(),
+            judge(head.as_bytes(), *request).err(),
             Some(*error),
             "{head:?}"
         );
