@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use self::judge::Judge;
 use self::probe::{Probe, ProbeError};
 use super::Node;
-use super::node_status::LastCheck;
+use super::node_status::{CheckResult, LastCheck};
 use crate::config::Health;
 use crate::observe::metrics;
 
@@ -170,11 +170,11 @@ async fn one(probe: Arc<Probe>, node: Arc<Node>) -> Result<(), ProbeError> {
     let started = Instant::now();
     let outcome = probe.once().await;
     let result = match &outcome {
-        Ok(()) => "good",
-        Err(ProbeError::Node(_)) => "bad",
+        Ok(()) => CheckResult::Pass,
+        Err(ProbeError::Node(_)) => CheckResult::Fail,
         Err(ProbeError::Short(shortage)) => {
             shortage.tell(&node);
-            "no_verdict"
+            CheckResult::Error
         }
     };
     node.was_checked(LastCheck {
@@ -185,7 +185,7 @@ async fn one(probe: Arc<Probe>, node: Arc<Node>) -> Result<(), ProbeError> {
     });
     let m = metrics::get();
     m.checks
-        .with_label_values(&[node.name.as_str(), result])
+        .with_label_values(&[node.name.as_str(), result.as_str()])
         .inc();
     m.check_seconds
         .with_label_values(&[&node.name])

@@ -21,11 +21,33 @@ pub struct NodeStatus {
     pub check: Option<LastCheck>,
 }
 
+/// What a check says of its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckResult {
+    /// The node is healthy.
+    Pass,
+    /// The node is unhealthy.
+    Fail,
+    /// This machine could not make the check.
+    Error,
+}
+
+impl CheckResult {
+    /// The word in metrics and API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CheckResult::Pass => "good",
+            CheckResult::Fail => "bad",
+            CheckResult::Error => "no_verdict",
+        }
+    }
+}
+
 /// How a check went.
 #[derive(Clone, Debug)]
 pub struct LastCheck {
-    /// As in the metrics: `good`, `bad`, `no_verdict`.
-    pub result: &'static str,
+    /// What it says of the node.
+    pub result: CheckResult,
     /// In words.
     pub said: String,
     /// When it ended.
