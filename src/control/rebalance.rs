@@ -29,7 +29,7 @@ pub use automatic::{LOOK_EVERY, Seen, watch};
 use handover::Inherited;
 pub use handover::Saved;
 use plan::{Load, plan};
-pub use request::{Goal, RebalanceRequest};
+pub use request::{Goal, OrderedBy, RebalanceRequest};
 use run::Cluster;
 pub use run::{RebalanceRun, RunState};
 
@@ -51,8 +51,8 @@ pub enum RebalanceError {
 pub struct PoolRebalance {
     /// The pool's name.
     pub pool: String,
-    /// `operator`, or `auto`.
-    pub by: &'static str,
+    /// Who ordered it.
+    pub by: OrderedBy,
     /// Whether another process began it.
     carried: bool,
     run: Mutex<RebalanceRun>,
@@ -76,7 +76,7 @@ impl PoolRebalance {
         let until = self.ended.lock().unwrap_or_else(Instant::now);
         let mut shown = shown(&self.pool, &run);
         let more = json!({
-            "state": run.state.as_str(), "by": self.by,
+            "state": run.state.as_str(), "by": self.by.as_str(),
             "seconds": round(until.duration_since(self.began).as_secs_f64()),
         });
         if let (Some(shown), Value::Object(more)) = (shown.as_object_mut(), more) {
@@ -205,7 +205,7 @@ impl Running {
         self: &Arc<Self>,
         pool: &str,
         request: RebalanceRequest,
-        by: &'static str,
+        by: OrderedBy,
     ) -> Result<Value, RebalanceError> {
         let pools = self.pools();
         let unknown = || RebalanceError::Unknown(format!("no pool `{pool}`"));

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use pushgate_plugins::api::PoolId;
 
 use super::Admin;
-use crate::control::rebalance::{RebalanceError, RebalanceRequest};
+use crate::control::rebalance::{OrderedBy, RebalanceError, RebalanceRequest};
 
 /// `POST /api/pools/NAME/rebalance`.
 pub(super) async fn begin(
@@ -25,7 +25,7 @@ pub(super) async fn begin(
     let pools = admin.running.pools();
     let conf = pools.get(&PoolId::of(&pool)).map(|p| p.rebalance);
     let begun = match RebalanceRequest::read(&query, &body, &conf.unwrap_or_default()) {
-        Ok(ask) => admin.running.rebalance(&pool, ask, "operator"),
+        Ok(ask) => admin.running.rebalance(&pool, ask, OrderedBy::Operator),
         Err(why) => Err(RebalanceError::Senseless(why)),
     };
     let (status, said) = match begun {

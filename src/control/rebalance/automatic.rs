@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use pushgate_plugins::api::{NodeId, PoolId};
 
-use super::{RebalanceError, RebalanceRequest};
+use super::{OrderedBy, RebalanceError, RebalanceRequest};
 use crate::balance::Pool;
 use crate::control::Running;
 use crate::upstream::State;
@@ -81,7 +81,7 @@ pub async fn watch(running: Arc<Running>) {
             match running.rebalance(
                 &pool.name,
                 RebalanceRequest::automatic(&pool.rebalance),
-                "auto",
+                OrderedBy::Auto,
             ) {
                 Err(RebalanceError::Busy) => of_pool.put_off(now),
                 Err(refusal) => log::error!("pool {}: no rebalance: {refusal:?}", pool.name),

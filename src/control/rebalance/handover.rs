@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use pushgate_plugins::api::{NodeId, PoolId};
 use serde::{Deserialize, Serialize};
 
-use super::request::{Goal, RebalanceRequest};
+use super::request::{Goal, OrderedBy, RebalanceRequest};
 use super::run::{NodeProgress, RebalanceRun, RunState};
 use super::{PoolRebalance, Rebalances};
 use crate::balance::Pool;
@@ -40,7 +40,7 @@ impl Saved {
         let progress = |(id, s): (&NodeId, &NodeProgress)| (id.0, s.moved, s.due, s.flows, s.share);
         (!run.state.is_over()).then(|| Saved {
             pool: rebalance.pool.clone(),
-            auto: rebalance.by == "auto",
+            auto: rebalance.by == OrderedBy::Auto,
             goal: run.request.goal.clone(),
             rate: run.request.rate.to_string(),
             close: run.request.close,
@@ -67,7 +67,11 @@ impl Saved {
         run.carry(self.sides.into_iter().map(progress).collect());
         Some(PoolRebalance {
             pool: self.pool,
-            by: if self.auto { "auto" } else { "operator" },
+            by: if self.auto {
+                OrderedBy::Auto
+            } else {
+                OrderedBy::Operator
+            },
             carried: true,
             run: Mutex::new(run),
             began: now.checked_sub(self.ran).unwrap_or(now),

@@ -17,6 +17,25 @@ pub enum Goal {
     Share(String, f64),
 }
 
+/// Who ordered a rebalance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrderedBy {
+    /// An operator, through the API.
+    Operator,
+    /// The edge itself, after a node's return (`rebalance.auto`).
+    Auto,
+}
+
+impl OrderedBy {
+    /// The word in log, API and reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OrderedBy::Operator => "operator",
+            OrderedBy::Auto => "auto",
+        }
+    }
+}
+
 /// A rebalance as it was asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RebalanceRequest {

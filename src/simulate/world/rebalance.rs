@@ -10,7 +10,8 @@ use pushgate_plugins::api::{Forget, PoolId};
 use super::{Event, SECOND, World, nanos};
 use crate::balance::Pool;
 use crate::control::rebalance::{
-    LOOK_EVERY, Live, RebalanceError, RebalanceRequest, RebalanceRun, Seen, TICK, prepare,
+    LOOK_EVERY, Live, OrderedBy, RebalanceError, RebalanceRequest, RebalanceRun, Seen, TICK,
+    prepare,
 };
 use crate::simulate::report::Rebalance;
 use crate::simulate::script::Order;
@@ -62,7 +63,7 @@ impl World<'_> {
     pub(super) fn ordered(&mut self, order: usize) -> Result<(), String> {
         let order = &self.settings.rebalance[order];
         let (pool, request) = self.request_of(order)?;
-        if let Err(refusal) = self.begin(&pool, request, "operator") {
+        if let Err(refusal) = self.begin(&pool, request, OrderedBy::Operator) {
             self.tell(refused(order, &refusal));
         }
         Ok(())
@@ -73,17 +74,17 @@ impl World<'_> {
         &mut self,
         pool: &Arc<Pool>,
         request: RebalanceRequest,
-        by: &'static str,
+        by: OrderedBy,
     ) -> Result<(), RebalanceError> {
         if self.rebalances.running.contains_key(&pool.id) {
             return Err(RebalanceError::Busy);
         }
         let mut rebalance = prepare(pool, request, self.wall(), self.instant())?;
         self.with_live(pool, |live| rebalance.look(live));
-        self.tell(format!("{}: rebalance begins ({by})", pool.name));
+        self.tell(format!("{}: rebalance begins ({})", pool.name, by.as_str()));
         self.report.rebalances.push(Rebalance {
             pool: pool.name.clone(),
-            by,
+            by: by.as_str(),
             at: self.seconds(),
             state: rebalance.state.as_str(),
             seconds: 0.0,
@@ -162,8 +163,11 @@ impl World<'_> {
         for pool in pools.iter().filter(|p| p.rebalance.auto) {
             let seen = self.rebalances.seen.entry(pool.id).or_default();
             if seen.look_at(now, pool)
-                && self.begin(pool, RebalanceRequest::automatic(&pool.rebalance), "auto")
-                    == Err(RebalanceError::Busy)
+                && self.begin(
+                    pool,
+                    RebalanceRequest::automatic(&pool.rebalance),
+                    OrderedBy::Auto,
+                ) == Err(RebalanceError::Busy)
                 && let Some(seen) = self.rebalances.seen.get_mut(&pool.id)
             {
                 seen.put_off(now);
