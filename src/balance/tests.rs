@@ -3,7 +3,7 @@
 use pushgate_plugins::sticky_ip::rendezvous;
 
 use super::*;
-use crate::upstream::drain::Standing;
+use crate::upstream::drain::Membership;
 
 fn nodes(facts: &[(u32, usize)]) -> Vec<Candidate> {
     let one = |(i, (weight, live)): (usize, &(u32, usize))| Candidate {
@@ -301,7 +301,7 @@ fn who_left_dns_is_the_last_resort() {
             fastrand::Rng::with_seed(1),
         );
         let [new, left, drained] = [0, 1, 2].map(|n| &pool.nodes[n]);
-        left.stand(Standing::Leaving);
+        left.set_membership(Membership::Leaving);
         drained.order(Order::Drain);
         let (first, second) = (Ok(new.id), Ok(left.id));
         assert_eq!(picked(&pool, &mut rng, &[]), first, "{word}");

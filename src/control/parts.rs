@@ -23,7 +23,7 @@ use crate::proxy::listener::Listener;
 use crate::route::Table;
 use crate::tls::Store;
 use crate::tls::tickets::Ring;
-use crate::upstream::drain::{Standing, Terms};
+use crate::upstream::drain::{Membership, Terms};
 use crate::upstream::health::Checker;
 use crate::upstream::node::Order;
 use crate::upstream::{Node, State};
@@ -166,7 +166,7 @@ impl Parts {
             let joins = p.joins || (p.node.weight() == 0 && p.conf.weight > 0);
             p.node.set_weight(p.conf.weight);
             if !is_leaving(&p.conf) {
-                p.node.stand(Standing::Member);
+                p.node.set_membership(Membership::Member);
             }
             if joins && p.node.state() == State::Up {
                 p.node.returned(now);
@@ -190,7 +190,7 @@ impl Parts {
         self.departed.extend(old.into_values());
         self.departed
             .iter()
-            .for_each(|c| c.node.stand(Standing::Gone));
+            .for_each(|c| c.node.set_membership(Membership::Gone));
         self.sweep();
     }
 

@@ -25,7 +25,7 @@ use crate::config::{self, Config};
 use crate::listener::accept;
 use crate::listener::edge::Edge;
 use crate::observe::metrics;
-use crate::upstream::drain::Standing;
+use crate::upstream::drain::Membership;
 use crate::upstream::{Node, State};
 
 /// In this time a request that has its table has decided by it.
@@ -193,7 +193,9 @@ impl Running {
         let leaving = self.parts.lock().leaving();
         if !leaving.is_empty() {
             tokio::time::sleep(MOMENT).await;
-            leaving.iter().for_each(|n| n.stand(Standing::Leaving));
+            leaving
+                .iter()
+                .for_each(|n| n.set_membership(Membership::Leaving));
         }
     }
 

@@ -87,7 +87,7 @@ impl Node {
 /// Whether a node is to stay, apart from orders and checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Standing {
+pub enum Membership {
     /// It is a node like any other.
     Member = 0,
     /// It is to go: it drains, and clients that are stuck to it still come.
@@ -97,16 +97,16 @@ pub enum Standing {
 }
 
 impl Node {
-    /// Says whether it stays.
-    pub fn stand(&self, standing: Standing) {
-        let before = self.standing.swap(standing as u8, Ordering::AcqRel);
-        if before == standing as u8 {
+    /// Sets whether it stays.
+    pub fn set_membership(&self, membership: Membership) {
+        let before = self.membership.swap(membership as u8, Ordering::AcqRel);
+        if before == membership as u8 {
             return;
         }
-        match standing {
-            Standing::Member => self.settle(None, "in the answer again"),
-            Standing::Leaving => self.settle(None, "no longer in the answer"),
-            Standing::Gone => {
+        match membership {
+            Membership::Member => self.settle(None, "in the answer again"),
+            Membership::Leaving => self.settle(None, "no longer in the answer"),
+            Membership::Gone => {
                 log::info!("node {} ({}) is removed", self.name, self.address);
                 self.close_idle();
             }
@@ -115,12 +115,12 @@ impl Node {
 
     /// Whether it is to go.
     pub fn is_leaving(&self) -> bool {
-        self.standing.load(Ordering::Acquire) == Standing::Leaving as u8
+        self.membership.load(Ordering::Acquire) == Membership::Leaving as u8
     }
 
     /// Whether no new table has it.
     pub fn is_gone(&self) -> bool {
-        self.standing.load(Ordering::Acquire) == Standing::Gone as u8
+        self.membership.load(Ordering::Acquire) == Membership::Gone as u8
     }
 
     /// Whether a client may keep a connection to it for its next request.

@@ -15,7 +15,7 @@ use pushgate_plugins::api::NodeId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::drain::{Draining, Standing};
+use super::drain::{Draining, Membership};
 use super::gate::{Gate, Limits, Room};
 use super::idle_upstreams::IdleUpstreams;
 use super::live_flow::LiveFlow;
@@ -50,7 +50,7 @@ impl State {
     }
 }
 
-const LEAVING: u8 = Standing::Leaving as u8;
+const LEAVING: u8 = Membership::Leaving as u8;
 
 /// What the operator asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -93,7 +93,7 @@ pub struct Node {
     /// What is under way to it on connections that were closed.
     pub last_bytes: Arc<LastBytes>,
     weight: AtomicU32,
-    pub(super) standing: AtomicU8,
+    pub(super) membership: AtomicU8,
     healthy: AtomicU8,
     pub(super) order: AtomicU8,
     live: AtomicUsize,
@@ -126,7 +126,7 @@ impl Node {
                 .socket()
                 .unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into()),
             weight: AtomicU32::new(conf.weight),
-            standing: AtomicU8::new(0),
+            membership: AtomicU8::new(0),
             on_down,
             tls,
             suspect: Notify::new(),
@@ -249,7 +249,7 @@ impl Node {
         match (
             self.healthy.load(Ordering::Acquire),
             self.order.load(Ordering::Acquire),
-            self.standing.load(Ordering::Acquire),
+            self.membership.load(Ordering::Acquire),
         ) {
             (0, ..) | (_, 2, _) => State::Down,
             (_, 1, _) | (.., LEAVING) => State::Draining,
