@@ -1,4 +1,4 @@
-//! Chooses a node of a pool for a flow that is not stuck, among those whose gates are open.
+//! Chooses a node of a pool for a flow that is not stuck, among those whose limits allow it.
 //!
 //! Pure functions of the nodes' facts, one trait; `round_robin` remembers whose turn it is. Source: Lightstreamer clustering §2.1
 //! ("balancing"), §1 (S connections can always be freely balanced), §2.2.2, §3.2.1.2, §3.2.2.2 (the
@@ -26,7 +26,7 @@ use self::round_robin::{Left, RoundRobin};
 use self::wait::Waiting;
 use crate::config::units::Rate;
 use crate::config::{self, Balance, NoNode, OnLost};
-use crate::upstream::gate::Room;
+use crate::upstream::flow_limiter::Room;
 use crate::upstream::node::Order;
 use crate::upstream::{Node, State};
 

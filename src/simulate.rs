@@ -2,7 +2,7 @@
 //! clock that jumps from event to event.
 //!
 //! In: a configuration and [`Settings`]. Out: how flows are distributed over time, peaks, how soon cut
-//! clients have a flow again, which sessions moved. Routes, plugins, balancer and gates are those of
+//! clients have a flow again, which sessions moved. Routes, plugins, balancer and flow limits are those of
 //! the running edge ([`crate::route::Table`]); clients and nodes are made up. The same seed gives the
 //! same run. Nothing is bound. Source: Lightstreamer clustering §5; FAULTS D47, D65.
 

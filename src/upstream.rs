@@ -6,7 +6,7 @@ pub mod connect;
 pub mod discover;
 pub mod drain;
 pub mod evict;
-pub mod gate;
+pub mod flow_limiter;
 pub mod health;
 pub mod idle_upstreams;
 pub mod live_flow;

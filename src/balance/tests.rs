@@ -204,7 +204,7 @@ fn a_large_pool_is_filled_evenly() {
 /// A node at its limit is passed over, and all at theirs is not the same as none Up.
 #[test]
 fn full_nodes_are_passed_over() {
-    use crate::upstream::gate::Limits;
+    use crate::upstream::flow_limiter::Limits;
     let pool = pool(2, "balance: least_flows");
     let mut rng = fastrand::Rng::with_seed(9);
     let limits = Limits {
@@ -232,10 +232,10 @@ fn full_nodes_are_passed_over() {
 }
 
 /// In turn too: Down, full and weightless nodes are passed over, and a slow start ends when the node has caught
-/// up. Fails if the row is asked about anything but what the gates say.
+/// up. Fails if the row is asked about anything but what the limits say.
 #[test]
 fn turns_pass_over_nodes_that_take_none() {
-    use crate::upstream::gate::Limits;
+    use crate::upstream::flow_limiter::Limits;
     let pool = pool(4, "balance: round_robin");
     let [down, full, slow, free] = &pool.nodes[..] else {
         panic!("four nodes");

@@ -18,7 +18,7 @@ use super::Pool;
 use super::queue::{FairQueue, Pushed};
 use crate::config;
 use crate::observe::metrics;
-use crate::upstream::gate::Room;
+use crate::upstream::flow_limiter::Room;
 
 /// The waiting room of a pool.
 pub struct Waiting {

@@ -26,7 +26,7 @@ use crate::route::Table;
 use crate::tls::tickets::Ring;
 use crate::tls::{Store, TlsFront, chain_of};
 use crate::upstream::Node;
-use crate::upstream::gate::Limits;
+use crate::upstream::flow_limiter::Limits;
 use crate::upstream::tls::Secure;
 
 /// A node as it is to be.
@@ -39,7 +39,7 @@ pub struct PlannedNode {
     pub conf: config::Node,
     /// Its check.
     pub health: Option<Health>,
-    /// What its gate holds back.
+    /// Limits of what the balancer gives it.
     pub limits: Limits,
     /// How fast its flows are closed when it goes Down.
     pub evict_rate: Option<Rate>,

@@ -212,7 +212,7 @@ fn the_report_tells_it_all() {
 }
 
 /// FAULTS D65: a node that returns is given flows at `slow_start`, survivors of a failure at `admit_rate`; who
-/// finds no room waits, and is refused when it takes too long. Fails if gates are left out, or run on
+/// finds no room waits, and is refused when it takes too long. Fails if the limits are left out, or run on
 /// another clock.
 #[test]
 fn gates_hold_in_the_run() {

@@ -12,7 +12,7 @@ use prometheus::IntCounter;
 use pushgate_plugins::api::NodeId;
 use tokio::sync::{mpsc, watch};
 
-use super::gate::Bucket;
+use super::flow_limiter::TokenBucket;
 use super::{LiveFlow, Node, State};
 use crate::config::units::Rate;
 use crate::observe::metrics;
@@ -125,7 +125,7 @@ impl Node {
 pub struct Paced {
     /// The next one at the end.
     flows: Vec<Arc<LiveFlow>>,
-    bucket: Bucket,
+    bucket: TokenBucket,
 }
 
 /// What is to be done about [`Paced`] flows.
@@ -144,7 +144,7 @@ impl Paced {
         begun.sort_by_key(|f| std::cmp::Reverse(f.id));
         let paced = Paced {
             flows: begun,
-            bucket: Bucket::new(rate, LATE, now).begun(),
+            bucket: TokenBucket::new(rate, LATE, now).begun(),
         };
         (waiting, paced)
     }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::drain::{Draining, Membership};
-use super::gate::{Gate, Limits, Room};
+use super::flow_limiter::{FlowLimiter, Limits, Room};
 use super::idle_upstreams::IdleUpstreams;
 use super::live_flow::LiveFlow;
 use super::live_flows::{LiveFlows, Stickiness};
@@ -103,14 +103,14 @@ pub struct Node {
     changed: tokio::sync::watch::Sender<State>,
     /// Held while a state is published and what follows from it is done: the last one is the true one.
     settling: Mutex<()>,
-    gate: Mutex<Option<Gate>>,
+    limiter: Mutex<Option<FlowLimiter>>,
     pub(super) evict_rate: Mutex<Option<Rate>>,
     tcp: Mutex<NodeTcp>,
     pub(super) status: Mutex<NodeStatus>,
     /// The drain under way.
     pub(super) drain: Mutex<Option<Draining>>,
-    /// Whether there is a gate: most nodes have none, and a pick looks at each of them.
-    gated: AtomicBool,
+    /// Whether there is a limiter: most nodes have none, and a pick looks at each of them.
+    is_limited: AtomicBool,
     ramping: AtomicBool,
 }
 
@@ -140,25 +140,25 @@ impl Node {
             idle: Mutex::default(),
             changed: tokio::sync::watch::channel(State::Up).0,
             settling: Mutex::default(),
-            gate: Mutex::default(),
+            limiter: Mutex::default(),
             evict_rate: Mutex::default(),
             tcp: Mutex::new(conf.tcp),
             status: Mutex::new(NodeStatus::new(Instant::now())),
             drain: Mutex::default(),
-            gated: AtomicBool::new(false),
+            is_limited: AtomicBool::new(false),
             ramping: AtomicBool::new(false),
         })
     }
 
-    /// Sets what its gate holds back. A slow start goes on, anew where the limits are others.
+    /// Sets the limits of what the balancer gives it. A slow start goes on, anew where the limits are others.
     pub fn set_limits(&self, limits: Limits, now: Instant) {
-        let mut gate = self.gate.lock();
+        let mut limiter = self.limiter.lock();
         let wanted = (limits != Limits::default()).then_some(limits);
-        if gate.as_ref().map(Gate::limits) != wanted {
-            let ramps = gate.as_ref().is_some_and(Gate::is_ramping);
-            *gate = wanted.map(|limits| Gate::new(limits, now));
-            self.gated.store(gate.is_some(), Ordering::Release);
-            drop(gate);
+        if limiter.as_ref().map(FlowLimiter::limits) != wanted {
+            let ramps = limiter.as_ref().is_some_and(FlowLimiter::is_ramping);
+            *limiter = wanted.map(|limits| FlowLimiter::new(limits, now));
+            self.is_limited.store(limiter.is_some(), Ordering::Release);
+            drop(limiter);
             match ramps {
                 true => self.returned(now),
                 false => self.ramping.store(false, Ordering::Release),
@@ -193,24 +193,24 @@ impl Node {
 
     /// Most flows a second it is given.
     pub fn admit_rate(&self) -> Option<Rate> {
-        self.gate.lock().as_ref()?.limits().admit_rate
+        self.limiter.lock().as_ref()?.limits().admit_rate
     }
 
-    /// As [`Gate::intake`].
+    /// As [`FlowLimiter::intake`].
     pub fn intake(&self) -> Option<Rate> {
-        self.at_gate(|gate, _| gate.intake()).flatten()
+        self.with_limiter(|limiter, _| limiter.intake()).flatten()
     }
 
     /// Whether the balancer may give it a flow.
     pub fn room(&self, now: Instant) -> Room {
-        self.at_gate(|gate, live| gate.room(live, now))
+        self.with_limiter(|limiter, live| limiter.room(live, now))
             .unwrap_or(Room::Open)
     }
 
-    /// Lets in a flow that the balancer gives it; false if its gate is shut. Between here and
+    /// Lets in a flow that the balancer gives it; false if a limit is reached. Between here and
     /// [`Node::enter`] each thread may have one such flow, by so many `max_flows` can be exceeded.
     pub fn admit(&self, now: Instant) -> bool {
-        self.at_gate(|gate, live| gate.admit(live, now))
+        self.with_limiter(|limiter, live| limiter.admit(live, now))
             .unwrap_or(true)
     }
 
@@ -221,22 +221,22 @@ impl Node {
 
     /// Ends the slow start: the node has caught up, or is given no flows any more.
     pub fn caught_up(&self) {
-        self.at_gate(|gate, _| gate.caught_up());
+        self.with_limiter(|limiter, _| limiter.caught_up());
     }
 
     /// Begins the slow start of a node that is given flows from `now` on.
     pub fn returned(&self, now: Instant) {
-        self.at_gate(|gate, _| gate.returned(now));
+        self.with_limiter(|limiter, _| limiter.returned(now));
     }
 
-    fn at_gate<T>(&self, ask: impl FnOnce(&mut Gate, usize) -> T) -> Option<T> {
-        if !self.gated.load(Ordering::Acquire) {
+    fn with_limiter<T>(&self, ask: impl FnOnce(&mut FlowLimiter, usize) -> T) -> Option<T> {
+        if !self.is_limited.load(Ordering::Acquire) {
             return None;
         }
-        let mut gate = self.gate.lock();
-        let answer = ask(gate.as_mut()?, self.live());
-        let ramps = gate.as_ref().is_some_and(Gate::is_ramping);
-        drop(gate);
+        let mut limiter = self.limiter.lock();
+        let answer = ask(limiter.as_mut()?, self.live());
+        let ramps = limiter.as_ref().is_some_and(FlowLimiter::is_ramping);
+        drop(limiter);
         let ended = self.ramping.swap(ramps, Ordering::AcqRel) && !ramps;
         if ended && self.state() == State::Up {
             log::info!("node {}: slow start is over", self.name);

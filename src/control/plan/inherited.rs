@@ -4,7 +4,7 @@
 
 use crate::config::units::Rate;
 use crate::config::{self, Config, Health};
-use crate::upstream::gate::Limits;
+use crate::upstream::flow_limiter::Limits;
 
 /// A node's own limits, or those of the first pool it is in that has any.
 pub(super) fn limits_of(config: &Config, name: &str, conf: &config::Node) -> Limits {

@@ -19,7 +19,7 @@ use pushgate_plugins::api::{Forget, NodeId, PoolId};
 use super::plan::{Load, Plan, intake, plan};
 use super::request::{Goal, RebalanceRequest};
 use crate::config::units::Rate;
-use crate::upstream::gate::Bucket;
+use crate::upstream::flow_limiter::TokenBucket;
 use crate::upstream::live_flows::MovableFlow;
 pub use node_progress::NodeProgress;
 use node_progress::{Leaving, Place};
@@ -70,9 +70,9 @@ pub struct RebalanceRun {
     /// The loads of that tick.
     pub loads: Vec<Load>,
     pool: PoolId,
-    bucket: Bucket,
+    bucket: TokenBucket,
     /// What those below their share are given a second, where that is limited.
-    intake: Option<(Rate, Bucket)>,
+    intake: Option<(Rate, TokenBucket)>,
     /// Flows assigned since the beginning, by the last survey: who was closed is back among them.
     arrived: usize,
     /// Clients moved by another process: they are back, wherever they are.
@@ -87,7 +87,7 @@ impl RebalanceRun {
     /// that is live now was learned before it, and none that comes back was.
     pub fn new(pool: PoolId, request: RebalanceRequest, before: u64, begins: Instant) -> Self {
         RebalanceRun {
-            bucket: Bucket::new(request.rate, LATE, begins).begun(),
+            bucket: TokenBucket::new(request.rate, LATE, begins).begun(),
             request,
             before,
             state: RunState::Running,
@@ -263,7 +263,7 @@ impl RebalanceRun {
     fn follow_intake(&mut self, now: Instant) {
         let rate = intake(&self.loads, &self.plan).filter(|rate| *rate < self.request.rate);
         if self.intake.map(|(rate, _)| rate) != rate {
-            self.intake = rate.map(|rate| (rate, Bucket::new(rate, LATE, now).begun()));
+            self.intake = rate.map(|rate| (rate, TokenBucket::new(rate, LATE, now).begun()));
         }
     }
 

@@ -36,7 +36,7 @@ use crate::stream::direction::DirectionError;
 use crate::stream::framing::{Framing, Wrap};
 use crate::stream::relay::Relay;
 use crate::stream::side::Side;
-use crate::upstream::gate::Bucket;
+use crate::upstream::flow_limiter::TokenBucket;
 
 /// Interim answers (1xx) at once, and how fast more may follow: `102 Processing` as a sign of life goes
 /// on for hours, a flood does not (D62).
@@ -205,7 +205,7 @@ impl Ongoing<'_> {
         let flow = self.ctx.ex.flow.clone();
         let mut evicted = flow.give_up.wait();
         let (mut got, mut looked) = (Vec::new(), 0);
-        let mut interim: Option<Box<Bucket>> = None;
+        let mut interim: Option<Box<TokenBucket>> = None;
         loop {
             let kill = &mut self.kill;
             poll_fn(|cx| {
@@ -244,10 +244,10 @@ impl Ongoing<'_> {
         &self,
         relay: &mut Relay,
         head: &ResponseHead,
-        left: &mut Option<Box<Bucket>>,
+        left: &mut Option<Box<TokenBucket>>,
     ) -> Result<(), EndReason> {
         let now = Instant::now();
-        let full = || Box::new(Bucket::with_burst(INTERIM_RATE, INTERIM_BURST, now));
+        let full = || Box::new(TokenBucket::with_burst(INTERIM_RATE, INTERIM_BURST, now));
         if !left.get_or_insert_with(full).take(now) {
             return Err(self.illegal());
         }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::config::Http2Limits;
 use crate::config::units::Rate;
-use crate::upstream::gate::Bucket;
+use crate::upstream::flow_limiter::TokenBucket;
 
 /// The limit that ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,10 +42,10 @@ const WITHIN: u32 = 10;
 pub struct Counts(Option<Box<Buckets>>);
 
 struct Buckets {
-    resets: Bucket,
-    pings: Bucket,
-    settings: Bucket,
-    empty: Bucket,
+    resets: TokenBucket,
+    pings: TokenBucket,
+    settings: TokenBucket,
+    empty: TokenBucket,
 }
 
 impl Counts {
@@ -78,7 +78,7 @@ impl Buckets {
     fn new(limits: &Http2Limits, now: Instant) -> Self {
         let bucket = |most: u32| {
             let rate = Rate::a_second(u64::from((most / WITHIN).max(1)));
-            Bucket::with_burst(rate, f64::from(most), now)
+            TokenBucket::with_burst(rate, f64::from(most), now)
         };
         Buckets {
             resets: bucket(limits.resets),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Event, World, nanos};
 use crate::balance::Pool;
 use crate::balance::queue::{FairQueue, Pushed};
-use crate::upstream::gate::Room;
+use crate::upstream::flow_limiter::Room;
 
 /// Longest pause between two looks for room, as the edge's.
 const LOOK: Duration = Duration::from_millis(10);

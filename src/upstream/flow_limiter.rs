@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::units::Rate;
 
-/// What a node is told of its gate; `None` everywhere: always open.
+/// Limits of a node; `None` everywhere: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Live flows from which on it is given no more.
@@ -32,7 +32,7 @@ pub enum Room {
 
 /// A token bucket: never more than `rate` in any one second.
 #[derive(Clone, Copy, Debug)]
-pub struct Bucket {
+pub struct TokenBucket {
     per_second: f64,
     burst: f64,
     level: f64,
@@ -42,7 +42,7 @@ pub struct Bucket {
 /// How late a waiting flow may be called up, and how much later than another one it may reach its node.
 const LATE: Duration = Duration::from_millis(20);
 
-impl Bucket {
+impl TokenBucket {
     /// A full bucket, which holds so much that who asks each `late`, no more seldom, loses no token. It is filled
     /// by so much less than the rate, since what it holds comes on top of that in a second.
     pub fn new(rate: Rate, late: Duration, now: Instant) -> Self {
@@ -54,7 +54,7 @@ impl Bucket {
 
     /// A full bucket that holds `burst` tokens, at least one: `rate` in the long run, above it once.
     pub fn with_burst(rate: Rate, burst: f64, now: Instant) -> Self {
-        Bucket {
+        TokenBucket {
             per_second: rate.per_second(),
             burst,
             level: burst,
@@ -96,22 +96,22 @@ impl Bucket {
     }
 }
 
-fn bucket(rate: Rate, now: Instant) -> Bucket {
-    Bucket::new(rate, LATE, now).arriving(LATE)
+fn bucket(rate: Rate, now: Instant) -> TokenBucket {
+    TokenBucket::new(rate, LATE, now).arriving(LATE)
 }
 
-/// A node's gate.
+/// The limits of a node, and how far they are used up.
 #[derive(Clone, Debug)]
-pub struct Gate {
+pub struct FlowLimiter {
     limits: Limits,
-    admit: Option<Bucket>,
+    admit: Option<TokenBucket>,
     ramp: Option<Ramp>,
 }
 
 /// A slow start that is under way.
 #[derive(Clone, Copy, Debug)]
 struct Ramp {
-    bucket: Bucket,
+    bucket: TokenBucket,
     began: Instant,
     /// When it last held back a flow; at first, when a flow first asked.
     held: Option<Instant>,
@@ -123,10 +123,10 @@ const RAMP_QUIET: Duration = Duration::from_secs(10);
 /// A slow start is over after so long, also where its rate is below the node's share.
 const RAMP_LONGEST: Duration = Duration::from_secs(600);
 
-impl Gate {
-    /// An open gate.
+impl FlowLimiter {
+    /// A limiter that nothing has used yet.
     pub fn new(limits: Limits, now: Instant) -> Self {
-        Gate {
+        FlowLimiter {
             limits,
             admit: limits.admit_rate.map(|rate| bucket(rate, now)),
             ramp: None,
@@ -219,10 +219,15 @@ mod tests {
     }
 
     /// Flows let in within each second, asked every `step`.
-    fn admitted(gate: &mut Gate, from: Instant, seconds: u64, step: Duration) -> Vec<u32> {
+    fn admitted(
+        limiter: &mut FlowLimiter,
+        from: Instant,
+        seconds: u64,
+        step: Duration,
+    ) -> Vec<u32> {
         let (mut counts, mut now) = (vec![0; seconds as usize], from);
         while now < from + Duration::from_secs(seconds) {
-            if gate.admit(0, now) {
+            if limiter.admit(0, now) {
                 counts[(now - from).as_secs() as usize] += 1;
             }
             now += step;
@@ -236,9 +241,9 @@ mod tests {
     fn no_second_of_a_storm_is_above_the_rate() {
         let start = Instant::now();
         for (text, most) in [("1/s", 1), ("40/s", 40), ("200/s", 200), ("5000/s", 5000)] {
-            let mut gate = Gate::new(limits(0, text, ""), start);
+            let mut limiter = FlowLimiter::new(limits(0, text, ""), start);
             let asked = (0..70_000).map(|n| start + Duration::from_micros(100) * n);
-            let admitted = asked.filter(|now| gate.admit(0, *now));
+            let admitted = asked.filter(|now| limiter.admit(0, *now));
             // Those of every third 20 ms come at the end of them.
             let late = |at: Instant| match (at - start).as_millis() as u32 / 20 {
                 n if n % 3 == 0 => start + LATE * (n + 1),
@@ -260,27 +265,27 @@ mod tests {
     #[test]
     fn a_full_node_takes_none_whatever_its_rate() {
         let now = Instant::now();
-        let mut gate = Gate::new(limits(2, "100/s", ""), now);
-        assert_eq!(gate.room(1, now), Room::Open);
-        assert_eq!(gate.room(2, now), Room::Full);
-        assert!(!gate.admit(2, now));
+        let mut limiter = FlowLimiter::new(limits(2, "100/s", ""), now);
+        assert_eq!(limiter.room(1, now), Room::Open);
+        assert_eq!(limiter.room(2, now), Room::Full);
+        assert!(!limiter.admit(2, now));
     }
 
     /// D65: after a return flows come at the rate of the slow start, and before it they do not.
     #[test]
     fn a_node_that_returns_is_given_flows_slowly() {
         let start = Instant::now();
-        let mut gate = Gate::new(limits(0, "", "20/s"), start);
-        let free = admitted(&mut gate, start, 1, Duration::from_millis(1));
+        let mut limiter = FlowLimiter::new(limits(0, "", "20/s"), start);
+        let free = admitted(&mut limiter, start, 1, Duration::from_millis(1));
         assert_eq!(free, [1000]);
         let back = start + Duration::from_secs(1);
-        gate.returned(back);
-        let counts = admitted(&mut gate, back, 30, Duration::from_millis(1));
+        limiter.returned(back);
+        let counts = admitted(&mut limiter, back, 30, Duration::from_millis(1));
         assert!(counts.iter().all(|n| (19..=21).contains(n)), "{counts:?}");
-        gate.caught_up();
+        limiter.caught_up();
         let later = back + Duration::from_secs(30);
         assert_eq!(
-            admitted(&mut gate, later, 1, Duration::from_millis(1)),
+            admitted(&mut limiter, later, 1, Duration::from_millis(1)),
             [1000]
         );
     }
@@ -289,26 +294,26 @@ mod tests {
     #[test]
     fn a_slow_start_ends() {
         let start = Instant::now();
-        let mut gate = Gate::new(limits(0, "", "20/s"), start);
-        gate.returned(start);
-        admitted(&mut gate, start, 15, Duration::from_millis(500));
-        assert!(!gate.is_ramping(), "two flows a second are no stampede");
-        gate.returned(start);
+        let mut limiter = FlowLimiter::new(limits(0, "", "20/s"), start);
+        limiter.returned(start);
+        admitted(&mut limiter, start, 15, Duration::from_millis(500));
+        assert!(!limiter.is_ramping(), "two flows a second are no stampede");
+        limiter.returned(start);
         let late = start + RAMP_QUIET * 6;
-        let after_silence = admitted(&mut gate, late, 1, Duration::from_millis(1));
+        let after_silence = admitted(&mut limiter, late, 1, Duration::from_millis(1));
         assert!(
             after_silence[0] <= 21,
             "nobody had asked: {after_silence:?}"
         );
-        gate.returned(start);
-        admitted(&mut gate, start, 601, Duration::from_millis(10));
-        assert!(!gate.is_ramping(), "after ten minutes");
+        limiter.returned(start);
+        admitted(&mut limiter, start, 601, Duration::from_millis(10));
+        assert!(!limiter.is_ramping(), "after ten minutes");
     }
 
     #[test]
     fn a_clock_read_late_adds_no_tokens() {
         let start = Instant::now() + Duration::from_secs(1);
-        let mut bucket = Bucket::new(rate("1/s"), LATE, start);
+        let mut bucket = TokenBucket::new(rate("1/s"), LATE, start);
         assert!(bucket.take(start));
         assert!(!bucket.take(start - Duration::from_secs(1)));
         assert!(!bucket.take(start + Duration::from_millis(999)));
