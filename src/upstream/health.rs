@@ -6,8 +6,8 @@
 //! A check that this machine could not make says nothing of the node.
 //! Source: DESIGN of fail over; Diffusion load balancers, "TCP retransmission timeout".
 
-pub mod judge;
 pub mod probe;
+pub mod tracker;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use self::judge::Judge;
 use self::probe::{Probe, ProbeError};
+use self::tracker::HealthTracker;
 use super::Node;
 use super::node_status::{CheckResult, LastCheck};
 use crate::config::Health;
@@ -62,7 +62,8 @@ impl Checker {
     pub async fn run(self) {
         let healthy = self.node.is_healthy();
         let now = Instant::now().into_std();
-        let mut judge = Judge::new(&self.conf, healthy, self.node.passive_health.traffic(), now);
+        let mut tracker =
+            HealthTracker::new(&self.conf, healthy, self.node.passive_health.traffic(), now);
         self.node.passive_health.set_counts(
             self.conf
                 .passive
@@ -71,85 +72,85 @@ impl Checker {
         );
         let mut running = JoinSet::new();
         let mut last = Instant::now();
-        let mut due = last + self.period(&judge);
+        let mut due = last + self.period(&tracker);
         let mut asked = false;
         loop {
             let wanted =
-                asked || !self.on_suspicion_only || !judge.is_healthy() || judge.is_changing();
+                asked || !self.on_suspicion_only || !tracker.is_healthy() || tracker.is_changing();
             // With so many under way their outcomes alone decide.
             let room = running.len() < self.conf.rise.max(self.conf.fall) as usize;
             tokio::select! {
                 biased;
                 Some(ended) = running.join_next(), if !running.is_empty() => {
-                    let was = judge.is_changing();
+                    let was = tracker.is_changing();
                     // A check that panicked is a bad one.
                     let outcome = ended.unwrap_or_else(|e| Err(ProbeError::Node(e.to_string())));
-                    self.count(&mut judge, &outcome);
-                    if !was && judge.is_changing() {
-                        due = due.min(last + self.period(&judge));
+                    self.count(&mut tracker, &outcome);
+                    if !was && tracker.is_changing() {
+                        due = due.min(last + self.period(&tracker));
                     }
                 }
                 () = tokio::time::sleep_until(due), if wanted && room => {
                     running.spawn(one(self.probe.clone(), self.node.clone()));
                     asked = false;
                     last = Instant::now();
-                    due = last + self.period(&judge);
+                    due = last + self.period(&tracker);
                 }
                 () = self.node.suspect.notified() => {
                     asked = true;
                     due = due.min((last + LEAST_GAP).max(Instant::now()));
                     if self.node.passive_health.take_pardon() {
-                        judge.forgive();
+                        tracker.forgive();
                         self.node.holds(None);
                         self.node.passive_health.forget_failures();
                     }
                 }
             }
-            self.look_at_traffic(&mut judge);
+            self.look_at_traffic(&mut tracker);
         }
     }
 
-    fn count(&self, judge: &mut Judge, outcome: &Result<(), ProbeError>) {
+    fn count(&self, tracker: &mut HealthTracker, outcome: &Result<(), ProbeError>) {
         if matches!(outcome, Err(ProbeError::Short(_))) {
             return;
         }
         let now = Instant::now().into_std();
-        if judge.checked(outcome.is_ok(), now) {
-            self.turned(judge, &told(outcome));
+        if tracker.checked(outcome.is_ok(), now) {
+            self.turned(tracker, &told(outcome));
         }
     }
 
-    fn look_at_traffic(&self, judge: &mut Judge) {
+    fn look_at_traffic(&self, tracker: &mut HealthTracker) {
         let now = Instant::now().into_std();
-        if let Some(cause) = judge.observe(self.node.passive_health.traffic(), now) {
-            self.turned(judge, &cause);
+        if let Some(cause) = tracker.observe(self.node.passive_health.traffic(), now) {
+            self.turned(tracker, &cause);
         }
     }
 
-    fn turned(&self, judge: &Judge, cause: &str) {
+    fn turned(&self, tracker: &HealthTracker, cause: &str) {
         // What flows met of the node as it was is no evidence against what it is now.
         self.node.passive_health.forget_failures();
         let now = Instant::now().into_std();
-        let held = judge.held(now);
+        let held = tracker.held(now);
         // First: who sees that it is Down sees for how long.
         self.node.holds((!held.is_zero()).then(|| now + held));
         if held.is_zero() {
-            self.node.judged(judge.is_healthy(), cause);
+            self.node.judged(tracker.is_healthy(), cause);
         } else {
-            let falls = judge.falls();
+            let falls = tracker.falls();
             let cause = format!("{cause}; fall {falls} in a row, held for {held:.1?}");
-            self.node.judged(judge.is_healthy(), &cause);
+            self.node.judged(tracker.is_healthy(), &cause);
         }
     }
 
     /// Time from one check's start to the next's.
-    fn period(&self, judge: &Judge) -> Duration {
+    fn period(&self, tracker: &HealthTracker) -> Duration {
         let interval = self.conf.interval.0;
         let fast = self.conf.fast_interval.map_or(interval / 4, |s| s.0);
         // Jitter: the checks of many nodes, and of many edges, must not march in step.
         let slow = interval.mul_f64(0.9 + 0.2 * fastrand::f64());
-        let held = judge.held(Instant::now().into_std());
-        match judge.is_changing() {
+        let held = tracker.held(Instant::now().into_std());
+        match tracker.is_changing() {
             // Until its hold ends nothing is about to turn; then one check may be all that is missing.
             true if !held.is_zero() => slow.min(held.max(fast)),
             true => fast,
@@ -207,9 +208,9 @@ mod tests {
         conf.interval = config::units::Span(Duration::from_secs(10));
         let checker = Checker::new(node.clone(), Some(&conf));
         let now = Instant::now().into_std();
-        let judge = Judge::new(&conf, true, node.passive_health.traffic(), now);
+        let tracker = HealthTracker::new(&conf, true, node.passive_health.traffic(), now);
         let periods: Vec<_> = (0..1000)
-            .map(|_| checker.period(&judge).as_secs_f64())
+            .map(|_| checker.period(&tracker).as_secs_f64())
             .collect();
         assert!(periods.iter().all(|s| (9.0..=11.0).contains(s)));
         for tenth in 0..10 {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::Node;
-use super::health::judge::Traffic;
+use super::health::tracker::Traffic;
 
 /// Counters of one node.
 #[derive(Default)]

@@ -144,7 +144,7 @@ impl HealthCheck for Probe {
         }
     }
 
-    /// One: how many count is [`Judge`](super::judge::Judge)'s to say.
+    /// One: how many count is [`HealthTracker`](super::tracker::HealthTracker)'s to say.
     fn health_threshold(&self, _success: bool) -> usize {
         1
     }

@@ -32,7 +32,7 @@ pub struct Traffic {
 
 /// The verdict so far.
 #[derive(Clone, Debug)]
-pub struct Judge {
+pub struct HealthTracker {
     rules: Rules,
     healthy: bool,
     /// Checks in a row that contradict it.
@@ -53,11 +53,11 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// the checks would call it Up at once.
 const TRAFFIC_HOLD: u32 = 10;
 
-impl Judge {
+impl HealthTracker {
     /// Begins with the verdict of the first check, and what flows have met until now.
     pub fn new(conf: &Health, healthy: bool, traffic: Traffic, now: Instant) -> Self {
         let passive = conf.passive.as_ref();
-        Judge {
+        HealthTracker {
             rules: Rules {
                 rise: conf.rise,
                 fall: conf.fall,
@@ -185,11 +185,14 @@ impl Judge {
 mod tests {
     use super::*;
 
-    fn judge(keys: &str) -> (Judge, Instant) {
+    fn tracker(keys: &str) -> (HealthTracker, Instant) {
         let text = format!("{{ tcp: {{}}, interval: 1s, rise: 2, fall: 3{keys} }}");
         let conf: Health = serde_yaml::from_str(&text).expect("a check");
         let now = Instant::now();
-        (Judge::new(&conf, true, Traffic::default(), now), now)
+        (
+            HealthTracker::new(&conf, true, Traffic::default(), now),
+            now,
+        )
     }
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -206,19 +209,19 @@ mod tests {
             ("bbbgbg", "a bad one between starts anew", false),
         ];
         for (checks, name, healthy) in cases {
-            let (mut judge, now) = judge("");
+            let (mut tracker, now) = tracker("");
             for c in checks.chars() {
-                judge.checked(c == 'g', now);
+                tracker.checked(c == 'g', now);
             }
-            assert_eq!(judge.is_healthy(), *healthy, "{name}");
+            assert_eq!(tracker.is_healthy(), *healthy, "{name}");
         }
     }
 
     /// Turns within `seconds` of a node whose checks turn every `period` checks of one a second.
     fn turns(keys: &str, seconds: u64, period: u64) -> usize {
-        let (mut judge, start) = judge(keys);
+        let (mut tracker, start) = tracker(keys);
         let turned =
-            |n: &u64| judge.checked((n / period).is_multiple_of(2), start + SECOND * *n as u32);
+            |n: &u64| tracker.checked((n / period).is_multiple_of(2), start + SECOND * *n as u32);
         (0..seconds).filter(turned).count()
     }
 
@@ -234,22 +237,22 @@ mod tests {
     /// One that was well for as long as the longest hold begins anew.
     #[test]
     fn old_falls_are_forgotten() {
-        let (mut judge, mut now) = judge("");
-        (judge.rules.rise, judge.rules.fall) = (1, 1);
+        let (mut tracker, mut now) = tracker("");
+        (tracker.rules.rise, tracker.rules.fall) = (1, 1);
         let mut holds = Vec::new();
         for pause in [1, 1, 1, 61, 1] {
-            assert!(judge.checked(false, now));
-            holds.push(judge.held(now).as_secs());
-            now += judge.held(now);
-            assert!(judge.checked(true, now));
+            assert!(tracker.checked(false, now));
+            holds.push(tracker.held(now).as_secs());
+            now += tracker.held(now);
+            assert!(tracker.checked(true, now));
             now += SECOND * pause;
         }
         assert_eq!(holds, [0, 2, 4, 8, 0]);
-        assert!(judge.checked(false, now));
-        assert_eq!(judge.held(now).as_secs(), 2);
-        judge.forgive();
-        assert!(judge.checked(true, now) && judge.checked(false, now));
-        assert_eq!(judge.held(now).as_secs(), 1, "the row begins anew");
+        assert!(tracker.checked(false, now));
+        assert_eq!(tracker.held(now).as_secs(), 2);
+        tracker.forgive();
+        assert!(tracker.checked(true, now) && tracker.checked(false, now));
+        assert_eq!(tracker.held(now).as_secs(), 1, "the row begins anew");
     }
 
     fn failed(n: u32) -> Traffic {
@@ -262,22 +265,22 @@ mod tests {
     /// D61: checks good, flows fail: Down, and not Up again at the next good check.
     #[test]
     fn failing_flows_take_a_node_down_for_a_while() {
-        let (mut judge, now) = judge(", passive: { failures: 3 }");
-        assert_eq!(judge.observe(failed(2), now), None);
-        assert!(judge.observe(failed(3), now).is_some());
+        let (mut tracker, now) = tracker(", passive: { failures: 3 }");
+        assert_eq!(tracker.observe(failed(2), now), None);
+        assert!(tracker.observe(failed(3), now).is_some());
         for second in 1..10 {
-            assert!(!judge.checked(true, now + SECOND * second), "{second}");
+            assert!(!tracker.checked(true, now + SECOND * second), "{second}");
         }
-        assert!(judge.checked(true, now + SECOND * 10));
+        assert!(tracker.checked(true, now + SECOND * 10));
         let again = now + SECOND * 11;
-        assert!(judge.observe(failed(5), again).is_some());
-        assert_eq!(judge.held(again).as_secs(), 20);
+        assert!(tracker.observe(failed(5), again).is_some());
+        assert_eq!(tracker.held(again).as_secs(), 20);
     }
 
     #[test]
     fn failing_flows_count_only_where_asked_for() {
-        let (mut judge, now) = judge("");
-        assert_eq!(judge.observe(failed(1_000), now), None);
+        let (mut tracker, now) = tracker("");
+        assert_eq!(tracker.observe(failed(1_000), now), None);
     }
 
     #[test]
@@ -287,19 +290,19 @@ mod tests {
             answers,
             errors,
         };
-        let (mut judge, now) = judge(", passive: { errors: 50% }");
-        assert_eq!(judge.observe(at(19, 19), now), None, "too few");
+        let (mut tracker, now) = tracker(", passive: { errors: 50% }");
+        assert_eq!(tracker.observe(at(19, 19), now), None, "too few");
         assert_eq!(
-            judge.observe(at(40, 20), now),
+            tracker.observe(at(40, 20), now),
             None,
             "half is not more than half"
         );
         assert_eq!(
-            judge.observe(at(59, 39), now + SECOND * 11),
+            tracker.observe(at(59, 39), now + SECOND * 11),
             None,
             "19 in a window"
         );
-        assert!(judge.observe(at(79, 50), now + SECOND * 12).is_some());
+        assert!(tracker.observe(at(79, 50), now + SECOND * 12).is_some());
     }
 
     /// What was counted before it fell, or before an operator's word, is over.
@@ -311,15 +314,20 @@ mod tests {
             errors: n,
         };
         for pardoned in [false, true] {
-            let (mut judge, now) = judge(", passive: { errors: 50% }");
-            assert_eq!(judge.observe(errors(19), now), None);
+            let (mut tracker, now) = tracker(", passive: { errors: 50% }");
+            assert_eq!(tracker.observe(errors(19), now), None);
             if pardoned {
-                judge.forgive();
+                tracker.forgive();
             } else {
-                let turns = [false, false, false, true, true].map(|good| judge.checked(good, now));
+                let turns =
+                    [false, false, false, true, true].map(|good| tracker.checked(good, now));
                 assert_eq!(turns, [false, false, true, false, true]);
             }
-            assert_eq!(judge.observe(errors(20), now), None, "pardoned: {pardoned}");
+            assert_eq!(
+                tracker.observe(errors(20), now),
+                None,
+                "pardoned: {pardoned}"
+            );
         }
     }
 }
