@@ -92,7 +92,7 @@ pub async fn serve(mut side: Side, conn: Arc<Conn>, service: Arc<Service>) {
         greeted: false,
         settled: false,
         leaving: Leaving::No,
-        born: Vec::new(),
+        new_streams: Vec::new(),
     };
     drop(conf);
     let end = poll_fn(|cx| connection.poll(cx)).await;
@@ -144,7 +144,7 @@ struct Connection {
     settled: bool,
     leaving: Leaving,
     /// Streams whose tasks are to begin when the lock is free.
-    born: Vec<Born>,
+    new_streams: Vec<NewStream>,
 }
 
 /// How far a drain has come.
@@ -161,14 +161,14 @@ impl Connection {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let polled = self.poll_locked(cx);
         // A runtime that stops drops a task at once, and its stream takes the lock.
-        for born in std::mem::take(&mut self.born) {
+        for new_streams in std::mem::take(&mut self.new_streams) {
             let (conn, service) = (self.conn.clone(), self.service.clone());
-            match born {
-                Born::Request(stream, head) => {
+            match new_streams {
+                NewStream::Request(stream, head) => {
                     let draining = self.drain.has_begun();
                     tokio::spawn(carry(stream, head, conn, service, draining));
                 }
-                Born::Refused(stream, status) => {
+                NewStream::Refused(stream, status) => {
                     let side = Side::Stream(Box::new(stream));
                     tokio::spawn(async move {
                         refuse(side, &conn, "h2", status, EndReason::BadRequest).await;
@@ -190,7 +190,7 @@ impl Connection {
             return Poll::Ready(End::Late);
         }
         // Not where a request is about to ask for one: only the next turn of the runtime shows what came.
-        if self.born.is_empty() {
+        if self.new_streams.is_empty() {
             self.conn.idle_upstreams.poll_unused(cx);
         }
         self.poll_drain(cx, &mut mux);
@@ -278,7 +278,7 @@ impl Connection {
 }
 
 /// A stream that has just begun.
-enum Born {
+enum NewStream {
     Request(Stream, Box<RequestHead>),
     Refused(Stream, (u16, &'static str)),
 }

@@ -8,7 +8,7 @@ use h2::Reason;
 use h2::frame::{Ping, Settings};
 
 use super::end::End;
-use super::{Born, Connection, Leaving};
+use super::{Connection, Leaving, NewStream};
 use crate::observe::end_reason::EndReason;
 use crate::proxy::flow::Exchange;
 use crate::proxy::http2::head::Head;
@@ -150,13 +150,14 @@ impl Connection {
             Ok(request) => {
                 mux.begin(id, request.ended, request.expected());
                 let stream = Stream::new(self.mux.clone(), id, request.head.websocket);
-                self.born
-                    .push(Born::Request(stream, Box::new(request.head)));
+                self.new_streams
+                    .push(NewStream::Request(stream, Box::new(request.head)));
             }
             Err(request::RequestError::Answered(status, phrase)) => {
                 mux.begin(id, head.ended, None);
                 let stream = Stream::new(self.mux.clone(), id, false);
-                self.born.push(Born::Refused(stream, (status, phrase)));
+                self.new_streams
+                    .push(NewStream::Refused(stream, (status, phrase)));
             }
             Err(request::RequestError::Malformed) => {
                 return Ok(Err(FrameError::Stream(id, Reason::PROTOCOL_ERROR)));
