@@ -161,9 +161,9 @@ impl Connection {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let polled = self.poll_locked(cx);
         // A runtime that stops drops a task at once, and its stream takes the lock.
-        for new_streams in std::mem::take(&mut self.new_streams) {
+        for new in std::mem::take(&mut self.new_streams) {
             let (conn, service) = (self.conn.clone(), self.service.clone());
-            match new_streams {
+            match new {
                 NewStream::Request(stream, head) => {
                     let draining = self.drain.has_begun();
                     tokio::spawn(carry(stream, head, conn, service, draining));
