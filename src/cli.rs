@@ -1,4 +1,4 @@
-//! The command line: which deed, on which file.
+//! The command line: which action, on which file.
 //!
 //! In: arguments. Out: an exit code: 0 done, 1 a fault in the file or while running (said on standard
 //! error), 2 a command line that makes no sense. The short form `pushgate -c FILE [-t] [-d] [-u]` is
@@ -119,7 +119,7 @@ enum Command {
         settings: Box<Settings>,
     },
     #[command(flatten)]
-    Edge(edge::Deed),
+    Edge(edge::Action),
     /// Run two push nodes and the edge in front of them, to see it work.
     Demo {
         /// Port of the edge on 127.0.0.1; a free one by default.
@@ -169,12 +169,12 @@ pub fn main() -> ExitCode {
             Ok(config) => print_or_fail(simulated(&config, &settings)),
             Err(code) => code,
         },
-        Command::Edge(deed) => print_or_fail(edge::run(deed)),
+        Command::Edge(action) => print_or_fail(edge::run(action)),
         Command::Demo { port } => finish(demo(port)),
     }
 }
 
-/// The one deed of a command line, whichever form it has.
+/// The one action of a command line, whichever form it has.
 fn command(cli: Cli) -> Result<Command, clap::Error> {
     match (cli.command, cli.short) {
         (Some(command), _) => Ok(command),

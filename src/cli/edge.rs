@@ -32,7 +32,7 @@ pub struct At {
 
 /// What a running edge is asked or ordered.
 #[derive(Debug, PartialEq, Eq, Subcommand)]
-pub enum Deed {
+pub enum Action {
     /// Show the nodes of a running edge.
     Nodes {
         #[command(flatten)]
@@ -127,17 +127,17 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Does it, and returns what is to be printed.
 ///
 /// Errors: the endpoint cannot be reached, or what it refused, in its words.
-pub fn run(deed: Deed) -> Result<String, String> {
+pub fn run(action: Action) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| e.to_string())?;
-    runtime.block_on(done(deed))
+    runtime.block_on(done(action))
 }
 
-async fn done(deed: Deed) -> Result<String, String> {
-    match deed {
-        Deed::Nodes { at } => {
+async fn done(action: Action) -> Result<String, String> {
+    match action {
+        Action::Nodes { at } => {
             let edge = Edge::new(&at)?;
             let answer = edge.ask(Method::GET, "/api/nodes").await?;
             Ok(if at.json {
@@ -146,16 +146,16 @@ async fn done(deed: Deed) -> Result<String, String> {
                 nodes(&answer, None)
             })
         }
-        Deed::Drain {
+        Action::Drain {
             which,
             deadline,
             rate,
         } => order(&which, "drain", [("deadline", deadline), ("rate", rate)]).await,
-        Deed::Down(which) => order(&which, "down", []).await,
-        Deed::Up(which) => order(&which, "up", []).await,
-        Deed::Evict(which) => order(&which, "evict", []).await,
-        Deed::Rebalance(what) => moved(what).await,
-        Deed::Top { count, at } => top(&at, count).await,
+        Action::Down(which) => order(&which, "down", []).await,
+        Action::Up(which) => order(&which, "up", []).await,
+        Action::Evict(which) => order(&which, "evict", []).await,
+        Action::Rebalance(what) => moved(what).await,
+        Action::Top { count, at } => top(&at, count).await,
     }
 }
 

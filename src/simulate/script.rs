@@ -92,16 +92,16 @@ impl Settings {
         }
     }
 
-    /// What happens, in no order: the deed, the node's name, the time.
+    /// What happens, in no order: the action, the node's name, the time.
     ///
     /// Errors: a return of all, where none was taken away before.
-    pub(super) fn moments(&self) -> Result<Vec<(Deed, Moment)>, String> {
-        let of = |deed, all: &[Moment]| -> Vec<(Deed, Moment)> {
-            all.iter().map(|m| (deed, m.clone())).collect()
+    pub(super) fn moments(&self) -> Result<Vec<(Action, Moment)>, String> {
+        let of = |action, all: &[Moment]| -> Vec<(Action, Moment)> {
+            all.iter().map(|m| (action, m.clone())).collect()
         };
-        let mut all = of(Deed::Fail, &self.fail);
-        all.extend(of(Deed::Hang, &self.hang));
-        all.extend(of(Deed::Drain, &self.drain));
+        let mut all = of(Action::Fail, &self.fail);
+        all.extend(of(Action::Hang, &self.hang));
+        all.extend(of(Action::Drain, &self.drain));
         let away = all.clone();
         for Back { node, at } in &self.back {
             let taken = away.iter().filter(|(_, m)| m.at <= *at);
@@ -115,7 +115,7 @@ impl Settings {
             }
             all.extend(taken.into_iter().map(|node| {
                 let node = node.clone();
-                (Deed::Return, Moment { node, at: *at })
+                (Action::Return, Moment { node, at: *at })
             }));
         }
         Ok(all)
@@ -124,7 +124,7 @@ impl Settings {
 
 /// What happens to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deed {
+pub enum Action {
     /// Its process dies.
     Fail,
     /// It accepts and answers nothing more.
@@ -135,14 +135,14 @@ pub enum Deed {
     Drain,
 }
 
-impl Deed {
+impl Action {
     /// The word in the report.
     pub fn as_str(self) -> &'static str {
         match self {
-            Deed::Fail => "fails",
-            Deed::Hang => "hangs",
-            Deed::Return => "is back",
-            Deed::Drain => "is drained",
+            Action::Fail => "fails",
+            Action::Hang => "hangs",
+            Action::Return => "is back",
+            Action::Drain => "is drained",
         }
     }
 }

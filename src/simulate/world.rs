@@ -17,7 +17,7 @@ use self::waiting::Waiting;
 use super::client::{Client, Places};
 use super::queue::Queue;
 use super::report::{Event as Told, Report, Second};
-use super::script::{Deed, Settings};
+use super::script::{Action, Settings};
 use crate::config::{Config, Listener};
 use crate::control::plan;
 use crate::explain::ResolvedQuestion;
@@ -35,7 +35,7 @@ enum Event {
     /// A client goes for good and another takes its place.
     Replace(usize),
     /// Something of the script.
-    Deed(Deed, usize),
+    Action(Action, usize),
     /// Checks have found a node dead or alive, unless it has changed meanwhile.
     Checked(usize, u32),
     /// The next flow of a node that is Down may be due to be ended.
@@ -148,7 +148,7 @@ impl<'a> World<'a> {
                 }
                 Event::Open(..) => {}
                 Event::Replace(client) => self.replace(client)?,
-                Event::Deed(deed, peer) => self.deed(deed, peer)?,
+                Event::Action(action, peer) => self.action(action, peer)?,
                 Event::Checked(peer, changes) => self.checked(peer, changes),
                 Event::Evict(peer) => self.evict(peer),
                 Event::Rebalance(order) => self.ordered(order)?,
@@ -171,11 +171,12 @@ impl<'a> World<'a> {
             self.events.add(nanos(arrives), Event::Open(n, 0));
             self.leaves_after(n, nanos(arrives));
         }
-        for (deed, moment) in self.settings.moments()? {
+        for (action, moment) in self.settings.moments()? {
             let place = self.places.get(&NodeId::of(&moment.node));
             let place =
-                place.ok_or_else(|| format!("--{deed:?}: unknown node `{}`", moment.node))?;
-            self.events.add(nanos(moment.at), Event::Deed(deed, *place));
+                place.ok_or_else(|| format!("--{action:?}: unknown node `{}`", moment.node))?;
+            self.events
+                .add(nanos(moment.at), Event::Action(action, *place));
         }
         self.events.add(SECOND, Event::Second);
         self.script_rebalances()

@@ -7,7 +7,7 @@ use super::{Event, World, nanos};
 use crate::config::{self, Config, defaults};
 use crate::control::plan;
 use crate::simulate::report::{Failure, Return};
-use crate::simulate::script::Deed;
+use crate::simulate::script::Action;
 use crate::upstream::evict::{Due, Paced};
 use crate::upstream::node::Order;
 use crate::upstream::{Node, State};
@@ -42,26 +42,26 @@ impl World<'_> {
     /// Does what the script says.
     ///
     /// Errors: as [`World::open`].
-    pub(super) fn deed(&mut self, deed: Deed, place: usize) -> Result<(), String> {
-        self.tell_of(place, deed.as_str());
+    pub(super) fn action(&mut self, action: Action, place: usize) -> Result<(), String> {
+        self.tell_of(place, action.as_str());
         let peer = &mut self.peers[place];
         peer.changes += 1;
-        match deed {
-            Deed::Drain => peer.node.order(Order::Drain),
-            Deed::Fail => {
+        match action {
+            Action::Drain => peer.node.order(Order::Drain),
+            Action::Fail => {
                 peer.health = Health::Dead;
                 let after = peer.falls;
                 self.check_after(place, after);
                 self.die(place);
             }
-            Deed::Hang => {
+            Action::Hang => {
                 let after = peer.falls_hung;
                 if let Some(after) = after {
                     self.check_after(place, after);
                 }
                 self.hang(place);
             }
-            Deed::Return => {
+            Action::Return => {
                 let before = std::mem::replace(&mut peer.health, Health::Well);
                 // Who was only drained needs no check.
                 let after = match before {
