@@ -4,7 +4,7 @@ pub mod admin;
 pub mod certificates;
 pub mod discovery;
 pub mod expiry;
-pub mod memory;
+pub mod handover;
 pub mod parts;
 pub mod plan;
 pub mod rebalance;

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::control::admin::Endpoint;
-use crate::control::memory::Memory;
+use crate::control::handover::HandoverState;
 use crate::control::running::{Sockets, bind_all};
 use crate::control::{Running, certificates, discovery, expiry, rebalance};
 use crate::listener::edge::Edge;
@@ -179,11 +179,11 @@ impl Service {
         let hooks = ProxyHooks { log_query };
         let most = config.max_connections.get();
         let edge = Edge::new(hooks, runtimes, most, draining);
-        let (memory, predecessor) = match predecessor {
-            Some(mut p) => (std::mem::take(&mut p.memory), Some(p)),
-            None => (Memory::default(), None),
+        let (state, predecessor) = match predecessor {
+            Some(mut p) => (std::mem::take(&mut p.state), Some(p)),
+            None => (HandoverState::default(), None),
         };
-        let running = Running::new(edge, options.path, drain, memory);
+        let running = Running::new(edge, options.path, drain, state);
         let admin = config.admin.as_ref().map(|a| a.bind);
         let admin = admin.and_then(|a| Some((a, sockets.remove(&a)?)));
         let offered = upgrade_socket(&config);

@@ -15,7 +15,7 @@ use pushgate_plugins::context::Keep;
 
 use super::admin::Endpoint;
 use super::discovery::Discovery;
-use super::memory::Memory;
+use super::handover::HandoverState;
 use super::parts::{Listed, Parts, first_checks};
 use super::plan::{Plan, Shift};
 use super::rebalance::Rebalances;
@@ -77,30 +77,30 @@ pub struct Running {
 }
 
 impl Running {
-    /// Nothing runs yet. `path` is the file a reload reads; `memory` is another process's.
+    /// Nothing runs yet. `path` is the file a reload reads; `state` is another process's.
     pub fn new(
         edge: Arc<Edge>,
         path: Option<PathBuf>,
         drain: tokio::sync::watch::Sender<bool>,
-        memory: Memory,
+        state: HandoverState,
     ) -> Arc<Self> {
-        memory.date.into_iter().for_each(clock::go_on_from);
+        state.date.into_iter().for_each(clock::go_on_from);
         // Now, not when the nodes are there: their first checks take a while.
-        let (now, drains) = (Instant::now(), memory.drains.into_iter());
+        let (now, drains) = (Instant::now(), state.drains.into_iter());
         let parts = Parts {
-            orders: memory.orders,
+            orders: state.orders,
             drains: drains.map(|d| (d.node.clone(), d.terms(now))).collect(),
-            tickets: memory.tickets,
+            tickets: state.tickets,
             ..Parts::default()
         };
         Arc::new(Running {
             edge,
             path,
-            keep: Keep::inherit(memory.kept),
+            keep: Keep::inherit(state.kept),
             relieved: tokio::sync::Notify::new(),
             parts: Mutex::new(parts),
-            discovery: Discovery::new(memory.answers),
-            rebalances: Rebalances::inherit(memory.rebalances),
+            discovery: Discovery::new(state.answers),
+            rebalances: Rebalances::inherit(state.rebalances),
             reloading: tokio::sync::Mutex::default(),
             drain,
         })

@@ -24,7 +24,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixListener;
 
 use crate::control::Running;
-use crate::control::memory::Memory;
+use crate::control::handover::HandoverState;
 use crate::control::running::Sockets;
 
 /// Version of what is said below; another one is refused before anything is taken.
@@ -47,10 +47,10 @@ const STAYING: u8 = b'n';
 
 /// What goes from process to process, in front of the descriptors.
 #[derive(Deserialize, Serialize)]
-struct Estate {
+struct Handover {
     /// What each descriptor was asked to bind, in the order they are sent.
     addresses: Vec<SocketAddr>,
-    memory: Memory,
+    state: HandoverState,
 }
 
 /// The process that runs, as its successor sees it.
@@ -58,7 +58,7 @@ pub struct Predecessor {
     /// Its listening sockets.
     pub sockets: Sockets,
     /// What it remembers.
-    pub memory: Memory,
+    pub state: HandoverState,
     stream: UnixStream,
 }
 
@@ -74,15 +74,15 @@ impl Predecessor {
         let taken = (|| {
             stream.set_read_timeout(Some(STEP))?;
             stream.set_write_timeout(Some(STEP))?;
-            let estate = receive(&mut stream)?;
-            let sockets = receive_sockets(&mut stream, &estate.addresses)?;
-            io::Result::Ok((sockets, estate.memory))
+            let handover = receive(&mut stream)?;
+            let sockets = receive_sockets(&mut stream, &handover.addresses)?;
+            io::Result::Ok((sockets, handover.state))
         })();
-        let (sockets, memory) =
+        let (sockets, state) =
             taken.map_err(|e| told("the running process hands nothing over", &e))?;
         Ok(Predecessor {
             sockets,
-            memory,
+            state,
             stream,
         })
     }
@@ -160,11 +160,11 @@ fn give(mut stream: UnixStream, running: &Running) -> io::Result<UnixStream> {
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(STEP))?;
     let (addresses, sockets): (Vec<_>, Vec<_>) = running.sockets()?.into_iter().unzip();
-    let estate = Estate {
+    let handover = Handover {
         addresses,
-        memory: running.memory(),
+        state: running.handover_state(),
     };
-    let bytes = rmp_serde::to_vec(&estate).map_err(io::Error::other)?;
+    let bytes = rmp_serde::to_vec(&handover).map_err(io::Error::other)?;
     stream.write_all(&VERSION.to_be_bytes())?;
     stream.write_all(&(bytes.len() as u64).to_be_bytes())?;
     stream.write_all(&bytes)?;
@@ -193,7 +193,7 @@ pub async fn ended(stream: UnixStream) {
     }
 }
 
-fn receive(stream: &mut UnixStream) -> io::Result<Estate> {
+fn receive(stream: &mut UnixStream) -> io::Result<Handover> {
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
     let (mut version, mut length) = ([0; 4], [0; 8]);
     stream.read_exact(&mut version)?;

@@ -21,7 +21,7 @@ use crate::upstream::node::Order;
 
 /// What is remembered, fit to be sent to another process.
 #[derive(Default, Deserialize, Serialize)]
-pub struct Memory {
+pub struct HandoverState {
     /// What plugins keep, by key.
     pub kept: Vec<(String, Vec<u8>)>,
     /// The operator's orders, by the node's name; those to follow the checks are left out.
@@ -89,12 +89,12 @@ impl Running {
     }
 
     /// What this process remembers now.
-    pub fn memory(&self) -> Memory {
+    pub fn handover_state(&self) -> HandoverState {
         let nodes = self.nodes();
         let now = Instant::now();
         let drain = |n: &Arc<Node>| Some(SavedDrain::new(&n.name, &n.terms()?, now));
         let orders = nodes.iter().map(|n| (n.name.clone(), n.ordered()));
-        Memory {
+        HandoverState {
             kept: self.keep.save(),
             orders: orders.filter(|(_, o)| *o != Order::Up).collect(),
             answers: self.discovery.answers(),
