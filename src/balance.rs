@@ -22,7 +22,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use pushgate_plugins::api::{NodeId, PoolId};
 
-use self::round_robin::{Left, RoundRobin};
+use self::round_robin::{RoundRobin, TimeToTurn};
 use self::wait::Waiting;
 use crate::config::units::Rate;
 use crate::config::{self, Balance, NoNode, OnLost};
@@ -74,7 +74,7 @@ impl Way {
             Balance::Random => &random::Random,
             Balance::Hash => return Way::Computes,
             Balance::RoundRobin => {
-                let new = std::iter::repeat_n(Left::NEW, nodes);
+                let new = std::iter::repeat_n(TimeToTurn::NEW, nodes);
                 return Way::TakesTurns(Mutex::new(RoundRobin::new(new)));
             }
         })
@@ -196,12 +196,12 @@ impl Pool {
         let (Way::TakesTurns(turns), Way::TakesTurns(old)) = (&self.way, &before.way) else {
             return;
         };
-        let left: HashMap<NodeId, Left> = {
+        let left: HashMap<NodeId, TimeToTurn> = {
             let old = old.lock();
             let left = old.left(|at| before.nodes[at].weight());
             left.map(|(at, left)| (before.nodes[at].id, left)).collect()
         };
-        let left_of = |node: &Arc<Node>| left.get(&node.id).copied().unwrap_or(Left::NEW);
+        let left_of = |node: &Arc<Node>| left.get(&node.id).copied().unwrap_or(TimeToTurn::NEW);
         *turns.lock() = RoundRobin::new(self.nodes.iter().map(left_of));
     }
 

@@ -33,13 +33,13 @@ struct Turn {
 struct Aside {
     place: usize,
     since: u128,
-    left: Left,
+    left: TimeToTurn,
 }
 
 /// What is left of the time from one turn of a node to its next, as a part of [`ROUND`]: how long that is, its
 /// weight says, which may change until it joins the row.
 #[derive(Clone, Copy)]
-pub struct Left(u128);
+pub struct TimeToTurn(u128);
 
 /// A round, in which a node has as many turns as its weight. So long that what is rounded down of a weight's
 /// part makes a turn in 2^44 rounds only; the clock is full after 2^64.
@@ -47,14 +47,14 @@ const ROUND: u128 = 1 << 64;
 /// Nodes aside that a pick looks at: of 500 that are Down, one that returns is seen after 62 picks.
 const LOOKS: usize = 8;
 
-impl Left {
+impl TimeToTurn {
     /// A node that is new is in the middle between two turns: so the heavy neither all go first nor last.
-    pub const NEW: Left = Left(ROUND / 2);
+    pub const NEW: TimeToTurn = TimeToTurn(ROUND / 2);
 }
 
 impl RoundRobin {
     /// One node for each item.
-    pub fn new(nodes: impl IntoIterator<Item = Left>) -> Self {
+    pub fn new(nodes: impl IntoIterator<Item = TimeToTurn>) -> Self {
         let aside = |(place, left)| Aside {
             place,
             since: 0,
@@ -69,14 +69,14 @@ impl RoundRobin {
     }
 
     /// How far each node, by its place, is from its turn.
-    pub fn left(&self, weight: impl Fn(usize) -> u32) -> impl Iterator<Item = (usize, Left)> {
+    pub fn left(&self, weight: impl Fn(usize) -> u32) -> impl Iterator<Item = (usize, TimeToTurn)> {
         let weight = move |place| NonZeroU32::new(weight(place)).unwrap_or(NonZeroU32::MIN);
         let due = |a: &Aside| a.turn(weight(a.place));
         let row = self.row.iter().map(|turn| turn.0);
         let turns: Vec<Turn> = row.chain(self.aside.iter().map(due)).collect();
         turns.into_iter().map(move |turn| {
             let part = turn.due.saturating_sub(self.now) * wide(weight(turn.place));
-            (turn.place, Left(part.min(ROUND)))
+            (turn.place, TimeToTurn(part.min(ROUND)))
         })
     }
 
@@ -136,7 +136,7 @@ impl RoundRobin {
                 self.aside.push_back(Aside {
                     place,
                     since: due,
-                    left: Left(0),
+                    left: TimeToTurn(0),
                 });
             }
         }

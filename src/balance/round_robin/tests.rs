@@ -12,7 +12,7 @@ struct Nodes {
 impl Nodes {
     fn new(weights: &[u32]) -> Self {
         Nodes {
-            turns: RoundRobin::new(weights.iter().map(|_| Left::NEW)),
+            turns: RoundRobin::new(weights.iter().map(|_| TimeToTurn::NEW)),
             weights: weights.to_vec(),
             shut: vec![false; weights.len()],
         }
@@ -40,7 +40,7 @@ impl Nodes {
     fn reloaded(&self, places: &[Option<usize>]) -> Nodes {
         let left: Vec<_> = self.turns.left(|at| self.weights[at]).collect();
         let left_of = |place: usize| left.iter().find(|(at, _)| *at == place).map(|(_, l)| *l);
-        let old = |p: &Option<usize>| p.and_then(left_of).unwrap_or(Left::NEW);
+        let old = |p: &Option<usize>| p.and_then(left_of).unwrap_or(TimeToTurn::NEW);
         Nodes {
             turns: RoundRobin::new(places.iter().map(old)),
             weights: places
