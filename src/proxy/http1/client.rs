@@ -7,7 +7,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep, sleep_until};
@@ -15,6 +15,7 @@ use tokio::time::{Sleep, sleep, sleep_until};
 use super::request_head::{self, RequestHead, RequestHeadError};
 use crate::config;
 use crate::observe::end_reason::EndReason;
+use crate::proxy::conn::Conn;
 use crate::stream::relay;
 use crate::stream::side::{MORE, Side};
 use crate::upstream::IdleUpstreams;
@@ -50,13 +51,13 @@ impl Client {
     pub async fn next_head(
         &mut self,
         conf: &config::Listener,
-        first: Option<Instant>,
+        first: bool,
         drain: &mut Drain,
-        idle: &IdleUpstreams,
+        conn: &Conn,
     ) -> Result<RequestHead, NextHeadError> {
         let deadline = conf.head_timeout.0;
         let mut timer: Option<Pin<Box<Sleep>>> =
-            first.map(|accepted| Box::pin(sleep_until((accepted + deadline).into())));
+            first.then(|| Box::pin(sleep_until((conn.accepted + deadline).into())));
         let mut looked = 0;
         loop {
             if looked == 0 && self.ahead.starts_with(b"\r\n") {
@@ -72,7 +73,7 @@ impl Client {
                 looked = self.ahead.len().saturating_sub(3);
                 timer.get_or_insert_with(|| Box::pin(sleep(deadline)));
             }
-            poll_fn(|cx| self.poll_more(cx, &mut timer, drain, idle)).await?;
+            poll_fn(|cx| self.poll_more(cx, &mut timer, drain, &conn.idle_upstreams)).await?;
         }
     }
 

@@ -20,14 +20,12 @@ pub async fn serve(side: Side, conn: Arc<Conn>, service: Arc<Service>) {
         side,
         ahead: Vec::new(),
     };
-    let mut first = Some(conn.accepted);
+    let mut first = true;
     loop {
         let conf = conn.listener.conf.load_full();
-        let head = client
-            .next_head(&conf, first, &mut drain, &conn.idle_upstreams)
-            .await;
+        let head = client.next_head(&conf, first, &mut drain, &conn).await;
         drop(conf);
-        first = None;
+        first = false;
         let request = match head {
             Ok(request) => request,
             Err(e) => return Box::pin(turn_away(client, &conn, e)).await,

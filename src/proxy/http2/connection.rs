@@ -77,6 +77,7 @@ pub async fn serve(mut side: Side, conn: Arc<Conn>, service: Arc<Service>) {
     let mux = Mux::new(side, window);
     let websocket = conf.tls.as_ref().is_some_and(|tls| tls.h2_websocket);
     announce(&mut mux.lock(), &conf.limits, window, websocket);
+    drop(conf);
     let mut connection = Connection {
         mux,
         input,
@@ -84,7 +85,6 @@ pub async fn serve(mut side: Side, conn: Arc<Conn>, service: Arc<Service>) {
         conn,
         service,
         deadline: Some(deadline),
-        head_timeout: conf.head_timeout.0,
         limits,
         counts: Counts::default(),
         window,
@@ -94,7 +94,6 @@ pub async fn serve(mut side: Side, conn: Arc<Conn>, service: Arc<Service>) {
         leaving: Leaving::No,
         new_streams: Vec::new(),
     };
-    drop(conf);
     let end = poll_fn(|cx| connection.poll(cx)).await;
     Box::pin(connection.end(end)).await;
 }
@@ -132,7 +131,6 @@ struct Connection {
     service: Arc<Service>,
     /// Until the first request, and while a frame is incomplete and no stream is open.
     deadline: Option<Pin<Box<Sleep>>>,
-    head_timeout: Duration,
     drain: Drain,
     limits: Http2Limits,
     counts: Counts,
@@ -248,15 +246,16 @@ impl Connection {
     /// Ready when the first request, or the rest of a frame, did not come in time. A client with an open stream
     /// may take for ever: its network may be gone for a while, and the stream costs more than the frame.
     fn poll_deadline(&mut self, cx: &mut Context<'_>, mux: &Mux) -> Poll<()> {
-        let is_first = mux.last() == 0;
-        if !is_first && !(mux.is_idle() && self.input.is_within_frame()) {
+        let has_streams = mux.last() > 0 && !mux.is_idle();
+        let is_waited_for = mux.last() == 0 || self.input.is_within_frame();
+        if has_streams || !is_waited_for {
             self.deadline = None;
             return Poll::Pending;
         }
-        let timeout = self.head_timeout;
+        let timeout = || self.conn.listener.conf.load().head_timeout.0;
         let deadline = self
             .deadline
-            .get_or_insert_with(|| Box::pin(sleep(timeout)));
+            .get_or_insert_with(|| Box::pin(sleep(timeout())));
         deadline.as_mut().poll(cx)
     }
 

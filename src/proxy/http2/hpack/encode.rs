@@ -183,7 +183,8 @@ mod tests {
                 expected.push(((*name).to_owned(), value.to_owned()));
             }
             let (read_status, mut read) = read(fields);
-            (read.sort(), expected.sort());
+            read.sort();
+            expected.sort();
             assert!(read_status == status && read == expected, "{status}");
         }
     }

@@ -7,6 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::*;
 
 type Fields = Vec<(String, String)>;
+/// A block, and the fields that it has.
+type Example = (&'static [u8], &'static [(&'static str, &'static str)]);
 
 fn decoded(decoder: &mut Decoder, block: &[u8]) -> Option<Fields> {
     let mut fields = Vec::new();
@@ -24,7 +26,7 @@ fn pairs(fields: &[(&str, &str)]) -> Fields {
 #[test]
 fn the_requests_of_the_rfc() {
     #[rustfmt::skip]
-    let blocks: [(&[u8], &[(&str, &str)]); 3] = [
+    let blocks: [Example; 3] = [
         (&[0x82, 0x86, 0x84, 0x41, 0x8c, 0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff],
          &[(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "www.example.com")]),
         (&[0x82, 0x86, 0x84, 0xbe, 0x58, 0x86, 0xa8, 0xeb, 0x10, 0x64, 0x9c, 0xbf],
@@ -76,7 +78,8 @@ fn a_thousand_heads_of_another_encoder() {
         assert!(rest.is_none());
         let read = decoded(&mut decoder, &out[HEADER_LEN..]);
         let mut read = read.unwrap_or_else(|| panic!("head {round} is not read"));
-        (read.sort(), expected.sort());
+        read.sort();
+        expected.sort();
         assert_eq!(read, expected, "head {round}");
         assert!(decoder.size <= 4096);
     }
