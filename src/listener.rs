@@ -1,7 +1,7 @@
-//! The clients' side: listening sockets, and what turns an accepted socket into a client connection.
+//! The clients' side: listening sockets, and the steps from an accepted socket to a client connection.
 //!
-//! Order: `accept` (in `accept_turn`) → `edge` → `admission` → (`proxy_protocol`, `client_hello`, `handshake`) →
-//! `proxy::serve`.
+//! Order: `accept` (in `accept_turn`) → `edge` → `admission` → (`proxy_protocol`, `client_hello`,
+//! `handshake`) → `proxy::serve`.
 
 pub mod accept;
 mod accept_turn;

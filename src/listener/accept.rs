@@ -1,7 +1,7 @@
-//! Listening sockets: bound, added and removed at run time; the data threads accept from them in turn.
+//! Binds, adds and removes listening sockets at run time, and accepts clients from them.
 //!
-//! In: addresses. Out: sockets to `Edge::take`, on the thread that will serve them:
-//! where TLS ends here one that shakes hands, else one that carries bytes. Each new client wakes one thread.
+//! In: addresses. Out: accepted sockets to `Edge::take`. The threads that serve a listener accept in turn:
+//! the handshake threads where TLS ends here, otherwise the data threads. Each new client wakes one thread.
 //! Source: Lightstreamer clustering §3.2.1.1 (several public addresses on one balancer); FAULTS D54
 //! (descriptors run out).
 
@@ -27,32 +27,34 @@ use crate::stream::socket::{self, Options};
 use crate::stream::{descriptors, kernel};
 use crate::upstream::shortage::Shortage;
 
-/// Connections the kernel may hold until we accept them; it cuts the number to its own limit.
+/// Connections that the kernel may queue for us. The kernel lowers the number to its own limit.
 const BACKLOG: i32 = 65_535;
-/// Connections accepted before the loop yields to other work of its thread.
+/// Connections that a thread accepts before it yields to its other work.
 const BATCH: usize = 64;
-/// Connections a thread may have more than the emptiest one when it passes the turn. In a burst eight share the
-/// cost of a wake-up; of 1,000 connections that live for hours eight are no burden.
+/// A thread passes the turn when it has this many connections more than the emptiest thread. In a burst,
+/// eight clients share the cost of one wake-up. Of 1,000 connections that live for hours, eight are no
+/// burden.
 const LEAD: i64 = 8;
-/// Pause when descriptors run out: live flows go on, and the admin endpoint still answers.
+/// Pause when descriptors run out. Live flows go on, and the admin endpoint still answers.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// An accepted connection.
 pub struct Accepted {
-    /// Its socket, which does not block.
+    /// Its non-blocking socket.
     pub stream: TcpStream,
     /// When it was accepted.
     pub at: Instant,
     /// The TCP peer.
     pub peer: SocketAddr,
-    /// The address it reached, where the listening socket has only one; else getsockname(2) tells.
+    /// The address the client reached, if the listening socket has exactly one. Otherwise getsockname(2) is
+    /// needed.
     pub vip: Option<SocketAddr>,
 }
 
-/// Binds one address. Accepted sockets inherit `options`, so that they are set before the first client can come;
-/// the admin endpoint has none.
+/// Binds one address. Accepted sockets inherit `options`, so they have them before the first client arrives.
+/// The admin endpoint passes `None`.
 ///
-/// Errors: what the system says, e.g. that it is in use.
+/// Errors: those of the system, e.g. that the address is in use.
 pub fn bind(address: SocketAddr, options: Option<&Options>) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -72,7 +74,7 @@ pub fn bind(address: SocketAddr, options: Option<&Options>) -> io::Result<TcpLis
     Ok(socket.into())
 }
 
-/// The socket options that accepted sockets inherit from their listener.
+/// Returns the socket options that accepted sockets inherit from their listener.
 pub fn options(conf: &config::Listener) -> Options {
     Options {
         keepalive: conf.tcp.keepalive.0,
@@ -81,24 +83,24 @@ pub fn options(conf: &config::Listener) -> Options {
     }
 }
 
-/// One address's accept loops, one on each thread; dropping it closes the socket.
+/// The accept loops of one address, one on each thread. Dropping it closes the socket.
 pub struct AcceptLoop {
-    /// The address it was asked to bind.
+    /// The address that the configuration asks for.
     pub asked: SocketAddr,
-    /// The address it has: another port where 0 was asked for.
+    /// The address it is bound to; its port differs where the configuration asks for port 0.
     pub bound: SocketAddr,
     socket: TcpListener,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl AcceptLoop {
-    /// Another handle of the listening socket: who takes it over loses no queued connection.
+    /// Duplicates the listening socket. A process that takes the duplicate over loses no queued connection.
     pub fn socket(&self) -> io::Result<TcpListener> {
         self.socket.try_clone()
     }
 
-    /// Starts accepting on `threads`. `take` is given each connection on the thread that accepted it, with
-    /// that thread's place in `threads`.
+    /// Starts accepting on `threads`. Each connection goes to `take` on the thread that accepted it, with
+    /// that thread's index in `threads`.
     ///
     /// Errors: no descriptor is left.
     pub fn start(
@@ -108,7 +110,7 @@ impl AcceptLoop {
         threads: Arc<[Thread]>,
         take: impl Fn(usize, Accepted) + Clone + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        // Also here: the socket may be another process's, or come from a listener of another kind.
+        // Set again here: the socket may come from another process, or from a listener of another kind.
         socket::tune(&socket, &options(&listener.conf.load()))?;
         let bound = socket.local_addr()?;
         let mut accepting = AcceptLoop {
@@ -136,18 +138,18 @@ impl AcceptLoop {
         Ok(accepting)
     }
 
-    /// Has sockets that are accepted from now on inherit the options of a changed section.
+    /// Applies the options of a changed section to the sockets accepted from now on.
     ///
-    /// Errors: the kernel refuses an option; it has taken each before.
+    /// Errors: the kernel refuses an option. It has accepted each of them before.
     pub fn tune(&self, conf: &config::Listener) -> io::Result<()> {
         socket::tune(&self.socket, &options(conf))
     }
 
-    /// Stops accepting, and returns when no thread can bring another connection.
+    /// Stops accepting. Returns when no thread can bring another connection.
     pub async fn end(mut self) {
         for task in std::mem::take(&mut self.tasks) {
             task.abort();
-            // Aborted, as it was told; a panic is in the log already.
+            // The result is our own abort, or a panic that is already in the log.
             let _ = task.await;
         }
     }
@@ -159,7 +161,7 @@ impl Drop for AcceptLoop {
     }
 }
 
-/// The loop of one thread.
+/// The accept loop of one thread.
 struct Acceptor<T> {
     at: usize,
     vip: Option<SocketAddr>,
@@ -179,7 +181,7 @@ impl<T: Fn(usize, Accepted)> Acceptor<T> {
             };
             let turn = turn.get_ref();
             if turn.is_shared() {
-                // Before the turn is passed: it may come back at once.
+                // Cleared before the turn is passed, because the turn may come back at once.
                 ready.clear_ready();
             }
             if turn.take() {
@@ -192,7 +194,7 @@ impl<T: Fn(usize, Accepted)> Acceptor<T> {
         }
     }
 
-    /// Accepts until no client waits, which is told by true, or it is another thread's turn.
+    /// Accepts until no client waits, the batch is full, or this thread has its share. True: no client waits.
     async fn batch(&self, socket: &TcpListener, accepted: &IntCounter) -> bool {
         for _ in 0..BATCH {
             match accept(socket) {
@@ -208,10 +210,13 @@ impl<T: Fn(usize, Accepted)> Acceptor<T> {
                     (self.take)(self.at, accepted);
                 }
                 Err(Errno::WOULDBLOCK) => return true,
-                // The client gave up before we came: its next try is another connection.
+                // The client gave up before we accepted it. Its next try is another connection.
                 Err(Errno::CONNABORTED | Errno::INTR) => {}
                 Err(e) => {
-                    log::error!("listener {}: accept: {e}", self.listener.name);
+                    log::error!(
+                        "listener {}: cannot accept clients: {e}; retrying in {PAUSE:?}",
+                        self.listener.name
+                    );
                     tokio::time::sleep(PAUSE).await;
                     return false;
                 }
@@ -223,7 +228,7 @@ impl<T: Fn(usize, Accepted)> Acceptor<T> {
         false
     }
 
-    /// Whether this thread has its share for now.
+    /// Whether this thread has [`LEAD`] connections more than the emptiest one.
     fn leads(&self) -> bool {
         let least = self.threads.iter().map(Thread::connections).min();
         least.is_some_and(|least| self.threads[self.at].connections() >= least + LEAD)
@@ -232,23 +237,25 @@ impl<T: Fn(usize, Accepted)> Acceptor<T> {
     async fn pass(&self, turn: &AcceptTurn) {
         let to = emptiest(&self.threads, self.at).unwrap_or(self.at);
         while let Err(e) = turn.pass(to) {
-            log::error!("listener {}: next thread: {e}", self.listener.name);
+            log::error!(
+                "listener {}: cannot pass the turn to accept: {e}; retrying in {PAUSE:?}",
+                self.listener.name
+            );
             tokio::time::sleep(PAUSE).await;
         }
     }
 }
 
-/// Accepts one client: one system call with the peer's address, where std needs a second one so that the
-/// socket does not block.
+/// Accepts one client. One system call returns a non-blocking socket and the peer's address; std needs two.
 fn accept(socket: &TcpListener) -> Result<(TcpStream, SocketAddr), Errno> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (stream, peer) = rustix::net::acceptfrom_with(socket, flags)?;
-    // The peer of a TCP socket has an address, unless it is gone.
+    // Without an address the client has already left.
     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
     Ok((stream.into(), peer.ok_or(Errno::CONNABORTED)?))
 }
 
-/// Waits while descriptors are scarce, as the client would have waited in the kernel's queue.
+/// Holds a client while descriptors are scarce, as it would have waited in the kernel's queue.
 async fn when_spared(mut stream: TcpStream, listener: &Listener) -> TcpStream {
     while descriptors::are_scarce(&stream) {
         if Shortage::Descriptors.is_news() {
@@ -259,7 +266,7 @@ async fn when_spared(mut stream: TcpStream, listener: &Listener) -> TcpStream {
             );
         }
         tokio::time::sleep(PAUSE).await;
-        // Under the lowest number that is free now.
+        // A duplicate gets the lowest free number. The higher one is closed.
         match stream.try_clone() {
             Ok(other) if other.as_raw_fd() < stream.as_raw_fd() => stream = other,
             _ => {}

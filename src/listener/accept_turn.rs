@@ -1,10 +1,10 @@
-//! Whose turn it is to accept from a listening socket that several threads share.
+//! Decides which thread accepts next from a listening socket that several threads share.
 //!
-//! In: the socket. Out: a descriptor for each thread, readable when it is that thread's turn and a client
-//! waits. Each is an epoll instance that holds the socket; at most one of them is armed. Passing the turn is
-//! one system call, and wakes the next thread only if a client waits already.
-//! Refused: one wait queue for all, because each client wakes every thread; a socket for each thread, because
-//! closing it loses the clients in its queue (docs/decisions/0018-accept-on-data-threads.md).
+//! In: the socket. Out: a descriptor for each thread. It is readable when that thread has the turn and a
+//! client waits. Each descriptor is an epoll instance that holds the socket; at most one of them is armed.
+//! Passing the turn is one system call, and wakes the next thread only if a client waits already.
+//! Refused: one wait queue for all threads, because each client wakes every thread. One socket for each
+//! thread, because closing it loses the clients in its queue (docs/decisions/0018-accept-on-data-threads.md).
 //! Source: epoll(7), epoll_ctl(2) on EPOLLONESHOT.
 
 use std::io;
@@ -17,25 +17,25 @@ use rustix::event::{Timespec, epoll};
 /// A listening socket and the turns of the threads that accept from it.
 pub struct AcceptTurns {
     socket: TcpListener,
-    /// One for each thread. Empty where there is one thread, because it always has the turn.
+    /// One epoll instance for each thread. Empty where there is one thread, because it always has the turn.
     gates: Vec<OwnedFd>,
 }
 
-/// What one thread waits for: its gate, or the socket itself where there is one thread.
+/// The descriptor that one thread waits on: its gate, or the socket itself where there is one thread.
 pub struct AcceptTurn {
     turns: Arc<AcceptTurns>,
     at: usize,
 }
 
-/// Shut: the kernel then reports errors only, and a listening socket has none.
+/// A shut gate: the kernel then reports errors only, and a listening socket has none.
 const SHUT: epoll::EventFlags = epoll::EventFlags::ONESHOT;
-/// Armed for one report.
+/// An armed gate: it reports one client, then it is shut.
 const OPEN: epoll::EventFlags = SHUT.union(epoll::EventFlags::IN);
 
 impl AcceptTurns {
-    /// One for each of `threads` threads; the first one has the turn.
+    /// Makes the turns of `threads` threads. The first thread has the turn.
     ///
-    /// Errors: no descriptor is left; two threads or more need one each.
+    /// Errors: no descriptor is left. Two or more threads need one descriptor each.
     pub fn for_threads(socket: TcpListener, threads: usize) -> io::Result<Vec<AcceptTurn>> {
         let gates = if threads > 1 { threads } else { 0 };
         let gate = |at| {
@@ -65,8 +65,8 @@ impl AcceptTurn {
         !self.turns.gates.is_empty()
     }
 
-    /// Takes the turn; false if it is another thread's or no client waits. Who took it must [`AcceptTurn::pass`] it
-    /// on, or nobody accepts any more.
+    /// Takes the turn. False: another thread has it, or no client waits. A thread that took the turn must
+    /// [`AcceptTurn::pass`] it on, or no thread accepts any more.
     pub fn take(&self) -> bool {
         let Some(gate) = self.turns.gates.get(self.at) else {
             return true;
@@ -75,8 +75,8 @@ impl AcceptTurn {
             tv_sec: 0,
             tv_nsec: 0,
         };
-        // The report shuts the gate and takes the socket off its ready list. The kernel would wake nobody
-        // when a gate is armed whose list holds the socket already.
+        // The report shuts the gate and takes the socket off its ready list. While the socket is on that
+        // list, arming the gate wakes no thread.
         let mut report = [epoll::Event {
             flags: SHUT,
             data: epoll::EventData::new_u64(0),
@@ -84,9 +84,10 @@ impl AcceptTurn {
         matches!(epoll::wait(gate, &mut report, Some(&now)), Ok(1))
     }
 
-    /// Passes the turn to the thread `to`. The kernel wakes it at once if a client waits, else when one comes.
+    /// Passes the turn to the thread `to`. The kernel wakes that thread at once if a client waits, otherwise
+    /// when one arrives.
     ///
-    /// Errors: the kernel has no memory; the turn is still the caller's.
+    /// Errors: the kernel has no memory. The caller still has the turn.
     pub fn pass(&self, to: usize) -> io::Result<()> {
         let Some(gate) = self.turns.gates.get(to) else {
             return Ok(());
@@ -121,7 +122,8 @@ mod tests {
         )
     }
 
-    /// Fails if a gate is armed that should be shut, or if a turn can be taken twice.
+    /// Aim: one thread at a time has the turn. Fails if a gate is armed that should be shut, or if a turn can
+    /// be taken twice.
     #[test]
     fn one_thread_has_the_turn() {
         let (turns, address) = accept_turns(3);
@@ -135,8 +137,8 @@ mod tests {
         assert!(turns[2].take(), "the client waits still");
     }
 
-    /// A client that waits when the turn comes must wake the thread. Fails if [`AcceptTurn::take`] leaves the
-    /// socket on the gate's ready list, e.g. without EPOLLONESHOT: then the kernel wakes nobody.
+    /// Aim: a turn wakes its thread if a client waits already. Fails if [`AcceptTurn::take`] leaves the
+    /// socket on the gate's ready list, e.g. without EPOLLONESHOT: then the kernel wakes no thread.
     #[tokio::test]
     async fn a_turn_with_a_client_wakes() {
         let (mut turns, address) = accept_turns(2);
@@ -154,7 +156,7 @@ mod tests {
         }
     }
 
-    /// Fails if one thread alone pays for gates.
+    /// Aim: a single thread waits on the socket itself. Fails if it gets gates, which it does not need.
     #[test]
     fn one_thread_waits_for_the_socket() {
         let (turns, _) = accept_turns(1);

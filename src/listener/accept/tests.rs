@@ -1,4 +1,5 @@
-//! Accept loops on runtimes of their own, with real sockets; what they bring is kept, not served.
+//! Accept loops on runtimes of their own, with real sockets. The tests keep the accepted sockets and serve
+//! none.
 
 use std::path::Path;
 
@@ -23,11 +24,11 @@ fn conf(keepalive: &str) -> config::Listener {
     config.listeners.into_iter().next().expect("one listener")
 }
 
-/// Threads, and what was accepted on each, counted as a live connection.
+/// Threads, and the sockets accepted on each, counted as live connections.
 struct Rig {
     accepting: AcceptLoop,
     kept: Arc<Mutex<Vec<(usize, Accepted, Seat)>>>,
-    /// Ends its threads when it is dropped.
+    /// Dropping them ends the threads.
     _runtimes: Vec<Runtime>,
 }
 
@@ -38,7 +39,7 @@ impl Rig {
         Self::on(socket, threads)
     }
 
-    /// Accepts from `socket`, whatever options it has.
+    /// Accepts from `socket`, which keeps the options it has.
     fn on(socket: TcpListener, threads: usize) -> Rig {
         let table = Table {
             plugins: Box::default(),
@@ -85,7 +86,7 @@ impl Rig {
         }
     }
 
-    /// Connections of each of `threads` threads.
+    /// Counts the connections of each of `threads` threads.
     fn split(&self, threads: usize) -> Vec<usize> {
         let kept = self.kept.lock();
         let of = |at| kept.iter().filter(|(on, ..)| *on == at).count();
@@ -97,7 +98,8 @@ fn bind_tuned(asked: SocketAddr, conf: &config::Listener) -> TcpListener {
     bind(asked, Some(&options(conf))).expect("a free port")
 }
 
-/// Whether a socket has all options a client's is to have, and probes after `keepalive` seconds.
+/// Asserts that a socket has all options of a client's socket, and sends keep-alive probes after `keepalive`
+/// seconds.
 fn assert_tuned(stream: &TcpStream, keepalive: u64, name: &str) {
     let s = SockRef::from(stream);
     let seconds = Duration::from_secs;
@@ -117,8 +119,8 @@ fn assert_tuned(stream: &TcpStream, keepalive: u64, name: &str) {
     assert_eq!(s.tcp_notsent_lowat().expect("LOWAT"), 1, "{name}");
 }
 
-/// What each accepted socket relies on: Linux hands the listening socket's options down. Fails if an option
-/// is set on it after the first client could come, or is one that is not inherited.
+/// Aim: Linux hands the listening socket's options down to each accepted socket. Fails if an option is set
+/// after the first client could come, or if an option is not inherited.
 #[test]
 fn accepted_sockets_inherit_the_options() {
     let socket = bind_tuned("127.0.0.1:0".parse().expect("an address"), &conf("90s"));
@@ -128,7 +130,8 @@ fn accepted_sockets_inherit_the_options() {
     assert_tuned(&socket.accept().expect("accept").0, 90, "queued at once");
 }
 
-/// Fails if a reload's options reach no socket, or if a socket is left to block or to be inherited by a program.
+/// Aim: a reload's options hold for the next client. Fails if they reach no socket, or if a socket blocks or
+/// is inherited by a child process.
 #[test]
 fn a_change_reaches_the_next_client() {
     let rig = Rig::start(2, "127.0.0.1:0");
@@ -146,7 +149,8 @@ fn a_change_reaches_the_next_client() {
     }
 }
 
-/// A socket another process, or another listener, has had: fails if [`AcceptLoop::start`] trusts its options.
+/// Aim: a socket taken over from another process or listener gets this listener's options. Fails if
+/// [`AcceptLoop::start`] trusts the options it finds.
 #[test]
 fn a_socket_taken_over_is_tuned() {
     let bare = bind("127.0.0.1:0".parse().expect("an address"), None).expect("a free port");
@@ -156,8 +160,8 @@ fn a_socket_taken_over_is_tuned() {
     assert_tuned(&rig.kept.lock()[0].1.stream, 90, "taken over");
 }
 
-/// Fails if one thread gets more: clients that come one by one are spread evenly, and of a burst no thread has
-/// more than [`LEAD`] above another.
+/// Aim: clients that come one by one are spread evenly. In a burst no thread has more than [`LEAD`] above
+/// another. Fails if one thread gets more.
 #[test]
 fn threads_share_clients_evenly() {
     for threads in [2, 4] {
@@ -178,7 +182,7 @@ fn threads_share_clients_evenly() {
     }
 }
 
-/// Fails if clients that leave are not made up for: threads that lost theirs get the next ones.
+/// Aim: a thread that lost its clients gets the next ones. Fails if clients that leave are not made up for.
 #[test]
 fn an_emptied_thread_fills_up() {
     let rig = Rig::start(2, "127.0.0.1:0");
@@ -191,11 +195,12 @@ fn an_emptied_thread_fills_up() {
         rig.wait_for(before + n);
     }
     let split = rig.split(2);
-    // The turn was passed before the others left, so that it may have been the full thread's once more.
+    // The turn was passed before the others left, so the full thread may have had it once more.
     assert!(split[0].abs_diff(split[1]) <= 2, "{split:?}");
 }
 
-/// Fails if an exact address is asked for again, or if a wildcard is taken for the address reached.
+/// Aim: an exact bind address is the VIP. Fails if it is looked up again, or if a wildcard is taken for the
+/// address reached.
 #[test]
 fn an_exact_address_is_the_vip() {
     for (bind, exact) in [("127.0.0.1:0", true), ("0.0.0.0:0", false)] {
@@ -209,8 +214,8 @@ fn an_exact_address_is_the_vip() {
     }
 }
 
-/// Fails if a thread still brings a client after the end, which a drain would not have counted, or if the end closes
-/// the queue that another handle keeps.
+/// Aim: after the end no thread brings a client, and the queue of another handle stays open. Fails if a
+/// thread brings a client that a drain has not counted, or if the end closes that queue.
 #[test]
 fn the_end_is_complete_and_keeps_the_queue() {
     let rig = Rig::start(4, "127.0.0.1:0");
@@ -223,10 +228,10 @@ fn the_end_is_complete_and_keeps_the_queue() {
     assert_eq!(rig.kept.lock().len(), 2);
     let handle = handle.expect("a handle");
     handle.set_nonblocking(false).expect("a socket");
-    handle.accept().expect("who came late waits in the queue");
+    handle.accept().expect("a late client waits in the queue");
     drop(handle);
     assert!(
         TcpStream::connect(bound).is_err(),
-        "nobody listens any more"
+        "no socket listens any more"
     );
 }
