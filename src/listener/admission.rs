@@ -1,6 +1,7 @@
-//! From an accepted socket to a client connection whose protocol can begin: PROXY protocol, then the
-//! TLS handshake or a look at the ClientHello that is passed through.
+//! Admits a client: reads its PROXY protocol header, then shakes hands or peeks at a ClientHello that passes
+//! through.
 //!
+//! In: an accepted socket. Out: a client connection whose protocol can begin, or an [`AdmissionError`].
 //! Source: Lightstreamer clustering §1 (Proxy Protocol), §3; FAULTS D32, D33, D38.
 
 use std::net::SocketAddr;
@@ -23,7 +24,7 @@ use crate::tls::HandshakeInfo;
 /// Why a client connection was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdmissionError {
-    /// As many connections are open as may be.
+    /// `max_connections` are open already.
     MaxConnections,
     /// The client left first.
     Gone,
@@ -40,7 +41,7 @@ pub enum AdmissionError {
 }
 
 impl AdmissionError {
-    /// The word in metrics.
+    /// Returns the label value in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             AdmissionError::MaxConnections => "max_connections",
@@ -54,7 +55,7 @@ impl AdmissionError {
     }
 }
 
-/// Lets a client in, within the listener's handshake deadline for each step.
+/// Admits a client. Each step has the listener's `handshake_timeout`.
 ///
 /// Errors: why the connection is refused.
 pub async fn admit(open: Open, accepted: Accepted) -> Result<(Side, Arc<Conn>), AdmissionError> {
@@ -92,15 +93,15 @@ pub async fn admit(open: Open, accepted: Accepted) -> Result<(Side, Arc<Conn>), 
     Ok((side, Arc::new(conn)))
 }
 
-/// The socket, registered with the runtime of this thread, and the address it reached. Its options are those of
-/// the listening socket.
+/// Registers the socket with this thread's runtime, and finds the address that the client reached. The socket
+/// has inherited the options of its listening socket.
 fn registered(accepted: Accepted) -> std::io::Result<(Tcp, SocketAddr)> {
     let stream = TcpStream::from_std(accepted.stream)?;
     let vip = accepted.vip.map_or_else(|| stream.local_addr(), Ok)?;
     Ok((Tcp::new(stream), vip))
 }
 
-/// The TLS connection that ended at the balancer in front, as it told.
+/// Describes a TLS connection that ended at the balancer in front of us, from its PROXY protocol header.
 fn ended_in_front(tls: proxy_protocol::Tls) -> HandshakeInfo {
     HandshakeInfo {
         sni: tls.authority,
@@ -110,7 +111,8 @@ fn ended_in_front(tls: proxy_protocol::Tls) -> HandshakeInfo {
     }
 }
 
-/// At layer 4 a plugin that routes by server name has the ClientHello read, not taken.
+/// Peeks at the ClientHello of a layer-4 connection, if a plugin routes by server name. The bytes still go to
+/// the node.
 async fn passed_through(
     listener: &Listener,
     conf: &config::Listener,

@@ -1,4 +1,4 @@
-//! From an accepted socket to a client connection that is served, on the threads meant for it.
+//! Turns an accepted socket into a client connection, and picks the threads that shake hands and serve it.
 //!
 //! Source: Lightstreamer clustering §1 (layers 7 and 4), §3; Diffusion load balancers, all points.
 
@@ -20,7 +20,7 @@ use crate::proxy::serve::{Service, serve};
 use crate::proxy::threads::{Runtimes, Thread, emptiest};
 use crate::stream::side::Side;
 
-/// What all client connections share.
+/// The state that all client connections share.
 pub struct Edge {
     service: Arc<Service>,
     data: Arc<[Thread]>,
@@ -30,7 +30,7 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// An edge whose connections are served by the threads of `runtimes` and drained when `drain` turns true.
+    /// Makes an edge. The threads of `runtimes` serve its connections, which drain when `drain` turns true.
     pub fn new(
         hooks: ProxyHooks,
         runtimes: Runtimes,
@@ -47,12 +47,12 @@ impl Edge {
         })
     }
 
-    /// Client connections open now.
+    /// Counts the client connections that are open now.
     pub fn open(&self) -> usize {
         self.connections.open()
     }
 
-    /// Accepts from `socket` on the data threads, or, where TLS ends here, on those that shake hands.
+    /// Accepts from `socket`: on the handshake threads where TLS ends here, otherwise on the data threads.
     ///
     /// Errors: no descriptor is left.
     pub fn listen(
@@ -70,8 +70,8 @@ impl Edge {
         AcceptLoop::start(asked, socket, listener, threads.clone(), take)
     }
 
-    /// Serves a connection on this thread, which accepted it. Where TLS ends here, this thread shakes hands, and
-    /// the data thread that has the fewest connections now serves it then.
+    /// Serves a connection that this thread accepted. Where TLS ends here, this thread shakes hands and then
+    /// moves the connection to the data thread that has the fewest connections at the time of the accept.
     fn take(self: &Arc<Self>, listener: &Arc<Listener>, at: usize, accepted: Accepted) {
         let shakes = listener.tls.is_some();
         let data = match shakes {
@@ -109,8 +109,8 @@ impl Edge {
     }
 }
 
-/// Lets a client in; a refusal is counted. The admission's future is large, and freed before the
-/// connection is served.
+/// Lets a client in, or counts its refusal. The admission's future is large, so it is boxed and freed before
+/// the connection is served.
 async fn admit(open: Open, accepted: Accepted) -> Option<(Side, Arc<Conn>)> {
     let listener = Arc::clone(&open);
     let admitted = Box::pin(admission::admit(open, accepted)).await;

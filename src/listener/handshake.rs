@@ -1,7 +1,7 @@
-//! The TLS handshake of a client connection.
+//! Performs the TLS handshake of a client connection.
 //!
-//! In: an accepted socket. Out: the TLS side, or why there is none. A client that speaks plain HTTP
-//! to the TLS port is told so in plain text. Source: FAULTS D32, D33.
+//! In: an accepted socket. Out: its TLS side, or an error. A client that speaks plain HTTP to the TLS port
+//! gets a hint in plain text. Source: FAULTS D32, D33.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -15,19 +15,19 @@ use crate::stream::socket::Tcp;
 
 const HINT: &str = "400 Bad Request: this port speaks TLS, use https://\n";
 
-/// Why a handshake did not succeed.
+/// Why a handshake failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandshakeError {
-    /// It failed: garbage, no common version, an alert of either side.
+    /// Garbage, no common version, or an alert of either side.
     Failed,
-    /// It was not done in time.
+    /// The handshake took longer than its deadline.
     Late,
     /// The client spoke plain HTTP.
     PlainHttp,
 }
 
 impl HandshakeError {
-    /// The word in metrics.
+    /// Returns the label value in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             HandshakeError::Failed => "handshake",
@@ -37,9 +37,10 @@ impl HandshakeError {
     }
 }
 
-/// Shakes hands within `deadline`. `http`: the port serves HTTP, so that plain HTTP gets a hint.
+/// Shakes hands within `deadline`. `http`: the listener serves HTTP, so a client that speaks plain HTTP gets
+/// a hint.
 ///
-/// Errors: why there is no TLS; the socket is closed then.
+/// Errors: [`HandshakeError`]; the socket is closed.
 pub async fn shake(
     acceptor: SslAcceptor,
     tcp: Tcp,
@@ -53,7 +54,7 @@ pub async fn shake(
 }
 
 async fn accept(acceptor: SslAcceptor, mut tcp: Tcp, http: bool) -> Result<Side, HandshakeError> {
-    // A look only: the handshake reads the byte again.
+    // Peeked, not taken: the handshake reads the byte again.
     let first = tcp.first_byte().await;
     if http && first.is_some_and(|b| b.is_ascii_uppercase()) {
         let head = format!(
@@ -69,7 +70,8 @@ async fn accept(acceptor: SslAcceptor, mut tcp: Tcp, http: bool) -> Result<Side,
     match Pin::new(&mut stream).accept().await {
         Ok(()) => Ok(Side::Tls(Box::new(stream))),
         Err(_) => {
-            // The alert is on its way; what the client still sends must not overtake it.
+            // A lingering close lets the alert arrive. Unread bytes of the client would cause a reset that
+            // overtakes it.
             lingering_close(stream.get_mut(), b"").await;
             Err(HandshakeError::Failed)
         }
