@@ -1,6 +1,6 @@
-//! Reads the server name out of a ClientHello that is passed through, and puts every byte back.
+//! Reads the server name from a ClientHello that passes through, and puts every byte back.
 //!
-//! In: the first bytes of a TLS connection, in any split. Out: the name, if there is one.
+//! In: the first bytes of a TLS connection, in any split. Out: the name, if the ClientHello has one.
 //! Parser: crate `tls-parser`. Source: RFC 8446 §4.1.2, §5.1; RFC 6066 §3; FAULTS D31, D32.
 
 use tls_parser::{
@@ -10,23 +10,23 @@ use tokio::io::AsyncReadExt;
 
 use crate::stream::socket::Tcp;
 
-/// Longest ClientHello taken; those with post-quantum key shares have about 2 KiB.
+/// Longest ClientHello that is read, in bytes. A ClientHello with post-quantum key shares has about 2 KiB.
 const MAX_HELLO: usize = 16 * 1024;
-/// Longest fragment of a record, RFC 8446 §5.1.
+/// Longest fragment of a record, in bytes (RFC 8446 §5.1).
 const MAX_FRAGMENT: usize = 16 * 1024;
 
-/// What a client said first.
+/// The first message of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hello {
     /// A ClientHello, with the server name it asks for.
     Tls(Option<String>),
-    /// No TLS, or a broken one: the node may answer it as it likes.
+    /// Not TLS, or malformed. The node gets the bytes and answers as it likes.
     Other,
 }
 
-/// Reads until the server name is known. Nothing is taken: the bytes are put back.
+/// Reads until the server name is known, then puts all bytes back. The caller sets the deadline.
 ///
-/// Errors: the connection ended. The caller sets the deadline.
+/// Errors: the socket failed.
 pub async fn read(tcp: &mut Tcp) -> std::io::Result<Hello> {
     let mut bytes = Vec::with_capacity(2048);
     let hello = loop {
@@ -43,7 +43,7 @@ pub async fn read(tcp: &mut Tcp) -> std::io::Result<Hello> {
     Ok(hello)
 }
 
-/// What the bytes say so far; `None`: more are needed.
+/// Parses the bytes read so far; `None`: more are needed.
 fn parse(bytes: &[u8]) -> Option<Hello> {
     let mut message = Vec::new();
     let mut rest = bytes;
@@ -71,7 +71,7 @@ fn parse(bytes: &[u8]) -> Option<Hello> {
     }
 }
 
-/// The name in a handshake message that may not be whole yet.
+/// Finds the name in a handshake message, of which a part may be missing; `None`: more bytes are needed.
 fn name_of(message: &[u8]) -> Option<Hello> {
     let [kind, a, b, c, body @ ..] = message else {
         return message
@@ -109,7 +109,7 @@ fn name_of(message: &[u8]) -> Option<Hello> {
 mod tests {
     use super::*;
 
-    /// A ClientHello as OpenSSL writes it.
+    /// Returns a ClientHello as OpenSSL writes it.
     fn hello(name: Option<&str>) -> Vec<u8> {
         use openssl::ssl::{Ssl, SslContext, SslMethod, SslStream};
         let context = SslContext::builder(SslMethod::tls_client())
@@ -139,7 +139,7 @@ mod tests {
         stream.get_ref().0.clone()
     }
 
-    /// The message of `hello` cut into records of `n` bytes.
+    /// Cuts the message of `hello` into records of `n` bytes.
     fn in_records(hello: &[u8], n: usize) -> Vec<u8> {
         let record =
             |part: &[u8]| [&[22, 3, 1][..], &(part.len() as u16).to_be_bytes(), part].concat();
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(parse(&hello(None)), Some(Hello::Tls(None)));
     }
 
-    /// The message of `hello`, its extensions padded until it has `length` bytes (RFC 7685).
+    /// Pads the message of `hello` to `length` bytes by an extension (RFC 7685).
     fn padded(hello: &[u8], length: usize) -> Vec<u8> {
         let mut m = hello[9..].to_vec();
         let mut at = 34;
@@ -180,7 +180,7 @@ mod tests {
         [&[0; 5][..], &head, &m].concat()
     }
 
-    /// FAULTS D32: the limit is exact, and reached over several records.
+    /// FAULTS D32. Aim: the limit is exact, also over several records.
     #[test]
     fn sixteen_kib_are_taken_and_no_more() {
         let name = Some("push1.mycompany.com");

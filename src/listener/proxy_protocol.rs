@@ -1,10 +1,9 @@
-//! The PROXY protocol from a balancer in front of us: who the client really is, before all else.
+//! Reads the PROXY protocol header that a balancer in front of us sends before the client's first byte.
 //!
-//! In: the first bytes of a connection from a trusted sender. Out: the addresses it announces, and what
-//! it says of the TLS that ended there.
+//! In: the first bytes of a connection from a trusted sender. Out: the addresses it announces, and the facts
+//! of the TLS connection that ended there.
 //! Codec: crate `ppp`, which knows both versions and their TLVs; the checksum: crate `crc32c`.
-//! Source: PROXY protocol §2 (HAProxy's specification, cited by Lightstreamer clustering §1);
-//! FAULTS D38–D41.
+//! Source: PROXY protocol §2 (HAProxy's specification, cited by Lightstreamer clustering §1); FAULTS D38–D41.
 
 use std::net::SocketAddr;
 
@@ -13,36 +12,36 @@ use tokio::io::AsyncReadExt;
 
 use crate::stream::socket::Tcp;
 
-/// Longest header taken: addresses and the TLVs of real balancers need a few hundred bytes.
+/// Longest header accepted, in bytes. The addresses and TLVs of real balancers need a few hundred.
 const MAX_HEADER: usize = 4096;
-/// Longest header of version 1, §2.1.
+/// Longest header of version 1, in bytes (§2.1).
 const MAX_V1: usize = 107;
-/// What version 2 begins with, §2.2.
+/// The signature that begins a header of version 2 (§2.2).
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Bit of `PP2_TYPE_SSL` that says the client came by TLS, §2.2.6.
+/// Bit of `PP2_TYPE_SSL`: the client connected by TLS (§2.2.6).
 const CLIENT_SSL: u8 = 0x01;
-/// Bytes of `PP2_TYPE_SSL` before its own TLVs.
+/// Bytes of `PP2_TYPE_SSL` before its nested TLVs.
 const SSL_HEAD: usize = 5;
-/// Longest name taken: what a host name may have.
+/// Longest name accepted: the limit of a host name.
 const MAX_AUTHORITY: usize = 255;
 
-/// What a header announces.
+/// The contents of a header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Announced {
-    /// Source and destination; `None` where it says to take the connection's own (`LOCAL`,
-    /// `UNKNOWN`, an address family that is not IP).
+    /// Source and destination; `None` if the connection's own addresses hold (`LOCAL`, `UNKNOWN`, an address
+    /// family other than IP).
     pub addresses: Option<(SocketAddr, SocketAddr)>,
-    /// The TLS connection that ended at the sender, if the client came by one.
+    /// The TLS connection that ended at the sender, if the client used TLS.
     pub tls: Option<Tls>,
 }
 
 /// A TLS connection that ended at the sender (`PP2_TYPE_SSL`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    /// The name asked for (`PP2_TYPE_AUTHORITY`), lower case.
+    /// The server name the client asked for (`PP2_TYPE_AUTHORITY`), in lower case.
     pub authority: Option<String>,
-    /// Its version as OpenSSL names it; `TLS` where none we know was told.
+    /// The version as OpenSSL names it; `TLS` if the header names none that we know.
     pub version: &'static str,
 }
 
@@ -55,12 +54,12 @@ impl From<Option<(SocketAddr, SocketAddr)>> for Announced {
     }
 }
 
-/// Why there is no header.
+/// Why no header was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyProtocolError {
-    /// The connection ended first.
+    /// The connection ended before the header did.
     Closed,
-    /// What came is no header.
+    /// The first bytes are not a header.
     NoHeader,
     /// The header contradicts the specification.
     Malformed,
@@ -68,7 +67,7 @@ pub enum ProxyProtocolError {
     Checksum,
 }
 
-/// Reads the header; what came behind it is put back. The caller sets the deadline.
+/// Reads the header, and puts back the bytes behind it. The caller sets the deadline.
 pub async fn read(tcp: &mut Tcp) -> Result<Announced, ProxyProtocolError> {
     let mut bytes = Vec::with_capacity(256);
     loop {
@@ -84,7 +83,7 @@ pub async fn read(tcp: &mut Tcp) -> Result<Announced, ProxyProtocolError> {
     }
 }
 
-/// The header's length and addresses; `None`: more bytes are needed.
+/// Returns the header's length and contents; `None`: more bytes are needed.
 fn parse(bytes: &[u8]) -> Result<Option<(usize, Announced)>, ProxyProtocolError> {
     let n = bytes.len().min(V2.len());
     if bytes[..n] == V2[..n] {
@@ -152,13 +151,13 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<(usize, Announced)>, ProxyProtocolErr
         )),
         (_, _, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => None,
     };
-    // Nobody is behind LOCAL (§2.2): what else it says is not about a client.
+    // A LOCAL connection carries no client (§2.2), so its TLVs describe none.
     let tls = tls.filter(|_| header.command == v2::Command::Proxy);
     Ok(Some((header.len(), Announced { addresses, tls })))
 }
 
-/// Every TLV must lie within the header (§2.2.7), and the checksum, where there is one, must be
-/// that of the header with the checksum's own bytes zero (§2.2.3). What is said of TLS is taken.
+/// Checks the TLVs, and returns what they say of TLS. Every TLV must lie within the header (§2.2.7). A
+/// checksum must be that of the header with the checksum's own bytes zero (§2.2.3).
 fn read_tlvs(header: &v2::Header<'_>) -> Result<Option<Tls>, ProxyProtocolError> {
     let (mut authority, mut version) = (None, None);
     let whole = header.as_bytes();
@@ -188,7 +187,7 @@ fn read_tlvs(header: &v2::Header<'_>) -> Result<Option<Tls>, ProxyProtocolError>
     Ok(version.map(|version| Tls { authority, version }))
 }
 
-/// A host name: what is none is refused, because it would be routed by and logged.
+/// Decodes a host name. Anything else is refused, because plugins route by the name and the log shows it.
 fn name(value: &[u8]) -> Result<String, ProxyProtocolError> {
     let legal = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
     if value.is_empty() || value.len() > MAX_AUTHORITY || !value.iter().all(legal) {
@@ -198,7 +197,7 @@ fn name(value: &[u8]) -> Result<String, ProxyProtocolError> {
     Ok(text.to_ascii_lowercase())
 }
 
-/// The version in a `PP2_TYPE_SSL`; `None` where it says the client did not come by TLS.
+/// Returns the version in a `PP2_TYPE_SSL`; `None`: the client did not use TLS.
 fn ssl(value: &[u8]) -> Result<Option<&'static str>, ProxyProtocolError> {
     let (head, mut rest) = value
         .split_at_checked(SSL_HEAD)

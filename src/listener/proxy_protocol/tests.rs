@@ -1,4 +1,4 @@
-//! What is taken and what is refused, split at every byte.
+//! Headers that are accepted and headers that are refused, split at every byte.
 //! Source: the PROXY protocol's specification §2; FAULTS D38–D41.
 
 use super::ProxyProtocolError as E;
@@ -78,7 +78,7 @@ fn refused() {
     }
 }
 
-/// FAULTS D40: what a header says of TLS must be whole, and a name one that can be routed by.
+/// FAULTS D40. Aim: the TLVs about TLS must be whole, and the server name must be a host name.
 #[test]
 fn refused_of_tls() {
     let cases: Vec<(&str, Vec<u8>, E)> = vec![
@@ -108,7 +108,7 @@ fn refused_of_tls() {
     }
 }
 
-/// What a header says of source and destination.
+/// Source and destination of a header.
 type Addresses = Option<(SocketAddr, SocketAddr)>;
 
 #[test]
@@ -154,7 +154,7 @@ fn announced() {
         }
     }
 }
-/// §2.2.6: what the sender says of the TLS that ended there; nothing where there was none.
+/// §2.2.6. Aim: a header's TLS facts are read, and only if the client used TLS.
 #[test]
 fn tls_in_front() {
     const NAME: &[u8] = b"\x02\x00\x06Push.x";
