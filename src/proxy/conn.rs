@@ -1,4 +1,4 @@
-//! One client connection, as all its exchanges share it.
+//! Holds the state of one client connection that all its exchanges share.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use crate::upstream::{IdleUpstreams, Node};
 
 /// One client connection.
 pub struct Conn {
-    /// Number in this process.
+    /// Number of the connection, unique in this process.
     pub id: u64,
-    /// The listener it came in on; it is counted there as long as anything of it is left.
+    /// The listener that accepted it. The connection counts there until its last part is dropped.
     pub listener: Open,
     /// When it was accepted.
     pub accepted: Instant,
@@ -25,11 +25,11 @@ pub struct Conn {
     pub client: SocketAddr,
     /// The TCP peer.
     pub peer: SocketAddr,
-    /// The address it reached.
+    /// The address the client reached.
     pub vip: SocketAddr,
-    /// Facts of its TLS handshake, which ended here or passed through.
+    /// Facts of its TLS handshake, which ended here, ended in front of us, or passed through.
     pub tls: Option<Box<HandshakeInfo>>,
-    /// Its upstream connections.
+    /// Its idle upstreams.
     pub idle_upstreams: Arc<IdleUpstreams>,
     /// The node of its last answer.
     pub last: Mutex<Option<NodeId>>,
@@ -37,7 +37,7 @@ pub struct Conn {
 }
 
 impl Conn {
-    /// A connection that was just let in.
+    /// Makes the state of a connection that was just admitted.
     pub fn new(
         listener: Open,
         accepted: Instant,
@@ -61,7 +61,7 @@ impl Conn {
         }
     }
 
-    /// The plugins' view of a flow on this connection that began at that date.
+    /// Returns the plugins' view of a flow that began at the date `wall`.
     pub fn facts<'a>(
         &'a self,
         wall: SystemTime,
@@ -85,20 +85,21 @@ impl Conn {
         }
     }
 
-    /// Registers this connection at `node`, which closes idle upstreams when it goes Down.
+    /// Registers this connection at `node`. A node that goes Down closes the idle upstreams of its registered
+    /// connections.
     pub fn known_to(&self, node: &Arc<Node>) {
         let mut known = self.known_to.lock();
         if known.iter().any(|n| Arc::ptr_eq(n, node)) {
             return;
         }
-        // A connection that sees many reloads does not keep their nodes.
+        // Nodes that a reload removed are forgotten here, so a long connection does not keep them.
         let gone = known.extract_if(.., |n| n.is_gone());
         gone.for_each(|n| n.forget_idle(self.id));
         known.push(node.clone());
         node.keeps_idle(self.id, &self.idle_upstreams);
     }
 
-    /// No request will follow the present one: closes its idle upstreams.
+    /// Closes the idle upstreams, because no request will follow the present one.
     pub fn keeps_no_idle(&self) {
         self.forget_idle();
         self.idle_upstreams.close_all();

@@ -1,4 +1,4 @@
-//! One exchange on a client connection: what the hooks, the loops and the log share.
+//! Holds the state of one exchange that the hooks, the loops and the log share.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -25,13 +25,13 @@ use crate::upstream::node::Entered;
 pub struct Exchange {
     /// The client connection.
     pub conn: Arc<Conn>,
-    /// The flow as its node sees it.
+    /// The flow's entry in the node's live flows.
     pub flow: Arc<LiveFlow>,
     /// Facts of the flow so far.
     pub record: Mutex<Record>,
-    /// The decision table; fixed for the exchange, so that a reload does not mix two tables.
+    /// The decision table. It is fixed for the exchange, so a reload does not mix two tables.
     pub table: Arc<Table>,
-    /// The date of its begin: one for all that is learned of it.
+    /// The date when the exchange began; everything learned from the exchange gets this date.
     pub wall: SystemTime,
 }
 
@@ -40,50 +40,51 @@ pub struct Exchange {
 pub struct Record {
     /// Method, host and path.
     pub line: RequestLine,
-    /// Protocol word.
+    /// The protocol as the log names it.
     pub protocol: &'static str,
     /// Status sent to the client.
     pub status: u16,
     /// The node.
     pub assigned: Option<Assigned>,
-    /// Membership of the node.
+    /// The guard of the flow's place at its node.
     pub entered: Option<Entered>,
-    /// Addresses it was learned under; present once learned.
+    /// Client addresses under which plugins learned it, by plugin index, where they differ from the
+    /// connection's client. `Some` once the flow was learned.
     pub learned: Option<Box<[(usize, IpAddr)]>>,
-    /// State of the tries; dropped when an answer begins.
+    /// State of the tries. It is dropped when an answer begins.
     pub tries: Option<Box<Tries>>,
-    /// Tries that failed.
+    /// Number of failed tries.
     pub retries: usize,
-    /// Why it ended.
+    /// Why the exchange ended.
     pub reason: Option<EndReason>,
-    /// Its place among the flows of its client's address.
+    /// Its place among the flows of its client's address, if the listener limits them.
     pub seat: Option<Box<Seat>>,
-    /// Random number of the flow.
+    /// The flow's random number, an input of the decisions.
     pub random: u64,
     /// Hidden bytes at the end of a relay.
     pub hidden: Option<u64>,
 }
 
-/// How a flow gets its node.
+/// State of the search for the flow's node.
 #[derive(Default)]
 pub struct Tries {
-    /// The beginning of the request's body, where a plugin asked for it.
+    /// The beginning of the request's body, if a plugin asked for it.
     pub body_prefix: Vec<u8>,
     /// Nodes tried.
     pub tried: Vec<NodeId>,
-    /// Requests that were sent to a node and not answered.
+    /// Number of requests that were sent to a node and not answered.
     pub unanswered: u32,
-    /// Reason and status of the last failed try, for the client if there is no other try.
+    /// Reason and status of the last failed try. The client gets them if no other try follows.
     pub failed: Option<(EndReason, u16)>,
 }
 
 impl Record {
-    /// How the flow gets its node.
+    /// Returns the state of the tries.
     pub fn tries(&mut self) -> &mut Tries {
         self.tries.get_or_insert_default()
     }
 
-    /// Notes a node at which a try failed.
+    /// Records a failed try at `node`.
     pub fn failed_at(&mut self, node: NodeId) {
         self.retries += 1;
         self.tries().tried.push(node);
@@ -91,7 +92,7 @@ impl Record {
 }
 
 impl Exchange {
-    /// Begins an exchange.
+    /// Begins an exchange. `protocol`: its name in the log.
     pub fn new(conn: Arc<Conn>, protocol: &'static str) -> Arc<Self> {
         let table = conn.listener.table.load_full();
         Arc::new(Exchange {
@@ -107,12 +108,12 @@ impl Exchange {
         })
     }
 
-    /// The plugins' view of the flow.
+    /// Returns the plugins' view of the flow.
     pub fn facts<'a>(&'a self, host: &'a str, request: Option<&'a Head>, random: u64) -> Flow<'a> {
         self.conn.facts(self.wall, host, request, random)
     }
 
-    /// Enters the flow into its node.
+    /// Enters the flow at its node. `learned`: see [`Record::learned`].
     pub fn assign(&self, assigned: Assigned, learned: Option<Vec<(usize, IpAddr)>>) {
         let m = metrics::get();
         m.assigned
@@ -125,7 +126,7 @@ impl Exchange {
         record.learned = learned.map(Vec::into_boxed_slice);
     }
 
-    /// Takes the flow out of its node, before a retry or at the end.
+    /// Removes the flow from its node, before a retry or at the end.
     pub fn leave(&self) {
         let (entered, learned, assigned) = {
             let mut r = self.record.lock();
@@ -143,8 +144,8 @@ impl Exchange {
         }
     }
 
-    /// Waits until the flow is to be cut. The client is told only after this. A client that is to move is
-    /// then forgotten before it can come back, and its seat is free.
+    /// Returns a future that resolves when the flow must be cut. The caller cuts the client only after that.
+    /// By then the flow's seat is free, and a rebalanced client is forgotten before it can come back.
     pub fn kill(self: &Arc<Self>) -> Kill {
         Kill {
             flow: self.flow.clone(),
@@ -153,7 +154,7 @@ impl Exchange {
         }
     }
 
-    /// Gives its seat back, and forgets a client that is to move.
+    /// Frees the flow's seat, and forgets the client if the flow is closed by a rebalance.
     fn give_back(&self) {
         let mut record = self.record.lock();
         record.seat = None;
@@ -168,17 +169,18 @@ impl Exchange {
         }
     }
 
-    /// The address of the flow's client ([`Table::client`]).
+    /// Returns the address of the flow's client ([`Table::client`]).
     pub fn client(&self, head: Option<&Head>) -> IpAddr {
         self.table.client(&self.facts("", head, 0))
     }
 
-    /// The address its client counts as, at its node.
+    /// Returns the address under which the node counts the client.
     pub fn counted_as(&self, head: Option<&Head>) -> IpAddr {
         counted_as(self.client(head))
     }
 
-    /// Takes a place among the flows of its client's address; false if there is none left.
+    /// Takes a seat among the flows of its client's address. False: the address has `max_flows_per_client`
+    /// already.
     pub fn take_seat(&self, head: Option<&Head>) -> bool {
         let listener = &self.conn.listener;
         let Some(most) = listener.conf.load().max_flows_per_client else {
@@ -190,7 +192,7 @@ impl Exchange {
         taken
     }
 
-    /// Why a killed flow was killed.
+    /// Returns why a killed flow was killed.
     pub fn killed(&self) -> EndReason {
         match self.flow.closed() {
             Some(closed) => closed,
@@ -199,13 +201,13 @@ impl Exchange {
         }
     }
 
-    /// Notes why the flow ended, unless that is known already.
+    /// Records why the flow ended, unless a reason is recorded already.
     pub fn ended(&self, reason: EndReason) {
         self.record.lock().reason.get_or_insert(reason);
     }
 
-    /// Ends the exchange: leaves the node, counts, logs. `bytes`: of the request's body to the node, all
-    /// of the answer to the client.
+    /// Ends the exchange: leaves the node, counts, and writes the access line. `otherwise`: the end reason if
+    /// none is recorded. `bytes`: of the request's body to the node, and of the whole answer to the client.
     pub fn close(&self, otherwise: EndReason, (up, down): (u64, u64)) {
         self.leave();
         let mut record = self.record.lock();
@@ -262,9 +264,9 @@ impl Exchange {
     }
 }
 
-/// Resolves when its flow is to be cut, to the reason.
+/// Resolves to the reason when its flow must be cut.
 pub struct Kill {
-    /// Also in `ex`: each wake-up asks the flow, without touching the memory of the exchange.
+    /// Also in `ex`. Here each wake-up asks the flow without touching the memory of the exchange.
     flow: Arc<LiveFlow>,
     ex: Arc<Exchange>,
     told: Option<Waker>,

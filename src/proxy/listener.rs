@@ -1,4 +1,4 @@
-//! A listener at run time, as its flows see it.
+//! Holds a listener at run time, as its flows see it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,8 +15,8 @@ use crate::stream::relay::Rules;
 use crate::stream::socket;
 use crate::tls::TlsFront;
 
-/// A listener at run time. A reload swaps its contents, so that live client connections see them at their
-/// next request.
+/// A listener at run time. A reload swaps its contents, and live client connections use the new ones from
+/// their next request on.
 pub struct Listener {
     /// Name in logs and metrics.
     pub name: String,
@@ -24,19 +24,19 @@ pub struct Listener {
     pub table: ArcSwap<Table>,
     /// Certificates, where TLS ends here.
     pub tls: Option<TlsFront>,
-    /// Its section of the configuration.
+    /// The listener's section of the configuration.
     pub conf: ArcSwap<config::Listener>,
-    /// Most hidden bytes of a flow.
+    /// `bytes` of `max_hidden`: most hidden bytes of a flow.
     pub max_hidden: AtomicU64,
-    /// Whether a flow that shows bulk may use a larger window: `bulk` of `max_hidden`.
+    /// `bulk` of `max_hidden`: a flow that carries bulk may use a larger window.
     pub bulk: AtomicBool,
-    /// Live flows by client address, where they are bounded.
+    /// Live flows by client address, if `max_flows_per_client` is set.
     pub clients: Arc<Clients>,
-    /// What most flows count.
+    /// The counters that almost every flow touches.
     pub counters: Counters,
 }
 
-/// Counters that are looked up once: finding one by its labels costs 28 ns.
+/// Counters that are looked up once, because finding one by its labels costs 28 ns.
 pub struct Counters {
     /// Flows that ended as `done`.
     pub done: IntCounter,
@@ -59,7 +59,7 @@ impl Counters {
 }
 
 impl Listener {
-    /// A listener of this section.
+    /// Makes a listener from its section.
     pub fn new(conf: &config::Listener, table: Table, tls: Option<TlsFront>) -> Arc<Self> {
         Arc::new(Listener {
             name: conf.name.clone(),
@@ -73,7 +73,7 @@ impl Listener {
         })
     }
 
-    /// Takes over a changed section.
+    /// Applies a changed section and its decision table.
     pub fn change(&self, conf: &config::Listener, table: Table) {
         self.table.store(Arc::new(table));
         let hidden = conf.max_hidden;
@@ -82,7 +82,7 @@ impl Listener {
         self.conf.store(Arc::new(conf.clone()));
     }
 
-    /// Limits of its relays.
+    /// Returns the limits of the listener's relays.
     pub fn rules(&self) -> Rules {
         Rules {
             unsent: socket::unsent_allowance(self.max_hidden.load(Ordering::Relaxed)),

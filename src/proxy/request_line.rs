@@ -1,8 +1,8 @@
-//! Method, host and path of a request, kept for the access line at the flow's end, perhaps days later.
+//! Keeps method, host and path of a request for the access line at the flow's end, perhaps days later.
 
 use std::sync::Arc;
 
-/// Method, host and path, in one piece of memory: a silent flow keeps them, and clones share them.
+/// Method, host and path in one allocation, which clones share. A silent flow keeps it.
 #[derive(Clone, Default)]
 pub struct RequestLine {
     all: Option<Arc<str>>,
@@ -11,8 +11,8 @@ pub struct RequestLine {
 }
 
 impl RequestLine {
-    /// Of a method, a normalised host, and a path, with its query where that is logged. Each is as long as
-    /// a head may be, far below 4 GiB.
+    /// Joins a method, a normalised host and a path. The path includes the query if queries are logged. All
+    /// come from one head, far below 4 GiB.
     pub fn new(method: &str, host: &str, path: &str) -> Self {
         RequestLine {
             all: Some([method, host, path].concat().into()),
@@ -21,12 +21,12 @@ impl RequestLine {
         }
     }
 
-    /// The host.
+    /// Returns the host.
     pub fn host(&self) -> &str {
         self.parts().1
     }
 
-    /// Method, host and path; all empty at layer 4.
+    /// Returns method, host and path; all are empty at layer 4.
     pub fn parts(&self) -> (&str, &str, &str) {
         let all = self.all.as_deref().unwrap_or_default();
         let (front, path) = all.split_at(self.path as usize);
