@@ -1,7 +1,7 @@
-//! Live flows of each client address, where a listener bounds them.
+//! Counts the live flows of each client address, for listeners that limit them.
 //!
-//! In: flows that begin and end. Out: whether one more of an address may begin; HTTP/2 streams count one
-//! by one, so a single connection cannot get round it. Source: FAULTS D58.
+//! In: flows that begin and end. Out: whether an address may begin one more. Each HTTP/2 stream counts, so a
+//! client cannot evade the limit with one connection. Source: FAULTS D58.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,20 +11,20 @@ use parking_lot::Mutex;
 
 use crate::balance::queue::counted_as;
 
-/// Addresses with live flows; bounded by the flows themselves.
+/// The addresses that have live flows. The number of live flows bounds the map.
 #[derive(Default)]
 pub struct Clients {
     live: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// A flow that is counted, until this is dropped.
+/// The place of a counted flow. Dropping it ends the count.
 pub struct Seat {
     clients: Arc<Clients>,
     client: IpAddr,
 }
 
 impl Clients {
-    /// Counts a flow of `client`, unless its address (IPv6: /64) has `most` already.
+    /// Counts a flow of `client`; `None`: its address (IPv6: its /64) has `most` flows already.
     pub fn enter(self: &Arc<Self>, client: IpAddr, most: usize) -> Option<Seat> {
         let client = counted_as(client);
         let mut live = self.live.lock();

@@ -1,6 +1,6 @@
-//! The count of open client connections, and its limit.
+//! Counts open client connections, and enforces their limit.
 //!
-//! In: accepted sockets. Out: a guard each, which the connection keeps. Source: FAULTS D54.
+//! In: accepted sockets. Out: a guard for each, which the connection holds. Source: FAULTS D54.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -9,27 +9,27 @@ use super::listener::Listener;
 use super::threads::{Seat, Thread};
 use crate::observe::metrics;
 
-/// Client connections of all listeners, as the threads that serve them count them.
+/// The open client connections of all listeners. The threads that serve them keep the counts.
 pub struct Connections {
     threads: Arc<[Thread]>,
     most: i64,
 }
 
-/// The listener of an open client connection, which is counted until this is dropped.
+/// The listener of an open client connection. The connection counts until this is dropped.
 pub struct Open {
     listener: Arc<Listener>,
-    /// On the thread that serves it.
+    /// Its place on the thread that serves it.
     _seat: Seat,
 }
 
 impl Connections {
-    /// Those of `threads`, and at most so many.
+    /// Counts the connections of `threads`, and allows at most `most`.
     pub fn at_most(most: usize, threads: Arc<[Thread]>) -> Self {
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         Connections { threads, most }
     }
 
-    /// Open now.
+    /// Counts the connections that are open now.
     pub fn open(&self) -> usize {
         usize::try_from(self.sum()).unwrap_or_default()
     }
@@ -38,8 +38,8 @@ impl Connections {
         self.threads.iter().map(Thread::connections).sum()
     }
 
-    /// Counts one more of `listener` on `thread`; `None`: there are as many as may be. Where several threads
-    /// accept at the limit, each may refuse its client though one place is left.
+    /// Counts one more connection of `listener` on `thread`; `None`: the limit is reached. If several threads
+    /// accept at the limit, each may refuse its client although one place is left.
     pub fn enter(&self, listener: &Arc<Listener>, thread: &Thread) -> Option<Open> {
         let seat = thread.seat();
         if self.sum() > self.most {

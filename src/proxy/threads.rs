@@ -1,16 +1,17 @@
-//! The threads that serve clients, and how many connections each of them has.
+//! Holds the threads that serve clients, and counts the connections of each.
 //!
-//! In: runtimes. Out: the thread that a new connection goes to: the one with the fewest. Push connections
-//! live for hours, so that an uneven start stays uneven. Source: Lightstreamer clustering §1.
+//! In: runtimes. Out: the thread for a new connection, the one with the fewest. Push connections live for
+//! hours, so an uneven start would stay uneven. Source: Lightstreamer clustering §1.
 
 use prometheus::IntGauge;
 use tokio::runtime::Handle;
 
-/// The threads that serve client connections, each with a runtime of its own; at least one of a kind.
+/// The threads that serve client connections, each with its own runtime. Each kind has at least one.
 pub struct Runtimes {
-    /// Carry bytes: a connection stays on the thread that accepted it, or that took it from its handshake.
+    /// Data threads, which carry bytes. A connection stays on the one that accepted it, or that got it after
+    /// its handshake.
     pub data: Vec<Thread>,
-    /// Shake hands, so that no live connection waits for the arithmetic of a new one.
+    /// Handshake threads, so that no live connection waits for the arithmetic of a new one.
     pub handshakes: Vec<Thread>,
 }
 
@@ -19,12 +20,12 @@ pub struct Runtimes {
 pub struct Thread {
     /// Its runtime.
     pub runtime: Handle,
-    /// Its connections: the choice and the metric read the same number.
+    /// The number of its connections. The choice of a thread and the metric read the same number.
     connections: IntGauge,
 }
 
 impl Thread {
-    /// A thread that runs `runtime` and counts in `connections`.
+    /// Makes a thread that runs `runtime` and counts in `connections`.
     pub fn new(runtime: Handle, connections: IntGauge) -> Self {
         Thread {
             runtime,
@@ -38,13 +39,13 @@ impl Thread {
         Seat(self.connections.clone())
     }
 
-    /// Connections it has now.
+    /// Returns the number of its connections.
     pub fn connections(&self) -> i64 {
         self.connections.get()
     }
 }
 
-/// A connection's place on a thread.
+/// A connection's place on a thread. Dropping it ends the count.
 pub struct Seat(IntGauge);
 
 impl Drop for Seat {
@@ -53,8 +54,8 @@ impl Drop for Seat {
     }
 }
 
-/// The thread with the fewest connections. Of equal ones the first behind `after`, so that short
-/// connections, which leave no trace in the counts, take turns. `None` without threads.
+/// Finds the thread with the fewest connections. Among equal ones it takes the first behind `after`: short
+/// connections leave no trace in the counts, and so they take turns. `None`: no threads.
 pub fn emptiest(threads: &[Thread], after: usize) -> Option<usize> {
     let n = threads.len();
     let ring = (1..=n).map(|step| after.wrapping_add(step) % n);
@@ -74,7 +75,8 @@ mod tests {
         counts.iter().map(one).collect()
     }
 
-    /// Fails if the order of the threads decides, or if equal ones do not take turns.
+    /// Aim: the emptiest thread is next. Fails if the order of the threads decides, or if equal threads do
+    /// not take turns.
     #[tokio::test]
     async fn the_emptiest_is_next() {
         let cases: [(&[i64], usize, Option<usize>, &str); 6] = [
@@ -91,7 +93,7 @@ mod tests {
         }
     }
 
-    /// Fails if a connection is counted for ever, or never.
+    /// Aim: a connection counts while its seat lives. Fails if it counts for ever, or never.
     #[tokio::test]
     async fn a_seat_counts_while_it_lives() {
         let thread = threads(&Handle::current(), &[0]).remove(0);
