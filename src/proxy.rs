@@ -1,7 +1,7 @@
-//! Flows: which protocol a client connection speaks, one request and its answer, one layer-4 connection.
+//! Serves client connections: chooses the protocol, and carries each flow to its node.
 //!
-//! In: a client connection that was let in. Out: its bytes at a node, the node's bytes at the client, one
-//! line in the access log for each flow. Order: `serve` → `http1`, `http2` or `tcp`; `hooks` decide.
+//! In: an admitted client connection. Out: its bytes at a node, the node's bytes at the client, one access
+//! line for each flow. Order: `serve` → `http1`, `http2` or `tcp`. `hooks` decide.
 //! Source: Lightstreamer clustering §1 (layers 7 and 4), §2, §3; Diffusion load balancers, all points.
 
 pub mod assign;

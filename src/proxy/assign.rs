@@ -1,7 +1,7 @@
-//! Gets a flow its node and the connector to it, at both layers.
+//! Chooses the node of a flow, and prepares the dialer to it, at layers 7 and 4.
 //!
-//! In: an exchange, and the head of its request where there is one. Out: a decision, entered into its
-//! node; a [`Dialer`]; a [`Tap`]. Source: Lightstreamer clustering §2.1, §3.1.
+//! In: an exchange, and the head of its request at layer 7. Out: a decision, entered at its node; a
+//! [`Dialer`]; a [`Tap`]. Source: Lightstreamer clustering §2.1, §3.1.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use crate::stream::side::Tap;
 use crate::stream::socket::{self, Options};
 use crate::upstream::connect::Dialer;
 
-/// Waits in the queue of `pool`, whose nodes are all at their limits. In its turn the flow is decided again.
-/// Returns `Wait` if the flow waited too long, or the queue was full.
+/// Waits in the queue of `pool`, whose nodes are all at their limits. When the flow's turn comes, it is
+/// decided again. Returns `Wait` if the flow waited too long or the queue was full.
 ///
 /// Errors: the client has left.
 pub async fn wait(
@@ -43,11 +43,12 @@ pub async fn wait(
     }
 }
 
-/// The client has left while its flow waited.
+/// The client left while its flow waited in a queue.
 #[derive(Debug)]
 pub struct ClientLeft;
 
-/// Decides where the flow goes and enters it there. Without a `head` it goes by the server name.
+/// Chooses a node for the flow, and enters the flow there. Without a `head` the server name decides.
+/// `in_turn`: the flow has waited in the queue, so it passes those that still wait.
 pub fn decide(ex: &Exchange, head: Option<&Head>, in_turn: bool) -> Decision {
     let (random, tried, body) = {
         let record = ex.record.lock();
@@ -73,11 +74,11 @@ pub fn decide(ex: &Exchange, head: Option<&Head>, in_turn: bool) -> Decision {
     decision
 }
 
-/// The connector to the node of `assigned`.
+/// Makes the dialer to the node of `assigned`.
 pub fn dialer(ex: &Exchange, head: Option<&Head>, assigned: &Assigned) -> Dialer {
     let max_hidden = ex.conn.listener.max_hidden.load(Ordering::Relaxed);
     let pool = assigned.pool.as_ref();
-    // Neither exchange nor head is captured, because the connection may carry other requests.
+    // The preamble captures neither exchange nor head: the connection may carry later requests.
     let (conn, table) = (ex.conn.clone(), ex.table.clone());
     let (host, wall) = (Host::of(ex, head), ex.wall);
     let random = ex.record.lock().random;
@@ -100,7 +101,7 @@ pub fn dialer(ex: &Exchange, head: Option<&Head>, assigned: &Assigned) -> Dialer
     }
 }
 
-/// Makes the tap that shows plugins the answer of the node of `assigned`; `None`: no plugin watches.
+/// Makes the tap that shows the node's answer to the plugins that watch it; `None`: no plugin does.
 pub fn tap(ex: &Exchange, head: Option<&Head>, assigned: &Assigned) -> Option<Box<dyn Tap>> {
     if assigned.pool.is_none() || ex.table.plugins.is_empty() {
         return None;
@@ -121,7 +122,7 @@ pub fn tap(ex: &Exchange, head: Option<&Head>, assigned: &Assigned) -> Option<Bo
     ResponseTap::tap(watches, to_head, &ex.flow, &assigned.node)
 }
 
-/// The host asked for, normalised; of a layer-4 flow the server name.
+/// The normalised host of the request; at layer 4 the server name.
 enum Host {
     Asked(RequestLine),
     Named(String),

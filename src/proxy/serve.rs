@@ -1,7 +1,7 @@
 //! Serves one client connection in the protocol it speaks.
 //!
-//! In: a connection that was let in. Out: a future that ends with it. Source: Lightstreamer clustering §1
-//! (layers 7 and 4).
+//! In: an admitted connection. Out: a future that ends with it. Source: Lightstreamer clustering §1 (layers 7
+//! and 4).
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use super::{http1, http2, tcp};
 use crate::config::Mode;
 use crate::stream::side::Side;
 
-/// State that all client connections share.
+/// The state that all client connections share.
 pub struct Service {
     /// The hooks, which the exchanges call.
     pub hooks: ProxyHooks,
@@ -23,8 +23,8 @@ pub struct Service {
     pub drain: watch::Receiver<bool>,
 }
 
-/// The service of one connection. Boxed, each protocol by itself, so that a silent stream does not keep the
-/// largest one's memory.
+/// Returns the future that serves one connection. Each protocol's future is boxed on its own, so a silent
+/// stream does not keep the memory of the largest one.
 pub fn serve(
     service: &Arc<Service>,
     mut side: Side,

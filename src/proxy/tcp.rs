@@ -1,7 +1,7 @@
-//! Layer 4: a client connection is one flow, relayed as it is.
+//! Serves layer 4: a client connection is one flow, and its bytes pass unchanged.
 //!
-//! Source: Lightstreamer clustering §1 ("Layer 4 (TCP)"), §3.1.1, §3.2.1.1, §3.2.2.1, for
-//! several domains §3.1.1.1, §3.2.1.1.1, §3.2.2.1.1.
+//! Source: Lightstreamer clustering §1 ("Layer 4 (TCP)"), §3.1.1, §3.2.1.1, §3.2.2.1, for several domains
+//! §3.1.1.1, §3.2.1.1.1, §3.2.2.1.1.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::stream::relay::Relay;
 use crate::stream::side::Side;
 use crate::upstream::connect::ConnectError;
 
-/// Connects one layer-4 connection to its node and sets it going.
+/// Connects one layer-4 connection to its node and starts its relay.
 pub async fn serve(client: Side, conn: Arc<Conn>) {
     let ex = Exchange::new(conn, "tcp");
     if !ex.take_seat(None) {
@@ -28,8 +28,8 @@ pub async fn serve(client: Side, conn: Arc<Conn>) {
     relay_alone(ex, Relay::layer4(client, node, rules));
 }
 
-/// Waits until the client is gone. A FIN alone does not say so, it may still read; but where its TLS passes
-/// through, it can finish no handshake.
+/// Waits until the client has left. After a FIN alone a client may still read, so it has not left. But if its
+/// TLS passes through, it can no longer finish the handshake, so a FIN suffices.
 async fn left(ex: &Exchange, client: &Side) {
     let tls = ex.conn.tls.as_ref();
     match (client.tcp(), tls.is_some_and(|tls| tls.version.is_empty())) {
@@ -39,7 +39,7 @@ async fn left(ex: &Exchange, client: &Side) {
     }
 }
 
-/// Decides and connects, elsewhere if a node cannot be reached.
+/// Chooses a node and connects to it; tries another node if one cannot be reached.
 async fn connect(ex: &Exchange, client: &Side) -> Option<Side> {
     loop {
         let decided = match decide(ex, None, false) {
@@ -68,7 +68,7 @@ async fn connect(ex: &Exchange, client: &Side) -> Option<Side> {
                 ex.record.lock().reason = None;
                 return Some(side);
             }
-            // Without descriptors or memory no other node can be reached either.
+            // Without descriptors or memory the edge reaches no other node either.
             Err(ConnectError::Short(shortage)) => (EndReason::Exhausted, shortage.spares_others()),
             Err(ConnectError::Evicted) => (EndReason::Evicted, true),
             Err(_) => (EndReason::NodeUnreachable, true),
@@ -77,7 +77,7 @@ async fn connect(ex: &Exchange, client: &Side) -> Option<Side> {
         ex.flow.retry();
         let mut record = ex.record.lock();
         record.failed_at(assigned.node.id);
-        // If no node is left to try, the operator is told the reason of the last failure.
+        // If no node is left to try, the log names the reason of the last failure.
         record.reason = Some(reason);
         let most = assigned.pool.as_ref().map_or(0, |p| p.retries as usize);
         if !again || record.retries > most {

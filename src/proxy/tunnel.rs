@@ -1,4 +1,4 @@
-//! The last flow of a client connection, relayed in a task of its own: a WebSocket or a layer-4 flow.
+//! Relays the last flow of a client connection, a WebSocket or a layer-4 flow, in a task of its own.
 //!
 //! In: a relay. Out: bytes both ways, the access line. Source: Lightstreamer clustering §1.
 
@@ -10,12 +10,12 @@ use super::flow::{Exchange, Kill};
 use crate::observe::end_reason::EndReason;
 use crate::stream::relay::{End, Relay, Relaying};
 
-/// Relays the last flow of a client's connection, and then closes it.
+/// Starts a task that relays the last flow of a client's connection and then closes it.
 ///
-/// The task that served the connection so far ends. A silent flow keeps nothing of that task, and a message
-/// touches no memory but the relay's.
+/// The task that has served the connection ends. So a silent flow keeps none of that task's memory, and a
+/// message touches no memory but the relay's.
 pub fn relay_alone(ex: Arc<Exchange>, relay: Relay) {
-    // The other streams of a connection may need theirs.
+    // Other streams of an HTTP/2 connection may still use its idle upstreams.
     if !relay.is_of_stream() {
         ex.conn.keeps_no_idle();
     }
@@ -24,7 +24,7 @@ pub fn relay_alone(ex: Arc<Exchange>, relay: Relay) {
     tokio::spawn(Alone { ex, relaying });
 }
 
-/// Hand-written future: an async block would store its arguments beside what is made of them.
+/// Hand-written future: an async block would store its arguments and also the values made from them.
 struct Alone {
     ex: Arc<Exchange>,
     relaying: Relaying<Kill>,
@@ -50,17 +50,17 @@ fn close(ex: &Exchange, end: End) {
     {
         let mut record = ex.record.lock();
         record.hidden = Some(end.hidden);
-        // A WebSocket's 101 was its answer.
+        // Not for a WebSocket: its 101 was reported as its answer.
         if let (Some(assigned), false) = (&record.assigned, end.answered) {
             match (end.reason, end.to_client) {
-                // Accepted, and broken before a byte was said.
+                // The node accepted the connection and lost it before its first byte.
                 (EndReason::NodeFailed, 0) => {
                     let node = assigned.node.clone();
                     drop(record);
                     node.broke(ex.counted_as(None));
                 }
                 (_, 0) => {}
-                // Its first byte passed as the flow ended.
+                // The node's first byte passed in the poll that ended the flow.
                 _ => assigned.node.passive_health.answered(0),
             }
         }
@@ -74,8 +74,9 @@ mod tests {
     use crate::proxy::conn::Conn;
     use crate::upstream::LiveFlow;
 
-    /// Aim: a silent flow does not grow unnoticed. The pieces a silent WebSocket keeps, besides its two
-    /// sockets' registrations and entries of tables; docs/performance.md, "A silent connection".
+    /// Aim: a silent flow does not grow unnoticed. These are the pieces a silent WebSocket keeps. Its two
+    /// sockets' registrations and entries of tables come on top; docs/performance.md, "A silent connection".
+    /// Fails if a piece exceeds its bound in bytes.
     #[test]
     fn a_silent_flow_is_small() {
         let pieces = [
