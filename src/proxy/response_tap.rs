@@ -1,9 +1,7 @@
-//! Shows plugins what a node answers, as it passes: the head, and the beginning of the body without
-//! its framing.
+//! Shows plugins a node's answer as it passes: its head, and the beginning of its body without framing.
 //!
-//! In: the node's bytes in any split. Out: calls of [`Watch`]. The tap holds nothing back and judges
-//! nothing, because the exchange does. It does not show what it cannot read. Source: RFC 9112 §6, §7.1;
-//! RFC 6455 §5.2.
+//! In: the node's bytes in any split. Out: calls of [`Watch`]. The tap delays nothing and judges nothing: the
+//! exchange judges. The tap skips what it cannot read. Source: RFC 9112 §6, §7.1; RFC 6455 §5.2.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,23 +14,23 @@ use crate::stream::framing::Framing;
 use crate::stream::side::Tap;
 use crate::upstream::{LiveFlow, Node};
 
-/// Shows one answer to the plugins that asked for it.
+/// Shows one answer to the plugins that watch it.
 pub struct ResponseTap {
     watches: Vec<Box<dyn Watch>>,
     flow: Arc<LiveFlow>,
     node: Arc<Node>,
-    /// Whether the flow has the mark of the session that was learned.
+    /// The flow has the mark of the session that a plugin learned.
     marked: bool,
-    /// The request is a HEAD: its answer has no body.
+    /// The request is a HEAD, so its answer has no body.
     to_head: bool,
     stage: Stage,
     left: usize,
 }
 
 enum Stage {
-    /// Collecting a head.
+    /// The tap collects a head.
     Head(Vec<u8>),
-    /// A body without framing inside.
+    /// A body without framing inside it.
     Plain,
     Chunks(Chunks),
     Frames(Frames),
@@ -40,7 +38,7 @@ enum Stage {
 }
 
 impl ResponseTap {
-    /// A tap that shows an answer of `node` to `watches`; `None`: there are no watches.
+    /// Makes a tap that shows an answer of `node` to `watches`; `None`: there are no watches.
     pub fn tap(
         watches: Vec<Box<dyn Watch>>,
         to_head: bool,
@@ -60,8 +58,8 @@ impl ResponseTap {
         })
     }
 
-    /// Takes whole heads off the front of what was collected; the bytes behind the last one are the
-    /// body's.
+    /// Removes complete heads from the front of `collected`. Returns the bytes behind the last head: they
+    /// belong to the body.
     fn heads(&mut self, mut collected: Vec<u8>) -> Vec<u8> {
         while let Some(end) = memchr::memmem::find(&collected, b"\r\n\r\n") {
             let body = collected.split_off(end + 4);
@@ -94,13 +92,13 @@ impl ResponseTap {
         Vec::new()
     }
 
-    /// Shows bytes of the body, until no watch wants more.
+    /// Shows bytes of the body. Stops when no watch wants more, or at the limit.
     fn show(&mut self, bytes: &[u8]) {
         let taken = bytes.len().min(self.left);
         self.left -= taken;
         let now = Instant::now();
         let shown = &bytes[..taken];
-        // All are asked; one that has seen enough ignores the rest.
+        // Every watch gets the bytes. A watch that has seen enough ignores them.
         let wanted = self.watches.iter_mut().map(|w| w.body(shown, now));
         let wanted = wanted.fold(false, |any, one| any | one);
         if !wanted || self.left == 0 {
@@ -155,22 +153,22 @@ impl Drop for ResponseTap {
     }
 }
 
-/// The position of the next byte in chunked coding. Lenient: the exchange refuses illegal chunks.
+/// The position in a chunked body. It is lenient, because the exchange refuses illegal chunks.
 #[derive(Default)]
 enum Chunks {
-    /// In the line of a size, so far this.
+    /// Before the first digit of a size.
     #[default]
     Start,
     Size(usize),
-    /// Behind the size, before the end of its line.
+    /// Behind the size's digits, in its line. The number is the size.
     Extension(usize),
     Data(usize),
-    /// In the line end behind data.
+    /// In the line end behind the data of a chunk.
     End,
 }
 
 impl Chunks {
-    /// The next piece of data in `bytes`, and what is behind it.
+    /// Returns the next piece of data in `bytes`, and the bytes behind it.
     fn next<'b>(&mut self, bytes: &'b [u8]) -> (&'b [u8], &'b [u8]) {
         if let Chunks::Data(left) = self {
             let (piece, rest) = bytes.split_at((*left).min(bytes.len()));
@@ -196,20 +194,20 @@ impl Chunks {
     }
 }
 
-/// The position of the next byte in a node's WebSocket frames.
+/// The position in a node's WebSocket frames.
 #[derive(Default)]
 struct Frames {
     head: Vec<u8>,
-    /// Bytes of the present frame's payload still to come.
+    /// Bytes of the current frame's payload that have not arrived.
     left: u64,
-    /// Whether they are text that can be read.
+    /// Whether the payload is text that plugins can read.
     shown: bool,
-    /// Whether the present message is text; control frames come between its parts.
+    /// Whether the current message is text. Control frames may come between its parts.
     text: bool,
 }
 
 impl Frames {
-    /// The next piece of text in `bytes`, and what is behind it.
+    /// Returns the next piece of text in `bytes`, and the bytes behind it.
     fn next<'b>(&mut self, bytes: &'b [u8]) -> (&'b [u8], &'b [u8]) {
         if self.left > 0 {
             let most = usize::try_from(self.left).unwrap_or(usize::MAX);
@@ -222,13 +220,13 @@ impl Frames {
         };
         self.head.push(*byte);
         match self.begin() {
-            // A message begins a line of its own, however the one before ended.
+            // Each message begins on a new line, even if the previous one had no line end.
             true => (b"\n", rest),
             false => (&[], rest),
         }
     }
 
-    /// Reads the frame's head once it is whole; true where a text message begins.
+    /// Reads the frame's head once it is complete. True: a text message begins.
     fn begin(&mut self) -> bool {
         let [first, second, more @ ..] = self.head.as_slice() else {
             return false;

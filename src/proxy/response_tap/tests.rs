@@ -1,4 +1,4 @@
-//! What is shown of an answer, whatever its framing and however it is split.
+//! The bytes of an answer that a tap shows, for each framing and split.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ struct Shown {
     ended: usize,
 }
 
-/// Takes what it is shown until `most` bytes of body.
+/// Records what it is shown, and wants no more after `most` bytes of body.
 struct Recorder(Arc<Mutex<Shown>>, usize);
 
 impl Watch for Recorder {
@@ -41,12 +41,12 @@ impl Watch for Recorder {
     }
 }
 
-/// Shows `answer` cut at `at`; what the tap showed, and whether it wanted more at the end.
+/// Shows `answer`, cut at `at`. Returns what the tap showed, and whether it wanted more at the end.
 fn shown(answer: &[u8], at: usize, most: usize) -> (Arc<Mutex<Shown>>, bool) {
     let shown = Arc::new(Mutex::new(Shown::default()));
     let recorder = Recorder(shown.clone(), most);
     let mut tap = ResponseTap::tap(vec![Box::new(recorder)], false, &LiveFlow::new(), &node())
-        .expect("somebody looks on");
+        .expect("a plugin watches");
     let (a, b) = answer.split_at(at);
     let mut more = true;
     for part in [a, b] {
@@ -69,8 +69,8 @@ fn frame(first: u8, text: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Aim: the same text is shown for every framing and at every split, and the end of the flow is told.
-/// Fails if a state is lost between two reads, or framing is shown as content.
+/// Aim: the same text is shown for every framing and at every split, and the watch learns of the flow's end.
+/// Fails if a state is lost between two reads, or if framing is shown as content.
 #[test]
 fn bodies_are_shown_without_their_framing_at_every_split() {
     let switch = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
@@ -135,7 +135,8 @@ fn bodies_are_shown_without_their_framing_at_every_split() {
     }
 }
 
-/// Aim: who has seen enough is not shown more, and nobody more than the limit. Fails without either.
+/// Aim: a watch that has seen enough is shown no more, and no watch is shown more than the limit. Fails
+/// without either.
 #[test]
 fn no_more_is_shown_than_wanted() {
     let head = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
@@ -149,7 +150,7 @@ fn no_more_is_shown_than_wanted() {
     assert!(ResponseTap::tap(Vec::new(), false, &LiveFlow::new(), &node()).is_none());
 }
 
-/// Knows the session once it was shown its line.
+/// A watch that learns the session from a complete line.
 struct Learner(Option<Mark>);
 
 impl Watch for Learner {
@@ -164,15 +165,15 @@ impl Watch for Learner {
     }
 }
 
-/// Aim: a flow that creates a session is known to a rebalance as that session, once its id is told. Fails
-/// if it keeps the mark of its own: the session would be forgotten at another place of the rule.
+/// Aim: once a flow has created a session and the id has passed, a rebalance knows the flow by that session.
+/// Fails if the flow keeps its own mark: the session would be forgotten at another place of the rule.
 #[test]
 fn a_flow_gets_the_mark_of_the_session_it_created() {
     let (node, flow, pool) = (node(), LiveFlow::new(), PoolId::of("p"));
     let own = Mark::of_flow(1, 1);
     let _entered = node.enter(&flow, Some(Stickiness { pool, mark: own }));
     let learner = Box::new(Learner(None));
-    let mut tap = ResponseTap::tap(vec![learner], false, &flow, &node).expect("somebody looks on");
+    let mut tap = ResponseTap::tap(vec![learner], false, &flow, &node).expect("a plugin watches");
     let known_as = || node.movable(pool)[0].mark.id;
     assert!(tap.saw(b"HTTP/1.1 200 OK\r\n\r\nCONOK,S1"));
     assert_eq!(known_as(), 1);
