@@ -1,7 +1,7 @@
-//! The hooks of Pingora's `ProxyHttp`: the one place where a request is decided, over HTTP/1 and HTTP/2.
+//! Decides each request of HTTP/1 and HTTP/2, in the hooks of Pingora's `ProxyHttp`.
 //!
 //! In: Pingora's session and the exchange. Out: a node, an answer of our own, edits of both heads. The
-//! exchange calls the hooks, with a [`session`] of its own. No body passes through here.
+//! exchange calls the hooks with a [`session`] of its own. No body passes through here.
 //! Source: Lightstreamer clustering §2, §3; RFC 9110 §9.2.2 (what may be retried).
 
 pub mod answer;
@@ -29,32 +29,33 @@ use super::request_line::RequestLine;
 use crate::observe::end_reason::EndReason;
 use crate::route::{Assigned, Decision};
 
-/// The hooks. Without state: everything is in the exchange.
+/// The hooks. They have no state: the exchange holds all of it.
 pub struct ProxyHooks {
-    /// Writes the query string into the access log.
+    /// Whether the access log shows the query string.
     pub log_query: bool,
 }
 
-/// The context of the hooks: one request.
+/// The context of the hooks for one request.
 pub struct Ctx {
     /// The exchange.
     pub ex: Arc<Exchange>,
     /// The request's head as the client sent it.
     pub head: Option<Arc<Head>>,
-    /// The node decided in `request_filter`, until it is connected.
+    /// The node chosen in `request_filter`, until it is connected.
     pub decided: Option<Assigned>,
-    /// The head that is about to be written; the hook edits it.
+    /// The head that is about to be written, for the hook to edit.
     pub edits: Option<Edits>,
-    /// Whether the upstream connection served this client before.
+    /// Whether the upstream connection has served this client before.
     pub reused: bool,
-    /// Whether the client's connection ends after the hook's answer; without an answer it ends at once.
+    /// Whether the client's connection ends after the hook's answer. If the hook wrote no answer, it ends at
+    /// once.
     pub close: bool,
-    /// Why the exchange ended, and bytes up and down, for `logging`.
+    /// Input of `logging`: the end reason, and bytes to the node and to the client.
     pub end: Option<(EndReason, (u64, u64))>,
 }
 
 impl Ctx {
-    /// The context of the exchange `ex`.
+    /// Makes the context of the exchange `ex`.
     pub fn new(ex: Arc<Exchange>, head: Option<Arc<Head>>) -> Self {
         Ctx {
             ex,
@@ -67,20 +68,27 @@ impl Ctx {
         }
     }
 
-    /// The request's head.
+    /// Returns the request's head.
     ///
-    /// Errors: none was read yet, which no hook meets.
+    /// Errors: no head was read yet. No hook is called before that.
     pub fn head(&self) -> Result<Arc<Head>> {
         let head = self.head.clone();
-        head.ok_or_else(|| Error::explain(ErrorType::InternalError, "no request"))
+        head.ok_or_else(|| {
+            Error::explain(
+                ErrorType::InternalError,
+                "a hook ran before the request's head",
+            )
+        })
     }
 
     /// Takes the head that is about to be written.
     ///
-    /// Errors: there is none, which no hook meets.
+    /// Errors: there is no such head. No edit hook is called without one.
     fn edits(&mut self) -> Result<Edits> {
         let edits = self.edits.take();
-        edits.ok_or_else(|| Error::explain(ErrorType::InternalError, "no head to edit"))
+        edits.ok_or_else(|| {
+            Error::explain(ErrorType::InternalError, "an edit hook ran without a head")
+        })
     }
 }
 
@@ -131,16 +139,16 @@ impl ProxyHttp for ProxyHooks {
         }
     }
 
-    /// Gives the address of the next node. The exchange asks [`next_node`] itself: an `HttpPeer` has 680 bytes, and
-    /// connecting is ours.
+    /// Returns the address of the next node. The exchange calls [`next_node`] instead: an `HttpPeer` has 680
+    /// bytes, and our own code connects.
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let assigned = next_node(ctx).await?;
         let address = assigned.node.address;
         Ok(Box::new(HttpPeer::new(address, false, String::new())))
     }
 
-    /// Edits the request on its way to the node in `ctx.edits`, which are applied while the head is written;
-    /// Pingora's head is a place holder.
+    /// Edits the head of the request for the node, in `ctx.edits`. The edits are applied while the head is
+    /// written. Pingora's head is a placeholder.
     async fn upstream_request_filter(
         &self,
         _: &mut Session,
@@ -151,7 +159,8 @@ impl ProxyHttp for ProxyHooks {
         Ok(())
     }
 
-    /// Edits the answer on its way to the client, as [`Self::upstream_request_filter`] does the request.
+    /// Edits the head of the answer for the client, as [`Self::upstream_request_filter`] does for the
+    /// request.
     async fn response_filter(
         &self,
         _: &mut Session,
@@ -176,9 +185,9 @@ impl ProxyHttp for ProxyHooks {
     }
 }
 
-/// Has each plugin edit the head in `ctx.edits`. Returns the node of the flow.
+/// Lets each plugin edit the head in `ctx.edits`. Returns the node of the flow.
 ///
-/// Errors: 500 where a plugin fails.
+/// Errors: 500 if a plugin fails.
 fn edit(
     ctx: &mut Ctx,
     each: impl Fn(&dyn Plugin, &Flow<'_>, &Assignment<'_>, &mut Edits) -> Result<(), EditError>,

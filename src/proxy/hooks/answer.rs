@@ -1,4 +1,4 @@
-//! Answers of our own: diagnoses why a request failed, and writes the answer its client gets.
+//! Diagnoses why a request failed, and writes answers of our own.
 //!
 //! In: a Pingora error, or a status. Out: an end reason and a status; an answer in Pingora's session.
 //! Source: RFC 9110 §15; FAULTS D59, D62, D64.
@@ -18,11 +18,11 @@ use crate::config::{NoNode, defaults};
 use crate::observe::end_reason::EndReason;
 use crate::observe::metrics;
 
-/// Tells why a hook failed, and the status its client gets; 0: the client is gone.
+/// Returns the end reason of a failed hook, and the status for the client; 0: the client has left.
 pub fn diagnose(e: &Error, ctx: &Ctx) -> (EndReason, u16) {
     match e.etype() {
         ErrorType::HTTPStatus(400) => (EndReason::BadRequest, 400),
-        // No other node is left: the client is told what the last one failed of.
+        // No other node is left, so the client gets the status of the last failure.
         ErrorType::HTTPStatus(503) => {
             let failed = ctx.ex.record.lock().tries().failed;
             failed.unwrap_or((EndReason::NoNode, 503))
@@ -34,7 +34,7 @@ pub fn diagnose(e: &Error, ctx: &Ctx) -> (EndReason, u16) {
 }
 
 /// Makes a `Retry-After` with jitter over at least `spread`. The clients of a dead node must not return in
-/// one wave, and those of a full queue not before it is shorter.
+/// one wave. The clients of a full queue must not return before it is shorter.
 pub fn retry_after(spread: Duration) -> Option<(header::HeaderName, HeaderValue)> {
     let seconds = defaults::RETRY_AFTER.0.as_secs();
     let jitter = fastrand::u64(0..=seconds.max(spread.as_secs()));
@@ -53,13 +53,13 @@ pub async fn unavailable(
         ctx.close = true;
         return Ok(true);
     }
-    // Twice the time the queue needs, because more clients come meanwhile.
+    // Twice the time the queue needs, because more clients arrive meanwhile.
     let spread = pool.map_or(Duration::ZERO, |p| 2 * p.backlog());
     let later = retry_after(spread);
     answer(session, ctx, StatusCode::SERVICE_UNAVAILABLE, later).await
 }
 
-/// Answers by ourselves, with a body of one line. Always `Ok(true)`: the request is over.
+/// Writes an answer of our own, with a body of one line. Always returns `Ok(true)`: the request is over.
 pub async fn answer(
     session: &mut Session,
     ctx: &Ctx,
@@ -85,7 +85,7 @@ pub async fn answer(
         head.insert_header(name, value)?;
     }
     let is_head = ctx.head.as_ref().is_some_and(|h| h.method() == "HEAD");
-    // A client that is gone already is no error of ours.
+    // The client may have left. That is no error of ours.
     if session
         .write_response_header(Box::new(head), is_head)
         .await

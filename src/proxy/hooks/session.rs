@@ -1,8 +1,8 @@
-//! Pingora's session as the hooks of HTTP/1 see it: the request's head, and an answer of our own.
+//! Provides Pingora's session to the hooks: the request's head, and a place for an answer of our own.
 //!
 //! In: a head. Out: a [`HookSession`] to call a hook with, and the answer the hook wrote. A header map is
-//! made only if a hook asks for one. Each thread keeps spare sessions: making one costs 1 µs, taking one
-//! some 50 ns.
+//! made only if a hook asks for one. Each thread keeps spare sessions: making one costs 1 µs, taking one some
+//! 50 ns.
 //! Source: pingora-core 0.9.1 `protocols/http/custom/server.rs`.
 
 use std::cell::RefCell;
@@ -25,7 +25,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use pushgate_plugins::head::Head;
 
-/// Most spare sessions of a thread.
+/// Most spare sessions that a thread keeps.
 const MAX_SPARE: usize = 32;
 
 thread_local! {
@@ -37,9 +37,9 @@ thread_local! {
 pub struct HookSession {
     /// The session a hook is called with.
     pub session: Session,
-    /// Place holder that `upstream_request_filter` is called with: the edits are in the context.
+    /// Placeholder argument of `upstream_request_filter`: the edits are in the context.
     pub request: RequestHeader,
-    /// The same for `response_filter`: its edits, too, are in the context.
+    /// Placeholder argument of `response_filter`: the edits are in the context.
     pub response: ResponseHeader,
     written: Arc<Mutex<Written>>,
 }
@@ -54,7 +54,7 @@ struct Written {
 impl HookSession {
     /// Takes a spare session, or makes one, for the request with this head.
     ///
-    /// Errors: never; Pingora's constructors say they could.
+    /// Errors: never in practice. Pingora's constructors return a `Result`.
     pub fn take(head: &Arc<Head>) -> Result<Box<Self>> {
         let mut this = match SPARE.with_borrow_mut(Vec::pop) {
             Some(spare) => spare,
@@ -74,13 +74,13 @@ impl HookSession {
         Ok(this)
     }
 
-    /// Takes the answer that a hook wrote; `None`: none did.
+    /// Takes the answer that a hook wrote; `None`: no hook wrote one.
     pub fn written(&mut self) -> Option<(ResponseHeader, Vec<u8>)> {
         let written = std::mem::take(&mut *self.written.lock());
         written.head.map(|head| (head, written.body))
     }
 
-    /// Keeps the session for the thread's next request. It holds the present head until then.
+    /// Keeps the session for the thread's next request. Until then it holds the current head.
     pub fn give_back(self: Box<Self>) {
         SPARE.with_borrow_mut(|spare| {
             if spare.len() < MAX_SPARE {
@@ -90,7 +90,7 @@ impl HookSession {
     }
 }
 
-/// The client's side as Pingora's session knows it.
+/// The client's side as Pingora's session sees it.
 struct Downstream {
     head: Arc<Head>,
     made: OnceLock<Box<RequestHeader>>,
@@ -98,7 +98,8 @@ struct Downstream {
 }
 
 impl Downstream {
-    /// The head as a header map; a target or field that the map does not take is left out.
+    /// Makes a header map of the head. It omits fields that the map does not accept; a target that it does
+    /// not accept becomes `/`.
     fn make(&self) -> Box<RequestHeader> {
         let path = self.head.origin_form().unwrap_or("/").as_bytes();
         let made = RequestHeader::build(self.head.method(), path, Some(self.head.len()))
@@ -126,11 +127,11 @@ impl CustomSession for Downstream {
         self.made.get_mut().expect("it was set in the line above")
     }
 
-    /// Fails: hooks read no body.
+    /// Always fails, because no hook may read the body.
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
         Err(Error::explain(
             ErrorType::InternalError,
-            "hooks read no body",
+            "a hook must not read the body",
         ))
     }
 
@@ -179,7 +180,7 @@ impl CustomSession for Downstream {
         None
     }
 
-    /// Without the query, where push clients put passwords.
+    /// Omits the query, in which push clients send passwords.
     fn request_summary(&self) -> String {
         format!("{} {}", self.head.method(), self.head.path())
     }
