@@ -1,4 +1,5 @@
-//! HTTP/1: judges the heads of both sides, serves the client's connection, carries each exchange on it.
+//! Serves HTTP/1: judges the heads of both sides, serves the client's connection, carries each exchange on
+//! it.
 //!
 //! Source: RFC 9110, RFC 9112; FAULTS D1 to D18, D62.
 
@@ -13,7 +14,7 @@ pub mod response_head;
 
 use pushgate_plugins::head::Edits;
 
-/// Adds a line of our own to a head.
+/// Adds a header line of our own to a head.
 fn append(edits: &mut Edits, name: &str, value: &[u8]) {
     edits
         .append(name, value)

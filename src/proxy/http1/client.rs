@@ -1,7 +1,7 @@
-//! The client's side of an HTTP/1 connection: one head after the other.
+//! Reads and judges the heads of an HTTP/1 client, one after the other.
 //!
-//! In: a socket. Out: judged heads; what is read behind a head waits here for the exchange. An idle
-//! client keeps no buffer and no timer.
+//! In: a socket. Out: judged heads. Bytes read behind a head are kept for the exchange. An idle client has no
+//! buffer and no timer.
 //! Source: RFC 9112 §2.2, §9.3.2 (pipelining), §9.5.
 
 use std::future::poll_fn;
@@ -20,32 +20,34 @@ use crate::stream::relay;
 use crate::stream::side::{MORE, Side};
 use crate::upstream::IdleUpstreams;
 
-/// Time a client's request has to arrive when a drain has begun; it is served, and is the last one.
-/// Closed at once, a connection just accepted would be reset under its first request.
+/// How long after the begin of a drain a client's request may still arrive. It is served as the last one. If
+/// connections were closed at once, a client that has just connected would see a reset under its first
+/// request.
 const LAST_REQUEST: Duration = Duration::from_millis(500);
 
-/// One client.
+/// One client of HTTP/1, or one HTTP/2 stream.
 pub struct Client {
     /// Its socket.
     pub side: Side,
-    /// Bytes that were read and are of no exchange yet.
+    /// Bytes that were read and belong to no exchange yet.
     pub ahead: Vec<u8>,
 }
 
 /// Why no head was read.
 #[derive(Debug)]
 pub enum NextHeadError {
-    /// The client closed or broke off, or a drain ended an idle connection: there is nothing to say.
+    /// The client closed or broke the connection, or a drain ended an idle connection. No answer is due.
     Closed,
-    /// The head is not legal.
+    /// The head is illegal.
     Refused(RequestHeadError),
-    /// The head began and did not come in time.
+    /// The head began, but its rest did not arrive in time.
     Late,
 }
 
 impl Client {
-    /// Reads the next head and judges it. The `first` one must come within `head_timeout` after the
-    /// connection was accepted; a later one may take for ever to begin.
+    /// Reads and judges the next head. `first`: when the connection was accepted; the head must arrive within
+    /// `head_timeout` after that. `None`: a later head may begin at any time, and must arrive within
+    /// `head_timeout` after its first byte.
     ///
     /// Errors: [`NextHeadError`].
     pub async fn next_head(
@@ -77,7 +79,7 @@ impl Client {
         }
     }
 
-    /// Reads the beginning of a request's body, up to `bytes` of it; ready when the client has ended.
+    /// Reads the beginning of a request's body, up to `bytes` of it. Ready when the client has left.
     pub fn poll_body(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<EndReason> {
         if !self.side.is_stream() {
             return self.watch(cx);
@@ -92,7 +94,7 @@ impl Client {
         self.watch(cx)
     }
 
-    /// Keeps what the client sends meanwhile; ready when it has ended.
+    /// Keeps the bytes that the client sends meanwhile. Ready when the client has left.
     pub fn watch(&mut self, cx: &mut Context<'_>) -> Poll<EndReason> {
         relay::watch(cx, &mut self.side, &mut self.ahead, &mut false)
     }
@@ -136,7 +138,8 @@ impl Client {
             .is_some_and(|t| t.as_mut().poll(cx).is_ready())
         {
             return Poll::Ready(Err(match self.ahead.is_empty() {
-                // A browser's connection in reserve: an answer would be taken for that of its next request.
+                // A browser opens spare connections. It would take an answer here for that of its next
+                // request.
                 true => NextHeadError::Closed,
                 false => NextHeadError::Late,
             }));
@@ -149,25 +152,25 @@ impl Client {
     }
 }
 
-/// The drain of the process, as one connection waits for it.
+/// A future of the process's drain for one connection.
 pub struct Drain {
     begun: watch::Receiver<bool>,
-    /// One future for the connection's life, so that it is registered once.
+    /// One future for the whole connection, so it registers once.
     waits: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl Drain {
-    /// Follows `begun`, which turns true once.
+    /// Watches `begun`, which turns true once.
     pub fn new(begun: watch::Receiver<bool>) -> Self {
         Drain { begun, waits: None }
     }
 
-    /// Whether it has begun.
+    /// Whether the drain has begun.
     pub fn has_begun(&self) -> bool {
         *self.begun.borrow()
     }
 
-    /// Ready when an idle connection is to end.
+    /// Ready when an idle connection must end.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let begun = &self.begun;
         let waits = self.waits.get_or_insert_with(|| {

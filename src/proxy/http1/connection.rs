@@ -1,6 +1,7 @@
-//! One client connection that speaks HTTP/1: its requests, one after the other.
+//! Serves one client connection that speaks HTTP/1, one request after the other.
 //!
-//! In: the client's side. Out: each request's exchange; a head that is not legal is answered here.
+//! In: the client's side. Out: an exchange for each request. A client whose head is illegal or late gets an
+//! error answer here.
 //! Source: RFC 9112 §9.3; FAULTS D1 to D11, D52.
 
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::proxy::conn::Conn;
 use crate::proxy::serve::Service;
 use crate::stream::side::Side;
 
-/// Serves the connection until one side ends it, a WebSocket takes it over, or a drain.
+/// Serves the connection until one side closes it, a WebSocket takes it over, or a drain ends it.
 pub async fn serve(side: Side, conn: Arc<Conn>, service: Arc<Service>) {
     let mut drain = Drain::new(service.drain.clone());
     let mut client = Client {
@@ -31,7 +32,7 @@ pub async fn serve(side: Side, conn: Arc<Conn>, service: Arc<Service>) {
             Err(e) => return Box::pin(turn_away(client, &conn, e)).await,
         };
         let draining = drain.has_begun();
-        // Boxed: an idle client, and one whose answer is under way, keep none of it.
+        // Boxed: while a client is idle, or its answer is relayed, the task keeps no memory of this future.
         let outcome = Box::pin(exchange(client, &conn, request, &service.hooks, draining)).await;
         let next = match outcome {
             Outcome::Over(next) => next,
@@ -44,13 +45,13 @@ pub async fn serve(side: Side, conn: Arc<Conn>, service: Arc<Service>) {
     }
 }
 
-/// Answers a client whose head is not legal or late, and closes.
+/// Answers a client whose head is illegal or late, and closes.
 async fn turn_away(client: Client, conn: &Arc<Conn>, why: NextHeadError) {
     let (status, reason) = match why {
         NextHeadError::Closed => return,
         NextHeadError::Refused(error) => {
             let (listener, client) = (&conn.listener.name, conn.client);
-            log::debug!("listener {listener}: {client} sent no legal head: {error:?}");
+            log::debug!("listener {listener}: refused the request head of {client}: {error:?}");
             (error.status(), EndReason::BadRequest)
         }
         NextHeadError::Late => ((408, "Request Timeout"), EndReason::HeadTimeout),

@@ -1,6 +1,6 @@
-//! The `Date` of an answer that has none.
+//! Makes the `Date` field for an answer that has none.
 //!
-//! In: the wall clock. Out: the date as HTTP writes it, formatted once a second on each thread.
+//! In: the wall clock. Out: the date as HTTP writes it. Each thread formats it once a second.
 //! Source: RFC 9110 §5.6.7, §6.6.1.
 
 use std::cell::Cell;
@@ -16,10 +16,10 @@ thread_local! {
     static LAST: Cell<(u64, HttpDate)> = const { Cell::new((u64::MAX, [0; 29])) };
 }
 
-/// The last second of the year 9999: the format has four digits for a year.
+/// The last second of the year 9999, because the format has four digits for a year.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// The date now, by the wall clock. A clock before 1970 or after 9999 gives the nearest legal date.
+/// Returns the date by the wall clock. A clock before 1970 or after 9999 gives the nearest legal date.
 pub fn now() -> HttpDate {
     let passed = clock::wall().duration_since(SystemTime::UNIX_EPOCH);
     at(passed.unwrap_or_default().as_secs())
@@ -41,7 +41,8 @@ fn at(second: u64) -> HttpDate {
 mod tests {
     use super::*;
 
-    /// Fails if a second is told the text of another, or if a wrong clock panics.
+    /// Aim: each second has its own text. Fails if a second gets the text of another, or if a wrong clock
+    /// panics.
     #[test]
     fn each_second_has_its_text() {
         for (second, text) in [

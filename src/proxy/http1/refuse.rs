@@ -1,6 +1,7 @@
-//! Sends an answer of our own: to a client whose head is not legal, and what a hook wrote.
+//! Sends the last answer of a connection or stream: an error for an illegal head, or the answer of a hook.
 //!
-//! In: a client's side, a head. Out: the answer, on a socket or a stream. Source: RFC 9110 §15; RFC 9112 §9.6.
+//! In: a client's side, a head. Out: the answer, on a socket or a stream. Source: RFC 9110 §15; RFC 9112
+//! §9.6.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::stream::graceful_close::{LINGER, lingering_close};
 use crate::stream::side::Side;
 use crate::stream::substream::Reset;
 
-/// Answers a client whose head is not legal or late, and closes.
+/// Answers a client whose head is illegal or late, and closes.
 pub async fn refuse(
     mut side: Side,
     conn: &Arc<Conn>,
@@ -47,10 +48,10 @@ pub async fn refuse(
     ex.close(reason, (0, sent));
 }
 
-/// Sends the last answer of a connection, or the answer of a stream. Returns how many bytes it has.
+/// Sends the last answer of a connection, or the answer of a stream. Returns its size in bytes.
 pub async fn send_last(side: &mut Side, head: &Edits, body: &[u8]) -> u64 {
     if side.is_stream() {
-        // A client that is gone needs no answer, and one that takes none is not waited for.
+        // A client that has left needs no answer. A client that does not read is given up after `LINGER`.
         let _ = timeout(LINGER, send_stream(side, head, body)).await;
         if let Some(stream) = side.stream() {
             stream.reset(Reset::NoError);
@@ -64,7 +65,7 @@ pub async fn send_last(side: &mut Side, head: &Edits, body: &[u8]) -> u64 {
     out.len() as u64
 }
 
-/// Sends a whole answer on a stream.
+/// Sends a complete answer on a stream.
 ///
 /// Errors: the stream is over.
 async fn send_stream(side: &mut Side, head: &Edits, body: &[u8]) -> io::Result<()> {
