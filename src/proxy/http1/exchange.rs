@@ -1,8 +1,8 @@
-//! One request and its answer, from the head to the last byte.
+//! Carries one request and its answer, from the head to the last byte.
 //!
-//! In: the client's side and a judged head. Out: the client's side for its next request, the node's in the
-//! client's [`IdleUpstreams`](crate::upstream::IdleUpstreams), one access line. Both sides are locals of one task:
-//! bytes go from socket to socket through the thread's buffer.
+//! In: the client's side and a judged head. Out: the client's side for its next request, the node's side in
+//! the client's [`IdleUpstreams`](crate::upstream::IdleUpstreams), one access line. Both sides are locals of
+//! one task, and bytes go from socket to socket through the thread's buffer.
 //! Source: RFC 9110 §9.2.2, §15.2; RFC 9112 §6, §9.3; Lightstreamer clustering §1, §2.1; Diffusion load
 //! balancers, "Reuse TCP connection".
 
@@ -38,24 +38,24 @@ use crate::stream::relay::Relay;
 use crate::stream::side::Side;
 use crate::upstream::flow_limiter::TokenBucket;
 
-/// Interim answers (1xx) at once, and how fast more may follow: `102 Processing` as a sign of life goes
-/// on for hours, a flood does not (D62).
+/// Most interim answers (1xx) in a burst, and the rate at which more may follow. `102 Processing` as a sign
+/// of life goes on for hours; a flood does not (D62).
 const INTERIM_BURST: f64 = 100.0;
 const INTERIM_RATE: Rate = Rate::a_second(1);
 
-/// The result of a step. An error ends the exchange; it holds the client if its connection goes on.
+/// The result of a step. An error ends the exchange. It holds the client if the client's connection goes on.
 type Step<T> = Result<T, Option<Client>>;
 
-/// What an exchange leads to.
+/// The state in which [`exchange`] leaves a request.
 pub enum Outcome<'h> {
-    /// It is over; the client, where its connection carries more requests.
+    /// The exchange is over. Holds the client if its connection carries more requests.
     Over(Option<Client>),
-    /// Its answer's head is with the client, the rest of the answer is not yet.
+    /// The head of the answer is sent; the rest of the answer follows.
     Answering(Box<Answering<'h>>),
 }
 
-/// Carries one request until it is over, or until its answer is under way: a stream may be so for days,
-/// and keeps nothing of what came before.
+/// Carries one request until it is over, or until the rest of its answer is relayed. A stream may take days
+/// for that rest, and [`Answering`] keeps no memory of the steps before.
 pub async fn exchange<'h>(
     client: Client,
     conn: &Arc<Conn>,
@@ -80,31 +80,31 @@ pub async fn exchange<'h>(
     }
 }
 
-/// An answer under way.
+/// An answer whose rest is being relayed.
 pub struct Answering<'h> {
     ongoing: Ongoing<'h>,
     relay: Relayed,
 }
 
-/// A relay that passes an answer, and what becomes of both connections behind it.
+/// A relay that passes an answer, and whether each side's connection is kept afterwards.
 struct Relayed {
     relay: Box<Relay>,
     keep_node: bool,
     keep: bool,
 }
 
-/// The state of one exchange, but for its two sides.
+/// The state of one exchange, without its two sides.
 struct Ongoing<'h> {
     ctx: Ctx,
     request: RequestHead,
     hooks: &'h ProxyHooks,
-    /// The session of the last hook, until something is waited for.
+    /// The session of the last hook. It is given back before a long wait.
     hook: Option<Box<HookSession>>,
-    /// The relay of an answer that is under way.
+    /// The relay of an answer whose rest follows.
     answering: Option<Relayed>,
-    /// Resolves when the flow is to be cut.
+    /// Resolves when the flow must be cut.
     kill: Kill,
-    /// The process drains: this request is the connection's last.
+    /// The process drains, so this request is the connection's last.
     draining: bool,
 }
 
@@ -122,7 +122,7 @@ impl Ongoing<'_> {
         }
     }
 
-    /// Asks the hooks where the request goes; a hook may answer it instead.
+    /// Asks the hooks for a node. A hook may answer the request instead.
     async fn decide(&mut self, mut client: Client) -> Step<Client> {
         let mut hook = self.session()?;
         let early = self
@@ -151,7 +151,7 @@ impl Ongoing<'_> {
         }
     }
 
-    /// Sends the request's head, with what of its body has come, in one write.
+    /// Sends the request's head, with the part of its body that has arrived, in one write.
     async fn send(&mut self, client: Client, node: Side) -> Step<Box<Relay>> {
         let mut hook = self.session()?;
         self.ctx.edits = Some(self.request.edits());
@@ -169,13 +169,14 @@ impl Ongoing<'_> {
         let body = self.body();
         let copy = !body.0.is_done() && assign::is_repeatable(&self.ctx);
         let rules = self.ctx.ex.conn.listener.rules();
-        // Boxed: each step would keep it by value.
+        // Boxed: otherwise each step would hold the relay by value.
         let mut relay = Box::new(Relay::request(client.side, node, rules, body, copy));
         let mut out = scratch(self.ctx.edits.take());
         let mut ahead = Some(client.ahead);
         let sent =
             poll_fn(|cx| Poll::Ready(relay.send(cx, &mut out, ahead.take().unwrap_or_default())));
-        // A node that is gone is seen by the wait for its answer, which may be on its way.
+        // A broken node shows in the wait for its answer. That answer may be on its way, so errors are
+        // ignored here.
         let sent = sent.await;
         give_back(out);
         match sent {
@@ -188,7 +189,8 @@ impl Ongoing<'_> {
         }
     }
 
-    /// The framing of the request's body, and how its bytes reach the node. A stream ends a body by itself.
+    /// Returns the framing of the request's body, and how its bytes reach the node. A stream ends a body
+    /// without framing inside it.
     fn body(&self) -> (Framing, Wrap) {
         match &self.request.framing {
             Framing::Chunked(_) if self.request.over_http2 => (Framing::UntilClose, Wrap::Chunks),
@@ -196,11 +198,12 @@ impl Ongoing<'_> {
         }
     }
 
-    /// Waits for the answer's head while the request's body goes up. Returns it with what was read behind it.
+    /// Waits for the answer's head while the request's body is sent. Returns the head with the bytes read
+    /// behind it.
     ///
-    /// Errors: why there is none.
+    /// Errors: why no answer arrived.
     async fn answer(&mut self, relay: &mut Relay) -> Result<(ResponseHead, Vec<u8>), EndReason> {
-        // A poll may be held for hours: it keeps no session.
+        // A node may hold a poll for hours. The wait keeps no session.
         self.give_back_session();
         let flow = self.ctx.ex.flow.clone();
         let mut evicted = flow.give_up.wait();
@@ -262,7 +265,8 @@ impl Ongoing<'_> {
         passed.map_err(|_| EndReason::ClientFailed)
     }
 
-    /// Whether the node's answer to an upgrade of our own is one. A stream takes any 2xx for a WebSocket.
+    /// Whether the answer is valid for an upgrade that the edge made of a stream: a 101 with the right key,
+    /// or a status outside 2xx. A stream would take any 2xx for an accepted WebSocket.
     fn is_accepted(&self, answer: &ResponseHead) -> bool {
         let Some(accept) = &self.request.accept else {
             return true;
@@ -273,7 +277,7 @@ impl Ongoing<'_> {
         }
     }
 
-    /// Notes that the node's answer is no legal HTTP.
+    /// Records that the node's answer is not legal HTTP.
     fn illegal(&self) -> EndReason {
         self.ctx.ex.flow.answered_badly();
         EndReason::BadAnswer
@@ -287,7 +291,7 @@ impl Ongoing<'_> {
         }
     }
 
-    /// A session for the next hook.
+    /// Takes the session for the next hook.
     fn session(&mut self) -> Step<Box<HookSession>> {
         match self.hook.take() {
             Some(hook) => Ok(hook),
@@ -295,20 +299,20 @@ impl Ongoing<'_> {
         }
     }
 
-    /// Gives the last hook's session back, before a wait that may be long.
+    /// Gives back the last hook's session, before a wait that may be long.
     fn give_back_session(&mut self) {
         if let Some(hook) = self.hook.take() {
             hook.give_back();
         }
     }
 
-    /// Ends an exchange whose client has left, or that was cut.
+    /// Ends an exchange whose client has left or whose flow was cut.
     fn left(&self, why: EndReason) -> Option<Client> {
         self.ctx.ex.close(why, (0, 0));
         None
     }
 
-    /// Ends the exchange: `logging`.
+    /// Ends the exchange by the hook `logging`.
     async fn end(&mut self, reason: EndReason, bytes: (u64, u64)) {
         self.ctx.end = Some((reason, bytes));
         if let Ok(mut hook) = self.session() {
@@ -320,7 +324,7 @@ impl Ongoing<'_> {
     }
 }
 
-/// Reads until `bytes` of the request's body are there, or `late`.
+/// Reads until `bytes` of the request's body have arrived, or `late` has passed.
 ///
 /// Errors: the client left, or the flow was cut.
 async fn read_ahead(
@@ -344,14 +348,14 @@ async fn read_ahead(
 }
 
 thread_local! {
-    /// One buffer a thread for heads on their way out.
+    /// One buffer for each thread, for heads that are about to be sent.
     static OUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Most memory a thread keeps for heads.
+/// Largest buffer that a thread keeps for heads, in bytes.
 const MAX_OUT: usize = 64 * 1024;
 
-/// Takes the thread's buffer and writes a head into it. The caller gives it back before it awaits.
+/// Takes the thread's buffer and writes a head into it. The caller gives the buffer back before it awaits.
 fn scratch(edits: Option<Edits>) -> Vec<u8> {
     let mut out = OUT.take();
     out.clear();
@@ -383,7 +387,7 @@ async fn unless_left<T>(
         if let Poll::Ready(reason) = Pin::new(&mut *kill).poll(cx) {
             return Poll::Ready(Err(reason));
         }
-        // Nothing is under way: however it leaves, nothing is cut.
+        // No answer has begun, so the client cuts nothing by leaving.
         client.watch(cx).map(|_| Err(EndReason::ClientClosed))
     })
     .await

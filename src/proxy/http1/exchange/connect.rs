@@ -1,7 +1,7 @@
-//! Connects an exchange to its node: by the client's own idle connection, else by a new one.
+//! Connects an exchange to its node, by an idle upstream of this client or by a new connection.
 //!
-//! In: the client's side. Out: both sides. A node that cannot be reached is replaced by another one, as
-//! often as `retries` allows.
+//! In: the client's side. Out: both sides. If a node cannot be reached, another one is tried, up to `retries`
+//! times.
 //! Source: Diffusion load balancers, "Reuse TCP connection"; FAULTS D59, D63.
 
 use std::io;
@@ -15,7 +15,7 @@ use crate::stream::side::Side;
 use crate::upstream::connect::ConnectError;
 
 impl Ongoing<'_> {
-    /// Gets the node's side, with a tap for the plugins that asked to watch the answer.
+    /// Returns the node's side, with a tap if plugins watch the answer.
     pub(super) async fn connect(&mut self, client: Client) -> Step<(Client, Side)> {
         let (client, assigned, side) = match self.idle() {
             Some((assigned, side)) => (client, assigned, side),
@@ -28,7 +28,7 @@ impl Ongoing<'_> {
         })
     }
 
-    /// This client's idle connection to the node that was decided.
+    /// Takes this client's idle upstream to the chosen node, if there is one.
     fn idle(&mut self) -> Option<(Assigned, Side)> {
         let assigned = self.ctx.decided.as_ref()?;
         let side = self.ctx.ex.conn.idle_upstreams.take(&assigned.node)?;
@@ -58,7 +58,7 @@ impl Ongoing<'_> {
             };
             let (reason, status) = self.diagnose(&failure);
             self.ctx.ex.record.lock().tries().failed = Some((reason, status));
-            // Without descriptors or memory no other node can be reached either.
+            // Without descriptors or memory the edge reaches no other node either.
             let elsewhere = match &failure {
                 ConnectError::Short(shortage) => shortage.spares_others(),
                 _ => true,
@@ -69,7 +69,7 @@ impl Ongoing<'_> {
         }
     }
 
-    /// The node that was decided, or the next one to try.
+    /// Returns the chosen node, or the next one to try.
     async fn next(&mut self, client: &mut Client) -> Result<pingora::Result<Assigned>, EndReason> {
         if let Some(assigned) = self.ctx.decided.take() {
             return Ok(Ok(assigned));
@@ -83,7 +83,7 @@ impl Ongoing<'_> {
             _ if self.ctx.ex.flow.is_evicted() => (EndReason::Evicted, 502),
             ConnectError::Timeout => (EndReason::NodeUnreachable, 504),
             ConnectError::Short(_) => (EndReason::Exhausted, 503),
-            // Accepted and reset: the reset may be seen now or at the first read.
+            // The node accepted and then reset. The reset may show here, or at the first read.
             ConnectError::Io(e) if e.kind() == io::ErrorKind::ConnectionReset => {
                 (EndReason::NodeFailed, 502)
             }

@@ -1,7 +1,7 @@
-//! Decides about a request whose node was lost before it answered.
+//! Decides what happens to a request whose node was lost before it answered.
 //!
-//! In: the relay and why the wait ended. Out: the client, whose request is to be sent again; or an answer
-//! of our own; or the end of the client's connection, as the client would have seen it without an edge.
+//! In: the relay, and why the wait ended. Out: the client, whose request is sent again; or an answer of our
+//! own; or the end of the client's connection, as the client would have seen it without an edge.
 //! Source: RFC 9110 §9.2.2, RFC 9112 §9.3.1; Lightstreamer clustering §1; FAULTS D59, D63.
 
 use crate::observe::end_reason::EndReason;
@@ -11,11 +11,10 @@ use crate::stream::relay::Relay;
 use super::{Client, Ongoing, Step};
 
 impl Ongoing<'_> {
-    /// Goes on after a wait for an answer that ended with `why`. Returns the client where the request is to
-    /// be sent again.
+    /// Handles a wait for an answer that ended with `why`. Returns the client if its request is sent again.
     pub(super) async fn lost(&mut self, mut relay: Box<Relay>, why: EndReason) -> Step<Client> {
         let evicted = self.ctx.ex.flow.is_evicted();
-        // An end that we caused says nothing of the node.
+        // An end that we caused does not count against the node.
         if why == EndReason::NodeFailed && !evicted && !self.ctx.reused {
             broke(&self.ctx);
         }

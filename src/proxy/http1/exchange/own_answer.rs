@@ -1,4 +1,4 @@
-//! Answers a request ourselves, or ends its connection without an answer.
+//! Sends an answer of our own, or ends the client's connection without an answer.
 //!
 //! In: a status, or the answer a hook wrote. Out: the client, if its connection can carry the next request.
 //! Source: RFC 9110 §15; RFC 9112 §9.3, §9.6.
@@ -54,7 +54,7 @@ impl Ongoing<'_> {
         self.say(client, written).await
     }
 
-    /// Sends the answer a hook wrote; without one the connection ends.
+    /// Sends the answer that a hook wrote. Without one the connection ends.
     pub(super) async fn say(
         &mut self,
         mut client: Client,
@@ -94,22 +94,22 @@ impl Ongoing<'_> {
         (reason == EndReason::Done).then_some(client)
     }
 
-    /// Ends the client's connection without an answer, by an orderly close, as a node would without an edge.
+    /// Ends the client's connection without an answer. It closes gracefully, as a node would without an edge.
     pub(super) async fn hang_up(&mut self, mut client: Client, why: EndReason) -> Option<Client> {
         if let Some(stream) = client.side.stream() {
             stream.reset(match why {
                 EndReason::NodeFailed | EndReason::Evicted => Reset::Cut,
-                // No node has had it.
+                // No node has had the request.
                 _ => Reset::Refused,
             });
         }
-        // Once: a client that does not read must not hold this task.
+        // Polled once, because a client that does not read must not hold this task.
         let _ = poll_once(client.side.shutdown()).await;
         self.end(why, (0, 0)).await;
         None
     }
 
-    /// Takes the request's body from the bytes read ahead; false: it is not whole there.
+    /// Skips the request's body in the bytes read ahead. False: the body is not complete there.
     fn skip_body(&self, client: &mut Client) -> bool {
         let mut framing = self.request.framing.clone();
         match framing.advance(&client.ahead) {
@@ -121,7 +121,7 @@ impl Ongoing<'_> {
         }
     }
 
-    /// The head of an answer that a hook wrote.
+    /// Makes the head of an answer that a hook wrote.
     fn head(&self, head: &ResponseHeader, keep: bool) -> Option<Edits> {
         let phrase = head.status.canonical_reason().unwrap_or("Error");
         let now = date::now();

@@ -1,7 +1,7 @@
 //! Passes a node's answer to its client, and keeps both connections for the next request.
 //!
-//! In: the relay, a judged head and the bytes behind it. Out: the client for its next request, the node in
-//! the client's idle upstreams; or the end of both.
+//! In: the relay, a judged head and the bytes behind it. Out: the client for its next request, and the node
+//! in the client's idle upstreams; or the end of both.
 //! Source: RFC 9112 §6, §9.3; RFC 9110 §7.8 (Upgrade); Diffusion load balancers, "Reuse TCP connection".
 
 use std::future::poll_fn;
@@ -23,7 +23,7 @@ use crate::stream::side::Side;
 use crate::stream::substream::Reset;
 
 impl Answering<'_> {
-    /// Relays the answer to its end. Returns the client where its connection carries more requests.
+    /// Relays the answer to its end. Returns the client if its connection carries more requests.
     pub async fn run(mut self: Box<Self>) -> Option<Client> {
         let end = self.relay.relay.run(&mut self.ongoing.kill).await;
         if end.reason != EndReason::Done {
@@ -38,7 +38,7 @@ impl Answering<'_> {
     }
 }
 
-/// What the ends of both sides mean while an answer in `framing` is passed on in `wrap`.
+/// Says what the end of each side means while an answer in `framing` is passed on in `wrap`.
 fn kind(framing: &Framing, wrap: Wrap, leaves_request: bool) -> Kind {
     let ends_by_node = *framing == Framing::UntilClose;
     Kind::Exchange {
@@ -49,7 +49,7 @@ fn kind(framing: &Framing, wrap: Wrap, leaves_request: bool) -> Kind {
 }
 
 impl Ongoing<'_> {
-    /// Passes the answer, of whose body `begun` was read already.
+    /// Passes the answer. `begun`: bytes of its body that were already read.
     pub(super) async fn pass(
         &mut self,
         mut relay: Box<Relay>,
@@ -57,7 +57,7 @@ impl Ongoing<'_> {
         begun: Vec<u8>,
     ) -> Step<Client> {
         self.ctx.ex.flow.begin();
-        // Behind a refusal the client need not send the rest of its request.
+        // After a refusal the client need not send the rest of its request.
         let refuses = !(200..300).contains(&answer.status) && !relay.request_is_sent();
         let (edits, wrap, keep) = answer.edits(self.terms(!refuses));
         self.ctx.edits = Some(edits);
@@ -117,14 +117,14 @@ impl Ongoing<'_> {
         }
     }
 
-    /// Ends an exchange whose answer is not whole.
+    /// Ends an exchange whose answer was cut.
     async fn cut(&mut self, end: End) -> Option<Client> {
         self.ctx.ex.record.lock().hidden = Some(end.hidden);
         self.end(end.reason, (end.to_node, end.to_client)).await;
         None
     }
 
-    /// Ends an exchange whose answer is whole. Keeps both connections, if the answer's head said so.
+    /// Ends an exchange whose answer is complete. Keeps each connection if the answer's heads allow it.
     async fn finish(
         &mut self,
         mut relay: Box<Relay>,
@@ -142,7 +142,7 @@ impl Ongoing<'_> {
             self.end(EndReason::Done, bytes).await;
             return Some(Client { side, ahead });
         }
-        // No request will follow: the node need not wait for a client that takes its time.
+        // No request will follow, so the node need not wait for a slow client.
         drop(node);
         let reason = match sent {
             true => Box::pin(self.close(side)).await,
@@ -158,7 +158,7 @@ impl Ongoing<'_> {
         None
     }
 
-    /// Leaves the node's connection for the client's next request.
+    /// Keeps the node's connection for the client's next request.
     fn keep(&self, node: Side) {
         let record = self.ctx.ex.record.lock();
         if let Some(assigned) = &record.assigned {
@@ -166,13 +166,13 @@ impl Ongoing<'_> {
         }
     }
 
-    /// Ends the connection of a client whose answer is with our kernel. Without close_notify a TLS client
-    /// takes the answer for cut, and its socket takes close_notify only when all of the answer is sent. A
-    /// slow client is waited for, as within an answer.
+    /// Closes a client whose answer is in our kernel. Without close_notify a TLS client takes the answer for
+    /// cut. The socket accepts close_notify only when it has sent the whole answer, so this waits for a slow
+    /// client, as a relay does.
     async fn close(&mut self, mut client: Side) -> EndReason {
         tokio::select! {
             biased;
-            // An error says that the client is gone.
+            // An error means that the client has left.
             _ = client.shutdown() => EndReason::Done,
             reason = &mut self.kill => {
                 if let Some(tcp) = client.tcp() {

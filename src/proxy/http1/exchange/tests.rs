@@ -1,4 +1,4 @@
-//! How much memory an exchange keeps while it waits.
+//! The memory that an exchange keeps while it waits.
 //!
 //! Source: docs/performance.md, "A silent connection".
 
@@ -7,7 +7,7 @@ use crate::proxy::http1::connection;
 use crate::proxy::serve::Service;
 use crate::upstream::LiveFlow;
 
-/// Bytes of the future that a call of `serve` returns; it is not called.
+/// Returns the size in bytes of the future that `serve` returns, without calling it.
 fn of_serve<F>(_: impl FnOnce(Side, Arc<Conn>, Arc<Service>) -> F) -> usize {
     size_of::<F>()
 }
@@ -22,9 +22,9 @@ fn of_exchange<F>(
     size_of::<F>()
 }
 
-/// Aim: a held poll keeps the memory of its connection's task from its request to its answer; ten thousand
-/// of them keep it ten thousand times. Each bound is some 5 % above what was measured. Fails if a future
-/// that is awaited only now and then is no longer boxed, or if a local lives across an `await` unnoticed.
+/// Aim: a held poll keeps its task's memory from request to answer, and ten thousand polls keep it ten
+/// thousand times. Each bound, in bytes, is some 5 % above what was measured. Fails if a rarely awaited
+/// future is no longer boxed, or if a local lives across an `await` unnoticed.
 #[test]
 fn a_waiting_exchange_is_small() {
     let pieces = [
