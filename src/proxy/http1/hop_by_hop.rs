@@ -1,4 +1,4 @@
-//! Finds the header lines of a head that concern one connection and so are not passed on.
+//! Finds the hop-by-hop lines of a head, which concern one connection and are not passed on.
 //!
 //! In: the lines of a head, in order. Out: the class of each line, the options of `Connection`, and the set
 //! of lines to leave out. Source: RFC 9110 §7.6.1; RFC 9112 §9.3; FAULTS D14.
@@ -21,15 +21,15 @@ pub(super) enum Field {
     Connection,
     Upgrade,
     Trailer,
-    /// A field of one connection, in requests and answers: Keep-Alive, Proxy-Connection, TE.
+    /// A hop-by-hop field of requests and answers: Keep-Alive, Proxy-Connection, TE.
     Hop,
-    /// A field of one connection in requests only: credentials for a proxy, HTTP2-Settings.
+    /// A hop-by-hop field of requests only: credentials for a proxy, HTTP2-Settings.
     RequestHop,
     Other,
 }
 
 impl Field {
-    /// Classifies `name`. The length is compared first: most names match none.
+    /// Classifies `name`. It compares the length first, because most names match none.
     pub(super) fn of(name: &[u8]) -> Field {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         match name.len() {
@@ -60,7 +60,7 @@ pub(super) struct Options {
     pub(super) close: bool,
     pub(super) keep_alive: bool,
     pub(super) upgrade: bool,
-    /// How many options are names of fields.
+    /// Number of options that nominate a field.
     pub(super) nominated: usize,
 }
 
@@ -93,27 +93,27 @@ enum Known {
     Upgrade,
 }
 
-/// Most fields that one head may nominate. Each costs a pass over the lines; push clients name none.
+/// Most fields that one head may nominate. Each costs a pass over the lines; push clients nominate none.
 pub(super) const MAX_NOMINATED: usize = 10;
 
-/// The fields that `head` nominates in its `Connection` lines, as they are written.
+/// Returns the names that `head` nominates in its `Connection` lines, as they are written.
 pub(super) fn nominated(head: &Head) -> impl Iterator<Item = &[u8]> {
     let all = head.values("connection").flat_map(tokens);
     all.filter(|token| Options::known(token).is_none())
 }
 
-/// The elements of a comma-separated list, without the empty ones (RFC 9110 §5.6.1).
+/// Returns the elements of a comma-separated list, without empty ones (RFC 9110 §5.6.1).
 pub(super) fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     let tokens = list.split(|b| *b == b',').map(<[u8]>::trim_ascii);
     tokens.filter(|token| !token.is_empty())
 }
 
-/// A set of a head's lines, by their place.
+/// A set of a head's lines, by their index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lines([u64; MAX_LINES / 64]);
 
 impl Lines {
-    /// Adds line `i`; places from [`MAX_LINES`] on are none.
+    /// Adds line `i`. An index of [`MAX_LINES`] or above is ignored.
     pub(super) fn insert(&mut self, i: usize) {
         if let Some(word) = self.0.get_mut(i / 64) {
             *word |= 1 << (i % 64);
@@ -136,7 +136,7 @@ impl Lines {
         }
     }
 
-    /// `head` without these lines.
+    /// Returns `head` without these lines.
     pub(super) fn dropped_from(&self, head: &Arc<Head>) -> Edits {
         match *self == Lines::default() {
             true => Edits::new(head.clone()),
@@ -151,17 +151,17 @@ impl Lines {
     }
 }
 
-/// Whether the line before the one called `name`, a part of `raw`, ends with CRLF. The parser takes LF
-/// alone for a line end too, and two parsers may then end the head at different bytes.
+/// Whether a CRLF stands before `name`, which is a part of `raw`. The parser also accepts a bare LF as a line
+/// end, and two parsers may then end the head at different bytes.
 pub(super) fn follows_crlf(raw: &[u8], name: &[u8]) -> bool {
     let at = name.as_ptr().addr().checked_sub(raw.as_ptr().addr());
     let before = at.and_then(|at| raw.get(..at));
     before.is_some_and(|before| before.ends_with(b"\r\n"))
 }
 
-/// Where the first empty line of `bytes` begins, with the end of the line before it.
+/// Returns the index of the first empty line of `bytes`, at the end of the line before it.
 pub(super) fn empty_line(bytes: &[u8]) -> Option<usize> {
-    // Built once: a searcher for each head costs more than most searches.
+    // Built once: a searcher for each head would cost more than most searches.
     static LINE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
     LINE.find(bytes)
 }
@@ -170,7 +170,8 @@ pub(super) fn empty_line(bytes: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// Fails if a name is recognised in one case only, or by its length alone.
+    /// Aim: names are recognised in any case. Fails if one is recognised in one case only, or by its length
+    /// alone.
     #[test]
     fn names_are_found_in_any_case() {
         for (name, field) in [

@@ -1,4 +1,4 @@
-//! Judges a client's request head: one reading only, or none.
+//! Judges a client's request head, and refuses a head that two parsers could read differently.
 //!
 //! In: the raw bytes of one HTTP/1 head. Out: [`RequestHead`] (framing of the body, persistence, and the
 //! edits for the node), or a [`RequestHeadError`] with the status the client gets.
@@ -21,7 +21,7 @@ pub type Accept = [u8; 28];
 /// A legal request head.
 #[derive(Clone, Debug)]
 pub struct RequestHead {
-    /// The head as it came.
+    /// The head as the client sent it.
     pub head: Arc<Head>,
     /// Framing of the body.
     pub framing: Framing,
@@ -29,18 +29,19 @@ pub struct RequestHead {
     pub websocket: bool,
     /// The client's connection may carry another request (RFC 9112 §9.3).
     pub keep: bool,
-    /// The client may hold its body back until it is sent a 100 (RFC 9110 §10.1.1).
+    /// The client may hold its body back until it gets a 100 (RFC 9110 §10.1.1).
     pub expects_continue: bool,
     /// The client asked over HTTP/2.
     pub over_http2: bool,
-    /// What the node must answer to an upgrade that the edge makes of a stream (RFC 8441 §5).
+    /// The `Sec-WebSocket-Accept` that the node must send if the edge made this upgrade of a stream (RFC 8441
+    /// §5).
     pub accept: Option<Box<Accept>>,
-    /// Lines the node is not sent.
+    /// Lines that the node does not get.
     hop: Lines,
 }
 
 impl RequestHead {
-    /// The protocol's word in the log.
+    /// Returns the protocol as the log names it.
     pub fn protocol(&self) -> &'static str {
         match (self.websocket, self.over_http2) {
             (true, _) => "websocket",
@@ -49,15 +50,15 @@ impl RequestHead {
         }
     }
 
-    /// The host asked for, normalised: the target's authority, else `Host`, else empty.
+    /// Returns the requested host, normalised: the target's authority, else `Host`, else empty.
     pub fn host(&self) -> Cow<'_, str> {
         let field = || std::str::from_utf8(self.head.value("host")?).ok();
         let host = self.head.authority().or_else(field);
         host::normalise(host.unwrap_or_default())
     }
 
-    /// The head as the node may be sent it: without hop-by-hop fields, asked by path (RFC 9112 §3.2.1),
-    /// with the upgrade to WebSocket in one fixed form.
+    /// Returns the head with its edits for the node. Hop-by-hop fields are left out, the target is a path
+    /// (RFC 9112 §3.2.1), and an upgrade to WebSocket has one fixed form.
     pub fn edits(&self) -> Edits {
         let mut edits = self.hop.dropped_from(&self.head);
         if let Some(target) = self.other_target() {
@@ -71,13 +72,13 @@ impl RequestHead {
         edits
     }
 
-    /// The target for the node where it is not the client's: that of an absolute URL.
+    /// Returns the target for the node if it differs from the client's: the path of an absolute URL.
     fn other_target(&self) -> Option<Cow<'_, str>> {
         self.head.authority()?;
         let query = self.head.query();
         Some(match self.head.origin_form() {
             Some(path) => Cow::Borrowed(path),
-            // RFC 9112 §3.2.4: the whole server, not its root.
+            // RFC 9112 §3.2.4: the request is about the whole server, not its root.
             None if query.is_none() && self.head.method() == "OPTIONS" => Cow::Borrowed("*"),
             None => Cow::Owned(query.map_or("/".to_owned(), |query| format!("/?{query}"))),
         })
@@ -87,11 +88,11 @@ impl RequestHead {
 /// Why a head is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestHeadError {
-    /// Not a legal head; the word says what.
+    /// The head is illegal. The text says why.
     Bad(&'static str),
-    /// Head or header count above the limit.
+    /// The head or its number of headers is above the limit.
     TooLarge,
-    /// Target above the limit.
+    /// The target is above the limit.
     TargetTooLong,
     /// `CONNECT` or `TRACE`.
     Method,
@@ -114,10 +115,10 @@ impl RequestHeadError {
     }
 }
 
-/// Where the first head in `bytes` ends (one past its empty line).
+/// Finds the end of the first head in `bytes`, one past its empty line; `None`: more bytes are needed.
 ///
-/// `from`: at most three bytes before the end of what an earlier call has seen; 0 for the first.
-/// Errors: bytes that no head can start with, however it goes on; so garbage is answered at once.
+/// `from`: at most three bytes before the end of what an earlier call has seen; 0 for the first call.
+/// Errors: bytes that no head can begin with, so garbage is answered at once; a head above the limit.
 pub fn end(bytes: &[u8], from: usize, limits: &Limits) -> Result<Option<usize>, RequestHeadError> {
     if bytes
         .first()
@@ -142,7 +143,7 @@ pub fn end(bytes: &[u8], from: usize, limits: &Limits) -> Result<Option<usize>, 
 
 /// Judges one whole head.
 pub fn judge(head: &[u8], limits: &Limits) -> Result<RequestHead, RequestHeadError> {
-    // A head of two readings is that first, whatever else is wrong with it.
+    // A head with two readings is reported as that, whatever else is wrong with it.
     judge_lines(head, limits).map_err(|e| match has_bare_line_end(head, 0) {
         true => Bad("line end"),
         false => e,
@@ -152,7 +153,7 @@ pub fn judge(head: &[u8], limits: &Limits) -> Result<RequestHead, RequestHeadErr
 fn judge_lines(head: &[u8], limits: &Limits) -> Result<RequestHead, RequestHeadError> {
     let head = Head::request(head).map_err(|e| match e {
         HeadError::TooManyLines => RequestHeadError::TooLarge,
-        // Something else, a PROXY protocol header for one, has no version to be refused (D38).
+        // Other protocols, such as a PROXY protocol header, have no HTTP version to refuse (D38).
         HeadError::Version if names_http(head) => RequestHeadError::Version,
         _ => Bad("syntax"),
     })?;
@@ -188,14 +189,14 @@ fn judge_lines(head: &[u8], limits: &Limits) -> Result<RequestHead, RequestHeadE
     })
 }
 
-/// Whether the request line's third word names HTTP, in whatever version.
+/// Whether the request line's third word names HTTP, in any version.
 fn names_http(head: &[u8]) -> bool {
     let third = head.splitn(3, |b| *b == b' ').nth(2);
     third.is_some_and(|word| word.starts_with(b"HTTP/"))
 }
 
-/// A CR or LF that is not part of CRLF, a folded line, or a NUL, from the byte before `from` on: two
-/// parsers would read it in two ways.
+/// Whether the head has a CR or LF outside a CRLF, a folded line, or a NUL, from the byte before `from` on.
+/// Two parsers would read these in two ways.
 fn has_bare_line_end(head: &[u8], from: usize) -> bool {
     let from = from.saturating_sub(1);
     let unseen = head.get(from..).unwrap_or_default();
@@ -216,7 +217,7 @@ fn check_method(method: &str) -> Result<(), RequestHeadError> {
     }
 }
 
-/// Framing, routing and connection, as the fields tell them.
+/// What the fields say about framing, routing and connection.
 #[derive(Default)]
 struct Fields<'a> {
     length: Option<u64>,
@@ -232,7 +233,7 @@ struct Fields<'a> {
 impl<'a> Fields<'a> {
     fn read(head: &'a Head) -> Result<Self, RequestHeadError> {
         let mut f = Fields::default();
-        // A bare CR, a NUL or a folded line is refused by the parser, LF alone is not.
+        // The parser refuses a bare CR, a NUL and a folded line. It accepts a bare LF.
         let mut whole = head.raw().ends_with(b"\r\n\r\n");
         for (i, (name, value)) in head.lines().enumerate() {
             whole &= hop_by_hop::follows_crlf(head.raw(), name);
@@ -273,7 +274,7 @@ impl<'a> Fields<'a> {
         whole.then_some(f).ok_or(Bad("line end"))
     }
 
-    /// All lines the node is not sent.
+    /// Returns all lines that the node does not get.
     fn hop(&self, head: &Head) -> Result<Lines, RequestHeadError> {
         let mut hop = self.hop;
         if self.has_trailer && !self.chunked {
@@ -292,7 +293,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Fields that a node trusts, or that frame the body: no client may have them dropped (D14).
+/// Fields that a node trusts, or that frame the body. No client may have them dropped (D14).
 const NEVER_NOMINATED: &[&str] = &[
     "host",
     "content-length",
@@ -336,7 +337,7 @@ fn check_host(head: &Head, host: Option<&str>) -> Result<(), RequestHeadError> {
     }
 }
 
-/// `host[:port]`: a name or address, a port from 1 on, no user, no list.
+/// Whether `authority` is `host[:port]`: a name or address, a port from 1 on, no user, no list.
 pub fn legal_authority(authority: &str) -> bool {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {

@@ -1,7 +1,7 @@
-//! Judges a node's response head: status, framing, persistence, and what of it the client is sent.
+//! Judges a node's response head: its status, its framing, its persistence, and the lines the client gets.
 //!
-//! In: the bytes of one head, facts of the request and of the client. Out: [`ResponseHead`] and its
-//! edits, or a [`ResponseHeadError`], which becomes a 502.
+//! In: the bytes of one head, facts of the request and of the client. Out: [`ResponseHead`] and its edits, or
+//! a [`ResponseHeadError`], which becomes a 502.
 //! Source: RFC 9112 §4, §6.3, §9.3, §9.6; RFC 9110 §6.6.1, §7.6.1, §7.8, §8.6; FAULTS D17, D62.
 
 use std::sync::Arc;
@@ -20,41 +20,41 @@ const MAX_HEADERS: usize = 128;
 /// A legal response head.
 #[derive(Clone, Debug)]
 pub struct ResponseHead {
-    /// The head as it came.
+    /// The head as the node sent it.
     pub head: Arc<Head>,
-    /// Status code, from 100 on.
+    /// Status code, 100 or above.
     pub status: u16,
     /// Framing of the body.
     pub framing: Framing,
     /// Whether the node's connection can serve another request after this answer.
     pub keep: bool,
-    /// Lines that are sent to no client.
+    /// Lines that no client gets.
     hop: Lines,
-    /// Transfer-Encoding and Trailer: sent only to clients that read chunks.
+    /// Lines that only clients that read chunks get: Transfer-Encoding and Trailer.
     coding: Lines,
-    /// Whether the body is chunked, or would be if there were one.
+    /// Whether the head announces chunks, even if the answer has no body.
     chunked: bool,
-    /// The one Content-Length to write for several.
+    /// The one Content-Length to write if the head repeats it.
     length: Option<u64>,
     has_date: bool,
     has_upgrade: bool,
 }
 
-/// Facts of the request that the meaning of its answer depends on.
+/// Facts of a request that decide what its answer means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestKind {
-    /// `HEAD`: the answer has no body, whatever it says of one.
+    /// `HEAD`: the answer has no body, whatever its fields announce.
     pub head: bool,
-    /// A WebSocket upgrade: the one request a 101 answers.
+    /// A WebSocket upgrade, the only request that a 101 may answer.
     pub websocket: bool,
 }
 
 /// Facts of the client that decide how its answer is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientTerms {
-    /// It speaks HTTP/1.0: no chunks, and no persistence that it was not promised.
+    /// It speaks HTTP/1.0. It gets no chunks, and its connection persists only if the answer says so.
     pub http_10: bool,
-    /// It speaks HTTP/2: a stream frames the data by itself.
+    /// It speaks HTTP/2, and its stream frames the body.
     pub http_2: bool,
     /// Its connection may carry another request.
     pub keep: bool,
@@ -65,7 +65,7 @@ pub struct ClientTerms {
 pub enum ResponseHeadError {
     /// Status line or header lines are malformed.
     Malformed,
-    /// A line ends with LF alone.
+    /// A line ends with a bare LF.
     LineEnd,
     /// More than [`MAX_HEAD`] bytes, too many lines, or too many fields nominated by `Connection`.
     TooLarge,
@@ -73,14 +73,15 @@ pub enum ResponseHeadError {
     Length,
     /// A transfer coding other than `chunked`.
     Coding,
-    /// A 101 that nobody asked for, to another protocol than WebSocket, or with a body.
+    /// A 101 that the client did not ask for, that is for another protocol than WebSocket, or that announces
+    /// a body.
     Switch,
 }
 
-/// Where the first head in `bytes` ends (one past its empty line).
+/// Finds the end of the first head in `bytes`, one past its empty line; `None`: more bytes are needed.
 ///
-/// `from`: at most three bytes before the end of what an earlier call has seen; 0 for the first.
-/// Errors: bytes that no head can start with, however it goes on, and a head above [`MAX_HEAD`].
+/// `from`: at most three bytes before the end of what an earlier call has seen; 0 for the first call.
+/// Errors: bytes that no head can begin with, a line that ends with a bare LF, a head above [`MAX_HEAD`].
 pub fn end(bytes: &[u8], from: usize) -> Result<Option<usize>, ResponseHeadError> {
     // Some nodes send one CRLF too many behind an answer.
     if !matches!(bytes.first(), None | Some(b'H' | b'\r')) {
@@ -116,7 +117,7 @@ pub fn judge(raw: &[u8], request: RequestKind) -> Result<ResponseHead, ResponseH
     if fields.chunked && (fields.length.is_some() || !modern) {
         return Err(ResponseHeadError::Length);
     }
-    // Framing on a 101 would be a body to one reader and frames to another.
+    // One reader would take framing on a 101 for a body, another for WebSocket frames.
     let is_framed = fields.chunked || fields.length.is_some();
     if status == 101 && (!request.websocket || !fields.websocket || is_framed) {
         return Err(ResponseHeadError::Switch);
@@ -147,7 +148,8 @@ pub fn judge(raw: &[u8], request: RequestKind) -> Result<ResponseHead, ResponseH
 }
 
 impl ResponseHead {
-    /// The head as the client may be sent it, how the body reaches it, and whether its connection is kept.
+    /// Returns the head with its edits for the client, how the body reaches it, and whether its connection is
+    /// kept.
     ///
     /// The caller sends no interim answer to a client of HTTP/1.0 (RFC 9110 §15.2).
     pub fn edits(&self, client: ClientTerms) -> (Edits, Wrap, bool) {
@@ -186,7 +188,7 @@ impl ResponseHead {
         }
     }
 
-    /// Appends what only a final answer has.
+    /// Appends the fields that only a final answer has.
     fn append_final(&self, edits: &mut Edits, client: ClientTerms, keep: bool) {
         match (keep, client.http_10) {
             (false, _) => append(edits, "Connection", b"close"),
@@ -203,11 +205,11 @@ impl ResponseHead {
     }
 }
 
-/// Framing and connection, as the fields tell them.
+/// What the fields say about framing and connection.
 #[derive(Default)]
 struct Fields {
     length: Option<u64>,
-    /// How many times a length is told, in lines and lists.
+    /// How often a length is given, in lines and lists.
     lengths: usize,
     chunked: bool,
     websocket: bool,
@@ -256,7 +258,7 @@ impl Fields {
         whole.then_some(f).ok_or(ResponseHeadError::LineEnd)
     }
 
-    /// A list of one number told several times is that number (RFC 9110 §8.6).
+    /// Reads a Content-Length. A list that repeats one number means that number (RFC 9110 §8.6).
     fn read_length(&mut self, value: &[u8]) -> Result<(), ResponseHeadError> {
         for n in value.split(|b| *b == b',') {
             let n = decimal(n).ok_or(ResponseHeadError::Length)?;
@@ -268,7 +270,7 @@ impl Fields {
         Ok(())
     }
 
-    /// The lines that are sent to no client, and those that are sent only to clients that read chunks.
+    /// Returns the lines that no client gets, and those that only clients that read chunks get.
     fn hop(&self, head: &Head, status: u16) -> Result<(Lines, Lines), ResponseHeadError> {
         let mut hop = self.hop;
         if self.options.nominated > MAX_NOMINATED {
@@ -290,7 +292,7 @@ impl Fields {
     }
 }
 
-/// Fields that stay although a node nominates them: without them the client would read another body.
+/// Whether a field stays although a node nominates it: without it the client would read another body or date.
 fn is_kept(name: &[u8]) -> bool {
     matches!(
         Field::of(name),
@@ -298,12 +300,12 @@ fn is_kept(name: &[u8]) -> bool {
     )
 }
 
-/// Whether an answer may tell the length or coding of a body (RFC 9110 §8.6, RFC 9112 §6.1).
+/// Whether an answer may announce the length or coding of a body (RFC 9110 §8.6, RFC 9112 §6.1).
 fn may_have_length(status: u16) -> bool {
     status >= 200 && status != 204
 }
 
-/// A Content-Length: digits only, with optional white space around.
+/// Parses a Content-Length: digits only, with optional white space around them.
 pub(super) fn decimal(value: &[u8]) -> Option<u64> {
     let digits = value.trim_ascii();
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
