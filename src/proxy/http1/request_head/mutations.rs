@@ -1,7 +1,7 @@
-//! Random damage to legal heads, judged by [`judge`] and by a second reader that shares no code with it.
+//! Randomly damaged heads, judged by [`judge`] and by a second reader that shares no code with it.
 //!
-//! In: a seed. Out: no head that one accepts and the other does not, unless the difference is a rule
-//! only `judge` has (limits, routing). Source: RFC 9112 §2.2, §3, §5, §6.3; RFC 9110 §5.6.2.
+//! In: a seed. Out: no head that one reader accepts and the other refuses, except by the rules that only
+//! `judge` has (limits, routing). Source: RFC 9112 §2.2, §3, §5, §6.3; RFC 9110 §5.6.2.
 
 use super::*;
 
@@ -14,7 +14,7 @@ const SEEDS: &[&str] = &[
     "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
 ];
 
-/// Pieces with which parsers have been split apart.
+/// Pieces that have made parsers disagree.
 const PIECES: &[&str] = &[
     "\r",
     "\n",
@@ -77,7 +77,7 @@ fn mutate(rng: &mut fastrand::Rng) -> Vec<u8> {
     head
 }
 
-/// What the second reader says of a head: `None`, it is not legal; else the framing of its body.
+/// The second reader: returns the framing of the body; `None`: the head is illegal.
 fn strict(head: &[u8]) -> Option<Framing> {
     let text = head.strip_suffix(b"\r\n\r\n")?;
     let lines: Vec<&[u8]> = split(text);
@@ -95,7 +95,7 @@ fn strict(head: &[u8]) -> Option<Framing> {
     if !token(method) || target.is_empty() || !(modern || version == b"HTTP/1.0") {
         return None;
     }
-    // Bytes beyond ASCII are no URI (RFC 3986), but browsers of old send them; they must be UTF-8.
+    // RFC 3986 allows no bytes beyond ASCII in a URI, but old browsers send them. They must be UTF-8.
     let legible = std::str::from_utf8(target).is_ok();
     if !legible || target.iter().any(|b| *b <= b' ' || *b == 0x7f) {
         return None;
@@ -135,7 +135,7 @@ fn strict(head: &[u8]) -> Option<Framing> {
     }
 }
 
-/// Lines ended by CRLF and nothing else; a bare CR or LF stays in its line, where it is not legal.
+/// Splits at CRLF only. A bare CR or LF stays in its line, where it is illegal.
 fn split(text: &[u8]) -> Vec<&[u8]> {
     let (mut lines, mut from) = (Vec::new(), 0);
     while let Some(at) = text[from..].windows(2).position(|w| w == b"\r\n") {
@@ -146,21 +146,21 @@ fn split(text: &[u8]) -> Vec<&[u8]> {
     lines
 }
 
-/// What a client's bytes come to: a head and how many bytes it has, or a refusal.
+/// Judges a client's bytes. Returns the length of the head and the head, or a refusal.
 fn judged(bytes: &[u8]) -> Result<(usize, RequestHead), RequestHeadError> {
     let limits = Limits::default();
     let n = end(bytes, 0, &limits)?.ok_or(Bad("unfinished"))?;
     Ok((n, judge(&bytes[..n], &limits)?))
 }
 
-/// All a head comes to but its bytes.
+/// Returns the facts of a head, without its bytes.
 fn facts(head: &RequestHead) -> (&Framing, bool, bool, bool, Lines) {
     let flags = (head.websocket, head.keep, head.expects_continue);
     (&head.framing, flags.0, flags.1, flags.2, head.hop)
 }
 
-/// Fails, with the seed, where `judge` takes a head that the second reader refuses or frames otherwise,
-/// or refuses one whose only fault would be its syntax or framing.
+/// Aim: both readers agree. Fails, with the seed, if `judge` accepts a head that the second reader refuses or
+/// frames otherwise. Fails also if `judge` refuses a legal head for its syntax or framing.
 #[test]
 fn two_readers_agree() {
     let (mut accepted, mut refused) = (0, 0);
@@ -193,14 +193,14 @@ fn two_readers_agree() {
             Err(_) => {}
         }
     }
-    // The damage must leave enough of both, or the test shows nothing.
+    // The damage must leave enough accepted and refused heads, or the test shows nothing.
     assert!(
         accepted > 10_000 && refused > 10_000,
         "{accepted} and {refused}"
     );
 }
 
-/// Fails where the place of the end depends on how the bytes arrive.
+/// Aim: the end of a head does not depend on how the bytes arrive.
 #[test]
 fn the_end_does_not_depend_on_the_split() {
     let limits = Limits::default();
@@ -209,7 +209,7 @@ fn the_end_does_not_depend_on_the_split() {
         let bytes = mutate(&mut rng);
         let (mut got, mut looked) = (0, 0);
         let split = loop {
-            // As the client's loop does: look again from three bytes before what is new.
+            // Like the client's loop: look again from three bytes before the new ones.
             match end(&bytes[..got], looked, &limits) {
                 Ok(None) if got < bytes.len() => {
                     looked = got.saturating_sub(3);

@@ -1,11 +1,11 @@
-//! What a node is sent of a legal head, and what of its connection a client may not decide.
+//! The part of a legal head that a node gets, and the parts that a client may not have dropped.
 //!
 //! Source: RFC 9110 §7.6.1; RFC 9112 §3.2, §9.3; FAULTS D14.
 
 use super::tests::judged;
 use super::*;
 
-/// What a node is sent of `head`, which ends with its last field line.
+/// Returns what a node gets of `head`, which ends with its last field line.
 fn sent(head: &str) -> String {
     let mut out = Vec::new();
     let head = judged(&format!("{head}\r\n")).expect(head);
@@ -14,8 +14,8 @@ fn sent(head: &str) -> String {
     text.strip_suffix("\r\n").expect("an empty line").to_owned()
 }
 
-/// Fails if a field of the client's connection reaches the node, or if another is lost (RFC 9110 §7.6.1,
-/// FAULTS D14).
+/// Aim: hop-by-hop fields are dropped (RFC 9110 §7.6.1, FAULTS D14). Fails if a field of the client's
+/// connection reaches the node, or if another is lost.
 #[test]
 fn fields_of_the_connection_are_not_passed_on() {
     let client = "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, X-Hop, TE\r\nx-hop: 1\r\n\
@@ -31,7 +31,7 @@ fn fields_of_the_connection_are_not_passed_on() {
     assert_eq!(sent(ordinary), ordinary);
 }
 
-/// What a client may not have dropped, and how much it may (FAULTS D14).
+/// FAULTS D14. Aim: a client cannot have protected fields dropped, nor more than [`MAX_NOMINATED`] fields.
 #[test]
 fn nominations_that_are_refused() {
     let head = |value: &str| format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {value}\r\n\r\n");
@@ -49,7 +49,7 @@ fn nominations_that_are_refused() {
     assert_eq!(error.status().0, 400);
 }
 
-/// The handshake of RFC 6455 §4.1 in one form, whatever else the client wrote.
+/// RFC 6455 §4.1. Aim: the node gets one form of upgrade, whatever else the client wrote.
 #[test]
 fn a_node_is_sent_one_form_of_upgrade() {
     let client = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: WebSocket\r\nConnection: keep-alive, upgrade, X\r\n\
@@ -59,7 +59,8 @@ fn a_node_is_sent_one_form_of_upgrade() {
     assert_eq!(sent(client), want);
 }
 
-/// RFC 9112 §3.2.1, §3.2.2, §3.2.4; the bytes of path and query are the client's (cloudflare/pingora#894).
+/// RFC 9112 §3.2.1, §3.2.2, §3.2.4. Aim: the node gets a path. The bytes of path and query stay the client's
+/// (cloudflare/pingora#894).
 #[test]
 fn targets_are_paths() {
     for (target, want) in [

@@ -1,4 +1,4 @@
-//! Heads that are refused, each with its status, and heads that are not.
+//! Request heads that are refused, each with its status, and heads that are accepted.
 
 use super::*;
 
@@ -11,7 +11,8 @@ pub(super) fn judged(head: &str) -> Result<RequestHead, RequestHeadError> {
     }
 }
 
-/// FAULTS D1–D11, D18. RFC 9112 §2.2, §3.2, §5.1, §6.3: each of these has two readings.
+/// FAULTS D1–D11, D18. RFC 9112 §2.2, §3.2, §5.1, §6.3. Two parsers could read each of these heads
+/// differently.
 const REFUSED: &[(&str, &str, u16)] = &[
     (
         "D1 CL and TE",
@@ -220,7 +221,7 @@ fn refused_heads() {
     }
 }
 
-/// FAULTS D8, D9, D11: limits, each with its status.
+/// FAULTS D8, D9, D11. Aim: each limit has its status.
 #[test]
 fn limits() {
     let line = |n: usize| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(n));
@@ -262,7 +263,7 @@ fn limits() {
     assert!(judged(&line(99)).is_ok());
 }
 
-/// The body each head announces.
+/// Aim: each head announces this body.
 #[test]
 fn legal_heads() {
     let (none, chunked) = (Framing::Done, Framing::chunked());
@@ -284,7 +285,7 @@ fn legal_heads() {
     }
 }
 
-/// Only `GET`, HTTP/1.1 and the one protocol `websocket` ask for a WebSocket.
+/// Aim: only `GET` over HTTP/1.1 with the one protocol `websocket` asks for a WebSocket.
 #[test]
 fn upgrades() {
     let cases: &[(&str, &str, bool)] = &[

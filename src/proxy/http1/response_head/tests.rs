@@ -1,4 +1,4 @@
-//! Answers that are refused, what the others say, and what of them a client is sent.
+//! Answer heads: the refused ones, the meaning of the others, and the lines that a client gets.
 
 mod faults;
 
@@ -128,8 +128,8 @@ fn answers_without_a_body() {
     }
 }
 
-/// Fails where a head ended by LF is waited for (as devices and CGI scripts write it), or where the
-/// place of the end depends on how the bytes arrive.
+/// Aim: the end of a head is found, however the bytes arrive. Fails if the edge waits on a head whose lines
+/// end with LF, as devices and CGI scripts write it, or if the end depends on the split.
 #[test]
 fn the_end_is_found_in_every_split() {
     let long = format!("HTTP/1.1 200 OK\r\nA: {}", "b".repeat(MAX_HEAD));
@@ -158,7 +158,7 @@ fn the_end_is_found_in_every_split() {
     assert_eq!(end(long.as_bytes(), 0), Err(TooLarge));
 }
 
-/// What a client is sent of `head`, the date of today left out, with the way of the body.
+/// Returns what a client gets of `head` without today's date, and how the body reaches it.
 fn sent(head: &str, request: RequestKind, client: ClientTerms) -> (String, Wrap, bool) {
     let raw = format!("HTTP/1.1 {head}\r\n");
     let (edits, wrap, keep) = judge(raw.as_bytes(), request).expect(head).edits(client);
@@ -172,7 +172,8 @@ fn sent(head: &str, request: RequestKind, client: ClientTerms) -> (String, Wrap,
     (lines.collect(), wrap, keep)
 }
 
-/// Fails if a field of the node's connection reaches the client, or if another is lost (RFC 9110 §7.6.1).
+/// Aim: hop-by-hop fields are dropped (RFC 9110 §7.6.1). Fails if a field of the node's connection reaches
+/// the client, or if another is lost.
 #[test]
 fn fields_of_the_connection_are_not_passed_on() {
     let node = "200 OK\r\nConnection: keep-alive, X-Internal, Upgrade\r\nX-Internal: secret\r\n\
@@ -189,7 +190,7 @@ fn fields_of_the_connection_are_not_passed_on() {
     assert_eq!(too_many.err(), Some(TooLarge));
 }
 
-/// RFC 9110 §7.8: Upgrade is passed on where it is the answer, and nowhere else.
+/// RFC 9110 §7.8. Aim: Upgrade passes in a 101 and a 426, and in no other answer.
 #[test]
 fn upgrades() {
     let switch = "101 Switching Protocols\r\nConnection: upgrade, x\r\nUPGRADE: WebSocket\r\nX: 1\r\n\
@@ -208,7 +209,7 @@ fn upgrades() {
     );
 }
 
-/// RFC 9112 §6.1, §6.3, §9.6: each framing as each client can read it.
+/// RFC 9112 §6.1, §6.3, §9.6. Aim: each client gets a framing that it can read.
 #[test]
 fn framing_for_the_client() {
     const CHUNKED: &str = "200 OK\r\nTransfer-Encoding: Chunked\r\nTrailer: X\r\n";
@@ -240,7 +241,8 @@ fn framing_for_the_client() {
     }
 }
 
-/// RFC 9110 §8.6: the length of a body that would have been, but none where there can be no body.
+/// RFC 9110 §8.6. Aim: an answer to HEAD and a 304 keep the length of the body they omit. An answer that
+/// cannot have a body has none.
 #[test]
 fn lengths_of_bodiless_and_repeated_answers() {
     let five = "Content-Length: 5\r\n";
@@ -281,7 +283,7 @@ fn lengths_of_bodiless_and_repeated_answers() {
     );
 }
 
-/// RFC 9110 §6.6.1: a final answer has a date, and the node's own is kept.
+/// RFC 9110 §6.6.1. Aim: a final answer has a date, and the node's own is kept.
 #[test]
 fn dates() {
     let old = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";

@@ -1,8 +1,8 @@
-//! Heads that are no answer.
+//! Answer heads that are refused.
 
 use super::*;
 
-/// A question, what follows `HTTP/1.1 ` in the answer's head, and why the head is refused.
+/// A kind of request, the head's text behind `HTTP/1.1 `, and the error.
 type Case<'c> = (RequestKind, &'c str, ResponseHeadError);
 
 fn refused(cases: &[Case<'_>]) {
@@ -76,9 +76,10 @@ fn faulty_heads() {
     }
 }
 
-/// A 101 that nobody asked for, or that is no WebSocket's. RFC 9110 §15.2.2; FAULTS D18.
+/// RFC 9110 §15.2.2; FAULTS D18. Aim: a 101 is refused if the client asked for no WebSocket, or if it is not
+/// one.
 #[test]
-fn switches_that_are_none() {
+fn illegal_switches_are_refused() {
     let cases: &[Case<'_>] = &[
         (
             WEBSOCKET,
