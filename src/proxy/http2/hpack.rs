@@ -1,8 +1,8 @@
-//! The compression of heads (HPACK).
+//! Compresses and decompresses heads (HPACK).
 //!
-//! In: the blocks of HEADERS frames. Out: names and values, and back. Ours, because the `h2` crate's decoder ends
-//! the connection of a client whose field has no legal text, where only the stream is at fault (RFC 9113
-//! §8.1.1), and makes a map of fields that nobody needs.
+//! In: the blocks of HEADERS frames. Out: names and values, and back. Our own code, because the `h2` crate's
+//! decoder has two faults. If a field's text is illegal it ends the client's connection, where only the
+//! stream is at fault (RFC 9113 §8.1.1). And it makes a map of the fields, which the edge does not need.
 //! Source: RFC 7541.
 
 mod decode;
@@ -13,10 +13,10 @@ mod names;
 pub use self::decode::Decoder;
 pub use self::encode::Encoded;
 
-/// Bytes of the table until the client is told otherwise (RFC 9113 §6.5.2).
+/// Size of the table in bytes until a client learns another (RFC 9113 §6.5.2).
 pub const DEFAULT_TABLE: usize = 4096;
 
-/// A block that cannot be decoded: the client's table and ours differ from here on, so that the connection
-/// cannot go on.
+/// A block that cannot be decoded. From then on the client's table and ours differ, so the connection cannot
+/// go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompressionError;

@@ -1,6 +1,7 @@
-//! Decodes the heads that a client sends.
+//! Decodes the heads that a client sends (HPACK).
 //!
-//! In: whole blocks, in their order. Out: names and values as bytes; whether they are legal is not judged here.
+//! In: complete blocks, in order. Out: names and values as bytes. `http2::head` judges whether they are
+//! legal.
 //! Source: RFC 7541 §2.3, §3, §4, §5, §6.
 
 use std::collections::VecDeque;
@@ -8,21 +9,21 @@ use std::collections::VecDeque;
 use super::names::STATIC;
 use super::{CompressionError, DEFAULT_TABLE, huffman};
 
-/// What an entry counts beside its bytes (RFC 7541 §4.1).
+/// Bytes that an entry counts in addition to its own (RFC 7541 §4.1).
 const ENTRY: usize = 32;
-/// Most bytes of an integer. Five hold more than any legal one.
+/// Most bytes of an integer. Any legal integer fits into five.
 const MAX_INTEGER: u32 = 5;
 
 /// The decoder of one connection, with its table.
 pub struct Decoder {
-    /// The newest entry first.
+    /// The entries, newest first.
     entries: VecDeque<Entry>,
-    /// Bytes of the entries as HPACK counts them, and how many there may be.
+    /// Size of the entries as HPACK counts it, and the most it may be; in bytes.
     size: usize,
     most: usize,
-    /// What we have told the client that there may be at most.
+    /// The largest `most` that we allow the client, in bytes.
     limit: usize,
-    /// Name and value of a field that is not in the table, or that Huffman's code hides.
+    /// Buffers for name and value of a field that is not in the table, or that is in Huffman code.
     name: Vec<u8>,
     value: Vec<u8>,
 }
@@ -44,7 +45,7 @@ impl Entry {
 }
 
 impl Decoder {
-    /// One whose client is told that the table may have `limit` bytes.
+    /// Makes a decoder whose client may use a table of `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Decoder {
             entries: VecDeque::new(),
@@ -56,8 +57,8 @@ impl Decoder {
         }
     }
 
-    /// Calls `field` for each name and value of `block`. It goes on to the end whatever they are: the next
-    /// block needs the table.
+    /// Calls `field` for each name and value of `block`. It reads the block to its end even if they are
+    /// illegal, because the next block needs the table.
     ///
     /// Errors: the connection cannot go on.
     pub fn decode(
@@ -94,7 +95,7 @@ impl Decoder {
             }
             is_first = false;
         }
-        // An idle connection keeps no more than the table.
+        // An idle connection keeps only the table.
         (self.name, self.value) = (Vec::new(), Vec::new());
         Ok(())
     }
@@ -112,7 +113,8 @@ impl Decoder {
         string(rest, &mut self.value)
     }
 
-    /// Puts `name` and `value` into the table. One that is larger than the table empties it (RFC 7541 §4.4).
+    /// Puts `name` and `value` into the table. A field that is larger than the table empties it (RFC 7541
+    /// §4.4).
     fn keep(&mut self) {
         let size = self.name.len() + self.value.len() + ENTRY;
         self.evict(size);
@@ -127,7 +129,7 @@ impl Decoder {
         self.entries.push_front(entry);
     }
 
-    /// Drops the oldest entries until there is room for `more` bytes.
+    /// Drops the oldest entries until `more` bytes fit.
     fn evict(&mut self, more: usize) {
         while self.size + more > self.most {
             match self.entries.pop_back() {
@@ -147,7 +149,7 @@ impl Decoder {
     }
 }
 
-/// Takes an integer whose first byte has a prefix of `bits` bits (RFC 7541 §5.1).
+/// Takes an integer, whose first byte has a prefix of `bits` bits (RFC 7541 §5.1).
 fn integer(rest: &mut &[u8], bits: u32) -> Result<usize, CompressionError> {
     let (first, mut behind) = rest.split_first().ok_or(CompressionError)?;
     let most = (1 << bits) - 1;

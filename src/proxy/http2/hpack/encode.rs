@@ -1,8 +1,8 @@
-//! Encodes the heads of answers and their trailers (HPACK).
+//! Encodes the heads and trailers of answers (HPACK).
 //!
-//! In: a status, fields. Out: HEADERS and CONTINUATION frames. Names of the static table are sent as a number,
-//! everything else as it is: an edge that keeps no table for a connection needs no memory for it, and a
-//! head costs no hashing. HAProxy and nginx do the same.
+//! In: a status, fields. Out: HEADERS and CONTINUATION frames. Names of the static table are sent as their
+//! number, all other text as it is. So a connection needs no memory for a table, and a head costs no hashing.
+//! HAProxy and nginx do the same.
 //! Source: RFC 7541 §4.2, §5.1, §6, Appendix A; RFC 9113 §6.2, §6.10, §8.2.1.
 
 use bytes::BytesMut;
@@ -10,27 +10,28 @@ use h2::frame::{Head, Kind, StreamId};
 
 use super::names::{FIRST_FIELD, STATIC};
 
-/// Most bytes of a frame that every client takes (RFC 9113 §4.2).
+/// Most bytes of a frame that every client accepts (RFC 9113 §4.2).
 const MAX_FRAME: usize = 16 * 1024;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 /// The first byte of an indexed field.
 const INDEXED: u8 = 0x80;
-/// The first byte of a literal that no table keeps, and of one that no intermediary may put into a table either.
+/// The first byte of a literal field that the client's table does not keep, and of one that no intermediary
+/// may put into a table either.
 const LITERAL: u8 = 0;
 const NEVER_INDEXED: u8 = 0x10;
-/// The number of the name `:status`.
+/// The number of the name `:status` in the static table.
 const STATUS: usize = 8;
-/// "The table has 0 bytes": said in front of the first head, so that a client that allows less than 4,096
-/// bytes waits for no other word (RFC 7541 §4.2).
+/// The message "the table has 0 bytes". It precedes the first head, so a client that allows less than 4,096
+/// bytes needs no other message (RFC 7541 §4.2).
 const NO_TABLE: u8 = 0x20;
 
 /// The encoded fields of one head.
 pub struct Encoded(Vec<u8>);
 
 impl Encoded {
-    /// The fields of an answer with `status`; only it so far.
+    /// Begins an answer with its `status`.
     pub fn answer(status: u16) -> Self {
         let mut block = Vec::with_capacity(256);
         let text = status.to_string();
@@ -44,12 +45,12 @@ impl Encoded {
         Encoded(block)
     }
 
-    /// Trailers, none so far.
+    /// Begins trailers, without fields.
     pub fn trailers() -> Self {
         Encoded(Vec::new())
     }
 
-    /// Appends a field. One that HTTP/2 cannot carry is left out.
+    /// Appends a field. A field that HTTP/2 cannot carry is left out.
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
         if name.is_empty() || !name.iter().all(is_token) || !value.iter().all(is_text) {
             return;
@@ -58,7 +59,7 @@ impl Encoded {
         let named = |(known, _): &(&str, _)| known.as_bytes().eq_ignore_ascii_case(name);
         match fields.iter().position(named) {
             Some(at) => {
-                // A secret that is short could be guessed byte by byte in a table that others share.
+                // In a shared table, others could guess a short secret byte by byte.
                 let kind = match fields[at].0 {
                     "set-cookie" => NEVER_INDEXED,
                     _ => LITERAL,
@@ -73,8 +74,8 @@ impl Encoded {
         string(&mut self.0, value.iter().copied());
     }
 
-    /// Appends the frames of this head on the stream `id` to `out`. `first`: of the connection; `last`: the
-    /// stream ends with it.
+    /// Appends the frames of this head on the stream `id` to `out`. `first`: it is the first head of the
+    /// connection. `last`: the stream ends with it.
     pub fn write(mut self, id: u32, first: bool, last: bool, out: &mut BytesMut) {
         if first {
             self.0.insert(0, NO_TABLE);
@@ -113,18 +114,18 @@ fn integer(block: &mut Vec<u8>, first: u8, bits: u32, n: usize) {
     block.push(rest as u8);
 }
 
-/// Appends a string without Huffman's code (RFC 7541 §5.2).
+/// Appends a string without Huffman code (RFC 7541 §5.2).
 fn string(block: &mut Vec<u8>, bytes: impl ExactSizeIterator<Item = u8>) {
     integer(block, 0, 7, bytes.len());
     block.extend(bytes);
 }
 
-/// A byte of a token (RFC 9110 §5.6.2).
+/// Whether the byte may stand in a token (RFC 9110 §5.6.2).
 fn is_token(b: &u8) -> bool {
     b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b)
 }
 
-/// A byte that a value may have (RFC 9110 §5.5).
+/// Whether the byte may stand in a value (RFC 9110 §5.5).
 fn is_text(b: &u8) -> bool {
     (*b >= b' ' && *b != 0x7f) || *b == b'\t'
 }
@@ -136,7 +137,7 @@ mod tests {
 
     use super::*;
 
-    /// What the decoder of the `h2` crate reads of `fields`, behind another head of the same connection.
+    /// Decodes `fields` by the `h2` crate, behind another head of the same connection.
     fn read(fields: Encoded) -> (u16, Vec<(String, String)>) {
         let mut bytes = BytesMut::new();
         Encoded::answer(200).write(1, true, true, &mut bytes);
@@ -165,11 +166,11 @@ mod tests {
         (pseudo.status.map_or(0, |s| s.as_u16()), fields.collect())
     }
 
-    /// Aim: what is encoded is what another library decodes. Fails if a number of the static table is wrong, or a
-    /// length above a prefix is.
+    /// Aim: another library decodes what was encoded. Fails if a number of the static table is wrong, or the
+    /// encoding of a length that exceeds its prefix.
     #[test]
     fn a_client_reads_what_was_meant() {
-        // What HTTP/2 may not carry, the other library refuses.
+        // The other library refuses fields that HTTP/2 may not carry.
         let names = STATIC[FIRST_FIELD - 1..].iter().map(|(name, _)| *name);
         let names: Vec<&str> = names.filter(|name| *name != "transfer-encoding").collect();
         for status in [100, 200, 204, 206, 304, 400, 404, 500, 101, 503, 999] {
@@ -189,7 +190,8 @@ mod tests {
         }
     }
 
-    /// Aim: a field that HTTP/2 cannot carry is left out, and others stay. Fails if a line break reaches a client.
+    /// Aim: a field that HTTP/2 cannot carry is left out, and the others stay. Fails if a line break reaches
+    /// a client.
     #[test]
     fn illegal_fields_are_left_out() {
         let illegal: [(&[u8], &[u8]); 6] = [

@@ -1,11 +1,11 @@
-//! Decodes strings in Huffman's code.
+//! Decodes strings in HPACK's Huffman code.
 //!
-//! In: the bytes of a string. Out: the text. The code is canonical: the lengths alone say which codes there are.
+//! In: the bytes of a string. Out: the text. The code is canonical, so the lengths alone define all codes.
 //! Source: RFC 7541 §5.2, Appendix B.
 
 use super::CompressionError;
 
-/// Bits of the code of each byte; the last is that of EOS, which no string has.
+/// Length in bits of each byte's code. The last one is that of EOS, which no string contains.
 #[rustfmt::skip]
 const LENGTHS: [u8; 257] = [
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28,
@@ -24,19 +24,20 @@ const LENGTHS: [u8; 257] = [
 const EOS: usize = 256;
 /// Bits of the longest code.
 const MOST: usize = 30;
-/// Codes of so many bits are looked up at once: all of letters, digits and most of what URLs have.
+/// Codes of up to this many bits are decoded by one look-up: those of all letters and digits, and of most
+/// other bytes of URLs.
 const SHORT: usize = 8;
 
 static CODES: Codes = Codes::new();
 
-/// The codes, for decoding.
+/// The tables for decoding.
 struct Codes {
-    /// Byte and bits of the code that the next eight bits begin with; 0 bits: it is longer.
+    /// Byte and length of the code that begins the next eight bits. Length 0: the code is longer.
     short: [(u8, u8); 1 << SHORT],
-    /// For each number of bits: where its codes end, as the first bits of 32; and the first of its codes.
+    /// For each length: the end of its codes, left-aligned in 32 bits; and the first of its codes.
     ends: [u32; MOST + 1],
     firsts: [u32; MOST + 1],
-    /// Where its bytes begin in `bytes`, which are in the order of their codes.
+    /// For each length: the index in `bytes` of its first byte. `bytes` is in the order of the codes.
     offsets: [usize; MOST + 1],
     bytes: [u16; 257],
 }
@@ -71,7 +72,7 @@ impl Codes {
                 }
                 byte += 1;
             }
-            // The longest end with all ones: their end is beyond 32 bits.
+            // The longest codes end with all ones, so their end does not fit into 32 bits.
             codes.ends[bits] = match bits {
                 MOST => u32::MAX,
                 _ => code << (32 - bits),
@@ -82,7 +83,7 @@ impl Codes {
         codes
     }
 
-    /// The byte that the first of 32 bits are the code of, and its bits.
+    /// Returns the byte whose code begins `next`, and the length of that code in bits.
     fn find(&self, next: u32) -> (usize, usize) {
         let (byte, bits) = self.short[(next >> (32 - SHORT)) as usize];
         if bits > 0 {
@@ -98,9 +99,9 @@ impl Codes {
 
 /// Appends the text of `coded` to `out`.
 ///
-/// Errors: it contains EOS, or does not end with less than a byte of ones.
+/// Errors: `coded` contains EOS, or its padding is not less than a byte of ones.
 pub fn decode(coded: &[u8], out: &mut Vec<u8>) -> Result<(), CompressionError> {
-    // The bits that are still to be decoded, the next one first.
+    // The bits that are not decoded yet, the next one first.
     let (mut waiting, mut known) = (0u64, 0);
     for byte in coded {
         waiting |= u64::from(*byte) << (56 - known);
@@ -129,7 +130,7 @@ pub fn decode(coded: &[u8], out: &mut Vec<u8>) -> Result<(), CompressionError> {
 mod tests {
     use super::*;
 
-    /// The code of `text`, padded with ones.
+    /// Encodes `text`, and pads it with ones.
     fn encode(text: &[u8]) -> Vec<u8> {
         let mut bits = String::new();
         for byte in text {
@@ -150,7 +151,8 @@ mod tests {
         decode(coded, &mut out).ok().map(|()| out)
     }
 
-    /// The examples of RFC 7541 §C.4 and §C.6. Fails if the table of lengths is wrong where it matters most.
+    /// RFC 7541 §C.4 and §C.6. Aim: the examples are decoded. Fails if the table of lengths is wrong where it
+    /// matters most.
     #[test]
     fn the_examples_of_the_rfc() {
         let examples: [(&str, &[u8]); 5] = [
@@ -174,7 +176,7 @@ mod tests {
         }
     }
 
-    /// Aim: every byte is read, alone and beside every other. Fails if a long code is looked up wrongly.
+    /// Aim: every byte is decoded, alone and beside every other. Fails if a long code is looked up wrongly.
     #[test]
     fn every_pair_of_bytes() {
         for a in 0..=255 {
@@ -185,9 +187,9 @@ mod tests {
         }
     }
 
-    /// Fails if a string may be cut, padded with anything, or end itself.
+    /// Aim: an illegal string is an error. Fails if a string may be cut, have other padding, or contain EOS.
     #[test]
-    fn what_is_no_string() {
+    fn illegal_strings_are_errors() {
         let none: [(&str, &[u8]); 5] = [
             ("a byte of padding", &[0xff]),
             ("more padding than needed", &[0x64, 0x02, 0xff]),

@@ -1,8 +1,8 @@
-//! The static table.
+//! The static table of HPACK.
 //!
 //! Source: RFC 7541 Appendix A.
 
-/// The names and values of the entries from 1 on.
+/// Names and values of the entries, of which the first has the number 1.
 #[rustfmt::skip]
 pub const STATIC: [(&str, &str); 61] = [
     (":authority", ""), (":method", "GET"), (":method", "POST"), (":path", "/"),
@@ -23,5 +23,5 @@ pub const STATIC: [(&str, &str); 61] = [
     ("via", ""), ("www-authenticate", ""),
 ];
 
-/// The first entry that is a field's, and none of a status, a method or a path.
+/// The number of the first entry that is a field, not a pseudo-header.
 pub const FIRST_FIELD: usize = 15;

@@ -1,4 +1,4 @@
-//! Blocks as other encoders write them, and what is none.
+//! Blocks as other encoders write them, and illegal blocks.
 
 use bytes::{BufMut, BytesMut};
 use h2::frame::{HEADER_LEN, Headers, Pseudo};
@@ -22,7 +22,7 @@ fn pairs(fields: &[(&str, &str)]) -> Fields {
     fields.iter().map(owned).collect()
 }
 
-/// The three requests of RFC 7541 §C.4 on one connection, with Huffman's code and a table.
+/// RFC 7541 §C.4. Aim: its three requests on one connection are decoded, with Huffman code and a table.
 #[test]
 fn the_requests_of_the_rfc() {
     #[rustfmt::skip]
@@ -41,8 +41,8 @@ fn the_requests_of_the_rfc() {
     assert_eq!((decoder.entries.len(), decoder.size), (3, 164));
 }
 
-/// Aim: what another library's encoder writes is read as it was meant, over a thousand heads of one connection
-/// whose table overflows. Fails if the tables drift apart.
+/// Aim: a thousand heads of another library's encoder, on one connection whose table overflows, are decoded.
+/// Fails if the tables drift apart.
 #[test]
 fn a_thousand_heads_of_another_encoder() {
     let mut table = Default::default();
@@ -60,7 +60,7 @@ fn a_thousand_heads_of_another_encoder() {
             let length = random.usize(0..most);
             let value: String = (0..length).map(|_| random.char(' '..='~')).collect();
             let value = value.trim().to_owned();
-            // Those of a connection are refused by the library.
+            // The library refuses hop-by-hop fields.
             if name == "transfer-encoding" || map.contains_key(&name) {
                 continue;
             }
@@ -86,9 +86,9 @@ fn a_thousand_heads_of_another_encoder() {
     assert!(decoder.entries.len() > 5, "no table was used");
 }
 
-/// Aim: what is no block ends in an error, never in a panic or a wrong field.
+/// Aim: an illegal block ends in an error, never in a panic or a wrong field.
 #[test]
-fn what_is_no_block() {
+fn illegal_blocks_are_errors() {
     #[rustfmt::skip]
     let none: [(&str, &[u8]); 12] = [
         ("entry 0", &[0x80]),
@@ -109,8 +109,8 @@ fn what_is_no_block() {
     }
 }
 
-/// Aim: the table holds what its client and we allow, and a field that is larger empties it. Fails if a client can
-/// make it grow.
+/// Aim: the table stays within the limits of its client and of ours, and a field larger than the table
+/// empties it. Fails if a client can make it grow.
 #[test]
 fn the_table_is_bounded() {
     let kept = |name: &str, length: usize| {
@@ -134,7 +134,7 @@ fn the_table_is_bounded() {
     assert_eq!(decoder.entries.len(), 3);
     assert!(decoded(&mut decoder, &kept("a", 5_000)).is_some());
     assert_eq!((decoder.entries.len(), decoder.size), (0, 0));
-    // A table of no bytes, and one of 64.
+    // A table of 0 bytes, and one of 64.
     assert!(decoded(&mut decoder, &[&[0x20][..], &kept("a", 200)].concat()).is_some());
     assert_eq!(decoder.size, 0);
     assert!(decoded(&mut decoder, &[0x20, 0x3f, 0x21, 0x40, 1, b'a', 1, b'b']).is_some());
