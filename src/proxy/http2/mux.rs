@@ -1,8 +1,8 @@
-//! The streams of one connection and its socket, shared by the connection's task and those of its streams.
+//! Holds the streams of one connection and its socket, shared by the tasks of the connection and its streams.
 //!
-//! In: what a stream writes, windows. Out: frames. A stream writes into the socket by itself, so that a
-//! message wakes one task. While the socket takes nothing each stream waits for its turn, and each turn is
-//! one frame: no stream delays another by more.
+//! In: the bytes that a stream writes, windows. Out: frames. A stream writes into the socket itself, so a
+//! message wakes one task. While the socket takes nothing, streams wait in line, and each turn is one frame:
+//! no stream delays another by more.
 //! Source: RFC 9113 §5.2 (flow control), §6.9; Lightstreamer clustering §1 (TCP back-pressure).
 
 mod receive;
@@ -24,44 +24,45 @@ use super::input::FrameError::{self, Connection, Stream as OfStream};
 use crate::observe::end_reason::EndReason;
 use crate::stream::side::Side;
 
-/// A connection's streams.
+/// The streams of a connection, as its tasks share them.
 pub type Shared = Arc<Mutex<Mux>>;
 
-/// Bytes of a request's body that a stream may hold: RFC 9113's default, so that no client waits for a larger
-/// one to be announced.
+/// Bytes of a request's body that a stream may hold. This is RFC 9113's default, so no client waits for us to
+/// announce a larger window.
 pub const STREAM_WINDOW: u32 = 65_535;
-/// Most bytes of a DATA frame, whatever a client takes: one TLS record.
+/// Most bytes of a DATA frame that we send, even if the client accepts more: one TLS record.
 const MAX_FRAME: usize = 16 * 1024;
-/// Bytes that may wait for a client that does not read, before it is not read either.
+/// Bytes that may wait for a client that does not read. Above that the edge stops reading it.
 const MAX_OUTPUT: usize = 64 * 1024;
-/// Streams that we have reset lately: what their clients had sent before is no fault.
+/// How many of the streams we reset are remembered. Frames that a client sent before it saw our reset are no
+/// fault.
 const MAX_RESET: usize = 128;
 
 /// The streams of one connection, and its socket.
 pub struct Mux {
-    /// `None` when the connection is over.
+    /// `None` once the connection is over.
     side: Option<Side>,
     has_sent_head: bool,
-    /// Frames that the socket has not taken. No DATA is added while it takes nothing.
+    /// Frames that the socket has not taken. No DATA is added while the socket takes nothing.
     output: BytesMut,
     streams: HashMap<u32, Stream>,
-    /// The task of the connection, which is woken when the socket takes bytes again.
+    /// The connection's task. It is woken when the socket takes bytes again.
     waker: Waker,
-    /// The socket took nothing when it was asked last.
+    /// The socket took nothing at the last write.
     blocked: bool,
-    /// It failed then.
+    /// The socket failed at the last write.
     broken: bool,
-    /// Streams that wait to write, in their turn.
+    /// Streams that wait to write, in the order of their turns.
     turns: VecDeque<u32>,
-    /// Streams that wait until all is sent.
+    /// Streams that wait until the kernel has sent all bytes.
     unsent: Vec<u32>,
-    /// Bytes that the client takes on this connection, and at first on each stream.
+    /// Bytes that the client accepts on this connection, and at first on each stream.
     window: i64,
     first_window: i64,
-    /// Bytes that the client may still send on this connection, and those to be given back to it.
+    /// Bytes that the client may still send on this connection, and bytes of its window to give back.
     receives: i64,
     owed: u32,
-    /// Streams that are not closed.
+    /// Number of streams that are not closed.
     open: usize,
     last: u32,
     reset: VecDeque<u32>,
@@ -70,23 +71,23 @@ pub struct Mux {
 
 /// One stream.
 struct Stream {
-    /// The body as it came, not read yet. In one piece: a client may send it byte by byte.
+    /// Bytes of the body that were not read yet. One buffer, because a client may send single bytes.
     body: BytesMut,
     trailers: Vec<u8>,
     /// The client has ended its side.
     ended: bool,
-    /// Bytes of the body that are still to come, where its length is known.
+    /// Bytes of the body that have not arrived, if its length is known.
     expected: Option<u64>,
-    /// Bytes that the client may still send, and those to be given back to it.
+    /// Bytes that the client may still send, and bytes of its window to give back.
     receives: i64,
     owed: u32,
     /// Bytes of the body that were read.
     received: u64,
-    /// Bytes that the client takes.
+    /// Bytes that the client accepts.
     window: i64,
-    /// The head of its answer is on its way.
+    /// The head of its answer was sent.
     answered: bool,
-    /// The kernel has sent all that it was given when the stream last waited for that.
+    /// The kernel has sent all bytes for which the stream last waited.
     sent: bool,
     /// We have ended our side.
     sent_end: bool,
@@ -114,8 +115,8 @@ impl Stream {
 }
 
 impl Mux {
-    /// The streams of a connection whose preface has been read, none yet. `receives`: bytes that the client may
-    /// send on the connection.
+    /// Makes the state of a connection whose preface has been read, without streams. `receives`: bytes that
+    /// the client may send on the connection.
     pub fn new(side: Side, receives: u32) -> Shared {
         Arc::new(Mutex::new(Mux {
             side: Some(side),
@@ -138,14 +139,14 @@ impl Mux {
         }))
     }
 
-    /// Has `cx` woken when there is something to write or to read.
+    /// Wakes `cx` when the socket can be written or read.
     pub fn wait(&mut self, cx: &Context<'_>) {
         if !self.waker.will_wake(cx.waker()) {
             self.waker.clone_from(cx.waker());
         }
     }
 
-    /// Reads of the socket; nothing at its end.
+    /// Reads from the socket; nothing at its end.
     ///
     /// Errors: the connection is broken.
     pub fn poll_input(
@@ -159,12 +160,12 @@ impl Mux {
         }
     }
 
-    /// The number of the last stream that was begun.
+    /// Returns the number of the newest stream.
     pub fn last(&self) -> u32 {
         self.last
     }
 
-    /// Streams that are not closed.
+    /// Counts the streams that are not closed.
     pub fn open(&self) -> usize {
         self.open
     }
@@ -174,13 +175,14 @@ impl Mux {
         self.streams.is_empty()
     }
 
-    /// Whether so much waits for a client that does not read that nothing more is to be read from it. A connection
-    /// that broke is read: so its task notices.
+    /// Whether a client that does not read has [`MAX_OUTPUT`] bytes waiting, so the edge must not read it
+    /// either. A broken connection is still read, so that its task notices.
     pub fn is_clogged(&self) -> bool {
         self.blocked && !self.broken && self.output.len() >= MAX_OUTPUT
     }
 
-    /// Begins the stream `id`, whose client has `ended` its side or sends `expected` bytes.
+    /// Begins the stream `id`. `ended`: its client has ended its side. `expected`: bytes of the body, if
+    /// known.
     pub fn begin(&mut self, id: u32, ended: bool, expected: Option<u64>) {
         self.last = id;
         self.open += 1;
@@ -202,13 +204,13 @@ impl Mux {
         self.streams.insert(id, stream);
     }
 
-    /// Notes a stream that is refused with its first frame.
+    /// Refuses a stream with its first frame.
     pub fn refuse(&mut self, id: u32, reason: Reason) {
         self.last = self.last.max(id);
         self.send_reset(id, reason);
     }
 
-    /// The client has reset a stream. True: its answer had not begun.
+    /// Takes the client's reset of a stream. True: its answer had not begun.
     pub fn was_reset(&mut self, id: u32) -> Result<bool, FrameError> {
         if id > self.last || id.is_multiple_of(2) {
             return Err(Connection(Reason::PROTOCOL_ERROR));
@@ -219,7 +221,7 @@ impl Mux {
         Ok(unanswered)
     }
 
-    /// A frame of a stream that is not there: one that we have reset is no fault of its client.
+    /// Judges a frame of a stream that is not open. If we have reset that stream, the client is not at fault.
     pub fn unknown(&self, id: u32) -> Result<(), FrameError> {
         match id {
             _ if self.reset.contains(&id) => Ok(()),
@@ -238,23 +240,23 @@ impl Mux {
         self.streams.get(&id).is_some_and(|s| s.ended)
     }
 
-    /// Resets a stream whose client has erred.
+    /// Resets a stream whose client broke the protocol.
     pub fn fail(&mut self, id: u32, reason: Reason) {
         self.send_reset(id, reason);
         self.lose(id, EndReason::BadRequest);
     }
 
-    /// Tells the client that no stream behind `last` is served.
+    /// Sends GOAWAY: no stream behind `last` is served.
     pub fn go_away(&mut self, last: u32, reason: Reason) {
         GoAway::new(StreamId::from(last), reason).encode(&mut self.output);
     }
 
-    /// Frames that leave with the next flush.
+    /// Returns the frames that leave with the next flush.
     pub fn output(&mut self) -> &mut BytesMut {
         &mut self.output
     }
 
-    /// Ends all streams because of `reason`; the socket, to end the connection.
+    /// Ends all streams because of `reason`. Returns the socket, so that the caller can end the connection.
     pub fn end(&mut self, reason: EndReason) -> Option<Side> {
         self.over = reason;
         let side = self.side.take();
@@ -265,7 +267,7 @@ impl Mux {
         side
     }
 
-    /// Resets a stream that has not ended.
+    /// Resets a stream, unless it is closed.
     pub fn reset(&mut self, id: u32, reason: Reason) {
         if self.streams.get(&id).is_some_and(|s| !s.is_closed()) {
             self.send_reset(id, reason);
@@ -285,7 +287,7 @@ impl Mux {
         }
     }
 
-    /// Why the client has ended the stream; `None`: it has not.
+    /// Returns why the stream was lost; `None`: it was not.
     pub fn gone(&self, id: u32) -> Option<EndReason> {
         match self.streams.get(&id) {
             Some(stream) => stream.gone,
@@ -293,16 +295,16 @@ impl Mux {
         }
     }
 
-    /// Bytes of the connection that its client has not acknowledged, or that wait here.
+    /// Counts the connection's bytes that its client has not acknowledged, and those that wait here.
     pub fn unacknowledged(&self) -> u64 {
         let kernel = self.side.as_ref().map_or(0, Side::unacknowledged);
         kernel + self.output.len() as u64
     }
 
-    /// Forgets a stream whose exchange is over. One that is not closed is reset.
+    /// Forgets a stream whose exchange is over, and resets it if it is not closed.
     pub fn forget(&mut self, id: u32) {
         let open = self.streams.get(&id).filter(|s| !s.is_closed());
-        // An answer that is whole needs no more of its request (RFC 9113 §8.1).
+        // A complete answer does not need the rest of its request (RFC 9113 §8.1).
         let how = open.map(|s| match s.sent_end {
             true => Reason::NO_ERROR,
             false => Reason::CANCEL,
@@ -313,7 +315,8 @@ impl Mux {
         self.streams.remove(&id);
         self.leave_queue(id);
         self.unsent.retain(|i| *i != id);
-        // A connection that drains ends with its last stream, and watches the idle upstream that this one left.
+        // Wakes the connection's task. A drain ends with the last stream, and the task watches the idle
+        // upstream that this stream leaves.
         self.waker.wake_by_ref();
     }
 
@@ -338,7 +341,7 @@ impl Mux {
         Reset::new(StreamId::from(id), reason).encode(&mut self.output);
     }
 
-    /// Notes that a stream is over though it has not ended.
+    /// Marks a stream as lost: it is over before both sides ended it.
     fn lose(&mut self, id: u32, why: EndReason) {
         if let Some(stream) = self.streams.get_mut(&id) {
             let was_open = !stream.is_closed();

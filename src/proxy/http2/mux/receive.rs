@@ -1,4 +1,4 @@
-//! What the client sends on a stream: its body, its trailers, and the windows that bound them.
+//! Takes what the client sends on a stream: its body and its trailers, within the windows.
 //!
 //! Source: RFC 9113 §5.1, §5.2, §6.1, §6.9.
 
@@ -13,7 +13,7 @@ use tokio::io::ReadBuf;
 use super::{Connection, FrameError, Mux, OfStream, STREAM_WINDOW, broken};
 
 impl Mux {
-    /// Takes DATA of `length` bytes in the windows. `last`: the client has ended its side.
+    /// Takes DATA that counts `length` bytes in the windows. `last`: the client ends its side with it.
     pub fn data(
         &mut self,
         id: u32,
@@ -41,7 +41,7 @@ impl Mux {
             let left = expected.checked_sub(n).filter(|left| !last || *left == 0);
             *expected = left.ok_or(OfStream(id, Reason::PROTOCOL_ERROR))?;
         }
-        // Padding is not read by anybody: it is given back without.
+        // No reader takes padding, so its part of the window is given back at once.
         stream.owed += length - payload.len() as u32;
         stream.body.extend_from_slice(payload);
         stream.wake();
@@ -66,8 +66,8 @@ impl Mux {
         Ok(())
     }
 
-    /// Gives the window of the connection back, when a quarter of it is used: those of its streams bound what
-    /// waits here.
+    /// Gives the connection's window back when a quarter of it is used. The windows of the streams bound what
+    /// waits here. `whole`: the window's size in bytes.
     pub fn give_back(&mut self, whole: u32) {
         if self.owed >= whole / 4 {
             self.receives += i64::from(self.owed);
@@ -76,7 +76,7 @@ impl Mux {
         }
     }
 
-    /// Reads of the body of a stream.
+    /// Reads from the body of a stream.
     pub fn poll_read(
         &mut self,
         id: u32,
@@ -116,18 +116,18 @@ impl Mux {
         Poll::Pending
     }
 
-    /// Bytes of the body of a stream that were read.
+    /// Returns how many bytes of a stream's body were read.
     pub fn received(&self, id: u32) -> u64 {
         self.streams.get(&id).map_or(0, |s| s.received)
     }
 
-    /// The trailers of a request.
+    /// Takes the trailers of a request.
     pub fn take_trailers(&mut self, id: u32) -> Vec<u8> {
         let stream = self.streams.get_mut(&id);
         stream.map_or_else(Vec::new, |s| std::mem::take(&mut s.trailers))
     }
 
-    /// Gives the window of a stream back, when half of it is used. True: there was something to give.
+    /// Gives a stream's window back when half of it is used. True: it did.
     fn give_back_of(&mut self, id: u32) -> bool {
         let Some(stream) = self.streams.get_mut(&id) else {
             return false;

@@ -1,5 +1,4 @@
-//! What the client is sent: heads at once, bodies as its windows and its socket take them, each stream in its
-//! turn.
+//! Sends to the client: heads at once; bodies in turns, as the windows and the socket take them.
 //!
 //! Source: RFC 9113 §5.2, §6.1, §6.9; Lightstreamer clustering §1 (TCP back-pressure).
 
@@ -16,7 +15,7 @@ use super::{Connection, FrameError, MAX_FRAME, Mux, OfStream};
 use crate::proxy::http2::hpack::Encoded;
 
 impl Mux {
-    /// Writes what waits, and wakes those who wait for room.
+    /// Writes the frames that wait, and wakes the streams that can go on.
     pub fn flush(&mut self) {
         if self.write_waiting() {
             self.next_turn();
@@ -24,7 +23,8 @@ impl Mux {
         }
     }
 
-    /// The client takes more bytes.
+    /// Takes a WINDOW_UPDATE: the client accepts `more` bytes on the stream, or on the connection if `id` is
+    /// 0.
     pub fn window_update(&mut self, id: u32, more: u32) -> Result<(), FrameError> {
         const MOST: i64 = i32::MAX as i64;
         if id == 0 {
@@ -48,7 +48,7 @@ impl Mux {
         Ok(())
     }
 
-    /// The client has announced how many bytes each of its streams takes at first.
+    /// Takes the client's initial window: the bytes that each stream may send at first.
     pub fn set_first_window(&mut self, window: u32) -> Result<(), FrameError> {
         let more = i64::from(window) - self.first_window;
         self.first_window = i64::from(window);
@@ -77,7 +77,7 @@ impl Mux {
         Ok(())
     }
 
-    /// Writes one frame of DATA, if it is the stream's turn.
+    /// Writes one DATA frame, if it is the stream's turn. `last`: the answer ends with `data`.
     pub fn poll_write(
         &mut self,
         id: u32,
@@ -93,7 +93,7 @@ impl Mux {
         if window <= 0 {
             self.leave_queue(id);
             self.wait_for(id, cx);
-            // The head of a body that waits for a window does not wait.
+            // A head does not wait for its body's window.
             self.write_if_open();
             return Poll::Pending;
         }
@@ -128,7 +128,7 @@ impl Mux {
         Poll::Ready(Ok(n))
     }
 
-    /// Ends the answer, with trailers if there are any.
+    /// Ends the answer, with the trailers if it has any.
     pub fn end_stream(&mut self, id: u32, trailers: Option<Encoded>) {
         if self.alive(id).is_err() || self.streams.get(&id).is_none_or(|s| s.sent_end) {
             return;
@@ -141,8 +141,8 @@ impl Mux {
         self.flush();
     }
 
-    /// Ready when the kernel has sent all that the stream wrote. A sibling that writes on is not waited for: a bulk
-    /// stream would hold a stream of messages up for ever.
+    /// Ready when the kernel has sent all that the stream wrote. It does not wait for a sibling that goes on
+    /// writing: a bulk stream would delay a stream of messages for ever.
     pub fn poll_all_sent(&mut self, id: u32, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.alive(id)?;
         let stream = self.streams.get_mut(&id);
@@ -165,8 +165,8 @@ impl Mux {
         !self.blocked && self.turns.front().is_none_or(|first| *first == id)
     }
 
-    /// Whether frames wait that must leave first: those of a stalled socket, not a head that leaves with its
-    /// first bytes.
+    /// Whether frames wait that must leave first. Frames of a stalled socket do; a head that leaves with the
+    /// first bytes of its body does not.
     fn has_waiting(&self) -> bool {
         self.output.len() >= MAX_FRAME
     }
@@ -207,7 +207,7 @@ impl Mux {
         }
     }
 
-    /// Notes that the kernel has sent what the streams that wait for that wrote.
+    /// Wakes the streams that wait until the kernel has sent what they wrote.
     fn note_sent(&mut self) {
         for id in std::mem::take(&mut self.unsent) {
             if let Some(stream) = self.streams.get_mut(&id) {
@@ -223,14 +223,14 @@ impl Mux {
         side.is_none_or(|side| side.poll_all_sent(&mut cx).is_ready())
     }
 
-    /// Writes what waits, unless the socket took nothing when it was asked last.
+    /// Writes the frames that wait, unless the socket last took nothing.
     pub(super) fn write_if_open(&mut self) {
         if !self.blocked {
             self.write_waiting();
         }
     }
 
-    /// Writes all that waits. True: the kernel has taken it.
+    /// Writes all frames that wait. True: the kernel has taken them.
     pub(super) fn write_waiting(&mut self) -> bool {
         let Some(side) = &mut self.side else {
             return false;
@@ -239,7 +239,7 @@ impl Mux {
         while !self.output.is_empty() {
             match Pin::new(&mut *side).poll_write(&mut cx, &self.output) {
                 Poll::Ready(Ok(n)) if n > 0 => self.output.advance(n),
-                // A connection that broke is noticed by its task, which reads it.
+                // The connection's task reads, so it notices a broken connection.
                 failed => {
                     self.broken = failed.is_ready();
                     self.blocked = true;
