@@ -1,31 +1,31 @@
-//! The head of a stream, decoded: its pseudo-headers and fields, and whether they are legal.
+//! Decodes the head of a stream into pseudo-headers and fields, and checks that they are legal.
 //!
 //! In: names and values. Out: the parts of a message. Source: RFC 9113 §8.1.1, §8.2, §8.3; RFC 8441 §4.
 
 use super::hpack::{CompressionError, Decoder};
 
-/// What a field counts beside its bytes (RFC 9113 §6.5.2).
+/// Bytes that a field counts in addition to its own (RFC 9113 §6.5.2).
 const FIELD: usize = 32;
 
 /// The head of one stream, or its trailers.
 #[derive(Debug, Default)]
 pub struct Head {
-    /// The stream.
+    /// The number of the stream.
     pub id: u32,
-    /// The client has ended its side with it.
+    /// The client ended its side of the stream with this head.
     pub ended: bool,
-    /// Bytes as the limit of the list counts them.
+    /// Size in bytes, as the limit of the header list counts it.
     pub size: usize,
-    /// It breaks a rule of HTTP/2: the stream is reset.
+    /// The head breaks a rule of HTTP/2, so its stream is reset.
     pub is_malformed: bool,
-    /// More than the limit: what came behind is left out.
+    /// The head exceeds the limit. Fields behind the limit are left out.
     pub is_too_large: bool,
     bytes: Vec<u8>,
     pseudo: [Option<(u32, u32)>; PSEUDO.len()],
     fields: Vec<Field>,
 }
 
-/// Where name and value of a field are.
+/// The place of a field's name and value in `bytes`.
 #[derive(Clone, Copy, Debug)]
 struct Field {
     at: u32,
@@ -46,7 +46,7 @@ const AUTHORITY: usize = 2;
 const PATH: usize = 3;
 const PROTOCOL: usize = 4;
 
-/// Fields of a connection of HTTP/1, which make a message malformed (RFC 9113 §8.2.2).
+/// Hop-by-hop fields of HTTP/1, which make a message malformed (RFC 9113 §8.2.2).
 const OF_CONNECTION: [&[u8]; 5] = [
     b"connection",
     b"transfer-encoding",
@@ -56,7 +56,7 @@ const OF_CONNECTION: [&[u8]; 5] = [
 ];
 
 impl Head {
-    /// Decodes the `block` of the stream `id`; what exceeds `most` bytes is left out.
+    /// Decodes the `block` of the stream `id`. Fields behind the first `most` bytes are left out.
     ///
     /// Errors: the connection cannot go on.
     pub fn decode(
@@ -77,44 +77,44 @@ impl Head {
         Ok(head)
     }
 
-    /// `:method`.
+    /// Returns `:method`.
     pub fn method(&self) -> Option<&[u8]> {
         self.pseudo(METHOD)
     }
 
-    /// `:scheme`.
+    /// Returns `:scheme`.
     pub fn scheme(&self) -> Option<&[u8]> {
         self.pseudo(SCHEME)
     }
 
-    /// `:authority`.
+    /// Returns `:authority`.
     pub fn authority(&self) -> Option<&[u8]> {
         self.pseudo(AUTHORITY)
     }
 
-    /// `:path`.
+    /// Returns `:path`.
     pub fn path(&self) -> Option<&[u8]> {
         self.pseudo(PATH)
     }
 
-    /// `:protocol`.
+    /// Returns `:protocol`.
     pub fn protocol(&self) -> Option<&[u8]> {
         self.pseudo(PROTOCOL)
     }
 
-    /// Whether there is a pseudo-header.
+    /// Whether the head has a pseudo-header.
     pub fn has_pseudo(&self) -> bool {
         self.pseudo.iter().any(Option::is_some)
     }
 
-    /// Name and value of each field, in their order.
+    /// Returns name and value of each field, in order.
     pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let part = |from, to| &self.bytes[from as usize..to as usize];
         let fields = self.fields.iter();
         fields.map(move |f| (part(f.at, f.name_end), part(f.name_end, f.end)))
     }
 
-    /// The values of the fields called `name`, which is in lower case.
+    /// Returns the values of the fields called `name`, which is in lower case.
     pub fn values<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         let named = self.fields().filter(move |(n, _)| *n == name);
         named.map(|(_, value)| value)
@@ -150,19 +150,19 @@ impl Head {
     }
 }
 
-/// A token in lower case.
+/// Whether `name` is a token in lower case.
 fn is_name(name: &[u8]) -> bool {
     let legal =
         |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(b);
     !name.is_empty() && name.iter().all(legal)
 }
 
-/// A value that can be a line of HTTP/1; other control characters are judged there.
+/// Whether the value fits on one line of HTTP/1. `request_head::judge` refuses other control characters.
 fn is_value(value: &[u8]) -> bool {
     !value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0))
 }
 
-/// Whether the field may be in a message of HTTP/2.
+/// Whether a message of HTTP/2 may have the field.
 fn is_allowed(name: &[u8], value: &[u8]) -> bool {
     !OF_CONNECTION.contains(&name) && (name != b"te" || value.eq_ignore_ascii_case(b"trailers"))
 }

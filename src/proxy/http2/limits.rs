@@ -1,6 +1,6 @@
-//! What one HTTP/2 client may send that costs it nothing: resets, pings, settings and empty frames.
+//! Limits the frames that an HTTP/2 client can send at no cost: resets, pings, settings and empty frames.
 //!
-//! In: the frames of a connection. Out: the limit that one of them exceeds.
+//! In: the frames of a connection. Out: the limit that a frame exceeds.
 //! Source: RFC 9113 §10.5; CVE-2019-9511 to 9518, CVE-2023-44487 (rapid reset), CVE-2025-8671 (MadeYouReset).
 
 use std::time::Instant;
@@ -9,7 +9,7 @@ use crate::config::Http2Limits;
 use crate::config::units::Rate;
 use crate::upstream::flow_limiter::TokenBucket;
 
-/// The limit that ended a connection.
+/// The limit that a client exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exceeded {
     /// Streams that the client reset, or made us reset.
@@ -18,12 +18,13 @@ pub enum Exceeded {
     Pings,
     /// SETTINGS frames.
     Settings,
-    /// DATA frames without data. PRIORITY and WINDOW_UPDATE cost no more than the bytes they are made of.
+    /// DATA frames without data. PRIORITY and WINDOW_UPDATE need no limit: they cost no more than their own
+    /// bytes.
     Empty,
 }
 
 impl Exceeded {
-    /// Its word in metrics and logs: that of the key in `limits.http2`.
+    /// Returns the label value in metrics and logs: the key's name in `limits.http2`.
     pub fn as_str(self) -> &'static str {
         match self {
             Exceeded::Resets => "resets",
@@ -34,10 +35,10 @@ impl Exceeded {
     }
 }
 
-/// Seconds in which as many frames as a limit names may come.
+/// Seconds in which a client may send as many frames as a limit allows.
 const WITHIN: u32 = 10;
 
-/// The counts of one connection; made with its first such frame, because most clients send few.
+/// The counts of one connection. They are allocated with its first such frame, because most clients send few.
 #[derive(Default)]
 pub struct Counts(Option<Box<Buckets>>);
 
@@ -51,7 +52,7 @@ struct Buckets {
 impl Counts {
     /// Counts one frame.
     ///
-    /// Errors: it is one too many.
+    /// Errors: the frame exceeds the limit.
     pub fn count(
         &mut self,
         what: Exceeded,
@@ -112,7 +113,7 @@ mod tests {
         }
     }
 
-    /// How many of `n` frames pass, one each `every`.
+    /// Returns how many of `n` frames pass, one each `every`.
     fn passed(most: u32, n: u32, every: Duration) -> u32 {
         let (mut counts, mut now) = (Counts::default(), Instant::now());
         for i in 0..n {
@@ -124,8 +125,9 @@ mod tests {
         n
     }
 
-    /// Fails if as many as the limit do not pass at once, or if frames at the pace of the limit ever end a
-    /// connection, or if a paced flood never does.
+    /// Aim: a limit holds for bursts and for paced frames. Fails if a burst as large as the limit does not
+    /// pass, or if frames at the pace of the limit end a connection. Fails also if a faster flood never ends
+    /// it.
     #[test]
     fn a_limit_holds_for_bursts_and_for_paced_frames() {
         for (most, n, every_ms, expected) in [
@@ -134,7 +136,7 @@ mod tests {
             // 50 in 10 s are 5 a second.
             (50, 10_000, 200, 10_000),
             (50, 10_000, 190, 10_000 / 10),
-            // 100 streams opened and reset each 30 ms.
+            // One stream opened and reset every 30 ms.
             (50, 1_000, 30, 58),
         ] {
             let got = passed(most, n, Duration::from_millis(every_ms));
@@ -143,7 +145,8 @@ mod tests {
         }
     }
 
-    /// Fails if one kind of frame uses up the limit of another, or if a limit has another word than its key.
+    /// Aim: each kind of frame has its own limit. Fails if one kind uses up the limit of another, or if a
+    /// limit's word differs from its key.
     #[test]
     fn each_kind_has_a_limit_of_its_own() {
         let now = Instant::now();

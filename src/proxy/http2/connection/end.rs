@@ -1,4 +1,4 @@
-//! Ends a connection: tells its client why, and counts what the client has done.
+//! Ends a connection: sends its client the reason, and counts it.
 //!
 //! Source: RFC 9113 §5.4.1, §6.8, §7.
 
@@ -15,25 +15,25 @@ use crate::stream::graceful_close::lingering_close;
 
 /// Why a connection ends.
 pub(super) enum End {
-    /// The client has closed it.
+    /// The client closed the connection.
     Closed,
-    /// It broke.
+    /// The connection broke.
     Broken,
-    /// It drains, and no stream is left; or its client said that it goes.
+    /// The last stream ended during a drain, or after the client sent GOAWAY.
     Drained,
-    /// The client sent no request in time.
+    /// The client sent no request, or not the rest of a frame, in time.
     Late,
-    /// The client erred.
+    /// The client broke the protocol.
     Error(Reason),
     /// The client exceeded a limit.
     Exceeded(Exceeded),
 }
 
 impl Connection {
-    /// Ends the connection: the client is told why.
+    /// Ends the connection, and sends the client GOAWAY with the reason if one is due.
     pub(super) async fn end(self, end: End) {
         use EndReason::{BadRequest, ClientClosed, ClientFailed, HeadTimeout};
-        // What the client is told, why its streams end, and the word that is counted.
+        // The reason in GOAWAY, the end reason of open streams, the label value in the metric.
         let (reason, streams, counted) = match end {
             End::Closed => (None, ClientClosed, None),
             End::Broken => (None, ClientFailed, None),
@@ -63,23 +63,23 @@ impl Connection {
         let said = timeout(LAST, side.write_all(&waiting)).await;
         match said {
             Ok(Ok(())) => lingering_close(&mut side, b"").await,
-            // A client that does not read: what it was sent would stay in the kernel.
+            // The client does not read, so its last frames would stay in the kernel.
             _ => side.reset_on_close(),
         }
     }
 }
 
-/// Counts a connection that ended because of its client.
+/// Counts and logs a connection that ended because of its client.
 pub(super) fn count(conn: &Conn, reason: &str) {
     let (listener, client) = (conn.listener.name.as_str(), conn.client);
-    log::debug!("listener {listener}: the HTTP/2 connection of {client} is ended: {reason}");
+    log::debug!("listener {listener}: closed the HTTP/2 connection of {client}: {reason}");
     metrics::get()
         .http2_ended
         .with_label_values(&[listener, reason])
         .inc();
 }
 
-/// The word of a reason in the metric.
+/// Returns the label value of a reason in the metric.
 fn word(reason: Reason) -> &'static str {
     match reason {
         Reason::FLOW_CONTROL_ERROR => "flow_control",
