@@ -1,7 +1,7 @@
-//! Cuts the bytes of a client into frames.
+//! Splits the bytes of a client into frames.
 //!
-//! In: bytes in any split. Out: frames. DATA is given as it comes, so that no byte waits for the rest of its
-//! frame, and an idle connection keeps no buffer.
+//! In: bytes in any split. Out: frames. DATA passes as it arrives: no byte waits for the rest of its frame.
+//! An idle connection keeps no buffer.
 //! Source: RFC 9113 §4, §6.1 (padding counts in the window), §6.10.
 
 use bytes::{Buf, BytesMut};
@@ -14,9 +14,10 @@ use h2::frame::{
 use super::head::Head;
 use super::hpack::Decoder;
 
-/// Most bytes of a frame: what every server takes.
+/// Most bytes of a frame, which every server accepts.
 const MAX_FRAME: usize = 16 * 1024;
-/// A head that is so many times too large ends its connection: nobody needs its fields, and the table does.
+/// A head that is this many times too large ends its connection. The edge needs none of its fields, and would
+/// decode them only for the table.
 const ABUSE: usize = 4;
 /// Most CONTINUATION frames of one head.
 const MAX_CONTINUATIONS: u32 = 64;
@@ -33,11 +34,11 @@ pub enum Frame<'a> {
     Data {
         id: u32,
         payload: &'a [u8],
-        /// Bytes in the windows, padding included.
+        /// Bytes that count in the windows, padding included.
         length: u32,
-        /// The client has ended its side with them.
+        /// The client ended its side with these bytes.
         last: bool,
-        /// The frame has no byte of a body.
+        /// The whole frame has no byte of a body.
         is_empty: bool,
     },
     Headers(Box<Head>),
@@ -47,31 +48,31 @@ pub enum Frame<'a> {
     /// The client begins no more streams.
     GoAway,
     WindowUpdate(WindowUpdate),
-    /// It changes nothing here.
+    /// A frame without effect here.
     Ignored,
 }
 
-/// Why bytes are no frame.
+/// Why bytes are not a legal frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {
     /// The connection cannot go on.
     Connection(Reason),
-    /// This stream cannot.
+    /// This stream cannot go on.
     Stream(u32, Reason),
 }
 
 use FrameError::{Connection, Stream};
 
-/// The frames of one connection.
+/// Splits the bytes of one connection into frames.
 pub struct Input {
-    /// The beginning of a frame's header.
+    /// The beginning of the next frame's header, and how many of its bytes have arrived.
     header: [u8; HEADER_LEN],
     known: usize,
-    /// The frame that is being read.
+    /// The frame whose payload is being read.
     frame: Option<Begun>,
-    /// Its payload so far, if it is none of DATA.
+    /// Its payload so far, unless it is a DATA frame.
     payload: BytesMut,
-    /// A head whose last CONTINUATION has not come.
+    /// A head whose last CONTINUATION has not arrived.
     block: Option<Box<Block>>,
     decoder: Decoder,
     /// Most bytes of a head's fields.
@@ -87,18 +88,19 @@ struct Begun {
     padding: Option<usize>,
 }
 
-/// A head so far.
+/// The part of a head that has arrived.
 struct Block {
     id: u32,
     ended: bool,
-    /// Its stream depends on itself: it is decoded all the same, for the table.
+    /// The stream depends on itself, which is illegal. The head is still decoded, for the table.
     depends_on_itself: bool,
     bytes: BytesMut,
     frames: u32,
 }
 
 impl Input {
-    /// The frames of a client whose preface has been read. `max_list`: most bytes of a head's fields.
+    /// Makes the splitter for a client whose preface has been read. `max_list`: most bytes of a head's
+    /// fields.
     pub fn new(decoder: Decoder, max_list: usize) -> Self {
         Input {
             header: [0; HEADER_LEN],
@@ -111,9 +113,9 @@ impl Input {
         }
     }
 
-    /// The next frame of `bytes`, which it takes from their front; `None`: they are used up.
+    /// Takes the next frame from the front of `bytes`; `None`: they are used up.
     ///
-    /// Errors: they are no legal frame; the rest of the frame is taken all the same.
+    /// Errors: the frame is illegal. If only its stream is at fault, the next call goes on behind the frame.
     pub fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<Frame<'a>>, FrameError> {
         loop {
             if self.frame.is_none() && !self.read_header(bytes)? {
@@ -135,12 +137,12 @@ impl Input {
         }
     }
 
-    /// Whether the client has begun a frame, or a head of several, and not ended it.
+    /// Whether the client has begun a frame, or a head of several frames, and not ended it.
     pub fn is_within_frame(&self) -> bool {
         self.known > 0 || self.frame.is_some() || self.block.is_some()
     }
 
-    /// Reads the header of the next frame; false: it is not whole.
+    /// Reads the header of the next frame. False: it is incomplete.
     fn read_header(&mut self, bytes: &mut &[u8]) -> Result<bool, FrameError> {
         let (front, rest) = bytes.split_at((HEADER_LEN - self.known).min(bytes.len()));
         self.header[self.known..self.known + front.len()].copy_from_slice(front);
@@ -172,7 +174,7 @@ impl Input {
         Ok(true)
     }
 
-    /// What there is of a DATA frame.
+    /// Takes the part of a DATA frame that has arrived.
     fn data<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Frame<'a>, FrameError> {
         let Some(frame) = &mut self.frame else {
             return Ok(Frame::Ignored);
@@ -214,7 +216,7 @@ impl Input {
         })
     }
 
-    /// Any other frame, once it is whole.
+    /// Takes any other frame once it is complete.
     fn whole(&mut self, bytes: &mut &[u8]) -> Result<Option<Frame<'static>>, FrameError> {
         let Some(frame) = &mut self.frame else {
             return Ok(None);
@@ -231,7 +233,7 @@ impl Input {
         }
         let head = frame.head;
         self.frame = None;
-        // What is next has a buffer of its own: an idle connection keeps none.
+        // The next frame gets a new buffer, so an idle connection keeps none.
         let payload = std::mem::take(&mut self.payload);
         match is_known {
             true => self.load(head, payload),
@@ -250,7 +252,7 @@ impl Input {
                 Connection(Reason::FRAME_SIZE_ERROR)
             }
             Error::InvalidDependencyId => Stream(id, Reason::PROTOCOL_ERROR),
-            // An increment of zero is the stream's own fault (RFC 9113 §6.9).
+            // An increment of 0 is a fault of the stream only (RFC 9113 §6.9).
             Error::InvalidWindowUpdateValue if id > 0 => Stream(id, Reason::PROTOCOL_ERROR),
             _ => Connection(Reason::PROTOCOL_ERROR),
         };
@@ -269,7 +271,7 @@ impl Input {
                 return Err(Stream(id, Reason::FRAME_SIZE_ERROR));
             }
             Kind::Priority => Priority::load(head, &payload).map(|_| Frame::Ignored),
-            // A client pushes nothing.
+            // A client may not push.
             Kind::PushPromise => Err(Error::InvalidStreamId),
             Kind::Data | Kind::Unknown => Ok(Frame::Ignored),
         };
@@ -295,7 +297,7 @@ impl Input {
         let mut depends_on_itself = false;
         if flags & PRIORITY != 0 {
             let (on, _) = payload.split_first_chunk().ok_or(CUT)?;
-            // The first bit says whether the dependency is exclusive.
+            // The first bit is the "exclusive" flag.
             depends_on_itself = u32::from_be_bytes(*on) & 0x7fff_ffff == id;
             if payload.len() < PRIORITY_LEN {
                 return Err(CUT);

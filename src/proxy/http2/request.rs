@@ -1,7 +1,8 @@
-//! Judges the head of a stream by the rules of HTTP/1: one door for both versions.
+//! Judges the head of a stream by the rules of HTTP/1, so both versions pass the same checks.
 //!
-//! In: a decoded head. Out: the same [`RequestHead`] that a client of HTTP/1 would have sent, or why there is
-//! none. Source: RFC 9113 §8.2.3 (crumbs of a cookie), §8.3; RFC 8441 §4; RFC 9110 §7.2.
+//! In: a decoded head. Out: the [`RequestHead`] that a client of HTTP/1 would have sent, or a
+//! [`RequestError`].
+//! Source: RFC 9113 §8.2.3 (crumbs of a cookie), §8.3; RFC 8441 §4; RFC 9110 §7.2.
 
 use super::head::Head;
 use super::websocket::Key;
@@ -11,30 +12,30 @@ use crate::stream::framing::{self, Framing};
 
 /// A request of a stream.
 pub struct Request {
-    /// Its head, as HTTP/1 would have it.
+    /// Its head, in the form of HTTP/1.
     pub head: RequestHead,
     /// The client sends no body and no trailers.
     pub ended: bool,
 }
 
 impl Request {
-    /// Bytes of its body, where their number is known.
+    /// Returns the length of its body in bytes, if it is known.
     pub fn expected(&self) -> Option<u64> {
         match (&self.head.framing, self.head.websocket) {
             (Framing::Length(n), _) => Some(*n),
-            // What follows the head of a WebSocket is none of a request's.
+            // The bytes behind the head of a WebSocket are no body of the request.
             (Framing::Done, false) => Some(0),
             _ => None,
         }
     }
 }
 
-/// Why a stream has no request.
+/// Why the head of a stream is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestError {
-    /// It is answered.
+    /// The client gets an answer with this status and phrase.
     Answered(u16, &'static str),
-    /// It is malformed: the stream is reset (RFC 9113 §8.1.1).
+    /// The head is malformed, so the stream is reset (RFC 9113 §8.1.1).
     Malformed,
 }
 
@@ -49,7 +50,7 @@ impl From<RequestHeadError> for RequestError {
 
 const BAD: RequestError = Answered(400, "Bad Request");
 
-/// Judges `head`. `websocket`: the listener takes WebSockets over HTTP/2.
+/// Judges `head`. `websocket`: the listener accepts WebSockets over HTTP/2.
 ///
 /// Errors: [`RequestError`].
 pub fn judge(head: &Head, limits: &Limits, websocket: bool) -> Result<Request, RequestError> {
@@ -89,7 +90,8 @@ pub fn judge(head: &Head, limits: &Limits, websocket: bool) -> Result<Request, R
     Ok(Request { head, ended })
 }
 
-/// Which limit a head exceeds. A path that alone is too large was left out.
+/// Returns the error of the limit that a head exceeds. `None`: the path alone is too large, so it was left
+/// out.
 fn too_large_by(path: Option<&[u8]>, limits: &Limits) -> RequestError {
     match path.is_none_or(|path| path.len() as u64 > limits.target.0) {
         true => RequestHeadError::TargetTooLong.into(),
@@ -97,7 +99,7 @@ fn too_large_by(path: Option<&[u8]>, limits: &Limits) -> RequestError {
     }
 }
 
-/// The first line.
+/// The parts of the first line.
 struct Start<'a> {
     method: &'a [u8],
     path: &'a [u8],
@@ -124,7 +126,7 @@ impl<'a> Start<'a> {
         let is_known = ["http", "https"]
             .iter()
             .any(|known| scheme.eq_ignore_ascii_case(known.as_bytes()));
-        // An absolute URL is no path here.
+        // HTTP/2 has no absolute URL in `:path`.
         let is_path = path.starts_with(b"/") || (path == b"*" && method == b"OPTIONS");
         if !is_known || !is_word(method) || !is_word(path) || !is_path {
             return Err(BAD);
@@ -137,12 +139,12 @@ impl<'a> Start<'a> {
     }
 }
 
-/// Whether it stays one word of HTTP/1's first lines.
+/// Whether the text stays one word in a first line of HTTP/1.
 fn is_word(text: &[u8]) -> bool {
     text.iter().all(|b| *b > b' ' && *b != 0x7f)
 }
 
-/// The host that is asked: `:authority`, else the field, which must be the same.
+/// Returns the requested host: `:authority`, else the field `host`. If the head has both, they must be equal.
 fn authority(head: &Head) -> Result<&[u8], RequestError> {
     let mut hosts = head.values(b"host");
     let both = match (head.authority(), hosts.next()) {
@@ -157,8 +159,8 @@ fn authority(head: &Head) -> Result<&[u8], RequestError> {
     }
 }
 
-/// Appends all fields but the host and, of an upgrade, a key that its client need not send (RFC 8441 §5); the
-/// crumbs of a cookie are one line, where the first of them is.
+/// Appends all fields except the host. An upgrade also leaves out a key, which its client need not send (RFC
+/// 8441 §5). The crumbs of a cookie become one line, at the place of the first one.
 fn append_fields(head: &Head, upgrade: bool, raw: &mut Vec<u8>) {
     let mut has_cookie = false;
     for (name, value) in head.fields() {
@@ -183,8 +185,8 @@ fn append_fields(head: &Head, upgrade: bool, raw: &mut Vec<u8>) {
     }
 }
 
-/// The trailers of a stream as lines of HTTP/1; `None`: a field may not come behind a body, or is a
-/// pseudo-header.
+/// Returns the trailers of a stream as lines of HTTP/1; `None`: they have a pseudo-header or a field that is
+/// not allowed in trailers, or are too large, or do not end the stream.
 pub fn trailers(head: &Head) -> Option<Vec<u8>> {
     if head.is_too_large || !head.ended || head.has_pseudo() {
         return None;

@@ -1,4 +1,4 @@
-//! One stream, as the exchange sees it: the client's side of a request.
+//! Presents one stream to the exchange as the client's side of a request.
 //!
 //! In: heads as edits, bodies without framing. Out: HEADERS, DATA and RST_STREAM of its connection.
 //! Source: RFC 9113 §8.1, §8.2 (fields of a connection), §8.7; RFC 8441 §5.
@@ -15,16 +15,16 @@ use super::mux::Shared;
 use crate::observe::end_reason::EndReason;
 use crate::stream::substream::{Reset, Substream};
 
-/// One stream. It is reset when this is dropped before its end.
+/// One stream. Dropping it before its end resets the stream.
 pub struct Stream {
     mux: Shared,
     id: u32,
-    /// An upgrade of HTTP/1.1 behind it: the 101 is a 200 here.
+    /// The node's side is an upgrade of HTTP/1.1, so its 101 becomes a 200 here.
     websocket: bool,
 }
 
 impl Stream {
-    /// The stream `id` of a connection.
+    /// Makes the client's side of the stream `id`.
     pub fn new(mux: Shared, id: u32, websocket: bool) -> Self {
         Stream { mux, id, websocket }
     }
@@ -40,7 +40,7 @@ impl Stream {
         fields
     }
 
-    /// Fields of a connection of HTTP/1, and the answer to a key that is ours.
+    /// Whether a field is left out: a hop-by-hop field of HTTP/1, or the answer to a key of our own.
     fn is_left_out(&self, name: &str) -> bool {
         const LEFT_OUT: &[&str] = &[
             "connection",
@@ -56,7 +56,7 @@ impl Stream {
     }
 }
 
-/// The fields of lines of HTTP/1.
+/// Encodes trailers, given as lines of HTTP/1.
 fn trailers(lines: &[u8]) -> Encoded {
     let mut fields = Encoded::trailers();
     for line in lines.split(|b| *b == b'\n') {
@@ -99,7 +99,7 @@ impl Substream for Stream {
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // What the kernel does not take now is the connection's to send.
+        // The connection's task sends what the kernel does not take now.
         self.mux.lock().flush();
         Poll::Ready(Ok(()))
     }

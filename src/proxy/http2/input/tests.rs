@@ -1,8 +1,8 @@
-//! Frames in every split, and what is none. Source: RFC 9113 §4.2, §6.
+//! Frames in every split, and illegal frames. Source: RFC 9113 §4.2, §6.
 
 use super::*;
 
-/// What a test sees of a frame.
+/// The parts of a frame that a test compares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Seen {
     Data(u32, Vec<u8>, u32, bool),
@@ -19,13 +19,13 @@ fn frame(kind: u8, flags: u8, id: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A request for `/`, as one block.
+/// Returns a request as one block.
 fn block() -> Vec<u8> {
     // `:method: GET` of the static table.
     vec![0x82]
 }
 
-/// The frames of `bytes`, read in pieces of `size`; pieces of one DATA frame are put together.
+/// Returns the frames of `bytes`, read in pieces of `size`. Joins the pieces of one DATA frame.
 fn read(bytes: &[u8], size: usize) -> Result<Vec<Seen>, FrameError> {
     let mut input = Input::new(Decoder::new(4096), 1024);
     let mut seen = Vec::new();
@@ -61,7 +61,8 @@ fn read(bytes: &[u8], size: usize) -> Result<Vec<Seen>, FrameError> {
     Ok(seen)
 }
 
-/// Fails if a frame depends on how the client's bytes come, or if padding is not counted in the window.
+/// Aim: frames are the same in every split. Fails if a frame depends on how the bytes arrive, or if padding
+/// is not counted in the window.
 #[test]
 fn frames_are_the_same_in_every_split() {
     let head = block();
@@ -93,7 +94,7 @@ const PROTOCOL: FrameError = Connection(Reason::PROTOCOL_ERROR);
 const SIZE: FrameError = Connection(Reason::FRAME_SIZE_ERROR);
 const CALM: FrameError = Connection(Reason::ENHANCE_YOUR_CALM);
 
-/// Fails if a fault ends more than it must, or less.
+/// Aim: a fault ends its stream, or the connection if it must. Fails if it ends more or less.
 #[test]
 fn faults_end_the_stream_or_the_connection() {
     let cases = [
@@ -127,9 +128,9 @@ fn faults_end_the_stream_or_the_connection() {
     }
 }
 
-/// The same of heads.
+/// Aim: an illegal head ends the connection. Fails if the edge accepts it, or resets only the stream.
 #[test]
-fn heads_that_are_none_end_the_connection() {
+fn illegal_heads_end_the_connection() {
     let head = block();
     let behind = |more: Vec<u8>| [frame(1, 0, 1, &head), more].concat();
     let table = Connection(Reason::COMPRESSION_ERROR);

@@ -1,4 +1,4 @@
-//! Heads and trailers as a client sends them: what they are in HTTP/1, and each error.
+//! Heads and trailers as a client sends them: their form in HTTP/1, and each error.
 
 mod literals;
 
@@ -20,7 +20,7 @@ fn judged(fields: Fields<'_>, ended: bool, websocket: bool) -> Result<Request, R
     judge(&frame, &Limits::default(), websocket)
 }
 
-/// The head as it would have come over HTTP/1.
+/// Returns the head in its form of HTTP/1.
 fn raw(request: &Request) -> String {
     String::from_utf8_lossy(request.head.head.raw()).into_owned()
 }
@@ -143,7 +143,8 @@ const ERRORS: &[Error<'_>] = &[
     ),
 ];
 
-/// Fails if a malformed head is answered, or another one reset, or if its status is not HTTP/1's.
+/// Aim: each error has its status. Fails if a malformed head is answered, or another head reset, or if a
+/// status differs from HTTP/1's.
 #[test]
 fn each_error_has_its_status() {
     let long = "x".repeat(33_000);
@@ -187,7 +188,7 @@ fn each_error_has_its_status() {
     }
 }
 
-/// Name, fields, whether the stream ends with them, the head of HTTP/1.
+/// Name, fields, whether the stream ends with them, the head in HTTP/1.
 const HEADS: &[(&str, Fields<'_>, bool, &str)] = &[
     (
         "a GET",
@@ -266,8 +267,8 @@ const HEADS: &[(&str, Fields<'_>, bool, &str)] = &[
     ),
 ];
 
-/// Fails if a field is lost or named twice, if crumbs are not one line, or if the framing is not what the stream's end
-/// says.
+/// Aim: a head has its form of HTTP/1. Fails if a field is lost or repeated, if crumbs are not one line, or
+/// if the framing does not follow from the stream's end.
 #[test]
 fn a_head_is_that_of_http_1() {
     for (name, fields, ended, head) in HEADS {
@@ -285,7 +286,8 @@ fn a_head_is_that_of_http_1() {
     }
 }
 
-/// Fails if an extended CONNECT is no upgrade with a key of the edge's, or if one that has ended is.
+/// Aim: an extended CONNECT becomes an upgrade with a key of the edge. Fails if it does not, or if one that
+/// has ended does.
 #[test]
 fn an_extended_connect_is_an_upgrade() {
     let fields = [
@@ -315,8 +317,8 @@ fn an_extended_connect_is_an_upgrade() {
     assert_eq!(judged(&other, false, true).err(), Some(answered));
 }
 
-/// Fails if a field is lost, if a pseudo-header or a field of framing passes, if trailers do not end their stream, or if
-/// the bound is another than HTTP/1's.
+/// Aim: trailers become lines of HTTP/1. Fails if a field is lost, if a pseudo-header or a framing field
+/// passes, if trailers do not end their stream, or if the limit differs from HTTP/1's.
 #[test]
 fn trailers_are_lines_of_http_1() {
     let told = |fields: Fields<'_>, ended| trailers(&frame(fields, ended)?);

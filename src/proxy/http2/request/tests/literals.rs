@@ -1,4 +1,4 @@
-//! Heads as a client would have sent them, read as the edge reads them.
+//! Encodes heads as a client would, and decodes them as the edge does.
 
 use crate::proxy::http2::head::Head;
 
@@ -6,7 +6,7 @@ use super::Fields;
 use crate::proxy::http2::hpack::Decoder;
 use crate::proxy::http2::input::{Frame, Input};
 
-/// What is read of a head whose fields are literals; `None`: it is refused before it is judged.
+/// Returns the decoded head of these fields, sent as literals; `None`: it is refused before it is judged.
 pub(super) fn frame(fields: Fields<'_>, ended: bool) -> Option<Head> {
     let mut block = Vec::new();
     for (name, value) in fields {
@@ -35,7 +35,7 @@ pub(super) fn frame(fields: Fields<'_>, ended: bool) -> Option<Head> {
     }
 }
 
-/// One string of RFC 7541 §5.2, without Huffman's code.
+/// Appends a string without Huffman code (RFC 7541 §5.2).
 fn text(text: &str, out: &mut Vec<u8>) {
     match text.len() {
         short @ ..127 => out.push(short as u8),
