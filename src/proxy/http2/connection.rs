@@ -1,8 +1,8 @@
-//! The loop of one HTTP/2 connection: reads frames, begins a task for each request, ends with its client or
-//! with a drain.
+//! Serves one HTTP/2 connection: reads its frames, and begins a task for each request. It ends when its
+//! client leaves or breaks the protocol, or by a drain.
 //!
-//! In: the client's side. Out: streams, each with an exchange of its own. Every fault of a client ends its
-//! stream or its connection, and is counted by its reason.
+//! In: the client's side. Out: streams, each with its own exchange. A fault of the client ends its stream or
+//! its connection, and is counted by its reason.
 //! Source: RFC 9113 §3.4, §5.1, §5.4, §6; §6.8 (drain); §10.5.
 
 mod end;
@@ -38,18 +38,19 @@ use crate::proxy::serve::Service;
 use crate::stream::side::Side;
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Most reads before others on this thread have their turn.
+/// Most reads before other tasks on this thread have their turn.
 const MAX_READS: usize = 8;
 /// Most bytes of a read.
 const READ: usize = 16 * 1024;
 
 thread_local! {
-    /// One read buffer a thread: an idle connection keeps none.
+    /// One read buffer for each thread, so an idle connection keeps none.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
-/// Time that a client has to take the last frames of its connection.
+/// Time for a client to take the last frames of its connection.
 const LAST: Duration = Duration::from_secs(1);
-/// `STREAM_MAX`: in the first GOAWAY of a drain, because requests may be on their way (RFC 9113 §6.8).
+/// The stream number in the first GOAWAY of a drain: the highest, because requests may be on their way (RFC
+/// 9113 §6.8).
 const ALL: u32 = i32::MAX as u32;
 
 /// Serves the connection to its end.
@@ -63,7 +64,7 @@ pub async fn serve(mut side: Side, conn: Arc<Conn>, service: Arc<Service>) {
         biased;
         read = side.read_exact(&mut preface) => read,
         () = &mut deadline => return count(&conn, "head_timeout"),
-        // A client that has said nothing has nothing to lose.
+        // A client that has sent nothing yet loses nothing.
         () = poll_fn(|cx| drain.poll(cx)) => return,
     };
     match read {
@@ -98,7 +99,8 @@ pub async fn serve(mut side: Side, conn: Arc<Conn>, service: Arc<Service>) {
     Box::pin(connection.end(end)).await;
 }
 
-/// Bytes of a list of fields as HPACK counts them, so that every head is read that may be taken.
+/// Returns the limit of a header list as HPACK counts it. It is large enough for every head that our limits
+/// allow.
 fn list_size(limits: &config::Limits) -> usize {
     const FOR_EACH: usize = 32;
     let head = usize::try_from(limits.head.0).unwrap_or(usize::MAX);
@@ -129,19 +131,19 @@ struct Connection {
     input: Input,
     conn: Arc<Conn>,
     service: Arc<Service>,
-    /// Until the first request, and while a frame is incomplete and no stream is open.
+    /// Runs until the first request, and while a frame is incomplete and no stream is open.
     deadline: Option<Pin<Box<Sleep>>>,
     drain: Drain,
     limits: Http2Limits,
     counts: Counts,
     window: u32,
     websocket: bool,
-    /// The client's settings have come.
+    /// The client's settings have arrived.
     greeted: bool,
-    /// It knows ours.
+    /// The client has acknowledged our settings.
     settled: bool,
     leaving: Leaving,
-    /// Streams whose tasks are to begin when the lock is free.
+    /// Streams whose tasks begin when the lock is free.
     new_streams: Vec<NewStream>,
 }
 
@@ -149,7 +151,7 @@ struct Connection {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Leaving {
     No,
-    /// The client knows that it is to open no more streams.
+    /// The client was told to open no more streams.
     Told,
     /// Streams behind this one are not served.
     Last(u32),
@@ -158,7 +160,8 @@ enum Leaving {
 impl Connection {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let polled = self.poll_locked(cx);
-        // A runtime that stops drops a task at once, and its stream takes the lock.
+        // Without the lock: a runtime that stops drops a new task at once, and the task's stream takes the
+        // lock.
         for new in std::mem::take(&mut self.new_streams) {
             let (conn, service) = (self.conn.clone(), self.service.clone());
             match new {
@@ -187,7 +190,7 @@ impl Connection {
         if self.poll_deadline(cx, &mux).is_ready() {
             return Poll::Ready(End::Late);
         }
-        // Not where a request is about to ask for one: only the next turn of the runtime shows what came.
+        // Not if a new request may take one: only the next turn of the runtime shows what has arrived on it.
         if self.new_streams.is_empty() {
             self.conn.idle_upstreams.poll_unused(cx);
         }
@@ -215,7 +218,7 @@ impl Connection {
     fn poll_reads(&mut self, cx: &mut Context<'_>, mux: &mut Mux, buffer: &mut [u8]) -> Poll<End> {
         for _ in 0..MAX_READS {
             if mux.is_clogged() {
-                // Nothing more is read of a client before it has read.
+                // The edge reads no more from a client that does not read.
                 return Poll::Pending;
             }
             let mut buf = ReadBuf::new(buffer);
@@ -243,8 +246,8 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Ready when the first request, or the rest of a frame, did not come in time. A client with an open stream
-    /// may take for ever: its network may be gone for a while, and the stream costs more than the frame.
+    /// Ready when the first request, or the rest of a frame, did not arrive in time. A client with an open
+    /// stream has no deadline: its network may be gone for a while, and its stream costs more than the frame.
     fn poll_deadline(&mut self, cx: &mut Context<'_>, mux: &Mux) -> Poll<()> {
         let has_streams = mux.last() > 0 && !mux.is_idle();
         let is_waited_for = mux.last() == 0 || self.input.is_within_frame();
@@ -259,7 +262,8 @@ impl Connection {
         deadline.as_mut().poll(cx)
     }
 
-    /// A drain: first the client is told, then it has time for what is on its way.
+    /// Drains the connection. A first GOAWAY refuses no stream. After the delay of [`Drain`], time for
+    /// requests on their way, a second one names the last stream.
     fn poll_drain(&mut self, cx: &mut Context<'_>, mux: &mut Mux) {
         if matches!(self.leaving, Leaving::Last(_)) {
             return;
@@ -282,7 +286,7 @@ enum NewStream {
     Refused(Stream, (u16, &'static str)),
 }
 
-/// Carries one stream.
+/// Carries the exchange of one stream.
 async fn carry(
     stream: Stream,
     request: Box<RequestHead>,

@@ -1,4 +1,5 @@
-//! Takes the frames of a client: begins streams, ends what a fault ends, and counts what costs others.
+//! Handles the frames of a client: begins streams, ends what a fault must end, and counts frames that cost
+//! others.
 //!
 //! Source: RFC 9113 §5.1, §5.4, §6; §10.5.
 
@@ -19,7 +20,9 @@ use crate::proxy::http2::request;
 use crate::proxy::http2::stream::Stream;
 
 impl Connection {
-    /// Takes one frame.
+    /// Handles one frame.
+    ///
+    /// Errors: why the connection ends.
     pub(super) fn take(&mut self, mux: &mut Mux, frame: Frame<'_>) -> Result<(), End> {
         if !self.greeted && !matches!(frame, Frame::Settings(_)) {
             return Err(End::Error(Reason::PROTOCOL_ERROR));
@@ -54,7 +57,7 @@ impl Connection {
                 mux.window_update(update.stream_id().into(), update.size_increment())
             }
             Frame::GoAway => {
-                // It opens no more streams; those that there are go on.
+                // The client opens no more streams. The open ones go on.
                 self.leaving = Leaving::Last(mux.last());
                 Ok(())
             }
@@ -63,7 +66,7 @@ impl Connection {
         taken.or_else(|e| self.fail(mux, e))
     }
 
-    /// Ends what a fault of the client ends: the connection, or a stream.
+    /// Ends the stream or the connection that a fault of the client concerns.
     pub(super) fn fail(&mut self, mux: &mut Mux, e: FrameError) -> Result<(), End> {
         let (id, reason) = match e {
             FrameError::Connection(reason) => return Err(End::Error(reason)),
@@ -72,17 +75,17 @@ impl Connection {
         if mux.has(id) {
             mux.fail(id, reason);
         } else if self.is_new(mux, id)? {
-            // Its number is used up, though it never was a request.
+            // The stream's number is used up, although it never was a request.
             self.refuse(mux, id, reason);
         }
         match reason {
-            // It does not know better while our settings are on their way.
+            // The client cannot know the limit while our settings are on their way.
             Reason::REFUSED_STREAM if !self.settled => Ok(()),
             _ => self.count(Exceeded::Resets),
         }
     }
 
-    /// Refuses a stream that has no legal head, or that is one too many.
+    /// Refuses a stream that has no legal head, or that exceeds `limits.http2.streams`.
     fn refuse(&self, mux: &mut Mux, id: u32, reason: Reason) {
         mux.refuse(id, reason);
         let end = match reason {
@@ -115,7 +118,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether `id` begins a stream; false: it is one that is not served any more, or that we have reset.
+    /// Whether `id` begins a stream. False: the stream is not served any more, or we have reset it.
     fn is_new(&self, mux: &Mux, id: u32) -> Result<bool, End> {
         if id.is_multiple_of(2) {
             return Err(End::Error(Reason::PROTOCOL_ERROR));
