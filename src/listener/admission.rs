@@ -30,11 +30,11 @@ pub enum AdmissionError {
     Gone,
     /// A trusted sender sent no PROXY protocol header, or a broken one.
     ProxyProtocol,
-    /// The PROXY protocol header did not come in time.
+    /// The PROXY protocol header did not arrive in time.
     ProxyProtocolTimeout,
-    /// The ClientHello did not come in time.
+    /// The ClientHello did not arrive in time.
     ClientHelloTimeout,
-    /// The TLS handshake did not succeed.
+    /// The TLS handshake failed.
     Handshake(HandshakeError),
     /// No descriptor was left after the TLS handshake.
     NoDescriptor,

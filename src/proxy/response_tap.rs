@@ -24,6 +24,7 @@ pub struct ResponseTap {
     /// The request is a HEAD, so its answer has no body.
     to_head: bool,
     stage: Stage,
+    /// Bytes of the body that may still be shown.
     left: usize,
 }
 
@@ -34,6 +35,7 @@ enum Stage {
     Plain,
     Chunks(Chunks),
     Frames(Frames),
+    /// Nothing more is shown.
     Over,
 }
 

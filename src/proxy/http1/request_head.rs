@@ -103,7 +103,7 @@ pub enum RequestHeadError {
 use RequestHeadError::Bad;
 
 impl RequestHeadError {
-    /// Status and reason phrase of the answer.
+    /// Returns status and reason phrase of the answer.
     pub fn status(self) -> (u16, &'static str) {
         match self {
             Bad(_) => (400, "Bad Request"),
@@ -141,7 +141,7 @@ pub fn end(bytes: &[u8], from: usize, limits: &Limits) -> Result<Option<usize>, 
     Ok(found)
 }
 
-/// Judges one whole head.
+/// Judges one complete head.
 pub fn judge(head: &[u8], limits: &Limits) -> Result<RequestHead, RequestHeadError> {
     // A head with two readings is reported as that, whatever else is wrong with it.
     judge_lines(head, limits).map_err(|e| match has_bare_line_end(head, 0) {

@@ -99,7 +99,7 @@ pub fn end(bytes: &[u8], from: usize) -> Result<Option<usize>, ResponseHeadError
     }
 }
 
-/// Judges one whole head, up to and including its empty line.
+/// Judges one complete head, up to and including its empty line.
 pub fn judge(raw: &[u8], request: RequestKind) -> Result<ResponseHead, ResponseHeadError> {
     let head = Head::response(raw).map_err(|e| match e {
         HeadError::TooManyLines => ResponseHeadError::TooLarge,

@@ -64,8 +64,11 @@ pub struct Mux {
     owed: u32,
     /// Number of streams that are not closed.
     open: usize,
+    /// Number of the newest stream.
     last: u32,
+    /// The streams that we reset last, the oldest first.
     reset: VecDeque<u32>,
+    /// The end reason of a stream that is not in `streams`.
     over: EndReason,
 }
 
@@ -91,7 +94,9 @@ struct Stream {
     sent: bool,
     /// We have ended our side.
     sent_end: bool,
+    /// Why the stream was lost.
     gone: Option<EndReason>,
+    /// The stream's task, if it waits.
     waker: Option<Waker>,
 }
 

@@ -124,7 +124,8 @@ impl Ongoing<'_> {
         None
     }
 
-    /// Ends an exchange whose answer is complete. Keeps each connection if the answer's heads allow it.
+    /// Ends an exchange whose answer is complete. Keeps the client's connection if `keep` and the whole request
+    /// is sent, and then also the node's if `keep_node`.
     async fn finish(
         &mut self,
         mut relay: Box<Relay>,

@@ -97,7 +97,7 @@ fn targets_are_paths() {
     assert!(judge(head, &Limits::default()).is_err());
 }
 
-/// RFC 9112 §2.3, §3.2, §9.3; RFC 9110 §10.1.1.
+/// RFC 9112 §2.3, §3.2, §9.3; RFC 9110 §10.1.1. Aim: each version has its rules for persistence and `Expect`.
 #[test]
 fn versions_persistence_and_expectations() {
     let host = "Host: a\r\n";

@@ -39,7 +39,8 @@ const OLD_KEEP: ClientTerms = ClientTerms {
     keep: true,
 };
 
-/// RFC 9112 §6.3, §9.3; RFC 9110 §8.6.
+/// RFC 9112 §6.3, §9.3; RFC 9110 §8.6. Aim: each answer has this framing, and keeps the node's connection or
+/// not.
 #[test]
 fn framing_and_keeping() {
     let done = Framing::Done;
