@@ -1,8 +1,8 @@
-//! What a plugin is: a synchronous function of facts to a verdict or a header edit.
+//! The plugin interface: a synchronous function from facts to a verdict or a header edit.
 //!
-//! In: a [`Flow`] (addresses, SNI, request head, time, a random number). Out: a [`Route`], a
-//! [`Recalled`] assignment, or [`Edits`] of a head. No body, no socket, no `await`: a plugin cannot
-//! hold back a byte. Source: Lightstreamer clustering §1 (no intermediate buffers), §2, §3.
+//! In: a [`Flow`] (addresses, SNI, request head, time, a random number). Out: a [`Route`], a [`Recalled`]
+//! assignment, or [`Edits`] of a head. A plugin gets no body, no socket and no `await`, so it cannot hold
+//! back a byte. Source: Lightstreamer clustering §1 (no intermediate buffers), §2, §3.
 
 mod forget;
 
@@ -14,93 +14,94 @@ use http::StatusCode;
 use crate::head::{Edits, Head};
 pub use forget::Forget;
 
-/// Most bytes of a body that plugins are shown, of a request and of an answer.
+/// Most bytes of a body that plugins see, of a request and of an answer.
 pub const BODY_PREFIX: usize = 4096;
 
-/// How far two clocks may be apart: an hour, as after a wrong change to summer time, and a minute.
+/// Largest accepted difference between two clocks: an hour, as after a wrong change to summer time, and a
+/// minute.
 pub const SKEW: Duration = Duration::from_secs(3_660);
 
-/// The facts of one flow, all borrowed: building one costs no allocation.
+/// The facts of one flow. All are borrowed: building one allocates nothing.
 #[derive(Clone, Copy)]
 pub struct Flow<'a> {
     /// Name of the listener that took the flow.
     pub listener: &'a str,
-    /// The client as far as we trust it: TCP peer, or the PROXY protocol's source where accepted.
+    /// The client's address: the TCP peer, or the source in the PROXY protocol header where that is accepted.
     pub client: SocketAddr,
-    /// The TCP peer: the client itself, or the balancer in front of us.
+    /// The TCP peer: the client itself, or a load balancer in front of the edge.
     pub peer: SocketAddr,
     /// The destination address the client reached (VIP).
     pub vip: SocketAddr,
-    /// Facts of the TLS connection; `None` where the client speaks plain.
+    /// Facts of the TLS connection; `None`: the client speaks plain.
     pub tls: Option<TlsFacts<'a>>,
-    /// Host the flow asks for: `:authority`, `Host` or (layer 4) SNI; lower case, without port and
-    /// trailing dot. Empty when there is none.
+    /// The requested host: `:authority`, `Host` or (layer 4) SNI; lower case, without port and trailing dot.
+    /// Empty if the client named none.
     pub host: &'a str,
-    /// Head of the request as the client sent it, without any plugin's edits; `None` at layer 4.
+    /// Head of the request as the client sent it, before any plugin's edits; `None` at layer 4.
     pub request: Option<&'a Head>,
-    /// The first [`BODY_PREFIX`] bytes of the request's body, or all of it if it is shorter; empty
-    /// unless a plugin [wants](Plugin::wants_body) it and it came in time.
+    /// The first [`BODY_PREFIX`] bytes of the request's body, or the whole body if it is shorter. Empty
+    /// unless a plugin [wants](Plugin::wants_body) them and they arrived in time.
     pub body: &'a [u8],
-    /// Wall clock without its steps, for what is signed and leaves this process: it never goes back.
+    /// Wall clock without its steps, for data that is signed and leaves this process. It never goes back.
     pub wall: SystemTime,
-    /// Monotonic clock, for what is remembered here: a jump of the wall clock expires nothing.
+    /// Monotonic clock, for data remembered in this process: a jump of the wall clock expires nothing.
     pub now: Instant,
     /// Random number of this flow.
     pub random: u64,
-    /// The node that served the request before on this client connection.
+    /// The node that served the previous request of this client connection.
     pub last: Option<NodeId>,
 }
 
 impl Flow<'_> {
-    /// The values of all request lines called `name`, in any case, in order. A value is left out
-    /// unless it is visible ASCII, blanks and tabs.
+    /// Returns the values of all request lines called `name`, in any case, in order. Skips a value that
+    /// contains anything but visible ASCII, blanks and tabs.
     pub fn header_values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s str> {
         let lines = self.request.into_iter().flat_map(move |r| r.values(name));
         lines.filter_map(visible)
     }
 }
 
-/// `value` as text; `None` unless it is visible ASCII, blanks and tabs.
+/// Returns `value` as text; `None` unless it is only visible ASCII, blanks and tabs.
 pub(crate) fn visible(value: &[u8]) -> Option<&str> {
     let fits = |b: &u8| matches!(b, b' '..=b'~' | b'\t');
     let text = value.iter().all(fits).then_some(value)?;
     std::str::from_utf8(text).ok()
 }
 
-/// Facts of a TLS connection that ends here, or is passed through with its server name read.
+/// Facts of a TLS connection that ends at the edge, or passes through with its server name read.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TlsFacts<'a> {
-    /// Server name the client sent.
+    /// Server name that the client sent.
     pub sni: Option<&'a str>,
     /// Protocol version as OpenSSL names it (`TLSv1.3`); empty where TLS is passed through.
     pub version: &'a str,
-    /// The client's certificate, if it showed one.
+    /// The client's certificate, if the client sent one.
     pub client: Option<ClientFacts<'a>>,
 }
 
-/// Facts of a client's certificate. All are fit for a header: visible ASCII and blanks.
+/// Facts of a client's certificate. Each is safe to put into a header: visible ASCII and blanks.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientFacts<'a> {
-    /// Whom it names: `CN=alice,O=Example` (RFC 4514).
+    /// The subject: `CN=alice,O=Example` (RFC 4514).
     pub subject: &'a str,
-    /// Who issued it, in the same form.
+    /// The issuer, in the same form.
     pub issuer: &'a str,
     /// Serial number, hexadecimal.
     pub serial: &'a str,
-    /// Other names: `DNS:…`, `email:…`, `URI:…`.
+    /// Subject alternative names: `DNS:…`, `email:…`, `URI:…`.
     pub sans: &'a [String],
     /// SHA-256 of the certificate, hexadecimal.
     pub fingerprint: &'a str,
-    /// Why it was not believed; `None`: it was verified.
+    /// Why verification failed; `None`: the certificate was verified.
     pub failure: Option<&'a str>,
 }
 
-/// A node's identity: a hash of its name, the same in every process and after every reload.
+/// A node's identity: a hash of its name. It is the same in every process and after every reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub u64);
 
 impl NodeId {
-    /// Identity of the node called `name`.
+    /// Returns the identity of the node called `name`.
     pub fn of(name: &str) -> Self {
         use std::hash::Hasher;
         let mut h = siphasher::sip::SipHasher13::new_with_keys(0x7075_7368, 0x6761_7465);
@@ -109,75 +110,76 @@ impl NodeId {
     }
 }
 
-/// A pool's identity, as [`NodeId`].
+/// A pool's identity; a hash of its name as for [`NodeId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PoolId(pub u64);
 
 impl PoolId {
-    /// Identity of the pool called `name`.
+    /// Returns the identity of the pool called `name`.
     pub fn of(name: &str) -> Self {
         PoolId(NodeId::of(name).0)
     }
 }
 
-/// Where a flow may be sent: what `to:` names.
+/// The destination of a flow, as `to:` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Balanced (and stuck) among the nodes of a pool.
+    /// The flow is balanced (and stuck) among the nodes of a pool.
     Pool(PoolId),
-    /// Pinned straight to one node; no stickiness applies.
+    /// The flow is pinned to one node; no stickiness applies.
     Node(NodeId),
 }
 
 /// A plugin's verdict on where a flow goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// To a pool or a node.
+    /// The flow goes to a pool or a node.
     To(Target),
-    /// Answered by us with this status (layer 7), or closed (layer 4).
+    /// The edge answers with this status (layer 7), or closes the connection (layer 4).
     Refuse(StatusCode),
-    /// Answered by us with a redirect to this location.
+    /// The edge answers with a redirect to this location.
     Redirect(StatusCode, String),
 }
 
 /// A client's earlier assignment, as a stickiness plugin remembers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recalled {
-    /// The node the client is stuck to. It may be Down or gone: the core checks.
+    /// The node the client is stuck to. It may be Down or no longer configured: the core checks.
     pub node: NodeId,
-    /// Age of the assignment, counted from when it was learned; zero where it was computed.
+    /// Age of the assignment since it was learned; zero if it was computed.
     pub age: Duration,
-    /// Whether it was remembered. `false`: computed from the address alone (`sticky_ip` with
-    /// `mode: hash`), so it says nothing of an earlier flow and a Draining node must not be used.
+    /// Whether the assignment was remembered. `false`: it was computed from the address alone (`sticky_ip`
+    /// with `mode: hash`). It is then no evidence of an earlier flow, so the core must not use a Draining
+    /// node.
     pub remembered: bool,
-    /// What a rebalance knows the assignment by; `None`: it cannot be forgotten (it is computed).
+    /// The mark by which a rebalance finds the assignment; `None`: it is computed, so it cannot be forgotten.
     pub mark: Option<Mark>,
 }
 
-/// What a rebalance knows an assignment by. Small: every live flow carries one.
+/// Identifies an assignment to a rebalance. Kept small, because every live flow carries one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// Spread evenly and the same on every edge: a token's salt, a hash of an address.
+    /// A number that is evenly spread and the same on every edge: a token's salt, or the hash of an address.
     pub id: u64,
     /// When the assignment was learned, in seconds since 1970.
     pub learned: u64,
-    /// How it is forgotten.
+    /// How a rebalance forgets the assignment.
     pub by: Forgotten,
-    /// What is left of its `max_age`, where `cut_at_max_age` says that the flow ends with it.
+    /// The rest of the assignment's `max_age`, if `cut_at_max_age` ends the flow with it.
     pub cut_after: Option<Duration>,
 }
 
-/// How an assignment is forgotten.
+/// How a rebalance forgets an assignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forgotten {
-    /// By a [`Forget`] rule alone: the client carries it (a token).
+    /// Only by a [`Forget`] rule: the client carries the assignment (a token).
     Rule,
-    /// By name, with [`Plugin::forget_client`]: it is kept here (a table), or nowhere.
+    /// By name, with [`Plugin::forget_client`]: the edge keeps the assignment in a table, or nobody keeps it.
     Name,
 }
 
 impl Mark {
-    /// The mark of a flow that no plugin remembers: closing it is enough to move its client.
+    /// Returns the mark of a flow that no plugin remembers. Closing the flow is enough to move its client.
     pub fn of_flow(random: u64, learned: u64) -> Self {
         Mark {
             id: random,
@@ -188,109 +190,108 @@ impl Mark {
     }
 }
 
-/// How the core came to a node.
+/// How the core chose a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// Routed straight to the node.
+    /// A route pins the flow to the node.
     Pinned,
-    /// Stuck; `by` is the name of the plugin that recalled it and `age` how old the assignment is.
+    /// A plugin recalled the node.
     Recalled {
         /// Name of the plugin that recalled the node.
         by: &'static str,
         /// Age of the assignment.
         age: Duration,
     },
-    /// Chosen by the balancer.
+    /// The balancer chose the node.
     Balanced,
-    /// Chosen by the balancer although the client may be stuck: the request begins a session. What
-    /// was remembered of the client gives way.
+    /// The balancer chose the node although the client may be stuck, because the request begins a session.
+    /// The new assignment replaces what plugins remember of the client.
     Rebalanced,
 }
 
 /// The node a flow got.
 #[derive(Clone, Copy, Debug)]
 pub struct Assignment<'a> {
-    /// The pool it was chosen from; `None` if pinned.
+    /// The pool from which the node was chosen; `None` if pinned.
     pub pool: Option<PoolId>,
     /// The node.
     pub node: NodeId,
     /// The node's name in the configuration.
     pub node_name: &'a str,
-    /// How it was chosen.
+    /// How the node was chosen.
     pub how: How,
 }
 
-/// Whole seconds since 1970; 0 for times before.
+/// Returns `t` in whole seconds since 1970; 0 for earlier times.
 pub fn unix_seconds(t: SystemTime) -> u64 {
     t.duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |d| d.as_secs())
 }
 
-/// Failure of a header edit: the value would not be a legal header. The flow ends with a 500.
+/// A header edit failed because the value would not be a legal header. The flow ends with a 500.
 pub type EditError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Looks on as a node answers a flow, without holding a byte back: it is shown copies of what has
-/// passed. Lives until the flow leaves the node.
+/// Observes a node's answer to a flow. It gets copies of bytes that have already passed, so it cannot hold a
+/// byte back. Lives until the flow leaves the node.
 pub trait Watch: Send + Sync {
-    /// Shows the head of the final answer or of the 101 as the node sent it, with its empty line.
+    /// Gets the head of the final answer, or of the 101, as the node sent it, with its empty line.
     fn head(&mut self, _head: &[u8], _now: Instant) {}
 
-    /// Shows the next bytes of the body, free of its framing, [`BODY_PREFIX`] in all; of a WebSocket
-    /// those of its uncompressed text messages, each with a line end before it. Answers whether more
-    /// are of use.
+    /// Gets the next bytes of the body without its framing, [`BODY_PREFIX`] in all. Of a WebSocket it gets
+    /// the uncompressed text messages, each preceded by a line end. Returns whether it needs more bytes.
     fn body(&mut self, bytes: &[u8], now: Instant) -> bool;
 
-    /// What a rebalance knows the assignment by that was learned here; `None`: none was, so far.
+    /// Returns the mark of the assignment learned from this answer; `None`: nothing learned so far.
     fn mark(&self) -> Option<Mark> {
         None
     }
 
-    /// The flow is closed by a rebalance: its client must not come back to this node.
+    /// Reacts to a rebalance that closes the flow: its client must not come back to this node.
     fn forget(&mut self) {}
 
-    /// The flow has left the node.
+    /// Reacts to the flow leaving the node.
     fn ended(&mut self, _now: Instant) {}
 }
 
-/// Decides. Every method has a default that says nothing; a plugin writes the ones it needs.
+/// A plugin. Every method has a default that decides nothing; a plugin implements only those it needs.
 pub trait Plugin: Send + Sync {
-    /// The plugin's word: file name, YAML key and metrics label.
+    /// Returns the plugin's word: file name, YAML key and metrics label.
     fn name(&self) -> &'static str;
 
-    /// Whether a TLS connection that is passed through must have its server name read first.
+    /// Returns whether the edge must read the server name of a TLS connection that passes through.
     fn wants_sni(&self) -> bool {
         false
     }
 
-    /// Says where the flow goes; the first plugin that answers wins.
+    /// Decides where the flow goes; the first plugin that answers wins.
     fn route(&self, _: &Flow<'_>) -> Option<Route> {
         None
     }
 
-    /// Path below the plugin's block of the entry by which [`Plugin::route`] decides on the flow;
-    /// empty: the block as a whole. Asked by `pushgate explain`.
+    /// Returns the path, below the plugin's block, of the entry by which [`Plugin::route`] decides on the
+    /// flow. Empty: the block as a whole. Called by `pushgate explain`.
     fn rule(&self, _: &Flow<'_>) -> Vec<String> {
         Vec::new()
     }
 
-    /// Whether the plugin routes by this very host name (normalised). A request for one that the
-    /// certificate shown does not cover is answered 421 (RFC 9110 §15.5.20).
+    /// Returns whether the plugin routes by this host name (normalised). If the certificate of the connection
+    /// does not cover such a name, the edge answers 421 (RFC 9110 §15.5.20).
     fn routes_host(&self, _host: &str) -> bool {
         false
     }
 
-    /// Recalls the node of `pool` this client is stuck to; the first usable answer wins.
+    /// Recalls the node of `pool` to which this client is stuck; the first usable answer wins.
     fn recall(&self, _: &Flow<'_>, _pool: PoolId) -> Option<Recalled> {
         None
     }
 
-    /// Learns the node a flow is about to get from `pool`, before it is connected; called for every
-    /// flow of a pool whatever `how` says, never for a pinned one. Each call is paired with one
-    /// [`Plugin::ended`]; a flow that is retried elsewhere ends and is learned again.
+    /// Learns the node that a flow of `pool` is about to get, before it is connected. The core calls it for
+    /// every flow of a pool whatever `how` says, but never for a pinned one. Each call is paired with one
+    /// [`Plugin::ended`]. A flow that is retried elsewhere ends and is learned again.
     ///
-    /// Answers another node where the client was given one meanwhile (two first flows at once) or
-    /// must have one (hash); the core then sends the flow there. `usable` says whether the core
-    /// would (of the pool, Up, not tried yet by this flow); it must not call back into plugins.
+    /// Returns another node if the client got one meanwhile (two first flows at once) or must have one
+    /// (hash). The core then sends the flow there. `usable` returns whether the core would use a node: of the
+    /// pool, Up, not tried yet by this flow. It must not call back into plugins.
     fn learn(
         &self,
         _: &Flow<'_>,
@@ -301,73 +302,72 @@ pub trait Plugin: Send + Sync {
         None
     }
 
-    /// Whether the beginning of the request's body would help to recall the client's node, asked with
-    /// the head alone. The flow then waits for it, within a deadline.
+    /// Returns whether the first bytes of the request's body would help to recall the client's node. Called
+    /// with the head alone. If so, the flow waits for them up to a deadline.
     fn wants_body(&self, _: &Flow<'_>) -> bool {
         false
     }
 
-    /// Watches how the node of an assignment answers; called for every try of a flow of `pool`.
+    /// Returns an observer of the node's answer; called for every try of a flow of `pool`.
     fn watch(&self, _: &Flow<'_>, _pool: PoolId, _: &Assignment<'_>) -> Option<Box<dyn Watch>> {
         None
     }
 
-    /// Address under which this plugin files the flow; the core keeps it and hands it to
-    /// [`Plugin::ended`], when the head is gone.
+    /// Returns the address under which this plugin files the flow. The core keeps it and passes it to
+    /// [`Plugin::ended`], when the head no longer exists.
     fn client(&self, flow: &Flow<'_>) -> IpAddr {
         flow.client.ip()
     }
 
-    /// The client's address by the word of a sender whose `X-Forwarded-For` the plugin believes; `None`: it
-    /// believes nobody. The first plugin that answers says whose turn it is in a queue, and whose flows are
-    /// counted.
+    /// Returns the client's address according to a sender whose `X-Forwarded-For` the plugin trusts; `None`:
+    /// the plugin trusts no sender. The first answer names the client for the turns in a queue and for flow
+    /// counts.
     fn trusted_client(&self, _: &Flow<'_>) -> Option<IpAddr> {
         None
     }
 
-    /// A flow that was learned has ended, so that a table can tell entries with live flows.
-    /// `client` is what [`Plugin::client`] said of it.
+    /// Notes the end of a learned flow, so that a table knows which entries have live flows. `client` is the
+    /// result of [`Plugin::client`] for the flow.
     fn ended(&self, _client: IpAddr, _pool: PoolId, _now: Instant) {}
 
-    /// Forgets a share of the assignments, because their node is rebalanced. The rule may come
-    /// again with a larger share.
+    /// Forgets a share of the assignments, because their node is rebalanced. The same rule may come again
+    /// with a larger share.
     fn forget(&self, _: &Forget) {}
 
-    /// What a rebalance knows the assignment by that this flow got; `None`: the plugin remembers
-    /// nothing of it. Asked after [`Plugin::learn`], where the plugin that recalled it did not say.
+    /// Returns the mark of the assignment that this flow got; `None`: the plugin remembers nothing of it.
+    /// Called after [`Plugin::learn`], if the plugin that recalled the node returned no mark.
     fn mark(&self, _: &Flow<'_>, _pool: PoolId, _: &Assignment<'_>) -> Option<Mark> {
         None
     }
 
-    /// Whether the plugin sticks clients to nodes. On a listener where none does, a client connection
-    /// stays on its node as long as that is Up.
+    /// Returns whether the plugin sticks clients to nodes. On a listener where none does, a client connection
+    /// stays on its node while the node is Up.
     fn sticks(&self) -> bool {
         false
     }
 
-    /// Whether assignments are computed, so that a client that comes back gets the same node
-    /// whatever is forgotten.
+    /// Returns whether assignments are computed. A client that comes back then gets the same node, whatever a
+    /// rebalance forgets.
     fn computes(&self) -> bool {
         false
     }
 
-    /// Forgets one client's assignment to `node`: its flow is closed by a rebalance, and it must
-    /// not come back to that node. `client` is what [`Plugin::client`] said of the flow.
+    /// Forgets one client's assignment to `node`: a rebalance closes the client's flow, and the client must
+    /// not come back to that node. `client` is the result of [`Plugin::client`] for the flow.
     fn forget_client(&self, _client: IpAddr, _pool: PoolId, _node: NodeId) {}
 
-    /// Appends the bytes the node reads before the client's (PROXY protocol). Asked when an upstream
-    /// connection is opened; it may carry many requests, so the flow is shown without its head.
+    /// Appends the bytes that the node reads before the client's (PROXY protocol). Called when an upstream
+    /// connection opens. That connection may carry many requests, so `Flow` has no head here.
     fn preamble(&self, _: &Flow<'_>, _: &mut Vec<u8>) {}
 
-    /// Edits the head on its way to the node. The edits hold those of the plugins before it.
+    /// Edits the head on its way to the node. The edits already hold those of earlier plugins.
     ///
     /// Errors: a name or value is not legal.
     fn request(&self, _: &Flow<'_>, _: &Assignment<'_>, _: &mut Edits) -> Result<(), EditError> {
         Ok(())
     }
 
-    /// Edits the head on its way to the client; also runs on a 101. Errors as for
-    /// [`Plugin::request`].
+    /// Edits the head on its way to the client; also called for a 101. Errors as for [`Plugin::request`].
     fn response(&self, _: &Flow<'_>, _: &Assignment<'_>, _: &mut Edits) -> Result<(), EditError> {
         Ok(())
     }

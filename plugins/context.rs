@@ -1,4 +1,4 @@
-//! What a plugin is built from, and the faults its block may have.
+//! The inputs from which a plugin is built, and the faults that its block may have.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::api::{NodeId, PoolId, Target};
 
-/// Layer at which a listener works.
+/// The layer at which a listener works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
@@ -23,14 +23,14 @@ pub enum Mode {
 pub struct PluginError {
     /// Path below the block, in steps (`["hosts", "push1.mycompany.com"]`).
     pub path: Vec<String>,
-    /// What is wrong and what was expected, one sentence.
+    /// What is wrong and what was expected, in one sentence.
     pub message: String,
-    /// Words that would have been right; the reader is shown the nearest.
+    /// Words that would be valid here; the error message shows the nearest.
     pub candidates: Vec<String>,
 }
 
 impl PluginError {
-    /// A fault at `path` without candidates.
+    /// Makes a fault at `path` without candidates.
     pub fn new<S: Into<String>>(
         path: impl IntoIterator<Item = S>,
         message: impl Into<String>,
@@ -49,7 +49,7 @@ pub struct Build<'a> {
     pub listener: &'a str,
     /// The listener's mode.
     pub mode: Mode,
-    /// Whether clients reach the listener by TLS that ends here.
+    /// Whether TLS ends at the listener.
     pub tls: bool,
     /// All nodes by name.
     pub nodes: &'a [&'a str],
@@ -57,37 +57,37 @@ pub struct Build<'a> {
     pub pools: &'a [(&'a str, &'a [String])],
     /// Folder of the configuration file; relative paths are below it.
     pub dir: &'a std::path::Path,
-    /// What plugins keep across reloads; one for the process.
+    /// State that plugins keep across reloads; one for the process.
     pub keep: &'a Keep,
 }
 
-/// Something a plugin keeps across reloads, and hands to the process that takes over from this one.
+/// State that a plugin keeps across reloads and hands over to the process that succeeds this one.
 pub trait Kept: Any + Send + Sync {
-    /// Bytes from which [`Kept::restore`] makes the same in another process; `None`: nothing to hand
-    /// over.
+    /// Returns bytes from which [`Kept::restore`] makes the same state in another process; `None`: nothing to
+    /// hand over.
     fn save(&self) -> Option<Vec<u8>> {
         None
     }
 
-    /// Takes over what the process before saved; called once, on a fresh value. Bytes it cannot read
-    /// (those of another version) change nothing.
+    /// Takes over the state that the previous process saved; called once, on a fresh value. Ignores bytes
+    /// that it cannot read (those of another version).
     fn restore(&mut self, _saved: &[u8]) {}
 }
 
-/// What plugins keep across reloads: tables, the random key. Without it each reload would
-/// forget every assignment.
+/// State that plugins keep across reloads: tables and the random key. Without it each reload would forget
+/// every assignment.
 #[derive(Default)]
 pub struct Keep(Mutex<Things>);
 
 #[derive(Default)]
 struct Things {
     kept: HashMap<String, Arc<dyn Kept>>,
-    /// What the process before us saved, until a plugin asks for it.
+    /// State saved by the previous process, until a plugin asks for it.
     inherited: HashMap<String, Vec<u8>>,
 }
 
 impl Keep {
-    /// Nothing is kept yet, but for what another process has [saved](Keep::save).
+    /// Creates a store that holds only what another process has [saved](Keep::save).
     pub fn inherit(saved: Vec<(String, Vec<u8>)>) -> Self {
         Keep(Mutex::new(Things {
             inherited: saved.into_iter().collect(),
@@ -95,8 +95,8 @@ impl Keep {
         }))
     }
 
-    /// What is kept under `key`, made by `make` if there is none (or one of another type).
-    /// A plugin's keys begin with its word.
+    /// Returns the value under `key`. Makes it with `make` if there is no value of this type. A plugin's keys
+    /// begin with its word.
     pub fn get_or<T: Kept>(&self, key: &str, make: impl FnOnce() -> T) -> Arc<T> {
         let mut things = self.0.lock();
         if let Some(found) = things.kept.get(key) {
@@ -114,14 +114,14 @@ impl Keep {
         made
     }
 
-    /// Drops what no plugin holds any more; to be called when a reload's old plugins are gone.
+    /// Drops values that no plugin holds any more. Call it after a reload, when the old plugins are gone.
     pub fn sweep(&self) {
         let mut things = self.0.lock();
         things.kept.retain(|_, kept| Arc::strong_count(kept) > 1);
         things.inherited = HashMap::new();
     }
 
-    /// All that another process can take over, by key.
+    /// Returns everything that another process can take over, by key.
     pub fn save(&self) -> Vec<(String, Vec<u8>)> {
         let kept = self.0.lock().kept.clone();
         let saved = kept.into_iter().map(|(key, k)| Some((key, k.save()?)));
@@ -130,7 +130,7 @@ impl Keep {
 }
 
 impl Build<'_> {
-    /// The pool or node called `name`; pools win where both have the name (the file check refuses that).
+    /// Finds the pool or node called `name`. A pool wins if both have the name (the file check refuses that).
     pub fn target(&self, name: &str) -> Option<Target> {
         if self.pools.iter().any(|(p, _)| *p == name) {
             return Some(Target::Pool(PoolId::of(name)));
@@ -140,7 +140,7 @@ impl Build<'_> {
             .then(|| Target::Node(NodeId::of(name)))
     }
 
-    /// [`Build::target`], with a fault at `path` that names the nearest candidates.
+    /// Like [`Build::target`]. Errors: a fault at `path` that lists the known names.
     pub fn target_at<S: Into<String>>(
         &self,
         name: &str,

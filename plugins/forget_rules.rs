@@ -1,7 +1,8 @@
-//! Which assignments are forgotten before their time: one rule for each rebalance of a node.
+//! Stores the rules by which rebalances forget assignments before their expiry, one rule for each rebalance
+//! of a node.
 //!
-//! In: `Forget`. Out: whether an assignment is still good. No list of clients is needed, and every
-//! edge that gets the same rules forgets the same tokens. Source: Lightstreamer clustering §5.1.
+//! In: `Forget`. Out: whether an assignment is still good. The edge needs no list of clients, and every edge
+//! with the same rules forgets the same tokens. Source: Lightstreamer clustering §5.1.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,13 +13,13 @@ use serde::{Deserialize, Serialize};
 use crate::api::{Forget, NodeId, PoolId};
 use crate::context::Kept;
 
-/// Most rules kept. When it is reached the oldest goes, and the assignments it covered that have
-/// not been seen since are good again, until their age ends them.
+/// Most rules kept. Beyond it the oldest rule goes. Its assignments that have not been seen since are good
+/// again, until their age ends them.
 const MAX_RULES: usize = 256;
 
 struct Rule {
     what: Forget,
-    /// When the last assignment it covers has died of age, in seconds since 1970; `None`: never.
+    /// When the last assignment it covers has expired, in seconds since 1970; `None`: never.
     until: Option<u64>,
 }
 
@@ -26,12 +27,12 @@ struct Rule {
 #[derive(Default)]
 pub struct ForgetRules {
     rules: RwLock<Vec<Rule>>,
-    /// How many there are: without any, which is usual, nobody takes the lock.
+    /// Number of rules. It is usually 0, and then nobody takes the lock.
     held: AtomicUsize,
 }
 
 impl ForgetRules {
-    /// Whether some rule covers the assignment. `live`: the client has live flows.
+    /// Returns whether any rule covers the assignment. `live`: the client has live flows.
     pub fn cover(&self, pool: PoolId, node: NodeId, id: u64, learned: u64, live: bool) -> bool {
         if self.held.load(Ordering::Acquire) == 0 {
             return false;
@@ -43,9 +44,8 @@ impl ForgetRules {
         })
     }
 
-    /// Adds a rule and drops those whose assignments have all died of age; `max_age` is their
-    /// longest life. Each listener's plugin hears the same rule; it is kept once, for the longest
-    /// of their lives.
+    /// Adds a rule and drops those whose assignments have all expired; `max_age` is their longest life. The
+    /// plugin of each listener adds the same rule. It is kept once, for the longest of their `max_age`.
     pub fn add(&self, what: &Forget, max_age: Option<Duration>) {
         let until = max_age.map(|age| what.before.saturating_add(age.as_secs()));
         let mut rules = self.rules.write();
@@ -87,7 +87,7 @@ impl Kept for ForgetRules {
     }
 }
 
-/// A rule as it travels to another process.
+/// The serialised form of a rule, for the next process.
 #[derive(Deserialize, Serialize)]
 struct Saved {
     pool: u64,
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(share(100), 0.0, "none of the newer");
         assert_eq!(share_of(&e, "push", "ls2", 99), 0.0, "of another node");
         assert_eq!(share_of(&e, "other", "ls1", 99), 0.0, "of another pool");
-        // A second round chooses afresh: 0.3 of all, so 1 - 0.7² in sum.
+        // A second rebalance chooses afresh: 0.3 of all, so 1 - 0.7² in sum.
         e.add(&rule(101, 0.3), None);
         assert!((share(99) - 0.51).abs() < 0.02);
         e.add(&rule(102, 1.0), None);
@@ -166,8 +166,8 @@ mod tests {
         assert_eq!(share(102), 0.0, "none");
     }
 
-    /// A rebalance grows its rule assignment by assignment: what it closes must be forgotten, and
-    /// nothing else.
+    /// A rebalance grows the share of its rule one assignment at a time. The rule must cover those whose
+    /// flows it closed, and no others.
     #[test]
     fn a_growing_share_covers_one_after_the_other() {
         let mut rng = Rng(2);
@@ -184,7 +184,7 @@ mod tests {
     /// Aim: the process that takes over forgets the same tokens. Fails if a binary upgrade undoes a
     /// rebalance.
     #[test]
-    fn rules_move_house() {
+    fn rules_pass_to_the_next_process() {
         let old = ForgetRules::default();
         old.add(&rule(100, 0.3), None);
         old.add(&rule(200, 0.1), None);

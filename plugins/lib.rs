@@ -1,7 +1,7 @@
 //! Pushgate's decisions: where a flow goes, which node a client is stuck to, which headers change.
 //!
-//! One macro call lists the plugins: each word is the file, the YAML key and the metrics label.
-//! A third party adds a file and a word. Nothing here imports the edge itself.
+//! One macro call lists the plugins. Each word is at once the file, the YAML key and the metrics label. A
+//! third party adds a plugin with one file and one word. This crate imports nothing of the edge.
 
 pub mod api;
 pub mod context;
@@ -22,14 +22,14 @@ macro_rules! plugins {
     ($($(#[$doc:meta])* $word:ident => $variant:ident),+ $(,)?) => {
         $($(#[$doc])* pub mod $word;)+
 
-        /// One block of a listener's `plugins:`; the key says which plugin.
+        /// One block of a listener's `plugins:`. Its key names the plugin.
         #[derive(Clone, Debug, serde::Deserialize)]
         #[serde(rename_all = "snake_case")]
         pub enum PluginConfig {
             $($(#[$doc])* $variant($word::Config),)+
         }
 
-        /// The words of all plugins compiled in.
+        /// The words of all plugins that are compiled in.
         pub const WORDS: &[&str] = &[$(stringify!($word)),+];
 
         impl PluginConfig {
@@ -51,15 +51,15 @@ macro_rules! plugins {
 }
 
 plugins! {
-    /// Routes by the host name asked for.
+    /// Routes by the requested host name.
     host_route => HostRoute,
-    /// Routes by the destination address reached.
+    /// Routes by the destination address that the client reached.
     vip_route => VipRoute,
     /// Routes by the server name of the TLS handshake.
     sni_route => SniRoute,
     /// Routes by the path of a request.
     path_route => PathRoute,
-    /// Lets clients in by their address, or keeps them out.
+    /// Allows or refuses clients by their address.
     access => Access,
     /// Sticks a client to a node by a cookie the proxy inserts.
     sticky_cookie => StickyCookie,
@@ -67,17 +67,17 @@ plugins! {
     sticky_ip => StickyIp,
     /// Sticks a client to a node by the id of its push session.
     sticky_session => StickySession,
-    /// Sticks a client to a node by a value its requests carry.
+    /// Sticks a client to a node by a value in its requests.
     sticky_param => StickyParam,
-    /// Sends clients that speak plain HTTP to TLS.
+    /// Redirects plain HTTP requests to TLS.
     redirect_https => RedirectHttps,
-    /// Tells the node who the client is.
+    /// Passes the client's address to the node in headers.
     forwarded => Forwarded,
-    /// Tells the node which certificate the client showed.
+    /// Passes the client's certificate to the node in headers.
     client_certificate => ClientCertificate,
-    /// Tells the node who the client is, before the first byte.
+    /// Passes the client's address to the node in the PROXY protocol.
     proxy_protocol => ProxyProtocol,
-    /// Sets, adds and removes headers by fixed values.
+    /// Sets, adds and removes headers with fixed values.
     headers => Headers,
 }
 
