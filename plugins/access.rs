@@ -1,8 +1,8 @@
-//! Lets clients in by their address, or keeps them out.
+//! Allows or refuses clients by their address.
 //!
-//! In: the client's address. Out: a refusal, or nothing: whoever may pass is left to the next plugin. It
-//! stands first in the list, because the first plugin that routes wins. Serves layer 4.
-//! Source: FAULTS D41 (only a trusted sender's word on the client counts).
+//! In: the client's address. Out: a refusal, or nothing, which leaves the flow to the next plugin. Put it
+//! first in the list, because the first plugin that routes wins. Also works at layer 4. Source: FAULTS D41
+//! (only a trusted sender may name the client).
 
 use std::net::IpAddr;
 
@@ -17,16 +17,16 @@ use crate::trust::Trust;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Networks that are let in; where none is given, all that are not denied.
+    /// Networks that are allowed; if empty, all networks that `deny` does not list.
     #[serde(default)]
     pub allow: Trust,
-    /// Networks that are kept out, also where `allow` has them.
+    /// Networks that are refused, even if `allow` lists them.
     #[serde(default)]
     pub deny: Trust,
     /// Status of the refusal, 400 to 599; default 403. At layer 4 the connection is closed.
     #[serde(default = "forbidden")]
     pub status: u16,
-    /// Senders whose `X-Forwarded-For` is followed; default none: the flow's own client counts.
+    /// Senders whose `X-Forwarded-For` is trusted; default none: the flow's own client counts.
     #[serde(default)]
     pub trust: Trust,
 }
@@ -43,11 +43,11 @@ struct Access {
 }
 
 impl Config {
-    /// Builds the plugin. Errors: neither list, a status that refuses nothing, `trust` at layer 4.
+    /// Builds the plugin. Errors: neither list given, a status outside 400 to 599, `trust` at layer 4.
     pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         let mut faults = Vec::new();
         if self.allow.is_empty() && self.deny.is_empty() {
-            let why = "expected networks to `allow` or to `deny`";
+            let why = "expected networks under `allow` or `deny`";
             faults.push(PluginError::new(None::<String>, why));
         }
         if on.mode == Mode::Tcp && !self.trust.is_empty() {
@@ -74,7 +74,7 @@ impl Config {
 }
 
 impl Access {
-    /// The list that keeps `client` out.
+    /// Returns the name of the list that refuses `client`.
     fn refuses(&self, client: IpAddr) -> Option<&'static str> {
         if self.deny.contains(client) {
             return Some("deny");
@@ -129,7 +129,7 @@ mod tests {
         }
     }
 
-    /// FAULTS D41: only a trusted sender says who the client is.
+    /// FAULTS D41: only a trusted sender may name the client.
     #[test]
     fn only_a_trusted_sender_speaks_for_another() {
         let plugin = build("access: { deny: [192.0.2.7], trust: [10.0.0.0/8] }");

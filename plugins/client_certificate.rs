@@ -1,7 +1,7 @@
-//! Tells the node which certificate the client showed, in headers no client can forge.
+//! Passes the client's certificate to the node, in headers that no client can forge.
 //!
-//! In: the client's certificate and the verdict on it. Out: the request's head, in which nothing of
-//! the kind is left that the client wrote. Source: RFC 4514 (names as text); FAULTS D14.
+//! In: the client's certificate and its verification result. Out: the request's head, without any such header
+//! that the client wrote. Source: RFC 4514 (names as text); FAULTS D14.
 
 use http::HeaderName;
 use serde::Deserialize;
@@ -17,7 +17,7 @@ const MAX_VALUE: usize = 4096;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// What the headers' names begin with; default `X-Client-Cert`.
+    /// Prefix of the header names; default `X-Client-Cert`.
     #[serde(default = "prefix")]
     pub prefix: String,
 }
@@ -32,7 +32,7 @@ struct ClientCertificate {
     names: [HeaderName; 6],
 }
 
-/// What each header tells; the verdict comes first.
+/// What each header holds; the verification result comes first.
 const PARTS: [&str; 6] = [
     "verify",
     "subject",
@@ -43,13 +43,13 @@ const PARTS: [&str; 6] = [
 ];
 
 impl Config {
-    /// Builds the plugin. Errors: mode tcp, a listener without TLS, a prefix that begins no header.
+    /// Builds the plugin. Errors: mode tcp, a listener without TLS, a prefix that no header name can have.
     pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         let mut faults = Vec::new();
         if on.mode == Mode::Tcp {
             faults.push(PluginError::new(None::<String>, "headers need mode http"));
         } else if !on.tls {
-            let why = "only a listener with `tls` sees certificates of clients";
+            let why = "only a listener with `tls` sees client certificates";
             faults.push(PluginError::new(None::<String>, why));
         }
         let prefix = self.prefix.to_ascii_lowercase();
@@ -61,7 +61,7 @@ impl Config {
             }
             Some(_) if !prefix.is_empty() => Err(faults),
             _ => {
-                let why = "expected the beginning of a header name, as `X-Client-Cert`";
+                let why = "expected the beginning of a header name, such as `X-Client-Cert`";
                 faults.push(PluginError::new(["prefix"], why));
                 Err(faults)
             }
@@ -70,8 +70,8 @@ impl Config {
 }
 
 impl ClientCertificate {
-    /// Whether `name` is one only we may write. `_` counts as `-`: servers that make variables of
-    /// headers cannot tell the two apart.
+    /// Returns whether only the edge may write `name`. `_` counts as `-`: servers that map headers to
+    /// variables cannot distinguish the two.
     fn is_ours(&self, name: &str) -> bool {
         let same = |(a, b): (u8, u8)| a.eq_ignore_ascii_case(&b) || (a == b'_' && b == b'-');
         name.len() >= self.prefix.len() && name.bytes().zip(self.prefix.bytes()).all(same)
@@ -97,7 +97,7 @@ impl Plugin for ClientCertificate {
             Some(None) => edits.set(verify, "SUCCESS")?,
             Some(Some(why)) => edits.set_fmt(verify, format_args!("FAILED: {why}"))?,
         }
-        // A name out of a certificate nobody vouches for is worth nothing.
+        // A name from an unverified certificate proves nothing.
         let Some(client) = client.filter(|c| c.failure.is_none()) else {
             return Ok(());
         };
@@ -149,7 +149,7 @@ mod tests {
         lines.map(|(k, v)| (k.to_owned(), text(v))).collect()
     }
 
-    /// Fails if anything a client wrote is left.
+    /// Fails if any such header that the client wrote is left.
     #[test]
     fn the_node_reads_only_what_we_wrote() {
         let sans = ["DNS:a.example".to_owned(), "email:a@b.example".to_owned()];

@@ -1,8 +1,8 @@
-//! Tells the node who the client is: `X-Forwarded-*`, `X-Real-IP` and `Forwarded`.
+//! Passes the client's address to the node: `X-Forwarded-*`, `X-Real-IP` and `Forwarded`.
 //!
-//! In: the flow's addresses, TLS and host. Out: the request's head, in which nothing of the kind
-//! is left that an untrusted sender wrote. At layer 4 the PROXY protocol says the same.
-//! Source: Lightstreamer clustering §1 ("X-Forwarded headers"); RFC 7239; FAULTS D14, D15.
+//! In: the flow's addresses, TLS and host. Out: the request's head, without any such header that an untrusted
+//! sender wrote. At layer 4 use the PROXY protocol instead. Source: Lightstreamer clustering §1 ("X-Forwarded
+//! headers"); RFC 7239; FAULTS D14, D15.
 
 mod edit;
 
@@ -16,7 +16,7 @@ use crate::context::{Build, Mode, PluginError};
 use crate::head::Edits;
 use crate::trust::{MAX_HOPS, Trust, X_FORWARDED_FOR};
 
-// Lower case, as nodes have always seen them.
+// Lower case, as the edge has always sent them to nodes.
 const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 const X_FORWARDED_PORT: &str = "x-forwarded-port";
 const X_FORWARDED_HOST: &str = "x-forwarded-host";
@@ -27,7 +27,7 @@ const FORWARDED: &str = "forwarded";
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Senders whose own headers are kept and added to; default none.
+    /// Senders whose own headers are kept and extended; default none.
     #[serde(default)]
     pub trust: Trust,
     /// `X-Forwarded-For`, the client's address; default on.
@@ -36,7 +36,7 @@ pub struct Config {
     /// `X-Forwarded-Proto`, `http` or `https`; default on.
     #[serde(default = "yes")]
     pub x_forwarded_proto: bool,
-    /// `X-Forwarded-Port`, the port the client reached; default on.
+    /// `X-Forwarded-Port`, the port that the client reached; default on.
     #[serde(default = "yes")]
     pub x_forwarded_port: bool,
     /// `X-Forwarded-Host`, the host with port as the client sent it; default on.
@@ -63,7 +63,7 @@ impl Config {
     pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         if on.mode == Mode::Tcp {
             let why =
-                "headers need mode http; at layer 4 the PROXY protocol tells the client's address";
+                "headers need mode http; at layer 4 `proxy_protocol` passes the client's address";
             return Err(vec![PluginError::new(None::<String>, why)]);
         }
         Ok(Box::new(Forwarded { on: self.clone() }))
@@ -87,8 +87,8 @@ impl Plugin for Forwarded {
     ) -> Result<(), EditError> {
         let sender = flow.client.ip().to_canonical();
         let trusted = self.on.trust.contains(sender);
-        // After the core took the hop-by-hop headers away; what `Connection` still names would be
-        // taken away by the next hop (FAULTS D14).
+        // The core has already removed the hop-by-hop headers. The next hop would remove every header that
+        // `Connection` still names (FAULTS D14).
         edit::unlist(edits, is_ours)?;
         if !trusted {
             edits.retain(|name, _| !is_ours(name.as_bytes()));
@@ -109,7 +109,7 @@ impl Plugin for Forwarded {
         if self.on.x_forwarded_proto && !scheme_told {
             edits.set(X_FORWARDED_PROTO, proto)?;
         }
-        // A trusted sender's scheme without its port: our port would contradict it.
+        // The trusted sender gave a scheme without a port. The edge's own port would contradict it.
         if self.on.x_forwarded_port && !scheme_told && !told(edits, X_FORWARDED_PORT) {
             edits.set_fmt(X_FORWARDED_PORT, format_args!("{}", flow.vip.port()))?;
         }
@@ -127,7 +127,7 @@ impl Forwarded {
             edit::append_to_list(edits, X_FORWARDED_FOR, element, MAX_HOPS)?;
         }
         if self.on.x_real_ip {
-            // From the flow's own head: ours has the sender added by now.
+            // Uses the client's head: `edits` already contains the sender added above.
             let client = self.on.trust.client(flow);
             edits.set_fmt(X_REAL_IP, format_args!("{client}"))?;
         }
@@ -135,8 +135,8 @@ impl Forwarded {
     }
 }
 
-/// Whether `name` belongs to those only we and trusted senders may write. `_` counts as `-`:
-/// servers that make variables of headers cannot tell `X_Forwarded_For` from ours.
+/// Returns whether only the edge and trusted senders may write `name`. `_` counts as `-`: servers that map
+/// headers to variables cannot distinguish `X_Forwarded_For` from `X-Forwarded-For`.
 fn is_ours(name: &[u8]) -> bool {
     let same = |want: &[u8], got: &[u8]| {
         let dashed = |b: &u8| {
@@ -154,7 +154,7 @@ fn is_ours(name: &[u8]) -> bool {
         || name.get(..prefix.len()).is_some_and(|p| same(prefix, p))
 }
 
-/// Host and port as the client sent them; the flow's host where that is no plain host name.
+/// Returns host and port as the client sent them, or the flow's host if they are not a plain host name.
 fn host<'a>(flow: &Flow<'a>) -> &'a str {
     let sent = flow
         .request
@@ -167,8 +167,8 @@ fn host<'a>(flow: &Flow<'a>) -> &'a str {
     sent.unwrap_or(flow.host)
 }
 
-/// One element of `Forwarded`: IPv6 in brackets and quotes, a host with a port in quotes
-/// (RFC 7239 §4, §6).
+/// One element of `Forwarded`. An IPv6 address is in brackets and quotes, a host with a port in quotes (RFC
+/// 7239 §4, §6).
 struct Element<'a> {
     sender: IpAddr,
     host: &'a str,

@@ -1,14 +1,14 @@
-//! Edits of lists of names and of values.
+//! Edits headers whose value is a list.
 //!
-//! In: a head. Out: the head with fewer names in `Connection`, or with one more element in a list,
-//! bounded. Source: RFC 9110 §5.6.1, §7.6.1.
+//! In: a head. Out: the head with fewer names in `Connection`, or with one more element in a bounded list.
+//! Source: RFC 9110 §5.6.1, §7.6.1.
 
 use std::fmt::{Arguments, Write};
 
 use crate::api::{EditError, visible};
 use crate::head::Edits;
 
-/// Removes the names `which` picks from `Connection`, so that no hop takes those headers away.
+/// Removes the names that `which` selects from `Connection`, so that no hop removes those headers.
 pub fn unlist(edits: &mut Edits, which: fn(&[u8]) -> bool) -> Result<(), EditError> {
     let mut options = edits.values("connection").flat_map(options);
     if !options.any(which) {
@@ -29,8 +29,8 @@ fn options(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|b| *b == b',').map(<[u8]>::trim_ascii)
 }
 
-/// Appends `element` to the comma-separated list `name`, as one line of at most `most` elements;
-/// those in front, the furthest from us, go first. Lines that are not text are left out.
+/// Appends `element` to the comma-separated list `name`, as one line of at most `most` elements. Drops the
+/// first elements, which are furthest from us, beyond that. Skips lines that are not text.
 pub fn append_to_list(
     edits: &mut Edits,
     name: &str,

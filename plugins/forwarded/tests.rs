@@ -1,10 +1,10 @@
-//! What the node is told, and what nobody can tell it.
+//! What the node learns about the client, and what an untrusted sender cannot forge.
 
 use super::*;
 use crate::api::How;
 use crate::testing::{Facts, assigned, build, edits, faults, head_with, texts, undecodable};
 
-/// The node's head after a request with `lines` from `facts`.
+/// Returns the head that the node gets for a request with `lines` from `facts`.
 fn told(yaml: &str, facts: &Facts, lines: &[(&str, &str)]) -> Edits {
     let client = head_with("GET", "/", lines);
     let mut h = edits(&client);
@@ -65,7 +65,7 @@ fn the_node_learns_address_scheme_port_and_host() {
     assert_eq!(all(&h, "host"), ["push"], "untouched");
 }
 
-/// FAULTS D15. Without the removal the first entry of the list would be the forger's.
+/// FAULTS D15. Without the removal, the first entry of the list would be the forged one.
 #[test]
 fn what_an_untrusted_sender_wrote_is_gone() {
     let forged: Vec<_> = NAMES
@@ -155,7 +155,7 @@ fn the_list_is_bounded() {
     }
 }
 
-/// FAULTS D14: `Connection` cannot take our headers away; what it needs stays.
+/// FAULTS D14: `Connection` cannot make a hop remove our headers; its other options stay.
 #[test]
 fn connection_cannot_name_our_headers() {
     for (lines, want) in [
