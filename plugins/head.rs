@@ -1,9 +1,9 @@
-//! One HTTP/1 head: its bytes as they came, an index of its lines, and edits that are applied while it
-//! is written.
+//! Holds one HTTP/1 head: its received bytes, an index of its lines, and edits that are applied while the
+//! head is written.
 //!
-//! In: the bytes of a request's or a response's head. Out: its parts, each a slice of those bytes, and
-//! the bytes of the edited head. A head is parsed once; no header map is built.
-//! Source: RFC 9112 §2, §3, §4, §5; RFC 9110 §5.
+//! In: the bytes of a request's or a response's head. Out: its parts, each a slice of those bytes, and the
+//! bytes of the edited head. A head is parsed once; no header map is built. Source: RFC 9112 §2, §3, §4, §5;
+//! RFC 9110 §5.
 
 mod edits;
 
@@ -11,15 +11,15 @@ use std::mem::MaybeUninit;
 
 pub use edits::{Edit, Edits, FieldError};
 
-/// Most header lines the parser has room for; a listener's `limits.headers` is below.
+/// Most header lines that the parser accepts. A listener's `limits.headers` is below that.
 pub const MAX_LINES: usize = 256;
 
-/// Why bytes are no head.
+/// Why bytes are not a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadError {
-    /// Neither RFC 9112's start line nor its field lines, or not one whole head.
+    /// The start line or a header line violates RFC 9112, or the bytes are not exactly one head.
     Syntax,
-    /// The start line names a version that is not HTTP/1.0 or HTTP/1.1.
+    /// The start line has a version that is neither HTTP/1.0 nor HTTP/1.1.
     Version,
     /// More than [`MAX_LINES`] header lines.
     TooManyLines,
@@ -41,17 +41,17 @@ enum Start {
     Response { status: u16, reason: Span },
 }
 
-/// From and to, in bytes.
+/// Start and end, in bytes.
 type Span = (u32, u32);
 
-/// Positions of one header line. Positions from the length of `raw` on are in the own bytes of an
+/// Positions of one header line. A position at or beyond the length of `raw` refers to the own bytes of an
 /// [`Edits`].
 #[derive(Clone, Copy, Debug)]
 struct Line {
     at: u32,
     name_end: u32,
     value: Span,
-    /// Behind the line's CRLF.
+    /// Just after the line's CRLF.
     end: u32,
 }
 
@@ -80,7 +80,7 @@ impl Head {
         let config = httparse::ParserConfig::default();
         let done = config.parse_response_with_uninit_headers(&mut parsed, raw, &mut lines);
         whole(done, raw.len())?;
-        // The parser leaves an empty reason where it holds bytes that are not ASCII: take them from the line.
+        // The parser returns an empty reason if it is not ASCII: take the bytes from the line.
         let line = raw.split(|b| *b == b'\r').next().unwrap_or_default();
         let reason = (line.len().min(13) as u32, line.len() as u32);
         let start = Start::Response {
@@ -90,7 +90,7 @@ impl Head {
         Ok(Head::of(raw, parsed.headers, start, parsed.version))
     }
 
-    /// A request head made of its parts, for HTTP/2, `explain`, `simulate` and tests.
+    /// Makes a request head from its parts, for HTTP/2, `explain`, `simulate` and tests.
     ///
     /// Errors: the parts do not make a legal head.
     pub fn make_request<'f>(
@@ -101,7 +101,7 @@ impl Head {
         Head::request(&joined(&format!("{method} {target} HTTP/1.1"), fields))
     }
 
-    /// A response head made of its parts. Errors as for [`Head::make_request`].
+    /// Makes a response head from its parts. Errors as for [`Head::make_request`].
     pub fn make_response<'f>(
         status: u16,
         reason: &str,
@@ -115,7 +115,7 @@ impl Head {
         for line in parsed {
             let (at, name_end) = span(raw, line.name.as_bytes());
             let value = match line.value {
-                // The parser's empty value is no part of `raw`.
+                // The parser's empty value is not a slice of `raw`.
                 [] => (name_end + 1, name_end + 1),
                 value => span(raw, value),
             };
@@ -136,12 +136,12 @@ impl Head {
         }
     }
 
-    /// The bytes as they came.
+    /// Returns the bytes as received.
     pub fn raw(&self) -> &[u8] {
         &self.raw
     }
 
-    /// The method; empty for a response.
+    /// Returns the method; empty for a response.
     pub fn method(&self) -> &str {
         match self.start {
             Start::Request { method, .. } => self.text((0, method)),
@@ -149,7 +149,7 @@ impl Head {
         }
     }
 
-    /// The target as it came: a path with its query, an absolute URL, or `*`. Empty for a response.
+    /// Returns the target as received: a path with its query, an absolute URL, or `*`. Empty for a response.
     pub fn target(&self) -> &str {
         match self.start {
             Start::Request { target, .. } => self.text(target),
@@ -157,32 +157,32 @@ impl Head {
         }
     }
 
-    /// The target in origin-form (RFC 9112 §3.2.1): path and query, without scheme, authority and
+    /// Returns the target in origin-form (RFC 9112 §3.2.1): path and query, without scheme, authority and
     /// fragment. `None`: the target has no path, so its origin-form is `/` and the query.
     pub fn origin_form(&self) -> Option<&str> {
         let form = self.path_and_query();
         (form.starts_with('/') || form == "*").then_some(form)
     }
 
-    /// The path without its query; `/` where the target has none.
+    /// Returns the path without its query; `/` if the target has no path.
     pub fn path(&self) -> &str {
         let path = self.origin_form().unwrap_or("/");
         path.split_once('?').map_or(path, |(path, _)| path)
     }
 
-    /// The query, without its question mark.
+    /// Returns the query without its question mark.
     pub fn query(&self) -> Option<&str> {
         self.path_and_query()
             .split_once('?')
             .map(|(_, query)| query)
     }
 
-    /// The authority of a target that is an absolute URL.
+    /// Returns the authority of a target that is an absolute URL.
     pub fn authority(&self) -> Option<&str> {
         self.absolute()?.split(['/', '?']).next()
     }
 
-    /// The status; 0 for a request.
+    /// Returns the status; 0 for a request.
     pub fn status(&self) -> u16 {
         match self.start {
             Start::Response { status, .. } => status,
@@ -190,29 +190,29 @@ impl Head {
         }
     }
 
-    /// Whether it is a head of HTTP/1.0; else it is one of HTTP/1.1.
+    /// Returns whether the head is HTTP/1.0; otherwise it is HTTP/1.1.
     pub fn is_http_10(&self) -> bool {
         self.minor == 0
     }
 
-    /// Number of header lines.
+    /// Returns the number of header lines.
     pub fn len(&self) -> usize {
         self.lines.len()
     }
 
-    /// Whether there is no header line.
+    /// Returns whether the head has no header line.
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
 
-    /// Name and value of each header line, in order.
+    /// Returns name and value of each header line, in order.
     pub fn fields(&self) -> impl DoubleEndedIterator<Item = (&str, &[u8])> {
         self.lines
             .iter()
             .map(|l| (self.text((l.at, l.name_end)), self.bytes(l.value)))
     }
 
-    /// As [`Head::fields`], with names as bytes, so that a pass over all lines does not check that they are
+    /// Like [`Head::fields`], with names as bytes. A pass over all lines then skips the check that names are
     /// text.
     pub fn lines(&self) -> impl DoubleEndedIterator<Item = (&[u8], &[u8])> {
         self.lines
@@ -220,19 +220,19 @@ impl Head {
             .map(|l| (self.bytes((l.at, l.name_end)), self.bytes(l.value)))
     }
 
-    /// The values of all lines called `name`, in any case, in order.
+    /// Returns the values of all lines called `name`, in any case, in order.
     pub fn values<'a>(&'a self, name: &'a str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         let named = |l: &&Line| self.is_named(l, name);
         self.lines.iter().filter(named).map(|l| self.bytes(l.value))
     }
 
-    /// The value of the first line called `name`.
+    /// Returns the value of the first line called `name`.
     pub fn value(&self, name: &str) -> Option<&[u8]> {
         let found = self.lines.iter().find(|l| self.is_named(l, name))?;
         Some(self.bytes(found.value))
     }
 
-    /// Path and query as they came; empty where there is neither.
+    /// Returns path and query as received; empty if the target has neither.
     fn path_and_query(&self) -> &str {
         let target = self.bare_target();
         if target.starts_with(['/', '?']) || target == "*" {
@@ -245,8 +245,8 @@ impl Head {
         path.unwrap_or_default()
     }
 
-    /// An absolute URL from its authority on. The scheme must be one: of `a:b://c/d` no part is taken
-    /// for a path, because another parser may take `//c/d` for it.
+    /// Returns an absolute URL from its authority on. The scheme must be legal: no part of `a:b://c/d` is
+    /// taken for a path, because another parser may take `//c/d` for it.
     fn absolute(&self) -> Option<&str> {
         let (scheme, rest) = self.bare_target().split_once("://")?;
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
@@ -255,7 +255,7 @@ impl Head {
         legal.then_some(rest)
     }
 
-    /// The target without a fragment, which is no part of it (RFC 9112 §3.2).
+    /// Returns the target without its fragment, which is not part of it (RFC 9112 §3.2).
     fn bare_target(&self) -> &str {
         let target = self.target();
         target.split_once('#').map_or(target, |(bare, _)| bare)
@@ -286,7 +286,7 @@ fn whole(done: httparse::Result<usize>, length: usize) -> Result<(), HeadError> 
     }
 }
 
-/// The position of `part`, a slice of `raw`.
+/// Returns the position of `part`, a slice of `raw`.
 fn span(raw: &[u8], part: &[u8]) -> Span {
     let at = part.as_ptr().addr() - raw.as_ptr().addr();
     (at as u32, (at + part.len()) as u32)

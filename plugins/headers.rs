@@ -1,8 +1,8 @@
-//! Sets, adds and removes headers of requests and responses, by values fixed at load.
+//! Sets, adds and removes headers of requests and responses, with values fixed at load.
 //!
-//! In: heads. Out: heads. What frames the message or names its connection is refused at load:
-//! those headers belong to the core. Removal comes first, then `set`, then `add`.
-//! Source: RFC 9110 §5, §7.6.1; RFC 6797 (`Strict-Transport-Security` at the edge).
+//! In: heads. Out: heads. Headers that frame the message or belong to one connection are refused at load: the
+//! core owns them. Removal comes first, then `set`, then `add`. Source: RFC 9110 §5, §7.6.1; RFC 6797
+//! (`Strict-Transport-Security` at the edge).
 
 use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
@@ -31,16 +31,16 @@ pub struct Edits {
     /// Names to remove.
     #[serde(default)]
     pub remove: Vec<String>,
-    /// Headers that replace all of their name.
+    /// Headers that replace all others of their name.
     #[serde(default)]
     pub set: Pairs,
-    /// Headers added to those of their name.
+    /// Headers that are added to others of their name.
     #[serde(default)]
     pub add: Pairs,
 }
 
-/// Headers that say where a message ends or belong to one hop. Another value than the core's
-/// would let the two sides disagree on a message's end.
+/// Headers that say where a message ends or belong to one hop. With a value unlike the core's, client and
+/// node could disagree on where a message ends.
 const OURS: &[&str] = &[
     "connection",
     "content-length",
@@ -59,7 +59,7 @@ struct Headers {
     response: Ready,
 }
 
-/// Edits, parsed; names with the case of the file.
+/// Parsed edits; names keep the case of the file.
 #[derive(Default)]
 struct Ready {
     remove: Vec<HeaderName>,
@@ -83,8 +83,8 @@ impl Ready {
 }
 
 impl Config {
-    /// Builds the plugin. Errors: mode tcp, no edit at all, names or values no header can have,
-    /// headers that belong to the core, two values set for one name.
+    /// Builds the plugin. Errors: mode tcp, no edit at all, an illegal header name or value, a header that
+    /// belongs to the core, two values set for one name.
     pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         let mut faults = Vec::new();
         if on.mode == Mode::Tcp {
@@ -109,9 +109,9 @@ impl Edits {
         let mut ready = Ready::default();
         for (i, name) in self.remove.iter().enumerate() {
             match check_name(name) {
-                // HTTP/1.1 requires one, and a node would answer 400.
+                // HTTP/1.1 requires a `Host`; without it a node would answer 400.
                 Ok(n) if n == http::header::HOST && side == "request" => {
-                    let why = "a request must have `Host`; `set` replaces it";
+                    let why = "a request must have `Host`; use `set` to replace it";
                     faults.push(PluginError::new([side, "remove", &i.to_string()], why));
                 }
                 Ok(n) => ready.remove.push(n),
@@ -138,11 +138,11 @@ fn pairs(from: &Pairs, at: [&str; 2], faults: &mut Vec<PluginError>) -> Vec<(Str
     for (name, value) in &from.0 {
         let path = [at[0], at[1], name];
         match check_name(name) {
-            // A second Host is a 400 at most nodes and an attack at others.
+            // Most nodes answer 400 to a second `Host`; at others it is an attack.
             Ok(n) if n == http::header::HOST && at[1] == "add" => {
                 faults.push(PluginError::new(
                     path,
-                    "a request has one `Host`; `set` replaces it",
+                    "a request has one `Host`; use `set` to replace it",
                 ));
             }
             Ok(_) => match HeaderValue::from_str(value) {
@@ -160,7 +160,7 @@ fn check_name(name: &str) -> Result<HeaderName, String> {
         .map_err(|_| format!("expected a header name, not `{name}`"))?;
     if OURS.contains(&parsed.as_str()) {
         return Err(format!(
-            "`{name}` frames the message or names its connection and is the proxy's"
+            "`{name}` frames the message or belongs to one connection; only the proxy may set it"
         ));
     }
     Ok(parsed)

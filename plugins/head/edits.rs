@@ -1,5 +1,5 @@
-//! Edits of a head: drops, sets and appends lines on a copy of its index, and applies them while the head is
-//! written. The head itself stays as it came, for a retry.
+//! Edits a head: drops, sets and appends lines on a copy of its index, and applies the edits while the head
+//! is written. The head itself stays unchanged, for a retry.
 
 use std::fmt;
 use std::io::Write;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Head, Line, Span, Start};
 
-/// Room for the lines of `forwarded` and a cookie, so that the first edit is the only allocation.
+/// Space for the lines of `forwarded` and a cookie, so that the first edit makes the only allocation.
 const OWN_BYTES: usize = 256;
 
 /// A head with its edits so far. Later edits see earlier ones.
@@ -30,18 +30,18 @@ pub enum Edit {
     Set(Vec<u8>),
 }
 
-/// A name or value that no header line may have.
+/// A name or value that is not legal in a header line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("illegal header field `{0}`")]
 pub struct FieldError(String);
 
 impl Edits {
-    /// No edits of `head` yet.
+    /// Starts without edits of `head`.
     pub fn new(head: Arc<Head>) -> Self {
         Edits::keeping(head, |_| true)
     }
 
-    /// The lines of `head` whose place, from 0 on, `keep` picks.
+    /// Starts with the lines of `head` whose position, from 0 on, `keep` selects.
     pub fn keeping(head: Arc<Head>, mut keep: impl FnMut(usize) -> bool) -> Self {
         let mut lines = Vec::with_capacity(head.lines.len() + 6);
         let kept = head.lines.iter().enumerate().filter(|(i, _)| keep(*i));
@@ -54,25 +54,25 @@ impl Edits {
         }
     }
 
-    /// The head without the edits.
+    /// Returns the head without the edits.
     pub fn head(&self) -> &Head {
         &self.head
     }
 
-    /// Name and value of each header line, edits applied.
+    /// Returns name and value of each header line, edits applied.
     pub fn fields(&self) -> impl DoubleEndedIterator<Item = (&str, &[u8])> {
         self.lines
             .iter()
             .map(|l| (self.name(l), self.bytes(l.value)))
     }
 
-    /// The values of all lines called `name`, in any case, edits applied.
+    /// Returns the values of all lines called `name`, in any case, edits applied.
     pub fn values<'a>(&'a self, name: &'a str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         let named = |l: &&Line| self.is_named(l, name);
         self.lines.iter().filter(named).map(|l| self.bytes(l.value))
     }
 
-    /// Whether there is a line called `name`.
+    /// Returns whether a line called `name` exists.
     pub fn contains(&self, name: &str) -> bool {
         self.lines.iter().any(|l| self.is_named(l, name))
     }
@@ -85,7 +85,7 @@ impl Edits {
         }
     }
 
-    /// Keeps the lines that `keep` picks by name and value.
+    /// Keeps the lines that `keep` selects by name and value.
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &[u8]) -> bool) {
         let (head, own) = (&self.head, &self.own);
         self.lines.retain(|l| {
@@ -96,7 +96,7 @@ impl Edits {
 
     /// Edits each line called `name` by itself. A line keeps its place and the case of its name.
     ///
-    /// Errors: a new value is not legal; the lines before have been edited.
+    /// Errors: a new value is not legal; earlier lines have already been edited.
     pub fn rewrite(
         &mut self,
         name: &str,
@@ -124,7 +124,7 @@ impl Edits {
         Ok(())
     }
 
-    /// Makes one line of `name`, behind the others, and drops those that were there.
+    /// Drops all lines called `name` and appends one with `value`.
     ///
     /// Errors: name or value is not legal; nothing has changed.
     pub fn set(&mut self, name: &str, value: impl AsRef<[u8]>) -> Result<(), FieldError> {
@@ -133,17 +133,17 @@ impl Edits {
         Ok(())
     }
 
-    /// As [`Edits::set`], with a value that is formatted in place: `format_args!("{address}")`.
+    /// Like [`Edits::set`], with a value that is formatted in place: `format_args!("{address}")`.
     pub fn set_fmt(&mut self, name: &str, value: fmt::Arguments<'_>) -> Result<(), FieldError> {
         let line = self.line(name, |own| {
-            // A `Vec` takes all; a `Display` that fails leaves a shorter value.
+            // Writing to a `Vec` cannot fail; a `Display` that fails leaves a shorter value.
             let _ = own.write_fmt(value);
         })?;
         self.replace(name, line);
         Ok(())
     }
 
-    /// Adds a line behind the others. Errors as for [`Edits::set`].
+    /// Appends a line. Errors as for [`Edits::set`].
     pub fn append(&mut self, name: &str, value: impl AsRef<[u8]>) -> Result<(), FieldError> {
         let line = self.line(name, |own| own.extend_from_slice(value.as_ref()))?;
         self.lines.push(line);
@@ -152,7 +152,7 @@ impl Edits {
 
     /// Replaces a request's target.
     ///
-    /// Errors: it has blanks or control characters.
+    /// Errors: the target is empty or has blanks or control characters.
     pub fn set_target(&mut self, target: &str) -> Result<(), FieldError> {
         if target.is_empty() || target.bytes().any(|b| b <= b' ' || b == 0x7f) {
             return Err(FieldError("target".to_owned()));
@@ -164,9 +164,9 @@ impl Edits {
         Ok(())
     }
 
-    /// Writes the edited head, its empty line included. A response is HTTP/1.1, the version a proxy
-    /// speaks (RFC 9110 §2.5). A request keeps the version it came with, so that the node sends
-    /// a client of HTTP/1.0 nothing that only HTTP/1.1 has.
+    /// Writes the edited head with its empty line. A response is written as HTTP/1.1, the version that a
+    /// proxy speaks (RFC 9110 §2.5). A request keeps its version, so that the node answers an HTTP/1.0 client
+    /// without features of HTTP/1.1.
     pub fn write(&self, out: &mut Vec<u8>) {
         match self.head.start {
             Start::Request { method, target } => {
@@ -187,7 +187,7 @@ impl Edits {
                 out.extend_from_slice(b"\r\n");
             }
         }
-        // Lines that follow each other in one of the two places leave in one copy.
+        // Lines that are adjacent in `raw` or in `own` are written in one copy.
         let mut run: Option<Span> = None;
         for line in &self.lines {
             run = match run {
@@ -211,7 +211,7 @@ impl Edits {
         self.end_line(start, value)
     }
 
-    /// The position in `own` where the next line starts.
+    /// Returns the position in `own` where the next line starts.
     fn start_line(&mut self) -> usize {
         if self.own.is_empty() {
             self.own.reserve(OWN_BYTES);
@@ -219,7 +219,7 @@ impl Edits {
         self.own.len()
     }
 
-    /// Ends the own line whose name has been written from `start` on, with what `value` adds.
+    /// Completes the line in `own` whose name starts at `start`: adds what `value` writes.
     fn end_line(
         &mut self,
         start: usize,
@@ -245,7 +245,7 @@ impl Edits {
         })
     }
 
-    /// Copies bytes of the head, or own ones, behind the own ones.
+    /// Appends bytes of the head, or of `own`, to `own`.
     fn copy(&mut self, span: Span) {
         let base = self.head.raw.len();
         let (from, to) = (span.0 as usize, span.1 as usize);

@@ -1,4 +1,4 @@
-//! Heads as they come, and as they are written.
+//! Heads as parsed, and as written after edits.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ fn edits(raw: &str) -> Edits {
     Edits::new(Arc::new(Head::request(raw.as_bytes()).expect(raw)))
 }
 
-/// Fails if a head that nobody edits changes a byte, spaces and empty values included.
+/// Fails if a head without edits changes any byte, spaces and empty values included.
 #[test]
 fn an_unedited_head_keeps_its_bytes() {
     for raw in [
@@ -33,7 +33,7 @@ fn an_unedited_head_keeps_its_bytes() {
     assert_eq!(written(&Edits::new(Arc::new(old))), "HTTP/1.1 404 \r\n\r\n");
 }
 
-/// Fails if a line is lost, doubled or out of order when others are edited.
+/// Fails if a line is lost, doubled or out of order when other lines are edited.
 #[test]
 fn lines_are_dropped_set_and_appended() {
     let raw = "GET / HTTP/1.1\r\nA: 1\r\nB: 2\r\na: 3\r\nC: 4\r\n\r\n";
@@ -72,7 +72,7 @@ fn lines_are_left_out_by_their_place() {
     assert_eq!(written(&kept), "GET / HTTP/1.1\r\nA: 1\r\nC: 3\r\n\r\n");
 }
 
-/// Fails if an edit could end a line, or the head.
+/// Fails if an edit can end a line or the head.
 #[test]
 fn edits_cannot_split_a_head() {
     let mut e = edits("GET / HTTP/1.1\r\n\r\n");
