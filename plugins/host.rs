@@ -1,11 +1,11 @@
-//! Host names as they are compared: lower case, without port and trailing dot.
+//! Converts host names to the form in which they are compared: lower case, without port and trailing dot.
 //!
-//! In: `Host`, `:authority` or SNI as received. Out: the same bytes, borrowed unless a letter has
-//! to change. Source: RFC 9110 §4.2.3, Lightstreamer clustering §2.2.1.
+//! In: `Host`, `:authority` or SNI as received. Out: the same bytes, borrowed unless a letter changes.
+//! Source: RFC 9110 §4.2.3, Lightstreamer clustering §2.2.1.
 
 use std::borrow::Cow;
 
-/// The comparable form of `raw`: lower case, without port and trailing dot; `[v6]` stays bracketed.
+/// Returns the comparable form of `raw`: lower case, without port and trailing dot; `[v6]` stays bracketed.
 pub fn normalise(raw: &str) -> Cow<'_, str> {
     let raw = raw.trim_matches([' ', '\t']);
     let bare = match raw.rsplit_once(':') {
@@ -23,8 +23,8 @@ pub fn normalise(raw: &str) -> Cow<'_, str> {
     }
 }
 
-/// The form of a name of the configuration as clients send it: letters beyond ASCII become `xn--…`
-/// (UTS 46, as browsers do). What is no name stays as it is, for its own check to refuse.
+/// Returns a name of the configuration in the form that clients send: letters beyond ASCII become `xn--…`
+/// (UTS 46, as in browsers). An illegal name stays unchanged, for its own check to refuse.
 pub fn to_ascii(name: &str) -> Cow<'_, str> {
     if name.is_ascii() {
         return Cow::Borrowed(name);

@@ -1,9 +1,9 @@
-//! Routes by the host name asked for: exact name first, then the longest wildcard.
+//! Routes by the requested host name: exact name first, then the longest wildcard.
 //!
-//! In: the flow's host (`:authority`, `Host`; at layer 4 the SNI). Out: a pool, a node or a refusal.
-//! Each request is routed by its own name, never the connection by its first: browsers send
-//! `push1` over the HTTP/2 connection of `push` where one certificate covers both.
-//! Source: Lightstreamer clustering §2.2.1 (Option 1.B.1), §3.2.2.3, §6.
+//! In: the flow's host (`:authority`, `Host`; at layer 4 the SNI). Out: a pool, a node or a refusal. The edge
+//! routes each request by its own name, never a connection by its first request: browsers send `push1` over
+//! the HTTP/2 connection of `push` if one certificate covers both. Source: Lightstreamer clustering §2.2.1
+//! (Option 1.B.1), §3.2.2.3, §6.
 
 use std::collections::HashMap;
 
@@ -21,40 +21,41 @@ use crate::units::Pairs;
 pub struct Config {
     /// Host name (`push1.mycompany.com`, `*.mycompany.com`) to pool or node.
     pub hosts: Pairs,
-    /// What becomes of a flow whose name is not listed; default [`Unknown::Pass`].
+    /// What to do with a flow whose name is not listed; default [`Unknown::Pass`].
     #[serde(default)]
     pub unknown: Unknown,
 }
 
-/// What becomes of a flow whose name is not listed.
+/// What to do with a flow whose name is not listed.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Unknown {
-    /// The next plugin decides, at last the listener's `to:`.
+    /// The next plugin decides; after the last one the listener's `to:` does.
     #[default]
     Pass,
-    /// Answered with this status, 400 to 599 (421: the name is not served here); closed at layer 4.
+    /// The edge answers with this status, 400 to 599 (421: this name is not served here), or closes at layer
+    /// 4.
     Refuse(u16),
-    /// Sent to this pool or node.
+    /// The flow goes to this pool or node.
     To(String),
 }
 
 struct HostRoute {
     exact: HashMap<String, Entry>,
-    /// By what follows the star: `.mycompany.com`.
+    /// Keyed by the part after the star: `.mycompany.com`.
     wildcard: HashMap<String, Entry>,
     unknown: Option<Route>,
 }
 
-/// A name as the file writes it, and where it leads.
+/// A name as written in the file, and its route.
 struct Entry {
     name: String,
     route: Route,
 }
 
 impl Config {
-    /// Builds the plugin. Errors: an unknown target, a name that cannot be one, two entries for
-    /// one name, a status that refuses nothing.
+    /// Builds the plugin. Errors: an unknown target, an illegal name, two entries for one name, a status
+    /// outside 400 to 599.
     pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         let mut faults = Vec::new();
         let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
@@ -124,8 +125,8 @@ impl Unknown {
     }
 }
 
-/// Says what is wrong with a name of the file. A port is refused: a name that looks bound to a
-/// port but is not would mislead; `vip_route` routes by port.
+/// Checks a name of the file. A port is refused: the entry would apply to every port, which would mislead;
+/// `vip_route` routes by port.
 fn check_name(name: &str) -> Result<(), String> {
     if name == "*" {
         return Err("a lone `*` is written `unknown: { to: … }`".to_owned());
@@ -188,8 +189,8 @@ impl HostRoute {
         if self.wildcard.is_empty() {
             return None;
         }
-        // From the left, so the first hit is the longest suffix. A dot in first place has no label
-        // for the star.
+        // The search runs from the left, so the first hit is the longest suffix. It skips a leading dot: the
+        // star needs a label.
         let mut dots = host.match_indices('.').filter(|(i, _)| *i > 0);
         dots.find_map(|(i, _)| self.wildcard.get(&host[i..]))
     }
@@ -240,7 +241,7 @@ mod tests {
         }
     }
 
-    /// IDN: the file may say either form, clients send `xn--…`.
+    /// IDN: the file may have either form, clients send `xn--…`.
     #[test]
     fn names_beyond_ascii_are_found() {
         let yaml = "host_route: { hosts: { bücher.example: ls1, '*.größe.example': ls2 } }";

@@ -1,8 +1,9 @@
-//! What stickiness plugins remember of clients: a table of assignments, or nothing where nodes are computed.
+//! Remembers the nodes of clients for stickiness plugins: a table of assignments, or nothing if nodes are
+//! computed.
 //!
-//! In: the keys `mode`, `max_age`, `jitter`, `expiry`, `capacity`, `cut_at_max_age`, `table` of a block; then flows,
-//! each with what its client is filed under. Out: faults; the client's node. Source: Lightstreamer
-//! clustering §2.1.1, §4.
+//! In: the keys `mode`, `max_age`, `jitter`, `expiry`, `capacity`, `cut_at_max_age`, `table` of a block; then
+//! flows, each with the address under which its client is filed. Out: faults; the client's node. Source:
+//! Lightstreamer clustering §2.1.1, §4.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,17 +17,17 @@ use crate::sticky_ip::rendezvous::Rendezvous;
 use crate::sticky_ip::table::{Key, Limits, Table, Verdict};
 use crate::units::{MaybeSpan, Share};
 
-/// A phone that slept for less finds its session's node again; no server keeps a session of a
-/// client that has been away for longer.
+/// Default expiry. A phone that slept for less finds the node of its session again. No server keeps the
+/// session of a client that has been away for longer.
 const EXPIRY: MaybeSpan = MaybeSpan(Some(Duration::from_secs(3_600)));
 
-/// 130 MB when full: more clients than one edge serves at once by an order of magnitude.
+/// Default capacity, 130 MB when full: an order of magnitude more clients than one edge serves at once.
 const CAPACITY: usize = 1_000_000;
 
-/// Most entries that may be asked for: 13 GB.
+/// Largest capacity that a block may set: 13 GB.
 const MAX_CAPACITY: usize = 100_000_000;
 
-/// What a block says of its memory.
+/// The keys of a block that configure its memory.
 #[derive(Default)]
 pub(crate) struct Keys<'a> {
     /// The plugin's word.
@@ -41,7 +42,7 @@ pub(crate) struct Keys<'a> {
 }
 
 impl Keys<'_> {
-    /// What is wrong with them.
+    /// Returns what is wrong with the keys.
     pub fn faults(&self) -> Vec<PluginError> {
         let long = |s: Option<MaybeSpan>| {
             let span = s.and_then(|s| s.0);
@@ -51,7 +52,7 @@ impl Keys<'_> {
         let endless = self.max_age.is_some_and(|m| m.0.is_none());
         let (span, hash) = (
             "expected at least 1s, or `none`",
-            "`mode: hash` remembers nothing; the key belongs to `mode: table`",
+            "`mode: hash` remembers nothing; this key needs `mode: table`",
         );
         let table = self.mode == Mode::Table;
         let keys = [
@@ -65,7 +66,7 @@ impl Keys<'_> {
             (
                 !(self.cut_at_max_age && endless),
                 "cut_at_max_age",
-                "`max_age: none` has no end to cut at",
+                "`cut_at_max_age` needs a finite `max_age`",
             ),
             (table || self.max_age.is_none(), "max_age", hash),
             (table || self.jitter.is_none(), "jitter", hash),
@@ -80,7 +81,8 @@ impl Keys<'_> {
             .collect()
     }
 
-    /// The table they name, kept across reloads, and its limits; `max_age` where the block gives none.
+    /// Returns the table that the keys name, kept across reloads, and its limits. `max_age` is the plugin's
+    /// default.
     pub fn table(&self, on: &Build<'_>, max_age: MaybeSpan) -> (Arc<Table>, Limits) {
         let limits = Limits {
             lifetime: Lifetime {
@@ -91,7 +93,7 @@ impl Keys<'_> {
             capacity: self.capacity.unwrap_or(CAPACITY),
             cut_at_max_age: self.cut_at_max_age,
         };
-        // A listener's name and a table's cannot meet by chance.
+        // The prefix keeps a listener's name apart from a table's.
         let (kind, name) = match self.table {
             Some(table) => ("table", table),
             None => ("listener", on.listener),
@@ -100,7 +102,7 @@ impl Keys<'_> {
         (on.keep.get_or(&key, || Table::new(limits.capacity)), limits)
     }
 
-    /// The memory they ask for.
+    /// Makes the memory that the keys configure.
     pub fn memory(&self, on: &Build<'_>, max_age: MaybeSpan) -> Memory {
         match self.mode {
             Mode::Hash => Memory::Hash(Rendezvous::new(on.pools)),
@@ -116,9 +118,10 @@ impl Keys<'_> {
     }
 }
 
-/// Where clients are stuck that are filed under an address, or under 128 bits in the form of one.
+/// The nodes to which clients are stuck. A client is filed under its address, or under 128 bits in the form
+/// of an address.
 pub(crate) enum Memory {
-    /// The node of a client's first flow is remembered, by the plugin of that word.
+    /// The plugin `word` remembers the node of a client's first flow.
     Table {
         word: &'static str,
         table: Arc<Table>,
@@ -129,7 +132,7 @@ pub(crate) enum Memory {
 }
 
 impl Memory {
-    /// The client's node.
+    /// Returns the client's node.
     pub fn recall(&self, client: IpAddr, pool: PoolId, now: Instant) -> Option<Recalled> {
         match self {
             Memory::Table { table, limits, .. } => {
@@ -150,7 +153,7 @@ impl Memory {
         }
     }
 
-    /// As [`Plugin::learn`](crate::api::Plugin::learn).
+    /// Like [`Plugin::learn`](crate::api::Plugin::learn).
     pub fn learn(
         &self,
         client: IpAddr,
@@ -173,8 +176,8 @@ impl Memory {
                 let at = (flow.now, unix_seconds(flow.wall));
                 table.learn(Key::new(client, pool), &verdict, limits, at, usable)
             }
-            // The first choice is Down: the second by hash keeps all flows of the client together,
-            // where the balancer would scatter them.
+            // The first choice is Down. The second choice by hash keeps all flows of the client together; the
+            // balancer would scatter them.
             Memory::Hash(nodes) if matches!(to.how, How::Balanced | How::Rebalanced) => {
                 nodes.best(client, pool, usable).filter(|n| *n != to.node)
             }
@@ -182,12 +185,12 @@ impl Memory {
         }
     }
 
-    /// What a rebalance knows the client's assignment by.
+    /// Returns the mark of the client's assignment.
     pub fn mark(&self, client: IpAddr, pool: PoolId, now: Instant) -> Option<Mark> {
         self.recall(client, pool, now)?.mark
     }
 
-    /// A flow of the client has ended.
+    /// Notes that a flow of the client has ended.
     pub fn ended(&self, client: IpAddr, pool: PoolId, now: Instant) {
         if let Memory::Table { table, limits, .. } = self {
             table.ended(&Key::new(client, pool), limits, now);
@@ -208,7 +211,7 @@ impl Memory {
         }
     }
 
-    /// Whether nodes are computed.
+    /// Returns whether nodes are computed.
     pub fn computes(&self) -> bool {
         matches!(self, Memory::Hash(_))
     }

@@ -1,8 +1,8 @@
-//! Routes by the path of a request: the longest beginning that is listed wins.
+//! Routes by the path of a request: the longest listed prefix wins.
 //!
-//! In: the path without its query. Out: a pool, a node or a refusal. A beginning ends where a segment
-//! does: `/push` covers `/push` and `/push/a`, not `/pushed`. Source: Lightstreamer clustering §2.2
-//! (servers of several kinds behind one balancer); RFC 3986 §3.3.
+//! In: the path without its query. Out: a pool, a node or a refusal. A prefix ends at the end of a segment:
+//! `/push` covers `/push` and `/push/a`, not `/pushed`. Source: Lightstreamer clustering §2.2 (servers of
+//! several kinds behind one balancer); RFC 3986 §3.3.
 
 use std::collections::HashMap;
 
@@ -17,35 +17,32 @@ use crate::units::Pairs;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Beginning of a path (`/lightstreamer`, `/`) to pool or node.
+    /// Path prefix (`/lightstreamer`, `/`) to pool or node.
     pub paths: Pairs,
-    /// What becomes of a flow whose path is not listed; default `pass`.
+    /// What to do with a flow whose path is not listed; default `pass`.
     #[serde(default)]
     pub unknown: Unknown,
 }
 
 struct PathRoute {
-    /// By the beginning without its last `/`.
+    /// Keyed by the prefix without its last `/`.
     paths: HashMap<String, Entry>,
     unknown: Option<Route>,
 }
 
-/// A beginning as the file writes it, and where it leads.
+/// A prefix as written in the file, and its route.
 struct Entry {
     path: String,
     route: Route,
 }
 
 impl Config {
-    /// Builds the plugin. Errors: mode tcp, an unknown target, what is no path, two entries for one,
-    /// a status that refuses nothing.
+    /// Builds the plugin. Errors: mode tcp, an unknown target, an illegal path, two entries for one path, a
+    /// status outside 400 to 599.
     pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         let mut faults = Vec::new();
         if on.mode == Mode::Tcp {
-            faults.push(PluginError::new(
-                None::<String>,
-                "a path is in HTTP; expected mode http",
-            ));
+            faults.push(PluginError::new(None::<String>, "a path needs mode http"));
         }
         if self.paths.0.is_empty() {
             faults.push(PluginError::new(["paths"], "expected at least one path"));
@@ -53,7 +50,8 @@ impl Config {
         let mut paths = HashMap::new();
         for (path, target) in &self.paths.0 {
             if !legal(path) {
-                let why = format!("expected the beginning of a path, as `/push`, not `{path}`");
+                let why =
+                    format!("expected the beginning of a path, such as `/push`, not `{path}`");
                 faults.push(PluginError::new(["paths", path], why));
             }
             let entry = match on.target_at(target, ["paths", path]) {
@@ -82,7 +80,7 @@ impl Config {
     }
 }
 
-/// A path as requests have it: visible ASCII, no query, no fragment.
+/// Returns whether `path` is legal in a request: visible ASCII, no query, no fragment.
 fn legal(path: &str) -> bool {
     let fits = |b: u8| b.is_ascii_graphic() && !matches!(b, b'?' | b'#');
     path.starts_with('/') && path.bytes().all(fits)
@@ -113,7 +111,7 @@ impl Plugin for PathRoute {
 impl PathRoute {
     fn find(&self, flow: &Flow<'_>) -> Option<&Entry> {
         let path = flow.request?.path();
-        // From the right, so the first hit is the longest.
+        // The search runs from the right, so the first hit is the longest prefix.
         let ends = path.rmatch_indices('/').map(|(i, _)| i);
         let mut ends = std::iter::once(path.len()).chain(ends);
         ends.find_map(|end| self.paths.get(&path[..end]))
@@ -169,7 +167,7 @@ mod tests {
                     unknown: { to: nobody } }";
         let found = faults(yaml, Mode::Tcp);
         for (i, want) in [
-            ": a path is in HTTP",
+            ": a path needs mode http",
             "paths.a: expected the beginning",
             "paths./a?b: expected the beginning",
             "paths./c: unknown pool or node",
