@@ -1,8 +1,8 @@
-//! Sticks a client to a node by a cookie the proxy inserts.
+//! Sticks a client to a node by a cookie that the proxy inserts.
 //!
-//! In: `Cookie` of the request. Out: `Set-Cookie` on the first response of a new assignment, also
-//! on a 101; the node sees none of it. Edges with one key agree without sharing state.
-//! Source: Lightstreamer clustering §2.1.2 (Option 1.A.2), §3.1.2 (2.A.2), §4, §5.1; RFC 6265.
+//! In: `Cookie` of the request. Out: `Set-Cookie` on the first response of a new assignment, also on a 101.
+//! The node sees neither. Edges with one key agree without sharing state. Source: Lightstreamer clustering
+//! §2.1.2 (Option 1.A.2), §3.1.2 (2.A.2), §4, §5.1; RFC 6265.
 
 mod config;
 pub(crate) mod header;
@@ -24,7 +24,7 @@ use token::{Ring, TOKEN_CHARS, Token};
 
 const NAME: &str = "sticky_cookie";
 
-/// Most cookies of our name that are tried: each forged one costs an HMAC a key.
+/// Most cookies of our name that are verified: each forged cookie costs an HMAC for each key.
 const MAX_TRIED: usize = 8;
 
 struct StickyCookie {
@@ -35,12 +35,12 @@ struct StickyCookie {
     cut_at_max_age: bool,
     ring: Ring,
     forget_rules: Arc<ForgetRules>,
-    /// Held so that what is kept across reloads still knows it.
+    /// Keeps the random key referenced, so that `Keep::sweep` does not drop it after a reload.
     _own_key: Option<Arc<keys::Random>>,
 }
 
 impl StickyCookie {
-    /// The first good token of the request for `pool`, and its age in seconds.
+    /// Returns the first good token of the request for `pool`, and its age in seconds.
     fn find(&self, flow: &Flow<'_>, pool: PoolId) -> Option<(Token, u64)> {
         let wall = unix_seconds(flow.wall);
         header::values(flow.request?, &self.name)
@@ -50,7 +50,7 @@ impl StickyCookie {
             .find_map(|t| Some((t, self.age(&t, wall)?)))
     }
 
-    /// The token's age in seconds, if it is neither too old, from the future, nor forgotten.
+    /// Returns the token's age in seconds; `None` if it is too old, from the future, or forgotten.
     fn age(&self, token: &Token, wall: u64) -> Option<u64> {
         if token.issued > wall.saturating_add(SKEW.as_secs()) {
             return None;
@@ -67,7 +67,7 @@ impl StickyCookie {
         (alive && !forgotten()).then_some(age)
     }
 
-    /// What a rebalance knows the token with this salt by.
+    /// Returns the mark of the token with this salt.
     fn mark_of(&self, salt: &[u8; 7], issued: u64, age: Duration) -> Mark {
         let left = self.lifetime_of(salt).map(|l| l.saturating_sub(age));
         Mark {
@@ -78,16 +78,16 @@ impl StickyCookie {
         }
     }
 
-    /// How long the token with this salt lives, the same on every edge.
+    /// Returns the lifetime of the token with this salt, the same on every edge.
     fn lifetime_of(&self, salt: &[u8; 7]) -> Option<Duration> {
         self.lifetime.of(mark_id(salt) << 8)
     }
 
-    /// The value of `Set-Cookie` for a new assignment; `None` where nothing is to be remembered.
+    /// Returns the value of `Set-Cookie` for a new assignment; `None` if the client needs no new cookie.
     fn issue(&self, flow: &Flow<'_>, to: &Assignment<'_>) -> Option<Vec<u8>> {
         let pool = to.pool?;
         let age = age_when_issued(to.how)?;
-        // Another plugin recalled it, but the client has its cookie already.
+        // Another plugin recalled the node, but the client already has a cookie for it.
         if self
             .find(flow, pool)
             .is_some_and(|(t, _)| t.node == to.node)
@@ -115,18 +115,18 @@ impl StickyCookie {
     }
 }
 
-/// The age in seconds of the token an assignment is told with; `None`: it is not told.
+/// Returns the age in seconds that a new token starts with; `None`: the assignment gets no token.
 fn age_when_issued(how: How) -> Option<u64> {
     match how {
         How::Pinned | How::Recalled { by: NAME, .. } => None,
-        // An assignment an address table made keeps its age, or two plugins would renew each
-        // other for ever.
+        // An assignment from an address table keeps its age. Otherwise two plugins would renew each other for
+        // ever.
         How::Recalled { age, .. } => Some(age.as_secs()),
         How::Balanced | How::Rebalanced => Some(0),
     }
 }
 
-/// The salt of the token a flow is told, if it is told one.
+/// Returns the salt of the flow's token, if it gets one.
 fn salt_of(flow: &Flow<'_>) -> [u8; 7] {
     let mut salt = [0; 7];
     salt.copy_from_slice(&flow.random.to_be_bytes()[..7]);
@@ -162,7 +162,7 @@ impl Plugin for StickyCookie {
 
     fn mark(&self, flow: &Flow<'_>, pool: PoolId, to: &Assignment<'_>) -> Option<Mark> {
         let age = age_when_issued(to.how)?;
-        // A client that has its cookie already is told none (see `issue`).
+        // A client that already has its cookie gets no new one (see `issue`).
         let known = self.find(flow, pool).filter(|(t, _)| t.node == to.node);
         let (salt, issued, age) = known.map_or_else(
             || {
@@ -191,7 +191,7 @@ impl Plugin for StickyCookie {
     ) -> Result<(), EditError> {
         let status = edits.head().status();
         let switching = status == 101;
-        // 100 and 103 come before the response that counts.
+        // 100 and 103 precede the final response.
         if status < 200 && !switching {
             return Ok(());
         }

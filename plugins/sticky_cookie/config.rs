@@ -1,4 +1,4 @@
-//! The block `sticky_cookie:`, its faults and its defaults.
+//! Defines the block `sticky_cookie:`, its faults and its defaults.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::forget_rules::ForgetRules;
 use crate::lifetime::{JITTER, Lifetime};
 use crate::units::{MaybeSpan, Share};
 
-/// A working day: a session seldom outlives it, and an imbalance is gone the next morning.
-/// Each expiry interrupts a session whose client connects anew (Lightstreamer clustering §4).
+/// Default `max_age`, a working day: a session seldom lasts longer, and an imbalance is gone the next
+/// morning. Each expiry interrupts a session whose client connects anew (Lightstreamer clustering §4).
 const MAX_AGE: MaybeSpan = MaybeSpan(Some(Duration::from_secs(8 * 3_600)));
 
 /// Block `sticky_cookie:`.
@@ -25,25 +25,25 @@ pub struct Config {
     /// The cookie's name (RFC 9110 token); default `PUSHGATE`.
     #[serde(default = "name")]
     pub name: String,
-    /// Longest life of an assignment, counted from when it was learned, never renewed; from 1 s,
-    /// or `none`; default 8h.
+    /// Longest life of an assignment, counted from when it was learned and never renewed; from 1 s, or
+    /// `none`; default 8h.
     #[serde(default = "max_age")]
     pub max_age: MaybeSpan,
-    /// Part of `max_age` by which single tokens may live shorter; default 10%.
+    /// Largest part of `max_age` by which a token may live shorter; default 10%.
     #[serde(default = "jitter")]
     pub jitter: Share,
-    /// Whether a flow that is open when its assignment reaches `max_age` is cut; default off: it
-    /// goes on, and the client's next one is balanced anew.
+    /// Whether a flow is cut when its assignment reaches `max_age`; default off: the flow goes on, and the
+    /// client's next flow is balanced anew.
     #[serde(default)]
     pub cut_at_max_age: bool,
-    /// Only over TLS; default off, because the Lightstreamer Node client never returns such a
+    /// `Secure`: sent only over TLS; default off, because the Lightstreamer Node client never returns such a
     /// cookie.
     #[serde(default)]
     pub secure: bool,
-    /// `SameSite`; default absent (browsers then take `Lax`).
+    /// `SameSite`; default absent (browsers then assume `Lax`).
     #[serde(default)]
     pub same_site: Option<SameSite>,
-    /// `Partitioned`: for pages of other sites; requires `secure`; default off.
+    /// `Partitioned`: for use in pages of other sites; requires `secure`; default off.
     #[serde(default)]
     pub partitioned: bool,
     /// `Domain`; default absent: only the host that set it.
@@ -55,8 +55,8 @@ pub struct Config {
     /// `HttpOnly`: out of reach of scripts; default on.
     #[serde(default = "yes")]
     pub http_only: bool,
-    /// Key ring: one key a line, hexadecimal or base64; the first signs, all verify. Default: a
-    /// random key that lives as long as the process and is this edge's own.
+    /// File with the key ring: one key a line, hexadecimal or base64; the first signs, all verify. Default: a
+    /// random key that lives as long as the process and is known only to this edge.
     #[serde(default)]
     pub key_file: Option<String>,
 }
@@ -94,8 +94,8 @@ fn yes() -> bool {
 }
 
 impl Config {
-    /// Builds the plugin; reads the key file. Errors: mode tcp, values no cookie can have,
-    /// attributes that contradict each other, a key file that is missing or wrong.
+    /// Builds the plugin and reads the key file. Errors: mode tcp, values that no cookie can have, attributes
+    /// that contradict each other, a key file that is missing or wrong.
     pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         let mut faults = self.faults(on);
         let own = self.key_file.is_none().then(|| random_key(on));
@@ -142,7 +142,7 @@ impl Config {
         );
         let aged = self.max_age.0.is_none_or(|m| m >= Duration::from_secs(1));
         check(aged, "max_age", "expected at least 1s, or `none`");
-        let why = "`max_age: none` has no end to cut at";
+        let why = "`cut_at_max_age` needs a finite `max_age`";
         check(
             !self.cut_at_max_age || self.max_age.0.is_some(),
             "cut_at_max_age",
@@ -158,7 +158,7 @@ impl Config {
         check(
             domain,
             "domain",
-            "expected a domain name, as `mycompany.com`",
+            "expected a domain name, such as `mycompany.com`",
         );
         let why = "`same_site: none` requires `secure: true`: browsers drop the cookie otherwise";
         check(
@@ -179,8 +179,8 @@ impl Config {
         faults
     }
 
-    /// No `Max-Age` or `Expires`: the guide asks for a session cookie (§2.1.2), the proxy decides
-    /// by the signed date, and nothing is left on the client's disk.
+    /// Returns the cookie's attributes. `Max-Age` and `Expires` are left out: the guide asks for a session
+    /// cookie (§2.1.2), the proxy decides by the signed date, and nothing stays on the client's disk.
     fn attributes(&self) -> String {
         let mut s = format!("; Path={}", self.path);
         if let Some(d) = &self.domain {
@@ -204,13 +204,12 @@ impl Config {
     }
 }
 
-/// RFC 9110 §5.6.2.
-/// The key of a process that was given none.
+/// Returns the process's random key, for a block without `key_file`.
 fn random_key(on: &Build<'_>) -> Arc<keys::Random> {
     on.keep.get_or("sticky_cookie random key", || {
         log::info!(
             "sticky_cookie: no key_file, signing with a random key: cookies end with this process \
-             and its successors, and other edges do not know them"
+             and its successors, and other edges reject them; set key_file to share a key"
         );
         keys::Random::new()
     })
@@ -222,11 +221,12 @@ fn file_keys(file: &Path) -> Result<Vec<Vec<u8>>, String> {
     keys::parse(&text)
 }
 
+/// Returns whether a token may contain `b` (RFC 9110 §5.6.2).
 fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }
 
-/// RFC 6265 §4.1.1, `path-value`.
+/// Returns whether an attribute may contain `b` (RFC 6265 §4.1.1, `path-value`).
 fn is_attribute(b: u8) -> bool {
     (0x20..0x7f).contains(&b) && b != b';'
 }

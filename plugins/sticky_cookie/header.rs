@@ -1,20 +1,21 @@
-//! The cookie's two headers, edited byte by byte: `Cookie` in, `Set-Cookie` and `Cache-Control` out.
+//! Edits the cookie's headers byte by byte: `Cookie` in requests, `Set-Cookie` and `Cache-Control` in
+//! responses.
 //!
-//! In: heads and the cookie's name. Out: heads in which every other cookie has the bytes it had.
-//! HTTP/2 clients may send one cookie a line (RFC 9113 §8.2.3). Source: FAULTS D45, RFC 6265 §4, §5.
+//! In: heads and the cookie's name. Out: heads in which every other cookie keeps its bytes. HTTP/2 clients
+//! may send one cookie a line (RFC 9113 §8.2.3). Source: FAULTS D45, RFC 6265 §4, §5.
 
 use crate::api::EditError;
 use crate::head::{Edit, Edits, Head};
 
-/// The values of all cookies called `name`, in order.
+/// Returns the values of all cookies called `name`, in order.
 pub fn values<'a>(head: &'a Head, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
     head.values("cookie")
         .flat_map(|line| line.split(|b| *b == b';'))
         .filter_map(move |pair| value_of(pair, name))
 }
 
-/// Takes every cookie called `name` out of the request; a line that becomes empty goes, one
-/// without it is not touched.
+/// Removes every cookie called `name` from the request. Drops a line that becomes empty; leaves a line
+/// without the cookie untouched.
 pub fn strip(edits: &mut Edits, name: &[u8]) -> Result<(), EditError> {
     edits.rewrite("cookie", |line| match without(line, name) {
         None => Edit::Keep,
@@ -24,8 +25,8 @@ pub fn strip(edits: &mut Edits, name: &[u8]) -> Result<(), EditError> {
     Ok(())
 }
 
-/// Takes every `Set-Cookie` of `name` out of the response: the node's would displace ours in the
-/// client, and ours is taken out of its next request anyway.
+/// Removes every `Set-Cookie` of `name` from the response: the node's would displace ours in the client, and
+/// the edge removes ours from the client's next request anyway.
 pub fn drop_set_cookie(edits: &mut Edits, name: &[u8]) {
     let ours = |line: &[u8]| {
         let pair = line.split(|b| *b == b';').next();
@@ -34,9 +35,9 @@ pub fn drop_set_cookie(edits: &mut Edits, name: &[u8]) {
     edits.retain(|field, line| !(field.eq_ignore_ascii_case("set-cookie") && ours(line)));
 }
 
-/// Keeps shared caches from handing one client's assignment to others: adds `private` unless
-/// `private` or `no-store` is there. A line more, so that what the node said stays as it was;
-/// where the two conflict, caches follow the stricter (RFC 9111 §4.2.1).
+/// Keeps shared caches from giving one client's assignment to others: adds `private` unless the response has
+/// `private` or `no-store`. It adds a line, so that the node's own stay unchanged. If lines conflict, caches
+/// follow the stricter (RFC 9111 §4.2.1).
 pub fn forbid_sharing(edits: &mut Edits) -> Result<(), EditError> {
     // `private="field"` covers only that field, so only the bare word counts.
     let enough = |d: &[u8]| {
@@ -51,14 +52,14 @@ pub fn forbid_sharing(edits: &mut Edits) -> Result<(), EditError> {
     Ok(())
 }
 
-/// The value of `pair` if its cookie is called `name`; names are compared with case (RFC 6265 §5.3).
+/// Returns the value of `pair` if its cookie is called `name`; case counts (RFC 6265 §5.3).
 fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let at = pair.iter().position(|b| *b == b'=')?;
     let (key, value) = pair.split_at(at);
     (key.trim_ascii() == name).then(|| value[1..].trim_ascii())
 }
 
-/// `line` without the cookies called `name`; `None` if it has none.
+/// Returns `line` without the cookies called `name`; `None` if it has none of them.
 fn without(line: &[u8], name: &[u8]) -> Option<Vec<u8>> {
     let pairs = || line.split(|b| *b == b';');
     if !pairs().any(|p| value_of(p, name).is_some()) {
@@ -67,7 +68,7 @@ fn without(line: &[u8], name: &[u8]) -> Option<Vec<u8>> {
     let mut rest = Vec::with_capacity(line.len());
     for (i, pair) in pairs().filter(|p| value_of(p, name).is_none()).enumerate() {
         match i {
-            // The separator's space before what is now the first cookie.
+            // Drops the separator's space before the cookie that is now first.
             0 => rest.extend_from_slice(pair.trim_ascii_start()),
             _ => {
                 rest.push(b';');

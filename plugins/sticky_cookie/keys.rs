@@ -1,7 +1,7 @@
-//! The key file: one secret a line, hexadecimal or base64; the first signs, all verify.
+//! Reads the key file: one secret a line, hexadecimal or base64; the first signs, all verify.
 //!
-//! In: the file's text. Out: secrets, or what is wrong with a line (never the line itself: it
-//! would put a secret into a log).
+//! In: the file's text. Out: secrets, or what is wrong with a line. An error never contains the line itself:
+//! it would put a secret into a log.
 
 use base64::Engine;
 use base64::alphabet::{STANDARD, URL_SAFE};
@@ -9,18 +9,18 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use crate::context::Kept;
 
-/// Fewest bytes of a secret: 128 bits, as the token's MAC.
+/// Fewest bytes of a secret: 128 bits, as the token's MAC has.
 pub const MIN_KEY_BYTES: usize = 16;
 
-/// Most secrets of a ring: each costs a forged token one HMAC.
+/// Most secrets of a ring: verifying a forged token costs one HMAC for each.
 pub const MAX_KEYS: usize = 8;
 
-/// The secret of a process that was given none.
+/// The random secret of a process without a key file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Random(pub Vec<u8>);
 
 impl Random {
-    /// A fresh one from the operating system.
+    /// Makes a new secret from the operating system's random numbers.
     pub fn new() -> Self {
         let mut key = vec![0; 32];
         getrandom::fill(&mut key).expect("the kernel has random numbers after boot");
@@ -40,8 +40,8 @@ impl Kept for Random {
     }
 }
 
-/// Reads a key file's text. Empty lines and those that begin with `#` do not count. A line of
-/// hexadecimal digits only is hexadecimal, any other is base64 of either alphabet.
+/// Reads a key file's text. Skips empty lines and those that begin with `#`. A line of only hexadecimal
+/// digits is hexadecimal; any other is base64 of either alphabet.
 pub fn parse(text: &str) -> Result<Vec<Vec<u8>>, String> {
     let mut keys = Vec::new();
     for (n, line) in text.lines().enumerate() {

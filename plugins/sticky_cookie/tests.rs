@@ -1,4 +1,4 @@
-//! The cookie's life: issued once, honoured, aged, forgotten, forged.
+//! The life of a cookie: issued once, honoured, aged, forgotten, forged.
 
 use std::path::Path;
 use std::time::Duration;
@@ -27,7 +27,7 @@ fn forget(p: &dyn Plugin, node: &str, at: &Facts, share: f64) {
     });
 }
 
-/// The `Set-Cookie` lines of a response to `facts` whose request had `cookies`.
+/// Returns the `Set-Cookie` lines of a response to `facts` whose request had `cookies`.
 fn set(p: &dyn Plugin, facts: &Facts, how: How, cookies: &[&str], status: u16) -> Vec<String> {
     let req = with(cookies);
     let mut resp = answer(status, &[]);
@@ -36,7 +36,7 @@ fn set(p: &dyn Plugin, facts: &Facts, how: How, cookies: &[&str], status: u16) -
     texts(&resp, "set-cookie")
 }
 
-/// `PUSHGATE=…` of a new assignment.
+/// Returns `PUSHGATE=…` of a new assignment.
 fn issue(p: &dyn Plugin, facts: &Facts) -> String {
     let lines = set(p, facts, How::Balanced, &[], 200);
     let pair = lines.first().and_then(|l| l.split(';').next());
@@ -56,7 +56,7 @@ fn recalled(p: &dyn Plugin, facts: &Facts, cookies: &[&str]) -> Option<Duration>
 }
 
 #[test]
-fn a_new_assignment_is_told_once_and_honoured() {
+fn a_new_assignment_sets_one_cookie() {
     let p = build("sticky_cookie: {}");
     let now = Facts::default();
     let lines = set(&*p, &now, How::Balanced, &["a=1"], 200);
@@ -166,7 +166,8 @@ fn age_decides_with_each_tokens_own_jitter() {
     }
 }
 
-/// FAULTS D48: a clock an hour ahead was set back since, or is another edge's; more is a fault.
+/// FAULTS D48: a token may be dated an hour ahead: its clock was set back since, or is another edge's. A later
+/// date is a fault.
 #[test]
 fn future_dates_are_ignored_beyond_the_skew() {
     let p = build("sticky_cookie: {}");
@@ -218,7 +219,7 @@ fn false_tokens_are_ignored_and_the_first_true_one_counts() {
 }
 
 #[test]
-fn a_cookie_beside_other_bytes_than_text_is_found() {
+fn a_cookie_beside_non_text_bytes_is_found() {
     let p = build("sticky_cookie: {}");
     let now = Facts::default();
     let line = [b"a=\xff\xfe; ".as_slice(), issue(&*p, &now).as_bytes()].concat();
@@ -231,7 +232,7 @@ fn a_cookie_beside_other_bytes_than_text_is_found() {
 }
 
 #[test]
-fn our_cookie_wins_and_caches_are_warned() {
+fn our_cookie_wins_and_is_private() {
     let p = build("sticky_cookie: {}");
     let facts = Facts::default();
     let sent = [
@@ -265,7 +266,7 @@ fn our_cookie_wins_and_caches_are_warned() {
     assert!(left.is_empty(), "the node's goes, none comes: {left:?}");
 }
 
-/// Lightstreamer clustering §5.1; every listener hears the rule, a reload keeps it.
+/// Lightstreamer clustering §5.1: every listener gets the rule, and a reload keeps it.
 #[test]
 fn a_rebalance_forgets_its_share_on_every_listener() {
     let keep = Keep::default();
@@ -299,8 +300,8 @@ fn a_rebalance_forgets_its_share_on_every_listener() {
     );
 }
 
-/// Cookies ended with the first reload: nobody held the random key, and the sweep after the reload
-/// dropped it. Seen when a successor did not know its predecessor's cookies.
+/// Cookies became invalid at the first reload: nobody held the random key, so the sweep after the reload
+/// dropped it. Seen when a successor did not accept its predecessor's cookies.
 #[test]
 fn a_random_key_outlives_reloads_and_the_process() {
     let make = |keep: &Keep| built("sticky_cookie: {}", Mode::Http, keep, Path::new("."));

@@ -1,9 +1,8 @@
-//! The token in the cookie: who a client is stuck to and since when, signed.
+//! Signs and verifies the token in the cookie: the node a client is stuck to, and since when.
 //!
-//! 36 bytes, 48 characters of base64url: version 1 | node id 8 | issued-at 4 | salt 7 | MAC 16.
-//! The node id is keyed, so no address or name can be derived from it; the MAC is HMAC-SHA-256
-//! cut to 128 bits (RFC 2104 §5). 36 is divisible by three: no padding bits a forger could vary.
-//! Source: FAULTS D43.
+//! 36 bytes, 48 characters of base64url: version 1 | node id 8 | issued-at 4 | salt 7 | MAC 16. The node id
+//! is keyed, so that nobody can derive an address or name from it. The MAC is HMAC-SHA-256 cut to 128 bits
+//! (RFC 2104 §5). 36 is divisible by three, so a forger has no padding bits to vary. Source: FAULTS D43.
 
 use base64::Engine;
 use base64::alphabet::URL_SAFE;
@@ -13,7 +12,7 @@ use sha2::Sha256;
 
 use crate::api::{NodeId, PoolId};
 
-/// Characters of a token; anything longer or shorter is none.
+/// Characters of a token; longer or shorter text is not a token.
 pub const TOKEN_CHARS: usize = 48;
 
 const TOKEN_BYTES: usize = 36;
@@ -21,7 +20,7 @@ const MAC_BYTES: usize = 16;
 const BODY_BYTES: usize = TOKEN_BYTES - MAC_BYTES;
 const VERSION: u8 = 1;
 
-/// Strict: no padding, no stray bits, so that one token has one spelling.
+/// Strict: no padding and no stray bits, so that a token has only one spelling.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new()
@@ -33,19 +32,19 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// What a valid token says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// Pool the node was chosen from.
+    /// Pool from which the node was chosen.
     pub pool: PoolId,
     /// The node.
     pub node: NodeId,
-    /// Seconds since 1970.
+    /// When the assignment was learned, in seconds since 1970.
     pub issued: u64,
-    /// Random; spreads expiry and chooses the share a rebalance forgets.
+    /// Random number that spreads expiry and chooses the share that a rebalance forgets.
     pub salt: [u8; 7],
 }
 
-/// One key, and the ids it gives to every node of every pool.
+/// One key, and the ids that it gives to every node of every pool.
 struct Key {
-    /// Keyed once; a clone saves two of four compressions a token.
+    /// Keyed once: cloning it saves two of four SHA-256 compressions for each token.
     mac: Hmac<Sha256>,
     /// Sorted by id.
     ids: Vec<(u64, PoolId, NodeId)>,
@@ -55,18 +54,18 @@ struct Key {
 pub struct Ring(Vec<Key>);
 
 impl Ring {
-    /// A ring of `secrets` for `pools` (name and names of nodes).
+    /// Makes a ring of `secrets` for `pools` (name and names of nodes).
     pub fn new(secrets: &[Vec<u8>], pools: &[(&str, &[String])]) -> Self {
         Ring(secrets.iter().map(|s| Key::new(s, pools)).collect())
     }
 
-    /// Signs `token`; `None` if its node is not of its pool.
+    /// Signs `token`; `None` if its node is not in its pool.
     pub fn sign(&self, token: &Token) -> Option<[u8; TOKEN_CHARS]> {
         let key = self.0.first()?;
         let mut raw = [0; TOKEN_BYTES];
         raw[0] = VERSION;
         raw[1..9].copy_from_slice(&key.id(token.pool, token.node)?.to_be_bytes());
-        // Four bytes last until 2106; a clock beyond gives a token that nobody accepts.
+        // Four bytes last until 2106; a later clock gives no token.
         let issued = u32::try_from(token.issued).ok()?;
         raw[9..13].copy_from_slice(&issued.to_be_bytes());
         raw[13..BODY_BYTES].copy_from_slice(&token.salt);
@@ -77,10 +76,10 @@ impl Ring {
         Some(text)
     }
 
-    /// The token in `text`, if one of the ring's keys signed it and its node still exists.
-    /// The MAC is compared in constant time. Allocates nothing.
+    /// Returns the token in `text` if one of the ring's keys signed it and its node still exists. Compares
+    /// the MAC in constant time and allocates nothing.
     pub fn verify(&self, text: &[u8]) -> Option<Token> {
-        // The length first: 10 KiB of forgery costs no decoding.
+        // Checks the length first, so that 10 KiB of forgery costs no decoding.
         if text.len() != TOKEN_CHARS {
             return None;
         }
@@ -120,7 +119,7 @@ impl Key {
         let mut ids = Vec::new();
         for (pool, nodes) in pools {
             for node in *nodes {
-                // The length keeps `ab`+`c` apart from `a`+`bc`.
+                // The length distinguishes `ab`+`c` from `a`+`bc`.
                 let digest = id_mac
                     .clone()
                     .chain_update((pool.len() as u64).to_be_bytes())
@@ -141,7 +140,8 @@ impl Key {
         self.mac.clone().chain_update(body)
     }
 
-    /// Only on a new assignment, so a scan of some dozen nodes is cheap enough.
+    /// Returns the id of a node. Called only for a new assignment, so scanning some dozen nodes is cheap
+    /// enough.
     fn id(&self, pool: PoolId, node: NodeId) -> Option<u64> {
         let of = |e: &&(u64, PoolId, NodeId)| e.1 == pool && e.2 == node;
         self.ids.iter().find(of).map(|e| e.0)
@@ -225,14 +225,14 @@ mod tests {
         assert_eq!(r.verify(BASE64.encode(raw).as_bytes()), None);
     }
 
-    /// FAULTS D43. Removing the MAC's check lets every one of them in that spares the node id.
+    /// FAULTS D43. Without the MAC check, every mutation that spares the node id would be accepted.
     #[test]
     fn of_1_000_000_mutated_tokens_none_is_accepted() {
         let r = ring(&[b"one", b"two"]);
         let mut rng = Rng(3);
         let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         for round in 0..1_000_000 {
-            // Signing each anew would double the time; a token serves 64 mutations.
+            // Signing a token for each round would double the time; one token serves 64 mutations.
             let mut rng_token = Rng(round / 64);
             let good = r.sign(&token(&mut rng_token)).expect("signs");
             let mut bad = good.to_vec();
