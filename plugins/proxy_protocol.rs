@@ -1,10 +1,9 @@
-//! Tells the node who the client is by the PROXY protocol: the first bytes of each connection.
+//! Passes the client's address to the node in the PROXY protocol: the first bytes of each connection.
 //!
-//! In: the flow's addresses, TLS facts and host. Out: a header of version 1 or 2, whole, before any
-//! byte of the client. An upstream connection belongs to one client, so one header tells the truth
-//! for all its requests. Codec: crate `ppp`.
-//! Source: PROXY protocol §2 (HAProxy's specification, cited by Lightstreamer clustering §1);
-//! FAULTS D42.
+//! In: the flow's addresses, TLS facts and host. Out: a whole header of version 1 or 2, before any byte of
+//! the client. An upstream connection belongs to one client, so one header is true for all its requests.
+//! Codec: crate `ppp`. Source: PROXY protocol §2 (HAProxy's specification, cited by Lightstreamer clustering
+//! §1); FAULTS D42.
 
 use std::net::SocketAddr;
 
@@ -21,11 +20,11 @@ pub struct Config {
     /// 1 (text) or 2 (binary); default 2.
     #[serde(default = "two")]
     pub version: u8,
-    /// With version 2: adds the name asked for (`PP2_TYPE_AUTHORITY`); default on.
+    /// With version 2: adds the requested name (`PP2_TYPE_AUTHORITY`); default on.
     #[serde(default = "yes")]
     pub authority: bool,
-    /// With version 2: tells that the client came by TLS and its version (`PP2_TYPE_SSL`), where
-    /// TLS ends here; default on.
+    /// With version 2: adds the TLS version of the client's connection (`PP2_TYPE_SSL`) if TLS ends here;
+    /// default on.
     #[serde(default = "yes")]
     pub ssl: bool,
 }
@@ -63,7 +62,7 @@ impl Plugin for ProxyProtocol {
         if self.0.version == 1 {
             out.extend_from_slice(version_1(client, vip).as_bytes());
         } else if let Ok(header) = self.version_2(flow, client, vip) {
-            // It cannot fail: everything in it is far below the 65,535 bytes a header may have.
+            // Building cannot fail: the parts are far below the 65,535 bytes that a header may have.
             out.extend_from_slice(&header);
         }
     }
@@ -112,20 +111,20 @@ const CERTIFICATE: u8 = 0x02 | 0x04;
 
 fn sub_tlv(out: &mut Vec<u8>, kind: Type, text: &str) {
     out.push(kind as u8);
-    // Both kinds are short: a version, and a name of 255 bytes at most.
+    // Both kinds are short: a version, and a name of at most 255 bytes.
     out.extend((text.len() as u16).to_be_bytes());
     out.extend(text.as_bytes());
 }
 
-/// The common name in a subject as RFC 4514 writes it; `None` where there is none, or one with escapes:
-/// cut at the wrong comma it would name somebody else.
+/// Returns the common name in a subject as RFC 4514 writes it. `None`: no common name, or one with escapes.
+/// Cut at the wrong comma it would name somebody else.
 fn common_name(subject: &str) -> Option<&str> {
     let plain = Some(subject).filter(|s| !s.contains('\\'))?;
     let name = plain.split(',').find_map(|part| part.strip_prefix("CN="))?;
     Some(name).filter(|n| !n.is_empty() && n.len() <= 255)
 }
 
-/// Both addresses in one family: IPv4 if both can be, else IPv6 (FAULTS D42, v4-mapped).
+/// Returns both addresses in one family: IPv4 if both can be, else IPv6 (FAULTS D42, v4-mapped).
 fn one_family(a: SocketAddr, b: SocketAddr) -> (SocketAddr, SocketAddr) {
     let (a4, b4) = (a.ip().to_canonical(), b.ip().to_canonical());
     let six = |ip: std::net::IpAddr| match ip {
@@ -208,7 +207,7 @@ mod tests {
         }
     }
 
-    /// What we write, a reader of the specification reads back.
+    /// Fails if a parser of the specification does not read back what the plugin writes.
     #[test]
     fn version_2_is_read_back() {
         let tls = TlsFacts {
@@ -235,7 +234,7 @@ mod tests {
         );
     }
 
-    /// §2.2.6: a verified certificate is told by its name, one not believed only as shown.
+    /// §2.2.6: a verified certificate is passed with its name, an unverified one only as shown.
     #[test]
     fn client_certificates() {
         let client = crate::api::ClientFacts {

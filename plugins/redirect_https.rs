@@ -1,7 +1,7 @@
-//! Sends clients that speak plain HTTP to the same place over TLS.
+//! Redirects plain HTTP requests to the same URL over TLS.
 //!
-//! In: host and target of a plain request. Out: a redirect. Requests over TLS pass.
-//! Source: RFC 9110 §15.4.9 (308 keeps the method), RFC 6797 §7.2.
+//! In: host and target of a plain request. Out: a redirect. Requests over TLS pass. Source: RFC 9110 §15.4.9
+//! (308 keeps the method), RFC 6797 §7.2.
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -16,7 +16,7 @@ pub struct Config {
     /// Status, 301, 302, 303, 307 or 308; default 308, which keeps method and body.
     #[serde(default = "permanent")]
     pub status: u16,
-    /// Port of the TLS listener; default 443, which is not written.
+    /// Port of the TLS listener; default 443, which the redirect's URL omits.
     #[serde(default = "https")]
     pub port: u16,
 }
@@ -45,7 +45,8 @@ impl Config {
             ));
         }
         if on.tls {
-            let why = "clients of this listener speak TLS already; it belongs to the plain one";
+            let why =
+                "clients of this listener already use TLS; put this plugin on the plain listener";
             faults.push(PluginError::new(None::<String>, why));
         }
         if self.port == 0 {
@@ -79,11 +80,11 @@ impl Plugin for RedirectHttps {
     fn route(&self, flow: &Flow<'_>) -> Option<Route> {
         let request = flow.request.filter(|_| flow.tls.is_none())?;
         if flow.host.is_empty() {
-            // HTTP/1.0 without a host: there is no name to go to.
+            // HTTP/1.0 without a host: the redirect would have no name.
             return Some(Route::Refuse(StatusCode::BAD_REQUEST));
         }
         let (path, query) = match request.origin_form() {
-            // The target of `OPTIONS *` is no path.
+            // The target of `OPTIONS *` is not a path.
             Some("*") => ("/", None),
             Some(form) => (form, None),
             None => ("/", request.query()),
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_host_there_is_nowhere_to_go() {
+    fn a_request_without_host_is_refused() {
         let facts = Facts {
             host: "",
             ..Facts::default()

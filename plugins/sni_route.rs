@@ -1,8 +1,8 @@
 //! Routes by the server name of the TLS handshake, read without ending TLS.
 //!
-//! In: the SNI. Out: a pool, a node or a refusal, by the same rules as `host_route`. On a listener
-//! that ends TLS it goes by the handshake too, whatever host the requests name.
-//! Source: Lightstreamer clustering §3.2.1.1 (several names on one balancer); RFC 6066 §3.
+//! In: the SNI. Out: a pool, a node or a refusal, by the same rules as `host_route`. On a listener that ends
+//! TLS it also uses the handshake's name, whatever host the requests name. Source: Lightstreamer clustering
+//! §3.2.1.1 (several names on one balancer); RFC 6066 §3.
 
 use serde::Deserialize;
 
@@ -17,7 +17,7 @@ use crate::units::Pairs;
 pub struct Config {
     /// Server name (`push1.mycompany.com`, `*.mycompany.com`) to pool or node.
     pub names: Pairs,
-    /// What becomes of a flow whose name is not listed or that sent none; default `pass`.
+    /// What to do with a flow that sent no server name, or one that is not listed; default `pass`.
     #[serde(default)]
     pub unknown: Unknown,
 }
@@ -25,10 +25,10 @@ pub struct Config {
 struct SniRoute(Box<dyn Plugin>);
 
 impl Config {
-    /// Builds the plugin. Errors: as `host_route`; a plain HTTP listener, which sees no server name.
+    /// Builds the plugin. Errors: those of `host_route`; a plain HTTP listener, which sees no server name.
     pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         if on.mode == Mode::Http && !on.tls {
-            let why = "a plain listener sees no server name; expected `host_route` here";
+            let why = "a plain listener sees no server name; use `host_route`";
             return Err(vec![PluginError::new::<String>([], why)]);
         }
         let by_name = host_route::Config {
@@ -70,7 +70,7 @@ impl Plugin for SniRoute {
     }
 }
 
-/// The flow as one that asks for the host its server name tells.
+/// Returns the flow with the server name as its host.
 fn by_name<'a>(flow: &Flow<'a>) -> Flow<'a> {
     let host = flow.tls.and_then(|t| t.sni).unwrap_or_default();
     Flow { host, ..*flow }
