@@ -1,9 +1,9 @@
 //! Sticks a client to a node by its source address.
 //!
-//! In: the client's address. Out: the node of its first flow, until the assignment is too old or
-//! the client has been gone for `expiry`; or, by `mode: hash`, the node its address computes to.
-//! Works at layer 4. Source: Lightstreamer clustering §2.1.1 (Option 1.A.1), §3.1.1 (2.A.1), §4;
-//! Diffusion load balancers, "sticky-by-IP".
+//! In: the client's address. Out: the node of its first flow, until the assignment is too old or the client
+//! has been away for `expiry`. With `mode: hash`: the node that its address computes to. Works at layer 4.
+//! Source: Lightstreamer clustering §2.1.1 (Option 1.A.1), §3.1.1 (2.A.1), §4; Diffusion load balancers,
+//! "sticky-by-IP".
 
 mod config;
 pub mod rendezvous;
@@ -20,7 +20,7 @@ pub use config::{Config, From, Mode};
 const NAME: &str = "sticky_ip";
 
 struct StickyIp {
-    /// Whose `X-Forwarded-For` is followed; `None`: the flow's own client address counts.
+    /// Senders whose `X-Forwarded-For` is trusted; `None`: the flow's own client address counts.
     trust: Option<Trust>,
     ipv6_prefix: u8,
     memory: Memory,
@@ -34,7 +34,7 @@ impl StickyIp {
         })
     }
 
-    /// What counts of an address; of its own answer, the same.
+    /// Returns the network of an address that counts as one client. Applying it twice changes nothing.
     fn network(&self, ip: IpAddr) -> IpAddr {
         match ip.to_canonical() {
             IpAddr::V6(v6) => {

@@ -1,4 +1,4 @@
-//! The block `sticky_ip:`, its faults and its defaults.
+//! Defines the block `sticky_ip:`, its faults and its defaults.
 
 use std::time::Duration;
 
@@ -11,48 +11,48 @@ use crate::memory::Keys;
 use crate::trust::Trust;
 use crate::units::{MaybeSpan, Share};
 
-/// As the cookie's: a working day.
+/// Default `max_age`, a working day as for the cookie.
 const MAX_AGE: MaybeSpan = MaybeSpan(Some(Duration::from_secs(8 * 3_600)));
 
-/// The exact address, as the guide has it.
+/// Default prefix: the exact address, as in the guide.
 const IPV6_PREFIX: u8 = 128;
 
 /// Block `sticky_ip:`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Remember (`table`, default) or compute (`hash`).
+    /// Whether assignments are remembered (`table`, default) or computed (`hash`).
     #[serde(default)]
     pub mode: Mode,
     /// Longest life of an assignment, counted from when it was learned; from 1 s, or `none`;
     /// default 8h. Only with `table`.
     #[serde(default)]
     pub max_age: Option<MaybeSpan>,
-    /// Part of `max_age` by which single assignments may live shorter; default 10%. Only with `table`.
+    /// Largest part of `max_age` by which an assignment may live shorter; default 10%. Only with `table`.
     #[serde(default)]
     pub jitter: Option<Share>,
-    /// Longest time without a live flow; from 1 s, or `none`; default 1h. Only with `table`.
+    /// Longest time that a client may be away (no live flow); from 1 s, or `none`; default 1h. Only with
+    /// `table`.
     #[serde(default)]
     pub expiry: Option<MaybeSpan>,
-    /// Most entries, about 130 bytes each; 1 to 100,000,000; default 1,000,000. The one idle for
-    /// longest goes first, one with a live flow never. Only with `table`.
+    /// Most entries, about 130 bytes each; 1 to 100,000,000; default 1,000,000. A full table evicts the entry
+    /// that has been idle longest, never one with a live flow. Only with `table`.
     #[serde(default)]
     pub capacity: Option<usize>,
-    /// Whether a flow that is open when its assignment reaches `max_age` is cut; default off. Only
-    /// with `table`.
+    /// Whether a flow is cut when its assignment reaches `max_age`; default off. Only with `table`.
     #[serde(default)]
     pub cut_at_max_age: bool,
-    /// Name of the table; listeners that name the same share it. Default: the listener's name.
-    /// Only with `table`.
+    /// Name of the table; listeners with the same name share it. Default: the listener's name. Only with
+    /// `table`.
     #[serde(default)]
     pub table: Option<String>,
     /// Leading bits of an IPv6 address that count, 1 to 128; default 128.
     #[serde(default)]
     pub ipv6_prefix: Option<u8>,
-    /// Which address is the client's; default `client`.
+    /// Source of the client's address; default `client`.
     #[serde(default)]
     pub from: From,
-    /// Senders whose X-Forwarded-For is followed; required with `from: x_forwarded_for`.
+    /// Senders whose X-Forwarded-For is trusted; required with `from: x_forwarded_for`.
     #[serde(default)]
     pub trust: Trust,
 }
@@ -61,26 +61,26 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// The node of the first flow is remembered.
+    /// The edge remembers the node of the first flow.
     #[default]
     Table,
-    /// The node is computed from the address; edges agree without sharing state.
+    /// The edge computes the node from the address; edges agree without sharing state.
     Hash,
 }
 
-/// Which address is the client's.
+/// Source of the client's address.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum From {
-    /// The connection's source, or the PROXY protocol's where the listener accepts it.
+    /// The connection's source, or that of the PROXY protocol if the listener accepts it.
     #[default]
     Client,
-    /// X-Forwarded-For, where a trusted sender wrote it.
+    /// X-Forwarded-For, if a trusted sender wrote it.
     XForwardedFor,
 }
 
 impl Config {
-    /// Builds the plugin. Errors: bounds, options of the table with `hash`, X-Forwarded-For at
+    /// Builds the plugin. Errors: values out of bounds, keys of the table with `hash`, X-Forwarded-For at
     /// layer 4 or without a trusted sender.
     pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         let faults = self.faults(on);
@@ -119,10 +119,9 @@ impl Config {
         let forwarded = self.from == From::XForwardedFor;
         let why = "X-Forwarded-For needs mode http; at layer 4 use the listener's `accept_proxy`";
         check(!forwarded || on.mode == context::Mode::Http, "from", why);
-        let why =
-            "`from: x_forwarded_for` requires the senders to `trust`: anybody can write the header";
+        let why = "`from: x_forwarded_for` requires `trust`: any client can write the header";
         check(!forwarded || !self.trust.is_empty(), "trust", why);
-        let why = "`trust` is of use only with `from: x_forwarded_for`";
+        let why = "`trust` needs `from: x_forwarded_for`";
         check(forwarded || self.trust.is_empty(), "trust", why);
         faults
     }
@@ -154,7 +153,7 @@ mod tests {
                 "from: x_forwarded_for",
                 "trust: `from: x_forwarded_for` requires",
             ),
-            ("trust: [10.0.0.1]", "trust: `trust` is of use only"),
+            ("trust: [10.0.0.1]", "trust: `trust` needs `from"),
         ] {
             let found = faults(&format!("sticky_ip: {{ {block} }}"), Mode::Http);
             assert!(

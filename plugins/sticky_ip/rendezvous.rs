@@ -1,7 +1,7 @@
-//! Rendezvous hashing: the node an address computes to, on every edge the same, without memory.
+//! Computes a client's node from its address by rendezvous hashing: the same on every edge, without memory.
 //!
-//! In: address, pool, which nodes may be used. Out: the usable node with the highest lot. When a
-//! node goes only its own clients move, each to its own second choice. Weights do not count.
+//! In: address, pool, and which nodes are usable. Out: the usable node with the highest lot. When a node
+//! goes, only its own clients move, each to its own second choice. Weights do not count.
 
 use std::hash::Hasher;
 use std::net::IpAddr;
@@ -10,11 +10,11 @@ use siphasher::sip::SipHasher13;
 
 use crate::api::{NodeId, PoolId};
 
-/// Nodes of every pool.
+/// The nodes of every pool.
 pub struct Rendezvous(Vec<(PoolId, Vec<NodeId>)>);
 
 impl Rendezvous {
-    /// From the configuration's pools with their nodes' names.
+    /// Makes it from the configuration's pools with their nodes' names.
     pub fn new(pools: &[(&str, &[String])]) -> Self {
         let nodes = |names: &[String]| names.iter().map(|n| NodeId::of(n)).collect();
         Rendezvous(
@@ -25,8 +25,8 @@ impl Rendezvous {
         )
     }
 
-    /// The usable node of `pool` with the highest lot for `client`. Which are usable is asked only where a node
-    /// is ahead of all before it: some eight times among 1,000 that are.
+    /// Returns the usable node of `pool` with the highest lot for `client`. Calls `usable` only for a node
+    /// whose lot is higher than all before: about eight calls among 1,000 usable nodes.
     pub fn best(
         &self,
         client: IpAddr,
@@ -46,7 +46,8 @@ impl Rendezvous {
     }
 }
 
-/// What `node` draws for a client, by the hash of its address: the same on every edge and in every release.
+/// Returns the lot of `node` for a client, given by the hash of its address. It is the same on every edge and
+/// in every release.
 pub fn lot(client: u64, node: NodeId) -> u64 {
     // SplitMix64's finaliser: every input bit changes half of the output bits.
     let mut x = client ^ node.0;
@@ -55,7 +56,7 @@ pub fn lot(client: u64, node: NodeId) -> u64 {
     x ^ (x >> 31)
 }
 
-/// Fixed keys: all edges must agree.
+/// Hashes an address with fixed keys, because all edges must agree.
 fn hash(client: IpAddr) -> u64 {
     let mut h = SipHasher13::new_with_keys(0x7265_6e64, 0x6576_6f75);
     match client {

@@ -1,8 +1,8 @@
-//! The table of addresses: who is stuck to which node, bounded, idle entries out first.
+//! Remembers which client is stuck to which node, in a bounded table that evicts idle entries first.
 //!
-//! In: flows that begin and end. Out: a node and an assignment's age. Two parts a shard: clients
-//! with live flows, never evicted, and idle ones in the order they became so; so eviction is one
-//! step whatever the table holds. about 130 bytes an entry. Source: FAULTS D46, D47.
+//! In: flows that begin and end. Out: a node and an assignment's age. Each shard has two parts: clients with
+//! live flows, which are never evicted, and idle clients in the order in which they became idle. So eviction
+//! is one step whatever the table's size. An entry takes about 130 bytes. Source: FAULTS D46, D47.
 
 mod saved;
 
@@ -18,11 +18,12 @@ use crate::api::{Forget, Forgotten, How, Mark, NodeId, PoolId};
 use crate::forget_rules::ForgetRules;
 use crate::lifetime::Lifetime;
 
-/// Locks; two flows meet at one in 64, and each holds it for some hundred nanoseconds.
+/// Number of locks. Two flows meet at a lock with probability 1 in 64; each holds it for some hundred
+/// nanoseconds.
 const SHARDS: usize = 64;
 
-/// Entries a shard is worth having for; a small table has fewer shards, or a lopsided hash would
-/// evict long before the capacity is reached.
+/// Fewest entries for each shard. A small table has fewer shards: otherwise a lopsided hash would evict
+/// entries long before the table is full.
 const SHARD_ENTRIES: usize = 1_024;
 
 /// Expired idle entries freed for each one learned: more than one, so that the table shrinks.
@@ -36,7 +37,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// IPv4 is kept as its mapped IPv6 address.
+    /// Makes a key from an address. IPv4 is kept as its mapped IPv6 address.
     pub fn new(client: IpAddr, pool: PoolId) -> Self {
         let address = match client {
             IpAddr::V4(a) => a.to_ipv6_mapped().octets(),
@@ -45,7 +46,7 @@ impl Key {
         Key { address, pool }
     }
 
-    /// A client known by the hash of an id; 128 bits, so that no two ids meet.
+    /// Makes a key from the hash of an id: 128 bits, so that no two ids collide.
     pub fn of_hash(hash: [u8; 16], pool: PoolId) -> Self {
         Key {
             address: hash,
@@ -53,7 +54,7 @@ impl Key {
         }
     }
 
-    /// What a rebalance knows it by: the same on every edge.
+    /// Returns the id by which a rebalance finds the client: the same on every edge.
     fn mark(&self) -> u64 {
         use std::hash::Hasher;
         let mut h = siphasher::sip::SipHasher13::new_with_keys(0x7374_6963, 0x6b79_6970);
@@ -62,9 +63,9 @@ impl Key {
     }
 }
 
-/// What the table knows of a client.
+/// The table's entry of a client.
 pub struct Known {
-    /// Its node.
+    /// The client's node.
     pub node: NodeId,
     /// Age of the assignment.
     pub age: Duration,
@@ -73,7 +74,7 @@ pub struct Known {
 }
 
 impl Known {
-    /// What a rebalance knows the assignment by.
+    /// Returns the mark by which a rebalance finds the assignment.
     pub fn mark(&self, limits: &Limits) -> Mark {
         let left = limits
             .lifetime
@@ -88,26 +89,26 @@ impl Known {
     }
 }
 
-/// Limits of one plugin on the table; a reload may change them.
+/// The limits of one plugin on the table; a reload may change them.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// How long an assignment lives from when it was learned.
+    /// Lifetime of an assignment, counted from when it was learned.
     pub lifetime: Lifetime,
-    /// Longest time without a live flow.
+    /// Longest time that a client may be away (no live flow).
     pub expiry: Option<Duration>,
     /// Most entries.
     pub capacity: usize,
-    /// Whether flows end with their assignment.
+    /// Whether a flow is cut when its assignment reaches `max_age`.
     pub cut_at_max_age: bool,
 }
 
-/// What the core decided for a flow.
+/// The core's decision for a flow.
 pub struct Verdict {
     /// The node.
     pub node: NodeId,
-    /// How it was chosen.
+    /// How the node was chosen.
     pub how: How,
-    /// Whether it was recalled from this very table.
+    /// Whether it was recalled from this same table.
     pub own: bool,
 }
 
@@ -116,13 +117,13 @@ pub struct Verdict {
 struct Entry {
     node: NodeId,
     learned: Instant,
-    /// The wall clock's seconds then, which a rebalance compares.
+    /// The wall clock's seconds at that moment, which a rebalance compares.
     learned_wall: u64,
-    /// When the last flow began or ended.
+    /// When a flow last began or ended.
     touched: Instant,
-    /// Flows now open.
+    /// Number of live flows.
     live: u32,
-    /// Rebalanced while flows were live: only the count still matters.
+    /// Whether a rebalance forgot it while flows were live: then only `live` still matters.
     forgotten: bool,
 }
 
@@ -130,7 +131,7 @@ impl Entry {
     fn new(node: NodeId, age: Duration, (now, wall): (Instant, u64)) -> Self {
         Entry {
             node,
-            // A clock that began after the assignment was made cannot say how old it is.
+            // A clock that began after the assignment was made cannot give its age.
             learned: now.checked_sub(age).unwrap_or(now),
             learned_wall: wall.saturating_sub(age.as_secs()),
             touched: now,
@@ -155,24 +156,25 @@ impl Entry {
 #[derive(Default)]
 struct Shard {
     live: HashMap<Key, Entry>,
-    /// The one idle for longest is in front.
+    /// The entry that has been idle longest is first.
     idle: LinkedHashMap<Key, Entry>,
-    /// Flows of clients for whom there was no room, so that their ends are not taken for those of flows
-    /// that are filed. Bounded by the flows themselves; no client is here and in `live`.
+    /// Live flows of clients for which the table had no room, so that their ends do not count for filed
+    /// flows. Bounded by the number of flows; no client is here and in `live`.
     unfiled: HashMap<Key, u32>,
 }
 
-/// Clients' assignments; shared by listeners that name it, kept across reloads.
+/// The assignments of clients. Listeners that use the same name share it; reloads keep it.
 pub struct Table {
     shards: Box<[Mutex<Shard>]>,
-    /// Shares that were rebalanced. Judged when a client comes: nobody walks a million entries.
+    /// Shares that were rebalanced. They are applied when a client comes, so that no rebalance walks a
+    /// million entries.
     forget_rules: ForgetRules,
-    /// Keyed at random, so that nobody can aim addresses at one shard.
+    /// Keyed at random, so that no attacker can aim addresses at one shard.
     hasher: RandomState,
 }
 
 impl Table {
-    /// An empty table laid out for `capacity` entries; memory is taken as they come.
+    /// Makes an empty table for `capacity` entries; each entry allocates its memory when it comes.
     pub fn new(capacity: usize) -> Self {
         let shards = (capacity / SHARD_ENTRIES).clamp(1, SHARDS);
         Table {
@@ -182,7 +184,7 @@ impl Table {
         }
     }
 
-    /// The node `key` is stuck to, and since when.
+    /// Returns the node to which `key` is stuck, and the age of the assignment.
     pub fn recall(&self, key: &Key, limits: &Limits, now: Instant) -> Option<Known> {
         let shard = self.shard(key).lock();
         let entry = shard.live.get(key).or_else(|| shard.idle.get(key))?;
@@ -201,8 +203,8 @@ impl Table {
             .cover(key.pool, e.node, key.mark(), e.learned_wall, live)
     }
 
-    /// Counts a flow of `key` as live and remembers its node where nothing good is remembered.
-    /// Answers another node where a flow that began meanwhile got one that is `usable`.
+    /// Counts a flow of `key` as live. Remembers its node unless a good assignment is already remembered.
+    /// Returns another node if a flow that began meanwhile got one that is `usable`.
     pub fn learn(
         &self,
         key: Key,
@@ -220,7 +222,7 @@ impl Table {
         let flows = entry.live.saturating_add(1);
         shard.sweep(limits, at.0);
         let most = (limits.capacity / self.shards.len()).max(1);
-        // A client with live flows has its place, also in a table that was made smaller since.
+        // A client with live flows keeps its place, even if the table was made smaller since.
         if entry.live > 0 || shard.make_room(most) {
             let unfiled = shard.unfiled.remove(&key).unwrap_or_default();
             entry.live = flows.saturating_add(unfiled);
@@ -233,7 +235,7 @@ impl Table {
         answer
     }
 
-    /// A flow of `key` has ended; with the last one the client becomes idle.
+    /// Notes the end of a flow of `key`. After the last one the client is idle.
     pub fn ended(&self, key: &Key, limits: &Limits, now: Instant) {
         let mut shard = self.shard(key).lock();
         let Some(entry) = shard.live.get_mut(key) else {
@@ -249,12 +251,12 @@ impl Table {
         }
     }
 
-    /// Forgets the share of a node's assignments; entries with live flows keep their count.
+    /// Forgets a share of a node's assignments; entries with live flows keep their count.
     pub fn forget(&self, what: &Forget, limits: &Limits) {
         self.forget_rules.add(what, limits.lifetime.max_age);
     }
 
-    /// Forgets that `key` is stuck to `node`; its live flows keep their count.
+    /// Forgets that `key` is stuck to `node`; the entry keeps its count of live flows.
     pub fn forget_client(&self, key: &Key, node: NodeId) {
         let mut shard = self.shard(key).lock();
         match shard.live.get_mut(key) {
@@ -268,7 +270,7 @@ impl Table {
         }
     }
 
-    /// Entries held.
+    /// Returns the number of entries.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         let len = |s: &Mutex<Shard>| {
@@ -279,7 +281,7 @@ impl Table {
     }
 
     fn shard(&self, key: &Key) -> &Mutex<Shard> {
-        // The high bits: the maps within use the low ones.
+        // Uses the high bits, because the maps within use the low ones.
         let hash = self.hasher.hash_one(key) >> 32;
         &self.shards[hash as usize % self.shards.len()]
     }
@@ -295,7 +297,7 @@ impl Shard {
         }
     }
 
-    /// A flow has ended that was not filed: the table was full of live clients.
+    /// Notes the end of a flow that was not filed, because live clients filled the table.
     fn unfiled_ended(&mut self, key: &Key) {
         if let Some(flows) = self.unfiled.get_mut(key) {
             *flows -= 1;
@@ -305,7 +307,7 @@ impl Shard {
         }
     }
 
-    /// Makes room for one more entry; `false` if live clients fill the shard.
+    /// Makes room for one more entry. Returns `false` if live clients fill the shard.
     fn make_room(&mut self, most: usize) -> bool {
         while self.live.len() + self.idle.len() >= most {
             if self.idle.pop_front().is_none() {
@@ -316,7 +318,7 @@ impl Shard {
     }
 }
 
-/// What is remembered after a flow got a node, and the node it should have got instead.
+/// Returns the entry to remember after a flow got a node, and the node it should have got instead.
 fn decide(
     (key, known): (&Key, Option<Entry>),
     verdict: &Verdict,
@@ -330,7 +332,7 @@ fn decide(
         ..Entry::new(verdict.node, age, at)
     };
     match (verdict.how, known) {
-        // Two first flows of a client at once: the one that was filed first decides for both.
+        // Two first flows of a client began at once: the one filed first decides for both.
         (How::Balanced, Some(e)) if e.good(key, limits, at.0) && e.node == verdict.node => {
             (e, None)
         }
@@ -338,7 +340,7 @@ fn decide(
             (e, Some(e.node))
         }
         (How::Balanced | How::Rebalanced | How::Pinned, _) => (fresh(Duration::ZERO), None),
-        // Rebalanced between recall and here: this flow goes on, the next is balanced.
+        // A rebalance came between recall and learn: this flow goes on, and the next is balanced.
         (How::Recalled { .. }, Some(e)) if verdict.own => (e, None),
         // A cookie behind a shared address speaks for one client, the table for all of them.
         (How::Recalled { .. }, Some(e)) if e.good(key, limits, at.0) => (e, None),

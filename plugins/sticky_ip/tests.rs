@@ -1,4 +1,4 @@
-//! The table's life: first node kept, age and absence, races, rebalance.
+//! The life of a table: first node kept, age and absence, races, rebalance.
 
 mod limits;
 
@@ -72,7 +72,8 @@ fn an_address_keeps_its_first_node() {
     assert_eq!((first.age, first.remembered), (HOUR, true));
 }
 
-/// FAULTS D47: 500 clients behind one address at the same instant, balanced apart; one node.
+/// FAULTS D47: 500 clients behind one address begin at the same instant. The balancer spreads them; they get
+/// one node.
 #[test]
 fn simultaneous_first_flows_get_one_node() {
     let p = build("sticky_ip: {}");
@@ -120,8 +121,8 @@ fn a_node_that_cannot_be_used_is_replaced() {
     assert_eq!(recalled(&*p, &f), Some(NodeId::of("ls2")));
 }
 
-/// Lightstreamer clustering §4: max_age is absolute, also while flows are live; expiry counts
-/// from the end of the last flow.
+/// Lightstreamer clustering §4: `max_age` is absolute, also while flows are live; `expiry` counts from the
+/// end of the last flow.
 #[test]
 fn age_and_absence_end_an_assignment() {
     let p = build("sticky_ip: { max_age: 8h, expiry: 1h }");
@@ -200,9 +201,9 @@ fn a_rebalance_forgets_its_share_and_live_flows_still_count() {
     let gone = (0..2_000)
         .find(|i| !left.contains(i))
         .expect("some are gone");
-    // Its old flow is live; a new one moves, and the end of the old one makes it idle no sooner.
+    // Its old flow is live, and a new one moves. The end of the old flow does not make the client idle.
     let c = client(gone, &later);
-    // A flow that was recalled just before goes on to its node, but brings nothing back.
+    // A flow recalled just before the rebalance goes on to its node, but does not restore the assignment.
     let how = How::Recalled {
         by: "sticky_ip",
         age: HOUR,
@@ -248,7 +249,7 @@ fn an_ipv6_prefix_makes_one_client_of_a_network() {
     assert!(recalled(&*wide, &Facts::default().client("[::2]:1")).is_some());
 }
 
-/// FAULTS D15: an untrusted X-Forwarded-For moves nobody.
+/// FAULTS D15: an untrusted X-Forwarded-For moves no client.
 #[test]
 fn only_a_trusted_senders_header_is_followed() {
     let p = build("sticky_ip: { from: x_forwarded_for, trust: [10.0.0.0/8] }");

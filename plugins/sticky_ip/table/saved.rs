@@ -1,7 +1,7 @@
-//! The table on its way to the process that takes over: addresses, nodes, ages.
+//! Serialises the table for the process that takes over: addresses, nodes, ages.
 //!
-//! Ages, not moments: a monotonic clock's moments mean nothing in another process. Live clients
-//! arrive as idle ones, because their flows stay behind.
+//! It saves ages, not moments, because a monotonic clock's moments mean nothing in another process. Live
+//! clients arrive as idle ones, because their flows stay in the old process.
 
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,10 @@ struct Saved {
     address: [u8; 16],
     pool: u64,
     node: u64,
-    /// Since it was learned.
+    /// Time since the assignment was learned.
     age: Duration,
     learned_wall: u64,
-    /// Since its last flow began or ended.
+    /// Time since a flow last began or ended; zero with live flows.
     idle: Duration,
 }
 
@@ -67,7 +67,7 @@ impl Kept for Table {
             let good = entries.filter(|(k, e)| !e.forgotten && !self.is_rebalanced(k, e));
             all.extend(good.map(|(k, e)| Saved::of(k, e, now)));
         }
-        // Whoever is idle for longest is evicted first, there as here.
+        // The next process also evicts the client that has been idle longest first.
         all.sort_by_key(|s| std::cmp::Reverse(s.idle));
         rmp_serde::to_vec(&all).ok()
     }
@@ -105,10 +105,10 @@ mod tests {
         Key::new(IpAddr::from([10, 0, 0, n]), PoolId::of("push"))
     }
 
-    /// Aim: another process knows the same clients with the same ages, live ones too; what was
-    /// forgotten stays so, and foreign bytes change nothing. Fails if ages begin anew.
+    /// Aim: another process recalls the same clients with the same ages, live ones too. Forgotten ones stay
+    /// forgotten, and foreign bytes change nothing. Fails if ages begin anew.
     #[test]
-    fn a_table_moves_house() {
+    fn a_table_passes_to_the_next_process() {
         let old = Table::new(100);
         let now = Instant::now();
         let learn = |n, age| {

@@ -1,4 +1,4 @@
-//! How many entries a table holds, and how long each lives.
+//! How many entries a table holds, and how long each of them lives.
 
 use std::time::{Duration, Instant};
 
@@ -9,9 +9,9 @@ use crate::lifetime::{JITTER, Lifetime};
 use crate::testing::{Facts, build};
 
 /// Lightstreamer clustering §4; FAULTS D65. Clients that came together after a storm lose their nodes over a
-/// tenth of `max_age`, each at its own moment, which is what is left of it for `cut_at_max_age` too.
+/// tenth of `max_age`, each at its own moment. `cut_at_max_age` cuts at that same moment.
 #[test]
-fn lives_are_spread_and_each_its_own() {
+fn each_assignment_has_its_own_lifetime() {
     for (keys, least, at_once) in [("", 9 * HOUR, false), (", jitter: 0%", 10 * HOUR, true)] {
         let p = build(&format!(
             "sticky_ip: {{ max_age: 10h, expiry: none, cut_at_max_age: true{keys} }}"
@@ -41,8 +41,8 @@ fn lives_are_spread_and_each_its_own() {
     }
 }
 
-/// A table that a reload made smaller than its live clients are many, or that another listener's flow finds
-/// above its own `capacity`: nobody with a live flow is forgotten because another one of his begins.
+/// A reload makes a table smaller than its number of live clients, or another listener's flow finds it above
+/// its own `capacity`. Fails if a new flow of a client with live flows makes the table forget that client.
 #[test]
 fn a_table_made_smaller_keeps_live_clients() {
     let (t, now) = (Table::new(4), Instant::now());
@@ -68,10 +68,10 @@ fn a_table_made_smaller_keeps_live_clients() {
     assert!(!known(0, 2 * HOUR) && known(1, 2 * HOUR));
 }
 
-/// A flow that began when the table was full of others is live as well: its end takes nothing from a later
-/// one of the same client that is filed, and the client is idle when both have ended.
+/// A flow that began when other clients filled the table is live as well. Its end must not count for a later,
+/// filed flow of the same client. The client is idle when both have ended.
 #[test]
-fn the_end_of_a_flow_that_was_not_filed_is_its_own() {
+fn an_unfiled_flow_ends_without_touching_filed_ones() {
     let (t, now) = (Table::new(1), Instant::now());
     let key = |i: u8| Key::new([192, 0, 2, i].into(), push());
     let one = limits(1);
@@ -88,7 +88,7 @@ fn the_end_of_a_flow_that_was_not_filed_is_its_own() {
     assert!(known(2, 2 * HOUR), "one of its flows is live");
     t.ended(&key(2), &one, now);
     assert!(known(2, HOUR / 2) && !known(2, 2 * HOUR));
-    // More ends than flows change nothing.
+    // A surplus end changes nothing.
     t.ended(&key(2), &one, now);
     learn(2, "ls2");
     assert!(known(2, 2 * HOUR));
@@ -114,7 +114,7 @@ fn balanced(node: &str) -> Verdict {
     }
 }
 
-/// FAULTS D46: 400,000 networks against room for 20,000; 1,000 live ones stay.
+/// FAULTS D46: 400,000 networks and room for 20,000; the 1,000 live ones stay.
 #[test]
 fn the_table_is_bounded_and_spares_live_clients() {
     let (limits, small) = (limits(20_000), limits(2));
@@ -142,7 +142,7 @@ fn the_table_is_bounded_and_spares_live_clients() {
         "the oldest idle one went"
     );
 
-    // Full of live clients: a newcomer is not filed, its end harms nobody.
+    // The table is full of live clients: a newcomer is not filed, and its end affects no other client.
     let t = Table::new(2);
     for i in 0..3 {
         t.learn(key(i), &balanced("ls1"), &small, (now, 0), &|_| true);
@@ -150,7 +150,7 @@ fn the_table_is_bounded_and_spares_live_clients() {
     t.ended(&key(2), &small, now);
     assert!(t.recall(&key(0), &small, now).is_some() && t.recall(&key(2), &small, now).is_none());
 
-    // Those that have been away for long make way for the first ones that come.
+    // Newcomers replace clients that have been away for long.
     let t = Table::new(20_000);
     for i in 0..1_000 {
         t.learn(key(i), &balanced("ls1"), &limits, (now, 0), &|_| true);
