@@ -1,9 +1,9 @@
-//! Sticks a client to a node by a value its requests carry: a parameter, a header, a part of the path.
+//! Sticks a client to a node by a value in its requests: a parameter, a header, a part of the path.
 //!
-//! In: the value the client chose (a user, a device, a room). Out: the node of the first flow with it,
-//! until the assignment is too old or nobody has used it for `expiry`; or, by `mode: hash`, the node
-//! the value computes to. An id that the *node* chose is for `sticky_session`.
-//! Source: Lightstreamer clustering §2 (stickiness of the balancer), §4.
+//! In: the value that the client chose (a user, a device, a room). Out: the node of the first flow with that
+//! value, until the assignment is too old or the value has been unused for `expiry`. With `mode: hash`: the
+//! node that the value computes to. For an id that the *node* chose, use `sticky_session`. Source:
+//! Lightstreamer clustering §2 (stickiness of the balancer), §4.
 
 mod config;
 
@@ -23,7 +23,7 @@ struct StickyParam {
 }
 
 impl StickyParam {
-    /// The value's hash in the form in which tables file clients: 128 bits, as an address has.
+    /// Returns the value's hash in the form under which tables file clients: 128 bits, like an address.
     fn value(&self, flow: &Flow<'_>) -> Option<IpAddr> {
         let hash = self.rule.recall(flow)?;
         Some(IpAddr::V6(Ipv6Addr::from(hash)))
@@ -58,7 +58,7 @@ impl Plugin for StickyParam {
         self.memory.learn(value, flow, pool, to, usable)
     }
 
-    /// A flow without a value is filed under its address, where no entry of the table is.
+    /// Files a flow without a value under its address, which no entry of the table has.
     fn client(&self, flow: &Flow<'_>) -> IpAddr {
         self.value(flow).unwrap_or(flow.client.ip())
     }

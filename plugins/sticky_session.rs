@@ -1,10 +1,9 @@
-//! Sticks a push session to its node by the session's own id, whoever its client is.
+//! Sticks a push session to its node by the session's own id, whichever client sends it.
 //!
-//! In: what nodes answer (a line of the body, a cookie, a header), from which an id is learned; the
-//! query, form, cookie, header or path of later requests, by which it is recalled. So clients that
-//! keep no cookie and share one address are spread and stuck all the same.
-//! Source: Lightstreamer clustering §2, §4; Diffusion, "Routing strategies at your load balancer"
-//! (the `session` cookie); FAULTS D47.
+//! In: answers of nodes (a line of the body, a cookie, a header), from which the plugin learns an id; the
+//! query, form, cookie, header or path of later requests, by which it recalls the id. So it spreads and
+//! sticks even clients that keep no cookie and share one address. Source: Lightstreamer clustering §2, §4;
+//! Diffusion, "Routing strategies at your load balancer" (the `session` cookie); FAULTS D47.
 
 mod config;
 pub(crate) mod rule;
@@ -21,7 +20,7 @@ use watch::Watching;
 
 const NAME: &str = "sticky_session";
 
-/// What one block is made of; shared with the flows it watches.
+/// The state of one block; shared with the flows that it watches.
 struct Memory {
     rule: Rule,
     table: Arc<Table>,
@@ -60,8 +59,8 @@ impl Plugin for StickySession {
         self.0.rule.wants_body(flow)
     }
 
-    /// The request's id is not learned here: who asks the wrong node must not be stuck to it. The
-    /// node's answer tells.
+    /// Does not learn the request's id: a client that asks the wrong node must not be stuck to it. Only the
+    /// node's answer proves where the session is.
     fn watch(&self, flow: &Flow<'_>, pool: PoolId, to: &Assignment<'_>) -> Option<Box<dyn Watch>> {
         let began = (flow.now, unix_seconds(flow.wall));
         let mut watching = Watching::new(self.0.clone(), (pool, to.node), began);

@@ -1,4 +1,4 @@
-//! A value's life: the first flow decides, later ones follow, whoever sends them.
+//! The life of a value: its first flow decides, later ones follow, whichever client sends them.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ fn the_first_flow_of_a_value_decides() {
         (recalled(&*p, &f, &bare), learn(&*p, &f, &bare, "ls1")),
         (None, None)
     );
-    // Its end is filed under an address that no value has.
+    // The flow's end is filed under an address that no value has.
     p.ended(p.client(&f.flow(Some(&bare))), push(), f.now);
     assert_eq!(recalled(&*p, &f, &by_query), Some(NodeId::of("ls2")));
 }

@@ -1,4 +1,4 @@
-//! The block `sticky_session:`, its presets, faults and defaults.
+//! Defines the block `sticky_session:`, its presets, faults and defaults.
 
 use std::sync::Arc;
 
@@ -12,13 +12,14 @@ use crate::context::{Build, Mode, PluginError};
 use crate::memory::Keys;
 use crate::units::{MaybeSpan, Share};
 
-/// No end: a session is where it is until it ends, and new ones are balanced anyway.
+/// Default `max_age`, unlimited: a session stays on its node until it ends, and new sessions are balanced
+/// anyway.
 const MAX_AGE: MaybeSpan = MaybeSpan(None);
 
-/// Most places of a list: each is looked at for every request.
+/// Most places of a list: each request is searched for all of them.
 const MAX_PLACES: usize = 8;
 
-/// Longest name or beginning of a place.
+/// Longest name or prefix of a place, in bytes.
 const MAX_WORD: usize = 128;
 
 /// Block `sticky_session:`.
@@ -28,25 +29,25 @@ pub struct Config {
     /// The rule of a known push server, instead of `learn` and `recall`.
     #[serde(default)]
     pub preset: Option<Preset>,
-    /// Where nodes tell a session's id; 1 to 8 places.
+    /// Places of a session's id in a node's answers; 1 to 8 places.
     #[serde(default)]
     pub learn: Vec<Learn>,
-    /// Where requests tell it, first found counts; 1 to 8 places.
+    /// Places of the id in requests; the first one found counts; 1 to 8 places.
     #[serde(default)]
     pub recall: Vec<Recall>,
-    /// Longest life of an assignment from when it was learned; from 1 s, or `none`, the default.
+    /// Longest life of an assignment, counted from when it was learned; from 1 s, or `none`, the default.
     #[serde(default)]
     pub max_age: Option<MaybeSpan>,
-    /// Part of `max_age` by which single assignments may live shorter; default 10%.
+    /// Largest part of `max_age` by which an assignment may live shorter; default 10%.
     #[serde(default)]
     pub jitter: Option<Share>,
-    /// Longest time without a live flow; from 1 s, or `none`; default 1h.
+    /// Longest time that a session may be without a live flow; from 1 s, or `none`; default 1h.
     #[serde(default)]
     pub expiry: Option<MaybeSpan>,
     /// Most entries, about 130 bytes each; 1 to 100,000,000; default 1,000,000.
     #[serde(default)]
     pub capacity: Option<usize>,
-    /// Name of the table; listeners that name the same share it. Default: the listener's name.
+    /// Name of the table; listeners with the same name share it. Default: the listener's name.
     #[serde(default)]
     pub table: Option<String>,
 }
@@ -81,7 +82,7 @@ impl Preset {
 }
 
 impl Config {
-    /// Where nodes and requests tell a session's id, by the preset or as given.
+    /// Returns the places of a session's id in answers and in requests, by the preset or as given.
     pub fn places(&self) -> (Vec<Learn>, Vec<Recall>) {
         match self.preset.map(Preset::rule) {
             Some(rule) => (rule.learn, rule.recall),
@@ -89,8 +90,8 @@ impl Config {
         }
     }
 
-    /// Builds the plugin. Errors: mode tcp, neither a preset nor a rule or both, places that cannot
-    /// be, bounds.
+    /// Builds the plugin. Errors: mode tcp, neither a preset nor a rule or both, illegal places, values out
+    /// of bounds.
     pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         let faults = self.faults(on);
         if !faults.is_empty() {
@@ -120,7 +121,7 @@ impl Config {
     fn faults(&self, on: &Build<'_>) -> Vec<PluginError> {
         let mut faults = self.keys().faults();
         if on.mode != Mode::Http {
-            let why = "a session's id is in HTTP; expected mode http";
+            let why = "the session id is read from HTTP; expected mode http";
             faults.push(PluginError::new(None::<String>, why));
         }
         if self.preset.is_none() {
@@ -133,7 +134,7 @@ impl Config {
             ("recall", !self.recall.is_empty()),
         ] {
             if given {
-                let why = "the preset says where the id is; expected one of both";
+                let why = "the preset already says where the id is; remove this key or `preset`";
                 faults.push(PluginError::new([key], why));
             }
         }
@@ -173,7 +174,7 @@ impl Recall {
     }
 }
 
-/// What a place's word must be.
+/// The syntax of a place's word.
 enum Kind {
     Token,
     Parameter,
@@ -196,7 +197,7 @@ fn wrong(list: &str, i: usize, (key, kind, word): (&str, Kind, &str)) -> Option<
     let right = (1..=MAX_WORD).contains(&word.len())
         && visible(word)
         && match kind {
-            // A cookie's name is a token as a header's is (RFC 6265 §4.1.1).
+            // A cookie's name is a token like a header's (RFC 6265 §4.1.1).
             Kind::Token => word.parse::<HeaderName>().is_ok(),
             Kind::Parameter => !word.contains(['&', '=', ' ', '%', '+']),
             Kind::Path => word.starts_with('/') && word.ends_with('/'),
@@ -205,7 +206,7 @@ fn wrong(list: &str, i: usize, (key, kind, word): (&str, Kind, &str)) -> Option<
     let expected = match kind {
         Kind::Token => "expected a name of letters, digits and `-`",
         Kind::Parameter => "expected a parameter's name without `&`, `=`, `%`",
-        Kind::Path => "expected the path before the id, as `/session/`",
+        Kind::Path => "expected the path before the id, such as `/session/`",
         Kind::Text => "expected the beginning of a line, 1 to 128 visible characters",
     };
     let path = [list, &i.to_string(), key];

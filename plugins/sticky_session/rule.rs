@@ -1,8 +1,8 @@
-//! Where the id of a session is: in a node's answer, and in the requests that belong to it.
+//! Finds the id of a session in a node's answer, and in the requests that belong to the session.
 //!
-//! In: heads and the beginning of bodies. Out: the id's hash: SHA-256 cut to 128 bits, so that a
-//! table holds 16 bytes whatever ids look like, nobody can aim two at one entry, and every edge and
-//! process comes to the same.
+//! In: heads and the first bytes of bodies. Out: the id's hash, SHA-256 cut to 128 bits. So a table holds 16
+//! bytes whatever ids look like, no attacker can aim two ids at one entry, and every edge and process
+//! computes the same.
 
 use std::borrow::Cow;
 
@@ -12,26 +12,26 @@ use sha2::{Digest, Sha256};
 use crate::api::{BODY_PREFIX, Flow};
 use crate::sticky_cookie::header;
 
-/// Longest id that counts; Lightstreamer's have some 20 bytes.
+/// Longest id that is used, in bytes; Lightstreamer's have some 20 bytes.
 const MAX_ID: usize = 512;
 
 /// The hash of an id.
 pub type Id = [u8; 16];
 
-/// Where a node tells the id of a session.
+/// The place of a session's id in a node's answer.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Learn {
-    /// In a line of the first 4 KiB of the body, or of a WebSocket's messages, that begins with this:
-    /// what follows up to a comma, a blank or the line's end.
+    /// In a line that begins with this prefix, within the first 4 KiB of the body or of a WebSocket's
+    /// messages. The id is what follows, up to a comma, a blank or the line's end.
     Line(String),
-    /// In the cookie of this name it sets.
+    /// In the cookie of this name that the node sets.
     Cookie(String),
     /// In the header of this name.
     Header(String),
 }
 
-/// Where a request tells the id of its session.
+/// The place of a session's id in a request.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Recall {
@@ -43,7 +43,7 @@ pub enum Recall {
     Cookie(String),
     /// In this header.
     Header(String),
-    /// In the path: the segment behind this beginning.
+    /// In the path: the segment after this prefix.
     Path(String),
 }
 
@@ -54,12 +54,12 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// The id the request carries, hashed: from the first place that has one.
+    /// Returns the hash of the request's id, from the first place that has one.
     pub fn recall(&self, flow: &Flow<'_>) -> Option<Id> {
         self.recall.iter().find_map(|place| place.find(flow))
     }
 
-    /// Whether only the body can tell.
+    /// Returns whether only the body can hold the id.
     pub fn wants_body(&self, flow: &Flow<'_>) -> bool {
         let form = |place: &Recall| matches!(place, Recall::Form(_));
         let posts = |method: &str| matches!(method, "POST" | "PUT" | "PATCH");
@@ -68,14 +68,14 @@ impl Rule {
             && self.recall(flow).is_none()
     }
 
-    /// Whether a line of an answer's body may tell.
+    /// Returns whether a line of an answer's body may hold an id.
     pub fn reads_body(&self) -> bool {
         self.learn
             .iter()
             .any(|place| matches!(place, Learn::Line(_)))
     }
 
-    /// The id a line of a body tells, hashed.
+    /// Returns the hash of the id in a line of a body.
     pub fn of_line(&self, line: &[u8]) -> Option<Id> {
         self.learn.iter().find_map(|place| match place {
             Learn::Line(prefix) => {
@@ -87,7 +87,7 @@ impl Rule {
         })
     }
 
-    /// The ids an answer's head tells, hashed.
+    /// Returns the hashes of the ids in an answer's head.
     pub fn of_head(&self, head: &[u8]) -> Vec<Id> {
         let lines = head.split(|b| *b == b'\n').skip(1);
         let fields = lines.filter_map(|line| {
@@ -131,7 +131,7 @@ impl Recall {
     }
 }
 
-/// The body without a parameter that may have been cut.
+/// Returns the body without a last parameter that may have been cut.
 fn whole_parameters(body: &[u8]) -> &[u8] {
     if body.len() < BODY_PREFIX {
         return body;
@@ -140,12 +140,12 @@ fn whole_parameters(body: &[u8]) -> &[u8] {
     &body[..end.unwrap_or(0)]
 }
 
-/// TLCP sends one form a line.
+/// Returns whether `b` ends a parameter. TLCP sends one form a line.
 fn separates(b: u8) -> bool {
     matches!(b, b'&' | b'\r' | b'\n')
 }
 
-/// The hashed value of the first parameter called `name`.
+/// Returns the hash of the value of the first parameter called `name`.
 fn parameter(form: &[u8], name: &str) -> Option<Id> {
     let mut pairs = form.split(|b| separates(*b));
     pairs.find_map(|pair| {
@@ -159,7 +159,7 @@ fn split_at(pair: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     Some((&pair[..i], &pair[i + 1..]))
 }
 
-/// `%2B` and `+` as forms have them; what is no escape stays as it is.
+/// Decodes `%2B` and `+` as in forms; leaves an illegal escape unchanged.
 fn decoded(value: &[u8]) -> Cow<'_, [u8]> {
     if !value.iter().any(|b| matches!(b, b'%' | b'+')) {
         return Cow::Borrowed(value);
@@ -184,7 +184,7 @@ fn decoded(value: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// `None` for what cannot be an id.
+/// Returns the hash of `id`; `None` if it cannot be an id.
 fn hash(id: &[u8]) -> Option<Id> {
     if id.is_empty() || id.len() > MAX_ID {
         return None;

@@ -1,4 +1,5 @@
-//! A session's life: learned from its node, recalled wherever its id is, live as long as a flow is.
+//! The life of a session: learned from its node, recalled wherever its id is, live as long as one of its
+//! flows.
 
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ fn watch(p: &dyn Plugin, facts: &Facts, request: &Head, node: &str) -> Box<dyn W
     p.watch(&flow, push(), &to).expect("every flow is watched")
 }
 
-/// A session that `node` created and whose flow is over.
+/// Makes a session that `node` created and whose flow is over.
 fn create(p: &dyn Plugin, facts: &Facts, node: &str, id: &str) {
     let request = post("/lightstreamer/create_session.txt");
     let mut w = watch(p, facts, &request, node);
@@ -49,7 +50,7 @@ fn create(p: &dyn Plugin, facts: &Facts, node: &str, id: &str) {
     w.ended(facts.now);
 }
 
-/// FAULTS D47: the id alone counts, in query and form, whoever sends it.
+/// FAULTS D47: only the id counts, in query and form, whichever client sends it.
 #[test]
 fn a_session_is_recalled_by_query_and_form() {
     let p = build(LIGHTSTREAMER);
@@ -79,7 +80,7 @@ fn a_session_is_recalled_by_query_and_form() {
     assert!(!p.wants_body(&f.flow(Some(&head("GET", "/lightstreamer")))));
 }
 
-/// The line may come in any split, behind others, and only within the first 4 KiB.
+/// The line may come in any split and after other lines, but only within the first 4 KiB.
 #[test]
 fn the_line_is_found_in_any_split() {
     let answer = "WSOK\r\n\nCONOK,S1,50000\r\n";
@@ -116,9 +117,9 @@ fn the_line_is_found_in_any_split() {
     }
 }
 
-/// Who asks the wrong node is not stuck to it; the node that says so has the session.
+/// A client that asks the wrong node is not stuck to it. The node that confirms the session has it.
 #[test]
-fn only_a_nodes_own_word_is_learned() {
+fn a_session_is_learned_only_from_its_node() {
     let p = build(LIGHTSTREAMER);
     let f = Facts::default();
     let control = post("/c?LS_session=S1");
@@ -131,7 +132,7 @@ fn only_a_nodes_own_word_is_learned() {
     assert_eq!(recalled(&*p, &f, &control, ""), Some(NodeId::of("ls2")));
 }
 
-/// A silent stream that is open is no absence; `max_age` counts from learning, rebinds included.
+/// An open silent stream keeps its session; `max_age` counts from learning, rebinds included.
 #[test]
 fn a_session_lives_as_long_as_a_flow_of_it() {
     let p = build("sticky_session: { preset: lightstreamer, max_age: 8h, jitter: 0% }");
@@ -164,7 +165,7 @@ fn a_session_lives_as_long_as_a_flow_of_it() {
     );
 }
 
-/// Lightstreamer clustering §5.1: a share of a node's sessions is forgotten at an order.
+/// Lightstreamer clustering §5.1: an operator's order forgets a share of a node's sessions.
 #[test]
 fn a_rebalance_forgets_its_share() {
     let p = build(LIGHTSTREAMER);
@@ -184,8 +185,8 @@ fn a_rebalance_forgets_its_share() {
     assert!(left.abs_diff(1_500) < 80, "{left}");
 }
 
-/// The flow that makes a session is marked as those that recall it: one place of a rule is for both. Fails
-/// if a rebalance comes to a session twice, by the mark of its first flow and by its own.
+/// The flow that creates a session has the same mark as those that recall it, so a rule decides alike for
+/// both. Fails if a rebalance handles a session twice, by the mark of its first flow and by its own.
 #[test]
 fn a_session_has_one_mark() {
     let p = build(LIGHTSTREAMER);
@@ -199,8 +200,8 @@ fn a_session_has_one_mark() {
     assert_eq!(creating.mark(), recalled.mark);
 }
 
-/// A stream that a rebalance closes takes its session along: a client that asked for it would be back
-/// on the node it is to leave.
+/// A rebalance that closes a stream also forgets its session. Otherwise the client would ask for the session
+/// and return to the node that it must leave.
 #[test]
 fn a_closed_stream_forgets_its_session() {
     let p = build(LIGHTSTREAMER);
@@ -217,9 +218,9 @@ fn a_closed_stream_forgets_its_session() {
     }
 }
 
-/// Diffusion, "Routing strategies at your load balancer": the cookie `session`; and rules of one's own.
+/// Diffusion, "Routing strategies at your load balancer": the cookie `session`; and an operator's own rules.
 #[test]
-fn heads_tell_cookies_and_headers() {
+fn ids_are_learned_from_cookies_and_headers() {
     let answer = b"HTTP/1.1 200 OK\r\nX-Session: H1\r\nset-cookie: other=1\r\n\
                    Set-Cookie: session=c04815df-00; HttpOnly\r\n\r\n";
     let own = "sticky_session: { learn: [{ header: x-session }], \
@@ -266,7 +267,7 @@ fn faults_are_found_in_one_run() {
         ("", "learn: expected 1 to 8 places"),
         (
             "preset: diffusion, learn: [{ cookie: a }]",
-            "learn: the preset says",
+            "learn: the preset already",
         ),
         ("preset: diffusion, max_age: 0s", "max_age: expected"),
         ("preset: diffusion, expiry: 1ms", "expiry: expected"),

@@ -1,8 +1,9 @@
-//! One flow under watch: the id its node tells, and the entries that are live as long as it is.
+//! Watches one flow: learns the session ids in its node's answer, and keeps their entries live while the flow
+//! lasts.
 //!
-//! In: copies of the answer's head and of the first bytes of its body, in any split. Out: entries of
-//! the table. What is held is let go with the flow, so that a session whose stream is open is never
-//! too long away.
+//! In: copies of the answer's head and of the first bytes of its body, in any split. Out: entries of the
+//! table. The flow releases its entries when it ends, so a session whose stream is open never expires by
+//! absence.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +13,7 @@ use super::rule::Id;
 use crate::api::{BODY_PREFIX, How, Mark, NodeId, PoolId, Watch};
 use crate::sticky_ip::table::{Key, Verdict};
 
-/// Most sessions one flow keeps live: that of its request, and those its answer tells.
+/// Most sessions that one flow keeps live: that of its request, and those in its answer.
 const MAX_HELD: usize = 4;
 
 /// A flow of `pool` on its way to `node`.
@@ -23,15 +24,15 @@ pub struct Watching {
     /// Both clocks when the flow began.
     began: (Instant, u64),
     held: Vec<Key>,
-    /// Of the first session that was told.
+    /// Mark of the first session in the answer.
     mark: Option<Mark>,
-    /// The body so far, from the line that is not whole yet.
+    /// The received body from the start of its last, incomplete line.
     line: Vec<u8>,
     left: usize,
 }
 
 impl Watching {
-    /// Nothing is known of the flow's session yet.
+    /// Starts without a session.
     pub fn new(memory: Arc<Memory>, (pool, node): (PoolId, NodeId), began: (Instant, u64)) -> Self {
         Watching {
             memory,
@@ -45,7 +46,7 @@ impl Watching {
         }
     }
 
-    /// The request is of this session: it is live as long as the flow, if it is this node's.
+    /// Notes that the request belongs to this session. The flow keeps the session live if it is on this node.
     pub fn asked(&mut self, key: Key) {
         let known = self
             .memory
@@ -56,7 +57,7 @@ impl Watching {
         }
     }
 
-    /// The node has told that it has the session: what was remembered otherwise is out of date.
+    /// Notes that the node has the session, whatever was remembered of it before.
     fn told(&mut self, id: Id, now: Instant) {
         let key = Key::of_hash(id, self.pool);
         self.hold(key, now);
@@ -90,7 +91,7 @@ impl Watching {
         self.held.push(key);
     }
 
-    /// Looks at the lines that are whole; true once one has told an id.
+    /// Reads the complete lines. Returns true once a line has an id.
     fn read_lines(&mut self, now: Instant) -> bool {
         while let Some(end) = self.line.iter().position(|b| *b == b'\n') {
             let line: Vec<u8> = self.line.drain(..=end).collect();
