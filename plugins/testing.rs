@@ -1,4 +1,4 @@
-//! Facts for the plugins' tests: a configuration of two pools, flows and a reproducible generator.
+//! Test helpers for plugins: a configuration of two pools, flows, and a reproducible random generator.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -77,7 +77,7 @@ pub fn build_on(
     build_at(yaml, mode, false, keep, dir)
 }
 
-/// [`build`] on a listener with TLS.
+/// Like [`build`], on a listener with TLS.
 pub fn build_tls(yaml: &str) -> Box<dyn Plugin> {
     build_at(yaml, Mode::Http, true, &Keep::default(), Path::new("."))
         .unwrap_or_else(|f| panic!("{yaml}: {f:?}"))
@@ -106,17 +106,17 @@ fn build_at(
     })
 }
 
-/// [`build_on`]; panics on a fault.
+/// Like [`build_on`]; panics on a fault.
 pub fn built(yaml: &str, mode: Mode, keep: &Keep, dir: &Path) -> Box<dyn Plugin> {
     build_on(yaml, mode, keep, dir).unwrap_or_else(|f| panic!("{yaml}: {f:?}"))
 }
 
-/// [`built`] in mode http with a fresh [`Keep`].
+/// Like [`built`], in mode http with a fresh [`Keep`].
 pub fn build(yaml: &str) -> Box<dyn Plugin> {
     built(yaml, Mode::Http, &Keep::default(), Path::new("."))
 }
 
-/// The faults of a block, each as `path: message`.
+/// Returns the faults of a block, each as `path: message`.
 pub fn faults(yaml: &str, mode: Mode) -> Vec<String> {
     build_on(yaml, mode, &Keep::default(), Path::new("."))
         .err()
@@ -126,13 +126,13 @@ pub fn faults(yaml: &str, mode: Mode) -> Vec<String> {
         .collect()
 }
 
-/// Whether serde refuses the block.
+/// Returns whether serde refuses the block.
 pub fn undecodable(yaml: &str) -> bool {
     let d = serde_yaml::Deserializer::from_str(yaml);
     serde_yaml::with::singleton_map_recursive::deserialize::<PluginConfig, _>(d).is_err()
 }
 
-/// An assignment of the pool `push`.
+/// Makes an assignment of the pool `push`.
 pub fn assigned(node: &str, how: How) -> Assignment<'_> {
     Assignment {
         pool: Some(PoolId::of("push")),
@@ -146,25 +146,25 @@ pub fn head(method: &str, path: &str) -> Head {
     head_with(method, path, &[])
 }
 
-/// A request with `lines`, each a name and a value.
+/// Makes a request with `lines`, each a name and a value.
 pub fn head_with(method: &str, path: &str, lines: &[(&str, &str)]) -> Head {
     let lines = lines.iter().map(|(name, value)| (*name, value.as_bytes()));
     Head::make_request(method, path, lines).expect("head")
 }
 
-/// No edits of `head` yet.
+/// Starts edits of `head`.
 pub fn edits(head: &Head) -> Edits {
     Edits::new(Arc::new(head.clone()))
 }
 
-/// No edits yet of an answer with `lines`.
+/// Starts edits of an answer with `lines`.
 pub fn answer(status: u16, lines: &[(&str, &str)]) -> Edits {
     let lines = lines.iter().map(|(name, value)| (*name, value.as_bytes()));
     let head = Head::make_response(status, "", lines);
     Edits::new(Arc::new(head.expect("head")))
 }
 
-/// The values of all lines called `name`, edits applied, as text.
+/// Returns the values of all lines called `name`, edits applied, as text.
 pub fn texts(edits: &Edits, name: &str) -> Vec<String> {
     let text = |value: &[u8]| String::from_utf8(value.to_vec()).expect("text");
     edits.values(name).map(text).collect()

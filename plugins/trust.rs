@@ -1,8 +1,8 @@
-//! Whose word about the client is believed: shared by `forwarded`, `sticky_ip` and `access`.
+//! Finds the client's address behind trusted senders, for `forwarded`, `sticky_ip` and `access`.
 //!
-//! In: the address that sent the head and its `X-Forwarded-For`. Out: the client's address.
-//! The sender is the flow's client, not its TCP peer: behind a PROXY protocol balancer the head
-//! was written by the client, however much the balancer is trusted.
+//! In: the address that sent the head, and its `X-Forwarded-For`. Out: the client's address. The sender is
+//! the flow's client, not its TCP peer. Behind a balancer that speaks the PROXY protocol the client wrote the
+//! head, however much the edge trusts the balancer.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -12,14 +12,14 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 use crate::api::Flow;
 
-/// `X-Forwarded-For`, in the case that nodes see.
+/// `X-Forwarded-For`, in the case that nodes get.
 pub const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// Most entries of `X-Forwarded-For` that are read or passed on, counted from the last. More
-/// proxies than that in one path are a loop or an attack (FAULTS D15: 1,000 entries).
+/// Most entries of `X-Forwarded-For` that are read or passed on, counted from the last. A path with more
+/// proxies is a loop or an attack (FAULTS D15: 1,000 entries).
 pub const MAX_HOPS: usize = 50;
 
-/// Networks whose forwarding headers are believed; none by default.
+/// Networks whose forwarding headers are trusted; default none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(transparent)]
 pub struct Trust(Vec<Net>);
@@ -29,25 +29,25 @@ pub struct Trust(Vec<Net>);
 pub struct Net(pub IpNet);
 
 impl Trust {
-    /// Whether nobody is trusted.
+    /// Returns whether no sender is trusted.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether `ip` is one of the trusted senders; an IPv4-mapped address counts as IPv4.
+    /// Returns whether `ip` is a trusted sender; an IPv4-mapped address counts as IPv4.
     pub fn contains(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.0.iter().any(|n| n.0.contains(&ip))
     }
 
-    /// As [`Trust::client`]; `None`: nobody is trusted.
+    /// Like [`Trust::client`]; `None`: no sender is trusted.
     pub fn told(&self, flow: &Flow<'_>) -> Option<IpAddr> {
         (!self.is_empty()).then(|| self.client(flow))
     }
 
-    /// The client behind the trusted senders: the last entry of `X-Forwarded-For` that no trusted
-    /// sender owns, or, where the header is missing, broken or longer than [`MAX_HOPS`], the last
-    /// address that is certain.
+    /// Returns the client behind the trusted senders: the last entry of `X-Forwarded-For` that is not a
+    /// trusted sender. If the header is missing, broken or longer than [`MAX_HOPS`], returns the last address
+    /// that is certain.
     pub fn client(&self, flow: &Flow<'_>) -> IpAddr {
         let mut client = flow.client.ip().to_canonical();
         let Some(request) = flow.request.filter(|_| self.contains(client)) else {
@@ -66,7 +66,7 @@ impl Trust {
     }
 }
 
-/// An entry's address, with or without port: `192.0.2.7`, `192.0.2.7:51000`, `2001:db8::7`,
+/// Parses an entry's address, with or without port: `192.0.2.7`, `192.0.2.7:51000`, `2001:db8::7`,
 /// `[2001:db8::7]:51000`.
 fn address(entry: &[u8]) -> Option<IpAddr> {
     let s = std::str::from_utf8(entry.trim_ascii()).ok()?;

@@ -1,7 +1,7 @@
-//! Durations and sizes as people write them: `90s`, `2h`, `64KiB`.
+//! Parses durations, sizes, rates and shares as people write them: `90s`, `2h`, `64KiB`, `50/s`, `10%`.
 //!
-//! Parsed inside `visit_str`, so that a fault keeps its line. A bare number is refused: its unit
-//! would be a guess.
+//! It parses inside `visit_str`, so that a fault keeps its line. It refuses a bare number: its unit would be
+//! a guess.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 pub struct Span(pub Duration);
 
 impl Span {
-    /// The longest there is: what is added to a clock, or multiplied by a count, stays far from overflow.
+    /// Longest span: adding it to a clock or multiplying it by a count stays far from overflow.
     pub const MAX: Span = Span(Duration::from_secs(10 * 365 * 86_400));
 }
 
@@ -31,7 +31,7 @@ impl std::str::FromStr for Span {
 
 const SPAN: &str = "a duration with its unit, as `500ms`, `90s`, `8h`";
 
-/// A duration of a command line. Errors: as the text of a [`Span`].
+/// Parses a duration of a command line. Errors: as for the text of a [`Span`].
 pub fn duration(s: &str) -> Result<Duration, String> {
     s.parse()
         .map(|span: Span| span.0)
@@ -46,29 +46,29 @@ pub struct MaybeSpan(pub Option<Duration>);
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Share(pub f64);
 
-/// So many in a time: `50/s`, `30/min`; above zero.
+/// A number of events in a unit of time: `50/s`, `30/min`; above zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rate {
     per_minute: u64,
 }
 
-/// Most in a second: far above what one edge can serve, and far from overflow.
+/// Highest rate in events a second: far above what one edge can serve, and far from overflow.
 const MAX_PER_SECOND: u64 = 1_000_000;
 
 impl Rate {
-    /// `n` a second; `n` is above zero.
+    /// Makes a rate of `n` a second; `n` is above zero.
     pub const fn a_second(n: u64) -> Self {
         Rate { per_minute: n * 60 }
     }
 
-    /// Both together.
+    /// Returns the sum of both rates.
     pub fn plus(self, other: Self) -> Self {
         Rate {
             per_minute: self.per_minute.saturating_add(other.per_minute),
         }
     }
 
-    /// As many a second.
+    /// Returns the rate in events a second.
     pub fn per_second(self) -> f64 {
         self.per_minute as f64 / 60.0
     }
@@ -85,7 +85,7 @@ impl std::str::FromStr for Rate {
             "min" => 1,
             _ => return Err(wrong),
         };
-        // `+5` is a number to Rust.
+        // Rust would parse `+5` as a number.
         let digits = count.bytes().all(|b| b.is_ascii_digit());
         let count: u64 = count.parse().map_err(|_| wrong)?;
         if !digits || count == 0 || count > MAX_PER_SECOND {
@@ -123,7 +123,8 @@ impl<'de> Deserialize<'de> for Rate {
     }
 }
 
-/// A map of words to words in the file's order, twins kept: the reader finds and reports them.
+/// A map of strings to strings in the file's order. It keeps duplicate keys, so that the plugin can report
+/// them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pairs(pub Vec<(String, String)>);
 
@@ -229,7 +230,7 @@ impl<'de> Deserialize<'de> for Pairs {
         impl<'de> Visitor<'de> for V {
             type Value = Pairs;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map of words to words")
+                f.write_str("a map of strings to strings")
             }
             fn visit_map<A: serde::de::MapAccess<'de>>(self, mut m: A) -> Result<Pairs, A::Error> {
                 let mut pairs = Vec::new();
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_keep_twins() {
+    fn pairs_keep_duplicate_keys() {
         let p: Pairs = serde_yaml::from_str("{ a: x, A: y }").expect("pairs");
         assert_eq!(p.0.len(), 2);
     }

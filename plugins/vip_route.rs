@@ -1,8 +1,8 @@
-//! Routes by the destination address reached, with port or for every port.
+//! Routes by the destination address that the client reached, for one port or for every port.
 //!
-//! In: the VIP. Out: a pool or a node. Serves layer 4 as well: a TLS stream that is passed
-//! through tells its destination where its host name cannot be read.
-//! Source: Lightstreamer clustering §3.2.1.1 (Option 2.B.1.1), §3.2.2.1, §3.2.2.3.
+//! In: the VIP. Out: a pool or a node. Also works at layer 4: a TLS stream that passes through has a
+//! destination even if its server name cannot be read. Source: Lightstreamer clustering §3.2.1.1 (Option
+//! 2.B.1.1), §3.2.2.1, §3.2.2.3.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -17,8 +17,8 @@ use crate::units::Pairs;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Destination (`200.0.0.1`, `200.0.0.1:443`, `[2001:db8::1]:443`) to pool or node. One with
-    /// a port goes before one without; what is not listed is left to the next plugin.
+    /// Destination (`200.0.0.1`, `200.0.0.1:443`, `[2001:db8::1]:443`) to pool or node. An entry with a port
+    /// wins over one without. The next plugin decides on a destination that is not listed.
     pub vips: Pairs,
 }
 
@@ -27,14 +27,14 @@ struct VipRoute {
     any_port: HashMap<IpAddr, Entry>,
 }
 
-/// An address as the file writes it, and where it leads.
+/// An address as written in the file, and its route.
 struct Entry {
     vip: String,
     route: Route,
 }
 
 impl Config {
-    /// Builds the plugin. Errors: an unknown target, what is not an address, two entries for one.
+    /// Builds the plugin. Errors: an unknown target, an illegal address, two entries for one address.
     pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
         let mut faults = Vec::new();
         let (mut exact, mut any_port) = (HashMap::new(), HashMap::new());
@@ -60,8 +60,9 @@ impl Config {
             } else if let Ok(ip) = vip.parse::<IpAddr>() {
                 any_port.insert(ip.to_canonical(), entry)
             } else {
-                let why =
-                    format!("expected an address as `200.0.0.1` or `200.0.0.1:443`, not `{vip}`");
+                let why = format!(
+                    "expected an address, such as `200.0.0.1` or `200.0.0.1:443`, not `{vip}`"
+                );
                 faults.push(PluginError::new(["vips", vip], why));
                 None
             };
@@ -79,7 +80,7 @@ impl Config {
     }
 }
 
-/// A socket on `[::]` sees IPv4 destinations as mapped ones.
+/// Returns `a` with a mapped address as IPv4: a socket on `[::]` sees IPv4 destinations as mapped ones.
 fn canonical(a: SocketAddr) -> SocketAddr {
     SocketAddr::new(a.ip().to_canonical(), a.port())
 }
