@@ -1,8 +1,9 @@
-//! `pushgate explain`: what the edge would do with one flow, and the line of the file that decided.
+//! Implements `pushgate explain`: shows what the edge would do with one flow, and the line of the file that
+//! decides.
 //!
 //! In: a configuration and a [`Question`] (address, URL, cookies). Out: listener, certificate, route and
-//! node, by the code that decides in the running edge ([`Table`]). Nothing is bound, nothing is asked of
-//! the nodes: all count as Up, and tables of clients are empty.
+//! node, from the same code that decides in the running edge ([`Table`]). It binds no socket and contacts no
+//! node: all nodes count as Up, and tables of clients are empty.
 
 mod flow;
 
@@ -19,10 +20,10 @@ use crate::route::{Assigned, Decision, Table};
 use crate::tls::{Choice, Store, choice};
 use crate::upstream::Node;
 
-/// What the edge of `config` would do with the flow of `question`.
+/// Returns what the edge of `config` would do with the flow of `question`.
 ///
-/// Errors: no listener is reached, or several could be; a question that is no legal request; a file
-/// that went away since the configuration was checked.
+/// Errors: no listener or several match; the question is not a legal request; a file was removed since the
+/// configuration was checked.
 pub fn explain(config: &Config, places: &Places, question: &Question) -> Result<String, String> {
     let question = ResolvedQuestion::of(config, question)?;
     let tables = plan::tables(config, &Keep::default())?;
@@ -43,7 +44,7 @@ pub fn explain(config: &Config, places: &Places, question: &Question) -> Result<
         && table.routes_host(&host)
         && listener.mode == Mode::Http;
     if misdirected {
-        let why = "421: the certificate shown does not cover the host; clients ask over another";
+        let why = "421: the certificate does not cover the host; clients retry on a new connection";
         row(&mut text, "route", why);
         return Ok(text);
     }
@@ -51,7 +52,7 @@ pub fn explain(config: &Config, places: &Places, question: &Question) -> Result<
     Ok(text)
 }
 
-/// What the answer is made from.
+/// The facts from which the answer is made.
 struct Answer<'a> {
     config: &'a Config,
     places: &'a Places,
@@ -71,7 +72,7 @@ impl Answer<'_> {
         text
     }
 
-    /// Tells the certificate; the names it covers, where TLS ends here.
+    /// Writes the certificate's row. Returns the names that the certificate covers if TLS ends here.
     fn certificate(
         &self,
         question: &ResolvedQuestion,
@@ -93,8 +94,8 @@ impl Answer<'_> {
         let choice = choice(tls, &store, question.vip, sni);
         let (word, why) = match &choice {
             Choice::Name(word, name) => (word, format!("covers {}", name)),
-            Choice::Vip(word) => (word, "of this address".to_owned()),
-            Choice::First(word) => (word, "the first of the list".to_owned()),
+            Choice::Vip(word) => (word, "chosen by this address".to_owned()),
+            Choice::First(word) => (word, "the first in the list".to_owned()),
             Choice::Refused => {
                 let shown = sni.unwrap_or_default();
                 return Err(format!(
@@ -105,7 +106,7 @@ impl Answer<'_> {
         row(text, "certificate", &format!("{word}, {why}"));
         self.by(text, &["certificates", word]);
         let loaded = store.get(word).map(|l| l.names.clone());
-        // A host by its address is never misdirected: no certificate is chosen by it.
+        // A host given as an address is never misdirected: no certificate is chosen by it.
         let address = question
             .host
             .trim_matches(['[', ']'])
@@ -160,7 +161,7 @@ impl Answer<'_> {
                 ..
             }) => {
                 let (name, at) = (&node.name, self.address(&node));
-                // What is computed has no age.
+                // A computed assignment has no age.
                 let age = std::time::Duration::from_secs(age.as_secs());
                 let age = match age.is_zero() {
                     true => String::new(),
@@ -180,29 +181,29 @@ impl Answer<'_> {
                 pool: Some(pool), ..
             }) => self.balanced(&pool, text),
             Decision::NoNode(Some(pool)) => self.found(&pool, text),
-            _ => row(text, "node", "none can take it"),
+            _ => row(text, "node", "no node can take the flow"),
         }
     }
 
-    /// A flow to a pool without nodes here: the running edge may have found some.
+    /// Describes a flow to a pool without nodes here: the running edge may have discovered some.
     fn found(&self, pool: &Pool, text: &mut String) {
         let conf = self.config.pools.get(&pool.name);
         match conf.and_then(|p| p.discover.as_ref()) {
             Some(_) => {
-                row(text, "node", "one that the running edge has found by DNS");
+                row(text, "node", "one that the running edge discovers by DNS");
                 self.by(text, &["pools", &pool.name, "discover"]);
             }
-            None => row(text, "node", "none can take it"),
+            None => row(text, "node", "no node can take the flow"),
         }
     }
 
-    /// Where a node is, as the file says: names are not looked up here.
+    /// Returns a node's address as the file has it: `explain` looks up no names.
     fn address(&self, node: &Node) -> String {
         let conf = self.config.nodes.get(&node.name);
         conf.map_or_else(|| node.address.to_string(), |n| n.address.to_string())
     }
 
-    /// A flow that is not stuck: how it is balanced, and who will remember.
+    /// Describes a flow that is not stuck: how it is balanced, and which plugins would learn its node.
     fn balanced(&self, pool: &Pool, text: &mut String) {
         let takes = pool.nodes.iter().filter(|n| n.weight() > 0);
         let nodes: Vec<String> = takes
@@ -222,7 +223,7 @@ impl Answer<'_> {
                     text,
                     "stickiness",
                     &format!(
-                        "{} recalls nobody here and would learn the node",
+                        "{} has no assignment here and would learn the node",
                         plugin.name()
                     ),
                 );

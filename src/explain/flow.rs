@@ -1,6 +1,7 @@
-//! A flow from words: who asks what of whom, and which listener that reaches.
+//! Makes a flow from a [`Question`] of the command line.
 //!
-//! In: a [`Question`] of the command line. Out: the facts a plugin decides by, as the edge would see them.
+//! In: client, URL, cookies and headers. Out: the listener that the flow reaches, and the facts by which
+//! plugins decide, as the edge would see them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
@@ -14,49 +15,49 @@ use pushgate_plugins::host;
 use crate::clock;
 use crate::config::{Config, Listener, Mode};
 
-/// A flow to be explained.
+/// The flow that `explain` describes.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// URL the client asks for: `https://push.mycompany.com/lightstreamer`; `tcp://200.0.0.10:80` for
+    /// URL that the client requests: `https://push.mycompany.com/lightstreamer`; `tcp://200.0.0.10:80` for
     /// bytes without HTTP.
     #[arg(long, value_name = "URL")]
     pub to: Uri,
-    /// The client's address, as trusted (the PROXY protocol's where it is accepted).
+    /// The client's address (the one in the PROXY protocol header if the listener accepts it).
     #[arg(long, value_name = "IP", default_value = "192.0.2.1")]
     pub from: IpAddr,
-    /// Address the name of the URL leads to; needed where several listeners have its port.
+    /// Address of the URL's host name; needed if several listeners have its port.
     #[arg(long, value_name = "IP")]
     pub vip: Option<IpAddr>,
-    /// Server name of the handshake; by default the host of the URL.
+    /// Server name of the TLS handshake; by default the host of the URL.
     #[arg(long, value_name = "NAME")]
     pub sni: Option<String>,
     /// Method of the request.
     #[arg(long, value_name = "WORD", default_value = "GET")]
     pub method: String,
-    /// A cookie the client sends, as `PUSHGATE=…`.
+    /// A cookie that the client sends, as `PUSHGATE=…`.
     #[arg(long, value_name = "NAME=VALUE")]
     pub cookie: Vec<String>,
     /// Beginning of the request's body, as `LS_session=…`.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub body: String,
-    /// A header line the client sends, as `X-Forwarded-For: 192.0.2.7`.
+    /// A header line that the client sends, as `X-Forwarded-For: 192.0.2.7`.
     #[arg(long, value_name = "NAME: VALUE")]
     pub header: Vec<String>,
 }
 
-/// A question with what follows from the configuration.
+/// A question, resolved with the configuration.
 pub struct ResolvedQuestion {
-    /// Place of the listener in the file.
+    /// Index of the listener in the file.
     pub listener: usize,
-    /// Its address that was reached, as the file has it.
+    /// The listener's address that the client reached, as written in the file.
     pub bind: SocketAddr,
-    /// The address reached.
+    /// The address that the client reached.
     pub vip: SocketAddr,
     /// The host, normalised.
     pub host: String,
     /// Whether the client speaks TLS.
     pub tls: bool,
-    /// Server name of its handshake.
+    /// Server name of the client's handshake.
     pub sni: Option<String>,
     client: SocketAddr,
     request: Head,
@@ -65,9 +66,9 @@ pub struct ResolvedQuestion {
 }
 
 impl ResolvedQuestion {
-    /// Works out which listener is reached and how the request looks there.
+    /// Finds the listener that the client reaches, and the request as seen there.
     ///
-    /// Errors: no or several listeners, a scheme, cookie or header that cannot be.
+    /// Errors: no or several listeners match; an illegal scheme, cookie or header.
     pub fn of(config: &Config, question: &Question) -> Result<ResolvedQuestion, String> {
         let tls = match question.to.scheme_str() {
             Some("https" | "wss" | "tls") => true,
@@ -103,7 +104,7 @@ impl ResolvedQuestion {
         })
     }
 
-    /// The plugins' view of it on `listener`.
+    /// Returns the flow as plugins on `listener` see it.
     pub fn flow<'a>(&'a self, listener: &'a Listener) -> Flow<'a> {
         let sni = self.sni.as_deref();
         let ends_here = listener.tls.is_some();
@@ -134,7 +135,7 @@ impl ResolvedQuestion {
     }
 }
 
-/// The listener behind an address: an exact bind before a wildcard, as the kernel has it.
+/// Finds the listener behind an address: an exact bind before a wildcard, as in the kernel.
 fn reached(
     config: &Config,
     vip: Option<IpAddr>,
@@ -181,7 +182,7 @@ fn reached(
                 .map(|(_, l, b)| format!("{} ({b})", l.name))
                 .collect();
             Err(format!(
-                "several listeners have port {port}: {}; say which by --vip",
+                "several listeners have port {port}: {}; choose one with --vip",
                 names.join(", ")
             ))
         }
@@ -206,5 +207,5 @@ fn request(question: &Question, authority: &str) -> Result<Head, String> {
         fields.push((name, value.as_bytes()));
     }
     let made = Head::make_request(&question.method, target, fields);
-    made.map_err(|e| format!("no legal request: {e:?}"))
+    made.map_err(|e| format!("not a legal request: {e:?}"))
 }

@@ -1,4 +1,4 @@
-//! Questions and what they are answered: listener, certificate, route, node, and the line that decides.
+//! Questions and their answers: listener, certificate, route, node, and the line that decides.
 
 use std::path::Path;
 
@@ -52,7 +52,7 @@ struct Line {
     question: Question,
 }
 
-/// The answer to a command line, or the fault.
+/// Returns the answer to a command line, or the error.
 fn answer(line: &str) -> String {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::write(
@@ -76,10 +76,10 @@ fn answer_of(file: &str, dir: &Path, line: &str) -> String {
     explain(&config, &Places::parse(file, "edge.yaml"), &question).unwrap_or_else(|e| e)
 }
 
-/// Aim: each decision is told with the place of the entry that made it. Fails if a plugin names
-/// another entry than it decides by.
+/// Aim: each decision is shown with the place of the entry that made it. Fails if a plugin names another
+/// entry than the one by which it decides.
 #[test]
-fn decisions_are_told_with_their_line() {
+fn decisions_are_shown_with_their_line() {
     for (line, lines) in [
         (
             "--to=http://push1.mycompany.com/ | --vip=200.0.0.10",
@@ -152,7 +152,8 @@ fn decisions_are_told_with_their_line() {
     }
 }
 
-/// Aim: a question that has no one answer says what is missing. Fails if a listener is guessed.
+/// Aim: a question without a single answer gets an error that says what is missing. Fails if a listener is
+/// guessed.
 #[test]
 fn questions_without_an_answer_say_why() {
     for (line, want) in [
@@ -163,7 +164,7 @@ fn questions_without_an_answer_say_why() {
         ),
         (
             "--to=http://push.mycompany.com/",
-            "several listeners have port 80: push (200.0.0.10:80), push (200.0.0.1:80); say which by --vip",
+            "several listeners have port 80: push (200.0.0.10:80), push (200.0.0.1:80); choose one with --vip",
         ),
         (
             "--to=https://push.mycompany.com:81/",
@@ -180,17 +181,17 @@ fn questions_without_an_answer_say_why() {
     }
 }
 
-/// An address that is bound as it is asked for is found, the wildcard too.
+/// A listener is found by its bound address, even if that is the wildcard.
 #[test]
 fn a_wildcard_address_is_found_by_itself() {
     let told = answer("--to=https://0.0.0.0/");
     assert!(told.contains("listener      layer4, 0.0.0.0:443"), "{told}");
 }
 
-/// Aim: names are told as the file writes them. Fails if what is not looked up here is told as an address, or as
-/// a pool that nobody serves.
+/// Aim: names are shown as the file writes them. Fails if a name that `explain` does not look up is shown as
+/// an address, or as a pool without nodes.
 #[test]
-fn what_dns_knows_is_not_looked_up() {
+fn names_are_not_looked_up() {
     const NAMES: &str = "\
 nodes:
   ls1: { address: ls1.internal:80 }
@@ -203,7 +204,7 @@ listeners:
     for (line, expected) in [
         (
             "--to=http://a/ | --vip=200.0.0.10",
-            "node          one that the running edge has found by DNS\n              edge.yaml:4:11: pools.push.discover",
+            "node          one that the running edge discovers by DNS\n              edge.yaml:4:11: pools.push.discover",
         ),
         (
             "--to=http://a/ | --vip=200.0.0.11",
