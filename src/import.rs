@@ -1,10 +1,10 @@
-//! Reads the push servers' own configuration and writes the edge's that matches it, or compares both.
+//! Reads the configuration files of push servers; writes a matching edge configuration, or compares both.
 //!
-//! In: `lightstreamer_conf.xml` of each server: ports, listening interfaces, keystores, the host name
-//! it tells its clients. Out: YAML ([`write()`]), or what of an edge's configuration contradicts the
-//! servers ([`compare`]). A read-only XML tree (roxmltree) does it: the files are small, nothing is
-//! mapped to types, and it refuses a DTD, so that no entity can expand.
-//! Source: Lightstreamer clustering §2, §3 (the elements of each option).
+//! In: `lightstreamer_conf.xml` of each server: ports, listening interfaces, keystores, and the host name
+//! that it gives its clients. Out: YAML ([`write()`]), or the contradictions between an edge's configuration
+//! and the servers ([`compare`]). A read-only XML tree (roxmltree) suffices: the files are small and no types
+//! are mapped. It refuses a DTD, so that no entity can expand. Source: Lightstreamer clustering §2, §3 (the
+//! elements of each option).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -24,46 +24,47 @@ pub use import_output::ImportOutput;
 pub use keystore::{Keystore, Password};
 pub use write::write;
 
-/// A factory file with all its comments is 100 KiB; beyond this it is something else.
+/// Largest file that is read. A factory file with all its comments is 100 KiB; a larger file is something
+/// else.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
 
-/// One push server as its file describes it.
+/// A push server as described in its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushServer {
     /// The file.
     pub path: PathBuf,
-    /// Its server sockets in the file's order; at least one.
+    /// The server sockets in the file's order; at least one.
     pub sockets: Vec<Socket>,
-    /// What it tells clients to use for CR.
+    /// Where the server sends its clients for CR.
     pub link: Option<Link>,
 }
 
 /// An `<http_server>` or `<https_server>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Socket {
-    /// Whether TLS ends there.
+    /// Whether TLS ends at the socket.
     pub tls: bool,
     /// Port, 1 to 65535.
     pub port: u16,
-    /// Address it listens on; `None`: all, or a name that only the server's machine knows.
+    /// Address it listens on; `None`: all addresses, or a name that only the server's machine can resolve.
     pub interface: Option<IpAddr>,
-    /// Its keystore.
+    /// The socket's keystore.
     pub keystore: Option<Keystore>,
 }
 
 impl Socket {
-    /// What makes two servers' sockets alike: TLS, and the keystore's name.
+    /// Returns what makes two servers' sockets alike: TLS, and the keystore's name.
     fn kind(&self) -> (bool, Option<&str>) {
         (self.tls, self.keystore.as_ref().map(|k| k.file.as_str()))
     }
 }
 
-/// What a server tells clients to use for CR.
+/// Where a server sends its clients for CR.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// `<control_link_address>`: a host, or an address, and a port if one is given.
+    /// `<control_link_address>`: a host or an address, with a port if the file gives one.
     Address(String, Option<u16>),
-    /// `<control_link_machine_name>`: a host below the domain the client used.
+    /// `<control_link_machine_name>`: a host below the domain that the client used.
     Machine(String),
 }
 
@@ -72,7 +73,7 @@ pub enum Link {
 pub struct ImportError {
     /// The file.
     pub path: PathBuf,
-    /// Line and column, where one place is to blame.
+    /// Line and column, if the fault has one place.
     pub at: Option<(u32, u32)>,
     /// What is wrong and what was expected.
     pub message: String,
@@ -103,7 +104,7 @@ pub fn read_all(paths: &[PathBuf]) -> Result<Vec<PushServer>, Vec<ImportError>> 
     }
 }
 
-/// Reads one file. Errors: it cannot be read, is no XML, has no server socket or a port that is none.
+/// Reads one file. Errors: the file cannot be read, is not XML, or has no server socket; a port is not legal.
 pub fn read(path: &Path) -> Result<PushServer, ImportError> {
     let fault = |message: String| ImportError {
         path: path.to_owned(),
@@ -113,7 +114,9 @@ pub fn read(path: &Path) -> Result<PushServer, ImportError> {
     let length = std::fs::metadata(path).map(|m| m.len());
     let length = length.map_err(|e| fault(format!("cannot be read: {e}")))?;
     if length > MAX_BYTES {
-        return Err(fault(format!("more than {MAX_BYTES} bytes")));
+        return Err(fault(format!(
+            "is larger than {MAX_BYTES} bytes; expected a server's XML configuration"
+        )));
     }
     let text = std::fs::read_to_string(path).map_err(|e| fault(format!("cannot be read: {e}")))?;
     parse(&text, path)
@@ -175,7 +178,7 @@ pub fn parse(text: &str, path: &Path) -> Result<PushServer, ImportError> {
     })
 }
 
-/// The text of the first element `name` below `node`; blank is as if it were not there.
+/// Returns the text of the first element `name` below `node`; blank text counts as missing.
 fn value<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
     let texts = node.descendants().filter(|n| n.has_tag_name(name));
     texts
@@ -184,7 +187,7 @@ fn value<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
         .find(|text| !text.is_empty())
 }
 
-/// A `<control_link_address>` may carry a port.
+/// Parses a `<control_link_address>`, which may have a port.
 fn address(text: &str) -> Link {
     let text = text.to_lowercase();
     if let Some((host, port)) = text.rsplit_once(':')

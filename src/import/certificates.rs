@@ -1,9 +1,9 @@
-//! The edge's own certificate where it ends TLS, out of the servers' keystores.
+//! Makes the edge's own certificate entry from the servers' keystores, for an edge that ends TLS.
 //!
-//! In: the sockets for CR of all servers. Out: an entry of `certificates:`, what must still be done about
-//! it, and the password in a file of its own. One keystore that all servers have is the multi-domain
-//! certificate, which is good for the edge too; keystores of their own are not.
-//! Source: Lightstreamer clustering §3.2.1.4, §3.2.2.4.
+//! In: the sockets for CR of all servers. Out: an entry of `certificates:`, notes on what the user must still
+//! do, and the password in a file of its own. A keystore that all servers share is the multi-domain
+//! certificate, which also fits the edge. Keystores that differ do not. Source: Lightstreamer clustering
+//! §3.2.1.4, §3.2.2.4.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use super::keystore::beside;
 use super::{Keystore, Password, PushServer};
 use crate::tls::TlsError;
 
-/// A password to be written into a file of its own, beside the configuration.
+/// A password for a file of its own, beside the configuration.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     /// The file's name.
@@ -20,7 +20,7 @@ pub struct Secret {
     pub password: String,
 }
 
-/// A secret is never printed.
+/// Hides the password.
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Secret({}, ***)", self.file)
@@ -29,17 +29,17 @@ impl std::fmt::Debug for Secret {
 
 /// An entry of `certificates:`.
 pub(super) struct Entry {
-    /// Its name.
+    /// The certificate's name.
     pub(super) name: String,
-    /// The line.
+    /// The YAML line.
     pub(super) line: String,
-    /// What the user must know, one line each.
+    /// Notes for the user, one line each.
     pub(super) notes: Vec<String>,
-    /// The password's file, where the edge needs one that is not there yet.
+    /// The password's file, if the edge needs one that does not exist yet.
     pub(super) secret: Option<Secret>,
 }
 
-/// The edge's certificate; a guess where no keystore is shared by all `servers`.
+/// Returns the edge's certificate; a guess if `servers` share no keystore.
 pub(super) fn entry(servers: &[PushServer]) -> Entry {
     let keystore = |server: &PushServer| server.sockets.iter().find_map(|s| s.keystore.clone());
     let Some(first) = servers.first() else {
@@ -112,7 +112,7 @@ fn from(keystore: &Keystore, named_by: &Path) -> Entry {
     }
 }
 
-/// A path as YAML reads it back.
+/// Quotes a path so that YAML reads it back.
 fn quoted(text: &str) -> String {
     crate::init::quoted(Path::new(text))
 }

@@ -1,10 +1,10 @@
 //! Compares an edge's configuration with the push servers' own files.
 //!
-//! In: a checked [`Config`] and what the files say. Out: every contradiction: a host name told to
-//! clients that leads to the wrong server or nowhere, or that no certificate covers, the edge's or that
-//! of the server's own keystore where TLS passes through; a node that no
-//! file's socket answers. What passes the edge by is not judged.
-//! Source: Lightstreamer clustering §2.2, §3.2 (`<control_link_address>`), §3.2.2.3.
+//! In: a checked [`Config`] and the contents of the files. Out: every contradiction. Either a server sends
+//! clients to a host name that leads to another server or to none. Or no certificate covers that name: the
+//! edge's, or the one in the server's own keystore if TLS passes through. Or no file has a socket at a node's
+//! address. Traffic that does not pass the edge is not judged. Source: Lightstreamer clustering §2.2, §3.2
+//! (`<control_link_address>`), §3.2.2.3.
 
 use pushgate_plugins::{PluginConfig, host};
 
@@ -14,7 +14,7 @@ use super::{Link, PushServer, Socket};
 use crate::config::{Address, Certificate, Config, Listener, Node, covers};
 use crate::tls::{Loaded, names_of};
 
-/// Every contradiction between `config` and `servers`, one line each; none if they fit.
+/// Returns every contradiction between `config` and `servers`, one line each; empty if they fit.
 pub fn compare(config: &Config, servers: &[PushServer]) -> Vec<String> {
     let mut found: Vec<String> = distinct_links(servers).err().into_iter().collect();
     found.extend(servers.iter().filter_map(|server| link(config, server)));
@@ -22,10 +22,10 @@ pub fn compare(config: &Config, servers: &[PushServer]) -> Vec<String> {
     found
 }
 
-/// What is wrong with where `server`'s control link leads.
+/// Returns what is wrong with the destination of `server`'s control link.
 fn link(config: &Config, server: &PushServer) -> Option<String> {
     let Some(Link::Address(told, _)) = &server.link else {
-        // Below which domains a machine's name is used, only clients know.
+        // Only clients know the domains below which they use a machine's name.
         return None;
     };
     let told = host::normalise(told);
@@ -33,13 +33,13 @@ fn link(config: &Config, server: &PushServer) -> Option<String> {
     let by_name = pins(config, Kind::Host, |name| matches(name, &told));
     let by_vip = pins(config, Kind::Vip, |_| true);
     if by_name.is_empty() && by_vip.is_empty() {
-        // Without any pin the edge serves S only, and CR reaches a socket of the server's that ends TLS.
+        // Without any pin the edge serves S only, and CR reaches a socket of the server that ends TLS.
         if pins(config, Kind::Host, |_| true).is_empty() {
             let own: Vec<&Socket> = server.sockets.iter().filter(|s| s.tls).collect();
             return refused(server, &own, &told);
         }
         return Some(format!(
-            "{path}: clients are told `{told}`, and no host_route of the edge has it"
+            "{path}: the server sends clients to `{told}`, but no host_route of the edge has it"
         ));
     }
     let named = !by_name.is_empty();
@@ -59,33 +59,33 @@ fn link(config: &Config, server: &PushServer) -> Option<String> {
             "every VIP".to_owned()
         };
         return Some(format!(
-            "{path}: clients are told `{told}`, but {way} leads to {}, and this server listens on {}",
+            "{path}: the server sends clients to `{told}`, but {way} leads to {}; this server listens on {}",
             targets.join(", "),
             listens(server)
         ));
     };
     if pin.listener.tls.is_none() {
-        // TLS passes through: what clients see is the certificate of the socket behind the pin.
+        // TLS passes through: clients see the certificate of the socket behind the pin.
         let node = config.nodes.get(pin.target)?;
         let reached = server.sockets.iter().filter(|s| s.tls && is_at(s, node));
         return refused(server, &reached.collect::<Vec<_>>(), &told);
     }
     uncovered(config, pin.listener, &told).then(|| {
         format!(
-            "{path}: clients are told `{told}`, and no certificate of listener `{}` covers it",
+            "{path}: the server sends clients to `{told}`, but no certificate of listener `{}` covers it",
             pin.listener.name
         )
     })
 }
 
-/// What a pin is filed under.
+/// The key of a pin.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Host,
     Vip,
 }
 
-/// A way of the edge's to one target.
+/// A route of the edge to one target.
 struct Pin<'a> {
     listener: &'a Listener,
     target: &'a str,
@@ -107,7 +107,7 @@ fn pins<'a>(config: &'a Config, kind: Kind, good: impl Fn(&str) -> bool) -> Vec<
     found
 }
 
-/// Whether a key of `host_route` is for `told`.
+/// Returns whether a key of `host_route` matches `told`.
 fn matches(key: &str, told: &str) -> bool {
     let key = key.to_ascii_lowercase();
     match key.strip_prefix('*') {
@@ -116,7 +116,7 @@ fn matches(key: &str, told: &str) -> bool {
     }
 }
 
-/// Whether `node` is one of the server's sockets, as far as its file says.
+/// Returns whether `node` is one of the server's sockets, as far as its file says.
 fn answers(server: &PushServer, node: &Node) -> bool {
     server.sockets.iter().any(|socket| is_at(socket, node))
 }
@@ -126,12 +126,12 @@ fn is_at(socket: &Socket, node: &Node) -> bool {
         Address::Socket(a) => {
             socket.port == a.port() && socket.interface.is_none_or(|ip| ip == a.ip())
         }
-        // Which address the name has is not known here.
+        // The name's address is unknown here, so only the port is compared.
         Address::Host(host) => socket.port == host.port,
     }
 }
 
-/// Whether TLS ends at `listener` and none of its certificates is for `name`.
+/// Returns whether TLS ends at `listener` and none of its certificates covers `name`.
 fn uncovered(config: &Config, listener: &Listener, name: &str) -> bool {
     let Some(tls) = &listener.tls else {
         return false;
@@ -151,7 +151,7 @@ fn names(config: &Config, certificate: &Certificate) -> Option<Vec<String>> {
     }
 }
 
-/// Nodes that are no socket of any file.
+/// Returns a line for each node that matches no socket of any file.
 fn nodes(config: &Config, servers: &[PushServer]) -> Vec<String> {
     let strangers = config
         .nodes
@@ -161,7 +161,7 @@ fn nodes(config: &Config, servers: &[PushServer]) -> Vec<String> {
         .map(|(name, node)| {
             let known: Vec<String> = servers.iter().map(listens).collect();
             format!(
-                "node `{name}`: no file has a socket at {}; they have {}",
+                "node `{name}`: no file has a socket at {}; the files have {}",
                 node.address,
                 known.join("; ")
             )
@@ -172,7 +172,7 @@ fn nodes(config: &Config, servers: &[PushServer]) -> Vec<String> {
 fn describe(config: &Config, target: &str) -> String {
     match config.nodes.get(target) {
         Some(node) => format!("node `{target}` at {}", node.address),
-        None => format!("pool `{target}`, where it is balanced"),
+        None => format!("pool `{target}`, which balances CR"),
     }
 }
 

@@ -1,6 +1,6 @@
-//! What an import makes: a configuration, and the passwords it names files for.
+//! The result of an import: a configuration, and the passwords for which it names files.
 //!
-//! In: both. Out: files in a folder, none written over.
+//! In: both. Out: files in a folder; an existing file is never overwritten.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -9,19 +9,20 @@ use std::path::Path;
 
 use super::certificates::Secret;
 
-/// What the edge needs.
+/// The files that the edge needs.
 #[derive(Clone, Debug)]
 pub struct ImportOutput {
-    /// Its configuration.
+    /// The edge's configuration.
     pub yaml: String,
-    /// Passwords the configuration names files for.
+    /// Passwords for which the configuration names files.
     pub secrets: Vec<Secret>,
 }
 
 impl ImportOutput {
-    /// Writes `pushgate.yaml` and the passwords into `folder`, readable by their owner only; the files' names.
+    /// Writes `pushgate.yaml` and the passwords into `folder`, readable only by their owner. Returns the
+    /// files' names.
     ///
-    /// Errors: the folder cannot be made, or a file is there already: none is written over.
+    /// Errors: the folder cannot be made, or a file already exists: no file is overwritten.
     pub fn save(&self, folder: &Path) -> Result<String, String> {
         let failed = |path: &Path, e: std::io::Error| format!("{}: {e}", path.display());
         std::fs::create_dir_all(folder).map_err(|e| failed(folder, e))?;

@@ -1,7 +1,7 @@
-//! The keystores of push servers: opened with the passwords beside them, for the names they cover.
+//! Opens the keystores of push servers, with the passwords beside them, to learn which names they cover.
 //!
-//! In: a `<keystore>` element. Out: where it is, what opens it, for whom its certificate is good.
-//! Source: Lightstreamer clustering §3 (`<keystore_file>`, `<keystore_password>`).
+//! In: a `<keystore>` element. Out: its path, its password, the names that its certificate covers. Source:
+//! Lightstreamer clustering §3 (`<keystore_file>`, `<keystore_password>`).
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,22 +13,22 @@ use crate::tls::{TlsError, names_in};
 /// A `<keystore>` element. Paths are as written there: relative to the server's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keystore {
-    /// Its file.
+    /// The keystore's file.
     pub file: String,
-    /// What opens it.
+    /// The keystore's password.
     pub password: Password,
 }
 
-/// What opens a keystore.
+/// The password of a keystore.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Password {
-    /// Written in the element; empty where there is none.
+    /// Written in the element; empty if the element has none.
     Text(String),
     /// In a file of its own (`type="file"`).
     File(String),
 }
 
-/// A secret is never printed.
+/// Hides the password.
 impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -39,7 +39,7 @@ impl fmt::Debug for Password {
 }
 
 impl Keystore {
-    /// Reads the keystore of a server socket's element; `None`: it has none.
+    /// Reads the keystore of a server socket's element; `None`: the element has none.
     pub(super) fn of(socket: roxmltree::Node<'_, '_>) -> Option<Keystore> {
         let file = value(socket, "keystore_file")?.to_owned();
         let text = value(socket, "keystore_password")
@@ -56,14 +56,14 @@ impl Keystore {
         Some(Keystore { file, password })
     }
 
-    /// Where it is, given the file that names it.
+    /// Returns the keystore's path, given the file that names it.
     pub fn path(&self, named_by: &Path) -> PathBuf {
         beside(named_by, &self.file)
     }
 
-    /// The names its certificate covers.
+    /// Returns the names that its certificate covers.
     ///
-    /// Errors: it cannot be read or opened, or is a kind that must be converted first.
+    /// Errors: the keystore cannot be read or opened, or must be converted first.
     pub fn names(&self, named_by: &Path) -> Result<Vec<String>, TlsError> {
         let password = match &self.password {
             Password::Text(text) => text.clone(),
@@ -80,15 +80,15 @@ impl Keystore {
     }
 }
 
-/// A path in a server's file: relative to it, as the server reads it.
+/// Resolves a path of a server's file: relative to that file, as the server reads it.
 pub(super) fn beside(named_by: &Path, file: &str) -> PathBuf {
     let path = named_by.parent().unwrap_or(Path::new("")).join(file);
-    // What is written may be used from another folder.
+    // The written configuration may be used from another folder.
     std::path::absolute(&path).unwrap_or(path)
 }
 
-/// Why clients that are told `name` would refuse these sockets of `server`: each ends TLS, its keystore
-/// can be opened, and none covers the name. What cannot be opened here is not judged.
+/// Returns why clients that `server` sends to `name` would refuse these sockets: each ends TLS, its keystore
+/// can be opened, and none covers the name. A keystore that cannot be opened here is not judged.
 pub(super) fn refused(server: &PushServer, sockets: &[&Socket], name: &str) -> Option<String> {
     let mut files = Vec::new();
     for socket in sockets {
@@ -101,7 +101,7 @@ pub(super) fn refused(server: &PushServer, sockets: &[&Socket], name: &str) -> O
     }
     (!files.is_empty()).then(|| {
         format!(
-            "{}: clients are told `{name}`, and the certificate of {} does not cover it",
+            "{}: the server sends clients to `{name}`, but the certificate of {} does not cover it",
             server.path.display(),
             files.join(" or ")
         )

@@ -1,5 +1,5 @@
-//! Tests of `import` with the elements the guide prints for each option.
-//! Source: Lightstreamer clustering §2, §3, where TLS ends at the edge §3.2.1.4, §3.2.2.4.
+//! Tests of `import` with the elements that the guide prints for each option. Source: Lightstreamer
+//! clustering §2, §3; where TLS ends at the edge, §3.2.1.4, §3.2.2.4.
 
 use std::path::Path;
 
@@ -101,7 +101,7 @@ fn blanks_comments_and_ports_are_read_as_the_server_does() {
     );
 }
 
-/// The guide's elements of each option, and the lines of the edge's configuration they must give.
+/// The guide's elements of each option, and the lines that the edge's configuration must have.
 #[test]
 fn the_guides_options_are_recognised() {
     let two = |make: &dyn Fn(usize) -> Vec<String>| [1, 2].map(|n| server(n, &make(n)));
@@ -175,7 +175,7 @@ fn the_guides_options_are_recognised() {
     }
 }
 
-/// Writes the configuration for `servers` and looks for its option and `lines`.
+/// Writes the configuration for `servers` and checks its option and `lines`.
 fn recognised(option: &str, servers: &[PushServer], lines: &[&str]) {
     let yaml = write(servers, &[], &[]).expect(option).yaml;
     let first = format!("# Written by `pushgate import`. Option {option}");
@@ -193,7 +193,7 @@ fn recognised(option: &str, servers: &[PushServer], lines: &[&str]) {
 fn files_that_do_not_fit_each_other_are_refused() {
     let push1 = || link("push1.mycompany.com");
     for (servers, expected) in [
-        // As the guide prints it in §3.2.2.3: both servers name push1.
+        // The guide prints this in §3.2.2.3: both servers name push1.
         (
             [
                 server(1, &[http(""), push1()]),
@@ -220,7 +220,7 @@ fn files_that_do_not_fit_each_other_are_refused() {
                     ],
                 )
             }),
-            "cannot be told apart",
+            "cannot tell its socket for S",
         ),
     ] {
         let told = write(&servers, &[], &[]).expect_err(expected);
@@ -249,9 +249,9 @@ listeners:
     let found = compare(&config, &[one, two, three, twin]).join("\n");
     for expected in [
         "ls4.xml: the same control link as ls1.xml",
-        "ls1.xml: clients are told `push1.mycompany.com`, but `push1.mycompany.com` leads to node `ls2` at 10.0.0.2:81, and this server listens on 10.0.0.1:80",
-        "ls2.xml: clients are told `push2.mycompany.com`, but `push2.mycompany.com` leads to pool `push`, where it is balanced",
-        "ls3.xml: clients are told `push3.mycompany.com`, and no host_route of the edge has it",
+        "ls1.xml: the server sends clients to `push1.mycompany.com`, but `push1.mycompany.com` leads to node `ls2` at 10.0.0.2:81; this server listens on 10.0.0.1:80",
+        "ls2.xml: the server sends clients to `push2.mycompany.com`, but `push2.mycompany.com` leads to pool `push`, which balances CR",
+        "ls3.xml: the server sends clients to `push3.mycompany.com`, but no host_route of the edge has it",
         "node `ls2`: no file has a socket at 10.0.0.2:81",
     ] {
         assert!(found.contains(expected), "{expected}\n{found}");

@@ -1,7 +1,7 @@
-//! Writes the edge's configuration for push servers that are already configured.
+//! Writes an edge's configuration for push servers that are already configured.
 //!
-//! In: what their files say, the addresses only the user knows. Out: YAML whose heading names the
-//! option it is and what must still be filled in. Source: Lightstreamer clustering §2, §3.
+//! In: the contents of their files, and the addresses that only the user knows. Out: YAML whose heading names
+//! the option and what the user must still fill in. Source: Lightstreamer clustering §2, §3.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -13,7 +13,7 @@ use super::keystore::refused;
 use super::{Link, PushServer, Socket};
 use crate::init::Address;
 
-/// Which option the files add up to.
+/// The option of the guide that the files amount to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// HTTP, no link: 1.A.2.
@@ -36,9 +36,9 @@ struct Roles<'a> {
     cr: &'a Socket,
 }
 
-/// Writes the configuration. `vips`: the balanced address, then, where TLS passes through, one for
-/// each server; `nodes`: the servers' addresses where their files name no interface. What is missing
-/// gets the guide's address and a line that says so.
+/// Writes the configuration. `vips`: the balanced address, then, if TLS passes through, one for each server.
+/// `nodes`: the servers' addresses if their files name no interface. A missing address becomes the guide's,
+/// with a line that says so.
 ///
 /// Errors: files that contradict each other or match no option.
 pub fn write(
@@ -68,7 +68,8 @@ pub fn write(
     })
 }
 
-/// Tells a server's socket for S from that for CR: S has the keystore all servers have, or none.
+/// Distinguishes a server's socket for S from that for CR. The socket for S has the keystore that all servers
+/// have, or none.
 fn roles<'a>(server: &'a PushServer, all: &[PushServer]) -> Result<Roles<'a>, String> {
     let path = server.path.display();
     let shared = |socket: &Socket| {
@@ -83,7 +84,7 @@ fn roles<'a>(server: &'a PushServer, all: &[PushServer]) -> Result<Roles<'a>, St
             _ if shared(a) && !shared(b) => Ok(Roles { s: a, cr: b }),
             _ if shared(b) && !shared(a) => Ok(Roles { s: b, cr: a }),
             _ => Err(format!(
-                "{path}: its two sockets cannot be told apart: S is expected on the one whose \
+                "{path}: cannot tell its socket for S from that for CR: S is expected on the one whose \
                  keystore all servers have"
             )),
         },
@@ -129,7 +130,7 @@ fn option(servers: &[PushServer], roles: &[Roles<'_>]) -> Result<Kind, String> {
     }
 }
 
-/// Two servers with one name would get each other's clients.
+/// Checks that no two servers have the same control link: each would get the other's clients.
 pub(super) fn distinct_links(servers: &[PushServer]) -> Result<(), String> {
     let mut seen: Vec<&PushServer> = Vec::new();
     for server in servers.iter().filter(|s| s.link.is_some()) {
@@ -149,7 +150,7 @@ struct Out<'a> {
     servers: &'a [PushServer],
     roles: Vec<Roles<'a>>,
     option: Kind,
-    /// The edge's own, where TLS ends there.
+    /// The edge's own certificate, if TLS ends at the edge.
     certificate: Option<Entry>,
     vips: &'a [Address],
     nodes: &'a [Address],
@@ -199,7 +200,7 @@ impl Out<'_> {
         out + "    to: push\n" + &pins
     }
 
-    /// What the files are, and what they do not say.
+    /// Writes what the files are, and what they leave open.
     fn heading(&self) -> String {
         let option = match self.option {
             Kind::Cookie => "1.A.2",
@@ -236,7 +237,7 @@ impl Out<'_> {
         out
     }
 
-    /// The plugins of the listener.
+    /// Writes the plugins of the listener.
     fn pins(&self, names: &[String]) -> String {
         let forwarded = "      - forwarded: {}\n";
         match self.option {
@@ -281,7 +282,7 @@ impl Out<'_> {
         (0..=last).map(|i| yaml(self.vip(i))).collect()
     }
 
-    /// The balanced VIP is the first, that of server N the Nth after it.
+    /// Returns the VIP with index `i`: 0 is the balanced one, N that of server N.
     fn vip(&self, i: usize) -> SocketAddr {
         let tls = self.roles[0].s.tls || self.option == Kind::Offload;
         let port = if tls { 443 } else { 80 };
@@ -303,14 +304,14 @@ impl Out<'_> {
         self.roles[i].s.interface.is_none() && self.nodes.get(i).is_none()
     }
 
-    /// Whether CR passes the edge to a socket of its own.
+    /// Returns whether CR passes the edge to a socket of its own.
     fn second_port(&self, i: usize) -> bool {
         let roles = &self.roles[i];
         self.option == Kind::Vips && roles.s != roles.cr
     }
 }
 
-/// One line about a server.
+/// Writes one line about a server.
 fn told(server: &PushServer, roles: &Roles<'_>) -> String {
     let keystore = |s: &Socket| match &s.keystore {
         Some(k) => match k.names(&server.path) {
@@ -331,7 +332,7 @@ fn told(server: &PushServer, roles: &Roles<'_>) -> String {
     let cr = if roles.s == roles.cr {
         ""
     } else {
-        " (CR on a socket of its own)"
+        " (CR has its own socket)"
     };
     match &server.link {
         Some(Link::Address(host, None)) => format!("{ports}{cr}; CR to {host}"),
@@ -340,12 +341,12 @@ fn told(server: &PushServer, roles: &Roles<'_>) -> String {
     }
 }
 
-/// Guesses stay apart as long as an octet does.
+/// Returns the last byte of a guessed address. Guesses differ up to server 255.
 fn last_byte(i: usize) -> u8 {
     u8::try_from(i).unwrap_or(u8::MAX)
 }
 
-/// An address as YAML reads it back.
+/// Writes an address so that YAML reads it back.
 fn yaml(address: SocketAddr) -> String {
     match address {
         SocketAddr::V4(_) => address.to_string(),

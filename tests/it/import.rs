@@ -197,7 +197,7 @@ fn a_control_link_is_held_against_the_keystore() {
     // Server 2 got server 1's keystore for CR.
     servers(&certs, |n| own(n, "push1.keystore"));
     let (good, told) = pushgate(&check);
-    let expected = "ls2.xml: clients are told `push2.mycompany.com`, and the certificate of \
+    let expected = "ls2.xml: the server sends clients to `push2.mycompany.com`, but the certificate of \
                     push1.keystore (push1.mycompany.com) does not cover it";
     assert!(!good && told.contains(expected), "{told}");
     assert!(!told.contains("ls1.xml:"), "{told}");
