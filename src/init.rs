@@ -1,8 +1,8 @@
-//! Prints the configuration of a deployment option with the user's own addresses in it.
+//! Prints the configuration of a deployment option with the user's own addresses.
 //!
-//! In: an option's name, VIPs, nodes and certificates in the order the option's table has them. Out:
-//! its file of `conf/`, comments and table included, or what does not fit.
-//! Source: Lightstreamer clustering §2, §3, §4, §6 (the tables of addresses); Diffusion load balancers.
+//! In: an option's name; VIPs, nodes and certificates in the order of the option's table. Out: its file of
+//! `conf/`, with comments and table, or an error about what does not fit. Source: Lightstreamer clustering
+//! §2, §3, §4, §6 (the tables of addresses); Diffusion load balancers.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use std::str::FromStr;
 
 use crate::config::error::nearest;
 
-/// One line an option: its name, and its file as it is in `conf/`.
+/// Declares the options, one a line: a name, and its file in `conf/`.
 macro_rules! options {
     ($($name:literal => $file:literal),+ $(,)?) => {
-        /// Every option: its name and its file's text.
+        /// Every option: its name and the text of its file.
         pub const OPTIONS: &[(&str, &str)] =
             &[$(($name, include_str!(concat!("../conf/", $file)))),+];
     };
@@ -49,7 +49,7 @@ options! {
     "diffusion" => "diffusion.yaml",
 }
 
-/// Names the guide has for an option besides our own: its sections on several domains, and §4 to §6.
+/// Other names that the guide has for an option: its sections on several domains, and §4 to §6.
 const ALIASES: &[(&str, &str)] = &[
     ("2.A.1.1", "2.A.1-multihosting"),
     ("2.B.1.1.1", "2.B.1.1-multihosting"),
@@ -60,12 +60,12 @@ const ALIASES: &[(&str, &str)] = &[
     ("6", "direct"),
 ];
 
-/// An address of the user's; without a port the option's own is kept.
+/// An address given by the user. Without a port, the option's own port is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// Where.
+    /// IP address.
     pub ip: IpAddr,
-    /// Port; `None`: as in the option.
+    /// Port; `None`: the option's own.
     pub port: Option<u16>,
 }
 
@@ -85,14 +85,14 @@ impl FromStr for Address {
     }
 }
 
-/// What is put in place of the option's own, each in the order of its table.
+/// What replaces the option's own addresses and certificates, each in the order of its table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Own {
-    /// Addresses clients reach.
+    /// Addresses that clients reach.
     pub vips: Vec<Address>,
     /// Addresses of the nodes.
     pub nodes: Vec<Address>,
-    /// PEM chains; each key is beside it with the ending `.key`.
+    /// PEM chains; each key file is beside its chain, with the ending `.key`.
     pub certificates: Vec<PathBuf>,
 }
 
@@ -100,24 +100,24 @@ pub struct Own {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InitError {
     /// No option has this name.
-    #[error("no option `{option}`; {}", hint(nearest))]
+    #[error("unknown option `{option}`; {}", hint(nearest))]
     Unknown {
-        /// What was asked for.
+        /// The requested name.
         option: String,
-        /// The nearest name there is.
+        /// The nearest existing name.
         nearest: Option<String>,
     },
-    /// More or fewer than the option has.
-    #[error("{given} of {what} given, {}", has(own))]
+    /// The number given is not the number that the option has.
+    #[error("{what}: {given} given, {}", has(own))]
     Count {
         /// `--vip`, `--node` or `--cert`.
         what: &'static str,
         /// How many were given.
         given: usize,
-        /// The option's own, in order.
+        /// The option's own values, in order.
         own: Vec<String>,
     },
-    /// One port cannot stand for several.
+    /// A port was given for an address that has several ports.
     #[error("{address} has several ports in this option: give its address without a port")]
     Ports {
         /// The option's address.
@@ -125,23 +125,27 @@ pub enum InitError {
     },
 }
 
-/// The end of the message on a name that no option has.
+/// Returns the end of the message about an unknown option.
 fn hint(nearest: &Option<String>) -> String {
     match nearest {
-        Some(name) => format!("is it `{name}`?"),
-        None => "`pushgate init` lists them".to_owned(),
+        Some(name) => format!("did you mean `{name}`?"),
+        None => "`pushgate init` lists all options".to_owned(),
     }
 }
 
-/// What the option has in place of what was given.
+/// Describes the option's own values.
 fn has(own: &[String]) -> String {
     match own {
-        [] => "but this option has none".to_owned(),
-        own => format!("but this option has {}: for {}", own.len(), own.join(", ")),
+        [] => "but this option takes none".to_owned(),
+        own => format!(
+            "but this option takes {}, for {}",
+            own.len(),
+            own.join(", ")
+        ),
     }
 }
 
-/// The options, one a line, each with the first words of its file.
+/// Lists the options, one a line, each with the first words of its file.
 pub fn list() -> String {
     let width = OPTIONS.iter().map(|(name, _)| name.len()).max();
     let width = width.unwrap_or_default();
@@ -157,10 +161,10 @@ pub fn list() -> String {
     OPTIONS.iter().map(line).collect()
 }
 
-/// The file of `option` with `own` in place of its addresses and certificates. A kind that is not
-/// given at all keeps the option's.
+/// Returns the file of `option` with `own` in place of its addresses and certificates. Keeps the option's own
+/// values of a kind that is not given at all.
 ///
-/// Errors: an unknown option, a number that does not fit, a port for an address with several.
+/// Errors: an unknown option, a wrong number of values, a port for an address with several ports.
 pub fn fill(option: &str, own: &Own) -> Result<String, InitError> {
     let text = find(option)?;
     let mut addresses = Vec::new();
@@ -217,7 +221,7 @@ fn find(option: &str) -> Result<&'static str, InitError> {
         })
 }
 
-/// The first comment of a file, up to its source.
+/// Returns the first comment of a file, up to its source.
 fn title(text: &str) -> &str {
     let line = text.lines().next().unwrap_or_default();
     let line = line.trim_start_matches(['#', ' ']);
@@ -233,7 +237,7 @@ fn counted(what: &'static str, given: usize, own: Vec<String>) -> Result<(), Ini
     }
 }
 
-/// The distinct addresses after `key` outside comments, in order.
+/// Returns the distinct addresses after `key` outside comments, in order.
 fn slots(text: &str, key: &str) -> Vec<Ipv4Addr> {
     let mut found = Vec::new();
     for line in text.lines().filter(|line| !is_comment(line)) {
@@ -247,7 +251,7 @@ fn slots(text: &str, key: &str) -> Vec<Ipv4Addr> {
     found
 }
 
-/// How many ports `address` has in `text`.
+/// Returns how many ports `address` has in `text`.
 fn ports(text: &str, address: Ipv4Addr) -> usize {
     let mut found = std::collections::BTreeSet::new();
     for line in text.lines() {
@@ -258,7 +262,7 @@ fn ports(text: &str, address: Ipv4Addr) -> usize {
     found.len()
 }
 
-/// The words after each `key`, outside comments.
+/// Returns the words after each `key`, outside comments.
 fn values<'a>(text: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
     let lines = text.lines().filter(|line| !is_comment(line));
     lines
@@ -274,7 +278,7 @@ fn is_comment(line: &str) -> bool {
     line.trim_start().starts_with('#')
 }
 
-/// The IPv4 addresses of a line with their places.
+/// Returns the IPv4 addresses of a line with their positions.
 fn addresses(line: &str) -> impl Iterator<Item = (std::ops::Range<usize>, Ipv4Addr)> {
     let mut rest = 0;
     std::iter::from_fn(move || {
@@ -299,7 +303,7 @@ fn port_after(rest: &str) -> Option<u16> {
     digits[..end.unwrap_or(digits.len())].parse().ok()
 }
 
-/// One line with each address replaced. What YAML would misread is quoted outside comments.
+/// Returns a line with each address replaced. Outside comments it quotes an address that YAML would misread.
 fn readdress(line: &str, to: &[(Ipv4Addr, Address)]) -> String {
     let (mut out, mut done) = (String::with_capacity(line.len()), 0);
     for (range, found) in addresses(line) {
@@ -321,7 +325,7 @@ fn readdress(line: &str, to: &[(Ipv4Addr, Address)]) -> String {
     out + &line[done..]
 }
 
-/// A path as YAML reads it back.
+/// Quotes a path so that YAML reads it back.
 pub(crate) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '/' | '-' | '_');

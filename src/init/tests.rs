@@ -9,7 +9,7 @@ fn addresses(list: &[&str]) -> Vec<Address> {
     list.iter().map(|a| a.parse().expect(a)).collect()
 }
 
-/// Fails when a file of `conf/` is not offered, or offered under another name.
+/// Fails if a file of `conf/` is not an option, or has another name.
 #[test]
 fn every_file_of_conf_is_an_option() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
@@ -23,7 +23,7 @@ fn every_file_of_conf_is_an_option() {
                     .to_owned(),
             )
         })
-        // The reference; and a file without nodes that could be filled in.
+        // The reference, and a file that has no nodes to fill in.
         .filter(|name| name != "pushgate" && name != "dns")
         .collect();
     found.sort();
@@ -46,27 +46,27 @@ fn what_does_not_fit_is_refused() {
         (
             "1.A.9",
             own(&[], &[], &[]),
-            "no option `1.A.9`; is it `1.A.1`?",
+            "unknown option `1.A.9`; did you mean `1.A.1`?",
         ),
         (
             "zzz",
             own(&[], &[], &[]),
-            "no option `zzz`; `pushgate init` lists them",
+            "unknown option `zzz`; `pushgate init` lists all options",
         ),
         (
             "1.A.1",
             own(&["192.0.2.1", "192.0.2.2"], &[], &[]),
-            "2 of --vip given, but this option has 1: for 200.0.0.10",
+            "--vip: 2 given, but this option takes 1, for 200.0.0.10",
         ),
         (
             "1.A.1",
             own(&[], &["192.0.2.1"], &[]),
-            "1 of --node given, but this option has 2: for 10.0.0.1, 10.0.0.2",
+            "--node: 1 given, but this option takes 2, for 10.0.0.1, 10.0.0.2",
         ),
         (
             "1.A.1",
             own(&[], &[], &["a.pem"]),
-            "1 of --cert given, but this option has none",
+            "--cert: 1 given, but this option takes none",
         ),
         (
             "2.B.2.1",
@@ -81,9 +81,8 @@ fn what_does_not_fit_is_refused() {
     }
 }
 
-/// Every option, with addresses of either family in all its places, is a sound configuration, and
-/// none of the guide's addresses is left. Certificates are read by `check`, so their options are
-/// only decoded as far as that.
+/// Every option, filled with addresses of either family, is a sound configuration without any of the guide's
+/// addresses. `check` would read the certificates, so faults about their files are ignored.
 #[test]
 fn a_filled_option_is_sound() {
     for (option, text) in OPTIONS {
@@ -103,7 +102,7 @@ fn a_filled_option_is_sound() {
                     .collect(),
             };
             let filled = fill(option, &own).expect(option);
-            // What clients reach past the edge stays in the table: it is not the edge's.
+            // Addresses that clients reach past the edge stay in the table: they are not the edge's.
             let left = filled.lines().filter(|line| !is_comment(line));
             let left = left.filter(|l| l.contains("10.0.0.") || l.contains("200.0.0."));
             assert_eq!(left.collect::<Vec<_>>(), [] as [&str; 0], "{option}");
