@@ -1,4 +1,5 @@
-//! Pushgate: the edge in front of streaming push servers. Modules in the order bytes flow.
+//! Pushgate: an edge proxy in front of streaming push servers. The modules are in the order in which bytes
+//! flow.
 
 pub mod cli;
 pub mod explain;

@@ -1,6 +1,6 @@
-//! The program: hands the command line to [`pushgate::cli`].
+//! The program: passes the command line to [`pushgate::cli`].
 
-/// Chosen by measurement, docs/decisions/0011-allocator.md.
+/// The allocator was chosen by measurement: docs/decisions/0011-allocator.md.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
