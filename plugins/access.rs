@@ -1,8 +1,8 @@
 //! Allows or refuses clients by their address.
 //!
 //! In: the client's address. Out: a refusal, or nothing, which leaves the flow to the next plugin. Put it
-//! first in the list, because the first plugin that routes wins. Also works at layer 4. Source: FAULTS D41
-//! (only a trusted sender may name the client).
+//! first in the list, because the first plugin that routes wins. Also works at layer 4.
+//! Source: FAULTS D41 (only a trusted sender may name the client).
 
 use std::net::IpAddr;
 

@@ -2,7 +2,8 @@
 //!
 //! In: a [`Flow`] (addresses, SNI, request head, time, a random number). Out: a [`Route`], a [`Recalled`]
 //! assignment, or [`Edits`] of a head. A plugin gets no body, no socket and no `await`, so it cannot hold
-//! back a byte. Source: Lightstreamer clustering §1 (no intermediate buffers), §2, §3.
+//! back a byte.
+//! Source: Lightstreamer clustering §1 (no intermediate buffers), §2, §3.
 
 mod forget;
 

@@ -1,7 +1,8 @@
 //! Passes the client's certificate to the node, in headers that no client can forge.
 //!
 //! In: the client's certificate and its verification result. Out: the request's head, without any such header
-//! that the client wrote. Source: RFC 4514 (names as text); FAULTS D14.
+//! that the client wrote.
+//! Source: RFC 4514 (names as text); FAULTS D14.
 
 use http::HeaderName;
 use serde::Deserialize;

@@ -2,7 +2,8 @@
 //! of a node.
 //!
 //! In: `Forget`. Out: whether an assignment is still good. The edge needs no list of clients, and every edge
-//! with the same rules forgets the same tokens. Source: Lightstreamer clustering §5.1.
+//! with the same rules forgets the same tokens.
+//! Source: Lightstreamer clustering §5.1.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

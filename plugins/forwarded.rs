@@ -1,8 +1,8 @@
 //! Passes the client's address to the node: `X-Forwarded-*`, `X-Real-IP` and `Forwarded`.
 //!
 //! In: the flow's addresses, TLS and host. Out: the request's head, without any such header that an untrusted
-//! sender wrote. At layer 4 use the PROXY protocol instead. Source: Lightstreamer clustering §1 ("X-Forwarded
-//! headers"); RFC 7239; FAULTS D14, D15.
+//! sender wrote. At layer 4 use the PROXY protocol instead.
+//! Source: Lightstreamer clustering §1 ("X-Forwarded headers"); RFC 7239; FAULTS D14, D15.
 
 mod edit;
 

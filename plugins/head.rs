@@ -2,8 +2,8 @@
 //! head is written.
 //!
 //! In: the bytes of a request's or a response's head. Out: its parts, each a slice of those bytes, and the
-//! bytes of the edited head. A head is parsed once; no header map is built. Source: RFC 9112 §2, §3, §4, §5;
-//! RFC 9110 §5.
+//! bytes of the edited head. A head is parsed once; no header map is built.
+//! Source: RFC 9112 §2, §3, §4, §5; RFC 9110 §5.
 
 mod edits;
 

@@ -1,8 +1,8 @@
 //! Sets, adds and removes headers of requests and responses, with values fixed at load.
 //!
 //! In: heads. Out: heads. Headers that frame the message or belong to one connection are refused at load: the
-//! core owns them. Removal comes first, then `set`, then `add`. Source: RFC 9110 §5, §7.6.1; RFC 6797
-//! (`Strict-Transport-Security` at the edge).
+//! core owns them. Removal comes first, then `set`, then `add`.
+//! Source: RFC 9110 §5, §7.6.1; RFC 6797 (`Strict-Transport-Security` at the edge).
 
 use http::{HeaderName, HeaderValue};
 use serde::Deserialize;

@@ -2,8 +2,8 @@
 //!
 //! In: the flow's host (`:authority`, `Host`; at layer 4 the SNI). Out: a pool, a node or a refusal. The edge
 //! routes each request by its own name, never a connection by its first request: browsers send `push1` over
-//! the HTTP/2 connection of `push` if one certificate covers both. Source: Lightstreamer clustering §2.2.1
-//! (Option 1.B.1), §3.2.2.3, §6.
+//! the HTTP/2 connection of `push` if one certificate covers both.
+//! Source: Lightstreamer clustering §2.2.1 (Option 1.B.1), §3.2.2.3, §6.
 
 use std::collections::HashMap;
 

@@ -1,8 +1,8 @@
 //! Computes how long an assignment lives: `max_age` minus a jitter that depends on the assignment.
 //!
 //! In: a number that belongs to the assignment and is the same on every edge. Out: its lifetime. Clients that
-//! came together after a storm then do not lose their nodes together. Source: Lightstreamer clustering §4;
-//! FAULTS D65.
+//! came together after a storm then do not lose their nodes together.
+//! Source: Lightstreamer clustering §4; FAULTS D65.
 
 use std::time::Duration;
 

@@ -2,8 +2,8 @@
 //! computed.
 //!
 //! In: the keys `mode`, `max_age`, `jitter`, `expiry`, `capacity`, `cut_at_max_age`, `table` of a block; then
-//! flows, each with the address under which its client is filed. Out: faults; the client's node. Source:
-//! Lightstreamer clustering §2.1.1, §4.
+//! flows, each with the address under which its client is filed. Out: faults; the client's node.
+//! Source: Lightstreamer clustering §2.1.1, §4.
 
 use std::net::IpAddr;
 use std::sync::Arc;

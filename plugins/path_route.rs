@@ -1,8 +1,8 @@
 //! Routes by the path of a request: the longest listed prefix wins.
 //!
 //! In: the path without its query. Out: a pool, a node or a refusal. A prefix ends at the end of a segment:
-//! `/push` covers `/push` and `/push/a`, not `/pushed`. Source: Lightstreamer clustering §2.2 (servers of
-//! several kinds behind one balancer); RFC 3986 §3.3.
+//! `/push` covers `/push` and `/push/a`, not `/pushed`.
+//! Source: Lightstreamer clustering §2.2 (servers of several kinds behind one balancer); RFC 3986 §3.3.
 
 use std::collections::HashMap;
 

@@ -2,8 +2,8 @@
 //!
 //! In: the flow's addresses, TLS facts and host. Out: a whole header of version 1 or 2, before any byte of
 //! the client. An upstream connection belongs to one client, so one header is true for all its requests.
-//! Codec: crate `ppp`. Source: PROXY protocol §2 (HAProxy's specification, cited by Lightstreamer clustering
-//! §1); FAULTS D42.
+//! Codec: crate `ppp`.
+//! Source: PROXY protocol §2 (HAProxy's specification, cited by Lightstreamer clustering §1); FAULTS D42.
 
 use std::net::SocketAddr;
 
@@ -92,7 +92,7 @@ impl ProxyProtocol {
             let client = flow.tls.and_then(|t| t.client);
             let shown = if client.is_some() { CERTIFICATE } else { 0 };
             let verified = client.filter(|c| c.failure.is_none());
-            // `verify` is 0 only where a certificate was shown and believed (§2.2.6).
+            // `verify` is 0 only if the client sent a certificate that was verified (§2.2.6).
             let mut ssl = vec![BY_TLS | shown, 0, 0, 0, u8::from(verified.is_none())];
             sub_tlv(&mut ssl, Type::SSLVersion, version);
             if let Some(name) = verified.and_then(|c| common_name(c.subject)) {

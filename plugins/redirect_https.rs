@@ -1,7 +1,7 @@
 //! Redirects plain HTTP requests to the same URL over TLS.
 //!
-//! In: host and target of a plain request. Out: a redirect. Requests over TLS pass. Source: RFC 9110 §15.4.9
-//! (308 keeps the method), RFC 6797 §7.2.
+//! In: host and target of a plain request. Out: a redirect. Requests over TLS pass.
+//! Source: RFC 9110 §15.4.9 (308 keeps the method), RFC 6797 §7.2.
 
 use http::StatusCode;
 use serde::Deserialize;

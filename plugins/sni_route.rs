@@ -1,8 +1,8 @@
 //! Routes by the server name of the TLS handshake, read without ending TLS.
 //!
 //! In: the SNI. Out: a pool, a node or a refusal, by the same rules as `host_route`. On a listener that ends
-//! TLS it also uses the handshake's name, whatever host the requests name. Source: Lightstreamer clustering
-//! §3.2.1.1 (several names on one balancer); RFC 6066 §3.
+//! TLS it also uses the handshake's name, whatever host the requests name.
+//! Source: Lightstreamer clustering §3.2.1.1 (several names on one balancer); RFC 6066 §3.
 
 use serde::Deserialize;
 

@@ -1,8 +1,8 @@
 //! Sticks a client to a node by a cookie that the proxy inserts.
 //!
 //! In: `Cookie` of the request. Out: `Set-Cookie` on the first response of a new assignment, also on a 101.
-//! The node sees neither. Edges with one key agree without sharing state. Source: Lightstreamer clustering
-//! §2.1.2 (Option 1.A.2), §3.1.2 (2.A.2), §4, §5.1; RFC 6265.
+//! The node sees neither. Edges with one key agree without sharing state.
+//! Source: Lightstreamer clustering §2.1.2 (Option 1.A.2), §3.1.2 (2.A.2), §4, §5.1; RFC 6265.
 
 mod config;
 pub(crate) mod header;

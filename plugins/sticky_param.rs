@@ -2,8 +2,8 @@
 //!
 //! In: the value that the client chose (a user, a device, a room). Out: the node of the first flow with that
 //! value, until the assignment is too old or the value has been unused for `expiry`. With `mode: hash`: the
-//! node that the value computes to. For an id that the *node* chose, use `sticky_session`. Source:
-//! Lightstreamer clustering §2 (stickiness of the balancer), §4.
+//! node that the value computes to. For an id that the *node* chose, use `sticky_session`.
+//! Source: Lightstreamer clustering §2 (stickiness of the balancer), §4.
 
 mod config;
 

@@ -2,8 +2,9 @@
 //!
 //! In: answers of nodes (a line of the body, a cookie, a header), from which the plugin learns an id; the
 //! query, form, cookie, header or path of later requests, by which it recalls the id. So it spreads and
-//! sticks even clients that keep no cookie and share one address. Source: Lightstreamer clustering §2, §4;
-//! Diffusion, "Routing strategies at your load balancer" (the `session` cookie); FAULTS D47.
+//! sticks even clients that keep no cookie and share one address.
+//! Source: Lightstreamer clustering §2, §4; Diffusion, "Routing strategies at your load balancer" (the
+//! `session` cookie); FAULTS D47.
 
 mod config;
 pub(crate) mod rule;

@@ -1,8 +1,8 @@
 //! Routes by the destination address that the client reached, for one port or for every port.
 //!
 //! In: the VIP. Out: a pool or a node. Also works at layer 4: a TLS stream that passes through has a
-//! destination even if its server name cannot be read. Source: Lightstreamer clustering §3.2.1.1 (Option
-//! 2.B.1.1), §3.2.2.1, §3.2.2.3.
+//! destination even if its server name cannot be read.
+//! Source: Lightstreamer clustering §3.2.1.1 (Option 2.B.1.1), §3.2.2.1, §3.2.2.3.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};

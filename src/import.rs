@@ -3,8 +3,8 @@
 //! In: `lightstreamer_conf.xml` of each server: ports, listening interfaces, keystores, and the host name
 //! that it gives its clients. Out: YAML ([`write()`]), or the contradictions between an edge's configuration
 //! and the servers ([`compare`]). A read-only XML tree (roxmltree) suffices: the files are small and no types
-//! are mapped. It refuses a DTD, so that no entity can expand. Source: Lightstreamer clustering §2, §3 (the
-//! elements of each option).
+//! are mapped. It refuses a DTD, so that no entity can expand.
+//! Source: Lightstreamer clustering §2, §3 (the elements of each option).
 
 use std::fmt;
 use std::net::IpAddr;

@@ -1,8 +1,8 @@
 //! Prints the configuration of a deployment option with the user's own addresses.
 //!
 //! In: an option's name; VIPs, nodes and certificates in the order of the option's table. Out: its file of
-//! `conf/`, with comments and table, or an error about what does not fit. Source: Lightstreamer clustering
-//! §2, §3, §4, §6 (the tables of addresses); Diffusion load balancers.
+//! `conf/`, with comments and table, or an error about what does not fit.
+//! Source: Lightstreamer clustering §2, §3, §4, §6 (the tables of addresses); Diffusion load balancers.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

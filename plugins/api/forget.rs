@@ -1,7 +1,7 @@
 //! Decides which assignments a rebalance forgets.
 //!
-//! In: a rule. Out: whether it covers an assignment, with the same result on every edge. Source:
-//! Lightstreamer clustering §5.1.
+//! In: a rule. Out: whether it covers an assignment, with the same result on every edge.
+//! Source: Lightstreamer clustering §5.1.
 
 use super::{NodeId, PoolId};
 

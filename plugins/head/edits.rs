@@ -273,13 +273,13 @@ impl Edits {
     }
 }
 
-/// RFC 9110 §5.6.2.
+/// Returns whether `name` is a token (RFC 9110 §5.6.2).
 fn is_token(name: &[u8]) -> bool {
     let fits = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
     !name.is_empty() && name.iter().all(fits)
 }
 
-/// RFC 9110 §5.5.
+/// Returns whether a value may contain `b` (RFC 9110 §5.5).
 fn is_legal(b: &u8) -> bool {
     *b == b'\t' || (*b >= b' ' && *b != 0x7f)
 }

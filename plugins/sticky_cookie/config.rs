@@ -52,7 +52,7 @@ pub struct Config {
     /// `Path`; default `/`.
     #[serde(default = "path")]
     pub path: String,
-    /// `HttpOnly`: out of reach of scripts; default on.
+    /// `HttpOnly`: hides the cookie from scripts; default on.
     #[serde(default = "yes")]
     pub http_only: bool,
     /// File with the key ring: one key a line, hexadecimal or base64; the first signs, all verify. Default: a

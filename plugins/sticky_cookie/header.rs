@@ -2,7 +2,8 @@
 //! responses.
 //!
 //! In: heads and the cookie's name. Out: heads in which every other cookie keeps its bytes. HTTP/2 clients
-//! may send one cookie a line (RFC 9113 §8.2.3). Source: FAULTS D45, RFC 6265 §4, §5.
+//! may send one cookie a line (RFC 9113 §8.2.3).
+//! Source: FAULTS D45, RFC 6265 §4, §5.
 
 use crate::api::EditError;
 use crate::head::{Edit, Edits, Head};
@@ -59,7 +60,7 @@ fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     (key.trim_ascii() == name).then(|| value[1..].trim_ascii())
 }
 
-/// Returns `line` without the cookies called `name`; `None` if it has none of them.
+/// Returns `line` without the cookies called `name`; `None` if it has no such cookie.
 fn without(line: &[u8], name: &[u8]) -> Option<Vec<u8>> {
     let pairs = || line.split(|b| *b == b';');
     if !pairs().any(|p| value_of(p, name).is_some()) {

@@ -2,7 +2,8 @@
 //!
 //! 36 bytes, 48 characters of base64url: version 1 | node id 8 | issued-at 4 | salt 7 | MAC 16. The node id
 //! is keyed, so that nobody can derive an address or name from it. The MAC is HMAC-SHA-256 cut to 128 bits
-//! (RFC 2104 §5). 36 is divisible by three, so a forger has no padding bits to vary. Source: FAULTS D43.
+//! (RFC 2104 §5). 36 is divisible by three, so a forger has no padding bits to vary.
+//! Source: FAULTS D43.
 
 use base64::Engine;
 use base64::alphabet::URL_SAFE;

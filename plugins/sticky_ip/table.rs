@@ -2,7 +2,8 @@
 //!
 //! In: flows that begin and end. Out: a node and an assignment's age. Each shard has two parts: clients with
 //! live flows, which are never evicted, and idle clients in the order in which they became idle. So eviction
-//! is one step whatever the table's size. An entry takes about 130 bytes. Source: FAULTS D46, D47.
+//! is one step whatever the table's size. An entry takes about 130 bytes.
+//! Source: FAULTS D46, D47.
 
 mod saved;
 

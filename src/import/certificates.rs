@@ -2,8 +2,8 @@
 //!
 //! In: the sockets for CR of all servers. Out: an entry of `certificates:`, notes on what the user must still
 //! do, and the password in a file of its own. A keystore that all servers share is the multi-domain
-//! certificate, which also fits the edge. Keystores that differ do not. Source: Lightstreamer clustering
-//! §3.2.1.4, §3.2.2.4.
+//! certificate, which also fits the edge. Keystores that differ do not.
+//! Source: Lightstreamer clustering §3.2.1.4, §3.2.2.4.
 
 use std::path::Path;
 

@@ -1,10 +1,10 @@
 //! Compares an edge's configuration with the push servers' own files.
 //!
-//! In: a checked [`Config`] and the contents of the files. Out: every contradiction. Either a server sends
-//! clients to a host name that leads to another server or to none. Or no certificate covers that name: the
-//! edge's, or the one in the server's own keystore if TLS passes through. Or no file has a socket at a node's
-//! address. Traffic that does not pass the edge is not judged. Source: Lightstreamer clustering §2.2, §3.2
-//! (`<control_link_address>`), §3.2.2.3.
+//! In: a checked [`Config`] and the contents of the files. Out: every contradiction, of three kinds. A server
+//! sends clients to a host name that leads to another server or nowhere. No certificate covers such a name:
+//! neither the edge's, nor that of the server's own keystore if TLS passes through. A node has an address at
+//! which no file has a socket. Traffic that does not pass the edge is not judged.
+//! Source: Lightstreamer clustering §2.2, §3.2 (`<control_link_address>`), §3.2.2.3.
 
 use pushgate_plugins::{PluginConfig, host};
 

@@ -1,7 +1,7 @@
 //! Opens the keystores of push servers, with the passwords beside them, to learn which names they cover.
 //!
-//! In: a `<keystore>` element. Out: its path, its password, the names that its certificate covers. Source:
-//! Lightstreamer clustering §3 (`<keystore_file>`, `<keystore_password>`).
+//! In: a `<keystore>` element. Out: its path, its password, the names that its certificate covers.
+//! Source: Lightstreamer clustering §3 (`<keystore_file>`, `<keystore_password>`).
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Tests of `import` with the elements that the guide prints for each option. Source: Lightstreamer
-//! clustering §2, §3; where TLS ends at the edge, §3.2.1.4, §3.2.2.4.
+//! Tests of `import` with the elements that the guide prints for each option.
+//! Source: Lightstreamer clustering §2, §3; where TLS ends at the edge, §3.2.1.4, §3.2.2.4.
 
 use std::path::Path;
 

@@ -1,7 +1,8 @@
 //! Writes an edge's configuration for push servers that are already configured.
 //!
 //! In: the contents of their files, and the addresses that only the user knows. Out: YAML whose heading names
-//! the option and what the user must still fill in. Source: Lightstreamer clustering §2, §3.
+//! the option and what the user must still fill in.
+//! Source: Lightstreamer clustering §2, §3.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
