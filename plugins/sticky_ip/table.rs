@@ -64,7 +64,7 @@ impl Key {
     }
 }
 
-/// The table's entry of a client.
+/// A client's assignment as the table recalls it.
 pub struct Known {
     /// The client's node.
     pub node: NodeId,

@@ -68,6 +68,7 @@ impl Watching {
         }
     }
 
+    /// Learns that the session is on this node and keeps its entry live until the flow ends.
     fn hold(&mut self, key: Key, now: Instant) {
         if self.held.contains(&key) || self.held.len() == MAX_HELD {
             return;

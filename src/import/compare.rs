@@ -3,7 +3,7 @@
 //! In: a checked [`Config`] and the contents of the files. Out: every contradiction, of three kinds. A server
 //! sends clients to a host name that leads to another server or nowhere. No certificate covers such a name:
 //! neither the edge's, nor that of the server's own keystore if TLS passes through. A node has an address at
-//! which no file has a socket. Traffic that does not pass the edge is not judged.
+//! which no file has a socket. Traffic that bypasses the edge is not judged.
 //! Source: Lightstreamer clustering §2.2, §3.2 (`<control_link_address>`), §3.2.2.3.
 
 use pushgate_plugins::{PluginConfig, host};

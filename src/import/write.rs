@@ -25,9 +25,9 @@ enum Kind {
     Address,
     /// TLS at the nodes, a name for each: 2.B.1.1, or 2.B.2.1 with a second port.
     Vips,
-    /// TLS at the nodes, CR past the edge: 2.B.2.2.
+    /// TLS at the nodes, CR bypasses the edge: 2.B.2.2.
     Direct,
-    /// TLS at the edge, CR past the edge: 2.B.1.4, 2.B.2.4.
+    /// TLS at the edge, CR bypasses the edge: 2.B.1.4, 2.B.2.4.
     Offload,
 }
 
@@ -305,7 +305,7 @@ impl Out<'_> {
         self.roles[i].s.interface.is_none() && self.nodes.get(i).is_none()
     }
 
-    /// Returns whether CR passes the edge to a socket of its own.
+    /// Returns whether CR goes through the edge to a socket of its own.
     fn second_port(&self, i: usize) -> bool {
         let roles = &self.roles[i];
         self.option == Kind::Vips && roles.s != roles.cr

@@ -102,7 +102,7 @@ fn a_filled_option_is_sound() {
                     .collect(),
             };
             let filled = fill(option, &own).expect(option);
-            // Addresses that clients reach past the edge stay in the table: they are not the edge's.
+            // Addresses that bypass the edge stay in the table: they are not the edge's.
             let left = filled.lines().filter(|line| !is_comment(line));
             let left = left.filter(|l| l.contains("10.0.0.") || l.contains("200.0.0."));
             assert_eq!(left.collect::<Vec<_>>(), [] as [&str; 0], "{option}");
