@@ -131,7 +131,7 @@ mod tests {
 
     /// FAULTS D41: only a trusted sender may name the client.
     #[test]
-    fn only_a_trusted_sender_speaks_for_another() {
+    fn only_a_trusted_sender_names_the_client() {
         let plugin = build("access: { deny: [192.0.2.7], trust: [10.0.0.0/8] }");
         let request = head_with("GET", "/", &[(X_FORWARDED_FOR, "192.0.2.7")]);
         for (sender, refused) in [("10.0.0.1:1", true), ("203.0.113.1:1", false)] {

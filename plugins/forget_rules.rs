@@ -170,7 +170,7 @@ mod tests {
     /// A rebalance grows the share of its rule one assignment at a time. The rule must cover those whose
     /// flows it closed, and no others.
     #[test]
-    fn a_growing_share_covers_one_after_the_other() {
+    fn a_growing_share_covers_assignments_one_by_one() {
         let mut rng = Rng(2);
         let mut ids: Vec<u64> = (0..1_000).map(|_| rng.next()).collect();
         let first = rule(100, 0.0);

@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_header_can_be_is_a_fault() {
+    fn illegal_headers_are_faults() {
         let side = "{ remove: [Connection, a b, Host], set: { Content-Length: '0', X-A: \"a\\r\\nB: c\", \
                     X-B: '1', x-b: '2' }, add: { ':path': /, Host: x } }";
         let found = faults(&format!("headers: {{ request: {side} }}"), Mode::Http);

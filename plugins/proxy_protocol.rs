@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_switched_off_or_unknown_is_not_told() {
+    fn disabled_or_unknown_facts_are_left_out() {
         let quiet = Config {
             version: 2,
             authority: false,

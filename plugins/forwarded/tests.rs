@@ -67,7 +67,7 @@ fn the_node_learns_address_scheme_port_and_host() {
 
 /// FAULTS D15. Without the removal, the first entry of the list would be the forged one.
 #[test]
-fn what_an_untrusted_sender_wrote_is_gone() {
+fn headers_of_an_untrusted_sender_are_removed() {
     let forged: Vec<_> = NAMES
         .into_iter()
         .chain([
@@ -102,7 +102,7 @@ fn what_an_untrusted_sender_wrote_is_gone() {
 }
 
 #[test]
-fn a_trusted_senders_word_is_kept_and_added_to() {
+fn a_trusted_senders_headers_are_kept_and_extended() {
     let facts = Facts::default().client("10.0.0.9:1");
     let h = told(
         ALL,
@@ -157,7 +157,7 @@ fn the_list_is_bounded() {
 
 /// FAULTS D14: `Connection` cannot make a hop remove our headers; its other options stay.
 #[test]
-fn connection_cannot_name_our_headers() {
+fn connection_cannot_remove_our_headers() {
     for (lines, want) in [
         (&[("Connection", "X-Forwarded-For")][..], &[][..]),
         (
@@ -198,7 +198,7 @@ fn ipv6_is_quoted_in_forwarded_alone() {
 }
 
 #[test]
-fn a_host_that_is_none_is_not_passed_on() {
+fn an_illegal_host_is_not_passed_on() {
     for bad in ["a\", for=6.6.6.6", "a b", "a;by=x", "a,b"] {
         let h = told(ALL, &Facts::default(), &[("Host", bad)]);
         assert_eq!(all(&h, "x-forwarded-host"), ["push.mycompany.com"], "{bad}");

@@ -123,7 +123,7 @@ fn targets() {
 }
 
 #[test]
-fn what_is_no_head_is_refused() {
+fn bytes_that_are_not_a_head_are_refused() {
     let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(MAX_LINES + 1));
     for (raw, error) in [
         ("GET /\r\n\r\n", HeadError::Syntax),

@@ -228,7 +228,7 @@ mod tests {
 
     /// FAULTS D43. Without the MAC check, every mutation that spares the node id would be accepted.
     #[test]
-    fn of_1_000_000_mutated_tokens_none_is_accepted() {
+    fn a_million_mutated_tokens_are_rejected() {
         let r = ring(&[b"one", b"two"]);
         let mut rng = Rng(3);
         let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";

@@ -35,7 +35,7 @@ fn server(n: usize, elements: &[String]) -> PushServer {
 }
 
 #[test]
-fn what_is_no_configuration_is_refused() {
+fn illegal_server_files_are_refused() {
     for (text, expected) in [
         (
             "",

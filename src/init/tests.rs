@@ -36,7 +36,7 @@ fn every_file_of_conf_is_an_option() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn values_that_do_not_fit_are_refused() {
     let own = |vips: &[&str], nodes: &[&str], certs: &[&str]| Own {
         vips: addresses(vips),
         nodes: addresses(nodes),
