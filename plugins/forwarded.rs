@@ -167,8 +167,8 @@ fn host<'a>(flow: &Flow<'a>) -> &'a str {
     sent.unwrap_or(flow.host)
 }
 
-/// One element of `Forwarded`. An IPv6 address is in brackets and quotes, a host with a port in quotes (RFC
-/// 7239 §4, §6).
+/// One element of `Forwarded`: an IPv6 address in brackets and quotes, a host with a port in quotes
+/// (RFC 7239 §4, §6).
 struct Element<'a> {
     sender: IpAddr,
     host: &'a str,
