@@ -1,8 +1,8 @@
-//! Chooses a node of a pool for a flow that is not stuck, among those whose limits allow it.
+//! Chooses a node of a pool for a flow that is not stuck, among the nodes whose limits allow it.
 //!
-//! Pure functions of the nodes' facts, one trait; `round_robin` remembers whose turn it is. Source: Lightstreamer clustering §2.1
-//! ("balancing"), §1 (S connections can always be freely balanced), §2.2.2, §3.2.1.2, §3.2.2.2 (the
-//! edge balances S, CR does not pass it).
+//! The methods are pure functions of the nodes' facts; `round_robin` also remembers whose turn it is. Source:
+//! Lightstreamer clustering §2.1 ("balancing"), §1 (S connections can always be freely balanced), §2.2.2,
+//! §3.2.1.2, §3.2.2.2 (the edge balances S, CR does not pass it).
 
 mod hash;
 mod least_flows;
@@ -50,24 +50,24 @@ pub struct Seed {
     pub random: u64,
 }
 
-/// A way to choose by facts: a few nodes drawn by lot are as good to choose from as all of a large pool.
+/// A method that compares the facts of nodes, so a small random sample of a large pool serves as well.
 pub trait Method: Send + Sync {
-    /// Index of the chosen candidate; there is at least one.
+    /// Returns the index of the chosen candidate; `candidates` is never empty.
     fn pick(&self, candidates: &[Candidate], seed: Seed) -> usize;
 }
 
 /// How a pool chooses.
 enum Way {
-    /// By the facts of its nodes.
+    /// Compares the facts of its nodes (`least_flows`, `random`).
     Compares(&'static dyn Method),
-    /// One after the other.
+    /// Gives each node its turn (`round_robin`).
     TakesTurns(Mutex<RoundRobin>),
-    /// By the client's address.
+    /// Computes the node from the client's address (`hash`).
     Computes,
 }
 
 impl Way {
-    /// The way of a configured word, among so many nodes.
+    /// Returns the way of a configured word, in a pool of `nodes` nodes.
     fn new(word: Balance, nodes: usize) -> Self {
         Way::Compares(match word {
             Balance::LeastFlows => &least_flows::LeastFlows,
@@ -83,63 +83,65 @@ impl Way {
 
 /// Nodes among which flows are balanced.
 pub struct Pool {
-    /// Identity.
+    /// Identity, made of the name.
     pub id: PoolId,
     /// Name in the configuration.
     pub name: String,
     /// Its nodes.
     pub nodes: Vec<Arc<Node>>,
-    /// Their places, in the order of identities: stickiness asks for nodes by those, flow by flow.
+    /// Index into `nodes` for each identity, sorted by identity: stickiness looks nodes up for each flow.
     places: Box<[(NodeId, usize)]>,
-    /// Deadline of connecting.
+    /// Deadline for connecting to a node.
     pub connect_timeout: Duration,
-    /// Other nodes tried after a failed connect.
+    /// Most other nodes tried after a failed connect.
     pub retries: u32,
-    /// Answer when no node can take the flow.
+    /// How a flow is answered when no node can take it.
     pub no_node: NoNode,
-    /// Answer when a node is lost before it answered, and the request may not be repeated.
+    /// How a request is answered when its node is lost before it answered, and no retry is allowed.
     pub on_lost: OnLost,
-    /// Other nodes tried for a request that a node got and did not answer, if it may be repeated; 0: none.
+    /// Most other nodes tried for a request that a node got but did not answer, if a retry is
+    /// allowed; 0: no retry.
     pub retry_unanswered: u32,
-    /// Paths of requests that may be repeated whatever their method; compared whole, without query.
+    /// Paths of requests that may be retried whatever their method; compared whole, without query.
     pub retry_on: Box<[String]>,
     /// Flows that wait because every node is at its limit.
     pub waiting: Waiting,
-    /// While a rebalance runs: flows go to the node with the fewest, whatever the method, so that
-    /// no client is closed only to come back to a full node.
+    /// Set while a rebalance runs: flows then go to the node with the fewest, whatever the method. Otherwise
+    /// a client would be closed only to come back to a full node.
     levels: AtomicBool,
-    /// The pool of this name that is in force, shared by all that had the name.
+    /// The pool of this name that is in force; shared by all pools that ever had the name.
     latest: Arc<ArcSwapOption<Pool>>,
-    /// How clients are moved.
+    /// How a rebalance moves clients.
     pub rebalance: config::Rebalance,
-    /// Paths of requests that are balanced anew although their client is stuck.
+    /// Paths of requests that are balanced anew even if their client is stuck.
     pub rebalance_on: Box<[String]>,
     way: Way,
 }
 
-/// What the balancer says.
+/// The balancer's verdict.
 pub enum Picked<'a> {
-    /// This node, which has let the flow in.
+    /// This node, which has admitted the flow.
     Node(&'a Arc<Node>),
-    /// None now: those that are Up are at their limits.
+    /// No node now: those that are Up are at their limits.
     Full,
-    /// None: no node is Up.
+    /// No node: none is Up.
     Nobody,
 }
 
-/// In pools up to this size every node is looked at.
+/// Pools up to this size are compared node by node.
 const EXACT: usize = 64;
-/// Nodes drawn of a larger pool: the emptiest of 32 is among the emptiest tenth of all but for one
-/// flow in 30, and looking at 1,000 nodes took 22 µs.
+/// Nodes drawn from a larger pool. For 29 flows of 30 the emptiest of 32 is among the
+/// emptiest tenth of all; comparing 1,000 nodes took 22 µs.
 const SAMPLE: usize = 32;
 
 thread_local! {
-    /// Candidates of the pick under way, with their places in the pool: a pick allocates nothing.
+    /// Candidates of the current pick, with their indices in the pool: reused, so that a pick
+    /// allocates nothing.
     static FACTS: RefCell<(Vec<Candidate>, Vec<usize>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
 impl Pool {
-    /// Builds a pool of the nodes given.
+    /// Builds a pool of `nodes`.
     pub fn new(name: &str, conf: &config::Pool, nodes: Vec<Arc<Node>>) -> Self {
         let mut places: Box<[_]> = nodes.iter().enumerate().map(|(i, n)| (n.id, i)).collect();
         places.sort_unstable();
@@ -163,7 +165,7 @@ impl Pool {
         }
     }
 
-    /// Stands in the place of `before`, once it is put in force.
+    /// Makes this pool the successor of `before`; it replaces it when it is put in force.
     pub fn after(self, before: &Pool) -> Self {
         self.resume(before);
         Pool {
@@ -172,12 +174,13 @@ impl Pool {
         }
     }
 
-    /// Is in force from now on: flows that began with a pool of this name before it are balanced here.
+    /// Puts this pool in force: flows that began with an older pool of this name are balanced
+    /// here from now on.
     pub fn put_in_force(self: &Arc<Self>) {
         self.latest.store(Some(self.clone()));
     }
 
-    /// Has a successor, to which flows that wait here move, or is removed: then they stay.
+    /// Retires this pool. Its waiting flows move to the successor, or stay if the pool was removed.
     pub fn resign(&self, succeeded: bool) {
         match succeeded {
             true => self.waiting.dissolve(),
@@ -185,13 +188,13 @@ impl Pool {
         }
     }
 
-    /// The pool of its name that is in force.
+    /// Returns the pool of this name that is in force.
     pub fn current(self: &Arc<Self>) -> Arc<Self> {
         self.latest.load_full().unwrap_or_else(|| self.clone())
     }
 
-    /// Takes turns from where the pool `before` it stands, as far as they have nodes in common: where nodes
-    /// join and leave faster than a round passes, the last would never be reached otherwise.
+    /// Takes over the turns of the nodes it shares with `before`. Otherwise, where nodes join and leave
+    /// faster than a round passes, the last nodes would never be reached.
     pub fn resume(&self, before: &Pool) {
         let (Way::TakesTurns(turns), Way::TakesTurns(old)) = (&self.way, &before.way) else {
             return;
@@ -205,19 +208,20 @@ impl Pool {
         *turns.lock() = RoundRobin::new(self.nodes.iter().map(left_of));
     }
 
-    /// Says whether flows go to the node with the fewest, whatever the method.
+    /// Sets whether flows go to the node with the fewest, whatever the method.
     pub fn level(&self, on: bool) {
         self.levels.store(on, Ordering::Relaxed);
     }
 
-    /// The pool's node of that identity.
+    /// Returns the pool's node of that identity.
     pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
         let found = self.places.binary_search_by_key(&id, |(id, _)| *id).ok()?;
         self.nodes.get(self.places[found].1)
     }
 
-    /// Chooses among the nodes that are Up, have weight and room, and were not tried for this flow. Where none
-    /// is Up, among those that left DNS and are still there: what DNS has instead may not serve yet.
+    /// Chooses among the nodes that are Up, have weight and room, and were not tried for this
+    /// flow. If none is Up, chooses among nodes that left DNS but still serve: the nodes that
+    /// replaced them may not serve yet.
     pub fn pick(&self, seed: Seed, tried: &[NodeId], now: Instant) -> Picked<'_> {
         match self.pick_of(takes, seed, tried, now) {
             Picked::Nobody => self.pick_of(leaves, seed, tried, now),
@@ -253,8 +257,8 @@ impl Pool {
         self.pick_among(0..count, method, may, seed, tried, now)
     }
 
-    /// Lets `choose` find a node by what is asked of few: whether it is open, with its weight, and whether it
-    /// was tried.
+    /// Lets `choose` find a node by two questions: whether a node is open (with its weight), and whether the
+    /// flow tried it. So most nodes are never asked.
     fn pick_open(
         &self,
         may: Rule,
@@ -273,7 +277,7 @@ impl Pool {
             if node.is_ramping() {
                 self.settle_ramps();
             }
-            // Otherwise another thread was given its room meanwhile.
+            // If this fails, another thread has taken the room meanwhile.
             if node.admit(now) {
                 return Picked::Node(node);
             }
@@ -321,7 +325,7 @@ impl Pool {
                 if node.admit(now) {
                     return Picked::Node(node);
                 }
-                // Another thread was given its room meanwhile.
+                // Another thread has taken the room meanwhile.
                 facts.swap_remove(chosen);
                 of.swap_remove(chosen);
             }
@@ -329,8 +333,8 @@ impl Pool {
         })
     }
 
-    /// Ends the slow start of nodes that have as many flows for their weight as those without one.
-    /// Where all have returned at once there is nobody to catch up with.
+    /// Ends the slow start of nodes whose flows per weight have caught up with the nodes that are not in one.
+    /// If all nodes returned at once, none sets a level to catch up with, and no slow start ends here.
     fn settle_ramps(&self) {
         let (mut flows, mut weights) = (0, 0);
         for node in self.nodes.iter().filter(|n| takes(n) && !n.is_ramping()) {
@@ -345,12 +349,12 @@ impl Pool {
         }
     }
 
-    /// Time in which those that wait now can be let in, by the rates of the nodes that are Up.
+    /// Time to admit all flows that wait now, at the rates of the nodes that are Up.
     pub fn backlog(&self) -> Duration {
         self.time_for(self.waiting.len())
     }
 
-    /// Time in which so many flows can be let in.
+    /// Time to admit `flows` flows, at the rates of the nodes that are Up; zero if none has a rate.
     pub fn time_for(&self, flows: usize) -> Duration {
         let up = self.nodes.iter().filter(|n| n.state() == State::Up);
         let rate: f64 = up
@@ -364,8 +368,8 @@ impl Pool {
         }
     }
 
-    /// When the next flow can be let in, by any node that [`Pool::pick`] may choose. Where there is
-    /// none, now: those that wait are to be told so, as newcomers are (D64).
+    /// Returns when a node that [`Pool::pick`] may choose can admit the next flow. If no node may be chosen,
+    /// returns `Open`, so that waiting flows are refused at once, as new ones are (D64).
     pub fn room(&self, now: Instant) -> Room {
         let room = |may: Rule| {
             let of = self.nodes.iter().filter(|n| may(n));
@@ -376,16 +380,16 @@ impl Pool {
     }
 }
 
-/// Which nodes may be chosen.
+/// Which nodes may be chosen: [`takes`] or [`leaves`].
 type Rule = fn(&Node) -> bool;
 
-/// Whether the node may be given flows though it is to go: it serves, and only DNS says so.
+/// Whether a node serves and drains only because it left DNS, so that it may take flows as a last resort.
 fn leaves(node: &Node) -> bool {
     let is_well = node.state() == State::Draining && node.ordered() == Order::Up;
     node.weight() > 0 && is_well && node.is_leaving()
 }
 
-/// Whether the balancer may give the node flows at all.
+/// Whether the balancer may choose the node: Up, with weight.
 fn takes(node: &Node) -> bool {
     node.weight() > 0 && node.state() == State::Up
 }

@@ -1,9 +1,9 @@
-//! The node with the fewest live flows for its weight; equal ones by lot, so that a cold start
-//! does not send every first client to the first node.
+//! Chooses the node with the fewest live flows for its weight. Ties are broken at random, so that after a
+//! cold start the first clients do not all go to the first node.
 
 use super::{Candidate, Method, Seed};
 
-/// `least_flows`.
+/// Balances by `least_flows`.
 pub struct LeastFlows;
 
 impl Method for LeastFlows {
@@ -17,7 +17,7 @@ impl Method for LeastFlows {
                 std::cmp::Ordering::Greater => {}
             }
         }
-        // The first of them is known; the others are looked for only where there are any.
+        // `best` is the first of the tied nodes; the scan for the others starts there.
         let least = load(&candidates[best]);
         let nth = (seed.random % equal) as usize;
         let same = (best..candidates.len()).filter(|i| load(&candidates[*i]) == least);
@@ -25,7 +25,7 @@ impl Method for LeastFlows {
     }
 }
 
-/// Live flows for the weight, this one included; weights are at most 1,000.
+/// Live flows per weight, with this flow counted; weights are at most 1,000.
 fn load(c: &Candidate) -> u64 {
     (c.live as u64 + 1) * 1_000_000 / u64::from(c.weight)
 }

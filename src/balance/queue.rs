@@ -1,38 +1,38 @@
-//! Who waits for a node, and whose turn is next: each client address in turn, so that one with many
-//! flows does not shut the others out.
+//! Queue of the flows that wait for a node. Client addresses take turns, so that one address
+//! with many flows does not shut the others out.
 //!
-//! In: flows that found every node at its limit. Out: the next one, or who is refused when too many
-//! wait. Pure. Source: DESIGN of the reconnect storm; Lightstreamer clustering §5.
+//! In: flows that found every node at its limit. Out: the next flow, or the flow to refuse when the queue is
+//! full. Pure. Source: DESIGN of the reconnect storm; Lightstreamer clustering §5.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Flows that wait, at most `limit`.
+/// Holds at most `limit` waiting flows.
 #[derive(Debug)]
 pub struct FairQueue<T> {
     limit: usize,
     len: usize,
     next: u64,
-    /// Addresses with waiting flows, in the order of their turns.
+    /// Addresses with waiting flows, next turn first.
     turns: VecDeque<IpAddr>,
     waiting: HashMap<IpAddr, VecDeque<(u64, T)>>,
-    /// The same by their number of flows, to find who has most.
+    /// The same addresses by number of flows, to find the one with the most.
     sizes: BTreeSet<(usize, IpAddr)>,
 }
 
-/// What became of a flow that came to wait.
+/// Result of adding a flow to the queue.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Pushed<T> {
-    /// It waits; by this number it can be taken out again.
+    /// The flow waits; this number removes it again.
     Waits(u64),
-    /// It waits in the place of this one, of an address with more flows than its own.
+    /// The flow waits (number), in the place of this flow of an address that had more flows.
     Instead(u64, T),
-    /// It is refused: the queue is full, and no address has more flows than its own.
+    /// The flow is refused: the queue is full, and no address has more flows than its own.
     Refused,
 }
 
 impl<T> FairQueue<T> {
-    /// An empty queue.
+    /// Creates an empty queue.
     pub fn new(limit: usize) -> Self {
         FairQueue {
             limit,
@@ -44,17 +44,17 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// Flows that wait.
+    /// Number of waiting flows.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether nobody waits.
+    /// Whether no flow waits.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Lets a flow of `client` wait behind the other flows of its address.
+    /// Adds a flow of `client` behind the other flows of its address.
     pub fn push(&mut self, client: IpAddr, flow: T) -> Pushed<T> {
         let client = counted_as(client);
         let mut out = None;
@@ -82,7 +82,7 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// The flow whose turn it is: the oldest of the address that waited longest for one.
+    /// Removes and returns the next flow: the oldest one of the address that waited longest for its turn.
     pub fn pop(&mut self) -> Option<T> {
         let client = self.turns.pop_front()?;
         let flow = self.take(client, VecDeque::pop_front)?;
@@ -92,7 +92,7 @@ impl<T> FairQueue<T> {
         Some(flow)
     }
 
-    /// Takes a flow out that waits no longer.
+    /// Removes a flow that no longer waits.
     pub fn remove(&mut self, client: IpAddr, id: u64) -> Option<T> {
         let client = counted_as(client);
         let flow = self.take(client, |flows| {
@@ -109,7 +109,7 @@ impl<T> FairQueue<T> {
         flow
     }
 
-    /// An address without flows has no turn.
+    /// Takes away the turn of an address that has no flows left.
     fn gone(&mut self, client: IpAddr) {
         if !self.waiting.contains_key(&client) {
             self.turns.retain(|c| *c != client);
@@ -135,7 +135,7 @@ impl<T> FairQueue<T> {
     }
 }
 
-/// The address a client counts as: an IPv6 client owns at least a /64, whose addresses are one.
+/// Returns the address a client counts as. An IPv6 client owns at least a /64, so a /64 counts as one.
 pub fn counted_as(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(v6) => {
@@ -158,7 +158,7 @@ mod tests {
         std::iter::from_fn(|| queue.pop()).collect()
     }
 
-    /// Fails if flows leave in the order they came: an address with many would be served first.
+    /// Fails if flows leave in the order they came: an address with many flows would be served first.
     #[test]
     fn addresses_take_turns() {
         let mut queue = FairQueue::new(10);
@@ -169,7 +169,8 @@ mod tests {
         assert!(queue.is_empty() && queue.turns.is_empty() && queue.sizes.is_empty());
     }
 
-    /// The limit: an address with few gets the place of the newest of the one with most.
+    /// At the limit, an address with few flows takes the place of the newest flow of the
+    /// address with the most.
     #[test]
     fn a_full_queue_refuses_the_greedy() {
         let mut queue = FairQueue::new(3);
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_no_longer_leaves_no_trace() {
+    fn a_removed_flow_leaves_no_trace() {
         let mut queue = FairQueue::new(9);
         let Pushed::Waits(id) = queue.push(ip(1), 10) else {
             panic!("room")
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_none_lets_nobody_wait() {
+    fn a_limit_of_zero_lets_no_flow_wait() {
         assert_eq!(FairQueue::new(0).push(ip(1), 1), Pushed::Refused);
     }
 

@@ -1,15 +1,15 @@
-//! The less loaded of two nodes drawn by weight: close to `least_flows` without looking at all.
+//! Draws two nodes by weight and takes the less loaded: close to `least_flows` without comparing all nodes.
 
 use super::{Candidate, Method, Seed};
 
-/// `random`.
+/// Balances by `random`.
 pub struct Random;
 
 impl Method for Random {
     fn pick(&self, candidates: &[Candidate], seed: Seed) -> usize {
         let a = draw(candidates, seed.random & 0xffff_ffff);
         let b = draw(candidates, seed.random >> 32);
-        // Loads compared without division: live_a / weight_a <= live_b / weight_b.
+        // Compares loads without division: live_a / weight_a <= live_b / weight_b.
         let side =
             |x: usize, y: usize| candidates[x].live as u128 * u128::from(candidates[y].weight);
         if side(a, b) <= side(b, a) { a } else { b }

@@ -1,34 +1,36 @@
-//! Each node in turn, by weight, interleaved: 2:1 gives A B A, not A A B.
+//! Gives each node its turn by weight, interleaved: 2:1 gives A B A, not A A B.
 //!
-//! In: which nodes may be given a flow now, and their weights. Out: the node whose turn it is. Pure. Nodes
-//! stand in a row by when they are due, so a pick among 1,000 moves one of them. Nobody tells of a node that
-//! shuts or opens: one that is shut when its turn comes steps aside, and each pick looks whether a few of
-//! those are open again.
+//! In: which nodes may take a flow now (are open), and their weights. Out: the node whose turn it is. Pure.
+//!
+//! Nodes stand in a row, ordered by when they are due, so a pick among 1,000 nodes moves one. No event
+//! reports that a node shuts or opens. A node that is shut at its turn steps aside, and each pick checks
+//! whether some of the nodes aside are open again.
 
 use std::cmp::Reverse;
 use std::collections::binary_heap::PeekMut;
 use std::collections::{BinaryHeap, VecDeque};
 use std::num::NonZeroU32;
 
-/// `round_robin`: a node is due every 1/weight of a round. Nodes are known by their places in the pool.
+/// Balances by `round_robin`: a node is due every 1/weight of a round. A node is named by its
+/// index in the pool.
 pub struct RoundRobin {
     row: BinaryHeap<Reverse<Turn>>,
-    /// Nodes that were shut when it was their turn, and before the first pick all.
+    /// Nodes that were shut at their turn; before the first pick, all nodes.
     aside: VecDeque<Aside>,
-    /// The latest turn that was taken.
+    /// When the latest turn was due.
     now: u128,
-    /// Of the pick under way, those it may not have: they keep their turns.
+    /// Nodes that the current pick may not use; they keep their turns.
     kept: Vec<Reverse<Turn>>,
 }
 
-/// When a node is due; of equal turns the first place goes first.
+/// When a node is due; of equal turns the lower index goes first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Turn {
     due: u128,
     place: usize,
 }
 
-/// A node beside the row, due when `left` has passed since `since`.
+/// A node outside the row, due when `left` has passed since `since`.
 #[derive(Clone, Copy)]
 struct Aside {
     place: usize,
@@ -36,24 +38,24 @@ struct Aside {
     left: TimeToTurn,
 }
 
-/// What is left of the time from one turn of a node to its next, as a part of [`ROUND`]: how long that is, its
-/// weight says, which may change until it joins the row.
+/// Time left until a node's next turn, as a part of [`ROUND`]. It is divided by the node's weight only when
+/// the node joins the row, because the weight may change until then.
 #[derive(Clone, Copy)]
 pub struct TimeToTurn(u128);
 
-/// A round, in which a node has as many turns as its weight. So long that what is rounded down of a weight's
-/// part makes a turn in 2^44 rounds only; the clock is full after 2^64.
+/// Length of a round, in which a node has as many turns as its weight. Rounding down a weight's part adds up
+/// to one extra turn in 2^44 rounds; the clock overflows after 2^64 rounds.
 const ROUND: u128 = 1 << 64;
-/// Nodes aside that a pick looks at: of 500 that are Down, one that returns is seen after 62 picks.
+/// Nodes aside that one pick checks: if 500 are Down and one returns, it is found within 62 picks.
 const LOOKS: usize = 8;
 
 impl TimeToTurn {
-    /// A node that is new is in the middle between two turns: so the heavy neither all go first nor last.
+    /// A new node starts halfway between two turns, so that heavy nodes go neither all first nor all last.
     pub const NEW: TimeToTurn = TimeToTurn(ROUND / 2);
 }
 
 impl RoundRobin {
-    /// One node for each item.
+    /// Creates the state for one node per item; an item is the time to that node's turn.
     pub fn new(nodes: impl IntoIterator<Item = TimeToTurn>) -> Self {
         let aside = |(place, left)| Aside {
             place,
@@ -68,7 +70,7 @@ impl RoundRobin {
         }
     }
 
-    /// How far each node, by its place, is from its turn.
+    /// Returns for each node (by index) the time to its turn.
     pub fn left(&self, weight: impl Fn(usize) -> u32) -> impl Iterator<Item = (usize, TimeToTurn)> {
         let weight = move |place| NonZeroU32::new(weight(place)).unwrap_or(NonZeroU32::MIN);
         let due = |a: &Aside| a.turn(weight(a.place));
@@ -80,8 +82,8 @@ impl RoundRobin {
         })
     }
 
-    /// The node whose turn it is: the first in the row that is `open`, with that weight, and not `tried` for
-    /// this flow. `None`: there is none.
+    /// Returns the node whose turn it is: the first in the row that is `open` and not `tried` for this flow.
+    /// `open` returns the node's weight. `None`: no node is open and untried.
     pub fn next(
         &mut self,
         open: impl Fn(usize) -> Option<NonZeroU32>,
@@ -99,7 +101,7 @@ impl RoundRobin {
         })
     }
 
-    /// Looks at so many of those aside; the open ones join the row.
+    /// Checks up to `looks` of the nodes aside; those that are open join the row.
     fn rejoin(&mut self, looks: usize, open: impl Fn(usize) -> Option<NonZeroU32>) {
         for _ in 0..looks.min(self.aside.len()) {
             let Some(aside) = self.aside.pop_front() else {

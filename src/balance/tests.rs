@@ -14,7 +14,7 @@ fn nodes(facts: &[(u32, usize)]) -> Vec<Candidate> {
     facts.iter().enumerate().map(one).collect()
 }
 
-/// What a word chooses among nodes that are all open.
+/// Returns the choice of a method among nodes that are all open.
 fn choose(word: Balance, candidates: &[Candidate], seed: Seed) -> usize {
     let facts = candidates.iter().map(|c| (c.id, c.weight));
     match Way::new(word, 0) {
@@ -38,7 +38,7 @@ fn shares(word: Balance, facts: &[(u32, usize)], rounds: u64) -> Vec<u64> {
     counts
 }
 
-/// Each method's long-run shares; tolerance 3 % of the rounds.
+/// Checks each method's long-run shares; tolerance 3 % of the rounds.
 #[test]
 fn shares_follow_weights_and_load() {
     type Case<'a> = (&'a str, Balance, &'a [(u32, usize)], &'a [f64]);
@@ -89,8 +89,8 @@ fn shares_follow_weights_and_load() {
     }
 }
 
-/// Every edge and every release must choose the same node: the one with the highest -weight / ln(u).
-/// Fails if the shortcut around the logarithm decides otherwise.
+/// Every edge and every release must choose the same node: the one with the highest -weight / ln(u). Fails if
+/// the shortcut around the logarithm changes a choice.
 #[test]
 fn hash_is_the_highest_score() {
     let weights: [&[(u32, usize)]; 3] = [
@@ -114,7 +114,7 @@ fn hash_is_the_highest_score() {
     }
 }
 
-/// A node that goes moves only its own clients.
+/// When a node goes, only its own clients move.
 #[test]
 fn hash_moves_only_the_clients_of_the_lost_node() {
     let three = nodes(&[(1, 0), (5, 0), (2, 0)]);
@@ -130,7 +130,7 @@ fn hash_moves_only_the_clients_of_the_lost_node() {
     }
 }
 
-/// A pool of `count` nodes with no flows.
+/// Creates a pool of `count` nodes with no flows.
 fn pool(count: usize, keys: &str) -> Pool {
     let node: config::Node = serde_yaml::from_str("address: 10.0.0.1:80").expect("a node");
     let text = format!("{{ nodes: [], {keys} }}");
@@ -151,7 +151,7 @@ fn picked(pool: &Pool, rng: &mut fastrand::Rng, tried: &[NodeId]) -> Result<Node
     }
 }
 
-/// Fails if a key of the file does not reach the pool that runs.
+/// Fails if a key of the file does not reach the running pool.
 #[test]
 fn a_pool_keeps_what_its_section_says_of_failures() {
     let of = |keys: &str| {
@@ -166,7 +166,7 @@ fn a_pool_keeps_what_its_section_says_of_failures() {
     );
 }
 
-/// Fails if a large pool's sample hides the one node that is left.
+/// Fails if a large pool's sample misses the only node left.
 #[test]
 fn the_last_node_of_a_large_pool_is_found() {
     for balance in ["least_flows", "round_robin", "random", "hash"] {
@@ -183,7 +183,7 @@ fn the_last_node_of_a_large_pool_is_found() {
     }
 }
 
-/// Sampling keeps a large pool even: 20,000 long flows on 200 nodes, 100 each.
+/// Sampling keeps a large pool even: 20,000 long flows on 200 nodes give 100 each.
 #[test]
 fn a_large_pool_is_filled_evenly() {
     let pool = pool(200, "balance: least_flows");
@@ -201,7 +201,7 @@ fn a_large_pool_is_filled_evenly() {
     );
 }
 
-/// A node at its limit is passed over, and all at theirs is not the same as none Up.
+/// The balancer skips a node at its limit. "All nodes full" and "no node Up" are different verdicts.
 #[test]
 fn full_nodes_are_passed_over() {
     use crate::upstream::flow_limiter::Limits;
@@ -227,12 +227,12 @@ fn full_nodes_are_passed_over() {
     assert!(picked(&pool, &mut rng, &[]).is_ok());
     pool.nodes.iter().for_each(|n| n.judged(false, "test"));
     assert_eq!(picked(&pool, &mut rng, &[]), Err("nobody"));
-    // Nobody waits for what will not come.
+    // Flows do not wait for a node that will not come.
     assert_eq!(pool.room(Instant::now()), Room::Open);
 }
 
-/// In turn too: Down, full and weightless nodes are passed over, and a slow start ends when the node has caught
-/// up. Fails if the row is asked about anything but what the limits say.
+/// Round robin also skips nodes that are Down, full or without weight, and a slow start ends when the node
+/// has caught up. Fails if `round_robin` asks anything but what the limits say.
 #[test]
 fn turns_pass_over_nodes_that_take_none() {
     use crate::upstream::flow_limiter::Limits;
@@ -276,7 +276,7 @@ fn turns_pass_over_nodes_that_take_none() {
     assert_eq!(picked(&pool, &mut rng, &[]), Err("nobody"));
 }
 
-/// A reload that adds a node does not begin at the first one again.
+/// After a reload that adds a node, turns do not begin at the first node again.
 #[test]
 fn a_pool_resumes_the_turns_of_the_one_before() {
     let (mut rng, mut order) = (fastrand::Rng::with_seed(1), Vec::new());
@@ -291,10 +291,10 @@ fn a_pool_resumes_the_turns_of_the_one_before() {
     assert_eq!(order, names.map(|n| Ok(NodeId::of(n))));
 }
 
-/// Where nobody is Up, those that left DNS serve on, but not those an operator drains. Fails if new clients are
-/// refused while a node could have them.
+/// If no node is Up, nodes that left DNS serve on, but nodes an operator drains do not. Fails if new clients
+/// are refused although a node could take them.
 #[test]
-fn who_left_dns_is_the_last_resort() {
+fn nodes_that_left_dns_are_the_last_resort() {
     for word in ["least_flows", "round_robin", "hash"] {
         let (pool, mut rng) = (
             pool(3, &format!("balance: {word}")),

@@ -1,7 +1,7 @@
-//! Flows that wait for a node of their pool: at run time, with sockets behind them.
+//! Lets flows wait for a node of their pool, at run time and with sockets behind them.
 //!
-//! In: flows for which every node is at its limit. Out: each in its turn ([`FairQueue`]), or a refusal
-//! when too many wait or one has waited too long. One task a pool, as long as somebody waits.
+//! In: flows for which every node is at its limit. Out: each flow in its turn ([`FairQueue`]), or a refusal
+//! when the queue is full or the flow has waited too long. A pool has one calling task while flows wait.
 //! Source: DESIGN of the reconnect storm.
 
 use std::future::Future;
@@ -20,7 +20,7 @@ use crate::config;
 use crate::observe::metrics;
 use crate::upstream::flow_limiter::Room;
 
-/// The waiting room of a pool.
+/// The waiting flows of a pool.
 pub struct Waiting {
     state: Mutex<State>,
     len: AtomicUsize,
@@ -29,16 +29,16 @@ pub struct Waiting {
 
 struct State {
     queue: FairQueue<oneshot::Sender<Turn>>,
-    /// A task is calling flows up.
+    /// Whether a task is calling flows up.
     calling: bool,
-    /// Nobody waits here any more: the pool has a successor.
+    /// Whether flows are turned away, because the pool has a successor.
     dissolved: bool,
 }
 
-/// Why a flow waits no longer.
+/// Why a flow stopped waiting without a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitError {
-    /// Too many wait, this one's address not fewer than others.
+    /// The queue is full, and no other address has more flows waiting than this one's.
     Full,
     /// It has waited for `queue_timeout`.
     Late,
@@ -47,7 +47,7 @@ pub enum WaitError {
 }
 
 impl WaitError {
-    /// The word in metrics.
+    /// Returns the word used in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             WaitError::Full => "full",
@@ -57,7 +57,7 @@ impl WaitError {
     }
 }
 
-/// Counts a wait when it is dropped: one whose caller dropped it was left by its client.
+/// Counts a wait when dropped. If the caller was dropped in the wait, the client had left: `Gone`.
 struct Told<'a> {
     pool: &'a str,
     began: Instant,
@@ -88,7 +88,7 @@ impl Drop for Told<'_> {
     }
 }
 
-/// A flow's turn. The next one is called when it is dropped.
+/// A flow's turn. Dropping it calls the next flow.
 struct Turn {
     used: bool,
     over: Option<oneshot::Sender<bool>>,
@@ -97,15 +97,15 @@ struct Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         if let Some(over) = self.over.take() {
-            // The caller has gone only with its runtime.
+            // The calling task is gone only if its runtime is.
             let _ = over.send(self.used);
         }
     }
 }
 
-/// Longest pause between two looks for room: flows end and nodes return without a word.
+/// Longest pause between two checks for room. No event reports that a flow ended or a node returned.
 const LOOK: Duration = Duration::from_millis(10);
-/// Shortest pause, the timer's grain, also after a turn that found no room after all.
+/// Shortest pause (the timer's resolution), also used after a turn in which no node was found after all.
 const PAUSE: Duration = Duration::from_millis(1);
 
 impl Waiting {
@@ -121,17 +121,18 @@ impl Waiting {
         }
     }
 
-    /// Flows that wait.
+    /// Number of waiting flows.
     pub fn len(&self) -> usize {
         self.len.load(Ordering::Acquire)
     }
 
-    /// Says how many wait: a simulation's queue is its own, and newcomers must stand behind it.
+    /// Sets the number of waiting flows, for a simulation: it has its own queue, and new
+    /// flows must join behind it.
     pub fn set_len(&self, len: usize) {
         self.len.store(len, Ordering::Release);
     }
 
-    /// Sends away who waits, in turn, and whoever still comes.
+    /// Sends all waiting flows away, in turn, and refuses those that still come.
     pub(super) fn dissolve(&self) {
         let mut state = self.state.lock();
         state.dissolved = true;
@@ -141,18 +142,18 @@ impl Waiting {
         self.len.store(0, Ordering::Release);
     }
 
-    /// Whether nobody waits.
+    /// Whether no flow waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl Pool {
-    /// Has a flow of `client` wait until `decide`, called in its turn, finds it a node; it answers
-    /// `None` as long as there is none. `left` ends when the client leaves: a node that is given a flow
-    /// nobody waits for has less for those who do.
+    /// Lets a flow of `client` wait until `decide`, called in its turn, returns a decision.
+    /// `None` from it means that no node had room. `left` resolves when the client leaves:
+    /// the flow then gives up its place, so that no room is spent on it.
     ///
-    /// Errors: why it waits no longer.
+    /// Errors: why the flow stopped waiting.
     pub async fn in_turn<T>(
         self: &Arc<Self>,
         client: IpAddr,
@@ -171,7 +172,7 @@ impl Pool {
                 () = tokio::time::sleep_until(until) => break Err(WaitError::Late),
             };
             let Some(mut turn) = turn else {
-                // Nodes of a pool that was replaced may never have room again.
+                // The nodes of a replaced pool may never have room again.
                 let current = pool.current();
                 if Arc::ptr_eq(&current, &pool) {
                     break Err(WaitError::Full);
@@ -188,7 +189,7 @@ impl Pool {
         result
     }
 
-    /// Waits for a turn; `None`: refused.
+    /// Waits for a turn; `None`: the flow is refused, or the pool was replaced.
     async fn turn(self: &Arc<Self>, client: IpAddr) -> Option<Turn> {
         let (mine, turn) = oneshot::channel();
         let id = {
@@ -211,12 +212,12 @@ impl Pool {
             client,
             id,
         };
-        // Whoever lost the place to another address sees its sender dropped.
+        // A flow that lost its place to another address finds its sender dropped.
         turn.await.ok()
     }
 }
 
-/// A flow's place in the queue, given up when it waits no longer.
+/// A flow's place in the queue; given up when dropped.
 struct Place<'a> {
     pool: &'a Arc<Pool>,
     client: IpAddr,
@@ -232,7 +233,7 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Calls up one flow after the other, as there is room, until nobody waits.
+/// Calls up one flow after another as room allows, until no flow waits.
 async fn call_up(pool: Arc<Pool>) {
     loop {
         let pause = match pool.room(Instant::now()) {

@@ -1,8 +1,8 @@
-//! Exact shares by weight, whoever shuts, opens, joins or leaves meanwhile.
+//! Shares are exact by weight, whichever nodes shut, open, join or leave meanwhile.
 
 use super::*;
 
-/// Nodes as a pool has them: weights, and which are shut.
+/// Nodes as in a pool: their weights, and which are shut.
 struct Nodes {
     turns: RoundRobin,
     weights: Vec<u32>,
@@ -27,7 +27,7 @@ impl Nodes {
         (0..count).filter_map(|_| self.pick_but(&[])).collect()
     }
 
-    /// Picks of each node among so many.
+    /// Counts how often each node is picked in `count` picks.
     fn counts(&mut self, count: u32) -> Vec<u32> {
         let mut counts = vec![0; self.weights.len()];
         for at in self.picks(count) {
@@ -36,7 +36,8 @@ impl Nodes {
         counts
     }
 
-    /// The same nodes after a reload that keeps those places, in that order; `None`: a new node, of weight 1.
+    /// Returns the nodes after a reload that keeps these places, in this order; `None`: a new
+    /// node of weight 1.
     fn reloaded(&self, places: &[Option<usize>]) -> Nodes {
         let left: Vec<_> = self.turns.left(|at| self.weights[at]).collect();
         let left_of = |place: usize| left.iter().find(|(at, _)| *at == place).map(|(_, l)| *l);
@@ -73,8 +74,8 @@ fn turns_are_interleaved() {
     assert_eq!(Nodes::new(&[30, 10]).counts(40), [30, 10]);
 }
 
-/// In each round a node has as many turns as its weight, from whichever round on. Fails if a turn is due
-/// after anything but a weight's part of a round.
+/// In each round a node has as many turns as its weight, whichever round comes first. Fails if the next turn
+/// is due after anything but 1/weight of a round.
 #[test]
 fn shares_are_exact() {
     let mut rng = fastrand::Rng::with_seed(1);
@@ -87,10 +88,10 @@ fn shares_are_exact() {
     }
 }
 
-/// Two nodes that were open all the time had as many turns for their weights, whatever the others did, to
-/// within a turn each; so nobody starves. Fails if a node that steps aside, or comes back, moves the others.
+/// Two nodes that stay open get turns by their weights, whatever the others do, to within one turn each; so
+/// no node starves. Fails if a node that steps aside or comes back moves the others.
 #[test]
-fn those_that_stay_open_share_as_ever() {
+fn nodes_that_stay_open_keep_their_shares() {
     for seed in 0..40 {
         let course = || {
             let mut rng = fastrand::Rng::with_seed(seed);
@@ -121,8 +122,8 @@ fn those_that_stay_open_share_as_ever() {
     }
 }
 
-/// Down for long or for a moment: a node that is open again has its next turn at once and its share from then
-/// on, not what it missed. Fails if it is owed turns, or waits for others to use theirs.
+/// A node that opens again, after a long or a short time, is next and then gets its share, but not what it
+/// missed. Fails if it is owed turns, or waits for the others to use theirs.
 #[test]
 fn a_node_that_returns_is_owed_nothing() {
     for missed in [1, 2, 10, 1000] {
@@ -140,8 +141,8 @@ fn a_node_that_returns_is_owed_nothing() {
     }
 }
 
-/// Of 1,000 nodes 500 are Down: none of them is picked; one that returns is seen within 500 / LOOKS picks and
-/// has its turn within the round, one way or the other.
+/// Of 1,000 nodes, 500 are Down and never picked. A node that returns is found within 500 /
+/// LOOKS picks and has its turn within the round.
 #[test]
 fn one_of_many_that_are_down_returns() {
     for before in [0, 1000] {
@@ -160,8 +161,8 @@ fn one_of_many_that_are_down_returns() {
     }
 }
 
-/// All are shut most of the time, as in a storm under `admit_rate`: weights count as ever. Fails if a node that
-/// steps aside before its turn is due at once when it is back.
+/// All nodes are shut most of the time, as in a storm under `admit_rate`; weights count as usual. Fails if a
+/// node that steps aside before its turn is due at once when it is back.
 #[test]
 fn all_shut_for_a_moment_changes_nothing() {
     let mut nodes = Nodes::new(&[30, 10, 1]);
@@ -175,7 +176,7 @@ fn all_shut_for_a_moment_changes_nothing() {
     assert_eq!(counts, [300, 100, 10]);
 }
 
-/// A heavy node that is shut does not hide the light one.
+/// Heavy nodes that are shut do not hide the light one.
 #[test]
 fn the_only_open_node_is_found_at_once() {
     let mut nodes = Nodes::new(&[1000, 1000, 1]);
@@ -188,9 +189,9 @@ fn the_only_open_node_is_found_at_once() {
     assert_eq!(nodes.picks(3), [0, 1, 0]);
 }
 
-/// A flow's second try goes elsewhere, and the node it left out keeps its turn.
+/// A flow's second try goes to another node, and the node it skipped keeps its turn.
 #[test]
-fn who_was_tried_keeps_the_turn() {
+fn a_tried_node_keeps_its_turn() {
     let mut nodes = Nodes::new(&[1, 1, 1]);
     assert_eq!(nodes.pick_but(&[0, 1]), Some(2));
     assert_eq!(nodes.picks(4), [0, 1, 0, 1]);
@@ -198,10 +199,10 @@ fn who_was_tried_keeps_the_turn() {
     assert_eq!(nodes.picks(3), [2, 0, 1]);
 }
 
-/// Nodes come and go by DNS every few picks: all are reached, and by their shares. Fails if each change begins
-/// at the first node.
+/// Nodes come and go by DNS every few picks; all are reached, by their shares. Fails if each
+/// change begins at the first node.
 #[test]
-fn a_reload_goes_on_where_it_stands() {
+fn a_reload_continues_the_turns() {
     let mut nodes = Nodes::new(&[4; 100]);
     nodes.weights[50..].fill(1);
     let (mut counts, mut same) = (vec![0; 100], (0..100).map(Some).collect::<Vec<_>>());
@@ -210,7 +211,7 @@ fn a_reload_goes_on_where_it_stands() {
         for at in nodes.picks(5).into_iter().filter(|at| *at < 100) {
             counts[at] += 1;
         }
-        // The new one is another each time.
+        // The node that joins is a different one each time.
         nodes = nodes.reloaded(&same[..100 + round % 2]);
     }
     // 2,500 picks are ten rounds of 250.
@@ -224,7 +225,7 @@ fn a_reload_goes_on_where_it_stands() {
     );
 }
 
-/// A node that a reload makes heavier does not wait as a light one.
+/// A node that a reload makes heavier does not wait like a light one.
 #[test]
 fn a_heavier_weight_counts_at_once() {
     let mut nodes = Nodes::new(&[1000, 1000, 1]);
