@@ -1,22 +1,22 @@
-//! The date of what is remembered and signed: the wall clock without its steps.
+//! The date for everything remembered or signed: the wall clock without its jumps.
 //!
-//! In: the machine's two clocks. Out: one date for the whole process, which never goes back and comes to
-//! where the wall clock is. A step of an hour would otherwise make every token of that hour one of the
-//! future, or end them all at once, and what is learned after a rebalance older than the rebalance.
-//! Source: FAULTS D48.
+//! In: the machine's two clocks. Out: one date for the whole process. It never goes back, and
+//! catches up with the wall clock. If it followed a jump of an hour, every token of that hour
+//! would be from the future, or would expire at once. A new assignment could also look older
+//! than the rebalance before it. Source: FAULTS D48.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use pushgate_plugins::api::SKEW;
 
-/// The process's own.
+/// The clock of this process.
 static CLOCK: Mutex<Clock> = Mutex::new(Clock {
     last: None,
     is_off: false,
 });
 
-/// The date now. Never before what it said earlier in this process.
+/// Returns the date now, never earlier than a date it returned before in this process.
 pub fn date() -> SystemTime {
     let (now, wall) = (Instant::now(), wall());
     let mut clock = CLOCK.lock();
@@ -29,48 +29,48 @@ pub fn date() -> SystemTime {
     date
 }
 
-/// Goes on from the date of the process before this one, which may be on its way to the wall clock.
+/// Continues from the predecessor's date, which may still be catching up with the wall clock.
 pub fn go_on_from(date: SystemTime) {
     CLOCK.lock().last = Some((Instant::now(), date));
 }
 
-/// What the machine's clock says, for logs, and for certificates, whose dates others gave them. It may step.
+/// Returns the machine's wall clock, which may jump. It is for logs, and for certificates, dated by others.
 #[expect(
     clippy::disallowed_methods,
-    reason = "who asks for it by this name knows"
+    reason = "callers of `wall` want the raw clock"
 )]
 pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
-/// The steps of the wall clock are taken at half speed or double.
+/// While the date catches up, it runs at twice the speed of time or at half.
 const PACE: u32 = 2;
-/// A wall clock so far from the date has been set: it is said.
+/// If wall clock and date differ by more, the clock was set, and a log line says so.
 const OFF: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 struct Clock {
     last: Option<(Instant, SystemTime)>,
-    /// Whether it was said that the wall clock is elsewhere.
+    /// Whether the log said that the date differs from the wall clock.
     is_off: bool,
 }
 
 impl Clock {
-    /// The date where the machine's clocks are at `now` and `wall`.
+    /// Returns the date when the machine's clocks read `now` and `wall`.
     fn at(&mut self, now: Instant, wall: SystemTime) -> SystemTime {
         let (at, last) = self.last.unwrap_or((now, wall));
-        // Another thread may have read the clocks later and been here before.
+        // Another thread may have called this first with a later reading.
         let passed = now.saturating_duration_since(at);
         let (least, most) = (last + passed / PACE, last + passed * PACE);
-        // So far behind that the tokens of others would be refused: the machine slept, or began with a
-        // wrong clock.
+        // The date is so far behind that it would refuse the tokens of other edges: it jumps. The machine
+        // slept, or started with a wrong clock.
         let most = if wall > most + SKEW { wall } else { most };
         let date = wall.clamp(least, most);
         self.last = Some((at.max(now), date));
         date
     }
 
-    /// Whether the wall clock has left the date, or is back.
+    /// Whether the date has just begun or ceased to differ from the wall clock.
     fn has_turned(&mut self, date: SystemTime, wall: SystemTime) -> bool {
         let limit = if self.is_off { OFF / 2 } else { OFF };
         let turned = (distance(date, wall) > limit) != self.is_off;
@@ -86,13 +86,14 @@ fn distance(a: SystemTime, b: SystemTime) -> Duration {
 fn tell(date: SystemTime, wall: SystemTime) {
     let seconds = distance(date, wall).as_secs_f64().round();
     match date.cmp(&wall) {
-        _ if seconds < OFF.as_secs_f64() => log::info!("the dates of assignments keep time again"),
+        _ if seconds < OFF.as_secs_f64() => {
+            log::info!("assignment timestamps agree with the wall clock again")
+        }
         std::cmp::Ordering::Less => log::warn!(
-            "the clock was set {seconds} s forward: the dates of assignments follow at double speed"
+            "wall clock jumped forward {seconds} s; assignment timestamps catch up at 2x"
         ),
         _ => log::warn!(
-            "the clock was set {seconds} s back: the dates of assignments go on, at half speed, until it \
-             has caught up"
+            "wall clock jumped back {seconds} s; assignment timestamps run at half speed until it catches up"
         ),
     }
 }
@@ -120,7 +121,7 @@ mod tests {
             }
         }
 
-        /// The date after a time in which it was asked for each second.
+        /// Returns the date after `time`, in which the date is read each second.
         fn after(&mut self, time: Duration) -> SystemTime {
             let mut last = self.clock.at(self.now, self.wall);
             for _ in 0..time.as_secs() {
@@ -132,7 +133,7 @@ mod tests {
             last
         }
 
-        /// How far the date is before the wall clock, in seconds.
+        /// Returns by how many seconds the date is behind the wall clock; negative if it is ahead.
         fn behind(&mut self) -> f64 {
             let date = self.after(Duration::ZERO);
             let ahead = || {
@@ -146,8 +147,8 @@ mod tests {
         }
     }
 
-    /// Aim: D48, both ways: no second is left out or repeated by much, and after a while the date is that of
-    /// the wall clock. Fails if the date follows a step, or never comes to where the clock is.
+    /// Aim: D48, both directions: the date skips and repeats no second by much, and reaches the wall clock
+    /// after a while. Fails if the date follows a jump, or never catches up.
     #[test]
     fn a_step_of_an_hour_is_taken_slowly() {
         for (back, twice) in [(true, 2), (false, 1)] {
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_set_and_set_back_is_as_if_nothing_was() {
+    fn a_clock_set_and_set_back_leaves_no_trace() {
         let mut machine = Machine::new();
         machine.after(10 * SECOND);
         machine.wall += HOUR;
@@ -182,9 +183,9 @@ mod tests {
         assert_eq!(machine.behind(), 0.0);
     }
 
-    /// A machine that slept, or that began in 1970 and is told the time.
+    /// The machine slept, or started in 1970 and is then given the time.
     #[test]
-    fn what_is_more_than_the_skew_is_followed_at_once_but_never_back() {
+    fn the_date_jumps_beyond_the_skew_but_never_back() {
         let mut machine = Machine::new();
         machine.after(SECOND);
         machine.wall += 10 * HOUR;
@@ -195,9 +196,9 @@ mod tests {
         assert!((machine.behind() + ahead).abs() < 1.0);
     }
 
-    /// Clocks that are disciplined go a little faster or slower: nobody is told.
+    /// A disciplined clock runs a little fast or slow: the log says nothing.
     #[test]
-    fn a_step_is_said_once_and_its_end_too() {
+    fn a_step_and_its_end_are_logged_once() {
         let mut machine = Machine::new();
         let mut said = Vec::new();
         for second in 0..30 {
@@ -214,7 +215,7 @@ mod tests {
         assert_eq!(said, [10, 23]);
     }
 
-    /// A thread that read the clocks and was overtaken.
+    /// Another thread with a later reading overtook this one.
     #[test]
     fn an_older_reading_changes_nothing() {
         let mut machine = Machine::new();
