@@ -1,7 +1,7 @@
-//! Flow → node: asks the plugins in order, then the balancer.
+//! Decides where a flow goes: asks the plugins in order, then the balancer.
 //!
-//! In: a [`Flow`] and the nodes already tried for it. Out: a [`Decision`]. Pure but for what the
-//! plugins remember. Source: Lightstreamer clustering §2.1, §2.2, §3.2.
+//! In: a [`Flow`] and the nodes already tried for it. Out: a [`Decision`]. Pure, except for what the plugins
+//! remember. Source: Lightstreamer clustering §2.1, §2.2, §3.2.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -18,11 +18,11 @@ use crate::balance::{Picked, Pool, Seed};
 use crate::upstream::live_flows::Stickiness;
 use crate::upstream::{Node, State};
 
-/// Everything one listener decides with; swapped whole on reload.
+/// Everything one listener decides with; a reload swaps it whole.
 pub struct Table {
-    /// The plugins in the order they are asked.
+    /// Plugins, in the order they are asked.
     pub plugins: Box<[Box<dyn Plugin>]>,
-    /// Where flows go that no plugin routes.
+    /// Target of flows that no plugin routes (the listener's `to:`).
     pub default: Option<Target>,
     /// All pools.
     pub pools: Arc<HashMap<PoolId, Arc<Pool>>>,
@@ -32,39 +32,39 @@ pub struct Table {
 
 /// What becomes of a flow.
 pub enum Decision {
-    /// It goes to a node.
+    /// The flow goes to a node.
     Node(Assigned),
-    /// No node can take it; the pool, if it was not pinned, says how to answer.
+    /// No node can take the flow. The pool says how to answer; `None`: the flow was pinned.
     NoNode(Option<Arc<Pool>>),
-    /// Every node of the pool is at its limit: it waits for its turn ([`Pool::in_turn`]).
+    /// Every node of the pool is at its limit: the flow waits for its turn ([`Pool::in_turn`]).
     Wait(Arc<Pool>),
-    /// It is answered with a status, or closed at layer 4.
+    /// The flow is answered with a status, or closed at layer 4.
     Refuse(StatusCode),
-    /// It is answered with a redirect.
+    /// The flow is answered with a redirect.
     Redirect(StatusCode, String),
 }
 
-/// A flow's node and how it came to it.
+/// A flow's node, and how it was chosen.
 #[derive(Clone)]
 pub struct Assigned {
     /// The node.
     pub node: Arc<Node>,
     /// The pool; `None` if pinned.
     pub pool: Option<Arc<Pool>>,
-    /// How it was chosen.
+    /// How the node was chosen.
     pub how: How,
-    /// What a rebalance knows it by; `None`: it cannot be moved.
+    /// Identifies the assignment to a rebalance; `None`: a rebalance cannot move it.
     pub mark: Option<Mark>,
 }
 
 impl Assigned {
-    /// How its flow is stuck to the node.
+    /// Returns what a rebalance needs to move the flow; `None` if it cannot.
     pub fn stickiness(&self) -> Option<Stickiness> {
         let pool = self.pool.as_ref()?.id;
         self.mark.map(|mark| Stickiness { pool, mark })
     }
 
-    /// The plugins' view of it.
+    /// Returns the plugins' view of it.
     pub fn facts(&self) -> Assignment<'_> {
         Assignment {
             pool: self.pool.as_ref().map(|p| p.id),
@@ -74,7 +74,7 @@ impl Assigned {
         }
     }
 
-    /// The word in logs and metrics.
+    /// Returns the word used in logs and metrics.
     pub fn how_str(&self) -> &'static str {
         match self.how {
             How::Pinned => "pinned",
@@ -86,12 +86,13 @@ impl Assigned {
 }
 
 impl Table {
-    /// Decides where `flow` goes, leaving out the nodes in `tried`, and lets the plugins learn it.
+    /// Decides where `flow` goes, leaving out the nodes in `tried`, and lets the plugins
+    /// learn the assignment.
     pub fn decide(&self, flow: &Flow<'_>, tried: &[NodeId]) -> Decision {
         self.decide_in(flow, tried, false)
     }
 
-    /// As [`Table::decide`], for a flow whose turn it is: it does not wait behind others.
+    /// Like [`Table::decide`], but for a flow whose turn it is: it does not wait behind others.
     pub fn decide_in_turn(&self, flow: &Flow<'_>, tried: &[NodeId]) -> Decision {
         self.decide_in(flow, tried, true)
     }
@@ -102,15 +103,15 @@ impl Table {
             Route::Redirect(status, to) => Decision::Redirect(status, to),
             Route::To(Target::Node(id)) => self.pin(id, tried),
             Route::To(Target::Pool(id)) => match self.pools.get(&id) {
-                // A flow that has waited or failed may have the table of before.
+                // A flow that waited or failed may still hold the table from before a reload.
                 Some(pool) => self.balance(flow, &pool.current(), tried, in_turn),
                 None => Decision::NoNode(None),
             },
         }
     }
 
-    /// Says where `flow` goes and which plugin said so, by its place; `None`: the listener's `to:`, or
-    /// that it has none.
+    /// Returns where `flow` goes, and the index of the plugin that said so. `None`: no plugin did, so the
+    /// listener's `to:` decides, or 404 without one.
     pub fn route(&self, flow: &Flow<'_>) -> (Option<usize>, Route) {
         let mut plugins = self.plugins.iter().enumerate();
         let said = plugins.find_map(|(i, p)| Some((Some(i), p.route(flow)?)));
@@ -123,8 +124,8 @@ impl Table {
         })
     }
 
-    /// The address that counts as the flow's client where clients are counted or told apart: behind another
-    /// proxy all have one, unless a plugin believes what that proxy says.
+    /// Returns the client address by which flows are counted and balanced. Behind another proxy all clients
+    /// share the proxy's address, unless a plugin trusts what the proxy says.
     pub fn client(&self, flow: &Flow<'_>) -> IpAddr {
         let told = self.plugins.iter().find_map(|p| p.trusted_client(flow));
         told.unwrap_or(flow.client.ip())
@@ -135,7 +136,7 @@ impl Table {
         self.plugins.iter().any(|p| p.wants_body(flow))
     }
 
-    /// Those who look on as the node of `assigned` answers.
+    /// Returns the plugins' watchers of the answer of `assigned`'s node.
     pub fn watch(&self, flow: &Flow<'_>, assigned: &Assigned) -> Vec<Box<dyn Watch>> {
         let Some(pool) = &assigned.pool else {
             return Vec::new();
@@ -145,7 +146,7 @@ impl Table {
         watches.flatten().collect()
     }
 
-    /// Whether a plugin routes by this very host name.
+    /// Whether a plugin routes by exactly this host name.
     pub fn routes_host(&self, host: &str) -> bool {
         self.plugins.iter().any(|p| p.routes_host(host))
     }
@@ -188,7 +189,7 @@ impl Table {
         Decision::Node(self.learn(flow, pool, tried, assigned))
     }
 
-    /// A node for a flow that is not stuck; an error is the decision where there is none.
+    /// Picks a node for a flow that is not stuck. Errors: the decision when no node can take it.
     fn pick(
         &self,
         flow: &Flow<'_>,
@@ -218,8 +219,8 @@ impl Table {
         }
     }
 
-    /// The node of the request before on this connection, where no plugin sticks clients, as long as it
-    /// takes new flows: a client that is not stuck finds what the node still knows of it.
+    /// Returns the node of the connection's previous request, if that node takes new flows and no plugin
+    /// sticks clients. So a client that is not stuck still finds what the node knows of it.
     fn same<'p>(
         &self,
         flow: &Flow<'_>,
@@ -231,7 +232,7 @@ impl Table {
         (!sticks && node.admit(flow.now)).then_some(node)
     }
 
-    /// The first recalled node that can be used.
+    /// Returns the first recalled node that can be used.
     fn recall(&self, flow: &Flow<'_>, pool: &Arc<Pool>, tried: &[NodeId]) -> Option<Assigned> {
         self.plugins.iter().find_map(|p| {
             let recalled = p.recall(flow, pool.id)?;
@@ -249,8 +250,8 @@ impl Table {
         })
     }
 
-    /// Lets every plugin learn the assignment. One may answer another node, which the client was
-    /// given by a flow that raced with this one; the flow then goes there.
+    /// Lets every plugin learn the assignment. If a racing flow of the same client was given another node, a
+    /// plugin may return that node, and this flow goes there.
     fn learn(
         &self,
         flow: &Flow<'_>,
@@ -275,8 +276,8 @@ impl Table {
         assigned
     }
 
-    /// What a rebalance knows an assignment by. A token goes before all else: a table's entry can
-    /// be forgotten by name, what the client carries cannot.
+    /// Returns what identifies the assignment to a rebalance. A token takes precedence: a table's entry can
+    /// be forgotten by name, but what the client carries cannot.
     fn mark(&self, flow: &Flow<'_>, pool: PoolId, assigned: &Assigned) -> Option<Mark> {
         if self.plugins.iter().any(|p| p.computes()) {
             return None;
@@ -296,27 +297,27 @@ impl Table {
         Some(known.unwrap_or_else(|| Mark::of_flow(flow.random, unix_seconds(flow.wall))))
     }
 
-    /// Forgets that the client of a flow is stuck to the node: the flow is closed so that it moves.
-    /// What the client carries is forgotten by a rule instead.
+    /// Forgets a client's assignment to `node` when its flow is closed to move it. A rule
+    /// forgets what the client itself carries (a token).
     pub fn forget(&self, client: IpAddr, filed: &[(usize, IpAddr)], pool: PoolId, node: NodeId) {
         for (i, p) in self.plugins.iter().enumerate() {
             p.forget_client(filed_under(client, filed, i), pool, node);
         }
     }
 
-    /// The addresses under which plugins file the flow, where they are not the client's own.
+    /// Returns the addresses under which plugins file the flow, if not the client's own, by plugin index.
     pub fn filed(&self, flow: &Flow<'_>) -> Vec<(usize, IpAddr)> {
         let own = flow.client.ip();
         let filed = self.plugins.iter().map(|p| p.client(flow)).enumerate();
         filed.filter(|(_, ip)| *ip != own).collect()
     }
 
-    /// Tells the plugins that a flow they learned has ended; `filed` is what [`Table::filed`] said.
+    /// Tells the plugins that a flow they learned has ended; `filed` comes from [`Table::filed`].
     pub fn ended(&self, client: IpAddr, filed: &[(usize, IpAddr)], pool: PoolId) {
         self.ended_at(client, filed, pool, Instant::now());
     }
 
-    /// As [`Table::ended`], at another time than now.
+    /// Like [`Table::ended`], at a time given.
     pub fn ended_at(&self, client: IpAddr, filed: &[(usize, IpAddr)], pool: PoolId, now: Instant) {
         for (i, p) in self.plugins.iter().enumerate() {
             p.ended(filed_under(client, filed, i), pool, now);
@@ -324,20 +325,20 @@ impl Table {
     }
 }
 
-/// Whether the request begins a session, which may go to any node (Lightstreamer clustering §1: the
-/// S connections "can always be freely balanced").
+/// Whether the request begins a session, which may go to any node (Lightstreamer clustering §1: the S
+/// connections "can always be freely balanced").
 fn begins_session(pool: &Pool, flow: &Flow<'_>) -> bool {
     let path = flow.request.map(|r| r.path());
     path.is_some_and(|path| pool.rebalance_on.iter().any(|p| p == path))
 }
 
-/// The address under which the plugin with that index filed a flow.
+/// Returns the address under which the plugin of that index filed a flow.
 fn filed_under(client: IpAddr, filed: &[(usize, IpAddr)], plugin: usize) -> IpAddr {
     let own = filed.iter().find(|(i, _)| *i == plugin);
     own.map_or(client, |(_, ip)| *ip)
 }
 
-/// FNV-1a of an address: the same on every edge and in every release.
+/// Hashes an address with FNV-1a: the same on every edge and in every release.
 fn hash(ip: IpAddr) -> u64 {
     let step = |h: u64, b: &u8| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
     match ip.to_canonical() {
@@ -346,7 +347,7 @@ fn hash(ip: IpAddr) -> u64 {
     }
 }
 
-/// A node of the pool that may take a stuck flow: Up, or Draining if the client was there before.
+/// Returns the pool's node if it may take a stuck flow: Up, or Draining if the client was there before.
 fn usable<'a>(
     pool: &'a Pool,
     id: NodeId,
