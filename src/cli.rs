@@ -1,8 +1,7 @@
-//! The command line: which action, on which file.
+//! The command line: which action to do, with which file.
 //!
-//! In: arguments. Out: an exit code: 0 done, 1 a fault in the file or while running (said on standard
-//! error), 2 a command line that makes no sense. The short form `pushgate -c FILE [-t] [-d] [-u]` is
-//! Pingora's own.
+//! In: arguments. Out: an exit code. 0: done; 1: an error in the file or at run time, printed on standard
+//! error; 2: a wrong command line. The short form `pushgate -c FILE [-t] [-d] [-u]` is Pingora's own.
 
 mod edge;
 
@@ -18,7 +17,7 @@ use crate::import;
 use crate::init::{self, Address, Own};
 use crate::simulate::{Settings, simulate};
 
-/// What the process is told besides its configuration.
+/// Options of the process that are not in its configuration.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct RunOptions {
     /// Configuration file.
@@ -32,7 +31,7 @@ pub struct RunOptions {
     pub upgrade: bool,
 }
 
-/// The edge in front of streaming push servers.
+/// An edge proxy in front of streaming push servers.
 #[derive(Parser, Debug)]
 #[command(name = "pushgate", version, about)]
 #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
@@ -43,7 +42,7 @@ struct Cli {
     short: Option<Short>,
 }
 
-/// Pingora's form without a subcommand.
+/// Pingora's form of the command line, without a subcommand.
 #[derive(Args, Debug)]
 struct Short {
     /// Configuration file.
@@ -55,7 +54,7 @@ struct Short {
     /// Take the listening sockets over from the running process.
     #[arg(short = 'u', long)]
     upgrade: bool,
-    /// Check the file and exit, as `pushgate check`.
+    /// Check the file and exit, like `pushgate check`.
     #[arg(short = 't', long)]
     test: bool,
 }
@@ -64,45 +63,45 @@ struct Short {
 enum Command {
     /// Run the edge.
     Run(RunOptions),
-    /// Check a configuration file: every fault with its place, nothing is bound.
+    /// Check a configuration file: report every error with its line, bind nothing.
     Check {
         /// Configuration file.
         #[arg(short = 'c', long = "conf", value_name = "FILE")]
         conf: PathBuf,
-        /// The push servers' own files (lightstreamer_conf.xml), to compare with.
+        /// The push servers' own files (lightstreamer_conf.xml) to compare it with.
         #[arg(long, value_name = "FILE", num_args = 1..)]
         lightstreamer: Vec<PathBuf>,
     },
-    /// Write the configuration that matches push servers already configured.
+    /// Write a configuration that matches push servers already configured.
     Import {
-        /// Each server's lightstreamer_conf.xml.
+        /// lightstreamer_conf.xml of each server.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
-        /// Addresses clients reach: the balanced one, then one for each server.
+        /// Addresses that clients reach: the balanced one, then one for each server.
         #[arg(long = "vip", value_name = "ADDRESS")]
         vips: Vec<Address>,
         /// Addresses of the servers whose files name no listening interface.
         #[arg(long = "node", value_name = "ADDRESS")]
         nodes: Vec<Address>,
-        /// Folder to write `pushgate.yaml` and the files of passwords into, instead of printing.
+        /// Folder for `pushgate.yaml` and its password files; without it the configuration is printed.
         #[arg(long, value_name = "FOLDER")]
         out: Option<PathBuf>,
     },
-    /// Print the configuration of a deployment option; without one, list them.
+    /// Print the configuration of a deployment option, or list the options.
     Init {
-        /// Option of the guide, as `2.B.1.1`.
+        /// Option of the guide, like `2.B.1.1`.
         option: Option<String>,
-        /// Addresses clients reach, in the order of the option's table.
+        /// Addresses that clients reach, in the order of the option's table.
         #[arg(long = "vip", value_name = "ADDRESS")]
         vips: Vec<Address>,
         /// Addresses of the nodes, in the order of the option's table.
         #[arg(long = "node", value_name = "ADDRESS")]
         nodes: Vec<Address>,
-        /// PEM chains in the order of the file; each key is beside it, ending in `.key`.
+        /// PEM chains in the order of the file; each key is beside its chain and ends in `.key`.
         #[arg(long = "cert", value_name = "FILE")]
         certificates: Vec<PathBuf>,
     },
-    /// Say what the edge would do with one flow, and which line of the file decides.
+    /// Show what the edge would do with one flow, and which line of the file decides.
     Explain {
         /// Configuration file.
         #[arg(short = 'c', long = "conf", value_name = "FILE")]
@@ -110,7 +109,7 @@ enum Command {
         #[command(flatten)]
         question: Box<Question>,
     },
-    /// Run a script of failures against many made-up clients and the file's own decisions.
+    /// Simulate many clients while nodes fail by a script, with the decisions of this file.
     Simulate {
         /// Configuration file.
         #[arg(short = 'c', long = "conf", value_name = "FILE")]
@@ -120,7 +119,7 @@ enum Command {
     },
     #[command(flatten)]
     Edge(edge::Action),
-    /// Run two push nodes and the edge in front of them, to see it work.
+    /// Run two push nodes with the edge in front of them, to try it out.
     Demo {
         /// Port of the edge on 127.0.0.1; a free one by default.
         #[arg(long, value_name = "N")]
@@ -128,7 +127,7 @@ enum Command {
     },
 }
 
-/// Reads the command line and does what it says.
+/// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
     match command(Cli::parse()).unwrap_or_else(|e| e.exit()) {
         Command::Run(options) => match load(&options.conf) {
@@ -174,7 +173,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The one action of a command line, whichever form it has.
+/// Returns the one action of a command line, in either form.
 fn command(cli: Cli) -> Result<Command, clap::Error> {
     match (cli.command, cli.short) {
         (Some(command), _) => Ok(command),
@@ -202,7 +201,7 @@ fn command(cli: Cli) -> Result<Command, clap::Error> {
         })),
         (None, None) => Err(Cli::command().error(
             ErrorKind::MissingSubcommand,
-            "a subcommand or `-c FILE` is needed; see `pushgate --help`",
+            "expected a subcommand or `-c FILE`; see `pushgate --help`",
         )),
     }
 }
@@ -214,7 +213,7 @@ fn load(conf: &Path) -> Result<Config, ExitCode> {
     })
 }
 
-/// What `check` says of a sound file, or what of it contradicts the push servers' files.
+/// Returns the summary of a valid file. Errors: what in it contradicts the push servers' files.
 fn compared(conf: &Path, config: &Config, files: &[PathBuf]) -> Result<String, String> {
     let servers = import::read_all(files).map_err(lines)?;
     match import::compare(config, &servers) {
@@ -287,7 +286,7 @@ fn finish(done: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
 fn run(config: Config, options: RunOptions) -> Result<(), Box<dyn std::error::Error>> {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
     let options = crate::server::Options {
-        // Absolute: a daemon works in `/`, and a reload reads the file again.
+        // An absolute path, because a daemon runs in `/` and a reload reads the file again.
         path: Some(std::path::absolute(&options.conf)?),
         daemon: options.daemon,
         upgrade: options.upgrade,
@@ -295,9 +294,9 @@ fn run(config: Config, options: RunOptions) -> Result<(), Box<dyn std::error::Er
     crate::server::run(config, options)
 }
 
-/// The demo's nodes run beside the edge; the edge itself gets a configuration like any other.
+/// Runs the demo's nodes beside an edge, whose configuration is like any other.
 fn demo(port: Option<u16>) -> Result<(), Box<dyn std::error::Error>> {
-    // The banner is to be read: only what goes wrong is logged.
+    // Only errors are logged, so that the banner stays readable.
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
     let demo = crate::demo::Demo::start(port.unwrap_or(0))?;
     let config = Config::parse(&demo.configuration, "demo", Path::new("."))?;
@@ -324,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn senseless_command_lines_are_usage_errors() {
+    fn wrong_command_lines_are_usage_errors() {
         for (line, expected) in [
             ("", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
             ("check", ErrorKind::MissingRequiredArgument),
@@ -352,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_name_the_same_deeds() {
+    fn both_forms_name_the_same_actions() {
         let options = |daemon, upgrade| RunOptions {
             conf: "a.yaml".into(),
             daemon,

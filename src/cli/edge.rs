@@ -1,7 +1,7 @@
-//! A running edge, asked and ordered from the command line, through its admin endpoint.
+//! Commands that query or control a running edge through its admin endpoint.
 //!
-//! In: an order and where the endpoint is. Out: what it answered, as a table or as it came. The API's
-//! answers are shown, not judged: an edge of another version may know more.
+//! In: a command and the endpoint's URL. Out: the endpoint's answer, as a table or as JSON. Answers are
+//! shown, not checked: an edge of another version may have more fields.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,21 +16,21 @@ mod table;
 use client::Edge;
 use table::{nodes, pools, rebalance};
 
-/// Where a running edge is asked.
+/// Where the running edge is.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct At {
-    /// Its admin endpoint.
+    /// URL of its admin endpoint.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9900")]
     admin: String,
     /// File whose first line is the endpoint's token.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Print the answer as it came.
+    /// Print the JSON of the answer.
     #[arg(long)]
     json: bool,
 }
 
-/// What a running edge is asked or ordered.
+/// A query or an order to a running edge.
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum Action {
     /// Show the nodes of a running edge.
@@ -38,28 +38,28 @@ pub enum Action {
         #[command(flatten)]
         at: At,
     },
-    /// Give a node no new flows; its own stay.
+    /// Give a node no new flows, and let its live flows end.
     Drain {
         #[command(flatten)]
         which: Which,
-        /// Close what is left after so long, as `10m`.
+        /// Close the flows that are left after this time, like `10m`.
         #[arg(long, value_name = "TIME")]
         deadline: Option<String>,
-        /// Flows closed in a second then, as `50/s`.
+        /// Rate at which they are then closed, like `50/s`.
         #[arg(long, value_name = "RATE")]
         rate: Option<String>,
     },
-    /// Take a node out of service now: its flows are closed.
+    /// Take a node out of service now and close its flows.
     Down(Which),
-    /// Let a node's checks decide again: undoes `drain` and `down`.
+    /// Let a node follow its health checks again: undoes `drain` and `down`.
     Up(Which),
-    /// Close a node's live flows and leave its state.
+    /// Close a node's live flows, but keep its state.
     Evict(Which),
     /// Move clients of a pool off the nodes that have too many.
     Rebalance(Rebalance),
-    /// Show nodes and pools, again each second.
+    /// Show nodes and pools, refreshed each second.
     Top {
-        /// Ends after so many times.
+        /// Stop after this many refreshes.
         #[arg(long, value_name = "N")]
         count: Option<u64>,
         #[command(flatten)]
@@ -70,9 +70,9 @@ pub enum Action {
 /// The node an order is for.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Which {
-    /// Its name.
+    /// Name of the node.
     node: String,
-    /// The one of that name that a reload has removed or replaced.
+    /// Means the node of that name that a reload removed or replaced.
     #[arg(long)]
     removed: bool,
     #[command(flatten)]
@@ -84,49 +84,49 @@ pub struct Which {
 pub struct Rebalance {
     /// Name of the pool.
     pool: String,
-    /// Until no node has more than its share and the tolerance (the default).
+    /// Move clients until no node has more than its share plus the tolerance (the default).
     #[arg(long, conflicts_with = "from")]
     to_even: bool,
-    /// Only off this node, a share of its clients.
+    /// Move clients off this node only, a share of them.
     #[arg(long, value_name = "NODE", requires = "share")]
     from: Option<String>,
-    /// That share, as `30%`.
+    /// That share, like `30%`.
     #[arg(long, value_name = "PERCENT", requires = "from")]
     share: Option<String>,
-    /// Clients in a second, as `50/s`.
+    /// Clients moved per second, like `50/s`.
     #[arg(long, value_name = "RATE")]
     rate: Option<String>,
-    /// What a node may have more than its share, as `5%`.
+    /// What a node may have above its share, like `5%`.
     #[arg(long, value_name = "PERCENT", conflicts_with = "from")]
     tolerance: Option<String>,
-    /// Close live flows; else clients are only forgotten.
+    /// Close live flows; otherwise only assignments are forgotten.
     #[arg(long)]
     close: bool,
-    /// Only say what would be moved.
+    /// Only show what would be moved.
     #[arg(long)]
     dry_run: bool,
-    /// Only assignments learned before this second since 1970: one moment for several edges.
+    /// Move only assignments made before this time (seconds since 1970), the same on several edges.
     #[arg(long, value_name = "SECONDS")]
     before: Option<u64>,
-    /// Stay until it is over.
+    /// Wait until the rebalance is over.
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
-    /// Say how the last one stands.
+    /// Show the progress of the last rebalance.
     #[arg(long, conflicts_with_all = ["close", "dry_run", "from", "to_even", "cancel"])]
     status: bool,
-    /// End the running one where it stands.
+    /// Stop the running rebalance where it is.
     #[arg(long, conflicts_with_all = ["close", "dry_run", "from", "to_even"])]
     cancel: bool,
     #[command(flatten)]
     at: At,
 }
 
-/// Pause between two looks of `top` and `--wait`.
+/// Pause between two refreshes of `top`, and between two queries of `--wait`.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Does it, and returns what is to be printed.
+/// Runs the command and returns the text to print.
 ///
-/// Errors: the endpoint cannot be reached, or what it refused, in its words.
+/// Errors: the endpoint cannot be reached, or its refusal in its own words.
 pub fn run(action: Action) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -228,7 +228,7 @@ async fn top(at: &At, count: Option<u64>) -> Result<String, String> {
             ""
         };
         let shown = format!("{clear}{}\n{}", nodes(&now, before.as_ref()), pools(&all));
-        // Nobody reads any more: `pushgate top | head`.
+        // The reader has closed the pipe, as in `pushgate top | head`.
         if out
             .write_all(shown.as_bytes())
             .and_then(|()| out.flush())
@@ -241,7 +241,7 @@ async fn top(at: &At, count: Option<u64>) -> Result<String, String> {
     Ok(String::new())
 }
 
-/// What is given of `words`, as a query; values are a rate, a share, a duration, a name or a number.
+/// Builds a query of the words that have a value: a rate, a share, a duration, a name or a number.
 fn query<'a>(words: impl IntoIterator<Item = (&'a str, Option<String>)>) -> String {
     let given = words.into_iter().filter_map(|(key, v)| Some((key, v?)));
     let pairs: Vec<String> = given
@@ -253,7 +253,7 @@ fn query<'a>(words: impl IntoIterator<Item = (&'a str, Option<String>)>) -> Stri
     }
 }
 
-/// All but what every URL may have.
+/// Escapes every byte that is not legal in any URL.
 fn escape(value: &str) -> String {
     value
         .bytes()
@@ -266,12 +266,12 @@ fn escape(value: &str) -> String {
         .collect()
 }
 
-/// A name as it may stand in a path. Errors: no node or pool is called so.
+/// Returns `name` if it is safe in a path. Errors: no node or pool can have that name.
 fn name(name: &str) -> Result<&str, String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     match !name.is_empty() && name.chars().all(legal) {
         true => Ok(name),
-        false => Err(format!("`{name}` is no name of a node or pool")),
+        false => Err(format!("`{name}` is not a legal name of a node or pool")),
     }
 }
 
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn names_cannot_leave_their_place_in_a_path() {
+    fn names_cannot_escape_their_path() {
         assert_eq!(name("ls1"), Ok("ls1"));
         for bad in ["", "a/b", "../x", "a?b", "a b", "ä"] {
             assert!(name(bad).is_err(), "{bad}");

@@ -1,6 +1,6 @@
-//! Asks the admin endpoint of a running edge over plain HTTP.
+//! Calls the admin endpoint of a running edge over plain HTTP.
 //!
-//! In: a method and a path. Out: JSON, or what the edge refused, in its words.
+//! In: a method and a path. Out: JSON, or the edge's refusal in its own words.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use serde_json::Value;
 
 use super::At;
 
-/// Longest time one answer may take.
+/// Deadline of one request.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Longest answer that is read.
+/// Longest body of an answer, in bytes.
 const MAX_ANSWER: usize = 16 << 20;
 
 /// The admin endpoint of a running edge.
@@ -28,14 +28,14 @@ pub(super) struct Edge {
 }
 
 impl Edge {
-    /// The one `at` names. Errors: no such URL, or no token in its file.
+    /// Creates a client for the endpoint in `at`. Errors: a wrong URL, or no token in the file.
     pub(super) fn new(at: &At) -> Result<Edge, String> {
         let base = at.admin.trim_end_matches('/');
         let url: Result<Uri, _> = base.parse();
         let url = url.map_err(|e| format!("--admin {base}: {e}"))?;
         if url.scheme_str() != Some("http") || url.authority().is_none() {
             return Err(format!(
-                "--admin {base}: expected as `http://127.0.0.1:9900`"
+                "--admin {base}: expected a URL like `http://127.0.0.1:9900`"
             ));
         }
         let bearer = at.token_file.as_deref().map(token).transpose()?;
@@ -46,10 +46,10 @@ impl Edge {
         })
     }
 
-    /// One request. Errors: no answer in time, or its status and what it said.
+    /// Sends one request and returns the JSON. Errors: no answer in time, or status and text of a refusal.
     pub(super) async fn ask(&self, method: Method, path: &str) -> Result<Value, String> {
         let asked = tokio::time::timeout(DEADLINE, self.exchange(method, path)).await;
-        let late = |_| format!("{}: no answer in {} s", self.base, DEADLINE.as_secs());
+        let late = |_| format!("{}: no answer within {} s", self.base, DEADLINE.as_secs());
         let (status, body) = asked.map_err(late)??;
         let said = String::from_utf8_lossy(&body);
         match status.is_success() {
@@ -63,7 +63,7 @@ impl Edge {
 
     async fn exchange(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), String> {
         let failed = |e: &dyn std::error::Error| {
-            // The library's own words say `client error (Connect)` and hide why.
+            // The outermost error only says `client error (Connect)`; its last source has the cause.
             let mut cause = e;
             while let Some(next) = cause.source() {
                 cause = next;
@@ -89,7 +89,10 @@ fn token(file: &Path) -> Result<String, String> {
     let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
     let first = text.lines().next().map(str::trim).unwrap_or_default();
     match first.is_empty() {
-        true => Err(format!("{}: the first line is empty", file.display())),
+        true => Err(format!(
+            "{}: the first line is empty; expected the admin token",
+            file.display()
+        )),
         false => Ok(format!("Bearer {first}")),
     }
 }

@@ -1,12 +1,12 @@
-//! Answers of the admin endpoint as tables a person reads.
+//! Shows answers of the admin endpoint as tables.
 //!
-//! In: JSON. Out: aligned text. What is not there is shown as `-`.
+//! In: JSON. Out: aligned text. A missing value is shown as `-`.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-/// Nodes; with the answer `before`, a second earlier, also what came since.
+/// Shows nodes. With `before`, the answer of a second ago, also shows new flows per second.
 pub fn nodes(now: &Value, before: Option<&Value>) -> String {
     let head = [
         "NODE", "STATE", "FOR", "FLOWS", "NEW/S", "WEIGHT", "ADDRESS", "POOLS", "WHY",
@@ -40,7 +40,7 @@ pub fn nodes(now: &Value, before: Option<&Value>) -> String {
     aligned(&head, now.as_array().into_iter().flatten().map(row))
 }
 
-/// What a node's state is for, how long it is held, and its last check where that was not good.
+/// Returns the cause of a node's state, how long it is held, and its last check if that did not pass.
 fn why(n: &Value) -> String {
     let mut said = vec![word(&n["why"])];
     if n["held_seconds"].is_u64() {
@@ -59,7 +59,7 @@ fn span(seconds: &Value) -> String {
     span.map_or_else(|| "-".into(), |s| humantime::format_duration(s).to_string())
 }
 
-/// Pools.
+/// Shows pools.
 pub fn pools(all: &Value) -> String {
     let head = ["POOL", "FLOWS", "EVENNESS", "WAITING", "REBALANCE"];
     let row = |p: &Value| {
@@ -74,7 +74,7 @@ pub fn pools(all: &Value) -> String {
     aligned(&head, all.as_array().into_iter().flatten().map(row))
 }
 
-/// How a rebalance stands, or what a dry run says.
+/// Shows the progress of a rebalance, or the result of a dry run.
 pub fn rebalance(p: &Value) -> String {
     let what = match p["dry_run"].as_bool() {
         Some(true) => format!("would move {} clients", word(&p["left"])),
