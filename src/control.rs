@@ -1,4 +1,4 @@
-//! Above the flows: what runs, how it is changed while it runs, and how it is asked.
+//! What runs, how it changes while it runs, and the API that operators use. It stands above the flows.
 
 pub mod admin;
 pub mod certificates;

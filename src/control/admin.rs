@@ -1,8 +1,8 @@
 //! The admin endpoint: metrics, health, node states, and the orders an operator may give.
 //!
-//! On its own listener. Where a token is configured every request must carry it, but for the page of the
-//! dashboard, which tells nothing; changes are POST
-//! only, and a browser's cross-site POST or a rebound host name is refused. Source: FAULTS D71.
+//! It has a listener of its own. Where a token is configured, every request must carry it, except requests
+//! for the dashboard's page, which reveals nothing. Changes are POST only; a browser's cross-site POST and a
+//! rebound host name are refused. Source: FAULTS D71.
 
 mod dashboard;
 mod nodes;
@@ -29,21 +29,21 @@ use super::certificates::Shown;
 use super::rebalance;
 use crate::observe::metrics;
 
-/// Deadline of a request's head; an operator's tool is quick, a slow sender gets no more.
+/// Deadline for the head of a request: an operator's tool is quick, and a slow sender gets no longer.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// Most bytes of a request's body: a rebalance may have one, of one object.
+/// Longest body of a request, in bytes: a rebalance may have one, of one JSON object.
 const MAX_BODY: u64 = 4096;
 
 struct Admin {
     running: Arc<Running>,
     token: Option<String>,
-    /// Dashboards that look on.
+    /// Number of open dashboards.
     watchers: dashboard::Watchers,
 }
 
-/// The running endpoint; dropping it closes the socket.
+/// A running admin endpoint; dropping it closes the socket.
 pub struct Endpoint {
-    /// The address it was asked to bind.
+    /// The address given in the configuration.
     pub asked: SocketAddr,
     socket: std::net::TcpListener,
     task: JoinHandle<()>,
@@ -66,7 +66,7 @@ impl Endpoint {
         })
     }
 
-    /// Another handle of the listening socket.
+    /// Returns another handle of the listening socket.
     pub fn socket(&self) -> io::Result<std::net::TcpListener> {
         self.socket.try_clone()
     }
@@ -90,7 +90,7 @@ async fn serve(socket: tokio::net::TcpListener, running: Arc<Running>, token: Op
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT);
-            // A client that breaks off harms nobody.
+            // An error ends this connection only.
             let _ = http.serve_connection(TokioIo::new(stream), service).await;
         });
     }
@@ -138,20 +138,24 @@ async fn guard(Shared(admin): Shared<Arc<Admin>>, request: Request, next: Next) 
     if admin.token.is_none() && !host_is_address(headers) {
         return (
             StatusCode::MISDIRECTED_REQUEST,
-            "name the host by its address\n",
+            "expected an IP address or `localhost` as the host; other names need a token\n",
         )
             .into_response();
     }
     if request.method() == http::Method::POST && is_cross_site(headers) {
-        return (StatusCode::FORBIDDEN, "cross-site request\n").into_response();
+        return (StatusCode::FORBIDDEN, "cross-site request refused\n").into_response();
     }
     if let Some(status) = oversize(headers) {
-        return (status, "a body here is short and has its length\n").into_response();
+        return (
+            status,
+            "expected a body of at most 4096 bytes with Content-Length\n",
+        )
+            .into_response();
     }
     next.run(request).await
 }
 
-/// Refuses a body before the deed: most handlers read none, so nobody else would.
+/// Refuses a large body before the handler acts: most handlers read none, so nothing else would refuse it.
 fn oversize(headers: &HeaderMap) -> Option<StatusCode> {
     if headers.contains_key(header::TRANSFER_ENCODING) {
         return Some(StatusCode::LENGTH_REQUIRED);
@@ -171,7 +175,8 @@ fn bears(headers: &HeaderMap, token: &str) -> bool {
     given.len() == token.len() && openssl::memcmp::eq(given, token.as_bytes())
 }
 
-/// A name could have been rebound to our address by whoever owns it.
+/// Whether the host is an IP address or `localhost`: the owner of any other name could rebind
+/// it to our address.
 fn host_is_address(headers: &HeaderMap) -> bool {
     let host = headers
         .get(header::HOST)
@@ -198,7 +203,7 @@ fn is_cross_site(headers: &HeaderMap) -> bool {
 
 async fn metrics_text(Shared(admin): Shared<Arc<Admin>>) -> Response {
     let m = metrics::get();
-    // A certificate that is gone must not be told any more.
+    // Removes certificates that are no longer configured.
     m.not_after.reset();
     for one in admin.running.certificates() {
         m.not_after

@@ -1,7 +1,7 @@
 //! Keeps certificates, ticket keys and OCSP responses fresh while the edge runs.
 //!
-//! In: changes of the files, time, answers of OCSP responders. Out: listeners that serve the new
-//! ones; what cannot be read leaves the old one serving. Source: FAULTS D36; RFC 6960 §A.1.
+//! In: changes of the files, time, answers of OCSP responders. Out: listeners that serve the new ones. If a
+//! file cannot be read, the old certificate or key stays in use. Source: FAULTS D36; RFC 6960 §A.1.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -18,9 +18,9 @@ use crate::observe::metrics;
 use crate::tls::ocsp::{Staple, ask};
 use crate::tls::{Store, unix_now};
 
-/// Period of looking at the files: a renewed certificate is served within two of it.
+/// Period of checks for changed files: a renewed certificate is served within two periods.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Most questions to OCSP responders at once: thousands of certificates often have one responder.
+/// Most concurrent requests to OCSP responders: thousands of certificates often share one responder.
 const MAX_ASKING: usize = 16;
 
 /// A certificate as the admin endpoint shows it.
@@ -31,20 +31,20 @@ pub struct Shown {
     pub names: Vec<String>,
     /// Kind of its key.
     pub key: &'static str,
-    /// Its end, in seconds since 1970.
+    /// End of its validity, in seconds since 1970.
     pub not_after: i64,
-    /// Whole days until then.
+    /// Whole days until that end.
     pub days_left: i64,
     /// Listeners that may serve it.
     pub listeners: Vec<String>,
     /// Whether its chain leads to a root.
     pub complete: bool,
-    /// Whether an OCSP response is sent along.
+    /// Whether an OCSP response is stapled.
     pub stapled: bool,
 }
 
 impl Running {
-    /// All certificates, by name.
+    /// Returns all certificates, by name.
     pub fn certificates(&self) -> Vec<Shown> {
         let now = unix_now();
         let parts = self.parts();
@@ -72,8 +72,8 @@ impl Running {
         .collect()
     }
 
-    /// Reads certificates and ticket keys again; live connections keep what they have. What cannot
-    /// be read leaves the old one serving, with a line in the log and a metric.
+    /// Reloads certificates and ticket keys; live connections keep theirs. If one cannot be read, the old one
+    /// stays in use, and a log line and a metric report it.
     pub fn refresh_certificates(&self) {
         let (config, old) = {
             let parts = self.parts();
@@ -82,11 +82,11 @@ impl Running {
             };
             (config, parts.store.clone())
         };
-        // Without the lock: reading thousands of files takes its time.
+        // Without the lock, because reading thousands of files takes long.
         let (store, faults) = old.refreshed(&config);
         let mut good = faults.is_empty();
         for (name, fault) in &faults {
-            log::error!("certificate {name}: {fault}; the old one stays");
+            log::error!("certificate {name}: {fault}; still serving the old one");
         }
         let mut parts = self.parts();
         if !parts
@@ -94,14 +94,14 @@ impl Running {
             .as_ref()
             .is_some_and(|c| Arc::ptr_eq(c, &config))
         {
-            // A whole reload came between; it has read the files itself.
+            // A whole reload came between and has read the files itself.
             return;
         }
         good &= parts.serve(store, &config);
         drop(parts);
         metrics::get().certificates_ok.set(good.into());
         if good {
-            log::info!("certificates loaded again");
+            log::info!("certificates reloaded");
         }
     }
 }
@@ -114,25 +114,28 @@ impl Parts {
             if let Some(tls) = &listening.listener.tls
                 && let Err(fault) = tls.reload(&listening.conf, &self.store, &config.dir)
             {
-                log::error!("listener {}: {fault}", listening.conf.name);
+                log::error!(
+                    "listener {}: {fault}; still serving the old certificates",
+                    listening.conf.name
+                );
                 good = false;
             }
         }
         if let Some(ring) = &self.ring
             && let Err(fault) = ring.reload(config)
         {
-            log::error!("session tickets: {fault}; the old keys stay");
+            log::error!("session tickets: {fault}; still using the old keys");
             good = false;
         }
         good
     }
 }
 
-/// Looks at the files, turns the ticket keys and asks the responders, until the process ends.
+/// Reloads changed files, rotates the ticket keys and asks OCSP responders, until the process ends.
 pub async fn watch(running: Arc<Running>) {
     let mut marks = Marks::default();
     let asking = Arc::new(Semaphore::new(MAX_ASKING));
-    // What was just loaded is what changes are told from.
+    // Changes are detected from the files just loaded.
     if let Some(config) = running.parts().config.clone() {
         marks.have_changed(&config);
     }
@@ -142,7 +145,7 @@ pub async fn watch(running: Arc<Running>) {
         let Some(config) = config else { continue };
         if marks.have_changed(&config) {
             let running = running.clone();
-            // Files and keys are read by blocking calls.
+            // Reading files and keys blocks.
             let _ = tokio::task::spawn_blocking(move || running.refresh_certificates()).await;
         }
         if let Some(ring) = &running.parts().ring {
@@ -152,7 +155,7 @@ pub async fn watch(running: Arc<Running>) {
     }
 }
 
-/// Asks the responders whose time it is; those beyond [`MAX_ASKING`] at the next look.
+/// Asks the OCSP responders that are due. Those beyond [`MAX_ASKING`] are asked at the next check.
 fn ask_responders(running: &Arc<Running>, asking: &Arc<Semaphore>) {
     let now = unix_now();
     let due: Vec<(String, Arc<Staple>)> = {
@@ -183,16 +186,16 @@ fn ask_responders(running: &Arc<Running>, asking: &Arc<Semaphore>) {
     }
 }
 
-/// What a file looked like: changed, length, inode. A file that is not there is none.
+/// State of a file: time of change, length, inode; `None`: it does not exist.
 type Mark = Option<(i64, i64, u64, u64)>;
 
-/// What all files looked like.
+/// State of each file at the last check.
 #[derive(Default)]
 struct Marks(BTreeMap<PathBuf, Mark>);
 
 impl Marks {
-    /// Whether a file that was there before has changed since the last look. A configuration that
-    /// names other files has read them itself.
+    /// Whether a file of the last check has changed since. A file that a new configuration
+    /// adds does not count: the reload has read it.
     fn have_changed(&mut self, config: &Config) -> bool {
         let mark = |path: &PathBuf| -> Mark {
             let meta = std::fs::metadata(path).ok()?;

@@ -1,8 +1,8 @@
-//! Follows the names by which nodes are found: each is looked up again when its answer's time is over, and
-//! what changes is put in force as a small reload.
+//! Follows the DNS names by which nodes are found. A name is looked up again when the TTL of its answer ends,
+//! and a changed answer is put in force as a small reload.
 //!
-//! In: a configuration, answers. Out: the configuration with the nodes that are found now. A lookup that
-//! fails leaves the last good answer. Source: FAULTS D66.
+//! In: a configuration, answers. Out: the configuration with the nodes found now. If a lookup fails, the last
+//! good answer stays. Source: FAULTS D66.
 
 mod expand;
 mod follow;
@@ -23,11 +23,11 @@ use crate::observe::metrics;
 use crate::upstream::discover::{Answer, DiscoverError, Members, Resolver, Source};
 use crate::upstream::drain::Ending;
 
-/// Pause between two looks at nodes that left: one that is empty is removed so late at most.
+/// Pause between two checks of nodes that left their answer: an empty one is removed at most this late.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Pause after a change that could not be put in force.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
-/// A start, or a reload, waits so many `timeout`s for the first answers.
+/// How many `timeout`s a start or a reload waits for the first answers.
 const FIRST_TIMEOUTS: u32 = 2;
 
 /// What is known of a name.
@@ -35,29 +35,29 @@ const FIRST_TIMEOUTS: u32 = 2;
 pub struct Seen {
     /// The last good answer.
     pub answer: Option<Answer>,
-    /// When it came; `None`: another process got it.
+    /// When that answer came; `None`: another process got it.
     pub answered: Option<SystemTime>,
-    /// Why the last lookup had none.
+    /// Why the last lookup failed; `None`: it did not.
     pub failure: Option<DiscoverError>,
     /// Lookups that ended.
     pub asked: u64,
 }
 
-/// The names that are followed.
+/// The names that are followed, and the nodes they found.
 pub struct Discovery {
     following: Mutex<Following>,
-    /// Told when an answer is another than before.
+    /// Notified when an answer differs from the one before.
     changed: Arc<Notify>,
 }
 
 #[derive(Default)]
 struct Following {
     sources: BTreeMap<Source, Followed>,
-    /// Who is found, by pool.
+    /// Members found for each pool.
     pools: HashMap<String, Members>,
-    /// Which of its addresses a node with a host name has.
+    /// The address in use for each node with a host name.
     nodes: HashMap<String, SocketAddr>,
-    /// Answers another process left, until their names are followed.
+    /// Answers from the predecessor, until their names are followed.
     inherited: HashMap<Source, Answer>,
 }
 
@@ -68,7 +68,7 @@ struct Followed {
 }
 
 impl Discovery {
-    /// Follows nothing yet. `answers` are another process's.
+    /// Follows nothing yet. `answers` come from the predecessor.
     pub fn new(answers: Vec<(Source, Answer)>) -> Self {
         let following = Following {
             inherited: answers.into_iter().collect(),
@@ -80,10 +80,10 @@ impl Discovery {
         }
     }
 
-    /// Begins to follow the names of `config` that are new, and waits for their first answers, but not for
-    /// long. Returns whom to ask from now on; `None`: there are no names.
+    /// Starts to follow the new names of `config`, and waits for their first answers for a limited time.
+    /// Returns the resolver to ask from now on; `None`: the configuration has no names.
     ///
-    /// Errors: the resolver cannot be had.
+    /// Errors: the resolver cannot be set up.
     pub async fn begin(&self, config: &Config) -> Result<Option<Arc<Resolver>>, String> {
         let wanted = sources(config);
         if wanted.is_empty() {
@@ -112,18 +112,21 @@ impl Discovery {
         }
         let all = async {
             for mut seen in first {
-                // An error: its task is gone, so there is nothing to wait for.
+                // On an error the name's task has ended, so there is nothing to wait for.
                 let _ = seen.wait_for(|s| s.asked > 0).await;
             }
         };
         let patience = config.resolvers.timeout.0 * FIRST_TIMEOUTS;
         if tokio::time::timeout(patience, all).await.is_err() {
-            log::warn!("resolvers: not every name was answered within {patience:?}");
+            log::warn!(
+                "resolvers: some names have no answer after {patience:?}; their nodes are missing"
+            );
         }
         Ok(Some(resolver))
     }
 
-    /// `config` is in force: asks `resolver` from now on, at once, and follows no other name.
+    /// Called when `config` is in force: asks `resolver` from now on, and stops following other names. A name
+    /// whose resolver changed is asked at once.
     pub fn settle(&self, config: &Config, resolver: Option<Arc<Resolver>>) {
         self.keep_only(Some(config));
         let Some(resolver) = resolver else { return };
@@ -135,7 +138,7 @@ impl Discovery {
         }
     }
 
-    /// Follows no name that is not in `config`.
+    /// Stops following names that are not in `config`.
     pub fn keep_only(&self, config: Option<&Config>) {
         let wanted = config.map(sources).unwrap_or_default();
         let mut following = self.following.lock();
@@ -153,12 +156,12 @@ impl Discovery {
         following.inherited.clear();
     }
 
-    /// `config` with the nodes that are found now.
+    /// Returns `config` with the nodes found now.
     pub fn expand(&self, config: &Config) -> Config {
         expand::expand(config, &mut self.following.lock(), Instant::now())
     }
 
-    /// The last good answers, for another process.
+    /// Returns the last good answers, for a successor.
     pub fn answers(&self) -> Vec<(Source, Answer)> {
         let following = self.following.lock();
         let all = following.sources.iter();
@@ -166,7 +169,7 @@ impl Discovery {
             .collect()
     }
 
-    /// What is known of each name, for the admin endpoint.
+    /// Returns what is known of each name, for the admin endpoint.
     pub fn shown(&self) -> Value {
         let following = self.following.lock();
         let one = |(source, followed): (&Source, &Followed)| {
@@ -205,7 +208,7 @@ impl Discovery {
         }
     }
 
-    /// Removes nodes that left and are empty; true if there were any.
+    /// Removes nodes that left their answer and have no flows; true if it removed any.
     fn sweep(&self, config: &Config, live: impl Fn(&str) -> usize) -> bool {
         let now = Instant::now();
         let mut swept = false;
@@ -218,7 +221,7 @@ impl Discovery {
     }
 }
 
-/// The names of a configuration.
+/// Returns the names that a configuration asks for.
 fn sources(config: &Config) -> BTreeSet<Source> {
     let nodes = config.nodes.values().filter_map(|n| match &n.address {
         Address::Host(host) => Some(expand::source_of_host(host)),
@@ -228,7 +231,7 @@ fn sources(config: &Config) -> BTreeSet<Source> {
     nodes.chain(pools.filter_map(expand::source_of)).collect()
 }
 
-/// Puts in force what changes, until the process ends.
+/// Puts changes in force until the process ends.
 pub async fn watch(running: Arc<Running>) {
     let mut failed = None;
     loop {
@@ -243,7 +246,9 @@ pub async fn watch(running: Arc<Running>) {
             Ok(()) => failed = None,
             Err(e) => {
                 if failed.as_ref() != Some(&e) {
-                    log::error!("nodes that were found are not taken over: {e}");
+                    log::error!(
+                        "cannot apply discovered nodes, trying again every {TRY_AGAIN:?}: {e}"
+                    );
                 }
                 failed = Some(e);
                 tokio::time::sleep(TRY_AGAIN).await;
@@ -253,7 +258,7 @@ pub async fn watch(running: Arc<Running>) {
     }
 }
 
-/// Looks after nodes that go; true if one that left the answer has gone.
+/// Removes departed nodes without flows; true if a member of a pool was removed.
 fn look(running: &Running) -> bool {
     let mut parts = running.parts();
     parts.sweep();

@@ -1,17 +1,17 @@
-//! Cuts the flows whose assignment has reached `max_age`, where `cut_at_max_age` asks for it.
+//! Cuts flows whose assignment has reached `max_age`, if `cut_at_max_age` is set.
 //!
-//! In: time. Out: flows closed; no flow has a timer of its own. Source: Lightstreamer clustering §4;
-//! FAULTS D49.
+//! In: time. Out: flows closed; no flow has a timer of its own. Source: Lightstreamer
+//! clustering §4; FAULTS D49.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Running;
 
-/// Pause between two looks: a flow is cut at most so late.
+/// Pause between two checks: a flow is cut at most this late.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Watches all nodes, removed ones as well, until the process ends.
+/// Checks all nodes, removed ones too, until the process ends.
 pub async fn watch(running: Arc<Running>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;

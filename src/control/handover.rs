@@ -1,6 +1,5 @@
-//! What a process must not forget when another takes over from it: its listening sockets, what
-//! plugins remember of clients, the keys of their session tickets, the operator's orders with the terms of drains,
-//! and rebalances.
+//! What a process passes on to its successor: listening sockets, what plugins remember of clients, the keys
+//! of session tickets, the operator's orders with the terms of drains, and rebalances.
 //!
 //! Source: FAULTS D69; Lightstreamer clustering §4 (an assignment outlives more than a session).
 
@@ -19,30 +18,30 @@ use crate::upstream::discover::{Answer, Source};
 use crate::upstream::drain::Terms;
 use crate::upstream::node::Order;
 
-/// What is remembered, fit to be sent to another process.
+/// What a process remembers, in a form that can be sent to another process.
 #[derive(Default, Deserialize, Serialize)]
 pub struct HandoverState {
-    /// What plugins keep, by key.
+    /// What plugins remember, by key.
     pub kept: Vec<(String, Vec<u8>)>,
-    /// The operator's orders, by the node's name; those to follow the checks are left out.
+    /// The operator's orders, by the node's name; nodes that follow their checks are not listed.
     pub orders: Vec<(String, Order)>,
     /// The keys of session tickets ([`Ring::export`](crate::tls::tickets::Ring::export)).
     pub tickets: Option<Vec<u8>>,
-    /// The last good answers of DNS: they may be all there is while it fails.
+    /// The last good answers of DNS, which may be the only ones while DNS fails.
     #[serde(default)]
     pub answers: Vec<(Source, Answer)>,
-    /// The rebalances that run.
+    /// The rebalances that are running.
     #[serde(default)]
     pub rebalances: Vec<Saved>,
-    /// The date ([`clock::date`]): nothing that was remembered may be of the future.
+    /// The date ([`clock::date`]), so that nothing remembered is from the future.
     #[serde(default)]
     pub date: Option<SystemTime>,
-    /// What the drains among the orders were ordered by.
+    /// The terms of the drains among the orders.
     #[serde(default)]
     pub drains: Vec<SavedDrain>,
 }
 
-/// A drain under way, fit to be sent to another process.
+/// A running drain, in a form that can be sent to another process.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct SavedDrain {
     /// The node's name.
@@ -62,20 +61,20 @@ impl SavedDrain {
         }
     }
 
-    /// The same in the process it was sent to.
+    /// Returns the terms on the clock of the process that received them.
     pub fn terms(&self, now: Instant) -> Terms {
         Terms {
             since: now.checked_sub(self.since).unwrap_or(now),
             until: self.left.and_then(|left| now.checked_add(left)),
-            // What another version of the program writes is at worst no rate.
+            // If another version writes a rate this one cannot read, the drain has none.
             rate: self.rate.as_ref().and_then(|rate| rate.parse().ok()),
         }
     }
 }
 
 impl Running {
-    /// Another handle of each listening socket with the address it was asked to bind, the admin
-    /// endpoint's among them.
+    /// Returns another handle of each listening socket, the admin endpoint's too, with its
+    /// configured address.
     pub fn sockets(&self) -> io::Result<Vec<(SocketAddr, TcpListener)>> {
         let parts = self.parts();
         let listeners = parts.listeners.values().flat_map(|l| &l.loops);
@@ -88,7 +87,7 @@ impl Running {
         Ok(sockets)
     }
 
-    /// What this process remembers now.
+    /// Returns what this process remembers now.
     pub fn handover_state(&self) -> HandoverState {
         let nodes = self.nodes();
         let now = Instant::now();
@@ -111,7 +110,7 @@ mod tests {
     use super::*;
     use crate::config::units::Rate;
 
-    /// What is left of a deadline is what matters: the processes' clocks are not the same.
+    /// The time left is what counts, because the clocks of the processes differ.
     #[test]
     fn a_drain_goes_on_by_its_terms() {
         let (here, there) = (Instant::now(), Instant::now() + Duration::from_secs(1000));

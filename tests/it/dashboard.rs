@@ -231,7 +231,7 @@ async fn the_command_line_asks_and_orders() {
     for (line, said) in [
         ("down n9", "no such node (404)"),
         ("rebalance q", "no pool `q` (404)"),
-        ("rebalance p --cancel", "none is running (409)"),
+        ("rebalance p --cancel", "no rebalance is running (409)"),
         ("rebalance p --rate 5", "rate: "),
     ] {
         let output = cli(&setup, line, &[]).await;

@@ -82,7 +82,11 @@ async fn a_returned_node_gets_its_share() {
     assert_eq!(dry["evenness"], 1.5);
     let start = Instant::now();
     order(&setup, "?to_even&rate=100/s&tolerance=5%&close").await;
-    assert!(ask(&setup, "?close", 409).await.contains("one is running"));
+    assert!(
+        ask(&setup, "?close", 409)
+            .await
+            .contains("a rebalance is running")
+    );
     let end = over(&setup).await;
     assert_eq!(end["state"], "done", "{end}");
     let moved = end["moved"].as_u64().unwrap_or_default();

@@ -1,8 +1,8 @@
-//! The dashboard: one page, its script and style, and a stream of what they show.
+//! The dashboard: one page with its script and style, and the stream of data it shows.
 //!
-//! In: a browser. Out: the state of nodes, pools and listeners, a second apart, as server-sent events.
-//! The page itself tells nothing and needs no token; everything it shows and does goes through the API,
-//! with the token. Nothing is loaded from outside. Source: FAULTS D71.
+//! In: a browser. Out: the state of nodes, pools and listeners each second, as server-sent events. The page
+//! itself reveals nothing and needs no token. All it shows and does goes through the API, with the token. It
+//! loads nothing from elsewhere. Source: FAULTS D71.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -23,17 +23,17 @@ use crate::observe::metrics;
 
 /// Pause between two events.
 const EVERY: Duration = Duration::from_secs(1);
-/// Pages that may look on at once; each costs the control thread some 50 µs a second.
+/// Most dashboards open at once; each costs the control thread some 50 µs a second.
 const MAX_WATCHERS: usize = 32;
 
-/// Nobody may frame the page: its buttons would be pressed for others.
+/// No site may frame the page: it could trick an operator into pressing a button.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                       img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
-/// Paths that need no token, because what they answer is the same for everybody.
+/// Paths that need no token, because they answer everyone the same.
 pub(super) const OPEN: [&str; 3] = ["/", "/dashboard.js", "/dashboard.css"];
 
-/// The page and its files.
+/// Returns the routes of the page, its files and its data.
 pub(super) fn files() -> Router<Arc<Admin>> {
     let page = include_str!("dashboard/page.html");
     let script = include_str!("dashboard/dashboard.js");
@@ -64,7 +64,7 @@ async fn pools(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
     Json(admin.pools())
 }
 
-/// A page that looks on.
+/// One open dashboard.
 struct Watcher(Arc<Admin>);
 
 impl Drop for Watcher {
@@ -88,11 +88,11 @@ async fn events(Shared(admin): Shared<Arc<Admin>>) -> Response {
     Sse::new(stream).into_response()
 }
 
-/// Counts of pages that look on.
+/// Counts open dashboards.
 pub(super) type Watchers = AtomicUsize;
 
 impl Admin {
-    /// What the dashboard shows.
+    /// Returns the data of one event.
     fn shown(&self) -> Value {
         let running = &self.running;
         json!({
@@ -102,7 +102,7 @@ impl Admin {
         })
     }
 
-    /// All pools by name.
+    /// Returns all pools by name.
     pub(super) fn pools(&self) -> Value {
         let pools = self.running.pools();
         let mut sorted: Vec<_> = pools.values().collect();
@@ -120,7 +120,7 @@ impl Admin {
         sorted.iter().map(one).collect()
     }
 
-    /// Listeners by name, with their connections and hidden bytes.
+    /// Returns listeners by name, with their connections and hidden bytes.
     fn listeners(&self) -> Value {
         let addresses = self.running.addresses();
         let mut names: Vec<&String> = addresses.iter().map(|(name, _)| name).collect();
@@ -138,8 +138,8 @@ impl Admin {
     }
 }
 
-/// Of the flows a listener relayed and that have ended: how many, and the bytes that 99 % of them did
-/// not exceed, as the bounds of the histogram tell it.
+/// Returns how many relayed flows of a listener have ended, and the hidden bytes that 99 % of them did not
+/// exceed, rounded up to a bound of the histogram.
 fn hidden(listener: &str) -> Value {
     let histogram = metrics::get().hidden.with_label_values(&[listener]);
     let flows = histogram.get_sample_count();

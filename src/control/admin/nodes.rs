@@ -1,6 +1,6 @@
-//! Nodes as the operator sees them, and what he orders.
+//! Shows nodes to the operator, and carries out orders to them.
 //!
-//! In: the running nodes, those that a reload removed among them as long as they have flows. Out: JSON, gauges,
+//! In: the running nodes, with those that a reload removed as long as they have flows. Out: JSON, gauges,
 //! orders. Source: Lightstreamer clustering §5; FAULTS D66, D71.
 
 use std::collections::BTreeMap;
@@ -21,13 +21,13 @@ use crate::upstream::State;
 use crate::upstream::drain::Progress;
 use crate::upstream::node::Order;
 
-/// `GET /api/nodes`.
+/// Handles `GET /api/nodes`.
 pub(super) async fn all(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
     Json(admin.nodes())
 }
 
 impl Admin {
-    /// All nodes by name.
+    /// Returns all nodes by name.
     pub(super) fn nodes(&self) -> Value {
         let pools = self.running.pools();
         let now = Instant::now();
@@ -59,7 +59,8 @@ impl Admin {
         self.running.listed().iter().map(one).collect()
     }
 
-    /// Sets the gauges of all nodes. Nodes of one name are told as one, in the state of the one that stays.
+    /// Sets the gauges of all nodes. Nodes of the same name are added up, with the state of
+    /// the one that stays.
     pub(super) fn measure_nodes(&self) {
         let m = metrics::get();
         let listed = self.running.listed();
@@ -80,7 +81,8 @@ impl Admin {
         }
     }
 
-    /// The nodes an order means: those of the name that stay, or else, or if `removed` says so, those that go.
+    /// Returns the nodes an order means: those of the name that stay. If none stays, or if
+    /// `removed` is set: those that a reload removed.
     fn meant(&self, name: &str, removed: bool) -> Vec<Listed> {
         let mut named = self.running.listed();
         named.retain(|l| l.node.name == name);
@@ -90,7 +92,7 @@ impl Admin {
     }
 }
 
-/// Seconds, whole: estimates are no better.
+/// Rounds to whole seconds: the estimates are no better.
 fn progress(p: Progress) -> Value {
     let seconds = |d: Duration| d.as_secs();
     json!({
@@ -101,7 +103,7 @@ fn progress(p: Progress) -> Value {
     })
 }
 
-/// `POST /api/nodes/NAME/ORDER`.
+/// Handles `POST /api/nodes/NAME/ORDER`.
 pub(super) async fn order(
     Shared(admin): Shared<Arc<Admin>>,
     Path((name, word)): Path<(String, String)>,
@@ -128,12 +130,12 @@ pub(super) async fn order(
             let evicted: usize = nodes.map(|n| n.evict()).sum();
             return Json(json!({ "evicted": evicted })).into_response();
         }
-        _ => return (StatusCode::NOT_FOUND, "orders: up, drain, down, evict\n").into_response(),
+        _ => return (StatusCode::NOT_FOUND, "expected up, drain, down or evict\n").into_response(),
     }
     Json(json!({ "name": name, "state": first.state().as_str() })).into_response()
 }
 
-/// What an order is told: `?deadline=10m&rate=50/s`, `?removed`.
+/// Options of an order: `?deadline=10m&rate=50/s`, `?removed`.
 #[derive(Default)]
 struct Wanted {
     deadline: Option<Duration>,

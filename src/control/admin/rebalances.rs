@@ -1,6 +1,6 @@
-//! Orders to a pool: move clients, say how it stands, stop.
+//! Rebalances of a pool by the API: begin one, show its progress, cancel it.
 //!
-//! In: a query, or a small body of JSON. Out: what would be, is or was done, as JSON.
+//! In: a query, or a small JSON body. Out: progress as JSON, or what a dry run would move.
 //! Source: Lightstreamer clustering §5.1.
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use pushgate_plugins::api::PoolId;
 use super::Admin;
 use crate::control::rebalance::{OrderedBy, RebalanceError, RebalanceRequest};
 
-/// `POST /api/pools/NAME/rebalance`.
+/// Handles `POST /api/pools/NAME/rebalance`.
 pub(super) async fn begin(
     Shared(admin): Shared<Arc<Admin>>,
     Path(pool): Path<String>,
@@ -31,13 +31,13 @@ pub(super) async fn begin(
     let (status, said) = match begun {
         Ok(progress) => return (StatusCode::ACCEPTED, Json(progress)).into_response(),
         Err(RebalanceError::Unknown(said)) => (StatusCode::NOT_FOUND, said),
-        Err(RebalanceError::Busy) => (StatusCode::CONFLICT, "one is running".into()),
+        Err(RebalanceError::Busy) => (StatusCode::CONFLICT, "a rebalance is running".into()),
         Err(RebalanceError::Senseless(said)) => (StatusCode::BAD_REQUEST, said),
     };
     (status, format!("{said}\n")).into_response()
 }
 
-/// `GET /api/pools/NAME/rebalance`.
+/// Handles `GET /api/pools/NAME/rebalance`.
 pub(super) async fn progress(
     Shared(admin): Shared<Arc<Admin>>,
     Path(pool): Path<String>,
@@ -48,13 +48,13 @@ pub(super) async fn progress(
     }
 }
 
-/// `POST /api/pools/NAME/rebalance/cancel`.
+/// Handles `POST /api/pools/NAME/rebalance/cancel`.
 pub(super) async fn cancel(
     Shared(admin): Shared<Arc<Admin>>,
     Path(pool): Path<String>,
 ) -> Response {
     if !admin.running.cancel_rebalance(&pool) {
-        return (StatusCode::CONFLICT, "none is running\n").into_response();
+        return (StatusCode::CONFLICT, "no rebalance is running\n").into_response();
     }
     progress(Shared(admin), Path(pool)).await
 }

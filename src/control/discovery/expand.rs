@@ -1,8 +1,8 @@
-//! A configuration with the nodes that are found now.
+//! Expands a configuration by the nodes that DNS has found.
 //!
-//! In: what the file says, what DNS answers. Out: the same with addresses for host names, and with the members of
-//! pools that discover. The name of a node that is found is made of pool and address, so that
-//! stickiness, orders and metrics outlive another order, a reload and another process. Source: FAULTS D66.
+//! In: the file's configuration and the answers of DNS. Out: the same with addresses for host names, and with
+//! the members of pools that discover. A found node is named by pool and address. So stickiness, orders and
+//! metrics survive a different order of records, a reload and a binary upgrade. Source: FAULTS D66.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use super::Following;
 use crate::config::{self, Address, Config, Discover, Family, Found, HostPort, NodeTls};
 use crate::upstream::discover::{Answer, Source};
 
-/// What a node with a host name asks for.
+/// Returns the DNS source of a node with a host name.
 pub(super) fn source_of_host(host: &HostPort) -> Source {
     Source {
         name: host.host.clone(),
@@ -20,7 +20,7 @@ pub(super) fn source_of_host(host: &HostPort) -> Source {
     }
 }
 
-/// What a pool asks for.
+/// Returns the DNS source of a pool.
 pub(super) fn source_of(block: &Discover) -> Option<Source> {
     let family = block.family;
     match (&block.host, &block.srv) {
@@ -37,13 +37,13 @@ pub(super) fn source_of(block: &Discover) -> Option<Source> {
     }
 }
 
-/// The name of a pool's node at this address, as `push-10.0.0.1-80`.
+/// Returns the name of a pool's node at this address, like `push-10.0.0.1-80`.
 pub(super) fn node_name(pool: &str, address: SocketAddr) -> String {
     let ip = address.ip().to_string().replace(':', "-");
     format!("{pool}-{ip}-{}", address.port())
 }
 
-/// `config` with what `following` knows.
+/// Returns `config` with the nodes in `following`.
 pub(super) fn expand(config: &Config, following: &mut Following, now: Instant) -> Config {
     let mut out = config.clone();
     for (name, node) in &mut out.nodes {
@@ -76,7 +76,7 @@ pub(super) fn expand(config: &Config, following: &mut Following, now: Instant) -
                 }),
                 ..config::Node::at(target.address)
             };
-            // One the file names like this is that one.
+            // A node in the file with this name takes precedence.
             out.nodes.entry(own.clone()).or_insert(node);
             let pool = out.pools.get_mut(name).into_iter();
             pool.filter(|p| !p.nodes.contains(&own))
@@ -86,7 +86,7 @@ pub(super) fn expand(config: &Config, following: &mut Following, now: Instant) -
     out
 }
 
-/// Gives a node the address its host name has: the one it has, as long as it is in the answer, else the first.
+/// Gives a node an address of its host name: the current one while the answer has it, otherwise the first.
 fn find_node(name: &str, node: &mut config::Node, host: &HostPort, following: &mut Following) {
     let source = source_of_host(host);
     let Some(answer) = following.answer(&source) else {
@@ -106,7 +106,7 @@ fn find_node(name: &str, node: &mut config::Node, host: &HostPort, following: &m
     });
 }
 
-/// TLS to a node that must prove to be `host`, unless the file says another name.
+/// Returns TLS settings that verify the name `host`, unless the file names another.
 fn named(tls: &Option<NodeTls>, host: &str) -> Option<NodeTls> {
     tls.clone().map(|tls| NodeTls {
         server_name: tls.server_name.or_else(|| Some(host.to_owned())),

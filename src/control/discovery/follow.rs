@@ -1,7 +1,7 @@
 //! Follows one name.
 //!
-//! In: time, answers. Out: what is known of the name, told to those who wait; a log line for each change, not for
-//! each lookup. Source: FAULTS D66.
+//! In: time, answers. Out: what is known of the name, sent to those that watch it. A log line reports each
+//! change, not each lookup. Source: FAULTS D66.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::upstream::discover::{Answer, DiscoverError, MAX_NODES, Resolver, Sour
 /// Longest pause after a failed lookup, unless `min_ttl` is longer.
 const MOST_PAUSE: Duration = Duration::from_secs(10);
 
-/// One name and who asks for it.
+/// One name and its resolver.
 pub(super) struct Follow {
     pub source: Source,
     pub resolver: Arc<Resolver>,
@@ -27,7 +27,7 @@ pub(super) struct Follow {
 }
 
 impl Follow {
-    /// Asks until the task is dropped.
+    /// Looks the name up again and again, until the task is dropped.
     pub async fn run(self) {
         let mut failed = 0;
         loop {
@@ -44,7 +44,7 @@ impl Follow {
             };
             self.count(&asked);
             self.learn(asked);
-            // Jitter, never before its time: a cache would only answer the rest of it.
+            // Jitter, but never before the TTL ends: a cache would only answer with the rest of it.
             tokio::time::sleep(wait.mul_f64(1.0 + 0.1 * fastrand::f64())).await;
         }
     }
@@ -95,14 +95,14 @@ impl Follow {
     fn tell_answer(&self, seen: &Seen, answer: &Answer, differs: bool) {
         let (source, count) = (&self.source, answer.targets.len());
         if differs {
-            log::info!("{source}: {count} addresses");
+            log::info!("{source}: new answer, {count} addresses");
         } else if seen.failure.is_some() {
             log::info!("{source}: answered again, {count} addresses as before");
         }
         let before = seen.answer.as_ref().map_or(0, |a| a.left_out);
         if answer.left_out > 0 && answer.left_out != before {
             log::warn!(
-                "{source}: {} records are left out: no node can be there, or there are more than {MAX_NODES}",
+                "{source}: {} records are left out: not allowed (see `allow`), or beyond {MAX_NODES} addresses",
                 answer.left_out
             );
         }
@@ -116,14 +116,14 @@ impl Follow {
         match &seen.answer {
             Some(a) => {
                 let count = a.targets.len();
-                log::warn!("{source}: {failure}; the last good answer stays, {count} addresses");
+                log::warn!("{source}: {failure}; keeping the last good answer, {count} addresses");
             }
-            None => log::warn!("{source}: {failure}; there is no answer yet"),
+            None => log::warn!("{source}: {failure}; no nodes until a lookup succeeds"),
         }
     }
 }
 
-/// How long to wait after so many failed lookups in a row.
+/// Returns the pause after `failed` failed lookups in a row.
 fn pause(least: Duration, failed: u32) -> Duration {
     let doubled = least.saturating_mul(1 << (failed.saturating_sub(1)).min(16));
     doubled.min(MOST_PAUSE.max(least))

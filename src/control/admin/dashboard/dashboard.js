@@ -1,5 +1,5 @@
-// The dashboard: shows each event of /api/events, and gives orders by POST. The token, where the edge
-// asks for one, stays in this tab. Text is put in as text: nothing that is shown can become a tag.
+// The dashboard: shows each event of /api/events, and sends orders by POST. If the edge wants a token,
+// it stays in this tab. All text is set as text, so nothing shown can become a tag.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
@@ -19,7 +19,7 @@ function notice(text) {
   $("notice").textContent = text;
 }
 
-// Orders that end sessions ask once more: the button says so for three seconds.
+// An order that ends sessions needs a second press within three seconds; the button says so.
 function button(label, path, grave) {
   const made = element("button", label);
   made.type = "button";
@@ -46,10 +46,10 @@ function button(label, path, grave) {
   return made;
 }
 
-// A node that was removed may have the name of one that is there.
+// A removed node may have the same name as a current one.
 const key = (one) => (one.removed ? `${one.name} ${one.address}` : one.name);
 
-// Rows stay as they are and only their cells change, or a press would miss its button.
+// Rows stay in place and only their cells change; otherwise a press could miss its button.
 function rows(body, all, make, fill) {
   const old = new Map([...body.children].map((row) => [row.dataset.name, row]));
   for (const one of all) {
@@ -80,7 +80,7 @@ function span(seconds) {
   return `${Math.floor(seconds / unit)} ${word}`;
 }
 
-// What its state is for and since when, how long it is held, and its last check where that was not good.
+// Cause and age of the state, how long the node is held, and its last check if that did not pass.
 function why(node) {
   const said = [`${node.why ?? "since the start"} (${span(node.state_seconds)})`];
   if (node.held_seconds !== null) said.push(`held ${span(node.held_seconds)} more`);
@@ -170,12 +170,12 @@ function show(now) {
   last = { ...now, at: performance.now() };
 }
 
-// EventSource cannot send a token, so the stream is read by hand.
+// EventSource cannot send a token, so fetch reads the stream.
 async function follow() {
   const answer = await fetch("api/events", { headers: headers() });
   $("login").hidden = answer.status !== 401;
   if (answer.status === 401) {
-    notice(token ? "the edge does not take this token" : "");
+    notice(token ? "the edge refused this token" : "");
     return false;
   }
   if (!answer.ok) throw new Error(`${(await answer.text()).trim()} (${answer.status})`);
@@ -184,7 +184,7 @@ async function follow() {
   let text = "";
   for (;;) {
     const { done, value } = await reader.read();
-    if (done) throw new Error("the edge has ended the connection");
+    if (done) throw new Error("the edge closed the connection");
     text += value;
     const events = text.split("\n\n");
     text = events.pop();
