@@ -1,8 +1,7 @@
-//! What runs: nodes with their checks, listeners with their accept loops, and how a plan is put into
-//! force.
+//! The running parts: nodes with their checks, and listeners with their accept loops. Puts a plan in force.
 //!
-//! In: what [`Plan`](super::plan::Plan) worked out. Out: nodes and listeners started, changed, ended. Live
-//! flows stay; nodes that go are checked until their last flow has ended. Source: FAULTS D66 to D68.
+//! In: a [`Plan`](super::plan::Plan). Out: nodes and listeners started, changed, ended. Live flows stay; a
+//! departed node is checked until its last flow has ended. Source: FAULTS D66 to D68.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -32,7 +31,7 @@ use crate::upstream::{Node, State};
 pub struct Checked {
     /// The node.
     pub node: Arc<Node>,
-    /// Its section.
+    /// Its section of the configuration.
     pub conf: config::Node,
     health: Option<Health>,
     task: JoinHandle<()>,
@@ -63,14 +62,15 @@ impl Drop for Checked {
 pub struct Listed {
     /// The node.
     pub node: Arc<Node>,
-    /// What was asked for to find it, of one that DNS knows.
+    /// The DNS name that found it; `None`: its address is in the file.
     pub source: Option<String>,
-    /// It is in the configuration no more, or at another address: it keeps its flows and is given none.
+    /// Whether the node left the configuration or changed its address: it keeps its flows and
+    /// gets no new ones.
     pub removed: bool,
 }
 
 impl Listed {
-    /// Its state.
+    /// Returns its state; a removed node that is Up counts as Draining.
     pub fn state(&self) -> State {
         match self.node.state() {
             State::Up if self.removed => State::Draining,
@@ -83,32 +83,39 @@ impl Listed {
 pub struct Listening {
     /// The listener.
     pub listener: Arc<Listener>,
-    /// Its section.
+    /// Its section of the configuration.
     pub conf: config::Listener,
     /// One loop for each address.
     pub loops: Vec<AcceptLoop>,
 }
 
 impl Listening {
-    /// Takes over a changed section. Certificates that cannot be loaded leave the old ones serving.
+    /// Applies a changed section. If certificates cannot be loaded, the old ones stay in use.
     fn change(&mut self, conf: &config::Listener, table: Table, store: &Store, dir: &Path) {
         if let Some(tls) = &self.listener.tls
             && let Err(e) = tls.reload(conf, store, dir)
         {
-            log::error!("listener {}: {e}", conf.name);
+            log::error!(
+                "listener {}: {e}; still serving the old certificates",
+                conf.name
+            );
         }
         self.listener.change(conf, table);
         self.loops.retain(|a| conf.bind.contains(&a.asked));
         for accepting in &self.loops {
             if let Err(e) = accepting.tune(conf) {
-                log::error!("listener {} on {}: {e}", conf.name, accepting.bound);
+                log::error!(
+                    "listener {} on {}: cannot set socket options: {e}",
+                    conf.name,
+                    accepting.bound
+                );
             }
         }
         self.conf = conf.clone();
     }
 }
 
-/// First checks of new nodes, all at once: their verdicts are there before the first flow.
+/// Runs the first checks of new nodes, all at once, so that their states are known before the first flow.
 pub async fn first_checks(nodes: &HashMap<NodeId, PlannedNode>) {
     let fresh = nodes.values().filter(|n| !n.runs);
     let running: Vec<_> = fresh
@@ -126,12 +133,12 @@ fn is_leaving(conf: &config::Node) -> bool {
     conf.found.as_ref().is_some_and(|f| f.leaving)
 }
 
-/// All that runs.
+/// Everything that runs.
 #[derive(Default)]
 pub struct Parts {
     /// Nodes.
     pub nodes: HashMap<NodeId, Checked>,
-    /// Nodes no flow is given any more, checked until their last flow has ended.
+    /// Nodes that get no new flows, checked until their last flow has ended.
     pub departed: Vec<Checked>,
     /// Pools.
     pub pools: Arc<HashMap<PoolId, Arc<Pool>>>,
@@ -141,20 +148,20 @@ pub struct Parts {
     pub store: Store,
     /// Keys of session tickets.
     pub ring: Option<Arc<Ring>>,
-    /// The admin endpoint, which goes on through a drain.
+    /// The admin endpoint; it stays open during a drain.
     pub admin: Option<Endpoint>,
-    /// Orders another process left, until the nodes are there.
+    /// Orders from the predecessor, until the nodes exist.
     pub orders: Vec<(String, Order)>,
-    /// What its drains were ordered by.
+    /// Terms of the drains among those orders, by the node's name.
     pub drains: HashMap<String, Terms>,
-    /// Ticket keys another process left, until the ring is there.
+    /// Ticket keys from the predecessor, until the ring exists.
     pub tickets: Option<Vec<u8>>,
-    /// The configuration all of it is built from.
+    /// The configuration everything is built from.
     pub config: Option<Arc<Config>>,
 }
 
 impl Parts {
-    /// Starts checking new nodes, lets those depart that are gone.
+    /// Starts checks of new nodes and moves removed ones to `departed`.
     pub fn settle_nodes(&mut self, planned: HashMap<NodeId, PlannedNode>) {
         let mut old = std::mem::take(&mut self.nodes);
         for (id, p) in planned {
@@ -162,7 +169,7 @@ impl Parts {
             p.node.set_limits(p.limits, now);
             p.node.set_evict_rate(p.evict_rate);
             p.node.set_tcp(p.conf.tcp);
-            // A share it has not had is one it must be eased into as well.
+            // A node whose weight was 0 starts slowly too, because it had no share of the flows.
             let joins = p.joins || (p.node.weight() == 0 && p.conf.weight > 0);
             p.node.set_weight(p.conf.weight);
             if !is_leaving(&p.conf) {
@@ -182,7 +189,7 @@ impl Parts {
                     c.conf = p.conf;
                     c
                 }
-                // Dropped, its old loop ends.
+                // Dropping the old one ends its check loop.
                 _ => Checked::start(p),
             };
             self.nodes.insert(id, checked);
@@ -194,15 +201,15 @@ impl Parts {
         self.sweep();
     }
 
-    /// Nodes that are leaving and do not drain yet. They may be all that the tables of before have, so they are
-    /// to drain only when nobody decides by those any more.
+    /// Returns nodes that left their DNS answer but do not drain yet. Tables from before the change may have
+    /// no others, so they may drain only when no flow uses those tables any more.
     pub fn leaving(&self) -> Vec<Arc<Node>> {
         let leaving = self.nodes.values().filter(|c| is_leaving(&c.conf));
         let still_up = leaving.filter(|c| !c.node.is_leaving());
         still_up.map(|c| c.node.clone()).collect()
     }
 
-    /// All nodes by name; of the same name those first that stay.
+    /// Returns all nodes by name; of the same name, nodes that stay come first.
     pub fn listed(&self) -> Vec<Listed> {
         let one = |c: &Checked, removed| Listed {
             node: c.node.clone(),
@@ -217,7 +224,7 @@ impl Parts {
         all
     }
 
-    /// Forgets departed nodes whose last flow has ended, and what was counted of them.
+    /// Forgets departed nodes whose last flow has ended, and their metrics.
     pub fn sweep(&mut self) {
         let (stay, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.departed)
             .into_iter()
@@ -231,7 +238,7 @@ impl Parts {
         }
     }
 
-    /// Puts pools in force. Flows that wait for a node of one that is replaced wait for one of its successor.
+    /// Puts pools in force. Flows that wait in a replaced pool move to its successor.
     pub fn settle_pools(&mut self, pools: Arc<HashMap<PoolId, Arc<Pool>>>) {
         let before = std::mem::replace(&mut self.pools, pools);
         self.pools.values().for_each(Pool::put_in_force);
@@ -243,7 +250,7 @@ impl Parts {
         }
     }
 
-    /// Gives the nodes the orders that another process left.
+    /// Gives the nodes the predecessor's orders.
     pub fn settle_orders(&mut self) {
         let mut drains = std::mem::take(&mut self.drains);
         for (name, order) in std::mem::take(&mut self.orders) {
@@ -257,11 +264,11 @@ impl Parts {
         }
     }
 
-    /// Takes over the keys of session tickets.
+    /// Takes the ring of session ticket keys into use.
     pub fn settle_tickets(&mut self, ring: Arc<Ring>, config: &Config) {
-        // The file check has read the keys; what fails now is a file that went away since.
+        // The file check has read the keys, so an error means that a file has gone since.
         if let Err(e) = ring.reload(config) {
-            log::error!("session tickets: {e}");
+            log::error!("session tickets: cannot load keys: {e}");
         }
         self.ring = Some(ring);
         self.tickets = None;

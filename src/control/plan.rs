@@ -1,7 +1,7 @@
-//! What a configuration brings, worked out and bound before anything that runs is changed.
+//! Works out what a configuration needs, and binds it, before anything running is changed.
 //!
-//! In: a checked [`Config`] and what runs now. Out: a [`Plan`] that cannot fail any more, or the
-//! first thing the system refuses. Source: FAULTS D67, D68.
+//! In: a checked [`Config`] and the running parts. Out: a [`Plan`] that can be put in force, or the first
+//! thing that the system refuses. Source: FAULTS D67, D68.
 
 mod inherited;
 
@@ -29,39 +29,39 @@ use crate::upstream::Node;
 use crate::upstream::flow_limiter::Limits;
 use crate::upstream::tls::Secure;
 
-/// A node as it is to be.
+/// A node to run.
 pub struct PlannedNode {
-    /// The node: the running one where nothing of it changes.
+    /// The node: the running one if nothing of it changes.
     pub node: Arc<Node>,
     /// Whether it runs already.
     pub runs: bool,
-    /// Its section.
+    /// Its section of the configuration.
     pub conf: config::Node,
-    /// Its check.
+    /// Its health check.
     pub health: Option<Health>,
-    /// Limits of what the balancer gives it.
+    /// Limits of the flows that the balancer gives it.
     pub limits: Limits,
-    /// How fast its flows are closed when it goes Down.
+    /// Rate at which its flows are closed when it goes Down.
     pub evict_rate: Option<Rate>,
-    /// Whether it joins a pool that has flows: it starts slowly.
+    /// Whether it joins a pool that has flows, so that it starts slowly.
     pub joins: bool,
 }
 
-/// A listener as it is to be.
+/// A listener to run.
 pub struct PlannedListener {
-    /// Its section.
+    /// Its section of the configuration.
     pub conf: config::Listener,
-    /// What decides.
+    /// Its decision table.
     pub table: Table,
-    /// Whether the running one of that name takes this over.
+    /// Whether the running listener of that name takes this over.
     pub runs: bool,
-    /// Certificates of one that does not run yet.
+    /// Its certificates, if it does not run yet.
     pub tls: Option<TlsFront>,
-    /// Sockets it gets.
+    /// Sockets to add to it.
     pub sockets: Vec<(SocketAddr, TcpListener)>,
 }
 
-/// All that is to be.
+/// Everything to run.
 pub struct Plan {
     /// Nodes.
     pub nodes: HashMap<NodeId, PlannedNode>,
@@ -71,12 +71,12 @@ pub struct Plan {
     pub listeners: Vec<PlannedListener>,
     /// Certificates.
     pub store: Store,
-    /// Keys of session tickets: the running ones, if there are any.
+    /// Keys of session tickets: the running ones, if they exist.
     pub ring: Arc<Ring>,
 }
 
 impl Plan {
-    /// Works out `config` against what runs. `sockets`: those bound already.
+    /// Works out what to change so that `config` runs. `sockets` are those bound already.
     ///
     /// Errors: an address that cannot be bound, a certificate that cannot be loaded.
     pub fn new(
@@ -137,8 +137,8 @@ impl Plan {
     }
 }
 
-/// What each listener of `config` decides with, in the file's order, on nodes that are Up; nothing is
-/// bound and nothing checked: for `explain` and `simulate`.
+/// Returns each listener's table, in the file's order, for `explain` and `simulate`. Nothing
+/// is bound or checked, and all nodes are Up.
 ///
 /// Errors: a certificate or another file that went away since the file was checked.
 pub fn tables(config: &Config, keep: &Keep) -> Result<Vec<Table>, String> {
@@ -156,20 +156,20 @@ pub fn tables(config: &Config, keep: &Keep) -> Result<Vec<Table>, String> {
         .collect()
 }
 
-/// What changes where only discovered nodes do: listeners, certificates and sockets stay.
+/// The changes when only discovered nodes differ: listeners, certificates and sockets stay.
 pub struct Shift {
     /// Nodes.
     pub nodes: HashMap<NodeId, PlannedNode>,
-    /// Pools: the running ones where their nodes are the same.
+    /// Pools; a pool whose nodes are the same is the running one.
     pub pools: Arc<HashMap<PoolId, Arc<Pool>>>,
-    /// What decides, by the listener's name.
+    /// Decision tables by the listener's name.
     pub tables: Vec<(String, Table)>,
 }
 
 impl Shift {
-    /// Works out `config`, that of what runs with the nodes that are found now.
+    /// Works out the changes to `config`, the running configuration with the nodes found now.
     ///
-    /// Errors: a file that a plugin or a node's TLS reads, and that went away.
+    /// Errors: a file that a plugin or a node's TLS reads went away.
     pub fn new(config: &Config, parts: &Parts, keep: &Keep) -> Result<Shift, String> {
         let mut nodes = nodes_for(config, parts, &parts.store)?;
         nodes.retain(|_, n| n.conf.address.socket().is_some());
@@ -203,7 +203,7 @@ fn by_id(nodes: &HashMap<NodeId, PlannedNode>) -> Arc<HashMap<NodeId, Arc<Node>>
     Arc::new(all.collect())
 }
 
-/// The socket of an address: bound before, taken over from another listener, or bound now.
+/// Returns the socket of an address: bound before, taken over from another listener, or bound now.
 fn socket(
     address: SocketAddr,
     conf: &config::Listener,
@@ -227,7 +227,7 @@ fn socket(
     }
 }
 
-/// Whether a listener can take over the new section without closing its sockets.
+/// Whether a listener can apply the new section without closing its sockets.
 fn same_kind(old: &config::Listener, new: &config::Listener) -> bool {
     let alpn = |l: &config::Listener| l.tls.as_ref().map(|t| (t.h2, t.alpn.clone()));
     old.mode == new.mode && alpn(old) == alpn(new)
@@ -268,7 +268,7 @@ fn nodes_for(
     config.nodes.iter().map(one).collect()
 }
 
-/// TLS towards a node, with what its block names.
+/// Returns the TLS settings towards a node, with the files its block names.
 fn secure(config: &Config, conf: &config::Node, store: &Store) -> Result<Option<Secure>, String> {
     let Some(tls) = &conf.tls else {
         return Ok(None);
@@ -311,7 +311,8 @@ fn pools_for(
     config.pools.iter().map(one).collect()
 }
 
-/// Marks the new nodes of pools that had nodes before, under this name or another: those have flows already.
+/// Marks new nodes of pools that had nodes before (by the pool's name, or by nodes that run):
+/// they have flows.
 fn mark_joining(
     nodes: &mut HashMap<NodeId, PlannedNode>,
     pools: &HashMap<PoolId, Arc<Pool>>,
@@ -355,7 +356,7 @@ fn table(
     };
     let mut plugins = Vec::new();
     for block in &conf.plugins {
-        // The file check has built each once: what fails now is a file that went away since.
+        // The file check has built each plugin once, so an error means that a file has gone since.
         plugins.push(block.build(&build).map_err(|faults| {
             let said: Vec<String> = faults.into_iter().map(|f| f.message).collect();
             format!(

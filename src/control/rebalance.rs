@@ -1,8 +1,8 @@
-//! Rebalance: clients are moved off nodes that have too many, at a rate, until the pool is even.
+//! Rebalance: moves clients off nodes that have too many, at a rate, until the pool is even.
 //!
-//! In: orders of the operator, and nodes that return where a pool's `rebalance.auto` is on. Out:
-//! assignments forgotten, flows closed, progress. One at a time for each pool.
-//! Source: Lightstreamer clustering §5, §5.1.
+//! In: the operator's orders, and nodes that return to a pool with `rebalance.auto`. Out:
+//! assignments forgotten, flows closed, progress. A pool has one rebalance at a time. Source:
+//! Lightstreamer clustering §5, §5.1.
 
 mod automatic;
 mod handover;
@@ -33,17 +33,17 @@ pub use request::{Goal, OrderedBy, RebalanceRequest};
 use run::Cluster;
 pub use run::{RebalanceRun, RunState};
 
-/// Pause between two ticks of a run: at 200 a second four clients a tick.
+/// Pause between two ticks of a run: at 200 clients a second, four clients a tick.
 pub const TICK: Duration = Duration::from_millis(20);
 
-/// Why a rebalance cannot be had.
+/// Why a rebalance is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RebalanceError {
-    /// There is no such pool, or no such node in it.
+    /// The pool does not exist, or has no such node.
     Unknown(String),
-    /// One is running.
+    /// A rebalance of the pool is running.
     Busy,
-    /// The order makes no sense.
+    /// The order makes no sense; the text says why.
     Senseless(String),
 }
 
@@ -53,7 +53,7 @@ pub struct PoolRebalance {
     pub pool: String,
     /// Who ordered it.
     pub by: OrderedBy,
-    /// Whether another process began it.
+    /// Whether the predecessor began it.
     carried: bool,
     run: Mutex<RebalanceRun>,
     began: Instant,
@@ -70,7 +70,7 @@ impl PoolRebalance {
         *self.ended.lock() = Some(Instant::now());
     }
 
-    /// How it stands.
+    /// Returns its progress, as the API shows it.
     pub fn progress(&self) -> Value {
         let run = self.run.lock();
         let until = self.ended.lock().unwrap_or_else(Instant::now);
@@ -86,7 +86,7 @@ impl PoolRebalance {
     }
 }
 
-/// A run as the API shows it.
+/// Returns a run's goal, plan and counts, as the API shows them.
 fn shown(pool: &str, run: &RebalanceRun) -> Value {
     let request = &run.request;
     let nodes = run.loads.iter().zip(&run.plan.aims).map(|(load, aim)| {
@@ -110,7 +110,7 @@ fn shown(pool: &str, run: &RebalanceRun) -> Value {
     shown
 }
 
-/// Three decimals: more mean nothing.
+/// Rounds to three decimals; more mean nothing.
 fn round(n: f64) -> f64 {
     (n * 1_000.0).round() / 1_000.0
 }
@@ -123,7 +123,7 @@ pub struct Rebalances {
 }
 
 impl Rebalances {
-    /// None yet, but for those in which another process was.
+    /// Starts with no rebalances except those the predecessor left.
     pub fn inherit(saved: Vec<Saved>) -> Self {
         Rebalances {
             last: Mutex::default(),
@@ -132,18 +132,18 @@ impl Rebalances {
     }
 }
 
-/// A pool that runs, or is simulated.
+/// A running or simulated pool, as a run acts on it.
 pub struct Live<'a> {
     /// The pool.
     pub pool: &'a Pool,
-    /// Forgets what a rule covers, wherever it is remembered.
+    /// Forgets what a rule covers, in every plugin that remembers it.
     pub forget: &'a dyn Fn(&Forget),
-    /// Hears of a flow that was closed.
+    /// Called for each flow that was closed.
     pub closed: &'a dyn Fn(&Node, u64),
 }
 
 impl Live<'_> {
-    /// One tick: does what is due, and sends new flows to the emptiest node until the run is over.
+    /// Does what is due. Until the run is over, new flows go to the node with the fewest.
     pub fn tick(&self, run: &mut RebalanceRun, now: Instant) {
         run.tick(now, self);
         self.pool.level(!run.state.is_over());
@@ -192,15 +192,15 @@ fn loads(pool: &Pool) -> Vec<Load> {
     pool.nodes.iter().map(load).collect()
 }
 
-/// The greatest of a pool's nodes' flows to their share: 1.0 is even.
+/// Returns the largest ratio of a node's flows to its share; 1.0 is even.
 pub fn evenness(pool: &Pool) -> f64 {
     plan(&loads(pool), 0, 0.0).evenness
 }
 
 impl Running {
-    /// Begins a rebalance; of a dry run, only what it would do.
+    /// Begins a rebalance and returns its progress. A dry run only returns what it would do.
     ///
-    /// Errors: no such pool or node, one is running, or it makes no sense.
+    /// Errors: an unknown pool or node, a rebalance that runs already, an order that makes no sense.
     pub fn rebalance(
         self: &Arc<Self>,
         pool: &str,
@@ -239,7 +239,7 @@ impl Running {
         Ok(progress)
     }
 
-    /// Shows `pool` to a run.
+    /// Calls `look` with `pool` as a run acts on it.
     fn with_live<T>(&self, pool: &Pool, look: impl FnOnce(&Live<'_>) -> T) -> T {
         let forget = |what: &Forget| {
             let parts = self.parts();
@@ -260,12 +260,12 @@ impl Running {
         })
     }
 
-    /// The last rebalance of a pool.
+    /// Returns the last rebalance of a pool.
     pub fn last_rebalance(&self, pool: &str) -> Option<Arc<PoolRebalance>> {
         self.rebalances.last.lock().get(&PoolId::of(pool)).cloned()
     }
 
-    /// Ends a pool's rebalance where it stands; false if none runs.
+    /// Stops a pool's rebalance where it is; false if none runs.
     pub fn cancel_rebalance(&self, pool: &str) -> bool {
         let Some(rebalance) = self.last_rebalance(pool) else {
             return false;
@@ -279,9 +279,9 @@ impl Running {
     }
 }
 
-/// A run of `pool` that does as it is asked, at a time by both clocks.
+/// Prepares a run of `pool`; `wall` and `now` are the same moment by two clocks.
 ///
-/// Errors: an unknown node, or a moment that makes no sense.
+/// Errors: an unknown node, or a `before` in the future.
 pub fn prepare(
     pool: &Pool,
     request: RebalanceRequest,
@@ -298,8 +298,8 @@ pub fn prepare(
     Ok(RebalanceRun::new(pool.id, request, before, begins))
 }
 
-/// The second before which assignments are moved, and its first instant. Without one asked for, the
-/// next: every flow that is live has begun before it, and no client that comes back will have.
+/// Returns the second before which assignments are moved, and its first instant. The default is the next
+/// second: all live flows have begun before it, and all clients that come back will have begun after it.
 fn moment(
     asked: Option<u64>,
     wall: SystemTime,
@@ -308,7 +308,7 @@ fn moment(
     let this = unix_seconds(wall);
     match asked {
         Some(before) if before > this + 1 => {
-            let said = "`before` is in the future: an assignment of now would be moved twice";
+            let said = "`before` is in the future: an assignment made now would be moved twice";
             Err(RebalanceError::Senseless(said.into()))
         }
         Some(before) if before <= this => Ok((before, now)),
@@ -320,20 +320,21 @@ fn moment(
     }
 }
 
-/// Ticks a run to its end.
+/// Ticks a run until it is over.
 async fn drive(running: Arc<Running>, id: PoolId, rebalance: Arc<PoolRebalance>) {
     let m = metrics::get();
     let rate = m.rebalance_rate.with_label_values(&[&rebalance.pool]);
     rate.set(rebalance.run.lock().request.rate.per_second());
     loop {
-        // A reload may have built the pool anew, or taken it away.
+        // A reload may have replaced or removed the pool.
         let pool = running.pools().get(&id).cloned();
         let over = {
             let mut run = rebalance.run.lock();
             match &pool {
                 Some(pool) if !run.state.is_over() => {
                     run.holds = rebalance.carried && running.rebalances.inherited.lives();
-                    // Dates may go slower than time: nothing is moved before its moment has come.
+                    // The date may run slower than time, so the run waits until the date has
+                    // reached its moment.
                     let is_due = unix_seconds(clock::date()) >= run.before;
                     running.with_live(pool, |live| match is_due {
                         true => live.tick(&mut run, Instant::now()),
@@ -353,7 +354,7 @@ async fn drive(running: Arc<Running>, id: PoolId, rebalance: Arc<PoolRebalance>)
             rate.set(0.0);
             pool.iter().for_each(|p| p.level(false));
             log::warn!(
-                "pool {}: rebalance is over: {}",
+                "pool {}: rebalance ended: {}",
                 rebalance.pool,
                 rebalance.progress()
             );

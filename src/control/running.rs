@@ -1,7 +1,7 @@
-//! The running proxy: built from a configuration, changed in place by the next one.
+//! The running proxy: built from a configuration, and changed in place by the next one.
 //!
-//! In: a checked [`Config`]. Out: live listeners. A reload keeps live flows: nodes and listeners
-//! that stay are kept, changed or removed ones drain. Source: FAULTS D67, D68.
+//! In: a checked [`Config`]. Out: live listeners. A reload keeps live flows: unchanged nodes and listeners
+//! stay, changed or removed ones drain. Source: FAULTS D67, D68.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
@@ -28,19 +28,19 @@ use crate::observe::metrics;
 use crate::upstream::drain::Membership;
 use crate::upstream::{Node, State};
 
-/// In this time a request that has its table has decided by it.
+/// Within this time a request has decided by the table it holds.
 const MOMENT: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Time for cut flows to end and be logged.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(200);
 
-/// Sockets bound before the threads exist, by address.
+/// Sockets bound before the threads start, by address.
 pub type Sockets = HashMap<SocketAddr, TcpListener>;
 
-/// Binds every address of the configuration, and the admin endpoint's, unless its socket is among
-/// the `inherited` ones. Those of addresses that are not wanted any more are closed.
+/// Binds every address of the configuration, and the admin endpoint's, unless its socket is `inherited`.
+/// Inherited sockets of other addresses are closed.
 ///
-/// Errors: the address that cannot be bound and why.
+/// Errors: the address that cannot be bound, and why.
 pub fn bind_all(config: &Config, mut inherited: Sockets) -> Result<Sockets, String> {
     let of = |l: &'_ config::Listener| {
         let options = accept::options(l);
@@ -64,20 +64,21 @@ pub struct Running {
     edge: Arc<Edge>,
     path: Option<PathBuf>,
     pub(super) keep: Keep,
-    /// Notified when another process has taken over: this one is to drain.
+    /// Notified when a successor has taken over, so that this process drains.
     pub relieved: tokio::sync::Notify,
     parts: Mutex<Parts>,
-    /// Names that are followed.
+    /// DNS names that are followed.
     pub(super) discovery: Discovery,
-    /// Rebalances, running and over.
+    /// The last rebalance of each pool, running or over.
     pub(super) rebalances: Rebalances,
-    /// One reload at a time; holds the lock across its checks.
+    /// Held during a reload with its checks, so that reloads do not overlap.
     reloading: tokio::sync::Mutex<()>,
     drain: tokio::sync::watch::Sender<bool>,
 }
 
 impl Running {
-    /// Nothing runs yet. `path` is the file a reload reads; `state` is another process's.
+    /// Creates a proxy in which nothing runs yet. A reload reads the file at `path`; `state`
+    /// comes from the predecessor.
     pub fn new(
         edge: Arc<Edge>,
         path: Option<PathBuf>,
@@ -85,7 +86,7 @@ impl Running {
         state: HandoverState,
     ) -> Arc<Self> {
         state.date.into_iter().for_each(clock::go_on_from);
-        // Now, not when the nodes are there: their first checks take a while.
+        // Counted from now, because the first checks of the nodes take a while.
         let (now, drains) = (Instant::now(), state.drains.into_iter());
         let parts = Parts {
             orders: state.orders,
@@ -108,10 +109,11 @@ impl Running {
 
     /// Reads the file again and changes what runs.
     ///
-    /// Errors: every fault of the file, or an address that cannot be bound; what ran goes on.
+    /// Errors: every error in the file, or an address that cannot be bound; the old
+    /// configuration stays in force.
     pub async fn reload(&self) -> Result<(), String> {
         let Some(path) = &self.path else {
-            return Err("started without a file".into());
+            return Err("this process was started without a configuration file".into());
         };
         let result = match Config::load(path) {
             Ok(config) => self.apply(Arc::new(config), Sockets::new()).await,
@@ -119,15 +121,16 @@ impl Running {
         };
         metrics::get().reload_ok.set(result.is_ok().into());
         match &result {
-            Ok(()) => log::info!("configuration loaded again"),
-            Err(e) => log::error!("configuration not loaded again, the old one stays:\n{e}"),
+            Ok(()) => log::info!("configuration reloaded"),
+            Err(e) => log::error!("reload failed, the old configuration stays in force:\n{e}"),
         }
         result
     }
 
-    /// Makes `config` what runs. `sockets`: those bound already.
+    /// Makes `config` the running configuration. `sockets` are those bound already.
     ///
-    /// Errors: as [`Plan::new`]; nothing was changed then.
+    /// Errors: those of [`Plan::new`], before anything was changed, or a listening socket
+    /// that the system refuses.
     pub async fn apply(&self, config: Arc<Config>, sockets: Sockets) -> Result<(), String> {
         let _one = self.reloading.lock().await;
         let resolver = self.discovery.begin(&config).await?;
@@ -162,9 +165,9 @@ impl Running {
         Ok(())
     }
 
-    /// Takes over the nodes that are found now; the configuration stays.
+    /// Applies the nodes found now; the configuration stays.
     ///
-    /// Errors: as [`Shift::new`]; nothing was changed then.
+    /// Errors: those of [`Shift::new`], before anything was changed.
     pub async fn rediscover(&self) -> Result<(), String> {
         let _one = self.reloading.lock().await;
         let Some(config) = self.parts.lock().config.clone() else {
@@ -188,7 +191,7 @@ impl Running {
         Ok(())
     }
 
-    /// Lets nodes drain that left their answer, a moment after the new tables are there.
+    /// Lets nodes that left their DNS answer drain, [`MOMENT`] after the new tables are in use.
     async fn let_leave(&self) {
         let leaving = self.parts.lock().leaving();
         if !leaving.is_empty() {
@@ -199,43 +202,43 @@ impl Running {
         }
     }
 
-    /// The file a reload reads.
+    /// Returns the file that a reload reads.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
 
-    /// Takes the running admin endpoint into its keeping.
+    /// Takes ownership of the admin endpoint.
     pub fn administer(&self, endpoint: Endpoint) {
         self.parts.lock().admin = Some(endpoint);
     }
 
-    /// Closes the admin endpoint, because its address is another process's now.
+    /// Closes the admin endpoint, because its address now belongs to the successor.
     pub fn leave_admin(&self) {
         self.parts.lock().admin = None;
     }
 
-    /// What runs, for the watch and the admin endpoint.
+    /// Locks the running parts, for the watchers and the admin endpoint.
     pub(super) fn parts(&self) -> parking_lot::MutexGuard<'_, Parts> {
         self.parts.lock()
     }
 
-    /// All nodes, by name; of the same name the one that stays first.
+    /// Returns all nodes by name; of the same name, nodes that stay come first.
     pub fn listed(&self) -> Vec<Listed> {
         self.parts.lock().listed()
     }
 
-    /// The nodes of the configuration, by name.
+    /// Returns the nodes of the configuration, by name.
     pub fn nodes(&self) -> Vec<Arc<Node>> {
         let listed = self.listed().into_iter();
         listed.filter(|l| !l.removed).map(|l| l.node).collect()
     }
 
-    /// All pools.
+    /// Returns all pools.
     pub fn pools(&self) -> Arc<HashMap<PoolId, Arc<Pool>>> {
         self.parts.lock().pools.clone()
     }
 
-    /// Addresses in use, with their listener's name.
+    /// Returns the addresses in use, with their listeners' names.
     pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
         let parts = self.parts.lock();
         let all = parts.listeners.values();
@@ -243,7 +246,7 @@ impl Running {
             .collect()
     }
 
-    /// Why new clients should not be sent here, if they should not.
+    /// Returns why new clients should not come here, if they should not.
     pub fn unready(&self) -> Option<String> {
         if *self.drain.borrow() {
             return Some("draining".into());
@@ -256,8 +259,8 @@ impl Running {
         dead.map(|p| format!("pool {} has no node", p.name))
     }
 
-    /// Stops accepting, lets idle connections go, and waits until the rest has ended or the
-    /// deadline passed. Returns how many were left.
+    /// Stops accepting, closes idle connections, and waits until all others have ended or the deadline has
+    /// passed. Returns the number of connections left.
     pub async fn drain(&self) -> usize {
         let (deadline, listeners) = {
             let mut parts = self.parts.lock();
@@ -268,7 +271,7 @@ impl Running {
         };
         self.drain.send_replace(true);
         let gone = async {
-            // A thread may be accepting this moment: its client is to be counted before we look.
+            // A thread may be accepting right now, and its client must be counted first.
             for accepting in listeners.into_values().flat_map(|l| l.loops) {
                 accepting.end().await;
             }

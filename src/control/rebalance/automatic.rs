@@ -1,7 +1,7 @@
-//! Rebalances a pool after a node's return, where its `rebalance.auto` is on.
+//! Rebalances a pool after a node's return, if its `rebalance.auto` is on.
 //!
-//! In: states of nodes, looked at twice a second. Out: one order, `delay` after the last return.
-//! Source: Lightstreamer clustering §5 ("the failed instance is restarted and added back").
+//! In: states of nodes, checked twice a second. Out: one order, `delay` after the last return. Source:
+//! Lightstreamer clustering §5 ("the failed instance is restarted and added back").
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::balance::Pool;
 use crate::control::Running;
 use crate::upstream::State;
 
-/// Pause between two looks.
+/// Pause between two checks.
 pub const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 type Watch = tokio::sync::watch::Receiver<State>;
 
-/// What was seen of a pool.
+/// Nodes of a pool at the last check, and when a rebalance is due.
 #[derive(Default)]
 pub struct Seen {
     nodes: HashMap<NodeId, Watch>,
@@ -27,16 +27,16 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Looks at the nodes of `pool`; true if a rebalance is due by its `rebalance` block.
+    /// Checks the nodes of `pool`; true if a rebalance is due by its `rebalance` block.
     pub fn look_at(&mut self, now: Instant, pool: &Pool) -> bool {
         let nodes = pool.nodes.iter().map(|n| (n.id, n.watch())).collect();
         self.look(now, nodes, pool.rebalance.delay.0) && pool.rebalance.auto
     }
 
-    /// Takes a pool's nodes, each with a watch of its state; true if a rebalance is due.
+    /// Checks a pool's nodes, given with a watch of their state; true if a rebalance is due.
     ///
-    /// A node has returned if it is Up and was not there, or was something else since the last
-    /// look, however short. Each return begins the delay anew. What is seen first is the start.
+    /// A node has returned if it is Up and is new, or had any other state since the last check, however
+    /// short. Each return restarts the delay. The nodes of the first check have not returned.
     fn look(&mut self, now: Instant, nodes: HashMap<NodeId, Watch>, delay: Duration) -> bool {
         let is_first = self.nodes.is_empty();
         let moved = |id: &NodeId, new: &Watch| match self.nodes.get(id) {
@@ -60,7 +60,7 @@ impl Seen {
         due
     }
 
-    /// One is running: looks again later.
+    /// Checks again later, because a rebalance is running.
     pub fn put_off(&mut self, now: Instant) {
         self.due = Some(now + LOOK_EVERY);
     }
@@ -84,7 +84,10 @@ pub async fn watch(running: Arc<Running>) {
                 OrderedBy::Auto,
             ) {
                 Err(RebalanceError::Busy) => of_pool.put_off(now),
-                Err(refusal) => log::error!("pool {}: no rebalance: {refusal:?}", pool.name),
+                Err(refusal) => log::error!(
+                    "pool {}: automatic rebalance refused: {refusal:?}",
+                    pool.name
+                ),
                 Ok(_) => {}
             }
         }
@@ -114,7 +117,7 @@ mod tests {
         assert!(!look(50, true), "it has returned");
         assert!(!look(79, true) && look(80, true));
         assert!(!look(120, true), "once");
-        // It flaps, between two looks: each return begins anew.
+        // The node flaps between two checks: each return restarts the delay.
         b.send_replace(Down);
         b.send_replace(Up);
         assert!(!look(140, true));
@@ -122,7 +125,7 @@ mod tests {
         assert!(!look(150, true));
         b.send_replace(Up);
         assert!(!look(160, true) && !look(175, true) && look(190, true));
-        // A node that a reload adds is as good as returned.
+        // A node that a reload adds counts as returned.
         assert!(!look(200, false) && !look(210, true) && look(240, true));
     }
 }

@@ -1,8 +1,8 @@
-//! A rebalance in which another process goes on: what of it is carried over a binary upgrade.
+//! Hands a running rebalance over to the successor of a binary upgrade.
 //!
-//! In: runs that are not over. Out: the same in the successor, by the same moment and rules. It looks at
-//! its own flows only, so that it closes who comes over from the predecessor, and is not over before that
-//! has ended. Source: FAULTS D69; Lightstreamer clustering §5.
+//! In: runs that are not over. Out: the same runs in the successor, with the same moment and rules. The
+//! successor sees only its own flows, so it also closes those of clients that come over from the predecessor.
+//! Its run ends no sooner than the predecessor. Source: FAULTS D69; Lightstreamer clustering §5.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use crate::balance::Pool;
 use crate::config::units::Rate;
 use crate::control::Running;
 
-/// A run as it travels to another process.
+/// A run in a form that can be sent to another process.
 #[derive(Deserialize, Serialize)]
 pub struct Saved {
     pool: String,
@@ -29,12 +29,12 @@ pub struct Saved {
     close: bool,
     before: u64,
     ran: Duration,
-    /// For each node its identity, what was moved, is due and was there, and the share forgotten.
+    /// For each node: identity, flows moved, flows due, flows at the beginning, and the share forgotten.
     sides: Vec<(u64, usize, usize, usize, f64)>,
 }
 
 impl Saved {
-    /// A run that is not over.
+    /// Returns the run to send, if it is not over.
     fn of(rebalance: &PoolRebalance) -> Option<Saved> {
         let run = rebalance.run.lock();
         let progress = |(id, s): (&NodeId, &NodeProgress)| (id.0, s.moved, s.due, s.flows, s.share);
@@ -50,7 +50,7 @@ impl Saved {
         })
     }
 
-    /// The same run in this process; `None`: its rate cannot be read.
+    /// Restores the run in this process; `None`: its rate cannot be read.
     fn restore(self, pool: &Pool) -> Option<PoolRebalance> {
         let request = RebalanceRequest {
             goal: self.goal,
@@ -80,16 +80,16 @@ impl Saved {
     }
 }
 
-/// What a predecessor left.
+/// Runs from the predecessor.
 #[derive(Default)]
 pub(super) struct Inherited {
     runs: Mutex<Vec<Saved>>,
-    /// Whether it lives still, and has flows.
+    /// Whether the predecessor still runs, so that it may have flows.
     lives: AtomicBool,
 }
 
 impl Inherited {
-    /// What another process has saved.
+    /// Holds the runs that the predecessor saved.
     pub(super) fn new(runs: Vec<Saved>) -> Self {
         Inherited {
             runs: Mutex::new(runs),
@@ -104,7 +104,7 @@ impl Inherited {
 }
 
 impl Rebalances {
-    /// Those that are not over, for another process.
+    /// Returns the runs that are not over, for a successor.
     pub fn save(&self) -> Vec<Saved> {
         let runs = self.last.lock();
         runs.values()
@@ -114,7 +114,7 @@ impl Rebalances {
 }
 
 impl Running {
-    /// Ends the rebalances: a successor goes on with them.
+    /// Ends the rebalances here, because the successor continues them.
     pub fn leave_rebalances(&self) {
         let runs: Vec<_> = self.rebalances.last.lock().values().cloned().collect();
         for rebalance in runs {
@@ -125,7 +125,7 @@ impl Running {
         }
     }
 
-    /// Goes on with what the predecessor has left.
+    /// Continues the predecessor's rebalances.
     pub fn resume_rebalances(self: &Arc<Self>) {
         for saved in std::mem::take(&mut *self.rebalances.inherited.runs.lock()) {
             let pools = self.pools();
@@ -136,7 +136,7 @@ impl Running {
             };
             let rebalance = Arc::new(rebalance);
             log::warn!(
-                "pool {}: rebalance goes on: {}",
+                "pool {}: rebalance continues after the upgrade: {}",
                 rebalance.pool,
                 rebalance.progress()
             );
@@ -145,7 +145,7 @@ impl Running {
         }
     }
 
-    /// The predecessor has ended: what it left may be over.
+    /// Called when the predecessor has ended: its rebalances may end too.
     pub fn is_alone(&self) {
         let lives = &self.rebalances.inherited.lives;
         lives.store(false, Ordering::Relaxed);

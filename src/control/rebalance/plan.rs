@@ -1,52 +1,52 @@
-//! How uneven a pool is, and how many flows each node has too many.
+//! Computes how uneven a pool is, and how many flows each node has too many.
 //!
-//! In: live flows and weights. Out: for each node its share, the most it may keep, and its excess.
-//! Pure. Source: Lightstreamer clustering §5.
+//! In: live flows and weights. Out: for each node its share, the most it may keep, and its excess. Pure.
+//! Source: Lightstreamer clustering §5.
 
 use pushgate_plugins::api::NodeId;
 
 use crate::config::units::Rate;
 
-/// What is known of a node.
+/// Facts of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Load {
     /// Identity.
     pub id: NodeId,
     /// Name in the configuration.
     pub name: String,
-    /// Its share against the others'.
+    /// Its share relative to the other nodes.
     pub weight: u32,
-    /// Whether it takes flows: Up, and of weight above zero. No other node counts.
+    /// Whether it takes flows: Up, with weight above zero. Other nodes do not count.
     pub takes: bool,
     /// Live flows.
     pub flows: usize,
-    /// Most flows a second the balancer gives it; `None`: any number.
+    /// Most flows per second that the balancer gives it; `None`: no limit.
     pub intake: Option<Rate>,
 }
 
-/// What a node should have.
+/// How many flows a node should have.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Aim {
-    /// Flows it would have if all were even.
+    /// Flows it would have in an even pool.
     pub share: f64,
     /// Flows it may keep.
     pub most: usize,
-    /// Flows it has beyond those.
+    /// Flows it has beyond `most`.
     pub excess: usize,
 }
 
-/// What a pool should become.
+/// How a pool's flows should be spread.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// One for each load, in its order; zero for nodes that take no flows.
+    /// One aim per load, in the same order; zero for nodes that take no flows.
     pub aims: Vec<Aim>,
-    /// Flows that must move, at least.
+    /// Least number of flows to move.
     pub moves: usize,
-    /// The greatest of flows / share: 1.0 is even, and with equal weights it is max / mean.
+    /// Largest ratio of flows to share. 1.0 is even; with equal weights it is max / mean.
     pub evenness: f64,
 }
 
-/// Plans so that no node has more than its share and `tolerance` (0.05: 5 % more). `away`: clients
+/// Plans so that no node has more than its share plus `tolerance` (0.05: 5 % more). `away` counts clients
 /// that were closed and will come back.
 pub fn plan(loads: &[Load], away: usize, tolerance: f64) -> Plan {
     let taking = || loads.iter().filter(|l| l.takes);
@@ -57,7 +57,7 @@ pub fn plan(loads: &[Load], away: usize, tolerance: f64) -> Plan {
             return Aim::default();
         }
         let share = flows * f64::from(load.weight) / weights;
-        // A whole share may always be kept: with one flow on three nodes nothing is to be gained.
+        // A node may always keep its share rounded up: one flow on three nodes cannot be spread better.
         let most = share.ceil().max((share * (1.0 + tolerance)).floor()) as usize;
         Aim {
             share,
@@ -77,8 +77,8 @@ pub fn plan(loads: &[Load], away: usize, tolerance: f64) -> Plan {
     }
 }
 
-/// Most clients a second that those below their share are given, where none of them takes any number:
-/// who is closed faster would come back to a full node.
+/// Returns how many clients per second the nodes below their share accept; `None`: one has no limit. Closing
+/// faster would send clients back to a full node.
 pub fn intake(loads: &[Load], plan: &Plan) -> Option<Rate> {
     let below = |(load, aim): &(&Load, &Aim)| load.takes && (load.flows as f64) < aim.share;
     let takers = loads.iter().zip(&plan.aims).filter(below);
@@ -127,9 +127,9 @@ mod tests {
             (&[(106, 1), (94, 1)], 0, 0.05, &[1, 0], 1.06),
             // A node of half the weight has its share with half the flows.
             (&[(100, 2), (100, 1)], 0, 0.0, &[0, 33], 1.5),
-            // Those who are away count, or each close would lower the share of all.
+            // Clients that are away count; otherwise each close would lower the share of all nodes.
             (&[(90, 1), (90, 1), (0, 1)], 120, 0.0, &[0, 0, 0], 1.0),
-            // A node that takes none neither gives nor counts.
+            // A node that takes no flows neither gives flows nor counts.
             (&[(500, 0), (60, 1), (40, 1)], 0, 0.05, &[0, 8, 0], 1.2),
         ];
         for (all, away, tolerance, excess, evenness) in cases {
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn those_below_their_share_set_the_pace() {
+    fn nodes_below_their_share_set_the_pace() {
         let rates = |all: [Option<u64>; 3]| {
             let mut loads = loads(&[(90, 1), (30, 1), (0, 1)]);
             for (load, rate) in loads.iter_mut().zip(all) {
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_all_may_keep_has_room_for_all() {
+    fn the_most_of_all_nodes_has_room_for_all_flows() {
         for total in 0..50_usize {
             for nodes in 1..6_u32 {
                 let mut all: Vec<_> = (1..=nodes).map(|n| (0, n)).collect();

@@ -1,6 +1,6 @@
-//! What a rebalance is asked for: `?to_even&rate=200/s&close`, or the same as JSON.
+//! Reads the request for a rebalance: `?to_even&rate=200/s&close`, or the same as JSON.
 //!
-//! In: a query and a body. Out: an [`RebalanceRequest`], or what is wrong with it.
+//! In: a query and a body. Out: a [`RebalanceRequest`], or what is wrong with it.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -8,12 +8,12 @@ use serde_json::{Map, Value};
 use crate::config;
 use crate::config::units::{Rate, Share};
 
-/// What is to become of the pool.
+/// Goal of a rebalance.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub enum Goal {
-    /// No node has more than its share and this much of it.
+    /// No node has more than its share plus this part of it.
     Even(f64),
-    /// This share of a node's assignments is forgotten.
+    /// This share of the named node's assignments is forgotten.
     Share(String, f64),
 }
 
@@ -27,7 +27,7 @@ pub enum OrderedBy {
 }
 
 impl OrderedBy {
-    /// The word in log, API and reports.
+    /// Returns the word used in log, API and reports.
     pub fn as_str(self) -> &'static str {
         match self {
             OrderedBy::Operator => "operator",
@@ -36,22 +36,22 @@ impl OrderedBy {
     }
 }
 
-/// A rebalance as it was asked for.
+/// A request for a rebalance.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RebalanceRequest {
-    /// What is to become of the pool.
+    /// The goal.
     pub goal: Goal,
-    /// Clients moved, or forgotten, in a second.
+    /// Clients moved, or forgotten, per second.
     pub rate: Rate,
     /// Whether live flows are closed.
     pub close: bool,
-    /// Only say what would be done.
+    /// Whether to report only what would be done.
     pub dry_run: bool,
-    /// Assignments learned before this second (since 1970) may be forgotten; `None`: those until now.
+    /// Only assignments learned before this second (since 1970) are forgotten; `None`: all made until now.
     pub before: Option<u64>,
 }
 
-/// The words of a query or body.
+/// Words of a query or body.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Words {
@@ -68,9 +68,9 @@ struct Words {
 }
 
 impl RebalanceRequest {
-    /// Reads query and body; what neither says is as the pool's `rebalance` block has it.
+    /// Reads query and body; defaults come from the pool's `rebalance` block.
     ///
-    /// Errors: one sentence.
+    /// Errors: one sentence for the operator.
     pub fn read(
         query: &[(String, String)],
         body: &[u8],
@@ -82,7 +82,7 @@ impl RebalanceRequest {
         };
         for (key, text) in query {
             if words.insert(key.clone(), value(key, text)).is_some() {
-                return Err(format!("`{key}` is there twice"));
+                return Err(format!("`{key}` is given twice"));
             }
         }
         let words = serde_path_to_error::deserialize(Value::Object(words));
@@ -96,7 +96,7 @@ impl RebalanceRequest {
         Self::of(words, pool)
     }
 
-    /// What the pool's automatic mode asks for.
+    /// Returns the request that `rebalance.auto` makes.
     pub fn automatic(pool: &config::Rebalance) -> Self {
         RebalanceRequest {
             goal: Goal::Even(pool.tolerance.0),
@@ -110,10 +110,7 @@ impl RebalanceRequest {
     fn of(words: Words, pool: &config::Rebalance) -> Result<Self, String> {
         let goal = match (words.from, words.share) {
             (Some(_), _) if words.to_even || words.tolerance.is_some() => {
-                return Err(
-                    "`from` moves a share whatever it leaves: not with `to_even`, `tolerance`"
-                        .into(),
-                );
+                return Err("`from` moves a fixed share: not with `to_even` or `tolerance`".into());
             }
             (Some(from), Some(share)) if share.0 > 0.0 => Goal::Share(from, share.0),
             (Some(_), _) => return Err("`from` needs a `share` above 0%".into()),
@@ -130,7 +127,7 @@ impl RebalanceRequest {
     }
 }
 
-/// A word of a query: a key alone switches on.
+/// Converts a value of a query to JSON; a key without a value is `true`.
 fn value(key: &str, text: &str) -> Value {
     match text {
         "" | "true" => Value::Bool(true),

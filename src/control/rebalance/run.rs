@@ -1,12 +1,11 @@
-//! One run of a rebalance: which assignments are forgotten and which flows closed, and when.
+//! One run of a rebalance: decides which assignments to forget, which flows to close, and when.
 //!
-//! In: the time, and a [`Cluster`] to look at. Out: orders to it. Nothing here waits: a tick does
-//! what is due. Source: Lightstreamer clustering §5, §5.1.
+//! In: the time, and a [`Cluster`] to observe. Out: orders to it. Nothing here waits: a tick does what is
+//! due. Source: Lightstreamer clustering §5, §5.1.
 //!
-//! A rule {node, before, share} forgets assignments by their hash. Its share grows from one live flow
-//! to the next in the order of that hash, and each flow is closed when the rule has come to it: its
-//! client finds its token forgotten. What a table remembers of clients with live flows is forgotten
-//! by name, as they are closed.
+//! A rule {node, before, share} forgets assignments by their hash. Its share grows from one live flow to the
+//! next in the order of the hash. A flow is closed when the rule reaches it, so its client finds its token
+//! forgotten. Tables remember clients with live flows by name, and forget them when the flows are closed.
 
 mod node_progress;
 mod state;
@@ -27,55 +26,56 @@ pub use state::RunState;
 
 /// A pool as a run sees it.
 pub trait Cluster {
-    /// Its nodes.
+    /// Returns the load of each node.
     fn loads(&self) -> Vec<Load>;
-    /// The flows of a node that can be moved.
+    /// Returns the flows of a node that can be moved.
     fn movable(&self, node: NodeId) -> Vec<MovableFlow>;
     /// Whether the flow is live.
     fn has(&self, node: NodeId, flow: u64) -> bool;
     /// Forgets what the rule covers.
     fn forget(&self, what: &Forget);
-    /// Closes a flow whose client is forgotten; false if that cannot be.
+    /// Closes a flow whose client is forgotten; false if it cannot be closed now.
     fn close(&self, node: NodeId, flow: u64) -> bool;
 }
 
-/// Two ticks and a half: a late one loses no move.
+/// Two and a half ticks, so that a late tick loses no move.
 const LATE: Duration = Duration::from_millis(50);
-/// Time the last closed clients are given to come back; those who stay away longer are not replaced.
+/// How long the last closed clients have to come back; later ones are not replaced.
 const AWAY: Duration = Duration::from_secs(10);
-/// Flows are looked at again after so long: some are new with an old assignment, and clients who
-/// were closed have come back.
+/// Pause between two surveys of all flows: new flows may have old assignments, and closed
+/// clients may have come back.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// The same while nothing is left to do but for clients who are on their way back.
+/// The same pause while the run only waits for clients to come back.
 const LOOK_SOON: Duration = Duration::from_millis(200);
-/// Looks in a row after which nothing could be closed until a node is given up.
+/// A node is given up after this many surveys in a row in which nothing could be closed.
 const LOOKS: u32 = 3;
 
-/// A rebalance under way.
+/// A running rebalance.
 pub struct RebalanceRun {
-    /// What was asked for.
+    /// The request.
     pub request: RebalanceRequest,
     /// Assignments learned before this second are moved.
     pub before: u64,
-    /// Where it stands.
+    /// State of the run.
     pub state: RunState,
-    /// When it began to move.
+    /// When it begins to move clients.
     pub begins: Instant,
-    /// What is done to each node.
+    /// Progress of each node.
     pub nodes: HashMap<NodeId, NodeProgress>,
-    /// Whether it waits for flows, though nothing is left to be done: another process still has some.
+    /// Whether the run must go on though no flow is due, because the predecessor still has flows.
     pub holds: bool,
-    /// By the last tick.
+    /// The plan of the last tick.
     pub plan: Plan,
     /// The loads of that tick.
     pub loads: Vec<Load>,
     pool: PoolId,
     bucket: TokenBucket,
-    /// What those below their share are given a second, where that is limited.
+    /// Rate at which the nodes below their share accept clients, if limited below the request's rate.
     intake: Option<(Rate, TokenBucket)>,
-    /// Flows assigned since the beginning, by the last survey: who was closed is back among them.
+    /// Flows assigned since the beginning, by the last survey; includes clients that
+    /// reconnected after we closed them.
     arrived: usize,
-    /// Clients moved by another process: they are back, wherever they are.
+    /// Clients moved by the predecessor; they count as back, wherever they are.
     carried: usize,
     surveyed: Option<Instant>,
     last_close: Option<Instant>,
@@ -83,8 +83,8 @@ pub struct RebalanceRun {
 }
 
 impl RebalanceRun {
-    /// A run that begins at `begins`, the first instant of the second `before`: so every flow
-    /// that is live now was learned before it, and none that comes back was.
+    /// Creates a run that begins at `begins`, the first instant of the second `before`. So every flow live
+    /// now was learned before it, and every flow that comes back is learned after it.
     pub fn new(pool: PoolId, request: RebalanceRequest, before: u64, begins: Instant) -> Self {
         RebalanceRun {
             bucket: TokenBucket::new(request.rate, LATE, begins).begun(),
@@ -106,13 +106,13 @@ impl RebalanceRun {
         }
     }
 
-    /// Goes on where another process was.
+    /// Continues the predecessor's run.
     pub fn carry(&mut self, nodes: HashMap<NodeId, NodeProgress>) {
         self.nodes = nodes;
         self.carried = self.moved();
     }
 
-    /// Clients that were closed and are not back.
+    /// Clients that were closed and have not come back.
     fn away(&self) -> usize {
         self.moved().saturating_sub(self.carried + self.arrived)
     }
@@ -122,7 +122,7 @@ impl RebalanceRun {
         self.nodes.values().map(|s| s.moved).sum()
     }
 
-    /// Clients still to be moved, as far as is known.
+    /// Clients still to be moved, by the last look.
     pub fn left(&self) -> usize {
         match self.state.is_over() {
             true => 0,
@@ -170,7 +170,7 @@ impl RebalanceRun {
         }
     }
 
-    /// The rule that forgets this share of a node.
+    /// Returns the rule that forgets this share of a node.
     fn rule(&self, node: NodeId, share: f64) -> Forget {
         Forget {
             pool: self.pool,
@@ -181,7 +181,7 @@ impl RebalanceRun {
         }
     }
 
-    /// Takes the facts and plans; closes nothing.
+    /// Reads the loads and plans; closes nothing.
     pub fn look(&mut self, cluster: &impl Cluster) {
         self.leaving.retain(|l| cluster.has(l.node, l.flow));
         self.loads = cluster.loads();
@@ -194,7 +194,7 @@ impl RebalanceRun {
             Goal::Share(..) => 0.0,
         };
         let first = self.nodes.is_empty();
-        // Without those who are on their way back each close would lower the share of all.
+        // Counts clients on their way back; otherwise each close would lower the share of all nodes.
         let away = match self.request.close {
             true => self.away(),
             false => 0,
@@ -210,7 +210,7 @@ impl RebalanceRun {
                 ..NodeProgress::default()
             });
             match &self.request.goal {
-                // Where nothing is closed the flows stay: what is due is known at the beginning.
+                // Without closing, flows stay where they are, so only the first look sets what is due.
                 Goal::Even(_) if self.request.close || first => node.due = aim.excess,
                 Goal::Share(from, share) if first && *from == load.name => {
                     node.due = (load.flows as f64 * share).round() as usize;
@@ -220,7 +220,7 @@ impl RebalanceRun {
         }
     }
 
-    /// Chooses flows to close: as many as there are tokens, of the node with most to give first.
+    /// Chooses flows to close, one per token, from the node with the most to give.
     fn choose(&mut self, now: Instant) -> Orders {
         let mut orders = Orders::default();
         let ids: Vec<NodeId> = self.loads.iter().map(|l| l.id).collect();
@@ -259,7 +259,7 @@ impl RebalanceRun {
         }
     }
 
-    /// Closes no faster than those below their share are given clients (`slow_start`, `admit_rate`).
+    /// Closes no faster than the nodes below their share accept clients (`slow_start`, `admit_rate`).
     fn follow_intake(&mut self, now: Instant) {
         let rate = intake(&self.loads, &self.plan).filter(|rate| *rate < self.request.rate);
         if self.intake.map(|(rate, _)| rate) != rate {
@@ -279,8 +279,8 @@ impl RebalanceRun {
         self.nodes.get(&id).unwrap_or(&NONE)
     }
 
-    /// Takes the facts and plans; once a second looks at all flows: how many clients have come, and
-    /// which are to be closed.
+    /// Reads the loads and plans. Once a second it also surveys all flows: how many clients
+    /// came back, and which flows to close.
     fn survey(&mut self, now: Instant, cluster: &impl Cluster) {
         let pause = match self.state {
             RunState::Settling => LOOK_SOON,
@@ -303,7 +303,7 @@ impl RebalanceRun {
         }
     }
 
-    /// Lines up the flows of a node as its rule will meet them.
+    /// Queues the flows of a node in the order in which its rule reaches them.
     fn queue(&mut self, id: NodeId, flows: Vec<MovableFlow>) {
         let rule = self.rule(id, 0.0);
         let up_to = match self.request.goal {
@@ -329,7 +329,7 @@ impl RebalanceRun {
         }
     }
 
-    /// Lets rules grow without closing: as many clients as there are tokens.
+    /// Grows the rules without closing flows, one client per token.
     fn advance(&mut self, now: Instant) -> Orders {
         let mut orders = Orders::default();
         while let Some((id, node)) = self.nodes.iter_mut().max_by_key(|(_, node)| node.due) {
@@ -344,7 +344,7 @@ impl RebalanceRun {
         orders
     }
 
-    /// Where the run stands after what was done.
+    /// Returns the state of the run after this tick.
     fn judge(&self, now: Instant) -> RunState {
         let due = self.nodes.values().filter(|s| s.due > 0);
         let hopeless = |s: &NodeProgress| s.queue.is_empty() && s.fruitless >= LOOKS;
@@ -365,7 +365,7 @@ impl RebalanceRun {
             (Goal::Even(_), false) if self.request.close && !all_back => RunState::Settling,
             (Goal::Share(from, _), false) if self.request.close => {
                 let of = self.loads.iter().find(|l| l.name == *from);
-                // New flows with an old assignment may have come since the last look.
+                // New flows with an old assignment may have come since the last survey.
                 let none = of.is_none_or(|l| self.node(l.id).found_none);
                 if none {
                     RunState::Done
@@ -377,7 +377,7 @@ impl RebalanceRun {
         }
     }
 
-    /// The whole share, whatever flows there were.
+    /// Forgets the whole share, however many flows the node had.
     fn finish(&mut self, cluster: &impl Cluster) {
         let Goal::Share(from, share) = &self.request.goal else {
             return;

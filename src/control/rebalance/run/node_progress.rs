@@ -1,49 +1,50 @@
-//! What a run knows of one node: the flows it is to close there, in the order its rule meets them.
+//! Progress of a run at one node, and the flows to close there in the order its rule reaches them.
 
 use pushgate_plugins::api::{Forgotten, NodeId};
 
 use crate::upstream::live_flows::MovableFlow;
 
-/// A flow with the place at which the rule meets it.
+/// A flow, and where the rule reaches it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
-    /// 0.0 to below 1.0.
+    /// Share at which the rule reaches the flow, from 0.0 to below 1.0.
     pub at: f64,
     /// The flow.
     pub flow: MovableFlow,
 }
 
-/// What is done to one node.
+/// Progress of a run at one node.
 #[derive(Clone, Debug, Default)]
 pub struct NodeProgress {
-    /// Clients moved or, where nothing is closed, forgotten (an estimate).
+    /// Clients moved; without closing, clients forgotten (an estimate).
     pub moved: usize,
-    /// Share of its assignments forgotten by rule.
+    /// Share of its assignments forgotten by the rule.
     pub share: f64,
-    /// Flows it must give, by the last look; where nothing is closed, in all.
+    /// Flows still to move, by the last look; without closing, by the first.
     pub due: usize,
-    /// Its flows at the beginning.
+    /// Its flows at the beginning of the run.
     pub flows: usize,
-    /// Those to be closed, the next one at the end.
+    /// Flows to close; the last one is next.
     pub(super) queue: Vec<Place>,
-    /// Whether the last look found none.
+    /// Whether the last survey found no flow to close.
     pub(super) found_none: bool,
-    /// Looks in a row after which nothing could be closed.
+    /// Surveys in a row since a flow was last closed.
     pub(super) fruitless: u32,
 }
 
-/// A flow that was told to go and is live still.
+/// A flow that was ordered to close and may still be live.
 pub(super) struct Leaving {
     /// Its node.
     pub node: NodeId,
     /// Its number.
     pub flow: u64,
-    /// Closed. One whose answer had not begun is tried again; mostly it ends by itself.
+    /// Whether it was closed. If its answer had not begun, the close is tried again; mostly
+    /// the flow ends by itself.
     pub closed: bool,
 }
 
 impl NodeProgress {
-    /// What another process has done to the node, of `flows` at its beginning.
+    /// Restores the predecessor's progress at a node that had `flows` flows at the beginning.
     pub fn carried(moved: usize, share: f64, due: usize, flows: usize) -> Self {
         NodeProgress {
             moved,
@@ -54,8 +55,8 @@ impl NodeProgress {
         }
     }
 
-    /// Drops the next flow with all of its assignment, if those are more than the node must give:
-    /// clients behind one address move together, or not at all.
+    /// Drops the next flow and all flows of the same assignment, if they are more than the node must give.
+    /// Clients behind one address move together or not at all.
     pub(super) fn skip_large(&mut self) -> bool {
         let Some(next) = self.queue.last().copied() else {
             return false;

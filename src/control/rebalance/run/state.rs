@@ -1,22 +1,22 @@
-//! Where a run stands, by the words of log and API.
+//! States of a run, with their words in log and API.
 
-/// Where a run stands.
+/// State of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunState {
-    /// Moves clients.
+    /// Clients are being moved.
     Running,
-    /// Waits for the last clients to come back.
+    /// The last clients are on their way back.
     Settling,
-    /// What was asked for is reached.
+    /// The goal is reached.
     Done,
-    /// The pool is uneven still, but no flow is left that may be moved.
+    /// The pool is still uneven, but no flow is left that may be moved.
     Exhausted,
-    /// An operator ended it.
+    /// An operator stopped it, the pool was removed, or a successor continues it.
     Cancelled,
 }
 
 impl RunState {
-    /// The word in log and API.
+    /// Returns the word used in log and API.
     pub fn as_str(self) -> &'static str {
         match self {
             RunState::Running => "running",
@@ -27,7 +27,7 @@ impl RunState {
         }
     }
 
-    /// Whether nothing more will happen.
+    /// Whether the run has ended.
     pub fn is_over(self) -> bool {
         !matches!(self, RunState::Running | RunState::Settling)
     }

@@ -1,4 +1,4 @@
-//! Courses on a virtual clock: 10,000 clients that come back where the balancer sends them.
+//! Runs on a virtual clock: up to 10,000 clients that come back where the balancer sends them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use super::*;
 use crate::config::units::Rate;
 
 const TICK: Duration = Duration::from_millis(20);
-/// The second the run is of, and before which all clients were assigned.
+/// The second of the run; all clients were assigned before it.
 const NOW: u64 = 1_000;
 
 /// A client with one flow.
@@ -17,11 +17,11 @@ const NOW: u64 = 1_000;
 struct Client {
     node: usize,
     mark: Mark,
-    /// When it comes back, once it was closed.
+    /// When it comes back after a close.
     back: Instant,
 }
 
-/// Nodes of weight 1 and their clients, by flow number.
+/// Nodes of weight 1, and their clients by flow number.
 struct Fake {
     now: Cell<Instant>,
     clients: RefCell<BTreeMap<u64, Client>>,
@@ -31,9 +31,9 @@ struct Fake {
     closes: RefCell<Vec<(Instant, usize)>>,
     /// Time a client takes to come back.
     delay: Duration,
-    /// Clients a second the last node is given.
+    /// Clients per second that the last node accepts.
     intake: Option<u64>,
-    /// Flows whose answer has not begun.
+    /// A flow whose answer has not begun.
     unanswered: Option<u64>,
 }
 
@@ -42,7 +42,7 @@ fn id(node: usize) -> NodeId {
 }
 
 impl Fake {
-    /// Each flow with a token of its own, learned before `NOW`.
+    /// Creates flows with a token each, learned before `NOW`.
     fn new(flows: &[usize], delay: Duration) -> Self {
         let mut rng = fastrand::Rng::with_seed(7);
         let mut clients = BTreeMap::new();
@@ -80,7 +80,7 @@ impl Fake {
         self.counts.borrow().clone()
     }
 
-    /// Lets those come back whose time it is: to the emptiest node, as they are forgotten.
+    /// Lets clients that are due come back to the emptiest node, because their assignments are forgotten.
     fn come_back(&self) {
         let now = self.now.get();
         let mut clients = self.clients.borrow_mut();
@@ -99,7 +99,7 @@ impl Fake {
         });
     }
 
-    /// Runs the rebalance to its end, a minute at most.
+    /// Runs the rebalance to its end and returns how long it took; fails after ten minutes of virtual time.
     fn run(&self, run: &mut RebalanceRun) -> Duration {
         let start = self.now.get();
         while !run.state.is_over() {
@@ -122,7 +122,7 @@ impl Fake {
         RebalanceRun::new(PoolId(1), request, NOW, self.now.get())
     }
 
-    /// The most flows closed in any second.
+    /// Returns the most flows closed in any second.
     fn busiest_second(&self) -> usize {
         let closes = self.closes.borrow();
         let within = |at: Instant| {
@@ -184,8 +184,8 @@ impl Cluster for Fake {
     }
 }
 
-/// 10,000 on two of three nodes: even within 5 % by the fewest moves, never above the rate; also when
-/// clients take 5 s to come back and the pool looks smaller meanwhile.
+/// 10,000 clients are on two of three nodes. The run evens them within 5 % by the fewest moves, never above
+/// the rate; also if clients take 5 s to come back and the pool looks smaller meanwhile.
 #[test]
 fn a_returned_node_gets_its_share_by_the_fewest_moves() {
     for delay in [0, 300, 5_000].map(Duration::from_millis) {
@@ -206,8 +206,7 @@ fn a_returned_node_gets_its_share_by_the_fewest_moves() {
     }
 }
 
-/// A node in its slow start is given clients as fast as it takes them, or they would come back to the
-/// full ones.
+/// A node in slow start sets the pace. If clients were closed faster, they would come back to the full nodes.
 #[test]
 fn a_slow_start_sets_the_pace() {
     let mut fake = Fake::new(&[300, 300, 0], Duration::ZERO);
@@ -227,10 +226,10 @@ fn an_even_pool_is_left_alone() {
     assert!(fake.rules.borrow().is_empty());
 }
 
-/// Clients that do not come back (they went to another edge, or for good) are not replaced: else one
-/// after the other all would be closed.
+/// Clients that do not come back (they went to another edge, or for good) are not replaced. Otherwise all
+/// clients would be closed one after another.
 #[test]
-fn those_who_stay_away_are_given_up() {
+fn clients_that_stay_away_are_given_up() {
     let fake = Fake::new(&[600, 600, 0], Duration::from_secs(3_600));
     let mut run = fake.start(Goal::Even(0.05), 1_000, true);
     let took = fake.run(&mut run);
@@ -238,9 +237,10 @@ fn those_who_stay_away_are_given_up() {
     assert!(took >= AWAY, "{took:?}");
 }
 
-/// All flows newer than the run, or of one address too large to be moved: it ends, and says so.
+/// If all flows are newer than the run, or belong to one address too large to move, the run
+/// ends as exhausted.
 #[test]
-fn where_nothing_can_be_moved_it_ends() {
+fn a_run_that_can_move_nothing_ends() {
     let fake = Fake::new(&[100, 0], Duration::ZERO);
     for client in fake.clients.borrow_mut().values_mut() {
         client.mark.learned = NOW;
@@ -259,12 +259,12 @@ fn where_nothing_can_be_moved_it_ends() {
     assert_eq!((run.state, run.moved()), (RunState::Exhausted, 0));
 }
 
-/// Addresses with many clients behind them move whole, those that would be too many not at all.
+/// An address with many clients moves as a whole, or not at all if it has too many.
 #[test]
 fn an_address_moves_whole() {
     let fake = Fake::new(&[120, 0], Duration::ZERO);
     for (n, client) in fake.clients.borrow_mut().iter_mut() {
-        // One address of 80 clients, forty of one each.
+        // One address of 80 clients, and forty addresses of one client each.
         client.mark.id = if *n < 80 { 1 } else { *n };
         client.mark.by = Forgotten::Name;
     }
@@ -281,7 +281,7 @@ fn an_address_moves_whole() {
     assert_eq!(fake.flows(), [80, 40]);
 }
 
-/// A flow that is not answered yet ends by itself: its client is forgotten, and nothing waits for it.
+/// A flow without an answer ends by itself: its client is forgotten, and the run does not wait for it.
 #[test]
 fn an_unanswered_flow_holds_nothing_up() {
     let mut fake = Fake::new(&[10, 0], Duration::ZERO);
@@ -314,7 +314,7 @@ fn a_share_is_forgotten_with_and_without_closing() {
     }
 }
 
-/// Without closing the flows stay: what is forgotten is planned once, not again and again.
+/// Without closing, flows stay; the run plans once what to forget, not again and again.
 #[test]
 fn forgetting_for_evenness_stops_at_what_was_planned() {
     let fake = Fake::new(&[600, 600, 0], Duration::ZERO);
