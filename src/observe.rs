@@ -1,4 +1,4 @@
-//! What can be seen from outside: metrics and the access log.
+//! What operators see: metrics, the access log and the words for the end of a flow.
 
 pub mod access_log;
 pub mod end_reason;

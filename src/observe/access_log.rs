@@ -1,8 +1,9 @@
-//! One JSON line for each flow, at its end: what it was, where it went, why it ended.
+//! The access log: one JSON line for each flow when it ends. It says what the flow was, where
+//! it went and why it ended.
 //!
-//! The query string is left out unless asked for: push clients put passwords there
-//! (Diffusion's JavaScript client sends `username` and `password` so). JSON escapes what a client
-//! sent, so no line can be forged.
+//! The query string is left out unless configured, because push clients put passwords there
+//! (Diffusion's JavaScript client sends `username` and `password`). JSON escapes what a
+//! client sent, so a client cannot forge a line.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -16,10 +17,10 @@ use serde::Serialize;
 use super::metrics;
 use crate::config::AccessLog;
 
-/// A line.
+/// One line of the log.
 #[derive(Debug, Serialize)]
 pub struct Line<'a> {
-    /// Seconds since the epoch at the flow's end.
+    /// End of the flow, in seconds since 1970.
     pub time: f64,
     /// Number of the flow in this process.
     pub flow: u64,
@@ -40,7 +41,7 @@ pub struct Line<'a> {
     /// Method.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub method: &'a str,
-    /// Host asked for.
+    /// Host of the request.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub host: &'a str,
     /// Path, with the query only if configured.
@@ -54,24 +55,25 @@ pub struct Line<'a> {
     /// Node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<&'a str>,
-    /// How the node was chosen: `pinned`, `balanced`, or the plugin that recalled it.
+    /// How the node was chosen: `pinned`, `balanced`, `rebalanced`, `connection`, or the
+    /// plugin that recalled it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub how: Option<&'a str>,
     /// Nodes tried before this one.
     pub retries: usize,
-    /// Bytes to the node.
+    /// Bytes passed to the node.
     pub bytes_up: u64,
-    /// Bytes to the client.
+    /// Bytes passed to the client.
     pub bytes_down: u64,
-    /// Duration.
+    /// Duration of the flow, in seconds.
     pub seconds: f64,
-    /// Why it ended.
+    /// End reason of the flow.
     pub reason: &'a str,
 }
 
-/// Lines that may wait for a slow disk or pipe; beyond them lines are lost and counted.
+/// Most lines that wait for a slow disk or pipe; further lines are dropped and counted.
 const QUEUE: usize = 8192;
-/// How long the last lines may take at the end.
+/// Longest time for the last lines at the end of the process.
 const FLUSH: Duration = Duration::from_secs(1);
 
 type Out = Box<dyn Write + Send>;
@@ -82,7 +84,7 @@ enum Message {
     Flush(SyncSender<()>),
 }
 
-/// Flows only queue a line; one thread writes. A pipe nobody reads stops the log, never a flow.
+/// Queue of the lines, written by one thread. A full pipe stops the log, but never a flow.
 struct Sink {
     path: Option<PathBuf>,
     queue: SyncSender<Message>,
@@ -91,7 +93,7 @@ struct Sink {
 
 static SINK: OnceLock<Option<Sink>> = OnceLock::new();
 
-/// Opens the log, a relative file below `dir`; called once, before the first flow.
+/// Opens the log; a relative file is below `dir`. Called once, before the first flow.
 ///
 /// Errors: the file cannot be opened.
 pub fn open(to: &AccessLog, dir: &Path) -> io::Result<()> {
@@ -116,9 +118,9 @@ pub fn open(to: &AccessLog, dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Starts the writing thread; after a daemon's fork, which would end it.
+/// Starts the writing thread. Called after a daemon's fork, because a fork would end the thread.
 ///
-/// Errors: the system has no thread left.
+/// Errors: the system cannot start a thread.
 pub fn start() -> io::Result<()> {
     let Some(Some(sink)) = SINK.get() else {
         return Ok(());
@@ -129,7 +131,7 @@ pub fn start() -> io::Result<()> {
     let write = move || {
         for message in lines {
             match message {
-                // A full disk loses the line.
+                // If the disk is full, the line is lost.
                 Message::Line(line) => drop(out.write_all(&line)),
                 Message::Reopened(file) => out = file,
                 Message::Flush(done) => drop(
@@ -145,18 +147,21 @@ pub fn start() -> io::Result<()> {
         .map(drop)
 }
 
-/// Opens the file again, after a rotation.
+/// Opens the file again, after log rotation.
 pub fn reopen() {
     let Some(Some(sink)) = SINK.get() else { return };
     if let Some(path) = &sink.path {
         match append(path) {
             Ok(file) => drop(sink.queue.send(Message::Reopened(file))),
-            Err(e) => log::error!("access log {} cannot be opened again: {e}", path.display()),
+            Err(e) => log::error!(
+                "access log {}: cannot reopen it, still writing to the old file: {e}",
+                path.display()
+            ),
         }
     }
 }
 
-/// Waits until what was queued is written, a second at most.
+/// Waits until the queued lines are written, for one second at most.
 pub fn flush() {
     let Some(Some(sink)) = SINK.get() else { return };
     let (done, written) = sync_channel(1);
@@ -165,12 +170,12 @@ pub fn flush() {
     }
 }
 
-/// Whether lines are wanted: building one costs an allocation.
+/// Whether the log is on; a caller asks first, because building a line allocates.
 pub fn is_on() -> bool {
     matches!(SINK.get(), Some(Some(_)))
 }
 
-/// Queues a line.
+/// Queues a line, or drops and counts it if the queue is full.
 pub fn write(line: &Line<'_>) {
     let Some(Some(sink)) = SINK.get() else { return };
     if let Ok(mut text) = serde_json::to_vec(line) {

@@ -1,4 +1,4 @@
-//! Why flows end: one closed list for code, access log, metrics and API.
+//! The end reasons of flows: one closed list for code, access log, metrics and API.
 //!
 //! `docs/metrics.md` explains each word to operators.
 
@@ -8,7 +8,7 @@
 pub enum EndReason {
     /// The answer was passed on whole.
     Done,
-    /// The client closed.
+    /// The client closed the connection.
     ClientClosed,
     /// The client's connection broke.
     ClientFailed,
@@ -16,40 +16,40 @@ pub enum EndReason {
     NodeClosed,
     /// The node's connection broke within an answer.
     NodeFailed,
-    /// No node could be connected.
+    /// No node could be connected to.
     NodeUnreachable,
     /// This machine had no descriptor, local port or memory left to connect to a node.
     Exhausted,
-    /// The node's answer was no legal HTTP.
+    /// The node's answer was not legal HTTP.
     BadAnswer,
     /// No node could take the flow.
     NoNode,
-    /// Every node was at its limit, and too many waited or it waited too long.
+    /// Every node was at its limit, and the queue was full or the flow waited too long.
     Busy,
-    /// Its client's address has as many flows as it may.
+    /// The client's address has as many flows as it may have.
     ClientLimit,
-    /// A plugin refused it.
+    /// A plugin refused the flow.
     Refused,
-    /// A plugin redirected it.
+    /// A plugin redirected the flow.
     Redirected,
-    /// The request was no legal HTTP.
+    /// The request was not legal HTTP.
     BadRequest,
-    /// The head did not come in time.
+    /// The head of a request did not arrive in time.
     HeadTimeout,
-    /// Its node went Down.
+    /// The node went Down, or an operator evicted its flows.
     Evicted,
-    /// Closed so that its client moves to another node.
+    /// A rebalance closed the flow, so that its client moves to another node.
     Rebalanced,
-    /// Its assignment reached `max_age`, and `cut_at_max_age` is set.
+    /// The flow's assignment reached `max_age`, and `cut_at_max_age` is set.
     Expired,
-    /// The proxy stopped before the flow did.
+    /// The process stopped before the flow ended.
     Drained,
-    /// A fault of ours.
+    /// A fault of this program.
     Internal,
 }
 
 impl EndReason {
-    /// The word in log, metrics and API.
+    /// Returns the word used in log, metrics and API.
     pub fn as_str(self) -> &'static str {
         match self {
             EndReason::Done => "done",

@@ -1,5 +1,5 @@
-//! All metrics, one table. Prefix `pushgate_`, base units, closed label sets: listeners, nodes and
-//! words of this program, never what a client sent.
+//! All metrics in one table. They have the prefix `pushgate_` and base units. Label sets are closed:
+//! listeners, nodes and words of this program, never what a client sent.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -73,76 +73,76 @@ metrics! {
     connections: gauge "pushgate_connections" ["listener"];
     /// Client connections accepted.
     accepted: counter "pushgate_connections_total" ["listener"];
-    /// Client connections ended before a request: TLS handshakes that failed, limits reached.
+    /// Client connections that ended before their first request: failed TLS handshakes, limits reached.
     refused: counter "pushgate_connections_refused_total" ["listener", "reason"];
-    /// Client connections a thread has: `data-N` serves them, `handshake-N` shakes hands with them.
+    /// Client connections of a thread: `data-N` serves them, `handshake-N` does their TLS handshakes.
     thread_connections: gauge "pushgate_thread_connections" ["thread"];
-    /// Flows ended, by the reason of their end.
+    /// Flows ended, by end reason.
     flows: counter "pushgate_flows_total" ["listener", "reason"];
-    /// Requests answered by the proxy itself, by status.
+    /// Requests answered by the edge itself, by status.
     answered: counter "pushgate_answers_total" ["listener", "status"];
-    /// HTTP/2 connections ended because of what their client sent, by the limit or the error.
+    /// HTTP/2 connections ended because of what the client sent, by limit or error.
     http2_ended: counter "pushgate_http2_ended_total" ["listener", "reason"];
-    /// Flows assigned, by node and by how the node was chosen.
+    /// Flows assigned to a node, by how the node was chosen.
     assigned: counter "pushgate_assignments_total" ["node", "how"];
     /// Live flows of a node.
     node_flows: gauge "pushgate_node_flows" ["node"];
-    /// State of a node: 1 for the state it is in, else 0.
+    /// 1 for the state a node is in, 0 for its other states.
     node_state: gauge "pushgate_node_state" ["node", "state"];
-    /// Changes of a node's state, by the state it came to.
+    /// Changes of a node's state, by the new state.
     node_changes: counter "pushgate_node_changes_total" ["node", "state"];
     /// Duration of health checks.
     check_seconds: seconds "pushgate_check_seconds" ["node"];
-    /// Health checks made.
+    /// Health checks made, by result.
     checks: counter "pushgate_checks_total" ["node", "result"];
     /// Flows ended because their node went Down.
     evicted: counter "pushgate_evicted_flows_total" ["node"];
-    /// Flows that wait for a node, because every one is at its limit.
+    /// Flows that wait for a node because all nodes are at their limits.
     queued: gauge "pushgate_queued_flows" ["pool"];
-    /// Time flows waited for a node, let in or not.
+    /// Time flows waited for a node, whether they got one or not.
     queue_seconds: seconds "pushgate_queue_seconds" ["pool"];
-    /// Flows that got no node because every one was at its limit.
+    /// Flows that got no node from the queue of their pool, by reason.
     queue_refused: counter "pushgate_queue_refused_total" ["pool", "reason"];
-    /// Flows closed so that their clients move, by the node they leave.
+    /// Flows closed by a rebalance, by the node they left.
     rebalanced: counter "pushgate_rebalanced_flows_total" ["pool", "node"];
-    /// Clients a second the running rebalance of a pool moves; 0: none runs.
+    /// Rate of the running rebalance of a pool, in clients per second; 0 if none runs.
     rebalance_rate: ratio "pushgate_rebalance_rate" ["pool"];
-    /// The most loaded node of a pool against its share: 1 is even, 1.05 is 5 % more.
+    /// Largest ratio of a node's flows to its share: 1 is even, 1.05 is 5 % more.
     evenness: ratio "pushgate_pool_evenness" ["pool"];
-    /// Lookups of names by which nodes are found, by result: `good`, or why there was no answer.
+    /// DNS lookups of node names, by result: `good`, or why there was no answer.
     lookups: counter "pushgate_dns_lookups_total" ["source", "result"];
-    /// Addresses in the last good answer.
+    /// Addresses in the last good DNS answer.
     dns_addresses: gauge "pushgate_dns_addresses" ["source"];
-    /// Time of the last good answer, in seconds since 1970.
+    /// Time of the last good DNS answer, in seconds since 1970.
     dns_answered: gauge "pushgate_dns_last_answer_seconds" ["source"];
-    /// Upstream connections made.
+    /// Time it took to connect to a node.
     connect_seconds: seconds "pushgate_connect_seconds" ["node"];
-    /// Upstream connections that failed.
+    /// Connects to a node that failed, by reason.
     connect_failures: counter "pushgate_connect_failures_total" ["node", "reason"];
-    /// Bytes passed, `up` to the nodes, `down` to the clients.
+    /// Bytes passed: `up` to the nodes, `down` to the clients.
     bytes: counter "pushgate_bytes_total" ["listener", "direction"];
-    /// Bytes of a relayed flow in the proxy's keeping when it ended.
+    /// Bytes of a relayed flow that the edge and its sockets held when it ended.
     hidden: bytes "pushgate_hidden_bytes" ["listener"];
-    /// End of a certificate's time, in seconds since 1970.
+    /// End of a certificate's validity, in seconds since 1970.
     not_after: gauge "pushgate_certificate_not_after_seconds" ["certificate"];
-    /// 1 if certificates and ticket keys could be read when they changed last, else 0.
+    /// 1 if the last reload of certificates and ticket keys succeeded, else 0.
     certificates_ok: plain_gauge "pushgate_certificates_last_reload_successful" [];
-    /// Answers asked of OCSP responders, by result.
+    /// Requests to OCSP responders, by result.
     ocsp: counter "pushgate_ocsp_responses_total" ["certificate", "result"];
-    /// Access lines lost because the disk or pipe was too slow.
+    /// Access log lines lost because the disk or pipe was too slow.
     lost_lines: plain_counter "pushgate_access_lines_lost_total" [];
-    /// 1 if the last reload was good, else 0.
+    /// 1 if the last reload of the configuration succeeded, else 0.
     reload_ok: plain_gauge "pushgate_config_last_reload_successful" [];
 }
 
-/// The process's metrics.
+/// Returns the metrics of this process.
 pub fn get() -> &'static Metrics {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
     METRICS.get_or_init(Metrics::new)
 }
 
 impl Metrics {
-    /// Forgets what was counted of a node that is gone: nodes that come and go must not fill memory.
+    /// Forgets the series of a node that is gone, so that nodes that come and go do not fill memory.
     pub fn forget_node(&self, name: &str) {
         forget(&self.assigned, "node", name);
         forget(&self.node_flows, "node", name);
@@ -156,14 +156,14 @@ impl Metrics {
         forget(&self.connect_failures, "node", name);
     }
 
-    /// Forgets what was counted of a name that is no longer asked for.
+    /// Forgets the series of a name that is no longer looked up.
     pub fn forget_source(&self, source: &str) {
         forget(&self.lookups, "source", source);
         forget(&self.dns_addresses, "source", source);
         forget(&self.dns_answered, "source", source);
     }
 
-    /// All metrics as Prometheus text.
+    /// Returns all metrics as Prometheus text.
     pub fn text(&self) -> String {
         let mut out = Vec::new();
         // Writing to memory cannot fail; a metric that cannot be encoded is left out.
@@ -172,14 +172,14 @@ impl Metrics {
     }
 }
 
-/// Removes the samples whose label `of` is `value`.
+/// Removes the series whose label `of` is `value`.
 fn forget<T: MetricVecBuilder>(from: &MetricVec<T>, of: &str, value: &str) {
     for family in from.collect() {
         for sample in family.get_metric() {
             let labels = sample.get_label();
             if labels.iter().any(|l| l.name() == of && l.value() == value) {
                 let labels: HashMap<_, _> = labels.iter().map(|l| (l.name(), l.value())).collect();
-                // Gone meanwhile is as good.
+                // An error means that the series is gone already.
                 let _ = from.remove(&labels);
             }
         }
