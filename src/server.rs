@@ -1,8 +1,9 @@
-//! The process: one Pingora `Server`, our listeners as its background service, our own signals.
+//! The process: one Pingora `Server` with our listeners as its background service and our own
+//! signal handling.
 //!
-//! In: a checked configuration. Sockets are bound first, or taken over from a running process, so
-//! that a fault ends the start with a message; threads begin after Pingora has daemonised.
-//! Source: FAULTS D54, D69.
+//! In: a checked configuration. Sockets are bound, or taken over from the running process,
+//! before all else. So an error ends the start with a message. Threads start after Pingora
+//! has daemonised. Source: FAULTS D54, D69.
 
 mod signals;
 mod threads;
@@ -32,23 +33,22 @@ use crate::stream::descriptors;
 use signals::Signals;
 use upgrade::Predecessor;
 
-/// How to run.
+/// How to run the process.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The file, read again on a reload.
+    /// The configuration file; a reload reads it again. `None`: there is no file (the demo).
     pub path: Option<PathBuf>,
-    /// Go into the background.
+    /// Whether to run in the background.
     pub daemon: bool,
-    /// Take the listening sockets over from the process at `upgrade_socket`.
+    /// Whether to take the listening sockets over from the process at `upgrade_socket`.
     pub upgrade: bool,
 }
 
 type BoxError = Box<dyn std::error::Error>;
 
-/// Runs until a signal ends it.
+/// Runs the edge until a signal ends it.
 ///
-/// Errors: an address cannot be bound, a file cannot be opened. Never returns an error once
-/// clients are served.
+/// Errors: an address that cannot be bound, a file that cannot be opened; never once clients are served.
 pub fn run(config: Config, options: Options) -> Result<(), BoxError> {
     raise_descriptor_limit();
     access_log::open(&config.log.access, &config.dir).map_err(|e| format!("access log: {e}"))?;
@@ -60,7 +60,7 @@ pub fn run(config: Config, options: Options) -> Result<(), BoxError> {
     };
     let inherited = predecessor.as_mut().map(|p| std::mem::take(&mut p.sockets));
     let sockets = bind_all(&config, inherited.unwrap_or_default())?;
-    // Now: after the new program is installed the system calls this one "(deleted)".
+    // Read now: once a new program is installed, the system adds "(deleted)" to this path.
     let program = std::env::current_exe()?;
     let opt = Opt {
         daemon: options.daemon,
@@ -95,7 +95,7 @@ pub fn run(config: Config, options: Options) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Every client connection takes two descriptors; the soft limit is often 1,024.
+/// Raises the soft limit (often 1,024) to the hard one, because each client connection takes two descriptors.
 fn raise_descriptor_limit() {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
@@ -131,7 +131,7 @@ fn admin_token(config: &Config) -> Result<Option<String>, BoxError> {
     }
 }
 
-/// What the service needs once, when its threads may begin.
+/// What the service needs when its threads may start.
 struct Start {
     config: Config,
     options: Options,
@@ -151,7 +151,7 @@ impl BackgroundService for Service {
         let start = self.start.lock().take();
         let Some(start) = start else { return };
         if let Err(e) = self.begin(start).await {
-            // Every fault a file can have was found before; what is left is the system's.
+            // The file check has found every error of the file; what fails now is the system.
             log::error!("cannot start: {e}");
             eprintln!("pushgate: cannot start: {e}");
             std::process::exit(1);
@@ -206,9 +206,9 @@ impl Service {
     }
 }
 
-/// Relieves the predecessor, if there is one, and offers the same to a successor.
+/// Relieves the predecessor, if there is one, and then offers the same to a successor.
 ///
-/// Errors: the predecessor goes on, or nobody could ever take over from this process.
+/// Errors: the predecessor goes on, or no successor could ever take over from this process.
 async fn succeed(
     predecessor: Option<Predecessor>,
     offered: Option<PathBuf>,
@@ -227,7 +227,7 @@ async fn succeed(
     }
     let Some(path) = offered else { return Ok(()) };
     match upgrade::offer(path.clone(), running.clone()) {
-        // The clients are ours already: serving them comes before being upgraded once more.
+        // This process has the clients already, so it serves them although no successor can take over.
         Err(e) if is_successor => log::error!("upgrade_socket {}: {e}", path.display()),
         Err(e) => return Err(format!("upgrade_socket {}: {e}", path.display())),
         Ok(()) => {}
@@ -235,7 +235,7 @@ async fn succeed(
     Ok(())
 }
 
-/// Tells systemd, where it asked to be told.
+/// Notifies systemd, if it runs the process.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(states) {
         log::warn!("systemd: {e}");

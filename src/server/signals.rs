@@ -1,7 +1,7 @@
-//! What each signal does, and how the process ends.
+//! Handles signals, and ends the process.
 //!
-//! In: signals, or the word that a successor serves. Out: a reload, a reopened log, a successor, a
-//! drain. Pingora's own graceful phase would cut what still drains. Source: FAULTS D69, D70.
+//! In: signals, or the notice that a successor serves. Out: a reload, a reopened log, a successor, a drain.
+//! Pingora's own graceful phase would cut flows that still drain. Source: FAULTS D69, D70.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use super::notify;
 use crate::control::Running;
 use crate::observe::access_log;
 
-/// TERM, QUIT: drain, then end. INT, or a second one: end at once. HUP: reload. USR1: open the log
-/// again. USR2: start the program on disk, which takes over.
+/// TERM, QUIT: drain, then end. INT, or a second TERM or QUIT: end at once. HUP: reload. USR1: reopen the
+/// access log. USR2: start the program on disk, which takes over.
 pub struct Signals {
-    /// What runs, once it does.
+    /// The running proxy; `None` until it has started.
     pub running: watch::Receiver<Option<Arc<Running>>>,
-    /// The program's file.
+    /// Path of the program.
     pub program: PathBuf,
 }
 
-/// Those that end the process.
+/// Signals that end the process.
 struct Ends {
     int: Signal,
     term: Signal,
@@ -55,7 +55,7 @@ impl ShutdownSignalWatch for Signals {
                     tokio::spawn(succeed(self.program.clone(), running));
                 },
                 _ = hup.recv() => if let Some(running) = running() {
-                    // A fault is logged there; the old configuration stays.
+                    // `reload` logs an error and keeps the old configuration.
                     tokio::spawn(async move { running.reload().await });
                 },
             }
@@ -89,11 +89,11 @@ fn on(kind: SignalKind) -> Signal {
 
 async fn drain(running: &Running, successor: bool, ends: &mut Ends) {
     if successor {
-        // Its address is the successor's from here on.
+        // From here on the endpoint's address belongs to the successor.
         running.leave_admin();
         log::info!("another process has taken over; draining");
     } else {
-        log::info!("draining");
+        log::info!("draining: no new clients, waiting for live flows to end");
     }
     tokio::select! {
         left = running.drain() => log::info!("drained, {left} connections left"),
@@ -103,19 +103,19 @@ async fn drain(running: &Running, successor: bool, ends: &mut Ends) {
     }
 }
 
-/// Starts the program on disk with `-u`; it takes over if it comes to serve.
+/// Starts the program on disk with `-u`; it takes over once it serves.
 async fn succeed(program: PathBuf, running: Arc<Running>) {
     let Some(file) = running.path() else {
-        return log::error!("upgrade: started without a file");
+        return log::error!("upgrade: this process was started without a configuration file");
     };
     let mut command = tokio::process::Command::new(&program);
     command.args(["run", "-u", "-c"]).arg(file);
     log::info!("upgrade: starting {}", program.display());
     match command.spawn() {
-        Err(e) => log::error!("upgrade: {}: {e}", program.display()),
+        Err(e) => log::error!("upgrade: cannot start {}: {e}", program.display()),
         Ok(mut child) => match child.wait().await {
-            Ok(status) => log::error!("upgrade: the successor has ended: {status}"),
-            Err(e) => log::error!("upgrade: the successor: {e}"),
+            Ok(status) => log::error!("upgrade: the successor ended: {status}"),
+            Err(e) => log::error!("upgrade: cannot wait for the successor: {e}"),
         },
     }
 }

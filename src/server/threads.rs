@@ -1,7 +1,8 @@
-//! The threads that serve clients: some carry bytes, as many shake hands at a lower priority.
+//! Starts the threads that serve clients: data threads carry bytes, and as many handshake
+//! threads run at lower priority.
 //!
-//! In: how many. Out: the threads, to accept and serve on. Source: FAULTS D33; issue "TLS offload": a storm of
-//! full handshakes must not delay bytes of live streams.
+//! In: how many. Out: the threads, to accept and serve on. Source: FAULTS D33; issue "TLS offload": a storm
+//! of full handshakes must not delay bytes of live streams.
 
 use std::io;
 
@@ -12,13 +13,13 @@ use crate::proxy::threads::{Runtimes, Thread};
 use crate::stream::dead_peer;
 use crate::upstream::evict;
 
-/// Niceness of the threads that shake hands. The kernel then prefers whoever has bytes to carry, and
-/// still gives new clients about a tenth of a core that is busy with bytes, so that they get in.
+/// Niceness of the handshake threads. The kernel then prefers data threads. On a core that is busy with
+/// bytes, handshakes still get about a tenth, so that new clients get in.
 const HANDSHAKE_NICE: libc::c_int = 10;
 
 /// Starts `count` threads of each kind.
 ///
-/// Errors: what the system says.
+/// Errors: the system cannot start a thread or its runtime.
 pub fn start(count: usize) -> io::Result<Runtimes> {
     let all = |kind: &str, nice| {
         let one = |n| thread(format!("{kind}-{n}"), nice);
@@ -30,8 +31,8 @@ pub fn start(count: usize) -> io::Result<Runtimes> {
     })
 }
 
-/// One thread with a runtime of its own: a connection stays on it, and nothing it does wakes
-/// another core.
+/// Starts one thread with a runtime of its own. A connection stays on it, and nothing it does
+/// wakes another core.
 fn thread(name: String, nice: libc::c_int) -> io::Result<Thread> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let connections = metrics::get()
@@ -40,11 +41,11 @@ fn thread(name: String, nice: libc::c_int) -> io::Result<Thread> {
     let thread = Thread::new(runtime.handle().clone(), connections);
     std::thread::Builder::new().name(name).spawn(move || {
         if nice != 0 {
-            // SAFETY: three numbers; 0 is the calling thread. Raising the niceness needs no right,
-            // and where it fails all threads are equal.
+            // SAFETY: three numbers; 0 is the calling thread. Raising the niceness needs no privilege; if it
+            // fails, all threads have the same priority.
             unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
         }
-        // Both as long as the thread lives.
+        // Both run as long as the thread.
         runtime.block_on(async { tokio::join!(evict::reap(), dead_peer::watch()).0 })
     })?;
     Ok(thread)

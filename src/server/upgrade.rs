@@ -1,10 +1,10 @@
-//! Binary upgrade: the running process hands its listening sockets, and what it must not forget,
-//! to its successor, and then drains.
+//! Binary upgrade: the running process hands its listening sockets and its state to a
+//! successor, and then drains.
 //!
-//! In: `upgrade_socket`, a Unix socket only its owner may reach. Out: sockets for a successor that
-//! has not bound anything yet; for its predecessor the moment to stop accepting. No client is
-//! refused, because each listening socket stays open throughout. Until the successor serves, any
-//! failure leaves the predecessor as it was. Source: FAULTS D69; DESIGN §10.
+//! In: `upgrade_socket`, a Unix socket that only its owner may reach. Out: sockets for a successor that has
+//! not bound anything yet; for its predecessor, the moment to stop accepting. No client is refused, because
+//! each listening socket stays open throughout. Until the successor serves, any failure leaves the
+//! predecessor unchanged. Source: FAULTS D69; DESIGN §10.
 
 use std::collections::HashMap;
 use std::fs::Permissions;
@@ -27,45 +27,46 @@ use crate::control::Running;
 use crate::control::handover::HandoverState;
 use crate::control::running::Sockets;
 
-/// Version of what is said below; another one is refused before anything is taken.
+/// Version of the handover protocol; another one is refused before anything is taken.
 const VERSION: u32 = 1;
-/// Descriptors in one message; the kernel takes 253.
+/// Descriptors in one message; the kernel accepts 253.
 const BATCH: usize = 64;
-/// Most bytes of what is handed over besides the sockets: some nine million sticky addresses.
+/// Most bytes of the handover without the sockets: enough for some nine million sticky addresses.
 const MAX_BYTES: u64 = 512 << 20;
-/// Time for each step of the conversation but the successor's start.
+/// Deadline of each step of the handover, except the successor's start.
 const STEP: Duration = Duration::from_secs(10);
-/// Time a successor has to load, check its nodes and serve.
+/// Deadline for the successor to load, check its nodes and serve.
 const START: Duration = Duration::from_secs(120);
 
-/// The successor serves: the predecessor may stop.
+/// From the successor: it serves, so the predecessor may stop.
 const SERVING: u8 = b's';
-/// The predecessor stops accepting.
+/// From the predecessor: it stops accepting.
 const LEAVING: u8 = b'l';
-/// The predecessor has waited too long and goes on; the successor must end.
+/// From the predecessor: it has waited too long and goes on, so the successor must end.
 const STAYING: u8 = b'n';
 
-/// What goes from process to process, in front of the descriptors.
+/// The message that precedes the descriptors.
 #[derive(Deserialize, Serialize)]
 struct Handover {
-    /// What each descriptor was asked to bind, in the order they are sent.
+    /// The configured address of each descriptor, in the order they are sent.
     addresses: Vec<SocketAddr>,
     state: HandoverState,
 }
 
-/// The process that runs, as its successor sees it.
+/// The running process, as its successor sees it.
 pub struct Predecessor {
     /// Its listening sockets.
     pub sockets: Sockets,
-    /// What it remembers.
+    /// Its state.
     pub state: HandoverState,
     stream: UnixStream,
 }
 
 impl Predecessor {
-    /// Takes sockets and memory over from the process that listens at `path`. It goes on serving.
+    /// Takes over sockets and state from the process that listens at `path`, which goes on serving.
     ///
-    /// Errors: nobody listens there, it belongs to another user, speaks another version, or breaks off.
+    /// Errors: no process listens there, or it belongs to another user, speaks another
+    /// version, or breaks off.
     pub fn at(path: &Path) -> Result<Self, String> {
         let told =
             |what: &str, e: &dyn std::fmt::Display| format!("{}: {what}: {e}", path.display());
@@ -79,7 +80,7 @@ impl Predecessor {
             io::Result::Ok((sockets, handover.state))
         })();
         let (sockets, state) =
-            taken.map_err(|e| told("the running process hands nothing over", &e))?;
+            taken.map_err(|e| told("handover from the running process failed", &e))?;
         Ok(Predecessor {
             sockets,
             state,
@@ -87,32 +88,32 @@ impl Predecessor {
         })
     }
 
-    /// Says that this process serves; the predecessor stops accepting. Blocks for 10 s at most. The stream
-    /// that is left ends with the predecessor.
+    /// Reports that this process serves, so that the predecessor stops accepting. Blocks for 10 s at most.
+    /// Returns the stream, which ends with the predecessor.
     ///
-    /// Errors: it waited too long and goes on by itself. If it is gone, all is well.
+    /// Errors: the predecessor waited too long and goes on. If it is gone, that is no error.
     pub fn relieve(mut self) -> Result<UnixStream, String> {
         let mut word = [0];
         let heard = self.stream.write_all(&[SERVING]);
         match heard.and_then(|()| self.stream.read_exact(&mut word)) {
             Ok(()) if word[0] == STAYING => {
-                Err("the process to take over from has waited too long and goes on".into())
+                Err("the running process waited too long for this one and goes on".into())
             }
             Ok(()) => Ok(self.stream),
             Err(e) => {
-                log::warn!("the process taken over from is gone: {e}");
+                log::warn!("the predecessor ended before it was relieved: {e}; serving without it");
                 Ok(self.stream)
             }
         }
     }
 }
 
-/// Offers sockets and memory at `path` to the first successor that comes to serve; then tells
-/// `running` so and ends. A successor that fails changes nothing.
+/// Offers sockets and state at `path` to the first successor that comes to serve; then notifies `running` and
+/// stops offering. A successor that fails changes nothing.
 ///
-/// Errors: the socket cannot be made; upgrades are not possible then.
+/// Errors: the socket cannot be created, so no upgrade is possible.
 pub fn offer(path: PathBuf, running: Arc<Running>) -> io::Result<()> {
-    // Left by a process that was killed, or by the one we have just relieved.
+    // Left by a process that was killed, or by the predecessor just relieved.
     match std::fs::remove_file(&path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -124,13 +125,15 @@ pub fn offer(path: PathBuf, running: Arc<Running>) -> io::Result<()> {
             match hand_over(&socket, &running).await {
                 Ok(stream) => break stream,
                 Err(e) => {
-                    log::error!("upgrade: the successor does not serve, this process goes on: {e}")
+                    log::error!(
+                        "upgrade: the successor did not take over, this process goes on: {e}"
+                    )
                 }
             }
         };
         running.leave_rebalances();
         running.relieved.notify_one();
-        // The successor hears of this process's end by the end of the stream.
+        // Keeps the stream open: the successor learns from its end that this process has ended.
         std::future::pending::<()>().await;
     });
     Ok(())
@@ -142,7 +145,10 @@ async fn hand_over(socket: &UnixListener, running: &Arc<Running>) -> io::Result<
     // SAFETY: geteuid(2) has no arguments and cannot fail.
     let own = unsafe { libc::geteuid() };
     if peer.uid() != own && peer.uid() != 0 {
-        let why = format!("asked for by user {}, expected {own}", peer.uid());
+        let why = format!(
+            "refused to user {}, expected user {own} or root",
+            peer.uid()
+        );
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
     log::info!(
@@ -151,7 +157,7 @@ async fn hand_over(socket: &UnixListener, running: &Arc<Running>) -> io::Result<
     );
     let stream = stream.into_std()?;
     let running = running.clone();
-    // Blocking calls on a thread of their own: a descriptor belongs to the byte it was sent with.
+    // On a thread for blocking calls, because a descriptor belongs to the byte it was sent with.
     let given = tokio::task::spawn_blocking(move || give(stream, &running));
     given.await.map_err(io::Error::other)?
 }
@@ -182,13 +188,13 @@ fn give(mut stream: UnixStream, running: &Running) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Waits for the other process's end, by that of the stream between the two.
+/// Waits for the end of the other process, by the end of the stream between the two.
 pub async fn ended(stream: UnixStream) {
     let stream = stream
         .set_nonblocking(true)
         .and_then(|()| tokio::net::UnixStream::from_std(stream));
     if let Ok(mut stream) = stream {
-        // Nothing is sent any more: an error is an end as well.
+        // The other process sends nothing more, so an error is an end too.
         let _ = stream.read(&mut [0]).await;
     }
 }
@@ -201,7 +207,7 @@ fn receive(stream: &mut UnixStream) -> io::Result<Handover> {
         VERSION => {}
         other => {
             return Err(invalid(format!(
-                "version {other}, expected {VERSION}: restart instead"
+                "handover version {other}, expected {VERSION}: restart instead of upgrading"
             )));
         }
     }
@@ -222,7 +228,7 @@ fn receive_sockets(stream: &mut UnixStream, addresses: &[SocketAddr]) -> io::Res
     for batch in addresses.chunks(BATCH) {
         let mut descriptors = [-1; BATCH];
         let (bytes, n) = stream.recv_with_fd(&mut [0], &mut descriptors)?;
-        // SAFETY: the kernel has just made these descriptors for us; nobody else owns them.
+        // SAFETY: the kernel has just created these descriptors for this process; nothing else owns them.
         let owned = descriptors[..n]
             .iter()
             .map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) });
