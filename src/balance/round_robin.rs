@@ -23,7 +23,7 @@ pub struct RoundRobin {
     kept: Vec<Reverse<Turn>>,
 }
 
-/// When a node is due; of equal turns the lower index goes first.
+/// When a node is due (a round lasts [`ROUND`]); of equal turns the lower index goes first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Turn {
     due: u128,
@@ -38,8 +38,8 @@ struct Aside {
     left: TimeToTurn,
 }
 
-/// Time left until a node's next turn, as a part of [`ROUND`]. It is divided by the node's weight only when
-/// the node joins the row, because the weight may change until then.
+/// Fraction of a node's interval that is left until its next turn, in parts of [`ROUND`]. The weight turns it
+/// into a time only when the node joins the row, because the weight may change until then.
 #[derive(Clone, Copy)]
 pub struct TimeToTurn(u128);
 

@@ -5,7 +5,7 @@
 //!
 //! A rule {node, before, share} forgets assignments by their hash. Its share grows from one live flow to the
 //! next in the order of the hash. A flow is closed when the rule reaches it, so its client finds its token
-//! forgotten. Tables remember clients with live flows by name, and forget them when the flows are closed.
+//! forgotten. The rule spares table entries of clients with live flows; a close forgets such an entry by name.
 
 mod node_progress;
 mod state;
@@ -38,7 +38,7 @@ pub trait Cluster {
     fn close(&self, node: NodeId, flow: u64) -> bool;
 }
 
-/// Two and a half ticks, so that a late tick loses no move.
+/// Slack of the pace: two and a half ticks, so that a late tick loses no move.
 const LATE: Duration = Duration::from_millis(50);
 /// How long the last closed clients have to come back; later ones are not replaced.
 const AWAY: Duration = Duration::from_secs(10);
@@ -130,7 +130,7 @@ impl RebalanceRun {
         }
     }
 
-    /// Does what is due.
+    /// Does what is due at `now`: plans, closes flows or grows rules, and updates the state.
     pub fn tick(&mut self, now: Instant, cluster: &impl Cluster) {
         if self.state.is_over() || now < self.begins {
             return self.look(cluster);
