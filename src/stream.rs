@@ -1,6 +1,6 @@
-//! Moves bytes between two sockets and knows what the sockets hold.
+//! Moves bytes between two sockets, and reads what the kernel holds for them.
 //!
-//! Nothing here knows of routes, nodes or HTTP semantics beyond message framing.
+//! Its modules know message framing, but no routes, no pools and no other HTTP semantics.
 //! Source: Lightstreamer clustering §1 ("forwarded to the clients immediately, without any buffering").
 
 mod bulk;

@@ -1,11 +1,11 @@
-//! Finds peers that are gone while bytes wait for them: power off, a cable cut, a network that drops all.
+//! Finds dead peers that have bytes outstanding: power off, a cable cut, a network that drops everything.
 //!
-//! In: sockets with a limit each. Out: the connection of a peer that has acknowledged nothing for so long,
-//! although it was asked again and again, is aborted, as if it had been reset. The kernel's own
-//! TCP_USER_TIMEOUT would do, but it also ends a peer that answers every probe and keeps its window shut
-//! (seen on Linux 6.18: aborted with ETIMEDOUT after 4 s where 3 s were set, every probe answered), and a
-//! client that has stopped reading must stay: its node is to feel it. Without outstanding bytes it is
-//! keep-alive that finds a dead peer, so no timer runs for a silent flow.
+//! In: sockets, each with a limit. Out: a connection is aborted, as if reset, when its peer has acknowledged
+//! nothing for the limit and has left several retransmissions or probes unanswered.
+//! TCP_USER_TIMEOUT is not used: it also ends a peer that answers every probe and keeps its window shut.
+//! Linux 6.18 aborted such a connection with ETIMEDOUT after 4 s where 3 s were set. A client that has
+//! stopped reading must stay connected, and back-pressure must reach its node.
+//! Without outstanding bytes keep-alive finds a dead peer, so no timer runs for a silent flow.
 //! Source: Diffusion load balancers, "TCP retransmission timeout"; FAULTS D53, D60; RFC 1122 §4.2.2.17.
 
 use std::cell::RefCell;
@@ -20,19 +20,20 @@ use parking_lot::Mutex;
 use super::kernel::{self, Info};
 use super::last_bytes::LastBytes;
 
-/// The sockets of one thread, with their limits in milliseconds: half of what a `Duration` takes, twice for
-/// each flow. Whoever closes one takes it out first, so a descriptor in here is open.
+/// The sockets of one thread, each with its limit in milliseconds: a `Duration` takes 16 bytes, and each flow
+/// has two sockets. A socket is removed here before it is closed, so every descriptor in the map is open.
 type Sockets = Mutex<HashMap<RawFd, u32>>;
 
 thread_local! {
-    /// Tasks of this thread to be woken at the next look, by the socket whose end they wait for.
+    /// Tasks that wait for the end of a socket, by its descriptor. The watch wakes them at each round.
     static ENDS: RefCell<HashMap<RawFd, Waker>> = RefCell::default();
     static MINE: Arc<DeadPeerWatch> = Arc::default();
-    /// One for each node this thread has sockets of, by the address of what is shared.
+    /// One watch for each node to which this thread has sockets, by the address of its `LastBytes`.
     static NODES: RefCell<HashMap<usize, Weak<DeadPeerWatch>>> = RefCell::default();
 }
 
-/// A thread that looks after sockets: those of clients, or of one node. Each socket has one pointer to it.
+/// Registers sockets with the watch of one thread: those of clients, or those of one node. Each socket holds
+/// one pointer to it.
 #[derive(Debug, Default)]
 pub struct DeadPeerWatch {
     sockets: Arc<Sockets>,
@@ -40,13 +41,14 @@ pub struct DeadPeerWatch {
 }
 
 impl DeadPeerWatch {
-    /// Has this thread look after `fd`, until [`DeadPeerWatch::end`], which must be before the socket is closed.
-    /// A limit beyond 49 days is 49 days.
+    /// Watches `fd` on this thread until [`DeadPeerWatch::end`], which must come before the socket is closed.
+    /// A `limit` above 49 days counts as 49 days.
     pub fn on(fd: RawFd, limit: Duration) -> Arc<Self> {
         MINE.with(Arc::clone).begin(fd, limit)
     }
 
-    /// The same for a socket of a node, whose last bytes are `last`'s when it is closed.
+    /// As [`DeadPeerWatch::on`] for a socket to a node: `last` takes over its unacknowledged bytes when it
+    /// closes.
     pub fn on_node(fd: RawFd, limit: Duration, last: &Arc<LastBytes>) -> Arc<Self> {
         let key = Arc::as_ptr(last).addr();
         let known = NODES.with_borrow(|nodes| nodes.get(&key)?.upgrade());
@@ -70,19 +72,19 @@ impl DeadPeerWatch {
         self
     }
 
-    /// No longer looks after `fd`.
+    /// Stops watching `fd`.
     pub fn end(&self, fd: RawFd) {
         self.sockets.lock().remove(&fd);
     }
 
-    /// Who takes the last bytes of its sockets, where they are a node's.
+    /// Returns the keeper of unacknowledged bytes; `None` for sockets of clients.
     pub fn last(&self) -> Option<&Arc<LastBytes>> {
         self.last.as_ref()
     }
 }
 
-/// Ready once the peer of `fd` has ended or reset the connection, though bytes before that wait unread. Asked
-/// again at each look: no edge of readiness comes behind bytes that nobody reads.
+/// Ready once the peer of `fd` has ended or reset the connection, even if earlier bytes are still unread. The
+/// task is woken to poll again at each round, because epoll signals no new edge behind unread bytes.
 pub(super) fn poll_ended(fd: RawFd, cx: &mut Context<'_>) -> Poll<()> {
     if kernel::events(fd, libc::POLLRDHUP) != 0 {
         return Poll::Ready(());
@@ -91,25 +93,25 @@ pub(super) fn poll_ended(fd: RawFd, cx: &mut Context<'_>) -> Poll<()> {
     Poll::Pending
 }
 
-/// Tries in a row that show that a peer does not answer: one may be on its way, or be lost. A probe more:
-/// Linux answers no two of them within half a second.
+/// Retransmissions in a row after which a peer counts as unresponsive: one may be on its way or lost. Probes
+/// need one more, because Linux answers at most one of them in half a second.
 const RETRANSMITS: u8 = 2;
 const PROBES: u8 = 3;
 
-/// Whether the peer is gone. One that keeps its window shut answers the probes, which come as seldom as
-/// every two minutes after a while: time alone says nothing.
+/// Whether the peer is dead. Silence alone proves nothing: a peer with a shut window answers the probes,
+/// which in time come only every two minutes.
 fn peer_is_gone(facts: Info, limit: Duration) -> bool {
     let unanswered = facts.retransmits >= RETRANSMITS || facts.probes >= PROBES;
     unanswered && facts.silent >= limit
 }
 
-/// Longest and shortest time between two looks; a quarter of the shortest limit where that is between.
-/// A look costs a system call of 0.2 µs for each socket.
+/// Shortest and longest time between two rounds; in between, a quarter of the shortest limit. Each socket
+/// costs one system call of 0.2 µs a round.
 const PERIOD: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
-/// Sockets looked at before others of the thread have their turn.
+/// Sockets checked before the watch yields to other tasks of the thread.
 const SLICE: usize = 128;
 
-/// Looks after the sockets of this thread, as long as it lives.
+/// Watches the sockets of this thread, for as long as the thread lives.
 pub async fn watch() {
     let mine = MINE.with(|mine| mine.sockets.clone());
     loop {
@@ -127,7 +129,7 @@ pub async fn watch() {
 }
 
 fn look_at(sockets: &Sockets, fd: RawFd) {
-    // Held all the while: who wants to close the socket waits.
+    // Held to the end, so that the socket cannot be closed meanwhile.
     let sockets = sockets.lock();
     let Some(limit) = sockets.get(&fd) else {
         return;
@@ -145,7 +147,7 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     #[test]
-    fn only_who_does_not_answer_is_gone() {
+    fn only_an_unresponsive_peer_is_dead() {
         let limit = Duration::from_secs(10);
         let cases = [
             (0, 0, 3600, false, "nothing was asked"),
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_watched_until_it_is_not() {
+    fn a_socket_is_watched_until_end() {
         let (client, _) = pair();
         let fd = client.as_raw_fd();
         let watch = DeadPeerWatch::on(fd, Duration::ZERO);
@@ -182,7 +184,7 @@ mod tests {
         assert!(mine.lock().contains_key(&fd));
         look_at(&mine, fd);
         assert!(client.peer_addr().is_ok(), "alive and silent");
-        // Ended elsewhere, as idle upstreams are when their node goes Down.
+        // Ended on another thread, as idle upstreams are when their node goes Down.
         std::thread::spawn(move || watch.end(fd))
             .join()
             .expect("no panic");
