@@ -1,34 +1,34 @@
-//! Where an HTTP/1 message ends: Content-Length, chunked, or with the connection.
+//! Finds the end of an HTTP/1 message: by Content-Length, by chunks, or at the end of the connection.
 //!
-//! In: body bytes as they come, in any split. Out: how many belong to this message, or a fault.
-//! Strict, because two readings of one message are a smuggled request.
+//! In: body bytes, split anywhere. Out: how many of them belong to this message, or an error.
+//! The parser is strict: a message that can be read in two ways can smuggle a request.
 //! Source: RFC 9112 §6, §7.1.
 
-/// How a body is framed, and how far it has come.
+/// How a body is framed, and how much of it has passed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// Over: no (more) body.
+    /// The body is complete, or there was none.
     Done,
-    /// So many bytes are still to come.
+    /// Bytes still to come.
     Length(u64),
-    /// Chunked coding.
+    /// The chunked coding.
     Chunked(Chunked),
-    /// All until the connection closes.
+    /// Every byte until the connection closes.
     UntilClose,
 }
 
 /// How the bytes of a body reach the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrap {
-    /// As they came: both sides were told the same framing.
+    /// Unchanged: both heads announce the same framing.
     AsIs,
-    /// Chunk by chunk, where only the close of one connection ends the body.
+    /// In chunks of our own, because the source ends its body only by closing.
     Chunks,
-    /// The data of chunks without their framing: HTTP/1.0 knows no chunks (RFC 9112 §6.1).
+    /// Only the data of the chunks: HTTP/1.0 has no chunked coding (RFC 9112 §6.1).
     Bare,
 }
 
-/// Why a body is not a legal message.
+/// Why a body is illegal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FramingError {
     /// A chunk's size line is not `1*HEXDIG [ext] CRLF`, or exceeds its bounds.
@@ -40,7 +40,7 @@ pub enum FramingError {
 }
 
 impl Framing {
-    /// Framing of a body of `n` bytes.
+    /// Returns the framing of a body of `n` bytes.
     pub fn length(n: u64) -> Self {
         if n == 0 {
             Framing::Done
@@ -49,12 +49,12 @@ impl Framing {
         }
     }
 
-    /// Chunked framing, from its start.
+    /// Returns the chunked framing at its start.
     pub fn chunked() -> Self {
         Framing::Chunked(Chunked::default())
     }
 
-    /// Bytes that are still to come, as far as that is known.
+    /// Returns how many bytes are still to come; `u64::MAX` where the framing does not say.
     pub fn left(&self) -> u64 {
         match self {
             Framing::Done => 0,
@@ -63,14 +63,15 @@ impl Framing {
         }
     }
 
-    /// Takes the next `n` bytes unseen, at most [`Framing::left`]; chunks cannot be followed so.
+    /// Counts the next `n` bytes, at most [`Framing::left`], without reading them. No use for chunks, whose
+    /// size lines must be read.
     pub fn skip(&mut self, n: u64) {
         if let Framing::Length(left) = self {
             *self = Framing::length(left.saturating_sub(n));
         }
     }
 
-    /// Whether the message is over.
+    /// Whether the message is complete.
     pub fn is_done(&self) -> bool {
         match self {
             Framing::Done => true,
@@ -79,10 +80,10 @@ impl Framing {
         }
     }
 
-    /// Takes the next bytes; returns how many of them belong to this message.
+    /// Reads the next bytes; returns how many of them belong to this message.
     ///
-    /// Fewer than given means the message is over. Errors: a fault of the chunked coding, after
-    /// which nothing more may be read as part of any message.
+    /// Fewer than `data.len()` means that the message is complete. Errors: illegal chunked coding. After an
+    /// error no later byte may be read as part of any message.
     pub fn advance(&mut self, data: &[u8]) -> Result<usize, FramingError> {
         match self {
             Framing::Done => Ok(0),
@@ -105,7 +106,8 @@ impl Framing {
         }
     }
 
-    /// Takes the trailers of a message that is over, as they came, without the empty line behind them.
+    /// Takes the trailers of a complete message as the source sent them, without the empty line that ends
+    /// them.
     pub fn take_trailers(&mut self) -> Option<Vec<u8>> {
         match self {
             Framing::Chunked(c) if c.state == State::Over => c.trailer.take().map(|t| t.all),
@@ -113,15 +115,16 @@ impl Framing {
         }
     }
 
-    /// Whether the message is over and its trailers have not been taken.
+    /// Whether the message is complete and its trailers are still here.
     pub fn has_trailers(&self) -> bool {
         matches!(self, Framing::Chunked(c) if c.state == State::Over && c.trailer.is_some())
     }
 
-    /// Takes the next bytes and moves the data among them to the front, without the chunks' framing.
-    /// Returns how many bytes belong to this message, and how many of them are data.
+    /// Reads the next bytes and moves their data to the front, without the framing of the chunks. Returns how
+    /// many bytes belong to this message, and how many of them are data.
     ///
-    /// [`Framing::take_trailers`] has the trailers. Errors as for [`Framing::advance`]; `data` is then in no defined order.
+    /// [`Framing::take_trailers`] returns the trailers. Errors: as [`Framing::advance`]; `data` is then in no
+    /// defined order.
     pub fn advance_bare(&mut self, data: &mut [u8]) -> Result<(usize, usize), FramingError> {
         let Framing::Chunked(c) = self else {
             return self.advance(data).map(|n| (n, n));
@@ -134,28 +137,28 @@ impl Framing {
     }
 }
 
-/// The chunked coding's automaton.
+/// The state machine of the chunked coding.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Chunked {
     state: State,
-    /// Bytes left in the chunk.
+    /// Bytes left in this chunk.
     left: u64,
-    /// Digits or bytes seen of the line.
+    /// Digits of the size so far, then bytes of the line, then bytes of all trailers.
     line: u16,
-    /// The trailers so far. Boxed: most streams are silent, and have none.
+    /// The trailers so far. Boxed, because most streams are silent and carry no trailers.
     trailer: Option<Box<Trailer>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 struct Trailer {
     all: Vec<u8>,
-    /// Where the present line begins.
+    /// Where the current line begins.
     line: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 enum State {
-    /// At the first digit of a size.
+    /// Before the first digit of a size.
     #[default]
     Size,
     Digits,
@@ -169,16 +172,16 @@ enum State {
     Over,
 }
 
-/// Longest chunk size line with extensions; real ones have a dozen bytes.
+/// Longest chunk size line with its extensions, in bytes; real ones have a dozen.
 const MAX_LINE: u16 = 256;
-/// Most hexadecimal digits of a size: 2^60 bytes fit.
+/// Most hexadecimal digits of a size: enough for 2^60 bytes.
 const MAX_DIGITS: u16 = 15;
-/// Most bytes of one trailer line, and of them together.
+/// Most bytes of all trailer lines together.
 const MAX_TRAILER: u16 = 4096;
-/// The same, of trailers that came otherwise.
+/// The same limit, for trailers that do not come in chunks.
 pub const MAX_TRAILERS: usize = MAX_TRAILER as usize;
 
-/// Fields that change framing, routing or authentication and so must not come after the body.
+/// Fields that change framing, routing or authentication; they must not follow a body.
 const FORBIDDEN_TRAILERS: &[&str] = &[
     "content-length",
     "transfer-encoding",
@@ -229,7 +232,7 @@ impl Chunked {
         Ok((i, kept))
     }
 
-    /// Takes as many of the next `n` bytes as are data of this chunk; returns how many.
+    /// Consumes the data of this chunk among the next `n` bytes; returns its length.
     fn take_data(&mut self, n: usize) -> usize {
         let n = usize::try_from(self.left).map_or(n, |left| left.min(n));
         self.left -= n as u64;
@@ -276,7 +279,7 @@ impl Chunked {
     }
 
     fn trailer_byte(&mut self, b: u8) -> Result<State, FramingError> {
-        // `line` counts all trailer bytes from here on.
+        // From here on `line` counts all trailer bytes.
         self.line += 1;
         if self.line > MAX_TRAILER || (b < b' ' && b != b'\t') || b == 0x7f {
             return Err(FramingError::Trailer);
@@ -305,7 +308,7 @@ impl Chunked {
     }
 }
 
-/// Whether a field of this name may come behind a body.
+/// Whether a field of this name may follow a body.
 pub fn is_trailer(name: &[u8]) -> bool {
     let name = http::HeaderName::from_bytes(name);
     name.is_ok_and(|name| !FORBIDDEN_TRAILERS.contains(&name.as_str()))

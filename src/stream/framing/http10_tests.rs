@@ -1,10 +1,11 @@
-//! Chunk data without its framing, for clients of HTTP/1.0.
+//! The data of chunks without their framing, for clients of HTTP/1.0.
 //!
 //! Source: RFC 9112 §6.1, §7.1.
 
 use super::*;
 
-/// Feeds `bytes` in pieces of `size`: the data, how many bytes are the message's, and its end.
+/// Feeds `bytes` in pieces of `size`; returns the data, how many bytes belong to the message, and whether it
+/// is complete.
 fn bare(
     mut framing: Framing,
     bytes: &[u8],
@@ -23,8 +24,8 @@ fn bare(
     Ok((data, used, framing.is_done()))
 }
 
-/// Fails if a byte of the framing reaches the client, if a byte of data is lost or moved, or if another
-/// end is found than with the framing.
+/// Fails if the client gets a byte of the framing, if data is lost or moved, or if the message ends elsewhere
+/// than with its framing.
 #[test]
 fn only_the_data_stays_in_every_split() {
     let chunks = "5;a=\"b\"\r\nhello\r\nA\r\n0123456789\r\n0\r\nX-T: 1\r\n\r\nGET";

@@ -1,11 +1,11 @@
-//! Random chunked bodies, legal and damaged, in random splits: the outcome is that of one byte at a time,
-//! and that of a plain reader of the whole.
+//! Random chunked bodies, legal and damaged, in random splits. Each must give the same outcome as byte by
+//! byte, and as a plain reader of the whole body.
 //!
 //! Source: RFC 9112 §7.1.
 
 use super::*;
 
-/// A chunked body and the number of its bytes.
+/// Returns a random chunked body.
 fn body(rng: &mut fastrand::Rng) -> Vec<u8> {
     let mut out = Vec::new();
     for _ in 0..rng.usize(..4) {
@@ -39,7 +39,8 @@ fn damage(rng: &mut fastrand::Rng, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Feeds `bytes` in pieces of at most `most`: how many are the message's, and whether it is over.
+/// Feeds `bytes` in pieces of at most `most`; returns how many belong to the message, and whether it is
+/// complete.
 fn feed(bytes: &[u8], rng: &mut fastrand::Rng, most: usize) -> Result<(usize, bool), FramingError> {
     let (mut framing, mut used) = (Framing::chunked(), 0);
     while used < bytes.len() && !framing.is_done() {
@@ -49,12 +50,12 @@ fn feed(bytes: &[u8], rng: &mut fastrand::Rng, most: usize) -> Result<(usize, bo
     Ok((used, framing.is_done()))
 }
 
-/// Reads the whole at once, with no automaton: the end of the message, if it is legal and whole.
+/// Reads the whole body at once, without a state machine; returns the end of a legal, complete message.
 fn plain(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
         let line = memchr::memmem::find(&bytes[at..], b"\r\n")?;
-        // A quoted extension may hold any byte.
+        // An extension may hold bytes that are not UTF-8.
         let text = String::from_utf8_lossy(&bytes[at..at + line]);
         let digits = text.split(';').next()?;
         if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -63,7 +64,7 @@ fn plain(bytes: &[u8]) -> Option<usize> {
         let size = usize::from_str_radix(digits, 16).ok()?;
         at += line + 2;
         if size == 0 {
-            // Trailers, each a line, up to the empty one.
+            // Trailers, one a line, up to the empty line.
             loop {
                 let line = memchr::memmem::find(&bytes[at..], b"\r\n")?;
                 at += line + 2;
@@ -80,8 +81,8 @@ fn plain(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Fails, with the seed, where a split changes the outcome, or where a message is over at another byte
-/// than the plain reader says.
+/// Fails, with the seed, if a split changes the outcome, or if a message ends at another byte than the plain
+/// reader finds.
 #[test]
 fn outcome_is_the_same_in_every_split() {
     let (mut whole, mut faulty) = (0, 0);

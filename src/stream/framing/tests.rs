@@ -1,8 +1,8 @@
-//! Bodies whose end is told, and what is no legal chunk.
+//! Bodies that end by their framing, and illegal chunks.
 
 use super::*;
 
-/// RFC 9112 §7.1; FAULTS D6, D13: what is not exactly chunked coding is a fault.
+/// RFC 9112 §7.1; FAULTS D6, D13. Fails if anything but exact chunked coding is accepted.
 #[test]
 fn faults_of_chunked_coding() {
     let long_extension = format!("5;{}\r\n", "x".repeat(300));
@@ -41,7 +41,7 @@ fn faults_of_chunked_coding() {
     }
 }
 
-/// The end is found at the same byte, whatever the split.
+/// Fails if a split moves the end of a message.
 #[test]
 fn ends_at_every_split() {
     let cases: &[(&str, usize)] = &[

@@ -1,10 +1,11 @@
-//! Trailers: taken whole in every split, and which may not be.
+//! Trailers: complete in every split, and refused where forbidden.
 //!
 //! Source: RFC 9110 §6.5.1; RFC 9112 §7.1.2; FAULTS D13.
 
 use super::*;
 
-/// The data and the trailers of a message that comes in pieces of `size`, with its framing or without.
+/// Reads a message in pieces of `size`, with its framing or without (`bare`); returns its length and its
+/// trailers.
 fn read(bytes: &[u8], size: usize, bare: bool) -> Result<(usize, Option<Vec<u8>>), FramingError> {
     let (mut framing, mut used) = (Framing::chunked(), 0);
     for piece in bytes.chunks(size) {
@@ -21,7 +22,7 @@ fn read(bytes: &[u8], size: usize, bare: bool) -> Result<(usize, Option<Vec<u8>>
     Ok((used, framing.take_trailers()))
 }
 
-/// Fails if a trailer is lost, changed or kept twice, or if bytes behind the message are taken for one.
+/// Fails if trailers are lost, changed or kept twice, or if bytes after the message count as trailers.
 #[test]
 fn trailers_are_taken_whole_in_every_split() {
     let long = format!("X-Long: {}\r\n", "x".repeat(4_000));
@@ -39,7 +40,7 @@ fn trailers_are_taken_whole_in_every_split() {
             let got = read(bytes.as_bytes(), size, true);
             let want = Ok((message.len(), Some(trailers.as_bytes().to_vec())));
             assert_eq!(got, want, "in pieces of {size}");
-            // With the framing they pass as they are.
+            // With the framing, trailers pass unchanged.
             let got = read(bytes.as_bytes(), size, false);
             assert_eq!(got, Ok((message.len(), None)), "in pieces of {size}");
         }
@@ -47,8 +48,8 @@ fn trailers_are_taken_whole_in_every_split() {
     assert_eq!(read(b"0\r\n\r\n", 5, true), Ok((5, None)));
 }
 
-/// Fails if a field that frames, routes or authenticates may come behind a body, in any case and any split, or if more
-/// bytes are kept than the bound says.
+/// Fails if a field that frames, routes or authenticates is accepted as a trailer, in any case or split, or
+/// if more bytes are kept than the limit.
 #[test]
 fn trailers_that_may_not_be_are_faults_in_every_split() {
     let long = format!("x: {}\r\n", "x".repeat(MAX_TRAILERS));
