@@ -1,7 +1,7 @@
-//! One direction of a relay: moves the bytes of one socket to the other, up to the end of their message.
+//! One direction of a relay: moves bytes from one side to the other, up to the end of their message.
 //!
-//! In: bytes of the source. Out: the same bytes at the sink, at once, and none beyond the message's end. A
-//! byte is read only when the sink took the one before. Nothing is allocated while nothing waits.
+//! In: bytes of the source. Out: the same bytes at the sink, at once, and none after the end of the message.
+//! A byte is read only when the sink took the one before. A silent direction allocates nothing.
 //! Source: Lightstreamer clustering §1; RFC 9112 §6, §7.1.
 
 use std::cell::RefCell;
@@ -17,59 +17,58 @@ use super::pending_bytes::PendingBytes;
 use super::side::Side;
 use super::window::Window;
 
-/// Which socket of a direction broke, or how.
+/// Why a direction failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DirectionError {
-    /// The source failed.
+    /// The source's connection broke.
     Source,
     /// The source ended within a message.
     Ended,
-    /// The sink failed.
+    /// The sink's connection broke.
     Sink,
-    /// The source's message is not framed as it should be.
+    /// The source's message is illegally framed.
     Framing(FramingError),
 }
 
-/// `Ready(Ok)`: the source's message, or the source, is at its end, and the sink has taken all.
+/// `Ready(Ok)`: the message or the source has ended, and the sink took every byte.
 pub type Pumped = Poll<Result<(), DirectionError>>;
 
 thread_local! {
-    /// One read buffer per thread: a relay holds memory only for bytes that wait.
+    /// One read buffer for each thread: a relay holds memory only for bytes that wait.
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SIZE_LINE + MAX_READ + CRLF.len()]);
 }
 
 /// Most bytes of one read.
 const MAX_READ: usize = 64 * 1024;
-/// Room for a chunk's size line in front of what is read: 8 digits and CRLF.
+/// Room for the size line of a chunk in front of the bytes read: 8 digits and CRLF.
 const SIZE_LINE: usize = 10;
 const CRLF: &[u8] = b"\r\n";
-/// Most bytes of a message that are kept to be sent again.
+/// Longest message, in bytes, of which a copy is kept for a retry.
 pub const MAX_COPY: usize = 64 * 1024;
 const LAST_CHUNK: &[u8] = b"0\r\n";
 
 /// One direction of a relay.
 pub struct Direction {
-    /// Read and not yet taken.
+    /// Bytes that were read and that the sink has not taken.
     pending: PendingBytes,
     /// Framing of the source's message.
     framing: Framing,
     wrap: Wrap,
-    /// Most bytes of one read. On demand: most bytes that the sink's kernel has not sent, without bulk.
+    /// Most bytes of one read. On demand, without bulk: most bytes that the sink's kernel may have unsent.
     most: usize,
-    /// On demand: how many bytes the sink's kernel may not have sent.
+    /// On demand: bytes given to the sink's kernel since it had sent everything. `None`: not on demand.
     unsent: Option<u32>,
-    /// On demand: the window that the source has.
+    /// On demand: the receive window of the source.
     window: Window,
-    /// The source had nothing when it was asked last, or has given all: only its readiness says when to
-    /// ask again.
+    /// The last read found the source empty, or emptied it: wait for its readiness before the next read.
     dry: bool,
     ended: bool,
-    /// Bytes that the source sent behind the end of its message.
+    /// Bytes that the source sent after the end of its message.
     surplus: PendingBytes,
     passed: u64,
     frames: Option<Frames>,
     bulk: Bulk,
-    /// The message so far, where it may have to be sent again.
+    /// A copy of the message so far, for a retry.
     #[allow(
         clippy::box_collection,
         reason = "a silent flow has none, and two such places"
@@ -78,9 +77,9 @@ pub struct Direction {
 }
 
 impl Direction {
-    /// A direction that moves all bytes until the source ends. With `on_demand` it reads only while the
-    /// sink's kernel has fewer than `most` bytes to send; else `most` bounds one read. With `bulk` a fast
-    /// flow gets as large a window as the sink's kernel takes.
+    /// Creates a direction that moves every byte until the source ends. `on_demand`: it reads only while the
+    /// sink's kernel has fewer than `most` bytes unsent; otherwise `most` bounds one read. `bulk`: the window
+    /// of a fast flow grows to what the sink's kernel takes.
     pub fn new(on_demand: bool, most: usize, bulk: bool) -> Self {
         Direction {
             pending: PendingBytes::default(),
@@ -99,15 +98,15 @@ impl Direction {
         }
     }
 
-    /// Limits the direction to one message in `framing`, which the sink gets in `wrap`.
+    /// Limits the direction to one message in `framing`; the sink gets it in `wrap`.
     pub fn set_message(&mut self, framing: Framing, wrap: Wrap) {
         (self.framing, self.wrap) = (framing, wrap);
     }
 
-    /// Appends to `out` what the sink is to get of `begun`, bytes of the source that were read elsewhere.
-    /// The caller writes `out` and says with [`Direction::wrote`] how much the sink took.
+    /// Appends to `out` what the sink must get of `begun`, bytes of the source that were read elsewhere. The
+    /// caller writes `out` and reports with [`Direction::wrote`] how much the sink took.
     ///
-    /// Errors: they are not legally framed.
+    /// Errors: `begun` is illegally framed.
     pub fn begin(&mut self, begun: &[u8], out: &mut Vec<u8>) -> Result<(), DirectionError> {
         if begun.is_empty() {
             return Ok(());
@@ -124,7 +123,7 @@ impl Direction {
         Ok(())
     }
 
-    /// Notes that the sink took the first `n` of `out`; the rest waits.
+    /// Counts the first `n` bytes of `out` as taken; the rest waits for the sink.
     pub fn wrote(&mut self, n: usize, out: &[u8]) {
         self.took(n);
         if n < out.len() {
@@ -132,54 +131,54 @@ impl Direction {
         }
     }
 
-    /// Keeps a copy of the message, of at most [`MAX_COPY`] bytes, from here on.
+    /// Keeps a copy of the message from here on, of at most [`MAX_COPY`] bytes.
     pub fn keep_copy(&mut self) {
         self.copy = Some(Box::default());
     }
 
-    /// The message so far; `None`: no copy was kept, or the message is longer.
+    /// Takes the copy of the message so far; `None` if no copy was kept or the message is longer.
     pub fn copy(&mut self) -> Option<Vec<u8>> {
         self.copy.take().map(|copy| *copy)
     }
 
-    /// Follows the WebSocket frames in what passes, of which `begun` was read elsewhere.
+    /// Follows the WebSocket frames that pass, beginning with `begun`, which was read elsewhere.
     pub fn follow_frames(&mut self, begun: &[u8]) {
         let mut following = Frames::default();
         following.pass(begun);
         self.frames = Some(following);
     }
 
-    /// Whether frames are followed and the last byte read was the last of one.
+    /// Whether frames are followed and the last byte read ended a frame.
     pub fn is_between_frames(&self) -> bool {
         self.frames.is_some_and(|f| f.between())
     }
 
-    /// Bytes the sink took.
+    /// Bytes that the sink took.
     pub fn passed(&self) -> u64 {
         self.passed
     }
 
-    /// Bytes that wait for the sink.
+    /// Bytes that were read and that the sink has not taken.
     pub fn held(&self) -> usize {
         self.pending.bytes().len() + self.bulk.held()
     }
 
-    /// Whether the message is at its end and the sink has taken all of it.
+    /// Whether the message is complete and the sink took all of it.
     pub fn is_over(&self) -> bool {
         self.framing.is_done() && self.held() == 0
     }
 
-    /// Takes the trailers of a message of which the sink got the data only; lines of HTTP/1.
+    /// Takes the trailers of a message whose sink got only the data, as lines of HTTP/1.
     pub fn take_trailers(&mut self) -> Vec<u8> {
         self.framing.take_trailers().unwrap_or_default()
     }
 
-    /// Takes the bytes that the source sent behind the end of its message.
+    /// Takes the bytes that the source sent after the end of its message.
     pub fn take_surplus(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.surplus).into_vec()
     }
 
-    /// Moves bytes until the source is dry, the sink is full, or the message ends.
+    /// Moves bytes until the source is empty, the sink is full, or the message ends.
     pub fn pump(&mut self, cx: &mut Context<'_>, source: &mut Side, sink: &mut Side) -> Pumped {
         loop {
             ready!(self.pass_pending(cx, sink))?;
@@ -190,7 +189,8 @@ impl Direction {
                 ready!(source.poll_readable(cx)).map_err(|_| DirectionError::Source)?;
                 self.dry = false;
             }
-            // poll(2) is dear beside a small message, so it is asked only when half of what may wait does.
+            // A system call costs much beside a small message: poll(2) runs only once half the allowance is
+            // used.
             let most = self.window.most(self.most);
             if self.unsent.is_some_and(|n| n as usize >= most / 2) {
                 ready!(sink.poll_all_sent(cx)).map_err(|_| DirectionError::Sink)?;
@@ -206,7 +206,7 @@ impl Direction {
         }
     }
 
-    /// Writes the bytes that wait for the sink; ready when none does.
+    /// Writes the bytes that wait for the sink; ready when none are left.
     pub fn pass_pending(&mut self, cx: &mut Context<'_>, sink: &mut Side) -> Pumped {
         while self.bulk.held() > 0 {
             let tcp = sink.tcp().ok_or(DirectionError::Sink)?;
@@ -222,7 +222,7 @@ impl Direction {
         Poll::Ready(Ok(()))
     }
 
-    /// One read and one write.
+    /// Does one read and one write.
     fn read_and_pass(
         &mut self,
         cx: &mut Context<'_>,
@@ -252,7 +252,7 @@ impl Direction {
                 let trailers = source.stream().map(|stream| stream.take_trailers());
                 return Poll::Ready(self.at_the_end(trailers.unwrap_or_default()));
             }
-            // The runtime notes it for a plain socket, too. OpenSSL may hold more than it gave.
+            // The runtime notes a short read of a plain socket, too. OpenSSL may hold more than it returned.
             self.dry = got < room && plain;
             self.window.saw(got, self.most);
             let used = self.follow(&mut buffer[SIZE_LINE..SIZE_LINE + got])?;
@@ -268,7 +268,7 @@ impl Direction {
             let taken = write_now(cx, sink, out, self.ends_sink())?;
             self.took(taken);
             if taken < out.len() {
-                // Under TLS the same bytes must be offered again, which `waiting` does.
+                // OpenSSL requires the same bytes again; `pending` offers them.
                 self.pending = out[taken..].to_vec().into();
             }
             Poll::Ready(Ok(()))
@@ -280,7 +280,7 @@ impl Direction {
         self.unsent = self.unsent.map(|unsent| unsent.saturating_add(n as u32));
     }
 
-    /// Most bytes to be read now.
+    /// Returns how many bytes to read now, at most.
     fn room(&mut self, source: &Side, sink: &Side) -> usize {
         let Some(unsent) = self.unsent else {
             return self.most.min(MAX_READ);
@@ -292,14 +292,14 @@ impl Direction {
             .before_read((source, sink), self.most, room, framed)
     }
 
-    /// Whether no byte has to be looked at: no frames, no chunks, no copy.
+    /// Whether no byte needs inspection: no frames, no chunks, no copy.
     fn may_splice(&self) -> bool {
         let by_count = matches!(self.framing, Framing::UntilClose | Framing::Length(_));
         let seen = self.frames.is_some() || self.copy.is_some();
         by_count && self.wrap == Wrap::AsIs && !seen
     }
 
-    /// Counts the bytes at the front of `data` that are for the sink. Keeps those behind the message.
+    /// Counts the bytes at the front of `data` that go to the sink. Keeps the bytes after the message.
     fn follow(&mut self, data: &mut [u8]) -> Result<usize, DirectionError> {
         let (used, for_sink) = match self.wrap {
             Wrap::Bare => self.framing.advance_bare(data),
@@ -320,7 +320,7 @@ impl Direction {
         Ok(for_sink)
     }
 
-    /// The source closed: the end where nothing else says so, a cut within a message.
+    /// Handles the end of the source: it completes a message that ends by closing, and cuts any other.
     fn at_the_end(&mut self, trailers: Vec<u8>) -> Result<(), DirectionError> {
         if self.framing != Framing::UntilClose {
             return Err(DirectionError::Ended);
@@ -333,12 +333,12 @@ impl Direction {
         Ok(())
     }
 
-    /// Whether what is written now is the last of the message, and nothing follows it.
+    /// Whether the bytes written now end the message, with no trailers after them.
     pub fn ends_sink(&self) -> bool {
         self.framing.is_done() && !self.framing.has_trailers()
     }
 
-    /// Writes the size line of a chunk of `n` bytes at the end of `line`; returns where it begins.
+    /// Writes the size line of a chunk of `n` bytes into the end of `line`; returns where it begins.
     fn size_line(&self, n: usize, line: &mut [u8; SIZE_LINE]) -> usize {
         if self.wrap != Wrap::Chunks {
             return SIZE_LINE;
@@ -361,16 +361,17 @@ impl Direction {
     }
 }
 
-/// Writes what `to` takes now of `bytes`. `last`: nothing follows them.
+/// Writes as many of `bytes` as `to` takes now. `last`: nothing follows them.
 ///
-/// Errors: its connection is broken.
+/// Errors: the connection of `to` is broken.
 pub(super) fn write_now(
     cx: &mut Context<'_>,
     to: &mut Side,
     bytes: &[u8],
     last: bool,
 ) -> Result<usize, DirectionError> {
-    // OpenSSL takes a record of 16 KiB at a time; of a plain socket the runtime knows that it is full.
+    // OpenSSL takes one record of 16 KiB a call. A full plain socket costs no second system call: the runtime
+    // remembers it.
     let mut taken = 0;
     while taken < bytes.len() {
         match to.poll_write_part(cx, &bytes[taken..], last) {

@@ -1,4 +1,4 @@
-//! Real sockets for tests of what stands between two of them.
+//! Real sockets for tests of the code between them.
 
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
@@ -12,21 +12,21 @@ use super::kernel;
 use super::side::Side;
 use super::socket::{Options, Tcp, receive_buffer, tune};
 
-/// The outcome of `event`, which must come within ten seconds.
+/// Awaits `event` for at most ten seconds; panics with `what`.
 pub async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(10), event)
         .await
         .expect(what)
 }
 
-/// Segments the kernel has got for `socket`.
+/// Segments that the kernel received on `socket`.
 pub fn segments(socket: &TcpStream) -> u32 {
     kernel::info(socket.as_raw_fd()).expect("facts").segments
 }
 
-/// An outer socket, and the one a relay has of it, with so large a receive buffer.
+/// A peer's socket, and a relay's socket connected to it whose receive buffer was set to `receive_buffer`.
 pub async fn pair_with(receive_buffer: usize) -> (TcpStream, Side) {
-    // On the listener: a window once told is not taken back, so that it must be small from the first.
+    // Set on the listener: TCP does not take a window back, so it must be small from the start.
     let listener = TcpSocket::new_v4().unwrap();
     let bytes = u32::try_from(receive_buffer).unwrap();
     listener.set_recv_buffer_size(bytes).unwrap();
@@ -51,7 +51,7 @@ pub async fn pair() -> (TcpStream, Side) {
     pair_with(receive_buffer(32 << 10)).await
 }
 
-/// The same under TLS, without certificates.
+/// As [`pair`], under TLS without certificates.
 pub async fn tls_pair() -> (SslStream<TcpStream>, Side) {
     let mut builder = SslContext::builder(SslMethod::tls()).unwrap();
     builder.set_mode(SslMode::ENABLE_PARTIAL_WRITE | SslMode::ACCEPT_MOVING_WRITE_BUFFER);

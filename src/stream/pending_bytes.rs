@@ -1,4 +1,5 @@
-//! Bytes that wait: a pointer while there are none, as in a silent flow, which has four such places.
+//! Bytes that wait to be read or written. A silent flow has four such places, so an empty one is only a
+//! pointer.
 
 /// Bytes that wait to be read or written.
 #[derive(Debug, Default)]
@@ -11,17 +12,17 @@ struct Bytes {
 }
 
 impl PendingBytes {
-    /// What waits, first byte first.
+    /// Returns the bytes that wait, the first one first.
     pub fn bytes(&self) -> &[u8] {
         self.0.as_ref().map_or(&[], |b| &b.all[b.gone..])
     }
 
-    /// Whether nothing waits.
+    /// Whether no bytes wait.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Lets the first `n` bytes go, at most all; with the last the memory goes, too.
+    /// Removes the first `n` bytes, at most all of them; the last byte frees the memory.
     pub fn take(&mut self, n: usize) {
         if let Some(bytes) = &mut self.0 {
             bytes.gone += n;
@@ -31,7 +32,7 @@ impl PendingBytes {
         }
     }
 
-    /// Adds bytes behind what waits.
+    /// Adds bytes after those that wait.
     pub fn push(&mut self, more: &[u8]) {
         match &mut self.0 {
             Some(bytes) => bytes.all.extend_from_slice(more),
@@ -39,7 +40,7 @@ impl PendingBytes {
         }
     }
 
-    /// All that waits.
+    /// Returns all bytes that wait.
     pub fn into_vec(self) -> Vec<u8> {
         self.0.map_or_else(Vec::new, |mut bytes| {
             bytes.all.drain(..bytes.gone);
@@ -47,7 +48,7 @@ impl PendingBytes {
         })
     }
 
-    /// Puts `first` in front of what waits.
+    /// Puts `first` in front of the bytes that wait.
     pub fn put_back(&mut self, first: Vec<u8>) {
         *self = match self.is_empty() {
             true => first.into(),
@@ -57,7 +58,7 @@ impl PendingBytes {
 }
 
 impl From<Vec<u8>> for PendingBytes {
-    /// An empty one gives its memory back: it may still have the 4 KiB in which a request's head was read.
+    /// Frees an empty vector: it may still have the 4 KiB into which a request's head was read.
     fn from(all: Vec<u8>) -> Self {
         PendingBytes((!all.is_empty()).then(|| Box::new(Bytes { all, gone: 0 })))
     }
@@ -67,8 +68,8 @@ impl From<Vec<u8>> for PendingBytes {
 mod tests {
     use super::*;
 
-    /// A silent WebSocket keeps no buffer: the one its request's head was read into was 4 KiB of the
-    /// 8.3 KiB that 4,000 of them cost each (benches, "silent"). Red without the look at its length.
+    /// A silent WebSocket keeps no buffer. The one of its request's head was 4 KiB of the 8.3 KiB that each
+    /// of 4,000 silent WebSockets cost (benches, "silent"). Fails if the length is not checked.
     #[test]
     fn an_empty_buffer_is_given_back() {
         assert!(PendingBytes::from(Vec::with_capacity(4096)).0.is_none());

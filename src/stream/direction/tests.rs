@@ -6,8 +6,8 @@ use crate::stream::socket;
 use std::future::poll_fn;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// A read of 64 KiB goes to a TLS sink as four records, and nothing of it is kept: three quarters were
-/// allocated, copied and written from there. Fails if only the first record is written at once.
+/// A read of 64 KiB goes to a TLS sink as four records, and no byte waits. Before, three quarters were
+/// allocated, copied and written later. Fails if only the first record is written at once.
 #[tokio::test]
 async fn a_large_read_is_not_kept() {
     let ((mut node, mut source), (client, mut sink)) = (pair_with(1 << 20).await, tls_pair().await);
@@ -29,7 +29,7 @@ async fn a_large_read_is_not_kept() {
     read.await.expect("a client").expect("all of it");
 }
 
-/// Fails if a chunk's size is written wrong, or beyond its room.
+/// Fails if a chunk's size is wrong, or longer than its room.
 #[test]
 fn sizes_of_chunks() {
     let chunks = Direction {
