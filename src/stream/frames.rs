@@ -1,33 +1,34 @@
-//! Follows a node's WebSocket frames by the lengths in their headers alone, to know whether the
-//! client stands between two frames: only there can a close frame of ours be understood.
+//! Follows a node's WebSocket frames by the lengths in their headers, to find the boundaries between frames.
+//! Only there can a client understand a close frame of ours.
 //!
-//! In: the bytes that pass to the client, in any split. Out: whether they end with a frame. Looks at
-//! 2 to 14 bytes a frame and at no payload. Source: RFC 6455 §5.2, §5.5.1, §7.4.
+//! In: the bytes that pass to the client, split anywhere. Out: whether they end with a complete frame. Reads
+//! 2 to 14 bytes of each frame and no payload.
+//! Source: RFC 6455 §5.2, §5.5.1, §7.4.
 
-/// Where the bytes so far stand.
+/// The position within a stream of frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Frames {
-    /// Payload bytes to come, or, within a header, what is known of them.
+    /// Payload bytes still to come; within a header, the length read so far.
     left: u64,
-    /// Header bytes to come behind the first two: length, then mask.
+    /// Header bytes still to come after the first two: length, then mask.
     header: u8,
-    /// Of these, those of the mask, which say nothing of the length.
+    /// How many of `header` belong to the mask, which does not count for the length.
     mask: u8,
-    /// The first byte of a header has passed, the second not.
+    /// The first byte of a header has passed, the second has not.
     begun: bool,
 }
 
-/// What an evicted client is sent: an unmasked close frame, 1012 "Service Restart" (IANA registry of
-/// RFC 6455 §11.7). Clients that know it wait a moment and connect again.
+/// The frame that tells an evicted client to reconnect: an unmasked close frame, 1012 "Service Restart" (IANA
+/// registry of RFC 6455 §11.7). Clients that know the code wait a moment and connect again.
 pub const RESTART: [u8; 4] = [0x88, 2, 0x03, 0xf4];
 
 impl Frames {
-    /// Whether the next byte is a frame's first.
+    /// Whether the next byte begins a frame.
     pub fn between(&self) -> bool {
         *self == Frames::default()
     }
 
-    /// Takes the next bytes.
+    /// Follows the next bytes.
     pub fn pass(&mut self, mut data: &[u8]) {
         while let Some((first, rest)) = data.split_first() {
             if self.header == 0 && self.left > 0 {
@@ -43,7 +44,7 @@ impl Frames {
 
     fn header_byte(&mut self, byte: u8) {
         if self.header > self.mask {
-            // 2^63 and more is no legal length; it is followed all the same, and never ends.
+            // 2^63 and more is illegal; such a frame is still followed, and never ends.
             self.left = self.left << 8 | u64::from(byte);
             self.header -= 1;
         } else if self.header > 0 {
@@ -53,7 +54,7 @@ impl Frames {
             self.begun = true;
             return;
         } else {
-            // A node must not mask (§5.1); one that does is followed.
+            // A node must not mask (§5.1); a node that does is still followed.
             self.mask = if byte & 0x80 == 0 { 0 } else { 4 };
             (self.left, self.header) = match byte & 0x7f {
                 126 => (0, 2 + self.mask),
@@ -94,7 +95,7 @@ mod tests {
         out
     }
 
-    /// Every boundary is found, and nothing else is taken for one, whatever the split.
+    /// Fails if a frame's end is missed, or another byte is taken for one, in any split.
     #[test]
     fn only_the_ends_of_frames_are_between_frames() {
         let lengths = [0, 1, 125, 126, 127, 300, 65_535, 65_536, 70_000];
