@@ -1,9 +1,9 @@
-//! splice(2) where much passes between two plain sockets: pages change hands instead of being copied.
+//! Moves bulk between two plain sockets by splice(2): pages change hands instead of being copied.
 //!
-//! In: sizes of the reads so far, two sockets. Out: bytes moved through a pipe. Messages never come
-//! here: it takes several large reads in a row, which only a flow with a large window makes.
-//! A pipe holds no more than one read would, and only while bytes are in it: in between it waits in its
-//! thread for the next flow. docs/decisions/0007-splice.md has the numbers.
+//! In: sizes of the reads so far, two sockets. Out: bytes moved through a pipe. Messages never come here:
+//! splice needs several large reads in a row, which only a flow with a large window makes.
+//! A pipe holds no more than one read would, and belongs to a flow only while it holds bytes. An empty pipe
+//! goes back to its thread. docs/decisions/0007-splice.md has the numbers.
 
 use std::cell::RefCell;
 use std::io;
@@ -18,16 +18,17 @@ use crate::stream::kernel;
 use crate::stream::side::Side;
 use crate::stream::socket::Tcp;
 
-/// A read of so many bytes is one of bulk: below it two system calls cost more than the copies they save.
+/// Size from which a read counts as large, in bytes. Below it two system calls cost more than the copy they
+/// save.
 pub(super) const LARGE: usize = 16 * 1024;
-/// Score from which a pipe is used: so many large reads in a row.
+/// Score from which a flow uses a pipe: that many large reads in a row.
 const BULK: u8 = 4;
-/// Highest score. A small read halves it: what is left of a window in the midst of bulk does not end
-/// the use of a pipe, three messages do.
+/// Highest score. A small read halves it: one short read within bulk does not end the use of a pipe, three
+/// messages do.
 const MAX_SCORE: u8 = 16;
-/// Most pipes of the process: each is two descriptors, and a flow whose sink has stopped keeps one.
+/// Most pipes of the process. Each takes two descriptors, and a flow whose sink has stopped keeps one.
 const MAX_PIPES: usize = 512;
-/// Most empty pipes a thread keeps.
+/// Most empty pipes that a thread keeps.
 const MAX_SPARE: usize = 8;
 
 static PIPES: AtomicUsize = AtomicUsize::new(0);
@@ -36,7 +37,7 @@ thread_local! {
     static SPARE: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
 }
 
-/// One direction's bulk.
+/// The bulk state of one direction.
 #[derive(Default)]
 pub(super) struct Bulk {
     score: u8,
@@ -44,7 +45,7 @@ pub(super) struct Bulk {
 }
 
 impl Bulk {
-    /// Notes a read of `n` bytes.
+    /// Counts a read of `n` bytes.
     pub(super) fn saw(&mut self, n: usize) {
         self.score = match n >= LARGE {
             true => (self.score + 1).min(MAX_SCORE),
@@ -52,15 +53,15 @@ impl Bulk {
         };
     }
 
-    /// Bytes in the pipe.
+    /// Returns how many bytes the pipe holds.
     pub(super) fn held(&self) -> usize {
         self.pipe.as_ref().map_or(0, |p| p.held as usize)
     }
 
-    /// Moves up to `most` bytes from `source` into an empty pipe; 0 at the source's end. `None` where
-    /// bytes are to be copied: no bulk, a side under TLS, or no pipe left.
+    /// Moves up to `most` bytes from `source` into an empty pipe; 0 at the end of the source. `None`: copy
+    /// instead, because the flow carries no bulk, a side is under TLS, or no pipe is left.
     ///
-    /// Errors: the source broke.
+    /// Errors: the source's connection broke.
     pub(super) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
@@ -86,9 +87,9 @@ impl Bulk {
         Some(filled)
     }
 
-    /// Moves what the pipe holds to `sink`; how much went.
+    /// Moves bytes from the pipe to `sink`; returns how many.
     ///
-    /// Errors: the sink broke.
+    /// Errors: the sink's connection broke.
     pub(super) fn poll_drain(
         &mut self,
         cx: &mut Context<'_>,
@@ -106,16 +107,16 @@ impl Bulk {
     }
 }
 
-/// A pipe of the kernel's.
+/// A pipe of the kernel.
 struct Pipe {
     out: OwnedFd,
     into: OwnedFd,
-    /// Bytes in it. 32 bits: each silent flow has room for two pipes.
+    /// Bytes in the pipe. 32 bits, because each silent flow has room for two pipes.
     held: u32,
 }
 
 impl Pipe {
-    /// An empty one: the thread's, or a new one. `None`: the limit is reached, or descriptors are.
+    /// Takes an empty pipe of this thread, or makes one. `None`: all pipes or descriptors are in use.
     fn take() -> Option<Pipe> {
         if let Some(pipe) = SPARE.with_borrow_mut(Vec::pop) {
             return Some(pipe);
@@ -133,7 +134,7 @@ impl Pipe {
         Some(pipe)
     }
 
-    /// Keeps an empty pipe for the thread's next flow.
+    /// Keeps an empty pipe for the next flow of this thread.
     fn spare(self) {
         SPARE.with_borrow_mut(|spare| {
             if spare.len() < MAX_SPARE {
@@ -187,7 +188,7 @@ impl Drop for Pipe {
     }
 }
 
-/// Empty pipes this thread keeps.
+/// Returns how many empty pipes this thread keeps.
 #[cfg(test)]
 pub(super) fn spare_here() -> usize {
     SPARE.with_borrow(Vec::len)
