@@ -1,7 +1,8 @@
-//! The window a direction keeps open to the node: small, or for bulk as large as the client's kernel takes.
+//! Sizes the window that a direction keeps open to the node: small, or for bulk as large as the client's
+//! kernel takes.
 //!
-//! In: sizes of reads, two sockets. Out: how much to read next; SO_RCVBUF is set on the way. The state of a
-//! large window is allocated with it and freed with it: silent flows and messages have a pointer.
+//! In: sizes of reads, two sockets. Out: how much to read next. SO_RCVBUF is set on the way.
+//! A large window's state is allocated and freed with it: silent flows and messages only hold a pointer.
 //! Source: Lightstreamer clustering §1; docs/decisions/0017-bulk-by-the-clients-window.md.
 
 use std::sync::LazyLock;
@@ -11,35 +12,35 @@ use super::kernel;
 use super::side::Side;
 use super::window_budget::{BULK_READS, BULK_WITHIN_MS, CAP, Facts, WindowBudget};
 
-/// The window of one direction's source.
+/// The receive window of one direction's source.
 #[derive(Default)]
 pub(super) struct Window {
     budget: Option<Box<WindowBudget>>,
-    /// When the first of the reads that are counted was.
+    /// When the first counted read was made.
     since_ms: u32,
-    /// Their bytes, in units of [`UNIT`].
+    /// Bytes of the counted reads, in units of [`UNIT`].
     units: u16,
     reads: u8,
     look: Look,
 }
 
-/// Whether the window may grow, and may have been left large by an earlier answer on the connection.
+/// Whether the window may grow, and whether to look for a large buffer that an earlier answer left.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Look {
-    /// It does not grow.
+    /// The window does not grow.
     #[default]
     Never,
-    /// Not at the first read: a short answer would pay for the look.
+    /// The look comes with the second read: a short answer must not pay for it.
     Later,
     Next,
     Done,
 }
 
-/// So coarse that the reads which are counted together fit into 16 bits.
+/// Large enough that the bytes of all counted reads fit into 16 bits.
 const UNIT: usize = 64;
 
 impl Window {
-    /// One that may grow where `bulk` is wished and `most` unsent bytes leave room for it.
+    /// Creates a window that may grow, if `bulk` is set and `most` unsent bytes leave room for growth.
     pub(super) fn new(bulk: bool, most: usize) -> Self {
         Window {
             look: match bulk && buffer(most) < CAP / 2 {
@@ -50,12 +51,12 @@ impl Window {
         }
     }
 
-    /// Most bytes that may be read and not be sent by the client's kernel; `most` without bulk.
+    /// Most bytes that the relay may have read and the client's kernel may have unsent; `most` without bulk.
     pub(super) fn most(&self, most: usize) -> usize {
         self.budget.as_ref().map_or(most, |p| p.most().max(most))
     }
 
-    /// Most bytes to be read now, of `room`, when all that was read before is with the client's kernel.
+    /// Returns how many bytes to read now, of `room`, when the client's kernel has every byte read before.
     pub(super) fn before_read(
         &mut self,
         (source, sink): (&Side, &Side),
@@ -108,7 +109,7 @@ impl Window {
         }
     }
 
-    /// Notes a read of `n` bytes.
+    /// Counts a read of `n` bytes.
     pub(super) fn saw(&mut self, n: usize, most: usize) {
         if self.look == Look::Never {
             return;
@@ -128,7 +129,8 @@ impl Window {
         }
     }
 
-    /// Whether a read of `n` bytes was the last of so many, half full on average, in so short a time.
+    /// Whether a read of `n` bytes completes [`BULK_READS`] reads, half full on average, within
+    /// [`BULK_WITHIN_MS`].
     fn is_bulk(&mut self, n: usize, most: usize) -> bool {
         if self.reads == 0 {
             (self.since_ms, self.units) = (now_ms(), 0);
@@ -144,13 +146,13 @@ impl Window {
     }
 }
 
-/// Receive buffer towards a node, as the kernel counts, of a flow with so many unsent bytes and no bulk.
-/// docs/decisions/0013-split-of-max-hidden.md
+/// Returns the receive buffer towards a node for a flow without bulk that may have `most` unsent bytes, as
+/// the kernel counts. docs/decisions/0013-split-of-max-hidden.md
 fn buffer(most: usize) -> usize {
     2 * most
 }
 
-/// Milliseconds of a clock of this process; it wraps.
+/// Returns the milliseconds of a clock of this process; it wraps.
 fn now_ms() -> u32 {
     static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
     BEGUN.elapsed().as_millis() as u32

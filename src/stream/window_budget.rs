@@ -1,72 +1,74 @@
-//! Decides how much a node may be promised while a flow carries bulk: what the client's kernel has promised
-//! to take, and the small window besides.
+//! Decides how much window a node gets while its flow carries bulk: as much as the client's kernel has
+//! promised to take, plus the small window.
 //!
-//! In: what the client's kernel acknowledged, promises and has not sent; what was read of the node. Out: the
-//! receive buffer towards the node, and how much may be read before the next question. TCP does not take a
-//! promise back, so a client that stops still takes what its node was promised.
-//! Source: RFC 9293 §3.8.6 (a shrunken window is discouraged); docs/decisions/0017-bulk-by-the-clients-window.md.
+//! In: what the client's kernel acknowledged, promises and has unsent; what was read from the node. Out: the
+//! receive buffer towards the node, and how much to read before the next decision.
+//! TCP does not take a window back: the kernel of a client that stops reading still takes every byte that its
+//! node was promised.
+//! Source: RFC 9293 §3.8.6 (a shrunken window is discouraged);
+//! docs/decisions/0017-bulk-by-the-clients-window.md.
 
-/// Most bytes that a node may be promised and the client's kernel not have sent, together. Half of it is
-/// the largest receive buffer. The window itself is 64 KiB at most (no scale: see `socket::connect`), but with
-/// half of this the relay waits for its client more often: TLS cost 1.4 times HAProxy's CPU, not 1.2.
+/// Most bytes promised to a node and unsent by the client's kernel, together. The largest receive buffer is
+/// half of it. The window is 64 KiB at most (no scale: see `socket::connect`). With half this cap the relay
+/// waits for its client more often: TLS cost 1.4 times HAProxy's CPU, not 1.2.
 pub(super) const CAP: usize = 512 * 1024;
-/// Reads that show bulk where they are half full on average, and the longest time they may take: together at
-/// least 1.3 MB/s. Below that a small window costs little, and messages of some KiB stay what they are.
+/// Reads that show bulk if they are half full on average, and the longest time they may take, in ms: together
+/// at least 1.3 MB/s. Below that a small window costs little, and messages of a few KiB do not count as bulk.
 pub(super) const BULK_READS: u8 = 16;
 pub(super) const BULK_WITHIN_MS: u32 = 50;
-/// Small reads in a row after which bulk is over.
+/// Small reads in a row that end bulk.
 const SMALL_READS: u8 = 4;
-/// Share of the client's promise that framing may take: 22 to 29 bytes of TLS for a record of 2 KiB or more,
-/// 12 of a chunk.
+/// Divisor of the client's window that leaves room for framing: 22 to 29 bytes of TLS for a record of 2 KiB
+/// or more, 12 for a chunk.
 const FRAMING_SHARE: u64 = 64;
 
-/// What the kernel knows before a read.
+/// What the kernel reports before a read.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Facts {
-    /// Bytes of the client's connection that its kernel has acknowledged.
+    /// Bytes of the client's connection that the client has acknowledged.
     pub acknowledged: u64,
-    /// Bytes it may be sent beyond these.
+    /// The client's window: bytes that may follow the acknowledged ones.
     pub window: u64,
-    /// Bytes our kernel has for it, sent or not. Asked first: an acknowledgement in between makes the
-    /// client's promise look smaller, never larger.
+    /// Bytes for the client in our kernel, sent or not. Read first: an acknowledgement in between then makes
+    /// the client's window look smaller, never larger.
     pub unacknowledged: u64,
-    /// Those of them that are not sent.
+    /// How many of them are unsent.
     pub unsent: u64,
     /// Bytes of the node that wait to be read.
     pub unread: usize,
-    /// TLS or chunks are put around what is read.
+    /// Whether TLS or chunks are put around the bytes.
     pub framed: bool,
 }
 
-/// What is to be done before a read.
+/// What to do before a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
-    /// Receive buffer towards the node to be set, in bytes as the kernel counts; `None`: as it is.
+    /// New receive buffer towards the node, in bytes as the kernel counts; `None`: unchanged.
     pub buffer: Option<usize>,
-    /// Most bytes to be read before the next question.
+    /// Most bytes to read before the next decision.
     pub read: usize,
 }
 
-/// What is promised to a node whose flow carries bulk, or has until a moment ago.
+/// The window of a node whose flow carries bulk, or did until a moment ago.
 #[derive(Debug)]
 pub(super) struct WindowBudget {
-    /// Bytes read since it began.
+    /// Bytes read so far.
     read: u64,
-    /// The node may have been promised so many of them; never back.
+    /// The byte up to which the node may have been allowed to send; it only grows.
     edge: u64,
-    /// The client's kernel has promised to take so many of its connection; never back.
+    /// The byte up to which the client's kernel has promised to take; it only grows.
     taken: u64,
-    /// Receive buffer towards the node now, in bytes as the kernel counts.
+    /// Current receive buffer towards the node, in bytes as the kernel counts.
     level: usize,
-    /// The same of a flow that carries none.
+    /// Receive buffer without bulk, in the same unit.
     small: usize,
     small_reads: u8,
-    /// Bulk is over: no more is promised, and what was is waited for.
+    /// Bulk has ended: the node gets no new window, and the relay reads what it was promised.
     over: bool,
 }
 
 impl WindowBudget {
-    /// Of a flow whose receive buffer is `level` bytes as the kernel counts, and `small` without bulk.
+    /// Begins bulk with a receive buffer of `level` bytes as the kernel counts; `small` without bulk.
     pub(super) fn new(level: usize, small: usize) -> Self {
         WindowBudget {
             read: 0,
@@ -79,7 +81,7 @@ impl WindowBudget {
         }
     }
 
-    /// Of a connection that an earlier answer left with a large receive buffer.
+    /// Takes over a connection whose large receive buffer was left by an earlier answer.
     pub(super) fn left_over(level: usize, small: usize) -> Self {
         WindowBudget {
             over: true,
@@ -87,28 +89,28 @@ impl WindowBudget {
         }
     }
 
-    /// Most bytes that may be read and not be sent by the client's kernel.
+    /// Most bytes that the relay may have read and the client's kernel may have unsent.
     pub(super) fn most(&self) -> usize {
         self.level / 2
     }
 
-    /// Whether the flow is as one that never carried bulk.
+    /// Whether the buffer is small again, so that this state can be dropped.
     pub(super) fn is_kept(&self) -> bool {
         self.over && self.level <= self.small
     }
 
-    /// Bulk goes on after all.
+    /// Resumes bulk.
     pub(super) fn renew(&mut self) {
         self.over = false;
         self.small_reads = 0;
     }
 
-    /// Whether [`Facts`] of the client are needed for [`WindowBudget::before_read`].
+    /// Whether [`WindowBudget::before_read`] needs [`Facts`] of the client.
     pub(super) fn asks_client(&self) -> bool {
         !self.over
     }
 
-    /// Decides before a read of at most `room` bytes, when all that was read before is with the client's kernel.
+    /// Decides before a read of at most `room` bytes, when the client's kernel has every byte read before.
     pub(super) fn before_read(&mut self, facts: Facts, room: usize) -> Verdict {
         let target = if self.over {
             self.small
@@ -118,14 +120,14 @@ impl WindowBudget {
         if target < self.level {
             return self.lower(target, facts.unread.min(room), room);
         }
-        // By doubling only: the client's kernel opens its own window step by step.
+        // Grows by doubling only, as the client's kernel opens its own window step by step.
         let buffer = (target > self.level).then(|| target.min(self.level * 2));
         self.set(buffer);
         Verdict { buffer, read: room }
     }
 
-    /// Largest receive buffer, of those that double from the small one, with which the node is promised no
-    /// more than the client's kernel promised, and the small one besides.
+    /// Largest receive buffer, doubled from the small one, that promises the node no more than the client's
+    /// window plus the small one.
     fn bound(&mut self, facts: Facts, room: usize) -> usize {
         self.taken = self.taken.max(facts.acknowledged + facts.window);
         let ahead = self
@@ -146,10 +148,10 @@ impl WindowBudget {
         level
     }
 
-    /// Lowers the buffer as far as the node's unread promise allows: what it was promised and finds no room
-    /// is dropped by our kernel, and comes again 0.1 to 0.3 s later.
+    /// Lowers the buffer no further than what the node was promised and has not sent. Our kernel would drop
+    /// bytes that find no room, and they come again 0.1 to 0.3 s later.
     fn lower(&mut self, target: usize, read: usize, room: usize) -> Verdict {
-        // Nothing to read: the promise is as it was.
+        // No byte to read: the node's promise is unchanged.
         let promised = self.edge.saturating_sub(self.read + read as u64);
         let level = target.max(usize::try_from(promised).unwrap_or(usize::MAX));
         if read == 0 || level >= self.level {
@@ -159,7 +161,7 @@ impl WindowBudget {
             };
         }
         self.set(Some(level));
-        // No more: each byte read beyond would promise another one.
+        // Not more than `read`: each byte read beyond it would promise the node another one.
         Verdict {
             buffer: Some(level),
             read,
@@ -171,7 +173,7 @@ impl WindowBudget {
         self.edge = self.edge.max(self.read + self.level as u64);
     }
 
-    /// Notes a read of `n` bytes.
+    /// Counts a read of `n` bytes.
     pub(super) fn saw(&mut self, n: usize) {
         self.read += n as u64;
         self.set(None);

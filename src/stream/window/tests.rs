@@ -20,14 +20,14 @@ use crate::stream::socket::{self, Options, Tcp};
 const HIDDEN: u64 = 32 << 10;
 const MOST: usize = 8 << 10;
 
-/// Fails if a silent flow pays for the bulk of others: beyond this its relay grows.
+/// Fails if a silent flow pays for the bulk of others: with a larger `Window` its relay grows.
 #[test]
 fn a_small_window_is_small() {
     assert_eq!(size_of::<Window>(), 2 * size_of::<usize>());
     assert!(size_of::<crate::stream::direction::Direction>() <= 128);
 }
 
-/// Red if messages make a window large, which would let their node notice a slow client later.
+/// Fails if messages make a window large: their node would notice a slow client later.
 #[test]
 fn only_bulk_grows() {
     let cases: [(&str, bool, usize, Vec<usize>, bool); 6] = [
@@ -62,7 +62,7 @@ fn only_bulk_grows() {
     assert!(slow.budget.is_none(), "one message of 8 KiB now and then");
 }
 
-/// A node, and the socket a relay has to it, connected as for bulk.
+/// A node, and the relay's socket to it, connected with the options for bulk.
 async fn node() -> (TcpStream, Side) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let options = Options {
@@ -76,8 +76,8 @@ async fn node() -> (TcpStream, Side) {
     (node, Side::Plain(Tcp::new(ours)))
 }
 
-/// Red if an answer on a connection that bulk left with a large buffer is taken for one with a small one: a
-/// node could send as much again for each answer.
+/// Fails if the window overlooks a large buffer that bulk left on the connection: a node could send as much
+/// again for each answer.
 #[tokio::test]
 async fn a_large_buffer_that_was_left_is_seen() {
     let ((_node, source), (_client, sink)) = (node().await, pair().await);
@@ -88,7 +88,7 @@ async fn a_large_buffer_that_was_left_is_seen() {
     assert_eq!(window.most(MOST), 128 << 10);
 }
 
-/// A node that writes all it can.
+/// Makes a node write all it can; returns the count of its bytes, and its task.
 fn flood(mut node: TcpStream) -> (Arc<AtomicU64>, JoinHandle<()>) {
     let written = Arc::new(AtomicU64::new(0));
     let count = written.clone();
@@ -100,8 +100,8 @@ fn flood(mut node: TcpStream) -> (Arc<AtomicU64>, JoinHandle<()>) {
     (written, task)
 }
 
-/// Reads 64 MiB of a flood as `client` and stops; the widest buffer on the way, and what proxy and kernel
-/// hold for the client at rest.
+/// Reads 64 MiB of a flood as `client`, then stops. Returns the widest buffer on the way, and the bytes that
+/// proxy and kernel hold for the client once all is still.
 async fn stopped<C>(client: C, raw: OwnedFd, inner: Side) -> (usize, u64)
 where
     C: tokio::io::AsyncRead + Unpin,
@@ -132,8 +132,8 @@ where
         let sent = written.load(Ordering::Relaxed) - kernel::unacknowledged(node_fd.as_raw_fd());
         sent.saturating_sub(got + kernel::unread(raw.as_raw_fd()))
     };
-    // Half a second without progress is a stall: every hop is on this machine. A segment that the client's kernel
-    // dropped may come seconds later, as its retransmission backs off.
+    // Half a second without progress is a stall: every hop is on this machine. A segment that the client's
+    // kernel dropped may come seconds later, because its retransmission backs off.
     let (mut last, begun) = ((0, 0), Instant::now());
     let late = || begun.elapsed() > Duration::from_secs(10);
     while last != (written.load(Ordering::Relaxed), held()) || (last.1 > HIDDEN && !late()) {
@@ -145,8 +145,8 @@ where
     (widest, last.1)
 }
 
-/// Aim: bulk gets a large window, and when its client stops no more is held than `max_hidden`. Red if the
-/// window does not grow, or grows beyond what the client's kernel promised.
+/// Aim: bulk gets a large window, and a client that stops leaves no more than `max_hidden` bytes held. Fails
+/// if the window does not grow, or grows beyond what the client's kernel promised.
 #[tokio::test]
 async fn bulk_hides_no_more_than_messages() {
     let (client, inner) = pair_with(256 << 10).await;

@@ -1,11 +1,11 @@
-//! The rule as a table, and against a model of two kernels.
+//! The window budget as a table of cases, and against a model of two kernels.
 
 use super::*;
 
 const SMALL: usize = 16 << 10;
 const ROOM: usize = 64 << 10;
 
-/// A client's kernel with so large a window, and so many bytes of ours in flight.
+/// A client's kernel with a window of `window` bytes, and `unacknowledged` bytes in ours.
 fn client(window: u64, unacknowledged: u64) -> Facts {
     Facts {
         acknowledged: 1 << 20,
@@ -16,7 +16,7 @@ fn client(window: u64, unacknowledged: u64) -> Facts {
     }
 }
 
-/// Red if the node is promised more than the client's kernel has room for, or less than it could be.
+/// Fails if the node is promised more than the client's kernel has room for, or less than it could be.
 #[test]
 fn levels_by_the_clients_window() {
     let kib = |n: u64| n << 10;
@@ -73,9 +73,10 @@ fn levels_by_the_clients_window() {
     }
 }
 
-/// Red if the buffer is lowered below what the node was promised and has not sent: our kernel drops that.
+/// Fails if the buffer drops below what the node was promised and has not sent: our kernel would drop those
+/// bytes.
 #[test]
-fn it_is_lowered_by_what_is_read() {
+fn reads_lower_the_buffer() {
     let mut budget = WindowBudget::new(8 * SMALL, SMALL);
     let shut = |unread| Facts {
         unread,
@@ -108,9 +109,9 @@ fn it_is_lowered_by_what_is_read() {
     assert!(!budget.is_kept(), "the client may read on");
 }
 
-/// Red if messages keep a large buffer, or if a connection that was left with one keeps it.
+/// Fails if messages keep a large buffer, or if a connection keeps the one that an earlier answer left.
 #[test]
-fn messages_end_it() {
+fn messages_end_bulk() {
     let mut budget = WindowBudget::new(2 * SMALL, SMALL);
     for n in [100, 100, 100, ROOM, 100, 100, 100] {
         budget.saw(n);
@@ -133,8 +134,8 @@ fn messages_end_it() {
     }
 }
 
-/// A client that reads at a rate and then stops, its kernel, ours, and a node that sends what it may. Returns
-/// the most that the node was promised beyond the client's promise, and what our kernel had to drop.
+/// Models a client that reads at random and then stops, both kernels, and a node that sends what it may.
+/// Returns the most that the node was promised beyond the client's window, and how much our kernel dropped.
 fn run(seed: u64, framed: u64) -> (u64, u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut budget = WindowBudget::new(SMALL, SMALL);
@@ -158,7 +159,7 @@ fn run(seed: u64, framed: u64) -> (u64, u64) {
             unread: usize::try_from(sent - read).unwrap(),
             framed: framed > 0,
         };
-        // As a direction does it: not before the client's kernel has sent half.
+        // As a direction does: it reads only once the client's kernel has sent half.
         if facts.unsent as usize >= budget.most() / 2 {
             continue;
         }
@@ -175,14 +176,14 @@ fn run(seed: u64, framed: u64) -> (u64, u64) {
     (beyond, dropped)
 }
 
-/// Aim: the contract, whatever client and node do: no more is promised to the node than the client's kernel
-/// promised, the small window and the small share of unsent bytes besides; and nothing promised is dropped.
+/// Aim: whatever client and node do, the node is promised no more than the client's window, the small window
+/// and the small share of unsent bytes. Fails if more is promised, or if our kernel drops a promised byte.
 #[test]
 fn no_more_is_promised_than_the_client_promised() {
     for seed in 0..500 {
         for framed in [0, 10] {
             let (beyond, dropped) = run(seed, framed);
-            // What is put around the last bytes is not promised away.
+            // The framing of these bytes comes on top.
             let most = (SMALL + SMALL / 2) as u64 * (1000 + framed) / 1000;
             assert!(beyond <= most, "seed {seed}: {beyond} bytes beyond");
             assert_eq!(dropped, 0, "seed {seed}");
