@@ -1,7 +1,7 @@
-//! The TCP socket under everything, and the options that keep the kernel from hiding bytes.
+//! Wraps the TCP socket of a side, and sets the options that keep the kernel from hiding bytes.
 //!
-//! In: an accepted or connected socket. Out: [`Tcp`], whose descriptor and readiness stay in reach
-//! under TLS, and whose already-read bytes can be put back.
+//! In: an accepted or connected socket. Out: [`Tcp`], whose descriptor and readiness stay reachable under
+//! TLS, and to which bytes already read can be returned.
 //! Source: Lightstreamer clustering §1; Diffusion load balancers, "TCP retransmission timeout".
 
 use std::io;
@@ -25,17 +25,17 @@ use super::pending_bytes::PendingBytes;
 
 pub use super::kernel::{unacknowledged, unread};
 
-/// A TCP socket with bytes that were read ahead and wait to be read again.
+/// A TCP socket, with bytes that were read ahead and will be read again.
 #[derive(Debug)]
 pub struct Tcp {
-    /// Who looks after it.
+    /// The watch that finds a dead peer.
     watched: Option<Arc<DeadPeerWatch>>,
     stream: TcpStream,
     ahead: PendingBytes,
 }
 
 impl Tcp {
-    /// Wraps a socket registered with the runtime of the task that serves it.
+    /// Wraps a socket that is registered with the runtime of the task that serves it.
     pub fn new(stream: TcpStream) -> Self {
         Tcp {
             watched: None,
@@ -44,13 +44,15 @@ impl Tcp {
         }
     }
 
-    /// Has this thread abort the connection when its peer leaves bytes unacknowledged for `limit`.
+    /// Makes this thread abort the connection when the peer is dead: it leaves bytes unacknowledged for
+    /// `limit`.
     pub fn watch(&mut self, limit: Duration) {
         self.unwatch();
         self.watched = Some(DeadPeerWatch::on(self.fd(), limit));
     }
 
-    /// The same for a socket to a node, whose last bytes `last` takes care of when this is dropped.
+    /// As [`Tcp::watch`] for a socket to a node; `last` takes over its unacknowledged bytes when this is
+    /// dropped.
     pub fn watch_toward(&mut self, limit: Duration, last: &Arc<LastBytes>) {
         self.unwatch();
         self.watched = Some(DeadPeerWatch::on_node(self.fd(), limit, last));
@@ -62,13 +64,13 @@ impl Tcp {
         Some(watch)
     }
 
-    /// Moves the socket to the runtime of another thread; whatever waits for it there is woken there.
-    /// Nothing may be waiting for it here. It gets another descriptor: the socket below TLS can only
-    /// be replaced, not taken out.
+    /// Moves the socket to the runtime of another thread, which then wakes the tasks that wait for it. No
+    /// task may be waiting for it here. The descriptor is duplicated and its number changes, because the
+    /// socket below TLS can only be replaced, not taken out.
     ///
-    /// Errors: no descriptor is left, or the runtime has ended; the socket is as it was.
+    /// Errors: no descriptor is left, or the runtime has ended; the socket is unchanged.
     pub fn rehome(&mut self, runtime: &Handle) -> io::Result<()> {
-        // Another thread is to look after it, under another number.
+        // The other thread will watch it, under the new number.
         self.unwatch();
         let same = descriptors::for_flow(self.stream.as_fd().try_clone_to_owned()?)?;
         let _entered = runtime.enter();
@@ -76,22 +78,22 @@ impl Tcp {
         Ok(())
     }
 
-    /// The descriptor; valid as long as this value lives.
+    /// Returns the descriptor; valid as long as this value lives.
     pub fn fd(&self) -> RawFd {
         self.stream.as_raw_fd()
     }
 
-    /// The socket itself.
+    /// Returns the socket itself.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }
 
-    /// Whether bytes that were put back wait to be read again.
+    /// Whether returned bytes wait to be read again.
     pub fn has_ahead(&self) -> bool {
         !self.ahead.is_empty()
     }
 
-    /// Ready when the kernel or the bytes read ahead have something to read.
+    /// Ready when the kernel has bytes to read, or returned bytes wait.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
             self.stream.poll_read_ready(cx)
@@ -100,13 +102,13 @@ impl Tcp {
         }
     }
 
-    /// Ready once the peer has ended or reset the connection, though bytes before that wait unread; noticed
-    /// within 5 s. For who keeps as much of a client's as he may.
+    /// Ready once the peer has ended or reset the connection, even if earlier bytes are still unread; noticed
+    /// within 5 s. Use when the client's read-ahead buffer is full.
     pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
         dead_peer::poll_ended(self.fd(), cx)
     }
 
-    /// The next byte to be read, left where it is; `None` at the end.
+    /// Peeks at the next byte to be read; `None` at the end.
     pub async fn first_byte(&self) -> Option<u8> {
         if let Some(first) = self.ahead.bytes().first() {
             return Some(*first);
@@ -116,9 +118,10 @@ impl Tcp {
         looked.is_ok_and(|n| n == 1).then_some(first[0])
     }
 
-    /// Waits until the peer has sent FIN or is gone; what it sent before may still have to be read.
+    /// Waits until the peer has sent FIN or reset the connection; earlier bytes may still be unread.
     pub async fn peer_ended(&self) {
-        // "Read closed" comes with this interest as with that in reading, and urgent data never does.
+        // This interest reports "read closed" as reading does. Urgent data, for which it also stands, never
+        // comes.
         let _ = self.stream.ready(Interest::PRIORITY).await;
     }
 
@@ -127,16 +130,15 @@ impl Tcp {
         let _ = self.stream.ready(Interest::ERROR).await;
     }
 
-    /// Puts bytes back in front of what is still to be read.
+    /// Returns bytes to the front, to be read again.
     pub fn unread(&mut self, bytes: Vec<u8>) {
         self.ahead.put_back(bytes);
     }
 
-    /// Ready when the kernel has sent all it was given (it may still wait for acknowledgement).
+    /// Ready when the kernel has sent every byte it was given (the peer may still have to acknowledge them).
     ///
-    /// With TCP_NOTSENT_LOWAT = 1 the socket is writable only then. poll(2) is asked because it
-    /// arms the kernel's "no space" flag, so that the next epoll edge does come; `WouldBlock`
-    /// clears the runtime's cached readiness.
+    /// With TCP_NOTSENT_LOWAT = 1 the socket is writable only then. poll(2) arms the kernel's "no space"
+    /// flag, so that the next epoll edge does come; `WouldBlock` clears the runtime's cached readiness.
     pub fn poll_all_sent(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.stream.poll_write_ready(cx))?;
@@ -155,58 +157,59 @@ impl Tcp {
         }
     }
 
-    /// Makes closing send RST and free the send queue: for a client that does not read.
+    /// Makes closing send RST and free the send queue, for a client that does not read.
     pub fn reset_on_close(&self) {
         kernel::reset_on_close(&self.stream);
     }
 
-    /// [`Tcp::reset_on_close`] if the peer has not acknowledged all it was sent.
+    /// Calls [`Tcp::reset_on_close`] if the peer has not acknowledged everything.
     pub fn reset_on_close_if_unacknowledged(&self) {
         if self.unacknowledged() > 0 {
             self.reset_on_close();
         }
     }
 
-    /// [`Tcp::reset_on_close`] if the peer is stalled: the send queue of a client that does not read
-    /// would otherwise stay in kernel memory.
+    /// Calls [`Tcp::reset_on_close`] if the peer is stalled: otherwise the send queue of a client that does
+    /// not read would stay in kernel memory.
     pub fn reset_on_close_if_stalled(&self) {
         if self.is_stalled() {
             self.reset_on_close();
         }
     }
 
-    /// Bytes in the kernel that the peer has not acknowledged.
+    /// Returns the bytes in the kernel that the peer has not acknowledged.
     pub fn unacknowledged(&self) -> u64 {
         unacknowledged(self.fd())
     }
 
-    /// Whether the peer does not take what it is sent. Bytes on their way are no sign: with a round trip
-    /// of 50 ms every busy client has some.
+    /// Whether the peer takes no more bytes. Unacknowledged bytes are no sign of it: with a round trip of 50
+    /// ms every busy client has some.
     pub fn is_stalled(&self) -> bool {
         kernel::unsent(self.fd()) > 0
     }
 
-    /// Resets the connection now: its send queue is freed, and whoever reads or writes it here gets
-    /// ECONNRESET. The descriptor stays, to be closed later.
+    /// Resets the connection now: the kernel frees the send queue, and reads and writes here get ECONNRESET.
+    /// The descriptor stays open until this is dropped.
     pub fn abort(&self) {
         kernel::abort(self.fd());
     }
 
-    /// Sends `words` and FIN in one segment. A peer that takes no more has the FIN only.
+    /// Sends `words` and FIN in one segment. A peer that takes no more bytes gets only the FIN.
     pub fn send_then_fin(&self, words: &[u8]) {
         kernel::send_with_next(&self.stream, words);
         self.send_fin();
     }
 
-    /// Holds back small segments until [`Tcp::send_fin`] or its like: what is written meanwhile leaves with it.
+    /// Holds back small segments until [`Tcp::send_fin`] or a full segment: bytes written meanwhile leave
+    /// together.
     pub fn cork(&self) {
-        // Fails only for what is no TCP; then the words leave one by one.
+        // Fails only if the socket is not TCP; then the bytes leave separately.
         let _ = SockRef::from(&self.stream).set_tcp_cork(true);
     }
 
-    /// Sends FIN, after all that was written, whatever stands above. The descriptor stays.
+    /// Sends FIN after all written bytes, also below TLS. The descriptor stays open.
     pub fn send_fin(&self) {
-        // Fails only where the connection is gone.
+        // Fails only if the connection is gone.
         let _ = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
     }
 }
@@ -260,7 +263,7 @@ impl AsyncWrite for Tcp {
 
 impl Drop for Tcp {
     fn drop(&mut self) {
-        // Before the descriptor is closed, and may be another's.
+        // Unwatched before the descriptor is closed: its number may then belong to another socket.
         if let Some(watch) = self.unwatch()
             && let Some(last) = watch.last()
         {
@@ -269,20 +272,20 @@ impl Drop for Tcp {
     }
 }
 
-/// What one side's socket is told.
+/// Options of one side's socket.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Idle time before keep-alive probes, which follow every 5 s (no later than that), three times.
+    /// Idle time before the first keep-alive probe. Probes follow every 5 s, or every `keepalive` if that is
+    /// shorter; three in all.
     pub keepalive: Duration,
-    /// Receive buffer asked for; the kernel doubles it.
+    /// Receive buffer to set, in bytes; the kernel doubles it.
     pub receive_buffer: Option<usize>,
-    /// The receive buffer is to grow where a flow carries bulk.
+    /// Whether the receive buffer grows while a flow carries bulk.
     pub bulk: bool,
 }
 
-/// Sets the options both sides share: no delay, keep-alive, and TCP_NOTSENT_LOWAT = 1, with which the
-/// kernel takes new bytes only when it has sent the old ones. TCP_USER_TIMEOUT is not set: see
-/// [`super::dead_peer`].
+/// Sets the options of both sides: no delay, keep-alive, and TCP_NOTSENT_LOWAT = 1, with which the kernel
+/// takes new bytes only when it has sent the old ones. TCP_USER_TIMEOUT is not set: see [`super::dead_peer`].
 pub fn tune(socket: &impl AsFd, options: &Options) -> io::Result<()> {
     let s = SockRef::from(socket);
     s.set_tcp_nodelay(true)?;
@@ -297,17 +300,17 @@ pub fn tune(socket: &impl AsFd, options: &Options) -> io::Result<()> {
     s.set_tcp_notsent_lowat(1)
 }
 
-/// Receive buffer towards a node so that a flow hides at most `max_hidden` bytes.
+/// Returns the receive buffer towards a node with which a flow hides at most `max_hidden` bytes.
 ///
-/// A quarter: the kernel doubles it, so that a node can fill half, and a quarter is
-/// [`unsent_allowance`]'s (docs/decisions/0013-split-of-max-hidden.md). Bounds: 4 KiB (below it throughput
-/// collapses) to 1 MiB.
+/// A quarter: the kernel doubles it, so that a node can fill half, and [`unsent_allowance`] takes another
+/// quarter (docs/decisions/0013-split-of-max-hidden.md). Bounds: 4 KiB (below it throughput collapses) to 1
+/// MiB.
 pub fn receive_buffer(max_hidden: u64) -> usize {
     (max_hidden / 4).clamp(SMALLEST, LARGEST) as usize
 }
 
-/// Bytes a relay may hold or have given to a client's kernel unsent, of `max_hidden`: a quarter, 4 KiB to
-/// 1 MiB. The quarter that is left is for what TLS and chunks add, and for the unforeseen.
+/// Returns the part of `max_hidden` that a relay may hold or leave unsent in the client's kernel: a quarter,
+/// 4 KiB to 1 MiB. The last quarter is for the overhead of TLS and chunks, and for the unforeseen.
 pub fn unsent_allowance(max_hidden: u64) -> usize {
     (max_hidden / 4).clamp(SMALLEST, LARGEST) as usize
 }
@@ -315,11 +318,13 @@ pub fn unsent_allowance(max_hidden: u64) -> usize {
 const SMALLEST: u64 = 4 << 10;
 const LARGEST: u64 = 1 << 20;
 
-/// Connects to a node from any local address. The receive buffer is set before: with one of less than 32 KiB
-/// the kernel chooses a window scale of 0, so that no window exceeds 64 KiB. Larger ones (SO_BUF_LOCK) are told in
-/// units of 1 KiB, beyond the room for small segments: a stalled node then goes on 0.4 s after its client.
+/// Connects to a node from any local address.
 ///
-/// Errors: what connect(2) says. The caller sets the deadline.
+/// The receive buffer is set before: below 32 KiB the kernel chooses a window scale of 0, so that no window
+/// exceeds 64 KiB. Larger windows (SO_BUF_LOCK) are announced in units of 1 KiB, beyond the room for small
+/// segments: a stalled node then resumes 0.4 s after its client.
+///
+/// Errors: those of connect(2). The caller sets the deadline.
 pub async fn connect(to: SocketAddr, options: &Options) -> io::Result<TcpStream> {
     let socket = match to {
         SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
@@ -333,13 +338,13 @@ pub async fn connect(to: SocketAddr, options: &Options) -> io::Result<TcpStream>
     socket.connect(to).await
 }
 
-/// Segments no larger than the small receive buffer asked for: to a node on this machine they may have 64 KiB,
-/// and after a large window would fit a small one no more (0.1 MB/s by the sender's persist timer).
+/// Limits segments to the small receive buffer. To a node on this machine they may have 64 KiB, and after a
+/// large window they would no longer fit a small one (0.1 MB/s by the sender's persist timer).
 fn limit_segments(socket: &impl AsFd, receive_buffer: usize) {
     let bytes = u32::try_from(receive_buffer).unwrap_or(u32::MAX);
-    // Without it bulk is slower, no more.
+    // If it fails, bulk is slower, nothing else.
     let _ = SockRef::from(socket).set_tcp_mss(bytes.min(MAX_SEGMENT));
 }
 
-/// Half of it doubled the CPU of bulk.
+/// Largest segment, in bytes. Half of it doubled the CPU of bulk.
 const MAX_SEGMENT: u32 = 8 * 1024;
