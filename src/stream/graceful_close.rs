@@ -1,9 +1,10 @@
-//! Closes the connections of clients whose flows are ended: all of a thread's clients are told first; what is left
-//! to do for each flow (closing two sockets, counting, the access line) follows in turns.
+//! Closes clients gracefully when many flows end at once. A thread first notifies all its clients; then each
+//! flow gets its turn to close two sockets, count, and write its access line.
 //!
-//! In: a reaper that tells, and flows whose client was told. Out: each flow's turn, after the last client.
-//! Telling a client costs the kernel some 14 µs, the rest of a flow's end three times that: in between,
-//! the last of 9,000 clients waited for what the others did not need (benches/README.md).
+//! In: a reaper that notifies clients, and flows whose client was notified. Out: a turn for each flow, after
+//! the last client was notified.
+//! Notifying a client costs the kernel some 14 µs, the rest of a flow's end three times that. Without turns
+//! the last of 9,000 clients waited for the rest of all other flows (benches/README.md).
 //! Source: Diffusion load balancers, "TCP retransmission timeout".
 
 use std::cell::RefCell;
@@ -20,9 +21,9 @@ use super::frames::RESTART;
 use super::side::Side;
 use super::substream::Reset;
 
-/// Time a refused client has to take its answer and to stop sending.
+/// Time a refused client has to take its answer and to stop sending (lingering close).
 pub const LINGER: Duration = Duration::from_secs(1);
-/// Most bytes of a refused client that are read to no purpose.
+/// Most bytes of a refused client that are read and thrown away.
 const MAX_DISCARDED: usize = 4 * 1024 * 1024;
 
 thread_local! {
@@ -32,24 +33,24 @@ thread_local! {
 /// The flows of this thread that wait for their turn.
 struct CloseTurns {
     held: bool,
-    /// Turns up to here have come.
+    /// The number of the first turn that has not come.
     gone: u64,
-    /// The flows of the turns that follow.
+    /// Wakers of the flows whose turns follow, in order.
     waiting: VecDeque<Waker>,
 }
 
-/// While it lives, flows of this thread that are ended wait for their turn. Its holder gives all of them
-/// one before it drops it, or ends with its thread and all that waits there.
+/// Holds the turns of this thread's ended flows back while it lives. Its holder gives each of them a turn
+/// before it drops the hold, or ends together with its thread and those flows.
 pub struct CloseHold(());
 
 impl CloseHold {
-    /// Begins to tell.
+    /// Begins to hold turns back.
     pub fn begin() -> Self {
         TURNS.with_borrow_mut(|turns| turns.held = true);
         CloseHold(())
     }
 
-    /// Gives up to `flows` of those that wait their turn, the first ones first; false if no more wait.
+    /// Gives a turn to the first `flows` that wait. Returns false if no more of them wait.
     pub fn release(&self, flows: usize) -> bool {
         let (go, more) = TURNS.with_borrow_mut(|turns| {
             let go = turns.waiting.len().min(flows);
@@ -66,18 +67,18 @@ impl Drop for CloseHold {
     fn drop(&mut self) {
         TURNS.with_borrow_mut(|turns| {
             turns.held = false;
-            // Ten thousand flows leave 160 KiB.
+            // The wakers of ten thousand flows take 160 KiB.
             turns.waiting.shrink_to_fit();
         });
     }
 }
 
-/// Resolves when a flow whose client was told may go on; at once where its thread is not telling clients.
+/// Resolves when a flow whose client was notified may go on; at once if its thread holds no turns back.
 #[derive(Debug)]
 pub struct CloseTurn(u64);
 
 impl CloseTurn {
-    /// One that has come.
+    /// Returns a turn that has come.
     pub fn come() -> Self {
         CloseTurn(0)
     }
@@ -109,9 +110,9 @@ impl Future for CloseTurn {
     }
 }
 
-/// Tells a client of an ended flow its end, with as few system calls as can be; the caller closes the
-/// socket when the flow's turn comes. `goodbye`: it understands a close frame now. `reset`: it must not
-/// take what it has for complete.
+/// Notifies a client that its flow has ended, with as few system calls as possible. The caller closes the
+/// socket when the turn comes. `goodbye`: the client can understand a close frame now. `reset`: the client
+/// must not take the bytes so far for complete.
 pub fn notify(cx: &mut Context<'_>, client: &mut Side, goodbye: bool, reset: bool) -> CloseTurn {
     match (client.tcp(), reset, goodbye) {
         (None, ..) => notify_stream(cx, client, goodbye),
@@ -123,7 +124,7 @@ pub fn notify(cx: &mut Context<'_>, client: &mut Side, goodbye: bool, reset: boo
     CloseTurn::next(cx)
 }
 
-/// A stream whose answer is cut is reset, so that it never looks whole; its siblings go on.
+/// Resets a stream whose answer is cut, so that it never looks whole; its siblings go on.
 fn notify_stream(cx: &mut Context<'_>, client: &mut Side, goodbye: bool) {
     let Some(stream) = client.stream() else {
         return;
@@ -134,7 +135,8 @@ fn notify_stream(cx: &mut Context<'_>, client: &mut Side, goodbye: bool) {
     }
 }
 
-/// Close frame, close_notify and FIN leave in one segment. A client that does not take them has the FIN only.
+/// Sends close frame, close_notify and FIN in one segment. A client that does not take them gets only the
+/// FIN.
 fn send_close_frame(cx: &mut Context<'_>, client: &mut Side) {
     if let Some(tcp) = client.tcp() {
         tcp.cork();
@@ -149,8 +151,8 @@ fn send_close_frame(cx: &mut Context<'_>, client: &mut Side) {
     }
 }
 
-/// Bytes that a client which was told its end has not acknowledged. Where it takes none it is reset: its send
-/// queue would stay in the kernel.
+/// Returns the bytes that a notified client has not acknowledged. Resets a client that takes no bytes,
+/// because its send queue would stay in the kernel.
 pub fn reset_if_stalled(client: &Side) -> u64 {
     let left = client.unacknowledged();
     if let Some(tcp) = client.tcp().filter(|tcp| left > 0 && tcp.is_stalled()) {
@@ -159,8 +161,8 @@ pub fn reset_if_stalled(client: &Side) -> u64 {
     left
 }
 
-/// Sends `bytes`, then FIN, and reads what the client still sends: closing a socket with unread
-/// bytes resets it, and the reset would overtake the answer.
+/// Sends `bytes` and FIN, then reads what the client still sends. Closing a socket with unread bytes resets
+/// it, and the reset would overtake the answer.
 pub async fn lingering_close<S>(side: &mut S, bytes: &[u8])
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -168,7 +170,7 @@ where
     let said = async {
         side.write_all(bytes).await?;
         side.shutdown().await?;
-        // On the heap: an array would be part of every connection's task, which may come to this.
+        // On the heap: an array would be part of the task of every connection that may come here.
         let (mut scrap, mut read) = (vec![0; 4096], 0);
         while read < MAX_DISCARDED {
             match side.read(&mut scrap).await? {
@@ -178,11 +180,11 @@ where
         }
         io::Result::Ok(())
     };
-    // Whoever does not take it is gone or hostile.
+    // A client that does not take the answer in time is gone or hostile.
     let _ = tokio::time::timeout(LINGER, said).await;
 }
 
-/// Polls once: a peer that does not read must not hold this task. `None`: it is not done.
+/// Polls once: a peer that does not read must not hold this task. `None`: not done.
 pub async fn poll_once<T>(last: impl Future<Output = T>) -> Option<T> {
     let mut last = pin!(last);
     std::future::poll_fn(|cx| match last.as_mut().poll(cx) {
@@ -192,7 +194,7 @@ pub async fn poll_once<T>(last: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
-/// Waits for a turn, as a flow whose client was told.
+/// Waits for a turn, as a flow whose client was notified.
 #[cfg(test)]
 pub async fn wait_for_turn() {
     std::future::poll_fn(|cx| Poll::Ready(CloseTurn::next(cx)))
@@ -208,9 +210,10 @@ mod tests {
     use tokio::io::AsyncReadExt;
     use tokio::task::yield_now;
 
-    /// Fails if a flow goes on before all were told, if more go on than were let, or if one is forgotten.
+    /// Fails if a flow goes on before every client was notified, if more flows go on than were released, or
+    /// if a flow never goes on.
     #[tokio::test]
-    async fn nobody_goes_before_the_last_was_told() {
+    async fn no_flow_goes_before_the_last_client_was_notified() {
         wait_for_turn().await;
         let hold = CloseHold::begin();
         let mut flows = tokio::task::JoinSet::new();
@@ -240,7 +243,8 @@ mod tests {
         reset_if_stalled(side)
     }
 
-    /// Red without the cork: two segments, two wake-ups of the client, a third more time for all of them.
+    /// Fails without the cork: two segments and two wake-ups of the client, and a third more time for all
+    /// clients.
     #[tokio::test]
     async fn close_frame_and_end_are_one_segment() {
         let (mut client, mut side) = pair().await;
@@ -252,10 +256,10 @@ mod tests {
         assert_eq!(segments(&client) - before, 1);
     }
 
-    /// Fails if a client that does not read keeps its send queue in the kernel, or if one that must not
-    /// take what it has for complete sees an orderly end.
+    /// Fails if a client that does not read keeps its send queue in the kernel, or if a client sees an
+    /// orderly end although it must not take its bytes for complete.
     #[tokio::test]
-    async fn who_does_not_read_is_reset() {
+    async fn a_client_that_does_not_read_is_reset() {
         for (fill, reset) in [(true, false), (false, true)] {
             let (mut client, mut side) = pair().await;
             socket2::SockRef::from(&client)
