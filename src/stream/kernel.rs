@@ -1,7 +1,7 @@
-//! Asks the kernel about a socket and tells it options; every `unsafe` of `stream` and its sockets is here.
+//! Queries sockets and sets their options. Every `unsafe` for `stream` and its sockets is here.
 //!
-//! In: a descriptor. Out: bytes in its queues, the facts of `TCP_INFO`, readiness at this moment, pipes. Each
-//! function is one system call, never waits, and takes a closed descriptor for one that knows nothing.
+//! In: a descriptor. Out: bytes in its queues, the facts of `TCP_INFO`, its readiness now, pipes. Each
+//! function is one system call that never waits. On a closed descriptor it reports nothing.
 //! Source: tcp(7), socket(7), `linux/tcp.h`, `linux/sockios.h`; RFC 9293 §3.8.6 (the window).
 
 use std::io;
@@ -15,22 +15,22 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Bytes in the kernel that the peer of `fd` has not acknowledged.
+/// Returns the bytes in the kernel that the peer of `fd` has not acknowledged.
 pub fn unacknowledged(fd: RawFd) -> u64 {
     ioctl_int(fd, libc::TIOCOUTQ)
 }
 
-/// Bytes in the kernel that were never sent: the window of the peer of `fd` is shut.
+/// Returns the bytes in the kernel that were never sent, because the window of the peer of `fd` is shut.
 pub fn unsent(fd: RawFd) -> u64 {
     ioctl_int(fd, SIOCOUTQNSD)
 }
 
-/// Bytes in the kernel that we have not read yet.
+/// Returns the bytes in the kernel that we have not read.
 pub fn unread(fd: RawFd) -> u64 {
     ioctl_int(fd, libc::FIONREAD)
 }
 
-/// Of `linux/sockios.h`; libc lacks it.
+/// From `linux/sockios.h`; libc lacks it.
 const SIOCOUTQNSD: libc::Ioctl = 0x894b;
 
 fn ioctl_int(fd: RawFd, request: libc::Ioctl) -> u64 {
@@ -40,31 +40,32 @@ fn ioctl_int(fd: RawFd, request: libc::Ioctl) -> u64 {
     n.max(0) as u64
 }
 
-/// What the kernel knows of a connection.
+/// What the kernel reports about a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Info {
-    /// The same bytes were sent again so many times in a row without an answer.
+    /// Retransmissions of the same bytes in a row without an answer.
     pub retransmits: u8,
-    /// The same for probes of a window that is shut.
+    /// Probes of a shut window in a row without an answer.
     pub probes: u8,
     /// Time since the peer last acknowledged anything.
     pub silent: Duration,
-    /// Bytes the peer acknowledged, since the connection began.
+    /// Bytes that the peer has acknowledged since the connection began.
     pub acknowledged: u64,
-    /// Bytes it may still be sent beyond these: its window. 0 before Linux 5.4, which does not tell.
+    /// The peer's window: bytes that may follow the acknowledged ones. 0 before Linux 5.4, which does not
+    /// report it.
     pub window: u64,
-    /// Bytes we gave the kernel that it has not sent.
+    /// Bytes that the kernel has not sent.
     pub unsent: u64,
-    /// Segments that came.
+    /// Segments received.
     pub segments: u32,
 }
 
-/// Asks `TCP_INFO` (0.3 µs). `None`: no TCP, or closed.
+/// Reads `TCP_INFO` (0.3 µs). `None`: not TCP, or closed.
 pub fn info(fd: RawFd) -> Option<Info> {
     let mut raw = TcpInfo::default();
     let mut size = size_of::<TcpInfo>() as libc::socklen_t;
     let (level, option) = (libc::IPPROTO_TCP, libc::TCP_INFO);
-    // SAFETY: `raw` has room for `size` bytes and any bytes are a valid one; an older kernel fills less of it.
+    // SAFETY: `raw` has room for `size` bytes and every bit pattern is valid; an older kernel fills less.
     let rc = unsafe { libc::getsockopt(fd, level, option, (&raw mut raw).cast(), &mut size) };
     (rc == 0).then(|| Info {
         retransmits: raw.retransmits,
@@ -77,7 +78,7 @@ pub fn info(fd: RawFd) -> Option<Info> {
     })
 }
 
-/// The beginning of `struct tcp_info` of `linux/tcp.h`; libc's ends before `snd_wnd`.
+/// The beginning of `struct tcp_info` in `linux/tcp.h`; libc's ends before `snd_wnd`.
 #[repr(C)]
 #[derive(Default)]
 struct TcpInfo {
@@ -111,7 +112,7 @@ const _: () = assert!(
         && size_of::<TcpInfo>() == 232
 );
 
-/// Which of the `events` of poll(2) have come. Asking for POLLOUT arms the kernel's "no space" flag.
+/// Returns which of the `events` of poll(2) have come. POLLOUT arms the kernel's "no space" flag.
 pub fn events(fd: RawFd, events: libc::c_short) -> libc::c_short {
     let mut p = libc::pollfd {
         fd,
@@ -125,7 +126,7 @@ pub fn events(fd: RawFd, events: libc::c_short) -> libc::c_short {
     }
 }
 
-/// Dissolves the connection: its send queue is freed, and whoever reads or writes gets ECONNRESET.
+/// Aborts the connection: the kernel frees its send queue, and reads and writes get ECONNRESET.
 pub fn abort(fd: RawFd) {
     let nobody = libc::sockaddr {
         sa_family: libc::AF_UNSPEC as libc::sa_family_t,
@@ -137,13 +138,14 @@ pub fn abort(fd: RawFd) {
     unsafe { libc::connect(fd, &raw const nobody, size) };
 }
 
-/// Gives the kernel `words` to be sent with what follows; a peer that takes no more does not get them.
+/// Gives the kernel `words`, to be sent with the next bytes. A peer that takes no more bytes does not get
+/// them.
 pub fn send_with_next(socket: &impl AsFd, words: &[u8]) {
     let flags = libc::MSG_MORE | libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
     let _ = SockRef::from(socket).send_with_flags(words, flags);
 }
 
-/// Whether the connection is open and has nothing to read.
+/// Whether the connection is open with no byte to read.
 pub fn is_silent(socket: &impl AsFd) -> bool {
     let mut byte = [MaybeUninit::uninit()];
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
@@ -153,7 +155,7 @@ pub fn is_silent(socket: &impl AsFd) -> bool {
 
 /// Makes closing send RST and free the send queue.
 pub fn reset_on_close(socket: &impl AsFd) {
-    // Fails only for what is no socket.
+    // Fails only if it is not a socket.
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
@@ -162,18 +164,19 @@ pub fn resets_on_close(socket: &impl AsFd) -> bool {
     matches!(SockRef::from(socket).linger(), Ok(Some(Duration::ZERO)))
 }
 
-/// Bytes of the receive buffer as the kernel counts: twice what SO_RCVBUF was set to; 0 if it is no socket.
+/// Returns the receive buffer in bytes as the kernel counts: twice the value of SO_RCVBUF that was set; 0 if
+/// it is not a socket.
 pub fn receive_buffer(socket: &impl AsFd) -> usize {
     SockRef::from(socket).recv_buffer_size().unwrap_or(0)
 }
 
 /// Sets the receive buffer to `bytes` as the kernel counts, at most twice `net.core.rmem_max`.
 pub fn set_receive_buffer(socket: &impl AsFd, bytes: usize) {
-    // Fails only for what is no socket.
+    // Fails only if it is not a socket.
     let _ = SockRef::from(socket).set_recv_buffer_size(bytes / 2);
 }
 
-/// A pipe that does not block: the end to read from, the end to write to.
+/// Makes a pipe that does not block; returns the end to read from and the end to write to.
 ///
 /// Errors: no descriptor is left.
 pub fn pipe() -> io::Result<[OwnedFd; 2]> {
@@ -186,10 +189,10 @@ pub fn pipe() -> io::Result<[OwnedFd; 2]> {
     Ok(ends.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
-/// Moves up to `most` bytes between a pipe and a socket without waiting. Not `SPLICE_F_MORE`: the sink would
-/// hold the last bytes back.
+/// Moves up to `most` bytes between a pipe and a socket without waiting. Without `SPLICE_F_MORE`, which would
+/// make the sink hold the last bytes back.
 ///
-/// Errors: what splice(2) says; `WouldBlock` where nothing can be moved now.
+/// Errors: those of splice(2); `WouldBlock` if no byte can move now.
 pub fn splice(from: RawFd, to: RawFd, most: usize) -> io::Result<usize> {
     let none = std::ptr::null_mut();
     let flags = libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE;
@@ -205,19 +208,19 @@ pub fn has_close_notify(ssl: &SslRef) -> bool {
     shut & openssl_sys::SSL_RECEIVED_SHUTDOWN != 0
 }
 
-/// Whether OpenSSL holds bytes of the peer, decrypted or not, that nobody has read.
+/// Whether OpenSSL holds unread bytes of the peer, decrypted or not.
 pub fn holds_unread(ssl: &SslRef) -> bool {
     // SAFETY: `ssl` is a live connection, which the call only reads.
     unsafe { SSL_has_pending(ssl.as_ptr()) == 1 }
 }
 
 unsafe extern "C" {
-    /// Of `openssl/ssl.h`; the binding lacks it.
+    /// From `openssl/ssl.h`; the binding lacks it.
     fn SSL_has_pending(ssl: *const openssl_sys::SSL) -> std::ffi::c_int;
 }
 
-/// Registers `source` with the runtime of this thread, to be asked when it is readable. `source` keeps its
-/// descriptor open, and the same one, for as long as it lives.
+/// Registers `source` with the runtime of this thread, for readiness to read. `source` must keep the same
+/// descriptor open for as long as it lives.
 ///
 /// Errors: no descriptor, or no memory.
 pub fn watch_readable<T: AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
@@ -239,7 +242,7 @@ mod tests {
         (client, listener.accept().expect("accept").0)
     }
 
-    /// What the abort relies on, asked of the kernel itself.
+    /// Asks the kernel itself for the behaviour that an abort relies on.
     #[test]
     fn an_aborted_socket_fails_at_once() {
         let (mut client, mut ours) = pair();
@@ -254,8 +257,8 @@ mod tests {
         );
     }
 
-    /// Fails if a field of `TCP_INFO` is read at a wrong place: what the client promised, less what it was
-    /// given, is what it can still take.
+    /// Fails if a field of `TCP_INFO` is read at the wrong offset: the client's window, less what it was
+    /// sent, is the room it has left.
     #[test]
     fn promises_are_read_where_they_are() {
         let (client, mut ours) = pair();
