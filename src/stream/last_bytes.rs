@@ -1,8 +1,9 @@
-//! Connections to a node that are closed before it has acknowledged all it was sent.
+//! Keeps connections to a node that were closed before the node acknowledged every byte.
 //!
-//! In: sockets on their way out. Out: each is closed once its last bytes have arrived, or reset when the node
-//! is lost. An orderly close would leave them to the kernel, which goes on sending them to a dead node for
-//! minutes, whoever it was that closed: a client that gave up, an eviction, a check that was not answered.
+//! In: sockets that are about to close. Out: each closes once its last bytes have arrived, or is reset when
+//! the node is lost. An orderly close would leave those bytes to the kernel, which goes on sending them to a
+//! dead node for minutes. The reason of the close makes no difference: a client that gave up, an eviction, an
+//! unanswered check.
 //! Source: Diffusion load balancers, "TCP retransmission timeout"; FAULTS D60.
 
 use std::net::Shutdown;
@@ -17,29 +18,30 @@ use tokio::runtime::Handle;
 
 use super::kernel::{reset_on_close, resets_on_close, unacknowledged, unread};
 
-/// Sockets of one node that were closed with bytes under way.
+/// The sockets of one node that were closed with unacknowledged bytes.
 #[derive(Debug, Default)]
 pub struct LastBytes(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// What is under way is of no use any more.
+    /// The node is lost: its unacknowledged bytes are of no use any more.
     lost: bool,
-    /// Looked after by a task.
+    /// A sweep task is running.
     swept: bool,
     sockets: Vec<(OwnedFd, Instant)>,
 }
 
-/// Time between two looks: a node that lives acknowledges within a round trip.
+/// Time between two sweeps: a live node acknowledges within a round trip.
 const PERIOD: Duration = Duration::from_millis(250);
-/// After so long the kernel may go on alone: the node keeps its window shut, or has no checks that find it dead.
+/// Longest time a socket is kept. After that the kernel goes on alone: the node keeps its window shut, or has
+/// no checks that would find it dead.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Most sockets kept for a node; beyond, the kernel has them at once.
+/// Most sockets kept for a node; the kernel gets further ones at once.
 const MOST: usize = 1024;
 
 impl LastBytes {
-    /// Asks whether the node is lost, under a lock: the last answer counts. If it is, what is under way to it
-    /// is given up, and what others leave later.
+    /// Decides by `is_lost` whether the node is lost, under a lock, so that the last answer counts. For a
+    /// lost node it resets the kept sockets, and later ones as they come.
     pub fn settle(&self, is_lost: impl FnOnce() -> bool) {
         let mut state = self.0.lock();
         state.lost = is_lost();
@@ -50,10 +52,10 @@ impl LastBytes {
         }
     }
 
-    /// Takes care of what is under way on `stream`, which its owner closes after this.
+    /// Takes over the unacknowledged bytes of `stream`, which its owner then closes.
     pub fn leave(self: &Arc<Self>, stream: &TcpStream) {
         let fd = stream.as_raw_fd();
-        // A close that resets, because it was told to or because something is unread, leaves nothing.
+        // A close that resets, because it was set to or because bytes are unread, leaves no bytes behind.
         if unacknowledged(fd) == 0 || unread(fd) > 0 || resets_on_close(stream) {
             return;
         }
@@ -67,7 +69,7 @@ impl LastBytes {
         let Ok(same) = stream.as_fd().try_clone_to_owned() else {
             return;
         };
-        // The node sees the end when its owner said it, not when the last byte was acknowledged.
+        // The node must see the end when the owner closes, not when the last byte is acknowledged.
         let _ = SockRef::from(&same).shutdown(Shutdown::Write);
         state.sockets.push((same, Instant::now()));
         if !std::mem::replace(&mut state.swept, true) {
@@ -76,7 +78,7 @@ impl LastBytes {
     }
 }
 
-/// Closes sockets whose bytes have arrived, until none is left.
+/// Closes sockets whose bytes have arrived, until no socket is left.
 async fn sweep(last: Arc<LastBytes>) {
     loop {
         tokio::time::sleep(PERIOD).await;
@@ -112,7 +114,7 @@ mod tests {
         (node, side)
     }
 
-    /// Fails if a node that lives misses a byte, or if the socket is kept for longer than it needs.
+    /// Fails if a live node misses a byte, or if the socket is kept longer than needed.
     #[tokio::test]
     async fn a_node_that_lives_gets_its_last_bytes() {
         let last = Arc::<LastBytes>::default();
@@ -127,8 +129,8 @@ mod tests {
         assert!(!last.0.lock().swept);
     }
 
-    /// Fails if what waits for a lost node stays with the kernel, closed before or after it was lost, or if
-    /// the node is lost for ever.
+    /// Fails if bytes for a lost node stay in the kernel, whether the socket closed before or after, or if
+    /// the node stays lost for ever.
     #[tokio::test]
     async fn a_lost_node_gets_nothing_more() {
         let last = Arc::<LastBytes>::default();
@@ -148,7 +150,7 @@ mod tests {
         assert_eq!(last.0.lock().sockets.len(), 1);
     }
 
-    /// Fails if a socket that is to be reset is kept, which would keep its peer from seeing that.
+    /// Fails if a socket that must be reset is kept: its peer would not see the reset.
     #[tokio::test]
     async fn a_reset_is_a_reset() {
         let last = Arc::<LastBytes>::default();
