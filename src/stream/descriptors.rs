@@ -1,22 +1,22 @@
-//! Keeps the last descriptors from flows: for checks, the admin endpoint, logs, a reload.
+//! Reserves the last descriptors for checks, the admin endpoint, logs and a reload: flows do not get them.
 //!
-//! In: the limit, descriptors that flows were given. Out: whether they may have them. The kernel gives the
-//! lowest number that is free, so that a number says how many are taken; no count is kept.
+//! In: the process limit, descriptors that flows were given. Out: whether a flow may keep its descriptor. The
+//! kernel gives the lowest free number, so the number itself says how many are in use; no count is kept.
 //! Source: FAULTS D54 ("accept backs off, admin port still answers").
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
-/// Flows get none from here on.
+/// Flows get no descriptor from this number on.
 static FOR_FLOWS: AtomicI32 = AtomicI32::new(RawFd::MAX);
-/// No client is let in from here on: those who are in still need one to their node.
+/// New clients wait from this number on: connected ones still need a descriptor for their node.
 static FOR_CLIENTS: AtomicI32 = AtomicI32::new(RawFd::MAX);
 
-/// Most that are kept from flows; as many again are kept from new clients.
+/// Most descriptors reserved from flows; as many again are reserved from new clients.
 const KEPT: u64 = 64;
 
-/// Notes the limit of this process: a sixteenth of it, at most 64, is kept from flows.
+/// Sets the limit of this process: a sixteenth of it, at most 64, is reserved from flows.
 pub fn limited_to(limit: u64) {
     let (flows, clients) = shares(limit);
     FOR_FLOWS.store(flows, Ordering::Relaxed);
@@ -29,9 +29,9 @@ fn shares(limit: u64) -> (RawFd, RawFd) {
     (below(kept), below(2 * kept))
 }
 
-/// A descriptor that a flow was given.
+/// Passes on a descriptor that a flow was given.
 ///
-/// Errors: EMFILE if it is one of those that are kept; it is closed.
+/// Errors: EMFILE if the descriptor is a reserved one; it is closed.
 pub fn for_flow<T: AsRawFd>(descriptor: T) -> io::Result<T> {
     if descriptor.as_raw_fd() < FOR_FLOWS.load(Ordering::Relaxed) {
         Ok(descriptor)
@@ -40,7 +40,7 @@ pub fn for_flow<T: AsRawFd>(descriptor: T) -> io::Result<T> {
     }
 }
 
-/// Whether a client that was given it must wait until there are more.
+/// Whether a new client that got `given` must wait until more descriptors are free.
 pub fn are_scarce(given: &impl AsRawFd) -> bool {
     given.as_raw_fd() >= FOR_CLIENTS.load(Ordering::Relaxed)
 }
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept() {
+    fn shares_of_the_limit() {
         let cases = [
             (1024, (960, 896)),
             (256, (240, 224)),
