@@ -1,11 +1,11 @@
 //! Relays bytes between a client and a node: a WebSocket, a layer-4 flow, or one request's body and its
 //! answer.
 //!
-//! In: two sockets, a [`Direction`] for each way. Out: the same bytes, at once, and why it ended. A byte
-//! is read from one side only when the other took the one before, and nothing is allocated while nothing
-//! waits. There is no timer. An answer ends at its last byte, and both sockets can carry the next one.
-//! Source: Lightstreamer clustering §1; Diffusion load balancers, "Load balancer closing silent
-//! connections", "Reuse TCP connection"; RFC 9112 §6, §9.3.2, §9.5.
+//! In: two sides, a [`Direction`] for each way. Out: the same bytes, at once, and the reason of the end.
+//! A byte is read from one side only when the other took the one before. A silent relay allocates nothing and
+//! has no timer. An answer ends at its last byte, and both sockets can carry the next exchange.
+//! Source: Lightstreamer clustering §1; Diffusion load balancers, "Load balancer closing silent connections",
+//! "Reuse TCP connection"; RFC 9112 §6, §9.3.2, §9.5.
 
 mod read_ahead;
 mod exchange;
@@ -28,17 +28,17 @@ pub use self::read_ahead::{MAX_READ_AHEAD, watch};
 /// The kind of flow, which decides what the end of one direction means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Layer 4: the end of one direction is passed on, the other goes on.
+    /// Layer 4: the end of one direction is passed on; the other direction goes on.
     Layer4,
-    /// WebSocket: the end of either direction ends both, but for a stream that its client has ended.
+    /// WebSocket: the end of either direction ends both, except that a client may end its half of a stream.
     WebSocket,
-    /// A request and its answer. Bytes that the client sends behind its request are kept.
+    /// A request and its answer. Bytes that the client sends after its request are kept.
     Exchange {
-        /// The client sees the end of the answer by that of its connection only.
+        /// The client finds the end of the answer only by the end of its connection.
         by_close: bool,
-        /// The node ends the answer by its connection only: a cut of it is passed on as a reset.
+        /// The node ends the answer only by closing: the client must see a cut of it as a reset.
         ends_by_node: bool,
-        /// The relay is over when the answer is, though its request is not whole.
+        /// The relay ends with the answer, even if the request is not whole.
         leaves_request: bool,
     },
 }
@@ -46,42 +46,42 @@ pub enum Kind {
 /// Limits of a relay.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// Most bytes of the node that wait for the client's kernel, or that it has not sent.
+    /// Most bytes of the node that wait for the client's kernel or are unsent in it.
     pub unsent: usize,
-    /// Whether a flow that carries bulk gets as large a window as the client's kernel takes.
+    /// Whether the window of a bulk flow grows to what the client's kernel takes.
     pub bulk: bool,
 }
 
 /// How a relay ended.
 #[derive(Clone, Copy, Debug)]
 pub struct End {
-    /// Why. `Done`: the answer is whole, and the sockets are with [`Relay::into_sides`].
+    /// Why. `Done`: the answer is whole, and [`Relay::into_sides`] returns the sockets.
     pub reason: EndReason,
     /// Bytes passed to the node.
     pub to_node: u64,
     /// Bytes passed to the client.
     pub to_client: u64,
-    /// Bytes on their way to the client that proxy and kernel held at the end.
+    /// Bytes for the client that proxy and kernel still held at the end.
     pub hidden: u64,
-    /// Whether [`Relaying::first_passed`] has said so.
+    /// Whether [`Relaying::first_passed`] has reported the node's first byte; always true except at layer 4.
     pub answered: bool,
 }
 
-/// Most read from a client at once: `max_hidden` is about the other direction. 4 KiB cost four times
+/// Most bytes read from a client at once; `max_hidden` limits only the other direction. 4 KiB cost four times
 /// the CPU, 64 KiB a fifth more (docs/decisions/0007-splice.md).
 const READ_UP: usize = 32 * 1024;
 
-/// A running relay. Its state is in one piece, so that a message touches few lines of memory.
+/// A running relay. Its state is in one piece, so that a message touches few cache lines.
 pub struct Relaying<K> {
     kill: K,
-    /// `None` when it is over.
+    /// `None` once the relay is over.
     relay: Option<Relay>,
-    /// Why it ends, and when it may.
+    /// Why the relay ends, whether it was killed, and its turn to close.
     closing: Option<(EndReason, bool, CloseTurn)>,
 }
 
 impl<K: Future<Output = EndReason> + Unpin> Relaying<K> {
-    /// Relays until one side ends or `kill` resolves, then closes both.
+    /// Relays until one side ends or `kill` resolves, then closes both sides.
     pub fn new(relay: Relay, kill: K) -> Self {
         Relaying {
             kill,
@@ -90,8 +90,8 @@ impl<K: Future<Output = EndReason> + Unpin> Relaying<K> {
         }
     }
 
-    /// Whether the node's first byte has passed since this was asked last; never of a WebSocket, whose
-    /// 101 was its answer.
+    /// Whether the node's first byte has passed since the last call. Always false for a WebSocket, whose
+    /// answer was its 101.
     pub fn first_passed(&mut self) -> bool {
         self.relay.as_mut().is_some_and(Relay::first_passed)
     }
@@ -119,30 +119,30 @@ impl<K: Future<Output = EndReason> + Unpin> Future for Relaying<K> {
     }
 }
 
-/// Both sides, and what passes between them.
+/// Both sides and the two directions between them.
 pub struct Relay {
     client: Side,
     node: Side,
     up: Direction,
     down: Direction,
     kind: Kind,
-    /// Whether the client, and the node, were told that the other one has ended.
+    /// Whether the client, and the node, were sent the end of the other side.
     told: (bool, bool),
-    /// The side that ended first.
+    /// The reason for the side that ended first.
     first: Option<EndReason>,
-    /// Whether the node is known to have said something.
+    /// The node's first byte was reported; true from the start except at layer 4.
     answered: bool,
-    /// The request is over: it is with the node, or the node takes no more of it.
+    /// The node has the whole request, or takes no more of it.
     request_over: bool,
-    /// The node does not take the rest of the request.
+    /// The node takes no more of the request.
     request_cut: bool,
-    /// Bytes of the request's head, which are none of its body.
+    /// Bytes of the request's head, which do not count as body.
     head_bytes: u64,
     ahead: ReadAhead,
 }
 
 impl Relay {
-    /// A layer-4 flow.
+    /// Creates the relay of a layer-4 flow.
     pub fn layer4(client: Side, node: Side, rules: Rules) -> Self {
         let mut this = Relay::of(client, node, rules, Kind::Layer4);
         this.answered = false;
@@ -152,7 +152,7 @@ impl Relay {
     fn of(client: Side, node: Side, rules: Rules, kind: Kind) -> Self {
         Relay {
             up: Direction::new(false, READ_UP, false),
-            // The window of a stream is not its kernel's.
+            // The window of a stream is not the window of its socket.
             down: Direction::new(true, rules.unsent, rules.bulk && !client.is_stream()),
             client,
             node,
@@ -167,8 +167,8 @@ impl Relay {
         }
     }
 
-    /// Relays an answer until it is whole, a side ends or `kill` resolves. `Done`: it is whole, and the
-    /// sockets can be taken; else both are settled to close.
+    /// Relays an answer until it is whole, a side ends or `kill` resolves. `Done`: the answer is whole and
+    /// the sockets can be reused; otherwise both sides are ready to be dropped.
     pub async fn run(&mut self, mut kill: impl Future<Output = EndReason> + Unpin) -> End {
         let (reason, killed) = std::future::poll_fn(|cx| {
             if let Poll::Ready(reason) = Pin::new(&mut kill).poll(cx) {
@@ -179,7 +179,7 @@ impl Relay {
         .await;
         let mut lost = 0;
         if killed {
-            // A socket that is reset does not know any more.
+            // Read before the reset, which clears the count.
             if self.looks_whole() {
                 lost = self.client.unacknowledged();
             }
@@ -200,7 +200,7 @@ impl Relay {
 
     /// Moves bytes both ways; ready when the relay is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<EndReason> {
-        // Down first: bytes that the node has sent reach the client before the end of either side does.
+        // Down first: the client gets the bytes that the node has sent before either side's end counts.
         match self.kind {
             Kind::Layer4 | Kind::WebSocket => self.poll_tunnel(cx),
             Kind::Exchange { leaves_request, .. } => {
@@ -233,8 +233,8 @@ impl Relay {
             (_, Poll::Ready(Ok(()))) => Some(EndReason::ClientClosed),
             _ => None,
         });
-        // A stream that its client has ended may take more: Chromium ends its side with its close frame, and waits
-        // for the node's (RFC 8441 §5). Its reset is not seen by reading any more.
+        // A client that has ended its half of a stream may still read: Chromium ends it with its close frame
+        // and waits for the node's (RFC 8441 §5). Reads no longer show its reset.
         if let (Poll::Pending, Poll::Ready(Ok(())), Some(stream)) =
             (&down_end, &up_end, self.client.stream())
         {
@@ -243,8 +243,8 @@ impl Relay {
         verdict(down_end, up_end, self.kind)
     }
 
-    /// Tells a client that is cut: by a close frame if it understands one now, by a reset if it would
-    /// take what it has for complete.
+    /// Notifies a killed client: by a close frame if it can understand one now, by a reset if it would take
+    /// the answer so far for complete.
     fn notify(&mut self, cx: &mut Context<'_>) -> CloseTurn {
         let goodbye = self.down.held() == 0 && self.down.is_between_frames();
         let reset = self.looks_whole();
@@ -261,10 +261,10 @@ impl Relay {
         matches!(self.kind, Kind::Exchange { by_close: true, .. })
     }
 
-    /// Settles how both sides close, and says how it went: an orderly end where the flow ended in order,
-    /// RST where it did not, so that the other end does not take a cut stream for a complete one.
+    /// Prepares the close of both sides and reports the end. A side gets an orderly end if the flow ended in
+    /// order, otherwise RST, so that its peer does not take a cut stream for a complete one.
     fn end(&mut self, cx: &mut Context<'_>, reason: EndReason, killed: bool) -> End {
-        // Where both sides closed in order, the first one to close is the reason.
+        // If both sides closed in order, the first one gives the reason.
         let reason = match reason {
             EndReason::NodeClosed => self.first.unwrap_or(reason),
             EndReason::ClientFailed => self.client.gone().unwrap_or(reason),
@@ -301,19 +301,19 @@ impl Relay {
                 }
             }
             EndReason::ClientFailed => self.node.reset_on_close(),
-            // Closed in order, it would keep its local port for a minute. A stream's reset is one at the node, too
-            // (RFC 8441 §5).
+            // An orderly close would keep the local port for a minute. A reset of the stream is also one at
+            // the node (RFC 8441 §5).
             EndReason::ClientClosed if exchange || self.client.gone().is_some() => {
                 self.node.reset_on_close();
             }
-            // A client that knows its answer's framing gets the bytes in transit before it sees the cut.
+            // A client that knows the framing of its answer gets the bytes in transit before the cut.
             EndReason::NodeFailed | EndReason::BadAnswer
                 if !exchange || self.looks_whole() || self.ends_by_node() =>
             {
                 self.client.reset_on_close();
             }
             EndReason::ClientClosed | EndReason::NodeClosed if !exchange => {
-                // Once: a peer that does not read must not hold this task.
+                // Polled once: a peer that does not read must not hold this task.
                 for side in [&mut self.client, &mut self.node] {
                     let _ = Pin::new(side).poll_shutdown(cx);
                 }
@@ -323,7 +323,7 @@ impl Relay {
     }
 }
 
-/// Moves bytes of one direction; `Ready(Ok)`: the source ended and the sink was told so.
+/// Moves bytes of one direction. `Ready(Ok)`: the source ended, and the sink was sent that end.
 fn pass(
     from: &mut Direction,
     cx: &mut Context<'_>,
@@ -332,9 +332,9 @@ fn pass(
     told: &mut bool,
 ) -> Pumped {
     ready!(from.pump(cx, source, sink))?;
-    // Once: asked again, OpenSSL waits for the peer's close_notify and fails on the data before it.
+    // Only once: a second call makes OpenSSL wait for close_notify and fail on the data before it.
     if !*told {
-        // The peer's error here only says that it is gone already.
+        // An error here only means that the peer is already gone.
         let _ = ready!(Pin::new(sink).poll_shutdown(cx));
         *told = true;
     }
@@ -353,7 +353,7 @@ fn verdict(down: Pumped, up: Pumped, kind: Kind) -> Poll<EndReason> {
     use DirectionError::{Ended, Framing, Sink, Source};
     let ends = kind == Kind::WebSocket;
     let reason = match (down, up) {
-        // Nothing is framed here, so nothing breaks by its framing.
+        // Tunnels have no framing, so a framing error cannot occur.
         (Poll::Ready(Err(Source | Ended | Framing(_))), _)
         | (_, Poll::Ready(Err(Sink | Framing(_)))) => EndReason::NodeFailed,
         (Poll::Ready(Err(Sink)), _) | (_, Poll::Ready(Err(Source | Ended))) => {

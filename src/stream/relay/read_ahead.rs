@@ -1,6 +1,6 @@
-//! Keeps the bytes a client sends behind its request, until the next request.
+//! Keeps the bytes that a client sends after its request, for the next request.
 //!
-//! In: the client's side. Out: at most [`MAX_READ_AHEAD`] bytes. The client's end is the end of the exchange.
+//! In: the client's side. Out: at most [`MAX_READ_AHEAD`] bytes. The client's end ends the exchange.
 //! Source: RFC 9112 §9.3.2 (pipelining), §9.5; Lightstreamer clustering §1 (TCP back-pressure).
 
 use std::io;
@@ -16,34 +16,34 @@ pub const MAX_READ_AHEAD: usize = 16 * 1024;
 #[derive(Default)]
 pub struct ReadAhead {
     kept: Vec<u8>,
-    /// The socket had nothing when it was asked last.
+    /// The last read found the socket empty.
     dry: bool,
 }
 
 impl ReadAhead {
-    /// Keeps bytes that were read elsewhere, behind those kept so far.
+    /// Appends bytes that were read elsewhere.
     pub fn keep(&mut self, more: Vec<u8>) {
         match self.kept.is_empty() {
-            // An empty one may still have the memory in which the request's head was read.
+            // An empty vector may still have the memory into which the request's head was read.
             true if more.is_empty() => {}
             true => self.kept = more,
             false => self.kept.extend_from_slice(&more),
         }
     }
 
-    /// Takes what is kept.
+    /// Takes the kept bytes.
     pub fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.kept)
     }
 
-    /// Keeps bytes as they come; ready when the client has ended.
+    /// Keeps bytes as they come; ready, with the reason, when the client has ended.
     pub fn watch(&mut self, cx: &mut Context<'_>, client: &mut Side) -> Poll<EndReason> {
         watch(cx, client, &mut self.kept, &mut self.dry)
     }
 }
 
-/// Reads the client's bytes into `kept`, up to [`MAX_READ_AHEAD`] bytes; ready when it has ended. `dry`: its
-/// socket had nothing when it was asked last.
+/// Reads the client's bytes into `kept`, up to [`MAX_READ_AHEAD`]; ready, with the reason, when the client
+/// has ended. `dry`: the last read found its socket empty.
 pub fn watch(
     cx: &mut Context<'_>,
     client: &mut Side,
@@ -51,7 +51,7 @@ pub fn watch(
     dry: &mut bool,
 ) -> Poll<EndReason> {
     if let Side::Stream(stream) = client {
-        // Its body waits in the stream, and behind it comes no other request.
+        // Its body waits in the stream, and no other request follows it.
         return stream.poll_gone(cx);
     }
     while kept.len() < MAX_READ_AHEAD {
@@ -61,7 +61,7 @@ pub fn watch(
         let read = client.poll_more(cx, kept, MAX_READ_AHEAD - kept.len());
         *dry = read.is_pending();
         match ready!(read) {
-            // Between requests and behind one, an end without close_notify cuts nothing.
+            // No message is open here, so an end without close_notify cuts nothing.
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
                 return Poll::Ready(EndReason::ClientClosed);
             }

@@ -1,4 +1,4 @@
-//! Two real sockets on each side of a relay.
+//! A relay between two pairs of real sockets.
 
 use std::future::{pending, poll_fn};
 use std::io;
@@ -19,7 +19,7 @@ const RULES: Rules = Rules {
     bulk: false,
 };
 
-/// A WebSocket: the client sent `early` behind its request, the node `first` behind its 101.
+/// A WebSocket whose client sent `early` after its request, and whose node sent `first` after its 101.
 async fn websocket(client: Side, node: Side, early: &[u8], first: &[u8]) -> Relaying<Never> {
     let mut relay = Relay::request(client, node, RULES, (Framing::Done, Wrap::AsIs), false);
     relay.ahead.keep(early.to_vec());
@@ -35,7 +35,7 @@ fn layer4(client: Side, node: Side, rules: Rules) -> Relaying<Never> {
     Relaying::new(Relay::layer4(client, node, rules), pending())
 }
 
-/// A layer-4 flow, and what cuts it.
+/// A layer-4 flow with its kill switch.
 fn cuttable(client: Side, node: Side, rules: Rules) -> (oneshot::Sender<()>, JoinHandle<End>) {
     let (kill, killed) = oneshot::channel();
     let killed = Box::pin(async {
@@ -46,7 +46,7 @@ fn cuttable(client: Side, node: Side, rules: Rules) -> (oneshot::Sender<()>, Joi
     (kill, tokio::spawn(Relaying::new(relay, killed)))
 }
 
-/// Bytes read before the switch go first, then what follows, both ways.
+/// Fails if bytes read before the switch are lost, or come after later ones.
 #[tokio::test]
 async fn kept_bytes_go_first() {
     let ((mut client, c), (mut node, n)) = (pair().await, pair().await);
@@ -69,7 +69,7 @@ async fn kept_bytes_go_first() {
     );
 }
 
-/// FAULTS D20: at layer 4 the client's FIN is passed on and the node's bytes still arrive.
+/// FAULTS D20. Fails if at layer 4 the client's FIN is not passed on, or if it stops the node's bytes.
 #[tokio::test]
 async fn half_close_is_kept() {
     let ((mut client, c), (mut node, n)) = (pair().await, pair().await);
@@ -94,7 +94,7 @@ async fn half_close_is_kept() {
     assert_eq!(end.reason, EndReason::ClientClosed);
 }
 
-/// A WebSocket is over when either end is: what the node said before still arrives.
+/// A WebSocket ends with either side. Fails if the node's last bytes are lost.
 #[tokio::test]
 async fn the_nodes_end_is_the_end() {
     let ((mut client, c), (mut node, n)) = (pair().await, pair().await);
@@ -110,7 +110,7 @@ async fn the_nodes_end_is_the_end() {
     assert_eq!(end.reason, EndReason::NodeClosed);
 }
 
-/// FAULTS D20: a node that resets must not look to the client like one that ended.
+/// FAULTS D20. Fails if a reset of the node looks like an orderly end to the client.
 #[tokio::test]
 async fn a_reset_is_passed_on_as_a_reset() {
     for switched in [false, true] {
@@ -128,8 +128,8 @@ async fn a_reset_is_passed_on_as_a_reset() {
     }
 }
 
-/// Back-pressure: while the client does not read, the node can write only what the sockets hold;
-/// the kill signal then ends both at once, and afterwards nothing is delivered twice.
+/// Back-pressure: while the client does not read, the node can write only as much as the sockets hold. The
+/// kill signal then ends both at once. Fails if more leaves the node, or if bytes are delivered twice.
 #[tokio::test]
 async fn a_client_that_does_not_read_stops_the_node_and_can_be_cut() {
     let ((mut client, c), (mut node, n)) = (pair().await, pair().await);
@@ -161,7 +161,7 @@ async fn a_client_that_does_not_read_stops_the_node_and_can_be_cut() {
     assert!(got.len() <= written && got.iter().all(|b| *b == 7));
 }
 
-/// Rules of a listener with a large `max_hidden`: its bulk is spliced.
+/// Rules of a listener with a large `max_hidden`, whose bulk is spliced.
 const BULK: Rules = Rules {
     unsent: 64 * 1024,
     bulk: false,
@@ -170,14 +170,14 @@ const BULK: Rules = Rules {
 /// Receive buffer of such a listener.
 const WIDE: usize = 256 * 1024;
 
-/// Bytes whose order shows.
+/// Bytes that show their order.
 fn numbered(bytes: usize) -> Vec<u8> {
     let words = 0..(bytes / 4) as u32;
     words.flat_map(u32::to_be_bytes).collect()
 }
 
-/// Aim: bulk passes whole and in order in both directions at once, through pipes that go back to their
-/// thread, and each end is told. Red if a byte in a pipe is lost or sent twice, or if no pipe is used.
+/// Aim: bulk passes whole and in order both ways at once, through pipes that go back to their thread, and
+/// each side sees the other's end. Fails if a byte in a pipe is lost or sent twice, or if no pipe is used.
 #[tokio::test]
 async fn bulk_passes_through_pipes() {
     let ((client, c), (node, n)) = (pair_with(WIDE).await, pair_with(WIDE).await);
@@ -202,8 +202,8 @@ async fn bulk_passes_through_pipes() {
     assert!(crate::stream::bulk::spare_here() > 0, "no pipe was used");
 }
 
-/// Aim: a pipe is no hidden store: a client that stops reading in the midst of bulk leaves one read in
-/// it at most, the same as without; the rest is exact when it reads on. Red if a pipe is filled twice.
+/// Aim: a pipe hides no more than a copy would. A client that stops within bulk leaves at most one read in
+/// it, and gets the rest exactly when it reads on. Fails if a pipe is filled twice.
 #[tokio::test]
 async fn a_pipe_holds_no_more_than_a_read() {
     let ((mut client, c), (node, n)) = (pair_with(WIDE).await, pair_with(WIDE).await);
@@ -240,15 +240,15 @@ async fn a_pipe_holds_no_more_than_a_read() {
     let _ = soon("the rest", client.read_to_end(&mut rest)).await;
     got.extend(rest);
     assert!(got.len() <= passed && got == sent[..got.len()]);
-    // One read in the pipe, one the kernel had not sent, and the receive buffer, which it doubles.
+    // One read in the pipe, one unsent in the kernel, and the receive buffer, which the kernel doubles.
     assert!(end.hidden < 1 << 20, "{} bytes", end.hidden);
     node.abort();
 }
 
-/// Aim: what a client that does not read leaves with proxy and kernel is at most `max_hidden`, in bulk and
-/// in messages, whatever the bound, and three quarters of it as things are: what the node's kernel was rid
-/// of, less what the client's kernel has. Red with a receive buffer of a half of the bound, or without the
-/// gate on unsent bytes.
+/// Aim: a client that does not read leaves at most `max_hidden` bytes with proxy and kernel, in bulk and in
+/// messages, for each bound; in fact three quarters of it. Counted as the bytes that left the node's kernel,
+/// less those in the client's. Fails with a receive buffer of half the bound, or without the limit on unsent
+/// bytes.
 #[tokio::test]
 async fn no_more_is_hidden_than_allowed() {
     for (bound, piece) in [
