@@ -1,7 +1,7 @@
-//! The relay of one request and its answer, until the answer's head has passed.
+//! Relays one request and its answer until the answer's head has passed.
 //!
-//! In: both heads as they are to be sent, and the bytes read behind them. Out: each head in one write with
-//! those bytes. The request's body goes up while the relay waits for the answer.
+//! In: both heads as they will be sent, and the bytes read after them. Out: each head in one write with those
+//! bytes. The request's body goes up while the relay waits for the answer.
 //! Source: RFC 9112 §6, §9.3.2; RFC 9110 §15.2 (interim answers), §10.1.1 (Expect).
 
 use std::future::poll_fn;
@@ -18,8 +18,8 @@ use crate::stream::framing::{Framing, Wrap};
 use crate::stream::side::{MORE, Side};
 
 impl Relay {
-    /// A request that goes to `node`. `framing`, `wrap`: of its body; `copy`: the body may have to be sent
-    /// again.
+    /// Creates the relay of a request to `node`. `framing`, `wrap`: of its body. `copy`: keep the body for a
+    /// retry.
     pub fn request(
         client: Side,
         node: Side,
@@ -40,9 +40,10 @@ impl Relay {
         this
     }
 
-    /// Sends the request's head in `out`, with what belongs to its body of `ahead`, in one write.
+    /// Sends the request's head in `out`, together with the part of `ahead` that belongs to its body, in one
+    /// write.
     ///
-    /// Errors: the body is not legally framed, or the node's connection is broken.
+    /// Errors: the body is illegally framed, or the node's connection is broken.
     pub fn send(
         &mut self,
         cx: &mut Context<'_>,
@@ -62,10 +63,10 @@ impl Relay {
         Ok(())
     }
 
-    /// Sends the answer's head in `out` with what of its body was read behind it, in one write.
+    /// Sends the answer's head in `out`, together with `begun`, the first bytes of its body, in one write.
     /// `framing`, `wrap`: of the body.
     ///
-    /// Errors: the body is not legally framed, or the client's connection is broken.
+    /// Errors: the body is illegally framed, or the client's connection is broken.
     pub fn answer(
         &mut self,
         cx: &mut Context<'_>,
@@ -76,22 +77,22 @@ impl Relay {
     ) -> Result<(), DirectionError> {
         self.kind = kind;
         self.down.set_message(framing, wrap);
-        // A body that is illegal from its first byte ends behind its head, as any other one would.
+        // A body that is illegal from its first byte is cut after its head, like any other.
         let begun = self.down.begin(begun, out);
         self.write_down(cx, out)?;
         begun
     }
 
-    /// Puts a head in front of what is written next: into `out`, or onto the client's stream. `is_all`: it has
-    /// no body.
+    /// Puts a head in front of the next write: into `out`, or onto the client's stream. `is_all`: the head
+    /// has no body.
     pub fn put_head(&mut self, head: &Edits, is_all: bool, out: &mut Vec<u8>) {
-        // A stream that is over is noticed by the next write.
+        // If the stream is over, the next write reports it.
         if let Ok(false) = self.client.send_head(head, is_all) {
             head.write(out);
         }
     }
 
-    /// Writes what the client takes of `out` now; the rest waits.
+    /// Writes as much of `out` as the client takes now; the rest waits.
     fn write_down(&mut self, cx: &mut Context<'_>, out: &[u8]) -> Result<(), DirectionError> {
         let last = self.down.ends_sink();
         let n = write_now(cx, &mut self.client, out, last)?;
@@ -103,7 +104,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Ends the answer on a stream, where its last byte has not; with the trailers of the node.
+    /// Ends the answer on a stream, with the node's trailers, unless its last byte did.
     pub fn end_answer(&mut self) {
         let trailers = self.down.take_trailers();
         self.client.end(&trailers);
@@ -114,12 +115,12 @@ impl Relay {
         self.client.is_stream()
     }
 
-    /// Leaves the node's connection at once: closed in order, it would keep its local port for a minute.
+    /// Resets the node's connection when it closes: an orderly close would keep the local port for a minute.
     pub fn abandon(&mut self) {
         self.node.reset_on_close();
     }
 
-    /// Goes on as a WebSocket: `out` is the 101's head, `begun` the node's first bytes.
+    /// Turns the exchange into a WebSocket. `out` is the 101's head, `begun` the node's first bytes after it.
     ///
     /// Errors: the client's connection is broken.
     pub fn switch(
@@ -152,13 +153,13 @@ impl Relay {
 
     /// Reads more of the answer's head into `got`, while the request's body goes up.
     ///
-    /// Errors: why the exchange is over.
+    /// Errors: the reason why the exchange is over.
     pub fn poll_answer(
         &mut self,
         cx: &mut Context<'_>,
         got: &mut Vec<u8>,
     ) -> Poll<Result<(), EndReason>> {
-        // A client that takes no interim answer stops the reading of its node.
+        // Back-pressure: the node is not read while its client takes no interim answer.
         match self.down.pass_pending(cx, &mut self.client) {
             Poll::Ready(Ok(())) => {
                 if let Poll::Ready(read) = self.node.poll_more(cx, got, MORE) {
@@ -174,22 +175,22 @@ impl Relay {
         self.poll_up(cx).map(Err)
     }
 
-    /// Whether the client has left its stream, or was made to.
+    /// Whether the client's stream is over: reset, or its connection ended.
     pub fn is_left(&self) -> bool {
         self.client.gone().is_some()
     }
 
-    /// The copy of the request's body, where one was kept.
+    /// Takes the copy of the request's body, if one was kept.
     pub fn copy(&mut self) -> Option<Vec<u8>> {
         self.up.copy()
     }
 
-    /// The client's side, with what it sent ahead. The node's is closed.
+    /// Returns the client's side and the bytes it sent ahead. Closes the node's side.
     pub fn into_client(mut self) -> (Side, Vec<u8>) {
         (self.client, self.ahead.take())
     }
 
-    /// Whether the answer is whole, and its request with it.
+    /// Whether the answer is whole, and the request too, or it may be left.
     pub fn is_over(&self) -> bool {
         let leaves = matches!(
             self.kind,
@@ -201,44 +202,45 @@ impl Relay {
         self.down.is_over() && (self.request_over || leaves)
     }
 
-    /// Bytes of the request's body that the node took, and all of the answer that the client did.
+    /// Returns how many bytes of the request's body the node took, and how many of the answer with its head
+    /// the client took.
     pub fn bytes(&self) -> (u64, u64) {
         (self.body_sent(), self.down.passed())
     }
 
-    /// Ends the relay because of `reason`.
+    /// Ends the relay for `reason`.
     pub async fn broken(&mut self, reason: EndReason) -> End {
         poll_fn(|cx| Poll::Ready(self.end(cx, reason, false))).await
     }
 
-    /// The sockets of an answer that is whole: the client's with what it sent ahead, the node's unless it
-    /// said more than its answer or has not all of the request.
+    /// Returns the sockets after a whole answer: the client's with the bytes it sent ahead, and the node's.
+    /// Drops the node's if it sent more than its answer or has not the whole request.
     pub fn into_sides(mut self) -> (Side, Vec<u8>, Option<Side>) {
         let clean = self.down.take_surplus().is_empty() && self.request_is_sent();
         (self.client, self.ahead.take(), clean.then_some(self.node))
     }
 
-    /// Whether the request is with the node whole.
+    /// Whether the node has the whole request.
     pub fn request_is_sent(&self) -> bool {
         self.request_over && !self.request_cut
     }
 
-    /// Bytes of the request's body the node took.
+    /// Returns how many bytes of the request's body the node took.
     pub fn body_sent(&self) -> u64 {
         match self.client.received() {
-            // The chunks around them are the edge's.
+            // The chunks around these bytes are the edge's own.
             Some(n) => n.saturating_sub(self.up.held() as u64),
             None => self.up.passed().saturating_sub(self.head_bytes),
         }
     }
 
-    /// Passes the request's body on, then keeps what the client sends behind it. Ready when the client
-    /// has ended.
+    /// Sends the request's body, then keeps the bytes after it. Ready, with the reason, when the client has
+    /// ended.
     pub(super) fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<EndReason> {
         if !self.request_over {
             match ready!(self.up.pump(cx, &mut self.client, &mut self.node)) {
                 Ok(()) => self.ahead.keep(self.up.take_surplus()),
-                // The node takes no more: its answer may be on its way.
+                // The node takes no more; its answer may be on its way.
                 Err(DirectionError::Sink) => self.request_cut = true,
                 Err(DirectionError::Ended) => return Poll::Ready(EndReason::ClientClosed),
                 Err(DirectionError::Source) => {

@@ -1,4 +1,5 @@
-//! One exchange between real sockets: what reaches the client, and what both connections can carry next.
+//! One exchange between real sockets: the bytes that reach the client, and the connections that can be used
+//! again.
 
 mod request;
 
@@ -21,7 +22,7 @@ const RULES: Rules = Rules {
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
 
-/// Client and node of one exchange, and the relay between them.
+/// Client and node of one exchange, with the relay between them.
 struct Ends {
     client: TcpStream,
     node: TcpStream,
@@ -39,7 +40,7 @@ impl Ends {
         }
     }
 
-    /// A request of which the node has read the head; `ahead` was read behind it.
+    /// A request whose head the node has read; `ahead` was read after it.
     async fn asked(framing: Framing, ahead: &[u8]) -> Self {
         let mut ends = Ends::new(framing, false).await;
         ends.send(ahead).await.expect("a legal request");
@@ -52,7 +53,7 @@ impl Ends {
         poll_fn(|cx| Poll::Ready(relay.send(cx, &mut out, ahead.to_vec()))).await
     }
 
-    /// Sends an answer's head, with what was read behind it.
+    /// Sends an answer's head with `begun`, which was read after it.
     async fn answer(
         &mut self,
         (framing, wrap): (Framing, Wrap),
@@ -81,7 +82,7 @@ impl Ends {
     }
 }
 
-/// An answer under way: its head is with the client, and `begun` was read behind it.
+/// A running answer: the client has its head, and `begun` was read after it.
 async fn relayed(
     framing: Framing,
     wrap: Wrap,
@@ -107,7 +108,7 @@ async fn over(task: JoinHandle<(End, Relay)>, reason: EndReason) -> (End, Relay)
     (end, relay)
 }
 
-/// Fails if a byte is changed at any split, if the relay waits beyond the end, or if a socket is lost.
+/// Fails if a byte changes at any split, if the relay waits beyond the end, or if a socket is lost.
 #[tokio::test]
 async fn a_chunked_answer_passes_as_it_is() {
     let body = b"3;a=b\r\nabc\r\n2\r\nde\r\n0\r\nX-Sum: 5\r\n\r\n";
@@ -115,7 +116,7 @@ async fn a_chunked_answer_passes_as_it_is() {
         let (mut client, mut node, task) =
             relayed(Framing::chunked(), Wrap::AsIs, &body[..at]).await;
         client.write_all(b"GET /next").await.unwrap();
-        // In two parts, so that the client is heard in between.
+        // In two parts, so that the client is read in between.
         let half = at + (body.len() - at) / 2;
         node.write_all(&body[at..half]).await.unwrap();
         let mut got = take(&mut client, half).await;
@@ -136,8 +137,8 @@ async fn a_chunked_answer_passes_as_it_is() {
     }
 }
 
-/// A head leaves with the body that was read with it: a second write is a system call, a wake-up and,
-/// under TLS, a record more. Fails if either head leaves alone.
+/// A head leaves with the body bytes read with it. A second write would cost a system call, a wake-up and,
+/// under TLS, a record. Fails if either head leaves alone.
 #[tokio::test]
 async fn a_head_and_its_body_are_one_segment() {
     let mut ends = Ends::new(Framing::length(4), false).await;
@@ -155,7 +156,7 @@ async fn a_head_and_its_body_are_one_segment() {
     assert_eq!(segments(&ends.client) - before, 1);
 }
 
-/// Fails if bytes behind an answer reach the client, or if their connection is used again.
+/// Fails if bytes after an answer reach the client, or if their connection is used again.
 #[tokio::test]
 async fn not_a_byte_beyond_the_end() {
     let cases: [(Framing, &[u8], &[u8]); 5] = [
@@ -178,7 +179,7 @@ async fn not_a_byte_beyond_the_end() {
     }
 }
 
-/// Fails if a close-delimited answer does not become chunks, each at once, with an end.
+/// Fails if a close-delimited answer is not sent as chunks, each at once, with a last chunk.
 #[tokio::test]
 async fn a_nodes_close_becomes_the_last_chunk() {
     let (mut client, mut node, task) = relayed(Framing::UntilClose, Wrap::Chunks, b"ab").await;
@@ -191,8 +192,8 @@ async fn a_nodes_close_becomes_the_last_chunk() {
     over(task, EndReason::Done).await;
 }
 
-/// RFC 9112 §6.1: a client of HTTP/1.0 gets the data of chunks without their framing, at any split, and
-/// the answer ends with its connection. Fails if a byte of the framing reaches it.
+/// RFC 9112 §6.1: a client of HTTP/1.0 gets the data of chunks without their framing, at any split, and its
+/// connection ends the answer. Fails if a byte of the framing reaches it.
 #[tokio::test]
 async fn an_old_client_gets_bare_data() {
     let body = b"3;a=b\r\nabc\r\n2\r\nde\r\n0\r\nX-Sum: 5\r\n\r\n";
@@ -211,9 +212,9 @@ async fn an_old_client_gets_bare_data() {
     }
 }
 
-/// Fails if an answer that is cut or broken counts as whole, or if its client could think so.
+/// Fails if a cut or illegal answer counts as whole, or looks whole to its client.
 #[tokio::test]
-async fn what_is_cut_is_no_answer() {
+async fn a_cut_answer_is_not_whole() {
     let faults: [(Framing, &[u8], EndReason); 5] = [
         (Framing::length(5), b"lo", EndReason::NodeFailed),
         (Framing::chunked(), b"0\r\n", EndReason::NodeFailed),
@@ -234,7 +235,7 @@ async fn what_is_cut_is_no_answer() {
         soon("the end", client.read_to_end(&mut got)).await.unwrap();
         assert!(!got.ends_with(b"\r\n\r\n"), "{got:?}");
     }
-    // A node that resets: where only the end of the connection tells, the client must see a reset.
+    // The node resets. If only the end of the connection ends the answer, the client must see a reset.
     for (framing, wrap, reset) in [
         (Framing::UntilClose, Wrap::AsIs, true),
         (Framing::UntilClose, Wrap::Chunks, true),
@@ -252,8 +253,8 @@ async fn what_is_cut_is_no_answer() {
     }
 }
 
-/// A body whose first bytes are not legal is cut as one whose last bytes are not. Fails if the client gets no
-/// head, or an orderly end behind it.
+/// A body that is illegal from its first byte is cut like one that is illegal later. Fails if the client gets
+/// no head, or an orderly end after it.
 #[tokio::test]
 async fn a_body_that_is_not_legal_from_the_first_ends_behind_its_head() {
     let (body, begun) = ((Framing::chunked(), Wrap::Bare), b"no chunk");
@@ -269,10 +270,10 @@ async fn a_body_that_is_not_legal_from_the_first_ends_behind_its_head() {
     assert_eq!(read.unwrap_err().kind(), ConnectionReset);
 }
 
-/// Fails if a flow that is cut ends for another reason than its kill's, or if its client could take an
-/// answer that only the end of the connection ends for complete.
+/// Fails if a killed flow ends for another reason than its kill's, or if the client could take an answer that
+/// ends with its connection for complete.
 #[tokio::test]
-async fn who_is_cut_knows_it() {
+async fn a_killed_client_sees_the_cut() {
     for (framing, wrap, reset) in [
         (Framing::chunked(), Wrap::AsIs, false),
         (Framing::UntilClose, Wrap::Chunks, false),
@@ -290,9 +291,10 @@ async fn who_is_cut_knows_it() {
     }
 }
 
-/// Fails if the client's end is not seen while the node is silent, or if what it sends has no limit.
+/// Fails if the client's end goes unnoticed while the node is silent, or if the bytes it sends ahead have no
+/// limit.
 #[tokio::test]
-async fn the_client_is_heard_meanwhile() {
+async fn the_client_is_watched_during_its_answer() {
     for (resets, reason) in [
         (false, EndReason::ClientClosed),
         (true, EndReason::ClientFailed),
@@ -309,7 +311,7 @@ async fn the_client_is_heard_meanwhile() {
     }
     let (mut client, mut node, task) = relayed(Framing::length(1), Wrap::AsIs, b"").await;
     client.write_all(&[b'x'; 3 * MAX_READ_AHEAD]).await.unwrap();
-    // So long the relay could go on reading: nothing says that it does not.
+    // Holds for 200 ms, in which the relay could read on: no event proves that it does not.
     tokio::time::sleep(Duration::from_millis(200)).await;
     node.write_all(b"a").await.unwrap();
     take(&mut client, 1).await;

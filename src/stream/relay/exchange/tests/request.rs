@@ -4,7 +4,7 @@ use super::*;
 use crate::stream::direction::MAX_COPY;
 
 impl Ends {
-    /// Waits for more of the answer's head while `meanwhile` goes on at the two ends. Returns what was read.
+    /// Waits for more of the answer's head while `meanwhile` runs at both ends. Returns the bytes read.
     async fn while_waiting(
         &mut self,
         meanwhile: impl AsyncFnOnce(&mut TcpStream, &mut TcpStream),
@@ -17,8 +17,7 @@ impl Ends {
     }
 }
 
-/// Fails if a byte of the body is lost, doubled or late at any split, or if a byte behind it reaches the
-/// node.
+/// Fails if a byte of the body is lost, doubled or late at any split, or if a byte after it reaches the node.
 #[tokio::test]
 async fn the_body_goes_up_while_the_answer_is_awaited() {
     let chunked = b"2;a\r\nhi\r\n0\r\n\r\n";
@@ -50,8 +49,8 @@ async fn the_body_goes_up_while_the_answer_is_awaited() {
     }
 }
 
-/// Fails if a part of a request counts as the whole, or the whole as a part: an answer to the former
-/// would leave its connection in use.
+/// Fails if a part of a request counts as the whole, or the whole as a part. After an answer to a part, the
+/// connection would be used again.
 #[tokio::test]
 async fn a_request_is_whole_at_its_last_byte() {
     let cases: [(Framing, &[u8], &[u8], bool); 8] = [
@@ -84,7 +83,7 @@ async fn a_request_is_whole_at_its_last_byte() {
     }
 }
 
-/// Fails if the wait goes on though there will be no answer, or if the wrong side is blamed.
+/// Fails if the wait goes on although no answer can come, or if it blames the wrong side.
 #[tokio::test]
 async fn a_wait_without_an_answer_has_its_reason() {
     let legal = Ends::asked(Framing::chunked(), b"1\r\n").await;
@@ -128,8 +127,8 @@ async fn a_wait_without_an_answer_has_its_reason() {
     }
 }
 
-/// Back-pressure: a client that takes no interim answers (1xx) stops the reading of its node, and its
-/// request still goes up. Fails if the node is read meanwhile, or if an interim answer is lost.
+/// Back-pressure: a node is not read while its client takes no interim answers (1xx), and the request still
+/// goes up. Fails if the node is read meanwhile, or if an interim answer is lost.
 #[tokio::test]
 async fn interim_answers_wait_for_their_client() {
     let mut ends = Ends::asked(Framing::length(4), b"").await;
@@ -148,7 +147,7 @@ async fn interim_answers_wait_for_their_client() {
     }
     ends.node.write_all(HEAD).await.unwrap();
     ends.client.write_all(b"body").await.unwrap();
-    // So long the node could be read: nothing says that it is not.
+    // Holds for 200 ms, in which the node could be read: no event proves that it is not.
     let mut got = Vec::new();
     let relay = &mut ends.relay;
     let more = poll_fn(|cx| relay.poll_answer(cx, &mut got));
@@ -167,8 +166,8 @@ async fn interim_answers_wait_for_their_client() {
     assert_eq!(ends.relay.bytes().1, (told + HEAD.len()) as u64);
 }
 
-/// An answer before its request is whole: both go on to their ends, and both connections with them. Fails
-/// if either stops at the other's end.
+/// An answer begins before its request is whole. Fails if one stops at the end of the other, or if either
+/// connection is lost.
 #[tokio::test]
 async fn an_early_answer_and_its_request_both_end() {
     let mut ends = Ends::asked(Framing::length(8), b"12").await;
@@ -183,7 +182,7 @@ async fn an_early_answer_and_its_request_both_end() {
         take(&mut client, HEAD.len() + 5).await,
         [HEAD, b"hello"].concat()
     );
-    // So long the relay could end: nothing says that it does not.
+    // Holds for 100 ms, in which the relay could end: no event proves that it does not.
     let early = tokio::time::timeout(Duration::from_millis(100), &mut task).await;
     assert!(early.is_err(), "the request is not whole");
     client.write_all(b"5678GET").await.unwrap();
@@ -195,7 +194,7 @@ async fn an_early_answer_and_its_request_both_end() {
     assert_eq!((&ahead[..], node.is_some()), (&b"GET"[..], true));
 }
 
-/// Behind a refusal the client need not send the rest. Fails if the relay waits for it, or if the node's
+/// After a refusal the client need not send the rest. Fails if the relay waits for it, or if the node's
 /// connection is used again with half a request in it.
 #[tokio::test]
 async fn a_refusal_leaves_the_request() {
@@ -215,14 +214,14 @@ async fn a_refusal_leaves_the_request() {
     assert!(relay.into_sides().2.is_none());
 }
 
-/// RFC 9112 §9.5: a node that takes no more of the request may have answered. Fails if its answer is
-/// lost for the rest of the request, or waits for it.
+/// RFC 9112 §9.5: a node that takes no more of the request may have answered. Fails if its answer is lost, or
+/// waits for the rest of the request.
 #[tokio::test]
 async fn a_node_that_takes_no_more_is_heard() {
     let ends = Ends::asked(Framing::length(1 << 20), &[b'x'; 1000]).await;
     let (mut client, mut node, mut relay) = (ends.client, ends.node, ends.relay);
     node.write_all(&[HEAD, b"hello"].concat()).await.unwrap();
-    // With the body unread it resets the connection behind its answer.
+    // The body is unread, so the close resets the connection behind the answer.
     drop(node);
     let uploads = tokio::spawn(async move {
         let _ = client.write_all(&vec![b'x'; 1 << 20]).await;
@@ -253,7 +252,7 @@ async fn a_node_that_takes_no_more_is_heard() {
     );
 }
 
-/// Fails if what is sent to another node is not what the client sent, or if there is no limit to it.
+/// Fails if the copy differs from the body that the client sent, or if the copy has no limit.
 #[tokio::test]
 async fn a_body_is_copied_up_to_its_limit() {
     for (copy, bytes, kept) in [
