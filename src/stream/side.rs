@@ -1,4 +1,4 @@
-//! One side of a flow: a socket, plain or under TLS, with the real socket in reach; or one stream of a
+//! One side of a flow: a socket, plain or under TLS, whose TCP socket stays reachable; or one stream of a
 //! client connection that carries many.
 
 use std::io;
@@ -17,7 +17,7 @@ use super::socket::Tcp;
 use super::substream::{Reset, Substream};
 use crate::observe::end_reason::EndReason;
 
-/// Most bytes put into one TLS record.
+/// Most bytes in one TLS record.
 const RECORD: usize = 16 * 1024;
 /// Most bytes that [`Side::poll_more`] reads at once.
 pub const MORE: usize = 4096;
@@ -26,9 +26,9 @@ pub const MORE: usize = 4096;
 pub enum Side {
     /// Plain TCP.
     Plain(Tcp),
-    /// TLS that ends here. Boxed: the state is several hundred bytes and plain flows need none.
+    /// TLS that ends here. Boxed: its state takes several hundred bytes, which plain flows must not pay for.
     Tls(Box<SslStream<Tcp>>),
-    /// Either of them, with somebody looking on.
+    /// A plain or TLS connection whose incoming bytes are also shown to a tap.
     Tapped(Box<Tapped>),
     /// A stream of a connection that carries many; clients only.
     Stream(Box<dyn Substream>),
@@ -45,13 +45,13 @@ impl std::fmt::Debug for Side {
     }
 }
 
-/// Looks on as bytes come in. It is shown each byte once, as it passes, and holds none back.
+/// Watches incoming bytes. A tap sees each byte once, as it passes, and holds none back.
 pub trait Tap: Send + Sync {
-    /// Shows what was read. Answers whether more is of use.
+    /// Shows the bytes just read. Returns whether the tap needs more.
     fn saw(&mut self, bytes: &[u8]) -> bool;
 }
 
-/// A connection whose incoming bytes are shown to a [`Tap`], which lives as long as it is tapped.
+/// A connection with its [`Tap`], which is dropped with it.
 pub struct Tapped {
     side: Side,
     tap: Box<dyn Tap>,
@@ -65,7 +65,7 @@ impl std::fmt::Debug for Tapped {
 }
 
 impl Side {
-    /// The connection with `tap` looking on from its next byte.
+    /// Shows the connection's bytes to `tap`, from the next byte on.
     pub fn tapped(self, tap: Box<dyn Tap>) -> Side {
         Side::Tapped(Box::new(Tapped {
             side: self.untapped(),
@@ -74,7 +74,7 @@ impl Side {
         }))
     }
 
-    /// The connection with nobody looking on.
+    /// Removes the tap.
     pub fn untapped(self) -> Side {
         match self {
             Side::Tapped(t) => t.side,
@@ -82,7 +82,7 @@ impl Side {
         }
     }
 
-    /// The real socket; a stream has none of its own.
+    /// Returns the TCP socket; `None` for a stream, which has no socket of its own.
     pub fn tcp(&self) -> Option<&Tcp> {
         match self {
             Side::Plain(t) => Some(t),
@@ -92,7 +92,7 @@ impl Side {
         }
     }
 
-    /// The real socket, to change it.
+    /// Returns the TCP socket, to change it.
     pub fn tcp_mut(&mut self) -> Option<&mut Tcp> {
         match self {
             Side::Plain(t) => Some(t),
@@ -102,7 +102,7 @@ impl Side {
         }
     }
 
-    /// The stream, where it is one.
+    /// Returns the stream; `None` for a socket.
     pub fn stream(&mut self) -> Option<&mut dyn Substream> {
         match self {
             Side::Stream(s) => Some(&mut **s),
@@ -110,12 +110,12 @@ impl Side {
         }
     }
 
-    /// Whether it is a stream of a connection that carries many.
+    /// Whether the side is a stream of a connection that carries many.
     pub fn is_stream(&self) -> bool {
         matches!(self, Side::Stream(_))
     }
 
-    /// The TLS state, if any.
+    /// Returns the TLS state; `None` without TLS, and for a stream.
     pub fn ssl(&self) -> Option<&SslRef> {
         match self {
             Side::Plain(_) | Side::Stream(_) => None,
@@ -125,9 +125,9 @@ impl Side {
     }
 }
 
-/// What a relay asks of a socket and of a stream alike.
+/// The calls of a relay that work for a socket and for a stream.
 impl Side {
-    /// Ready when there may be something to read.
+    /// Ready when there may be bytes to read.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match (self, self.tcp()) {
             (Side::Stream(s), _) => s.poll_readable(cx),
@@ -136,7 +136,7 @@ impl Side {
         }
     }
 
-    /// Ready when the kernel has sent all it was given (it may still wait for acknowledgement).
+    /// Ready when the kernel has sent every byte it was given (the peer may still have to acknowledge them).
     pub fn poll_all_sent(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match (self, self.tcp()) {
             (Side::Stream(s), _) => s.poll_all_sent(cx),
@@ -145,7 +145,7 @@ impl Side {
         }
     }
 
-    /// Bytes that the peer has not acknowledged.
+    /// Returns the bytes that the peer has not acknowledged.
     pub fn unacknowledged(&self) -> u64 {
         match (self, self.tcp()) {
             (Side::Stream(s), _) => s.unacknowledged(),
@@ -153,7 +153,7 @@ impl Side {
         }
     }
 
-    /// Lets the peer see a cut when this is dropped, and frees the send queue.
+    /// Makes dropping this side a visible cut for the peer, and frees the send queue.
     pub fn reset_on_close(&mut self) {
         match self {
             Side::Stream(s) => s.reset(Reset::Cut),
@@ -165,7 +165,7 @@ impl Side {
         }
     }
 
-    /// Writes what the peer takes of `data`. `last`: nothing follows, and with the last byte a stream ends.
+    /// Writes as much of `data` as the peer takes. `last`: nothing follows, and the last byte ends a stream.
     pub fn poll_write_part(
         &mut self,
         cx: &mut Context<'_>,
@@ -178,7 +178,8 @@ impl Side {
         }
     }
 
-    /// Sends the head of an answer to a stream, where it is one; with `last` it is all of the answer.
+    /// Sends the head of an answer if the side is a stream; returns whether it is. `last`: the answer has no
+    /// body.
     ///
     /// Errors: the stream was reset.
     pub fn send_head(&mut self, head: &Edits, last: bool) -> io::Result<bool> {
@@ -188,14 +189,14 @@ impl Side {
         }
     }
 
-    /// Ends a stream's answer, where it has not ended.
+    /// Ends a stream's answer, with `trailers`, unless it has ended.
     pub fn end(&mut self, trailers: &[u8]) {
         if let Side::Stream(s) = self {
             s.end(trailers);
         }
     }
 
-    /// Bytes of a stream's body that were read; `None`: the side is a socket.
+    /// Returns how many bytes of a stream's body were read; `None` for a socket.
     pub fn received(&self) -> Option<u64> {
         match self {
             Side::Stream(s) => Some(s.received()),
@@ -203,7 +204,8 @@ impl Side {
         }
     }
 
-    /// Why a client has ended its flow, where the relay only sees that its side broke.
+    /// Returns why the client ended its stream, where the relay only sees that the side broke; `None` for a
+    /// socket.
     pub fn gone(&self) -> Option<EndReason> {
         match self {
             Side::Stream(s) => s.gone(),
@@ -213,15 +215,15 @@ impl Side {
 }
 
 impl Side {
-    /// Appends what can be read now to `into`, up to `most` bytes or [`MORE`]; `Ok(0)` at the end. Nothing is
-    /// allocated while there is nothing: who waits for a silent peer keeps no buffer.
+    /// Appends the bytes that can be read now to `into`, up to `most` or [`MORE`]; `Ok(0)` at the end.
+    /// Allocates nothing while the peer is silent: a waiting connection keeps no buffer.
     pub fn poll_more(
         &mut self,
         cx: &mut Context<'_>,
         into: &mut Vec<u8>,
         most: usize,
     ) -> Poll<io::Result<usize>> {
-        // Not initialised: clearing 4 KiB for each read costs more than reading a short head.
+        // Uninitialised: clearing 4 KiB for each read costs more than reading a short head.
         let mut chunk = [const { MaybeUninit::uninit() }; MORE];
         let mut buf = ReadBuf::uninit(&mut chunk[..most.min(MORE)]);
         ready!(Pin::new(self).poll_read(cx, &mut buf))?;
@@ -230,7 +232,7 @@ impl Side {
     }
 }
 
-/// The error of a read: `UnexpectedEof` where OpenSSL says that the connection ended without close_notify.
+/// Maps the error of a read: `UnexpectedEof` if OpenSSL reports an end without close_notify.
 fn cut(e: io::Error) -> io::Error {
     let tls = e.get_ref().and_then(|e| e.downcast_ref::<ssl::Error>());
     let stack = tls.and_then(ssl::Error::ssl_error);
@@ -265,15 +267,15 @@ impl AsyncRead for Side {
         match self.get_mut() {
             Side::Plain(t) => Pin::new(t).poll_read(cx, buf),
             Side::Tls(s) => {
-                // HTTP/2 asks with each message that it sends: the runtime answers cheaper than OpenSSL
-                // that nothing came. OpenSSL reads ahead, so the next record may already be there.
+                // HTTP/2 reads with each message that it sends. The runtime reports an empty socket more
+                // cheaply than OpenSSL. OpenSSL reads ahead, so it may already hold the next record.
                 if !kernel::holds_unread(s.ssl()) {
                     ready!(s.get_ref().poll_readable(cx))?;
                 }
                 let before = buf.filled().len();
                 ready!(Pin::new(&mut **s).poll_read(cx, buf)).map_err(cut)?;
                 let ended = buf.filled().len() == before && buf.remaining() > 0;
-                // OpenSSL's binding takes a TCP end for an orderly one. Without close_notify it is a cut
+                // OpenSSL's binding takes the end of TCP for an orderly one. Without close_notify it is a cut
                 // (RFC 9112 §9.8, RFC 8446 §6.1).
                 match ended && !kernel::has_close_notify(s.ssl()) {
                     true => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
@@ -300,8 +302,8 @@ impl AsyncWrite for Side {
         }
     }
 
-    /// Under TLS the slices are joined into one record: a chunk's size line, data and CRLF would
-    /// otherwise leave as three records in three sends.
+    /// Under TLS, joins the slices into one record: otherwise a chunk's size line, data and CRLF leave as
+    /// three records in three sends.
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -366,8 +368,8 @@ mod tests {
     use std::future::poll_fn;
     use tokio::io::AsyncWriteExt;
 
-    /// Who waits for a silent peer keeps no memory for what may come: 10,000 idle clients kept 40 MB. Also
-    /// where the runtime takes the socket for readable, as it does when all of a TLS record was read.
+    /// Fails if a side that waits for a silent peer keeps a buffer: 10,000 idle clients kept 40 MB. Also
+    /// where the runtime still believes the socket readable, as after a read of a whole TLS record.
     #[tokio::test]
     async fn waiting_for_bytes_takes_no_buffer() {
         let (mut peer, plain) = pair().await;
