@@ -253,7 +253,7 @@ mod tests {
         let mut end = Vec::new();
         assert!(
             client.read_to_end(&mut end).is_err(),
-            "the peer is told, if it can be"
+            "the peer sees an orderly end"
         );
     }
 

@@ -25,7 +25,7 @@ async fn websocket(client: Side, node: Side, early: &[u8], first: &[u8]) -> Rela
     relay.ahead.keep(early.to_vec());
     poll_fn(|cx| Poll::Ready(relay.switch(cx, &mut Vec::new(), first)))
         .await
-        .expect("the client is there");
+        .expect("the client is connected");
     Relaying::new(relay, pending())
 }
 

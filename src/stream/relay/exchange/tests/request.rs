@@ -141,7 +141,7 @@ async fn interim_answers_wait_for_their_client() {
     while full < 2 {
         let relay = &mut ends.relay;
         let passed = poll_fn(|cx| Poll::Ready(relay.interim(cx, &interim))).await;
-        passed.expect("the client is there");
+        passed.expect("the client is connected");
         told += interim.len();
         full += usize::from(ends.relay.down.held() > 0);
     }
