@@ -1,6 +1,6 @@
 //! Nodes: their state, their live flows, their health, and the connections to them.
 //!
-//! Source: Lightstreamer clustering §2.1 (final boxes), Diffusion load balancers, all four points.
+//! Source: Lightstreamer clustering §2.1 (final boxes); Diffusion load balancers, all four points.
 
 pub mod connect;
 pub mod discover;

@@ -1,8 +1,8 @@
 //! Keeps the idle upstreams of one client connection for its later requests.
 //!
-//! In: connections whose answer is complete. Out: one for the next request to the same node. No other client
-//! gets them, and they close with the client connection. They are found by the node itself, not by its
-//! name, because a reload may give the name to another node.
+//! In: connections whose answer is complete. Out: one of them for the next request to the same node. No other
+//! client gets them, and they close with the client connection. The key is the node itself, not its name,
+//! because a reload may give the name to another node.
 //! Source: Diffusion load balancers, "Connection pooling" and "Reuse TCP connection".
 
 use std::io;
@@ -25,7 +25,7 @@ pub struct IdleUpstreams {
 struct Idle {
     node: Arc<Node>,
     side: Side,
-    /// The runtime has polled the socket since it is idle, and nothing had come.
+    /// Since it is idle, the runtime has polled the socket and found it silent.
     seen: bool,
 }
 
@@ -36,7 +36,7 @@ impl IdleUpstreams {
     /// Keeps a connection whose last answer is complete. The client connection's task calls
     /// [`IdleUpstreams::poll_unused`] while it waits.
     ///
-    /// Closes it instead if its node must get no more connections, or has sent bytes behind its answer. TLS
+    /// Closes the connection instead if its node is Down or removed, or has sent bytes after its answer. TLS
     /// may have decrypted such bytes, so that the socket does not show them.
     pub fn keep(&self, node: &Arc<Node>, side: Side) {
         let side = side.untapped();
@@ -45,7 +45,8 @@ impl IdleUpstreams {
             return;
         }
         let mut idle = self.idle.lock();
-        // Under the lock: a node that falls now closes what was put before, and this sees what was not.
+        // Checked under the lock: a node that goes Down now closes the connections kept before, and this
+        // check stops later ones.
         if !node.may_keep() {
             return;
         }
@@ -59,14 +60,14 @@ impl IdleUpstreams {
         });
     }
 
-    /// Takes a connection to `node` on which nothing came meanwhile. FIN, RST and unsolicited bytes all make
-    /// it useless.
+    /// Takes a connection to `node` that has been silent since. FIN, RST and unsolicited bytes all make a
+    /// connection useless.
     pub fn take(&self, node: &Arc<Node>) -> Option<Side> {
         let mut idle = self.idle.lock();
         while let Some(i) = idle.iter().rposition(|i| Arc::ptr_eq(&i.node, node)) {
             let Idle { side, seen, .. } = idle.swap_remove(i);
-            // The runtime knows if it has polled the socket; else the kernel is asked. It has not where a
-            // pipelined request follows at once.
+            // The runtime knows if it has polled the socket; otherwise the kernel is asked. A pipelined
+            // request follows at once, without such a poll.
             let mut cx = Context::from_waker(Waker::noop());
             if (seen && side.poll_readable(&mut cx).is_pending()) || is_silent(&side) {
                 return Some(side);
@@ -75,7 +76,7 @@ impl IdleUpstreams {
         None
     }
 
-    /// Closes connections on which something came, and has the task woken when it does.
+    /// Closes connections on which bytes or an end arrived. Wakes the task of `cx` when that happens later.
     pub fn poll_unused(&self, cx: &mut Context<'_>) {
         let mut idle = self.idle.lock();
         if !idle.is_empty() {
@@ -86,7 +87,7 @@ impl IdleUpstreams {
         }
     }
 
-    /// Closes all.
+    /// Closes all idle connections.
     pub fn close_all(&self) {
         *self.idle.lock() = Vec::new();
     }
@@ -99,11 +100,11 @@ impl IdleUpstreams {
     }
 }
 
-/// Whether nothing has come on `side`. The task of `cx` is woken when something does.
+/// Whether `side` is open with no byte to read. Wakes the task of `cx` when that changes.
 fn poll_silent(cx: &mut Context<'_>, side: &Side) -> bool {
     let Some(tcp) = side.tcp() else { return false };
     while let Poll::Ready(ready) = tcp.poll_readable(cx) {
-        // Mostly it was read to the last byte, which the runtime could not know.
+        // Usually the last read took every byte, which the runtime could not know.
         let stream = tcp.stream();
         let looked = stream.try_io(Interest::READABLE, || match is_silent(side) {
             true => Err(io::Error::from(io::ErrorKind::WouldBlock)),
@@ -116,8 +117,8 @@ fn poll_silent(cx: &mut Context<'_>, side: &Side) -> bool {
     true
 }
 
-/// Whether the connection is open and has nothing to read. The kernel is asked, because the runtime notices
-/// bytes only when it polls.
+/// Whether the connection is open with no byte to read. Asks the kernel, because the runtime notices bytes
+/// only when it polls.
 fn is_silent(side: &Side) -> bool {
     let tcp = side.tcp();
     tcp.is_some_and(|tcp| kernel::is_silent(tcp.stream()))
@@ -131,10 +132,10 @@ mod tests {
     use std::net::Shutdown;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    /// Bytes or an end that come between two polls of the runtime are noticed. A pipelined request is served
-    /// without such a poll. Red if only the runtime is asked.
+    /// `take` notices bytes or an end that come between two polls of the runtime: a pipelined request is
+    /// served without such a poll. Fails if only the runtime is asked.
     #[tokio::test]
-    async fn what_came_unseen_is_seen() {
+    async fn take_notices_bytes_between_polls() {
         let conf = serde_yaml::from_str("{ address: 10.0.0.1:80 }").expect("a node");
         let known = Node::new("n", &conf, crate::config::OnDown::Evict, None);
         for said in [None, Some(""), Some("x")] {
@@ -144,7 +145,7 @@ mod tests {
             assert_eq!(side.read(&mut [0; 64]).await.expect("an answer"), 6);
             let node = node.into_std().expect("a socket");
             idle.keep(&known, side);
-            // Without an await: the runtime polls nothing meanwhile.
+            // Without an await, so that the runtime polls nothing meanwhile.
             match said {
                 None => {}
                 Some("") => node.shutdown(Shutdown::Write).expect("an end"),
