@@ -1,6 +1,6 @@
-//! A drain under way: until when, and how long its flows will still take.
+//! A drain of a node: its deadline, and an estimate of how long its flows will take to end.
 //!
-//! In: the ages of the node's flows. Out: estimates. Pure but for the task that waits for the deadline.
+//! In: the ages of the node's flows. Out: estimates. Pure, except for the task that waits for the deadline.
 //! Source: Lightstreamer clustering §5; issue 6 ("ETA from the ages of its flows").
 
 use std::sync::Arc;
@@ -15,19 +15,19 @@ use crate::config::OnDown;
 use crate::config::units::Rate;
 
 impl Node {
-    /// Drains: no new flows from now on, and those that are left when `after` has passed are closed,
-    /// at `rate` or as the node's `evict_rate` says. The node is Down then, by this order.
+    /// Drains the node: it takes no new flows. Once `after` has passed, its remaining flows are closed at
+    /// `rate`, else at its `evict_rate`, and the node is Down by this order.
     pub fn drain(self: &Arc<Self>, after: Option<Duration>, rate: Option<Rate>) {
         let since = Instant::now();
-        // A rate without a deadline is one that has passed.
+        // A rate without a deadline closes the flows at once.
         let until = after.or(rate.map(|_| Duration::ZERO)).map(|a| since + a);
         self.drain_by(Terms { since, until, rate });
     }
 
-    /// As [`Node::drain`], by the terms of an order that may have been given to another process.
+    /// As [`Node::drain`], on the terms of an order that another process may have received.
     pub fn drain_by(self: &Arc<Self>, terms: Terms) {
         let Terms { until, rate, .. } = terms;
-        // Held to the end: a deadline that is over at once follows the order to drain.
+        // Held to the end, so that a deadline of zero acts only after the order to drain.
         let mut drain = self.drain.lock();
         let close = until.map(|until| {
             let node = Arc::downgrade(self);
@@ -43,30 +43,30 @@ impl Node {
         self.obey(Order::Drain, None);
     }
 
-    /// The terms of its drain, until the deadline is over.
+    /// Returns the terms of its drain until the deadline has passed; `None` if it does not drain.
     pub fn terms(&self) -> Option<Terms> {
         let drain = self.drain.lock();
         let drain = drain.as_ref().filter(|_| self.ordered() == Order::Drain);
         drain.map(|d| d.terms)
     }
 
-    /// The deadline of the drain that `task` waited for is over.
+    /// Ends the drain whose deadline `task` waited for.
     fn close_drained(&self, task: tokio::task::Id, rate: Option<Rate>) {
         let drain = self.drain.lock();
         let close = drain.as_ref().and_then(|d| d.close.as_ref());
-        // A later order has ended it while the task could not be stopped any more.
+        // A later order has replaced this drain, too late to stop its task.
         if close.is_none_or(|c| c.0.id() != task) {
             return;
         }
-        log::warn!("node {}: the drain's deadline is over", self.name);
+        log::warn!("node {}: drain deadline passed; closing flows", self.name);
         self.obey(Order::Down, rate);
-        // `keep` is for nodes that fail; a deadline is one.
+        // `keep` is for nodes that fail; this deadline was ordered.
         if self.on_down == OnDown::Keep {
             self.close_all(rate);
         }
     }
 
-    /// How its drain stands, if it drains.
+    /// Returns the progress of its drain; `None` without an order.
     pub fn progress(&self, now: Instant) -> Option<Progress> {
         if self.order.load(Ordering::Acquire) == 0 {
             return None;
@@ -84,28 +84,29 @@ impl Node {
     }
 }
 
-/// Whether a node is to stay, apart from orders and checks.
+/// Whether the node stays, apart from orders and checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Membership {
-    /// It is a node like any other.
+    /// It stays.
     Member = 0,
-    /// It is to go: it drains, and clients that are stuck to it still come.
+    /// It leaves: it drains, and clients that are stuck to it still come.
     Leaving = 1,
-    /// No new table has it; requests that began with the old one may still come. No connection to it is kept.
+    /// It is removed: no new decision table contains it, but requests that began with an old one may still
+    /// come. No connection to it is kept.
     Gone = 2,
 }
 
 impl Node {
-    /// Sets whether it stays.
+    /// Sets whether the node stays.
     pub fn set_membership(&self, membership: Membership) {
         let before = self.membership.swap(membership as u8, Ordering::AcqRel);
         if before == membership as u8 {
             return;
         }
         match membership {
-            Membership::Member => self.settle(None, "in the answer again"),
-            Membership::Leaving => self.settle(None, "no longer in the answer"),
+            Membership::Member => self.settle(None, "back in the DNS answer"),
+            Membership::Leaving => self.settle(None, "no longer in the DNS answer"),
             Membership::Gone => {
                 log::info!("node {} ({}) is removed", self.name, self.address);
                 self.close_idle();
@@ -113,38 +114,38 @@ impl Node {
         }
     }
 
-    /// Whether it is to go.
+    /// Whether the node is leaving.
     pub fn is_leaving(&self) -> bool {
         self.membership.load(Ordering::Acquire) == Membership::Leaving as u8
     }
 
-    /// Whether no new table has it.
+    /// Whether the node is removed.
     pub fn is_gone(&self) -> bool {
         self.membership.load(Ordering::Acquire) == Membership::Gone as u8
     }
 
-    /// Whether a client may keep a connection to it for its next request.
+    /// Whether a client may keep a connection to the node for its next request.
     pub fn may_keep(&self) -> bool {
         self.state() != State::Down && !self.is_gone()
     }
 }
 
-/// What a drain was ordered by.
+/// The terms of an order to drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// When it was ordered.
+    /// When the order came.
     pub since: Instant,
-    /// When what is left is closed.
+    /// When the remaining flows are closed; `None`: never.
     pub until: Option<Instant>,
-    /// How fast, then; `None`: as the node's `evict_rate` says.
+    /// How fast they are closed; `None`: at the node's `evict_rate`.
     pub rate: Option<Rate>,
 }
 
 /// A drain.
 pub struct Draining {
-    /// What it was ordered by.
+    /// The terms of its order.
     pub terms: Terms,
-    /// Waits for that; dropped with the drain.
+    /// The task that waits for the deadline; aborted when the drain is dropped.
     pub close: Option<Ending>,
 }
 
@@ -157,18 +158,18 @@ impl Drop for Ending {
     }
 }
 
-/// How a drain stands.
+/// The progress of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Time since the order; `None` where it came with no drain (`down`).
+    /// Time since the order; `None` if the order was `down`, without a drain.
     pub since: Option<Duration>,
-    /// Time left until what is left is closed.
+    /// Time until the remaining flows are closed.
     pub left: Option<Duration>,
-    /// When its flows will have ended.
+    /// When the flows will have ended.
     pub eta: Eta,
 }
 
-/// In what time flows will have ended by themselves, at the latest when they are closed.
+/// Estimated time until flows have ended by themselves, at most the time until they are closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Eta {
     /// Half of them.
@@ -179,8 +180,8 @@ pub struct Eta {
     pub last: Duration,
 }
 
-/// Estimates by the ages of the live flows. Where flows come and go steadily, what they still have to
-/// live is distributed as what they have lived (renewal theory), so no flow need have ended yet.
+/// Estimates from the ages of the live flows. If flows come and go steadily, their remaining life has the
+/// same distribution as their age (renewal theory), so no flow needs to have ended yet.
 pub fn eta(mut ages: Vec<Duration>, left: Option<Duration>) -> Eta {
     ages.sort_unstable();
     let at = |share: f64| {
@@ -217,8 +218,8 @@ mod tests {
         Node::new("n", &conf, OnDown::Evict, None)
     }
 
-    /// Aim: the state that is published last is the node's, whoever publishes at the same time. Fails if it
-    /// is computed before its turn: the next real fall would be no change, and evict nobody.
+    /// Aim: the last published state is the node's state, even if two threads publish at once. Fails if a
+    /// state is computed before its turn: the next real fall would then be no change and evict no flow.
     #[test]
     fn the_last_state_published_is_true() {
         let node = node();
@@ -241,8 +242,8 @@ mod tests {
         }
     }
 
-    /// Aim: an order ends a drain whose deadline is over in the same moment, and a deadline that is over at
-    /// once follows its drain. Fails if the deadline has the last word, or none.
+    /// Aim: an order ends a drain even if its deadline passes at the same moment, and a deadline of zero
+    /// follows its drain. Fails if the deadline overrides the later order, or never acts.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_deadline_does_not_outlive_its_drain() {
         let node = node();
@@ -261,7 +262,7 @@ mod tests {
             let mut state = node.watch();
             let down = state.wait_for(|s| *s == State::Down);
             let down = tokio::time::timeout(Duration::from_secs(10), down).await;
-            down.expect("the deadline is over").expect("a node");
+            down.expect("the deadline has passed").expect("a node");
             assert_eq!(node.state(), State::Down, "{round}");
             node.order(Order::Up);
         }
