@@ -1,9 +1,10 @@
-//! Checks each node in a loop of its own, so that a slow check of one delays no other.
+//! Checks each node in its own loop, so that a slow check of one node delays no other.
 //!
-//! In: the node's `health`, what its flows meet. Out: verdicts to [`Node::judged`]. The first check
-//! decides the initial state. A check begins each interval whatever became of the one before, so a
-//! node that hangs is Down after `interval` × `fall` + `timeout`; a flow that fails asks for one at once.
-//! A check that this machine could not make says nothing of the node.
+//! In: the node's `health`, its passive health counters. Out: verdicts for [`Node::judged`]. The first check
+//! decides the initial state.
+//! A check begins each interval even if earlier ones still run, so a node that hangs is Down after `interval`
+//! × `fall` + `timeout`. A failed flow asks for a check at once. A check that this machine could not make
+//! does not count.
 //! Source: DESIGN of fail over; Diffusion load balancers, "TCP retransmission timeout".
 
 pub mod probe;
@@ -27,11 +28,12 @@ pub struct Checker {
     node: Arc<Node>,
     probe: Arc<Probe>,
     conf: Health,
-    /// Without a configured check the node is only looked at when a flow has failed.
+    /// No check is configured: the node is checked only after a flow failed.
     on_suspicion_only: bool,
 }
 
-/// Least time between two checks that failed flows ask for: a storm of them must not become one of checks.
+/// Shortest time between two checks that failed flows ask for: a storm of failures must not become a storm of
+/// checks.
 const LEAST_GAP: Duration = Duration::from_millis(10);
 
 impl Checker {
@@ -47,7 +49,7 @@ impl Checker {
         }
     }
 
-    /// The first check: its verdict, if there is one, is the initial state.
+    /// Makes the first check; its verdict, if it has one, is the initial state.
     pub async fn first(&self) {
         if !self.on_suspicion_only {
             let (probe, node) = (self.probe.clone(), self.node.clone());
@@ -77,13 +79,13 @@ impl Checker {
         loop {
             let wanted =
                 asked || !self.on_suspicion_only || !tracker.is_healthy() || tracker.is_changing();
-            // With so many under way their outcomes alone decide.
+            // With so many checks running, their outcomes alone decide.
             let room = running.len() < self.conf.rise.max(self.conf.fall) as usize;
             tokio::select! {
                 biased;
                 Some(ended) = running.join_next(), if !running.is_empty() => {
                     let was = tracker.is_changing();
-                    // A check that panicked is a bad one.
+                    // A check that panicked counts as failed.
                     let outcome = ended.unwrap_or_else(|e| Err(ProbeError::Node(e.to_string())));
                     self.count(&mut tracker, &outcome);
                     if !was && tracker.is_changing() {
@@ -128,30 +130,30 @@ impl Checker {
     }
 
     fn turned(&self, tracker: &HealthTracker, cause: &str) {
-        // What flows met of the node as it was is no evidence against what it is now.
+        // Failures of flows before the turn are no evidence against the node's new state.
         self.node.passive_health.forget_failures();
         let now = Instant::now().into_std();
         let held = tracker.held(now);
-        // First: who sees that it is Down sees for how long.
+        // Set first: whoever sees the node Down also sees for how long.
         self.node.holds((!held.is_zero()).then(|| now + held));
         if held.is_zero() {
             self.node.judged(tracker.is_healthy(), cause);
         } else {
             let falls = tracker.falls();
-            let cause = format!("{cause}; fall {falls} in a row, held for {held:.1?}");
+            let cause = format!("{cause}; fall {falls} in a row, held Down for {held:.1?}");
             self.node.judged(tracker.is_healthy(), &cause);
         }
     }
 
-    /// Time from one check's start to the next's.
+    /// Returns the time from the start of one check to the start of the next.
     fn period(&self, tracker: &HealthTracker) -> Duration {
         let interval = self.conf.interval.0;
         let fast = self.conf.fast_interval.map_or(interval / 4, |s| s.0);
-        // Jitter: the checks of many nodes, and of many edges, must not march in step.
+        // Jitter: the checks of many nodes and many edges must not run in step.
         let slow = interval.mul_f64(0.9 + 0.2 * fastrand::f64());
         let held = tracker.held(Instant::now().into_std());
         match tracker.is_changing() {
-            // Until its hold ends nothing is about to turn; then one check may be all that is missing.
+            // Before its hold ends the node cannot turn; after it one check may be enough.
             true if !held.is_zero() => slow.min(held.max(fast)),
             true => fast,
             false => slow,
@@ -166,7 +168,7 @@ fn told(outcome: &Result<(), ProbeError>) -> String {
     }
 }
 
-/// Makes one check and counts it.
+/// Makes one check, counts it, and reports a shortage of this machine.
 async fn one(probe: Arc<Probe>, node: Arc<Node>) -> Result<(), ProbeError> {
     let started = Instant::now();
     let outcome = probe.once().await;
@@ -199,7 +201,7 @@ mod tests {
     use super::*;
     use crate::config::{self, OnDown};
 
-    /// Red without the jitter: the checks of all nodes and edges that began together would stay so.
+    /// Fails without the jitter: the checks of all nodes and edges that began together would stay in step.
     #[test]
     fn checks_do_not_march_in_step() {
         let conf = serde_yaml::from_str("address: 10.0.0.1:80").expect("a node");
@@ -216,7 +218,7 @@ mod tests {
         for tenth in 0..10 {
             let from = 9.0 + 0.2 * f64::from(tenth);
             let within = periods.iter().filter(|s| (from..from + 0.2).contains(*s));
-            // 100 of 1,000, by chance between 60 and 140 but for one run in 10,000.
+            // About 100 of 1,000; by chance between 60 and 140 except in one run of 10,000.
             assert!(within.count() > 50, "from {from} s on");
         }
     }

@@ -162,7 +162,7 @@ async fn a_flapping_node_is_held_down() {
     let downs = changes(&setup, "down").await;
     assert!((3.0..=9.0).contains(&downs), "{downs} falls");
     setup.nodes[0].set_health(Health::Ok);
-    setup.edge.wait_log("in a row, held for").await;
+    setup.edge.wait_log("in a row, held Down for").await;
     setup.edge.admin("POST", "/api/nodes/n1/up").await;
     setup.wait_state("n1", "up").await;
 }
