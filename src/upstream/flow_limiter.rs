@@ -1,36 +1,36 @@
-//! How many flows the balancer may give a node, and how fast: `max_flows`, `admit_rate`, `slow_start`.
+//! Limits how many flows the balancer gives a node, and how fast: `max_flows`, `admit_rate`, `slow_start`.
 //!
-//! In: limits, the node's live flows, the time. Out: whether a flow may come now. Pure, so that a
-//! simulation decides as the edge does. Flows that stickiness brings back, or that are pinned, do not
-//! pass here: they have nowhere else to go. Source: FAULTS D65; Lightstreamer clustering §5.
+//! In: limits, the node's live flows, the time. Out: whether a flow may come now. Pure, so that a simulation
+//! decides as the edge does. Sticky and pinned flows bypass the limiter: they have no other node to go to.
+//! Source: FAULTS D65; Lightstreamer clustering §5.
 
 use std::time::{Duration, Instant};
 
 use crate::config::units::Rate;
 
-/// Limits of a node; `None` everywhere: no limit.
+/// Limits of a node; `None` means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Live flows from which on it is given no more.
+    /// Number of live flows from which on the balancer gives it no more.
     pub max_flows: Option<usize>,
-    /// Most flows it is given per second.
+    /// Most new flows a second.
     pub admit_rate: Option<Rate>,
-    /// The same after it returned or joined, until it has caught up with its pool.
+    /// Most new flows a second after the node returned or joined, until it has caught up with its pool.
     pub slow_start: Option<Rate>,
 }
 
-/// Whether a flow may come; the sooner is the lesser.
+/// Whether a flow may come. Ordered: the sooner it may come, the smaller the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Room {
-    /// Now.
+    /// A flow may come now.
     Open,
-    /// After so long, unless others come first.
+    /// A flow may come after this time, unless others come first.
     In(Duration),
-    /// When a flow has ended.
+    /// A flow may come when another has ended.
     Full,
 }
 
-/// A token bucket: never more than `rate` in any one second.
+/// A token bucket: at most `rate` tokens within any one second.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenBucket {
     per_second: f64,
@@ -39,12 +39,13 @@ pub struct TokenBucket {
     at: Instant,
 }
 
-/// How late a waiting flow may be called up, and how much later than another one it may reach its node.
+/// How late a waiting flow may be called, and how much later than another it may reach its node.
 const LATE: Duration = Duration::from_millis(20);
 
 impl TokenBucket {
-    /// A full bucket, which holds so much that who asks each `late`, no more seldom, loses no token. It is filled
-    /// by so much less than the rate, since what it holds comes on top of that in a second.
+    /// Creates a full bucket. It holds enough that a caller who takes a token every `late`, or more often,
+    /// loses no token. The stored tokens come on top of those of a second, so the fill rate is lower by as
+    /// many.
     pub fn new(rate: Rate, late: Duration, now: Instant) -> Self {
         let burst = (rate.per_second() * late.as_secs_f64()).max(1.0);
         let mut bucket = Self::with_burst(rate, burst, now);
@@ -52,7 +53,7 @@ impl TokenBucket {
         bucket
     }
 
-    /// A full bucket that holds `burst` tokens, at least one: `rate` in the long run, above it once.
+    /// Creates a full bucket of `burst` tokens, at least one: `rate` in the long run, above it once.
     pub fn with_burst(rate: Rate, burst: f64, now: Instant) -> Self {
         TokenBucket {
             per_second: rate.per_second(),
@@ -62,31 +63,31 @@ impl TokenBucket {
         }
     }
 
-    /// The same bucket, filled so slowly that what is taken stays under the rate where it arrives as well, each
-    /// up to `late` after it was taken: a storm is let in at 96 to 98 % of its rate.
+    /// Lowers the fill rate, so that flows stay under the rate where they arrive, each up to `late` after its
+    /// token was taken. A storm is then admitted at 96 to 98 % of its rate.
     pub fn arriving(mut self, late: Duration) -> Self {
         self.per_second /= 1.0 + late.as_secs_f64();
         self
     }
 
-    /// The same bucket with one token.
+    /// Lowers the level to one token.
     pub fn begun(mut self) -> Self {
         self.level = 1.0;
         self
     }
 
-    /// How long until there is a token; zero: there is one.
+    /// Returns how long until the next token; zero if the bucket has one.
     pub fn wait(&mut self, now: Instant) -> Duration {
-        // Time that runs back (a flow that read the clock earlier) changes nothing.
+        // Time that runs backwards (another flow read the clock earlier) changes nothing.
         let passed = now.saturating_duration_since(self.at);
         self.at = self.at.max(now);
         self.level = (self.level + passed.as_secs_f64() * self.per_second).min(self.burst);
-        // A nanosecond is lost in rounding: without the tolerance the last wait would be repeated.
+        // Rounding loses a nanosecond: without the tolerance the last wait would repeat.
         let missing = (1.0 - 1e-6 - self.level).max(0.0);
         Duration::from_secs_f64(missing / self.per_second)
     }
 
-    /// Takes a token, if there is one.
+    /// Takes a token if the bucket has one; returns whether it did.
     pub fn take(&mut self, now: Instant) -> bool {
         let there = self.wait(now).is_zero();
         if there {
@@ -100,7 +101,7 @@ fn bucket(rate: Rate, now: Instant) -> TokenBucket {
     TokenBucket::new(rate, LATE, now).arriving(LATE)
 }
 
-/// The limits of a node, and how far they are used up.
+/// The limits of a node, and how much of them is used.
 #[derive(Clone, Debug)]
 pub struct FlowLimiter {
     limits: Limits,
@@ -108,23 +109,23 @@ pub struct FlowLimiter {
     ramp: Option<Ramp>,
 }
 
-/// A slow start that is under way.
+/// A running slow start.
 #[derive(Clone, Copy, Debug)]
 struct Ramp {
     bucket: TokenBucket,
     began: Instant,
-    /// When it last held back a flow; at first, when a flow first asked.
+    /// When it last held a flow back; before that, when the first flow asked.
     held: Option<Instant>,
 }
 
-/// A slow start that held back nobody for so long is over. Without a flow that asks nobody can be held
-/// back, and the node stays as cold as it was.
+/// A slow start ends after it held no flow back for this long. The time runs only from the first flow that
+/// asks: until then the node stays cold.
 const RAMP_QUIET: Duration = Duration::from_secs(10);
-/// A slow start is over after so long, also where its rate is below the node's share.
+/// A slow start ends after this time even if its rate is below the node's share.
 const RAMP_LONGEST: Duration = Duration::from_secs(600);
 
 impl FlowLimiter {
-    /// A limiter that nothing has used yet.
+    /// Creates a limiter with all its limits unused.
     pub fn new(limits: Limits, now: Instant) -> Self {
         FlowLimiter {
             limits,
@@ -133,12 +134,12 @@ impl FlowLimiter {
         }
     }
 
-    /// The limits it was made of.
+    /// Returns its limits.
     pub fn limits(&self) -> Limits {
         self.limits
     }
 
-    /// The node is given flows from now on: its slow start begins.
+    /// Begins the slow start: the node takes flows from now on.
     pub fn returned(&mut self, now: Instant) {
         self.ramp = self.limits.slow_start.map(|rate| Ramp {
             bucket: bucket(rate, now).begun(),
@@ -147,23 +148,23 @@ impl FlowLimiter {
         });
     }
 
-    /// Whether a slow start is under way.
+    /// Whether a slow start is running.
     pub fn is_ramping(&self) -> bool {
         self.ramp.is_some()
     }
 
-    /// Most flows a second it lets in: by `admit_rate`, and by a slow start while it lasts.
+    /// Returns the most new flows a second: by `admit_rate`, and by a slow start while it lasts.
     pub fn intake(&self) -> Option<Rate> {
         let slow = self.limits.slow_start.filter(|_| self.is_ramping());
         self.limits.admit_rate.into_iter().chain(slow).min()
     }
 
-    /// The node has as many flows as its pool's others: its slow start is over.
+    /// Ends the slow start: the node has as many flows as the others of its pool.
     pub fn caught_up(&mut self) {
         self.ramp = None;
     }
 
-    /// Whether a flow may come to the node, which has `live`.
+    /// Whether a flow may come to the node, which has `live` flows.
     pub fn room(&mut self, live: usize, now: Instant) -> Room {
         if self.limits.max_flows.is_some_and(|max| live >= max) {
             return Room::Full;
@@ -189,7 +190,7 @@ impl FlowLimiter {
         }
     }
 
-    /// Lets a flow in, if there is room.
+    /// Admits a flow if there is room; returns whether it did.
     pub fn admit(&mut self, live: usize, now: Instant) -> bool {
         if self.room(live, now) != Room::Open {
             return false;
@@ -218,7 +219,7 @@ mod tests {
         }
     }
 
-    /// Flows let in within each second, asked every `step`.
+    /// Counts the flows admitted in each second, with one request every `step`.
     fn admitted(
         limiter: &mut FlowLimiter,
         from: Instant,
@@ -235,8 +236,8 @@ mod tests {
         counts
     }
 
-    /// Issue 6: new flows a second stay under the rate, in whichever second, also where some come up to 20 ms
-    /// late. Red where what the bucket holds comes on top of the rate, or where lateness does.
+    /// Issue 6: new flows stay under the rate within any second, even if some come up to 20 ms late. Fails if
+    /// stored tokens or lateness come on top of the rate.
     #[test]
     fn no_second_of_a_storm_is_above_the_rate() {
         let start = Instant::now();
@@ -244,7 +245,7 @@ mod tests {
             let mut limiter = FlowLimiter::new(limits(0, text, ""), start);
             let asked = (0..70_000).map(|n| start + Duration::from_micros(100) * n);
             let admitted = asked.filter(|now| limiter.admit(0, *now));
-            // Those of every third 20 ms come at the end of them.
+            // In every third interval of 20 ms, all flows arrive at its end.
             let late = |at: Instant| match (at - start).as_millis() as u32 / 20 {
                 n if n % 3 == 0 => start + LATE * (n + 1),
                 _ => at,
@@ -271,7 +272,7 @@ mod tests {
         assert!(!limiter.admit(2, now));
     }
 
-    /// D65: after a return flows come at the rate of the slow start, and before it they do not.
+    /// D65. Fails if after a return flows come faster than the slow start, or before it slower than asked.
     #[test]
     fn a_node_that_returns_is_given_flows_slowly() {
         let start = Instant::now();
@@ -290,7 +291,7 @@ mod tests {
         );
     }
 
-    /// A slow start ends by itself where it holds back nobody, or is set below the node's share.
+    /// A slow start ends by itself if it holds no flow back, or if its rate is below the node's share.
     #[test]
     fn a_slow_start_ends() {
         let start = Instant::now();
