@@ -1,6 +1,6 @@
 //! Connects one flow to its node.
 //!
-//! In: node, flow, socket options, preamble. Out: the node's side of the flow, or why there is none.
+//! In: node, flow, socket options, preamble. Out: the node's side of the flow, or why the connect failed.
 //! Source: Diffusion load balancers, "Reuse TCP connection"; the PROXY protocol goes first on a connection.
 
 use std::io;
@@ -15,10 +15,10 @@ use crate::observe::metrics;
 use crate::stream::side::Side;
 use crate::stream::socket::{self, Options, Tcp};
 
-/// Appends the plugins' preamble: bytes in front of the client's first byte.
+/// Appends the plugins' preamble: bytes that the node reads before the client's.
 pub type Preamble = Box<dyn Fn(&mut Vec<u8>) + Send + Sync>;
 
-/// Everything one exchange needs to reach its node.
+/// Everything that one exchange needs to connect to its node.
 pub struct Dialer {
     /// The node.
     pub node: Arc<Node>,
@@ -26,18 +26,18 @@ pub struct Dialer {
     pub flow: Arc<LiveFlow>,
     /// Options of a new socket.
     pub options: Options,
-    /// Longest time the node may leave bytes unacknowledged.
+    /// Longest time the node may leave bytes unacknowledged before it counts as dead.
     pub user_timeout: Duration,
-    /// Deadline of a connect.
+    /// Deadline of a connect, with the TLS handshake.
     pub timeout: Duration,
-    /// Appends the bytes a new connection begins with.
+    /// Appends the preamble to a buffer.
     pub preamble: Preamble,
 }
 
 impl Dialer {
     /// Connects.
     ///
-    /// Errors: the deadline passed, the flow was evicted, or what the system says.
+    /// Errors: the deadline passed, the flow was evicted, or an error of the system or of TLS.
     pub async fn dial(&self) -> Result<Side, ConnectError> {
         let started = std::time::Instant::now();
         let connected = tokio::select! {
@@ -87,25 +87,29 @@ impl Dialer {
             .inc();
         match failure {
             ConnectError::Short(shortage) => shortage.tell(&self.node),
-            // We gave up, so that the node is not at fault.
+            // Given up by an eviction: the node is not at fault.
             ConnectError::Evicted => {}
             ConnectError::Timeout => self.node.failed(),
             ConnectError::Io(e) => {
                 self.node.failed();
                 if self.node.tls.is_some() {
-                    log::warn!("node {} ({}): {e}", self.node.name, self.node.address);
+                    log::warn!(
+                        "node {} ({}): cannot connect: {e}",
+                        self.node.name,
+                        self.node.address
+                    );
                 }
             }
         }
     }
 }
 
-/// Why a node could not be connected.
+/// Why a connect to a node failed.
 #[derive(Debug)]
 pub enum ConnectError {
     /// The deadline passed.
     Timeout,
-    /// The node went Down meanwhile.
+    /// The node went Down during the connect.
     Evicted,
     /// This machine is short of descriptors, ports or memory.
     Short(Shortage),
