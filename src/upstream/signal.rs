@@ -1,6 +1,7 @@
-//! A signal to one task, given once and asked for at each of its wake-ups.
+//! Signals one task. It is given once and polled at each wake-up of the task.
 //!
-//! Asking is one load, and a waker is left once for each task; a `Notify` locks its list of waiters at each poll.
+//! A poll is one load, and the waker is stored once for each task; `Notify` would lock its list of waiters at
+//! each poll.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use futures_util::task::AtomicWaker;
 
-/// Given or not. One task at a time may wait for it.
+/// A signal, given or not. Only one task at a time may wait for it.
 #[derive(Default)]
 pub struct Signal {
     given: AtomicBool,
@@ -16,23 +17,23 @@ pub struct Signal {
 }
 
 impl Signal {
-    /// Gives it: who waits, now or later, sees it.
+    /// Gives the signal to the task that waits now or polls later.
     pub fn give(&self) {
         self.given.store(true, Ordering::Release);
         self.waits.wake();
     }
 
-    /// Takes it back, where nobody waits.
+    /// Takes the signal back. No task may be waiting.
     pub fn take_back(&self) {
         self.given.store(false, Ordering::Release);
     }
 
-    /// Takes the waker out that was left here: it holds the memory of its task.
+    /// Drops the stored waker, which keeps the memory of its task.
     pub fn leave(&self) {
         drop(self.waits.take());
     }
 
-    /// Waits until it is given.
+    /// Waits until the signal is given.
     pub fn wait(&self) -> Wait<'_> {
         Wait {
             signal: self,
@@ -40,14 +41,14 @@ impl Signal {
         }
     }
 
-    /// As [`Signal::wait`], for a future of the caller's: `told` is the waker left here, at first none. When
-    /// that future goes it must call [`Signal::leave`].
+    /// As [`Signal::wait`], for a hand-written future. `told` is the waker stored here, at first `None`. The
+    /// future must call [`Signal::leave`] when it is dropped.
     pub fn poll(&self, cx: &mut Context<'_>, told: &mut Option<Waker>) -> Poll<()> {
         if !told.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
             self.waits.register(cx.waker());
             *told = Some(cx.waker().clone());
         }
-        // After the waker was left: a signal between the two is not missed.
+        // Loaded after the waker is stored, so that a signal between the two is not missed.
         match self.given.load(Ordering::Acquire) {
             true => Poll::Ready(()),
             false => Poll::Pending,
@@ -93,8 +94,8 @@ mod tests {
         }
     }
 
-    /// A flow moves from the connection's task to one of its own while it waits. Red if the waker is left
-    /// only once.
+    /// A flow moves from the connection's task to its own while it waits. Fails if the waker is stored only
+    /// once.
     #[test]
     fn the_task_that_asked_last_is_woken() {
         let [first, second] = [(); 2].map(|()| Arc::new(Woken::default()));
