@@ -1,7 +1,7 @@
-//! What this machine, not the node, is short of: no node is worse for it.
+//! Tells a shortage of this machine from a fault of the node: a shortage does not count against the node.
 //!
-//! In: errors of a connect or a check. Out: which of our resources ran out, told to the log at a bounded
-//! pace. Source: FAULTS D54 (descriptors), D55 (local ports).
+//! In: errors of a connect or a check. Out: the resource that ran out; log lines at a limited rate.
+//! Source: FAULTS D54 (descriptors), D55 (local ports).
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -14,22 +14,22 @@ use super::Node;
 /// A resource of this machine that ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage {
-    /// Every local port is in use towards that address: others can still be reached.
+    /// Every local port towards this address is in use; other addresses can still be reached.
     Ports,
-    /// Descriptors, of this process or of the system.
+    /// Descriptors of this process or of the system.
     Descriptors,
     /// The kernel's memory for sockets.
     Memory,
 }
 
-/// Least time between two lines about the same shortage: it comes with a storm of connects.
+/// Shortest time between two log lines about the same shortage: a shortage comes with a storm of connects.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 impl Shortage {
-    /// What was short, if it was for that that `e` came of connecting to `to`.
+    /// Returns the shortage that made a connect to `to` fail with `e`; `None` if it was not a shortage.
     pub fn of(e: &io::Error, to: SocketAddr) -> Option<Self> {
         match e.raw_os_error()? {
-            // Also where this machine has no address that reaches it, which no time will mend.
+            // The kernel also says this if no local address reaches `to`. Then waiting does not help.
             libc::EADDRNOTAVAIL => has_source(to).then_some(Shortage::Ports),
             libc::EMFILE | libc::ENFILE => Some(Shortage::Descriptors),
             // ENOSPC: epoll's limit of watched descriptors.
@@ -47,24 +47,24 @@ impl Shortage {
         }
     }
 
-    /// Whether another node could be reached meanwhile.
+    /// Whether other nodes can still be reached.
     pub fn spares_others(self) -> bool {
         self == Shortage::Ports
     }
 
-    /// Tells the log, unless it was told lately.
+    /// Logs the shortage, unless it was logged within [`LOG_EVERY`].
     pub fn tell(self, node: &Node) {
         if self.is_news() {
             let (name, address) = (&node.name, node.address);
-            log::error!("{self} to connect to node {name} ({address}); it stays as it is");
+            log::error!("{self} to connect to node {name} ({address}); its state is unchanged");
         }
     }
 
-    /// Whether the log was not told of it lately; it is to be told now.
+    /// Whether the shortage was not logged within [`LOG_EVERY`]; true counts as logged.
     pub fn is_news(self) -> bool {
         static TOLD: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
         static BEGIN: OnceLock<Instant> = OnceLock::new();
-        // From 1: 0 is never.
+        // From 1: 0 means never.
         let now = BEGIN.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1;
         let told = &TOLD[self as usize];
         let last = told.load(Ordering::Relaxed);
@@ -84,8 +84,8 @@ impl std::fmt::Display for Shortage {
     }
 }
 
-/// Whether this machine has an address from which `to` is reached: UDP looks for one just so, and where
-/// its ports run out the error is another.
+/// Whether this machine has a local address that reaches `to`. Connecting UDP looks for one in the same way,
+/// and a lack of its ports gives another error.
 fn has_source(to: SocketAddr) -> bool {
     let any: SocketAddr = match to {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -99,10 +99,10 @@ fn has_source(to: SocketAddr) -> bool {
 mod tests {
     use super::*;
 
-    /// D54, D55: what is ours is told apart from what is the node's. Fails if a refusal, a reset or a
-    /// network that does not reach it is called a shortage, or the reverse.
+    /// D54, D55: shortages of this machine are told apart from faults of the node. Fails if a refusal, a
+    /// reset or an unreachable network counts as a shortage, or a shortage as a fault.
     #[test]
-    fn ours_and_the_nodes() {
+    fn shortages_are_told_apart_from_faults() {
         let to = (Ipv4Addr::LOCALHOST, 80).into();
         let cases = [
             (libc::EMFILE, Some(Shortage::Descriptors)),
