@@ -1,8 +1,9 @@
 //! A node: its state, its live flows, and what happens to them when it goes Down.
 //!
-//! Only this file moves a state. In: verdicts of checks and of the operator. Out: [`State`] for
-//! the balancer, evictions for the flows. Source: DESIGN of the guides' fail over:
-//! Lightstreamer clustering §1, §5; Diffusion load balancers, "TCP retransmission timeout".
+//! Only this file changes a state. In: verdicts of checks, orders of the operator. Out: [`State`] for the
+//! balancer, evictions for the flows.
+//! Source: DESIGN of the guides' fail over: Lightstreamer clustering §1, §5; Diffusion load balancers, "TCP
+//! retransmission timeout".
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -27,13 +28,13 @@ use crate::config::units::Rate;
 use crate::config::{self, NodeTcp, OnDown};
 use crate::stream::last_bytes::LastBytes;
 
-/// What a node takes.
+/// Which flows a node takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum State {
     /// Takes flows.
     Up = 0,
-    /// Keeps its flows and the clients stuck to it, takes no new ones.
+    /// Keeps its flows and the clients stuck to it; takes no new ones.
     Draining = 1,
     /// Has no flow.
     Down = 2,
@@ -52,7 +53,7 @@ impl State {
 
 const LEAVING: u8 = Membership::Leaving as u8;
 
-/// What the operator asked for.
+/// The operator's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Order {
     /// Follow the checks.
@@ -76,7 +77,7 @@ impl Order {
 
 /// One push server.
 pub struct Node {
-    /// Identity.
+    /// Its identity.
     pub id: NodeId,
     /// Name in the configuration.
     pub name: String,
@@ -84,13 +85,13 @@ pub struct Node {
     pub address: SocketAddr,
     /// What happens to its flows when it goes Down.
     pub on_down: OnDown,
-    /// TLS towards it; `None`: plain.
+    /// TLS towards the node; `None`: plain.
     pub tls: Option<Secure>,
-    /// Asks the check loop for a look: a flow failed, an operator pardoned.
+    /// Wakes the check loop: a flow failed, or an operator pardoned the node.
     pub suspect: Notify,
-    /// What its flows meet.
+    /// Passive health counters.
     pub passive_health: PassiveHealth,
-    /// What is under way to it on connections that were closed.
+    /// Closed connections with bytes that the node has not acknowledged.
     pub last_bytes: Arc<LastBytes>,
     weight: AtomicU32,
     pub(super) membership: AtomicU8,
@@ -101,22 +102,22 @@ pub struct Node {
     pub(super) flows: Mutex<LiveFlows>,
     pub(super) idle: Mutex<HashMap<u64, Weak<IdleUpstreams>>>,
     changed: tokio::sync::watch::Sender<State>,
-    /// Held while a state is published and what follows from it is done: the last one is the true one.
+    /// Held while a state is published and acted on, so that the last published state is the true one.
     settling: Mutex<()>,
     limiter: Mutex<Option<FlowLimiter>>,
     pub(super) evict_rate: Mutex<Option<Rate>>,
     tcp: Mutex<NodeTcp>,
     pub(super) status: Mutex<NodeStatus>,
-    /// The drain under way.
+    /// The running drain.
     pub(super) drain: Mutex<Option<Draining>>,
-    /// Whether there is a limiter: most nodes have none, and a pick looks at each of them.
+    /// Whether the node has a limiter. Most have none, and each pick checks every node.
     is_limited: AtomicBool,
     ramping: AtomicBool,
 }
 
 impl Node {
-    /// A node that is Up until a check says otherwise. One whose host name was not looked up is nowhere,
-    /// at the unspecified address: for decisions without flows.
+    /// Creates a node that is Up until a check fails. If its host name was not resolved, it has the
+    /// unspecified address: for decisions without flows.
     pub fn new(name: &str, conf: &config::Node, on_down: OnDown, tls: Option<Secure>) -> Arc<Self> {
         Arc::new(Node {
             id: NodeId::of(name),
@@ -150,7 +151,7 @@ impl Node {
         })
     }
 
-    /// Sets the limits of what the balancer gives it. A slow start goes on, anew where the limits are others.
+    /// Sets the limits of its new flows. A running slow start goes on, or begins anew if the limits changed.
     pub fn set_limits(&self, limits: Limits, now: Instant) {
         let mut limiter = self.limiter.lock();
         let wanted = (limits != Limits::default()).then_some(limits);
@@ -166,7 +167,7 @@ impl Node {
         }
     }
 
-    /// Share against the other nodes of a pool; 0: no balanced flows.
+    /// Returns its share against the other nodes of a pool; 0: no balanced flows.
     pub fn weight(&self) -> u32 {
         self.weight.load(Ordering::Relaxed)
     }
@@ -176,12 +177,12 @@ impl Node {
         self.weight.store(weight, Ordering::Relaxed);
     }
 
-    /// Options of new sockets towards it.
+    /// Returns the options of new sockets to the node.
     pub fn tcp(&self) -> NodeTcp {
         *self.tcp.lock()
     }
 
-    /// Sets the options of sockets to come.
+    /// Sets the options of later sockets.
     pub fn set_tcp(&self, tcp: NodeTcp) {
         *self.tcp.lock() = tcp;
     }
@@ -191,7 +192,7 @@ impl Node {
         *self.evict_rate.lock() = rate;
     }
 
-    /// Most flows a second it is given.
+    /// Returns the most new flows a second, by `admit_rate`.
     pub fn admit_rate(&self) -> Option<Rate> {
         self.limiter.lock().as_ref()?.limits().admit_rate
     }
@@ -201,30 +202,30 @@ impl Node {
         self.with_limiter(|limiter, _| limiter.intake()).flatten()
     }
 
-    /// Whether the balancer may give it a flow.
+    /// Returns whether the balancer may give it a flow.
     pub fn room(&self, now: Instant) -> Room {
         self.with_limiter(|limiter, live| limiter.room(live, now))
             .unwrap_or(Room::Open)
     }
 
-    /// Lets in a flow that the balancer gives it; false if a limit is reached. Between here and
-    /// [`Node::enter`] each thread may have one such flow, by so many `max_flows` can be exceeded.
+    /// Admits a flow from the balancer; false if a limit is reached. Each thread may have one admitted flow
+    /// that has not called [`Node::enter`] yet, and `max_flows` can be exceeded by as many.
     pub fn admit(&self, now: Instant) -> bool {
         self.with_limiter(|limiter, live| limiter.admit(live, now))
             .unwrap_or(true)
     }
 
-    /// Whether a slow start is under way.
+    /// Whether a slow start is running.
     pub fn is_ramping(&self) -> bool {
         self.ramping.load(Ordering::Acquire)
     }
 
-    /// Ends the slow start: the node has caught up, or is given no flows any more.
+    /// Ends the slow start: the node has caught up, or takes no flows any more.
     pub fn caught_up(&self) {
         self.with_limiter(|limiter, _| limiter.caught_up());
     }
 
-    /// Begins the slow start of a node that is given flows from `now` on.
+    /// Begins the slow start of a node that takes flows from `now` on.
     pub fn returned(&self, now: Instant) {
         self.with_limiter(|limiter, _| limiter.returned(now));
     }
@@ -244,7 +245,7 @@ impl Node {
         Some(answer)
     }
 
-    /// The present state.
+    /// Returns the current state.
     pub fn state(&self) -> State {
         match (
             self.healthy.load(Ordering::Acquire),
@@ -257,35 +258,35 @@ impl Node {
         }
     }
 
-    /// Follows the state.
+    /// Returns a receiver of its state changes.
     pub fn watch(&self) -> tokio::sync::watch::Receiver<State> {
         self.changed.subscribe()
     }
 
-    /// Live flows.
+    /// Counts its live flows.
     pub fn live(&self) -> usize {
         self.live.load(Ordering::Relaxed)
     }
 
-    /// LiveFlows ever assigned.
+    /// Counts the flows ever assigned to it.
     pub fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Verdict of the checks, and what it is for.
+    /// Sets the verdict of the checks, with its cause.
     pub fn judged(&self, healthy: bool, cause: &str) {
         self.healthy.store(healthy.into(), Ordering::Release);
         self.settle(None, cause);
     }
 
-    /// Present verdict of the checks.
+    /// Returns the current verdict of the checks.
     pub fn is_healthy(&self) -> bool {
         self.healthy.load(Ordering::Acquire) == 1
     }
 
-    /// Order of the operator. Ends a drain's deadline.
+    /// Obeys an order of the operator. Ends a running drain.
     pub fn order(&self, order: Order) {
-        // Held to the end: a deadline that is over at this moment must not have the last word.
+        // Held to the end, so that a drain deadline at this moment cannot override the order.
         let mut drain = self.drain.lock();
         *drain = None;
         if order == Order::Up {
@@ -305,7 +306,7 @@ impl Node {
         self.settle(rate, "ordered");
     }
 
-    /// The operator's last order.
+    /// Returns the operator's last order.
     pub fn ordered(&self) -> Order {
         match self.order.load(Ordering::Acquire) {
             0 => Order::Up,
@@ -314,7 +315,7 @@ impl Node {
         }
     }
 
-    /// Publishes the state; on the way to Down evicts, at `rate` where an order names one.
+    /// Publishes the state. When it becomes Down, evicts the flows at `rate`, else at `evict_rate`.
     pub(super) fn settle(&self, rate: Option<Rate>, cause: &str) {
         let _one_at_a_time = self.settling.lock();
         let now = self.state();
@@ -332,10 +333,10 @@ impl Node {
             .node_changes
             .with_label_values(&[self.name.as_str(), now.as_str()])
             .inc();
-        // Before its flows end: what they leave must not be sent any more.
+        // Done before its flows end: the kernel must not go on sending the bytes they leave.
         self.last_bytes
             .settle(|| self.state() == State::Down && self.on_down == OnDown::Evict);
-        // Not only after Down: one that has drained is as empty, and all new clients would be its.
+        // Not only after Down: a drained node is as empty, and would get all new clients.
         match now {
             State::Up => self.returned(Instant::now()),
             _ => self.caught_up(),
@@ -345,7 +346,7 @@ impl Node {
         }
     }
 
-    /// Registers a flow with its `stickiness`; it leaves when the guard drops.
+    /// Enters a flow with its `stickiness`; the flow leaves when the guard drops.
     pub fn enter(
         self: &Arc<Self>,
         flow: &Arc<LiveFlow>,
@@ -364,18 +365,18 @@ impl Node {
         }
     }
 
-    /// Remembers that a client connection keeps idle upstreams to this node.
+    /// Notes that a client connection keeps idle upstreams to this node.
     pub fn keeps_idle(&self, conn: u64, idle: &Arc<IdleUpstreams>) {
         self.idle.lock().insert(conn, Arc::downgrade(idle));
     }
 
-    /// Forgets a client connection that closed.
+    /// Forgets a client connection that has closed.
     pub fn forget_idle(&self, conn: u64) {
         self.idle.lock().remove(&conn);
     }
 }
 
-/// A flow's membership of a node.
+/// A flow's entry in the list of its node; dropping it removes the flow.
 pub struct Entered {
     /// The node.
     pub node: Arc<Node>,
