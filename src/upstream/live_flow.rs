@@ -1,7 +1,7 @@
-//! One live flow as its node sees it: how it is cut when the node goes Down.
+//! One live flow as its node sees it, and how it ends when the node goes Down.
 //!
-//! Source: Diffusion load balancers, "TCP retransmission timeout" ("shutdown connections to
-//! Diffusion servers it knows are unhealthy").
+//! Source: Diffusion load balancers, "TCP retransmission timeout" ("shutdown connections to Diffusion servers
+//! it knows are unhealthy").
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -19,17 +19,17 @@ pub struct LiveFlow {
     pub id: u64,
     /// Cuts the client's side: the client connection at HTTP/1 and layer 4, the stream at HTTP/2.
     pub kill: Signal,
-    /// Ends the wait for its node: for the connect, or for the beginning of its answer.
+    /// Ends the wait for its node: the connect, or the wait for the answer to begin.
     pub give_up: Signal,
-    /// The channel to the thread that serves the flow, which ends it.
+    /// The queue of the thread that serves the flow, which ends the flow there.
     reaper: Option<Reaper>,
     since: Instant,
-    /// The node it is entered in; 0: none.
+    /// The node whose list the flow is in; 0: no node.
     at: AtomicU64,
     begun: AtomicBool,
     evicted: AtomicBool,
     bad_answer: AtomicBool,
-    /// Why it was closed although its node is well: 0, 1 rebalanced, 2 expired.
+    /// Why it was closed although its node is healthy: 0 not closed, 1 rebalanced, 2 expired.
     closed: AtomicU8,
 }
 
@@ -57,10 +57,10 @@ impl LiveFlow {
         Arc::default()
     }
 
-    /// The node has begun to answer: from here on the flow cannot be retried elsewhere.
+    /// Notes that the node has begun to answer: from here on the flow cannot be retried.
     ///
-    /// If the node was evicted in this very moment the client is cut here, so that the flow is
-    /// lost by neither order of the two events.
+    /// If the node was evicted at the same moment, this call cuts the client, so that neither order of the
+    /// two events misses the flow.
     pub fn begin(&self) {
         self.begun.store(true, Ordering::SeqCst);
         if self.evicted.load(Ordering::SeqCst) {
@@ -68,7 +68,7 @@ impl LiveFlow {
         }
     }
 
-    /// Time since it began, at its client.
+    /// Returns the time since the flow began at its client.
     pub fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.since)
     }
@@ -78,12 +78,12 @@ impl LiveFlow {
         self.begun.load(Ordering::SeqCst)
     }
 
-    /// Whether its node was evicted under it.
+    /// Whether its node was evicted during the flow.
     pub fn is_evicted(&self) -> bool {
         self.evicted.load(Ordering::SeqCst)
     }
 
-    /// Closes the flow at the client, which will come back, if its answer has begun. A flow without an
+    /// Closes the flow at its client if its answer has begun; the client then comes back. A flow without an
     /// answer is left to end by itself. `why`: `Rebalanced` or `Expired`. Returns whether this call closed
     /// it.
     pub fn close(&self, why: EndReason) -> bool {
@@ -99,7 +99,7 @@ impl LiveFlow {
         closes
     }
 
-    /// Why it was closed, if it was.
+    /// Returns why [`LiveFlow::close`] closed it; `None` if it did not.
     pub fn closed(&self) -> Option<EndReason> {
         match self.closed.load(Ordering::SeqCst) {
             1 => Some(EndReason::Rebalanced),
@@ -108,39 +108,39 @@ impl LiveFlow {
         }
     }
 
-    /// The node's answer was no legal HTTP.
+    /// Notes that the node's answer was illegal HTTP.
     pub fn answered_badly(&self) {
         self.bad_answer.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the node's answer was no legal HTTP.
+    /// Whether the node's answer was illegal HTTP.
     pub fn is_bad_answer(&self) -> bool {
         self.bad_answer.load(Ordering::Relaxed)
     }
 
-    /// Forgets an eviction or a bad answer, because the flow is tried once more.
+    /// Forgets an eviction or a bad answer before a retry.
     pub fn retry(&self) {
-        // A signal that stays would end the next connect, to a healthy node.
+        // Otherwise the old signal would end the next connect, to a healthy node.
         self.give_up.take_back();
         self.evicted.store(false, Ordering::SeqCst);
         self.begun.store(false, Ordering::SeqCst);
         self.bad_answer.store(false, Ordering::Relaxed);
     }
 
-    /// Notes the node the flow is entered in.
+    /// Notes the node whose list the flow is in.
     pub fn entered(&self, node: NodeId) {
         self.at.store(node.0, Ordering::SeqCst);
     }
 
-    /// Notes that it has left `node`, unless it is entered in another already.
+    /// Notes that the flow has left `node`, unless another node has it already.
     pub fn left(&self, node: NodeId) {
         let at = &self.at;
         let _ = at.compare_exchange(node.0, 0, Ordering::SeqCst, Ordering::SeqCst);
     }
 
-    /// [`LiveFlow::evict_from`] by the thread that serves the flow, in its turn.
+    /// Queues [`LiveFlow::evict_from`] for the thread that serves the flow.
     pub fn reap(self: Arc<Self>, node: NodeId) {
-        // The flow is ended here if too many wait for that thread, or if it is gone.
+        // The flow is ended here if the queue is full, or if its thread is gone.
         let left = self
             .reaper
             .as_ref()
@@ -150,16 +150,16 @@ impl LiveFlow {
         }
     }
 
-    /// Ends the flow if it is still on `node`: a flow that failed there may have been tried elsewhere
-    /// since it was listed, and its new node is well.
+    /// Ends the flow if it is still on `node`. A flow that failed there may have been retried elsewhere since
+    /// it was listed, and its new node is healthy.
     pub fn evict_from(&self, node: NodeId) {
         if self.at.load(Ordering::SeqCst) == node.0 {
             self.evict();
         }
     }
 
-    /// Ends the flow on its node: a flow whose answer has begun is cut at the client; one that is
-    /// not answered yet fails at the node's side only, so that it can be retried elsewhere.
+    /// Evicts the flow from its node. A flow whose answer has begun is cut at the client. A flow without an
+    /// answer fails only at the node's side, so that it can be retried.
     pub fn evict(&self) {
         self.evicted.store(true, Ordering::SeqCst);
         if self.begun.load(Ordering::SeqCst) {
@@ -182,10 +182,10 @@ mod tests {
         pin!(signal.wait()).poll(&mut cx).is_ready()
     }
 
-    /// An eviction cuts the client of an answer that has begun, before it or after, and else only the wait
-    /// for the node, which a retry forgets. Fails if either order of the two events loses the flow.
+    /// An eviction cuts the client if the answer has begun, before or after it. Otherwise it ends only the
+    /// wait for the node, and a retry forgets it. Fails if either order of the two events misses the flow.
     #[test]
-    fn an_eviction_cuts_what_has_begun() {
+    fn an_eviction_cuts_begun_answers() {
         for (begins_first, ends) in [(true, (true, false)), (false, (true, true))] {
             let flow = LiveFlow::new();
             match begins_first {
@@ -205,11 +205,11 @@ mod tests {
         flow.retry();
         assert!(!given(&flow.give_up) && !flow.is_evicted() && !flow.is_bad_answer());
         flow.begin();
-        assert!(!given(&flow.kill), "its new node is well");
+        assert!(!given(&flow.kill), "its new node is healthy");
     }
 
-    /// Fails if a flow is closed before its answer has begun, twice, or besides an eviction: its client
-    /// would be counted as moved.
+    /// Fails if a flow is closed before its answer has begun, twice, or together with an eviction: its client
+    /// would count as moved.
     #[test]
     fn a_flow_is_closed_once() {
         let flow = LiveFlow::new();

@@ -1,7 +1,8 @@
-//! The live flows of a node, each with the assignment by which its client is stuck to it.
+//! Lists the live flows of a node, each with the assignment that makes its client stick to the node.
 //!
-//! In: flows that come and go. Out: those a rebalance may close, and those whose assignment has
-//! reached its age. Source: Lightstreamer clustering §4, §5.1.
+//! In: flows that begin and end. Out: flows that a rebalance may close, and flows whose assignment has
+//! reached its age.
+//! Source: Lightstreamer clustering §4, §5.1.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,16 +14,16 @@ use super::live_flow::LiveFlow;
 use super::node::Node;
 use crate::observe::end_reason::EndReason;
 
-/// How a flow is stuck to its node.
+/// How a flow's client sticks to its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stickiness {
-    /// The pool its node was chosen from.
+    /// The pool from which its node was chosen.
     pub pool: PoolId,
-    /// What a rebalance knows its assignment by.
+    /// The mark by which a rebalance finds its assignment.
     pub mark: Mark,
 }
 
-/// A flow a rebalance may close.
+/// A flow that a rebalance may close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MovableFlow {
     /// Number of the flow.
@@ -41,7 +42,7 @@ struct Entry {
 #[derive(Default)]
 pub struct LiveFlows {
     live: HashMap<u64, Entry>,
-    /// Those that are cut at an age, the next one in front. No flow has a timer of its own.
+    /// When flows are cut for age, the next one first. No flow has a timer of its own.
     ends: BTreeSet<(Instant, u64)>,
 }
 
@@ -64,14 +65,14 @@ impl LiveFlows {
         );
     }
 
-    /// Takes a flow out.
+    /// Removes a flow.
     pub fn remove(&mut self, flow: u64) {
         if let Some(at) = self.live.remove(&flow).and_then(|e| e.ends) {
             self.ends.remove(&(at, flow));
         }
     }
 
-    /// Gives a flow another mark. A token's stays: nothing but its rule forgets a token.
+    /// Gives a flow another mark. A token's mark stays: only its rule forgets a token.
     fn mark(&mut self, flow: u64, mark: Mark) {
         let Some(Entry {
             flow, stickiness, ..
@@ -86,7 +87,7 @@ impl LiveFlows {
         }
     }
 
-    /// All flows.
+    /// Returns all flows.
     pub fn all(&self) -> Vec<Arc<LiveFlow>> {
         self.live.values().map(|e| e.flow.clone()).collect()
     }
@@ -99,12 +100,12 @@ impl LiveFlows {
 }
 
 impl Node {
-    /// The flows of `pool` that may be moved: all but those whose node is computed.
+    /// Returns the flows of `pool` that may move: all except those whose node is computed.
     ///
-    /// Copies 48 bytes a flow under the lock, and judges nothing there: 10,000 flows hold the data
-    /// threads up for less than a tenth of a millisecond.
+    /// Copies 48 bytes a flow under the lock and decides nothing there: 10,000 flows delay the data threads
+    /// by less than a tenth of a millisecond.
     pub fn movable(&self, pool: PoolId) -> Vec<MovableFlow> {
-        // What is missing of the capacity would be allocated under the lock.
+        // Allocated here with some room to spare: otherwise the vector would grow under the lock.
         let mut all = Vec::with_capacity(self.live() + 64);
         let flows = self.flows.lock();
         let movable = flows.live.iter().filter_map(|(flow, e)| {
@@ -115,9 +116,9 @@ impl Node {
         all
     }
 
-    /// Gives a flow the mark of the session that those who look on have learned, so that a rule comes to
-    /// both at once; whether they have. Until then it carries one of its own, for nobody can know the id
-    /// of a session that is yet to be made.
+    /// Gives a flow the mark of the session that its `watches` have learned, so that a rule finds both
+    /// together. Returns whether they have learned one. Until then the flow carries a mark of its own,
+    /// because the id of a session is not known before the session begins.
     pub fn learned(&self, flow: u64, watches: &[Box<dyn Watch>]) -> bool {
         let mark = watches.iter().find_map(|w| w.mark());
         if let Some(mark) = mark {
@@ -126,21 +127,21 @@ impl Node {
         mark.is_some()
     }
 
-    /// Closes a flow so that its client comes back; whether that was done.
+    /// Closes a flow so that its client comes back; returns whether it did.
     pub fn close(&self, flow: u64, why: EndReason) -> bool {
         let flow = self.flows.lock().live.get(&flow).map(|e| e.flow.clone());
         flow.is_some_and(|f| f.close(why))
     }
 
-    /// Whether the flow is live.
+    /// Whether `flow` is live here.
     pub fn has(&self, flow: u64) -> bool {
         self.flows.lock().live.contains_key(&flow)
     }
 
-    /// Cuts the flows whose assignment has reached its age, where that was asked for.
+    /// Cuts the flows whose assignment has reached its age, if the configuration asks for it.
     pub fn cut_expired(&self, now: Instant) {
         loop {
-            // The lock is not held while a flow is woken.
+            // One lock for each flow: no flow is woken under it.
             let Some(flow) = self.flows.lock().next_due(now) else {
                 return;
             };
@@ -188,7 +189,7 @@ mod tests {
         assert_eq!(flows.all().len(), 2);
     }
 
-    /// What a flow is known by is told late, and may bring an end. Fails if the old end stays.
+    /// A flow gets the mark of its session late, and with it maybe an age. Fails if the old age stays.
     #[test]
     fn a_flow_takes_the_mark_of_its_session_unless_it_has_a_token() {
         let mut flows = LiveFlows::default();
