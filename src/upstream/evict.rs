@@ -1,7 +1,8 @@
-//! Ends the flows of a node: on the threads that serve them, all clients first, a few at a time, so that ten
-//! thousand ends do not stall the flows of others; or at a pace, when a storm of reconnects would be worse.
+//! Ends the flows of a node on the threads that serve them: all clients first, a few at a time, so that ten
+//! thousand ends do not stall other flows. Or at a rate, if a storm of reconnects would be worse.
 //!
-//! In: flows. Out: each is told, once. Source: Diffusion load balancers, "TCP retransmission timeout".
+//! In: flows. Out: each flow is ended once.
+//! Source: Diffusion load balancers, "TCP retransmission timeout".
 
 use std::cell::RefCell;
 use std::iter;
@@ -18,32 +19,32 @@ use crate::config::units::Rate;
 use crate::observe::metrics;
 use crate::stream::graceful_close::CloseHold;
 
-/// Where flows to be ended are left for the thread that serves them.
+/// The queue of flows to be ended by the thread that serves them.
 pub type Reaper = mpsc::Sender<(Arc<LiveFlow>, NodeId)>;
 
 thread_local! {
     static MINE: RefCell<Option<Reaper>> = const { RefCell::new(None) };
 }
 
-/// Clients told before others of the thread are served: some 20 µs each.
+/// Clients notified before other tasks of the thread run: some 20 µs each.
 const TOLD: usize = 32;
-/// Flows closed and counted before others of the thread are served: some 50 µs each.
+/// Flows closed and counted before other tasks of the thread run: some 50 µs each.
 const SLICE: usize = 16;
 
-/// This thread's reaper; `None` where none runs, as in unit tests.
+/// Returns this thread's queue; `None` if it has none, as in unit tests.
 pub fn reaper() -> Option<Reaper> {
     MINE.with_borrow(Clone::clone)
 }
 
-/// How late the next flow of a paced end may have its turn.
+/// How late the next flow of a paced eviction may get its turn.
 const LATE: Duration = Duration::from_millis(20);
 
-/// Flows that may be left for one thread at a time. Beyond, they are ended at once: all the same to
-/// their clients, while others of the thread may wait some milliseconds longer.
+/// Most flows queued for one thread. Further flows are ended at once: the same for their clients, while other
+/// flows of the thread may wait some milliseconds longer.
 const MOST: usize = 65_536;
 
-/// Ends flows left for this thread, as long as it lives: their clients are told first, then what is left
-/// of each flow has its turn.
+/// Ends the flows queued for this thread, for as long as it lives. It first notifies their clients; then each
+/// flow gets its turn to close.
 pub async fn reap() {
     let (leave, mut left) = mpsc::channel::<(Arc<LiveFlow>, NodeId)>(MOST);
     MINE.set(Some(leave));
@@ -76,7 +77,7 @@ impl Node {
         }
     }
 
-    /// Ends what has not begun, and idle upstreams, at once, and the live flows at `rate`.
+    /// Ends flows without an answer, and idle upstreams, at once; other live flows at `rate`.
     fn evict_at(&self, rate: Rate) {
         let all = self.flows.lock().all();
         let (at_once, paced) = Paced::new(all, rate, Instant::now());
@@ -88,7 +89,7 @@ impl Node {
     }
 
     pub(super) fn close_idle(&self) {
-        // They stay known: a client connection tells once, and may use the node again when it is back.
+        // The entries stay: a client connection registers once, and may use the node again later.
         for idle in self.idle.lock().values() {
             if let Some(idle) = idle.upgrade() {
                 idle.close(self);
@@ -96,10 +97,10 @@ impl Node {
         }
     }
 
-    /// Ends all live flows and idle upstreams of the node; returns how many flows.
+    /// Ends all live flows and idle upstreams of the node; returns the number of flows.
     ///
-    /// New picks have stopped before (the state is read first by the balancer); a flow that was
-    /// picked in this very moment is caught in [`Node::enter`].
+    /// New picks have stopped before, because the balancer reads the state first. [`Node::enter`] catches a
+    /// flow that was picked at this moment.
     pub fn evict(&self) -> usize {
         let flows = self.flows.lock().all();
         let count = flows.len();
@@ -120,25 +121,25 @@ impl Node {
     }
 }
 
-/// Flows of a node that are ended at a rate, the oldest first. Keeps no clock, so that a simulation ends
-/// them as the edge does.
+/// Flows of a node that are ended at a rate, the oldest first. Without a clock of its own, so that a
+/// simulation ends them as the edge does.
 pub struct Paced {
-    /// The next one at the end.
+    /// The next one is last.
     flows: Vec<Arc<LiveFlow>>,
     bucket: TokenBucket,
 }
 
-/// What is to be done about [`Paced`] flows.
+/// The next step for [`Paced`] flows.
 pub enum Due {
-    /// This one is to be ended.
+    /// End this flow now.
     Now(Arc<LiveFlow>),
-    /// Nothing for so long.
+    /// Wait for this time.
     In(Duration),
 }
 
 impl Paced {
-    /// Parts `flows` into those to be ended at once, because nothing of an answer is with their clients,
-    /// and those to be ended at `rate` from `now` on.
+    /// Splits `flows` into those without an answer, which end at once, and those that end at `rate` from
+    /// `now` on.
     pub fn new(flows: Vec<Arc<LiveFlow>>, rate: Rate, now: Instant) -> (Vec<Arc<LiveFlow>>, Self) {
         let (mut begun, waiting): (Vec<_>, Vec<_>) = flows.into_iter().partition(|f| f.has_begun());
         begun.sort_by_key(|f| std::cmp::Reverse(f.id));
@@ -149,7 +150,7 @@ impl Paced {
         (waiting, paced)
     }
 
-    /// What is due; `None`: all are ended.
+    /// Returns the next step; `None`: all flows are ended.
     pub fn next(&mut self, now: Instant) -> Option<Due> {
         self.flows.last()?;
         let wait = self.bucket.wait(now);
@@ -160,13 +161,13 @@ impl Paced {
         self.flows.pop().map(Due::Now)
     }
 
-    /// Those that are not ended.
+    /// Returns the flows that are not ended yet.
     pub fn left(self) -> Vec<Arc<LiveFlow>> {
         self.flows
     }
 }
 
-/// Ends `paced` flows until all are or the node is no longer Down.
+/// Ends `paced` flows until all are ended or the node is no longer Down.
 pub async fn pace(
     node: NodeId,
     mut paced: Paced,
@@ -193,8 +194,8 @@ mod tests {
     use crate::config::{self, OnDown};
     use crate::upstream::node::Order;
 
-    /// Seen in benches/failover.py: of 3,000 clients of a killed node two were cut off again, on the node
-    /// they had moved to, by the eviction of the first.
+    /// Seen in benches/failover.py: 3,000 clients of a killed node moved, and the eviction of the first node
+    /// cut two of them again on their new node. Fails if an eviction ends a flow that has moved on.
     #[test]
     fn a_flow_that_moved_on_is_left_alone() {
         let conf: config::Node = serde_yaml::from_str("address: 10.0.0.1:80").expect("a node");
@@ -210,10 +211,10 @@ mod tests {
         assert!(flow.is_evicted());
     }
 
-    /// Those that are not answered yet end at once and are counted as the others are. Red when only those that
-    /// end at the rate are.
+    /// Flows without an answer end at once and count like the others. Fails if only the flows that end at the
+    /// rate are counted.
     #[tokio::test]
-    async fn all_that_are_evicted_at_a_rate_are_counted() {
+    async fn flows_evicted_at_a_rate_are_counted() {
         let conf: config::Node = serde_yaml::from_str("address: 10.0.0.1:80").expect("a node");
         let node = Node::new("evicted_at_a_rate", &conf, OnDown::Keep, None);
         let flows: Vec<_> = (0..5).map(|_| LiveFlow::new()).collect();
@@ -228,10 +229,10 @@ mod tests {
         assert_eq!(counter.get(), 5);
     }
 
-    /// Of 100 flows (more than are told in one go) the last client is told before the first flow is closed,
-    /// and all are closed. Red when a flow's turn is not waited for, or the reaper stops while some wait.
+    /// Of 100 flows, more than one batch, the last client is notified before the first flow closes, and all
+    /// close. Fails if a flow does not wait for its turn, or if the reaper stops while flows wait.
     #[tokio::test]
-    async fn all_are_told_before_one_is_closed() {
+    async fn all_clients_are_notified_before_a_flow_closes() {
         use crate::stream::graceful_close::wait_for_turn;
         let conf: config::Node = serde_yaml::from_str("address: 10.0.0.1:80").expect("a node");
         let node = Node::new("n", &conf, OnDown::Evict, None);
@@ -253,7 +254,7 @@ mod tests {
         assert_eq!(node.evict(), 100);
         let mut order = Vec::new();
         while order.len() < 200 {
-            order.push(deeds.recv().await.expect("a deed"));
+            order.push(deeds.recv().await.expect("an event"));
         }
         assert!(order[..100].iter().all(|deed| *deed == "told"), "{order:?}");
         assert_eq!(node.live(), 0);
