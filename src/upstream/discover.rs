@@ -1,7 +1,7 @@
-//! Nodes that DNS knows: what is asked, what an answer says, and who of a pool is in it.
+//! Finds nodes by DNS: the source, its answer, and which members of a pool are in it.
 //!
-//! In: names. Out: addresses with weights, in an order of their own, so that an answer that only changes
-//! its order changes nothing. A lookup that fails says why, and leaves the last good answer as it is.
+//! In: names. Out: addresses with weights, sorted by address, so that an answer in another order changes
+//! nothing. A failed lookup gives a reason, and the last good answer stays.
 //! Source: FAULTS D66; RFC 1035, RFC 2782.
 
 mod answer;
@@ -19,21 +19,21 @@ pub use resolver::Resolver;
 
 use crate::config::{Family, HostName};
 
-/// Most nodes of one name. What is beyond, by address, is left out and said in the log.
+/// Most nodes of one name. Further ones, by address, are left out and logged.
 pub const MAX_NODES: usize = 1_000;
 
-/// What is asked.
+/// The question to DNS.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize)]
 pub struct Source {
     /// The name.
     pub name: HostName,
-    /// The port of all its addresses; `None`: SRV records say it.
+    /// The port of all its addresses; `None`: SRV records give it.
     pub port: Option<u16>,
-    /// Which addresses are taken.
+    /// Which address families are used.
     pub family: Family,
 }
 
-/// As in logs, metrics and API: `push.internal:80`, `_push._tcp.internal`.
+/// The form of logs, metrics and API: `push.internal:80`, `_push._tcp.internal`.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.port {
@@ -48,18 +48,18 @@ impl fmt::Display for Source {
 pub struct Target {
     /// Address and port.
     pub address: SocketAddr,
-    /// Share against the others, from 1.
+    /// Share against the other addresses, from 1.
     pub weight: u32,
-    /// The host that has it, as a certificate names it.
+    /// The host that has the address, as its certificate names it.
     pub host: String,
 }
 
-/// A good answer: each address once, by address; at least one, at most [`MAX_NODES`].
+/// A good answer: 1 to [`MAX_NODES`] different addresses, sorted.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Answer {
     /// The addresses.
     pub targets: Vec<Target>,
-    /// How long it is good for, between `min_ttl` and `max_ttl`.
+    /// How long the answer may be used, between `min_ttl` and `max_ttl`.
     pub ttl: Duration,
     /// Records left out: unusable addresses, and those beyond [`MAX_NODES`].
     pub left_out: usize,
@@ -68,17 +68,17 @@ pub struct Answer {
 /// Why a lookup has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DiscoverError {
-    /// There is no such name.
+    /// The name does not exist.
     #[error("no such name")]
     NoName,
-    /// The name has no such records.
+    /// The name has no records of the wanted type.
     #[error("the name has no such records")]
     Empty,
-    /// All addresses are such as no node can have, or `allow` does not name them.
-    #[error("{0} records, none of which a node can have")]
+    /// No node can have any of the addresses, or `allow` does not contain them.
+    #[error("none of its {0} records has an address that a node can have")]
     Unusable(usize),
-    /// The server refused or failed; its word for it.
-    #[error("the server said: {0}")]
+    /// The server refused or failed; its response code.
+    #[error("the DNS server answered: {0}")]
     Server(String),
     /// No server answered in time.
     #[error("no answer in time")]

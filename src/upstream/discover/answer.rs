@@ -1,6 +1,6 @@
-//! What of an answer can be nodes.
+//! Selects the nodes of an answer.
 //!
-//! In: addresses, SRV records. Out: targets, validated, weighted, by address, bounded. Pure.
+//! In: addresses, SRV records. Out: targets, validated, weighted, sorted by address, limited. Pure.
 //! Source: FAULTS D66 (spoofed); RFC 2782 (priority, weight, target `.`).
 
 use std::collections::BTreeMap;
@@ -16,28 +16,28 @@ const MAX_WEIGHT: u32 = 1_000;
 /// One SRV record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// Lower goes first.
+    /// The lowest priority is used first.
     pub priority: u16,
-    /// Share against those of the same priority.
+    /// Share against records of the same priority.
     pub weight: u16,
     /// Port.
     pub port: u16,
-    /// Host; empty: there is no such service.
+    /// The host; empty: the service does not exist.
     pub host: String,
 }
 
 /// Which addresses a node may have.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
-    /// Networks; none named: any but this machine's own.
+    /// Allowed networks; empty: every address except this machine's own.
     pub allow: &'a Trust,
-    /// The name asked for is this machine's own.
+    /// Whether the name that was asked for is this machine's own.
     pub localhost: bool,
 }
 
 impl Rules<'_> {
-    /// Whether a node may be there. An answer may be forged: one that leads to this machine would open
-    /// what trusts it, the admin endpoint among others.
+    /// Whether a node may have this address. An answer may be forged: an address of this machine would open
+    /// services that trust it, such as the admin endpoint.
     pub fn allow(self, ip: IpAddr, port: u16) -> bool {
         let link_local = match ip {
             IpAddr::V4(ip) => ip.is_broadcast() || ip.is_link_local(),
@@ -52,7 +52,7 @@ impl Rules<'_> {
     }
 }
 
-/// The records of the lowest priority that name a host.
+/// Returns the records of the lowest priority that name a host.
 pub fn first_of(services: Vec<Service>) -> Vec<Service> {
     let usable = services.into_iter().filter(|s| !s.host.is_empty());
     let usable: Vec<Service> = usable.collect();
@@ -61,8 +61,8 @@ pub fn first_of(services: Vec<Service>) -> Vec<Service> {
     first.collect()
 }
 
-/// The weight of a record whose greatest sibling has `most`: RFC 2782 wants "a very small chance" for 0,
-/// and 65,535 is the most there.
+/// Scales the weight of a record to a node's weight, where `most` is the largest weight of its siblings. RFC
+/// 2782 gives 0 "a very small chance", and its largest weight is 65,535.
 pub fn weight(own: u16, most: u16) -> u32 {
     let (own, most) = (u32::from(own), u32::from(most));
     let scaled = match most > MAX_WEIGHT {
@@ -72,7 +72,7 @@ pub fn weight(own: u16, most: u16) -> u32 {
     scaled.max(1)
 }
 
-/// Those that `rules` allow, each address once, by address, and how many were left out.
+/// Returns the targets that `rules` allow, each address once, sorted, and how many were left out.
 pub fn targets(all: impl IntoIterator<Item = Target>, rules: Rules<'_>) -> (Vec<Target>, usize) {
     let (mut by_address, mut left_out) = (BTreeMap::new(), 0);
     for target in all {
@@ -83,7 +83,7 @@ pub fn targets(all: impl IntoIterator<Item = Target>, rules: Rules<'_>) -> (Vec<
                 address,
                 ..target.clone()
             });
-            // Twins in another order must be the same answer.
+            // Duplicates in another order must give the same answer.
             if (target.weight, &target.host) < (one.weight, &one.host) {
                 (one.weight, one.host) = (target.weight, target.host);
             }
@@ -107,7 +107,7 @@ mod tests {
         }
     }
 
-    /// FAULTS D66, "spoofed": what no node can have is never one.
+    /// FAULTS D66, "spoofed". Fails if an address that no node can have is accepted.
     #[test]
     fn addresses_that_no_node_can_have_are_left_out() {
         let none = Trust::default();
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_a_nodes() {
+    fn weights_are_scaled() {
         for (own, most, expected) in [
             (0, 0, 1),
             (0, 10, 1),

@@ -1,7 +1,8 @@
-//! Who of a pool is in its answer, and who was.
+//! Tracks which members of a pool are in its DNS answer, and which were.
 //!
-//! In: answers, the live flows of those that left. Out: members, and whether anything changed. Pure: time is
-//! an argument. Source: FAULTS D66; Lightstreamer clustering §5 (a server that goes keeps its sessions).
+//! In: answers, the live flows of members that left. Out: members, and whether anything changed. Pure: time
+//! is an argument.
+//! Source: FAULTS D66; Lightstreamer clustering §5 (a server that goes keeps its sessions).
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,30 +14,30 @@ use super::{MAX_NODES, Target};
 #[derive(Clone, Debug, Default)]
 pub struct Members(BTreeMap<SocketAddr, Member>);
 
-/// One of them.
+/// One member.
 #[derive(Clone, Debug)]
 pub struct Member {
-    /// As the last answer it was in says.
+    /// The target, as in the last answer that contained it.
     pub target: Target,
-    /// Since when it is no longer in the answer without a flow; `None`: it is in the answer.
+    /// Since when the member is out of the answer and without a flow; `None`: it is in the answer.
     empty: Option<Instant>,
 }
 
 impl Member {
-    /// Whether it is no longer in the answer.
+    /// Whether the member is out of the answer.
     pub fn is_leaving(&self) -> bool {
         self.empty.is_some()
     }
 }
 
 impl Members {
-    /// All, by address.
+    /// Returns all members, sorted by address.
     pub fn all(&self) -> impl Iterator<Item = &Member> {
         self.0.values()
     }
 
-    /// Takes over an answer: who is not in it is leaving. At most [`MAX_NODES`] leave at a time; beyond, those
-    /// go first that have been without a flow for longest.
+    /// Takes over an answer: a member that is not in it is leaving. At most [`MAX_NODES`] members may be
+    /// leaving; beyond that, those without a flow for longest are removed first.
     pub fn answered(&mut self, targets: &[Target], now: Instant) {
         for (address, member) in &mut self.0 {
             let is_in = targets.binary_search_by_key(address, |t| t.address).is_ok();
@@ -62,7 +63,7 @@ impl Members {
         }
     }
 
-    /// Removes those that left and have had no flow for `linger`; true if there were any.
+    /// Removes members that left and had no flow for `linger`; returns whether there were any.
     pub fn sweep(
         &mut self,
         now: Instant,
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_stays_until_it_was_empty_for_a_while() {
+    fn a_leaving_member_stays_until_empty_for_linger() {
         let mut members = Members::default();
         let start = Instant::now();
         let s = |n| start + Duration::from_secs(n);
@@ -116,14 +117,14 @@ mod tests {
         assert_eq!(told(&members), [(1, true), (2, false)]);
         assert!(!members.sweep(s(60), LINGER, |_| 1), "it has a flow");
         assert!(!members.sweep(s(119), LINGER, |_| 0), "empty for 59 s");
-        // An answer again without it does not begin anew.
+        // Another answer without it does not restart the time.
         members.answered(&[target(2)], s(119));
         assert!(members.sweep(s(120), LINGER, |_| 0));
         assert_eq!(told(&members), [(2, false)]);
     }
 
     #[test]
-    fn who_comes_back_is_a_member_again() {
+    fn a_member_that_comes_back_is_not_leaving() {
         let mut members = Members::default();
         let now = Instant::now();
         members.answered(&[target(1), target(2)], now);
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_leave_are_bounded() {
+    fn leaving_members_are_bounded() {
         let mut members = Members::default();
         let start = Instant::now();
         for round in 0..5u32 {

@@ -1,8 +1,9 @@
-//! Asks DNS servers, and says in our words what came of it.
+//! Asks DNS servers, and translates their answers and errors.
 //!
-//! In: a [`Source`]. Out: an [`Answer`] or a [`DiscoverError`]. Transport is hickory's: a random port and id for each
-//! question, answers that do not fit are ignored, truncated ones asked again over TCP. Nothing is cached here:
-//! who asks keeps the answer for as long as it says. Source: FAULTS D66.
+//! In: a [`Source`]. Out: an [`Answer`] or a [`DiscoverError`]. hickory is the transport: it uses a random
+//! port and id for each question, ignores answers that do not fit, and repeats truncated ones over TCP.
+//! Nothing is cached here: the caller keeps the answer for its TTL.
+//! Source: FAULTS D66.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,26 +22,26 @@ use super::answer::{self, Rules, Service};
 use super::{Answer, DiscoverError, Source, Target};
 use crate::config::{Family, Resolvers};
 
-/// Questions repeated to each server.
+/// How often a question is repeated to each server.
 const RETRIES: usize = 1;
-/// Hosts of SRV records that are looked up at a time.
+/// Most hosts of SRV records that are looked up at once.
 const AT_ONCE: usize = 16;
 /// Most hosts of one SRV answer.
 const MAX_HOSTS: usize = super::MAX_NODES;
-/// A lookup ends after so many `timeout`s, however many servers and search domains there are.
+/// Longest lookup, in `timeout`s, for any number of servers and search domains.
 const MAX_TIMEOUTS: u32 = 8;
 
-/// Asks the servers of a configuration.
+/// Asks the DNS servers of a configuration.
 pub struct Resolver {
     dns: TokioResolver,
     conf: Resolvers,
 }
 
 impl Resolver {
-    /// Prepares to ask; without servers in `conf` reads `/etc/resolv.conf`, and without that asks this
-    /// machine, as the C library does.
+    /// Prepares the lookups. Without servers in `conf` it reads `/etc/resolv.conf`; if that fails it asks
+    /// this machine, as the C library does.
     ///
-    /// Errors: the library's.
+    /// Errors: those of hickory.
     pub fn new(conf: &Resolvers) -> Result<Arc<Resolver>, String> {
         let given = |addresses: &[SocketAddr]| {
             let servers = addresses.iter().map(server).collect();
@@ -49,7 +50,7 @@ impl Resolver {
         };
         let mut builder = match conf.addresses.as_slice() {
             [] => TokioResolver::builder_tokio().unwrap_or_else(|e| {
-                log::warn!("resolvers: /etc/resolv.conf: {e}; this machine is asked");
+                log::warn!("resolvers: cannot use /etc/resolv.conf: {e}; asking 127.0.0.1:53");
                 given(&[(Ipv4Addr::LOCALHOST, 53).into()])
             }),
             addresses => given(addresses),
@@ -67,7 +68,7 @@ impl Resolver {
 
     /// Looks `source` up.
     ///
-    /// Errors: no server had an answer in time, or it names no usable address.
+    /// Errors: no server answered in time, or the answer has no usable address.
     pub async fn ask(&self, source: &Source) -> Result<Answer, DiscoverError> {
         let whole = self.conf.timeout.0 * MAX_TIMEOUTS;
         match tokio::time::timeout(whole, self.look_up(source)).await {
@@ -107,8 +108,8 @@ impl Resolver {
         })
     }
 
-    /// The hosts of SRV records with their addresses: those that came with the answer, else looked up. A host
-    /// that does not exist is left out; one that cannot be asked for makes the whole answer worthless.
+    /// Looks up the SRV records of a name, then the addresses of their hosts. A host that does not exist is
+    /// left out. A failed lookup of one host fails the whole answer.
     async fn services(
         &self,
         of: Name,
@@ -174,7 +175,7 @@ impl Resolver {
     }
 }
 
-/// The addresses of a name, and for how many seconds they are good.
+/// Returns the addresses of a name, and for how many seconds they may be used.
 async fn addresses(
     dns: &TokioResolver,
     name: &Name,
@@ -216,7 +217,7 @@ async fn ips(
     Ok((records.iter().filter_map(ip).collect(), ttl))
 }
 
-/// The records of that kind, at least one, and the least TTL of the answer, its aliases among it.
+/// Returns the records of `kind`, at least one, and the smallest TTL of the answer with its aliases.
 async fn records(
     dns: &TokioResolver,
     name: &Name,

@@ -28,7 +28,7 @@ async fn a_failed_lookup_changes_nothing() {
         (
             "server",
             Says::Code(ResponseCode::ServFail),
-            "the server said",
+            "the DNS server answered",
         ),
         ("timeout", Says::Silence, "no answer in time"),
         (
