@@ -78,7 +78,7 @@ async fn a_hanging_node_is_found_in_time() {
     assert!(took < Duration::from_secs(4), "{took:?}");
     setup
         .edge
-        .wait_log("node n1 is down: check: not done within 1s")
+        .wait_log("node n1 is down: check: no result within 1s")
         .await;
 }
 

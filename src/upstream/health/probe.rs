@@ -1,12 +1,11 @@
-//! One check of one node: connect, preamble, TLS, GET, as far as the node's `health` says.
+//! Makes one check of one node: connect, preamble, TLS, GET, as far as its `health` asks for them.
 //!
-//! A [`HealthCheck`] as the framework defines it; the framework's own two know neither our authorities,
-//! nor a preamble, nor text that is expected in a body.
-//!
-//! In: the node, its `health`. Out: good, or in words why not, or that it could not be made. A node behind TLS is checked by the very
-//! handshake flows get, so that one whose certificate is refused is Down.
-//! Source: Diffusion load balancers, "TCP retransmission timeout"; `/lightstreamer/healthcheck` answers
-//! 200 where enabled.
+//! In: the node, its `health`. Out: passed; failed, with the reason; or not possible on this machine. A node
+//! behind TLS is checked by the same handshake as its flows, so a node whose certificate is refused is Down.
+//! It is a Pingora [`HealthCheck`]. Pingora's own two checks lack our authorities, the preamble, and a text
+//! expected in the body.
+//! Source: Diffusion load balancers, "TCP retransmission timeout"; `/lightstreamer/healthcheck` answers 200
+//! where enabled.
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,16 +31,16 @@ use crate::upstream::Node;
 use crate::upstream::shortage::Shortage;
 use crate::upstream::tls::Secure;
 
-/// Most bytes of an answer that are searched for the expected text.
+/// Most bytes of an answer searched for the expected text.
 const MAX_BODY: usize = 64 * 1024;
 
-/// Why a check is not good.
+/// Why a check did not pass.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
-    /// The node is not as it should be.
+    /// The node failed the check; the reason.
     #[error("{0}")]
     Node(String),
-    /// This machine could not make the check: it says nothing of the node.
+    /// This machine could not make the check, which does not count against the node.
     #[error("{0}")]
     Short(Shortage),
 }
@@ -52,13 +51,13 @@ impl From<String> for ProbeError {
     }
 }
 
-/// How one node is checked.
+/// The check of one node.
 pub struct Probe {
     node: Arc<Node>,
-    /// Where it is checked: its address, or another port of it.
+    /// Where the node is checked: at its address, or at another port of it.
     backend: Backend,
     preamble: &'static [u8],
-    /// TLS of the check alone, towards a node whose own TLS passes through.
+    /// TLS for the check alone, of a node whose flows carry their own TLS (passthrough).
     tls: Option<Secure>,
     http: Option<HttpCheck>,
     timeout: Duration,
@@ -83,7 +82,7 @@ impl Probe {
             Secure::new(name, c.verify, None, None)
         });
         let tls = own.and_then(|made| {
-            let failed = |e| log::error!("node {}: TLS of its check: {e}", node.name);
+            let failed = |e| log::error!("node {}: its check runs without TLS: {e}", node.name);
             made.map_err(failed).ok()
         });
         let backend = Backend {
@@ -103,11 +102,11 @@ impl Probe {
 
     /// Makes one check.
     ///
-    /// Errors: why it is bad.
+    /// Errors: why it did not pass.
     pub async fn once(&self) -> Result<(), ProbeError> {
         match tokio::time::timeout(self.timeout, self.check(&self.backend)).await {
             Ok(outcome) => outcome.map_err(|e| probe_error(*e)),
-            Err(_) => Err(format!("not done within {:?}", self.timeout).into()),
+            Err(_) => Err(format!("no result within {:?}", self.timeout).into()),
         }
     }
 
@@ -144,24 +143,24 @@ impl HealthCheck for Probe {
         }
     }
 
-    /// One: how many count is [`HealthTracker`](super::tracker::HealthTracker)'s to say.
+    /// One: [`HealthTracker`](super::tracker::HealthTracker) decides how many checks count.
     fn health_threshold(&self, _success: bool) -> usize {
         1
     }
 }
 
-/// What the framework's error was made of.
+/// Recovers the [`ProbeError`] that a Pingora error wraps.
 fn probe_error(e: Error) -> ProbeError {
     let words = e.to_string();
     let cause = e.cause.and_then(|cause| cause.downcast().ok());
     cause.map_or(ProbeError::Node(words), |error: Box<ProbeError>| *error)
 }
 
-/// A GET over `side` that must answer what `conf` expects.
+/// Sends a GET over `side` and compares the answer with what `conf` expects.
 async fn get(side: Side, conf: &HttpCheck, address: SocketAddr) -> Result<(), String> {
     let said = |e: hyper::Error| e.to_string();
     let (mut send, connection) = http1::handshake(TokioIo::new(side)).await.map_err(said)?;
-    // Ends when the sender is dropped.
+    // Ends when `send` is dropped.
     tokio::spawn(connection);
     let host = conf.host.clone().unwrap_or_else(|| address.to_string());
     let request = http::Request::get(conf.path.as_str())
@@ -180,13 +179,13 @@ async fn get(side: Side, conf: &HttpCheck, address: SocketAddr) -> Result<(), St
     }
 }
 
-/// Reads until `text` was there.
+/// Reads until `text` is found, or more than [`MAX_BODY`] bytes were read.
 async fn find(text: &str, mut body: Incoming) -> Result<(), String> {
     let mut read = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|e| e.to_string())?;
         if let Some(data) = frame.data_ref() {
-            // What was searched already may hold the text's beginning.
+            // The bytes searched so far may end with the beginning of the text.
             let from = read.len().saturating_sub(text.len());
             read.extend_from_slice(data);
             if memchr::memmem::find(&read[from..], text.as_bytes()).is_some() {
@@ -200,7 +199,7 @@ async fn find(text: &str, mut body: Incoming) -> Result<(), String> {
     Err(format!("`{text}` is not in its answer"))
 }
 
-/// The PROXY protocol header of a check, which says that nobody is behind it; empty where there is none.
+/// Returns the PROXY protocol header of a check, which names no client; empty without PROXY protocol.
 fn header(conf: &Health) -> &'static [u8] {
     match conf.proxy_protocol {
         None => b"",
