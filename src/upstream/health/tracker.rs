@@ -1,5 +1,5 @@
-//! The verdict on a node: what its checks and its traffic say so far, and how long a node that falls again
-//! and again is held Down.
+//! Reaches the verdict on a node from its checks and its traffic, and decides how long a node that falls
+//! again and again is held Down.
 //!
 //! In: outcomes of checks, counts of failed and answered flows, the time. Out: healthy or not. Pure.
 //! Source: FAULTS D61 (a node that flaps, or fails only real traffic); issue 6, "flap damping".
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Health;
 
-/// What turns a verdict.
+/// The thresholds that turn a verdict.
 #[derive(Clone, Copy, Debug)]
 struct Rules {
     rise: u32,
@@ -19,14 +19,14 @@ struct Rules {
     errors: Option<f64>,
 }
 
-/// What flows have met at a node, counted since it began.
+/// Passive health counters of a node, since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Flows in a row that failed at it, none between that did not.
+    /// Flows that failed in a row, with no answered flow between.
     pub failed_in_row: u32,
     /// Answers.
     pub answers: u64,
-    /// Of these, with a status from 500.
+    /// Answers with a status of 500 or more.
     pub errors: u64,
 }
 
@@ -35,26 +35,26 @@ pub struct Traffic {
 pub struct HealthTracker {
     rules: Rules,
     healthy: bool,
-    /// Checks in a row that contradict it.
+    /// Checks in a row that contradict the verdict.
     against: u32,
-    /// Falls in a row, each soon after the return before.
+    /// Falls in a row, each soon after the return before it.
     falls: u32,
     up_since: Option<Instant>,
     held_until: Option<Instant>,
-    /// Since when answers are counted, and how many there were then; `None`: from the next look on.
+    /// When the counted answers began, and the counters then; `None`: counting begins with the next call.
     window: Option<(Instant, Traffic)>,
 }
 
-/// Answers that make a share of errors worth anything.
+/// Fewest answers from which a share of errors counts.
 const LEAST_ANSWERS: u64 = 20;
-/// Longest time they are counted over.
+/// Longest time over which answers are counted.
 const WINDOW: Duration = Duration::from_secs(10);
-/// A node that fails traffic while its checks are good is held Down for so many intervals at first:
-/// the checks would call it Up at once.
+/// First hold, in intervals, of a node that fails traffic while its checks pass: the checks would call it Up
+/// at once.
 const TRAFFIC_HOLD: u32 = 10;
 
 impl HealthTracker {
-    /// Begins with the verdict of the first check, and what flows have met until now.
+    /// Begins with the verdict of the first check, and the counters of the flows so far.
     pub fn new(conf: &Health, healthy: bool, traffic: Traffic, now: Instant) -> Self {
         let passive = conf.passive.as_ref();
         HealthTracker {
@@ -75,28 +75,29 @@ impl HealthTracker {
         }
     }
 
-    /// The present verdict.
+    /// Returns the current verdict.
     pub fn is_healthy(&self) -> bool {
         self.healthy
     }
 
-    /// Checks contradict the verdict: it may be about to turn.
+    /// Whether checks contradict the verdict, so that it may be about to turn.
     pub fn is_changing(&self) -> bool {
         self.against > 0
     }
 
-    /// How long the node is held Down whatever its checks say.
+    /// Returns how long the node is still held Down whatever its checks say.
     pub fn held(&self, now: Instant) -> Duration {
         let left = self.held_until.map(|u| u.saturating_duration_since(now));
         left.unwrap_or_default()
     }
 
-    /// Falls in a row.
+    /// Returns the number of falls in a row.
     pub fn falls(&self) -> u32 {
         self.falls
     }
 
-    /// Counts one check; says whether the verdict turned: after `rise` good or `fall` bad ones in a row.
+    /// Counts one check; returns whether the verdict turned: after `rise` passed or `fall` failed checks in a
+    /// row.
     pub fn checked(&mut self, good: bool, now: Instant) -> bool {
         if good == self.healthy {
             self.against = 0;
@@ -105,7 +106,7 @@ impl HealthTracker {
         self.against = self.against.saturating_add(1);
         match self.healthy {
             true if self.against >= self.rules.fall => {
-                // The first fall is held by nothing but `rise`.
+                // The first fall has no hold: `rise` alone brings the node back.
                 let hold = self.rules.interval * u32::from(self.fell_again(now));
                 self.fall(hold, now);
                 true
@@ -121,7 +122,7 @@ impl HealthTracker {
         }
     }
 
-    /// Counts what flows have met; says whether the node falls for it, and for what.
+    /// Judges the traffic so far; returns the cause if the node falls for it.
     pub fn observe(&mut self, traffic: Traffic, now: Instant) -> Option<String> {
         let (began, before) = *self.window.get_or_insert((now, traffic));
         let answers = traffic.answers - before.answers;
@@ -149,7 +150,7 @@ impl HealthTracker {
         Some(cause)
     }
 
-    /// Forgets earlier falls: an operator says that the node is well.
+    /// Forgets earlier falls, because an operator pardoned the node.
     pub fn forgive(&mut self) {
         self.falls = 0;
         self.up_since = None;
@@ -157,7 +158,7 @@ impl HealthTracker {
         self.window = None;
     }
 
-    /// Whether the fall to come follows its return sooner than the longest hold.
+    /// Whether a fall now comes sooner after the node's return than the longest hold.
     fn fell_again(&self, now: Instant) -> bool {
         let up = self
             .up_since
@@ -165,14 +166,14 @@ impl HealthTracker {
         up.is_some_and(|up| up < self.rules.hold_down)
     }
 
-    /// Turns to Down, held for `hold`, doubled with each fall in a row.
+    /// Turns the verdict to Down, and holds it for `hold`, doubled with each fall in a row.
     fn fall(&mut self, hold: Duration, now: Instant) {
         self.falls = if self.fell_again(now) {
             self.falls + 1
         } else {
             1
         };
-        // 2^16 intervals are more than any hold that is configured.
+        // 2^16 intervals are longer than any configured hold.
         let doubled = hold.saturating_mul(1 << (self.falls - 1).min(16));
         self.healthy = false;
         self.against = 0;
@@ -200,7 +201,7 @@ mod tests {
     #[test]
     fn rise_and_fall() {
         let cases: &[(&str, &str, bool)] = &[
-            // checks (g good, b bad), from healthy, with rise 2 and fall 3
+            // Checks (g passed, b failed), from healthy, with rise 2 and fall 3.
             ("bb", "two bad are not enough", true),
             ("bbb", "three bad", false),
             ("bbgbb", "a good one between starts anew", true),
@@ -217,7 +218,7 @@ mod tests {
         }
     }
 
-    /// Turns within `seconds` of a node whose checks turn every `period` checks of one a second.
+    /// Counts the turns within `seconds` of a node whose checks turn every `period` checks, one a second.
     fn turns(keys: &str, seconds: u64, period: u64) -> usize {
         let (mut tracker, start) = tracker(keys);
         let turned =
@@ -225,7 +226,7 @@ mod tests {
         (0..seconds).filter(turned).count()
     }
 
-    /// D61: a node that flaps is Up less and less often. Fails if each return is as quick as the first.
+    /// D61: a flapping node is Up more and more rarely. Fails if each return is as quick as the first.
     #[test]
     fn a_flapping_node_is_held_down_longer_and_longer() {
         let damped = turns("", 600, 4);
@@ -234,7 +235,7 @@ mod tests {
         assert!(free > 140, "{free} turns without damping");
     }
 
-    /// One that was well for as long as the longest hold begins anew.
+    /// A node that was healthy for as long as the longest hold begins anew.
     #[test]
     fn old_falls_are_forgotten() {
         let (mut tracker, mut now) = tracker("");
@@ -262,7 +263,7 @@ mod tests {
         }
     }
 
-    /// D61: checks good, flows fail: Down, and not Up again at the next good check.
+    /// D61. Fails if a node whose flows fail stays Up, or is Up again at the next passed check.
     #[test]
     fn failing_flows_take_a_node_down_for_a_while() {
         let (mut tracker, now) = tracker(", passive: { failures: 3 }");
@@ -305,7 +306,7 @@ mod tests {
         assert!(tracker.observe(at(79, 50), now + SECOND * 12).is_some());
     }
 
-    /// What was counted before it fell, or before an operator's word, is over.
+    /// Fails if errors count that came before a fall, or before an operator's pardon.
     #[test]
     fn errors_before_a_turn_do_not_count() {
         let errors = |n| Traffic {
