@@ -1,19 +1,19 @@
-//! What an operator is told of a node beside its state: since when it is so and what for, how its last check
-//! went, how long it is held Down.
+//! The status of a node for operators, beside its state: since when and why, its last check, how long it is
+//! held Down.
 //!
-//! In: changes of its state, outcomes of its checks. Out: its status, for API and command line.
+//! In: changes of its state, outcomes of its checks. Out: the status, for API and command line.
 //! Source: FAULTS D60, D61.
 
 use std::time::{Duration, Instant};
 
 use super::Node;
 
-/// All that is told.
+/// The status of a node.
 #[derive(Clone, Debug)]
 pub struct NodeStatus {
-    /// When it came to its state.
+    /// When its state last changed.
     pub since: Instant,
-    /// What for; `None`: it has had no other.
+    /// Why; `None` if it never changed.
     pub why: Option<String>,
     /// Until when it is Down whatever its checks say.
     pub held_until: Option<Instant>,
@@ -21,7 +21,7 @@ pub struct NodeStatus {
     pub check: Option<LastCheck>,
 }
 
-/// What a check says of its node.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckResult {
     /// The node is healthy.
@@ -43,12 +43,12 @@ impl CheckResult {
     }
 }
 
-/// How a check went.
+/// The last check of a node.
 #[derive(Clone, Debug)]
 pub struct LastCheck {
-    /// What it says of the node.
+    /// Its result.
     pub result: CheckResult,
-    /// In words.
+    /// The result in words.
     pub said: String,
     /// When it ended.
     pub at: Instant,
@@ -57,7 +57,7 @@ pub struct LastCheck {
 }
 
 impl NodeStatus {
-    /// Of a node that begins `now`.
+    /// Creates the status of a node that begins `now`.
     pub fn new(now: Instant) -> Self {
         NodeStatus {
             since: now,
@@ -69,22 +69,22 @@ impl NodeStatus {
 }
 
 impl Node {
-    /// What is told of it.
+    /// Returns its status.
     pub fn status(&self) -> NodeStatus {
         self.status.lock().clone()
     }
 
-    /// Notes how a check went.
+    /// Notes its last check.
     pub fn was_checked(&self, check: LastCheck) {
         self.status.lock().check = Some(check);
     }
 
-    /// Notes until when its checks cannot raise it.
+    /// Notes until when it is held Down.
     pub fn holds(&self, until: Option<Instant>) {
         self.status.lock().held_until = until;
     }
 
-    /// Notes that its state is another, and what for.
+    /// Notes a change of its state, with its cause.
     pub(super) fn turned(&self, why: &str) {
         let mut status = self.status.lock();
         status.since = Instant::now();

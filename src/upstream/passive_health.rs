@@ -15,7 +15,7 @@ use super::health::tracker::Traffic;
 #[derive(Default)]
 pub struct PassiveHealth {
     failed_in_row: AtomicU32,
-    /// Whose flows broke in this row. Held while the row is changed.
+    /// Clients whose flows broke in this row. Locked while the row changes.
     broken: Mutex<HashSet<IpAddr>>,
     counts: AtomicBool,
     answers: AtomicU64,
@@ -23,17 +23,18 @@ pub struct PassiveHealth {
     pardoned: AtomicBool,
 }
 
-/// Most clients of a row that are told apart: the highest limit a row can have.
+/// Most clients counted in one row: the highest limit that can be configured.
 const MOST_CLIENTS: usize = 10_000;
 
 impl Node {
-    /// A flow was not connected to it.
+    /// Counts a flow whose connect failed.
     pub fn failed(&self) {
         self.passive_health.failed();
         self.suspect.notify_one();
     }
 
-    /// A flow of `client` was connected to it and broke before an answer: for what the client said, perhaps.
+    /// Counts a flow of `client` that broke after its connect and before an answer, perhaps because of its
+    /// request.
     pub fn broke(&self, client: IpAddr) {
         self.passive_health.broke(client);
         self.suspect.notify_one();
@@ -47,8 +48,8 @@ impl PassiveHealth {
         self.failed_in_row.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One client counts once in a row: whoever sends what a node answers with a reset could otherwise
-    /// take it Down for all.
+    /// Counts each client once in a row. Otherwise a client that sends what makes a node reset could take the
+    /// node Down for everyone.
     fn broke(&self, client: IpAddr) {
         let mut row = self.broken.lock();
         if row.len() < MOST_CLIENTS && row.insert(client) {
@@ -56,9 +57,9 @@ impl PassiveHealth {
         }
     }
 
-    /// A flow was answered with `status`; 0: one without.
+    /// Counts a flow that was answered with `status`; 0: an answer without a status.
     pub fn answered(&self, status: u16) {
-        // Read first: threads that only read share the line.
+        // Read before it is written: threads that only read share the cache line.
         if self.failed_in_row.load(Ordering::Relaxed) != 0 {
             self.forget_failures();
         }
@@ -76,12 +77,12 @@ impl PassiveHealth {
         self.failed_in_row.store(0, Ordering::Relaxed);
     }
 
-    /// Whether answers are counted; nobody looks at them otherwise.
+    /// Sets whether answers are counted; only a limit on errors needs it.
     pub fn set_counts(&self, counts: bool) {
         self.counts.store(counts, Ordering::Relaxed);
     }
 
-    /// All of it.
+    /// Returns all counters.
     pub fn traffic(&self) -> Traffic {
         Traffic {
             failed_in_row: self.failed_in_row.load(Ordering::Relaxed),
@@ -90,12 +91,12 @@ impl PassiveHealth {
         }
     }
 
-    /// An operator says that the node is well.
+    /// Notes that an operator pardoned the node.
     pub fn pardon(&self) {
         self.pardoned.store(true, Ordering::Release);
     }
 
-    /// Whether one said so since the last look.
+    /// Whether an operator pardoned the node since the last call.
     pub fn take_pardon(&self) -> bool {
         self.pardoned.swap(false, Ordering::AcqRel)
     }
@@ -105,8 +106,8 @@ impl PassiveHealth {
 mod tests {
     use super::*;
 
-    /// One client alone is no row, however often its flows break; connects that fail are, whoever asked.
-    /// Fails if a hostile client can take a node Down, or if a row remembers what an answer ended.
+    /// One client cannot fill a row, however often its flows break; failed connects count for every client.
+    /// Fails if a hostile client can take a node Down, or if failures before an answer still count.
     #[test]
     fn one_client_counts_once_in_a_row() {
         let health = PassiveHealth::default();
