@@ -1,8 +1,9 @@
-//! TLS towards a node: who it must be, and who we are to it.
+//! TLS towards a node: the name it must prove, and our certificate for it.
 //!
-//! In: a connected socket to which nothing but the preamble was written and from which nothing was
-//! read. Out: the same under TLS, verified. What a node sends before its handshake is no TLS and
-//! ends it (CVE-2026-1642 was a peer that kept such bytes). Source: RFC 9525; FAULTS D37.
+//! In: a connected socket on which only the preamble was written and no byte was read. Out: the same socket
+//! under TLS, verified. Bytes of a node before its handshake are not TLS and end it (CVE-2026-1642 was a peer
+//! that kept such bytes).
+//! Source: RFC 9525; FAULTS D37.
 
 use std::io;
 use std::pin::Pin;
@@ -16,24 +17,24 @@ use tokio_openssl::SslStream;
 use crate::stream::side::Side;
 use crate::stream::socket::Tcp;
 
-/// How a node is reached under TLS.
+/// The TLS settings for one node.
 pub struct Secure {
     connector: SslConnector,
     name: String,
-    /// What it was made of, to see on a reload whether it changes.
+    /// The inputs of `new`, so that a reload can detect a change.
     made_of: Made,
 }
 
 type Made = (String, bool, Vec<Vec<u8>>);
 
-/// Our own certificate towards a node: chain, leaf first, and key.
+/// Our certificate towards a node: leaf, issuers, key.
 pub type Identity<'a> = (&'a X509Ref, &'a [X509], &'a PKeyRef<Private>);
 
 impl Secure {
-    /// TLS to a node that must prove to be `name`, a host name or an IP address, by an authority
-    /// of `authorities` (`None`: the system's). `verify` off: whoever answers is believed.
+    /// Prepares TLS to a node that must prove to be `name`, a host name or an IP address, by one of
+    /// `authorities` (`None`: the system's). `verify` off: any certificate is accepted.
     ///
-    /// Errors: what OpenSSL says of authorities or identity.
+    /// Errors: OpenSSL refuses an authority or the identity.
     pub fn new(
         name: &str,
         verify: bool,
@@ -53,7 +54,7 @@ impl Secure {
             }
             context.set_cert_store(store.build());
         } else if let Some(file) = openssl_probe::probe().cert_file {
-            // The OpenSSL built in does not know where the system keeps its authorities.
+            // The built-in OpenSSL does not know where the system keeps its authorities.
             context.set_ca_file(file)?;
         }
         if let Some((leaf, issuers, key)) = identity {
@@ -81,14 +82,14 @@ impl Secure {
 
     /// Shakes hands over `tcp`. The caller sets the deadline.
     ///
-    /// Errors: the handshake failed; the words say whether the certificate was refused.
+    /// Errors: the handshake failed; the text says whether the certificate was refused.
     pub async fn handshake(&self, tcp: Tcp) -> io::Result<Side> {
         let mut config = self.connector.configure()?;
         if !self.made_of.1 {
             config.set_verify_hostname(false);
         }
-        // An address is no server name (RFC 6066 §3); OpenSSL then compares it with the
-        // certificate's addresses.
+        // An address is not a server name (RFC 6066 §3); OpenSSL compares it with the addresses in the
+        // certificate instead.
         let ssl = config.into_ssl(&self.name)?;
         let mut stream = SslStream::new(ssl, tcp)?;
         match Pin::new(&mut stream).connect().await {
