@@ -210,8 +210,8 @@ mod tests {
     use tokio::io::AsyncReadExt;
     use tokio::task::yield_now;
 
-    /// Fails if a flow goes on before every client was notified, if more flows go on than were released, or
-    /// if a flow never goes on.
+    /// Fails if a flow goes on before every client was notified or beyond the number released, or if it never
+    /// goes on.
     #[tokio::test]
     async fn no_flow_goes_before_the_last_client_was_notified() {
         wait_for_turn().await;
@@ -256,8 +256,8 @@ mod tests {
         assert_eq!(segments(&client) - before, 1);
     }
 
-    /// Fails if a client that does not read keeps its send queue in the kernel, or if a client sees an
-    /// orderly end although it must not take its bytes for complete.
+    /// Fails if a stalled client keeps its send queue in the kernel, or if a client that must see a reset
+    /// sees an orderly end.
     #[tokio::test]
     async fn a_client_that_does_not_read_is_reset() {
         for (fill, reset) in [(true, false), (false, true)] {

@@ -129,8 +129,8 @@ mod tests {
         assert!(!last.0.lock().swept);
     }
 
-    /// Fails if bytes for a lost node stay in the kernel, whether the socket closed before or after, or if
-    /// the node stays lost for ever.
+    /// Fails if bytes for a lost node stay in the kernel, closed before or after the loss, or if the node
+    /// stays lost for ever.
     #[tokio::test]
     async fn a_lost_node_gets_nothing_more() {
         let last = Arc::<LastBytes>::default();

@@ -2,8 +2,8 @@
 //! answer.
 //!
 //! In: two sides, a [`Direction`] for each way. Out: the same bytes, at once, and the reason of the end.
-//! A byte is read from one side only when the other took the one before. A silent relay allocates nothing and
-//! has no timer. An answer ends at its last byte, and both sockets can carry the next exchange.
+//! A byte is read from one side only when the other took the one before. The relay has no timer, and a silent
+//! one allocates nothing. An answer ends at its last byte, and both sockets can carry the next exchange.
 //! Source: Lightstreamer clustering §1; Diffusion load balancers, "Load balancer closing silent connections",
 //! "Reuse TCP connection"; RFC 9112 §6, §9.3.2, §9.5.
 
@@ -90,8 +90,8 @@ impl<K: Future<Output = EndReason> + Unpin> Relaying<K> {
         }
     }
 
-    /// Whether the node's first byte has passed since the last call. Always false for a WebSocket, whose
-    /// answer was its 101.
+    /// Whether the node's first byte has passed since the last call. Layer 4 only: the answer of a WebSocket
+    /// was its 101.
     pub fn first_passed(&mut self) -> bool {
         self.relay.as_mut().is_some_and(Relay::first_passed)
     }
@@ -152,7 +152,7 @@ impl Relay {
     fn of(client: Side, node: Side, rules: Rules, kind: Kind) -> Self {
         Relay {
             up: Direction::new(false, READ_UP, false),
-            // The window of a stream is not the window of its socket.
+            // No bulk for a stream: its window is not that of its socket.
             down: Direction::new(true, rules.unsent, rules.bulk && !client.is_stream()),
             client,
             node,
@@ -261,8 +261,8 @@ impl Relay {
         matches!(self.kind, Kind::Exchange { by_close: true, .. })
     }
 
-    /// Prepares the close of both sides and reports the end. A side gets an orderly end if the flow ended in
-    /// order, otherwise RST, so that its peer does not take a cut stream for a complete one.
+    /// Prepares the close of both sides and reports the end. A flow that ended in order gets an orderly
+    /// close; otherwise a side gets RST if its peer could take a cut stream for complete.
     fn end(&mut self, cx: &mut Context<'_>, reason: EndReason, killed: bool) -> End {
         // If both sides closed in order, the first one gives the reason.
         let reason = match reason {
@@ -301,12 +301,13 @@ impl Relay {
                 }
             }
             EndReason::ClientFailed => self.node.reset_on_close(),
-            // An orderly close would keep the local port for a minute. A reset of the stream is also one at
-            // the node (RFC 8441 §5).
+            // An orderly close would keep our port to the node for a minute. A reset of a stream must also
+            // reach the node (RFC 8441 §5).
             EndReason::ClientClosed if exchange || self.client.gone().is_some() => {
                 self.node.reset_on_close();
             }
-            // A client that knows the framing of its answer gets the bytes in transit before the cut.
+            // Otherwise no reset: a client that knows its answer's framing gets the bytes in transit, then
+            // sees the cut.
             EndReason::NodeFailed | EndReason::BadAnswer
                 if !exchange || self.looks_whole() || self.ends_by_node() =>
             {

@@ -338,8 +338,8 @@ pub async fn connect(to: SocketAddr, options: &Options) -> io::Result<TcpStream>
     socket.connect(to).await
 }
 
-/// Limits segments to the small receive buffer. To a node on this machine they may have 64 KiB, and after a
-/// large window they would no longer fit a small one (0.1 MB/s by the sender's persist timer).
+/// Limits segments to the small receive buffer. To a node on this machine segments may have 64 KiB. After a
+/// large window those would no longer fit a small one (0.1 MB/s by the sender's persist timer).
 fn limit_segments(socket: &impl AsFd, receive_buffer: usize) {
     let bytes = u32::try_from(receive_buffer).unwrap_or(u32::MAX);
     // If it fails, bulk is slower, nothing else.

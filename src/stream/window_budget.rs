@@ -1,10 +1,10 @@
-//! Decides how much window a node gets while its flow carries bulk: as much as the client's kernel has
-//! promised to take, plus the small window.
+//! Decides how large a receive window the node gets while its flow carries bulk: the window that the client's
+//! kernel offers, plus the small one.
 //!
-//! In: what the client's kernel acknowledged, promises and has unsent; what was read from the node. Out: the
+//! In: what the client's kernel acknowledged, offers and has unsent; what was read from the node. Out: the
 //! receive buffer towards the node, and how much to read before the next decision.
-//! TCP does not take a window back: the kernel of a client that stops reading still takes every byte that its
-//! node was promised.
+//! A window is a promise, and TCP does not take it back: the kernel of a client that stops reading still
+//! takes every byte that its node was promised.
 //! Source: RFC 9293 §3.8.6 (a shrunken window is discouraged);
 //! docs/decisions/0017-bulk-by-the-clients-window.md.
 
@@ -110,7 +110,8 @@ impl WindowBudget {
         !self.over
     }
 
-    /// Decides before a read of at most `room` bytes, when the client's kernel has every byte read before.
+    /// Decides the buffer and the size of the next read, of at most `room` bytes. The client's kernel must
+    /// have every byte read before.
     pub(super) fn before_read(&mut self, facts: Facts, room: usize) -> Verdict {
         let target = if self.over {
             self.small
@@ -149,7 +150,7 @@ impl WindowBudget {
     }
 
     /// Lowers the buffer no further than what the node was promised and has not sent. Our kernel would drop
-    /// bytes that find no room, and they come again 0.1 to 0.3 s later.
+    /// bytes that find no room, and the node would repeat them 0.1 to 0.3 s later.
     fn lower(&mut self, target: usize, read: usize, room: usize) -> Verdict {
         // No byte to read: the node's promise is unchanged.
         let promised = self.edge.saturating_sub(self.read + read as u64);

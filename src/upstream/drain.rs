@@ -180,8 +180,8 @@ pub struct Eta {
     pub last: Duration,
 }
 
-/// Estimates from the ages of the live flows. If flows come and go steadily, their remaining life has the
-/// same distribution as their age (renewal theory), so no flow needs to have ended yet.
+/// Estimates from the ages of the live flows. If flows come and go steadily, their remaining life is
+/// distributed as their age (renewal theory): no flow needs to have ended yet.
 pub fn eta(mut ages: Vec<Duration>, left: Option<Duration>) -> Eta {
     ages.sort_unstable();
     let at = |share: f64| {

@@ -1,6 +1,6 @@
 //! A node: its state, its live flows, and what happens to them when it goes Down.
 //!
-//! Only this file changes a state. In: verdicts of checks, orders of the operator. Out: [`State`] for the
+//! Only this file publishes a state. In: verdicts of checks, orders of the operator. Out: [`State`] for the
 //! balancer, evictions for the flows.
 //! Source: DESIGN of the guides' fail over: Lightstreamer clustering §1, §5; Diffusion load balancers, "TCP
 //! retransmission timeout".
@@ -315,7 +315,8 @@ impl Node {
         }
     }
 
-    /// Publishes the state. When it becomes Down, evicts the flows at `rate`, else at `evict_rate`.
+    /// Publishes the state. When it becomes Down, evicts the flows unless `on_down` is `keep`: at `rate`,
+    /// else at `evict_rate`.
     pub(super) fn settle(&self, rate: Option<Rate>, cause: &str) {
         let _one_at_a_time = self.settling.lock();
         let now = self.state();

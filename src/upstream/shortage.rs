@@ -52,7 +52,7 @@ impl Shortage {
         self == Shortage::Ports
     }
 
-    /// Logs the shortage, unless it was logged within [`LOG_EVERY`].
+    /// Logs the shortage, unless it was logged in the last 10 s.
     pub fn tell(self, node: &Node) {
         if self.is_news() {
             let (name, address) = (&node.name, node.address);
@@ -60,7 +60,7 @@ impl Shortage {
         }
     }
 
-    /// Whether the shortage was not logged within [`LOG_EVERY`]; true counts as logged.
+    /// Whether the shortage was not logged in the last 10 s; true counts as logged.
     pub fn is_news(self) -> bool {
         static TOLD: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
         static BEGIN: OnceLock<Instant> = OnceLock::new();

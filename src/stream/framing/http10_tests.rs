@@ -24,8 +24,7 @@ fn bare(
     Ok((data, used, framing.is_done()))
 }
 
-/// Fails if the client gets a byte of the framing, if data is lost or moved, or if the message ends elsewhere
-/// than with its framing.
+/// Fails if the client gets framing bytes, if data is lost or moved, or if the end of the message moves.
 #[test]
 fn only_the_data_stays_in_every_split() {
     let chunks = "5;a=\"b\"\r\nhello\r\nA\r\n0123456789\r\n0\r\nX-T: 1\r\n\r\nGET";

@@ -48,8 +48,8 @@ fn trailers_are_taken_whole_in_every_split() {
     assert_eq!(read(b"0\r\n\r\n", 5, true), Ok((5, None)));
 }
 
-/// Fails if a field that frames, routes or authenticates is accepted as a trailer, in any case or split, or
-/// if more bytes are kept than the limit.
+/// Fails if a field that frames, routes or authenticates is accepted, in any case or split, or if more bytes
+/// than the limit are kept.
 #[test]
 fn trailers_that_may_not_be_are_faults_in_every_split() {
     let long = format!("x: {}\r\n", "x".repeat(MAX_TRAILERS));

@@ -1,5 +1,5 @@
-//! Reaches the verdict on a node from its checks and its traffic, and decides how long a node that falls
-//! again and again is held Down.
+//! Reaches the verdict on a node from its checks and its traffic, and decides how long a flapping node is
+//! held Down.
 //!
 //! In: outcomes of checks, counts of failed and answered flows, the time. Out: healthy or not. Pure.
 //! Source: FAULTS D61 (a node that flaps, or fails only real traffic); issue 6, "flap damping".

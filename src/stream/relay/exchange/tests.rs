@@ -270,8 +270,8 @@ async fn a_body_that_is_not_legal_from_the_first_ends_behind_its_head() {
     assert_eq!(read.unwrap_err().kind(), ConnectionReset);
 }
 
-/// Fails if a killed flow ends for another reason than its kill's, or if the client could take an answer that
-/// ends with its connection for complete.
+/// Fails if a killed flow ends for another reason, or if a cut answer that only the close ends looks complete
+/// to its client.
 #[tokio::test]
 async fn a_killed_client_sees_the_cut() {
     for (framing, wrap, reset) in [
