@@ -1,6 +1,6 @@
-//! TLS towards clients: which certificate a handshake gets, and under which rules it is made.
+//! TLS towards clients: the certificate that a handshake gets, and the rules it follows.
 //!
-//! In: a listener's `tls:` and the files it names. Out: an acceptor per VIP, ready for a handshake.
+//! In: a listener's `tls:` section and the files it names. Out: one acceptor per VIP.
 //! Source: Lightstreamer clustering §2.1.1 (a certificate per host name), RFC 6066 §3, RFC 8446.
 
 mod context;

@@ -1,6 +1,6 @@
-//! Builds one OpenSSL context: the rules of a handshake and the certificates it shows.
+//! Builds an OpenSSL context: the rules of a handshake and the certificates it shows.
 //!
-//! In: [`Loaded`] certificates and the listener's [`Rules`]. Out: an acceptor's builder.
+//! In: [`Loaded`] certificates and the listener's [`Rules`]. Out: the builder of an acceptor.
 //! Source: Mozilla Server Side TLS 5.7, "modern" and "intermediate"; RFC 7301 §3.2 (ALPN);
 //! FAULTS D33–D35.
 
@@ -24,10 +24,10 @@ use super::store::{Loaded, unix_now};
 use super::tickets::{self, Ring};
 use crate::config::{ClientCertificate, Listener, ListenerTls, Mode, Profile, Protocols, Version};
 
-/// Key exchange, best first: the hybrid keeps recorded traffic safe from a later quantum computer.
+/// Key exchange groups, best first. The hybrid protects recorded traffic from later quantum computers.
 const GROUPS: &str = "X25519MLKEM768:X25519:P-256:P-384";
-/// Mozilla's intermediate ciphers of TLS 1.2 without finite-field Diffie-Hellman, which no client of
-/// the last ten years needs and which costs a server most.
+/// Mozilla's intermediate ciphers of TLS 1.2 without finite-field Diffie-Hellman. No client of the
+/// last ten years needs that key exchange, and it costs a server most.
 const CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
                        ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
                        ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
@@ -37,7 +37,7 @@ const ADD_CHAIN_CERT: libc::c_int = 89;
 const H2_THEN_H1: &[&str] = &["h2", "http/1.1"];
 const H1: &[&str] = &["http/1.1"];
 
-/// Where a context carries the names of the certificates it shows.
+/// Returns the ex_data index at which a context stores the names of the certificates it shows.
 pub(super) fn names_index() -> Result<Index<SslContext, Arc<[String]>>, ErrorStack> {
     static INDEX: OnceLock<Index<SslContext, Arc<[String]>>> = OnceLock::new();
     match INDEX.get() {
@@ -49,7 +49,7 @@ pub(super) fn names_index() -> Result<Index<SslContext, Arc<[String]>>, ErrorSta
     }
 }
 
-/// What all contexts of a listener have in common.
+/// The settings that all contexts of a listener share.
 pub(super) struct Rules {
     alpn: Alpn,
     ring: Arc<Ring>,
@@ -61,24 +61,25 @@ pub(super) struct Rules {
     profile: Profile,
 }
 
-/// Who may come in.
+/// Which client certificates a listener accepts.
 struct Clients {
     authorities: Vec<X509>,
     how: ClientCertificate,
 }
 
-/// Protocols offered by ALPN.
+/// The protocols a listener accepts by ALPN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Alpn {
-    /// In the form of the extension, best first.
+    /// The accepted protocols in the wire format of the extension, best first.
     ours: Vec<u8>,
-    /// A client that offers others only is refused (RFC 7301 §3.2).
+    /// Whether to refuse a client that offers no accepted protocol (RFC 7301 §3.2).
     strict: bool,
 }
 
 impl Alpn {
-    /// At layer 4 without a list it is `http/1.1` if the client offers it, else no answer. Never `h2`: the node
-    /// behind speaks plain bytes and was not asked.
+    /// Returns the protocols of a listener. At layer 4 without a list the edge selects `http/1.1` if the
+    /// client offers it, else it sends no ALPN answer. It never selects `h2` there, because it cannot ask
+    /// the node.
     fn of(mode: Mode, tls: &ListenerTls) -> Self {
         let listed = |names: &[&str]| {
             let name = |n: &&str| [&[n.len() as u8], n.as_bytes()].concat();
@@ -97,7 +98,7 @@ impl Alpn {
     }
 }
 
-/// The names of an ALPN extension, in order.
+/// Iterates over the names in an ALPN extension.
 fn protocols(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (length, rest) = list.split_first()?;
@@ -108,7 +109,7 @@ fn protocols(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 impl Rules {
-    /// The rules of `listener`, whose `tls:` is `tls`; relative paths are below `dir`.
+    /// Reads the rules of `listener`, whose `tls:` section is `tls`; relative paths are below `dir`.
     ///
     /// Errors: a `client_ca` that cannot be read.
     pub fn new(
@@ -145,8 +146,8 @@ impl Rules {
         })
     }
 
-    /// A builder with every rule and the certificates `shown` installed, which are of different
-    /// kinds of keys: OpenSSL shows the one the client can verify.
+    /// Returns a builder with all rules and the certificates `shown` installed. These have keys of
+    /// different kinds; OpenSSL shows the one that the client can verify.
     pub fn context(&self, shown: &[Arc<Loaded>]) -> Result<SslAcceptorBuilder, ErrorStack> {
         let mut context = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
         context.set_min_proto_version(Some(self.min))?;
@@ -157,18 +158,18 @@ impl Rules {
             SslOptions::NO_RENEGOTIATION
                 | SslOptions::NO_COMPRESSION
                 | SslOptions::CIPHER_SERVER_PREFERENCE
-                // A client that puts ChaCha20 first has no AES in hardware: let it have it.
+                // A client that puts ChaCha20 first has no AES in hardware; its preference wins.
                 | SslOptions::PRIORITIZE_CHACHA,
         );
-        // 34 KiB less for each silent connection.
+        // Saves 34 KiB for each silent connection.
         context.set_mode(SslMode::RELEASE_BUFFERS);
-        // One read(2) a record instead of two: 5 % of a request's CPU.
+        // One read(2) for each record instead of two saves 5 % of a request's CPU.
         context.set_read_ahead(true);
-        // Resumption is by ticket alone: a cache of ours would grow with the clients.
+        // Sessions resume by ticket only, because a cache would grow with the number of clients.
         context.set_session_cache_mode(SslSessionCacheMode::OFF);
         tickets::install(&mut context, self.ring.clone())?;
         self.install_alpn(&mut context);
-        // Says "name accepted" to the client; the choice itself was made at the ClientHello.
+        // Acknowledges the server name to the client; the ClientHello callback made the choice.
         context.set_servername_callback(|_, _| Ok(()));
         for one in shown {
             context.set_certificate(&one.leaf)?;
@@ -198,8 +199,8 @@ impl Rules {
         });
     }
 
-    /// Asks clients for a certificate. Where it is optional a bad one does not end the handshake:
-    /// the verdict stays with the connection and is told to the node.
+    /// Asks clients for a certificate. If it is optional, a bad certificate does not end the handshake:
+    /// the connection keeps the result of the verification, and plugins can pass it to the node.
     fn install_clients(&self, context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
         let Some(clients) = &self.clients else {
             context.set_verify(SslVerifyMode::NONE);
@@ -218,7 +219,7 @@ impl Rules {
             ClientCertificate::Optional => {
                 context.set_verify_callback(SslVerifyMode::PEER, |good, _| {
                     if !good {
-                        // What stays in OpenSSL's queue would be taken for an error of the socket.
+                        // An error left in OpenSSL's queue would be taken for an error of the socket.
                         drop(ErrorStack::get());
                     }
                     true
@@ -228,9 +229,9 @@ impl Rules {
         Ok(())
     }
 
-    /// Sessions resume only under the certificates and the demands on the client they were made
-    /// under: without this a ticket of one virtual host opens another (CVE-2025-23419 was that, in
-    /// a peer).
+    /// Returns the session id context. A session resumes only under the certificates and the client
+    /// authentication rules under which it began. Without this, a ticket of one virtual host would open
+    /// another (nginx had this bug: CVE-2025-23419).
     fn resumption_scope(&self, shown: &[Arc<Loaded>]) -> Result<[u8; 32], ErrorStack> {
         let mut hash = Sha256::new();
         hash.update(&[self.profile as u8]);
@@ -254,10 +255,10 @@ fn version(version: Version) -> SslVersion {
     }
 }
 
-/// Adds an issuer to the chain of the certificate set last; rust-openssl only knows one chain for
-/// all certificates of a context.
+/// Adds an issuer to the chain of the certificate set last. rust-openssl has only one chain for all
+/// certificates of a context.
 fn add_issuer(context: &mut SslContextBuilder, issuer: &X509) -> Result<(), ErrorStack> {
-    // SAFETY: both are live; with 1 as the number OpenSSL takes a reference of its own.
+    // SAFETY: both are live; the argument 1 makes OpenSSL take a reference of its own.
     let done = unsafe {
         openssl_sys::SSL_CTX_ctrl(context.as_ptr(), ADD_CHAIN_CERT, 1, issuer.as_ptr().cast())
     };
@@ -288,11 +289,12 @@ fn install_staples(
 
 #[cfg(test)]
 mod tests {
-    /// Decision 0010: 9 KiB for each connection. Fails with an OpenSSL that has room for 32 records, as a folder
-    /// built before has it: `cargo clean -p openssl-sys` (with `--release` too) builds it anew.
+    /// Decision 0010: OpenSSL has buffers for one record, which saves 9 KiB for each connection. Fails with
+    /// an OpenSSL that has room for 32, as a `target` folder built earlier has. `cargo clean -p openssl-sys`
+    /// (also with `--release`) makes cargo build OpenSSL again.
     #[test]
     fn openssl_has_room_for_one_record() {
-        /// Of openssl/ssl.h; openssl-sys lacks it.
+        /// From openssl/ssl.h; openssl-sys lacks it.
         const SET_MAX_PIPELINES: libc::c_int = 126;
         let builder = openssl::ssl::SslContext::builder(openssl::ssl::SslMethod::tls()).unwrap();
         let accepts = |n| {
@@ -300,7 +302,7 @@ mod tests {
             // SAFETY: the context lives; this control takes a number and no pointer.
             unsafe { openssl_sys::SSL_CTX_ctrl(builder.as_ptr(), SET_MAX_PIPELINES, n, none) == 1 }
         };
-        assert!(accepts(1), "the control is understood");
+        assert!(accepts(1), "OpenSSL knows the control");
         assert!(!accepts(2), "see .cargo/openssl-perl");
     }
 }

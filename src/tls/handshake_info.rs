@@ -1,4 +1,4 @@
-//! What a handshake has told: server name, version, names of the certificate, the client's own.
+//! The facts of a handshake: server name, version, names of our certificate, the client's certificate.
 //!
 //! In: a finished handshake. Out: [`HandshakeInfo`], kept with the connection for plugins, routes and
 //! the access log. Source: RFC 9110 §15.5.20 (421); RFC 4514 (names as text).
@@ -12,22 +12,22 @@ use pushgate_plugins::api::{ClientFacts, TlsFacts};
 
 use super::context::names_index;
 
-/// What a handshake has told.
+/// The facts of a finished handshake.
 #[derive(Debug, Default)]
 pub struct HandshakeInfo {
     /// Server name the client sent.
     pub sni: Option<String>,
-    /// Protocol version as OpenSSL names it; empty where TLS is passed through.
+    /// Protocol version as OpenSSL names it; empty if TLS is passed through.
     pub version: &'static str,
-    /// Names of the certificates this client may have been shown.
+    /// Names of the certificates in the context; the client got one of these certificates.
     pub names: Arc<[String]>,
-    /// The client's certificate, if it showed one.
+    /// The client's certificate, if it sent one.
     pub client: Option<ClientCertificate>,
-    /// TLS ended at the balancer in front, which told us so: its certificate is not known here.
+    /// Whether TLS ended at a load balancer in front, as it reported. Its certificate is unknown here.
     pub in_front: bool,
 }
 
-/// A client's certificate.
+/// A client's certificate, its names as text.
 #[derive(Debug)]
 pub struct ClientCertificate {
     subject: String,
@@ -39,7 +39,7 @@ pub struct ClientCertificate {
 }
 
 impl HandshakeInfo {
-    /// Reads a finished handshake.
+    /// Reads the facts of a finished handshake.
     pub fn of(ssl: &SslRef) -> HandshakeInfo {
         let names = names_index().ok();
         let names = names.and_then(|i| ssl.ssl_context().ex_data(i).cloned());
@@ -54,8 +54,8 @@ impl HandshakeInfo {
         }
     }
 
-    /// Whether the certificate shown is good for `host`, lower case and without port. One shown by a
-    /// balancer in front is its affair.
+    /// Whether our certificate covers `host` (lower case, without port). Always true if TLS ended at a
+    /// load balancer in front, which is responsible for its own certificate.
     pub fn covers(&self, host: &str) -> bool {
         if self.in_front {
             return true;
@@ -73,7 +73,7 @@ impl HandshakeInfo {
         })
     }
 
-    /// The plugins' view.
+    /// Returns these facts as plugins see them.
     pub fn facts(&self) -> TlsFacts<'_> {
         TlsFacts {
             sni: self.sni.as_deref(),
@@ -117,7 +117,7 @@ impl ClientCertificate {
     }
 }
 
-/// A name as text, last part first: `CN=alice,O=Example` (RFC 4514 §2).
+/// Formats a name, last part first: `CN=alice,O=Example` (RFC 4514 §2).
 fn text(name: &X509NameRef) -> String {
     let mut parts: Vec<String> = name
         .entries()
@@ -131,8 +131,8 @@ fn text(name: &X509NameRef) -> String {
     parts.join(",")
 }
 
-/// RFC 4514 §2.4; what no header may carry is escaped in hexadecimal, so that a name in a
-/// certificate cannot add a line to a head.
+/// Escapes a value as RFC 4514 §2.4 says. Bytes that a header must not carry become hexadecimal, so
+/// that a name in a certificate cannot add a line to a head.
 fn escaped(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for (i, byte) in value.bytes().enumerate() {
@@ -159,9 +159,9 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// Aim: a wildcard stands for one label. Source: RFC 9525 §6.3.
+    /// Aim: a wildcard stands for exactly one label. Source: RFC 9525 §6.3.
     #[test]
-    fn coverage() {
+    fn a_wildcard_covers_one_label() {
         let shown = HandshakeInfo {
             names: Arc::from(["*.a.example".to_owned(), "b.example".to_owned()]),
             ..HandshakeInfo::default()
@@ -183,7 +183,7 @@ mod tests {
         assert!(in_front.covers("c.example"));
     }
 
-    /// Aim: nothing in a certificate's name can break out of a header. Source: RFC 4514 §2.4.
+    /// Aim: a name in a certificate cannot end a header line. Source: RFC 4514 §2.4.
     #[test]
     fn names_are_escaped() {
         for (raw, expected) in [

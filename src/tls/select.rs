@@ -1,7 +1,7 @@
-//! Chooses the certificate of a handshake: exact name, wildcard, the VIP's default, the first.
+//! Chooses the certificate of a handshake: by exact name, by wildcard, the VIP's default, the first.
 //!
 //! In: a listener's `tls:`; then, per connection, the VIP and the ClientHello. Out: the acceptor
-//! with the right certificates, or the alert `unrecognized_name` where `strict_sni` asks for it.
+//! with the right certificates, or the alert `unrecognized_name` if `strict_sni` is set.
 //! Source: Lightstreamer clustering §3.2.1 (one certificate for all names: §3.2.1.3, §3.2.1.4), §3.2.2
 //! (one for each: §3.2.2.3, §3.2.2.4); RFC 6066 §3; RFC 6125 §6.4.3 (wildcards).
 
@@ -22,17 +22,17 @@ use super::store::{Loaded, Store};
 use super::tickets::Ring;
 use crate::config::{Listener, ListenerTls};
 
-/// The TLS side of one listener. Cheap to share; [`TlsFront::reload`] swaps it whole.
+/// Holds the acceptors of one listener. [`TlsFront::reload`] swaps them all at once.
 pub struct TlsFront {
     ring: Arc<Ring>,
     acceptors: ArcSwap<Acceptors>,
 }
 
 impl TlsFront {
-    /// The TLS side of `listener`, which must have a `tls:` section, with certificates of `store`;
-    /// relative paths are below `dir`.
+    /// Builds the acceptors of `listener`, which must have a `tls:` section. Certificates come from
+    /// `store`; relative paths are below `dir`.
     ///
-    /// Errors: the first [`TlsError`] of the listener's rules or its list of certificates.
+    /// Errors: the first [`TlsError`] in the listener's rules or its list of certificates.
     pub fn new(
         listener: &Listener,
         store: &Store,
@@ -46,7 +46,7 @@ impl TlsFront {
         })
     }
 
-    /// The acceptor for a client that reached `vip` (the local address of its socket).
+    /// Returns the acceptor for a client that reached `vip` (the local address of its socket).
     pub fn acceptor(&self, vip: SocketAddr) -> SslAcceptor {
         let acceptors = self.acceptors.load();
         acceptors
@@ -56,11 +56,11 @@ impl TlsFront {
             .clone()
     }
 
-    /// Works everything out again and swaps it in; live connections keep what they have, tickets
-    /// stay good for certificates that did not change. A change of `h2` or `mode` is another
-    /// listener.
+    /// Builds the acceptors again and swaps them in. Live connections keep their certificate, and
+    /// tickets stay valid for certificates that did not change. A change of `h2` or `mode` makes a new
+    /// listener instead.
     ///
-    /// Errors: as [`TlsFront::new`]; the old certificates then go on being served.
+    /// Errors: as [`TlsFront::new`]; the listener then keeps serving the old certificates.
     pub fn reload(&self, listener: &Listener, store: &Store, dir: &Path) -> Result<(), TlsError> {
         let acceptors = Acceptors::build(listener, store, &self.ring, dir)?;
         self.acceptors.store(Arc::new(acceptors));
@@ -68,7 +68,7 @@ impl TlsFront {
     }
 }
 
-/// One acceptor for each default certificate; all know every name.
+/// One acceptor for each default certificate. Every acceptor knows all names of the listener.
 struct Acceptors {
     default: SslAcceptor,
     by_vip: HashMap<SocketAddr, SslAcceptor>,
@@ -107,7 +107,7 @@ impl Acceptors {
 
 type Served<'a> = Vec<(&'a String, Arc<Loaded>)>;
 
-/// The listener's certificates in the order of its list, each once.
+/// Returns the listener's certificates in the order of its list, without duplicates.
 fn served<'a>(
     tls: &'a ListenerTls,
     store: &Store,
@@ -124,7 +124,7 @@ fn served<'a>(
         .collect()
 }
 
-/// `first`, and of each other kind of key the first certificate that covers all its names.
+/// Returns `first` and, for each other kind of key, the first certificate that covers all its names.
 fn with_companions(first: &Arc<Loaded>, served: &Served<'_>) -> Vec<Arc<Loaded>> {
     let mut shown = vec![first.clone()];
     for (_, other) in served {
@@ -136,12 +136,12 @@ fn with_companions(first: &Arc<Loaded>, served: &Served<'_>) -> Vec<Arc<Loaded>>
     shown
 }
 
-/// Names that certificates cover, as they write them: `push.example`, `*.example`.
+/// Maps each name in the certificates (`push.example`, `*.example`) to its OpenSSL context.
 struct Names(HashMap<String, SslContext>);
 
 impl Names {
-    /// Name → context. Of each kind of key the certificate listed first has the name; names with the
-    /// same certificates share a context, which costs some 20 KiB.
+    /// Builds the map. For each kind of key the certificate listed first gets the name. Names with the
+    /// same certificates share a context, because a context takes some 20 KiB.
     fn new(rules: &Rules, served: &Served<'_>) -> Result<Names, TlsError> {
         let mut shown: HashMap<&str, Vec<usize>> = HashMap::new();
         for (i, (_, loaded)) in served.iter().enumerate() {
@@ -172,34 +172,35 @@ impl Names {
         Ok(Names(names))
     }
 
-    /// The context for `name`: exact, else the wildcard one label up.
+    /// Returns the context for `name`: of the exact name, else of the wildcard one label up.
     fn find(&self, name: &str) -> Option<&SslContext> {
         patterns(name).find_map(|pattern| self.0.get(&*pattern))
     }
 }
 
-/// What may cover `name` in a certificate, best first.
+/// Returns the names in a certificate that cover `name`, best first.
 fn patterns(name: &str) -> impl Iterator<Item = Cow<'_, str>> {
     let wildcard = name.split_once('.').into_iter();
     let wildcard = wildcard.map(|(_, parent)| Cow::Owned(format!("*.{parent}")));
     std::iter::once(Cow::Borrowed(name)).chain(wildcard)
 }
 
-/// What a handshake is shown, and by which rule.
+/// The certificate that a handshake gets, and the rule that chose it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// The first certificate of the list that covers the name asked for, by this name in it.
+    /// The first certificate of the list that covers the client's server name, and the name in it that
+    /// matched.
     Name(String, String),
-    /// The one of the address the client reached.
+    /// The default certificate of the VIP.
     Vip(String),
-    /// The first of the list.
+    /// The first certificate of the list.
     First(String),
-    /// None: the handshake is refused (`strict_sni`).
+    /// No certificate: the handshake is refused (`strict_sni`).
     Refused,
 }
 
-/// The certificate of `tls` for a client that reached `vip` and asks for `sni`, by its name in the file:
-/// the rules of a real handshake, told.
+/// Returns the certificate (by its name in the file) for a client that reached `vip` and asks for `sni`.
+/// Follows the rules of a real handshake; used by `explain`.
 pub fn choice(tls: &ListenerTls, store: &Store, vip: SocketAddr, sni: Option<&str>) -> Choice {
     let words = || tls.certificates.iter().chain(tls.by_vip.values());
     let covers = |word: &str, name: &str| {
@@ -223,8 +224,9 @@ pub fn choice(tls: &ListenerTls, store: &Store, vip: SocketAddr, sni: Option<&st
     }
 }
 
-/// An acceptor that shows `shown` unless the client's ClientHello names something better. The choice
-/// is made before a session is looked up, so that it decides which tickets are good, too.
+/// Builds an acceptor that shows `shown` unless another certificate covers the client's server name.
+/// The ClientHello callback runs before OpenSSL looks up a session, so the choice also decides which
+/// tickets are valid.
 fn acceptor(
     rules: &Rules,
     shown: &[Arc<Loaded>],
@@ -249,7 +251,7 @@ fn acceptor(
     Ok(context.build())
 }
 
-/// `::ffff:10.0.0.1` and `10.0.0.1` are the same VIP.
+/// Unmaps an IPv4-mapped address: `::ffff:10.0.0.1` and `10.0.0.1` are the same VIP.
 fn canonical(vip: SocketAddr) -> SocketAddr {
     SocketAddr::new(vip.ip().to_canonical(), vip.port())
 }

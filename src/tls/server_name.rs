@@ -1,7 +1,7 @@
-//! The server name a client asks for, read from its ClientHello and brought into one form.
+//! Reads the server name (SNI) from a ClientHello and normalises it.
 //!
-//! In: a handshake that has just received its ClientHello. Out: a name to look up, or `None` where
-//! the client gave none that could match. Source: RFC 6066 §3.
+//! In: a handshake that has just received its ClientHello. Out: a name to look up, or `None` if the
+//! client sent no name that a certificate can cover. Source: RFC 6066 §3.
 
 use std::net::IpAddr;
 
@@ -15,13 +15,13 @@ const HOST_NAME: u8 = 0;
 /// Longest DNS name in text form (RFC 1035 §2.3.4).
 const MAX_NAME_BYTES: usize = 253;
 
-/// The server name of the ClientHello `ssl` is processing, normalised; to be called inside the
-/// ClientHello callback only (elsewhere it is `None`).
+/// Returns the normalised server name of the ClientHello that `ssl` is processing. Works only inside
+/// the ClientHello callback; elsewhere the result is `None`.
 pub(super) fn asked(ssl: &mut SslRef) -> Option<String> {
     let mut data: *const libc::c_uchar = std::ptr::null();
     let mut len: libc::size_t = 0;
-    // SAFETY: `ssl` is a live handshake and both out-pointers are valid. OpenSSL answers 1 only
-    // inside the callback and with `data` pointing at `len` bytes that live until it returns.
+    // SAFETY: `ssl` is a live handshake and both out-pointers are valid. OpenSSL returns 1 only
+    // inside the callback. `data` then points at `len` bytes that live until the callback returns.
     let extension = unsafe {
         match openssl_sys::SSL_client_hello_get0_ext(ssl.as_ptr(), SERVER_NAME, &mut data, &mut len)
         {
@@ -32,8 +32,8 @@ pub(super) fn asked(ssl: &mut SslRef) -> Option<String> {
     normalised(host_name(extension)?)
 }
 
-/// The host name in the bytes of a server_name extension: a list with one entry. Whatever else
-/// is in there is `None` here; OpenSSL itself ends such a handshake with its alert.
+/// Returns the host name in a server_name extension, whose list must have exactly one entry. For any
+/// other content it returns `None`; OpenSSL itself ends such a handshake with its alert.
 fn host_name(extension: &[u8]) -> Option<&[u8]> {
     let (list, entries) = vector(extension)?;
     let (kind, name) = list.split_first()?;
@@ -41,13 +41,14 @@ fn host_name(extension: &[u8]) -> Option<&[u8]> {
     (*kind == HOST_NAME && entries.is_empty() && rest.is_empty()).then_some(name)
 }
 
-/// Splits off a vector with a two-byte length in front.
+/// Splits off a vector that begins with its length in two bytes; returns it and the rest.
 fn vector(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (len, rest) = bytes.split_first_chunk::<2>()?;
     rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))
 }
 
-/// Lower case without the trailing dot; `None` for an address or what cannot be a DNS name.
+/// Converts `name` to lower case without its trailing dot. `None` if it is an IP address or cannot be
+/// a DNS name.
 pub(super) fn normalised(name: &[u8]) -> Option<String> {
     let name = std::str::from_utf8(name).ok()?;
     let name = name.strip_suffix('.').unwrap_or(name);
@@ -69,9 +70,9 @@ mod tests {
         bytes
     }
 
-    /// Aim: FAULTS D31. Only one well-formed host name is looked up; addresses never are.
+    /// Aim: FAULTS D31. The proxy looks up one well-formed host name, and never an IP address.
     #[test]
-    fn names_are_brought_into_one_form() {
+    fn names_are_normalised() {
         let long = "a".repeat(300);
         let cases: &[(&str, Option<&str>)] = &[
             ("", None),
@@ -91,7 +92,7 @@ mod tests {
         }
     }
 
-    /// Aim: no slice of a server_name extension can panic us or yield half a name.
+    /// Aim: a truncated server_name extension neither panics nor yields part of a name.
     #[test]
     fn broken_extensions_yield_nothing() {
         let whole = extension(b"push.example");
