@@ -1,32 +1,32 @@
-//! Says what is wrong with a certificate, and what to do about it.
+//! The error of a certificate: says what is wrong and how to correct it.
 //!
-//! In: what was found. Out: one sentence; never a secret.
+//! In: the facts of a fault. Out: one sentence, which never contains a secret.
 
 use std::path::PathBuf;
 
-/// What is wrong with a certificate, or with the set of them a listener is given.
+/// What is wrong with a certificate, or with a listener's set of certificates.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file that cannot be read, or is larger than any certificate.
+    /// The file cannot be read, or is larger than 1 MiB.
     #[error("{}: cannot be read: {why}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// The system's words.
+        /// The system's error text.
         why: String,
     },
-    /// A file that is not what it should be.
+    /// The file does not have the expected content.
     #[error("{}: {why}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What was expected, and what OpenSSL said.
+        /// What was expected, and OpenSSL's error text.
         why: String,
     },
-    /// Neither `chain` and `key` nor a `keystore`.
+    /// The certificate has neither `chain` and `key` nor a `keystore`.
     #[error("expected `chain` and `key`, or `keystore`")]
     Incomplete,
-    /// A private key that needs a password.
+    /// The private key is encrypted and no password is configured.
     #[error(
         "{}: the private key is encrypted; expected `password_file` or `password_env`",
         path.display()
@@ -35,19 +35,19 @@ pub enum TlsError {
         /// The key's file.
         path: PathBuf,
     },
-    /// A password that does not open the key or keystore.
+    /// The password does not open the key or keystore.
     #[error("{}: the password does not open it", path.display())]
     WrongPassword {
-        /// The file that stays shut.
+        /// The file of the key or keystore.
         path: PathBuf,
     },
-    /// A password that is not there.
+    /// The configured password is missing.
     #[error("{from}")]
     NoPassword {
-        /// Where it should be.
+        /// Says where the password is expected and what is wrong there.
         from: String,
     },
-    /// A keystore in Java's own old format.
+    /// The keystore has Java's old format (JKS or JCEKS).
     #[error(
         "{0}: is a keystore in Java's old format; convert it: keytool -importkeystore \
          -srckeystore {0} -destkeystore {0}.p12 -deststoretype PKCS12",
@@ -57,24 +57,24 @@ pub enum TlsError {
         /// The keystore.
         path: PathBuf,
     },
-    /// A keystore sealed by a cipher that is no longer safe.
+    /// The keystore is encrypted with a cipher that is no longer safe.
     #[error(
-        "{0}: is sealed by a cipher that is no longer safe (RC2, as Java 8 wrote); write it anew: \
-         keytool -importkeystore -srckeystore {0} -destkeystore {0}.new -deststoretype PKCS12, \
-         with Java 9 or later",
+        "{0}: is encrypted with a cipher that is no longer safe (RC2, from Java 8); convert it with \
+         Java 9 or later: keytool -importkeystore -srckeystore {0} -destkeystore {0}.new \
+         -deststoretype PKCS12",
         path.display()
     )]
     OldCipher {
         /// The keystore.
         path: PathBuf,
     },
-    /// An OCSP response that cannot be had or is not good.
+    /// The OCSP response is missing or not valid.
     #[error("{why}")]
     Ocsp {
         /// What is wrong.
         why: String,
     },
-    /// A key that is not the leaf's.
+    /// The private key does not belong to the leaf.
     #[error(
         "{}: is not the private key of the first certificate in {}",
         key.display(),
@@ -86,7 +86,7 @@ pub enum TlsError {
         /// The key's file.
         key: PathBuf,
     },
-    /// A chain in which a certificate is not followed by its issuer.
+    /// A certificate in the chain is not followed by its issuer.
     #[error(
         "{}: certificate {position} is not followed by its issuer; expected the leaf first, \
          then each issuer",
@@ -98,7 +98,7 @@ pub enum TlsError {
         /// Position of the certificate whose issuer does not follow; the leaf is 1.
         position: usize,
     },
-    /// A certificate outside its time.
+    /// A certificate in the chain has expired or is not valid yet.
     #[error("{}: certificate {position} {why}", path.display())]
     Time {
         /// The chain's file.
@@ -108,25 +108,25 @@ pub enum TlsError {
         /// `expired on …` or `not valid before …`.
         why: String,
     },
-    /// A listener names a certificate the file does not define, or none at all.
+    /// A listener names a certificate that the file does not define, or no certificate.
     #[error("listener `{listener}`: {}", unknown(certificate))]
     Unknown {
         /// The listener.
         listener: String,
-        /// The name that is missing; empty where the list is.
+        /// The unknown name; empty if the listener's list is empty.
         certificate: String,
     },
-    /// OpenSSL refuses the certificate or a rule (weak key, unknown algorithm).
+    /// OpenSSL refuses the certificate or a TLS setting (weak key, unknown algorithm).
     #[error("certificate `{certificate}`: OpenSSL refuses it: {why}")]
     Refused {
         /// The certificate's name.
         certificate: String,
-        /// OpenSSL's words.
+        /// OpenSSL's error text.
         why: String,
     },
 }
 
-/// What is wrong with the certificate that a listener names.
+/// Says what is wrong with the name of the certificate in a listener.
 fn unknown(certificate: &str) -> String {
     match certificate {
         "" => "tls needs at least one certificate".to_owned(),

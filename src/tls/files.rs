@@ -1,6 +1,6 @@
-//! Reads what a certificate is made of: PEM chains, private keys, PKCS#12 keystores, passwords.
+//! Reads the files of a certificate: PEM chains, private keys, PKCS#12 keystores, passwords.
 //!
-//! In: paths. Out: parsed material, or a [`TlsError`] that says what to do about it.
+//! In: paths. Out: parsed chains and keys, or a [`TlsError`] that says how to correct the fault.
 //! Source: Lightstreamer clustering §3 (`push.keystore` as Java's keytool writes it); RFC 7292.
 
 use std::fs::File;
@@ -15,22 +15,22 @@ use openssl::x509::{X509, X509Ref, X509VerifyResult};
 use super::TlsError;
 use crate::config::Certificate;
 
-/// Most bytes of a chain's or a key's file; the longest real chains are below 20 KiB.
+/// Largest file of a chain or a key, in bytes; the longest real chains are below 20 KiB.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// First bytes of Java's own keystore format.
 const JKS: [u8; 4] = [0xFE, 0xED, 0xFE, 0xED];
-/// First bytes of its variant with stronger encryption.
+/// First bytes of JCEKS, Java's variant of that format with stronger encryption.
 const JCEKS: [u8; 4] = [0xCE, 0xCE, 0xCE, 0xCE];
 
-/// A chain, leaf first, and the leaf's key.
+/// A chain, leaf first, and the private key of the leaf.
 pub(super) struct Material {
     pub chain: Vec<X509>,
     pub key: PKey<Private>,
 }
 
-/// Reads chain and key of `certificate`, its paths relative to `dir`.
+/// Reads chain and key of `certificate`; relative paths are below `dir`.
 ///
-/// Errors: [`TlsError`], the first that is found.
+/// Errors: the first [`TlsError`] found.
 pub(super) fn material(certificate: &Certificate, dir: &Path) -> Result<Material, TlsError> {
     let password = password_of(certificate, dir)?;
     if let Some(keystore) = &certificate.keystore {
@@ -45,15 +45,15 @@ pub(super) fn material(certificate: &Certificate, dir: &Path) -> Result<Material
     })
 }
 
-/// The password of a certificate's key or keystore; `None` where none is configured.
+/// Returns the password of a certificate's key or keystore; `None` if no password is configured.
 ///
-/// Errors: a file that cannot be read or whose first line is empty, a variable that is not set.
+/// Errors: the file cannot be read or its first line is empty; the variable is not set.
 pub fn password_of(certificate: &Certificate, dir: &Path) -> Result<Option<String>, TlsError> {
     if let Some(variable) = &certificate.password_env {
         return match std::env::var(variable) {
             Ok(password) => Ok(Some(password)),
             Err(_) => Err(TlsError::NoPassword {
-                from: format!("variable `{variable}` of the environment is not set"),
+                from: format!("environment variable `{variable}` is not set"),
             }),
         };
     }
@@ -74,7 +74,7 @@ pub fn password_of(certificate: &Certificate, dir: &Path) -> Result<Option<Strin
     }
 }
 
-/// The certificates of the PEM file at `path`, at least one.
+/// Reads the certificates in the PEM file at `path`, at least one.
 ///
 /// Errors: [`TlsError::Unreadable`], [`TlsError::Malformed`].
 pub fn chain_of(path: &Path) -> Result<Vec<X509>, TlsError> {
@@ -90,14 +90,14 @@ pub fn chain_of(path: &Path) -> Result<Vec<X509>, TlsError> {
     Ok(chain)
 }
 
-/// Reads the PEM private key at `path`, opened with `password` where it is encrypted.
+/// Reads the PEM private key at `path` and decrypts it with `password` if it is encrypted.
 ///
 /// Errors: [`TlsError::Unreadable`], [`TlsError::Malformed`], [`TlsError::Encrypted`],
 /// [`TlsError::WrongPassword`].
 pub fn key_of(path: &Path, password: Option<&str>) -> Result<PKey<Private>, TlsError> {
     let pem = read(path)?;
     let mut asked = false;
-    // Without a callback OpenSSL would ask for the passphrase on the terminal and wait.
+    // Without a callback OpenSSL would prompt for the passphrase on the terminal and block.
     let key = PKey::private_key_from_pem_callback(&pem, |buffer| {
         asked = true;
         let password = password.unwrap_or_default().as_bytes();
@@ -119,7 +119,7 @@ pub fn key_of(path: &Path, password: Option<&str>) -> Result<PKey<Private>, TlsE
     }
 }
 
-/// Reads the PKCS#12 keystore at `path`: its first key and the chain of its certificate.
+/// Reads the PKCS#12 keystore at `path`: its first key and the chain of that key's certificate.
 ///
 /// Errors: [`TlsError::JavaKeystore`] for Java's old formats, [`TlsError::WrongPassword`],
 /// [`TlsError::Malformed`].
@@ -146,8 +146,8 @@ pub(super) fn keystore_of(path: &Path, password: &str) -> Result<Material, TlsEr
     })
 }
 
-/// A keystore has no order: each certificate's issuer is looked for among the rest, up to a root.
-/// keytool keeps an authority twice if it was also imported as trusted.
+/// Sorts the certificates of a keystore, which have no order, into a chain from `leaf` up to a root.
+/// Leaves out duplicates: keytool stores an authority twice if it was also imported as trusted.
 fn in_order(leaf: X509, mut others: Vec<X509>) -> Vec<X509> {
     let mut chain = vec![leaf];
     let next = |last: &X509, others: &[X509]| {
@@ -161,8 +161,8 @@ fn in_order(leaf: X509, mut others: Vec<X509>) -> Vec<X509> {
     chain
 }
 
-/// Whether `issuer` signed `subject`. The names alone do not tell: a renewed CA keeps its name and
-/// changes its key.
+/// Whether `issuer` signed `subject`. Checks the signature as well as the names, because a renewed CA
+/// keeps its name and changes its key.
 pub(super) fn signed(subject: &X509Ref, issuer: &X509Ref) -> bool {
     let by_key = || issuer.public_key().and_then(|key| subject.verify(&key));
     issuer.issued(subject) == X509VerifyResult::OK && by_key().unwrap_or(false)
@@ -179,7 +179,7 @@ fn unopened(path: &Path, e: &ErrorStack) -> TlsError {
         };
     }
     if says("unsupported") || says("unknown pbe algorithm") {
-        // Java 8 wrote RC2 with 40 bits, which OpenSSL 3 has only in its legacy provider.
+        // Java 8 encrypts with 40-bit RC2, which OpenSSL 3 has only in its legacy provider.
         return TlsError::OldCipher {
             path: path.to_owned(),
         };
@@ -187,9 +187,9 @@ fn unopened(path: &Path, e: &ErrorStack) -> TlsError {
     malformed(path, "the keystore cannot be opened", e)
 }
 
-/// Reads a file that is no larger than any certificate.
+/// Reads a file of at most 1 MiB.
 ///
-/// Errors: [`TlsError::Unreadable`].
+/// Errors: [`TlsError::Unreadable`], also for a larger file.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     let fault = |why: String| TlsError::Unreadable {
         path: PathBuf::from(path),

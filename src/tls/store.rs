@@ -1,7 +1,7 @@
-//! All certificates by name, each checked so that no client refuses later what we load now.
+//! Loads and checks all certificates, so that a fault shows at load and not at a client.
 //!
-//! In: the `certificates:` of a configuration. Out: [`Loaded`]s whose key fits, whose chain is in
-//! order and in time, with the names they cover. Source: RFC 6125 §6.4 (only dNSName counts).
+//! In: the `certificates:` of a configuration. Out: [`Loaded`] certificates by name. The key of each
+//! fits its leaf, and its chain is in order and valid now. Source: RFC 6125 §6.4 (only dNSName counts).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,28 +18,28 @@ use super::ocsp::Staple;
 use crate::clock;
 use crate::config::{Certificate, Config};
 
-/// A chain with its key, checked.
+/// A checked chain with its key.
 pub struct Loaded {
     /// The server's own certificate.
     pub leaf: X509,
-    /// Its issuers, each after the one it signed; the root may be absent.
+    /// The issuers, each after the certificate it signed; the root may be absent.
     pub issuers: Vec<X509>,
     /// The leaf's private key.
     pub key: PKey<Private>,
-    /// Names the leaf covers, lower case, `*.` in front of a wildcard. May be empty: such a
-    /// certificate is only ever a default.
+    /// Names the leaf covers, lower case; a wildcard begins with `*.`. May be empty: such a
+    /// certificate serves only as a default.
     pub names: Vec<String>,
-    /// Whether the chain leads to a root: its last certificate is one, or one of the system's
-    /// authorities signed it. Where it does not, clients need the missing link from elsewhere.
+    /// Whether the chain leads to a root: its last certificate is a root, or an authority of this
+    /// system signed it. Otherwise clients need the missing issuer from elsewhere.
     pub complete: bool,
-    /// The OCSP response sent along.
+    /// The OCSP response stapled to handshakes.
     pub staple: Arc<Staple>,
 }
 
 impl Loaded {
-    /// Loads `certificate`, its paths relative to `dir`, and checks it against the present time.
+    /// Loads `certificate` and checks that it is valid now; relative paths are below `dir`.
     ///
-    /// Errors: [`TlsError`], one per call, the first that is found.
+    /// Errors: the first [`TlsError`] found.
     pub fn open(certificate: &Certificate, dir: &Path) -> Result<Loaded, TlsError> {
         let shown = certificate.keystore.as_ref().or(certificate.chain.as_ref());
         let path = dir.join(shown.ok_or(TlsError::Incomplete)?);
@@ -67,17 +67,18 @@ impl Loaded {
         })
     }
 
-    /// End of its time, in seconds since 1970.
+    /// Returns when the leaf expires, in seconds since 1970.
     pub fn not_after(&self) -> i64 {
         unix(self.leaf.not_after())
     }
 
-    /// Whole days until its end, counted from `now` in seconds since 1970; negative when it is over.
+    /// Returns the whole days from `now` (seconds since 1970) until the leaf expires; negative after
+    /// that.
     pub fn days_left(&self, now: i64) -> i64 {
         (self.not_after() - now).div_euclid(86_400)
     }
 
-    /// The kind of its key: certificates of different kinds can stand side by side for one name.
+    /// Returns the kind of its key. One name may have a certificate for each kind.
     pub fn kind(&self) -> &'static str {
         match self.key.id() {
             Id::RSA | Id::RSA_PSS => "rsa",
@@ -88,14 +89,14 @@ impl Loaded {
     }
 }
 
-/// Certificates by name, each read once however many listeners serve it.
+/// Certificates by name. Each is read once, even if many listeners serve it.
 #[derive(Clone, Default)]
 pub struct Store(BTreeMap<String, Arc<Loaded>>);
 
 impl Store {
     /// Loads every certificate of `config`.
     ///
-    /// Errors: the first [`TlsError`], with the certificate's name.
+    /// Errors: the first [`TlsError`].
     pub fn load(config: &Config) -> Result<Store, TlsError> {
         let all = config.certificates.iter();
         all.map(|(name, files)| {
@@ -107,7 +108,8 @@ impl Store {
         .map(Store)
     }
 
-    /// Loads every certificate again. One that cannot be loaded keeps what it had.
+    /// Loads every certificate again; returns the new store and the faults by certificate. A
+    /// certificate that cannot be loaded keeps its old content.
     pub fn refreshed(&self, config: &Config) -> (Store, Vec<(String, TlsError)>) {
         let mut faults = Vec::new();
         let mut fresh = BTreeMap::new();
@@ -129,7 +131,7 @@ impl Store {
         (Store(fresh), faults)
     }
 
-    /// Takes over what responders have said about certificates that stay the same.
+    /// Takes over the OCSP responses of certificates that have not changed.
     pub fn inherit(&self, old: &Store) {
         for (name, loaded) in &self.0 {
             if let Some(old) = old.get(name) {
@@ -138,48 +140,48 @@ impl Store {
         }
     }
 
-    /// The certificate called `name`.
+    /// Returns the certificate called `name`.
     pub fn get(&self, name: &str) -> Option<&Arc<Loaded>> {
         self.0.get(name)
     }
 
-    /// All certificates by name.
+    /// Iterates over all certificates, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&String, &Arc<Loaded>)> {
         self.0.iter()
     }
 }
 
-/// Says that a certificate ends soon, or that its chain does not lead to a root, at each load.
+/// Warns, at each load, of a certificate that expires soon or whose chain does not lead to a root.
 fn warn(name: &str, files: &Certificate, loaded: &Loaded) {
     let left = loaded.days_left(unix_now());
     if left < i64::from(files.warn_days) {
         log::warn!(
-            "certificate {name} ends in {left} days, on {}",
+            "certificate {name} expires in {left} days, on {}; renew it",
             loaded.leaf.not_after()
         );
     }
     if !loaded.complete {
         log::warn!(
-            "certificate {name}: the issuer of the last certificate in its chain is neither there nor \
-             an authority of this system: clients that do not have it refuse the certificate"
+            "certificate {name}: its chain does not lead to a root or an authority of this system, and \
+             clients without the missing issuer refuse it; add the issuer to the chain"
         );
     }
 }
 
-/// The present, in seconds since 1970.
+/// Returns the current time, in seconds since 1970.
 pub fn unix_now() -> i64 {
     let now = clock::wall().duration_since(UNIX_EPOCH);
     now.map_or(0, |d| d.as_secs() as i64)
 }
 
-/// Seconds since 1970 of an ASN.1 time.
+/// Converts an ASN.1 time to seconds since 1970.
 fn unix(time: &Asn1TimeRef) -> i64 {
     let since = Asn1Time::from_unix(0).and_then(|epoch| epoch.diff(time));
     since.map_or(0, |d| i64::from(d.days) * 86_400 + i64::from(d.secs))
 }
 
-/// Names the certificate covers: the dNSName entries of its subjectAltName, lower case. The common
-/// name does not count: no client has looked at it for years.
+/// Returns the dNSName entries of the leaf's subjectAltName, lower case. The common name does not
+/// count, because clients have ignored it for years.
 fn names(leaf: &X509Ref) -> Vec<String> {
     let entries = leaf.subject_alt_names();
     entries
@@ -190,7 +192,7 @@ fn names(leaf: &X509Ref) -> Vec<String> {
         .collect()
 }
 
-/// Names the first certificate of the PEM file at `path` covers.
+/// Returns the names that the first certificate in the PEM file at `path` covers.
 ///
 /// Errors: [`TlsError::Unreadable`], [`TlsError::Malformed`].
 pub fn names_of(path: &Path) -> Result<Vec<String>, TlsError> {
@@ -198,9 +200,9 @@ pub fn names_of(path: &Path) -> Result<Vec<String>, TlsError> {
     Ok(chain.first().map_or_else(Vec::new, |leaf| names(leaf)))
 }
 
-/// Names the certificate in the PKCS#12 keystore at `path` covers.
+/// Returns the names that the certificate in the PKCS#12 keystore at `path` covers.
 ///
-/// Errors: [`TlsError`], as of a keystore in the configuration.
+/// Errors: [`TlsError`], as for a keystore in the configuration.
 pub fn names_in(path: &Path, password: &str) -> Result<Vec<String>, TlsError> {
     let Material { chain, .. } = files::keystore_of(path, password)?;
     Ok(chain.first().map_or_else(Vec::new, |leaf| names(leaf)))
@@ -235,7 +237,8 @@ fn is_complete(last: &X509) -> bool {
 }
 
 fn check_time(path: &Path, leaf: &X509Ref, issuers: &[X509]) -> Result<(), TlsError> {
-    let now = Asn1Time::days_from_now(0).map_err(|e| malformed(path, "no clock", &e))?;
+    let now =
+        Asn1Time::days_from_now(0).map_err(|e| malformed(path, "cannot read the clock", &e))?;
     let chain = std::iter::once(leaf).chain(issuers.iter().map(AsRef::as_ref));
     for (i, certificate) in chain.enumerate() {
         let why = if certificate.not_after() < now {
@@ -259,7 +262,7 @@ mod tests {
     use super::super::fixtures::{Folder, Leaf};
     use super::*;
 
-    /// Aim: a chain without its issuer is told from one that leads to a root. Source: FAULTS D36.
+    /// Aim: `complete` is false for a chain without its issuer. Source: FAULTS D36.
     #[test]
     fn a_missing_issuer_is_seen() {
         let folder = Folder::new();

@@ -70,7 +70,7 @@ fn keytools_files_are_opened_or_explained() {
         (
             keystore("push-java8.keystore"),
             &right,
-            "sealed by a cipher that is no longer safe",
+            "encrypted with a cipher that is no longer safe",
         ),
         ("half".into(), &right, "expected a PKCS#12 keystore"),
     ] {

@@ -133,7 +133,7 @@ async fn a_renewed_certificate_is_served_and_a_bad_one_is_not() {
     );
     assert!(edge.metric("pushgate_certificate_not_after_seconds").await > 3e9);
     // `warn_days` is 30 by default.
-    edge.wait_log("certificate a ends in 29 days").await;
+    edge.wait_log("certificate a expires in 29 days").await;
 }
 
 /// Aim: `required` lets nobody in without a certificate of the authority; the node reads who it was

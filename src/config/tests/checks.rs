@@ -296,7 +296,7 @@ const CASES: &[Case] = &[
             "f:6:3: certificates.a: a keystore has chain and key in it; expected `chain` and `key`, or `keystore`",
             "f:7:18: certificates.b.keystore: DIR/old.jks: is a keystore in Java's old format; convert it: keytool …",
             "f:9:57: certificates.d.password_file: DIR/empty.token: the first line must be the password",
-            "f:10:56: certificates.e.password_env: variable `PUSHGATE_NO_SUCH_VARIABLE` of the environment is not set",
+            "f:10:56: certificates.e.password_env: environment variable `PUSHGATE_NO_SUCH_VARIABLE` is not set",
             "f:11:30: certificates.f.key: DIR/locked.key: the password does not open it",
             "f:12:46: certificates.g.ocsp: the certificate names no OCSP responder",
             "f:13:46: certificates.h.ocsp: DIR/absent.der: cannot be read: …",
