@@ -1,7 +1,8 @@
-//! The OCSP response stapled to a handshake: read from a file or asked of the responder.
+//! Keeps the OCSP response stapled to a handshake: read from a file or fetched from the responder.
 //!
-//! In: a certificate with its issuer. Out: a response that says *good* and is in time, or nothing: a
-//! stale staple is worse than none. Source: RFC 6960 §2, §4.2; RFC 6961; RFC 8446 §4.4.2.1.
+//! In: a certificate with its issuer. Out: a response that says *good* and is valid now, or nothing,
+//! because a stale staple is worse than no staple.
+//! Source: RFC 6960 §2, §4.2; RFC 6961; RFC 8446 §4.4.2.1.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,59 +30,59 @@ use super::TlsError;
 use super::files;
 use crate::config::{Certificate, Ocsp};
 
-/// Clocks of responder and edge may differ by this many seconds.
+/// Largest difference between the clocks of responder and edge, in seconds.
 const SKEW: i64 = 300;
-/// Longest pause between two questions to a responder that answers, in seconds. What it says for a
-/// shorter time is asked again after half of that.
+/// Longest pause between two requests to a responder that answers, in seconds. A response that
+/// is valid for a shorter time is fetched again after half of that time.
 const ASK_EVERY: i64 = 3600;
-/// Pause after a question that brought nothing good, in seconds; doubled each time.
+/// Pause after the first failed request, in seconds; doubled after each further one.
 const RETRY: i64 = 2;
-/// Longest such pause, in seconds.
+/// Longest pause after failed requests, in seconds.
 const MAX_RETRY: i64 = 600;
 
-/// A response and what it takes to get the next one. Times are seconds since 1970.
+/// The response of one certificate, and how to fetch the next one. Times are seconds since 1970.
 pub struct Staple {
     held: ArcSwapOption<Held>,
-    /// Present where the response is asked of the responder.
+    /// Present if the response is fetched from the responder.
     pub asks: Option<Asks>,
     leaf: X509,
     issuer: Option<X509>,
-    /// When the responder is asked next.
+    /// When the next request is due.
     due: AtomicI64,
-    /// Questions since the last good answer.
+    /// Failed requests since the last good response.
     failures: AtomicU32,
 }
 
-/// A good response.
+/// A response that says *good*.
 pub struct Held {
-    /// As it is sent.
+    /// The response as it is sent, DER.
     pub der: Vec<u8>,
-    /// End of its time.
+    /// When the response expires.
     until: i64,
 }
 
-/// Whom to ask.
+/// What is sent to the responder, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asks {
-    /// The responder's URL out of the certificate.
+    /// The responder's URL, from the certificate.
     pub url: String,
     /// The request, DER.
     pub request: Vec<u8>,
 }
 
-/// What a response says that is signed and in time.
+/// What a response says about the certificate; its signature and time are checked.
 enum Says {
-    /// Good, until then.
+    /// The certificate is good until this time.
     Good(i64),
     /// The certificate is revoked.
     Revoked,
 }
 
 impl Staple {
-    /// What `certificate` asks for, at the time `now`.
+    /// Builds the staple that `certificate` asks for. `now` is in seconds since 1970.
     ///
-    /// Errors: no issuer in the chain, no responder in the certificate, a file whose response is
-    /// not good for this certificate now.
+    /// Errors: the chain has no issuer, the certificate names no responder, or the response in
+    /// the file is not valid for this certificate at `now`.
     pub(super) fn open(
         certificate: &Certificate,
         dir: &Path,
@@ -124,28 +125,28 @@ impl Staple {
             request.add_id(self.id().ok_or_else(openssl::error::ErrorStack::get)?)?;
             request.to_der()
         };
-        let request = request().map_err(|_| fault("the chain has no issuer to ask about"))?;
+        let request = request().map_err(|_| fault("the chain has no issuer, which OCSP needs"))?;
         Ok(Asks { url, request })
     }
 
-    /// The response to send at `now`: never one whose time is over.
+    /// Returns the response to send at `now`; never an expired one.
     pub fn response(&self, now: i64) -> Option<Arc<Held>> {
         self.held.load_full().filter(|held| now < held.until)
     }
 
-    /// Whether the responder is to be asked at `now`. The answer goes to [`Staple::answered`].
+    /// Whether a request to the responder is due at `now`. Pass its answer to [`Staple::answered`].
     pub fn is_due(&self, now: i64) -> bool {
         self.asks.is_some() && self.due.load(Ordering::Relaxed) <= now
     }
 
-    /// Puts the next question off while one is under way.
+    /// Postpones the next request while one is running.
     pub fn asking(&self, now: i64) {
         self.due.store(now + ASK_EVERY, Ordering::Relaxed);
     }
 
-    /// Takes what the responder answered, or why it did not, and sets the time of the next question.
+    /// Takes the responder's answer, or the error of the request, and sets the time of the next request.
     ///
-    /// Errors: as [`Staple::take`], or what was given.
+    /// Errors: as [`Staple::take`], or the error in `answer`.
     pub fn answered(&self, answer: Result<Vec<u8>, String>, now: i64) -> Result<(), String> {
         let taken = answer.and_then(|der| self.take(der, now));
         let failures = match &taken {
@@ -159,9 +160,9 @@ impl Staple {
         taken
     }
 
-    /// Takes `der` for the response to send.
+    /// Makes `der` the response to send, if it is valid at `now`.
     ///
-    /// Errors: what is wrong with it; the old one stays, unless the certificate is revoked.
+    /// Errors: what is wrong with `der`. The old response stays, unless the certificate is revoked.
     pub fn take(&self, der: Vec<u8>, now: i64) -> Result<(), String> {
         match self.judge(&der, now)? {
             Says::Good(until) => {
@@ -175,8 +176,8 @@ impl Staple {
         }
     }
 
-    /// Takes over what the responder said to `old` about the same leaf. It is asked again all the
-    /// same: a reload is an order to look.
+    /// Takes over the response of `old` if it is about the same leaf. The responder is asked again
+    /// all the same, because a reload orders a fresh check.
     pub(super) fn inherit(&self, old: &Staple) {
         if self.asks.is_some() && self.leaf == old.leaf {
             self.held.store(old.held.load_full());
@@ -188,18 +189,19 @@ impl Staple {
         OcspCertId::from_cert(MessageDigest::sha1(), &self.leaf, issuer).ok()
     }
 
-    /// What `der` says about the leaf, signed by its issuer or the issuer's delegate, at `now`.
+    /// Checks that the leaf's issuer or its delegate signed `der` and that `der` is valid at `now`.
+    /// Returns what it says about the leaf.
     fn judge(&self, der: &[u8], now: i64) -> Result<Says, String> {
         let response = OcspResponse::from_der(der).map_err(|_| "expected an OCSP response")?;
         if response.status() != OcspResponseStatus::SUCCESSFUL {
-            return Err("the responder refused to answer".into());
+            return Err("the OCSP responder refused to answer".into());
         }
         let basic = response.basic().map_err(|_| "the OCSP response is empty")?;
         let issuer = self.issuer.as_ref().ok_or("the chain has no issuer")?;
         let signed = || {
             let mut trusted = X509StoreBuilder::new()?;
             trusted.add_cert(issuer.clone())?;
-            // An intermediate is trusted here as it stands; its own root need not be known.
+            // An intermediate is trusted without its root.
             trusted.set_flags(openssl::x509::verify::X509VerifyFlags::PARTIAL_CHAIN)?;
             let mut untrusted = Stack::new()?;
             untrusted.push(issuer.clone())?;
@@ -211,21 +213,22 @@ impl Staple {
             .find_status(&id)
             .ok_or("the OCSP response is about another certificate")?;
         let from = unix(status.this_update).ok_or("the OCSP response has no time")?;
-        // Without an end newer words are there at any time (RFC 6960 §2.4): it is asked for each hour.
+        // Without nextUpdate newer information is available at any time (RFC 6960 §2.4): asked each hour.
         let until = status.next_update().map_or(Some(i64::MAX), unix);
         let until = until.ok_or("the OCSP response has no time")?;
         if from > now + SKEW || until <= now {
-            return Err("the OCSP response is out of its time".into());
+            return Err("the OCSP response is not valid yet or has expired".into());
         }
         match status.status {
             OcspCertStatus::GOOD => Ok(Says::Good(until)),
             OcspCertStatus::REVOKED => Ok(Says::Revoked),
-            _ => Err("the responder does not know the certificate".into()),
+            _ => Err("the OCSP responder does not know the certificate".into()),
         }
     }
 }
 
-/// Seconds until the next question, after `failures` in a row, with a response good for `left` more.
+/// Seconds until the next request, after `failures` in a row; the current response is valid for
+/// `left` more seconds.
 fn pause(failures: u32, left: i64) -> i64 {
     match failures {
         0 => (left / 2).clamp(RETRY, ASK_EVERY),
@@ -233,12 +236,12 @@ fn pause(failures: u32, left: i64) -> i64 {
     }
 }
 
-/// Seconds since 1970 of a time in an OCSP response.
+/// Converts a time in an OCSP response to seconds since 1970.
 fn unix(time: &Asn1GeneralizedTimeRef) -> Option<i64> {
     let epoch = Asn1Time::from_unix(0).ok()?;
     let (mut days, mut seconds) = (0, 0);
-    // SAFETY: both times are live, both numbers writable, and ASN1_GENERALIZEDTIME and ASN1_TIME are
-    // names of one structure (`asn1.h`), of which rust-openssl wraps the calls of the second only.
+    // SAFETY: both times are live and both numbers writable. ASN1_GENERALIZEDTIME and ASN1_TIME name
+    // one structure (`asn1.h`); rust-openssl wraps calls for the second name only.
     let done = unsafe {
         openssl_sys::ASN1_TIME_diff(
             &mut days,
@@ -250,29 +253,29 @@ fn unix(time: &Asn1GeneralizedTimeRef) -> Option<i64> {
     (done == 1).then(|| i64::from(days) * 86_400 + i64::from(seconds))
 }
 
-/// Deadline of one question.
+/// Deadline of one request to a responder.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most bytes of an answer; real ones are below 4 KiB.
+/// Largest answer, in bytes; real answers are below 4 KiB.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// Asks a responder by POST (RFC 6960 §A.1).
+/// Sends a request to the responder by POST (RFC 6960 §A.1) and returns the body of its answer.
 ///
-/// Errors: what failed, in words.
+/// Errors: a text that says what failed.
 pub async fn ask(asks: &Asks) -> Result<Vec<u8>, String> {
     let asked = tokio::time::timeout(ASK_TIMEOUT, post(asks)).await;
-    asked.map_err(|_| format!("no answer within {ASK_TIMEOUT:?}"))?
+    asked.map_err(|_| format!("the OCSP responder did not answer within {ASK_TIMEOUT:?}"))?
 }
 
 async fn post(asks: &Asks) -> Result<Vec<u8>, String> {
     let said = |e: &dyn std::fmt::Display| e.to_string();
     let url: Uri = asks.url.parse().map_err(|e| said(&e))?;
-    let host = url.host().ok_or("the responder's URL has no host")?;
+    let host = url.host().ok_or("the OCSP responder's URL has no host")?;
     let at = (host.trim_matches(['[', ']']), url.port_u16().unwrap_or(80));
     let stream = TcpStream::connect(at).await.map_err(|e| said(&e))?;
     let (mut send, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|e| said(&e))?;
-    // Ends with the answer: the sender is dropped then.
+    // The task ends with the answer, when this function drops the sender.
     tokio::spawn(connection);
     let request = Request::post(url.path_and_query().map_or("/", |p| p.as_str()))
         .header(
@@ -284,7 +287,7 @@ async fn post(asks: &Asks) -> Result<Vec<u8>, String> {
         .map_err(|e| said(&e))?;
     let answer = send.send_request(request).await.map_err(|e| said(&e))?;
     if answer.status() != http::StatusCode::OK {
-        return Err(format!("answered {}", answer.status()));
+        return Err(format!("the OCSP responder answered {}", answer.status()));
     }
     let body = Limited::new(answer.into_body(), MAX_ANSWER);
     let body = body.collect().await.map_err(|e| said(&e))?;
@@ -295,7 +298,7 @@ async fn post(asks: &Asks) -> Result<Vec<u8>, String> {
 mod tests {
     use super::pause;
 
-    /// Aim: a good answer is asked for again before it ends, a bad responder is not hammered.
+    /// Aim: a good response is fetched again before it expires; a failing responder gets few requests.
     #[test]
     fn pauses() {
         for (failures, left, expected) in [

@@ -247,7 +247,7 @@ fn a_file_is_stapled_while_it_is_good() {
         assert_eq!(loaded.staple.take(der.clone(), now + seconds).is_ok(), sent);
     }
     let early = loaded.staple.take(der, now - 600);
-    assert!(early.is_err_and(|e| e.contains("out of its time")));
+    assert!(early.is_err_and(|e| e.contains("not valid yet or has expired")));
     let gone = response(&certs, &certs, &index, "gone");
     let forged = response(&certs, &strangers, &index, "other");
     let garbage = certs.dir().join("garbage");
