@@ -1,8 +1,9 @@
-//! The keys that seal session tickets: one ring for all listeners of a profile, rotated by time or
-//! read from a file that several edges share.
+//! Keeps the keys that encrypt session tickets: one ring for all listeners, rotated by time or read
+//! from a file that several edges share.
 //!
-//! In: `tickets:` and the time. Out: a ring whose first key seals and all keys open; a ticket of an
-//! older key is opened and renewed. Source: RFC 5077 §4, §5.5; RFC 8446 §4.6.1; FAULTS D34.
+//! In: `tickets:` and the time. Out: a ring. Its first key seals tickets and all its keys open them;
+//! a ticket of an older key is opened and renewed.
+//! Source: RFC 5077 §4, §5.5; RFC 8446 §4.6.1; FAULTS D34.
 
 mod seal;
 
@@ -21,15 +22,16 @@ use super::TlsError;
 use super::files;
 use crate::config::{Config, Tickets};
 
-/// Bytes of a key's name, its HMAC-SHA-256 key and its AES-256 key.
+/// Bytes of a key's name.
 const NAME: usize = 16;
+/// Bytes of its HMAC-SHA-256 key, and of its AES-256 key.
 const HALF: usize = 32;
 /// Bytes of a whole key, as `openssl rand 80` makes them.
 pub(super) const KEY_BYTES: usize = NAME + 2 * HALF;
-/// Most keys of a file: each ticket's name is compared with all.
+/// Most keys in a file, because the key name of each ticket is compared with all of them.
 const MAX_KEYS: usize = 16;
 
-/// One key.
+/// One key of the ring; its name is sent in each ticket.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Key {
     pub name: [u8; NAME],
@@ -60,7 +62,7 @@ impl Key {
     }
 }
 
-/// The ring; the first key seals.
+/// The keys of session tickets. The first key seals, and all keys open.
 pub struct Ring {
     keys: ArcSwap<Vec<Key>>,
     state: Mutex<State>,
@@ -72,9 +74,9 @@ struct State {
 }
 
 impl Ring {
-    /// A ring as `config` wants it.
+    /// Makes the ring of `config`, from its file or with a random key.
     ///
-    /// Errors: a file that cannot be read or has no good key.
+    /// Errors: the file cannot be read or is malformed.
     pub fn new(config: &Config) -> Result<Arc<Ring>, TlsError> {
         let ring = Ring {
             keys: ArcSwap::default(),
@@ -90,19 +92,19 @@ impl Ring {
         Ok(Arc::new(ring))
     }
 
-    /// [`Ring::new`] for a process that takes over from another: with the keys of `exported`
-    /// ([`Ring::export`]) and the time the first has sealed already, so that the other's tickets are
-    /// good here and the rotation goes on. Where `config` names a file, its keys are the ring.
+    /// Makes the ring of a process that takes over from another, with the keys and the age that the
+    /// predecessor exported ([`Ring::export`]). Its tickets stay valid, and the rotation continues.
+    /// If `config` names a file, the keys of that file are used instead.
     ///
-    /// Errors: as [`Ring::new`]; `exported` is no ring.
+    /// Errors: as [`Ring::new`]; `exported` is malformed.
     pub fn import(config: &Config, exported: &[u8]) -> Result<Arc<Ring>, TlsError> {
         let ring = Ring::new(config)?;
         if config.tickets.file.is_some() {
             return Ok(ring);
         }
         let (age, keys) = imported(exported).ok_or_else(|| TlsError::Malformed {
-            path: "session tickets of the process before".into(),
-            why: "expected its age and 1 to 16 keys".into(),
+            path: "session ticket keys of the predecessor".into(),
+            why: "expected the age of the first key and 1 to 16 keys".into(),
         })?;
         ring.keys.store(Arc::new(keys));
         if let Some(since) = Instant::now().checked_sub(age) {
@@ -111,9 +113,9 @@ impl Ring {
         Ok(ring)
     }
 
-    /// The ring for [`Ring::import`]: how long the first key has sealed, in seconds (8 bytes, big
-    /// endian), then the keys, 80 bytes each. **Secret**: whoever reads it can read sessions; it may
-    /// pass through a Unix socket or a pipe, never through a file others can read.
+    /// Serialises the ring for [`Ring::import`]: the age of the first key in seconds (8 bytes, big
+    /// endian), then the keys, 80 bytes each. **Secret**: a reader of these bytes can decrypt sessions.
+    /// They may pass through a Unix socket or a pipe, never through a file that others can read.
     pub fn export(&self) -> Vec<u8> {
         let age = self.state.lock().since.elapsed().as_secs();
         let mut bytes = age.to_be_bytes().to_vec();
@@ -125,7 +127,7 @@ impl Ring {
         bytes
     }
 
-    /// Takes over a changed `tickets:` or a changed file.
+    /// Applies a changed `tickets:` section or a changed file.
     ///
     /// Errors: as [`Ring::new`]; the old keys stay.
     pub fn reload(&self, config: &Config) -> Result<(), TlsError> {
@@ -137,8 +139,8 @@ impl Ring {
         Ok(())
     }
 
-    /// Puts a new key in front when the first has sealed long enough; the oldest goes. With a file
-    /// whoever writes it rotates.
+    /// Puts a new key in front if the first is older than `tickets.rotate`, and drops the oldest. Does
+    /// nothing if the keys come from a file: its writer rotates them.
     pub fn rotate(&self, now: Instant) {
         let mut state = self.state.lock();
         let age = now.saturating_duration_since(state.since);
@@ -147,7 +149,9 @@ impl Ring {
         }
         match self.push(state.conf.keep) {
             Ok(()) => state.since = now,
-            Err(fault) => log::error!("{fault}"),
+            Err(fault) => {
+                log::error!("cannot rotate session ticket keys, the old keys stay: {fault}")
+            }
         }
     }
 
@@ -162,12 +166,12 @@ impl Ring {
         Ok(())
     }
 
-    /// The key that seals.
+    /// Returns the key that seals.
     pub(super) fn seal(&self) -> Option<Key> {
         self.keys.load().first().cloned()
     }
 
-    /// The key called `name`, and whether it is the one that seals.
+    /// Returns the key called `name`, and whether it is the key that seals.
     pub(super) fn open(&self, name: &[u8]) -> Option<(Key, bool)> {
         let keys = self.keys.load();
         let at = keys.iter().position(|key| key.name == name)?;
@@ -183,8 +187,8 @@ fn imported(exported: &[u8]) -> Option<(Duration, Vec<Key>)> {
     whole.then(|| (age, keys.iter().map(Key::of).collect()))
 }
 
-/// Reads one key a line, 80 bytes in hexadecimal (`openssl rand -hex 80`) or base64
-/// (`openssl rand -base64 -A 80`); empty lines and lines with `#` in front are left out.
+/// Checks a file of keys, one on each line: 80 bytes in hexadecimal (`openssl rand -hex 80`) or base64
+/// (`openssl rand -base64 -A 80`). Empty lines and lines that begin with `#` are ignored.
 ///
 /// Errors: [`TlsError::Unreadable`], [`TlsError::Malformed`] with the line.
 pub fn check_file(path: &Path) -> Result<(), TlsError> {
@@ -205,13 +209,13 @@ fn keys_of(path: &Path) -> Result<Vec<Key>, TlsError> {
             continue;
         }
         let key = decoded(line).ok_or_else(|| {
-            // The line itself is a secret.
+            // The error must not show the line, which is a secret.
             let what = "expected a ticket key of 80 bytes, as `openssl rand -hex 80` prints it";
             malformed(format!("line {}: {what}", i + 1))
         })?;
         if keys.iter().any(|k| k.name == key.name) {
             return Err(malformed(format!(
-                "line {}: a key that is there already",
+                "line {}: an earlier line has a key with the same first 16 bytes",
                 i + 1
             )));
         }
@@ -254,8 +258,8 @@ mod tests {
         config
     }
 
-    /// Aim: an old key opens for `keep` rotations and is marked as old, then it is gone.
-    /// Source: FAULTS D34. Fails if a rotation drops the key that just sealed.
+    /// Aim: an old key opens tickets for `keep` rotations, marked as old, and is then dropped.
+    /// Source: FAULTS D34. Fails if a rotation drops the key that has just sealed.
     #[test]
     fn rotation_overlaps() {
         let ring = Ring::new(&config(Path::new(""), 2, None)).unwrap();
@@ -273,8 +277,8 @@ mod tests {
         }
     }
 
-    /// Aim: a process that takes over opens the other's tickets and turns the keys when the other
-    /// would have; half a ring is refused. Fails if `export` leaves out a key or its age.
+    /// Aim: a process that takes over opens its predecessor's tickets, and rotates keys when the
+    /// predecessor would have. It refuses a truncated ring. Fails if `export` leaves out a key or the age.
     #[test]
     fn a_ring_is_handed_over() {
         let config = config(Path::new(""), 2, None);
@@ -297,7 +301,8 @@ mod tests {
         }
     }
 
-    /// Aim: a file's first key seals, all open; a bad file is told by line and changes nothing.
+    /// Aim: the first key of a file seals and all its keys open. The error of a bad file names the line,
+    /// and the keys do not change.
     #[test]
     fn files_are_rings() {
         let dir = tempfile::tempdir().unwrap();
@@ -313,14 +318,14 @@ mod tests {
         assert_eq!(
             ring.seal().unwrap().aes,
             [1; HALF],
-            "the file rotates, not we"
+            "keys of a file are not rotated"
         );
         for (text, expected) in [
             ("", "expected at least one ticket key"),
             ("abc", "line 1: expected a ticket key of 80 bytes"),
             (
                 &format!("{0}\n{0}", hex(2)),
-                "line 2: a key that is there already",
+                "line 2: an earlier line has a key with the same first 16 bytes",
             ),
         ] {
             write(text);

@@ -1,4 +1,4 @@
-//! Hands OpenSSL the key of a ticket; rust-openssl has no call for it.
+//! Gives OpenSSL the key of a ticket, through a callback that rust-openssl does not wrap.
 //!
 //! In: a context that carries its [`Ring`]. Out: cipher and MAC set up for one ticket.
 //! Source: `SSL_CTX_set_tlsext_ticket_key_evp_cb(3)`; RFC 5077 §4.
@@ -16,7 +16,7 @@ use openssl_sys::{EVP_CIPHER_CTX, SSL, SSL_CTX};
 
 use super::{HALF, Key, NAME, Ring};
 
-/// Bytes of an AES block, hence of the initial vector.
+/// Bytes of an AES block, and of the initialisation vector.
 const IV: usize = 16;
 /// `OSSL_PARAM_UTF8_STRING`.
 const UTF8_STRING: c_uint = 4;
@@ -51,7 +51,7 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// Where a context carries its ring.
+/// Returns the ex_data index at which a context stores its ring.
 fn index() -> Result<Index<SslContext, Arc<Ring>>, ErrorStack> {
     static INDEX: OnceLock<Index<SslContext, Arc<Ring>>> = OnceLock::new();
     match INDEX.get() {
@@ -76,7 +76,8 @@ pub(in crate::tls) fn install(
     }
 }
 
-/// Answers 1: go on; 2: go on and send a fresh ticket; 0: a full handshake; -1: a fault of ours.
+/// The callback that OpenSSL calls for each ticket. Returns 1: the key is set up; 2: it is set up, send a
+/// new ticket too; 0: unknown key, do a full handshake; -1: an internal error.
 unsafe extern "C" fn ticket(
     ssl: *mut SSL,
     name: *mut c_uchar,
@@ -85,7 +86,7 @@ unsafe extern "C" fn ticket(
     mac: *mut c_void,
     seals: c_int,
 ) -> c_int {
-    // SAFETY: OpenSSL calls with a live handshake, and with room for a name and an initial vector.
+    // SAFETY: OpenSSL passes a live handshake, and room for a key name and an initialisation vector.
     let (ssl, name, iv) = unsafe {
         (
             SslRef::from_ptr(ssl),
@@ -103,8 +104,8 @@ unsafe extern "C" fn ticket(
         name.copy_from_slice(&key.name);
         (key, 1)
     } else {
-        // A client of TLS 1.3 uses a ticket once (RFC 8446 §C.4): without a fresh one it could not
-        // resume again.
+        // A TLS 1.3 client uses a ticket once (RFC 8446 §C.4). Without a new ticket it could not resume
+        // again.
         let once = ssl.version2() == Some(SslVersion::TLS1_3);
         match ring.open(name) {
             Some((key, true)) if !once => (key, 1),
@@ -112,7 +113,7 @@ unsafe extern "C" fn ticket(
             None => return 0,
         }
     };
-    // SAFETY: both contexts are OpenSSL's own and live until the callback returns.
+    // SAFETY: both contexts belong to OpenSSL and live until the callback returns.
     if unsafe { set_up(&key, iv, cipher, mac, seals == 1) } {
         word
     } else {
@@ -123,7 +124,7 @@ unsafe extern "C" fn ticket(
 /// Sets up AES-256-CBC and HMAC-SHA-256.
 ///
 /// # Safety
-/// Both contexts are live, and `iv` has a block.
+/// Both contexts must be live, and `iv` must hold one AES block.
 unsafe fn set_up(
     key: &Key,
     iv: &[u8],
@@ -153,7 +154,7 @@ unsafe fn set_up(
     } else {
         openssl_sys::EVP_DecryptInit_ex
     };
-    // SAFETY: keys and parameters outlive the calls, which copy them; a null engine means none.
+    // SAFETY: keys and parameters outlive the calls, which copy them. A null engine means no engine.
     unsafe {
         EVP_MAC_init(mac, key.hmac.as_ptr(), HALF, params.as_ptr()) == 1
             && init(
