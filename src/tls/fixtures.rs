@@ -1,6 +1,6 @@
-//! Certificates made at run time, a listener that serves them, and a handshake over loopback.
+//! Test fixtures: certificates made at run time, a listener with them, a handshake over loopback.
 //!
-//! In: names, days, key kinds. Out: files in a folder that goes away, and what each side of a
+//! In: names, validity, kinds of keys. Out: files in a temporary folder, and what each side of a
 //! real handshake saw.
 
 use std::fs;
@@ -27,7 +27,7 @@ use super::tickets::Ring;
 use super::{Store, TlsError, TlsFront};
 use crate::config::{Certificate, Config, Listener};
 
-/// A folder of certificates below one CA of its own.
+/// A temporary folder of certificates, signed by a CA of its own.
 pub struct Folder {
     pub dir: tempfile::TempDir,
     pub ca: X509,
@@ -43,7 +43,7 @@ pub fn rsa_key(bits: u32) -> PKey<Private> {
     PKey::from_rsa(Rsa::generate(bits).unwrap()).unwrap()
 }
 
-/// What a leaf is made of.
+/// The properties of a leaf; `from` and `until` are seconds from now.
 pub struct Leaf<'a> {
     pub names: &'a [&'a str],
     pub common_name: &'a str,
@@ -52,7 +52,7 @@ pub struct Leaf<'a> {
     pub key: PKey<Private>,
 }
 
-/// Seconds of a day.
+/// Seconds in a day.
 pub const DAY: i64 = 86_400;
 
 impl<'a> Leaf<'a> {
@@ -106,7 +106,7 @@ impl Folder {
         }
     }
 
-    /// Writes `{word}.pem` (leaf, CA) and `{word}.key`, and gives back the leaf.
+    /// Writes `{word}.pem` (leaf, CA) and `{word}.key`; returns the leaf.
     pub fn issue(&self, word: &str, leaf: &Leaf<'_>) -> X509 {
         let mut x = unsigned(leaf);
         x.set_issuer_name(self.ca.subject_name()).unwrap();
@@ -143,7 +143,7 @@ impl Folder {
         }
     }
 
-    /// A configuration with `words` as certificates and one listener whose `tls:` is `tls`.
+    /// Builds a configuration with certificates called `words` and one listener whose `tls:` is `tls`.
     pub fn config(&self, words: &[&str], mode: &str, tls: &str) -> (Config, Listener) {
         let yaml = format!("listeners: [{{ name: push, bind: [], mode: {mode}, tls: {tls} }}]");
         let mut config: Config = serde_yaml::from_str(&yaml).unwrap();
@@ -158,7 +158,7 @@ impl Folder {
     }
 }
 
-/// The TLS side of `listener`, with a ring of its own.
+/// Builds the acceptors of `listener`, with ticket keys of their own.
 pub fn front_of(listener: &Listener, config: &Config) -> Result<TlsFront, TlsError> {
     let ring = Ring::new(config)?;
     TlsFront::new(listener, &Store::load(config)?, ring, &config.dir)
@@ -176,15 +176,15 @@ pub struct Seen {
     pub version: SslVersion,
 }
 
-/// A client that has not chosen anything yet and trusts everybody.
+/// Returns a client with OpenSSL's defaults that accepts any certificate.
 pub fn client() -> SslConnectorBuilder {
     let mut client = SslConnector::builder(SslMethod::tls_client()).unwrap();
     client.set_verify(SslVerifyMode::NONE);
     client
 }
 
-/// A handshake and one byte each way. `name` is sent as it is (also an address). `tune` may set a
-/// session. Errors: the client's error, in words.
+/// Does a handshake and sends one byte each way. `name` is sent unchanged, even an IP address. `tune`
+/// may set a session. Errors: the client's error as text.
 pub fn shake(
     acceptor: SslAcceptor,
     client: &SslConnector,
@@ -216,7 +216,7 @@ pub fn shake(
         tls.connect().map_err(|e| e.to_string())?;
         tls.read_exact(&mut [0]).map_err(|e| e.to_string())?;
         tls.write_all(b"y").unwrap();
-        // Without it OpenSSL marks the client's TLS 1.2 session as not to be resumed.
+        // Without a shutdown OpenSSL marks the client's TLS 1.2 session as not resumable.
         let _ = tls.shutdown();
         let ssl = tls.ssl();
         Ok(Seen {

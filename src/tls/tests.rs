@@ -1,4 +1,4 @@
-//! Real handshakes over loopback against a [`TlsFront`], and the faults of certificate files.
+//! Tests real handshakes over loopback against a [`TlsFront`], and the errors of certificate files.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ fn vip(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-/// A folder with `push` (push.example), `wild` (*.example, example) and `other` (other.test).
+/// Makes a folder with `push` (push.example), `wild` (*.example, example) and `other` (other.test).
 fn three() -> (Folder, [X509; 3]) {
     let folder = Folder::new();
     let leaves = [
@@ -36,13 +36,13 @@ fn front(folder: &Folder, mode: &str, tls: &str) -> TlsFront {
     front_of(&listener, &config).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// Loads everything again, as a reload of the whole configuration does.
+/// Loads all certificates again, as a reload of the whole configuration does.
 fn reload(front: &TlsFront, listener: &Listener, config: &Config) -> Result<(), TlsError> {
     front.reload(listener, &Store::load(config)?, &config.dir)
 }
 
-/// Aim: exact name, then wildcard, then the VIP's default, then the first certificate.
-/// Source: DESIGN §8; FAULTS D31. Fails without any one of the four steps.
+/// Aim: the exact name decides, then the wildcard, then the VIP's default, then the list's order.
+/// Source: DESIGN §8; FAULTS D31. Fails if one of the four steps is missing.
 #[test]
 fn certificate_is_chosen_by_name_then_by_vip() {
     let (folder, [push, wild, other]) = three();
@@ -91,8 +91,8 @@ fn certificate_is_chosen_by_name_then_by_vip() {
     }
 }
 
-/// Aim: with `strict_sni` an uncovered name is refused with `unrecognized_name`; clients without a
-/// name still get the default. Source: RFC 6066 §3. Fails without the `None if strict` arm.
+/// Aim: with `strict_sni` a name that no certificate covers is refused with `unrecognized_name`. Clients
+/// without a name still get the default. Source: RFC 6066 §3. Fails without the `None if strict` arm.
 #[test]
 fn strict_sni_refuses_uncovered_names() {
     let (folder, _) = three();
@@ -108,11 +108,11 @@ fn strict_sni_refuses_uncovered_names() {
     assert!(shake(None).is_ok());
 }
 
-/// The protocol both sides end up with; an error where the client is refused.
+/// The protocol that both sides agree on; `Err` if the client is refused.
 type Negotiated = Result<Option<&'static str>, ()>;
 
-/// Aim: our preference decides, `h2: false` and layer 4 never yield h2, no overlap is refused.
-/// Source: RFC 7301 §3.2.
+/// Aim: the listener's order of protocols decides. `h2: false` and layer 4 never select h2. A client of a
+/// layer-7 listener that offers no common protocol is refused. Source: RFC 7301 §3.2.
 #[test]
 fn alpn_follows_the_listener() {
     let (folder, _) = three();
@@ -137,7 +137,7 @@ fn alpn_follows_the_listener() {
         if !offered.is_empty() {
             client.set_alpn_protos(offered).unwrap();
         }
-        // By name, so that the context is switched; ALPN must not get lost there.
+        // With a server name the context is switched; ALPN must still work after that.
         let name = Some("push.example");
         let seen = shake(front.acceptor(vip(ANY)), &client.build(), name, |_| ());
         match (seen, expected) {
@@ -151,7 +151,7 @@ fn alpn_follows_the_listener() {
     }
 }
 
-/// Aim: TLS 1.1 is refused, 1.2 and 1.3 are spoken. Source: FAULTS D35, RFC 8996.
+/// Aim: TLS 1.1 is refused, 1.2 and 1.3 are accepted. Source: FAULTS D35, RFC 8996.
 #[test]
 fn old_versions_are_refused() {
     let (folder, _) = three();
@@ -163,7 +163,7 @@ fn old_versions_are_refused() {
     ];
     for (version, spoken) in cases {
         let mut client = client();
-        // Level 0: otherwise the client itself would not try TLS 1.1.
+        // At a higher security level the client itself would not try TLS 1.1.
         client.set_cipher_list("ALL:@SECLEVEL=0").unwrap();
         client.set_min_proto_version(Some(version)).unwrap();
         client.set_max_proto_version(Some(version)).unwrap();
@@ -178,7 +178,7 @@ fn old_versions_are_refused() {
     }
 }
 
-/// A client that keeps the last session it was given.
+/// Returns a client that stores the last session it got.
 fn keeping(version: SslVersion) -> (SslConnectorBuilder, Arc<Mutex<Option<SslSession>>>) {
     let kept = Arc::new(Mutex::new(None));
     let mut client = client();
@@ -190,9 +190,10 @@ fn keeping(version: SslVersion) -> (SslConnectorBuilder, Arc<Mutex<Option<SslSes
     (client, kept)
 }
 
-/// Aim: a ticket is good on every VIP of the listener and after a reload, never for another
-/// certificate or on another listener. Source: PINGORA W13; FAULTS D34. Fails without the shared
-/// ticket keys or their overlap (first cases) or without the resumption scope (last cases).
+/// Aim: a ticket is valid on every VIP and listener with the same certificate, and after a reload. It is
+/// never valid for another certificate, other ticket keys or other client authentication. Source: PINGORA
+/// W13; FAULTS D34. Fails without the shared ticket keys or their overlap (first cases), or without the
+/// resumption scope (last cases).
 #[test]
 fn tickets_resume_under_their_certificate_only() {
     let (folder, _) = three();
@@ -264,7 +265,7 @@ fn tickets_resume_under_their_certificate_only() {
     }
 }
 
-/// Aim: a reload serves the new certificate; a faulty one changes nothing. Source: FAULTS D36.
+/// Aim: a reload serves the new certificate; a failed reload changes nothing. Source: FAULTS D36.
 #[test]
 fn reload_swaps_or_leaves_all_as_it_was() {
     let (folder, [old, ..]) = three();
@@ -286,7 +287,7 @@ fn reload_swaps_or_leaves_all_as_it_was() {
     assert_eq!(shown(), new.to_der().unwrap());
 }
 
-/// Aim: each fault of the files is found at load and named. Source: FAULTS D36.
+/// Aim: each fault in a file is found at load, and the error names file and fault. Source: FAULTS D36.
 #[test]
 fn faults_of_the_files_are_named() {
     let (folder, _) = three();
@@ -344,7 +345,7 @@ fn faults_of_the_files_are_named() {
     }
 }
 
-/// Aim: a list that is empty or names what is not there, and a key too weak, are refused by name.
+/// Aim: an empty list, an unknown certificate and a weak key are refused, and the error names them.
 #[test]
 fn faults_of_the_list_are_named() {
     let (folder, _) = three();
@@ -378,7 +379,7 @@ fn faults_of_the_list_are_named() {
     }
 }
 
-/// Aim: names come from the subjectAltName alone. Source: RFC 6125 §6.4.4, CA/B forum.
+/// Aim: names come from the subjectAltName only. Source: RFC 6125 §6.4.4, CA/B forum.
 #[test]
 fn common_name_covers_nothing() {
     let folder = Folder::new();
