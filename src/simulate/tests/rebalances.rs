@@ -1,4 +1,4 @@
-//! Rebalances on the run's clock: no more moves than are due, at the rate, by order and by themselves.
+//! Tests rebalances on the run's clock, by order and automatic: number of moves, rate, refusals.
 
 use super::{Report, run, shares};
 
@@ -11,9 +11,9 @@ fn most_new_after(r: &Report, t: usize) -> u64 {
     new.max().unwrap_or(0)
 }
 
-/// Issue 6, "≤ 2 % more moves than the minimum": 1,500 on each of two nodes, a third comes back. Fails if
-/// what a rebalance closes is another client than the one it forgets: with `sticky_session` 104 of 3,000
-/// moved beyond those due, as flows that create a session had a mark of their own.
+/// Aim: "≤ 2 % more moves than the minimum" (issue 6), with 1,500 clients on each of two nodes when a third
+/// comes back. Fails if a rebalance closes the flow of another client than it forgets. With
+/// `sticky_session` 104 of 3,000 too many moved, because flows that create a session had their own mark.
 #[test]
 fn no_more_sessions_move_than_are_due() {
     for plugin in [
@@ -42,9 +42,10 @@ fn no_more_sessions_move_than_are_due() {
     }
 }
 
-/// Lightstreamer clustering §5: by itself after a return; nobody moves where the file does not say so.
+/// Aim: with `rebalance.auto` a return starts a rebalance; without it no client moves. Source:
+/// Lightstreamer clustering §5.
 #[test]
-fn a_return_is_answered_by_itself() {
+fn a_return_starts_a_rebalance() {
     for (auto, moved) in [("true", 600..=640), ("false", 0..=0)] {
         let pool = format!(
             "balance: least_flows, rebalance: {{ auto: {auto}, delay: 20s, rate: 100/s, close: true, tolerance: 20% }}"
@@ -66,15 +67,16 @@ fn a_return_is_answered_by_itself() {
     }
 }
 
-/// Without `close` clients move as they bind; a second order while one runs is refused, as the edge does.
+/// Aim: without `close` clients move when they rebind. A second order during a rebalance is refused, as the
+/// edge does.
 #[test]
-fn a_share_is_forgotten_and_one_runs_at_a_time() {
+fn one_rebalance_runs_at_a_time() {
     let line = format!(
         "{LINE} --rebalance push@70s:from=ls1,share=40%,rate=20/s --rebalance push@75s:close"
     );
     let r = run("{ sticky_cookie: {} }", "balance: least_flows", &line).expect("a run");
     assert_eq!((r.rebalances.len(), r.moved.rebalanced), (1, 0));
     assert!(r.moved.unstuck.abs_diff(600) < 60, "{:?}", r.moved);
-    let busy = |e: &super::super::report::Event| e.what.contains("one is running");
+    let busy = |e: &super::super::report::Event| e.what.contains("a rebalance is running");
     assert!(r.events.iter().any(busy), "{:?}", r.events);
 }

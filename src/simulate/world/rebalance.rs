@@ -1,5 +1,5 @@
-//! Rebalances: by the script, and by themselves after a return, by the code of the running edge on the
-//! run's clock.
+//! Rebalances that the script orders, or that begin by themselves after a return. The code of the running
+//! edge does them, on the run's clock.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use crate::simulate::report::Rebalance;
 use crate::simulate::script::Order;
 use crate::upstream::Node;
 
-/// The rebalance that runs in each pool, and what was seen of its nodes.
+/// The running rebalance of each pool, and what looks for returns have seen of the pool's nodes.
 #[derive(Default)]
 pub(super) struct Rebalances {
     running: HashMap<PoolId, Run>,
@@ -26,15 +26,15 @@ pub(super) struct Rebalances {
 
 struct Run {
     rebalance: RebalanceRun,
-    /// Its place in the report.
+    /// Index of the rebalance in the report.
     told: usize,
     began: u64,
 }
 
 impl World<'_> {
-    /// Lines up what the script orders, and the looks for returns where a pool wants them.
+    /// Schedules the rebalances of the script, and looks for returns if a pool has `rebalance.auto`.
     ///
-    /// Errors: an unknown pool, words that make no sense.
+    /// Errors: an unknown pool, or words that make no sense.
     pub(super) fn script_rebalances(&mut self) -> Result<(), String> {
         for (n, order) in self.settings.rebalance.iter().enumerate() {
             let (pool, request) = self.request_of(order)?;
@@ -53,13 +53,14 @@ impl World<'_> {
         let request = RebalanceRequest::read(&order.words, b"", &pool.rebalance);
         let request = request.map_err(|e| format!("--rebalance {}: {e}", order.pool))?;
         if request.dry_run || request.before.is_some() {
-            let why = "a run is dry, and has a clock of its own: not `dry-run`, `before`";
+            let why =
+                "`dry-run` and `before` make no sense here: a run is dry and has its own clock";
             return Err(format!("--rebalance {}: {why}", order.pool));
         }
         Ok((pool.clone(), request))
     }
 
-    /// Begins the rebalance that the script orders at this place.
+    /// Begins the rebalance at index `order` of the script.
     pub(super) fn ordered(&mut self, order: usize) -> Result<(), String> {
         let order = &self.settings.rebalance[order];
         let (pool, request) = self.request_of(order)?;
@@ -69,7 +70,9 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Begins a rebalance.
+    /// Begins a rebalance of a pool and adds it to the report.
+    ///
+    /// Errors: a rebalance of the pool is running, or the request makes no sense.
     fn begin(
         &mut self,
         pool: &Arc<Pool>,
@@ -102,7 +105,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Shows the pool to a run; the flows it has closed.
+    /// Calls `look` with the pool and its live flows; returns the flows that it closed.
     fn with_live(&self, pool: &Pool, look: impl FnOnce(&Live<'_>)) -> Vec<u64> {
         let closed = RefCell::new(Vec::new());
         look(&Live {
@@ -113,7 +116,7 @@ impl World<'_> {
         closed.into_inner()
     }
 
-    /// Does what is due of a pool's rebalance.
+    /// Does the next step of a pool's rebalance.
     pub(super) fn tick(&mut self, id: PoolId) {
         let Some(mut run) = self.rebalances.running.remove(&id) else {
             return;
@@ -131,7 +134,7 @@ impl World<'_> {
         }
     }
 
-    /// A client's flow is closed so that it moves: it is forgotten first, as in the edge.
+    /// Cuts a client's flow so that the client moves. Forgets its assignment first, as the edge does.
     fn moves(&mut self, flow: u64) {
         let Some(client) = self.owners.get(&flow).copied() else {
             return;
@@ -156,7 +159,7 @@ impl World<'_> {
         told.evenness = run.rebalance.plan.evenness;
     }
 
-    /// Rebalances the pools a node has returned to, where they say so.
+    /// Begins a rebalance of each pool with `rebalance.auto` to which a node has returned.
     pub(super) fn look_for_returns(&mut self) {
         let now = self.instant();
         let pools: Vec<_> = self.table.pools.values().cloned().collect();
@@ -179,7 +182,7 @@ impl World<'_> {
 
 fn refused(order: &Order, refusal: &RebalanceError) -> String {
     let why = match refusal {
-        RebalanceError::Busy => "one is running",
+        RebalanceError::Busy => "a rebalance is running",
         RebalanceError::Unknown(why) | RebalanceError::Senseless(why) => why,
     };
     format!("--rebalance {}: {why}", order.pool)
