@@ -1,28 +1,28 @@
-//! What a run told: a sample for each second, what happened to nodes, and the totals.
+//! The report of a run: a sample for each second, the events of nodes, and the totals.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// Farthest the fullest node may be above the mean of its pool to count as even.
+/// The load is even if the fullest node has at most this multiple of its pool's mean.
 const EVEN: f64 = 1.05;
 
 /// The result of a run. Times are seconds from the start.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
-    /// The listener that was asked.
+    /// The listener that the clients reach.
     pub listener: String,
-    /// Clients.
+    /// Number of clients.
     pub clients: usize,
     /// The run's seed.
     pub seed: u64,
-    /// Nodes, in the order of the numbers below.
+    /// Names of the nodes, in the order of the samples' numbers.
     pub nodes: Vec<String>,
     /// One sample for each second.
     pub seconds: Vec<Second>,
-    /// What happened.
+    /// Events of nodes and rebalances, in order.
     pub events: Vec<Event>,
-    /// Failures, and how their clients fared.
+    /// Failures, and when their clients had a flow again.
     pub failures: Vec<Failure>,
     /// Returns, and when the load was even again.
     pub returns: Vec<Return>,
@@ -30,9 +30,9 @@ pub struct Report {
     pub rebalances: Vec<Rebalance>,
     /// Sessions that did not stay on their node.
     pub moved: Moved,
-    /// Flows that no node could take.
+    /// Flows refused because no node could take them.
     pub refused: u64,
-    /// Flows in all.
+    /// All flows that got a node.
     pub flows: u64,
     #[serde(skip)]
     pub(super) step: usize,
@@ -43,7 +43,7 @@ pub struct Report {
 pub struct Second {
     /// Live flows of each node.
     pub live: Vec<usize>,
-    /// Flows each node was given in this second.
+    /// New flows of each node in this second.
     pub new: Vec<u64>,
     /// Flows refused in this second.
     pub refused: u64,
@@ -51,34 +51,34 @@ pub struct Second {
     pub waiting: usize,
 }
 
-/// Something that happened to a node.
+/// An event of a node or a rebalance.
 #[derive(Debug, Serialize)]
 pub struct Event {
-    /// When.
+    /// When it happened.
     pub at: f64,
-    /// What.
+    /// The event as text.
     pub what: String,
 }
 
-/// A node's death, or its silence.
+/// A failure: a node died or hung.
 #[derive(Debug, Default, Serialize)]
 pub struct Failure {
     /// The node.
     pub node: String,
-    /// When.
+    /// When the node failed.
     pub at: f64,
     /// Clients that lost their flow.
     pub cut: usize,
-    /// Those of them that went for good before they had another.
+    /// Clients among them that left for good before they had another flow.
     pub gone: usize,
-    /// Seconds each was without one, shortest first.
+    /// Seconds that each other client was without a flow; sorted at the end of the run.
     #[serde(skip)]
     pub(super) without: Vec<f64>,
-    /// Half of them had a flow again after so many seconds.
+    /// Seconds until half of the clients had a flow again.
     pub median: Option<f64>,
-    /// 99 % of them.
+    /// Seconds until 99 % of the clients had a flow again.
     pub p99: Option<f64>,
-    /// All of them; `None`: some have none at the end.
+    /// Seconds until all clients had a flow again; `None`: some have no flow at the end of the run.
     pub all: Option<f64>,
 }
 
@@ -87,49 +87,49 @@ pub struct Failure {
 pub struct Return {
     /// The node.
     pub node: String,
-    /// When it took flows again.
+    /// When the node took flows again.
     pub at: f64,
-    /// After so many seconds no node had more than 5 % above its share; `None`: not within the run.
+    /// Seconds until no node had more than 5 % above its share; `None`: not within the run.
     pub even_after: Option<f64>,
 }
 
-/// A rebalance, as it ended, or as it stands at the end of the run.
+/// A rebalance, with its state at its own end or at the end of the run.
 #[derive(Debug, Serialize)]
 pub struct Rebalance {
     /// The pool.
     pub pool: String,
     /// `operator`, or `auto`.
     pub by: &'static str,
-    /// When it was ordered.
+    /// When it began.
     pub at: f64,
-    /// How it stands: the API's word.
+    /// Its state, as the API names it.
     pub state: &'static str,
-    /// How long it took.
+    /// How many seconds it took.
     pub seconds: f64,
-    /// Clients it was to move when it was ordered.
+    /// Clients that it planned to move at its beginning.
     pub due: usize,
-    /// Clients it moved: their flows closed or, where none is, forgotten.
+    /// Clients that it moved: it closed their flow, or forgot the assignment of a client without a flow.
     pub moved: usize,
-    /// The fullest node against its share at the end; 1.0 is even.
+    /// Load of the fullest node divided by its share, at the end; 1.0 is even.
     pub evenness: f64,
 }
 
 /// Sessions that did not stay on their node.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Moved {
-    /// Because it failed.
+    /// Because the node failed.
     pub failed: u64,
-    /// Because it drains.
+    /// Because the node drains.
     pub drained: u64,
     /// Because a rebalance closed their flow.
     pub rebalanced: u64,
-    /// Though it was well: nothing made their clients stick, or a rebalance has forgotten them.
+    /// Although the node was healthy: without stickiness, or because a rebalance forgot their assignment.
     pub unstuck: u64,
 }
 
 impl Report {
-    /// Adds the sample of a second that is over, and looks whether the load is even. `weights`: of nodes
-    /// that are Up, else 0.
+    /// Adds the sample of a second, and checks whether the load is even. `weights`: one for each node; 0
+    /// if the node is not Up.
     pub(super) fn second(&mut self, second: Second, weights: &[u32]) {
         let at = self.seconds.len() as f64 + 1.0;
         if is_even(&second.live, weights) {
@@ -140,7 +140,7 @@ impl Report {
         self.seconds.push(second);
     }
 
-    /// Works out what can only be told at the end.
+    /// Computes the figures that need the whole run.
     pub(super) fn close(&mut self) {
         for failure in &mut self.failures {
             let without = &mut failure.without;
@@ -154,7 +154,7 @@ impl Report {
         }
     }
 
-    /// Most flows a node was given in one second, and in which.
+    /// Returns the most new flows that a node got in one second, and that second.
     pub fn peak(&self, node: usize) -> (u64, usize) {
         let new = self.seconds.iter().enumerate();
         let new = new.map(|(t, s)| (s.new.get(node).copied().unwrap_or(0), t));
@@ -163,7 +163,7 @@ impl Report {
     }
 }
 
-/// Whether the fullest node for its weight is close to the mean; one node alone is.
+/// Whether the fullest node, by its weight, is close to the mean. A single node always is.
 fn is_even(live: &[usize], weights: &[u32]) -> bool {
     let up = || live.iter().zip(weights).filter(|(_, w)| **w > 0);
     let flows: usize = up().map(|(live, _)| live).sum();
@@ -175,7 +175,7 @@ fn is_even(live: &[usize], weights: &[u32]) -> bool {
     most <= (mean * EVEN).max(mean + 1.0)
 }
 
-/// `1:02:03`, or `2:03`.
+/// Formats seconds as `1:02:03` or `2:03`.
 fn clock(seconds: f64) -> String {
     let s = seconds as u64;
     match s / 3_600 {
@@ -277,7 +277,7 @@ impl Report {
         let moved = self.moved;
         writeln!(
             f,
-            "moved     {} sessions: {} because their node failed, {} because it drains, {} by a rebalance, {} though it was well",
+            "moved     {} sessions: {} because their node failed, {} because it drains, {} by a rebalance, {} although it was healthy",
             moved.failed + moved.drained + moved.rebalanced + moved.unstuck,
             moved.failed,
             moved.drained,

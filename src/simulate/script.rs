@@ -1,4 +1,4 @@
-//! What is simulated: how many clients of what kind, and what happens when.
+//! The options of `pushgate simulate`: the clients, and the script of what happens when.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -11,74 +11,74 @@ use http::Uri;
 use crate::config::units::duration;
 use crate::explain::Question;
 
-/// Most clients: each takes some 600 bytes.
+/// Most clients of a run; each takes some 600 bytes.
 const MAX_CLIENTS: usize = 5_000_000;
 
-/// What is simulated.
+/// The options of a run.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// Clients, as `500` or `100k`.
+    /// Number of clients, like `500` or `100k`.
     #[arg(long, value_name = "N", default_value = "10k", value_parser = count)]
     pub clients: usize,
-    /// Part of them behind shared addresses.
+    /// Part of the clients behind shared addresses, like `30%`.
     #[arg(long, value_name = "SHARE", default_value = "0%", value_parser = share)]
     pub nat: f64,
     /// Clients behind each shared address.
     #[arg(long, value_name = "N", default_value = "500", value_parser = count)]
     pub per_address: usize,
-    /// Part of them that return cookies.
+    /// Part of the clients that return cookies.
     #[arg(long, value_name = "SHARE", default_value = "100%", value_parser = share)]
     pub cookies: f64,
-    /// Time over which they come.
+    /// Time over which the clients arrive, evenly.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub arrive: Duration,
-    /// Time after which a client opens its session's next flow, half of it more or less.
+    /// Time until a client opens its session's next flow, half of it more or less.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     pub rebind: Duration,
-    /// Mean time after which a client goes for good and another comes; left out: never.
+    /// Mean time until a client leaves for good and another comes (default: never).
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub stay: Option<Duration>,
-    /// Pause of a client that was cut before it connects again.
+    /// Pause before a client that was cut connects again.
     #[arg(long, value_name = "FROM..TO", default_value = "0s..5s")]
     pub reconnect: Times,
-    /// How long to look.
+    /// Length of the run.
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = duration)]
     pub duration: Duration,
-    /// A node dies: its flows end, connects are refused. May be given again.
+    /// Let a node's process die: its flows end and connects are refused. Repeatable.
     #[arg(long, value_name = "NODE@TIME")]
     pub fail: Vec<Moment>,
-    /// A node hangs: it accepts and answers nothing more. May be given again.
+    /// Let a node hang: it accepts connections and sends nothing more. Repeatable.
     #[arg(long, value_name = "NODE@TIME")]
     pub hang: Vec<Moment>,
-    /// A node is there again, or takes flows again after a drain; `@600s`: all that were taken away before.
+    /// Bring a node back after a failure, a hang or a drain; `@600s`: all nodes taken away. Repeatable.
     #[arg(long = "return", value_name = "[NODE]@TIME")]
     pub back: Vec<Back>,
-    /// A node is drained.
+    /// Drain a node. Repeatable.
     #[arg(long, value_name = "NODE@TIME")]
     pub drain: Vec<Moment>,
-    /// A pool is rebalanced, in the words of `pushgate rebalance`: `push@10m:to-even,rate=200/s,close`. May be
-    /// given again.
+    /// Rebalance a pool, with the words of `pushgate rebalance`: `push@10m:to-even,rate=200/s,close`.
+    /// Repeatable.
     #[arg(long, value_name = "POOL@TIME[:WORD,…]")]
     pub rebalance: Vec<Order>,
-    /// URL clients ask for; left out: the first listener's address.
+    /// URL that clients request (default: the first listener's address).
     #[arg(long, value_name = "URL")]
     pub to: Option<Uri>,
-    /// Address the name of the URL leads to.
+    /// Address that the URL's host name resolves to.
     #[arg(long, value_name = "IP")]
     pub vip: Option<IpAddr>,
-    /// Time between the lines that are printed.
+    /// Time between two printed lines.
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
     pub step: Duration,
-    /// Another seed, another run.
+    /// Seed of the random numbers; another seed gives another run.
     #[arg(long, value_name = "N", default_value = "1")]
     pub seed: u64,
-    /// Prints JSON: a sample for each second, and the totals.
+    /// Print JSON: a sample for each second, and the totals.
     #[arg(long)]
     pub json: bool,
 }
 
 impl Settings {
-    /// The question that tells which listener is asked and for what.
+    /// Returns the question for `explain` that finds the listener and the request of the clients.
     pub(super) fn question(&self, to: Uri) -> Question {
         Question {
             to,
@@ -92,9 +92,9 @@ impl Settings {
         }
     }
 
-    /// What happens, in no order: the action, the node's name, the time.
+    /// Returns the actions of the script with node and time, unordered.
     ///
-    /// Errors: a return of all, where none was taken away before.
+    /// Errors: a `--return @TIME` before which the script takes no node away.
     pub(super) fn moments(&self) -> Result<Vec<(Action, Moment)>, String> {
         let of = |action, all: &[Moment]| -> Vec<(Action, Moment)> {
             all.iter().map(|m| (action, m.clone())).collect()
@@ -122,21 +122,21 @@ impl Settings {
     }
 }
 
-/// What happens to a node.
+/// What the script does to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Its process dies.
+    /// The node's process dies.
     Fail,
-    /// It accepts and answers nothing more.
+    /// The node accepts connections and sends nothing more.
     Hang,
-    /// It is there again.
+    /// The node is back.
     Return,
-    /// The operator drains it.
+    /// The operator drains the node.
     Drain,
 }
 
 impl Action {
-    /// The word in the report.
+    /// Returns the verb in the report.
     pub fn as_str(self) -> &'static str {
         match self {
             Action::Fail => "fails",
@@ -147,12 +147,12 @@ impl Action {
     }
 }
 
-/// A node and a time from the start: `ls2@60s`.
+/// A node and a time from the start of the run: `ls2@60s`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moment {
     /// The node's name.
     pub node: String,
-    /// When.
+    /// Time from the start of the run.
     pub at: Duration,
 }
 
@@ -168,16 +168,16 @@ impl FromStr for Moment {
                 at,
             })
         });
-        parsed.ok_or_else(|| "expected a node and a time, as `ls2@60s`".to_owned())
+        parsed.ok_or_else(|| "expected a node and a time, like `ls2@60s`".to_owned())
     }
 }
 
-/// When a node returns, or all that were taken away before: `ls2@10m`, `@10m`.
+/// When one node returns, or all nodes taken away before: `ls2@10m`, `@10m`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Back {
-    /// The node's name; `None`: all.
+    /// The node's name; `None`: all nodes taken away before.
     pub node: Option<String>,
-    /// When.
+    /// Time from the start of the run.
     pub at: Duration,
 }
 
@@ -189,7 +189,7 @@ impl FromStr for Back {
             return Ok(Back { node: None, at });
         }
         let wanted =
-            |_| "expected a node and a time, as `ls2@10m`, or a time, as `@10m`".to_owned();
+            |_| "expected a node and a time, like `ls2@10m`, or a time, like `@10m`".to_owned();
         let Moment { node, at } = s.parse().map_err(wanted)?;
         Ok(Back {
             node: Some(node),
@@ -203,9 +203,9 @@ impl FromStr for Back {
 pub struct Order {
     /// The pool's name.
     pub pool: String,
-    /// When.
+    /// Time from the start of the run.
     pub at: Duration,
-    /// What is asked for, as the API has it; a word without a value switches on.
+    /// Parameters of the API's rebalance order; an empty value switches one on.
     pub words: Vec<(String, String)>,
 }
 
@@ -215,7 +215,7 @@ impl FromStr for Order {
     fn from_str(s: &str) -> Result<Self, String> {
         let (when, words) = s.split_once(':').unwrap_or((s, ""));
         let Moment { node: pool, at } = when.parse().map_err(|_: String| {
-            "expected a pool and a time, as `push@10m` or `push@10m:to-even,close`".to_owned()
+            "expected a pool and a time, like `push@10m` or `push@10m:to-even,close`".to_owned()
         })?;
         let words = words.split(',').filter(|word| !word.is_empty());
         let word = |word: &str| {
@@ -230,17 +230,17 @@ impl FromStr for Order {
     }
 }
 
-/// A time drawn between two: `0s..5s`.
+/// A range from which times are drawn at random: `0s..5s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
-    /// Shortest.
+    /// Shortest time.
     pub from: Duration,
-    /// Longest.
+    /// Longest time.
     pub to: Duration,
 }
 
 impl Times {
-    /// A time between the two.
+    /// Draws a time from the range.
     pub fn draw(self, rng: &mut fastrand::Rng) -> Duration {
         self.from + self.to.saturating_sub(self.from).mul_f64(rng.f64())
     }
@@ -254,7 +254,7 @@ impl FromStr for Times {
         let parse = |s| duration(s).ok();
         match (parse(from), parse(to)) {
             (Some(from), Some(to)) if from <= to => Ok(Times { from, to }),
-            _ => Err("expected a time or two, as `2s` or `0s..5s`".to_owned()),
+            _ => Err("expected a time or a range of times, like `2s` or `0s..5s`".to_owned()),
         }
     }
 }
@@ -270,7 +270,7 @@ fn count(s: &str) -> Result<usize, String> {
         .ok()
         .and_then(|n| n.checked_mul(unit));
     let n = n.filter(|n| (1..=MAX_CLIENTS).contains(n));
-    n.ok_or_else(|| format!("expected 1 to {MAX_CLIENTS}, as `500` or `100k`"))
+    n.ok_or_else(|| format!("expected 1 to {MAX_CLIENTS}, like `500` or `100k`"))
 }
 
 fn share(s: &str) -> Result<f64, String> {
@@ -279,7 +279,7 @@ fn share(s: &str) -> Result<f64, String> {
         None => s.parse::<f64>(),
     };
     let parsed = parsed.ok().filter(|s| (0.0..=1.0).contains(s));
-    parsed.ok_or_else(|| "expected a share, as `30%` or `0.3`".to_owned())
+    parsed.ok_or_else(|| "expected a share, like `30%` or `0.3`".to_owned())
 }
 
 #[cfg(test)]
