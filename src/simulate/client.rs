@@ -1,8 +1,8 @@
-//! A made-up client: its address, its cookies, its session, and the flow it has.
+//! A made-up client: its address, its cookie, its session and its flow.
 //!
-//! It behaves as a push client does: one flow at a time; the first makes a session, later ones carry
-//! its id; cookies are returned by those that take them. Its node answers as a Lightstreamer or Diffusion
-//! server would, or by the listener's own rule, so that `sticky_session` learns.
+//! The client behaves as a push client does. It has one flow at a time: the first one creates a session,
+//! later ones carry the session's id. A part of the clients returns cookies. The node answers as a
+//! Lightstreamer or Diffusion server, or by the listener's own rule, so that `sticky_session` learns.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -20,34 +20,35 @@ use crate::upstream::node::Entered;
 
 /// One client.
 pub struct Client {
-    /// Its address, perhaps shared.
+    /// The client's address; clients behind NAT share one.
     pub address: IpAddr,
-    /// Whether it returns cookies.
+    /// Whether the client returns cookies.
     pub takes_cookies: bool,
-    /// `NAME=VALUE` of the cookie the edge gave it.
+    /// `NAME=VALUE` of the cookie that the edge set.
     pub cookie: Option<Vec<u8>>,
-    /// Number of its session and the node that has it.
+    /// Number of the client's session, and the index of its node.
     pub session: Option<(u64, usize)>,
-    /// Its flow.
+    /// The client's live flow.
     pub flow: Option<Live>,
-    /// Counts what it began, so that an event of a flow that is over is not taken for the next's.
+    /// Changes with each scheduled flow, so that events of an earlier one have no effect.
     pub epoch: u32,
-    /// Its number in the queue of those that wait for a node.
+    /// The client's number in the queue for a node; `None`: it does not wait.
     pub waits: Option<u64>,
-    /// When it lost its flow, in nanoseconds, and by which failure.
+    /// When a failure took the client's flow (nanoseconds from the start), and the failure's index.
     pub cut: Option<(u64, usize)>,
-    /// Whether a rebalance has closed its flow, and it has had none since.
+    /// Whether a rebalance closed the client's last flow and the next has not begun.
     pub moves: bool,
 }
 
-/// Where sessions' ids are told: by the listener's `sticky_session` blocks, or by both presets.
+/// Where requests and answers carry session ids: by the listener's `sticky_session` blocks, or, without
+/// such a block, by both presets.
 pub struct Places {
     learn: Vec<Learn>,
     recall: Vec<Recall>,
 }
 
 impl Places {
-    /// Those of a listener.
+    /// Returns the places that apply to `listener`.
     pub fn of(listener: &Listener) -> Places {
         let block = |p: &PluginConfig| match p {
             PluginConfig::StickySession(c) => Some(c.places()),
@@ -74,26 +75,27 @@ impl Places {
     }
 }
 
-/// A flow a client has.
+/// A live flow of a client.
 pub struct Live {
-    /// Membership of the node.
+    /// The flow's entry in its node's list of live flows.
     pub entered: Entered,
-    /// Place of the node.
+    /// Index of the node.
     pub node: usize,
-    /// The pool and the addresses it was learned under; `None` if pinned.
+    /// The pool, and the addresses under which the assignment was learned; `None` if pinned.
     pub learned: Option<(PoolId, Vec<(usize, IpAddr)>)>,
-    /// Who looks on.
+    /// The plugins' watches of the answer.
     pub watches: Vec<Box<dyn Watch>>,
     /// The flow as its node sees it.
     pub flow: Arc<LiveFlow>,
 }
 
 impl Client {
-    /// Client number `n`: of those behind shared addresses first, then each on its own.
+    /// Makes client number `n`. The first clients are behind shared addresses, all later ones have an
+    /// address of their own.
     pub fn new(n: usize, settings: &Settings, rng: &mut fastrand::Rng) -> Client {
         let shared = (settings.nat * settings.clients as f64).round() as usize;
         let address = match n < shared {
-            // 198.18.0.0/15 is for tests of networks (RFC 2544).
+            // 198.18.0.0/15 is reserved for network tests (RFC 2544).
             true => Ipv4Addr::from(0xc612_0000_u32 + (n / settings.per_address) as u32),
             false => Ipv4Addr::from(0x0a00_0000_u32 + n as u32),
         };
@@ -110,13 +112,14 @@ impl Client {
         }
     }
 
-    /// Another client in its place: nothing is remembered.
+    /// Replaces the client by a new one, without cookie and session.
     pub fn renew(&mut self) {
         (self.cookie, self.session, self.cut) = (None, None, None);
         self.moves = false;
     }
 
-    /// The head of its next request, and the beginning of its body.
+    /// Returns the head of the client's next request and the beginning of its body; `None` if the request
+    /// is not legal.
     pub fn request(&self, host: &str, places: &Places) -> Option<(Head, String)> {
         let id = self.session.map(|(id, _)| format!("S{id}"));
         let (mut path, mut query) = ("/lightstreamer/bind_session.txt".to_owned(), String::new());
@@ -147,7 +150,7 @@ impl Client {
         Some((Head::make_request("POST", &path, fields).ok()?, body))
     }
 
-    /// Takes the cookie the edge put on an answer.
+    /// Stores the cookie that the edge set in an answer, if this client takes cookies.
     pub fn takes(&mut self, answer: &Edits) {
         let line = answer.values("set-cookie").next();
         let pair = line.and_then(|l| l.split(|b| *b == b';').next());
@@ -158,7 +161,7 @@ impl Client {
 }
 
 impl Live {
-    /// The node answers for session `id`; those who look on are shown what they would see.
+    /// Begins the node's answer for session `id`, and shows its head and body to the plugins' watches.
     pub fn answer(&mut self, id: u64, places: &Places, now: Instant) {
         let (mut head, mut body) = ("HTTP/1.1 200 OK\r\n".to_owned(), String::new());
         for place in &places.learn {

@@ -1,9 +1,9 @@
-//! Events in the order of their time; those of one instant in the order they were made.
+//! The queue of events, ordered by time. Events of one instant come in the order of their creation.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// What happens at a time, in nanoseconds from the start.
+/// Pending events. Times are nanoseconds from the start of the run.
 pub struct Queue<E> {
     heap: BinaryHeap<Reverse<(u64, u64, usize)>>,
     events: Vec<Option<E>>,
@@ -23,7 +23,7 @@ impl<E> Default for Queue<E> {
 }
 
 impl<E> Queue<E> {
-    /// Adds an event.
+    /// Adds an event that happens at `at`.
     pub fn add(&mut self, at: u64, event: E) {
         let place = self.free.pop().unwrap_or_else(|| {
             self.events.push(None);
@@ -34,7 +34,7 @@ impl<E> Queue<E> {
         self.heap.push(Reverse((at, self.made, place)));
     }
 
-    /// The next event and its time.
+    /// Removes the next event; returns its time and the event.
     pub fn next(&mut self) -> Option<(u64, E)> {
         let Reverse((at, _, place)) = self.heap.pop()?;
         self.free.push(place);

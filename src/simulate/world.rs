@@ -1,4 +1,6 @@
-//! The run: events one after the other, each a decision of the edge's own code.
+//! The state of a run. Takes events in the order of their time; the edge's own code decides on each.
+//!
+//! In: a configuration and [`Settings`]. Out: a [`Report`].
 
 mod flows;
 mod nodes;
@@ -24,37 +26,38 @@ use crate::explain::ResolvedQuestion;
 use crate::route::Table;
 use crate::upstream::State;
 
-/// Where the wall clock begins: tokens are dated, and the same run must give the same ones.
+/// Start of the run's wall clock, since 1970. It is fixed because tokens are dated, and the same run must
+/// give the same tokens.
 const EPOCH: Duration = Duration::from_secs(1_800_000_000);
 
 const SECOND: u64 = 1_000_000_000;
 
 enum Event {
-    /// A client opens its next flow, if it still is at this epoch.
+    /// A client opens its next flow, unless its epoch has changed.
     Open(usize, u32),
-    /// A client goes for good and another takes its place.
+    /// A client leaves for good and another takes its place.
     Replace(usize),
-    /// Something of the script.
+    /// The script does something to a node.
     Action(Action, usize),
-    /// Checks have found a node dead or alive, unless it has changed meanwhile.
+    /// Checks find a node dead or alive, unless the script has changed it meanwhile.
     Checked(usize, u32),
-    /// The next flow of a node that is Down may be due to be ended.
+    /// Ends the next flow of a Down node, if it is due.
     Evict(usize),
-    /// The script orders a rebalance, by its place there.
+    /// The script orders a rebalance, by its index in the script.
     Rebalance(usize),
-    /// A rebalance of a pool does what is due.
+    /// The rebalance of a pool does its next step.
     Tick(PoolId),
-    /// A look for nodes that have returned.
+    /// Looks for nodes that have returned.
     Look,
-    /// The next of those that wait may have its turn.
+    /// Gives the next waiting client its turn, if a node has room.
     Turn,
-    /// A client has waited for `queue_timeout`, if it still does.
+    /// `queue_timeout` of a client ends, if it still waits at this epoch.
     Late(usize, u32),
-    /// A second is over.
+    /// A second has passed.
     Second,
 }
 
-/// Everything there is.
+/// The state of a run: nodes, clients, pending events and the report so far.
 pub struct World<'a> {
     config: &'a Config,
     settings: &'a Settings,
@@ -66,7 +69,7 @@ pub struct World<'a> {
     peers: Vec<Peer>,
     places: HashMap<NodeId, usize>,
     clients: Vec<Client>,
-    /// Whose a flow is.
+    /// Flow id → client.
     owners: HashMap<u64, usize>,
     events: Queue<Event>,
     rng: fastrand::Rng,
@@ -80,7 +83,7 @@ pub struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    /// Builds everything at time zero.
+    /// Builds the state at time zero, with all events of the script.
     ///
     /// Errors: as [`super::simulate`].
     pub fn new(config: &'a Config, settings: &'a Settings) -> Result<Self, String> {
@@ -134,7 +137,9 @@ impl<'a> World<'a> {
         Ok(world)
     }
 
-    /// Lets everything happen.
+    /// Takes all events until the end of the run, and returns the report.
+    ///
+    /// Errors: the listener does not balance the clients' flows.
     pub fn run(mut self) -> Result<Report, String> {
         let end = nanos(self.settings.duration);
         while let Some((at, event)) = self.events.next() {
@@ -190,7 +195,7 @@ impl<'a> World<'a> {
         SystemTime::UNIX_EPOCH + EPOCH + Duration::from_nanos(self.now)
     }
 
-    /// Notes that something happened.
+    /// Adds a line to the report's events.
     fn tell(&mut self, what: String) {
         let at = self.seconds();
         self.report.events.push(Told { at, what });
@@ -200,7 +205,7 @@ impl<'a> World<'a> {
         self.now as f64 / SECOND as f64
     }
 
-    /// Calls for the client's next flow after `pause`.
+    /// Schedules the client's next flow after `pause`, and makes events of its older epochs void.
     fn again(&mut self, client: usize, pause: Duration) {
         let c = &mut self.clients[client];
         c.epoch += 1;
@@ -237,7 +242,9 @@ fn nanos(d: Duration) -> u64 {
     u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A URL of the first listener.
+/// Returns a URL of the first listener.
+///
+/// Errors: the file has no listener, or the first one has no address.
 fn first_address(config: &Config) -> Result<http::Uri, String> {
     let listener = config.listeners.first().ok_or("the file has no listener")?;
     let bind = listener

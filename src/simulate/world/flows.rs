@@ -1,4 +1,4 @@
-//! Flows of clients: opened, answered, ended.
+//! Opens, answers and ends the clients' flows, as the edge and the nodes would.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,29 +15,30 @@ use crate::route::{Assigned, Decision};
 use crate::simulate::client::Live;
 use crate::upstream::{LiveFlow, State};
 
-/// What becomes of a flow that asks for a node.
+/// The result for a flow that asks for a node.
 enum Answer {
-    /// It has one, at this place.
+    /// The flow gets a node, at this index.
     Node(Assigned, usize),
-    /// It waits for its turn.
+    /// The flow waits in the queue of this pool.
     Wait(Arc<Pool>),
-    /// It is answered 503.
+    /// The flow is answered with 503.
     Refused,
 }
 
 impl World<'_> {
-    /// Opens a client's next flow: the one it has ends first, as a stream does before it is bound anew.
+    /// Opens a client's next flow. Its current flow ends first, as a stream ends before a rebind.
     pub(super) fn open(&mut self, client: usize) -> Result<(), String> {
         self.end(client);
         self.ask(client, false)
     }
 
-    /// Asks for a node; `in_turn`: the client has waited for one.
+    /// Asks for a node for the client's next flow. `in_turn`: the client waited in the queue and has its
+    /// turn.
     pub(super) fn ask(&mut self, client: usize, in_turn: bool) -> Result<(), String> {
         let random = self.rng.u64(..);
         let c = &self.clients[client];
         let asked = c.request(&self.host, &self.session_ids);
-        let (head, body) = asked.ok_or("no legal request")?;
+        let (head, body) = asked.ok_or("not a legal request")?;
         let address = SocketAddr::new(c.address, 50_000);
         let as_asked = self.question.flow(self.listener);
         let flow = Flow {
@@ -55,7 +56,7 @@ impl World<'_> {
         let live = match self.assigned(&flow, in_turn)? {
             Answer::Node(assigned, place) => {
                 for plugin in &self.table.plugins {
-                    // A header that cannot be made would be a 500 of that client's alone.
+                    // If a header cannot be built, the edge answers 500 to this client only.
                     let _ = plugin.response(&flow, &assigned.facts(), &mut answer);
                 }
                 Ok(self.live(&flow, &assigned, place))
@@ -71,7 +72,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The node a flow gets that takes its connection, and its place.
+    /// Decides for a flow until a node accepts the connect, as the edge does; returns the node and its
+    /// index.
     ///
     /// Errors: the listener does not balance such flows.
     fn assigned(&self, flow: &Flow<'_>, in_turn: bool) -> Result<Answer, String> {
@@ -94,7 +96,7 @@ impl World<'_> {
             if self.peers[place].health != Health::Dead {
                 return Ok(Answer::Node(assigned, place));
             }
-            // A refused connect: the edge tries another node.
+            // The connect is refused, so the edge tries another node.
             if let Some(pool) = &assigned.pool {
                 let filed = self.table.filed(flow);
                 let ip = flow.client.ip();
@@ -119,7 +121,7 @@ impl World<'_> {
         }
     }
 
-    /// A node has taken the client's connection; one that hangs says nothing on it.
+    /// A node has accepted the client's connection. It answers unless it hangs.
     fn begun(&mut self, client: usize, live: Live, answer: &Edits) {
         let place = live.node;
         self.owners.insert(live.flow.id, client);
@@ -134,7 +136,8 @@ impl World<'_> {
         }
     }
 
-    /// The node answers: the session goes on there, or a new one begins.
+    /// The node answers. The client's session continues if this node has it; otherwise a new session
+    /// begins, and the report counts the lost one.
     fn answered(&mut self, client: usize, mut live: Live, answer: &Edits) {
         let (now, at) = (self.instant(), self.now);
         let place = live.node;
@@ -168,7 +171,7 @@ impl World<'_> {
         self.again(client, rebind);
     }
 
-    /// A client is without a node that answers, from now on, because of a failure.
+    /// Notes that a failure leaves the client without an answering node from now on.
     pub(super) fn misses(&mut self, client: usize, failure: usize) {
         let c = &mut self.clients[client];
         if c.cut.is_none() {
@@ -177,14 +180,15 @@ impl World<'_> {
         }
     }
 
-    /// Ends a client's flow under it; it comes again after its pause.
+    /// Cuts a client's flow; the client reconnects after its pause.
     pub(super) fn cut(&mut self, client: usize) {
         self.end(client);
         let pause = self.settings.reconnect.draw(&mut self.rng);
         self.again(client, pause);
     }
 
-    /// The answer is a 503: the client comes again when it is told to, at least over `spread`.
+    /// Answers a client with 503. The client comes again after `Retry-After` and a random extra time, of at
+    /// most `Retry-After` or `spread`, whichever is longer.
     pub(super) fn refuse(&mut self, client: usize, spread: Duration) {
         self.refused += 1;
         let after = defaults::RETRY_AFTER.0;
@@ -192,7 +196,7 @@ impl World<'_> {
         self.again(client, after + jitter);
     }
 
-    /// Ends the flow a client has.
+    /// Ends the client's flow, if it has one.
     pub(super) fn end(&mut self, client: usize) {
         let now = self.instant();
         let c = &mut self.clients[client];
@@ -225,7 +229,7 @@ impl World<'_> {
 
     pub(super) fn leaves_after(&mut self, client: usize, from: u64) {
         if let Some(mean) = self.settings.stay {
-            // Exponential: who has stayed for long is as likely to go as who has just come.
+            // Exponential: a client that has stayed long is as likely to leave as a new one.
             let stay = mean.mul_f64(-(1.0 - self.rng.f64()).ln());
             self.events.add(from + nanos(stay), Event::Replace(client));
         }

@@ -1,4 +1,4 @@
-//! What the script does to nodes, when their checks find it out, and what becomes of their flows.
+//! Applies the script to nodes: their failures, when checks notice these, and the end of their flows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,34 +12,36 @@ use crate::upstream::evict::{Due, Paced};
 use crate::upstream::node::Order;
 use crate::upstream::{Node, State};
 
-/// How a node's process is.
+/// The state of a node's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Health {
-    /// It serves.
+    /// The process serves.
     Well,
-    /// It is gone: connects are refused.
+    /// The process is dead, and the kernel refuses connects.
     Dead,
-    /// It accepts and says nothing; its clients are counted with this failure.
+    /// The process accepts connections and sends nothing. `failure`: index in the report.
     Hung { failure: usize },
 }
 
-/// A node and what the script does to it.
+/// A node with the state the script gave it.
 pub(super) struct Peer {
     pub node: Arc<Node>,
     pub health: Health,
     changes: u32,
-    /// Time for checks to find it dead, hung (`None`: they only connect), and alive.
+    /// Time until checks find the node dead.
     falls: Duration,
+    /// Time until checks find it hung; `None`: they only connect, and do not notice.
     falls_hung: Option<Duration>,
+    /// Time until checks find it alive.
     rises: Duration,
     evict_rate: Option<config::units::Rate>,
-    /// Flows still to be ended since it is Down.
+    /// Flows still to be ended because the node is Down.
     evicted: Option<Paced>,
     pub new: u64,
 }
 
 impl World<'_> {
-    /// Does what the script says.
+    /// Does an action of the script to the node at `place`.
     ///
     /// Errors: as [`World::open`].
     pub(super) fn action(&mut self, action: Action, place: usize) -> Result<(), String> {
@@ -63,7 +65,7 @@ impl World<'_> {
             }
             Action::Return => {
                 let before = std::mem::replace(&mut peer.health, Health::Well);
-                // Who was only drained needs no check.
+                // A node that was only drained needs no check.
                 let after = match before {
                     Health::Well => Duration::ZERO,
                     _ => peer.rises,
@@ -83,14 +85,14 @@ impl World<'_> {
         self.events.add(at, Event::Checked(place, changes));
     }
 
-    /// Clients with a flow to the node.
+    /// Returns the clients with a flow to the node.
     fn clients_of(&self, place: usize) -> Vec<usize> {
         let all = self.clients.iter().enumerate();
         let of = all.filter(|(_, c)| c.flow.as_ref().is_some_and(|f| f.node == place));
         of.map(|(client, _)| client).collect()
     }
 
-    /// Ends every flow and session of a node whose process is gone.
+    /// Ends every flow and session of a node whose process died.
     fn die(&mut self, place: usize) {
         let failure = self.failure(place);
         for client in 0..self.clients.len() {
@@ -102,7 +104,7 @@ impl World<'_> {
         }
     }
 
-    /// Every flow of a node goes silent; its clients wait.
+    /// Makes every flow of a node silent; its clients wait.
     fn hang(&mut self, place: usize) {
         let failure = self.failure(place);
         self.peers[place].health = Health::Hung { failure };
@@ -111,8 +113,8 @@ impl World<'_> {
         }
     }
 
-    /// A node that hung serves again, before it was found out or after: streams go on, and who was not
-    /// answered asks again.
+    /// Makes a hung node serve again, whether checks found it Down or not. Streams continue; clients without
+    /// an answer ask again.
     fn resume(&mut self, place: usize) -> Result<(), String> {
         for client in self.clients_of(place) {
             let c = &mut self.clients[client];
@@ -143,7 +145,7 @@ impl World<'_> {
         }
     }
 
-    /// The checks have found what the script did.
+    /// The checks notice what the script did to the node.
     pub(super) fn checked(&mut self, place: usize, changes: u32) {
         let now = self.instant();
         let peer = &self.peers[place];
@@ -160,7 +162,7 @@ impl World<'_> {
             return;
         }
         if well {
-            // Also after a drain; its own clock is the machine's.
+            // Also after a drain. `order` takes the machine's clock; this sets the run's.
             node.returned(now);
         }
         self.tell_of(place, &format!("is {}", node.state().as_str()));
@@ -175,7 +177,8 @@ impl World<'_> {
         }
     }
 
-    /// Ends the flows that the node's fall has evicted, at its rate where it has one.
+    /// Ends the flows of a node that went Down. With an `evict_rate`, flows whose answer has begun end at
+    /// that rate; all others end at once.
     fn found_down(&mut self, place: usize) {
         let now = self.instant();
         let clients = self.clients_of(place);
@@ -198,7 +201,7 @@ impl World<'_> {
             .for_each(|flow| self.ends_by_eviction(flow.id, place));
     }
 
-    /// Ends the flows of a node that are due, and comes again for the next.
+    /// Ends the due flows of a Down node, and schedules itself for the next.
     pub(super) fn evict(&mut self, place: usize) {
         let now = self.instant();
         let Some(mut paced) = self.peers[place].evicted.take() else {
@@ -213,7 +216,7 @@ impl World<'_> {
                     self.peers[place].evicted = Some(paced);
                     return;
                 }
-                // It is back: what is left goes on as if nothing had been.
+                // The node is back, so it keeps the flows that are left.
                 Due::In(_) => {
                     for flow in paced.left() {
                         flow.retry();
@@ -238,10 +241,10 @@ impl World<'_> {
 }
 
 impl Peer {
-    /// The node as the file has it.
+    /// Builds a serving node with the checks and rates of the file.
     pub fn new(config: &Config, node: &Arc<Node>) -> Peer {
         let health = plan::health_of(config, &node.name);
-        // A node without a check is found by the first refused connect and checked every second.
+        // Without a check the first refused connect marks the node, which is then checked every second.
         let (interval, timeout, rise) = match health {
             Some(h) => (h.interval.0, h.timeout.0, h.rise),
             None => (
@@ -256,7 +259,7 @@ impl Peer {
             health: Health::Well,
             changes: 0,
             falls: interval + timeout,
-            // As `upstream::health` has it.
+            // The same rule as in `upstream::health`.
             falls_hung: health.filter(waits).map(|h| interval * h.fall + timeout),
             rises: interval * rise,
             evict_rate: plan::evict_rate_of(config, &node.name),

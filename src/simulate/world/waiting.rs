@@ -1,7 +1,7 @@
-//! Flows that wait while every node is at its limit, in the edge's own order of turns.
+//! The queue of flows that wait while every node is at its limit, in the edge's own order of turns.
 //!
-//! The edge's queue is one of tasks; this is the same [`FairQueue`] on the run's clock. The pool is told how
-//! many wait, so that a newcomer goes behind them though it finds room.
+//! The edge's queue holds tasks; this is the same [`FairQueue`] on the run's clock. It reports its length
+//! to the pool, so that a new flow queues behind the waiting ones even if a node has room.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use crate::balance::Pool;
 use crate::balance::queue::{FairQueue, Pushed};
 use crate::upstream::flow_limiter::Room;
 
-/// Longest pause between two looks for room, as the edge's.
+/// Longest pause between two looks for room, as in the edge.
 const LOOK: Duration = Duration::from_millis(10);
-/// Shortest, as the edge's.
+/// Shortest such pause, as in the edge.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// The queue of the pool that is asked.
+/// The queue of the clients' pool.
 pub(super) struct Waiting {
     pool: Arc<Pool>,
     queue: FairQueue<usize>,
@@ -25,19 +25,20 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Flows that wait.
+    /// Returns the number of waiting flows.
     pub fn len(&self) -> usize {
         self.queue.len()
     }
 
-    /// Tells the pool how many wait.
+    /// Reports the queue's length to the pool.
     fn tell(&self) {
         self.pool.waiting.set_len(self.queue.len());
     }
 }
 
 impl World<'_> {
-    /// Every node is at its limit: the client waits, or another in its place is refused.
+    /// Queues the client, because every node is at its limit. If the queue is full, it refuses this client
+    /// or another one in its place.
     pub(super) fn wait(&mut self, client: usize, pool: Arc<Pool>) {
         let conf = self.config.pools.get(&pool.name);
         let waiting = self.waiting.get_or_insert_with(|| Waiting {
@@ -72,7 +73,7 @@ impl World<'_> {
         }
     }
 
-    /// Gives the next flow its turn, if there is room.
+    /// Gives the next flow its turn, if a node has room, and schedules the next turn.
     pub(super) fn turn(&mut self) -> Result<(), String> {
         let now = self.instant();
         let Some(waiting) = &mut self.waiting else {
@@ -96,18 +97,18 @@ impl World<'_> {
         if let Some(client) = next {
             let place = self.clients[client].waits;
             self.ask(client, true)?;
-            // In another place it waits again.
+            // If `ask` queued the client again, it keeps its new number.
             let waits = &mut self.clients[client].waits;
             *waits = waits.take().filter(|w| Some(*w) != place);
         }
-        // A turn that found no room after all costs the shortest pause.
+        // A turn that found no room in the end costs the shortest pause.
         let lost = next.is_some_and(|c| self.clients[c].waits.is_some());
         let pause = if lost { PAUSE } else { pause };
         self.events.add(self.now + nanos(pause), Event::Turn);
         Ok(())
     }
 
-    /// The client has waited long enough.
+    /// Refuses a client that has waited for `queue_timeout`.
     pub(super) fn late(&mut self, client: usize, epoch: u32) {
         let c = &self.clients[client];
         if let (Some(id), true, Some(waiting)) = (c.waits, c.epoch == epoch, &mut self.waiting) {
@@ -117,7 +118,7 @@ impl World<'_> {
         }
     }
 
-    /// The client waits no longer, because it has gone.
+    /// Removes a client that has left from the queue.
     pub(super) fn leave_queue(&mut self, client: usize) {
         let c = &mut self.clients[client];
         if let (Some(id), Some(waiting)) = (c.waits.take(), &mut self.waiting) {
@@ -128,7 +129,7 @@ impl World<'_> {
 
     fn turn_away(&mut self, client: usize) {
         self.clients[client].waits = None;
-        // Twice the time the queue needs, as the edge says.
+        // Twice the time that the queue needs, as the edge's `Retry-After`.
         let spread = self.waiting.as_ref();
         let spread = spread.map_or(Duration::ZERO, |w| 2 * w.pool.time_for(w.queue.len()));
         self.refuse(client, spread);
