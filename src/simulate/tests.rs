@@ -1,4 +1,4 @@
-//! Runs whose outcome is known: shares, failures, returns, stickiness, and the same again.
+//! Tests runs whose outcome is known: shares, failures, returns, stickiness, repeatability.
 
 mod rebalances;
 
@@ -35,7 +35,7 @@ fn run(plugins: &str, pool: &str, line: &str) -> Result<Report, String> {
     simulate(&config, &settings)
 }
 
-/// Shares of live flows at the end of second `t`, from 1.
+/// Returns each node's share of the live flows at the end of second `t`; the first second is 1.
 fn shares(report: &Report, t: usize) -> Vec<f64> {
     let live = &report.seconds[t - 1].live;
     let all: usize = live.iter().sum();
@@ -44,8 +44,9 @@ fn shares(report: &Report, t: usize) -> Vec<f64> {
 
 const CUT: &str = "--clients 3000 --arrive 30s --duration 300s --fail ls2@60s --return ls2@120s --reconnect 0s..5s";
 
-/// Lightstreamer clustering §5: a failed node's clients are balanced over the others, and stuck ones stay
-/// there when it is back. Fails if a dead node is given flows, or clients are not counted where they are.
+/// Aim: the clients of a failed node are balanced over the others, and stuck clients stay there when the
+/// node is back. Source: Lightstreamer clustering §5. Fails if a dead node gets flows, or if clients are
+/// counted at another node than theirs.
 #[test]
 fn clients_of_a_failed_node_go_elsewhere_and_stay() {
     let r = run("{ sticky_cookie: {} }", "balance: least_flows", CUT).expect("a run");
@@ -77,7 +78,8 @@ fn clients_of_a_failed_node_go_elsewhere_and_stay() {
     assert_eq!(r.refused, 0);
 }
 
-/// Clients that come and go even the load out again; without stickiness rebinds do, and lose sessions.
+/// Aim: clients that come and go even out the load. Without stickiness rebinds even it out, and lose
+/// sessions.
 #[test]
 fn a_returned_node_fills_as_clients_come() {
     let stuck = run(
@@ -97,8 +99,8 @@ fn a_returned_node_fills_as_clients_come() {
     assert!(free.moved.unstuck > 1_000, "{:?}", free.moved);
 }
 
-/// FAULTS D47: behind one address, by address all go to one node, by session they are spread and stuck
-/// though nobody returns a cookie.
+/// Aim: `sticky_ip` sends all clients behind one address to one node. `sticky_session` spreads them, and
+/// they stick although no client returns a cookie. Source: FAULTS D47.
 #[test]
 fn one_address_is_spread_by_session_only() {
     let nat =
@@ -125,7 +127,7 @@ fn one_address_is_spread_by_session_only() {
     }
 }
 
-/// A drain keeps stuck clients, and nobody new comes. Fails if a drain cuts.
+/// Aim: a drained node keeps its stuck clients. Fails if a drain cuts flows.
 #[test]
 fn a_drain_moves_nobody() {
     let r = run(
@@ -143,7 +145,7 @@ fn a_drain_moves_nobody() {
     assert_eq!(events, ["ls1 is drained", "ls1 is back", "ls1 is up"]);
 }
 
-/// The same seed gives the same run to the last byte, another seed another.
+/// Aim: the same seed gives the same run to the last byte, and another seed gives another run.
 #[test]
 fn a_run_can_be_repeated() {
     let json = |seed| {
@@ -160,7 +162,7 @@ fn a_run_can_be_repeated() {
 }
 
 #[test]
-fn what_cannot_be_simulated_says_why() {
+fn an_impossible_run_says_why() {
     for (plugins, line, want) in [
         ("", "--fail ls9@1s", "unknown node `ls9`"),
         ("", "--rebalance ls1@1s", "unknown pool `ls1`"),
@@ -183,9 +185,9 @@ fn what_cannot_be_simulated_says_why() {
     }
 }
 
-/// What is printed is complete: a line a step, peaks, failure, return, moved.
+/// Aim: the printed report is complete: a line for each step, peaks, failure, return, moved sessions.
 #[test]
-fn the_report_tells_it_all() {
+fn the_printed_report_is_complete() {
     let told = run("{ sticky_cookie: {} }", "balance: least_flows", CUT)
         .expect("a run")
         .to_string();
@@ -211,11 +213,11 @@ fn the_report_tells_it_all() {
     );
 }
 
-/// FAULTS D65: a node that returns is given flows at `slow_start`, survivors of a failure at `admit_rate`; who
-/// finds no room waits, and is refused when it takes too long. Fails if the limits are left out, or run on
-/// another clock.
+/// Aim: a returned node gets flows at `slow_start`, and the survivors of a failure at `admit_rate`. A client
+/// without room waits, and is refused after `queue_timeout`. Source: FAULTS D65. Fails if the run leaves
+/// out the limits, or uses another clock for them.
 #[test]
-fn gates_hold_in_the_run() {
+fn slow_start_and_admit_rate_limit_a_run() {
     let line = "--clients 3000 --arrive 30s --rebind 10m --stay 40s --duration 200s --fail ls2@60s --return ls2@120s --reconnect 0s..1s";
     let ramp = run(
         "{ sticky_cookie: {} }",
@@ -250,9 +252,9 @@ fn gates_hold_in_the_run() {
     );
 }
 
-/// FAULTS D45: a node that accepts and says nothing is found by a check that waits for an answer, after
-/// `interval` × `fall` + `timeout`; not by one that only connects. Fails if clients of a hung node are
-/// answered, or evicted before it is found.
+/// Aim: a check that waits for an answer finds a hung node after `interval` × `fall` + `timeout`; a check
+/// that only connects does not. Source: FAULTS D45. Fails if clients of a hung node are answered, or are
+/// evicted before a check finds the node.
 #[test]
 fn a_hung_node_is_found_by_an_http_check() {
     let line = "--clients 900 --arrive 10s --rebind 10m --duration 120s --reconnect 0s..1s \
@@ -269,13 +271,13 @@ fn a_hung_node_is_found_by_an_http_check() {
     let tcp = "balance: least_flows, health: { tcp: {}, interval: 2s, timeout: 3s }";
     let r = run("{ sticky_cookie: {} }", tcp, line).expect("a run");
     assert_eq!((shares(&r, 89)[1], r.moved.failed), (1.0 / 3.0, 0));
-    let silent = r.failures[0].all.expect("they go on with the node");
+    let silent = r.failures[0].all.expect("streams continue with the node");
     assert!((30.0..31.0).contains(&silent), "{silent}");
 }
 
-/// A client that comes to a hung node waits there until it is found or serves again.
+/// Aim: a client that comes to a hung node waits there until a check finds the node or it serves again.
 #[test]
-fn who_comes_to_a_hung_node_waits() {
+fn clients_of_a_hung_node_wait() {
     let line =
         "--clients 900 --arrive 10s --rebind 5s --duration 60s --reconnect 0s..1s --hang ls2@20s";
     let pool = format!("balance: least_flows, {HTTP}");
@@ -296,10 +298,10 @@ fn who_comes_to_a_hung_node_waits() {
     );
 }
 
-/// FAULTS D65: `evict_rate` spreads the end of a node's flows; a node that is back keeps what is left.
-/// Fails if the run ends them at once.
+/// Aim: the flows of a Down node end at `evict_rate`, and a node that is back keeps the flows that are left.
+/// Source: FAULTS D65. Fails if the run ends all flows at once.
 #[test]
-fn flows_of_a_fallen_node_end_at_evict_rate() {
+fn flows_of_a_down_node_end_at_evict_rate() {
     let line =
         "--clients 900 --arrive 10s --rebind 10m --duration 120s --reconnect 0s..1s --hang ls2@60s";
     let pool = format!("balance: least_flows, evict_rate: 50/s, {HTTP}");
@@ -318,10 +320,10 @@ fn flows_of_a_fallen_node_end_at_evict_rate() {
     assert!(failed < 200 && kept >= 300 - failed, "{failed} {kept}");
 }
 
-/// Sessions are told and asked for where the listener's own rule says. Fails if clients speak the presets
-/// only.
+/// Aim: requests and answers carry session ids where the listener's own rule says. Fails if clients know the
+/// presets only.
 #[test]
-fn sessions_follow_a_rule_of_ones_own() {
+fn sessions_follow_the_listeners_own_rule() {
     let nat =
         "--clients 600 --nat 100% --per-address 600 --cookies 0% --rebind 30s --duration 200s";
     for (learn, recall) in [
@@ -337,10 +339,11 @@ fn sessions_follow_a_rule_of_ones_own() {
     }
 }
 
-/// A newcomer stands behind those who wait, though a node has room in that moment: whoever leaves is
-/// followed by a new client, which would take its room at once. Fails if it does: the others wait in vain.
+/// Aim: a new client queues behind the waiting ones, even if a node has room at that moment. Each client
+/// that leaves is followed by a new one. Fails if the new one takes the room, so that the others wait in
+/// vain.
 #[test]
-fn newcomers_stand_behind_those_who_wait() {
+fn a_new_client_queues_behind_waiting_ones() {
     let pool = "balance: least_flows, max_flows: 100, queue: 600, queue_timeout: 15s";
     let line = "--clients 600 --arrive 1s --rebind 10m --stay 10s --duration 60s";
     let r = run("{ sticky_cookie: {} }", pool, line).expect("a run");
@@ -349,7 +352,7 @@ fn newcomers_stand_behind_those_who_wait() {
 }
 
 #[test]
-fn nodes_that_dns_would_find_are_refused() {
+fn pools_with_discovery_are_refused() {
     let text = file("", "discover: { host: push.internal:80 }");
     let config = Config::parse(&text, "f", Path::new(".")).unwrap_or_else(|f| panic!("{f}"));
     let settings = Line::try_parse_from(["simulate"])
@@ -359,10 +362,10 @@ fn nodes_that_dns_would_find_are_refused() {
     assert!(told.is_some_and(|e| e.contains("pool `push` are found by DNS")));
 }
 
-/// `--return @10m`, without a name, is the return of all that were taken away before. Fails if a name is asked
-/// for, or if one that fails later returns as well.
+/// Aim: `--return @10m`, without a name, returns all nodes taken away before. Fails if a name is required, or
+/// if a node that fails later returns as well.
 #[test]
-fn a_return_without_a_name_is_of_all_that_are_gone() {
+fn a_return_without_a_name_returns_all_nodes() {
     let gone =
         "--clients 300 --arrive 5s --duration 90s --fail ls1@20s --drain ls2@30s --fail ls3@70s";
     let run = |line: &str| run("{ sticky_cookie: {} }", "balance: least_flows", line);
