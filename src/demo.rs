@@ -1,7 +1,7 @@
-//! `pushgate demo`: two push nodes in this process and the configuration of an edge before them.
+//! `pushgate demo`: two push nodes in this process, and the configuration of an edge in front of them.
 //!
-//! In: a port. Out: running nodes, the YAML the edge is started with, and the lines a person tries.
-//! Nothing here is special-cased in the edge: it serves the demo as it serves any other nodes.
+//! In: a port. Out: running nodes, the YAML of the edge, and commands for a person to try. The edge has no
+//! code for the demo and serves its nodes as any others.
 
 use std::fmt::Write as _;
 use std::io;
@@ -15,24 +15,24 @@ mod stream;
 
 pub use node::{COOKIE, NAMES, serve_nodes};
 
-/// How long the edge may take from its start to its first answer before [`Demo::announce`] gives up.
+/// Time after which [`Demo::announce`] stops waiting for the edge to listen.
 const START_DEADLINE: Duration = Duration::from_secs(30);
-/// Pause between two looks whether the edge listens.
+/// Pause between two attempts to connect to the edge.
 const START_PAUSE: Duration = Duration::from_millis(20);
 
-/// The nodes of a running demo, and what the edge before them is to be.
+/// A demo: its nodes run, and its edge is configured but not started.
 pub struct Demo {
     /// Configuration of the edge, YAML.
     pub configuration: String,
-    /// Where the edge is going to listen.
+    /// Address on which the edge will listen.
     pub edge: SocketAddr,
-    /// Where its admin endpoint is going to listen.
+    /// Address on which the admin endpoint will listen.
     pub admin: SocketAddr,
 }
 
 impl Demo {
-    /// Starts the two nodes on a thread of their own and lays out the edge on loopback at `port`;
-    /// 0 is any free one. The nodes live as long as the process.
+    /// Starts the two nodes on their own thread, and writes the configuration of an edge on loopback
+    /// `port` (0: any free port). The nodes live as long as the process.
     ///
     /// Errors: `port` is taken, or the nodes cannot be started.
     pub fn start(port: u16) -> io::Result<Demo> {
@@ -52,7 +52,7 @@ impl Demo {
                 };
                 runtime.block_on(async {
                     let nodes = serve_nodes(&metrics).await;
-                    // The starter waits for this; it cannot be gone before.
+                    // The receiver waits for this message, so `send` cannot fail.
                     let _ = ready.send(nodes);
                     std::future::pending::<()>().await;
                 });
@@ -65,15 +65,17 @@ impl Demo {
         })
     }
 
-    /// Waits, on a thread of its own, until the edge listens, then prints [`Demo::banner`]; so every
-    /// address printed works at once. Says on standard error if that never happens.
+    /// Waits on its own thread until the edge listens, then prints [`Demo::banner`]. So every printed
+    /// address works at once. Prints an error on standard error after 30 s without success.
     pub fn announce(&self) {
         let (edge, banner) = (self.edge, self.banner());
         thread::spawn(move || {
             let end = Instant::now() + START_DEADLINE;
             while TcpStream::connect(edge).is_err() {
                 if Instant::now() > end {
-                    return eprintln!("the edge does not listen on {edge}");
+                    return eprintln!(
+                        "the edge does not listen on {edge} after {START_DEADLINE:?}; see the log"
+                    );
                 }
                 thread::sleep(START_PAUSE);
             }
@@ -81,8 +83,8 @@ impl Demo {
         });
     }
 
-    /// What a person is told: the page, the admin endpoint, curl lines. The line of the page begins
-    /// with `page: `.
+    /// Returns the text for a person: the page, the admin endpoint, curl commands. The line of the page
+    /// begins with `page: `.
     pub fn banner(&self) -> String {
         let edge = format!("http://{}", self.edge);
         let mut text = format!(
@@ -95,7 +97,7 @@ impl Demo {
         for (path, what) in [
             (
                 "/hello",
-                "one answer; again without the jar: perhaps the other node",
+                "one answer; without the jar perhaps from the other node",
             ),
             ("/sse", "server-sent events"),
             ("/stream/chunked", "a chunked stream"),
@@ -106,13 +108,13 @@ impl Demo {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "  {line:<62} # {what}");
         }
-        text.push_str("\nThe WebSocket is at /ws. Ctrl-C ends it all.");
+        text.push_str("\nThe WebSocket is at /ws. Ctrl-C stops the demo.");
         text
     }
 }
 
-/// Configuration of an edge on loopback `port` with its admin endpoint on `admin_port`, before
-/// `nodes` (in the order of [`NAMES`]); YAML, as a person would write it.
+/// Returns the YAML of an edge on loopback `port` with its admin endpoint on `admin_port`, in front of
+/// `nodes` (in the order of [`NAMES`]). It is laid out as a person would write it.
 pub fn configuration(port: u16, admin_port: u16, nodes: [SocketAddr; 2]) -> String {
     let [first, second] = NAMES;
     let [first_at, second_at] = nodes;
@@ -141,7 +143,8 @@ listeners:
     )
 }
 
-/// A loopback address that is free now; the edge binds it a moment later.
+/// Checks that the loopback `port` is free (0: picks a free one) and returns its address. The edge binds
+/// the address a moment later.
 fn free(port: u16) -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port))?.local_addr()
 }

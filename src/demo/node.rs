@@ -1,7 +1,7 @@
-//! A demo node: what a push server does, small, with switches a person can press.
+//! A demo node: a small push server that a person can stop and start from its page.
 //!
-//! In: requests. Out: messages that carry the node's name and a count; a health check that fails
-//! while the node is "stopped". Both nodes know each other, so that either can start the other again.
+//! In: requests. Out: messages with the node's name and a count, and a health check that fails while
+//! the node is "stopped". The two nodes share their switches, so that either can start the other again.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,21 +20,21 @@ use tokio::net::TcpListener;
 
 use super::stream;
 
-/// Names of the two nodes, in the order of their addresses everywhere.
+/// Names of the two nodes. Lists of their addresses have the same order.
 pub const NAMES: [&str; 2] = ["north", "south"];
 /// The edge's sticky cookie in the demo.
 pub const COOKIE: &str = "PUSHGATE";
 
-/// Everything the page needs is in it: the policy lets a browser load nothing else. The loopback
-/// ports are for "forget me", which goes past the edge.
+/// Content security policy: the page contains all it needs, and a browser may load nothing else.
+/// "Forget me" bypasses the edge, so the page may connect to loopback ports.
 const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                       img-src data:; connect-src 'self' \
                       http://127.0.0.1:* http://localhost:*; base-uri 'none'; form-action 'none'";
 
-/// Starts the two nodes on free loopback ports of the running runtime; they end with it. `metrics`
-/// is the URL the page links to.
+/// Starts the two nodes on free loopback ports; they end with the current runtime. The page links to
+/// the URL `metrics`.
 ///
-/// Errors: binding.
+/// Errors: no port can be bound.
 pub async fn serve_nodes(metrics: &str) -> io::Result<[SocketAddr; 2]> {
     let both = Arc::new(Both {
         up: Default::default(),
@@ -61,7 +61,7 @@ async fn serve(name: &'static str, both: Arc<Both>) -> io::Result<SocketAddr> {
     });
     let router = router(node);
     tokio::spawn(async move {
-        // Small messages must not wait for the acknowledgement of the one before.
+        // With Nagle's algorithm a small message would wait for the acknowledgement of the last one.
         let listener = listener.tap_io(|tcp| drop(tcp.set_nodelay(true)));
         if let Err(e) = axum::serve(listener, router).await {
             log::error!("demo node {name}: {e}");
@@ -86,26 +86,26 @@ fn router(node: Arc<Node>) -> Router {
         .with_state(node)
 }
 
-/// What the two nodes share.
+/// The state that the two nodes share.
 struct Both {
     up: [AtomicBool; 2],
-    /// Held while a switch is thrown: two at once could stop both nodes.
+    /// Held during a switch, because two switches at once could stop both nodes.
     switching: Mutex<()>,
     metrics: String,
 }
 
-/// One node.
+/// The state of one node.
 pub(super) struct Node {
     pub(super) name: &'static str,
-    /// Where it can be reached past the edge.
+    /// The node's own port, which bypasses the edge.
     port: u16,
-    /// Short answers so far, polls among them; streams count their own messages.
+    /// Number of short answers so far, including polls. Streams count their own messages.
     answers: AtomicU64,
     both: Arc<Both>,
 }
 
 impl Node {
-    /// Number of the next short answer, from 1.
+    /// Returns the number of the next short answer; the first is 1.
     pub(super) fn next_answer(&self) -> u64 {
         self.answers.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -116,7 +116,7 @@ impl Node {
     }
 }
 
-/// What every message says.
+/// The content of every message.
 #[derive(Serialize)]
 pub(super) struct Message {
     pub(super) node: &'static str,
@@ -177,8 +177,8 @@ async fn nodes(State(node): ThisNode) -> Response {
     (UNCACHED, Json(overview)).into_response()
 }
 
-/// Stops or starts a node's health check. The last one that is up stays so: the page could not
-/// reach any node to start it again.
+/// Stops or starts a node's health check. The last node that is up cannot be stopped, because the page
+/// could then reach no node to start one again.
 async fn switch(
     State(node): ThisNode,
     Path((name, deed)): Path<(String, String)>,
@@ -199,9 +199,9 @@ async fn switch(
     (StatusCode::OK, "done\n")
 }
 
-/// Takes the edge's cookie from the browser; the page itself cannot, it is HttpOnly. Only works
-/// when asked past the edge, which lets no node touch its cookie; a browser's cookies do not
-/// tell ports of a host apart (RFC 6265 §8.5).
+/// Expires the edge's cookie in the browser; the page cannot, because the cookie is HttpOnly. The
+/// request must bypass the edge, which lets no node set its cookie. It works from another port because
+/// browsers share cookies between the ports of a host (RFC 6265 §8.5).
 async fn forget() -> (StatusCode, HeaderMap) {
     let expired = HeaderValue::try_from(format!("{COOKIE}=; Path=/; Max-Age=0; HttpOnly"));
     let expired = expired.expect("the cookie's name is ASCII");

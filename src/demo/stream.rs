@@ -1,7 +1,7 @@
 //! The five ways a demo node pushes: WebSocket, SSE, chunked, Content-Length, long poll.
 //!
-//! In: a request, with `?every_ms=` if another pace is wanted. Out: a message at once, then one
-//! per period, each counted from 1 within its stream.
+//! In: a request, with `?every_ms=` for another period than 500 ms. Out: a message at once, then one each
+//! period. Messages are numbered from 1 within their stream.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,19 +20,19 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use super::node::{Message, Node};
 
-/// Fast enough to look alive, slow enough to read.
+/// Default period, in milliseconds: fast enough to look live, slow enough to read.
 const EVERY_MS: u64 = 500;
-/// A request may ask for 1 ms to 60 s.
+/// Range of the period that a request may ask for, in milliseconds.
 const EVERY_MS_MIN: u64 = 1;
 const EVERY_MS_MAX: u64 = 60_000;
-/// Messages of a Content-Length stream: a minute at the usual pace.
+/// Messages of a Content-Length stream: a minute at the default period.
 const LENGTH_MESSAGES: u64 = 120;
-/// Bytes of each of them, blanks and the line's end included.
+/// Bytes of each of these messages, including padding and line end.
 const LINE_BYTES: usize = 64;
-/// Longest message a client may send for an echo.
+/// Longest message that a client may send on the WebSocket, in bytes.
 const ECHO_BYTES: usize = 64 * 1024;
 
-/// Pace of a stream.
+/// The period of a stream, from the query of its request.
 #[derive(Deserialize)]
 pub(super) struct Pace {
     #[serde(default = "every_ms")]
@@ -48,7 +48,8 @@ impl Pace {
         Duration::from_millis(self.every_ms.clamp(EVERY_MS_MIN, EVERY_MS_MAX))
     }
 
-    /// Ticks at once, then each period; a client that did not read gets no burst afterwards.
+    /// Returns a timer that ticks at once, then each period. A client that stopped reading gets no burst
+    /// afterwards.
     fn ticks(&self) -> Interval {
         let mut ticks = interval(self.period());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -76,7 +77,7 @@ fn json(message: &Message) -> String {
     serde_json::to_string(message).expect("strings and a number always serialise")
 }
 
-/// Server-sent events; the event's id is its count.
+/// Answers with server-sent events; the id of an event is its number.
 pub(super) async fn sse(State(node): ThisNode, Query(pace): Query<Pace>) -> Response {
     let events = messages(node, &pace, "sse").map(|m| {
         let event = Event::default().id(m.count.to_string()).data(json(&m));
@@ -85,13 +86,13 @@ pub(super) async fn sse(State(node): ThisNode, Query(pace): Query<Pace>) -> Resp
     Sse::new(events).into_response()
 }
 
-/// JSON lines without end, `Transfer-Encoding: chunked`.
+/// Answers with endless JSON lines, in `Transfer-Encoding: chunked`.
 pub(super) async fn chunked(State(node): ThisNode, Query(pace): Query<Pace>) -> Response {
     let lines = messages(node, &pace, "chunked").map(|m| Ok::<_, Infallible>(json(&m) + "\n"));
     lines_response(Body::from_stream(lines))
 }
 
-/// JSON lines of equal length, `Content-Length` given.
+/// Answers with 120 JSON lines of equal length, and a `Content-Length`.
 pub(super) async fn length(State(node): ThisNode, Query(pace): Query<Pace>) -> Response {
     let lines = messages(node, &pace, "length").take(LENGTH_MESSAGES as usize);
     let lines = lines.map(|m| {
@@ -114,7 +115,7 @@ fn lines_response(body: Body) -> Response {
     (headers, body).into_response()
 }
 
-/// One message after a period of silence.
+/// Answers with one message after a period of silence.
 pub(super) async fn poll(State(node): ThisNode, Query(pace): Query<Pace>) -> Response {
     sleep_until(Instant::now() + pace.period()).await;
     let message = Message {
@@ -125,7 +126,7 @@ pub(super) async fn poll(State(node): ThisNode, Query(pace): Query<Pace>) -> Res
     ([(header::CACHE_CONTROL, "no-store")], Json(message)).into_response()
 }
 
-/// A WebSocket on which the node speaks first; what the client sends comes back as it is.
+/// Opens a WebSocket on which the node speaks first; messages of the client come back unchanged.
 pub(super) async fn ws(
     State(node): ThisNode,
     Query(pace): Query<Pace>,
