@@ -1,4 +1,4 @@
-//! The demo's nodes under real clients, and the configuration the edge gets.
+//! Tests the demo's nodes with real clients, and the configuration that the edge gets.
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use crate::config::Config;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Nodes on a runtime that lives as long as the test.
+/// Starts the nodes, on a runtime that lives as long as the test.
 fn nodes() -> (tokio::runtime::Runtime, [SocketAddr; 2]) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let nodes = runtime
@@ -25,7 +25,7 @@ fn nodes() -> (tokio::runtime::Runtime, [SocketAddr; 2]) {
     (runtime, nodes)
 }
 
-/// curl with `arguments`, its standard output piped.
+/// Starts curl with `arguments`; its standard output is a pipe.
 fn curl(arguments: &[&str]) -> Child {
     let mut curl = Command::new("curl");
     curl.args(["-sS", "-N", "--max-time", "10"]).args(arguments);
@@ -34,7 +34,7 @@ fn curl(arguments: &[&str]) -> Child {
         .expect("curl is installed")
 }
 
-/// All that curl prints.
+/// Runs curl and returns its whole standard output.
 fn curled(arguments: &[&str]) -> String {
     let output = curl(arguments).wait_with_output().unwrap();
     String::from_utf8(output.stdout).unwrap()
@@ -44,7 +44,7 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text:?}"))
 }
 
-/// Reads until `part` has been seen.
+/// Reads until `part` has arrived; returns everything read.
 fn read_until(from: &mut impl Read, part: &str) -> String {
     let mut seen = Vec::new();
     while !String::from_utf8_lossy(&seen).contains(part) {
@@ -60,8 +60,8 @@ fn read_until(from: &mut impl Read, part: &str) -> String {
     String::from_utf8(seen).unwrap()
 }
 
-/// Aim: each stream gives its first message at once and counts on, long before it ends. Fails if
-/// a message waits for the next one or for the stream's end (the pace is one a minute, then).
+/// Aim: each stream sends its first message at once, and further ones long before its end. Fails if a
+/// message waits for the next one, which comes after a minute, or for the stream's end.
 #[test]
 fn streams_push_at_once() {
     let (_runtime, [north, south]) = nodes();
@@ -83,7 +83,7 @@ fn streams_push_at_once() {
     }
 }
 
-/// Aim: the Content-Length stream keeps its promise to the byte; curl fails otherwise.
+/// Aim: the Content-Length stream is as long as announced, to the byte; otherwise curl fails.
 #[test]
 fn length_stream_is_complete() {
     let (_runtime, [north, _]) = nodes();
@@ -96,7 +96,7 @@ fn length_stream_is_complete() {
     assert_eq!(all.len(), 7680);
 }
 
-/// Aim: short answers carry the node's name and its own count.
+/// Aim: short answers carry the node's name and the node's own count.
 #[test]
 fn short_answers_are_stamped() {
     let (_runtime, [north, south]) = nodes();
@@ -111,7 +111,7 @@ fn short_answers_are_stamped() {
     }
 }
 
-/// Aim: on a WebSocket the node speaks first and goes on counting; the client's words come back.
+/// Aim: on a WebSocket the node speaks first and counts its messages; the client's message comes back.
 #[test]
 fn websocket_pushes_and_echoes() {
     let (runtime, [_, south]) = nodes();
@@ -144,8 +144,8 @@ fn websocket_pushes_and_echoes() {
     });
 }
 
-/// Aim: stopping fails one node's health check only, from either node, and never both; starting
-/// frees it. Fails without the check of the other node.
+/// Aim: either node can stop one of the two, whose health check then fails; both are never stopped. A start
+/// makes the check pass again. Fails if a stop does not look at the other node.
 #[test]
 fn switches_stop_one_node_at_most() {
     let (_runtime, [north, south]) = nodes();
@@ -177,7 +177,7 @@ fn switches_stop_one_node_at_most() {
     assert_eq!(health(), ["200", "200"]);
 }
 
-/// Aim: "forget me" expires exactly the cookie the edge sets.
+/// Aim: "forget me" expires exactly the cookie that the edge sets.
 #[test]
 fn forgetting_expires_the_cookie() {
     let (_runtime, [north, _]) = nodes();
@@ -186,7 +186,7 @@ fn forgetting_expires_the_cookie() {
     assert!(head.contains(&expected), "{head}");
 }
 
-/// Aim: the configuration passes the check of any file, and only loopback is bound.
+/// Aim: the configuration passes the checks of every file, and binds loopback addresses only.
 #[test]
 fn configuration_decodes() {
     let nodes = ["127.0.0.1:7001", "127.0.0.1:7002"].map(|a| a.parse().unwrap());
@@ -206,7 +206,7 @@ fn configuration_decodes() {
     }
 }
 
-/// Aim: nodes answer as soon as the demo has started, and every line printed to try names the edge.
+/// Aim: the nodes answer as soon as the demo has started, and every printed command names the edge.
 #[test]
 fn banner_names_what_runs() {
     let demo = Demo::start(0).unwrap();
