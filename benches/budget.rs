@@ -1,10 +1,10 @@
-//! Counts the instructions of each case under callgrind and holds them against a budget.
+//! Counts the instructions of each case under callgrind and compares them with a budget.
 //!
-//! In: the cases, `budget.yaml` beside this file. Out: a table; exit code 1 where a case is dearer than
-//! its budget, with the functions that cost most. A count does not depend on what else the machine
-//! does, so it can fail a test where a time cannot. The dev build is counted, which every test run
-//! has: its numbers are far from those of a release, but what is done twice is seen.
-//! `budget` checks, `budget run [CASE]` is what callgrind runs.
+//! In: the cases, and `budget.yaml` beside this file. Out: a table; exit code 1 if a case exceeds its
+//! budget, with the functions that cost most. A count does not depend on the machine's load, so it can fail
+//! a test, which a time cannot. The dev build is counted, because every test run has it. Its numbers are
+//! far from those of a release, but they show work that is done twice.
+//! `budget` checks; `budget run [CASE]` is what callgrind runs.
 
 mod cases;
 
@@ -13,13 +13,13 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-/// Runs of a case that are counted, after one that fills caches.
+/// Counted runs of a case, after one run that fills caches.
 const RUNS: u64 = 20;
-/// A count below this share of its budget asks for a lower one.
+/// A count below this share of its budget asks for a lower budget.
 const ROOMY: f64 = 0.6;
-/// Functions shown of a case that is too dear.
+/// Functions shown for a case over its budget.
 const SHOWN: usize = 12;
-/// The function that callgrind counts, and behind which it notes the count.
+/// The function that callgrind counts; when it returns, callgrind writes the count.
 const MEASURED: &str = "budget::budget_measured";
 
 type BoxError = Box<dyn Error>;
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What callgrind sees.
+/// Runs each case, or only the one called `only`. Callgrind runs this.
 fn run(only: Option<&String>) {
     for mut case in cases::cases() {
         if only.is_none_or(|name| *name == case.name) {
@@ -56,13 +56,13 @@ fn run(only: Option<&String>) {
 
 #[inline(never)]
 fn budget_measured(once: &mut dyn FnMut()) {
-    // No closure: its name would hold this one's, and be counted by.
+    // No closure here: its name would contain this function's name and match the pattern too.
     for _ in 0..RUNS {
         once();
     }
 }
 
-/// Whether every case is within its budget.
+/// Prints the table. Returns whether every case is within its budget.
 fn check() -> Result<bool, BoxError> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/budget.yaml");
     let text = std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
@@ -76,7 +76,7 @@ fn check() -> Result<bool, BoxError> {
     let counts = totals(&callgrind(None)?)?;
     if counts.len() != names.len() {
         let (got, wanted) = (counts.len(), names.len());
-        return Err(format!("callgrind told {got} counts of {wanted} cases").into());
+        return Err(format!("callgrind wrote {got} counts for {wanted} cases").into());
     }
     let mut good = true;
     for (name, count) in names.iter().zip(counts) {
@@ -103,13 +103,16 @@ fn check() -> Result<bool, BoxError> {
         }
     }
     for name in budgets.keys() {
-        println!("{name}: a budget for no case ({})", file.display());
+        println!(
+            "{name}: no such case; remove its budget from {}",
+            file.display()
+        );
         good = false;
     }
     Ok(good)
 }
 
-/// Counts one case, or all; returns callgrind's file, a part for each case.
+/// Counts one case, or all. Returns the path of callgrind's file, which has a part for each case.
 fn callgrind(only: Option<&str>) -> Result<PathBuf, BoxError> {
     let out = std::env::temp_dir().join(format!("pushgate-budget-{}", std::process::id()));
     let done = Command::new("valgrind")
@@ -129,7 +132,7 @@ fn callgrind(only: Option<&str>) -> Result<PathBuf, BoxError> {
     }
 }
 
-/// Instructions of one run of each case, in order.
+/// Returns the instructions of one run of each case, in order, and removes the file.
 fn totals(file: &Path) -> Result<Vec<u64>, BoxError> {
     let text = std::fs::read_to_string(file)?;
     std::fs::remove_file(file)?;
@@ -139,12 +142,12 @@ fn totals(file: &Path) -> Result<Vec<u64>, BoxError> {
             counts.push(total.trim().parse::<u64>()? / RUNS);
         }
     }
-    // What is left at the program's end is a part of its own, without a count.
+    // Callgrind writes one more part at the program's end, with a count of 0.
     counts.retain(|n| *n > 0);
     Ok(counts)
 }
 
-/// The functions in which a case spends most.
+/// Returns the functions in which a case spends most instructions.
 fn dearest(name: &str) -> Result<String, BoxError> {
     let file = callgrind(Some(name))?;
     let told = Command::new("callgrind_annotate").arg(&file).output()?;

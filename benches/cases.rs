@@ -1,8 +1,7 @@
-//! The decisions on one flow, one by one and without the program around them: routing, tokens, heads,
-//! framing, the relay's step.
+//! The decisions on one flow, each in isolation: routing, tokens, heads, framing, one step of the relay.
 //!
 //! In: heads and bodies as push clients and servers send them. Out: [`cases`], which `micro` times with
-//! criterion and `budget` counts under callgrind. Each case checks once that it does what it says.
+//! criterion and `budget` counts under callgrind. Each case checks its own result.
 
 use std::collections::HashMap;
 use std::future::{pending, poll_fn};
@@ -29,15 +28,15 @@ use pushgate_plugins::head::{Edits, Head};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// One thing done over and over.
+/// An operation that is run many times.
 pub struct Case {
     /// `group/what`.
     pub name: String,
-    /// Does it once.
+    /// Runs the operation once.
     pub once: Box<dyn FnMut()>,
 }
 
-/// All cases.
+/// Builds all cases.
 pub fn cases() -> Vec<Case> {
     let mut all = Vec::new();
     decide(&mut all);
@@ -55,7 +54,7 @@ fn case(all: &mut Vec<Case>, name: impl Into<String>, once: impl FnMut() + 'stat
     });
 }
 
-/// Head of a browser's request, with a cookie of ours among others in the place of `{}`.
+/// Head of a browser's request; `{}` is the place of our cookie among others.
 const HEAD: &str = "GET /lightstreamer?LS_protocol=TLCP-2.5.0 HTTP/1.1\r\n\
      Host: push.mycompany.com\r\n\
      User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/120.0 Safari/537.36\r\n\
@@ -68,13 +67,13 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nServer: Lightstreamer-Server/7.4.5\r\
      Content-Type: text/enriched; charset=UTF-8\r\nCache-Control: no-store\r\n\
      Access-Control-Allow-Origin: https://www.mycompany.com\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-/// Nodes of the pools that are decided on.
+/// Sizes of the pools, in nodes.
 const NODES: [usize; 2] = [2, 1000];
 
-/// Stickiness as a push site has it.
+/// Stickiness of a typical push site.
 const STICKY: &str = "{ sticky_cookie: { name: PUSHGATE, max_age: 8h } }";
 
-/// A table as the edge builds it from a file: `count` nodes, `plugins` in YAML.
+/// A decision table, as the edge builds it from a file with `count` nodes and `plugins` (YAML).
 struct Site {
     table: Table,
     pool: Arc<Pool>,
@@ -140,7 +139,7 @@ impl Site {
         }
     }
 
-    /// To the last node: none must be dearer to find than another.
+    /// Returns an assignment to the last node, the one found last if a search were linear.
     fn assigned(&self) -> Assigned {
         Assigned {
             node: self.pool.nodes.last().expect("a node").clone(),
@@ -150,7 +149,7 @@ impl Site {
         }
     }
 
-    /// The cookie a client gets from its first answer.
+    /// Returns the cookie that a client gets with its first answer.
     fn cookie(&self) -> String {
         let plain = request("a=b");
         let mut answer = answer();
@@ -176,7 +175,7 @@ fn request(cookie: &str) -> Head {
     Head::request(head.as_bytes()).expect("a legal head")
 }
 
-/// An answer's head that nobody has edited yet.
+/// Returns an answer's head without edits.
 fn answer() -> Edits {
     Edits::new(Arc::new(Head::response(ANSWER).expect("a legal head")))
 }
@@ -199,7 +198,7 @@ fn flow(request: &Head) -> Flow<'_> {
     }
 }
 
-/// Flow → node: balanced, and recalled by a cookie, with few and with many nodes.
+/// Adds the cases of flow → node: balanced and recalled by a cookie, with few and with many nodes.
 fn decide(all: &mut Vec<Case>) {
     for count in NODES {
         let site = Arc::new(Site::new(count, STICKY));
@@ -237,7 +236,7 @@ fn decide(all: &mut Vec<Case>) {
         let decision = site.table.decide(black_box(&flow(&head)), &[]);
         assert!(matches!(decision, Decision::Node(_)));
     };
-    // Afterwards all that are down stand aside.
+    // These runs move all Down nodes out of the rotation.
     (0..1000).for_each(|_| decide());
     case(all, "decide/round_robin, 500 of 1000 nodes down", decide);
     computed(all);
@@ -251,7 +250,7 @@ fn decide(all: &mut Vec<Case>) {
     });
 }
 
-/// Flow → node by `mode: hash`, where the client's first node is Up, and where it is Down.
+/// Adds the cases of flow → node by `mode: hash`, with the first node of the client Up and Down.
 fn computed(all: &mut Vec<Case>) {
     for down in [false, true] {
         let site = Site::new(1000, "{ sticky_ip: { mode: hash } }");
@@ -271,7 +270,7 @@ fn computed(all: &mut Vec<Case>) {
     }
 }
 
-/// One token: verified on the way in, signed on the way out, and a forged one refused.
+/// Adds the cases of one token: verified in a request, signed into an answer, refused if forged.
 fn token(all: &mut Vec<Case>) {
     let site = Arc::new(Site::new(2, STICKY));
     let cookie = site.cookie();
@@ -294,7 +293,7 @@ fn token(all: &mut Vec<Case>) {
     });
 }
 
-/// The one reading of a request's head, and of an answer's.
+/// Adds the cases that parse a request's head and an answer's.
 fn heads(all: &mut Vec<Case>) {
     let limits = Site::new(2, "").limits;
     let own = "PUSHGATE=AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA; ";
@@ -313,7 +312,8 @@ fn heads(all: &mut Vec<Case>) {
     });
 }
 
-/// Where a body ends: one chunk of 100 bytes, and 16 KiB in chunks of 100 and of 4,096 bytes.
+/// Adds the cases that find the end of a body: one chunk of 100 bytes, and 16 KiB in chunks of 100 and of
+/// 4,096 bytes.
 fn framing(all: &mut Vec<Case>) {
     for (what, chunk, count) in [
         ("one chunk of 100 B", 100, 1),
@@ -330,8 +330,8 @@ fn framing(all: &mut Vec<Case>) {
     }
 }
 
-/// A message of 100 bytes through the relay, from the node's write to the client's read: four
-/// sockets on loopback, one thread, so nearly all of its time is the kernel's.
+/// Adds the case of a 100-byte message through the relay, from the node's write to the client's read. It
+/// has four sockets on loopback and one thread, so the kernel takes nearly all of its time.
 fn relayed(all: &mut Vec<Case>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -349,7 +349,7 @@ fn relayed(all: &mut Vec<Case>) {
             Framing::Done,
         );
         let mut relay = Relay::request(side(ours), side(theirs), rules, (none, Wrap::AsIs), false);
-        // As a WebSocket, whose frames are followed.
+        // A WebSocket, because the relay follows its frames.
         let switched = poll_fn(|cx| Poll::Ready(relay.switch(cx, &mut Vec::new(), b"")));
         switched.await.expect("the client is there");
         tokio::spawn(Relaying::new(relay, pending()));
@@ -364,7 +364,7 @@ fn relayed(all: &mut Vec<Case>) {
     });
 }
 
-/// Two ends of a connection over loopback.
+/// Returns both ends of a connection over loopback.
 async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");

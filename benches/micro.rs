@@ -1,4 +1,4 @@
-//! What one decision costs in time, with criterion: `make bench-micro`.
+//! Measures the time of each decision with criterion: `make bench-micro`.
 //!
 //! In: the cases. Out: criterion's times. `budget` counts the instructions of the same cases.
 
