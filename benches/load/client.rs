@@ -1,6 +1,7 @@
-//! One client connection: connect, perhaps TLS, one request's head and its answer's.
+//! One client connection: connects, does a TLS handshake if asked, exchanges one request head for one
+//! answer head.
 //!
-//! In: where to. Out: a stream and the bytes that came behind the answer's head.
+//! In: an address. Out: a stream, and the bytes that came after the answer's head.
 
 use std::io;
 use std::sync::{Arc, LazyLock};
@@ -17,7 +18,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::{BoxError, Options};
 
-/// Longest wait for anything that should come at once.
+/// Longest wait for a step that should take no time.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A plain or TLS connection.
@@ -29,8 +30,8 @@ pub type Conn = Box<dyn Stream>;
 
 static TLS: LazyLock<TlsConnector> = LazyLock::new(|| connector(false, b"http/1.1"));
 
-/// A client's TLS that speaks `protocol`; with `resume` it comes back with its last ticket, else each
-/// handshake is a full one: a new client's.
+/// Makes a TLS client that offers `protocol`. With `resume` it resumes with its last ticket; otherwise each
+/// handshake is a full one, as of a new client.
 pub fn connector(resume: bool, protocol: &[u8]) -> TlsConnector {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
@@ -46,7 +47,7 @@ pub fn connector(resume: bool, protocol: &[u8]) -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
-/// Connects; `receive` is the socket's receive buffer, the kernel's choice if `None`.
+/// Connects. `receive`: size of the socket's receive buffer in bytes; `None`: the kernel's choice.
 pub async fn tcp(options: &Options, receive: Option<usize>) -> Result<TcpStream, BoxError> {
     let socket = if options.to.is_ipv4() {
         TcpSocket::new_v4()
@@ -61,7 +62,7 @@ pub async fn tcp(options: &Options, receive: Option<usize>) -> Result<TcpStream,
     Ok(stream)
 }
 
-/// [`tcp`], and TLS where it is asked for.
+/// Connects as [`tcp`], and does a TLS handshake if `--tls` is set.
 pub async fn connect(options: &Options, receive: Option<usize>) -> Result<Conn, BoxError> {
     let stream = tcp(options, receive).await?;
     if !options.tls {
@@ -80,7 +81,7 @@ pub async fn ask(conn: &mut Conn, path: &str, upgrade: bool, more: &str) -> io::
     conn.flush().await
 }
 
-/// The text of such a request.
+/// Returns the text of such a request.
 pub fn request(path: &str, upgrade: bool, more: &str) -> String {
     let upgrade = if upgrade {
         "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -91,7 +92,7 @@ pub fn request(path: &str, upgrade: bool, more: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: bench.test\r\n{upgrade}{more}\r\n")
 }
 
-/// Reads the answer's head; returns it and what came behind it. Errors: another status than wanted.
+/// Reads the answer's head; returns the head and the bytes after it. Errors: the status is not `status`.
 pub async fn head(conn: &mut Conn, status: &str) -> Result<(String, Vec<u8>), BoxError> {
     let mut got = Vec::with_capacity(1024);
     let end = loop {
@@ -110,12 +111,12 @@ pub async fn head(conn: &mut Conn, status: &str) -> Result<(String, Vec<u8>), Bo
     }
 }
 
-/// Where the head in `got` ends, one past its empty line.
+/// Returns where the head in `got` ends, one past its empty line.
 pub fn head_end(got: &[u8]) -> Option<usize> {
     got.windows(4).position(|w| w == b"\r\n\r\n").map(|i| i + 4)
 }
 
-/// Takes any certificate: the bench made it a moment ago.
+/// Accepts any certificate, because the bench has just made it.
 #[derive(Debug)]
 struct Any;
 

@@ -1,6 +1,6 @@
-//! One accepted connection of the node: what its first bytes say it is.
+//! Detects by its first bytes what a connection to the node is.
 //!
-//! In: a socket. Out: a plain or TLS stream, a PROXY protocol header in front of either taken off.
+//! In: an accepted socket. Out: a plain or TLS stream, without the PROXY protocol header if there was one.
 
 use std::io;
 use std::pin::Pin;
@@ -14,16 +14,16 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// A plain or TLS connection, with its socket in reach.
+/// A plain or TLS connection with access to its socket.
 pub enum Incoming {
-    /// Plain.
+    /// Plain TCP.
     Plain(TcpStream),
     /// TLS that ends at the node.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Incoming {
-    /// The socket.
+    /// Returns the socket.
     pub fn tcp(&self) -> &TcpStream {
         match self {
             Incoming::Plain(s) => s,
@@ -32,7 +32,8 @@ impl Incoming {
     }
 }
 
-/// Takes off what comes before the client's words.
+/// Reads the PROXY protocol header, if one comes first, and does the TLS handshake, if the client begins
+/// one.
 pub async fn of(mut stream: TcpStream) -> io::Result<Incoming> {
     let mut first = [0; 2];
     while stream.peek(&mut first).await? == 1 {
@@ -63,7 +64,7 @@ async fn version_2(stream: &mut TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Type of a handshake record, RFC 8446 §5.1.
+/// Type of a TLS handshake record (RFC 8446 §5.1).
 const HANDSHAKE: u8 = 22;
 
 static TLS: LazyLock<TlsAcceptor> = LazyLock::new(|| {

@@ -1,12 +1,16 @@
-//! The load side of the benches: a push node and its clients in one process, one measurement a run.
+//! The load program of the benches: a push node and its clients in one process, one measurement a run.
 //!
-//! In: a scenario's word and options. Out: one line of JSON with its figures. Node and clients share
+//! In: a scenario's name and options. Out: one line of JSON with its figures. Node and clients share
 //! a process so that both read one clock; each has a thread of its own.
 //!
-//! `load certificate DIR [COUNT]` | `load SCENARIO --node ADDR,… --to ADDR [--tls] [--h2] [--held] [--kept] [--browser] [--pid N] [--wire WORD]
-//! [--seconds N] [--count N] [--every MS] [--client-first] [--up] [--remote]
-//! [--others ADDR --order-to ADDR --order TEXT] [--kill PID]` | `load node --node ADDR,…`
-//! serves until it is killed, for a run with `--remote`: more connections than one process may hold.
+//! Usage:
+//! - `load certificate DIR [COUNT]` writes certificates.
+//! - `load SCENARIO --node ADDR,… --to ADDR [--tls] [--h2] [--held] [--kept] [--browser] [--pid N]
+//!   [--wire WORD] [--seconds N] [--count N] [--every MS] [--streams N] [--client-first] [--up] [--resume]
+//!   [--storm N] [--hosts N] [--until-eof] [--remote] [--others ADDR --order-to ADDR --order TEXT]
+//!   [--kill PID]` measures.
+//! - `load node --node ADDR,…` serves until it is killed, for a run with `--remote` that has more connections
+//!   than one process may hold.
 
 mod bulk;
 mod client;
@@ -33,53 +37,53 @@ use process::Process;
 use serde_json::{Value, json};
 use wire::Wire;
 
-/// Any error: this program ends at the first.
+/// Any error; the program ends at the first one.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What one measurement is told.
+/// The options of one measurement.
 #[derive(Clone)]
 struct Options {
-    /// Addresses this process serves as push nodes.
+    /// Addresses on which this process serves as push nodes.
     nodes: Vec<SocketAddr>,
-    /// Where the clients connect: a proxy, or a node itself.
+    /// Where the clients connect: to a proxy, or straight to a node.
     to: SocketAddr,
     /// Clients speak TLS.
     tls: bool,
     /// Clients speak HTTP/2, which needs TLS.
     h2: bool,
-    /// Streams of each HTTP/2 connection that are silent.
+    /// Silent streams of each HTTP/2 connection.
     streams: usize,
-    /// Silent requests are polls that are not answered.
+    /// Silent requests are polls without an answer.
     held: bool,
-    /// Silent connections are kept ones, after one answered request.
+    /// Silent connections are kept open after one answered request.
     kept: bool,
-    /// Requests have the head a browser sends.
+    /// Requests have the head of a browser.
     browser: bool,
-    /// The proxy, if its CPU or memory is asked for.
+    /// The proxy, if its CPU or memory is measured.
     proxy: Option<Process>,
     /// How messages are framed.
     wire: Wire,
-    /// Measured window.
+    /// Length of the measured window.
     window: Duration,
-    /// Connections, or upgrades in all.
+    /// Number of connections at once, or of upgrades in all.
     count: usize,
-    /// Interval of a connection's messages.
+    /// Interval between the messages of a connection.
     every: Duration,
-    /// WebSocket clients speak before the node does.
+    /// WebSocket clients send before the node does.
     client_first: bool,
-    /// Bulk goes from the clients to the node.
+    /// Bulk flows from the clients to the node.
     up: bool,
-    /// Clients come back with a session ticket.
+    /// Clients resume with a session ticket.
     resume: bool,
-    /// Clients that shake hands without pause beside the measurement.
+    /// Clients that do handshakes without pause during the measurement.
     storm: usize,
-    /// Names that handshakes ask for in turn; 0: the one name of all measurements.
+    /// Number of names that handshakes request in turn; 0: only `bench.test`.
     hosts: usize,
-    /// The window ends with standard input.
+    /// The window ends when standard input does.
     until_eof: bool,
     /// Where the clients of another node connect.
     others: Option<SocketAddr>,
-    /// Where an order is sent, and its text.
+    /// The address to which an order is sent, and its text.
     order: Option<(SocketAddr, String)>,
     /// Process of the node to kill, or to stop.
     kill: Option<i32>,
@@ -140,7 +144,7 @@ fn parse(args: &[String]) -> Result<Options, BoxError> {
         .map(Process::new);
     Ok(Options {
         nodes: nodes.split(',').map(str::parse).collect::<Result<_, _>>()?,
-        // `load node` connects nowhere.
+        // `load node` opens no connections.
         to: value("--to").map_or(Ok(([0, 0, 0, 0], 0).into()), |to| to.parse())?,
         tls: args.iter().any(|a| a == "--tls"),
         h2: args.iter().any(|a| a == "--h2"),
@@ -168,8 +172,8 @@ fn parse(args: &[String]) -> Result<Options, BoxError> {
     })
 }
 
-/// Writes `host0.crt`, `host0.key` and both in `both.pem`: ECDSA P-256, self-signed; and as `host0.pem`,
-/// `host1.pem`, … `count` more, each for a name of its own.
+/// Writes `host0.crt` and `host0.key`, and both in `both.pem`: ECDSA P-256, self-signed. Writes `count` more
+/// certificates with their keys as `host0.pem`, `host1.pem`, …, each for a name of its own.
 fn certificates(dir: &Path, count: usize) -> Result<(), BoxError> {
     for i in 0..count {
         let made = rcgen::generate_simple_self_signed(vec![host(i)])?;
@@ -184,12 +188,12 @@ fn certificates(dir: &Path, count: usize) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// The name that certificate number `i` of many is for.
+/// Returns the name of certificate number `i` of many.
 fn host(i: usize) -> String {
     format!("host{i}.bench.test")
 }
 
-/// The 50th and 99th percentile of `nanos`, in microseconds.
+/// Returns the 50th and 99th percentile of `nanos`, in microseconds.
 fn percentiles(mut nanos: Vec<u64>) -> Value {
     nanos.sort_unstable();
     let at = |share: f64| {
@@ -199,7 +203,7 @@ fn percentiles(mut nanos: Vec<u64>) -> Value {
     json!({ "p50_us": at(0.50), "p99_us": at(0.99) })
 }
 
-/// CPU of the proxy per thousand units of work, in microseconds.
+/// Returns the proxy's CPU per thousand units of work, in microseconds.
 fn per_thousand(cpu_ns: Option<u64>, units: usize) -> Option<f64> {
     cpu_ns
         .filter(|_| units > 0)

@@ -1,10 +1,13 @@
-//! A push node: answers, streams, WebSockets, and floods, by the path asked for.
+//! A push node: answers, streams, WebSockets and floods, by the path of the request.
 //!
-//! `/kib`: 1 KiB. `/<wire>/<ms>`: a message every so often, never ending. `/silent/<wire>`: a
-//! WebSocket without a message, a stream with one. `/held`: a poll without an answer. `/ws/server`, `/ws/client`: three messages at
-//! once; an answer to each message. `/flood/<wire>`: as much as the socket takes. `/bulk`, `/sink`:
-//! bytes without end to the client, or from it. A connection may begin with a PROXY protocol header,
-//! and speak TLS: the first bytes tell.
+//! - `/kib`: 1 KiB. `/held`: a poll without an answer.
+//! - `/<wire>/<ms>`: a message each `<ms>` milliseconds, without end.
+//! - `/silent/<wire>`: a WebSocket without a message, or a stream with one.
+//! - `/ws/server`: three messages at once. `/ws/client`: an answer to each message.
+//! - `/flood/<wire>`: as much as the socket takes.
+//! - `/bulk`, `/sink`: bytes without end to the client, or from it.
+//!
+//! A connection may begin with a PROXY protocol header, and may speak TLS; its first bytes show which.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,45 +25,45 @@ use tokio::time::{Instant, interval_at};
 use crate::incoming::{self, Incoming};
 use crate::wire::{self, MASKED_MESSAGE, Wire, message};
 
-/// Bytes all floods have got rid of.
+/// Bytes that all floods have written.
 pub static FLOODED: AtomicU64 = AtomicU64::new(0);
 
-/// When a client that had stopped read on, by [`wire::now_ns`]; 0: none did, or its flood went on since.
+/// When a stopped client read on, by [`wire::now_ns`]; 0: no client did, or its flood has continued since.
 pub static RESUMED: AtomicU64 = AtomicU64::new(0);
 
-/// Nanoseconds a flood took to go on after that.
+/// Nanoseconds from then until the flood could write again.
 pub static WENT_ON: AtomicU64 = AtomicU64::new(0);
 
-/// When each node of this process was asked for a silent stream.
+/// Times at which each node of this process got a request for a silent stream.
 pub static UPGRADES: Mutex<BTreeMap<SocketAddr, Vec<std::time::Instant>>> =
     Mutex::new(BTreeMap::new());
 
-/// Bytes all sinks have taken.
+/// Bytes that all sinks have read.
 pub static SUNK: AtomicU64 = AtomicU64::new(0);
 
-/// Polls that wait for their answer.
+/// Number of polls that have arrived and get no answer.
 pub static HELD: AtomicU64 = AtomicU64::new(0);
 
-/// What bulk is read and written by: enough that the load side's own system calls do not set the pace.
+/// Size of one read or write of bulk, in bytes: large enough that the load's system calls are no limit.
 pub const BULK: usize = 256 * 1024;
 
-/// What every bulk stream writes: one for all, as there may be thousands.
+/// The bytes that every bulk stream writes, shared because there may be thousands of streams.
 static PIECE: [u8; BULK] = [b'b'; BULK];
 
 /// Length of the body of `/kib`.
 pub const KIB: usize = 1024;
 
-/// Messages of `/ws/server`, and that a `/ws/client` sends.
+/// Number of messages that `/ws/server` sends, and that a client of `/ws/client` sends.
 pub const MESSAGES: u32 = 3;
 
-/// Send buffer of a flood's socket: what it adds is the same for every proxy, and small.
+/// Send buffer of a flood's socket, in bytes. It adds the same small amount for every proxy.
 const FLOOD_SEND_BUFFER: usize = 64 * 1024;
 
-/// Answer to the one key our clients send (the example of RFC 6455 §1.3).
+/// Answer to the one key that our clients send (the example of RFC 6455 §1.3).
 const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
      Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-/// Serves `addresses` on a thread of its own, for the process's life.
+/// Serves `addresses` on a thread of its own until the process ends.
 pub fn start(addresses: &[SocketAddr]) -> io::Result<()> {
     let (ready, started) = mpsc::sync_channel(1);
     let addresses = addresses.to_vec();
@@ -94,7 +97,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 async fn accept(listener: TcpListener) {
     while let Ok((stream, _)) = listener.accept().await {
         let _ = stream.set_nodelay(true);
-        // A client that goes away ends its task with an error: that is no failure of the node.
+        // A client that leaves ends its task with an error, which is no failure of the node.
         tokio::spawn(async move { serve(incoming::of(stream).await?).await });
     }
 }
@@ -150,7 +153,8 @@ async fn serve(mut stream: Incoming) -> io::Result<()> {
     }
 }
 
-/// The answer to an upgrade: proxies that make one of an HTTP/2 stream send a key of their own, and check.
+/// Returns the answer to an upgrade, for any key. A proxy that turns an HTTP/2 stream into an upgrade sends
+/// a key of its own and checks the answer.
 fn switching(request: &[u8]) -> String {
     const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     let text = String::from_utf8_lossy(request);
@@ -167,7 +171,7 @@ fn switching(request: &[u8]) -> String {
     SWITCHING.replace("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", &accept)
 }
 
-/// Head of a stream without end.
+/// Returns the head of an endless stream.
 fn head(wire: Wire) -> String {
     match wire {
         Wire::WebSocket => SWITCHING.to_owned(),
@@ -192,8 +196,8 @@ async fn silent(mut stream: Incoming, wire: Wire) -> io::Result<()> {
     gone(&mut stream).await
 }
 
-/// The first message leaves in one segment with the head: a proxy that drops what it read beyond
-/// the head loses it.
+/// Sends the first message in one segment with the head. A proxy that drops the bytes it read after the
+/// head loses this message.
 async fn speak(mut stream: Incoming) -> io::Result<()> {
     let first = Wire::WebSocket.frame(&message(0));
     stream
@@ -223,7 +227,7 @@ async fn gone(stream: &mut Incoming) -> io::Result<()> {
     Ok(())
 }
 
-/// A message every `every`; connections begin at different phases, by their port.
+/// Sends a message every `every`. Connections begin at different phases, by their port.
 async fn tell(
     mut stream: Incoming,
     wire: Wire,

@@ -1,21 +1,21 @@
-//! What a process and its children have used: CPU time and memory.
+//! Reads the CPU time and memory that a process and its descendants use.
 //!
 //! In: a process id. Out: nanoseconds and bytes from `/proc`. Source: proc(5).
 
 use std::fs;
 
-/// A proxy under measurement: its first process and all that descend from it.
+/// A proxy under measurement: its first process and all descendants of that.
 #[derive(Clone, Copy)]
 pub struct Process(u32);
 
 impl Process {
-    /// The process with this id.
+    /// Refers to the process with id `pid`.
     pub fn new(pid: u32) -> Self {
         Process(pid)
     }
 
-    /// CPU time of all threads now alive, in nanoseconds. Threads that ended are missed: the
-    /// proxies here start theirs before the window.
+    /// Returns the CPU time of all live threads, in nanoseconds. It misses threads that ended, but these
+    /// proxies start their threads before the window.
     pub fn cpu_ns(self) -> u64 {
         let threads = self.tree().into_iter().flat_map(|pid| {
             fs::read_dir(format!("/proc/{pid}/task"))
@@ -29,7 +29,7 @@ impl Process {
             .sum()
     }
 
-    /// Proportional set size, in bytes: shared pages count by share.
+    /// Returns the proportional set size (PSS), in bytes: a shared page counts in proportion to its users.
     pub fn pss_bytes(self) -> u64 {
         let kib = self.tree().into_iter().filter_map(|pid| {
             let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;

@@ -1,6 +1,6 @@
-//! Messages of 100 bytes, each with its number and the moment it was written, in three framings.
+//! Messages of 100 bytes in three framings; each carries its number and the time of its writing.
 //!
-//! In: received bytes in any split. Out: each message's number and age. Source: RFC 9112 §7.1,
+//! In: received bytes in any split. Out: number and age of each message. Source: RFC 9112 §7.1,
 //! RFC 6455 §5.2.
 
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use std::time::Instant;
 pub const MESSAGE: usize = 100;
 /// Frame header of a node's WebSocket message.
 const FRAME: [u8; 2] = [0x82, MESSAGE as u8];
-/// Frame header of a client's, with a mask of zeros.
+/// Frame header of a client's WebSocket message, with a mask of zeros.
 const MASKED: [u8; 6] = [0x82, 0x80 | MESSAGE as u8, 0, 0, 0, 0];
 /// Length of a client's WebSocket message with its frame header.
 pub const MASKED_MESSAGE: usize = MASKED.len() + MESSAGE;
@@ -19,16 +19,16 @@ pub const MASKED_MESSAGE: usize = MASKED.len() + MESSAGE;
 /// How a stream of messages is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wire {
-    /// Chunked HTTP/1.1 response, one chunk a message.
+    /// Chunked HTTP/1.1 answer with a chunk for each message.
     Chunked,
-    /// Response with a long Content-Length.
+    /// Answer with a long Content-Length.
     Length,
-    /// WebSocket, one frame a message.
+    /// WebSocket with a frame for each message.
     WebSocket,
 }
 
 impl Wire {
-    /// Its word, in options and in the node's paths.
+    /// Returns the word for it in options and in the node's paths.
     pub fn as_str(self) -> &'static str {
         match self {
             Wire::Chunked => "chunked",
@@ -37,7 +37,7 @@ impl Wire {
         }
     }
 
-    /// `body` as the node sends it.
+    /// Returns `body` with its framing, as the node sends it.
     pub fn frame(self, body: &[u8]) -> Vec<u8> {
         match self {
             Wire::Length => body.to_vec(),
@@ -66,13 +66,13 @@ impl FromStr for Wire {
     }
 }
 
-/// Nanoseconds on the one clock of this process.
+/// Returns the nanoseconds since the first call in this process.
 pub fn now_ns() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
-/// Message number `seq`, written now.
+/// Makes message number `seq`, dated now.
 pub fn message(seq: u32) -> [u8; MESSAGE] {
     let mut m = [b'.'; MESSAGE];
     m[..8].copy_from_slice(&now_ns().to_be_bytes());
@@ -80,7 +80,7 @@ pub fn message(seq: u32) -> [u8; MESSAGE] {
     m
 }
 
-/// Message number `seq` as a WebSocket client sends it.
+/// Makes message number `seq`, framed as a WebSocket client sends it.
 pub fn masked(seq: u32) -> Vec<u8> {
     [&MASKED[..], &message(seq)].concat()
 }
@@ -88,23 +88,23 @@ pub fn masked(seq: u32) -> Vec<u8> {
 /// One received message.
 #[derive(Clone, Copy, Debug)]
 pub struct Received {
-    /// Its number.
+    /// Number of the message.
     pub seq: u32,
-    /// Time since it was written, in nanoseconds.
+    /// Time since the message was written, in nanoseconds.
     pub age_ns: u64,
 }
 
-/// Finds the messages in a stream of bytes.
+/// Splits a stream of bytes into messages.
 pub struct Reader {
     wire: Wire,
-    /// Bytes of the chunk still to come; 0 within a size line.
+    /// Bytes missing of the current chunk; 0 within a size line.
     chunk: usize,
     size: usize,
     body: Vec<u8>,
 }
 
 impl Reader {
-    /// At a body's beginning.
+    /// Makes a reader at the beginning of a body.
     pub fn new(wire: Wire) -> Self {
         Reader {
             wire,
@@ -114,7 +114,7 @@ impl Reader {
         }
     }
 
-    /// Takes received bytes and tells `each` message that is whole now.
+    /// Takes received bytes and calls `each` for every message that is complete now.
     pub fn feed(&mut self, data: &[u8], mut each: impl FnMut(Received)) {
         match self.wire {
             Wire::Chunked => self.unchunk(data),
@@ -149,7 +149,7 @@ impl Reader {
                 data = later;
                 continue;
             }
-            // The line end behind a chunk is a size line without digits: it opens no chunk.
+            // The line end after a chunk reads as a size line without digits and opens no chunk.
             match (byte as char).to_digit(16) {
                 Some(digit) => self.size = self.size * 16 + digit as usize,
                 None if byte == b'\n' => self.chunk = std::mem::take(&mut self.size),
