@@ -1,7 +1,7 @@
-//! When connections end, as the kernel tells it: an epoll of a thread that does nothing else.
+//! Watches with an epoll when connections end, on a thread that does nothing else.
 //!
-//! It looks twice a millisecond and sleeps in between: were it woken by each end, as clients on this very
-//! machine are, who ends them would pay for that, a quarter of its time.
+//! The thread looks twice a millisecond and sleeps in between. If each end woke it, on this very machine,
+//! the process that ends the connections would pay for that with a quarter of its time.
 //! In: open sockets. Out: the time of each one's end, and the percentiles of all.
 
 use std::collections::HashMap;
@@ -10,19 +10,19 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// From one look to the next.
+/// Pause between two looks.
 const BETWEEN: Duration = Duration::from_micros(500);
-/// Looks no longer than that.
+/// Longest time to watch.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Sockets whose ends are waited for.
+/// The sockets whose ends are watched.
 pub struct Ends {
     epoll: RawFd,
     count: usize,
 }
 
 impl Ends {
-    /// Of `descriptors`, registered before anything ends: that takes a microsecond each.
+    /// Registers `descriptors`, at a microsecond each; call it before any of them ends.
     pub fn of(descriptors: &[RawFd]) -> Self {
         // SAFETY: epoll_create1 takes a flag and returns a descriptor, which lives as long as the process.
         let epoll = unsafe { libc::epoll_create1(0) };
@@ -38,7 +38,7 @@ impl Ends {
         Ends { epoll, count }
     }
 
-    /// Nanoseconds from `start` to each end, the first ones first.
+    /// Waits until all have ended, 20 s at most. Returns the nanoseconds from `start` to each end, sorted.
     pub fn watch(self, start: Instant) -> Vec<u64> {
         let mut ends = HashMap::with_capacity(self.count);
         let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; 1024];
@@ -62,7 +62,7 @@ impl Ends {
     }
 }
 
-/// The figures of `ends`, sorted, of `flows`, and of the CPU nanoseconds it took until the last.
+/// Returns the figures: number of `flows`, percentiles of `ends` (sorted), and CPU until the last end.
 pub fn figures(flows: usize, ends: &[u64], cpu_ns: u64) -> Value {
     let ms = |share: f64| {
         let at = ((ends.len() as f64 * share) as usize).min(ends.len().saturating_sub(1));

@@ -1,8 +1,10 @@
-//! A node marked Down: when each of its clients sees its end, and what the clients of another node feel.
+//! Marks a node Down, and measures when each of its clients sees the end of its connection and how late the
+//! messages of another node's clients are meanwhile.
 //!
 //! In: `--count` silent WebSockets at `--to`, streams at `--others`, the order that marks the node Down,
-//! `--kill PID` of the node, which is stopped before.
-//! Out: times from the order to each end, CPU of the proxy (`--pid`) until the last, ages of the others' messages before and meanwhile.
+//! and `--kill PID` of the node, which is stopped before the order.
+//! Out: times from the order to each end, CPU of the proxy (`--pid`) until the last end, ages of the others'
+//! messages before the order and until the last end.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
@@ -21,14 +23,14 @@ use crate::{BoxError, Options, percentiles};
 
 /// Streams of the other node.
 const OTHERS: usize = 50;
-/// Messages that are remembered: a minute of theirs, at 100 a second each.
+/// Most messages kept: those of a minute, at 100 a second for each stream.
 const HEARD: usize = OTHERS * 100 * 60;
 /// Time for the proxy's checks to find this process's nodes.
 pub const FOUND: Duration = Duration::from_secs(4);
-/// How long the others are listened to before the order.
+/// Time before the order in which the others' messages are measured.
 const BEFORE: Duration = Duration::from_secs(2);
 
-/// Runs it.
+/// Runs the measurement.
 pub async fn run(options: &Options) -> Result<Value, BoxError> {
     let others = options.others.ok_or("evict needs --others")?;
     let (to, text) = options.order.clone().ok_or("evict needs --order")?;
@@ -39,8 +41,8 @@ pub async fn run(options: &Options) -> Result<Value, BoxError> {
         let stream = listen(options, others).await?;
         tokio::spawn(follow(stream, heard.clone()));
     }
-    // Out of the runtime's hands: it would be woken by each end. Long before the order: it takes tens of
-    // milliseconds, in which no message is read.
+    // Taken from the runtime, which each end would wake. Done long before the order, because it takes tens
+    // of milliseconds, in which no message is read.
     let dying = dying.into_iter().map(TcpStream::into_std);
     let dying = dying.collect::<Result<Vec<_>, _>>()?;
     let descriptors: Vec<RawFd> = dying.iter().map(AsRawFd::as_raw_fd).collect();
@@ -53,7 +55,7 @@ pub async fn run(options: &Options) -> Result<Value, BoxError> {
     let mut order = TcpStream::connect(to).await?;
     let start = Instant::now();
     let start_ns = now_ns();
-    // A thread of its own: it notes ends, and does nothing else, whatever the streams cost.
+    // A thread of its own watches the ends, so that the streams do not delay it.
     let proxy = options.proxy.ok_or("evict needs --pid")?;
     let before = proxy.cpu_ns();
     let watching = std::thread::spawn(move || (ends.watch(start), proxy.cpu_ns()));
@@ -99,7 +101,7 @@ pub async fn open(options: &Options, count: usize) -> Result<Vec<TcpStream>, Box
     Ok(all)
 }
 
-/// One silent WebSocket. Errors: it was refused; the words begin with the status.
+/// Opens a silent WebSocket. Errors: closed; or refused, with the head of the answer as text.
 pub async fn upgrade(to: SocketAddr) -> Result<TcpStream, BoxError> {
     let mut stream = TcpStream::connect(to).await?;
     stream
@@ -118,7 +120,7 @@ pub async fn upgrade(to: SocketAddr) -> Result<TcpStream, BoxError> {
     }
 }
 
-/// One stream of messages, each 10 ms.
+/// Opens a stream with a message each 10 ms.
 async fn listen(options: &Options, to: SocketAddr) -> Result<client::Conn, BoxError> {
     let to = Options {
         to,
@@ -130,13 +132,13 @@ async fn listen(options: &Options, to: SocketAddr) -> Result<client::Conn, BoxEr
     Ok(conn)
 }
 
-/// Tells when each message came and how old it was.
+/// Sends the arrival time and age of each message to `heard`.
 async fn follow(mut conn: client::Conn, heard: mpsc::SyncSender<(u64, u64)>) {
     let (mut reader, mut got) = (Reader::new(Wire::WebSocket), Vec::with_capacity(4096));
     while conn.read_buf(&mut got).await.is_ok_and(|n| n > 0) {
         let now = now_ns();
         reader.feed(&got, |m| {
-            // Who listened is gone: the run is over.
+            // Fails if the receiver is gone because the run is over, or if it is full.
             let _ = heard.try_send((now, m.age_ns));
         });
         got.clear();

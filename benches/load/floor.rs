@@ -1,4 +1,4 @@
-//! What the end of connections costs the kernel alone: a loop of system calls on one core, no proxy.
+//! Measures what the ends of connections cost the kernel alone: a loop of system calls, without a proxy.
 //!
 //! In: `--count` connections on loopback, `--wire ws` for a close frame before each FIN. Out: as `evict`.
 
@@ -16,14 +16,15 @@ use crate::{BoxError, Options};
 /// Close frame 1012, as Pushgate sends it.
 const RESTART: [u8; 4] = [0x88, 2, 0x03, 0xf4];
 
-/// Runs it. The loop has the last core this process may run on, who watches the first.
+/// Runs the measurement. The loop runs on the last core of this process, and the watching thread on the
+/// first.
 pub fn run(options: &Options) -> Result<Value, BoxError> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let (mut clients, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..options.count {
         let mut client = TcpStream::connect(listener.local_addr()?)?;
         let mut one = listener.accept()?.0;
-        // One byte has passed: both ends know the connection.
+        // Once a byte has passed, both ends have the connection.
         client.write_all(b"!")?;
         one.read_exact(&mut [0])?;
         clients.push(client);
@@ -63,7 +64,7 @@ pub fn run(options: &Options) -> Result<Value, BoxError> {
     Ok(figures(options.count, &ends, cpu_ns))
 }
 
-/// CPU time of this thread.
+/// Returns the CPU time of this thread, in nanoseconds.
 fn thread_cpu_ns() -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
@@ -74,11 +75,11 @@ fn thread_cpu_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// The first and the last core this process may run on.
+/// Returns the first and the last core that this process may run on.
 fn cores() -> Result<(usize, usize), BoxError> {
     // SAFETY: an all-zero cpu_set_t is a valid one.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `set` is as large as said.
+    // SAFETY: `set` has the given size.
     unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) };
     // SAFETY: the number is below the size of the set.
     let mut all = (0..libc::CPU_SETSIZE as usize).filter(|n| unsafe { libc::CPU_ISSET(*n, &set) });
@@ -92,7 +93,7 @@ fn pin(core: usize) -> Result<(), BoxError> {
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: as above.
     unsafe { libc::CPU_SET(core, &mut set) };
-    // SAFETY: `set` is as large as said; 0 is the calling thread.
+    // SAFETY: `set` has the given size; 0 is the calling thread.
     match unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) } {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error().into()),

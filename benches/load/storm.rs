@@ -1,8 +1,8 @@
-//! A node is killed under many clients that come back at once: how soon all are at home again, how fast
-//! the other nodes were given them, and whether anybody at home was disturbed.
+//! Kills a node whose many clients reconnect at once. Measures how soon all have a connection again, how
+//! fast the other nodes get them, and whether clients of the other nodes are cut.
 //!
-//! In: `--count` WebSockets through `--to`, `--kill PID` of a node. Out: times from the kill, flows a second
-//! each surviving node was given, flows of theirs that ended. A refused client comes back as it is told.
+//! In: `--count` WebSockets through `--to`, `--kill PID` of a node. Out: times from the kill, new flows a
+//! second of each surviving node, flows on these that ended. A refused client obeys `Retry-After`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -20,22 +20,22 @@ use crate::evict::{FOUND, open, upgrade};
 use crate::node::UPGRADES;
 use crate::{BoxError, Options};
 
-/// Longest wait for all to be at home.
+/// Longest wait until all clients have a connection again.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A client that was cut off comes back within so long, as push clients do.
+/// Longest pause before a cut client reconnects, as push clients do.
 const COMES_BACK: Duration = Duration::from_millis(500);
 
 #[derive(Default)]
 struct Seen {
     /// Connections that ended.
     lost: Cell<usize>,
-    /// Milliseconds from the kill to each one's return.
+    /// Milliseconds from the kill to each client's return.
     home: RefCell<Vec<u64>>,
-    /// Refusals with 503.
+    /// Number of refusals with 503.
     refused: Cell<usize>,
 }
 
-/// Runs it.
+/// Runs the measurement.
 pub async fn run(options: &Options) -> Result<Value, BoxError> {
     let pid = options.kill.ok_or("storm needs --kill")?;
     sleep(FOUND).await;
@@ -55,7 +55,7 @@ pub async fn run(options: &Options) -> Result<Value, BoxError> {
         while seen.home.borrow().len() < expected && start.elapsed() < PATIENCE {
             sleep(Duration::from_millis(10)).await;
         }
-        // Who is disturbed later than that would be missed.
+        // Waits a little longer, to see clients that are cut after all have returned.
         sleep(Duration::from_secs(1)).await;
     };
     local.run_until(done).await;
@@ -67,19 +67,19 @@ pub async fn run(options: &Options) -> Result<Value, BoxError> {
     Ok(json!({
         "clients": options.count, "of_the_dead_node": expected, "lost": seen.lost.get(),
         "home": home.len(), "p50_ms": at(0.5), "p99_ms": at(0.99), "last_ms": at(1.0),
-        // Who was cut off and was not on the dead node, or was cut off again.
+        // Clients that were cut off without being on the dead node, or were cut off twice.
         "refused": seen.refused.get(), "disturbed": seen.lost.get().saturating_sub(expected),
         "most_per_second": most_per_second(&before),
     }))
 }
 
-/// One client's life: cut off, it comes back until it is let in.
+/// Runs one client: when its connection ends, it reconnects until it is accepted.
 async fn live(mut stream: TcpStream, to: SocketAddr, start: Instant, seen: Rc<Seen>) {
     loop {
         let mut scrap = [0; 64];
         while stream.read(&mut scrap).await.is_ok_and(|n| n > 0) {}
         seen.lost.set(seen.lost.get() + 1);
-        // By its port: the same spread in each run.
+        // Its port decides the pause, so that each run has the same spread.
         let port = stream.local_addr().map_or(0, |a| u64::from(a.port()));
         sleep(COMES_BACK * (port * 7919 % 1000) as u32 / 1000).await;
         stream = loop {
@@ -97,7 +97,7 @@ async fn live(mut stream: TcpStream, to: SocketAddr, start: Instant, seen: Rc<Se
     }
 }
 
-/// What a refusal says, half a second where it says nothing.
+/// Returns the `Retry-After` of a refusal; half a second without one.
 fn retry_after(head: &str) -> Duration {
     let lines = head.lines().filter_map(|l| l.split_once(':'));
     let told = lines
@@ -106,7 +106,7 @@ fn retry_after(head: &str) -> Duration {
     told.map_or(Duration::from_millis(500), Duration::from_secs)
 }
 
-/// Most upgrades of each node within any second since `before`.
+/// Returns the most upgrades of each node within any second since `before`.
 fn most_per_second(before: &BTreeMap<SocketAddr, Vec<Instant>>) -> Value {
     let all = UPGRADES.lock().expect("no panic");
     let most = all.iter().map(|(node, times)| {
