@@ -1,7 +1,7 @@
-//! Bulk and short connections: what a GiB, a stream of bulk, and a connection cost the proxy.
+//! Measures bulk and short connections: what a GiB, a stream of bulk, and a connection cost the proxy.
 //!
-//! In: streams (`--count`), window, direction; or connections in all. Out: CPU per GiB, memory per stream,
-//! or CPU per connection.
+//! In: streams (`--count`), window, direction; or number of connections. Out: CPU per GiB, memory per
+//! stream, or CPU per connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -17,22 +17,22 @@ use crate::client::{self, Conn, PATIENCE};
 use crate::node::{BULK, KIB, SUNK};
 use crate::{BoxError, Options, per_thousand};
 
-/// Time for windows to open before the measured one.
+/// Time before the measured window in which TCP windows open.
 const WARM_UP: Duration = Duration::from_millis(500);
-/// Connections under way at once.
+/// Short connections at once.
 const WORKERS: usize = 16;
-/// Bulk streams opened first, so that what exists once is not charged to the others.
+/// Bulk streams opened first, so that memory needed once is not charged to the measured ones.
 const WARM: usize = 16;
-/// What each of thousands of clients reads by.
+/// Size of a read of one client among thousands, in bytes.
 const SMALL: usize = 16 * 1024;
-/// Interval at which the proxy's memory is looked at.
+/// Interval between two samples of the proxy's memory.
 const SAMPLE: Duration = Duration::from_millis(250);
-/// Streams of thousands that open at once. With all 5,000 at once a client of Pushgate waited for more than 10 s.
+/// Most streams that open at once. With all 5,000 at once a client of Pushgate waited more than 10 s.
 const OPENING: usize = 250;
-/// Longest wait until all of thousands of streams flow.
+/// Longest wait until all streams flow.
 const FLOW: Duration = Duration::from_secs(100);
 
-/// Measures bulk: to the clients, or with `--up` from them.
+/// Measures bulk to the clients, or with `--up` from them.
 pub async fn run(options: &Options) -> Result<Value, BoxError> {
     let taken = Arc::new(AtomicU64::new(0));
     let mut streams = Vec::new();
@@ -88,7 +88,7 @@ async fn pull(mut conn: Conn, taken: &AtomicU64, by: usize) -> Result<(), BoxErr
     }
 }
 
-/// Measures the proxy's memory while `--count` streams of bulk flow to clients that read all the time.
+/// Measures the proxy's memory while `--count` streams of bulk flow to clients that read continuously.
 pub async fn memory(options: &Options) -> Result<Value, BoxError> {
     let proxy = options.proxy.ok_or("bulk_memory needs --pid")?;
     let taken = Arc::new(AtomicU64::new(0));
@@ -130,7 +130,7 @@ pub async fn memory(options: &Options) -> Result<Value, BoxError> {
     }))
 }
 
-/// Starts `count` streams; returns when each of them flows.
+/// Starts `count` streams; returns when all of them flow.
 async fn flows(
     options: &Options,
     count: usize,
@@ -172,7 +172,7 @@ async fn push(options: &Options) -> Result<(), BoxError> {
     }
 }
 
-/// Measures `--count` connections of one request each.
+/// Measures `--count` connections with one request each.
 pub async fn connections(options: &Options) -> Result<Value, BoxError> {
     let begun = Arc::new(AtomicUsize::new(0));
     let (start, cpu) = (Instant::now(), options.proxy.map(|p| p.cpu_ns()));

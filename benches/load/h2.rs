@@ -1,7 +1,7 @@
-//! HTTP/2 clients: a connection with one stream, as a browser has it for a push service of its own, or with many.
+//! HTTP/2 clients: a connection with one stream, as a browser opens to a single push service, or with many.
 //!
-//! In: where to, a path. Out: the body of the answer, to be read like that of HTTP/1.
-//! Source: RFC 9113 §8.1; §6.9 (what was read is given back to the window at once).
+//! In: an address and a path. Out: the body of the answer, which reads like one of HTTP/1.
+//! Source: RFC 9113 §8.1; §6.9 (bytes read are given back to the window at once).
 
 use std::io;
 use std::pin::Pin;
@@ -20,7 +20,7 @@ use crate::client::{self, Conn, PATIENCE};
 use crate::wire::Wire;
 use crate::{BoxError, Options};
 
-/// A connection. Errors: the proxy speaks no HTTP/2.
+/// Opens a connection. Errors: the proxy does not speak HTTP/2.
 pub async fn connect(options: &Options) -> Result<SendRequest<Bytes>, BoxError> {
     let tcp = client::tcp(options, None).await?;
     let tls = client::connector(false, b"h2");
@@ -30,14 +30,14 @@ pub async fn connect(options: &Options) -> Result<SendRequest<Bytes>, BoxError> 
     )
     .await??;
     if tls.get_ref().1.alpn_protocol() != Some(b"h2") {
-        return Err("the proxy speaks no HTTP/2".into());
+        return Err("the proxy does not speak HTTP/2".into());
     }
     let (requests, connection) = h2::client::handshake(tls).await?;
     tokio::spawn(connection);
     Ok(requests)
 }
 
-/// Asks for `path` on a connection of its own. Errors: no HTTP/2, or another status than 200.
+/// Requests `path` on a connection of its own. Errors: no HTTP/2, or the status is not 200.
 pub async fn ask(options: &Options, path: &str) -> Result<Conn, BoxError> {
     stream(
         &connect(options).await?,
@@ -47,7 +47,7 @@ pub async fn ask(options: &Options, path: &str) -> Result<Conn, BoxError> {
     .await
 }
 
-/// Asks for `path` on `requests`, for a WebSocket (RFC 8441) if `websocket`. Errors: another status than 200.
+/// Requests `path` on `requests`, as a WebSocket (RFC 8441) if `websocket`. Errors: the status is not 200.
 pub async fn stream(
     requests: &SendRequest<Bytes>,
     path: &str,
@@ -58,7 +58,7 @@ pub async fn stream(
     let request = match websocket {
         false => http::Request::get(uri).body(())?,
         true => {
-            // The proxy's settings say that it takes one.
+            // Waits for the proxy's settings, which allow an extended CONNECT.
             let settings = async {
                 while !requests.is_extended_connect_protocol_enabled() {
                     sleep(Duration::from_millis(1)).await;
@@ -84,7 +84,7 @@ pub async fn stream(
     }))
 }
 
-/// Asks for `path` with more fields, and reads the answer to its end. Returns the stickiness cookie it sets.
+/// Requests `path` with `cookie` and reads the whole answer. Returns the stickiness cookie that it sets.
 pub async fn whole(
     requests: &mut SendRequest<Bytes>,
     path: &str,
@@ -111,11 +111,11 @@ pub async fn whole(
 /// The answer's body.
 struct Body {
     stream: RecvStream,
-    /// Received and not read yet.
+    /// Received bytes not read yet.
     left: Bytes,
-    /// A WebSocket ends with it.
+    /// Kept because dropping it would end a WebSocket.
     _up: SendStream<Bytes>,
-    /// The connection ends when nobody can ask any more.
+    /// Kept because the connection ends when the last handle for requests is dropped.
     _connection: SendRequest<Bytes>,
 }
 

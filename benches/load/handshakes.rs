@@ -1,8 +1,8 @@
-//! TLS handshakes in a closed loop: what a new client, or one that comes back, costs the proxy; and a
-//! storm of them beside another measurement.
+//! Measures TLS handshakes in a closed loop: what a new or a resuming client costs the proxy. Also makes a
+//! storm of handshakes during another measurement.
 //!
-//! In: clients at once (`--count`), `--resume`, window. Out: handshakes a second, per second of the
-//! proxy's CPU, failures. Each is a connection of its own that ends with the client's close_notify.
+//! In: clients at once (`--count`), `--resume`, window. Out: handshakes a second and per CPU-second of the
+//! proxy, failures. Each handshake has its own connection, which ends with the client's close_notify.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,10 +19,10 @@ use tokio_rustls::TlsConnector;
 use crate::client::{self, PATIENCE};
 use crate::{BoxError, Options, host};
 
-/// Time until every client has its first ticket.
+/// Time before the window in which every client gets its first ticket.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// What the loops have done so far.
+/// Counts of the loops' handshakes so far.
 #[derive(Default)]
 pub struct Done {
     good: AtomicUsize,
@@ -31,13 +31,13 @@ pub struct Done {
 }
 
 impl Done {
-    /// Handshakes that succeeded.
+    /// Returns the number of handshakes that succeeded.
     pub fn good(&self) -> usize {
         self.good.load(Ordering::Relaxed)
     }
 }
 
-/// Measures.
+/// Runs the measurement.
 pub async fn run(options: &Options) -> Result<Value, BoxError> {
     let done = Arc::new(Done::default());
     let _loops = start(options, &done);
@@ -62,7 +62,7 @@ pub async fn run(options: &Options) -> Result<Value, BoxError> {
     }))
 }
 
-/// Waits until whoever started us closes our standard input.
+/// Waits until the parent process closes our standard input.
 async fn end_of_input() {
     let (ended, wait) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
@@ -72,8 +72,8 @@ async fn end_of_input() {
     let _ = wait.await;
 }
 
-/// Starts a storm on a thread of its own, at the lowest priority: the figures of whoever measures
-/// beside it are not to wait for the load's own arithmetic.
+/// Starts a storm on its own thread, at the lowest priority, so that the measurement beside it does not
+/// wait for the load's own arithmetic.
 pub fn storm(options: &Options, clients: usize) -> Arc<Done> {
     let done = Arc::new(Done::default());
     let (told, options) = (
@@ -84,7 +84,7 @@ pub fn storm(options: &Options, clients: usize) -> Arc<Done> {
         },
     );
     std::thread::spawn(move || {
-        // SAFETY: three numbers; 0 is the calling thread.
+        // SAFETY: setpriority takes three numbers; 0 is the calling thread.
         unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -113,7 +113,7 @@ fn start(options: &Options, done: &Arc<Done>) -> Vec<JoinHandle<()>> {
                     }
                     Err(_) => {
                         done.failed.fetch_add(1, Ordering::Relaxed);
-                        // A proxy that is gone would otherwise be asked a million times a second.
+                        // Without a pause a dead proxy would get a million attempts a second.
                         sleep(Duration::from_millis(10)).await;
                     }
                 }
@@ -134,7 +134,7 @@ async fn shake(options: &Options, tls: &TlsConnector) -> Result<Option<Handshake
     let mut stream = timeout(PATIENCE, tls.connect(name, stream)).await??;
     let kind = stream.get_ref().1.handshake_kind();
     stream.shutdown().await?;
-    // The tickets come on the way to the end, which need not be a close_notify.
+    // Tickets arrive before the end, which need not be a close_notify.
     let mut rest = Vec::new();
     match timeout(PATIENCE, stream.read_to_end(&mut rest)).await? {
         Err(e) if e.kind() != std::io::ErrorKind::UnexpectedEof => Err(e.into()),

@@ -1,4 +1,4 @@
-//! Streams with a message every so often: what a message costs the proxy, and how late it comes.
+//! Measures streams with periodic messages: what a message costs the proxy, and its latency.
 //!
 //! In: framing, connections, interval, window. Out: CPU per 1,000 messages, and the time from the
 //! node's write to the client's read.
@@ -14,17 +14,17 @@ use crate::client::{self, Conn};
 use crate::wire::{Reader, Wire};
 use crate::{BoxError, Options, h2, handshakes, per_thousand, percentiles};
 
-/// Time for all streams to flow before the window.
+/// Time before the window in which all streams begin to flow.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// What arrived in the window.
+/// The messages that arrived in the window.
 #[derive(Default)]
 struct Arrived {
     ages_ns: Vec<u64>,
     out_of_order: usize,
 }
 
-/// Measures.
+/// Runs the measurement.
 pub async fn run(options: &Options) -> Result<Value, BoxError> {
     let arrived = Arc::new(Mutex::new(Arrived::default()));
     let mut streams = Vec::new();
@@ -33,7 +33,7 @@ pub async fn run(options: &Options) -> Result<Value, BoxError> {
         streams.push(tokio::spawn(follow(
             conn,
             rest,
-            // HTTP/2 has frames of its own around the bare messages.
+            // Over HTTP/2 the messages arrive without HTTP/1 framing.
             if options.h2 && options.wire != Wire::WebSocket {
                 Wire::Length
             } else {

@@ -1,6 +1,7 @@
-//! Requests of 1 KiB on kept connections, in a closed loop: what one request costs the proxy.
+//! Measures what a request for 1 KiB on a kept connection costs the proxy, in a closed loop.
 //!
-//! In: connections (`--count`), the window, and with `--browser` the head of a browser. Out: requests a second, CPU per 1,000, latency.
+//! In: connections (`--count`), the window, and with `--browser` the head of a browser. Out: requests a
+//! second, CPU per 1,000 requests, latency.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,10 +16,10 @@ use crate::client::{self, Conn, PATIENCE};
 use crate::node::KIB;
 use crate::{BoxError, Options, h2, per_thousand, percentiles};
 
-/// Time for caches and pools to fill before the window.
+/// Time before the window in which caches and pools fill.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// What Chromium sends between `Host` and `Cookie` when a page's script asks the page's own server.
+/// The fields that Chromium sends between `Host` and `Cookie` when a script requests its page's own server.
 const BROWSER: &str = "Connection: keep-alive\r\n\
      sec-ch-ua: \"Chromium\";v=\"142\", \"Google Chrome\";v=\"142\", \"Not_A Brand\";v=\"99\"\r\n\
      sec-ch-ua-mobile: ?0\r\n\
@@ -86,7 +87,7 @@ pub async fn run(options: &Options) -> Result<Value, BoxError> {
         .await
 }
 
-/// Connects and asks once, for the stickiness cookie that later requests carry.
+/// Connects and sends one request, to get the stickiness cookie for later requests.
 async fn first(options: &Options) -> Result<(Conn, String), BoxError> {
     let mut conn = client::connect(options, None).await?;
     client::ask(&mut conn, "/kib", false, "").await?;

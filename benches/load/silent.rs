@@ -1,6 +1,7 @@
-//! What the proxy holds: memory of silent connections, and bytes of a stream whose client does not read.
+//! Measures what the proxy holds: memory of silent connections, and bytes for a client that does not read.
 //!
-//! In: connections; or a framing. Out: PSS per connection; or bytes the node could write.
+//! In: connections, or a framing. Out: PSS per connection, or the bytes that the node could write, or the
+//! time until it can write again.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,19 +16,19 @@ use crate::node::{BULK, FLOODED, HELD, KIB, RESUMED, WENT_ON};
 use crate::wire::{self, Wire};
 use crate::{BoxError, Options, h2};
 
-/// Connections opened first, so that what exists once is not charged to the others.
+/// Connections opened first, so that memory needed once is not charged to the measured ones.
 const WARM: usize = 16;
-/// Time for the proxy to give back what a handshake needed.
+/// Time for the proxy to free what a handshake needed.
 const SETTLE: Duration = Duration::from_secs(1);
-/// A flood that gained nothing for so long has stalled.
+/// A flood has stalled if it wrote nothing for this time.
 const STALLED: Duration = Duration::from_secs(1);
-/// A flood that has not stalled by then is without a limit.
+/// A flood that has not stalled after this time has no limit.
 const FLOOD_DEADLINE: Duration = Duration::from_secs(20);
 /// Receive buffer of the client that does not read.
 const RECEIVE_BUFFER: usize = 64 * 1024;
 
-/// Measures the memory of `--count` silent WebSockets, or of streams after their first message, or of polls
-/// that wait for their answer, or of kept connections without a request. Errors: one was closed meanwhile.
+/// Measures the memory of `--count` silent connections: WebSockets, streams after their first message, polls
+/// without an answer, or kept connections between requests. Errors: one was closed meanwhile.
 pub async fn run(options: &Options) -> Result<Value, BoxError> {
     let proxy = options.proxy.ok_or("silent needs --pid")?;
     let _warm = open(options, WARM).await?;
@@ -48,12 +49,12 @@ pub async fn run(options: &Options) -> Result<Value, BoxError> {
     }))
 }
 
-/// How many of `all` have ended.
+/// Counts the connections in `all` that have ended.
 async fn closed(all: Vec<Conn>) -> usize {
     let mut closed = 0;
     for mut conn in all {
         let mut next = [0; 1];
-        // Without a budget: one that is used up would make every further connection look open.
+        // Unconstrained: with its task budget used up, every further connection would look open.
         let read = unconstrained(timeout(Duration::ZERO, conn.read(&mut next))).await;
         closed += usize::from(!matches!(read, Err(_) | Ok(Ok(1))));
     }
@@ -111,14 +112,14 @@ async fn open(options: &Options, count: usize) -> Result<Vec<Conn>, BoxError> {
     Ok(all)
 }
 
-/// Measures how much a node can write to a client that has stopped after the head.
+/// Measures how many bytes a node can write to a client that stops reading after the head.
 pub async fn hidden(options: &Options) -> Result<Value, BoxError> {
     let _conn = flood(options).await?;
     let (written, stalled) = stall().await;
     Ok(json!({ "written_bytes": written, "stalled": stalled }))
 }
 
-/// Measures how long after its client reads on a node that had stalled can write again.
+/// Measures how soon a stalled node can write again after its client reads on.
 pub async fn resume(options: &Options) -> Result<Value, BoxError> {
     let mut conn = flood(options).await?;
     let mut piece = vec![0; BULK];
@@ -133,7 +134,7 @@ pub async fn resume(options: &Options) -> Result<Value, BoxError> {
             timeout(PATIENCE, conn.read(&mut piece)).await??;
         }
         took.push(WENT_ON.load(Ordering::Relaxed));
-        // Each resume finds another place in the stream.
+        // Reads a different amount each time, so that each resume starts elsewhere in the stream.
         for _ in 0..took.len() {
             timeout(PATIENCE, conn.read(&mut piece)).await??;
         }
@@ -143,7 +144,7 @@ pub async fn resume(options: &Options) -> Result<Value, BoxError> {
     Ok(json!({ "resume_ms": ms(took.len() / 2), "resume_max_ms": ms(took.len() - 1) }))
 }
 
-/// A flood to a client that has read its head and no more.
+/// Starts a flood to a client that reads the head only.
 async fn flood(options: &Options) -> Result<Conn, BoxError> {
     let mut conn = client::connect(options, Some(RECEIVE_BUFFER)).await?;
     let upgrade = options.wire == Wire::WebSocket;
@@ -153,7 +154,7 @@ async fn flood(options: &Options) -> Result<Conn, BoxError> {
     Ok(conn)
 }
 
-/// Waits until the flood stalls; how much it had written, and whether it did stall.
+/// Waits until the flood stalls. Returns the bytes it wrote, and whether it stalled in time.
 async fn stall() -> (u64, bool) {
     let deadline = Instant::now() + FLOOD_DEADLINE;
     let mut written = (FLOODED.load(Ordering::Relaxed), Instant::now());

@@ -1,6 +1,6 @@
-//! WebSocket upgrades, one after the other on each of 64 workers: is a message lost, what does one cost.
+//! Measures WebSocket upgrades on 64 workers: whether messages are lost, and what an upgrade costs.
 //!
-//! In: upgrades in all, who speaks first. Out: lost, reordered, CPU per upgrade.
+//! In: number of upgrades, and which side sends first. Out: lost, reordered, CPU per upgrade.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use crate::node::MESSAGES;
 use crate::wire::{Reader, Wire, masked};
 use crate::{BoxError, Options, per_thousand};
 
-/// Upgrades under way at once.
+/// Upgrades at once.
 const WORKERS: usize = 64;
 
 #[derive(Default)]
@@ -26,7 +26,7 @@ struct Tally {
     errors: std::sync::Mutex<Vec<String>>,
 }
 
-/// Measures.
+/// Runs the measurement.
 pub async fn run(options: &Options) -> Result<Value, BoxError> {
     let tally = Arc::new(Tally::default());
     let (begun, cpu) = (Instant::now(), options.proxy.map(|p| p.cpu_ns()));
@@ -70,7 +70,7 @@ async fn work(options: Options, tally: Arc<Tally>) {
     }
 }
 
-/// One upgrade; whether its messages came in order. Errors: one did not come.
+/// Does one upgrade; returns whether its messages came in order. Errors: a message did not come.
 async fn one(options: &Options) -> Result<bool, BoxError> {
     let mut conn = client::connect(options, None).await?;
     let path = if options.client_first {

@@ -1,7 +1,7 @@
-//! Pingora with nothing added, for `benches/run.py`: what of a request's cost is the library's, and what Pushgate's own.
+//! Pingora with nothing added, for `benches/run.py`. Shows which part of a request's cost is the library's.
 //!
-//! In: `pingora PLAIN TLS CERTIFICATE KEY NODE NODE`, all but the files addresses. Out: a reverse proxy with one
-//! thread that sends each client's address to one of two nodes, adds nothing and keeps its defaults.
+//! In: `pingora PLAIN TLS CERTIFICATE KEY NODE NODE`, where all but the two files are addresses. Out: a
+//! reverse proxy with one thread and default settings, which sends each client address to one of two nodes.
 
 use std::error::Error;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use pingora::prelude::*;
 use pingora::server::configuration::ServerConf;
 
-/// The allocator of the edge.
+/// The same allocator as the edge's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -36,7 +36,7 @@ impl ProxyHttp for Nodes {
 fn main() -> std::result::Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [plain, tls, certificate, key, first, second] = &args[..] else {
-        return Err("pingora PLAIN TLS CERTIFICATE KEY NODE NODE".into());
+        return Err("usage: pingora PLAIN TLS CERTIFICATE KEY NODE NODE".into());
     };
     let conf = ServerConf {
         threads: 1,
