@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""What a node's end is to its clients and to those of others, Pushgate beside HAProxy in one run.
+"""Measures what the end of a node does to its clients and to others, for Pushgate and HAProxy in one run.
 
-evict: a node whose process is stopped is marked Down by an order; when do its clients see their end, and
-how old are the messages of another node's clients meanwhile? Beside it the kernel's floor: a bare loop of the
-system calls on one core. detect: how soon is a node Down that is frozen, refuses, or swallows all? storm: one of three nodes is killed; how soon
-are its clients at home again, and how fast are the others given them, with and without `admit_rate`?
+evict: a node's process is stopped, and an order marks the node Down. When do its clients see the end of
+their connections, and how old are the messages of another node's clients meanwhile? Beside it the kernel's
+floor: a bare loop of the system calls on one core.
+detect: how soon is a node Down whose process is frozen, whose port refuses, or whose cable drops all packets?
+storm: one of three nodes is killed. How soon are its clients connected again, and how fast do the other
+nodes get them, with and without `admit_rate`?
 
-In: PUSHGATE_BIN and LOAD_BIN (default: target/release), haproxy of the PATH. Out: markdown on standard
-output. All traffic is on loopback; each proxy has one thread on a core of its own where there are two.
+In: PUSHGATE_BIN and LOAD_BIN (default: target/release), haproxy from the PATH. Out: markdown on standard
+output. All traffic is on loopback. Each proxy has one thread, on a core of its own if there are two.
 """
 
 import argparse
@@ -54,11 +56,12 @@ def wait_port(port):
                 time.sleep(0.5)
                 return
         time.sleep(0.05)
-    sys.exit(f"nobody listens on {port}")
+    sys.exit(f"no program listens on port {port} after 20 s")
 
 
 def pushgate(folder, ports, pools, admin, keys, threads=1):
-    """Writes a configuration with a listener on each port, for the pool of that place; returns the command line."""
+    """Writes a configuration with one listener on each port, for the pool at the same index. Returns the
+    command line, and a function from an address to the node's name."""
     nodes = sorted({n for pool in pools for n in pool})
     text = f"admin: {{ bind: {HOST}:{admin} }}\nthreads: {threads}\nnodes:\n"
     text += "".join(f"  n{n.rsplit(':', 1)[0].replace('.', '-')}: {{ address: '{n}' }}\n" for n in nodes)
@@ -72,7 +75,7 @@ def pushgate(folder, ports, pools, admin, keys, threads=1):
 
 
 def haproxy(folder, ports, pools, admin, check="inter 1s fall 2 rise 2", more="", threads=1):
-    """The same for HAProxy."""
+    """Writes the same configuration for HAProxy; returns the command line."""
     text = f"global\n  nbthread {threads}\n  maxconn 9900\n  stats socket ipv4@{HOST}:{admin} level admin\n"
     text += ("defaults\n  mode http\n  timeout connect 1s\n  timeout client 24h\n  timeout server 24h\n  timeout tunnel 24h\n"
              "  option http-no-delay\n  option redispatch\n  retries 2\n" + more)
@@ -86,7 +89,7 @@ def haproxy(folder, ports, pools, admin, check="inter 1s fall 2 rise 2", more=""
 
 
 class Run:
-    """A folder, a proxy and the nodes that are processes of their own."""
+    """The folder of a run, and the processes it started: the proxy and some nodes."""
 
     def __init__(self):
         self.folder = tempfile.mkdtemp(prefix="pushgate-failover-")
@@ -122,12 +125,13 @@ class Run:
 
 
 def evict(which, count, threads=1, past=False):
-    """`past`: the other node's clients do not pass the proxy; what they feel is the load's own doing."""
+    """Runs `load evict`. `past`: the other node's clients bypass the proxy, so that their delays show what
+    the load program itself causes."""
     with Run() as run:
         dying, stays = f"127.0.1.1:{free_port()}", f"127.0.1.2:{free_port()}"
         ports, admin = [free_port(), free_port()], free_port()
         dead = run.node(dying)
-        # The other node is in the load program: it shares the clock of its clients.
+        # The load program serves the other node, so that node and clients share one clock.
         if which == "pushgate":
             argv, name = pushgate(run.folder, ports, [[dying], [stays]], admin, "on_down: evict", threads)
             order = f"POST /api/nodes/{name(dying)}/down HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 0\r\n\r\n"
@@ -137,18 +141,18 @@ def evict(which, count, threads=1, past=False):
         run.proxy(argv, ports, 1 if threads == 1 else None)
         load = ["evict", "--count", count, "--node", stays, "--to", f"{HOST}:{ports[0]}", "--others", stays if past else f"{HOST}:{ports[1]}",
                 "--order-to", f"{HOST}:{admin}", "--order", order]
-        # Stopped before the order: a dead node takes no part in its clients' ends.
+        # The node is stopped before the order, because a dead node does nothing for its clients' ends.
         return run.load([*load, "--kill", dead.pid, "--pid", run.started[-1].pid])
 
 
 def floor(count, wire):
-    """Both cores: the program binds its loop to one and who watches to the other."""
+    """Runs `load floor` on all cores: it binds its loop to the last core and its watcher to the first."""
     with Run() as run:
         return run.load(["floor", "--count", count, "--node", f"{HOST}:0", "--wire", wire], CORES)
 
 
 class Away:
-    """A node behind a cable of its own, in a network namespace, which can swallow every packet. Needs root."""
+    """A node in a network namespace, behind a virtual cable that can drop every packet. Needs root."""
 
     def __init__(self, run):
         self.name, self.here, self.there = f"fo{os.getpid()}", "198.19.255.1", "198.19.255.2"
@@ -166,7 +170,7 @@ class Away:
         subprocess.run(["ip", *args], check=True, capture_output=True)
 
     def swallow(self):
-        """Packets go to a machine that is not there."""
+        """Drops all packets: sends them to a link address that no machine has."""
         self.ip("neigh", "replace", self.there, "lladdr", "02:00:00:00:00:01", "nud", "permanent", "dev", self.name)
 
     def deliver(self):
@@ -178,25 +182,25 @@ class Away:
 
 
 def ask(admin, text):
-    """What an admin endpoint answers; both close behind it."""
+    """Returns the answer of an admin endpoint, which closes the connection after it."""
     with socket.create_connection((HOST, admin), 5) as s:
         s.sendall(text.encode())
         return b"".join(iter(lambda: s.recv(65536), b"")).decode()
 
 
 def states(which, admin):
-    """Which nodes are Up, by the host part of their name."""
+    """Returns whether each node is Up, by the node's name."""
     if which == "pushgate":
         answer = ask(admin, f"GET /api/nodes HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n")
         nodes = json.loads(answer[answer.index("["):answer.rindex("]") + 1])
         return {n["name"]: n["state"] == "up" for n in nodes}
     rows = [line.split() for line in ask(admin, "show servers state\n").splitlines()]
-    # Field 5: 2 is running.
+    # Field 5 is the state; 2 means running.
     return {r[3]: r[5] == "2" for r in rows if len(r) > 6 and r[0].isdigit()}
 
 
 def until(which, admin, wanted, seconds=20):
-    """Waits for each node's state; returns the moment each was seen in it, looked at each 5 ms."""
+    """Waits until each node has its wanted state; returns when each had it, to 5 ms."""
     seen, end = {}, time.monotonic() + seconds
     while len(seen) < len(wanted) and time.monotonic() < end:
         now = states(which, admin)
@@ -210,7 +214,7 @@ def until(which, admin, wanted, seconds=20):
 
 
 def detect(which, rounds, fast):
-    """Seconds from each fault to Down, in each of `rounds`, by fault."""
+    """Returns the seconds from each fault to Down, one value for each of `rounds`."""
     with Run() as run:
         frozen, refused = f"127.0.1.1:{free_port()}", f"127.0.1.2:{free_port()}"
         away = Away(run)
@@ -226,10 +230,10 @@ def detect(which, rounds, fast):
                                "  option httpchk GET /kib\n  timeout check 1s\n")
             run.proxy(argv, ports)
             names = ["n" + n.rsplit(":", 1)[0].replace(".", "-") for n in nodes]
-            took = {"frozen": [], "refuses": [], "swallows all": []}
+            took = {"frozen": [], "refuses": [], "drops all": []}
             for turn in range(rounds):
                 until(which, admin, dict.fromkeys(names, True))
-                # Faults meet the checks at each of these moments of their interval.
+                # Each round begins the faults at another moment of the checks' interval.
                 time.sleep(1 + turn / rounds)
                 stopped.send_signal(signal.SIGSTOP)
                 killed.kill()
@@ -265,7 +269,7 @@ def print_evict(o, proxies):
     print("| | ends: first / p50 / p99 / last ms | CPU until the last, ms | others before: p50 / p99 / worst ms | others meanwhile: p50 / p99 / worst ms |\n|---|---|---|---|---|")
     ends = lambda f: " / ".join(f"{f[k]:.0f}" for k in ("first_ms", "p50_ms", "p99_ms", "last_ms")) + f" ({f['ended']:,} ended)"
     runs = [(which, which, threads, False) for threads in (1, 2)[:len(CORES)] for which in proxies]
-    runs += [("pushgate, the others past it", "pushgate", 1, True)]
+    runs += [("pushgate, the others direct", "pushgate", 1, True)]
     for row, which, threads, past in runs:
         f = evict(which, o.count, threads, past)
         ages = lambda k: " / ".join(f"{v / 1000:.1f}" for v in (f[k]["p50_us"], f[k]["p99_us"], f[k + "_max_us"]))
@@ -274,12 +278,12 @@ def print_evict(o, proxies):
     for words, wire in (("close frame and FIN", "ws"), ("FIN", "chunked")):
         f = floor(o.count, wire)
         print(f"| the kernel alone, one core: {words} | {ends(f)} | {f['cpu_ms']:.0f} | | |", flush=True)
-    print("\n(*) One of them shares its core with the clients and the nodes.")
+    print("\n(*) One of the threads shares its core with the clients and the nodes.")
 
 
 def print_detect(o, proxies):
     print(f"From a fault to Down, in {o.rounds} rounds: interval 1 s, fall 2, timeout 1 s; by the rule at most 3 s\n")
-    print("| | frozen: median / worst s | refuses | swallows all |\n|---|---|---|---|")
+    print("| | frozen: median / worst s | refuses | drops all |\n|---|---|---|---|")
     for fast in ("1s", "250ms"):
         for which in proxies:
             took = detect(which, o.rounds, fast)
@@ -288,8 +292,8 @@ def print_detect(o, proxies):
 
 
 def print_storm(o, proxies):
-    print(f"{o.count:,} WebSockets on three nodes, one killed; its clients come back within 0.5 s, refused ones as told\n")
-    print("| | at home again: p50 / p99 / last s | refused on the way | others disturbed | most new flows in a second, each survivor |\n|---|---|---|---|---|")
+    print(f"{o.count:,} WebSockets on three nodes, one killed; its clients come back within 0.5 s, refused ones after Retry-After\n")
+    print("| | connected again: p50 / p99 / last s | refusals | others cut | most new flows in a second, each survivor |\n|---|---|---|---|---|")
     runs = [("pushgate", "no limit", "health: { tcp: {} }"), ("pushgate", f"admit_rate {o.rate}", f"health: {{ tcp: {{}} }}, admit_rate: {o.rate}")]
     runs += [("haproxy", "no limit", "")] if "haproxy" in proxies else []
     for which, how, keys in runs:
