@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A million addresses against `sticky_ip`: its memory is bounded, and clients that are connected keep
-their node (FAULTS D46).
+"""Sends requests from a million addresses to `sticky_ip`. Its memory must stay bounded, and connected clients
+must keep their node (FAULTS D46).
 
 In: PUSHGATE_BIN (default: target/release/pushgate), ADDRESSES (default: 1000000), CAPACITY of the table
-(default: 100000); nginx as the node. Out: figures on standard output: time, memory of the edge before, in
-the middle and after, and whether each of 500 addresses with a live flow is still stuck. Addresses are told
-by X-Forwarded-For from a trusted sender, each by one request. All traffic is on loopback.
+(default: 100000); nginx as the node. Out: figures on standard output: time, memory of the edge before and
+after each quarter, and how many of 500 addresses with a live flow lost their node. A trusted sender gives
+the addresses in X-Forwarded-For, one request for each. All traffic is on loopback.
 """
 
 import os
@@ -72,7 +72,7 @@ def ask(n):
 
 
 def flood(first, last):
-    """One request for each address, BATCH in flight on each connection."""
+    """Sends one request for each address, with BATCH in flight on each connection."""
     sel, left, missing = selectors.DefaultSelector(), iter(range(first, last)), 0
     def send(sock):
         batch = [request(n) for _, n in zip(range(BATCH), left)]
@@ -123,9 +123,9 @@ def measure(pid):
 def main():
     binary = os.environ.get("PUSHGATE_BIN", "target/release/pushgate")
     if not shutil.which("nginx"):
-        sys.exit("nginx is needed as the node")
+        sys.exit("nginx is not installed; it serves as the node")
     started = []
-    # Its backlog takes connections, and nobody ever answers them: flows that live.
+    # The kernel accepts connections into the backlog and no program answers them, so their flows stay live.
     silent = socket.create_server(("127.0.0.1", SILENT), backlog=2 * LIVE)
     with tempfile.TemporaryDirectory() as folder, silent:
         try:
@@ -144,7 +144,7 @@ def main():
                     break
                 except OSError:
                     if time.monotonic() > end:
-                        sys.exit("the edge does not start")
+                        sys.exit("the edge did not start within 20 s")
                     time.sleep(0.05)
             measure(started[1].pid)
         finally:

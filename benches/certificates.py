@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""What thousands of certificates cost, and whether a thousand reloads disturb anybody.
+"""Measures what thousands of certificates cost, and whether a thousand reloads make handshakes fail.
 
 In: PUSHGATE_BIN and LOAD_BIN (default: target/release). Out: lines of figures on standard output:
-start-up, memory and handshakes with 1 and with --certificates; then --reloads reloads, each of a changed
-certificate, while clients shake hands without pause: failures, memory. All traffic is on loopback.
+start-up time, memory and handshakes with 1 and with --certificates certificates. Then failures and memory
+during --reloads reloads, each of a changed certificate, while clients do handshakes without pause. All
+traffic is on loopback.
 """
 import argparse
 import json
@@ -28,7 +29,7 @@ def free_port():
 
 
 class Edge:
-    """A running edge with `count` certificates out of `folder`."""
+    """A running edge with `count` certificates from `folder`."""
 
     def __init__(self, folder, count):
         self.tls, self.admin, self.node = free_port(), free_port(), free_port()
@@ -36,7 +37,7 @@ class Edge:
         whole = {
             "admin": {"bind": f"127.0.0.1:{self.admin}"},
             "nodes": {"n1": {"address": f"127.0.0.1:{self.node}"}},
-            # Chain and key in one file: it is replaced in one step.
+            # Chain and key are in one file, which can be replaced in one step.
             "certificates": {n: {"chain": f"{folder}/{n}.pem", "key": f"{folder}/{n}.pem"} for n in names},
             "listeners": [{"name": "tls", "bind": [f"127.0.0.1:{self.tls}"], "mode": "http", "to": "n1",
                            "tls": {"certificates": names}}],
@@ -61,7 +62,7 @@ class Edge:
             return answer.status
 
     def load(self, hosts, *more):
-        """Clients that shake hands without pause, each time for another of `hosts` names."""
+        """Starts clients that do handshakes without pause, each for the next of `hosts` names."""
         argv = [LOAD, "handshakes", "--tls", "--count", "8", "--hosts", hosts, *more, "--node",
                 f"127.0.0.1:{self.node}", "--to", f"127.0.0.1:{self.tls}", "--pid", self.process.pid]
         return subprocess.Popen([str(a) for a in argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -83,7 +84,7 @@ class Edge:
 def figures(load):
     out, _ = load.communicate(timeout=600)
     if load.returncode:
-        sys.exit("the load failed")
+        sys.exit("the load program failed")
     return json.loads(out)
 
 
@@ -96,7 +97,7 @@ def many(folder, o):
         base = base or pss
         each = f", {(pss - base) / (count - 1):.1f} KiB each" if count > 1 else ""
         print(f"{count} certificates: ready after {edge.start_s:.2f} s, of which {cpu:.2f} s of CPU, with {pss / 1024:.1f} MiB{each}")
-        # The first handshake of each name warms its context; then one name among all.
+        # First all names in turn, which warms the context of each; then one name among all.
         for hosts in dict.fromkeys((count, 1)):
             shaken = figures(edge.load(hosts, "--seconds", o.seconds))
             print(f"  {hosts} names in turn: {shaken['per_cpu_second']:.0f} full handshakes per CPU-second, {shaken['failed']} failed", flush=True)
@@ -109,7 +110,7 @@ def reloads(folder, other, o):
     memory, begun = [], time.monotonic()
     for i in range(o.reloads):
         name = f"host{i % 10}.pem"
-        # The other folder has another certificate for the same name.
+        # Takes in turn the certificates of two folders, which differ for the same name.
         fresh = os.path.join(folder, "fresh")
         shutil.copy(os.path.join((other, folder + "/first")[i // 10 % 2], name), fresh)
         os.replace(fresh, os.path.join(folder, name))

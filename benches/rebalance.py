@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""10,000 live WebSockets on two nodes, a third returns empty, and the pool is made even at 200 a second.
+"""Rebalances 10,000 live WebSockets at 200 a second: they are on two nodes, and a third returns empty.
 
 In: PUSHGATE_BIN (default: target/release/pushgate), FLOWS (default: 10000). Out: figures on standard
-output: moves against the fewest, closes in the busiest second, evenness, time; and the latency of other
-requests through the same edge, a request each 5 ms, before and meanwhile. Clients return their cookie and
-come back at once. All traffic is on loopback.
+output: moves compared with the fewest possible, closes in the busiest second, evenness, time. Also the
+latency of other requests through the same edge, one each 5 ms, before and during the rebalance. Clients
+return their cookie and reconnect at once. All traffic is on loopback.
 """
 
 import http.client
@@ -47,7 +47,7 @@ listeners:
 
 
 def node(number):
-    """Upgrades what asks for it and is silent then; answers all else with 204."""
+    """Serves as a node: WebSockets that stay silent, and 204 for every other request."""
     sel = selectors.DefaultSelector()
     listening = socket.create_server(("127.0.0.1", NODES[number]), backlog=4096)
     listening.setblocking(False)
@@ -80,7 +80,7 @@ def admin(method, path):
 
 
 class Crowd:
-    """Clients with a WebSocket and a cookie each; one that is closed comes back at once."""
+    """Clients with a WebSocket and a cookie each. A client whose connection ends reconnects at once."""
 
     def __init__(self):
         self.sel = selectors.DefaultSelector()
@@ -118,7 +118,7 @@ class Crowd:
 
 
 class Probe(threading.Thread):
-    """A process of its own, so that the crowd's work is not in the figures: a request each 5 ms."""
+    """Sends a request each 5 ms from a process of its own, so that the crowd's work does not delay it."""
 
     def __init__(self, seconds):
         super().__init__()
@@ -181,14 +181,14 @@ def measure():
     print(f"moves: {len(times)}, fewest {fewest} (+{100 * (len(times) / fewest - 1):.2f} %); "
           f"of the third node: {sum(1 for _, n in crowd.closes if n == 2)}")
     print(f"busiest second: {busiest} closes (rate {RATE})")
-    print(f"other requests before: {quiet.figures}\nother requests meanwhile: {busy.figures}")
+    print(f"other requests before: {quiet.figures}\nother requests during it: {busy.figures}")
 
 
 def main():
     binary = os.environ.get("PUSHGATE_BIN", "target/release/pushgate")
     import resource
 
-    # Two descriptors a flow in the edge; root may raise the hard limit.
+    # The edge needs two descriptors for each flow. Root may raise the hard limit.
     need = max(2 * FLOWS + 200, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (need, need))
@@ -214,7 +214,7 @@ def main():
                 except OSError:
                     time.sleep(0.05)
             else:
-                sys.exit("the edge does not start")
+                sys.exit("the edge did not start within 20 s")
             measure()
     finally:
         for pid in children:
