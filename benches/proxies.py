@@ -1,7 +1,7 @@
-"""How each proxy is started: its configuration for a profile, its command line, its version.
+"""Makes the configuration and command line of each proxy for a profile, and finds its version.
 
-In: a Profile. Out: files in a folder, an argument list. Pushgate's part is render.py, the others' are
-the templates in peers/. A peer is left out where it is not installed.
+In: a Profile. Out: files in a folder, and an argument list. render.py does this for Pushgate; the peers
+have templates in peers/. A peer that is not installed is left out.
 """
 import dataclasses
 import os
@@ -13,7 +13,8 @@ import render
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 RELEASE = os.path.join(os.path.dirname(HERE), "target", "release")
-# Pingora with nothing added: cargo build --release --manifest-path benches/Cargo.toml --target-dir target --example pingora
+# Pingora with nothing added. To build it:
+# cargo build --release --manifest-path benches/Cargo.toml --target-dir target --example pingora
 PINGORA = os.path.join(RELEASE, "examples", "pingora")
 PUSHGATE = os.path.abspath(os.environ.get("PUSHGATE_BIN", os.path.join(RELEASE, "pushgate")))
 ALL = ("pushgate", "haproxy", "nginx", "envoy", "direct")
@@ -21,8 +22,8 @@ ALL = ("pushgate", "haproxy", "nginx", "envoy", "direct")
 
 @dataclasses.dataclass
 class Profile:
-    """What a measurement asks of a proxy: by default HTTP, two nodes, cookie stickiness, no checks (the
-    nodes live only as long as a measurement)."""
+    """The setup of a proxy for a measurement. The default is HTTP, two nodes, cookie stickiness and no health
+    checks, because the nodes live only as long as the measurement."""
     nodes: list         # (name, address, port)
     cert_dir: str       # host0.crt, host0.key, both.pem
     mode: str = "http"  # or "tcp": peers/<proxy>-tcp.*
@@ -34,7 +35,7 @@ class Profile:
     proxy_protocol: bool = False
     max_hidden: str = ""    # Pushgate's, if not the default
     passed: str = ""        # TLS for this name is passed through, at layer 4
-    h2: bool = False        # clients may speak HTTP/2 under TLS
+    h2: bool = False        # clients may speak HTTP/2 over TLS
     splice: bool = False    # HAProxy's splice-auto
     connections: int = 10_000
     threads: int = 1
@@ -42,7 +43,7 @@ class Profile:
 
 
 def binary(proxy):
-    """A proxy's program, or None; sbin is not on everybody's PATH."""
+    """Returns the path of a proxy's program, or None. Also looks into sbin, which many PATHs lack."""
     if proxy == "pushgate":
         return PUSHGATE
     if proxy == "pingora":
@@ -52,7 +53,7 @@ def binary(proxy):
 
 
 def version(proxy):
-    """`name 1.2.3`."""
+    """Returns name and version, `haproxy 2.6.12`."""
     if proxy == "pingora":
         return "pingora 0.9.1 with nothing added"
     flag = "-v" if proxy in ("haproxy", "nginx") else "--version"
@@ -62,7 +63,7 @@ def version(proxy):
 
 
 def template(proxy, profile):
-    """Path of a peer's configuration; None where there is none for the profile's mode."""
+    """Returns the path of a peer's template; None if the peer cannot serve the profile."""
     if proxy == "pingora":
         return PINGORA if profile.mode == "http" and not profile.h2 else None
     ending = {"haproxy": "cfg", "nginx": "conf", "envoy": "yaml"}[proxy]
@@ -71,20 +72,20 @@ def template(proxy, profile):
 
 
 def modules():
-    """Where nginx's modules are: its own word for it."""
+    """Returns the folder of nginx's modules, as `nginx -V` names it."""
     told = subprocess.run([binary("nginx") or "true", "-V"], capture_output=True, text=True, check=False).stderr
     paths = [w.partition("=")[2] for w in told.split() if w.startswith("--modules-path=")]
     return paths[0] if paths else "/usr/lib/nginx/modules"
 
 
 def header(proxy, profile):
-    """What has a peer send a PROXY protocol header."""
+    """Returns the words that make a peer send a PROXY protocol header."""
     words = {"haproxy": "send-proxy-v2", "nginx": "proxy_protocol on;"}
     return words.get(proxy, "") if profile.proxy_protocol else ""
 
 
 def command(proxy, profile, folder, ports):
-    """Writes the proxy's files into `folder`; returns its command line. `ports`: host, plain, tls, admin."""
+    """Writes the proxy's files into `folder`; returns the command line. `ports`: host, plain, tls, admin."""
     if proxy == "pushgate":
         render.ADDR, render.PORT, render.TLS_PORT, render.ADMIN_PORT = (ports[k] for k in ("host", "plain", "tls", "admin"))
         for name, text in render.render(profile, folder).items():

@@ -1,38 +1,38 @@
-"""Makes Pushgate's configuration of what a bench asks for (a profile).
+"""Makes Pushgate's configuration for the profile of a bench.
 
-In: a profile, any object with the fields read here (mode, nodes, stick, cert_dir, n_certs, rsa_dir,
-health, tuned, proxy_protocol, threads, table_size, and if it has them max_hidden, passed). Out: files, a command line, a reload.
-benches/run.py uses it, and so can an instrument of your own that knows proxies by such adaptors.
+In: a profile: any object with the fields mode, nodes, stick, cert_dir, n_certs, rsa_dir, health, tuned,
+proxy_protocol, threads, table_size, and optionally max_hidden, passed, h2. Out: files, a command line, a
+reload. benches/run.py uses it. Another benchmark that knows proxies by such adaptors can use it too.
 """
 import json
 import os
 import signal
 
-try:  # Within such an instrument its constants and its exception count.
+try:  # Inside another benchmark, its own constants and its own exception apply.
     from adaptors.base import ADDR, ADMIN_PORT, PORT, RSA_PORT, TLS_PORT, Unsupported
 except ImportError:
     ADDR, PORT, TLS_PORT, RSA_PORT, ADMIN_PORT = "127.0.0.1", 21000, 21001, 21002, 22000
 
     class Unsupported(Exception):
-        """Pushgate cannot do what the profile asks."""
+        """Pushgate cannot do what the profile asks for."""
 
 
 FILE = "pushgate.yaml"
 
 
 def check(profile):
-    """Raises Unsupported for what Pushgate cannot do (yet)."""
+    """Raises Unsupported if Pushgate cannot serve the profile."""
     if profile.mode == "tcp" and profile.stick == "cookie":
         raise Unsupported("no cookies at layer 4")
 
 
 def env(_profile):
-    """Environment the edge needs besides the caller's."""
+    """Returns the environment variables that the edge needs in addition to the caller's."""
     return {}
 
 
 def _certificates(profile):
-    """Name -> files, for the ECDSA folder (one per host name) and the RSA folder."""
+    """Returns name -> files, for the ECDSA folder (one for each host name) and the RSA folder."""
     def pair(folder, host):
         return {"chain": f"{folder}/{host}.crt", "key": f"{folder}/{host}.key"}
 
@@ -45,7 +45,7 @@ def _certificates(profile):
 
 
 def _plugins(profile):
-    """Stickiness, then forwarded, as a push site has them."""
+    """Returns the plugins of a typical push site: stickiness, then forwarded."""
     stick = {
         "cookie": [{"sticky_cookie": {"name": "SRV", "max_age": "8h"}}],
         "source": [{"sticky_ip": {"mode": "table", "max_age": "8h", "capacity": profile.table_size}}],
@@ -80,7 +80,7 @@ def _listeners(profile, certificates):
 
 
 def render(profile, _folder):
-    """{file name: text}. JSON, which is YAML too."""
+    """Returns {file name: text}. The text is JSON, which is also YAML."""
     certificates = {} if getattr(profile, "passed", "") else _certificates(profile)
     pool = {"nodes": [name for name, _, _ in profile.nodes], "balance": "round_robin"}
     if profile.health:
@@ -99,10 +99,10 @@ def render(profile, _folder):
 
 
 def command(binary, _profile, folder):
-    """The command line; the file is in `folder`."""
+    """Returns the command line; the configuration is in `folder`."""
     return [binary, "run", "-c", os.path.join(folder, FILE)]
 
 
 def reload(adaptor, _profile):
-    """Has the running edge read its file again."""
+    """Makes the running edge reload its file."""
     adaptor.proc.send_signal(signal.SIGHUP)

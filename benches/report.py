@@ -1,4 +1,4 @@
-"""The tables of a run as markdown: medians of the rounds, ratios with their least and greatest.
+"""Prints the tables of a run as markdown: medians of the rounds, ratios with least and greatest.
 
 In: the figures of every measurement. Out: text for a terminal and for benches/README.md.
 """
@@ -12,7 +12,7 @@ from tables import Rounds
 
 
 def machine(o):
-    """One line: when, where, which versions."""
+    """Returns one line with date, machine, versions and load."""
     with open("/proc/cpuinfo", encoding="utf-8") as f:
         names = [line.split(":", 1)[1].strip() for line in f if line.startswith("model name")]
     cpu = names[0] if names else platform.machine()
@@ -23,7 +23,7 @@ def machine(o):
 
 
 def print_all(found, o):
-    """`found`: {(table, column, proxy): [figures of each round]}."""
+    """Prints all tables. `found`: {(table, column, proxy): [figures of each round]}."""
     print(machine(o) + "\n")
     for table in o.tables:
         print_table(table, found, o)
@@ -54,7 +54,7 @@ def cell(table, rounds, direct):
 
 
 def ratio(ours, theirs, key):
-    """`0.93 [0.88, 1.02]`: of each round the ratio; their median, least and greatest."""
+    """Returns median, least and greatest of the rounds' ratios: `0.93 [0.88, 1.02]`."""
     each = ours.ratios(theirs, key)
     if not each:
         return "–"

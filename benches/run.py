@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Measures Pushgate beside HAProxy, nginx and Envoy in one run and prints the tables of benches/README.md.
+"""Measures Pushgate, HAProxy, nginx and Envoy in one run and prints the tables of benches/README.md.
 
-In: PUSHGATE_BIN and LOAD_BIN (default: target/release), haproxy and nginx of the PATH, ENVOY_BIN. Out:
-markdown on standard output, progress on standard error, with --json every figure of every run. All
-traffic is on loopback; each proxy has one worker thread, on a core of its own where there are two.
-What is measured is in tables/, a file for each group; how proxies are started in proxies.py.
+In: PUSHGATE_BIN and LOAD_BIN (default: target/release), haproxy and nginx from the PATH, ENVOY_BIN. Out:
+markdown on standard output, progress on standard error, and with --json every figure of every run. All
+traffic is on loopback. Each proxy has one worker thread, on a core of its own if there are two.
+tables/ defines the measurements, with a file for each group; proxies.py starts the proxies.
 """
 import argparse
 import json
@@ -25,7 +25,7 @@ from tables import Rounds, proxy_of
 
 LOAD = os.path.abspath(os.environ.get("LOAD_BIN", os.path.join(proxies.RELEASE, "load")))
 HOST = "127.0.0.1"
-# One measurement that takes longer has hung.
+# A measurement that takes longer has hung.
 DEADLINE_S = 180
 
 
@@ -40,13 +40,13 @@ class Bench:
         self.nodes = [("n1", "127.0.1.1", node), ("n2", "127.0.1.2", node)]
         subprocess.run([LOAD, "certificate", self.dir], check=True)
         rsa_certificate(os.path.join(self.dir, "rsa"))
-        # nginx reads the key as root, but its worker need not be: the folder holds nothing secret.
+        # nginx's worker may run as another user, who must be able to read the folder. It holds no secret.
         os.chmod(self.dir, 0o755)
         cores = sorted(os.sched_getaffinity(0))
         self.load_cores, self.proxy_cores = ({cores[0]}, {cores[1]}) if len(cores) > 1 else (set(cores), set(cores))
 
     def spawn(self, argv, cores, **more):
-        """Starts a program on `cores` with as many descriptors as allowed."""
+        """Starts a program on `cores`, with the most descriptors allowed."""
         def before():
             if not self.options.unpinned:
                 os.sched_setaffinity(0, cores)
@@ -57,19 +57,19 @@ class Bench:
         return subprocess.Popen([str(a) for a in argv], cwd=self.dir, preexec_fn=before, stdin=subprocess.DEVNULL, **more)
 
     def profile(self, row, table, column):
-        """How the proxy of a row is set up."""
+        """Returns the setup of a row's proxy for a column."""
         setup = {**column.profile, **table.rows.get(row, {})}
         return proxies.Profile(nodes=self.nodes, **{**setup, "cert_dir": os.path.join(self.dir, setup.get("cert_dir", ""))})
 
     def can(self, row, table, column):
-        """Whether there is something to measure."""
+        """Returns whether the proxy of the row can do this measurement."""
         proxy = proxy_of(row)
         if proxy == "direct":
             return table.direct and not column.tls
         return proxy == "pushgate" or proxies.template(proxy, self.profile(row, table, column)) is not None
 
     def measure(self, row, table, column):
-        """The figures of one measurement, with the proxy started for it alone; {"error": …} if it failed."""
+        """Starts the proxy, does one measurement and returns its figures; {"error": …} if it failed."""
         proxy = proxy_of(row)
         with open(os.path.join(self.dir, f"{proxy}.log"), "a", encoding="utf-8") as log:
             running = load = remote = None
@@ -100,7 +100,7 @@ class Bench:
 
 
 def end(process):
-    """Ends a program we started; nginx takes its workers along only when asked politely."""
+    """Ends a program we started. SIGTERM comes first, because after SIGKILL nginx's workers would live on."""
     if process is None or process.poll() is not None:
         return
     process.terminate()
@@ -112,7 +112,7 @@ def end(process):
 
 
 def rsa_certificate(folder):
-    """The files of `load certificate` with an RSA key of 2048 bits, which that cannot make."""
+    """Writes the files of `load certificate` with an RSA key of 2048 bits, which `load` cannot make."""
     os.mkdir(folder)
     cert, key = (os.path.join(folder, f"host0.{end}") for end in ("crt", "key"))
     subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "30",
@@ -130,8 +130,8 @@ def free_port():
 
 
 def wait_port(port, running, host=HOST):
-    """Waits until `host`:`port` is listened on. Asks the kernel's table: a connection would, at layer 4, be
-    passed on to a node that is not there yet and so be taken for dead."""
+    """Waits until a program listens on `host`:`port`, by the kernel's table. A test connection at layer 4
+    would go on to a node that has not started yet, and the proxy would take that node for dead."""
     place = f"{int.from_bytes(socket.inet_aton(host), sys.byteorder):08X}:{int(port):04X}"
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and running.poll() is None:
@@ -141,15 +141,15 @@ def wait_port(port, running, host=HOST):
                 time.sleep(0.3)
                 return
         time.sleep(0.02)
-    raise RuntimeError("did not start: see its log")
+    raise RuntimeError(f"nothing listens on {host}:{port}; see the log of the program (--keep)")
 
 
 def run(o, found):
-    """Fills `found`: {(table, column, proxy): [figures of each round]}."""
+    """Does all measurements and fills `found`: {(table, column, proxy): [figures of each round]}."""
     bench = Bench(o)
     try:
         for number in range(o.rounds):
-            # Another order in each round, so that no proxy always comes after the same one.
+            # Each round has another order, so that no proxy always comes first.
             turn = number % len(o.proxies)
             order = o.proxies[turn:] + o.proxies[:turn]
             for table in o.tables:
@@ -172,17 +172,17 @@ def options():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--proxies", default=",".join(proxies.ALL), help="ratios are of the first to the others (%(default)s)")
     p.add_argument("--tables", default=",".join(t.word for t in every), help="default: %(default)s")
-    p.add_argument("--rounds", type=int, default=5, help="the proxies in another order each (%(default)s)")
-    p.add_argument("--seconds", type=int, default=3, help="measured window (%(default)s)")
+    p.add_argument("--rounds", type=int, default=5, help="rounds, each with the proxies in another order (%(default)s)")
+    p.add_argument("--seconds", type=int, default=3, help="length of the measured window (%(default)s)")
     p.add_argument("--silent", type=int, default=4_000, help="silent connections (%(default)s)")
     p.add_argument("--streams", type=int, default=1_000, help="connections with messages (%(default)s)")
     p.add_argument("--upgrades", type=int, default=4_000, help="WebSocket upgrades (%(default)s)")
     p.add_argument("--connections", type=int, default=5_000, help="short connections, at either layer (%(default)s)")
     p.add_argument("--bulk-streams", type=int, default=5_000, help="bulk streams of bulk_memory, two descriptors each (%(default)s)")
     p.add_argument("--nice", type=int, default=0, help="priority of proxies and load; below 0, as root, puts them before other work on the machine")
-    p.add_argument("--unpinned", action="store_true", help="let the kernel place proxy and load; apart, each hop wakes another core")
+    p.add_argument("--unpinned", action="store_true", help="let the kernel place proxy and load; pinned, each hop wakes another core")
     p.add_argument("--quick", action="store_true", help="one round of one second, a tenth of the connections")
-    p.add_argument("--json", metavar="FILE", help="write every figure there")
+    p.add_argument("--json", metavar="FILE", help="write every figure to FILE")
     p.add_argument("--keep", action="store_true", help="keep the folder of logs and configurations")
     o = p.parse_args()
     if o.quick:
@@ -198,13 +198,13 @@ def options():
         o.proxies.remove(proxy)
     for path, how in ((proxies.PUSHGATE, "cargo build --release"), (LOAD, "make bench")):
         if not os.path.exists(path):
-            sys.exit(f"{path} is missing: {how}")
+            sys.exit(f"{path} is missing; run: {how}")
     o.load_before = os.getloadavg()[0]
     return o
 
 
 def stop(*_):
-    """SIGTERM, of a deadline say: what was measured is still told."""
+    """Handles SIGTERM, for example of a deadline: the tables so far are still printed."""
     raise KeyboardInterrupt
 
 
@@ -214,7 +214,7 @@ def main():
     try:
         run(o, found)
     except KeyboardInterrupt:
-        print("ended early: the tables of what there is", file=sys.stderr)
+        print("ended early; the tables have the measurements so far", file=sys.stderr)
     if o.json:
         figures = [{"table": t, "column": c, "row": p, "rounds": r} for (t, c, p), r in found.items()]
         proxies.write(o.json, json.dumps({"machine": report.machine(o), "figures": figures}, indent=1))

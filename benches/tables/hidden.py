@@ -1,8 +1,8 @@
-"""A client that stops reading: how much its node could still write, above a connection without a proxy, and
-how soon it can write again when the client reads on."""
+"""A client that stops reading: how many bytes more than without a proxy its node can still write, and how
+soon the node can write again when the client reads on."""
 from . import BOTH, Column, Table, number
 
-# HAProxy reserves descriptors for all connections it may have.
+# HAProxy reserves descriptors for all connections that it may have.
 LAYER4 = {"mode": "tcp", "stick": "", "connections": 1_000}
 
 

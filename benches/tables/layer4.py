@@ -1,6 +1,6 @@
-"""Layer 4: bulk, short connections and silent ones, beside HAProxy's TCP mode and nginx stream.
+"""Layer 4: bulk, short connections and silent ones, compared with HAProxy's TCP mode and nginx stream.
 
-Plain connections go by the default; TLS is passed through by the name in its ClientHello, which every
+Plain connections go to the default pool. TLS is passed through by the name in its ClientHello, which every
 proxy reads. `PROXY`: each upstream connection begins with a PROXY protocol header, version 2; nginx
 knows version 1 only.
 """
@@ -9,15 +9,15 @@ import resource
 from . import Column, Table, number
 
 COLUMNS = [("plain", False, False), ("plain, PROXY", False, True), ("passed through", True, False), ("passed through, PROXY", True, True)]
-# What a proxy has open besides two sockets a connection.
+# Descriptors that a proxy needs besides two sockets for each connection.
 SPARE_DESCRIPTORS = 160
-# Rows besides the proxies as they are: what each can do when bulk is asked for. HAProxy reserves
-# descriptors for as many pipes as a quarter of its connections.
+# Extra rows with settings for bulk. HAProxy reserves descriptors for as many pipes as a quarter of its
+# connections.
 ROWS = {"pushgate, max_hidden: 1MiB": {"max_hidden": "1MiB"}, "haproxy, splice-auto": {"splice": True, "connections": 1_000}}
 
 
 def most():
-    """Silent connections: with a socket to the client and one to the node each, 10,000 at most."""
+    """Returns how many silent connections the descriptors allow, at two sockets each; 10,000 at most."""
     return min(10_000, (resource.getrlimit(resource.RLIMIT_NOFILE)[1] - SPARE_DESCRIPTORS) // 2)
 
 

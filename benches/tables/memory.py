@@ -1,4 +1,4 @@
-"""The proxy's memory for each connection: where nothing passes, and where bulk does."""
+"""The proxy's memory for each connection: for silent ones, and for bulk."""
 from . import BOTH, Column, Table, number
 
 

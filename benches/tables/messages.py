@@ -1,4 +1,4 @@
-"""Streams and WebSockets with a message every so often: CPU of one, and how late it comes."""
+"""Streams and WebSockets with periodic messages: CPU of a message, and its latency."""
 from . import BOTH, Column, Table
 
 

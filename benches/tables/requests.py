@@ -1,4 +1,4 @@
-"""Ordinary requests: what one costs on a kept connection, and on a connection of its own."""
+"""Ordinary requests: the cost of one on a kept connection, and on a connection of its own."""
 from . import BOTH, Column, Table
 
 
@@ -14,7 +14,7 @@ def connections(o):
 
 
 def text(r, _direct):
-    # The load side was the limit where the proxy did not fill its core.
+    # If the proxy did not fill its core, the load program was the limit.
     idle = (r.median("proxy_busy") or 1) < 0.95
     return f"{r.text('per_second')}{'*' if idle else ''} / {r.text('cpu_us_per_1000')}"
 

@@ -1,4 +1,4 @@
-"""TLS: handshakes, live messages while a storm of handshakes passes, bulk."""
+"""TLS: handshakes, live messages during a storm of handshakes, bulk."""
 from . import BOTH, Column, Table
 
 KEYS = (("P-256", {}), ("RSA-2048", {"cert_dir": "rsa"}))

@@ -1,4 +1,4 @@
-"""WebSocket upgrades, thousands in a row: does any message get lost behind its 101?"""
+"""Thousands of WebSocket upgrades: are messages after the 101 lost?"""
 from . import BOTH, Column, Table
 
 
@@ -8,7 +8,7 @@ def columns(o):
 
 
 def text(r, _direct):
-    # Of all rounds together: a median would hide a loss.
+    # Sums of all rounds, because a median would hide a loss.
     lost, reordered = (sum(f.get(key, 0) for f in r.figures) for key in ("lost", "reordered"))
     return f"{lost} / {reordered} / {r.text('cpu_us_each')}"
 
