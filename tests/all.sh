@@ -1,6 +1,6 @@
 #!/bin/sh
-# Everything a change must pass. Goes on after a failure, so that one run shows all; the last line
-# are the tests' totals. Fails if anything failed.
+# Runs every check that a change must pass. Continues after a failure, so that one run shows all faults.
+# The last line has the totals of the tests. Fails if any check failed.
 set -u
 cd "$(dirname "$0")/.."
 mkdir -p target
@@ -14,13 +14,13 @@ step() {
     "$@" || failed="$failed, $name"
 }
 
-# House rule: files below 400 lines.
+# House rule: source files stay below 400 lines.
 short_files() {
     find . -path ./target -prune -o -name '*.rs' -exec awk '
         FNR == 400 { print FILENAME ": 400 lines or more"; long = 1 } END { exit long }' {} +
 }
 
-# Through a file, because a pipe would hide how cargo ended.
+# Through a file, because a pipe would hide cargo's exit status.
 tests() {
     cargo test --workspace --no-fail-fast >"$log" 2>&1 &
     pid=$!
@@ -40,13 +40,13 @@ totals() {
 
 : >"$log"
 step layout cargo fmt --all --check
-# Their `mod` lines are made by a macro, which cargo fmt does not follow.
+# A macro makes the `mod` lines of the plugins, and cargo fmt does not follow macros.
 step "layout of plugins" sh -c 'rustfmt --check --edition 2024 $(find plugins -name "*.rs" ! -path "*/target/*")'
 step "file length" short_files
-# One run for everything: another set of targets has other features and builds all crates again.
+# One run for all targets, because another set of targets has other features and builds all crates again.
 step "lints and function length" cargo clippy --workspace --all-targets -- -D warnings -W clippy::too_many_lines
 step tests tests
-# Built by the tests; through cargo it would have other features and be built again.
+# The tests have built it. Through cargo it would have other features and be built again.
 step "instruction budget" "${CARGO_TARGET_DIR:-target}/debug/examples/budget"
 step docs env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 if cargo deny --version >/dev/null 2>&1; then

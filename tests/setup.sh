@@ -1,12 +1,12 @@
 #!/bin/sh
-# Installs what a build, the tests or the benches need and this machine lacks.
+# Installs the missing programs that a build, the tests or the benches need.
 # Usage: tests/setup.sh build|test|bench
-# Needs Debian's apt and root (or sudo without a password) only if something is missing.
-# Not installed: h2spec, which Debian has not. Fetch 2.6.0 from https://github.com/summerwind/h2spec/releases
-# and put it on the PATH or into PUSHGATE_H2SPEC; without it its cases are not run.
+# If something is missing, it needs Debian's apt and root (or sudo without a password).
+# It does not install h2spec, which Debian lacks. Fetch 2.6.0 from https://github.com/summerwind/h2spec/releases
+# and put it on the PATH, or set PUSHGATE_H2SPEC to its path. Without it the tests skip its cases.
 set -eu
 
-# Kept in step with `rust-version` in Cargo.toml.
+# Must equal `rust-version` in Cargo.toml.
 RUST=1.88
 
 case "${1:-}" in
@@ -19,7 +19,7 @@ bench) wanted="gcc make cmake perl pkg-config curl openssl haproxy nginx nginx-s
     ;;
 esac
 
-# Debian's package of a command, where the names differ.
+# Prints the Debian package of a command.
 package() {
     case "$1" in
     chromedriver) echo chromium-driver ;;
@@ -33,11 +33,11 @@ package() {
     esac
 }
 
-# Whether something wanted is there: a command, or a module of nginx.
+# Whether a command, or nginx's stream module, is installed.
 there() {
     case "$1" in
     nginx-stream) [ -f /usr/lib/nginx/modules/ngx_stream_module.so ] ;;
-    # Servers live in sbin, which is not on everybody's PATH.
+    # Servers are in sbin, which many PATHs lack.
     *) PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null ;;
     esac
 }
@@ -54,7 +54,7 @@ done
 
 if [ -n "$packages" ]; then
     by_hand="install by hand, then run again:$packages"
-    command -v apt-get >/dev/null || fail "this is no Debian (no apt-get); $by_hand"
+    command -v apt-get >/dev/null || fail "no apt-get (this is not Debian); $by_hand"
     as_root=
     if [ "$(id -u)" -ne 0 ]; then
         command -v sudo >/dev/null && sudo -n true 2>/dev/null ||
@@ -72,10 +72,10 @@ PATH="$HOME/.cargo/bin:$PATH"
 if ! command -v cargo >/dev/null; then
     echo "setup: installing Rust by rustup, into $HOME/.cargo" >&2
     by_hand="install Rust $RUST or later by hand (https://rustup.rs), then run again"
-    # Not through a pipe: half an installer, or none, must not count as done.
+    # Through a file, because through a pipe a truncated or missing installer would count as a success.
     installer=$(mktemp)
     curl --proto '=https' --tlsv1.2 -sSfo "$installer" https://sh.rustup.rs ||
-        fail "rustup cannot be fetched; $by_hand"
+        fail "cannot fetch rustup; $by_hand"
     sh "$installer" -y -q --profile minimal --component clippy,rustfmt >&2 ||
         fail "rustup failed; $by_hand"
     rm -f "$installer"
