@@ -108,8 +108,8 @@ impl Store {
         .map(Store)
     }
 
-    /// Loads every certificate again; returns the new store and the faults by certificate. A
-    /// certificate that cannot be loaded keeps its old content.
+    /// Loads every certificate again. Returns the new store, and the errors by certificate; a
+    /// certificate with an error stays as it was.
     pub fn refreshed(&self, config: &Config) -> (Store, Vec<(String, TlsError)>) {
         let mut faults = Vec::new();
         let mut fresh = BTreeMap::new();

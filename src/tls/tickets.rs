@@ -1,8 +1,8 @@
 //! Keeps the keys that encrypt session tickets: one ring for all listeners, rotated by time or read
 //! from a file that several edges share.
 //!
-//! In: `tickets:` and the time. Out: a ring. Its first key seals tickets and all its keys open them;
-//! a ticket of an older key is opened and renewed.
+//! In: `tickets:` and the time. Out: a ring. Its first key seals (encrypts and signs) new tickets, and all
+//! its keys open tickets. A ticket of an older key is opened and renewed.
 //! Source: RFC 5077 §4, §5.5; RFC 8446 §4.6.1; FAULTS D34.
 
 mod seal;
@@ -24,7 +24,7 @@ use crate::config::{Config, Tickets};
 
 /// Bytes of a key's name.
 const NAME: usize = 16;
-/// Bytes of its HMAC-SHA-256 key, and of its AES-256 key.
+/// Bytes of the HMAC-SHA-256 part of a key, and of its AES-256 part.
 const HALF: usize = 32;
 /// Bytes of a whole key, as `openssl rand 80` makes them.
 pub(super) const KEY_BYTES: usize = NAME + 2 * HALF;

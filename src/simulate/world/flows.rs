@@ -136,8 +136,8 @@ impl World<'_> {
         }
     }
 
-    /// The node answers. The client's session continues if this node has it; otherwise a new session
-    /// begins, and the report counts the lost one.
+    /// The node answers. The client's session continues if it is on this node. Otherwise a new session
+    /// begins, and the report counts the old one as moved.
     fn answered(&mut self, client: usize, mut live: Live, answer: &Edits) {
         let (now, at) = (self.instant(), self.now);
         let place = live.node;

@@ -20,7 +20,9 @@ const PAUSE: Duration = Duration::from_millis(1);
 pub(super) struct Waiting {
     pool: Arc<Pool>,
     queue: FairQueue<usize>,
+    /// `queue_timeout` of the pool.
     patience: Duration,
+    /// Whether the next turn is scheduled.
     calling: bool,
 }
 
