@@ -105,7 +105,7 @@ pub enum TlsError {
         path: PathBuf,
         /// Position in the chain; the leaf is 1.
         position: usize,
-        /// `expired on …` or `not valid before …`.
+        /// `expired on …` or `is not valid before …`.
         why: String,
     },
     /// A listener names a certificate that the file does not define, or no certificate.
