@@ -1,7 +1,7 @@
-//! Two edges with one key, and a table against a flood of addresses.
+//! Two edges with one key; a sticky table under a flood of addresses.
 //!
-//! In: clients whose requests alternate between edges; more addresses than a table has room for. Out:
-//! the node each request reached. Source: FAULTS D46, D50; Lightstreamer clustering §2.1.2, §5.1.
+//! In: clients whose requests alternate between the edges; more addresses than a table has room for. Out: the
+//! node each request reached. Source: FAULTS D46, D50; Lightstreamer clustering §2.1.2, §5.1.
 
 use crate::client::h1::H1;
 use crate::client::{Dial, ws};
@@ -20,9 +20,9 @@ async fn get(dial: &Dial, cookie: Option<&str>) -> (String, Option<String>) {
     (answer.node().to_owned(), pair.map(str::to_owned))
 }
 
-/// Aim: D50. A client's requests alternate between two edges that share a key file and nothing else;
-/// all reach one node, and none is given a new cookie. A share that both are told to forget, by one
-/// moment, is the same clients on both. Fails if ids, ages or hashes depend on the process.
+/// Aim: D50. Two edges share a key file and nothing else. A client whose requests alternate between them
+/// reaches one node and gets no new cookie. When both edges forget a share of the assignments with the same
+/// `before`, they forget the same clients. Fails if ids, ages or hashes depend on the process.
 #[tokio::test(flavor = "multi_thread")]
 async fn edges_with_one_key_agree() {
     let (block, other) = (Block::claim(), Block::claim());
@@ -96,9 +96,9 @@ async fn edges_with_one_key_agree() {
     );
 }
 
-/// Aim: D46. 6,000 addresses flood a table with room for 2,000; fifty that have live flows keep their
-/// node, whatever is balanced, and do so when a reload leaves room for twenty. Fails if the oldest entry goes
-/// first, live or not, or if a live client must find room again.
+/// Aim: D46. 6,000 addresses flood a table with room for 2,000. Fifty addresses with live flows keep their
+/// node, whatever the balancer would choose, also after a reload leaves room for twenty. Fails if the oldest
+/// entry is dropped first although it has a live flow, or if a live client must find room again.
 #[tokio::test(flavor = "multi_thread")]
 async fn live_addresses_outlast_a_flood() {
     let block = Block::claim();

@@ -1,7 +1,7 @@
-//! Chromium, driven by WebDriver.
+//! Drives Chromium by WebDriver.
 //!
-//! In: its arguments, pages. Out: what scripts in them answer. Needs `chromium` and `chromedriver`;
-//! `tests/setup.sh` installs both.
+//! In: arguments of the browser, pages. Out: results of scripts in the pages. Needs `chromium` and
+//! `chromedriver`; `tests/setup.sh` installs both.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
@@ -12,17 +12,17 @@ use fantoccini::{Client, ClientBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 
-/// A page on a busy two-core machine takes seconds. Below a minute on purpose: that is how long the
-/// demo's Content-Length stream and the framework's own read timeout could hide a request that hangs.
+/// On a busy two-core machine a page takes seconds. Less than a minute on purpose: the demo's Content-Length
+/// stream and the framework's own read timeout could hide a hanging request for that long.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Pause between two looks at the page.
+/// Pause between two polls of the page.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// A process group that ends with this value: chromedriver takes its browsers along.
+/// A process group that is killed on drop: chromedriver takes its browsers along.
 pub struct Group(Child);
 
 impl Group {
-    /// Starts `command` as the leader of a group.
+    /// Starts `command` as the leader of a new process group.
     pub fn spawn(command: &mut Command) -> Group {
         let child = command.process_group(0).stdout(Stdio::piped()).spawn();
         Group(child.unwrap_or_else(|e| {
@@ -33,14 +33,14 @@ impl Group {
         }))
     }
 
-    /// What follows `marker` on the first line of standard output that has it, without the blanks
-    /// around it and the full stop.
+    /// Waits for the first line of standard output that contains `marker`. Returns the text after it, without
+    /// surrounding blanks and the full stop.
     pub fn says(&mut self, marker: &str) -> String {
         let said = self.may_say(marker);
         said.unwrap_or_else(|| panic!("it ended without saying {marker:?}"))
     }
 
-    /// The same; `None`: it ended without.
+    /// As [`Group::says`]; `None` if the output ends without such a line.
     fn may_say(&mut self, marker: &str) -> Option<String> {
         let mut output = BufReader::new(self.0.stdout.take().expect("piped above"));
         let mut line = String::new();
@@ -54,7 +54,7 @@ impl Group {
                 break rest.trim().trim_end_matches('.').to_owned();
             }
         };
-        // Whoever prints must never wait for us.
+        // Read the rest, so that the process never blocks on a full pipe.
         std::thread::spawn(move || output.read_to_end(&mut Vec::new()));
         Some(found)
     }
@@ -69,15 +69,15 @@ impl Drop for Group {
     }
 }
 
-/// A browser at a page.
+/// A browser with one page.
 pub struct Browser {
     /// The WebDriver session.
     pub client: Client,
     _driver: Group,
 }
 
-/// A chromedriver and its port. It takes one port for IPv4 and ends if the same is in use for IPv6, as it may be
-/// beside other tests: then it is started again.
+/// Starts chromedriver and returns its port. It takes a port for IPv4 and exits if another test uses the same
+/// port for IPv6; then it is started again.
 fn driver() -> (Group, String) {
     let mut tries = 0..5;
     tries
@@ -90,7 +90,7 @@ fn driver() -> (Group, String) {
 }
 
 impl Browser {
-    /// Starts a browser with more arguments than every test needs.
+    /// Starts a browser; `more` are arguments beyond those that every test needs.
     pub async fn start(more: &[String]) -> Browser {
         let (driver, port) = driver();
         // CI runs as root in a container with a small /dev/shm.
@@ -115,14 +115,14 @@ impl Browser {
         }
     }
 
-    /// A browser at `url`.
+    /// Starts a browser and opens `url`.
     pub async fn at(url: &str) -> Browser {
         let browser = Browser::start(&[]).await;
         browser.goto(url).await;
         browser
     }
 
-    /// Goes to a page.
+    /// Opens a page.
     pub async fn goto(&self, url: &str) {
         self.client.goto(url).await.expect("the page loads");
     }
@@ -135,13 +135,13 @@ impl Browser {
             .expect("the page loads again");
     }
 
-    /// What `script` answers.
+    /// Returns the result of `script`.
     pub async fn run(&self, script: &str, arguments: Vec<Value>) -> Value {
         let answer = self.client.execute(script, arguments).await;
         answer.expect("a script's answer")
     }
 
-    /// Runs `script` again and again until its answer is `good`, and gives that back.
+    /// Runs `script` until its result is `good`, and returns that result.
     pub async fn until(
         &self,
         what: &str,
@@ -160,7 +160,7 @@ impl Browser {
         }
     }
 
-    /// Ends it in order.
+    /// Closes the browser in order.
     pub async fn close(self) {
         self.client.clone().close().await.expect("the browser ends");
     }

@@ -1,6 +1,6 @@
-//! Certificates for one test: an authority, leaves for any names, as PEM files in a folder that goes with it.
+//! Certificates for one test: an authority and leaves for any names, as PEM files in a temporary folder.
 //!
-//! In: names and wishes (key type, expired). Out: files for the edge, trust for the clients.
+//! In: names, key type, expiry. Out: files for the edge, trust for the clients.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ pub enum Key {
     Rsa,
 }
 
-/// An authority and the folder its files are in.
+/// An authority and the folder with its files.
 pub struct Certs {
     dir: tempfile::TempDir,
     ca: X509,
@@ -40,7 +40,7 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    /// SHA-256 of its public key, by which a browser is told to believe it.
+    /// SHA-256 of its public key; a browser that is given this hash accepts the certificate.
     pub fn pin(&self) -> String {
         let pem = std::fs::read(&self.chain).expect("its chain");
         let key = X509::from_pem(&pem).and_then(|leaf| leaf.public_key());
@@ -50,7 +50,8 @@ impl Leaf {
         openssl::base64::encode_block(&openssl::sha::sha256(&der))
     }
 
-    /// What a node needs to end TLS with it. It offers no ALPN: it speaks HTTP/1.1 only.
+    /// TLS context for a node that ends TLS with this leaf. It offers no ALPN, because it speaks HTTP/1.1
+    /// only.
     pub fn context(&self) -> SslContext {
         let method = SslMethod::tls_server();
         let mut acceptor = SslAcceptor::mozilla_intermediate_v5(method).expect("an acceptor");
@@ -65,7 +66,7 @@ impl Leaf {
 }
 
 impl Certs {
-    /// A new authority, with its certificate in `ca.pem` and its key in `ca.key`.
+    /// Creates an authority, with its certificate in `ca.pem` and its key in `ca.key`.
     pub fn new() -> Certs {
         let ca_key = key(Key::Ecdsa);
         let mut builder = builder("Pushgate test authority", &ca_key, 30);
@@ -108,17 +109,17 @@ impl Certs {
         &self.ca
     }
 
-    /// A leaf valid from an hour ago, for `names` (wildcards allowed), as `NAME.pem` and `NAME.key`.
+    /// Issues a leaf valid from an hour ago, for `names` (wildcards allowed), as `NAME.pem` and `NAME.key`.
     pub fn leaf(&self, file: &str, names: &[&str], kind: Key) -> Leaf {
         self.issue(file, names, kind, 30, None)
     }
 
-    /// The same with the address of an OCSP responder in it.
+    /// As [`Certs::leaf`], with the URL of an OCSP responder in the certificate.
     pub fn leaf_of_responder(&self, file: &str, names: &[&str], url: &str) -> Leaf {
         self.issue(file, names, Key::Ecdsa, 30, Some(url))
     }
 
-    /// A leaf that ended yesterday.
+    /// Issues a leaf that expired yesterday.
     pub fn expired(&self, file: &str, names: &[&str]) -> Leaf {
         self.issue(file, names, Key::Ecdsa, -1, None)
     }
@@ -171,7 +172,7 @@ impl Certs {
 }
 
 /// The extension that names an OCSP responder: one access description, id-ad-ocsp with a URI (RFC 5280
-/// §4.2.2.1). The URL has less than 100 bytes, so that each length is one byte.
+/// §4.2.2.1). The URL must be shorter than 100 bytes, so that each length takes one byte.
 fn responder_of(url: &str) -> X509Extension {
     let sized = |tag: u8, bytes: &[u8]| [&[tag, bytes.len() as u8][..], bytes].concat();
     let method = [0x06, 8, 0x2b, 6, 1, 5, 5, 7, 0x30, 1];
@@ -192,7 +193,7 @@ fn key(kind: Key) -> PKey<Private> {
     key.expect("a key")
 }
 
-/// A certificate in the making, valid until `days` from now; a past end has an earlier start.
+/// An unsigned certificate, valid until `days` from now; if that is in the past, it starts earlier.
 fn builder(name: &str, key: &PKey<Private>, days: i64) -> X509Builder {
     #[expect(clippy::disallowed_methods, reason = "it does not step in a test")]
     let now = std::time::SystemTime::now()

@@ -1,7 +1,7 @@
-//! How a node is found to be dead, or well again: its own checks, what its flows meet, and no haste.
+//! How the edge finds a node dead or well again: by health checks, by passive health, without flapping.
 //!
-//! In: nodes that hang, flap, answer the wrong thing, or fail only real clients. Out: their states and when
-//! they changed. Source: Diffusion load balancers, "TCP retransmission timeout"; FAULTS D60, D61.
+//! In: nodes that hang, flap, answer wrongly, or fail only real clients. Out: their states and when they
+//! changed. Source: Diffusion load balancers, "TCP retransmission timeout"; FAULTS D60, D61.
 
 use std::time::{Duration, Instant};
 
@@ -20,12 +20,12 @@ use crate::vip::Block;
 mod first;
 mod node_status;
 
-/// An edge whose pool has this `health`.
+/// Starts an edge whose pool has this `health`.
 async fn checked(nodes: u8, health: &str) -> Setup {
     checked_with(nodes, "", health).await
 }
 
-/// The same with plugins, a YAML list.
+/// As [`checked`], with `plugins` as a YAML list.
 async fn checked_with(nodes: u8, plugins: &str, health: &str) -> Setup {
     let (block, certs) = (Block::claim(), Certs::new());
     certs.leaf("push", &[HOST], Key::Ecdsa);
@@ -49,15 +49,15 @@ async fn checked_with(nodes: u8, plugins: &str, health: &str) -> Setup {
     }
 }
 
-/// How often `n1` came to `state`.
+/// How often `n1` entered `state`.
 async fn changes(setup: &Setup, state: &str) -> f64 {
     let name = format!("pushgate_node_changes_total{{node=\"n1\",state=\"{state}\"}}");
     let metrics = setup.edge.metrics().await;
     metrics.get(&name).copied().unwrap_or(0.0)
 }
 
-/// Aim: a node that hangs is Down after interval × fall + timeout, though each check takes the whole timeout,
-/// and a node that fails beside it is found in its own time. Fails if checks wait for one another.
+/// Aim: a node that hangs is Down after interval × fall + timeout, though each of its checks takes the whole
+/// timeout. A node that fails beside it is found no later. Fails if checks wait for one another.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hanging_node_is_found_in_time() {
     let check = "{ http: { path: /health }, interval: 100ms, timeout: 1s, rise: 2, fall: 5 }";
@@ -74,7 +74,7 @@ async fn a_hanging_node_is_found_in_time() {
     let took = hung.elapsed();
     println!("hanging: Down after {took:?}; the other, failing: {other:?}");
     assert!(other < took, "{other:?}");
-    // 1.5 s by the rule, 5 s if each waited for the one before; the rest is a loaded machine's.
+    // 1.5 s by the rule, 5 s if each check waited for the one before. The margin is for a loaded machine.
     assert!(took < Duration::from_secs(4), "{took:?}");
     setup
         .edge
@@ -82,7 +82,7 @@ async fn a_hanging_node_is_found_in_time() {
         .await;
 }
 
-/// Aim: a status alone is not enough where a text is expected. Fails if the body is not looked at.
+/// Aim: where a text is expected, a good status alone does not pass the check. Fails if the body is ignored.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_expected_text_must_be_there() {
     let check = "{ http: { path: /health, expect: OK }, interval: 50ms, rise: 1, fall: 1 }";
@@ -96,8 +96,8 @@ async fn the_expected_text_must_be_there() {
     setup.wait_state("n1", "up").await;
 }
 
-/// Aim: a node whose TLS passes through is checked by a handshake, and by a GET over it where one is asked
-/// for; a port that speaks no TLS is Down. Fails if connecting is enough.
+/// Aim: a node whose TLS passes through is checked by a handshake, and by a GET over it if `health` asks for
+/// one. A port that does not speak TLS is Down. Fails if a TCP connect is enough.
 #[tokio::test(flavor = "multi_thread")]
 async fn passed_through_tls_is_checked() {
     let (block, certs) = (Block::claim(), Certs::new());
@@ -122,7 +122,7 @@ async fn passed_through_tls_is_checked() {
         .await;
 }
 
-/// Aim: a flow that fails asks for a check at once. Fails if the node is Up until its next check, an hour
+/// Aim: a failed flow triggers a check at once. Fails if the node stays Up until its next check, an hour
 /// later.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_flow_asks_for_a_check() {
@@ -130,7 +130,7 @@ async fn a_failed_flow_asks_for_a_check() {
     let mut setup = checked(2, check).await;
     setup.nodes.truncate(1);
     deadline("n2 is down", async {
-        // Until a client is sent to it nobody can know.
+        // Until a client is sent to the node, nothing shows that it fails.
         while setup.edge.nodes().await[1]["state"] != "down" {
             let answer = H1::connect(&setup.plain()).await.get("/hello", &[]).await;
             assert_eq!((answer.status, answer.node()), (200, "n1"));
@@ -139,15 +139,15 @@ async fn a_failed_flow_asks_for_a_check() {
     .await;
 }
 
-/// Aim (D61): a node that is well for a moment and ill for a moment is held Down longer and longer; an
-/// operator's `up` ends that. Fails if its state follows each turn of its checks.
+/// Aim (D61): a flapping node is held Down longer each time; an operator's `up` ends the hold. Fails if the
+/// node's state follows each of its checks.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flapping_node_is_held_down() {
     let check = "{ http: { path: /health }, interval: 20ms, fast_interval: 5ms, timeout: 5s, \
                  rise: 1, fall: 1, hold_down: 1h }";
     let setup = checked(2, check).await;
     let flapping = Instant::now();
-    // As a node that flaps: it goes as soon as it is back, for as long as the test has patience.
+    // Flaps for 2.5 s: fails the node as soon as it is back.
     while flapping.elapsed() < Duration::from_millis(2500) {
         setup.nodes[0].set_health(Health::Fail);
         setup.wait_state("n1", "down").await;
@@ -158,7 +158,7 @@ async fn a_flapping_node_is_held_down() {
             break;
         }
     }
-    // Without a hold a turn takes some 30 ms: above 60. Held for 40, 80, 160 … ms: 7.
+    // Without a hold, a cycle takes about 30 ms: more than 60 falls. With holds of 40, 80, 160 … ms: 7.
     let downs = changes(&setup, "down").await;
     assert!((3.0..=9.0).contains(&downs), "{downs} falls");
     setup.nodes[0].set_health(Health::Ok);
@@ -167,8 +167,9 @@ async fn a_flapping_node_is_held_down() {
     setup.wait_state("n1", "up").await;
 }
 
-/// Aim: while a node is held Down it is checked each `interval`, and it is back when the hold is over. Fails if
-/// each good check asks for the next after `fast_interval`: for a minute, of a server that is ill.
+/// Aim: a node that is held Down is checked once each `interval` and comes back when the hold is over. Fails
+/// if each good check schedules the next one after `fast_interval`: that would be for a minute, at a server
+/// that is ill.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_held_node_is_checked_in_peace() {
     let check = "{ http: { path: /health }, interval: 1s, fast_interval: 10ms, rise: 1, fall: 1 }";
@@ -190,16 +191,16 @@ async fn a_held_node_is_checked_in_peace() {
     let took = held.elapsed();
     let checks = setup.edge.metric("pushgate_checks_total").await - before;
     println!("held for {took:?}, {checks} checks");
-    // Two intervals by the rule; 200 checks at the fast one.
+    // Two intervals by the rule; 200 checks at `fast_interval`.
     assert!(
         checks <= 6.0 + took.as_secs_f64(),
         "{checks} checks in {took:?}"
     );
 }
 
-/// Aim (D61): a node whose checks are good and whose clients are reset is Down where `passive` is
-/// configured, and its clients are served elsewhere meanwhile; it does not come back at the next good
-/// check. Fails if only checks count, or if it swings with them.
+/// Aim (D61): a node that passes its checks but resets its clients goes Down where `passive` is configured.
+/// Other nodes serve its clients meanwhile, and the next good check does not bring it back. Fails if only
+/// checks count, or if the node flaps with them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_fails_only_its_clients_goes_down() {
     for (passive, path) in [
@@ -222,7 +223,7 @@ async fn a_node_that_fails_only_its_clients_goes_down() {
         };
         tokio::join!(down, clients);
         let checks = setup.edge.metric("pushgate_checks_total").await;
-        // Ten intervals: 500 ms, in which good checks do not raise it.
+        // Ten intervals, 500 ms, in which good checks must not bring the node back.
         setup
             .edge
             .wait_metric("pushgate_checks_total", |n| n >= checks + 4.0)
@@ -234,9 +235,9 @@ async fn a_node_that_fails_only_its_clients_goes_down() {
     }
 }
 
-/// Aim (D61): flows that the edge itself ends say nothing of their node, and what flows met of a node that was
-/// Down nothing of one that is back. Fails if a request that was evicted counts as one the node failed: the
-/// node falls by its clients, is held Down, and evicts again.
+/// Aim (D61): flows that the edge itself ends do not count against their node, and counts from before a fall
+/// do not count after the node's return. Fails if an evicted request counts as a failure of the node: the
+/// node would fall because of its clients, be held Down, and evict again.
 #[tokio::test(flavor = "multi_thread")]
 async fn evicted_flows_do_not_count() {
     let keys = "interval: 20ms, timeout: 5s, rise: 1, fall: 1, passive: { failures: 3 }";
@@ -268,7 +269,7 @@ async fn evicted_flows_do_not_count() {
         }
         setup.wait_state("n1", "up").await;
         let checks = setup.edge.metric("pushgate_checks_total").await;
-        // Five more looks at what flows met.
+        // Five more runs of the checker, each of which reads the passive health counters.
         let looked = |n| n >= checks + 5.0;
         setup
             .edge
@@ -278,7 +279,7 @@ async fn evicted_flows_do_not_count() {
     }
 }
 
-/// An edge whose layer-4 pool has one node and this `passive`.
+/// Starts an edge whose layer-4 pool has one node and this `passive`.
 async fn plain(passive: &str) -> (Block, Node, Edge) {
     let block = Block::claim();
     let node = setup::node(&block, 1).await;
@@ -292,7 +293,7 @@ async fn plain(passive: &str) -> (Block, Node, Edge) {
     (block, node, edge)
 }
 
-/// One client after the other that the node resets before it said a byte.
+/// Connects clients one after the other; the node resets each before it sends a byte.
 async fn are_reset(block: &Block, clients: impl Iterator<Item = u8>) {
     for n in clients {
         let dial = Dial::plain(block.at("200.0.0.10:80")).from(block.client(n));
@@ -305,16 +306,16 @@ async fn are_reset(block: &Block, clients: impl Iterator<Item = u8>) {
     }
 }
 
-/// Waits for five more looks at what flows met.
+/// Waits for five more runs of the checker, each of which reads the passive health counters.
 async fn looked(edge: &Edge) {
     let checks = edge.metric("pushgate_checks_total").await;
     let more = |n| n >= checks + 5.0;
     edge.wait_metric("pushgate_checks_total", more).await;
 }
 
-/// Aim (D61): one client whose every connection a node resets does not take it Down, at both layers; as many
-/// as `failures` do, unless another flow heard something between, though that flow goes on. Fails if one
-/// client counts each time, or if a layer-4 flow counts as answered only when it ends.
+/// Aim (D61), at both layers: one client whose every connection is reset does not take the node Down. Resets
+/// of `failures` different clients do, unless another flow got an answer in between, though that flow goes
+/// on. Fails if one client counts each time, or if a layer-4 flow counts as answered only when it ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_hostile_client_takes_no_node_down() {
     let (block, _node, edge) = plain("{ failures: 3 }").await;
@@ -326,7 +327,7 @@ async fn one_hostile_client_takes_no_node_down() {
     let mut streams = Vec::new();
     for (round, resets) in [2, 2, 2, 2, 3].into_iter().enumerate() {
         let mut stream = H1::connect(&dial).await;
-        // Its first byte has been counted once another one follows it.
+        // A first byte is counted when the second one arrives.
         stream.get("/hello", &[]).await;
         let path = "/sse?silent=1";
         stream.send("GET", path, &[], b"").await.expect("send");
@@ -343,7 +344,7 @@ async fn one_hostile_client_takes_no_node_down() {
         .await;
     let keys = "interval: 20ms, timeout: 5s, rise: 1, fall: 1, passive: { failures: 3 }";
     let health = format!("{{ http: {{ path: /health }}, {keys} }}");
-    // Behind a trusted proxy it is not the proxy that counts.
+    // Behind a trusted proxy, the client that it announces counts, not the proxy.
     for trust in ["192.0.2.0/24", "127.0.0.0/8"] {
         let plugins = format!("[{{ forwarded: {{ trust: [{trust}] }} }}]");
         let setup = checked_with(1, &plugins, &health).await;

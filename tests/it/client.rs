@@ -1,4 +1,4 @@
-//! Clients that dial plain or TLS, from a source address of their choice, and speak what a test needs.
+//! Test clients: they dial plain or TLS, from a chosen source address, and speak the protocol a test needs.
 //!
 //! In: a [`Dial`]. Out: a stream, or a client on top of one: [`h1::H1`], [`h2::H2`], [`ws::connect`],
 //! [`curl`].
@@ -27,12 +27,12 @@ pub mod ws;
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// Whom to dial and how.
+/// Where a client connects, and how.
 #[derive(Clone)]
 pub struct Dial {
     /// Where to connect.
     pub to: SocketAddr,
-    /// Source address; `None`: the kernel's choice.
+    /// Source address; `None`: the kernel chooses.
     pub from: Option<IpAddr>,
     /// Name for `Host` and for TLS.
     pub host: String,
@@ -47,14 +47,14 @@ pub struct Dial {
 pub struct Tls {
     /// The authority it trusts.
     pub ca: X509,
-    /// Server name it asks for; `None`: none is sent.
+    /// Server name to send; `None`: no SNI.
     pub sni: Option<String>,
     /// Protocols it offers, e.g. `b"\x02h2\x08http/1.1"`; empty: no ALPN.
     pub alpn: &'static [u8],
 }
 
 impl Dial {
-    /// Plain, to `to`, with that address as host.
+    /// Plain, to `to`; `Host` is that address.
     pub fn plain(to: SocketAddr) -> Dial {
         Dial {
             to,
@@ -79,19 +79,19 @@ impl Dial {
         }
     }
 
-    /// The same with another source address.
+    /// Sets the source address.
     pub fn from(mut self, from: impl Into<IpAddr>) -> Dial {
         self.from = Some(from.into());
         self
     }
 
-    /// The same with another host.
+    /// Sets the host.
     pub fn host(mut self, host: &str) -> Dial {
         self.host = host.to_owned();
         self
     }
 
-    /// Connects; panics when that fails.
+    /// Connects; panics on an error.
     pub async fn tcp(&self) -> TcpStream {
         self.try_tcp()
             .await
@@ -115,7 +115,7 @@ impl Dial {
         Ok(stream)
     }
 
-    /// Connects and, where asked for, shakes hands; panics when that fails.
+    /// Connects, and shakes hands if TLS is set; panics on an error.
     pub async fn io(&self) -> Box<dyn Io> {
         let stream = self.tcp().await;
         match &self.tls {
@@ -125,7 +125,7 @@ impl Dial {
     }
 }
 
-/// Shakes hands over `stream`; the certificate must be good for the name asked for.
+/// Shakes hands over `stream`; the certificate must be valid for the requested name.
 pub async fn handshake<S: Io>(
     stream: S,
     tls: &Tls,
@@ -134,7 +134,7 @@ pub async fn handshake<S: Io>(
     shake(stream, tls, connector).await
 }
 
-/// The same; an end without close_notify is an error of the read that meets it.
+/// As [`handshake`], but an end without close_notify is an error of the read that reaches it.
 pub async fn strict_handshake<S: Io>(
     stream: S,
     tls: &Tls,
@@ -162,8 +162,8 @@ async fn shake<S: Io>(
     Ok(stream)
 }
 
-/// Runs curl; `--silent --show-error` and a time limit are added. Returns standard output; panics
-/// with standard error when curl fails.
+/// Runs curl with `--silent --show-error` and a time limit. Returns standard output; panics with standard
+/// error if curl fails.
 pub async fn curl(args: &[&str]) -> String {
     let mut command = tokio::process::Command::new("curl");
     command.args(["--silent", "--show-error", "--max-time", "20"]);
@@ -174,7 +174,7 @@ pub async fn curl(args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// `--resolve` and `--cacert` of curl for a name at an address.
+/// Arguments `--resolve` and `--cacert` of curl, for a name at an address.
 pub fn curl_at(host: &str, to: SocketAddr, ca: Option<PathBuf>) -> Vec<String> {
     let mut args = vec![
         "--resolve".to_owned(),

@@ -1,8 +1,8 @@
 //! A machine whose wall clock is set while the edge runs.
 //!
-//! In: a library loaded before the edge's own, which adds seconds to CLOCK_REALTIME, and only to that.
-//! Out: who is recalled where, across steps of an hour, a rebalance and a binary upgrade. Source: FAULTS
-//! D48. Needs a C compiler, as the build does.
+//! In: a preloaded library that adds seconds to CLOCK_REALTIME, and to no other clock. Out: which node each
+//! client is recalled to, across steps of an hour, a rebalance and a binary upgrade. Source: FAULTS D48.
+//! Needs a C compiler, as the build does.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -19,7 +19,7 @@ use crate::rebalance::age::pair;
 use crate::setup::{HOST, node, yaml};
 use crate::vip::Block;
 
-/// The library: the kernel's clock, and the seconds in the file's first eight bytes.
+/// The library: the kernel's clock plus the seconds in the file's first eight bytes.
 const SHIM: &str = r#"
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -74,13 +74,13 @@ impl Clock {
         }
     }
 
-    /// Sets it so many seconds before or after the true time, for all who run under it.
+    /// Sets the clock `ahead` seconds before or after the true time, for every process under it.
     fn set(&self, ahead: i64) {
         let bytes = ahead.to_ne_bytes();
         self.file.write_all_at(&bytes, 0).expect("write");
     }
 
-    /// What a process that is to run under it has in its environment.
+    /// Environment variables of a process under this clock.
     fn env(&self) -> [(&str, &str); 2] {
         let [path, library] = [&self.path, &self.library].map(|p| p.to_str().expect("UTF-8"));
         [("PUSHGATE_TEST_CLOCK", path), ("LD_PRELOAD", library)]
@@ -113,7 +113,8 @@ impl Rig {
         }
     }
 
-    /// A visit of the client with that number, and cookie: the node, and the cookie from now on.
+    /// Client number `client` sends a request with `cookie`. Returns the node, and the cookie to use from now
+    /// on.
     async fn visit(&self, client: u8, cookie: &str) -> (String, String) {
         let dial = Dial::plain(self.block.at("200.0.0.10:80")).host(HOST);
         let dial = dial.from(self.block.client(client));
@@ -127,7 +128,7 @@ impl Rig {
         (answer.node().to_owned(), cookie)
     }
 
-    /// The client goes where it was and gets no other cookie, four times in a row.
+    /// The client reaches its node and gets no other cookie, four times in a row.
     async fn stays(&self, client: u8, home: &(String, String), when: &str) {
         for _ in 0..4 {
             let now = self.visit(client, &home.1).await;
@@ -149,9 +150,9 @@ impl Rig {
     }
 }
 
-/// Aim: D48. The clock is set an hour back, right again and an hour forward: clients of before and of
-/// meanwhile keep their nodes, though an assignment lives for ten minutes only. Fails if dates follow the
-/// clock.
+/// Aim: D48. The clock is set an hour back, right again, and an hour forward. Clients from before and from in
+/// between keep their nodes, although an assignment lives for ten minutes only. Fails if assignment
+/// timestamps follow the wall clock.
 #[tokio::test(flavor = "multi_thread")]
 async fn steps_of_an_hour_move_nobody() {
     let rig = Rig::start("[sticky_cookie: { max_age: 10m, jitter: 0% }]").await;
@@ -173,8 +174,9 @@ async fn steps_of_an_hour_move_nobody() {
     }
 }
 
-/// Aim: the clock is set back after a rebalance: who is assigned then, in this process or the next, is not
-/// forgotten by it, cookie or table. Fails if new assignments are dated before the rule.
+/// Aim: the clock is set back after a rebalance. The rebalance does not forget clients that are assigned
+/// after that, in this process or the next, by cookie or by table. Fails if new assignments are dated before
+/// the rebalance.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_back_does_not_rebalance_again() {
     for plugins in ["[sticky_cookie: {}]", "[sticky_ip: {}]"] {

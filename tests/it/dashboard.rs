@@ -1,7 +1,7 @@
 //! The admin dashboard in a browser, and the same orders from the command line.
 //!
-//! In: an edge with live WebSockets, Chromium, the built program as a client. Out: what page and program
-//! show, and what became of the nodes. Source: FAULTS D71; Lightstreamer clustering §5.1.
+//! In: an edge with live WebSockets, Chromium, the built program as a client. Out: what the page and the
+//! program show, and the nodes' states. Source: FAULTS D71; Lightstreamer clustering §5.1.
 
 use std::path::Path;
 use std::process::Output;
@@ -19,7 +19,7 @@ use crate::setup::Setup;
 const COOKIE: &str = "[{ sticky_cookie: {} }]";
 const TOKEN: &str = "0123456789abcdef";
 
-/// Presses the button that gives the order, by the keyboard.
+/// Presses the button for an order, by the keyboard.
 async fn press(browser: &Browser, order: &str) {
     let button = format!("button[data-order='{order}']");
     let found = browser.client.find(Locator::Css(&button)).await;
@@ -27,7 +27,7 @@ async fn press(browser: &Browser, order: &str) {
     pressed.expect("it takes Enter");
 }
 
-/// Looks at the page until `good`.
+/// Polls the page until `good`.
 async fn until(browser: &Browser, what: &str, good: impl Fn(&Value) -> bool) -> Value {
     let script = "
         const rows = (id) => Object.fromEntries([...document.querySelectorAll('#' + id + ' tr')].map(
@@ -50,9 +50,9 @@ async fn until(browser: &Browser, what: &str, good: impl Fn(&Value) -> bool) -> 
     }
 }
 
-/// Aim: the page shows states, flows and evenness as they are, its buttons drain a node, bring it back
-/// and rebalance (asked twice), nothing comes from outside. Fails if the stream stops, if an order is
-/// given at once where it must be asked, or if a press gets lost between two events.
+/// Aim: the page shows states, flows and balance correctly. Its buttons drain a node, bring it back, and
+/// rebalance after a confirmation. The page loads nothing from outside. Fails if the event stream stops, if
+/// an order that needs a confirmation is given at once, or if a press between two events is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_shows_and_orders() {
     let setup = Setup::with(2, COOKIE, "    rebalance: { rate: 1000/s }\n").await;
@@ -103,8 +103,9 @@ async fn a_page_shows_and_orders() {
     browser.client.close().await.expect("the browser ends");
 }
 
-/// Aim: where a token is asked for, the page tells nothing without it, refuses a wrong one in words and
-/// works with the right one; and it may not be framed. Fails if the stream or an order goes without.
+/// Aim: where a token is required, the page shows nothing without it, refuses a wrong token with a message,
+/// and works with the right one. It must not be framed. Fails if the stream or an order works without the
+/// token.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_without_a_token_tells_nothing() {
     let (setup, _dir) = with_token().await;
@@ -153,13 +154,13 @@ async fn with_token() -> (Setup, tempfile::TempDir) {
     (setup, dir)
 }
 
-/// More keys of the pool, which end with a section of their own.
+/// More keys of the pool, and an admin section after it.
 fn pool_and_admin(token: &Path) -> String {
     let admin = format!("bind: 127.0.0.1:9900, token_file: {}", token.display());
     format!("    retries: 1\nadmin: {{ {admin} }}\n")
 }
 
-/// Runs `pushgate` with `line` against the setup's edge.
+/// Runs `pushgate` with the arguments in `line` against the setup's edge.
 async fn cli(setup: &Setup, line: &str, more: &[&str]) -> Output {
     let url = format!("http://{}", setup.block.admin());
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_pushgate"));
@@ -178,8 +179,8 @@ async fn says(setup: &Setup, line: &str) -> String {
     text
 }
 
-/// Aim: the same from the command line: tables, orders, a rebalance that is waited for, and refusals
-/// with exit code 1. Fails if the program and the API differ.
+/// Aim: the command line offers the same: tables, orders, a rebalance that it waits for, and refusals with
+/// exit code 1. Fails if the program and the API differ.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_asks_and_orders() {
     let setup = Setup::with(2, COOKIE, "").await;
@@ -241,7 +242,8 @@ async fn the_command_line_asks_and_orders() {
     }
 }
 
-/// Aim: with a token the program needs its file, and says so. Fails if it goes without, or prints it.
+/// Aim: if a token is required, the program asks for its file. Fails if it works without, or prints the
+/// token.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_shows_its_token() {
     let (setup, dir) = with_token().await;

@@ -1,14 +1,15 @@
-//! Plugins that decide by path, by address and by a value, through the program.
+//! Plugins that decide by path, by address and by a value, in the running program.
 //!
-//! In: one listener with all three. Out: who is let in, and which node answers. Source: Lightstreamer
-//! clustering §2, §2.2; FAULTS D41.
+//! In: one listener with all three. Out: which clients are let in, and which node answers. Source:
+//! Lightstreamer clustering §2, §2.2; FAULTS D41.
 
 use crate::client::h1::H1;
 use crate::client::ws;
 use crate::setup::Setup;
 
-/// Aim: a denied address gets 403 and no node sees it; a path goes to its node; a room's members meet on one
-/// node whoever they are and however they say it, and rooms are spread. Fails without any of the three.
+/// Aim: a denied address gets 403 and reaches no node. A path leads to its node. All members of a room reach
+/// one node, whoever they are and wherever the room's name stands, and rooms are spread. Fails without any of
+/// the three plugins.
 #[tokio::test(flavor = "multi_thread")]
 async fn paths_addresses_and_values_decide() {
     let plugins = "[{ access: { deny: [127.0.0.0/8], allow: [127.0.0.0/8] } }]";

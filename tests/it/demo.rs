@@ -1,7 +1,6 @@
-//! `pushgate demo` as a person meets it: in a browser.
+//! `pushgate demo` in a browser, as a person sees it.
 //!
-//! In: the real program (and once a bare node), Chromium driven by WebDriver. Out: what the page
-//! shows.
+//! In: the real program (and once a bare node), Chromium driven by WebDriver. Out: what the page shows.
 
 use std::process::Command;
 
@@ -12,7 +11,7 @@ use crate::browser::{Browser, Group};
 
 const TRANSPORTS: [&str; 5] = ["ws", "sse", "chunked", "length", "poll"];
 
-/// The page as it is now: `here`, `notice`, `events`, `buttons`, and of each card its node and count.
+/// State of the page: `here`, `notice`, `events`, `buttons`, and for each card its node and count.
 const LOOK: &str = "
     const text = (q) => document.querySelector(q)?.textContent ?? '';
     const card = (k) => ({ ...document.querySelector('#card-' + k)?.dataset });
@@ -32,14 +31,14 @@ impl Page {
         Page(Browser::at(url).await)
     }
 
-    /// Looks until `good`, then gives back that look.
+    /// Polls the page until its state is `good`, and returns that state.
     async fn until(&self, what: &str, good: impl Fn(&Value) -> bool) -> Value {
         self.0
             .until(what, LOOK, vec![json!(TRANSPORTS)], good)
             .await
     }
 
-    /// Waits until every transport shows a second message of `node`.
+    /// Waits until every transport shows a second message from `node`.
     async fn all_live_on(&self, node: &str) -> Value {
         let what = format!("live messages of {node} on every transport");
         self.until(&what, |look| {
@@ -64,8 +63,8 @@ fn other(node: &str) -> &'static str {
     if node == "north" { "south" } else { "north" }
 }
 
-/// Aim: the page itself, straight at a node: five live transports, switches by keyboard, the last
-/// node cannot be stopped, nothing is loaded from outside.
+/// Aim: the page itself, without an edge: five live transports, buttons that work by keyboard; the last node
+/// cannot be stopped; nothing is loaded from outside.
 #[tokio::test(flavor = "multi_thread")]
 async fn page_is_live_at_a_bare_node() {
     let nodes = pushgate::demo::serve_nodes("http://127.0.0.1:9/metrics").await;
@@ -93,10 +92,10 @@ async fn page_is_live_at_a_bare_node() {
     browser.0.close().await;
 }
 
-/// Aim: through the edge, what the demo promises: every transport of a browser on one node, over
-/// reloads; "forget me" moves it; a stopped node is left at once by all of them, without a reload;
-/// the link leads to the metrics. Source: Lightstreamer clustering §2, §3. Fails without
-/// `sticky_cookie` (first and second step), without eviction (fourth).
+/// Aim: the demo keeps its promises behind the edge. Every transport of a browser is on one node, over
+/// reloads; "forget me" moves it. All transports leave a stopped node at once, without a reload. The link
+/// leads to the metrics. Source: Lightstreamer clustering §2, §3. Fails without `sticky_cookie` (first and
+/// second step), without eviction (fourth).
 #[tokio::test(flavor = "multi_thread")]
 async fn browser_sticks_moves_and_is_rehomed() {
     let mut program = Command::new(env!("CARGO_BIN_EXE_pushgate"));

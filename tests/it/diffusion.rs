@@ -1,7 +1,7 @@
 //! Diffusion servers behind `conf/diffusion.yaml`: silence, no pooling, re-use, sticky by IP, eviction.
 //!
-//! In: clients kept open, with and without requests. Out: what the nodes counted. Source:
-//! Diffusion load balancers, all points, each by its heading.
+//! In: clients that stay connected, with and without requests. Out: what the nodes counted. Source: Diffusion
+//! load balancers, all points, each by its heading.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn cluster() -> Cluster {
 }
 
 impl Cluster {
-    /// How the client number `n` dials, from an address of its own.
+    /// Dials as client number `n`, from its own address.
     fn dial(&self, n: u8) -> Dial {
         let dial = Dial::plain(self.block.at("200.0.0.10:80"));
         dial.from(self.block.client(n))
@@ -42,9 +42,9 @@ impl Cluster {
     }
 }
 
-/// Aim: connections with nothing passing stay open and work afterwards. "Load balancer closing silent
-/// connections". Held for 3 s, or as many as `PUSHGATE_TEST_SILENCE` says (130 for the full proof).
-/// Fails with any idle timer below that.
+/// Aim: silent connections stay open and work afterwards. "Load balancer closing silent connections". Silence
+/// lasts 3 s, or `PUSHGATE_TEST_SILENCE` seconds (130 for the full proof). Fails with any idle timer below
+/// that.
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_connections_live() {
     let cluster = cluster().await;
@@ -59,7 +59,7 @@ async fn silent_connections_live() {
     poll.send("GET", "/poll", &[], b"").await.expect("send");
     let asked = std::env::var("PUSHGATE_TEST_SILENCE").ok();
     let hold = Duration::from_secs(asked.and_then(|s| s.parse().ok()).unwrap_or(3));
-    // The bounded time this test holds: nothing may end or arrive.
+    // Bounded wait: the connection must not end, and nothing may arrive.
     let silence = tokio::time::timeout(hold, events.io.read_u8()).await;
     assert!(silence.is_err(), "{silence:?} instead of silence");
     socket.say("still here").await;
@@ -71,9 +71,9 @@ async fn silent_connections_live() {
     assert_eq!(open, 3);
 }
 
-/// Aim: no upstream connection is shared, each client re-uses its own, and it ends with its client.
-/// "Connection pooling", "Reuse TCP connection". Fails if idle upstream connections are pooled, or
-/// opened for each request.
+/// Aim: no two clients share an upstream connection, each client re-uses its own, and it ends with its
+/// client. "Connection pooling", "Reuse TCP connection". Fails if idle upstreams are pooled, or if each
+/// request opens a connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_upstream_connection_a_client() {
     let cluster = cluster().await;
@@ -117,7 +117,7 @@ async fn one_address_one_node() {
     let cluster = cluster().await;
     let mut nodes = std::collections::BTreeSet::new();
     for n in 1..=12 {
-        // Held open, so that least_flows would send each next connection elsewhere.
+        // Held open: least_flows would send each next connection elsewhere.
         let first = ws::connect(&cluster.dial(n), "/ws/echo", &[]).await;
         let second = ws::connect(&cluster.dial(n), "/ws/echo", &[]).await;
         let third = H1::connect(&cluster.dial(n)).await.get("/hello", &[]).await;
@@ -128,9 +128,8 @@ async fn one_address_one_node() {
     assert_eq!(nodes.len(), 2, "{nodes:?}");
 }
 
-/// Aim: when a server is found Down, its clients' connections are closed, though the server has
-/// closed none of them, and they reconnect elsewhere. "TCP retransmission timeout". Fails without
-/// `on_down: evict`.
+/// Aim: when a server goes Down, the edge closes its clients' connections, although the server closed none,
+/// and the clients reconnect elsewhere. "TCP retransmission timeout". Fails without `on_down: evict`.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_a_dead_server_are_let_go() {
     let cluster = cluster().await;

@@ -1,6 +1,6 @@
 //! Nodes found by DNS: records that come, go, change and fail, between real clients and nodes.
 //!
-//! In: a DNS server whose answers the test says. Out: which nodes the edge has, who serves, what stays.
+//! In: a DNS server with scripted answers. Out: which nodes the edge has, which node serves, what survives.
 //! Source: FAULTS D66; docs/operations.md, "Nodes found by DNS".
 
 use std::net::IpAddr;
@@ -25,9 +25,10 @@ mod server;
 use rig::{NAME, Rig, ips, node, yaml};
 use server::{Dns, Says};
 
-/// Aim: records become nodes that are checked before their first flow; one that goes keeps its flow and its
-/// stuck client, and is removed when it is empty; another order changes nothing. Fails if a newcomer is not
-/// checked first, if a node that leaves is removed at once, or if names follow the answer's order.
+/// Aim: records become nodes that are checked before their first flow. A node that leaves DNS keeps its flow
+/// and its stuck client, and is removed when it has none. A different order of records changes nothing. Fails
+/// if a new node is not checked first, if a leaving node is removed at once, or if names follow the answer's
+/// order.
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_come_and_go_with_their_records() {
     let (rig, _nodes) = Rig::start(&[1, 2], "100ms").await;
@@ -43,13 +44,13 @@ async fn nodes_come_and_go_with_their_records() {
     let mut socket = ws::connect(&rig.dial, "/ws/echo", &[("Cookie", &cookie)]).await;
     assert_eq!(socket.node(), format!("n{stuck}"));
 
-    // Another order: the same nodes, with what they have counted.
+    // The same records in another order: the same nodes with the same counters.
     let total = rig.edge.nodes().await[0]["flows_total"].clone();
     rig.hosts(&[2, 1]);
     rig.dns.wait_asked(2).await;
     assert_eq!(rig.edge.nodes().await[0]["flows_total"], total);
 
-    // A third, which fails its checks: it is there, and nobody is sent to it.
+    // A third node that fails its checks: the edge lists it and sends it no client.
     let three = node(&rig.block, 3).await;
     three.set_health(Health::Fail);
     rig.hosts(&[1, 2, 3]);
@@ -62,14 +63,14 @@ async fn nodes_come_and_go_with_their_records() {
     rig.wait("it to be up", &[(1, "up"), (2, "up"), (3, "up")])
         .await;
 
-    // The node of our client goes.
+    // Our client's node leaves DNS.
     rig.hosts(&[other, 3]);
     rig.wait("a drain", &[(stuck, "draining"), (other, "up"), (3, "up")])
         .await;
     for _ in 0..4 {
         assert_ne!(rig.served().await, format!("n{stuck}"));
     }
-    // Twice as long as the edge needs to see that it is empty, which it is not.
+    // Twice the time in which the edge would notice that the node is empty. It is not.
     tokio::time::sleep(Duration::from_millis(1_200)).await;
     let again = H1::connect(&rig.dial)
         .await
@@ -94,8 +95,8 @@ async fn nodes_come_and_go_with_their_records() {
     assert!(!kept.keys().any(|sample| sample.contains(&gone)), "{gone}");
 }
 
-/// Aim: new clients are served by a node that left DNS, as long as those that DNS has instead are Down. Fails if
-/// they are refused while a node could serve them.
+/// Aim: a node that left DNS serves new clients as long as all nodes in DNS are Down. Fails if clients are
+/// refused while a node could serve them.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_left_serves_while_no_other_can() {
     let (rig, _nodes) = Rig::start(&[1], "1m").await;
@@ -114,8 +115,8 @@ async fn who_left_serves_while_no_other_can() {
     }
 }
 
-/// Aim: a newcomer to nodes that have flows starts slowly; those of the first answer do not. Fails if a node that
-/// is found takes flows as fast as it can.
+/// Aim: a node that joins nodes with flows starts slowly; the nodes of the first answer do not. Fails if a
+/// discovered node takes flows at full rate.
 #[tokio::test(flavor = "multi_thread")]
 async fn newcomers_start_slowly() {
     let block = Block::claim();
@@ -133,7 +134,7 @@ async fn newcomers_start_slowly() {
     assert_eq!(slow, [false, true]);
 }
 
-/// Aim: the dashboard shows the names that are followed, and what DNS said last. Fails if only nodes are shown.
+/// Aim: the dashboard shows the followed names and the last result of DNS. Fails if it shows only nodes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_shows_the_names() {
     let (rig, _nodes) = Rig::start(&[1], "1m").await;
@@ -159,8 +160,8 @@ async fn a_page_shows_the_names() {
     browser.client.close().await.expect("the browser ends");
 }
 
-/// Aim: 1,000 records do not fit into a datagram: they are asked for again over TCP, and are 1,000 nodes; one
-/// more is left out and said. Fails without the second question.
+/// Aim: 1,000 records do not fit into a datagram. The edge repeats the question over TCP and gets 1,000
+/// nodes; it leaves out and reports one more. Fails without the second question.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_records_come_over_tcp() {
     let block = Block::claim();
@@ -171,7 +172,7 @@ async fn a_thousand_records_come_over_tcp() {
         (0..count).map(ip).collect()
     };
     dns.hosts(NAME, &many(1_000));
-    // No checks: a thousand would be refused.
+    // No checks: a configuration with a thousand checks would be refused.
     let text = yaml(&dns, "host: push.internal:8080", "", "");
     let health = text
         .lines()
@@ -188,7 +189,7 @@ async fn a_thousand_records_come_over_tcp() {
     assert_eq!(count(&edge.nodes().await), 1_000);
 }
 
-/// Aim: an answer is asked for again when its time is over, not before. Fails if TTLs are not followed.
+/// Aim: the edge asks again when an answer's TTL is over, not before. Fails if TTLs are ignored.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_is_good_for_its_time() {
     let block = Block::claim();
@@ -201,13 +202,13 @@ async fn an_answer_is_good_for_its_time() {
     dns.wait_asked(2).await;
     let times = dns.times();
     let gaps: Vec<Duration> = times.windows(2).map(|w| w[1] - w[0]).collect();
-    // Up to a tenth later, and what a busy machine adds.
+    // The edge asks up to a tenth later; a busy machine adds to that.
     let good = |gap: &Duration| (2_000..5_000).contains(&gap.as_millis());
     assert!(gaps.iter().all(good), "{gaps:?}");
     drop(edge);
 }
 
-/// Aim: answers that change all the time disturb no client: nodes come, drain, go and come back under load. Fails
+/// Aim: constantly changing answers disturb no client: nodes come, drain, go and come back under load. Fails
 /// if nodes drain before the tables that have others are there (then one run in five met a 503).
 #[tokio::test(flavor = "multi_thread")]
 async fn restless_answers_disturb_nobody() {
@@ -240,9 +241,9 @@ async fn restless_answers_disturb_nobody() {
     assert!(!rig.edge.log().contains("panicked"));
 }
 
-/// Aim: a reload and another process keep what was found, while DNS is silent: nodes, state and counts after a
-/// reload, nodes and stickiness after an upgrade. Fails if a reload asks anew before it goes on, or answers are not
-/// handed over.
+/// Aim: a reload and a successor keep the discovered nodes while DNS is silent: nodes, states and counters
+/// after a reload, nodes and stickiness after an upgrade. Fails if a reload waits for new answers, or if
+/// answers are not handed over.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_found_outlives_reload_and_upgrade() {
     let block = Block::claim();

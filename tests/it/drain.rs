@@ -1,7 +1,7 @@
-//! Shutdown and reload with live flows: what lives goes on, what is new follows the new rules.
+//! Shutdown and reload with live flows: live flows go on, new flows follow the new configuration.
 //!
-//! In: signals and changed files. Out: which connections live, which are refused, the exit code.
-//! Source: FAULTS D67, D68, D70; Lightstreamer clustering §3.2.1.1.
+//! In: signals and changed files. Out: which connections live, which are refused, the exit code. Source:
+//! FAULTS D67, D68, D70; Lightstreamer clustering §3.2.1.1.
 
 use tokio::io::AsyncReadExt;
 
@@ -11,7 +11,7 @@ use crate::client::{Dial, ws};
 use crate::deadline;
 use crate::setup::{HOST, Setup, node, yaml};
 
-/// Waits until nobody listens at `dial` any more.
+/// Waits until connections to `dial` are refused.
 async fn refused(dial: &Dial) {
     deadline("a refused connection", async {
         while dial.try_tcp().await.is_ok() {
@@ -21,9 +21,9 @@ async fn refused(dial: &Dial) {
     .await;
 }
 
-/// Aim: after SIGTERM nobody new gets in and idle connections are closed, but a WebSocket, an HTTP/1
-/// and an HTTP/2 stream go on until they end by themselves; then the exit code is 0. Fails if
-/// Pingora's graceful phase ends live flows, or idle connections hold the drain up.
+/// Aim: after SIGTERM the edge refuses new clients and closes idle connections. A WebSocket, an HTTP/1 and an
+/// HTTP/2 stream go on until they end by themselves; then the exit code is 0. Fails if Pingora's graceful
+/// phase ends live flows, or if idle connections delay the exit.
 #[tokio::test(flavor = "multi_thread")]
 async fn live_flows_outlive_sigterm() {
     let mut setup = Setup::start(1).await;
@@ -61,7 +61,7 @@ async fn live_flows_outlive_sigterm() {
     assert_eq!(setup.edge.ended().await.code(), Some(0));
 }
 
-/// Aim: a second SIGTERM ends the program at once, live flows or not. Fails if the drain cannot be cut
+/// Aim: a second SIGTERM ends the program at once, also with live flows. Fails if the drain cannot be cut
 /// short.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_sigterm_ends_at_once() {
@@ -74,9 +74,9 @@ async fn a_second_sigterm_ends_at_once() {
     socket.ended().await;
 }
 
-/// Aim: SIGHUP with a changed file adds an address and a node, later takes them away, while a
-/// WebSocket lives on through both; an old address goes on serving throughout. Fails if listeners are
-/// opened anew, or live flows follow the new rules.
+/// Aim: SIGHUP with a changed file adds an address and a node, and another takes them away. A WebSocket lives
+/// through both; an unchanged address serves throughout. Fails if listeners are opened anew, or if live flows
+/// follow the new configuration.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_adds_and_removes() {
     let setup = Setup::start(1).await;
@@ -92,7 +92,7 @@ async fn a_reload_adds_and_removes() {
     let mut kept = H1::connect(&more).await;
     let mut seen = std::collections::BTreeSet::new();
     let mut held = Vec::new();
-    // Held, because the node with the fewest flows gets the next one.
+    // Held open: the node with the fewest flows gets the next one.
     while seen.len() < 2 {
         let flow = ws::connect(&more, "/ws/echo", &[]).await;
         seen.insert(flow.node().to_owned());
@@ -112,7 +112,7 @@ async fn a_reload_adds_and_removes() {
         let answer = H1::connect(&setup.plain()).await.get("/hello", &[]).await;
         assert_eq!(answer.node(), "n1");
     }
-    // Both WebSockets live on: the one of the removed node drains, as its address is gone.
+    // Both WebSockets live on; the one on the removed node drains, as its address was removed.
     for socket in [&mut socket, &mut on_second] {
         socket.say("still here").await;
         assert_eq!(socket.hear().await, "still here");
@@ -120,8 +120,8 @@ async fn a_reload_adds_and_removes() {
     drop(second);
 }
 
-/// Aim: a file with a fault changes nothing: what ran runs on, the metric says so, and the next good
-/// file is taken (D67). Fails if a reload is applied in parts.
+/// Aim: a file with a fault changes nothing: the running configuration stays, the metric shows the failure,
+/// and the next good file is applied (D67). Fails if a reload is applied in parts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_file_changes_nothing() {
     let setup = Setup::start(1).await;
@@ -152,8 +152,8 @@ async fn a_bad_file_changes_nothing() {
     assert_eq!(setup.edge.metric(successful).await, 1.0);
 }
 
-/// Aim: an address in use makes a reload fail as a whole: no address, node or route of the new file is
-/// taken. Fails if sockets are bound after the first change.
+/// Aim: an address in use fails the whole reload: no address, node or route of the new file is applied. Fails
+/// if sockets are bound after the first change.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_in_use_changes_nothing() {
     let setup = Setup::start(1).await;
@@ -171,9 +171,9 @@ async fn an_address_in_use_changes_nothing() {
     drop(taken);
 }
 
-/// Aim: what still lives at `drain_deadline` is cut and has its access line, `drained`, whatever it speaks
-/// and whether it was answered or not. Fails if the process just ends,
-/// or leaves a kind of flow out.
+/// Aim: at `drain_deadline` the edge cuts the remaining flows. Each has its access line with `drained`,
+/// whatever its protocol and whether it was answered or not. Fails if the process just exits, or omits a kind
+/// of flow.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_stop_cuts_has_its_line() {
     let mut setup = Setup::start(1).await;

@@ -1,7 +1,7 @@
 //! The program under test: started from a configuration, asked through its admin endpoint, ended by pid.
 //!
-//! In: YAML with the guide's addresses. Out: a process that is ready, its access lines, metrics and
-//! node states; its log is printed when the test panics.
+//! In: YAML with the guide's addresses. Out: a ready process, its access lines, metrics and node states; a
+//! panic of the test prints its log.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -22,25 +22,25 @@ use crate::deadline;
 use crate::netns::Host;
 use crate::vip::Block;
 
-/// A running edge; dropped, it is ended.
+/// A running edge; dropping it ends the process.
 pub struct Edge {
     child: Child,
     admin: SocketAddr,
     log: Arc<Mutex<String>>,
     access: watch::Receiver<Vec<Value>>,
-    /// Bearer token its admin endpoint asks for.
+    /// Bearer token of its admin endpoint.
     token: Option<String>,
     dir: Arc<tempfile::TempDir>,
 }
 
 impl Edge {
-    /// Starts the edge from `yaml`, whose addresses are the guide's (see [`Block::map`]), and waits
-    /// until it is ready. An admin endpoint and the access log are added where the file has none.
+    /// Starts the edge from `yaml` and waits until it is ready. Addresses in `yaml` are the guide's (see
+    /// [`Block::map`]). An admin endpoint and the access log are added if the file has none.
     pub async fn start(block: &Block, yaml: &str) -> Edge {
         Self::start_with(block, yaml, &[]).await
     }
 
-    /// Starts the edge from a file of `conf/`, after each `(from, to)` is replaced in it.
+    /// Starts the edge from a file of `conf/`; replaces each `(from, to)` in it first.
     pub async fn file(block: &Block, name: &str, changes: &[(&str, &str)]) -> Edge {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("conf")
@@ -54,7 +54,7 @@ impl Edge {
         Self::start(block, &yaml).await
     }
 
-    /// As [`Edge::start`], with variables for its environment.
+    /// As [`Edge::start`], with environment variables.
     pub async fn start_with(block: &Block, yaml: &str, env: &[(&str, &str)]) -> Edge {
         let dir = tempfile::tempdir().expect("a folder for the configuration");
         let yaml = complete(block, yaml);
@@ -64,7 +64,7 @@ impl Edge {
         edge
     }
 
-    /// As [`Edge::start`], but waits only until its admin endpoint listens: it may have no nodes yet.
+    /// As [`Edge::start`], but waits only until the admin endpoint listens: the edge may have no nodes yet.
     pub async fn start_unready(block: &Block, yaml: &str) -> Edge {
         let dir = tempfile::tempdir().expect("a folder for the configuration");
         let yaml = complete(block, yaml);
@@ -84,13 +84,13 @@ impl Edge {
         self.successor_with(&[])
     }
 
-    /// As [`Edge::successor`], with variables for its environment.
+    /// As [`Edge::successor`], with environment variables.
     pub fn successor_with(&self, env: &[(&str, &str)]) -> Edge {
         let token = self.token.clone();
         Self::spawn(self.dir.clone(), self.admin, token, &["run", "-u"], env)
     }
 
-    /// As [`Edge::start`], with at most so many descriptors.
+    /// As [`Edge::start`], with a limit of file descriptors.
     pub async fn start_limited(block: &Block, yaml: &str, descriptors: u64) -> Edge {
         let dir = tempfile::tempdir().expect("a folder for the configuration");
         let yaml = complete(block, yaml);
@@ -100,7 +100,7 @@ impl Edge {
             rlim_cur: descriptors,
             rlim_max: descriptors,
         };
-        // SAFETY: the one struct given is read.
+        // SAFETY: setrlimit(2) only reads the struct it is given.
         let limited = move || match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } {
             0 => Ok(()),
             _ => Err(std::io::Error::last_os_error()),
@@ -112,7 +112,7 @@ impl Edge {
         edge
     }
 
-    /// Starts the edge on `host`, with its admin endpoint at the host's port 9900.
+    /// Starts the edge on `host`, with its admin endpoint on the host's port 9900.
     pub async fn start_on(host: &Host, yaml: &str) -> Edge {
         let dir = tempfile::tempdir().expect("a folder for the configuration");
         let admin = SocketAddr::from((host.there, 9900));
@@ -164,17 +164,17 @@ impl Edge {
         }
     }
 
-    /// The file it was started from.
+    /// Path of its configuration file.
     pub fn path(&self) -> PathBuf {
         self.dir.path().join(FILE)
     }
 
-    /// Writes another configuration over the one it was started from, whole; nothing is loaded yet.
+    /// Replaces its configuration file in one step; does not reload.
     pub fn rewrite(&self, block: &Block, yaml: &str) {
         std::fs::write(self.path(), complete(block, yaml)).expect("write the configuration");
     }
 
-    /// Waits until its log says `words`; checked every millisecond.
+    /// Waits until its log contains `words`; polls every millisecond.
     pub async fn wait_log(&self, words: &str) {
         deadline(words, async {
             while !self.log.lock().contains(words) {
@@ -184,17 +184,17 @@ impl Edge {
         .await
     }
 
-    /// Its process.
+    /// Process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Everything it has written to standard output and error so far.
+    /// Everything it has written to standard output and standard error so far.
     pub fn log(&self) -> String {
         self.log.lock().clone()
     }
 
-    /// Access lines so far.
+    /// Access lines written so far.
     pub fn access(&self) -> Vec<Value> {
         self.access.borrow().clone()
     }
@@ -210,7 +210,7 @@ impl Edge {
         lines.expect("the edge is running").clone()
     }
 
-    /// Asks the admin endpoint.
+    /// Sends a request to the admin endpoint.
     pub async fn admin(&self, method: &str, path: &str) -> Response {
         let mut client = H1::connect(&Dial::plain(self.admin)).await;
         let bearer = format!("Bearer {}", self.token.as_deref().unwrap_or_default());
@@ -219,7 +219,7 @@ impl Edge {
         client.request(method, path, &headers[..sent], b"").await
     }
 
-    /// All samples by name with labels, as `pushgate_flows{pool="push"}`.
+    /// All samples by name with labels, such as `pushgate_flows{pool="push"}`.
     pub async fn metrics(&self) -> BTreeMap<String, f64> {
         let text = self.admin("GET", "/metrics").await.text();
         let samples = text.lines().filter(|line| !line.starts_with('#'));
@@ -238,7 +238,7 @@ impl Edge {
         of_name.map(|(_, value)| value).sum()
     }
 
-    /// Asks for a metric again and again until the sum over its labels is `good`.
+    /// Polls a metric until the sum over its labels is `good`.
     pub async fn wait_metric(&self, name: &str, good: impl Fn(f64) -> bool) {
         deadline(name, async {
             while !good(self.metric(name).await) {
@@ -248,13 +248,13 @@ impl Edge {
         .await
     }
 
-    /// `/api/nodes`.
+    /// Answer of `/api/nodes`.
     pub async fn nodes(&self) -> Value {
         let text = self.admin("GET", "/api/nodes").await.text();
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("/api/nodes: {e}: {text}"))
     }
 
-    /// Asks `/api/nodes` again and again until `good`; panics after [`crate::DEADLINE`].
+    /// Polls `/api/nodes` until the answer is `good`; panics after [`crate::DEADLINE`].
     pub async fn wait_nodes(&self, what: &str, good: impl Fn(&Value) -> bool) -> Value {
         deadline(what, async {
             loop {
@@ -277,13 +277,13 @@ impl Edge {
         kib.unwrap_or_default() * 1024
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: i32) {
         // SAFETY: kill(2) takes two integers; the pid is that of our child, not yet waited for.
         unsafe { libc::kill(self.pid() as i32, signal) };
     }
 
-    /// Waits for its end.
+    /// Waits until the process exits.
     pub async fn ended(&mut self) -> ExitStatus {
         let child = &mut self.child;
         deadline("the edge's end", async {
@@ -350,7 +350,7 @@ fn command(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Command {
     command
 }
 
-/// Adds what every test needs and maps the addresses.
+/// Adds the sections that every test needs, and maps the addresses.
 fn complete(block: &Block, yaml: &str) -> String {
     let mut yaml = block.map(yaml);
     let has = |yaml: &str, key: &str| yaml.lines().any(|line| line.starts_with(key));
@@ -363,7 +363,7 @@ fn complete(block: &Block, yaml: &str) -> String {
     yaml
 }
 
-/// The admin token of the file that `yaml` names.
+/// The admin token, from the file that `yaml` names.
 fn token(yaml: &str) -> Option<String> {
     let (_, rest) = yaml.split_once("token_file: ")?;
     let file = rest.split([' ', ',', '}', '\n']).next()?;
@@ -371,7 +371,7 @@ fn token(yaml: &str) -> Option<String> {
     text.lines().next().map(str::to_owned)
 }
 
-/// Reads lines in a thread of their own: the runtime of a test may be busy or gone.
+/// Collects lines in a thread, because a test's runtime may be busy or gone.
 fn collect(
     from: impl Read + Send + 'static,
     log: Arc<Mutex<String>>,
@@ -389,9 +389,9 @@ fn collect(
     });
 }
 
-/// Name of the configuration in its folder.
+/// Name of the configuration file in its folder.
 const FILE: &str = "pushgate.yaml";
-/// Pause between two looks at something that cannot wake us.
+/// Pause between two polls of a state that cannot wake us.
 const POLL: Duration = Duration::from_millis(10);
-/// Time for a clean end before the edge is killed; live flows would hold it for its drain deadline.
+/// Time for a clean exit before the edge is killed; live flows would delay it by the drain deadline.
 const GRACE: Duration = Duration::from_millis(300);

@@ -1,9 +1,8 @@
-//! A node that goes Down has no flow: every client of it sees its end at once, reading or not.
+//! A node that goes Down has no flow: each of its clients sees the end at once, reading or not.
 //!
-//! In: streams of all kinds on a node whose checks fail while its connections live on, so that only
-//! the edge can end them. Out: when each client saw its end, and whether it could take what it had for
-//! a complete answer. Source: Diffusion load balancers, "TCP retransmission timeout"; Lightstreamer
-//! clustering §1.
+//! In: streams of all kinds on a node that fails its checks while its connections live, so that only the edge
+//! can end them. Out: when each client saw the end, and whether it could take its answer for complete.
+//! Source: Diffusion load balancers, "TCP retransmission timeout"; Lightstreamer clustering §1.
 
 use std::time::{Duration, Instant};
 
@@ -38,7 +37,7 @@ enum Kind {
     StoppedWebSocket,
 }
 
-/// All of them.
+/// All kinds.
 const KINDS: [Kind; 10] = [
     Kind::Chunked,
     Kind::Length,
@@ -79,11 +78,11 @@ impl Kind {
 struct End {
     what: String,
     at: Instant,
-    /// It could be taken for a complete answer.
+    /// The client could take the answer for complete.
     complete: bool,
 }
 
-/// Opens a flow, says so, and follows it to its end.
+/// Opens a flow, reports that it is open, and follows it to its end.
 async fn follow(kind: Kind, dial: Dial, open: mpsc::Sender<()>) -> End {
     let what = format!("{kind:?}{}", if dial.tls.is_some() { " TLS" } else { "" });
     let complete = match kind {
@@ -110,7 +109,7 @@ async fn follow(kind: Kind, dial: Dial, open: mpsc::Sender<()>) -> End {
     End { what, at, complete }
 }
 
-/// Reads nothing; its socket's error is the end it sees.
+/// Opens a flow and reads nothing; the client sees the end as its socket's error.
 async fn stopped(kind: Kind, dial: &Dial, open: mpsc::Sender<()>) -> bool {
     let slow = Dial {
         rcvbuf: Some(8192),
@@ -133,7 +132,7 @@ async fn stopped(kind: Kind, dial: &Dial, open: mpsc::Sender<()>) -> bool {
     false
 }
 
-/// Sends `request`, reads nothing, and waits for the reset of the socket below.
+/// Sends `request`, reads nothing, and waits until the underlying socket is reset.
 async fn reset<S: AsyncWrite + Unpin>(
     mut stream: S,
     socket: fn(&S) -> &TcpStream,
@@ -148,7 +147,7 @@ async fn reset<S: AsyncWrite + Unpin>(
     deadline("a reset", reset).await.expect("a socket");
 }
 
-/// An HTTP/1.0 client knows the end of a body only by that of the connection: a reset must tell it.
+/// An HTTP/1.0 client sees the end of a body only by that of the connection: it must be reset.
 async fn http10(dial: &Dial, open: mpsc::Sender<()>) -> bool {
     let mut io = dial.io().await;
     let request = format!(
@@ -163,16 +162,16 @@ async fn http10(dial: &Dial, open: mpsc::Sender<()>) -> bool {
     deadline("the end", io.read_to_end(&mut rest)).await.is_ok()
 }
 
-/// Takes the node Down without touching its connections.
+/// Fails the node's checks without touching its connections.
 fn fail(node: &Node) {
     node.set_health(Health::Fail);
     node.deafen();
 }
 
-/// Aim: 500 active streams of every kind, plain, TLS and HTTP/2, a third of them not reading, on a node
-/// that is marked Down: each client sees its end within a second, not counting the time a loaded machine
-/// let the edge or this test wait for a core, none can take its answer for complete, and the next request
-/// succeeds elsewhere. Fails if flows are closed in order only, or only when their client reads.
+/// Aim: 500 active streams of every kind (plain, TLS, HTTP/2), a third of them not reading, on a node that
+/// goes Down. Each client sees its end within a second; the time that a loaded machine let the edge or this
+/// test wait for a core is not counted. No client can take its answer for complete, and its next request
+/// succeeds elsewhere. Fails if flows are only closed gracefully, or only when their client reads.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_flow_of_a_dead_node_ends() {
     let setup = Setup::start(2).await;
@@ -246,7 +245,7 @@ async fn every_flow_of_a_dead_node_ends() {
         .await;
 }
 
-/// Waits until `n` more flows have begun: the edge's checks must not starve behind handshakes.
+/// Waits until `n` more flows have begun: handshakes must not starve the edge's checks.
 async fn began(opened: &mut mpsc::Receiver<()>, n: usize) {
     for _ in 0..n {
         let one = deadline("a flow to begin", opened.recv()).await;
@@ -254,7 +253,7 @@ async fn began(opened: &mut mpsc::Receiver<()>, n: usize) {
     }
 }
 
-/// Opens `path` again and again until `n1` answers it.
+/// Opens `path` until `n1` answers.
 async fn on_n1(dial: &Dial, path: &str) -> H1 {
     loop {
         let mut client = H1::connect(dial).await;
@@ -265,9 +264,9 @@ async fn on_n1(dial: &Dial, path: &str) -> H1 {
     }
 }
 
-/// Aim: beside the dead node's flows, those of others are left alone; an idle upstream connection to
-/// it is closed; its client is served elsewhere on the same connection. Fails if the client's whole
-/// connection, or every node's flows, are closed.
+/// Aim: an eviction leaves flows of other nodes alone. An idle upstream to the dead node is closed, and its
+/// client is served elsewhere on the same connection. Fails if the client's whole connection, or every node's
+/// flows, are closed.
 #[tokio::test(flavor = "multi_thread")]
 async fn other_flows_are_left_alone() {
     let setup = Setup::start(2).await;
@@ -290,8 +289,8 @@ async fn other_flows_are_left_alone() {
     }
 }
 
-/// Aim: over HTTP/2 only the stream on the dead node is reset; its sibling on another node goes on,
-/// and so does the connection. Fails if the connection is closed with the flow.
+/// Aim: over HTTP/2 only the stream on the dead node is reset. Its sibling on another node and the connection
+/// go on. Fails if the connection is closed with the flow.
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_loses_only_the_dead_nodes_stream() {
     let setup = Setup::start(2).await;
@@ -321,8 +320,8 @@ async fn http2_loses_only_the_dead_nodes_stream() {
     assert_eq!(next.headers()["x-node"], "n2");
 }
 
-/// Aim: a request that waits for its answer when its node dies is answered by another node, unnoticed
-/// by its client. Fails if every flow of the node is cut at its client.
+/// Aim: if a node dies while a request waits for its answer, another node answers it and the client notices
+/// nothing. Fails if every flow of the node is cut at its client.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unanswered_get_moves_on() {
     let setup = Setup::start(2).await;
@@ -350,8 +349,8 @@ async fn an_unanswered_get_moves_on() {
     }
 }
 
-/// Aim: a client stuck to the dead node is learned anew on another and then stays there, also when the
-/// first comes back. Fails if the cookie of a Down node is obeyed, or not replaced.
+/// Aim: a client stuck to a dead node gets an assignment to another node and stays there, also when the first
+/// one comes back. Fails if the cookie of a Down node is obeyed, or not replaced.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stuck_client_is_learned_anew() {
     let setup = Setup::with(2, "[{ sticky_cookie: { name: PUSHGATE } }]", "").await;
@@ -379,7 +378,7 @@ async fn a_stuck_client_is_learned_anew() {
 /// Flows of the large test, and how many of them are HTTP/2 streams.
 const FLOWS: usize = 500;
 const HTTP2: usize = 50;
-/// Flows that are opened at once.
+/// Flows that open at the same time.
 const AT_ONCE: usize = 30;
-/// HTTP/2 streams of one connection.
+/// HTTP/2 streams on one connection.
 const STREAMS: usize = 10;

@@ -1,7 +1,7 @@
-//! `pushgate explain` against the running edge: what it says of a flow is what the flow meets.
+//! `pushgate explain` against the running edge: it predicts what a flow gets.
 //!
-//! In: files of `conf/` with names, VIPs and certificates. Out: node and certificate, told and met.
-//! Source: Lightstreamer clustering §2.2.1, §3.2.2.3.
+//! In: files of `conf/` with names, VIPs and certificates. Out: node and certificate, as explained and as
+//! observed. Source: Lightstreamer clustering §2.2.1, §3.2.2.3.
 
 use std::process::Command;
 
@@ -13,7 +13,7 @@ use crate::node::Node;
 use crate::tls_node::shown;
 use crate::vip::{Block, port};
 
-/// What `explain` says of `args` on the file the edge runs on.
+/// Output of `explain` with `args`, on the file that the edge runs on.
 fn explained(edge: &Edge, args: &[&str]) -> String {
     let run = Command::new(env!("CARGO_BIN_EXE_pushgate"))
         .args(["explain", "-c"])
@@ -34,8 +34,8 @@ fn row<'a>(told: &'a str, what: &str) -> &'a str {
         .trim()
 }
 
-/// Aim: each host's node is told as it is met, and a cookie of the running edge is recalled where the
-/// keys are in a file. Fails if `explain` decides by other code than the edge.
+/// Aim: `explain` names the node that each host reaches. It recalls a cookie of the running edge if the keys
+/// are in a file. Fails if `explain` decides by other code than the edge.
 #[tokio::test(flavor = "multi_thread")]
 async fn routes_and_cookies_are_told_as_they_are_met() {
     let block = Block::claim();
@@ -85,7 +85,7 @@ async fn routes_and_cookies_are_told_as_they_are_met() {
     }
 }
 
-/// Aim: the certificate told is the one a handshake shows: by name, by VIP without a name, and by name
+/// Aim: `explain` names the certificate that a handshake shows: by name, by VIP without a name, and by name
 /// on another's VIP. Fails if `explain` chooses by other rules than the handshake.
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_are_told_as_they_are_shown() {

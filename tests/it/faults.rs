@@ -1,8 +1,8 @@
-//! Bad inputs against the real program, one row each, the ids those of the list of faults.
+//! Bad inputs against the real program, one row each; ids are those of FAULTS.
 //!
-//! In: bytes no good client, node, operator or file sends. Out: the answer, and for every row the same
-//! oracle ([`Rig::judge`]): the program lives, the node heard nothing it should not, a good client is
-//! served after it, a counter with a reason moved, the access line is there without secrets.
+//! In: bytes that no good client, node, operator or file sends. Out: the answer, and for each row the same
+//! oracle ([`Rig::judge`]): the program lives, no node got anything it should not, a good client is served
+//! afterwards, a counter with a reason increased, and the access line is present without secrets.
 
 use std::net::SocketAddr;
 
@@ -23,7 +23,7 @@ mod crowd;
 mod cookies;
 /// D67: configuration files.
 mod files;
-/// D14, D15: headers that speak for somebody else.
+/// D14, D15: headers that claim another client's identity.
 mod forwarding;
 /// D1–D13: HTTP/1 framing.
 mod framing;
@@ -34,10 +34,10 @@ mod reach;
 /// D31–D33: TLS.
 mod tls;
 
-/// In the query and the cookie of bad requests; it must never be written down.
+/// In the query and the cookie of bad requests; must never be logged.
 pub const SECRET: &str = "s3cret";
 
-/// In what must never reach a node.
+/// A marker that must never reach a node.
 pub const SMUGGLED: &str = "smuggled";
 
 /// An edge with the nodes `n1`, `n2`, … at `10.0.0.1:8080`, `10.0.0.2:8080`, …
@@ -45,32 +45,32 @@ pub struct Rig {
     pub block: Block,
     pub edge: Edge,
     pub nodes: Vec<Node>,
-    /// The way of good clients.
+    /// How good clients dial.
     pub good: Dial,
 }
 
-/// What a row must lead to.
+/// The expected outcome of a row.
 #[derive(Clone, Copy, Debug)]
 pub struct Verdict {
-    /// Status of the one answer; 0: closed without one.
+    /// Status of the single answer; 0: closed without one.
     pub status: u16,
-    /// Where it is counted.
+    /// The counter that increases.
     pub counted: Counted,
-    /// Whether a node is connected for it.
+    /// Whether the edge connects to a node for it.
     pub reaches: bool,
 }
 
 /// Metric and reason.
 #[derive(Clone, Copy, Debug)]
 pub enum Counted {
-    /// A flow's end, with an access line of the same reason.
+    /// End of a flow, with an access line of the same reason.
     Flow(&'static str),
-    /// A connection that did not get as far as a flow.
+    /// A connection that ended before it became a flow.
     Refused(&'static str),
 }
 
 impl Verdict {
-    /// Refused by the edge alone.
+    /// Refused by the edge, without a node.
     pub const fn refused(status: u16) -> Verdict {
         Verdict {
             status,
@@ -99,7 +99,7 @@ impl Rig {
         }
     }
 
-    /// The same where TLS ends at the edge, with a certificate for `push.mycompany.com`.
+    /// As [`Rig::start`], where TLS ends at the edge, with a certificate for `push.mycompany.com`.
     pub async fn start_tls(count: u8, yaml: &str, ca: &openssl::x509::X509) -> Rig {
         let mut rig = Rig::start(count, yaml).await;
         rig.good = Dial::tls(rig.good.to, &rig.good.host, ca);
@@ -112,7 +112,7 @@ impl Rig {
         each.sum()
     }
 
-    /// One sample of a metric; 0 where it was never counted.
+    /// One sample of a metric; 0 if it is absent.
     pub async fn sample(&self, name: &str) -> f64 {
         self.edge.metrics().await.get(name).copied().unwrap_or(0.0)
     }
@@ -125,20 +125,19 @@ impl Rig {
         .await;
     }
 
-    /// A good client on a connection of its own is served.
+    /// Asserts that a good client on a new connection is served.
     pub async fn serves(&self, row: &str) {
         let answer = H1::connect(&self.good).await.get("/hello", &[]).await;
         assert_eq!(answer.status, 200, "after {row}");
     }
 
-    /// Sends `bytes` on a connection of their own and holds the outcome to `verdict`. Returns all that
-    /// was answered.
+    /// Sends `bytes` on a new connection and checks the outcome against `verdict`. Returns the whole answer.
     pub async fn judge(&self, row: &str, bytes: &[u8], verdict: Verdict) -> String {
         self.judge_at(row, self.good.to, "push", bytes, verdict)
             .await
     }
 
-    /// The same at another listener.
+    /// As [`Rig::judge`], at another listener.
     pub async fn judge_at(
         &self,
         row: &str,
@@ -192,8 +191,7 @@ impl Rig {
         answer
     }
 
-    /// After all rows: no connection is left, nothing panicked, no secret was written, nothing was
-    /// smuggled.
+    /// After all rows: no connection is left, nothing panicked, no secret was logged, nothing was smuggled.
     pub async fn rest(&mut self) {
         deadline("the open-connection gauge at its base", async {
             while self.edge.metric("pushgate_connections").await > 0.0 {}
@@ -211,11 +209,11 @@ impl Rig {
     }
 }
 
-/// Sends `bytes` and reads to the end at once: a peer that answers early may not take them all.
+/// Sends `bytes` and reads to the end at the same time: a peer that answers early may not take them all.
 pub async fn exchange(row: &str, io: Box<dyn Io>, bytes: &[u8]) -> String {
     let (mut read, mut write) = tokio::io::split(io);
     let sent = async {
-        // It may be refused half-way; what counts is the answer.
+        // The write may fail half-way; only the answer counts.
         let _ = write.write_all(bytes).await;
         let _ = write.flush().await;
     };
@@ -230,7 +228,7 @@ pub async fn exchange(row: &str, io: Box<dyn Io>, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// A request with secrets in it and `fields` (each with its CRLF) behind `Host`.
+/// A request with secrets, and with `fields` (each with its CRLF) after `Host`.
 pub fn request(method: &str, path: &str, fields: &str) -> Vec<u8> {
     format!(
         "{method} {path}?password={SECRET} HTTP/1.1\r\nHost: push.mycompany.com\r\nCookie: app={SECRET}\r\n{fields}\r\n"

@@ -1,5 +1,5 @@
-//! How flows are ended: with a word where the client understands it, at a pace where one is asked for,
-//! when a drain's deadline is over.
+//! How the edge ends flows: with a close frame where the client can read one, at `evict_rate`, and at a
+//! drain's deadline.
 //!
 //! In: nodes that fail or drain. Out: close codes, and when each flow saw its end. Source: Diffusion load
 //! balancers, "TCP retransmission timeout"; RFC 6455 §7.4; Lightstreamer clustering §5.
@@ -17,9 +17,9 @@ use crate::deadline;
 use crate::node::Health;
 use crate::setup::Setup;
 
-/// Aim: a WebSocket client of a dead node is told 1012 "Service Restart" where it can understand it, that
-/// is between two frames: silent, busy, plain, TLS. In the middle of a frame nothing is put into it: the
-/// connection just ends. Fails if clients are cut without a word, or a close frame lands in a payload.
+/// Aim: a WebSocket client of a dead node gets 1012 "Service Restart" if the edge is between two frames:
+/// silent, busy, plain, TLS. In the middle of a frame the edge inserts nothing; the connection just ends.
+/// Fails if clients are cut without a close frame, or if it lands in a payload.
 #[tokio::test(flavor = "multi_thread")]
 async fn websocket_clients_are_told_to_come_back() {
     let setup = Setup::start(1).await;
@@ -43,7 +43,7 @@ async fn websocket_clients_are_told_to_come_back() {
             sockets.push((name, path, socket, code));
         }
     }
-    // Half a frame is on its way: it must have passed before the end.
+    // Half a frame must have passed before the end.
     setup
         .edge
         .wait_nodes("8 flows", |n| n[0]["flows"] == 8)
@@ -58,8 +58,8 @@ async fn websocket_clients_are_told_to_come_back() {
     }
 }
 
-/// Aim: the flows of a dead node end the same where TLS is spoken to the node, whatever is spoken to the
-/// client. Fails if the node's TLS is waited for.
+/// Aim: the flows of a dead node end the same way if the edge speaks TLS to the node, whatever it speaks to
+/// the client. Fails if the edge waits for the node's TLS.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_behind_tls_is_left_as_well() {
     let setup = Setup::tls_node().await;
@@ -97,7 +97,7 @@ async fn sockets(setup: &Setup, count: usize) -> Vec<Ws> {
     all
 }
 
-/// When each of them saw its end.
+/// When each of the sockets saw its end.
 async fn ends(sockets: Vec<Ws>) -> Vec<Instant> {
     let end = |mut socket: Ws| async move {
         assert_eq!(socket.ended().await, Some(1012));
@@ -106,7 +106,7 @@ async fn ends(sockets: Vec<Ws>) -> Vec<Instant> {
     futures_util::future::join_all(sockets.into_iter().map(end)).await
 }
 
-/// They came one after the other, the oldest first, `rate` a second.
+/// Asserts that the ends came one after the other, the oldest first, `rate` a second.
 fn paced(ends: &[Instant], rate: f64) {
     assert!(ends.is_sorted(), "the oldest first");
     let took = ends[ends.len() - 1] - ends[0];
@@ -117,8 +117,8 @@ fn paced(ends: &[Instant], rate: f64) {
     );
 }
 
-/// Aim: with `evict_rate` the flows of a dead node end at that rate, the oldest first; a request that is not
-/// answered yet moves on at once; the rest is left alone when the node returns. Fails if all end at once.
+/// Aim: with `evict_rate` the flows of a dead node end at that rate, the oldest first. An unanswered request
+/// moves to another node at once. When the node returns, the remaining flows go on. Fails if all end at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn evict_rate_paces_the_ends() {
     let setup = Setup::with(2, "", "    evict_rate: 20/s\n").await;
@@ -141,8 +141,8 @@ async fn evict_rate_paces_the_ends() {
     drop(kept);
 }
 
-/// Aim: so it does at layer 4 and for the streams of an HTTP/2 connection, one by one, in one row with all
-/// others. Fails if a protocol's flows end at once, or a connection with its first stream.
+/// Aim: `evict_rate` also paces layer-4 flows and single streams of an HTTP/2 connection, in one queue with
+/// all other flows. Fails if a protocol's flows end at once, or if a connection ends with its first stream.
 #[tokio::test(flavor = "multi_thread")]
 async fn evict_rate_paces_every_protocol() {
     let raw = "  - { name: raw, bind: [200.0.0.10:81], mode: tcp, to: p }\n";
@@ -173,9 +173,9 @@ async fn evict_rate_paces_every_protocol() {
     assert_eq!(h2.get("/hello", &[]).await.headers()["x-node"], "n2");
 }
 
-/// Aim: under `on_down: keep` a node that goes Down keeps its flows, answered or not, to their own ends, while
-/// its stuck clients and all new ones go elsewhere. Fails if they are closed, or nobody notices that it is
-/// Down.
+/// Aim: under `on_down: keep` a node that goes Down keeps its flows, answered or not, until they end by
+/// themselves. Its stuck clients and all new ones go elsewhere. Fails if its flows are closed, or if the node
+/// still gets new ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn flows_are_kept_where_the_pool_says_so() {
     let cookie = "[{ sticky_cookie: { name: PUSHGATE } }]";
@@ -237,9 +237,9 @@ async fn flows_are_kept_where_the_pool_says_so() {
     assert_eq!(setup.edge.nodes().await[0]["state"], "down");
 }
 
-/// Aim: a drain with a deadline leaves flows and stuck clients alone until it has passed; then the node is
-/// Down, what is left ends at the rate, and its clients are balanced anew. Until then `/api/nodes` tells
-/// how it stands. Fails if the deadline does nothing, or stuck clients come back after it.
+/// Aim: a drain with a deadline leaves flows and stuck clients alone until the deadline. Then the node is
+/// Down, its remaining flows end at the rate, and its clients are balanced anew. Until then `/api/nodes`
+/// shows the drain's progress. Fails if the deadline does nothing, or if stuck clients come back after it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_ends_at_its_deadline() {
     let setup = Setup::with(2, "[{ sticky_cookie: { name: PUSHGATE } }]", "").await;
@@ -278,7 +278,7 @@ async fn a_drain_ends_at_its_deadline() {
     assert!(setup.edge.nodes().await[0]["drain"].is_null());
 }
 
-/// Aim: `up` takes a drain's deadline back. Fails if the old deadline still closes flows.
+/// Aim: `up` cancels a drain's deadline. Fails if the old deadline still closes flows.
 #[tokio::test(flavor = "multi_thread")]
 async fn up_takes_a_deadline_back() {
     let setup = Setup::start(1).await;
@@ -289,7 +289,7 @@ async fn up_takes_a_deadline_back() {
         .admin("POST", "/api/nodes/n1/drain?deadline=300ms")
         .await;
     setup.edge.admin("POST", "/api/nodes/n1/up").await;
-    // A second drain's deadline, set later, passes after the first one would have.
+    // A second drain gets a later deadline, which passes after the first one would have.
     setup
         .edge
         .admin("POST", "/api/nodes/n1/drain?deadline=600ms")
@@ -300,7 +300,7 @@ async fn up_takes_a_deadline_back() {
     assert_eq!(other.ended().await, Some(1012));
 }
 
-/// Bad queries of an order are refused with what was expected, and nothing is ordered.
+/// An order with a bad query is refused with what was expected, and nothing is ordered.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_drain_is_refused() {
     let setup = Setup::start(1).await;

@@ -1,8 +1,8 @@
-//! What HTTP/1 owes its peers, over sockets: fields of one connection, lengths, dates, targets, old versions,
-//! ends that are no ends.
+//! HTTP/1 rules over real sockets: hop-by-hop fields, lengths, dates, targets, old versions, TLS ends without
+//! close_notify.
 //!
-//! In: a node that says exactly what a test wants, clients that read every byte. Out: what reached the other
-//! side. Source: RFC 9110 §6.6.1, §7.6.1, §8.6; RFC 9112 §2.2, §3.2, §6.3, §9.3, §9.8.
+//! In: a scripted node, clients that read every byte. Out: what reached the other side. Source: RFC 9110
+//! §6.6.1, §7.6.1, §8.6; RFC 9112 §2.2, §3.2, §6.3, §9.3, §9.8.
 
 use std::sync::Arc;
 
@@ -18,19 +18,19 @@ use crate::vip::Block;
 
 /// Fields of a node's answer.
 mod answers;
-/// Peers that end TLS without its last word.
+/// Peers that end TLS without close_notify.
 mod ends;
 /// Clients that speak HTTP/1.0.
 mod old;
-/// Targets with bytes that are legal in the field only.
+/// Targets with bytes that are legal in a field value only.
 mod targets;
 
 const HOST: &str = "push.mycompany.com";
 
-/// What a node answers to a request's head.
+/// The node's answer for a request's head.
 type Answers = fn(&str) -> Vec<u8>;
 
-/// A node that answers as told and keeps the heads it read, behind an edge with a plain and a TLS VIP.
+/// A scripted node that keeps the heads it read, behind an edge with a plain and a TLS VIP.
 struct Scripted {
     block: Block,
     certs: Certs,
@@ -82,7 +82,7 @@ impl Scripted {
         self.heads.lock().clone()
     }
 
-    /// Sends `bytes` on a plain connection of their own and reads until `end` has come, or to the connection's end.
+    /// Sends `bytes` on a new plain connection and reads until `end` has come, or the connection ends.
     async fn ask(&self, bytes: impl AsRef<[u8]>, end: &[u8]) -> Vec<u8> {
         let mut client = self.plain().tcp().await;
         client.write_all(bytes.as_ref()).await.expect("send");
@@ -103,7 +103,7 @@ async fn accept(listener: TcpListener, answers: Answers, heads: Arc<Mutex<Vec<Ve
     }
 }
 
-/// Answers one head after the other; the connection stays open, as a node's that hides its fault.
+/// Answers one head after the other; the connection stays open, like that of a node that hides its fault.
 async fn serve(mut stream: TcpStream, answers: Answers, heads: Arc<Mutex<Vec<Vec<u8>>>>) {
     let mut got = Vec::new();
     loop {
@@ -121,7 +121,7 @@ async fn serve(mut stream: TcpStream, answers: Answers, heads: Arc<Mutex<Vec<Vec
     }
 }
 
-/// Reads until `end` is among the bytes, or to the connection's end where it does not come.
+/// Reads until the bytes contain `end`, or the connection ends.
 async fn until(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
     let mut got = Vec::new();
     let read = async {
@@ -135,7 +135,7 @@ async fn until(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
     got
 }
 
-/// The names and values of a head's field `name`, which is in lower case as the head is.
+/// Values of the field `name` in a head; both are in lower case.
 fn values<'h>(head: &'h str, name: &str) -> Vec<&'h str> {
     let lines = head.lines().filter_map(|line| line.split_once(':'));
     let named = lines.filter(|(key, _)| *key == name);

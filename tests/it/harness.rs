@@ -1,6 +1,6 @@
 //! The harness against itself: each client, endpoint and fault used once, with no edge between.
 //!
-//! In: clients dialling nodes. Out: proof that what later tests assert on can be seen to fail.
+//! In: clients that dial nodes. Out: proof that the conditions which later tests assert can fail.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ async fn node() -> Node {
     Node::start("n1", ([127, 0, 0, 1], 0)).await
 }
 
-/// Aim: a kept connection carries many requests and is counted once; another client on it is noticed.
+/// Aim: a persistent connection carries many requests and counts once; the node notices another client on it.
 #[tokio::test]
 async fn kept_connection_is_one_and_sharing_shows() {
     let node = node().await;
@@ -69,7 +69,7 @@ async fn streams_arrive_in_pieces() {
     }
 }
 
-/// Aim: events, a poll that waits, an echoed body, curl.
+/// Aim: server-sent events, a long poll, an echoed body and curl work.
 #[tokio::test]
 async fn events_poll_echo_and_curl() {
     let node = node().await;
@@ -91,7 +91,7 @@ async fn events_poll_echo_and_curl() {
     assert_eq!(curl(&args).await, "n1 1\n");
 }
 
-/// Aim: who does not read stalls the node, which counts what its kernel took.
+/// Aim: a client that does not read stalls the node, which counts the bytes its kernel took.
 #[tokio::test]
 async fn flood_stalls_without_a_reader() {
     let node = node().await;
@@ -116,7 +116,7 @@ async fn flood_stalls_without_a_reader() {
     }
 }
 
-/// Aim: WebSockets, who speaks first, together with the 101 and apart from it, a refusal, a close.
+/// Aim: WebSockets work: the node speaks first, in one segment with the 101 and apart; a refusal; a close.
 #[tokio::test]
 async fn websockets() {
     let node = node().await;
@@ -148,7 +148,8 @@ async fn websockets() {
     assert!(refused.is_some_and(|e| e.to_string().contains("403")));
 }
 
-/// Aim: a killed node resets all; a frozen one is silent and thaws for new connections.
+/// Aim: a killed node resets its connections; a frozen node is silent, and serves new connections once it
+/// thaws.
 #[tokio::test]
 async fn kill_and_freeze() {
     let node = node().await;
@@ -182,7 +183,7 @@ async fn kill_and_freeze() {
     drop(again);
 }
 
-/// Aim: the health check can be told what to say.
+/// Aim: tests can set the result of the health check.
 #[tokio::test]
 async fn health_switches() {
     let node = node().await;
@@ -206,7 +207,7 @@ async fn health_switches() {
     );
 }
 
-/// Aim: every fault is sent as it is written.
+/// Aim: the node sends each fault as written.
 #[tokio::test]
 async fn faults_are_sent() {
     let node = node().await;
@@ -239,7 +240,7 @@ async fn faults_are_sent() {
     }
 }
 
-/// Aim: certificates verify for the names they are for, and not when expired or for another name.
+/// Aim: certificates verify for their names, and not if expired or for another name.
 #[tokio::test]
 async fn certificates() {
     let certs = Certs::new();
@@ -260,7 +261,7 @@ async fn certificates() {
             let (stream, _) = listener.accept().await.expect("accept");
             let ssl = openssl::ssl::Ssl::new(&context).expect("ssl");
             let mut stream = tokio_openssl::SslStream::new(ssl, stream).expect("stream");
-            // Its failure is the client's to see.
+            // The client sees the failure.
             let _ = std::pin::Pin::new(&mut stream).accept().await;
         });
         let tls: Tls = dial.tls.clone().expect("TLS was asked for");
@@ -337,7 +338,7 @@ fn server_context(leaf: &Leaf) -> openssl::ssl::SslContext {
     acceptor.build().into_context()
 }
 
-/// Aim: blocks are distinct, and map the guide's addresses and ports of a file.
+/// Aim: blocks are distinct, and map the guide's addresses and ports in a file.
 #[test]
 fn blocks_map_the_guides_addresses() {
     let (a, b) = (Block::claim(), Block::claim());
@@ -349,7 +350,7 @@ fn blocks_map_the_guides_addresses() {
     }
 }
 
-/// Aim: a wait that is not met ends under its deadline, so that no test hangs.
+/// Aim: a wait for an event that never comes ends at its deadline, so that no test hangs.
 #[tokio::test(start_paused = true)]
 #[should_panic(expected = "for nothing")]
 async fn a_deadline_ends_a_wait() {

@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 
-/// Aim: no flow reaches a node before its first check has said what it is, at the start and after a reload,
-/// with clients that knock all the time. Fails if nodes count as Up until then.
+/// Aim: no flow reaches a node before its first check has ended, at the start and after a reload, while
+/// clients connect all the time. Fails if an unchecked node counts as Up.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_check_comes_before_the_first_flow() {
     let (block, certs) = (Block::claim(), Certs::new());
     certs.leaf("push", &[HOST], Key::Ecdsa);
     let [hangs, well, late] = [1, 2, 3].map(|n| setup::node(&block, n));
     let (hangs, well, late) = tokio::join!(hangs, well, late);
-    // So long the node would be Up for all, and an hour after that.
+    // If unchecked nodes were Up, this one would be Up as long as its check hangs, and an hour after that.
     hangs.set_health(Health::Hang);
     late.set_health(Health::Hang);
     let check = "{ http: { path: /health }, interval: 1h, timeout: 500ms, rise: 1, fall: 1 }";

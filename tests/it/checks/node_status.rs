@@ -1,13 +1,13 @@
-//! What an operator is told of a node's checks.
+//! What the admin endpoint shows an operator about a node's checks.
 
 use serde_json::Value;
 
 use super::checked;
 use crate::node::Health;
 
-/// Aim: an operator sees what a node is Down for, since when, by whose order, how its last check went and how
-/// long it is held; `down` by an order is told from Down by checks, and both from an ill node under an order.
-/// Fails if only the state is told.
+/// Aim: an operator sees why a node is Down, since when and by whose order, how its last check ended, and how
+/// long the node is held. The endpoint distinguishes Down by order, Down by checks, and an ill node under an
+/// order. Fails if only the state is shown.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_sees_why() {
     let check = "{ http: { path: /health }, interval: 1s, fast_interval: 20ms, rise: 1, fall: 1 }";
@@ -33,7 +33,7 @@ async fn an_operator_sees_why() {
     setup.nodes[0].set_health(Health::Ok);
     let up = n1("Up", &|n| n["state"] == "up").await;
     assert_eq!(up["why"], "checks are good");
-    // So soon after its return: two intervals.
+    // This must happen within two intervals of its return.
     setup.nodes[0].set_health(Health::Fail);
     let held = n1("Down again", &|n| n["state"] == "down").await;
     let left = held["held_seconds"].as_u64();

@@ -1,7 +1,7 @@
-//! An HTTP/2 client that sends whatever frames it is told to, legal or not, and reads what comes back.
+//! An HTTP/2 client that sends any frames, legal or not, and reads the edge's frames.
 //!
-//! In: frames as bytes. Out: the frames of the edge, and how the connection ended.
-//! Source: RFC 9113 §4.1, §6; RFC 7541 §6.2.2 (fields that no table keeps).
+//! In: frames as bytes. Out: the edge's frames, and how the connection ended. Source: RFC 9113 §4.1, §6; RFC
+//! 7541 §6.2.2 (fields that no table keeps).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::{Dial, Io};
 use crate::{DEADLINE, deadline};
 
-/// What a client says first.
+/// First bytes of a client's connection.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Types of frames (RFC 9113 §6).
@@ -64,7 +64,7 @@ pub fn reset(stream: u32) -> Vec<u8> {
     frame(RESET, 0, stream, &8u32.to_be_bytes())
 }
 
-/// A field of a head that no table keeps.
+/// One field of a head, as a literal that enters no table.
 pub fn field(name: &str, value: &str) -> Vec<u8> {
     let mut field = vec![0];
     for text in [name, value] {
@@ -74,7 +74,7 @@ pub fn field(name: &str, value: &str) -> Vec<u8> {
     field
 }
 
-/// Appends an integer with a prefix of so many bits (RFC 7541 §5.1).
+/// Appends an integer with a prefix of `mask` bits (RFC 7541 §5.1).
 pub fn integer(to: &mut Vec<u8>, mask: u8, first: u8, mut n: usize) {
     if n < usize::from(mask) {
         to.push(first | n as u8);
@@ -100,7 +100,7 @@ pub fn head(method: &str, path: &str) -> Vec<u8> {
     fields.iter().flat_map(|(k, v)| field(k, v)).collect()
 }
 
-/// HEADERS with a whole head, behind which nothing follows.
+/// HEADERS with a whole head and END_STREAM.
 pub fn get(stream: u32, path: &str) -> Vec<u8> {
     frame(
         HEADERS,
@@ -110,7 +110,7 @@ pub fn get(stream: u32, path: &str) -> Vec<u8> {
     )
 }
 
-/// HEADERS with a whole head, behind which a body follows.
+/// HEADERS with a whole head; a body follows.
 pub fn post(stream: u32, path: &str) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &head("POST", path))
 }
@@ -120,7 +120,7 @@ pub fn ids(n: u32) -> impl Iterator<Item = u32> {
     (0..n).map(|i| 2 * i + 1)
 }
 
-/// A connection, and what the edge has said on it.
+/// A connection, and what the edge has sent on it.
 pub struct Frames {
     to: WriteHalf<Box<dyn Io>>,
     from: ReadHalf<Box<dyn Io>>,
@@ -133,14 +133,14 @@ pub struct Frames {
     pub data: BTreeMap<u32, usize>,
     /// Bytes of WINDOW_UPDATE by stream.
     pub given: BTreeMap<u32, usize>,
-    /// Streams that the edge has reset, with their codes.
+    /// Streams that the edge has reset, with the error codes.
     pub resets: Vec<(u32, u32)>,
     /// The edge has closed or reset the connection.
     pub ended: bool,
 }
 
 impl Frames {
-    /// Connects over TLS with ALPN `h2`; nothing is said.
+    /// Connects over TLS with ALPN `h2` and sends nothing.
     pub async fn silent(dial: &Dial) -> Frames {
         let mut dial = dial.clone();
         dial.tls.as_mut().expect("HTTP/2 is spoken over TLS").alpn = b"\x02h2";
@@ -165,7 +165,7 @@ impl Frames {
         client
     }
 
-    /// Sends `bytes` while it reads what comes. False: the connection ended before all was sent.
+    /// Sends `bytes` and reads meanwhile. False: the connection ended before everything was sent.
     pub async fn send(&mut self, bytes: &[u8]) -> bool {
         let mut sent = 0;
         let mut scrap = vec![0; 16 * 1024];
@@ -179,7 +179,7 @@ impl Frames {
                     }
                     n = self.to.write(&bytes[sent..]) => match n {
                         Ok(n) => sent += n,
-                        // What the edge said last may still be there to read.
+                        // The edge's last frames may still wait in the socket.
                         Err(_) => break,
                     },
                 }
@@ -190,7 +190,7 @@ impl Frames {
         sent == bytes.len() && !self.ended
     }
 
-    /// Sends `bytes` and reads nothing. False: the edge takes none for so long.
+    /// Sends `bytes` and reads nothing. False: the edge took no byte for `patience`.
     pub async fn push(&mut self, bytes: &[u8], patience: Duration) -> bool {
         let pushed = async {
             self.to.write_all(bytes).await?;
@@ -199,7 +199,7 @@ impl Frames {
         matches!(timeout(patience, pushed).await, Ok(Ok(())))
     }
 
-    /// Reads until `good` or the connection's end. Panics after [`DEADLINE`].
+    /// Reads until `good`, or until the connection ends. Panics after [`DEADLINE`].
     pub async fn wait(&mut self, what: &str, good: impl Fn(&Frames) -> bool) {
         assert!(
             self.read_for(DEADLINE, good).await,
@@ -207,7 +207,7 @@ impl Frames {
         );
     }
 
-    /// Reads for `time`. True: the connection ended, or what has come is `good`.
+    /// Reads for `time` at most. True: the frames so far are `good`, or the connection ended.
     pub async fn read_for(&mut self, time: Duration, good: impl Fn(&Frames) -> bool) -> bool {
         let mut scrap = vec![0; 16 * 1024];
         let read = async {
@@ -221,13 +221,13 @@ impl Frames {
         timeout(time, read).await.is_ok()
     }
 
-    /// Waits for the connection's end; the code of its GOAWAY.
+    /// Waits until the connection ends; returns the code of its GOAWAY.
     pub async fn end(&mut self) -> Option<Reason> {
         self.wait("the end of a connection", |_| false).await;
         self.goodbyes.last().map(|code| Reason::from(*code))
     }
 
-    /// Asks for a PONG: all that was sent before has been taken.
+    /// Sends PING and waits for its answer: the edge has then read everything sent before.
     pub async fn ping(&mut self) {
         let before = self.frames(PING);
         self.send(&frame(PING, 0, 0, b"are you?")).await;
@@ -235,7 +235,7 @@ impl Frames {
         assert!(!self.ended, "the connection ended: {:?}", self.goodbyes);
     }
 
-    /// Frames of a type that have come.
+    /// How many frames of a type have arrived.
     pub fn frames(&self, kind: u8) -> usize {
         self.seen.get(&kind).copied().unwrap_or_default()
     }

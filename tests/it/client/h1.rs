@@ -1,6 +1,6 @@
-//! An HTTP/1.1 client on one kept connection: whole answers, or a stream piece by piece.
+//! An HTTP/1.1 client on one persistent connection: whole answers, or a stream piece by piece.
 //!
-//! In: requests. Out: heads and the body's bytes as they arrive, un-framed. Source: RFC 9112 §6, §7.1.
+//! In: requests. Out: heads, and the body's bytes as they arrive, un-framed. Source: RFC 9112 §6, §7.1.
 
 use std::io;
 
@@ -9,16 +9,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{Dial, Io};
 use crate::deadline;
 
-/// One kept connection.
+/// One persistent connection.
 pub struct H1 {
-    /// The stream, for what the client has no words for.
+    /// The stream, for bytes that this client has no method for.
     pub io: Box<dyn Io>,
     host: String,
     unread: Vec<u8>,
     body: Framing,
 }
 
-/// A response's head, and its body where it was read whole.
+/// A response's head, and its body if it was read.
 #[derive(Clone, Debug)]
 pub struct Response {
     /// Status code.
@@ -60,7 +60,7 @@ enum Framing {
     Length(usize),
     /// Between chunks.
     Chunked,
-    /// Inside one, with so many bytes to go.
+    /// Inside a chunk, with this many bytes left.
     Chunk(usize),
     Close,
 }
@@ -76,7 +76,7 @@ impl H1 {
         }
     }
 
-    /// Speaks over a stream that is there already.
+    /// Uses a stream that is already connected.
     pub fn over(io: Box<dyn Io>) -> H1 {
         H1 {
             io,
@@ -86,7 +86,7 @@ impl H1 {
         }
     }
 
-    /// Reads the head of an answer to HEAD: no body follows, whatever it says.
+    /// Reads the head of an answer to HEAD: no body follows, whatever the head says.
     pub async fn bare_head(&mut self) -> io::Result<Response> {
         let head = self.head().await;
         self.body = Framing::Done;
@@ -98,7 +98,7 @@ impl H1 {
         self.request("GET", path, headers, b"").await
     }
 
-    /// Sends a request and reads the whole answer; panics when the connection ends before.
+    /// Sends a request and reads the whole answer; panics if the connection ends before.
     pub async fn request(
         &mut self,
         method: &str,
@@ -116,7 +116,7 @@ impl H1 {
         response
     }
 
-    /// Sends a request; nothing is read.
+    /// Sends a request and reads nothing.
     pub async fn send(
         &mut self,
         method: &str,
@@ -146,7 +146,7 @@ impl H1 {
         self.io.flush().await
     }
 
-    /// Reads the head of an answer; interim answers but 101 are passed over. Its body is empty.
+    /// Reads the head of an answer and skips interim answers except 101. The body stays empty.
     pub async fn head(&mut self) -> io::Result<Response> {
         loop {
             let end = loop {
@@ -192,7 +192,7 @@ impl H1 {
         }
     }
 
-    /// The rest of the body, whole.
+    /// The rest of the body.
     pub async fn rest(&mut self) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
         while let Some(piece) = self.piece().await? {
@@ -201,7 +201,7 @@ impl H1 {
         Ok(body)
     }
 
-    /// Waits for the connection's end, passing over what still arrives; true for FIN, false for reset.
+    /// Reads and drops bytes until the connection ends; true for FIN, false for reset.
     pub async fn ended(&mut self) -> bool {
         let mut scrap = [0; 4096];
         let end = async {

@@ -1,6 +1,6 @@
 //! An HTTP/2 client on one connection: many requests at once, bodies piece by piece.
 //!
-//! In: requests. Out: heads and DATA as it arrives, windows given back at once unless a test holds
+//! In: requests. Out: heads, and DATA as it arrives. The client reopens windows at once unless a test holds
 //! them. Source: RFC 9113 §5.2, §8.
 
 use bytes::Bytes;
@@ -34,12 +34,12 @@ impl H2 {
         Self::over(dial.io().await, scheme, &dial.host).await
     }
 
-    /// Speaks over a stream that is there already.
+    /// Uses a stream that is already connected.
     pub async fn over(io: impl Io + 'static, scheme: &'static str, host: &str) -> H2 {
         Self::with(&h2::client::Builder::new(), io, scheme, host).await
     }
 
-    /// The same with settings of its own.
+    /// As [`H2::over`], with its own settings.
     pub async fn with(
         builder: &h2::client::Builder,
         io: impl Io + 'static,
@@ -49,7 +49,7 @@ impl H2 {
         let handshake = builder.handshake(io);
         let (send, connection) = handshake.await.expect("an HTTP/2 handshake");
         tokio::spawn(async move {
-            // Its end is seen by the requests on it.
+            // The requests on the connection report its end.
             let _ = connection.await;
         });
         H2 {
@@ -59,7 +59,7 @@ impl H2 {
         }
     }
 
-    /// Sends a request for `path` at the connection's host; the answer's body is not read.
+    /// Sends a request for `path` at the connection's host; does not read the answer's body.
     pub async fn open(
         &mut self,
         path: &str,
@@ -69,7 +69,7 @@ impl H2 {
         self.open_at(&host, path, headers).await
     }
 
-    /// The same for another `:authority`.
+    /// As [`H2::open`], for another `:authority`.
     pub async fn open_at(
         &mut self,
         host: &str,
@@ -86,7 +86,7 @@ impl H2 {
         deadline("an HTTP/2 answer", response).await
     }
 
-    /// Sends CONNECT, with `:protocol` where one is given, and leaves the stream open.
+    /// Sends CONNECT, with `:protocol` if given, and leaves the stream open.
     pub async fn connect_to(
         &mut self,
         protocol: Option<&'static str>,
@@ -110,13 +110,14 @@ impl H2 {
         Ok((deadline("an HTTP/2 answer", response).await?, send))
     }
 
-    /// Whether the server has announced the extended CONNECT (RFC 8441 §3). Its settings have come by the
-    /// time that it has answered a request.
+    /// Whether the server has announced extended CONNECT (RFC 8441 §3). Its settings have arrived once it has
+    /// answered a request.
     pub fn takes_protocols(&self) -> bool {
         self.send.is_extended_connect_protocol_enabled()
     }
 
-    /// Sends a request for `path`. Its stream is open while its answer is kept, which nobody need wait for.
+    /// Sends a request for `path`. The stream stays open as long as the caller keeps the future; it need not
+    /// be polled.
     pub async fn begin(&mut self, path: &str) -> ResponseFuture {
         let request = Request::get(format!("{}://{}{path}", self.scheme, self.host));
         let request = request.body(()).expect("a legal request");
@@ -124,8 +125,8 @@ impl H2 {
         self.send.send_request(request, true).expect("a request").0
     }
 
-    /// POSTs `parts`, each in a DATA frame of its own, and an empty frame that ends the stream; reads the
-    /// whole answer.
+    /// POSTs `parts`, each in its own DATA frame, and ends the stream with an empty frame; reads the whole
+    /// answer.
     pub async fn upload(&mut self, path: &str, parts: &[&[u8]]) -> Response<Vec<u8>> {
         let url = format!("{}://{}{path}", self.scheme, self.host);
         let request = Request::post(url).body(()).expect("a legal request");
@@ -146,7 +147,7 @@ impl H2 {
         self.try_post(path, body).await.expect("an answer")
     }
 
-    /// The same; the error is that of a stream that was reset before its answer.
+    /// As [`H2::post`]; returns the error of a stream that was reset before its answer.
     pub async fn try_post(
         &mut self,
         path: &str,
@@ -162,7 +163,7 @@ impl H2 {
         Ok(whole(deadline("an HTTP/2 answer", response).await?).await)
     }
 
-    /// GETs `path` and reads the whole answer; panics when the stream is reset.
+    /// GETs `path` and reads the whole answer; panics if the stream is reset.
     pub async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Response<Vec<u8>> {
         whole(self.open(path, headers).await.expect("an answer")).await
     }
@@ -177,7 +178,7 @@ async fn whole(answer: Response<RecvStream>) -> Response<Vec<u8>> {
     Response::from_parts(parts, whole)
 }
 
-/// The next DATA of a body, its window given back; `None` at the end.
+/// The next DATA of a body; reopens the window by its length. `None` at the end.
 pub async fn piece(body: &mut RecvStream) -> Option<Result<Bytes, h2::Error>> {
     let piece = deadline("DATA", body.data()).await?;
     if let Ok(piece) = &piece {

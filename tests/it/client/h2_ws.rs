@@ -1,7 +1,7 @@
-//! A WebSocket client over one stream of HTTP/2.
+//! A WebSocket client over one HTTP/2 stream.
 //!
-//! In: a connection and a path. Out: the socket and the head of the 200, or another answer.
-//! Source: RFC 8441 §4, §5.
+//! In: a connection and a path. Out: the socket and the head of the 200, or another answer. Source: RFC 8441
+//! §4, §5.
 
 use std::io;
 use std::pin::Pin;
@@ -18,10 +18,10 @@ use super::Io;
 use super::h2::H2;
 use super::ws::Ws;
 
-/// What clients of RFC 6455 ask with, but for the key, which RFC 8441 leaves out.
+/// The version field of RFC 6455. RFC 8441 leaves out the key.
 pub const VERSION: (&str, &str) = ("sec-websocket-version", "13");
 
-/// Asks for a WebSocket on a stream of its own. The answer's body is the stream, whatever its status is.
+/// Requests a WebSocket on a new stream. The answer's body is the stream, whatever its status.
 pub async fn ask(
     client: &mut H2,
     path: &str,
@@ -38,7 +38,7 @@ pub async fn ask(
     Ok(Response::from_parts(head, duplex))
 }
 
-/// The same; panics unless the answer is a 200.
+/// As [`ask`]; panics unless the answer is a 200.
 pub async fn connect(client: &mut H2, path: &str, headers: &[(&str, &str)]) -> Ws {
     let answer = ask(client, path, headers).await.expect("an answer");
     assert_eq!(answer.status(), 200, "WebSocket {path}: {answer:?}");
@@ -50,7 +50,7 @@ pub async fn connect(client: &mut H2, path: &str, headers: &[(&str, &str)]) -> W
     }
 }
 
-/// A stream as a socket. Dropped before its end, it is reset.
+/// A stream as a socket. Dropping it before its end resets the stream.
 #[derive(Debug)]
 pub struct Duplex {
     recv: RecvStream,
@@ -64,7 +64,7 @@ impl Duplex {
         self.send.send_reset(h2::Reason::CANCEL);
     }
 
-    /// The reason of the reset that the other side sends.
+    /// Waits until the other side resets the stream; returns the reason.
     pub async fn was_reset(&mut self) -> Result<h2::Reason, h2::Error> {
         std::future::poll_fn(|cx| self.send.poll_reset(cx)).await
     }

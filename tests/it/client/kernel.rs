@@ -1,23 +1,23 @@
-//! What the kernel knows of one connection, asked for that one alone.
+//! Asks the kernel about a single connection.
 //!
-//! In: its two addresses. Out: bytes that wait to be read. The table of all connections, `/proc/net/tcp`, took
-//! 0.3 s with 85,000 lines, which a few tests leave behind. Source: sock_diag(7).
+//! In: its two addresses. Out: unread bytes. The table of all connections, `/proc/net/tcp`, took 0.3 s with
+//! 85,000 lines, which a few tests leave behind. Source: sock_diag(7).
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Of `linux/netlink.h`, `linux/sock_diag.h` and `net/tcp_states.h`.
+/// From `linux/netlink.h`, `linux/sock_diag.h` and `net/tcp_states.h`.
 const NETLINK_SOCK_DIAG: i32 = 4;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 1;
 const LISTEN: u8 = 10;
-/// Where `state` and `idiag_rqueue` are in an answer: behind a header of 16 bytes.
+/// Offsets of `state` and `idiag_rqueue` in an answer, after a header of 16 bytes.
 const STATE: usize = 16 + 1;
 const UNREAD: usize = 16 + 56;
 
-/// Bytes from `from` that the socket at `to` has not read; `None`: there is no such connection.
+/// Bytes from `from` that the socket at `to` has not read; `None`: no such connection.
 pub fn unread(to: SocketAddr, from: SocketAddr) -> Option<u32> {
     let (family, kind) = (Domain::from(libc::AF_NETLINK), Type::DGRAM);
     let protocol = Protocol::from(NETLINK_SOCK_DIAG);
@@ -26,7 +26,7 @@ pub fn unread(to: SocketAddr, from: SocketAddr) -> Option<u32> {
     let mut answer = [0; 4096];
     let n = kernel.read(&mut answer).expect("an answer");
     let is_socket = answer[4..6] == SOCK_DIAG_BY_FAMILY.to_ne_bytes() && n >= UNREAD + 4;
-    // Where the connection is gone its listener answers.
+    // If the connection is gone, the kernel describes its listener instead.
     (is_socket && answer[STATE] != LISTEN).then(|| {
         let unread = &answer[UNREAD..UNREAD + 4];
         u32::from_ne_bytes(unread.try_into().expect("four bytes"))

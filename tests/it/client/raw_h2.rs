@@ -1,7 +1,7 @@
 //! An HTTP/2 client that sends what no library would: raw field bytes, frames in any order.
 //!
-//! In: fields and frames as bytes. Out: each stream's answer as it came, and how it ended.
-//! Source: RFC 9113 §4, §6; RFC 7541 §6.2.2 (literals without indexing).
+//! In: fields and frames as bytes. Out: each stream's answer as received, and how it ended. Source: RFC 9113
+//! §4, §6; RFC 7541 §6.2.2 (literals without indexing).
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -38,29 +38,29 @@ pub type Field<'a> = (&'a [u8], &'a [u8]);
 pub struct RawH2 {
     codec: Codec<Box<dyn Io>, Bytes>,
     next: u32,
-    /// Whether windows are given back as DATA comes.
+    /// Whether to send WINDOW_UPDATE for each DATA.
     pub gives_back: bool,
     answers: HashMap<u32, Answer>,
     /// Last stream and reason of each GOAWAY.
     pub goaways: Vec<(u32, Reason)>,
     /// Window updates by stream.
     pub updates: Vec<(u32, u32)>,
-    /// Frames of DATA: the stream and the bytes of each.
+    /// DATA frames in the order of arrival: stream and bytes of each.
     pub order: Vec<(u32, usize)>,
 }
 
-/// What came on one stream.
+/// What arrived on one stream.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
-    /// Interim answers, in order.
+    /// Statuses of interim answers, in order.
     pub interim: Vec<u16>,
-    /// Status of the answer; 0: none.
+    /// Status of the answer; 0: no answer yet.
     pub status: u16,
-    /// Its fields.
+    /// The answer's fields.
     pub fields: HeaderMap,
-    /// Its body.
+    /// The answer's body.
     pub body: Vec<u8>,
-    /// Its trailers.
+    /// The answer's trailers.
     pub trailers: Option<HeaderMap>,
     /// The answer is whole.
     pub whole: bool,
@@ -81,7 +81,7 @@ impl RawH2 {
         Self::with(dial, &[]).await
     }
 
-    /// The same, announcing `settings`.
+    /// As [`RawH2::connect`], announcing `settings`.
     pub async fn with(dial: &Dial, settings: &[(u16, u32)]) -> RawH2 {
         let mut dial = dial.clone();
         if let Some(tls) = &mut dial.tls {
@@ -106,7 +106,7 @@ impl RawH2 {
         this
     }
 
-    /// Sends bytes as they are. A connection that is over takes none.
+    /// Sends bytes as they are. An error of a connection that has ended is ignored.
     pub async fn raw(&mut self, bytes: &[u8]) {
         let io = self.codec.get_mut();
         if deadline("room", io.write_all(bytes)).await.is_ok() {
@@ -114,7 +114,7 @@ impl RawH2 {
         }
     }
 
-    /// Begins a stream with `fields`; `last`: it ends with them.
+    /// Begins a stream with `fields`; `last`: they end the stream.
     pub async fn open(&mut self, fields: &[Field<'_>], last: bool) -> u32 {
         let id = self.next;
         self.next += 2;
@@ -128,7 +128,7 @@ impl RawH2 {
         self.answer(id).await
     }
 
-    /// Sends fields on a stream: its head, or trailers.
+    /// Sends fields on a stream: a head, or trailers.
     pub async fn fields(&mut self, id: u32, fields: &[Field<'_>], last: bool) {
         let mut block = Vec::new();
         for (name, value) in fields {
@@ -158,18 +158,18 @@ impl RawH2 {
             .await;
     }
 
-    /// Gives a window back.
+    /// Sends WINDOW_UPDATE.
     pub async fn update(&mut self, id: u32, more: u32) {
         self.raw(&frame(WINDOW_UPDATE, 0, id, &more.to_be_bytes()))
             .await;
     }
 
-    /// Waits for the end of a stream, and returns all that came on it.
+    /// Waits until a stream ends, and returns everything that arrived on it.
     pub async fn answer(&mut self, id: u32) -> Answer {
         self.until(id, |a| a.whole || a.reset.is_some()).await
     }
 
-    /// Waits until what came on a stream is `good`, or the connection is over.
+    /// Waits until a stream's answer is `good`, or the connection has ended.
     pub async fn until(&mut self, id: u32, good: impl Fn(&Answer) -> bool) -> Answer {
         loop {
             if let Some(answer) = self.answers.get(&id)
@@ -183,7 +183,7 @@ impl RawH2 {
         }
     }
 
-    /// What has come on a stream so far.
+    /// What has arrived on a stream so far.
     pub fn so_far(&self, id: u32) -> Answer {
         self.answers.get(&id).cloned().unwrap_or_default()
     }
@@ -193,7 +193,7 @@ impl RawH2 {
         self.answers.get(&id).map_or(0, |a| a.body.len())
     }
 
-    /// Reads one frame; false: the connection is over.
+    /// Reads one frame; false: the connection has ended.
     pub async fn pump(&mut self) -> bool {
         let codec = &mut self.codec;
         let next = poll_fn(|cx| Pin::new(&mut *codec).poll_next(cx));
@@ -204,7 +204,7 @@ impl RawH2 {
         true
     }
 
-    /// Reads to the connection's end.
+    /// Reads until the connection ends.
     pub async fn ended(&mut self) {
         while self.pump().await {}
     }
@@ -259,7 +259,7 @@ fn frame_of_ack() -> Vec<u8> {
     frame(SETTINGS, 1, 0, &[])
 }
 
-/// The fields of a request; `more` come behind.
+/// The fields of a request, followed by `more`.
 pub fn head<'a>(
     method: &'a str,
     host: &'a str,

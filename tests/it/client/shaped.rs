@@ -1,8 +1,8 @@
-//! A client whose first words leave as a test wants them: fused, in pieces, in other records.
+//! A client that sends its first bytes joined, cut into pieces, or in other TLS records.
 //!
-//! In: a TCP connection, a change of the first flight, lengths of pieces. Out: a stream that any client
-//! can be put on top of. Pieces leave when the edge has read those before, so no kernel joins them.
-//! Source: FAULTS D31, D38–D40.
+//! In: a TCP connection, a change of the first flight, lengths of pieces. Out: a stream for any client on
+//! top. A piece leaves when the edge has read the one before, so no kernel joins them. Source: FAULTS D31,
+//! D38–D40.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use tokio::net::TcpStream;
 use super::kernel::unread;
 use crate::deadline;
 
-/// Longest first flight; a ClientHello of 16 KiB and a PROXY header fit.
+/// Longest first flight; a ClientHello of 16 KiB with a PROXY header fits.
 const FLIGHT: usize = 64 * 1024;
-/// Pieces that wait for the one before; then one in [`GROUP`] does.
+/// How many pieces wait for the one before; after that, one in [`GROUP`] does.
 const SINGLE: usize = 64;
 const GROUP: usize = 16;
 
-/// Sends the first flight of whatever is put on top through `change`, cut at `cuts` (positions in
-/// the changed bytes); all that follows passes as it is.
+/// Passes the client's first flight through `change` and cuts it at `cuts` (positions in the changed bytes).
+/// Everything after it passes unchanged.
 pub fn shaped(
     tcp: TcpStream,
     change: impl FnOnce(Vec<u8>) -> Vec<u8> + Send + 'static,
@@ -40,7 +40,7 @@ pub fn shaped(
     near
 }
 
-/// The ClientHello with which OpenSSL asks for `name`.
+/// The ClientHello that OpenSSL sends for `name`.
 pub fn client_hello(name: &str) -> Vec<u8> {
     struct Sink(Vec<u8>);
     impl std::io::Read for Sink {
@@ -61,13 +61,13 @@ pub fn client_hello(name: &str) -> Vec<u8> {
     let mut ssl = Ssl::new(&context.build()).expect("a connection");
     ssl.set_hostname(name).expect("a name");
     let mut stream = SslStream::new(ssl, Sink(Vec::new())).expect("a stream");
-    // It stops where the server's answer should be.
+    // The handshake stops where the server's answer is missing.
     let _ = stream.connect();
     stream.get_ref().0.clone()
 }
 
-/// Sends `bytes` cut at `cuts`: the first pieces each when the one before was read, later ones in small
-/// groups, because each wait is a turn of both programs on a machine that may be busy.
+/// Sends `bytes` cut at `cuts`. Each of the first pieces waits until the one before was read. Later pieces go
+/// in small groups, because each wait costs a turn of both programs on a machine that may be busy.
 pub async fn pieces(tcp: &mut TcpStream, bytes: &[u8], cuts: &[usize]) -> std::io::Result<()> {
     let mut from = 0;
     for (n, cut) in cuts.iter().copied().enumerate() {
@@ -83,12 +83,12 @@ pub async fn pieces(tcp: &mut TcpStream, bytes: &[u8], cuts: &[usize]) -> std::i
     tcp.write_all(&bytes[from..]).await
 }
 
-/// Every position: one byte at a time.
+/// Every position, so that each piece is one byte.
 pub fn each(bytes: usize) -> Vec<usize> {
     (1..bytes).collect()
 }
 
-/// Waits until the socket at `to` holds no unread byte from `from`, or is gone; asked every millisecond.
+/// Waits until the socket at `to` has read every byte from `from`, or is gone. Polls every millisecond.
 async fn all_read(from: SocketAddr, to: SocketAddr) {
     deadline("the edge to read a piece", async {
         while unread(to, from).is_some_and(|bytes| bytes > 0) {

@@ -14,13 +14,13 @@ use crate::deadline;
 
 /// A client's WebSocket.
 pub struct Ws {
-    /// The socket, for what the client has no words for.
+    /// The socket, for frames that this client has no method for.
     pub socket: WebSocketStream<Box<dyn Io>>,
     /// Head of the 101.
     pub response: Response,
 }
 
-/// Connects and upgrades; errors as the library's (a refusal is `Error::Http`).
+/// Connects and upgrades; returns the library's errors (a refusal is `Error::Http`).
 pub async fn try_connect(dial: &Dial, path: &str, headers: &[(&str, &str)]) -> Result<Ws, Error> {
     let scheme = if dial.tls.is_some() { "wss" } else { "ws" };
     let mut request = format!("{scheme}://{}{path}", dial.host).into_client_request()?;
@@ -34,7 +34,7 @@ pub async fn try_connect(dial: &Dial, path: &str, headers: &[(&str, &str)]) -> R
     Ok(Ws { socket, response })
 }
 
-/// Connects and upgrades; panics when that fails.
+/// Connects and upgrades; panics on an error.
 pub async fn connect(dial: &Dial, path: &str, headers: &[(&str, &str)]) -> Ws {
     let connected = try_connect(dial, path, headers).await;
     connected.unwrap_or_else(|e| panic!("WebSocket {path}: {e}"))
@@ -55,7 +55,7 @@ impl Ws {
         sent.unwrap_or_else(|e| panic!("send {text:?}: {e}"));
     }
 
-    /// The next text message; panics when the socket ends before.
+    /// Returns the next text message; panics if the socket ends before.
     pub async fn hear(&mut self) -> String {
         loop {
             match deadline("a message", self.socket.next()).await {
@@ -68,7 +68,7 @@ impl Ws {
         }
     }
 
-    /// Waits for the socket's end; the close code, if there was one.
+    /// Waits until the socket ends; returns the close code, if any.
     pub async fn ended(&mut self) -> Option<u16> {
         let end = async {
             let mut code = None;

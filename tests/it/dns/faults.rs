@@ -1,4 +1,4 @@
-//! Lookups that fail, lie or are not answered (FAULTS D66): what was found stays.
+//! Lookups that fail, are forged, or get no answer (FAULTS D66): the edge keeps the nodes it has.
 
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use crate::deadline;
 use crate::edge::Edge;
 use crate::vip::Block;
 
-/// Aim: D66. No such name, no records, a server that fails, silence, addresses no node can have: each is
-/// counted, said once, and the last good answer stays; the edge serves on. Fails if a failed lookup empties the pool.
+/// Aim: D66. No such name, no records, a failing server, silence, impossible addresses: each is counted and
+/// logged once, the last good answer stays, and the edge goes on serving. Fails if a failed lookup empties
+/// the pool.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_lookup_changes_nothing() {
     let (rig, _nodes) = Rig::start(&[1], "0s").await;
@@ -55,8 +56,8 @@ async fn a_failed_lookup_changes_nothing() {
     assert!(!rig.edge.log().contains("panicked"));
 }
 
-/// Aim: D66, "spoofed". An answer with another id is not heard, and loopback is left out where nobody allowed
-/// it. Fails if ids are not compared, or `allow` is not asked.
+/// Aim: D66, "spoofed". An answer with another id is ignored, and loopback addresses are left out unless
+/// allowed. Fails if ids are not compared, or if `allow` is ignored.
 #[tokio::test(flavor = "multi_thread")]
 async fn forged_answers_are_not_believed() {
     let block = Block::claim();
@@ -76,8 +77,8 @@ async fn forged_answers_are_not_believed() {
     rig.wait("the last good answer", &[(1, "up")]).await;
 }
 
-/// Aim: without any answer the edge starts, answers 503 with Retry-After, says that it is not ready, and
-/// has nodes as soon as DNS has; a host name of a node likewise. Fails if a start needs DNS.
+/// Aim: without DNS the edge starts, answers 503 with Retry-After, is not ready, and gets its nodes when DNS
+/// answers. The same holds for a node's host name. Fails if the start needs DNS.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_without_dns_is_no_end() {
     let block = Block::claim();

@@ -1,4 +1,4 @@
-//! What is asked: a host name of a node, SRV records, both families, `localhost`.
+//! What the edge looks up: a node's host name, SRV records, both address families, `localhost`.
 
 use std::net::SocketAddr;
 
@@ -12,8 +12,8 @@ use crate::edge::Edge;
 use crate::node::{Health, Node};
 use crate::vip::Block;
 
-/// Aim: a node with a host name follows it: new flows go to the new address, the flow at the old one stays and
-/// is checked to its end. Fails if the old address is used on, or its flow is not watched any more.
+/// Aim: a node follows its host name. New flows go to the new address; the flow at the old address stays, and
+/// its checks go on until it ends. Fails if the old address gets new flows, or if it is no longer checked.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_follows_its_host_name() {
     let block = Block::claim();
@@ -40,7 +40,7 @@ async fn a_node_follows_its_host_name() {
     assert_eq!(idle.get("/hello", &[]).await.node(), "n1");
     let mut socket = ws::connect(&dial, "/ws/echo", &[]).await;
 
-    // It has the address it had as long as it may.
+    // While DNS still lists the node's address, the node keeps it.
     rig.dns.hosts("ls.internal", &ips(&rig.block, &[2, 1]));
     rig.dns.wait_asked(6).await;
     assert!(is_at(&rig.edge.nodes().await, rig.at(1)));
@@ -65,8 +65,8 @@ async fn a_node_follows_its_host_name() {
     drop(two);
 }
 
-/// Aim: SRV records give ports and weights; those of a higher priority wait; an IPv6 address is a node; a
-/// changed weight keeps the node. Fails if priority or weight is ignored.
+/// Aim: SRV records give ports and weights. Records of a larger priority number wait. An IPv6 address is a
+/// node. A changed weight keeps the node. Fails if priority or weight is ignored.
 #[tokio::test(flavor = "multi_thread")]
 async fn srv_records_say_port_weight_and_priority() {
     let block = Block::claim();
@@ -104,7 +104,7 @@ async fn srv_records_say_port_weight_and_priority() {
     expected.sort();
     let there = |n: &Value| weights(n) == expected;
     rig.edge.wait_nodes("all of priority 0", there).await;
-    // Where the machine has no IPv6, or nobody listens there, that node is Down.
+    // That node is Down on a machine without IPv6, or without a listener there.
     rig.wait_state(&named(six), "down").await;
     let mut got = [0, 0];
     for _ in 0..40 {
@@ -119,7 +119,7 @@ async fn srv_records_say_port_weight_and_priority() {
     assert_eq!(total, 40, "the nodes are the same");
 }
 
-/// Aim: a server that says nothing is passed over, and IPv4 and IPv6 may both be nodes. Fails if only the
+/// Aim: the edge skips a silent DNS server, and both IPv4 and IPv6 addresses can be nodes. Fails if only the
 /// first server, or only one family, is asked.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_server_and_both_families_are_asked() {
@@ -144,8 +144,8 @@ async fn another_server_and_both_families_are_asked() {
     edge.wait_nodes("both", |n| names(n) == expected).await;
 }
 
-/// Aim: `localhost` needs no server, and may be this machine although nothing allows it; the system's own
-/// settings are used where nothing is said. Fails if loopback is refused to who asked for it.
+/// Aim: `localhost` needs no DNS server and may be this machine although `allow` lists nothing. Without
+/// settings, the system's own apply. Fails if loopback is refused to a configuration that names `localhost`.
 #[tokio::test(flavor = "multi_thread")]
 async fn localhost_is_this_machine() {
     let block = Block::claim();

@@ -1,4 +1,4 @@
-//! What the tests of DNS start: a server whose answers they say, nodes, and an edge that asks it.
+//! What the DNS tests start: a DNS server with scripted answers, nodes, and an edge that asks the server.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::vip::Block;
 
 pub const NAME: &str = "push.internal";
 
-/// An edge whose pool `p` is found, with its DNS server.
+/// An edge that discovers the nodes of its pool `p`, with its DNS server.
 pub struct Rig {
     pub block: Block,
     pub dns: Dns,
@@ -23,7 +23,7 @@ pub struct Rig {
     pub dial: Dial,
 }
 
-/// The configuration: `pool` more keys of the pool, `top` more sections.
+/// The configuration; `pool`: more keys of the pool, `top`: more sections.
 pub fn yaml(dns: &Dns, discover: &str, pool: &str, top: &str) -> String {
     let plugins = "[{ sticky_cookie: { name: STUCK } }]";
     format!(
@@ -37,7 +37,7 @@ pub fn yaml(dns: &Dns, discover: &str, pool: &str, top: &str) -> String {
 }
 
 impl Rig {
-    /// Starts the edge with a pool of the nodes with these numbers of the guide.
+    /// Starts the edge and the nodes with these numbers of the guide; DNS lists all of them.
     pub async fn start(hosts: &[u8], linger: &str) -> (Rig, Vec<Node>) {
         let block = Block::claim();
         let dns = Dns::start(&block).await;
@@ -65,7 +65,7 @@ impl Rig {
         self.dns.hosts(NAME, &ips(&self.block, hosts));
     }
 
-    /// The name of the node at the guide's number.
+    /// Name of the node with the guide's number `n`.
     pub fn name(&self, n: u8) -> String {
         named(self.at(n))
     }
@@ -91,7 +91,7 @@ impl Rig {
         self.edge.wait_nodes(name, is).await;
     }
 
-    /// Waits until a lookup has ended so.
+    /// Waits until a lookup ends with `result`.
     pub async fn wait_result(&self, result: &str) {
         let sample = format!(
             "pushgate_dns_lookups_total{{result=\"{result}\",source=\"push.internal:8080\"}}"
@@ -110,7 +110,7 @@ impl Rig {
         .await;
     }
 
-    /// The node that serves a new client.
+    /// Name of the node that serves a new client.
     pub async fn served(&self) -> String {
         let answer = H1::connect(&self.dial).await.get("/hello", &[]).await;
         assert_eq!(answer.status, 200);

@@ -1,6 +1,7 @@
-//! A DNS server whose answers a test says: UDP and TCP on one port, truncation, faults, forged answers.
+//! A DNS server with scripted answers: UDP and TCP on one port, truncation, faults, forged answers.
 //!
-//! In: what each name answers. Out: answers as on the wire, and how often it was asked. Source: RFC 1035 §4.
+//! In: the answer for each name. Out: answers as on the wire, and how often the server was asked. Source: RFC
+//! 1035 §4.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,22 +17,22 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use crate::vip::Block;
 
-/// What a name answers.
+/// The answer for a name.
 #[derive(Clone, Debug)]
 pub enum Says {
-    /// These addresses, for so many seconds.
+    /// These addresses, with a TTL in seconds.
     Hosts(Vec<IpAddr>, u32),
-    /// These SRV records: priority, weight, port, target.
+    /// These SRV records (priority, weight, port, target), with a TTL in seconds.
     Services(Vec<(u16, u16, u16, String)>, u32),
-    /// This code and no records.
+    /// This response code and no records.
     Code(ResponseCode),
-    /// Nothing at all.
+    /// No answer.
     Silence,
-    /// Over UDP first an answer with another id that says the first, then the true one with the second.
+    /// Over UDP a forged answer (wrong id, first address), then the true one (second address).
     Forged(IpAddr, IpAddr),
 }
 
-/// How often it was asked, and how.
+/// How often the server was asked, by transport.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     pub udp: usize,
@@ -42,18 +43,18 @@ pub struct Asked {
 struct Zone {
     names: HashMap<String, Says>,
     asked: Asked,
-    /// When the questions over UDP came.
+    /// When each question over UDP arrived.
     times: Vec<Instant>,
 }
 
-/// A running server. Dropped with its runtime.
+/// A running server; it ends with its runtime.
 pub struct Dns {
     pub addr: SocketAddr,
     zone: Arc<Mutex<Zone>>,
 }
 
 impl Dns {
-    /// Starts it at an address of the block, at a port that is free for both.
+    /// Starts the server at an address of the block, on a port that is free for both UDP and TCP.
     pub async fn start(block: &Block) -> Dns {
         let ip = block.ip("10.0.0.53");
         let (udp, tcp) = loop {
@@ -70,27 +71,27 @@ impl Dns {
         Dns { addr, zone }
     }
 
-    /// Says what `name` answers from now on.
+    /// Sets the answer for `name` from now on.
     pub fn says(&self, name: &str, says: Says) {
         self.zone.lock().names.insert(format!("{name}."), says);
     }
 
-    /// `name` has these addresses, for one second.
+    /// Sets these addresses for `name`, with a TTL of one second.
     pub fn hosts(&self, name: &str, addresses: &[IpAddr]) {
         self.says(name, Says::Hosts(addresses.to_vec(), 1));
     }
 
-    /// How often it was asked so far.
+    /// How often the server was asked so far.
     pub fn asked(&self) -> Asked {
         self.zone.lock().asked
     }
 
-    /// When the questions over UDP came so far.
+    /// When each question over UDP arrived so far.
     pub fn times(&self) -> Vec<Instant> {
         self.zone.lock().times.clone()
     }
 
-    /// Waits until it was asked `more` times from now on.
+    /// Waits until `more` further questions have arrived.
     pub async fn wait_asked(&self, more: usize) {
         let until = self.asked().udp + more;
         crate::deadline("questions", async {
@@ -152,7 +153,7 @@ async fn converse(mut stream: TcpStream, zone: Arc<Mutex<Zone>>) {
     }
 }
 
-/// What is sent for a question.
+/// The datagrams or messages that answer a question.
 fn answers(question: &Message, zone: &Mutex<Zone>, udp: bool) -> Vec<Message> {
     let query = question.queries[0].clone();
     let (name, kind) = (query.name().clone(), query.query_type());

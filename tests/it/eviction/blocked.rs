@@ -1,7 +1,7 @@
 //! Requests that their node does not read.
 //!
-//! In: a head larger than what a node's kernel takes. Out: another node's answer, as soon as the first is Down.
-//! Source: FAULTS D59, D60.
+//! In: a head larger than a node's kernel accepts. Out: another node's answer, as soon as the first node is
+//! Down. Source: FAULTS D59, D60.
 
 use std::time::Instant;
 
@@ -22,8 +22,8 @@ listeners:
   - { name: push, bind: [200.0.0.10:80], mode: http, to: p }
 ";
 
-/// Aim: a request whose head is still on its way to a node that goes Down is sent to another node at once.
-/// Fails if an eviction wakes only those who read from the node.
+/// Aim: a request whose head is still being sent to a node that goes Down is sent to another node at once.
+/// Fails if an eviction wakes only tasks that read from the node.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_not_read_is_tried_elsewhere() {
     let block = Block::claim();
@@ -48,7 +48,7 @@ async fn a_request_that_is_not_read_is_tried_elsewhere() {
     let (mut first, _) = deadline("a connection", deaf.accept())
         .await
         .expect("accept");
-    // Of 24 KiB the kernels take a part; the rest waits in the edge.
+    // The kernels accept a part of the 24 KiB; the rest waits in the edge.
     let unread =
         || socket2::SockRef::from(&first).peek(&mut [std::mem::MaybeUninit::uninit(); 1024]);
     deadline("the request", async {

@@ -1,4 +1,4 @@
-//! How far apart flows ended, and what a loaded machine adds to that.
+//! The time between the first and the last end of an eviction, and how much of it a loaded machine added.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::setup::Setup;
 
-/// Waits for the access line of each of `flows` and prints how far apart the edge closed them.
+/// Waits for the access line of each of `flows` and prints the time between the first and the last.
 pub async fn print_spread(setup: &Setup, flows: usize) {
     let evicted = |l: &&serde_json::Value| l["reason"] == "evicted";
     let told = |lines: &[serde_json::Value]| lines.iter().filter(evicted).count() == flows;
@@ -22,7 +22,7 @@ pub async fn print_spread(setup: &Setup, flows: usize) {
     );
 }
 
-/// How long threads of the edge and of this process have waited for a core, in nanoseconds, by path.
+/// How long each thread of the edge and of this process has waited for a core: nanoseconds, by path.
 pub struct Starved([HashMap<PathBuf, u64>; 2], String);
 
 impl Starved {
@@ -31,7 +31,7 @@ impl Starved {
         Starved([waited(&pid), waited("self")], pid)
     }
 
-    /// The longest that one thread of each waited since: what the kernel's turns add to an end.
+    /// The longest wait of one thread of each process since then: what kernel scheduling adds to an end.
     pub fn until_now(&self) -> Duration {
         let now = [waited(&self.1), waited("self")];
         let since = self.0.iter().zip(&now).map(|(before, now)| {
@@ -47,7 +47,7 @@ impl Starved {
 fn waited(pid: &str) -> HashMap<PathBuf, u64> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
     let waited = |path: PathBuf| {
-        // Time on a core, time waiting for one, turns. A thread may just have ended.
+        // Fields: time on a core, time waiting for one, turns. The thread may just have ended.
         let stat = std::fs::read_to_string(path.join("schedstat")).ok()?;
         let waited = stat.split(' ').nth(1)?.parse().ok()?;
         Some((path, waited))

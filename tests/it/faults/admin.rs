@@ -1,4 +1,4 @@
-//! D71: the admin endpoint asked by those who may not, and metrics whose labels a client would choose.
+//! D71: unauthorised requests to the admin endpoint, and metrics whose labels a client would choose.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ listeners:
 
 const TOKEN: &str = "0123456789abcdef";
 
-/// Sends `request` line, `Connection: close` and `fields` to the admin endpoint; status of the answer.
+/// Sends the request `line`, `Connection: close` and `fields` to the admin endpoint; returns the status.
 async fn ask(rig: &Rig, row: &str, line: &str, fields: &str, body: &[u8]) -> u16 {
     let head = format!("{line} HTTP/1.1\r\nConnection: close\r\n{fields}\r\n");
     let bytes = [head.as_bytes(), body].concat();
@@ -35,7 +35,8 @@ async fn still_up(rig: &Rig, row: &str) {
     assert_eq!(nodes[0]["state"], "up", "{row}");
 }
 
-/// D71: without the token nothing is told and nothing done; with it, only by POST, only from its own pages.
+/// D71: without the token the endpoint shows and does nothing. With it, orders need POST, and a page of the
+/// endpoint itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_guards_everything() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -138,7 +139,8 @@ async fn with_the_token(rig: &Rig, host: &str) {
     );
 }
 
-/// D71: on loopback without a token a name that was rebound to us, or another site's page, gets nothing.
+/// D71: on loopback without a token, a name rebound to us (DNS rebinding) or another site's page gets
+/// nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_others_get_nothing() {
     let mut rig = Rig::start(1, YAML).await;
@@ -175,7 +177,7 @@ async fn pages_of_others_get_nothing() {
     rig.rest().await;
 }
 
-/// D71: clients that never finish a head are closed in time and keep nobody waiting.
+/// D71: clients that never finish a head are closed in time and delay no other client.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_clients_of_the_endpoint() {
     let mut rig = Rig::start(1, YAML).await;
@@ -191,15 +193,15 @@ async fn slow_clients_of_the_endpoint() {
     assert!(start.elapsed() < Duration::from_secs(2), "others wait");
     for stream in &mut slow {
         let mut rest = Vec::new();
-        // How it is closed does not matter.
+        // Either way of closing is right.
         let _ = deadline("the end of a slow client", stream.read_to_end(&mut rest)).await;
     }
     assert!(start.elapsed() < Duration::from_secs(15));
     rig.rest().await;
 }
 
-/// D71: what a client sends is no label. Fails if the number of samples grows with the number of hosts,
-/// paths, methods or cookies, or if a line of the metrics can be forged.
+/// D71: no metrics label holds what a client sent. Fails if the number of samples grows with the number of
+/// hosts, paths, methods or cookies, or if a client can forge a line of the metrics.
 #[tokio::test(flavor = "multi_thread")]
 async fn labels_are_a_closed_set() {
     let mut rig = Rig::start(1, YAML).await;

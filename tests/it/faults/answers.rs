@@ -1,4 +1,5 @@
 //! D62–D64: nodes whose answers are broken, that close at the wrong moment, or are all gone.
+//!
 //! Source: RFC 9112 §6.3, §9.3.1; RFC 9110 §9.2.2.
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ listeners:
   - { name: push, bind: [200.0.0.10:80], mode: http, to: p }
 ";
 
-/// D62: an answer that is no HTTP is a 502, and the fault is counted as the node's.
+/// D62: an answer that is not HTTP becomes a 502, and the error counts as the node's.
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_heads_are_a_502() {
     let mut rig = Rig::start(1, YAML).await;
@@ -49,7 +50,7 @@ async fn broken_heads_are_a_502() {
     rig.rest().await;
 }
 
-/// D62: interim answers pass, a flood of them is cut off. Fails if a node can send them without end.
+/// D62: interim answers pass; a flood of them is cut off. Fails if a node can send them without end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_interim_answers_is_cut_off() {
     let mut rig = Rig::start(1, YAML).await;
@@ -62,8 +63,8 @@ async fn a_flood_of_interim_answers_is_cut_off() {
     rig.rest().await;
 }
 
-/// D62: an answer cut short is seen as cut. Fails if the client reads a whole body, or if a byte of the
-/// broken answer is in the next.
+/// D62: the client sees that a cut answer is cut. Fails if the client reads a complete body, or if the next
+/// answer has a byte of the broken one.
 #[tokio::test(flavor = "multi_thread")]
 async fn cut_bodies_stay_cut() {
     let mut rig = Rig::start(1, YAML).await;
@@ -83,8 +84,8 @@ async fn cut_bodies_stay_cut() {
     rig.rest().await;
 }
 
-/// D62: what a node sends behind an answer belongs to nobody. Fails if the next answer on the client's
-/// connection has a byte of it.
+/// D62: bytes that a node sends after an answer are dropped. Fails if the next answer on the client's
+/// connection has one of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_never_mix() {
     let mut rig = Rig::start(1, YAML).await;
@@ -108,15 +109,15 @@ async fn answers_never_mix() {
 /// What a node does with the requests of one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ends {
-    /// Answers the first and closes at once: the idle connection is dead before the next request.
+    /// Answers the first and closes at once: the idle upstream is dead before the next request.
     Idle,
-    /// Answers the first and closes when the second is there, unread.
+    /// Answers the first and closes when the second arrives, without reading it.
     OnArrival,
     /// Reads the second and closes.
     Unanswered,
 }
 
-/// A node that answers one request a connection; whole requests it saw are counted by the sender.
+/// A node that answers one request on each connection. The caller counts the whole requests it read.
 async fn fickle(listener: TcpListener, ends: Ends, closed: Arc<Notify>) {
     while let Ok((mut stream, _)) = listener.accept().await {
         let closed = closed.clone();
@@ -142,9 +143,9 @@ async fn fickle(listener: TcpListener, ends: Ends, closed: Arc<Notify>) {
     }
 }
 
-/// D63: a GET that met a dying idle connection is sent again on a new one; a POST only if it was not
-/// sent. Else the client's connection ends without an answer, as it would have ended without an edge (RFC
-/// 9112 §9.3.1). Fails if the client sees the race, if a POST is sent twice, or if it is answered 502.
+/// D63: a GET that met a closing idle upstream is sent again on a new connection; a POST only if none of it
+/// was sent. Otherwise the client's connection ends without an answer, as it would without an edge (RFC 9112
+/// §9.3.1). Fails if the client sees the race, if a POST is sent twice, or if it is answered 502.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stale_connection_is_the_edges_affair() {
     for (ends, method, expected) in [
@@ -164,7 +165,7 @@ async fn a_stale_connection_is_the_edges_affair() {
         let first = client.get("/first", &[]).await;
         assert_eq!(first.text(), "ok\n", "{ends:?}");
         if ends == Ends::Idle {
-            // Closed at the node: on loopback the FIN is in the edge's socket then.
+            // The node has closed: on loopback the FIN has then reached the edge's socket.
             deadline("the node's close", closed.notified()).await;
         }
         let body: &[u8] = if method == "POST" { b"x=1" } else { b"" };
@@ -179,8 +180,8 @@ async fn a_stale_connection_is_the_edges_affair() {
     }
 }
 
-/// D64: without a node 503 with Retry-After; draining nodes take none but their own; when one comes back
-/// the pool recovers alone.
+/// D64: without a node the answer is 503 with Retry-After. Draining nodes take only their stuck clients. When
+/// a node comes back, the pool recovers without help.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_without_nodes_recovers() {
     let health =

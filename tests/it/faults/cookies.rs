@@ -1,5 +1,6 @@
-//! D43–D45: cookies nobody issued, cookies for nodes that went, cookies of others. Source: Lightstreamer
-//! clustering §2.1.2, §4; RFC 6265 §5.4.
+//! D43–D45: forged cookies, cookies for nodes that are gone, cookies of applications.
+//!
+//! Source: Lightstreamer clustering §2.1.2, §4; RFC 6265 §5.4.
 
 use http::header::COOKIE;
 
@@ -42,7 +43,7 @@ async fn get(dial: &Dial, cookie: &str) -> Response {
     client.get("/hello", &headers[..sent]).await
 }
 
-/// A cookie that leads to `node`.
+/// Returns a cookie that leads to `node`.
 async fn cookie_for(dial: &Dial, node: &str) -> String {
     for _ in 0..8 {
         let answer = get(dial, "").await;
@@ -53,7 +54,8 @@ async fn cookie_for(dial: &Dial, node: &str) -> String {
     panic!("no flow went to {node}");
 }
 
-/// Sends `cookie` eight times: whether all went to one node, and whether each answer set a new cookie.
+/// Sends `cookie` eight times. Returns whether all went to one node, and whether each answer set a new
+/// cookie.
 async fn sticks(dial: &Dial, cookie: &str) -> (bool, bool) {
     let (mut nodes, mut renewed) = (std::collections::BTreeSet::new(), true);
     for _ in 0..8 {
@@ -65,8 +67,8 @@ async fn sticks(dial: &Dial, cookie: &str) -> (bool, bool) {
     (nodes.len() == 1, renewed)
 }
 
-/// D43: what we did not issue is ignored, and the client balanced and given a cookie of ours. Fails if
-/// one of them is honoured, answered with an error, or repeated in Set-Cookie.
+/// D43: the edge ignores a cookie that it did not issue, balances the client, and sets its own cookie. Fails
+/// if a forged cookie is honoured, answered with an error, or repeated in Set-Cookie.
 #[tokio::test(flavor = "multi_thread")]
 async fn forged_cookies_are_ignored() {
     let mut rig = Rig::start(2, &YAML.replace(" KEYS ", "")).await;
@@ -106,11 +108,11 @@ async fn forged_cookies_are_ignored() {
     for (row, cookie) in rows {
         assert_eq!(sticks(&rig.good, cookie).await, (false, true), "{row}");
     }
-    // The same cookie twice, or behind a forged one, is still the good one.
+    // A good cookie works twice in one request, and after a forged one.
     for cookie in [format!("{good}; {good}"), format!("PUSHGATE=x; {good}")] {
         assert_eq!(sticks(&rig.good, &cookie).await, (true, false), "{cookie}");
     }
-    // Another virtual host's pool has other assignments.
+    // The pool of another virtual host has other assignments.
     let other = rig.good.clone().host("other.mycompany.com");
     assert_eq!(sticks(&other, &good).await, (false, true), "another vhost");
     for (row, byte) in [("NUL", "\0"), ("CR", "\r"), ("LF", "\n")] {
@@ -120,8 +122,8 @@ async fn forged_cookies_are_ignored() {
     rig.rest().await;
 }
 
-/// D43: the previous key verifies while it is in the ring, and no longer. Fails if a rotation loses
-/// sessions, or if a retired key still counts.
+/// D43: the previous key verifies as long as it is in the ring. Fails if a rotation loses sessions, or if a
+/// retired key still counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_rotate() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -143,7 +145,8 @@ async fn keys_rotate() {
     rig.rest().await;
 }
 
-/// D44: draining: honoured; down: elsewhere with a new cookie; removed and renamed: ignored.
+/// D44: cookies of a Draining node are honoured; of a Down node, replaced; of a removed or renamed one,
+/// ignored.
 #[tokio::test(flavor = "multi_thread")]
 async fn cookies_of_nodes_that_go() {
     let mut rig = Rig::start(2, &YAML.replace(" KEYS ", "")).await;
@@ -180,7 +183,7 @@ async fn cookies_of_nodes_that_go() {
     rig.rest().await;
 }
 
-/// D45: the application's cookies pass byte for byte, ours does not, whatever stands around it. Fails if
+/// D45: application cookies pass byte for byte, and our cookie is removed, whatever surrounds it. Fails if
 /// one byte of an application's cookie changes, or if ours reaches a node.
 #[tokio::test(flavor = "multi_thread")]
 async fn cookies_of_the_application() {
@@ -219,8 +222,8 @@ async fn cookies_of_the_application() {
     rig.rest().await;
 }
 
-/// D45: HTTP/2 splits Cookie into crumbs. Fails if ours is not found among them, or if the node gets more
-/// than one Cookie line (RFC 9113 §8.2.3).
+/// D45: HTTP/2 splits Cookie into several fields (crumbs). Fails if our cookie is not found among them, or if
+/// the node gets more than one Cookie line (RFC 9113 §8.2.3).
 #[tokio::test(flavor = "multi_thread")]
 async fn cookies_in_crumbs() {
     let certs = Certs::new();

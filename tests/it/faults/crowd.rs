@@ -1,4 +1,4 @@
-//! D58: one address with more flows than it may have. Source: issue 6; RFC 6585 §4.
+//! D58: one address with more flows than allowed. Source: issue 6; RFC 6585 §4.
 
 use crate::certs::{Certs, Key};
 use crate::client::h1::H1;
@@ -20,9 +20,9 @@ fn yaml(certs: &Certs) -> String {
     )
 }
 
-/// D58: the fourth flow of an address is answered 429 with Retry-After, also as a stream of one HTTP/2
-/// connection, or closed at layer 4; other addresses are served, and so is this one when a flow has ended.
-/// Fails if connections are counted, or all clients together.
+/// D58: the fourth flow of an address gets 429 with Retry-After, also as a stream of one HTTP/2 connection;
+/// at layer 4 it is closed. Other addresses are served, and so is this one after a flow has ended. Fails if
+/// connections are counted instead of flows, or all clients together.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_has_no_more_flows_than_it_may() {
     let certs = Certs::new();
@@ -68,8 +68,9 @@ async fn an_address_has_no_more_flows_than_it_may() {
     rig.rest().await;
 }
 
-/// Behind a trusted proxy each client it names has its own seats, over HTTP/1 and HTTP/2; who is not trusted can
-/// name whom he likes and is counted himself. Fails if the proxy is the client, or if anybody is believed.
+/// Behind a trusted proxy, each client that it announces has its own limit, over HTTP/1 and HTTP/2. An
+/// untrusted sender counts as itself, whatever it announces. Fails if the proxy counts as the client, or if
+/// every sender is believed.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_a_trusted_proxy_are_counted_one_by_one() {
     let certs = Certs::new();

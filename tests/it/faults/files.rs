@@ -1,5 +1,5 @@
-//! D67: files no edge should start from, at the start and at a reload: exit code, place on standard error,
-//! and what ran goes on.
+//! D67: files that the edge must refuse, at the start and at a reload: exit code, position on standard error,
+//! and the running configuration goes on.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ log: { access: stdout }
 admin: { bind: 127.0.0.1:9900 }
 ";
 
-/// A row: its name, the file, and where its first fault is told; line 0: the file as a whole.
+/// A row: its name, the file, and the position of its first fault; line 0: the file as a whole.
 struct Bad {
     name: &'static str,
     bytes: Vec<u8>,
@@ -115,7 +115,7 @@ fn places(told: &str, file: &Path, line: usize) -> bool {
     found
 }
 
-/// Runs the program on `file` to its end: exit code and standard error.
+/// Runs the program on `file` until it exits; returns exit code and standard error.
 async fn run(file: &Path) -> (Option<i32>, String) {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_pushgate"));
     command.args(["run", "-c"]).arg(file).kill_on_drop(true);
@@ -125,7 +125,8 @@ async fn run(file: &Path) -> (Option<i32>, String) {
     (output.status.code(), error)
 }
 
-/// D67 at the start: exit code 1 at once, with the place. Fails if it runs, panics, or is silent.
+/// D67 at the start: the program exits with code 1 at once and prints the position. Fails if it runs, panics,
+/// or prints nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_file_does_not_start() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -156,8 +157,9 @@ async fn reload_ok(edge: &Edge) -> f64 {
     edge.metric("pushgate_config_last_reload_successful").await
 }
 
-/// D67 at a reload: refused with the place, the gauge at 0, a live stream and new clients served as
-/// before; the next good file is taken. Fails if one bad file changes what runs.
+/// D67 at a reload: the file is refused with its position, the gauge is 0, a live stream and new clients are
+/// served as before, and the next good file is applied. Fails if a bad file changes the running
+/// configuration.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_file_changes_nothing() {
     let mut rig = Rig::start(1, GOOD).await;
@@ -190,7 +192,7 @@ async fn a_bad_file_changes_nothing() {
             row.name
         );
     }
-    // The signal says what the endpoint says.
+    // SIGHUP reports the same as the endpoint.
     std::fs::write(&file, "nodes: [").expect("write");
     rig.edge.signal(libc::SIGHUP);
     deadline("the gauge", async {
@@ -206,8 +208,8 @@ async fn a_bad_file_changes_nothing() {
     rig.rest().await;
 }
 
-/// D67: files another system wrote, and a link that is swapped, are good. Fails if a BOM or CRLF is a
-/// fault, or if the link's old target is read again.
+/// D67: files written by another system, and a symbolic link that is swapped, are good. Fails if a BOM or
+/// CRLF is a fault, or if the link's old target is read again.
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_files_are_good() {
     let mut rig = Rig::start(1, GOOD).await;

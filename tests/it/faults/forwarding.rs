@@ -1,5 +1,6 @@
-//! D14, D15: what a client says about itself or takes away. Source: Lightstreamer clustering §1
-//! ("X-Forwarded headers"); RFC 9110 §7.6.1; RFC 7239.
+//! D14, D15: headers in which a client claims an identity, or removes ours.
+//!
+//! Source: Lightstreamer clustering §1 ("X-Forwarded headers"); RFC 9110 §7.6.1; RFC 7239.
 
 use crate::client::h1::H1;
 
@@ -25,7 +26,7 @@ listeners:
       - forwarded: { x_real_ip: true, forwarded: true, trust: [CLIENT/32] }
 ";
 
-/// The last request any node saw for `path`.
+/// Values of `field` in the last request that any node saw for `path`.
 fn seen(rig: &Rig, path: &str, field: &str) -> Vec<String> {
     let all: Vec<_> = rig.nodes.iter().map(|n| n.seen()).collect();
     let mut requests = all.iter().flat_map(|s| s.requests());
@@ -36,15 +37,15 @@ fn seen(rig: &Rig, path: &str, field: &str) -> Vec<String> {
 }
 
 async fn rig() -> (Rig, std::net::Ipv4Addr) {
-    // The block is claimed inside: its client addresses are all within 127.0.0.0/8.
+    // The block's client addresses are not known yet; all are within 127.0.0.0/8.
     let yaml = YAML.replace("CLIENT/32", "127.0.0.0/8");
     let rig = Rig::start(2, &yaml).await;
     let client = rig.block.client(1);
     (rig, client)
 }
 
-/// D14: `Connection` cannot take away what the edge sets or routes by. Fails if a request that tries is
-/// served without it, or if the next hop is told to remove it.
+/// D14: `Connection` cannot remove a header that the edge sets or routes by. Fails if the node gets such a
+/// request without the header, or if the next hop is asked to remove it.
 #[tokio::test(flavor = "multi_thread")]
 async fn connection_cannot_name_our_headers() {
     let (mut rig, client) = rig().await;
@@ -76,7 +77,7 @@ async fn connection_cannot_name_our_headers() {
     rig.rest().await;
 }
 
-/// D15: without trust nothing a client wrote about itself arrives. Fails if one of the spellings does.
+/// D15: no identity that an untrusted client claims reaches a node. Fails if one spelling does.
 #[tokio::test(flavor = "multi_thread")]
 async fn untrusted_clients_cannot_speak_for_others() {
     let (mut rig, client) = rig().await;
@@ -107,8 +108,8 @@ async fn untrusted_clients_cannot_speak_for_others() {
     rig.rest().await;
 }
 
-/// D15: stickiness never follows what an untrusted client wrote, and does follow a trusted sender.
-/// Fails if one client gets both nodes by changing a header.
+/// D15: stickiness ignores headers of an untrusted client and follows those of a trusted sender. Fails if one
+/// client reaches both nodes by changing a header.
 #[tokio::test(flavor = "multi_thread")]
 async fn stickiness_follows_only_the_trusted() {
     let (mut rig, client) = rig().await;

@@ -1,4 +1,4 @@
-//! D1–D13: requests with two readings, or none. Source: RFC 9112 §2.2, §3, §5, §6, §7.1.
+//! D1–D13: requests with two readings, or with no legal one. Source: RFC 9112 §2.2, §3, §5, §6, §7.1.
 
 use std::fmt::Write;
 
@@ -115,13 +115,13 @@ const HEADS: &[(&str, &str, u16)] = &[
     ("D9 version", "GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505),
 ];
 
-/// What stands behind each bad head: a request of its own for whoever reads on.
+/// Bytes after each bad head: a request, in case the edge reads on.
 fn behind() -> String {
     format!("0\r\n\r\nGET /{SMUGGLED} HTTP/1.1\r\nHost: a\r\n\r\n")
 }
 
-/// D1–D11: 4xx and the end, and the node is not even connected. Fails if a head reaches Pingora that
-/// the strict reading refuses, or if what stands behind it is read as a request.
+/// D1–D11: the answer is 4xx, the connection closes, and the edge connects to no node. Fails if a head that
+/// the strict reading refuses reaches Pingora, or if the bytes after it are read as a request.
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_with_two_readings_are_refused() {
     let mut rig = Rig::start(1, YAML).await;
@@ -136,8 +136,8 @@ async fn heads_with_two_readings_are_refused() {
     rig.rest().await;
 }
 
-/// D8, D9, D11: beyond the limits, with the memory bounded. Fails if the answer is lost because the
-/// client was still sending.
+/// D8, D9, D11: heads beyond the limits are refused, in bounded memory. Fails if the answer is lost because
+/// the client was still sending.
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_beyond_the_limits_are_refused() {
     let mut rig = Rig::start(1, YAML).await;
@@ -175,7 +175,7 @@ async fn heads_beyond_the_limits_are_refused() {
     rig.rest().await;
 }
 
-/// D6, D13: chunked bodies that are none. Fails if what stands behind the fault is read as a request.
+/// D6, D13: malformed chunked bodies. Fails if the bytes after the fault are read as a request.
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_chunks_end_the_connection() {
     let mut rig = Rig::start(1, YAML).await;
@@ -209,8 +209,8 @@ async fn bad_chunks_end_the_connection() {
     rig.rest().await;
 }
 
-/// D3, D5, D10, D11, D13: odd, and legal. Fails if the edge is stricter than the RFC, or if a body's end
-/// is missed: the second request of each connection must be answered.
+/// D3, D5, D10, D11, D13: unusual but legal requests. Fails if the edge is stricter than the RFC, or misses a
+/// body's end: the second request of each connection must be answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_and_legal_requests_are_served() {
     let mut rig = Rig::start(1, YAML).await;
@@ -240,7 +240,7 @@ async fn odd_and_legal_requests_are_served() {
     rig.rest().await;
 }
 
-/// D12: a thousand requests in one go are answered in order. Fails if answers are swapped or lost.
+/// D12: a thousand requests in one write are answered in order. Fails if answers are swapped or lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn pipelined_requests_are_answered_in_order() {
     let mut rig = Rig::start(1, YAML).await;
@@ -266,8 +266,8 @@ async fn pipelined_requests_are_answered_in_order() {
     rig.rest().await;
 }
 
-/// D12: a node that answers HEAD with a body, and a body that never comes. Fails if the next answer on
-/// the connection begins with the body of the one before, or if the node's connection outlives the
+/// D12: a node that answers HEAD with a body, and a request body that never comes. Fails if the next answer
+/// on the connection begins with the body of the one before, or if the node's connection outlives the
 /// client's.
 #[tokio::test(flavor = "multi_thread")]
 async fn head_and_continue_do_not_desync() {

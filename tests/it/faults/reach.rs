@@ -1,4 +1,4 @@
-//! D59: nodes that refuse, swallow, reset, or say nothing. Source: Lightstreamer clustering §3 (a client
+//! D59: nodes that refuse, drop SYNs, reset, or send nothing. Source: Lightstreamer clustering §3 (a client
 //! is sent elsewhere only where that is safe); RFC 9110 §9.2.2.
 
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use crate::deadline;
 
 use super::{Counted, Rig, Verdict, request};
 
-/// `bad` is tried first or second; `good` is a node that serves.
+/// The edge tries `bad` first or second; `good` is a node that serves.
 const YAML: &str = "
 nodes: { good: { address: 10.0.0.1:8080 }, bad: { address: 10.0.0.9:8080 } }
 pools:
@@ -30,7 +30,7 @@ listeners:
   - { name: slow4, bind: [200.0.0.15:80], mode: tcp, to: slow }
 ";
 
-/// What stands at the bad node's address; kept as long as it must stand there.
+/// What listens at the bad node's address; kept as long as it must.
 enum Bad {
     Refuses,
     /// Its backlog is full: SYNs are dropped.
@@ -56,7 +56,8 @@ async fn swallows(at: SocketAddr) -> Bad {
     socket.bind(&at.into()).expect("bind");
     socket.listen(0).expect("listen");
     let mut fill = Vec::new();
-    // The kernel takes a connection or two beyond the backlog; the first that hangs shows it is full.
+    // The kernel accepts a connection or two beyond the backlog; the first one that hangs shows that it is
+    // full.
     while let Ok(Ok(stream)) =
         tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(at)).await
     {
@@ -96,8 +97,8 @@ async fn rig() -> Rig {
     Rig::start(1, YAML).await
 }
 
-/// D59: with another node in the pool nobody notices. Fails if a GET is answered with an error, or later
-/// than one connect timeout and some.
+/// D59: with another node in the pool, no client notices. Fails if a GET is answered with an error, or later
+/// than one connect timeout plus a margin.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_node_takes_over() {
     for kind in ["refuses", "swallows", "resets"] {
@@ -113,8 +114,8 @@ async fn another_node_takes_over() {
     }
 }
 
-/// D60: a connect that is under way when its node goes Down is given up, and the client served elsewhere at
-/// once, at both layers. Fails if it waits for `connect_timeout`.
+/// D60: when a node goes Down during a connect, the edge gives the connect up and serves the client elsewhere
+/// at once, at both layers. Fails if the connect runs to `connect_timeout`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connect_in_progress_moves_on() {
     let mut rig = rig().await;
@@ -138,9 +139,9 @@ async fn a_connect_in_progress_moves_on() {
     rig.rest().await;
 }
 
-/// D59: alone in its pool: refused 502, swallowed 504 within the connect timeout, reset 502; the same
-/// where retries are left and there is nobody to try. Fails if the client waits for the kernel's own
-/// timeout, if a POST that was sent is sent again, or if the last failure is told as `no node` (503).
+/// D59: a bad node alone in its pool: a refusal gives 502, dropped SYNs 504 within the connect timeout, a
+/// reset 502. The same holds if retries are left but no node is. Fails if the client waits for the kernel's
+/// own timeout, if a POST that was sent is sent again, or if the last failure is reported as `no node` (503).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_node_alone_is_a_gateway_error() {
     for (kind, status, reason) in [
@@ -150,7 +151,7 @@ async fn a_bad_node_alone_is_a_gateway_error() {
     ] {
         let rows = [("GET", "alone"), ("POST", "alone"), ("GET", "tried")];
         for (method, listener) in rows {
-            // Each with an edge of its own, whose node is Up until this row's connect fails.
+            // Each row has its own edge, whose node is Up until the connect fails.
             let mut rig = rig().await;
             let _bad = bad(&rig, kind).await;
             let vip = if listener == "alone" { 11 } else { 13 };
@@ -174,8 +175,8 @@ async fn a_bad_node_alone_is_a_gateway_error() {
     }
 }
 
-/// Aim: the connection is closed behind a gateway error, and the answer says so: a client that keeps it would
-/// lose its next request. Fails where the answer says keep-alive.
+/// Aim: after a gateway error the connection closes, and the answer announces that: otherwise the client
+/// would lose its next request on it. Fails if the answer announces keep-alive.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_error_says_that_it_closes() {
     let mut rig = rig().await;
@@ -188,8 +189,8 @@ async fn a_gateway_error_says_that_it_closes() {
     rig.rest().await;
 }
 
-/// D59: a node that accepts and says nothing: no timer of ours cuts it, and when the client goes nothing
-/// is left. The other pool's clients go on.
+/// D59: a node that accepts and sends nothing: no timer of ours cuts the flow. When the client goes, nothing
+/// is left. Clients of the other pool go on.
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_lasts_as_long_as_the_client() {
     let mut rig = rig().await;
@@ -210,14 +211,14 @@ async fn silence_lasts_as_long_as_the_client() {
     rig.rest().await;
 }
 
-/// D59 at layer 4: the client's connection is closed in bounded time, whatever the node does.
+/// D59 at layer 4: the edge closes the client's connection in bounded time, whatever the node does.
 #[tokio::test(flavor = "multi_thread")]
 async fn layer_4_is_closed() {
     for kind in ["refuses", "swallows", "resets"] {
         let mut rig = rig().await;
         let _bad = bad(&rig, kind).await;
         let dial = Dial::plain(rig.block.at("200.0.0.12:80"));
-        // The reset may be there before the connection is looked at.
+        // The reset may arrive before the client uses the connection.
         if let Ok(stream) = dial.try_tcp().await {
             let mut client = H1::over(Box::new(stream));
             deadline(kind, client.ended()).await;

@@ -1,4 +1,5 @@
-//! D31–D33: handshakes nobody should make. Source: RFC 6066 §3; RFC 8446 §5.1 (fragments), §6 (alerts).
+//! D31–D33: malformed, odd and stalled handshakes. Source: RFC 6066 §3; RFC 8446 §5.1 (fragments), §6
+//! (alerts).
 
 use std::io;
 use std::pin::Pin;
@@ -45,7 +46,7 @@ async fn rig(certs: &Certs) -> Rig {
     Rig::start_tls(1, &yaml, certs.ca()).await
 }
 
-/// Name of the certificate shown to a client that asks for `sni`; the alert or error otherwise.
+/// Name of the certificate that a client gets when it asks for `sni`; the alert or error otherwise.
 async fn shown(dial: &Dial, sni: Option<&str>) -> Result<String, String> {
     let ssl = client_ssl(sni, b"");
     let mut stream = SslStream::new(ssl, dial.tcp().await).expect("a stream");
@@ -56,7 +57,7 @@ async fn shown(dial: &Dial, sni: Option<&str>) -> Result<String, String> {
     Ok(name[0].dnsname().unwrap_or_default().to_owned())
 }
 
-/// A client that verifies nothing: what is shown is looked at, not trusted.
+/// A client that verifies nothing: the test compares the certificate itself.
 fn client_ssl(sni: Option<&str>, alpn: &[u8]) -> Ssl {
     let mut context = SslContext::builder(SslMethod::tls_client()).expect("a context");
     if !alpn.is_empty() {
@@ -69,8 +70,8 @@ fn client_ssl(sni: Option<&str>, alpn: &[u8]) -> Ssl {
     ssl
 }
 
-/// D31: a server name chooses a certificate or it does not; with `strict_sni` it is refused. Fails if an
-/// odd name ends the handshake where the default would serve.
+/// D31: a server name chooses a certificate, or the default is shown; with `strict_sni` an unknown name is
+/// refused. Fails if an odd name ends the handshake where the default would serve.
 #[tokio::test(flavor = "multi_thread")]
 async fn server_names() {
     let certs = Certs::new();
@@ -97,7 +98,8 @@ async fn server_names() {
         let got = shown(&rig.good, sni).await;
         assert_eq!(got, Ok(format!("{name}.mycompany.com")), "{sni:?}");
         let got = shown(&strict, sni).await;
-        // What is no host name at all (RFC 6066 §3) is as good as none, or refused; never a fault.
+        // A name that is no legal host name (RFC 6066 §3) counts as absent, or is refused; it is never a
+        // fault.
         let no_name = |s: &str| s.len() > 253 || s.parse::<std::net::IpAddr>().is_ok();
         if !sni.is_some_and(no_name) {
             assert_eq!(got.is_ok(), strictly, "strict: {sni:?}: {got:?}");
@@ -112,7 +114,7 @@ async fn server_names() {
     rig.rest().await;
 }
 
-/// A ClientHello of TLS 1.2 by hand, with these server names.
+/// Builds a ClientHello of TLS 1.2 with these server names.
 fn hello(names: &[&[u8]]) -> Vec<u8> {
     let sized = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat();
     let list: Vec<u8> = names
@@ -163,7 +165,7 @@ async fn server_names_by_hand() {
     rig.rest().await;
 }
 
-/// Sends at most `most` bytes at a time, each a segment of its own (TCP_NODELAY).
+/// Sends at most `most` bytes at a time, each piece in its own segment (TCP_NODELAY).
 struct Dribble {
     stream: TcpStream,
     most: usize,
@@ -198,12 +200,12 @@ impl AsyncWrite for Dribble {
     }
 }
 
-/// D32: a ClientHello in any pieces works: byte by byte, and one larger than a segment, in two.
+/// D32: a ClientHello works in any pieces: byte by byte, and one larger than a segment, in two.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_hello_in_pieces() {
     let certs = Certs::new();
     let mut rig = rig(&certs).await;
-    // 200 protocols make a hello as large as post-quantum key shares do.
+    // 200 protocols make the ClientHello as large as post-quantum key shares do.
     let mut alpn = b"\x08http/1.1".to_vec();
     for n in 0..200 {
         alpn.extend_from_slice(format!("\x08none-{n:03}").as_bytes());
@@ -227,8 +229,8 @@ async fn a_client_hello_in_pieces() {
     rig.rest().await;
 }
 
-/// D32: what is no TLS. Fails if plain HTTP gets no hint, if garbage gets an answer in plain text, or if
-/// one of them is not counted.
+/// D32: bytes that are not TLS. Fails if plain HTTP gets no hint, if garbage gets an answer in plain text, or
+/// if one of them is not counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn other_protocols() {
     let certs = Certs::new();
@@ -262,7 +264,7 @@ async fn other_protocols() {
         ("D32 a 64 KiB record", &record),
         ("D32 lower case", b"get / http/1.1\r\n\r\n"),
     ] {
-        // An alert or a bare end, so the status of no answer; never text.
+        // An alert or a bare end, so status 0; never text.
         let verdict = Verdict {
             status: 0,
             counted: alert,
@@ -278,8 +280,8 @@ async fn other_protocols() {
     rig.rest().await;
 }
 
-/// D33: a thousand handshakes that stall end at their timeout and are counted; a live stream does not
-/// notice. Fails if one of them stays, or if an event of the stream is missing.
+/// D33: a thousand stalled handshakes end at their timeout and are counted; a live stream is not affected.
+/// Fails if one of them stays, or if an event of the stream is missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_handshakes_disturb_nobody() {
     let certs = Certs::new();
@@ -295,7 +297,7 @@ async fn stalled_handshakes_disturb_nobody() {
         let dial = Dial::plain(to);
         stalled.spawn(async move {
             let mut stream = dial.tcp().await;
-            // Half say nothing, half begin.
+            // Half send nothing, half send the beginning of a handshake.
             if n % 2 == 0 {
                 let _ = stream.write_all(&[22]).await;
             }
@@ -332,7 +334,7 @@ async fn stalled_handshakes_disturb_nobody() {
     rig.rest().await;
 }
 
-/// A client that offers only what the edge does not speak is refused, and HTTP/1.1 is served without ALPN.
+/// A client that offers only protocols unknown to the edge is refused. Without ALPN the edge serves HTTP/1.1.
 #[tokio::test(flavor = "multi_thread")]
 async fn application_protocols() {
     let certs = Certs::new();

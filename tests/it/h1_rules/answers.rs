@@ -1,7 +1,7 @@
-//! What of a node's answer is for the edge alone, and what the edge adds.
+//! Fields of a node's answer that stop at the edge, and fields that the edge adds.
 //!
-//! Source: RFC 9110 §6.6.1 (Date), §7.6.1 (hop-by-hop), §7.8 (Upgrade), §8.6 (Content-Length);
-//! RFC 9112 §2.2 (line ends), §6.1, §6.3 (framing).
+//! Source: RFC 9110 §6.6.1 (Date), §7.6.1 (hop-by-hop), §7.8 (Upgrade), §8.6 (Content-Length); RFC 9112 §2.2
+//! (line ends), §6.1, §6.3 (framing).
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{HOST, Scripted, until, values};
 use crate::client::h1::H1;
 use crate::client::h2::H2;
 
-/// Fields of one connection, by path: what the node says.
+/// Answers with hop-by-hop fields, by path.
 fn hop_by_hop(head: &str) -> Vec<u8> {
     let fields = match head.split(' ').nth(1) {
         Some("/nominated") => {
@@ -40,9 +40,10 @@ fn hop_by_hop(head: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// Aim: fields of the node's connection stay there: nominated ones, Keep-Alive, Proxy-Connection, Upgrade of an
-/// answer that is no 101 or 426. HTTP/1 and HTTP/2. Source: RFC 9110 §7.6.1, §7.8. Fails if one of them reaches a
-/// client (`Keep-Alive: timeout=1` makes undici open a connection a request), or if another field is lost.
+/// Aim: hop-by-hop fields of the node's connection stop at the edge: nominated fields, Keep-Alive,
+/// Proxy-Connection, and Upgrade of an answer other than 101 or 426. HTTP/1 and HTTP/2. Source: RFC 9110
+/// §7.6.1, §7.8. Fails if one of them reaches a client (`Keep-Alive: timeout=1` makes undici open a
+/// connection for each request), or if another field is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn fields_of_the_nodes_connection_stay_there() {
     let it = Scripted::start(hop_by_hop).await;
@@ -73,7 +74,7 @@ async fn fields_of_the_nodes_connection_stay_there() {
         assert_eq!(values(&head, "x-kept"), ["1"], "{path}: {head}");
         assert_eq!(answer.body(), b"ok", "{path}");
     }
-    // Without these the client would read another body, or another date.
+    // Without these fields the client would read another body, or another date.
     let head = it.head_of("/length").await;
     assert_eq!(values(&head, "content-length"), ["2"], "{head}");
     assert_eq!(
@@ -81,13 +82,13 @@ async fn fields_of_the_nodes_connection_stay_there() {
         ["sun, 06 nov 1994 08:49:37 gmt"],
         "{head}"
     );
-    // RFC 9110 §15.5.22: a 426 must name what to upgrade to.
+    // RFC 9110 §15.5.22: a 426 must name the protocols to upgrade to.
     let head = it.head_of("/426").await;
     assert_eq!(values(&head, "upgrade"), ["h2c"], "{head}");
     assert_eq!(values(&head, "connection"), ["upgrade"], "{head}");
 }
 
-/// Line ends of heads, by path.
+/// Answers with various line ends, by path.
 fn line_ends(head: &str) -> Vec<u8> {
     let answer: &[u8] = match head.split(' ').nth(1) {
         Some("/all") => b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
@@ -100,8 +101,8 @@ fn line_ends(head: &str) -> Vec<u8> {
     answer.to_vec()
 }
 
-/// Aim: a node's head that ends lines with LF alone is a 502 at once, while its connection stays open. Source: RFC 9112
-/// §2.2. Fails if the edge waits for CRLF, or takes one of these heads for legal.
+/// Aim: a node's head that ends lines with LF alone is a 502 at once, while the node's connection stays open.
+/// Source: RFC 9112 §2.2. Fails if the edge waits for CRLF, or accepts one of these heads.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_with_lf_is_a_502_at_once() {
     let it = Scripted::start(line_ends).await;
@@ -115,7 +116,7 @@ async fn a_head_with_lf_is_a_502_at_once() {
     assert!(it.head_of("/good").await.starts_with("http/1.1 200 "));
 }
 
-/// Lengths of an answer of 5 bytes, by path.
+/// Length fields for an answer of 5 bytes, by path.
 fn lengths(head: &str) -> Vec<u8> {
     let fields = match head.split(' ').nth(1) {
         Some("/list") => "Content-Length: 5, 5",
@@ -134,9 +135,9 @@ fn lengths(head: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\nhello").into_bytes()
 }
 
-/// Aim: a length that is told several times and agrees reaches the client once, any other is a 502. Source: RFC 9110
-/// §8.6, RFC 9112 §6.3. Fails if a list or repeat is passed on, refused, or if a contradiction is not; the next
-/// request of the connection must be answered.
+/// Aim: repeated lengths that agree reach the client as one; any other repetition is a 502. Source: RFC 9110
+/// §8.6, RFC 9112 §6.3. Fails if a list or repeat is passed on or refused, or if a contradiction is accepted.
+/// The next request of the connection must be answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_length_is_told_once() {
     let it = Scripted::start(lengths).await;
@@ -171,7 +172,7 @@ async fn a_length_is_told_once() {
     }
 }
 
-/// Answers without a body that tell of one, by path.
+/// Answers without a body whose fields announce one, by path.
 fn bodiless(head: &str) -> Vec<u8> {
     let text = match head.split(' ').nth(1) {
         Some("/204-length") => "204 No Content\r\nContent-Length: 5",
@@ -185,9 +186,10 @@ fn bodiless(head: &str) -> Vec<u8> {
     format!("HTTP/1.1 {text}\r\n\r\n").into_bytes()
 }
 
-/// Aim: answers that have no body end with their head, whatever they say of a body; a 204 says nothing of one.
-/// Source: RFC 9110 §8.6, RFC 9112 §6.1, §6.3. Fails if the edge waits for a body, or if a 204 reaches the client
-/// with a length or coding: the next answer would be its body.
+/// Aim: answers that have no body end with their head, whatever their fields announce; a 204 reaches the
+/// client without such fields. Source: RFC 9110 §8.6, RFC 9112 §6.1, §6.3. Fails if the edge waits for a
+/// body, or if a 204 reaches the client with a length or coding: the client would read the next answer as its
+/// body.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_without_a_body_end_with_their_head() {
     let it = Scripted::start(bodiless).await;
@@ -241,8 +243,8 @@ fn dated(head: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\n{date}Content-Length: 2\r\n\r\nok").into_bytes()
 }
 
-/// Aim: the node's Date is kept as it is, one is added where there is none, also to answers of the edge's own.
-/// Source: RFC 9110 §6.6.1. Fails if the edge writes its own over it, a second one, or none.
+/// Aim: the edge keeps the node's Date, and adds one to an answer without it, its own answers included.
+/// Source: RFC 9110 §6.6.1. Fails if the edge replaces the node's Date, adds a second one, or adds none.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answer_has_one_date() {
     let it = Scripted::start(dated).await;
@@ -252,7 +254,7 @@ async fn every_answer_has_one_date() {
         ["sun, 06 nov 1994 08:49:37 gmt"],
         "{head}"
     );
-    // The second one is refused by the edge, for its missing Host.
+    // The edge refuses the second request, for its missing Host.
     let refused = it.ask("GET / HTTP/1.1\r\n\r\n", b"400 Bad Request\n").await;
     let refused = String::from_utf8_lossy(&refused).into_owned();
     assert!(refused.starts_with("HTTP/1.1 400 "), "{refused}");
@@ -275,8 +277,8 @@ async fn every_answer_has_one_date() {
     }
 }
 
-/// Aim: no answer is a library's. Each refusal of the edge is asked for over HTTP/1 and is written by the edge itself.
-/// Fails if one has `Server: Pingora`, or if the node's own Server is lost.
+/// Aim: no answer comes from a library. Each refusal over HTTP/1 is written by the edge itself. Fails if one
+/// has `Server: Pingora`, or if the node's own Server is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_answer_is_of_a_library() {
     let served =
@@ -316,7 +318,7 @@ async fn no_answer_is_of_a_library() {
         assert_eq!(values(&answer, "server"), server, "{status}: {answer}");
     }
     it.node.abort();
-    // Its listening socket is closed when its task has ended; until then a client is lost, not refused.
+    // The node's listening socket closes when its task has ended; until then a request is lost, not refused.
     while !it.node.is_finished() {
         tokio::task::yield_now().await;
     }

@@ -1,8 +1,8 @@
-//! TLS peers that end their connection without close_notify: they broke off.
+//! TLS peers that end without close_notify: the edge treats that as a cut.
 //!
-//! In: a node, or a client, that ends TCP in the midst of TLS, and one that says close_notify first. Out: an
-//! orderly end for the second only. Source: RFC 9112 §9.8 (an answer without close_notify is incomplete); RFC 8446
-//! §6.1.
+//! In: a node, or a client, that closes TCP within a TLS session, and one that sends close_notify first. Out:
+//! an orderly end for the second only. Source: RFC 9112 §9.8 (an answer without close_notify is incomplete);
+//! RFC 8446 §6.1.
 
 use std::pin::Pin;
 
@@ -21,7 +21,7 @@ use crate::vip::Block;
 
 const HALF: &[u8] = b"half of the answer";
 
-/// A TLS node, an edge with HTTP and layer 4 in front of it, and a layer-4 VIP whose TLS ends at the edge.
+/// A TLS node behind an edge with HTTP and layer 4, and a layer-4 VIP whose TLS ends at the edge.
 struct Rig {
     block: Block,
     certs: Certs,
@@ -67,7 +67,7 @@ impl Rig {
         Dial::tls(self.block.at(vip), HOST, self.certs.ca())
     }
 
-    /// Serves one connection: reads something, sends `bytes`, and ends with close_notify or without.
+    /// Serves one connection: reads something, sends `bytes`, and ends with or without close_notify.
     async fn node_says(&self, bytes: &[u8], notify: bool) {
         let (tcp, _) = deadline("the edge's connection", self.node.accept())
             .await
@@ -86,14 +86,14 @@ impl Rig {
     }
 }
 
-/// Reads to the end; whether it was in order.
+/// Reads to the end; returns whether it was orderly.
 async fn to_end(client: &mut (impl AsyncReadExt + Unpin)) -> (Vec<u8>, bool) {
     let mut got = Vec::new();
     let end = deadline("the end", client.read_to_end(&mut got)).await;
     (got, end.is_ok())
 }
 
-/// Asks, and reads to the end. Under TLS an end in order has close_notify.
+/// Sends `request` and reads to the end. Under TLS, an orderly end has close_notify.
 async fn all_of(dial: &Dial, request: &str) -> (Vec<u8>, bool) {
     let mut tcp = dial.tcp().await;
     let Some(tls) = &dial.tls else {
@@ -107,9 +107,9 @@ async fn all_of(dial: &Dial, request: &str) -> (Vec<u8>, bool) {
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf of the answer";
 
-/// Aim: the end of a TLS node without close_notify, within a close-delimited body, never looks like the body's end: to
+/// Aim: a TLS node that ends a close-delimited body without close_notify never makes it look complete, to
 /// clients of HTTP/1.1, HTTP/1.0 and HTTP/2, plain and TLS. Source: RFC 9112 §9.8. Fails if the edge ends the
-/// chunks or, over HTTP/1.0, the connection in order; with close_notify it must do so.
+/// chunks, or ends an HTTP/1.0 connection in order. With close_notify it must do so.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_tls_cut_never_looks_whole() {
     let rig = Rig::start().await;
@@ -132,7 +132,7 @@ async fn an_answer_that_tls_cut_never_looks_whole() {
                     "{what}: {text:?}"
                 );
                 match version {
-                    // Its end is all that tells such a client that the body is whole.
+                    // Only the connection's end shows such a client that the body is complete.
                     "1.0" => assert_eq!(ordered, notify, "{what}: {text:?}"),
                     _ => assert_eq!(text.ends_with("\r\n0\r\n\r\n"), notify, "{what}: {text:?}"),
                 }
@@ -141,7 +141,7 @@ async fn an_answer_that_tls_cut_never_looks_whole() {
     }
 }
 
-/// Aim: the same over HTTP/2: its stream is reset, not ended. Fails if it is ended.
+/// Aim: the same over HTTP/2: the edge resets the stream. Fails if the edge ends it in order.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_tls_cut_is_reset() {
     let rig = Rig::start().await;
@@ -163,8 +163,8 @@ async fn a_stream_that_tls_cut_is_reset() {
     }
 }
 
-/// Aim: at layer 4 a TLS node that ends without close_notify has its client reset, one that says it ends in order. Fails
-/// if both look alike.
+/// Aim: at layer 4 the client of a TLS node is reset if the node ends without close_notify; with close_notify
+/// the end is orderly. Fails if both look alike.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_4_client_of_a_cut_node_is_reset() {
     let rig = Rig::start().await;
@@ -177,7 +177,7 @@ async fn a_layer_4_client_of_a_cut_node_is_reset() {
                 deadline("the half", client.read_exact(&mut got))
                     .await
                     .expect("bytes");
-                // The client is done too: else an orderly end of the node leaves its own direction open.
+                // The client ends too: after an orderly end of the node alone, its own direction stays open.
                 let (rest, ordered) = to_end(&mut client).await;
                 ([got, rest].concat(), ordered)
             },
@@ -191,8 +191,8 @@ async fn a_layer_4_client_of_a_cut_node_is_reset() {
     }
 }
 
-/// Aim: at layer 4 a TLS client that ends without close_notify has its node reset: what it sent may be half a request.
-/// Source: RFC 8446 §6.1. Fails if the node sees an orderly end; with close_notify it must.
+/// Aim: at layer 4 a TLS client that ends without close_notify has its node reset: its bytes may be half a
+/// request. Source: RFC 8446 §6.1. Fails if the node sees an orderly end; with close_notify it must.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_4_node_of_a_cut_client_is_reset() {
     let rig = Rig::start().await;

@@ -33,9 +33,10 @@ fn request(path: &str, host: bool, keep: bool) -> String {
     format!("GET {path} HTTP/1.0\r\n{host}{keep}\r\n")
 }
 
-/// Aim: HTTP/1.0 is served with Host and without; the connection is kept, and said to be kept, exactly where the
-/// client asked and can see the answer's end. Source: RFC 9112 §9.3. Fails if a request without Host is refused, if
-/// a connection is kept unasked, closed although promised, or if the node cannot read the request it is sent.
+/// Aim: HTTP/1.0 is served with Host and without. The edge keeps the connection, and announces that, exactly
+/// if the client asked for it and can see the answer's end. Source: RFC 9112 §9.3. Fails if a request without
+/// Host is refused, if a connection is kept unasked or closed although promised, or if the node gets an
+/// illegal request.
 #[tokio::test(flavor = "multi_thread")]
 async fn http_1_0_with_and_without_host_and_keep_alive() {
     let it = Scripted::start(framings).await;
@@ -67,7 +68,7 @@ async fn http_1_0_with_and_without_host_and_keep_alive() {
     }
 }
 
-/// The last head a node was sent must be legal in the version it names.
+/// Asserts that the last head the node got is legal in the version it names.
 fn read_by_a_node(it: &Scripted, what: &str, host: bool) {
     let heads = it.heads();
     let head = String::from_utf8_lossy(&heads[heads.len() - 1]).to_ascii_lowercase();

@@ -1,4 +1,5 @@
-//! Targets as legacy clients send them: JSON in a query, raw UTF-8, and what RFC 3986 would have encoded.
+//! Targets as legacy clients send them: JSON in a query, raw UTF-8, and characters that RFC 3986 would
+//! encode.
 //!
 //! Source: RFC 9112 §3.2 (a proxy passes the target as it came); FAULTS D9.
 
@@ -19,7 +20,7 @@ const TARGETS: [&str; 12] = [
     "/%7Ba%7d/../b//c?%zz",
 ];
 
-/// The request line back.
+/// Answers with the request line.
 fn line(head: &str) -> Vec<u8> {
     let line = head.lines().next().unwrap_or_default();
     format!(
@@ -29,9 +30,9 @@ fn line(head: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Aim: a target with `"`, `<`, `>`, `|`, backtick, braces and raw UTF-8 reaches the node byte for byte, and its path is
-/// in the log, without the query. Fails if a library behind the edge's own judgement refuses or encodes it: a bare
-/// 400 with status 0 in the log was the answer once.
+/// Aim: a target with `"`, `<`, `>`, `|`, backtick, braces and raw UTF-8 reaches the node byte for byte. Its
+/// path is logged without the query. Fails if a library behind the edge's own judgement refuses or encodes
+/// it: a bare 400 with status 0 in the log was the answer once.
 #[tokio::test(flavor = "multi_thread")]
 async fn targets_pass_byte_for_byte() {
     let it = Scripted::start(line).await;
@@ -58,8 +59,8 @@ async fn targets_pass_byte_for_byte() {
     }
 }
 
-/// Aim: bytes that are no text, and blanks and controls, are refused at the edge's door, logged and counted, and no
-/// node hears of them. Fails if one of them reaches the node, or is answered by a library.
+/// Aim: targets with bytes that are no text, with blanks or with controls are refused at the edge, logged and
+/// counted, and reach no node. Fails if one of them reaches the node, or if a library answers it.
 #[tokio::test(flavor = "multi_thread")]
 async fn targets_that_are_no_text_are_refused_at_the_door() {
     let it = Scripted::start(line).await;
