@@ -22,8 +22,8 @@ async fn refused(dial: &Dial) {
 }
 
 /// Aim: after SIGTERM the edge refuses new clients and closes idle connections. A WebSocket, an HTTP/1 and an
-/// HTTP/2 stream go on until they end by themselves; then the exit code is 0. Fails if Pingora's graceful
-/// phase ends live flows, or if idle connections delay the exit.
+/// HTTP/2 stream go on until they end by themselves; then the exit code is 0. Fails if a graceful phase like
+/// Pingora's ends live flows, or if idle connections delay the exit.
 #[tokio::test(flavor = "multi_thread")]
 async fn live_flows_outlive_sigterm() {
     let mut setup = Setup::start(1).await;

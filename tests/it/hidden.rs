@@ -1,8 +1,8 @@
-//! How many bytes the edge adds between a node and a client that stopped reading.
+//! Measures hidden bytes: how many the edge adds between a node and a client that stopped reading.
 //!
-//! In: a flood, a client with a small window that does not read. Out: bytes the node could write until
-//! it stalled, with the edge and without; then every byte, in order. Source: Lightstreamer clustering
-//! §1 (TCP back-pressure tells a slow client).
+//! In: a flood, a client with a small window that does not read. Out: bytes that the node could write until
+//! it stalled, with the edge and without; then every byte, in order. Source: Lightstreamer clustering §1 (TCP
+//! back-pressure tells a slow client).
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use crate::vip::Block;
 /// Streams of HTTP/2.
 mod streams;
 
-/// The dial of a client with a receive buffer of 16 KiB.
+/// Dials as a client with a receive buffer of 16 KiB.
 fn slow(dial: &Dial) -> Dial {
     Dial {
         rcvbuf: Some(8 * 1024),
@@ -34,10 +34,11 @@ fn slow(dial: &Dial) -> Dial {
 const FLOOD: u64 = 512 << 10;
 /// Most bytes the edge may add; seen: 2 to 10 KiB.
 const MOST: u64 = 24 << 10;
-/// No byte for so long: the node has stalled.
+/// If the node writes no byte for this long, it has stalled.
 const QUIET: Duration = Duration::from_millis(300);
 
-/// A flood in `framing` until it stalls, then read to its end; how much the node had written.
+/// Requests a flood in `framing`, lets it stall, then reads it to its end. Returns how much the node had
+/// written when it stalled.
 async fn http(dial: &Dial, node: &Node, framing: &str) -> u64 {
     let mut client = H1::connect(&slow(dial)).await;
     let before = node.flooded();
@@ -65,7 +66,7 @@ async fn http(dial: &Dial, node: &Node, framing: &str) -> u64 {
     stalled
 }
 
-/// The same over a WebSocket.
+/// As [`http`], over a WebSocket.
 async fn websocket(dial: &Dial, node: &Node) -> u64 {
     let before = node.flooded();
     let count = FLOOD / 1000;
@@ -85,9 +86,9 @@ async fn websocket(dial: &Dial, node: &Node) -> u64 {
     stalled
 }
 
-/// Aim: a stopped reader stalls its node after at most 24 KiB more than without the edge, over a
-/// WebSocket and over HTTP/1 streams, plain and TLS, with default settings; nothing is lost when it reads
-/// on. Fails without the gate on reading the node, with a kernel's default receive buffer, or without
+/// Aim: a client that stops reading stalls its node after at most 24 KiB more than without the edge, over a
+/// WebSocket and over HTTP/1 streams, plain and TLS, with default settings. Nothing is lost when the client
+/// reads on. Fails without the gate on reading the node, with a kernel's default receive buffer, or without
 /// TCP_NOTSENT_LOWAT.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_reader_stalls_its_node() {
@@ -112,9 +113,9 @@ async fn a_stopped_reader_stalls_its_node() {
     }
 }
 
-/// Aim: a stream over HTTP/2 that is not read stalls its node too, though it stays in Pingora: beyond the
-/// window its client gave the stream, only what the sockets and Pingora's queue hold is taken; seen: 48
-/// KiB. Fails with larger reads or a larger receive buffer.
+/// Aim: an HTTP/2 stream that is not read stalls its node too. Beyond the window that the client gave the
+/// stream, the edge takes only what its sockets and its queue hold; seen: 48 KiB. Fails with larger reads or
+/// a larger receive buffer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_http2_stream_stalls_its_node() {
     let setup = Setup::start(1).await;
@@ -128,8 +129,8 @@ async fn a_stopped_http2_stream_stalls_its_node() {
     drop(answer);
 }
 
-/// Reads `bytes` of a flood at `rate` (bytes a second; `None`: as fast as it can) and stops; how much the node
-/// had written then that is not with the client's kernel.
+/// Reads `bytes` of a flood at `rate` (bytes a second; `None`: at full speed) and stops. Returns how many
+/// bytes the node had then written that the client's kernel did not have.
 async fn held_after(dial: &Dial, node: &Node, framing: &str, rate: Option<u64>) -> u64 {
     let tcp = dial.tcp().await;
     let here = tcp.local_addr().expect("connected");
@@ -156,20 +157,21 @@ async fn held_after(dial: &Dial, node: &Node, framing: &str, rate: Option<u64>) 
     written.saturating_sub(got + u64::from(unread))
 }
 
-/// The layer-4 listeners beside those of the setup, plain and TLS.
+/// Layer-4 listeners in addition to those of the setup, plain and TLS.
 const LAYER4: &str = "  - { name: raw, bind: [200.0.0.11:80], mode: tcp, to: p }\n  \
      - { name: offloaded, bind: [200.0.0.11:443], mode: tcp, to: p, tls: { certificates: [push] } }\n";
 
-/// SO_SNDBUF of a node that sends bulk; its kernel doubles it.
+/// SO_SNDBUF of a node that sends bulk; the kernel doubles it.
 const BULK_SNDBUF: u64 = 16 << 10;
-/// Most bytes of bulk beyond what the client's kernel has taken: the node's send buffer with its last segment,
-/// a record of which the client's OpenSSL has a part, and 40 KiB of the edge's; seen: up to 50 KiB.
+/// Most bytes of bulk beyond what the client's kernel has taken. The sum of the node's send buffer with its
+/// last segment, a record of which the client's OpenSSL has a part, and 40 KiB of the edge's; seen: up to 50
+/// KiB.
 const MOST_BULK: u64 = 2 * BULK_SNDBUF + (8 << 10) + (16 << 10) + (40 << 10);
 
-/// Aim: bulk flows by the client's window, and when the client stops the edge holds no more than of a client
-/// that never read: after full speed, after 10 MB/s, with HTTP and at layer 4, plain and TLS. Fails if the
-/// node is promised more than the client's kernel has promised.
-/// Source: Lightstreamer clustering §1; docs/decisions/0017-bulk-by-the-clients-window.md.
+/// Aim: bulk follows the client's window. When the client stops, the edge holds no more than of a client that
+/// never read: after full speed, after 10 MB/s, with HTTP and at layer 4, plain and TLS. Fails if the edge
+/// offers the node a larger window than the client's kernel offers. Source: Lightstreamer clustering §1;
+/// docs/decisions/0017-bulk-by-the-clients-window.md.
 #[tokio::test(flavor = "multi_thread")]
 async fn bulk_that_stops_leaves_no_more() {
     let (block, certs) = (Block::claim(), Certs::new());
@@ -198,12 +200,13 @@ async fn bulk_that_stops_leaves_no_more() {
     }
 }
 
-/// What a client gives a stream at first, RFC 9113 §6.9.2.
+/// Initial window of a stream, RFC 9113 §6.9.2.
 const WINDOW: u64 = 65_535;
-/// Most bytes held of a stream over HTTP/2.
+/// Most bytes that the edge may hold of an HTTP/2 stream.
 const MOST_HTTP2: u64 = 64 << 10;
 
-/// Times a client's reading on until its stalled node can write again, in milliseconds, shortest first.
+/// Stops and resumes a client, and times how long its stalled node needs to write again: milliseconds,
+/// shortest first.
 async fn resumes(dial: &Dial, node: &Node, request: &str) -> Vec<f64> {
     let mut io = slow(dial).io().await;
     let head = format!("GET {request} HTTP/1.1\r\nHost: push.mycompany.com\r\n{UPGRADE}\r\n");
@@ -222,7 +225,7 @@ async fn resumes(dial: &Dial, node: &Node, request: &str) -> Vec<f64> {
         let begun = Instant::now();
         let going_on = async {
             while node.flooded() == stalled {
-                // Bounded wait: the flood may go on while nothing comes.
+                // Bounded wait: the flood may go on although nothing arrives.
                 let read =
                     tokio::time::timeout(Duration::from_millis(1), io.read(&mut piece)).await;
                 assert!(!matches!(read, Ok(Ok(0) | Err(_))), "ended");
@@ -230,7 +233,7 @@ async fn resumes(dial: &Dial, node: &Node, request: &str) -> Vec<f64> {
         };
         deadline("the node to go on", going_on).await;
         took.push(begun.elapsed().as_secs_f64() * 1e3);
-        // Each resume finds another place in the stream.
+        // Each resume comes at another position in the stream.
         for _ in 0..n {
             io.read_exact(&mut piece[..1000 * n]).await.expect("more");
         }
@@ -239,18 +242,18 @@ async fn resumes(dial: &Dial, node: &Node, request: &str) -> Vec<f64> {
     took
 }
 
-/// Times each path is stopped and read on.
+/// How often each path is stopped and resumed.
 const RESUMES: usize = 5;
-/// Longest median until the node can write again, in milliseconds; seen: below 2. A window update that is
-/// lost costs 200 at least, the kernel's shortest persist timer.
+/// Longest median until the node can write again, in milliseconds; seen: below 2. A lost window update would
+/// cost at least 200, the kernel's shortest persist timer.
 const MOST_MS: f64 = 50.0;
-/// Says nothing to who serves no WebSocket.
+/// Fields of an upgrade; a path without WebSocket ignores them.
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-/// Aim: a node that its client stalled can write again at once when the client reads on, on every path,
-/// and not when a timer of the kernel's comes. Fails if readiness to send is not asked for, or if the
-/// node's window is opened late.
+/// Aim: when a client reads on, its stalled node can write again at once on every path, without waiting for a
+/// kernel timer. Fails if the relay does not wait for the client's socket to become writable, or opens the
+/// node's window late.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_node_goes_on_with_its_client() {
     let (block, certs) = (Block::claim(), Certs::new());
@@ -277,18 +280,18 @@ async fn a_stalled_node_goes_on_with_its_client() {
     }
 }
 
-/// Most bytes taken from a client before its 101: 16 KiB by the edge, and what a receive buffer of the
-/// kernel's choice takes that is not read from, 128 KiB by default.
+/// Most bytes that the edge takes from a client before its 101: 16 KiB in the edge, and what a receive buffer
+/// of the kernel's choice takes while it is not read, 128 KiB by default.
 const MOST_UP: usize = 512 << 10;
 
-/// Aim: an upload to a node that does not read stalls its client; the edge is no store. Fails if a
+/// Aim: an upload to a node that does not read stalls its client, because the edge stores nothing. Fails if a
 /// body is collected before it is passed on.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_nobody_reads_stalls_its_client() {
     let setup = Setup::start(1).await;
     let node = &setup.nodes[0];
     for (name, dial) in setup.both() {
-        // What the client's own kernel takes says nothing of the edge.
+        // Bytes in the client's own kernel must not count.
         let tcp = dial.tcp().await;
         let small = socket2::SockRef::from(&tcp).set_send_buffer_size(8 << 10);
         small.expect("SO_SNDBUF");
@@ -296,7 +299,7 @@ async fn an_upload_nobody_reads_stalls_its_client() {
             None => Box::new(tcp),
             Some(tls) => Box::new(handshake(tcp, tls).await.expect("a handshake")),
         };
-        // The node holds its answer, and does not read, until allowed.
+        // The node holds its answer and does not read until the test allows it.
         node.allow(0);
         let head = "GET /ws/echo?step=1 HTTP/1.1\r\nHost: push.mycompany.com\r\n\
                     Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -304,7 +307,7 @@ async fn an_upload_nobody_reads_stalls_its_client() {
         io.write_all(head.as_bytes()).await.expect("send");
         let frame = [&[0x82, 0xfe, 0x10, 0, 0, 0, 0, 0][..], &[7; 4096]].concat();
         let mut sent = 0;
-        // Bounded wait: a write that is not taken for 300 ms has stalled.
+        // Bounded wait: a write that makes no progress for 300 ms has stalled.
         while let Ok(written) = tokio::time::timeout(QUIET, io.write_all(&frame)).await {
             written.expect("send");
             sent += frame.len();

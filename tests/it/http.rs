@@ -1,8 +1,8 @@
-//! Awkward but legal HTTP/1: pipelines, bodies where none is usual, HTTP/1.0, half-closed connections,
-//! and a pool with no node.
+//! Unusual but legal HTTP/1: pipelines, unexpected bodies, HTTP/1.0, half-closed connections, and a pool with
+//! no node.
 //!
-//! In: raw requests. Out: answers in order, each to its own request. Source: RFC 9112 §9.3.2, §9.6;
-//! RFC 9110 §10.1.1, §15.6.4; FAULTS D12, D20, D64.
+//! In: raw requests. Out: answers in order, each to its own request. Source: RFC 9112 §9.3.2, §9.6; RFC 9110
+//! §10.1.1, §15.6.4; FAULTS D12, D20, D64.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -16,8 +16,8 @@ use crate::client::{Dial, ws};
 use crate::deadline;
 use crate::setup::{HOST, Setup};
 
-/// Aim: 1,000 requests in one go are answered in order on one upstream connection (D12). Fails if
-/// what follows a request is lost or served beside it.
+/// Aim: 1,000 requests in one write are answered in order on one upstream connection (D12). Fails if bytes
+/// after a request are lost, or served in parallel.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_is_answered_in_order() {
     let setup = Setup::start(1).await;
@@ -46,8 +46,8 @@ async fn a_pipeline_is_answered_in_order() {
     assert_eq!(setup.nodes[0].seen().traffic().len(), 2);
 }
 
-/// Aim: head and body of a short answer leave in one write, which one read takes; under TLS one record.
-/// Fails if the head is written before its body, as Pingora does.
+/// Aim: head and body of a short answer leave in one write, which one read takes; under TLS one record. Fails
+/// if the head is written before its body, as Pingora does.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_answer_leaves_in_one_write() {
     let setup = Setup::start(1).await;
@@ -64,8 +64,8 @@ async fn a_short_answer_leaves_in_one_write() {
     }
 }
 
-/// Aim: HEAD answered with chunked framing or a length has no body; GET may have one; an expected 100
-/// passes, one that never comes is no wait; the connection goes on each time (D12). Fails with any
+/// Aim: HEAD answered with chunked framing or a length has no body. GET may have one. An expected 100 passes,
+/// and a 100 that never comes blocks nothing. The connection goes on each time (D12). Fails with any
 /// desynchronised reading.
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_bodies_do_not_desynchronise() {
@@ -103,8 +103,8 @@ async fn odd_bodies_do_not_desynchronise() {
     }
 }
 
-/// Aim: an HTTP/1.0 client gets what it can read: no chunks, and an end it can see; kept alive where
-/// it asks. Fails if chunked framing is passed on as it came.
+/// Aim: an HTTP/1.0 client gets an answer it can read: no chunks, a visible end, and a persistent connection
+/// if it asks for one. Fails if chunked framing is passed on unchanged.
 #[tokio::test(flavor = "multi_thread")]
 async fn http_1_0_clients_are_served() {
     let setup = Setup::start(1).await;
@@ -113,7 +113,7 @@ async fn http_1_0_clients_are_served() {
             "/hello",
             "/stream/chunked?n=3&size=10",
             "/stream/close?n=3&size=10",
-            // RFC 9110 §15.2: no interim answer for who cannot know what it is.
+            // RFC 9110 §15.2: no interim answer to a client of HTTP/1.0, which does not know them.
             "/fault/interim",
         ] {
             let mut io = dial.io().await;
@@ -136,14 +136,14 @@ async fn http_1_0_clients_are_served() {
     }
 }
 
-/// Aim: a close-delimited answer under TLS ends with close_notify, however slowly its client takes it: without
-/// it the whole answer looks cut. Fails if the last word is given up because the kernel is full.
+/// Aim: a close-delimited answer under TLS ends with close_notify, however slowly its client reads: without
+/// it the whole answer looks cut. Fails if the edge gives up close_notify because the kernel is full.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_http_1_0_client_sees_the_end() {
     let setup = Setup::start(1).await;
     let node = &setup.nodes[0];
     let mut dial = setup.tls();
-    // Less than the answer.
+    // Smaller than the answer.
     dial.rcvbuf = Some(1024);
     for n in 0..5 {
         let tcp = dial.tcp().await.into_std().expect("a socket");
@@ -161,7 +161,7 @@ async fn a_slow_http_1_0_client_sees_the_end() {
             s.traffic().len() == n + 1 && s.open_now() == 0
         })
         .await;
-        // It takes no byte for as long as it takes the edge to do what is left.
+        // The client reads nothing until the edge has had time to finish.
         tokio::time::sleep(Duration::from_millis(100)).await;
         let read = move || {
             let mut got = Vec::new();
@@ -179,7 +179,8 @@ async fn a_slow_http_1_0_client_sees_the_end() {
     setup.edge.wait_access("five whole answers", all).await;
 }
 
-/// Aim: bytes of the next request, sent with a body, are not counted as the body's. Fails if they are, or twice.
+/// Aim: bytes of the next request, sent with a body, do not count as the body's. Fails if they count, or
+/// count twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn pipelined_bytes_are_no_body() {
     let setup = Setup::start(1).await;
@@ -198,8 +199,8 @@ async fn pipelined_bytes_are_no_body() {
     assert_eq!(up, [Some(BODY.len() as u64), Some(0)]);
 }
 
-/// Aim: a client that has sent as much ahead as is kept, and then goes, is noticed: its flow and its node's
-/// connection end. Fails if nobody looks at a socket that is not read.
+/// Aim: a client pipelines as much as the edge keeps, and then leaves; its flow and its node's connection
+/// end. Fails if the edge does not watch a socket that it does not read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_said_too_much_is_not_forgotten() {
     let setup = Setup::start(1).await;
@@ -220,9 +221,9 @@ async fn a_client_that_said_too_much_is_not_forgotten() {
     }
 }
 
-/// Aim: a client that closes its sending half within an answer ends the flow at both sides, and a
-/// node that does so after a WebSocket's last message loses none of it (D20). Fails if an end is not
-/// passed on, or passed before the bytes.
+/// Aim: a client that half-closes within an answer ends the flow on both sides. A node that half-closes after
+/// a WebSocket's last message loses none of it (D20). Fails if an end is not passed on, or is passed before
+/// the bytes.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_closed_connections_end_whole() {
     let setup = Setup::start(1).await;
@@ -252,7 +253,7 @@ async fn half_closed_connections_end_whole() {
         node.wait("the end", |s| s.open_now() == 0).await;
         echo.ended().await;
     }
-    // No flow is left over.
+    // No flow is left.
     setup
         .edge
         .wait_nodes("no live flow", |nodes| nodes[0]["flows"] == 0)
@@ -292,8 +293,8 @@ async fn a_reset_ends_the_other_side() {
     socket.ended().await;
 }
 
-/// Aim: with all nodes Down a request gets 503 with `Retry-After`, and is served again as soon as a
-/// node is back, with no help (D64). Fails if Down nodes are asked, or stay Down.
+/// Aim: with all nodes Down a request gets 503 with `Retry-After`. As soon as a node is back, requests are
+/// served again without help (D64). Fails if Down nodes get requests, or stay Down.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_node_is_said_and_recovers() {
     let setup = Setup::start(2).await;
@@ -318,8 +319,8 @@ async fn no_node_is_said_and_recovers() {
     assert_eq!(setup.edge.admin("GET", "/readyz").await.status, 200);
 }
 
-/// Aim: `no_node: close` closes without an answer, which some push clients need to go elsewhere
-/// (D64). Fails if anything is sent.
+/// Aim: `no_node: close` closes without an answer, so that some push clients reconnect elsewhere (D64). Fails
+/// if anything is sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_node_can_close() {
     let setup = Setup::with(1, "", "    no_node: close\n").await;
@@ -330,7 +331,7 @@ async fn no_node_can_close() {
         let request = format!("GET /hello HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
         io.write_all(request.as_bytes()).await.expect("send");
         let mut got = Vec::new();
-        // TLS may end without its closing alert: an error, but no byte.
+        // TLS may end without close_notify: an error, but no byte.
         let _ = deadline("the end", io.read_to_end(&mut got)).await;
         assert_eq!(String::from_utf8_lossy(&got), "", "{name}");
     }

@@ -9,7 +9,7 @@ mod alpn;
 mod answers;
 /// Streams that share one connection.
 mod fair;
-/// What is refused over both versions, and what passes.
+/// Requests that both versions refuse, and requests that both pass.
 mod heads;
 /// Drains with idle and live connections.
 mod drain;
@@ -17,11 +17,11 @@ mod drain;
 mod lost;
 /// Interim answers, trailers, fields, bytes.
 mod passes;
-/// One stream's routes, stalls and ends.
+/// Streams of one connection do not affect each other: routes, stalls, ends.
 mod siblings;
-/// An edge with a node that a test writes by hand.
+/// An edge with a node that the test scripts byte by byte.
 mod rig;
-/// Clients that break the rules, never finish, or go.
+/// Clients that break the rules, never finish, or leave.
 mod errors;
 /// Frames that cost their sender little.
 mod floods;
@@ -29,7 +29,7 @@ mod floods;
 mod spec;
 /// Windows, and clients that read nothing.
 mod windows;
-/// What a hostile client does to others.
+/// Observes what a hostile client does to others.
 mod witness;
 
 use crate::client::h2::{H2, piece};
@@ -37,14 +37,14 @@ use crate::setup::Setup;
 
 /// Chromium.
 mod chromium;
-/// node's http2 module, curl, Java's HttpClient.
+/// The http2 module of Node.js, curl, Java's HttpClient.
 mod clients;
 /// WebSockets over streams.
 mod websocket;
 
-/// Aim: an upload that ends with an empty DATA frame reaches the node with exactly one end, so that
-/// its connection carries the next request. Fails if the chunked end is written twice: the node then reads `0`
-/// as a request (W8).
+/// Aim: an upload that ends with an empty DATA frame reaches the node with exactly one end, and its
+/// connection carries the next request. Fails if the chunked end is written twice: the node then reads `0` as
+/// a request (W8).
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_last_frame_ends_a_body_once() {
     let setup = Setup::start(1).await;
@@ -61,8 +61,8 @@ async fn an_empty_last_frame_ends_a_body_once() {
     assert_eq!((seen.traffic().len(), seen.requests().len()), (1, 6));
 }
 
-/// Aim: streams of one connection do not wait for each other: a silent one, one in pieces, and short
-/// ones beside them. Fails if a connection serves one stream at a time.
+/// Aim: streams of one connection do not wait for each other: a silent one, one in pieces, and short ones
+/// beside them. Fails if a connection serves one stream at a time.
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_do_not_wait_for_each_other() {
     let setup = Setup::start(2).await;
@@ -82,8 +82,8 @@ async fn streams_do_not_wait_for_each_other() {
         .expect("still open");
 }
 
-/// Aim: a client that resets a stream has closed it, silent or busy. Fails if all that goes wrong with
-/// HTTP/2 counts as a bad request.
+/// Aim: when a client resets a stream, silent or busy, the end reason is that the client closed it. Fails if
+/// every HTTP/2 error counts as a bad request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_stream_is_closed_by_its_client() {
     let setup = Setup::start(1).await;

@@ -1,7 +1,7 @@
-//! An upstream connection belongs to one client connection for its life, and a client has one.
+//! An upstream connection belongs to one client connection for its whole life, and a client has one.
 //!
-//! In: kept clients that name themselves. Out: the node's record of who used which connection, and
-//! when each ended. Source: Diffusion load balancers, "Connection pooling", "Reuse TCP connection".
+//! In: persistent clients that send their name. Out: the node's record of which client used which connection,
+//! and when each ended. Source: Diffusion load balancers, "Connection pooling", "Reuse TCP connection".
 
 use std::time::{Duration, Instant};
 
@@ -18,9 +18,9 @@ use crate::node::{Health, Seen};
 use crate::setup::{self, HOST, Setup};
 use crate::vip::Block;
 
-/// Aim: 500 clients with 20 requests each on kept connections: no upstream connection is shared,
-/// each client has exactly one, and it ends with its client's connection. Fails with any shared pool,
-/// and if idle upstreams outlive their client.
+/// Aim: 500 clients send 20 requests each on persistent connections. No upstream connection is shared, each
+/// client has exactly one, and it ends with its client's connection. Fails with any shared pool, and if idle
+/// upstreams outlive their client.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_upstream_connection_for_each_client() {
     let setup = Setup::start(1).await;
@@ -62,8 +62,8 @@ async fn one_upstream_connection_for_each_client() {
     assert_eq!(node.seen().open_now(), 0);
 }
 
-/// Aim: an idle upstream connection that the node ends is closed at once, over HTTP/1 and HTTP/2: it would keep
-/// a descriptor for as long as its client is silent. Fails if only the next request looks at it.
+/// Aim: an idle upstream that the node ends is closed at once, over HTTP/1 and HTTP/2: otherwise it keeps a
+/// descriptor as long as its client is silent. Fails if only the next request notices the end.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_upstream_ends_with_its_node() {
     let (block, certs) = (Block::claim(), Certs::new());
@@ -88,7 +88,8 @@ async fn an_idle_upstream_ends_with_its_node() {
     node.abort();
 }
 
-/// Answers one request a connection and ends it; tells when the other side has, where it was no check.
+/// Answers one request on each connection and sends FIN. Reports when the edge has closed too, unless the
+/// request was a health check.
 async fn ends_idle(listener: TcpListener, told: mpsc::Sender<()>) {
     while let Ok((mut stream, _)) = listener.accept().await {
         let told = told.clone();
@@ -113,8 +114,8 @@ fn closed(seen: &Seen, id: &str) -> Option<Instant> {
     of.next().and_then(|c| c.closed)
 }
 
-/// Aim: the streams of HTTP/2 connections use upstream connections of their own client's only, and
-/// requests one after the other use one. Fails if the group of a connection is not its client's.
+/// Aim: the streams of an HTTP/2 connection use only upstream connections of their own client, and
+/// consecutive requests use one. Fails if an upstream connection serves two clients.
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_streams_share_with_nobody() {
     let setup = Setup::start(1).await;
@@ -135,8 +136,8 @@ async fn http2_streams_share_with_nobody() {
         .await;
 }
 
-/// Aim: a node that closes an idle upstream connection costs the client nothing: the next request,
-/// a POST too, goes over a new one (D63). Fails if an idle connection is used unseen.
+/// Aim: a node that closes an idle upstream costs the client nothing: the next request, also a POST, goes
+/// over a new connection (D63). Fails if an idle upstream is used unchecked.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_closed_while_idle_is_replaced() {
     let setup = Setup::start(1).await;
@@ -145,7 +146,7 @@ async fn an_upstream_closed_while_idle_is_replaced() {
         let mut client = H1::connect(&dial).await;
         for method in ["GET", "POST", "GET"] {
             let before = node.seen().traffic().len();
-            // The answer is complete and says nothing of an end; then the node closes.
+            // The answer is complete and announces no close; then the node closes.
             let said = "HTTP/1.1%20200%20OK%0d%0aContent-Length:%202%0d%0a%0d%0aok";
             client.get(&format!("/say?end=1&bytes={said}"), &[]).await;
             node.wait("the node's close", |s| s.open_now() == 0).await;
@@ -156,7 +157,7 @@ async fn an_upstream_closed_while_idle_is_replaced() {
                 "{name} {method}"
             );
             assert_eq!(node.seen().traffic().len(), before + 2, "{name} {method}");
-            // The kept connection now idle must not serve the next round's first request count.
+            // A new client each round: the kept connection's first request must not count in the next round.
             let mut fresh = H1::connect(&dial).await;
             std::mem::swap(&mut client, &mut fresh);
             drop(fresh);
@@ -166,9 +167,9 @@ async fn an_upstream_closed_while_idle_is_replaced() {
     }
 }
 
-/// Aim: a POST whose idle connection the node resets as it is sent ends its client's connection without an
-/// answer, and is never sent twice (D63). Fails if a request that is not idempotent is retried, or answered
-/// 502: the client may repeat it, the edge may not.
+/// Aim: when the node resets an idle upstream as a POST is sent on it, the client's connection ends without
+/// an answer, and the POST is never sent twice (D63). Fails if a request that is not idempotent is retried,
+/// or answered 502: the client may repeat it, the edge may not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_post_is_never_sent_twice() {
     let setup = Setup::start(1).await;
@@ -187,8 +188,8 @@ async fn a_post_is_never_sent_twice() {
     assert_eq!(posts, 1, "sent once");
 }
 
-/// Aim: an upstream connection with an answer left over, or one cut short, is never used again: the
-/// next answer is the next request's (D62). Fails if a connection is kept by its status alone.
+/// Aim: an upstream connection with a surplus answer, or with one cut short, is never used again: the next
+/// answer belongs to the next request (D62). Fails if a connection is kept by its status alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spoilt_upstream_is_not_used_again() {
     let setup = Setup::start(1).await;
@@ -210,8 +211,8 @@ async fn a_spoilt_upstream_is_not_used_again() {
     }
 }
 
-/// Aim: the same where the node's TLS brought the answer's end and another's head as one record, which no
-/// socket tells of. Fails if the connection is kept with decrypted bytes in it.
+/// Aim: the same if one TLS record of the node holds the answer's end and another head, which no socket
+/// shows. Fails if the connection is kept with decrypted bytes in it.
 #[tokio::test(flavor = "multi_thread")]
 async fn nor_is_one_with_bytes_left_in_its_tls() {
     let setup = Setup::tls_node().await;
@@ -223,15 +224,15 @@ async fn nor_is_one_with_bytes_left_in_its_tls() {
         let text = String::from_utf8_lossy(hello.body());
         assert!(text.starts_with("n1 "), "{text:?}");
     }
-    // Where nothing is left over the connection serves on.
+    // Without surplus bytes, the connection serves on.
     let node = &setup.nodes[0];
     let before = node.seen().connections.len();
     client.get("/hello", &[]).await;
     assert_eq!(node.seen().connections.len(), before);
 }
 
-/// Aim: a client that goes away within an answer takes its upstream connection with it. Fails if the
-/// rest of the answer is read for later use.
+/// Aim: a client that leaves within an answer ends its upstream connection. Fails if the rest of the answer
+/// is read for later use.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unfinished_answer_ends_its_upstream() {
     let setup = Setup::start(1).await;
@@ -249,9 +250,9 @@ async fn an_unfinished_answer_ends_its_upstream() {
     }
 }
 
-/// Aim: a node that falls closes the idle upstream of a kept client each time, not the first time only: a POST
-/// that found it afterwards would be answered with 502. Fails if a client connection is known to a node
-/// only until its first fall.
+/// Aim: each fall of a node closes a persistent client's idle upstream, not only the first fall: a POST that
+/// used it afterwards would be answered with 502. Fails if the node knows a client connection only until its
+/// first fall.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_fall_closes_idle_upstreams() {
     let setup = Setup::start(2).await;
@@ -278,8 +279,8 @@ async fn each_fall_closes_idle_upstreams() {
     }
 }
 
-/// Aim: a node whose address a reload changes gets a kept client's next request there, and the old address
-/// keeps no idle connection, each time. Fails if a connection is kept for the node's name.
+/// Aim: after a reload changes a node's address, a persistent client's next request goes to the new address,
+/// and the old one keeps no idle upstream, each time. Fails if a connection is kept by the node's name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_address_gets_the_next_request() {
     let setup = Setup::start(1).await;

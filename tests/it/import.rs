@@ -1,8 +1,9 @@
-//! `pushgate init`, `import` and `check --lightstreamer`: configurations that are written for the user.
+//! `pushgate init`, `import` and `check --lightstreamer`: configurations that the program writes for the
+//! user.
 //!
-//! In: addresses and certificates of the user's; `lightstreamer_conf.xml` as the guide prints it, PKCS#12
-//! keystores with passwords. Out: what the program writes, and its verdict on it.
-//! Source: Lightstreamer clustering §2, §3, §4, §5, §6, above all §3.2.1.1, §3.2.1.4, §3.2.2.1.
+//! In: the user's addresses and certificates; `lightstreamer_conf.xml` as the guide prints it, PKCS#12
+//! keystores with passwords. Out: what the program writes, and its verdict on it. Source: Lightstreamer
+//! clustering §2, §3, §4, §5, §6, above all §3.2.1.1, §3.2.1.4, §3.2.2.1.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -65,9 +66,9 @@ fn pushgate(arguments: &[&str]) -> (bool, String) {
     (run.status.success(), told)
 }
 
-/// Aim: 2.B.1.4. The keystore that both servers have, with its password, is the edge's: what is written
-/// is sound at once and fits the servers' files; the password is in a file of its owner's, and nowhere
-/// else. Fails if the keystore or its password is left out.
+/// Aim: 2.B.1.4. The edge takes over the keystore that both servers share, with its password. The written
+/// configuration is sound at once and fits the servers' files. The password is in a file that only its owner
+/// can read, and nowhere else. Fails if the keystore or its password is left out.
 #[test]
 fn a_shared_keystore_becomes_the_edges() {
     let certs = Certs::new();
@@ -106,8 +107,8 @@ fn a_shared_keystore_becomes_the_edges() {
     assert!(!good && told.contains("File exists"), "{told}");
 }
 
-/// Aim: a keystore the edge cannot use is said to be so, with what to do. Fails if Java's old format is
-/// taken for a broken file, or if a wrong password or a missing file stops the import.
+/// Aim: `import` names a keystore that the edge cannot use, and what to do. Fails if it reports Java's old
+/// format as a broken file, or if a wrong password or a missing file stops the import.
 #[test]
 fn a_keystore_that_cannot_be_used_is_named() {
     let certs = Certs::new();
@@ -132,7 +133,7 @@ fn a_keystore_that_cannot_be_used_is_named() {
         told.contains("wildcard_push.keystore.p12, password_file"),
         "{told}"
     );
-    // One who uses it as it is hears the same of `check`.
+    // `check` reports the same if the user keeps the file as it is.
     let conf = certs.dir().join("edge.yaml");
     std::fs::write(certs.dir().join("wildcard_push.pass"), PASSWORD).expect("write");
     std::fs::write(&conf, told.replace(".keystore.p12,", ".keystore,")).expect("write");
@@ -160,9 +161,9 @@ fn a_keystore_that_cannot_be_used_is_named() {
     );
 }
 
-/// Aim: 2.B.1.1, 2.B.2.1. Where TLS passes through, the name a server tells its clients is held against
-/// the certificate of the very socket its VIP leads to. Fails if keystores are not opened, or if the
-/// socket for S is looked at instead of that for CR.
+/// Aim: 2.B.1.1, 2.B.2.1. Where TLS passes through, `check` compares the name that a server announces to its
+/// clients with the certificate of the socket that its VIP leads to. Fails if keystores are not opened, or if
+/// the socket for S is checked instead of that for CR.
 #[test]
 fn a_control_link_is_held_against_the_keystore() {
     let certs = Certs::new();
@@ -194,7 +195,7 @@ fn a_control_link_is_held_against_the_keystore() {
     ];
     let (good, told) = pushgate(&check);
     assert!(good, "{told}");
-    // Server 2 got server 1's keystore for CR.
+    // Server 2 has server 1's keystore for CR.
     servers(&certs, |n| own(n, "push1.keystore"));
     let (good, told) = pushgate(&check);
     let expected = "ls2.xml: the server sends clients to `push2.mycompany.com`, but the certificate of \
@@ -203,7 +204,7 @@ fn a_control_link_is_held_against_the_keystore() {
     assert!(!told.contains("ls1.xml:"), "{told}");
 }
 
-/// The options `pushgate init` lists, with the other names each has.
+/// The options that `pushgate init` lists, with the other names of each.
 fn options() -> Vec<String> {
     let (good, told) = pushgate(&["init"]);
     assert!(good, "{told}");
@@ -217,7 +218,7 @@ fn options() -> Vec<String> {
     names
 }
 
-/// How many of `what` an option wants, by what `init` says to one too many.
+/// How many of `what` an option needs, from the message of `init` when it gets one too many.
 fn wanted(option: &str, what: &str, sample: &str) -> usize {
     for n in 0..8 {
         let mut arguments = vec!["init", option];
@@ -229,8 +230,8 @@ fn wanted(option: &str, what: &str, sample: &str) -> usize {
     0
 }
 
-/// Aim: every option of both guides, by each of its names, with the user's own addresses in every place
-/// and his certificates, is a configuration `check` finds sound. Fails if an option is not offered, or
+/// Aim: for every option of both guides, by each of its names, `init` writes a configuration that `check`
+/// finds sound, with the user's own addresses and certificates everywhere. Fails if an option is missing, or
 /// one of its places is not filled in.
 #[test]
 fn init_prints_what_check_finds_sound() {

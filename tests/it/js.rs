@@ -1,7 +1,7 @@
 //! The real Lightstreamer client as a process: options in, its status changes and updates out.
 //!
-//! In: JSON options of `tests/js/client.js`. Out: its events, awaited under a deadline. The library is
-//! installed once a lockfile by `tests/npm.sh`.
+//! In: JSON options of `tests/js/client.js`. Out: its events, awaited under a deadline. `tests/npm.sh`
+//! installs the library once for each lockfile.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::deadline;
 
-/// A running client; dropped, it is killed.
+/// A running client; dropping it kills the process.
 pub struct Js {
     child: Child,
     stdin: ChildStdin,
@@ -21,7 +21,7 @@ pub struct Js {
 }
 
 impl Js {
-    /// Starts a client. `ca` is an authority it trusts besides the usual ones.
+    /// Starts a client. `ca` is an authority that it trusts besides the usual ones.
     pub async fn start(options: Value, ca: Option<PathBuf>) -> Js {
         let modules = install().await;
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/js/client.js");
@@ -80,7 +80,7 @@ impl Js {
         .await;
     }
 
-    /// Waits until `n` more updates than now have come.
+    /// Waits until `n` more updates have arrived.
     pub async fn updates(&mut self, n: usize) {
         let goal = self.of("update").len() + n;
         self.wait("updates", |events| {
@@ -89,7 +89,7 @@ impl Js {
         .await;
     }
 
-    /// Waits until the events satisfy `good`; panics with all of them after the deadline.
+    /// Waits until the events satisfy `good`; after the deadline, panics and prints all of them.
     pub async fn wait(&mut self, what: &str, mut good: impl FnMut(&[Value]) -> bool) {
         let mut events = self.events.clone();
         let told = tokio::time::timeout(crate::DEADLINE, events.wait_for(|e| good(e))).await;
@@ -100,13 +100,13 @@ impl Js {
         }
     }
 
-    /// Tells it to change the forced transport; it binds anew.
+    /// Changes the client's forced transport; the client binds its session again.
     pub async fn transport(&mut self, name: &str) {
         self.command(json!({ "do": "transport", "name": name }))
             .await;
     }
 
-    /// Sends a message through it and waits until the node has processed it.
+    /// Sends a message and waits until the node has processed it.
     pub async fn message(&mut self, text: &str) {
         self.command(json!({ "do": "message", "text": text })).await;
         self.wait("a message's answer", |events| {
@@ -117,12 +117,12 @@ impl Js {
         .await;
     }
 
-    /// Connects again, as an application does that was told error 21.
+    /// Connects again, as an application does after error 21.
     pub async fn connect(&mut self) {
         self.command(json!({ "do": "connect" })).await;
     }
 
-    /// Ends its session and waits for the process to end.
+    /// Ends the client's session and waits until the process exits.
     pub async fn end(mut self) {
         self.command(json!({ "do": "disconnect" })).await;
         let status = deadline("the client's end", self.child.wait()).await;
@@ -138,7 +138,7 @@ impl Js {
     }
 }
 
-/// The text of the web client's library, which a page loads.
+/// The source text of the web client's library, for a page to load.
 pub async fn web_library() -> String {
     let file = install()
         .await
@@ -146,7 +146,7 @@ pub async fn web_library() -> String {
     std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
 }
 
-/// Installs the libraries if need be and names their folder.
+/// Installs the libraries if necessary and returns their folder.
 async fn install() -> PathBuf {
     static DONE: tokio::sync::OnceCell<PathBuf> = tokio::sync::OnceCell::const_new();
     let folder = DONE.get_or_init(|| async {

@@ -1,7 +1,7 @@
 //! Keystores as Java's keytool writes them, and PEM keys under a password.
 //!
-//! In: `tests/keystores/` (made by its `make.sh`), passwords from files and the environment. Out: what
-//! is served, or what is wrong with it. Source: Lightstreamer clustering §3 (`push.keystore`); RFC 7292.
+//! In: `tests/keystores/` (made by its `make.sh`), passwords from files and the environment. Out: what the
+//! edge serves, or its error. Source: Lightstreamer clustering §3 (`push.keystore`); RFC 7292.
 
 use std::path::{Path, PathBuf};
 
@@ -15,15 +15,15 @@ use crate::edge::Edge;
 use crate::tls_node;
 use crate::vip::Block;
 
-/// A file of `tests/keystores/`.
+/// Path of a file in `tests/keystores/`.
 fn keystore(name: &str) -> PathBuf {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR"));
     dir.join("tests/keystores").join(name)
 }
 
-/// Aim: keytool's keystore is opened, its chain in order and once, also where it holds the authority
-/// a second time as trusted; each fault is told with what to do. Fails if `in_order` takes a root
-/// twice, or if an old format is told as damage.
+/// Aim: the edge opens keytool's keystore and gets each certificate of its chain once, in order, even if the
+/// file also holds the authority as trusted. Each error says what to do. Fails if `in_order` takes a root
+/// twice, or if an old format is reported as damage.
 #[test]
 fn keytools_files_are_opened_or_explained() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -84,8 +84,8 @@ fn keytools_files_are_opened_or_explained() {
     }
 }
 
-/// Aim: the program serves a keystore whose password is in the environment, and a PEM key whose
-/// password is in a file. Fails if either password is not looked for.
+/// Aim: the program serves a keystore whose password is in the environment, and a PEM key whose password is
+/// in a file. Fails if either password is ignored.
 #[tokio::test(flavor = "multi_thread")]
 async fn sealed_keys_are_served() {
     let (block, certs) = (Block::claim(), Certs::new());

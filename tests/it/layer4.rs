@@ -1,7 +1,7 @@
 //! Layer 4 when things go wrong: half-closes, resets, storms of connections, dead nodes.
 //!
-//! In: raw sockets on both sides of a `mode: tcp` listener. Out: every byte accepted is delivered, an
-//! end is passed on as what it was, nothing is left behind. Source: FAULTS D20, D57, D60; Lightstreamer
+//! In: raw sockets on both sides of a `mode: tcp` listener. Out: every accepted byte is delivered, a FIN
+//! arrives as FIN and a reset as reset, nothing is left. Source: FAULTS D20, D57, D60; Lightstreamer
 //! clustering §1; Diffusion load balancers, "TCP retransmission timeout".
 
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::edge::Edge;
 use crate::node::Node;
 use crate::vip::Block;
 
-/// Enough to need several reads of the relay, and to fit the sockets' buffers.
+/// Large enough for several reads of the relay, and small enough for the sockets' buffers.
 const BULK: usize = 100_000;
 
 const ONE: &str = "
@@ -36,8 +36,8 @@ listeners:
   - { name: raw, bind: [200.0.0.10:80], mode: tcp, to: p }
 ";
 
-/// One client connection through the edge, both ends in hand. A byte has passed: a node that resets
-/// before that has refused the connection, and the edge looks for another.
+/// Opens one client connection through the edge; returns both ends. It passes a byte first: a node that
+/// resets before that has refused the connection, and the edge tries another node.
 async fn pair(block: &Block, node: &TcpListener) -> (TcpStream, TcpStream) {
     let dial = Dial::plain(block.at("200.0.0.10:80"));
     let (mut client, accepted) = tokio::join!(dial.tcp(), node.accept());
@@ -71,8 +71,9 @@ async fn nothing_left(edge: &Edge) {
     .await;
 }
 
-/// Aim: D20. Who says FIN still hears the other out; a reset arrives as a reset. Fails if the end of
-/// one direction ends the other, if bytes before an end are dropped, or if a reset looks like an end.
+/// Aim: D20. A side that sends FIN still receives everything from the other; a reset arrives as a reset.
+/// Fails if the end of one direction ends the other, if bytes before an end are dropped, or if a reset looks
+/// like an end.
 #[tokio::test(flavor = "multi_thread")]
 async fn ends_are_passed_on_as_they_are() {
     let block = Block::claim();
@@ -142,9 +143,9 @@ async fn ends_are_passed_on_as_they_are() {
     nothing_left(&edge).await;
 }
 
-/// Aim: D57. Ten thousand clients that connect and reset at once leave nothing behind, and one that
-/// means it is served meanwhile. Fails if a socket, a flow or memory leaks, or if the accept loop
-/// waits for a connection.
+/// Aim: D57. Ten thousand clients that connect and reset at once leave nothing behind, and an honest client
+/// is served meanwhile. Fails if a socket, a flow or memory leaks, or if the accept loop waits for a
+/// connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_resets_leaves_nothing() {
     const TASKS: u8 = 20;
@@ -177,14 +178,14 @@ async fn a_storm_of_resets_leaves_nothing() {
     for task in storm {
         task.await.expect("10,000 connections were made");
     }
-    // A loaded two-core machine included; alone it is below 50 ms.
+    // Includes the delay of a loaded two-core machine; without load it is below 50 ms.
     assert!(slowest < Duration::from_secs(5), "served after {slowest:?}");
-    // Clients that were reset in the kernel's queue are accepted after the last one was made.
+    // Clients that were reset in the kernel's queue are still accepted after the last one has connected.
     edge.wait_metric("pushgate_connections_total", |n| n >= 10_000.0)
         .await;
     nothing_left(&edge).await;
     deadline("all descriptors to be closed", async {
-        // The admin connection of the moment is one more.
+        // The admin connection of this poll is one more.
         while descriptors(&edge) > open + 2 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -200,9 +201,9 @@ fn descriptors(edge: &Edge) -> usize {
     std::fs::read_dir(dir).expect("a running edge").count()
 }
 
-/// Aim: D60. A killed node's clients see its reset; those of a frozen one, which would answer nothing
-/// for ever, are cut when its checks fail, reading or writing; no more of their bytes are taken than
-/// the sockets hold; their next connection is served. Fails without eviction at layer 4.
+/// Aim: D60. A killed node's clients see its reset. Clients of a frozen node, which would never answer, are
+/// cut when its checks fail, whether they read or write. The edge takes no more of their bytes than the
+/// sockets hold, and their next connection is served. Fails without eviction at layer 4.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_nodes_clients_are_cut() {
     for frozen in [false, true] {
@@ -237,7 +238,7 @@ async fn a_dead_nodes_clients_are_cut() {
     }
 }
 
-/// A stream of events from the node `name`; connections that reach the other are dropped.
+/// Opens an event stream from the node `name`; drops connections that reach the other node.
 async fn stream_on(dial: &Dial, name: &str) -> H1 {
     let mut others = Vec::new();
     loop {
@@ -253,7 +254,7 @@ async fn stream_on(dial: &Dial, name: &str) -> H1 {
     }
 }
 
-/// Writes until the connection is gone; the bytes its kernel took.
+/// Writes until the connection is gone; returns the bytes that the client's kernel took.
 async fn write_until_cut(mut client: H1) -> usize {
     let (mut taken, piece) = (0, [b'x'; 4096]);
     while client.io.write_all(&piece).await.is_ok() {

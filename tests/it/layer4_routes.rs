@@ -1,8 +1,8 @@
-//! Layer 4 beyond plain bytes: TLS that ends here, VIPs of one wildcard socket, assignments that age.
+//! Layer 4 beyond plain bytes: TLS that ends at the edge, VIPs of one wildcard socket, assignments that
+//! expire.
 //!
-//! In: clients of `mode: tcp` listeners. Out: which node they reach, and how each end arrives under
-//! TLS. Source: Lightstreamer clustering §3.2.2.3 ("Layer-4 SSL offloading"), §2.1.1, §3.2.1.1, §4;
-//! FAULTS D20.
+//! In: clients of `mode: tcp` listeners. Out: which node they reach, and how each end arrives under TLS.
+//! Source: Lightstreamer clustering §3.2.2.3 ("Layer-4 SSL offloading"), §2.1.1, §3.2.1.1, §4; FAULTS D20.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -20,9 +20,9 @@ use crate::vip::Block;
 
 const HOST: &str = "push.mycompany.com";
 
-/// Aim: D20 where TLS ends at the edge. A client that closes its side hears the node out, a node that
-/// closes its side hears the client out, and a node's reset is no orderly end. Fails if close_notify
-/// ends both directions, or a reset arrives as one.
+/// Aim: D20 where TLS ends at the edge. A client that half-closes still receives everything from the node,
+/// and the other way round. A node's reset is not an orderly end. Fails if close_notify ends both directions,
+/// or if a reset arrives as close_notify.
 #[tokio::test(flavor = "multi_thread")]
 async fn ends_pass_through_offload() {
     let (block, certs) = (Block::claim(), Certs::new());
@@ -87,8 +87,8 @@ async fn ends_pass_through_offload() {
     }
 }
 
-/// Aim: one socket on all addresses, each VIP with a node of its own. Fails if the destination is taken
-/// from the bind instead of from the connection.
+/// Aim: one socket listens on all addresses, and each VIP has its own node. Fails if the edge takes the
+/// destination from the bind instead of from the connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn vips_of_a_wildcard_bind() {
     let block = Block::claim();
@@ -108,13 +108,13 @@ async fn vips_of_a_wildcard_bind() {
         let answer = H1::connect(&dial).await.get("/hello", &[]).await;
         assert_eq!(answer.node(), node);
     }
-    // Neither routed nor sent anywhere else.
+    // An address without a route; the edge must close the connection.
     let other = Dial::plain(([127, 0, 0, 4], bound.port()).into());
     assert!(H1::connect(&other).await.ended().await);
 }
 
-/// Aim: at layer 4 an assignment by address ends with its `max_age`, while the connection that made it
-/// lives on. Fails if use renews it, or if the table never forgets.
+/// Aim: at layer 4 an assignment by address ends with its `max_age`, while the connection that made it lives
+/// on. Fails if use renews it, or if the table never forgets.
 #[tokio::test(flavor = "multi_thread")]
 async fn assignments_age() {
     let block = Block::claim();
@@ -127,7 +127,7 @@ async fn assignments_age() {
     let before = Instant::now();
     let mut held = H1::connect(&dial).await;
     let first = held.get("/hello", &[]).await.node().to_owned();
-    // The other node has fewer flows all the time: only the table keeps the client away from it.
+    // The other node always has fewer flows: only the table keeps the client on its node.
     let moved = deadline("another node", async {
         loop {
             let answer = H1::connect(&dial).await.get("/hello", &[]).await;

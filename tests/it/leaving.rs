@@ -1,10 +1,10 @@
-//! Answers that are not complete at once leave Pingora: their bytes pass as they are, and afterwards
-//! both connections carry the next request.
+//! Answers that are not complete at once: the edge relays their bytes unchanged, and afterwards both
+//! connections carry the next request.
 //!
-//! In: streams in every framing, with what the framing allows around them. Out: bytes at the client,
-//! connections at the node, reasons in the access log. That an answer left is seen by its chunk
-//! extensions, which Pingora drops. Source: RFC 9112 §6, §7.1, §9.3; Diffusion load balancers, "Reuse
-//! TCP connection".
+//! In: streams in every framing, with everything that the framing allows. Out: bytes at the client,
+//! connections at the node, reasons in the access log. Chunk extensions, which a library would drop, show
+//! that the bytes are the node's. Source: RFC 9112 §6, §7.1, §9.3; Diffusion load balancers, "Reuse TCP
+//! connection".
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,13 +15,13 @@ use crate::deadline;
 use crate::faults::Rig;
 use crate::setup::{HOST, Setup};
 
-/// A path at which the node says `first`, and `then` when allowed a second step.
+/// A path at which the node sends `first`, and `then` when the test allows the second step.
 fn say(first: &str, then: &str) -> String {
     let encode = |text: &str| -> String { text.bytes().map(|b| format!("%{b:02x}")).collect() };
     format!("/say?step=1&bytes={}&then={}", encode(first), encode(then))
 }
 
-/// Bytes until `end` has come.
+/// Reads until `end` has arrived.
 async fn until(client: &mut H1, end: &[u8]) -> Vec<u8> {
     let mut got = Vec::new();
     while !got.ends_with(end) {
@@ -31,7 +31,7 @@ async fn until(client: &mut H1, end: &[u8]) -> Vec<u8> {
     got
 }
 
-/// The body behind the head.
+/// The body after the head.
 fn body(answer: &[u8]) -> &[u8] {
     let head = memchr::memmem::find(answer, b"\r\n\r\n").expect("a head");
     &answer[head + 4..]
@@ -39,9 +39,9 @@ fn body(answer: &[u8]) -> &[u8] {
 
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-/// Aim: chunks, extensions and trailers of an answer reach the client byte for byte, whether they came
-/// with the head or later; then the same two connections carry the next request. Fails if an answer
-/// stays in Pingora, if its trailers are lost (W14), or if a connection is.
+/// Aim: chunks, extensions and trailers of an answer reach the client byte for byte, whether they came with
+/// the head or later. Then the same two connections carry the next request. Fails if the answer is framed
+/// anew, if its trailers are lost (W14), or if a connection is.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_passes_as_the_node_wrote_it() {
     let setup = Setup::start(1).await;
@@ -69,16 +69,16 @@ async fn an_answer_passes_as_the_node_wrote_it() {
         client.get("/stream/length?n=3&every=1", &[]).await;
         assert_eq!(client.get("/hello", &[]).await.status, 200, "{name}");
         assert_eq!(node.seen().traffic().len(), before + 1, "{name}: upstreams");
-        // The end of the node's connection is the end of the answer, not of the client's connection.
+        // The close of the node's connection ends the answer, but not the client's connection.
         let closed = client.get("/stream/close?n=3&every=1&size=9", &[]).await;
         assert_eq!(closed.body.len(), 30, "{name}");
         assert_eq!(client.get("/hello", &[]).await.status, 200, "{name}");
     }
 }
 
-/// Aim: requests sent behind one whose answer is streamed are answered after it, in order, on the same
-/// connection; `Connection: close` ends it behind the stream. Fails if what a client sends meanwhile is
-/// lost or ends the stream.
+/// Aim: requests pipelined after one with a streamed answer are answered after it, in order, on the same
+/// connection. `Connection: close` ends the connection after the stream. Fails if the edge loses what a
+/// client sends meanwhile, or if it ends the stream.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_behind_a_stream_wait() {
     let setup = Setup::start(1).await;
@@ -109,8 +109,8 @@ async fn requests_behind_a_stream_wait() {
     }
 }
 
-/// Aim: every end of a stream has its reason and its bytes in the access log, and one that is not an
-/// end is not taken for one. Fails if a cut looks whole, or if a line is missing or wrong.
+/// Aim: every end of a stream has its reason and its bytes in the access log, and a cut never counts as an
+/// end. Fails if a cut looks whole, or if a line is missing or wrong.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_streams_end_is_told() {
     let setup = Setup::start(1).await;
@@ -132,7 +132,7 @@ async fn a_streams_end_is_told() {
         node.allow(1);
         client.send("GET", &path, &[], b"").await.expect("send");
         client.head().await.expect("the head");
-        // Not before: what comes with the head may be judged in Pingora.
+        // Only now: the rest must reach the relay, not come with the head.
         node.allow(2);
         match reason {
             "client_closed" => drop(client),
@@ -151,7 +151,7 @@ async fn a_streams_end_is_told() {
             (&200.into(), &"n1".into())
         );
         if reason == "done" {
-            // Head and body, as they were on the wire.
+            // Head and body, as on the wire.
             let head = "HTTP/1.1 200 OK\r\n\r\n".len() as u64;
             let bytes = line["bytes_down"].as_u64().expect("a number");
             assert!((head..300).contains(&bytes), "{line}");
@@ -161,7 +161,7 @@ async fn a_streams_end_is_told() {
     assert!(hidden >= 5.0, "of each cut answer: {hidden}");
 }
 
-/// Reads from `io` until what came ends with `end`.
+/// Reads from `io` until the bytes end with `end`.
 async fn heard(io: &mut TcpStream, end: &[u8]) -> Vec<u8> {
     let mut got = Vec::new();
     while !got.ends_with(end) {
@@ -173,10 +173,9 @@ async fn heard(io: &mut TcpStream, end: &[u8]) -> Vec<u8> {
 
 const POST: &str = "POST / HTTP/1.1\r\nHost: push.mycompany.com\r\n";
 
-/// Aim: an answer that begins before its request is whole goes on with it, in both directions, and the
-/// same two connections serve on; one that begins when the request is with the node leaves. Fails with a
-/// deadlock, if bytes of the request are lost on the way out, or if the client is told to close because
-/// its request was not whole.
+/// Aim: an answer that begins before its request is whole passes while the request goes on, in both
+/// directions, and the same two connections serve on. Fails with a deadlock, if bytes of the request are
+/// lost, or if the client is asked to close because its request was not whole.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_may_begin_before_its_request_ends() {
     let rig = Rig::start(0, YAML).await;

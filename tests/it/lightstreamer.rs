@@ -1,4 +1,5 @@
-//! The real Lightstreamer client straight to the TLCP node: what the options tests take for granted.
+//! The real Lightstreamer client straight to the TLCP node, without an edge: what the tests of options rely
+//! on.
 //!
 //! In: each transport. Out: sessions, updates and messages, nothing degraded. Source: Lightstreamer
 //! clustering §1.
@@ -21,8 +22,8 @@ async fn node_with(block: &Block, settings: Settings) -> Node {
     .await
 }
 
-/// Aim: a forced transport gives a session, updates and messages on it. Fails if the node does not
-/// speak that transport.
+/// Aim: a forced transport carries a session, updates and messages. Fails if the node does not speak that
+/// transport.
 async fn forced(name: &str, used: Transport) {
     let block = Block::claim();
     let node = node_with(&block, Settings::default()).await;
@@ -67,8 +68,8 @@ async fn websocket_polling() {
     forced("WS-POLLING", Transport::WsPolling).await;
 }
 
-/// Aim: left to choose, the client ends on WebSocket streaming. Fails if the sub-protocol is not
-/// given back.
+/// Aim: a client that may choose ends on WebSocket streaming. Fails if the node does not return the
+/// sub-protocol.
 #[tokio::test(flavor = "multi_thread")]
 async fn stream_sense_ends_on_websocket() {
     let block = Block::claim();
@@ -80,8 +81,8 @@ async fn stream_sense_ends_on_websocket() {
     client.end().await;
 }
 
-/// Aim: each update is told once, in order, across the rebinds of short streaming answers, chunked
-/// and of a promised length. Fails if a stream does not go on where the last one stopped.
+/// Aim: each update arrives once, in order, across the rebinds of short streaming answers, chunked and with a
+/// length. Fails if a stream does not go on where the last one stopped.
 #[tokio::test(flavor = "multi_thread")]
 async fn short_streams_rebind_without_loss() {
     for fixed_length in [false, true] {
@@ -124,13 +125,13 @@ async fn short_streams_rebind_without_loss() {
     }
 }
 
-/// Aim: the harness sees broken stickiness. A session of one node is asked for at another, as a
-/// balancer without stickiness would. Fails if wrong-node requests are not counted.
+/// Aim: the harness notices broken stickiness. A request for a session of one node goes to another, as
+/// through a balancer without stickiness. Fails if wrong-node requests are not counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_node_is_counted() {
     let block = Block::claim();
     let ls2 = Node::start("ls2", block.at("10.0.0.2:80")).await;
-    // A control link to a node that does not know the session.
+    // A control link to a node that does not have the session.
     let settings = Settings {
         control_link: Some("push2.mycompany.com".into()),
         ..Settings::default()
@@ -157,8 +158,8 @@ async fn wrong_node_is_counted() {
     );
 }
 
-/// Aim: a session that lasted too long is made anew by the same client. Source: Lightstreamer
-/// clustering §5.1. Fails if its end is not told.
+/// Aim: the client replaces a session that has expired. Source: Lightstreamer clustering §5.1. Fails if the
+/// node does not announce the session's end.
 #[tokio::test(flavor = "multi_thread")]
 async fn expired_session_is_made_anew() {
     let block = Block::claim();
@@ -174,8 +175,8 @@ async fn expired_session_is_made_anew() {
     client.end().await;
 }
 
-/// Aim: one client moved from transport to transport keeps its session, and takes no move for a
-/// failure. Fails if a WebSocket is closed before LOOP is said.
+/// Aim: one client that moves from transport to transport keeps its session, and takes no move for a failure.
+/// Fails if a WebSocket is closed before LOOP is sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn moves_keep_the_session() {
     let block = Block::claim();

@@ -1,8 +1,8 @@
 //! Requests whose node is lost before it answers: frozen, ordered down, reset or closed.
 //!
 //! In: requests that a node holds, of methods and bodies of all kinds. Out: the client's connection ends in
-//! order, a 502, or the answer of another node, as `on_lost`, `retry_on`, `retry_unanswered`, `retries` and
-//! `no_node` say. Source: RFC 9110 §9.2.2, RFC 9112 §9.3.1; Lightstreamer clustering §1; FAULTS D59, D63.
+//! order, a 502, or another node's answer, according to `on_lost`, `retry_on`, `retry_unanswered`, `retries`
+//! and `no_node`. Source: RFC 9110 §9.2.2, RFC 9112 §9.3.1; Lightstreamer clustering §1; FAULTS D59, D63.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -17,24 +17,25 @@ use crate::setup::{self, HEALTH, HOST, Setup};
 use crate::tlcp::{Sessions, Settings};
 use crate::vip::Block;
 
-/// The real Lightstreamer client on a node that is lost.
+/// The real Lightstreamer client on a lost node.
 mod clients;
-/// Streams of HTTP/2.
+/// HTTP/2 streams.
 mod streams;
 /// How often a request is tried, and where.
 mod tries;
 
-/// A frozen node is Down after two checks; a busy machine makes no healthy one late twice by so much.
+/// A frozen node is Down after two failed checks. Even on a busy machine, a healthy node is not that late
+/// twice.
 const CHECKS: &str =
     "{ http: { path: /health }, interval: 50ms, timeout: 500ms, rise: 1, fall: 2 }";
 
-/// The longest a client waits for its end from the moment its node is called Down.
+/// The longest time from a node's Down to the end of its clients.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// How a node is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Loss {
-    /// It stops answering: checks find it out.
+    /// It stops answering; its checks fail.
     Frozen,
     /// An operator orders it down while it serves.
     Ordered,
@@ -55,7 +56,7 @@ const LOSSES: [Loss; 5] = [
 ];
 
 impl Loss {
-    /// Loses node `name`. Returns when it happened: for a frozen node, when it was called Down.
+    /// Loses node `name`. Returns when that happened: for a frozen node, when it went Down.
     async fn happens(self, setup: &Setup, name: &str) -> Instant {
         let node = node(setup, name);
         let at = Instant::now();
@@ -77,12 +78,12 @@ impl Loss {
     }
 }
 
-/// Nodes and the edge, with `pool` as more keys of the pool, checked so that a frozen node is found.
+/// Starts nodes and the edge, with `pool` as more keys of the pool, and with checks that find a frozen node.
 async fn start(nodes: u8, pool: &str) -> Setup {
     start_from(nodes, "", pool, CHECKS, Settings::default()).await
 }
 
-/// The same with other checks, with plugins, and with nodes set as `settings` say.
+/// As [`start`], with other checks, with plugins, and with `settings` for the nodes.
 async fn start_from(
     nodes: u8,
     plugins: &str,
@@ -116,7 +117,7 @@ fn node<'s>(setup: &'s Setup, name: &str) -> &'s Node {
     &setup.nodes[n - 1]
 }
 
-/// Requests for `/hold` that each node has had.
+/// Requests for `/hold` that each node has received.
 fn visits(setup: &Setup) -> Vec<usize> {
     let of = |node: &Node| {
         let seen = node.seen();
@@ -126,7 +127,7 @@ fn visits(setup: &Setup) -> Vec<usize> {
     setup.nodes.iter().map(of).collect()
 }
 
-/// Waits until a node holds the one request, and names it.
+/// Waits until a node holds the one request; returns the node's name.
 async fn holder(setup: &Setup) -> String {
     deadline("a node to hold the request", async {
         loop {
@@ -139,7 +140,7 @@ async fn holder(setup: &Setup) -> String {
     .await
 }
 
-/// A request for `/hold` in one piece, and the body a node must read of it.
+/// A request for `/hold` in one piece, and the body that a node must read.
 struct Asked {
     name: &'static str,
     bytes: Vec<u8>,
@@ -169,12 +170,12 @@ impl Asked {
         }
     }
 
-    /// A POST of a few bytes, as a client's poll or control request.
+    /// A POST of a few bytes, like a client's poll or control request.
     fn form() -> Asked {
         Self::post("POST", 20, false)
     }
 
-    /// Sends it on a connection of its own.
+    /// Sends it on a new connection.
     async fn send(&self, dial: &Dial) -> H1 {
         let mut client = H1::connect(dial).await;
         client.raw(&self.bytes).await.expect("send");
@@ -203,7 +204,7 @@ async fn answer(client: &mut H1, what: &str) -> Response {
     response
 }
 
-/// Waits for the connection's end and holds it to be in order and without a byte of an answer.
+/// Waits until the connection ends; asserts that it ends in order and without a byte of an answer.
 async fn ends_unanswered(client: &mut H1, what: &str) -> Instant {
     match client.head().await {
         Ok(head) => panic!("{what}: answered {}", head.status),
@@ -212,9 +213,9 @@ async fn ends_unanswered(client: &mut H1, what: &str) -> Instant {
     Instant::now()
 }
 
-/// Aim: a POST whose node is lost ends its connection without an answer, in order, within a second of Down, and
-/// no other node has it; plain and TLS. Source: RFC 9112 §9.3.1. Fails if the edge answers 502 by default, waits
-/// for the node, resets the client, or sends the POST twice.
+/// Aim: a POST whose node is lost ends its connection without an answer, in order, within a second of Down,
+/// and reaches no other node; plain and TLS. Source: RFC 9112 §9.3.1. Fails if the edge answers 502 by
+/// default, waits for the node, resets the client, or sends the POST twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_post_ends_its_connection_in_order() {
     for loss in LOSSES {
@@ -247,7 +248,7 @@ async fn a_lost_post_ends_its_connection_in_order() {
     }
 }
 
-/// Aim: with `on_lost: 502` the same client is answered 502. Fails if the key is not followed.
+/// Aim: with `on_lost: 502` the same client gets a 502. Fails if the key is ignored.
 #[tokio::test(flavor = "multi_thread")]
 async fn on_lost_can_answer() {
     for loss in LOSSES {
@@ -263,9 +264,9 @@ async fn on_lost_can_answer() {
     }
 }
 
-/// Aim: a GET, and a POST on a path of `retry_on`, are answered by the other node, body whole: none, short, 40 KiB,
-/// with a length and chunked. Source: RFC 9110 §9.2.2; Lightstreamer clustering §1. Fails if the request is not
-/// repeated, or if a byte of its body is lost, doubled or framed anew.
+/// Aim: the other node answers a GET, and a POST on a path of `retry_on`, with the whole body: none, short,
+/// 40 KiB, with a length and chunked. Source: RFC 9110 §9.2.2; Lightstreamer clustering §1. Fails if the
+/// request is not repeated, or if a byte of its body is lost, doubled or framed anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_may_be_repeated_is_answered_by_another_node() {
     let asked = [
@@ -284,7 +285,7 @@ async fn what_may_be_repeated_is_answered_by_another_node() {
     }
 }
 
-/// Loses the node of `asked` and holds the other one's answer to be whole.
+/// Loses the node that holds `asked`, and asserts that the other one's answer is whole.
 async fn repeated(setup: &Setup, loss: Loss, asked: &Asked) {
     let what = format!("{loss:?}, {}", asked.name);
     let mut client = asked.send(&setup.plain()).await;

@@ -1,28 +1,28 @@
 //! The integration tests: the real program between real clients and nodes that count what they see.
 //!
-//! In: the built `pushgate`, configurations (those of `conf/` among them). Out: proof, one module a
-//! subject. Nodes and clients are checked against each other first, without an edge between.
+//! In: the built `pushgate`, configurations (including those of `conf/`). Out: proof, one module for each
+//! subject. First, nodes and clients are checked against each other without an edge.
 
 use std::future::Future;
 use std::time::Duration;
 
 /// Upstream connections belong to one client connection.
 mod idle_upstreams;
-/// Edges that share a key; a table in a flood.
+/// Edges that share a key; a sticky table under a flood of addresses.
 mod agree;
 /// Chromium, driven by WebDriver.
 mod browser;
 /// Certificates made for one test.
 mod certs;
-/// Health checks, and what flows meet.
+/// Health checks and passive health.
 mod checks;
 /// Clients: raw, HTTP/1.1 kept alive, HTTP/2, WebSocket, curl; plain and TLS.
 mod client;
-/// The admin dashboard in a browser, the same from the command line.
+/// The admin dashboard in a browser, and the same orders from the command line.
 mod dashboard;
 /// `pushgate demo` in a browser.
 mod demo;
-/// A wall clock that is set.
+/// A wall clock that the test sets.
 mod clock;
 /// Diffusion servers behind the edge.
 mod diffusion;
@@ -34,25 +34,25 @@ mod dns;
 mod drain;
 /// The program under test as a process.
 mod edge;
-/// What `pushgate explain` says against what the edge does.
+/// `pushgate explain` compared with the running edge.
 mod explain;
 /// Bad inputs, row by row.
 mod faults;
-/// Flows of a dead node.
+/// Eviction of a dead node's flows.
 mod eviction;
-/// How flows are ended, and at what pace.
+/// How the edge ends flows, and at what rate.
 mod goodbye;
 /// Harness against itself: client to node, no edge.
 mod harness;
-/// What HTTP/1 owes its peers: fields, targets, versions, ends.
+/// HTTP/1 rules: fields, targets, versions, ends.
 mod h1_rules;
-/// Bytes between node and a client that stopped reading.
+/// Hidden bytes between a node and a client that stopped reading.
 mod hidden;
-/// Awkward but legal HTTP.
+/// Unusual but legal HTTP.
 mod http;
 /// HTTP/2 clients of HTTP/1 nodes.
 mod http2;
-/// Configurations made of the servers' own files.
+/// Configurations written for the user, also from the servers' own files.
 mod import;
 /// The real Lightstreamer client, driven line by line.
 mod js;
@@ -60,15 +60,15 @@ mod js;
 mod keystores;
 /// Half-closes, resets, storms and dead nodes at layer 4.
 mod layer4;
-/// Layer 4 with TLS that ends here, a wildcard bind, assignments that age.
+/// Layer 4 with TLS that ends at the edge, a wildcard bind, assignments that expire.
 mod layer4_routes;
-/// Answers that leave Pingora, and their connections afterwards.
+/// Answers that are not complete at once, and their connections afterwards.
 mod leaving;
-/// The real Lightstreamer client straight to the TLCP node.
+/// The real Lightstreamer client straight to the TLCP node, without an edge.
 mod lightstreamer;
 /// Requests whose node is lost before it answers.
 mod lost;
-/// A host of its own behind a cable that can be cut.
+/// A host in its own network namespace, behind a cable that can be cut.
 mod netns;
 /// A push node that counts.
 mod node;
@@ -80,54 +80,55 @@ mod options;
 mod program;
 /// The PROXY protocol, in and out.
 mod proxy_protocol;
-/// Clients moved off nodes that have too many; assignments that end.
+/// Clients moved off nodes that have too many; assignments that expire.
 mod rebalance;
-/// TLS as clients and nodes meet it.
+/// TLS towards clients and nodes.
 mod tls;
-/// The rules of a handshake, and where it is made.
+/// Rules of the TLS handshake, and the threads that perform it.
 mod tls_rules;
-/// Sessions that are resumed.
+/// TLS session resumption.
 mod tls_sessions;
-/// A node that speaks TLS, clients that look at a handshake.
+/// A node that speaks TLS, clients that inspect a handshake.
 mod tls_node;
 /// Stickiness by the id of a push session.
 mod session;
 /// Certificates replaced under load.
 mod reloads;
-/// Nodes that a reload took away under their flows.
+/// Nodes that a reload removed while they had flows.
 mod removed;
 /// An edge with counting nodes for tests of the core.
 mod setup;
-/// Descriptors and ports run out: nobody is worse for it than must be.
+/// Descriptors and ports run out: the damage stays small.
 mod shortage;
-/// What `pushgate simulate` says against a real run.
+/// `pushgate simulate` compared with a real run.
 mod simulate;
-/// Passed-through TLS by its server name.
+/// TLS passthrough by server name.
 mod sni;
 /// Clients spread over the data threads.
 mod spread;
-/// Streamed answers and requests with bodies by the thousand, cut by everybody.
+/// Thousands of streamed answers and requests with bodies, cut from every side.
 mod soak;
 /// Sections of the guides, cited by code and tests.
 mod sources;
-/// Bytes pass at once, and silence is no fault.
+/// Bytes pass at once, and silence ends nothing.
 mod streaming;
 /// The documents: configurations in them, links between them.
 mod readme;
 /// A node's Lightstreamer sessions.
 mod tlcp;
-/// Another process takes the listening sockets over.
+/// Another process takes over the listening sockets.
 mod upgrade;
-/// Peers that vanish without a word.
+/// Peers that vanish without a close.
 mod vanish;
-/// Loopback addresses of a test's own.
+/// Loopback addresses reserved for one test.
 mod vip;
-/// Reconnect storms and returns.
+/// Reconnect storms, and nodes that return.
 mod storm;
-/// Upgrades: nothing lost, nothing early, nothing unasked.
+/// WebSocket upgrades: no byte is lost, early or unrequested.
 mod websocket;
 
-/// How long a test waits for an event that should come at once; a loaded two-core machine included.
+/// How long a test waits for an event that should come at once; includes the delay of a loaded two-core
+/// machine.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Waits for `event` until [`DEADLINE`], then panics with `what`.

@@ -1,9 +1,8 @@
-//! A host of its own: a network namespace behind a cable (a veth pair) that a test can cut, or make
-//! swallow every frame without a word.
+//! A host in its own network namespace, behind a cable (a veth pair) that a test can cut, or make drop every
+//! frame silently.
 //!
-//! In: nothing. Out: two addresses, sockets inside, and the cable's faults. Needs root and `ip` of
-//! iproute2, as CI has; where either is missing the tests say so and fail, unless
-//! PUSHGATE_TEST_NETNS=skip leaves them out.
+//! In: nothing. Out: two addresses, sockets inside, and the cable's faults. Needs root and `ip` of iproute2,
+//! as in CI. Without them the tests fail with a message, unless PUSHGATE_TEST_NETNS=skip skips them.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::net::{TcpListener, TcpStream};
 
-/// A host behind a cable; dropped, both are gone.
+/// A host behind a cable; dropping it removes both.
 pub struct Host {
     name: String,
     outer: String,
@@ -24,7 +23,7 @@ pub struct Host {
     pub there: Ipv4Addr,
 }
 
-/// Whether these tests are left out; said on standard error.
+/// Whether these tests are skipped; a skip is printed on standard error.
 pub fn skipped() -> bool {
     let skip = std::env::var_os("PUSHGATE_TEST_NETNS").is_some_and(|v| v == "skip");
     if skip {
@@ -34,12 +33,12 @@ pub fn skipped() -> bool {
 }
 
 impl Host {
-    /// Lays a cable to a new host.
+    /// Creates a host with a cable to it.
     pub fn new() -> Host {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         for _ in 0..512 {
             let n = std::process::id() * 8 + NEXT.fetch_add(1, Ordering::Relaxed);
-            // 198.18.0.0/15 is for tests of networks (RFC 2544), a /30 for each cable.
+            // 198.18.0.0/15 is for tests of networks (RFC 2544); each cable gets a /30.
             let [_, b, c, _] = (n << 2).to_be_bytes();
             let net = [198, 18 + (b & 1), c, (n << 2) as u8];
             let [here, there] = [1, 2].map(|i| Ipv4Addr::new(net[0], net[1], net[2], net[3] + i));
@@ -77,13 +76,13 @@ impl Host {
         ip(&["-n", name, "link", "set", "lo", "up"])
     }
 
-    /// Takes the link down, as a cable that is pulled: both ends see it.
+    /// Takes the link down, like a pulled cable: both ends notice.
     pub fn pull(&self) {
         ip(&["-n", &self.name, "link", "set", "eth0", "down"]).expect("a cable to pull");
     }
 
-    /// Swallows every frame both ways, as a switch that died: no end sees it. Frames go to a machine
-    /// that is not there.
+    /// Drops every frame both ways, like a dead switch: neither end notices. Frames go to a machine that does
+    /// not exist.
     pub fn swallow(&self) {
         let nobody = "02:00:00:00:00:01";
         let (here, there) = (self.here.to_string(), self.there.to_string());
@@ -103,7 +102,7 @@ impl Host {
         ip(&theirs.concat()).expect("a neighbour");
     }
 
-    /// Looks at every packet that leaves for the host from now on.
+    /// Captures every packet that leaves for the host from now on.
     pub fn watch(&self) -> Packets {
         let socket = socket2::Socket::new(
             socket2::Domain::PACKET,
@@ -126,7 +125,7 @@ impl Host {
         Packets(socket, self.there)
     }
 
-    /// Leaves those inside so few ports, from 40,000, for connections to one address.
+    /// Limits processes inside to `ports` local ports, from 40,000, for connections to one address.
     pub fn leave_ports(&self, ports: u16) {
         let range = format!("40000 {}", 39_999 + ports);
         let path = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -134,7 +133,7 @@ impl Host {
         written.expect("a range of ports");
     }
 
-    /// Runs `deed` inside; sockets it makes, and processes it starts, stay there.
+    /// Runs `deed` inside; sockets and processes that it creates stay there.
     pub fn inside<T: Send + 'static>(&self, deed: impl FnOnce() -> T + Send + 'static) -> T {
         let space = File::open(format!("/run/netns/{}", self.name)).expect("the namespace");
         let thread = std::thread::spawn(move || {
@@ -174,10 +173,10 @@ impl Host {
 pub struct Packets(socket2::Socket, Ipv4Addr);
 
 impl Packets {
-    /// Bytes of TCP payload that have left for each port since it was asked last; 0 for SYN, FIN or RST alone.
+    /// Bytes of TCP payload that have left for each port since the last call; 0 for SYN, FIN or RST alone.
     pub fn payload(&mut self) -> BTreeMap<u16, usize> {
         let mut seen = BTreeMap::new();
-        // A cable's packet, or several that the network card would have split.
+        // One packet of the cable, or several that a network card would have split.
         let mut packet = vec![0; 65_536];
         while let Ok(n) = std::io::Read::read(&mut self.0, &mut packet) {
             if let Some((port, bytes)) = tcp_payload(&packet[..n], self.1) {
@@ -205,7 +204,7 @@ fn tcp_payload(packet: &[u8], host: Ipv4Addr) -> Option<(u16, usize)> {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // The cable goes first: a namespace lives on while sockets in it do.
+        // The cable first: a namespace lives on while it has sockets.
         let _ = ip(&["link", "del", &self.outer]);
         let _ = ip(&["netns", "del", &self.name]);
     }
@@ -213,7 +212,7 @@ impl Drop for Host {
 
 /// Runs `ip`.
 ///
-/// Errors: what it says.
+/// Errors: the message of `ip`.
 fn ip(args: &[&str]) -> Result<(), String> {
     let run = Command::new("ip").args(args).output();
     let output = run.map_err(|e| format!("ip: {e}"))?;

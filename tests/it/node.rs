@@ -37,9 +37,9 @@ pub use seen::{Seen, SeenRequest};
 pub enum Phase {
     /// Accepts, reads, answers.
     Serving,
-    /// Listener closed, connections served on: only a check can find this one out.
+    /// Listener closed, live connections served on: only a check can detect this.
     Deaf,
-    /// Holds its sockets and does nothing, as a process that was stopped.
+    /// Keeps its sockets and does nothing, like a stopped process.
     Frozen,
     /// Listener open, each connection reset.
     Resetting,
@@ -47,12 +47,12 @@ pub enum Phase {
     Killed,
 }
 
-/// What `/health` and `/lightstreamer/healthcheck` say.
+/// Answers of `/health` and `/lightstreamer/healthcheck`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     /// 200 `OK`.
     Ok,
-    /// 200, and not `OK`.
+    /// 200 with another body.
     Odd,
     /// 500.
     Fail,
@@ -60,9 +60,9 @@ pub enum Health {
     Hang,
 }
 
-/// What connections and the test's handle share.
+/// State that connections and the test's handle share.
 pub struct Shared {
-    /// Stamped on answers.
+    /// Name in the answers.
     pub name: String,
     /// TLCP sessions of this node.
     pub sessions: Sessions,
@@ -70,28 +70,28 @@ pub struct Shared {
     pub hellos: AtomicU64,
     /// Bytes the kernel took on `/flood` and `/ws/flood`.
     pub flooded: AtomicU64,
-    /// What the next poll is told; each value answers every poll that waits.
+    /// The answer of the next poll; each value answers every waiting poll.
     pub poll: watch::Sender<Option<String>>,
-    /// What becomes of requests for `/hold`.
+    /// How requests for `/hold` are answered.
     pub held: watch::Sender<Held>,
-    /// Uploads of `/soak/echo` that looked whole and were not what their client sent.
+    /// Uploads of `/soak/echo` that looked whole but differ from what their client sent.
     pub falsely_whole: AtomicU64,
     /// Pieces a stream with `step=1` may have sent so far, counted from its start.
     pub steps: watch::Sender<u64>,
-    /// What health checks are told.
+    /// Result of health checks.
     pub health: Mutex<Health>,
     phase: watch::Sender<Phase>,
     seen: watch::Sender<Seen>,
 }
 
 impl Shared {
-    /// Changes what the node has seen and wakes those who wait for it.
+    /// Changes what the node has seen and wakes the waiting tests.
     pub fn note(&self, change: impl FnOnce(&mut Seen)) {
         self.seen.send_modify(change);
     }
 }
 
-/// A running node. Dropped, it is killed.
+/// A running node; dropping it kills it.
 pub struct Node {
     /// Where it listens.
     pub addr: SocketAddr,
@@ -104,12 +104,12 @@ impl Node {
         Self::start_with(name, addr, Sessions::new(name)).await
     }
 
-    /// As [`Node::start`], with TLCP settings of its own.
+    /// As [`Node::start`], with its own TLCP settings.
     pub async fn start_with(name: &str, addr: impl Into<SocketAddr>, sessions: Sessions) -> Node {
         Self::start_tls(name, addr, sessions, None).await
     }
 
-    /// As [`Node::start_with`]; TLS of `tls` ends at its port.
+    /// As [`Node::start_with`]; TLS with `tls` ends at its port.
     pub async fn start_tls(
         name: &str,
         addr: impl Into<SocketAddr>,
@@ -119,7 +119,7 @@ impl Node {
         Self::on(name, listen(addr.into()), sessions, tls)
     }
 
-    /// As [`Node::start_tls`], on a socket that listens already.
+    /// As [`Node::start_tls`], on a socket that already listens.
     pub fn on(
         name: &str,
         listener: TcpListener,
@@ -173,7 +173,7 @@ impl Node {
         self.shared.flooded.load(Ordering::Relaxed)
     }
 
-    /// Waits until `/flood` takes no byte for `quiet`, and says how many it took.
+    /// Waits until `/flood` takes no byte for `quiet`; returns how many bytes it took.
     pub async fn stalled(&self, quiet: Duration) -> u64 {
         let stall = async {
             let mut last = 0;
@@ -194,37 +194,37 @@ impl Node {
         self.shared.poll.send_replace(Some(text.to_owned()));
     }
 
-    /// Lets polls wait again.
+    /// Makes polls wait again.
     pub fn hold_polls(&self) {
         self.shared.poll.send_replace(None);
     }
 
-    /// Lets streams with `step=1` send their first `n` pieces; what comes after waits.
+    /// Lets streams with `step=1` send their first `n` pieces; later pieces wait.
     pub fn allow(&self, n: u64) {
         self.shared.steps.send_replace(n);
     }
 
-    /// Decides on requests for `/hold`.
+    /// Sets how requests for `/hold` are answered.
     pub fn hold(&self, held: Held) {
         self.shared.held.send_replace(held);
     }
 
-    /// Uploads of `/soak/echo` that looked whole and were not what their client sent.
+    /// Uploads of `/soak/echo` that looked whole but differ from what their client sent.
     pub fn falsely_whole(&self) -> u64 {
         self.shared.falsely_whole.load(Ordering::Relaxed)
     }
 
-    /// Resets every connection, those that are made later too, while its listener stays.
+    /// Resets every connection, including later ones, while its listener stays.
     pub fn reset(&self) {
         self.shared.phase.send_replace(Phase::Resetting);
     }
 
-    /// Sets what health checks are told.
+    /// Sets the result of health checks.
     pub fn set_health(&self, health: Health) {
         *self.shared.health.lock() = health;
     }
 
-    /// Closes the listener and resets every connection, as a killed process.
+    /// Closes the listener and resets every connection, like a killed process.
     pub fn kill(&self) {
         self.shared.phase.send_replace(Phase::Killed);
     }
@@ -234,12 +234,12 @@ impl Node {
         self.shared.phase.send_replace(Phase::Deaf);
     }
 
-    /// Stops doing anything but holding its sockets, as a stopped process.
+    /// Stops doing anything except holding its sockets, like a stopped process.
     pub fn freeze(&self) {
         self.shared.phase.send_replace(Phase::Frozen);
     }
 
-    /// Goes on after [`Node::freeze`]. Connections that were served when it froze stay silent.
+    /// Resumes after [`Node::freeze`]. Connections that were served when it froze stay silent.
     pub fn thaw(&self) {
         self.shared.phase.send_replace(Phase::Serving);
     }
@@ -251,7 +251,7 @@ impl Drop for Node {
     }
 }
 
-/// A listener that a node started again at the same address can bind at once.
+/// Binds with SO_REUSEADDR: a node that is started again at the same address can bind at once.
 fn listen(addr: SocketAddr) -> TcpListener {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_reuseaddr(true).expect("SO_REUSEADDR");
@@ -306,7 +306,7 @@ async fn connection(mut conn: Conn) {
     shared.note(|s| s.close(id));
 }
 
-/// Shakes hands where there is TLS, then answers.
+/// Shakes hands if the port has TLS, then answers.
 async fn serve(conn: &mut Conn) -> std::io::Result<()> {
     conn.stream.accept().await?;
     endpoints::serve(conn).await

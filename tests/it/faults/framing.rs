@@ -121,7 +121,7 @@ fn behind() -> String {
 }
 
 /// D1–D11: the answer is 4xx, the connection closes, and the edge connects to no node. Fails if a head that
-/// the strict reading refuses reaches Pingora, or if the bytes after it are read as a request.
+/// the strict reading refuses reaches the hooks, or if the bytes after it are read as a request.
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_with_two_readings_are_refused() {
     let mut rig = Rig::start(1, YAML).await;

@@ -1,8 +1,8 @@
-//! How many bytes the edge hides of a stopped stream of HTTP/2, whatever windows its client announced.
+//! Measures hidden bytes of a stopped HTTP/2 stream, whatever windows its client announced.
 //!
-//! In: clients that read their socket and give no more windows, or that do not read it at all. Out: bytes that the
-//! node could write beyond what is on the client's side: in its process, and in its socket's receive buffer.
-//! Source: Lightstreamer clustering §1 (TCP back-pressure); RFC 9113 §5.2, §6.9.
+//! In: clients that read their socket and give no more windows, or that do not read it. Out: bytes that the
+//! node could write beyond those on the client's side, which are in the client's process and in its socket's
+//! receive buffer. Source: Lightstreamer clustering §1 (TCP back-pressure); RFC 9113 §5.2, §6.9.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::*;
 
-/// A client's socket. While it is stopped nothing is read from it.
+/// A client's socket that can be stopped; then it reads nothing.
 struct Gate {
     io: Box<dyn Io>,
     shared: Arc<Shared>,
@@ -33,7 +33,7 @@ impl AsyncRead for Gate {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
         if self.shared.stopped.load(Ordering::Relaxed) {
-            // It stays so to the test's end.
+            // The gate stays shut to the test's end.
             return Poll::Pending;
         }
         let before = buf.filled().len();
@@ -62,7 +62,7 @@ impl AsyncWrite for Gate {
     }
 }
 
-/// A client that announced `windows` of a stream and of the connection.
+/// A client that announced `windows` for a stream and for the connection.
 struct Client {
     h2: H2,
     shared: Arc<Shared>,
@@ -95,21 +95,21 @@ impl Client {
         }
     }
 
-    /// Bytes that are with the client: read, and in its receive buffer.
+    /// Bytes on the client's side: read, and in its receive buffer.
     fn has(&self) -> u64 {
         let unread = kernel::unread(self.here, self.to).expect("a connection");
         self.shared.read.load(Ordering::Relaxed) + u64::from(unread)
     }
 }
 
-/// Windows of a stream and of its connection: Chromium's, and the largest that there are.
+/// Windows of a stream and of its connection: Chromium's, and the largest possible.
 const WINDOWS: [(&str, u32, u32); 2] = [
     ("6 MiB, 15 MiB", 6 << 20, 15 << 20),
     ("2^31-1", i32::MAX as u32, i32::MAX as u32),
 ];
-/// Most bytes hidden of each stopped stream; seen: 12 to 28 KiB.
+/// Most hidden bytes of each stopped stream; seen: 12 to 28 KiB.
 const MOST_EACH: u64 = 64 << 10;
-/// Streams of a connection that has several.
+/// Streams of a connection with several.
 const SEVERAL: u64 = 4;
 
 /// Requests of a flood, by framing.
@@ -118,7 +118,8 @@ const PATHS: [&str; 2] = [
     "/flood?sndbuf=2048&framing=chunked",
 ];
 
-/// Waits for a flood to begin behind `before`, and then to stall; bytes that the node has written.
+/// Waits until a flood has begun beyond `before`, and then stalls. Returns the bytes that the node has
+/// written.
 async fn stalled(node: &Node, before: u64) -> u64 {
     deadline("the flood", async {
         while node.flooded() == before {
@@ -129,9 +130,9 @@ async fn stalled(node: &Node, before: u64) -> u64 {
     node.stalled(QUIET).await - before
 }
 
-/// Aim: a client that stops reading its socket stalls its node, whatever windows it announced and however large its
-/// receive buffer is: at most 64 KiB for each stream are with neither of them. Fails if a stream reads its node while
-/// the connection's socket takes nothing.
+/// Aim: a client that stops reading its socket stalls its node, whatever windows it announced and however
+/// large its receive buffer. At most 64 KiB of each stream are neither at the node nor at the client. Fails
+/// if a stream reads its node while the connection's socket takes nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_socket_hides_little_of_each_stream() {
     let setup = Setup::start(1).await;
@@ -141,7 +142,7 @@ async fn a_stopped_socket_hides_little_of_each_stream() {
             for (path, streams) in [(PATHS[0], 1), (PATHS[1], 1), (PATHS[0], SEVERAL)] {
                 let windows = (stream, connection);
                 let mut client = Client::connect(&setup.tls(), windows, rcvbuf).await;
-                // Settings are through.
+                // After an answer, the settings have been exchanged.
                 client.h2.get("/hello", &[]).await;
                 client.shared.stopped.store(true, Ordering::Relaxed);
                 let (had, before) = (client.has(), node.flooded());
@@ -159,9 +160,10 @@ async fn a_stopped_socket_hides_little_of_each_stream() {
     }
 }
 
-/// Aim: a stream whose client reads its socket but gives it no more window stalls its node after the window and at
-/// most 64 KiB more; a sibling with a window of its own goes on. With the largest windows nothing is hidden: all of a
-/// flood reaches the client's process. Fails if a stream reads its node while it has no window.
+/// Aim: a client reads its socket but gives a stream no more window. The stream's node stalls after the
+/// window and at most 64 KiB more; a sibling with its own window goes on. With the largest windows the edge
+/// hides nothing: the whole flood reaches the client's process. Fails if a stream reads its node while it has
+/// no window.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_without_window_hides_little() {
     let setup = Setup::start(1).await;
@@ -195,13 +197,13 @@ async fn a_stream_without_window_hides_little() {
     drop(answer);
 }
 
-/// Connections, and stalled streams of each.
+/// Connections, and stalled streams on each.
 const CONNECTIONS: usize = 20;
 const STREAMS: usize = 100;
 /// Most memory of the edge for each stalled stream; seen: 10 KiB.
 const MOST_MEMORY: u64 = 24 << 10;
 
-/// Bytes of memory that are the edge's alone, or its part of what is shared.
+/// The edge's memory in bytes: its own, and its part of what is shared (PSS).
 fn pss(edge: &Edge) -> u64 {
     let path = format!("/proc/{}/smaps_rollup", edge.pid());
     let rollup = std::fs::read_to_string(path).expect("the edge's memory");
@@ -210,8 +212,8 @@ fn pss(edge: &Edge) -> u64 {
     kib.expect("a number") << 10
 }
 
-/// Aim: 20 connections with 100 stalled streams each cost the edge little memory, with sockets that are not read and
-/// Chromium's windows. Fails if a stalled stream keeps a buffer of its own besides what waits.
+/// Aim: 20 connections with 100 stalled streams each cost the edge little memory, with sockets that are not
+/// read and Chromium's windows. Fails if a stalled stream keeps a buffer besides the bytes that wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_thousand_stalled_streams_cost_little() {
     let setup = Setup::start(1).await;

@@ -12,7 +12,7 @@ use crate::vip::Block;
 
 use super::rig::HOST;
 
-/// Listener's port, what a client offers, what is chosen; `Err`: it is refused.
+/// Listener's port, the protocols a client offers, the one chosen; `Err`: the handshake is refused.
 type Case = (u16, &'static [u8], Result<Option<&'static str>, ()>);
 
 const CASES: &[Case] = &[
@@ -29,9 +29,9 @@ const CASES: &[Case] = &[
     (445, b"\x04mqtt", Ok(None)),
 ];
 
-/// Aim: the listener's order decides, a client that offers none of it is refused, one that offers nothing is let in;
-/// without the key only http/1.1 is answered. A gRPC-like exchange of a node that speaks HTTP/2 passes. Fails if `h2` is
-/// answered for nodes that were not said to speak it.
+/// Aim: the listener's order decides. A client that offers none of the listener's protocols is refused; one
+/// without ALPN is let in. Without the key the edge answers only http/1.1. A gRPC-like exchange with an
+/// HTTP/2 node passes. Fails if the edge answers `h2` for nodes that are not configured for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn layer_4_answers_alpn_as_it_is_told() {
     let (block, certs) = (Block::claim(), Certs::new());
@@ -81,7 +81,7 @@ async fn layer_4_answers_alpn_as_it_is_told() {
     served.abort();
 }
 
-/// A node that speaks HTTP/2 and says what it is asked.
+/// A node that speaks HTTP/2 and echoes the request.
 async fn serve(listener: TcpListener) {
     while let Ok((stream, _)) = listener.accept().await {
         tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! Ends of answers: each framing of a node as the end of a stream, and what is not whole as its reset.
+//! Ends of answers over HTTP/2: each framing of a node becomes the stream's end, a cut answer its reset.
 //!
 //! Source: RFC 9110 §6.4.1 (answers without a body); RFC 9112 §6.3, §7.1.1; RFC 9113 §8.1.
 
@@ -7,8 +7,8 @@ use h2::Reason;
 use super::rig::{HOST, Rig};
 use crate::client::raw_h2::{Answer, Field, head};
 
-/// Aim: answers that have no body end with their head, whatever their length says, and the node's connection carries
-/// the next one. Fails if a stream waits for bytes that never come.
+/// Aim: answers that have no body end with their head, whatever length they announce, and the node's
+/// connection carries the next one. Fails if a stream waits for bytes that never come.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_without_a_body_end_with_their_head() {
     let rig = Rig::start().await;
@@ -52,7 +52,8 @@ async fn answers_without_a_body_end_with_their_head() {
     }
 }
 
-/// What a node says behind its head, whether it resets its connection then, and what the client has of it.
+/// Name; what the node sends as fields and as body; whether it then resets its connection; the body at the
+/// client, and whether it is whole.
 const ENDS: &[(&str, &str, &str, bool, &str, bool)] = &[
     ("close", "", "abc", false, "abc", true),
     ("close and nothing", "", "", false, "", true),
@@ -139,7 +140,7 @@ const ENDS: &[(&str, &str, &str, bool, &str, bool)] = &[
     ),
 ];
 
-/// Aim: an answer that is whole ends its stream, one that is not is reset and never has END_STREAM; its siblings and
+/// Aim: a whole answer ends its stream. A cut answer resets its stream, without END_STREAM; its siblings and
 /// its connection go on. Fails if a client can take a cut answer for a whole one.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_whole_answers_end_their_stream() {
@@ -177,8 +178,8 @@ async fn only_whole_answers_end_their_stream() {
     assert!(client.goaways.is_empty(), "{:?}", client.goaways);
 }
 
-/// Aim: an answer that begins before its upload is whole passes at once, and the upload goes on to its end. Fails if the
-/// answer waits for the request, or the request ends with the answer's first byte.
+/// Aim: an answer that begins before its upload is whole passes at once, and the upload goes on to its end.
+/// Fails if the answer waits for the request, or if the answer's first byte ends the request.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_may_begin_before_its_upload_ends() {
     let rig = Rig::start().await;
@@ -209,8 +210,9 @@ async fn an_answer_may_begin_before_its_upload_ends() {
     );
 }
 
-/// Aim: a refusal that is whole before its upload ends the stream with NO_ERROR, so that its client stops sending
-/// (RFC 9113 §8.1); the connection goes on. Fails if the rest of the upload is read for ever, or called an error.
+/// Aim: a refusal that is complete before its upload ends the stream with NO_ERROR, so that its client stops
+/// sending (RFC 9113 §8.1). The connection goes on. Fails if the edge reads the rest of the upload for ever,
+/// or reports an error.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_upload_is_stopped_in_order() {
     let rig = Rig::start().await;
@@ -225,7 +227,7 @@ async fn a_refused_upload_is_stopped_in_order() {
     let answer = client.until(id, |a| a.reset.is_some()).await;
     assert_eq!((answer.status, &answer.body[..]), (413, &b"much"[..]));
     assert_eq!((answer.whole, answer.reset), (true, Some(Reason::NO_ERROR)));
-    // What was on its way is no fault of its client.
+    // DATA that was already on its way is not an error of the client.
     client.data(id, b"two", true).await;
     super::heads::assert_alive(&rig, &mut client).await;
 }

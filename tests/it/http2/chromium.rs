@@ -1,7 +1,8 @@
-//! Chromium over HTTP/2: WebSockets, EventSource and streams of fetch on one page.
+//! Chromium over HTTP/2: WebSockets, EventSource and fetch streams on one page.
 //!
-//! In: a page of the edge, scripts in it. Out: what they received, on which connection, from which node, and how
-//! much a page that reads nothing swallows. Source: RFC 8441; docs/decisions/0019 (why `h2_websocket` is off).
+//! In: a page of the edge, scripts in it. Out: what they received, on which connection, from which node, and
+//! how much an unread stream of the page takes. Source: RFC 8441; docs/decisions/0019 (why `h2_websocket` is
+//! off).
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +15,13 @@ use crate::deadline;
 use crate::setup::{HOST, Setup};
 use crate::vip::port;
 
-/// Beside the listener that takes WebSockets over HTTP/2, one that does not, and one without HTTP/2.
+/// Two more listeners: one without WebSockets over HTTP/2, and one without HTTP/2.
 const OTHERS: &str = "  - { name: off, bind: [200.0.0.10:4443], mode: http, to: p, \
                       tls: { certificates: [push] } }\n  \
                       - { name: old, bind: [200.0.0.10:444], mode: http, to: p, \
                       tls: { certificates: [push], h2: false } }\n";
 
-/// A browser for which the host's name resolves to the edge, on a page of the listener at `to`.
+/// Starts a browser that resolves the host's name to the edge, on a page of the listener at port `to`.
 async fn page(setup: &Setup, to: u16) -> Browser {
     let leaf = Leaf {
         chain: setup.certs.dir().join("push.pem"),
@@ -38,7 +39,7 @@ async fn page(setup: &Setup, to: u16) -> Browser {
     browser
 }
 
-/// All that a page streams: `seen` has what came of each.
+/// Starts all streams of a page; `seen` holds what arrived on each.
 const STREAMS: &str = "
     window.seen = { said: [], events: [], pieces: 0 };
     const socket = new WebSocket(`wss://${location.host}/ws/echo`, []);
@@ -66,9 +67,10 @@ const STREAMS: &str = "
         seen.echoed = (await echo.text()).length;
     })();";
 
-/// Aim: on one page over HTTP/2 a WebSocket, an EventSource and streams of fetch each receive all, in order, at
-/// once; with the key the WebSocket is a stream of the page's connection, without it one of its own over HTTP/1.1.
-/// Fails if Chromium falls back to HTTP/1.1 with the key, or is offered it without.
+/// Aim: on one page over HTTP/2 a WebSocket, an EventSource and fetch streams each receive everything, in
+/// order, at once. With the key the WebSocket is a stream of the page's connection; without it, it has its
+/// own HTTP/1.1 connection. Fails if Chromium falls back to HTTP/1.1 with the key, or if WebSockets over
+/// HTTP/2 are announced without it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_streams_in_every_way() {
     let setup = start_more(1, "", "", OTHERS).await;
@@ -88,7 +90,7 @@ async fn a_page_streams_in_every_way() {
             (&json!(20 * 101), &json!(300_000))
         );
         assert!(seen["pieces"].as_u64() > Some(2), "{seen}");
-        // Page, WebSocket, events, stream, echo; the browser asks for an icon as well.
+        // Page, WebSocket, events, stream, echo; the browser requests an icon as well.
         let listener = ["tls", "off"][n];
         let of = |lines: &[Value], path: &str| {
             let mut lines = lines.iter().filter(|l| l["listener"] == listener);
@@ -117,8 +119,9 @@ async fn a_page_streams_in_every_way() {
     }
 }
 
-/// Aim: Chromium keeps the sticky cookie that comes on the 200 of a WebSocket over HTTP/2: with round robin every
-/// later request and WebSocket of the page goes to the WebSocket's node. Fails without `Set-Cookie` on the 200.
+/// Aim: Chromium keeps the sticky cookie of the 200 that opens a WebSocket over HTTP/2: with round robin,
+/// every later request and WebSocket of the page reaches the WebSocket's node. Fails without `Set-Cookie` on
+/// the 200.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cookie_on_the_200_is_kept() {
     let plugins = "[{ sticky_cookie: { name: PUSHGATE } }]";
@@ -127,7 +130,7 @@ async fn the_cookie_on_the_200_is_kept() {
     for round in 1..=2 {
         let deleted = browser.client.delete_all_cookies().await;
         deleted.expect("no cookie of the page");
-        // In between nothing sticks, so that both nodes have their turn.
+        // The requests in between do not stick, so both nodes get some.
         let script = "
             window.seen = [];
             const open = () => new Promise((done) => {
@@ -172,15 +175,15 @@ async fn the_cookie_on_the_200_is_kept() {
     browser.close().await;
 }
 
-/// WebSockets of the page, messages of each, and how many are under way on each.
+/// WebSockets of the page, messages on each, and how many of them may be unanswered at a time.
 const SOCKETS: usize = 10;
 const EACH: usize = 10_000;
 const AHEAD: usize = 100;
-/// The longest that all may take.
+/// Limit for the whole run.
 const MOST: Duration = Duration::from_secs(60);
 
-/// Aim: 100,000 messages through Chromium over WebSockets on one HTTP/2 connection, to the node and back: 0 lost, 0
-/// reordered. Fails if a message is lost or early.
+/// Aim: 100,000 messages through Chromium over WebSockets on one HTTP/2 connection, to the node and back: 0
+/// lost, 0 reordered. Fails if a message is lost or early.
 #[tokio::test(flavor = "multi_thread")]
 async fn chromium_loses_no_message() {
     let setup = start(1, "", "").await;
@@ -228,16 +231,17 @@ async fn chromium_loses_no_message() {
     browser.close().await;
 }
 
-/// What Chromium announces for a stream.
+/// The window that Chromium announces for a stream.
 const WINDOW: u64 = 6 << 20;
-/// Most bytes that are hidden of a stopped stream beyond that; seen: 16 KiB.
+/// Most hidden bytes of a stopped stream beyond that; seen: 16 KiB.
 const MOST_HIDDEN: u64 = 64 << 10;
-/// Most bytes that a WebSocket of HTTP/1.1 takes; seen: 245 to 265 KiB.
+/// Most bytes that an unread HTTP/1.1 WebSocket takes; seen: 245 to 265 KiB.
 const MOST_HTTP_1: u64 = 1 << 20;
 
-/// Aim: what a page whose WebSocket is not read swallows before its node is stopped: over HTTP/2 Chromium's window,
-/// and at most 64 KiB more; over HTTP/1.1 a fraction of it. That decides the default of `h2_websocket`. Fails if the
-/// edge reads on where Chromium gives no window. (A fetch that is not read swallows 58 MiB over either.)
+/// Aim: measures how much an unread WebSocket of a page takes before its node is stopped. Over HTTP/2:
+/// Chromium's window, and at most 64 KiB more; over HTTP/1.1: a fraction of that. This decides the default of
+/// `h2_websocket`. Fails if the edge reads on although Chromium gives no window. (An unread fetch takes 58
+/// MiB over either.)
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_that_stops_stalls_its_node() {
     let setup = start_more(1, "", "", OTHERS).await;
@@ -260,7 +264,7 @@ async fn a_page_that_stops_stalls_its_node() {
             }
         })
         .await;
-        // Bounded wait: a stream that takes nothing for so long has stopped.
+        // Bounded wait: a stream that takes nothing for this long has stopped.
         let stalled = node.stalled(Duration::from_millis(700)).await - before;
         println!("{what}: {} KiB", stalled / 1024);
         assert!(stalled <= most, "{what}: {stalled}");

@@ -1,7 +1,7 @@
-//! Clients as people use them, over HTTP/2: node's http2 module, curl, Java's HttpClient.
+//! Common clients over HTTP/2: the http2 module of Node.js, curl, Java's HttpClient.
 //!
-//! In: a program of each. Out: whole answers over HTTP/2, streamed bodies, 100 Continue, WebSockets where a client
-//! has them. Source: RFC 9113; RFC 8441; RFC 9110 §10.1.1 (Expect).
+//! In: a program of each. Out: whole answers over HTTP/2, streamed bodies, 100 Continue, WebSockets if the
+//! client has them. Source: RFC 9113; RFC 8441; RFC 9110 §10.1.1 (Expect).
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::client::{curl, curl_at};
 use crate::setup::{HOST, Setup};
 use crate::vip::port;
 
-/// What a program prints; it must end well, in a minute.
+/// Runs a program and returns its output; it must succeed within a minute.
 async fn output(command: &mut Command) -> String {
     let output = tokio::time::timeout(Duration::from_secs(60), command.kill_on_drop(true).output());
     let output = output.await.expect("an end in time");
@@ -23,7 +23,7 @@ async fn output(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The connections and the protocols of all access lines.
+/// Number of client connections, and the protocols, in all access lines.
 async fn connections(setup: &Setup, lines: usize) -> (usize, Vec<String>) {
     let all = setup
         .edge
@@ -36,8 +36,8 @@ async fn connections(setup: &Setup, lines: usize) -> (usize, Vec<String>) {
     (clients.len(), protocols.into_iter().collect())
 }
 
-/// Aim: node's http2 module: streams side by side, an upload in pieces, 100 Continue, and a WebSocket by extended
-/// CONNECT, all on one connection. Fails if one of them is not as over HTTP/1.
+/// Aim: Node.js's http2 module: parallel streams, an upload in pieces, 100 Continue, and a WebSocket by
+/// extended CONNECT, all on one connection. Fails if one of them differs from HTTP/1.
 #[tokio::test(flavor = "multi_thread")]
 async fn node_speaks_to_us() {
     let setup = start(1, "", "").await;
@@ -71,8 +71,8 @@ async fn node_speaks_to_us() {
     assert_eq!(connections(&setup, 5).await, (1, protocols));
 }
 
-/// Aim: curl: a body in chunks of unknown length, one that waits for 100 Continue, several answers at once on one
-/// connection. Fails if curl falls back to HTTP/1.1, or waits for a 100 that does not come.
+/// Aim: curl: a chunked body of unknown length, a body that waits for 100 Continue, several answers at once
+/// on one connection. Fails if curl falls back to HTTP/1.1, or waits for a 100 that does not come.
 #[tokio::test(flavor = "multi_thread")]
 async fn curl_speaks_to_us() {
     let setup = Setup::start(1).await;
@@ -112,9 +112,9 @@ async fn curl_speaks_to_us() {
     assert_eq!(said.matches("data: n1").count(), 20, "{said}");
 }
 
-/// Aim: Java's HttpClient: bodies of known and of unknown length, with 100 Continue and refused before it, events, 50
-/// requests at once, and its WebSocket, which is HTTP/1.1. Fails if it falls back to HTTP/1.1 for requests, or hangs
-/// without a 100.
+/// Aim: Java's HttpClient: bodies of known and of unknown length, with 100 Continue and refused before it,
+/// events, 50 requests at once, and its WebSocket, which uses HTTP/1.1. Fails if requests fall back to
+/// HTTP/1.1, or if the client hangs without a 100.
 #[tokio::test(flavor = "multi_thread")]
 async fn java_speaks_to_us() {
     let setup = start(1, "", "").await;

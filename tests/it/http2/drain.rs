@@ -1,4 +1,4 @@
-//! TERM and HTTP/2: idle connections end soon, live streams have until `drain_deadline`.
+//! SIGTERM and HTTP/2: idle connections end soon, live streams have until `drain_deadline`.
 //!
 //! Source: RFC 9113 §6.8 (GOAWAY); FAULTS D68.
 
@@ -10,14 +10,15 @@ use super::rig::{HOST, Rig};
 use crate::client::raw_h2::{Answer, RawH2, head};
 use crate::deadline;
 
-/// The longest that a client without a stream holds the process up.
+/// The longest time that clients without a stream may delay the exit.
 const SOON: Duration = Duration::from_secs(2);
-/// `STREAM_MAX`, which says that requests on their way are served.
+/// Last stream id of a first GOAWAY: `STREAM_MAX`, so that requests already sent are still served.
 const ALL: u32 = i32::MAX as u32;
 
-/// Aim: clients without a stream are told to go and are closed within 2 s of TERM, though they ignore it: one that reads
-/// and stays, one that sent its preface only, one that sent nothing, one that does not read. Then the process ends.
-/// Fails if an idle connection holds a stop up, or if the first GOAWAY names a stream that is on its way.
+/// Aim: clients without a stream get GOAWAY and are closed within 2 s of SIGTERM, even if they ignore it: one
+/// that reads and stays, one that sent its preface only, one that sent nothing, one that does not read. Then
+/// the process exits. Fails if an idle connection delays the exit, or if the first GOAWAY excludes a stream
+/// that the client has already sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_without_a_stream_do_not_hold_a_stop_up() {
     let mut rig = Rig::start().await;
@@ -30,7 +31,7 @@ async fn clients_without_a_stream_do_not_hold_a_stop_up() {
         tls.alpn = b"\x02h2";
     }
     let _silent = dial.io().await;
-    // Its settings have come: it is served.
+    // Once its settings arrive, the edge serves the connection.
     greeted.pump().await;
     rig.edge.signal(libc::SIGTERM);
     let at = Instant::now();
@@ -53,8 +54,9 @@ async fn clients_without_a_stream_do_not_hold_a_stop_up() {
     );
 }
 
-/// Aim: a stream that lives at TERM goes on until it ends, and then its connection does; what its client begins after
-/// the last GOAWAY is not served. Fails if a drain ends streams, or serves new ones for ever.
+/// Aim: a stream that lives at SIGTERM goes on until it ends; then its connection ends. Streams that the
+/// client begins after the last GOAWAY are not served. Fails if a drain ends streams, or serves new ones for
+/// ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_live_stream_outlives_term() {
     let mut rig = Rig::start().await;
@@ -87,8 +89,8 @@ async fn a_live_stream_outlives_term() {
     assert_eq!(paths, ["/live"]);
 }
 
-/// Aim: a stream that has no end is reset at `drain_deadline`, not before, with `drained` as its reason. Fails if it is
-/// cut at TERM, or holds the process up.
+/// Aim: an endless stream is reset at `drain_deadline`, not before, with the reason `drained`. Fails if it is
+/// cut at SIGTERM, or delays the exit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_live_stream_is_reset_at_the_deadline() {
     let mut rig = Rig::with("drain_deadline: 1500ms\n", "", "").await;

@@ -1,7 +1,7 @@
-//! Clients that break the rules, never finish, or go: how their connections end.
+//! How connections end whose clients break the rules, never finish, or leave.
 //!
-//! In: frames that are no flood. Out: GOAWAY with the code of the RFC, the reason that is counted, 431.
-//! Source: RFC 9113 §3.4, §4.2, §5.1, §5.1.1, §6.
+//! In: illegal or unfinished frames, no floods. Out: GOAWAY with the code of the RFC, the counted reason,
+//! 431. Source: RFC 9113 §3.4, §4.2, §5.1, §5.1.1, §6.
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,8 @@ use crate::client::handshake;
 use crate::deadline;
 use crate::setup::Setup;
 
-/// Aim: a client that errs is told by which code, and counted by which reason. Fails if a frame is passed over,
-/// or an error has another name.
+/// Aim: a client that breaks a rule gets GOAWAY with the right code, and its connection counts under the
+/// right reason. Fails if a bad frame is ignored, or has another code or reason.
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_end_their_connection() {
     let setup = Setup::start(1).await;
@@ -49,8 +49,8 @@ async fn errors_end_their_connection() {
     }
 }
 
-/// Aim: a head above a limit is answered by 431, and its connection goes on. A cookie in crumbs is one line. Fails
-/// if the codec refuses a head before the door can, or the crumbs are counted.
+/// Aim: a head above a limit gets 431, and its connection goes on. A cookie in crumbs counts as one line.
+/// Fails if the codec refuses a head before the edge can answer, or if crumbs are counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_above_a_limit_are_answered() {
     let setup = Setup::start(1).await;
@@ -85,8 +85,8 @@ async fn heads_above_a_limit_are_answered() {
     }
 }
 
-/// Aim: prefaces and first heads that are never finished end after `head_timeout`, and cost nobody anything.
-/// Fails if the time is counted from the preface, or not at all.
+/// Aim: prefaces and first heads that are never finished end after `head_timeout`, and affect no other
+/// client. Fails if the time counts from the preface, or not at all.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_never_finished_ends_in_time() {
     let timeout = "  - { name: hasty, bind: [200.0.0.10:444], mode: http, head_timeout: 1s, \
@@ -142,8 +142,8 @@ async fn what_is_never_finished_ends_in_time() {
     witness.unharmed("half requests");
 }
 
-/// Aim: the first request has `head_timeout` from when the connection was accepted, a slow handshake included, for
-/// both versions. Fails if it is counted from the handshake's end.
+/// Aim: the first request has `head_timeout` from the accept of the connection, including a slow handshake,
+/// for both versions. Fails if the time counts from the handshake's end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_handshake_counts_in_the_time_of_the_first_head() {
     let timeout = "  - { name: hasty, bind: [200.0.0.10:444], mode: http, head_timeout: 3s, \
@@ -161,14 +161,14 @@ async fn a_slow_handshake_counts_in_the_time_of_the_first_head() {
         let mut scrap = Vec::new();
         let read = client.read_to_end(&mut scrap);
         let _ = deadline("the end of a silent connection", read).await;
-        // Counted from the handshake it would be 5 s; 1.5 s are for a busy machine.
+        // Counted from the handshake it would be 5 s; the limit includes 1.5 s for a busy machine.
         let took = accepted.elapsed();
         assert!(took < Duration::from_millis(4_500), "it took {took:?}");
     }
 }
 
-/// Aim: a client that says GOAWAY keeps its streams and gets no new ones; the connection ends with the last.
-/// Fails if GOAWAY ends the streams, or its connection stays.
+/// Aim: a client that sends GOAWAY keeps its streams and gets no new ones; the connection ends with the last.
+/// Fails if GOAWAY ends the streams, or if the connection stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_goes_keeps_its_streams() {
     let setup = Setup::start(1).await;
@@ -186,8 +186,8 @@ async fn a_client_that_goes_keeps_its_streams() {
     assert_eq!(client.end().await, Some(Reason::NO_ERROR));
 }
 
-/// Aim: connections that vanish in the middle of a frame leave nothing open at the node. Fails if a stream's task
-/// outlives its connection.
+/// Aim: connections that vanish in the middle of a frame leave no connection at the node. Fails if a stream's
+/// task outlives its connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_cut_in_a_frame_leave_nothing() {
     let setup = Setup::start(1).await;

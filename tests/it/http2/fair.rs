@@ -1,7 +1,7 @@
-//! The streams of one connection take turns: a bulk stream delays no message of its sibling by more than one write.
+//! The streams of one connection take turns: a bulk stream delays a sibling's message by at most one write.
 //!
-//! In: clients that read slowly, with windows that bound nothing. Out: the order of their frames, and how late messages
-//! are. Source: RFC 9113 §5.2; Lightstreamer clustering §1 (data packets forwarded immediately).
+//! In: clients that read slowly, with windows that never limit. Out: the order of their frames, and the delay
+//! of messages. Source: RFC 9113 §5.2; Lightstreamer clustering §1 (data packets forwarded immediately).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::rig::{HOST, Rig};
 use crate::client::raw_h2::{RawH2, head};
 
-/// Windows as large as they can be: only the reader's pace bounds what it is sent.
+/// The largest possible windows: only the reader's pace limits the edge.
 const WIDE: u32 = i32::MAX as u32;
 /// Time for each 16 KiB that a client reads: 4 MiB a second.
 const PACE: Duration = Duration::from_millis(4);
@@ -27,7 +27,7 @@ async fn slow(rig: &Rig) -> RawH2 {
     client
 }
 
-/// A node that writes without end.
+/// Starts a stream whose node writes without end.
 async fn bulk(rig: &Rig, client: &mut RawH2) -> tokio::task::JoinHandle<()> {
     client.open(&head("GET", HOST, "/bulk", &[]), true).await;
     let (mut node, _) = rig.asked().await;
@@ -42,7 +42,8 @@ async fn bulk(rig: &Rig, client: &mut RawH2) -> tokio::task::JoinHandle<()> {
     })
 }
 
-/// Aim: three bulk streams share a slow connection frame by frame. Fails if one of them writes on while others wait.
+/// Aim: three bulk streams share a slow connection frame by frame. Fails if one of them writes several frames
+/// while others wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn bulk_streams_take_turns() {
     let rig = Rig::start().await;
@@ -55,7 +56,7 @@ async fn bulk_streams_take_turns() {
         assert!(client.pump().await, "the connection ended");
         tokio::time::sleep(PACE / 2).await;
     }
-    // The first one is alone until the others begin.
+    // The first stream is alone until the others begin.
     let order: Vec<u32> = client.order[50..].iter().map(|(id, _)| *id).collect();
     let mut run = (0, 0);
     let mut longest = 0;
@@ -79,9 +80,10 @@ async fn bulk_streams_take_turns() {
     nodes.iter().for_each(|node| node.abort());
 }
 
-/// Aim: beside a bulk stream of the same connection, whose client reads 4 MiB a second, a message of 100 bytes each 10 ms
-/// comes behind what both kernels hold and at most one write of the bulk. Seen: 7 ms and 24 KiB at the median, 16 ms and 56 KiB at p99. Fails if messages queue
-/// behind the bulk in the edge.
+/// Aim: on a connection with a bulk stream whose client reads 4 MiB a second, a sibling gets a message of 100
+/// bytes each 10 ms. Each message waits only behind the bytes in both kernels and at most one write of the
+/// bulk. Seen: 7 ms and 24 KiB at the median, 16 ms and 56 KiB at p99. Fails if messages queue behind the
+/// bulk in the edge.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bulk_stream_does_not_delay_a_message() {
     const MESSAGES: usize = 200;
@@ -101,7 +103,7 @@ async fn a_bulk_stream_does_not_delay_a_message() {
             MESSAGES * 100
         ))
         .await;
-        // The bulk has filled both kernels.
+        // Let the bulk fill both kernels.
         tokio::time::sleep(Duration::from_millis(300)).await;
         for n in 0..MESSAGES {
             times
@@ -149,5 +151,5 @@ async fn a_bulk_stream_does_not_delay_a_message() {
     messages.abort();
 }
 
-/// Bytes of the bulk in front of a message: both kernels' buffers, and one write of each stream.
+/// Most bytes of the bulk ahead of a message: both kernels' buffers, and one write of each stream.
 const MOST: u64 = 96 * 1024;

@@ -1,7 +1,7 @@
-//! Floods: what each costs the edge and its other clients, and how the connection ends.
+//! Floods: their cost for the edge and for other clients, and how the connection ends.
 //!
-//! In: frames that cost their sender little. Out: GOAWAY with a reason that is counted, memory and time.
-//! Source: RFC 9113 §10.5; CVE-2019-9511 to 9518, CVE-2023-44487, CVE-2024-27316, CVE-2025-8671.
+//! In: frames that cost their sender little. Out: GOAWAY with a counted reason, memory and time. Source: RFC
+//! 9113 §10.5; CVE-2019-9511 to 9518, CVE-2023-44487, CVE-2024-27316, CVE-2025-8671.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use super::witness::{Ended, Witness};
 use crate::client::frames::*;
 use crate::setup::Setup;
 
-/// Frames of a flood that a limit ends.
+/// Frames of a flood; a limit ends it before.
 const MANY: usize = 20_000;
 
-/// Name, frames, how the connection ends, word in the metric.
+/// Name, frames, code of the connection's end, reason in the metric.
 type Row = (&'static str, Vec<u8>, Reason, &'static str);
 
 /// Streams that the client opens and cancels at once, or makes the edge reset.
@@ -78,7 +78,7 @@ fn resets() -> Vec<Row> {
     ]
 }
 
-/// Floods of frames that are no streams, and heads that never end.
+/// Floods of frames other than streams, and heads that never end.
 fn frames() -> Vec<Row> {
     let calm = |name, frames, reason| (name, frames, Reason::ENHANCE_YOUR_CALM, reason);
     let head = frame(HEADERS, END_STREAM, 1, &head("GET", "/hello"));
@@ -125,7 +125,7 @@ fn frames() -> Vec<Row> {
     ]
 }
 
-/// A head that puts an entry of `size` bytes into the table and names it `n` times.
+/// A head that adds an entry of `size` bytes to the table and refers to it `n` times.
 fn bomb(size: usize, n: usize) -> Vec<u8> {
     let mut fields = head("GET", "/hello");
     // A cookie of the static table, with its value added to the dynamic one (RFC 7541 §6.2.1).
@@ -137,8 +137,9 @@ fn bomb(size: usize, n: usize) -> Vec<u8> {
     [first, frame(CONTINUATION, END_HEADERS, 1, &names)].concat()
 }
 
-/// Aim: each flood of streams ends its connection before the nodes feel it, whoever resets them. Fails for the
-/// lower half of the table if only the client's own RST_STREAM is counted (CVE-2025-8671).
+/// Aim: each flood of streams ends its connection before it reaches the nodes, whichever side resets the
+/// streams. Fails for the lower half of the table if only the client's own RST_STREAM is counted
+/// (CVE-2025-8671).
 #[tokio::test(flavor = "multi_thread")]
 async fn floods_of_resets_end_their_connection() {
     let setup = Setup::start(1).await;
@@ -147,12 +148,12 @@ async fn floods_of_resets_end_their_connection() {
         ends(&setup, &mut witness, row).await;
     }
     let requests = setup.nodes[0].seen().requests().len();
-    // Ordinary requests are some of them.
+    // Including those of the ordinary client.
     assert!(requests < 3_000, "{requests} requests reached the node");
 }
 
-/// Aim: each flood of frames that carry nothing, and each head without end, ends its connection. Fails without
-/// the count that its row names.
+/// Aim: each flood of frames that carry nothing, and each head without end, ends its connection. Fails
+/// without the counter that its row names.
 #[tokio::test(flavor = "multi_thread")]
 async fn floods_of_frames_end_their_connection() {
     let setup = Setup::start(1).await;
@@ -194,8 +195,8 @@ async fn paced_resets_end_the_connection() {
     witness.unharmed("paced resets");
 }
 
-/// Aim: frames that no limit counts cost their sender its own bytes, and nobody else: the connection answers
-/// behind them. Fails if one of them is an error, or keeps anything.
+/// Aim: frames that no limit counts cost only their sender's bytes: the connection still answers after them.
+/// Fails if one of them is an error, or if the edge keeps anything of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn other_floods_harm_nobody() {
     let setup = Setup::start(1).await;

@@ -1,5 +1,5 @@
-//! One table of requests, asked over HTTP/1 and over HTTP/2: what one refuses the other does too, and what one
-//! passes reaches the node byte for byte over both.
+//! One table of requests, sent over HTTP/1 and over HTTP/2. Both versions refuse the same requests, and pass
+//! the others to the node byte for byte.
 //!
 //! Source: RFC 9110 §7.2, §8.6, §9, §10.1.1; RFC 9112 §3.2, §6; RFC 9113 §8.1, §8.2, §8.3.
 
@@ -16,11 +16,11 @@ use super::rig::{HOST, Rig};
 use crate::client::raw_h2::{Field, RawH2};
 use crate::deadline;
 
-/// The longest that a request which is refused may take to reach a node all the same.
+/// How long to wait whether a refused request reaches a node nevertheless.
 const NOTHING: Duration = Duration::from_millis(20);
 
-/// Aim: each row of [`TABLE`] over HTTP/1: the status, and the first line that the node reads. Fails if a row is judged
-/// otherwise than the table says.
+/// Aim: each row of [`TABLE`] over HTTP/1: the status, and the first line that the node reads. Fails if a row
+/// is judged differently from the table.
 #[tokio::test(flavor = "multi_thread")]
 async fn http_1_judges_each_row() {
     let rig = Rig::start().await;
@@ -48,8 +48,8 @@ async fn http_1_judges_each_row() {
     }
 }
 
-/// Aim: the same rows over HTTP/2, all on streams of one connection, which lives on. Fails if a row is judged otherwise
-/// than over HTTP/1 where the table does not say so, or if a fault of one stream ends the connection.
+/// Aim: the same rows over HTTP/2, all on streams of one connection, which lives on. Fails if a row is judged
+/// differently from HTTP/1 and the table does not say so, or if an error of one stream ends the connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn http_2_judges_each_row() {
     let rig = Rig::with("", "", "    limits: { http2: { resets: 1000 } }\n").await;
@@ -74,7 +74,7 @@ async fn http_2_judges_each_row() {
     assert_alive(&rig, &mut client).await;
 }
 
-/// The connection carries another request.
+/// Asserts that the connection carries another request.
 pub async fn assert_alive(rig: &Rig, client: &mut RawH2) {
     let node = async {
         let (mut node, _) = rig.asked().await;
@@ -85,10 +85,10 @@ pub async fn assert_alive(rig: &Rig, client: &mut RawH2) {
     assert_eq!(answer.status, 200, "{answer:?} {:?}", client.goaways);
 }
 
-/// Answers what reaches the node; the head it read, where one may come.
+/// Answers a request that reaches the node; returns its head, if one arrived.
 async fn node(rig: &Rig, case: &Case, is: Is) -> Option<String> {
     if is != Is::Passed {
-        // Bounded: a node that is asked is asked before the client is answered.
+        // Bounded wait: a request reaches the node before its client is answered.
         let asked = tokio::time::timeout(NOTHING, rig.asked()).await;
         return asked.ok().map(|(_, head)| head);
     }
@@ -99,7 +99,7 @@ async fn node(rig: &Rig, case: &Case, is: Is) -> Option<String> {
     Some(head)
 }
 
-/// What the node read is what the table says.
+/// Asserts that the node read what the table says.
 fn check_node(case: &Case, head: Option<String>) {
     let head = head.map(|head| head.lines().next().unwrap_or_default().to_owned());
     let passed = case.h1 == Is::Passed || case.h2() == Is::Passed;
@@ -111,7 +111,7 @@ fn check_node(case: &Case, head: Option<String>) {
     }
 }
 
-/// The row as HTTP/1 sends it. A host beside the authority makes its target an absolute URL.
+/// The row in HTTP/1. If it has a host besides the authority, its target is an absolute URL.
 fn http_1(case: &Case) -> Vec<u8> {
     let mut head = format!("{} ", case.method).into_bytes();
     let host = match (case.authority, case.host) {
@@ -132,7 +132,7 @@ fn http_1(case: &Case) -> Vec<u8> {
     head
 }
 
-/// The row as HTTP/2 sends it.
+/// The row in HTTP/2.
 fn http_2(case: &Case) -> Vec<Field<'static>> {
     let leak = |s: String| -> &'static [u8] { Box::leak(s.into_bytes().into_boxed_slice()) };
     let mut fields: Vec<Field<'static>> = vec![

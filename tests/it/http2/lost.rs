@@ -1,4 +1,4 @@
-//! A request whose node fails it: what its client may send again, and what it may not.
+//! Requests that their node fails: which of them the client may send again.
 //!
 //! Source: RFC 9113 §5.4.2, §7, §8.7 (REFUSED_STREAM says that nothing was processed).
 
@@ -8,9 +8,10 @@ use super::heads::assert_alive;
 use super::rig::{HOST, Rig};
 use crate::client::raw_h2::head;
 
-/// Aim: a request that no node has had is refused, so that its client may send it again, and one that its node lost is
-/// cancelled; without `no_node: close`, and with `on_lost: 502`, both are answered. The connection serves on. Fails if a client is told that it
-/// may repeat what a node has had, or may not repeat what none has.
+/// Aim: a request that reached no node is refused, so that its client may send it again; a request that its
+/// node lost is cancelled. Without `no_node: close`, and with `on_lost: 502`, both are answered. The
+/// connection serves on. Fails if the code invites a client to repeat a request that a node has had, or
+/// forbids it one that no node has had.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_is_told_whether_a_node_has_had_its_request() {
     for (keys, refused, lost) in [
@@ -44,8 +45,8 @@ async fn a_client_is_told_whether_a_node_has_had_its_request() {
     }
 }
 
-/// Aim: an idempotent request whose node loses it is repeated, with its body, and its client sees one answer. Fails if
-/// the body of a stream, which has no framing of its own, is not whole the second time.
+/// Aim: an idempotent request whose node loses it is repeated with its body, and its client sees one answer.
+/// Fails if the second copy of the body is not whole: on a stream it has no framing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_put_is_repeated_with_its_body() {
     let rig = Rig::with("", "    nodes: [n1, n2]\n", "").await;

@@ -1,14 +1,16 @@
-//! Nothing that HTTP/1 passes is lost over HTTP/2: interim answers, trailers, bodies of every framing.
+//! Everything that HTTP/1 passes also passes over HTTP/2: interim answers, trailers, bodies of every framing.
 //!
-//! Source: RFC 9110 §6.5 (trailers), §7.6.1 (hop-by-hop), §10.1.1 (Expect), §15.2 (1xx); RFC 9113 §8.1, §8.2.2.
+//! Source: RFC 9110 §6.5 (trailers), §7.6.1 (hop-by-hop), §10.1.1 (Expect), §15.2 (1xx); RFC 9113 §8.1,
+//! §8.2.2.
 
 use h2::Reason;
 
 use super::rig::{HOST, Rig};
 use crate::client::raw_h2::{Field, head};
 
-/// Aim: 100 reaches a client that waits for it before its body, and 103 before the answer. Source: RFC 9110 §15.2: a
-/// proxy forwards 1xx. Fails without interim HEADERS: Java's HttpClient waits for ever (field 02).
+/// Aim: a client that waits for 100 gets it before its body, and 103 arrives before the answer. Source: RFC
+/// 9110 §15.2: a proxy forwards 1xx. Fails without interim HEADERS: Java's HttpClient waits for ever (field
+/// 02).
 #[tokio::test(flavor = "multi_thread")]
 async fn interim_answers_reach_the_client() {
     let rig = Rig::start().await;
@@ -40,8 +42,8 @@ async fn interim_answers_reach_the_client() {
     assert_eq!((answer.status, &answer.body[..]), (200, &b"ok"[..]));
 }
 
-/// Aim: trailers pass both ways, in order and twice of one name; a request with a length has no place for them and is
-/// whole without. Fails if one is lost (field 09), or if a body ends before its trailers.
+/// Aim: trailers pass both ways, in order, repeated names included. A request with a length has no place for
+/// them and is whole without. Fails if one is lost (field 09), or if a body ends before its trailers.
 #[tokio::test(flavor = "multi_thread")]
 async fn trailers_pass_both_ways() {
     let rig = Rig::start().await;
@@ -91,8 +93,8 @@ async fn trailers_pass_both_ways() {
     assert!(node.unread().is_empty(), "{:?}", node.unread());
 }
 
-/// Aim: trailers alone behind an empty body, and trailers as long as the bound on them, pass both ways; longer ones of
-/// a client reset its stream, and longer ones of a node too. Fails if the bound is another than HTTP/1's, 4 KiB.
+/// Aim: trailers after an empty body, and trailers of the longest allowed length, pass both ways. Longer
+/// trailers of a client or of a node reset the stream. Fails if the limit differs from HTTP/1's, 4 KiB.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_trailers_pass_and_longer_ones_end_the_stream() {
     let rig = Rig::start().await;
@@ -137,8 +139,8 @@ async fn long_trailers_pass_and_longer_ones_end_the_stream() {
     assert!(client.goaways.is_empty(), "{:?}", client.goaways);
 }
 
-/// Aim: fields of one connection stay on it, both ways: those of HTTP/2's `te`, and those of the node's answer and of
-/// its framing. Fails if one reaches the other side, or another field is lost.
+/// Aim: hop-by-hop fields stop at the edge both ways: HTTP/2's `te`, and those of the node's answer and of
+/// its framing. Fails if one reaches the other side, or if another field is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn fields_of_a_connection_stay_on_it() {
     let rig = Rig::start().await;
@@ -182,8 +184,8 @@ async fn fields_of_a_connection_stay_on_it() {
     );
 }
 
-/// Aim: the crumbs of a cookie reach the node as one line (RFC 9113 §8.2.3), other fields of one name as they came.
-/// Fails if a node that reads the first line only misses a crumb.
+/// Aim: the crumbs of a cookie reach the node as one line (RFC 9113 §8.2.3); other repeated fields pass
+/// unchanged. Fails if a node that reads only the first line misses a crumb.
 #[tokio::test(flavor = "multi_thread")]
 async fn crumbs_of_a_cookie_are_one_line() {
     let rig = Rig::start().await;
@@ -204,8 +206,8 @@ async fn crumbs_of_a_cookie_are_one_line() {
     assert_eq!(client.answer(id).await.status, 204);
 }
 
-/// Aim: `bytes_up` and `bytes_down` are the bodies of each stream, whatever its siblings move and however the node
-/// frames them. Fails if they count the connection, or chunks.
+/// Aim: `bytes_up` and `bytes_down` count the bodies of each stream, whatever its siblings move and however
+/// the node frames them. Fails if they count the connection, or chunks.
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_are_those_of_the_stream() {
     let rig = Rig::start().await;

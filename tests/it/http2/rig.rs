@@ -1,4 +1,4 @@
-//! An edge with HTTP/2 in front of one node whose every byte a test writes itself.
+//! An edge with HTTP/2 in front of one node that the test scripts byte by byte.
 //!
 //! In: keys of the listener and the file. Out: clients, and the node's connections one by one.
 
@@ -39,7 +39,7 @@ impl Rig {
         Self::with("", "", "").await
     }
 
-    /// The same; `top`, `pool` and `listener` are more keys of theirs, in lines.
+    /// As [`Rig::start`]; `top`, `pool` and `listener` are more lines for these sections.
     pub async fn with(top: &str, pool: &str, listener: &str) -> Rig {
         let (block, certs) = (Block::claim(), Certs::new());
         certs.leaf("push", &[HOST], Key::Ecdsa);
@@ -74,33 +74,33 @@ impl Rig {
         self.node = None;
     }
 
-    /// Listens there again.
+    /// Listens at the node's address again.
     pub async fn listen(&mut self) {
         let node = TcpListener::bind(self.block.at("10.0.0.9:8080")).await;
         self.node = Some(node.expect("the node's address"));
     }
 
-    /// The node's socket.
+    /// The node's listening socket.
     pub fn listener(&self) -> &TcpListener {
         self.node.as_ref().expect("the node listens")
     }
 
-    /// The way of its HTTP/2 clients.
+    /// How HTTP/2 clients dial the edge.
     pub fn tls(&self) -> Dial {
         Dial::tls(self.block.at("200.0.0.10:443"), HOST, self.certs.ca())
     }
 
-    /// The way of its HTTP/1 clients.
+    /// How HTTP/1 clients dial the edge.
     pub fn plain(&self) -> Dial {
         Dial::plain(self.block.at("200.0.0.10:80")).host(HOST)
     }
 
-    /// A client.
+    /// Connects an HTTP/2 client.
     pub async fn client(&self) -> RawH2 {
         RawH2::connect(&self.tls()).await
     }
 
-    /// The edge's next connection to the node, or to the second one where the pool has it.
+    /// The edge's next connection to the node, or to the second node if the pool has one.
     pub async fn accept(&self) -> NodeConn {
         let either = async {
             tokio::select! {
@@ -115,7 +115,8 @@ impl Rig {
         }
     }
 
-    /// The next connection that carries a request, and its head. A node that broke is connected on trial.
+    /// The next connection that carries a request, and its head. It skips connections without one: the edge
+    /// tries a failed node by a connect.
     pub async fn asked(&self) -> (NodeConn, String) {
         loop {
             let mut node = self.accept().await;
@@ -128,7 +129,7 @@ impl Rig {
         }
     }
 
-    /// Access lines, once there are `n`.
+    /// Waits for `n` access lines.
     pub async fn lines(&self, n: usize) -> Vec<serde_json::Value> {
         let what = format!("{n} access lines");
         self.edge.wait_access(&what, |all| all.len() >= n).await
@@ -141,7 +142,7 @@ impl NodeConn {
         self.until(b"\r\n\r\n").await
     }
 
-    /// Reads up to `end`, with it; panics at the connection's end.
+    /// Reads up to and including `end`; panics if the connection ends before.
     pub async fn until(&mut self, end: &[u8]) -> String {
         let end = loop {
             if let Some(at) = memchr::memmem::find(&self.unread, end) {
@@ -156,18 +157,18 @@ impl NodeConn {
         String::from_utf8_lossy(&got).into_owned()
     }
 
-    /// Bytes that came and were not asked for.
+    /// Bytes that arrived beyond those the test has read.
     pub fn unread(&self) -> &[u8] {
         &self.unread
     }
 
-    /// Says exactly `bytes`.
+    /// Sends exactly `bytes`.
     pub async fn say(&mut self, bytes: impl AsRef<[u8]>) {
         let said = self.io.write_all(bytes.as_ref()).await;
         said.expect("the edge reads");
     }
 
-    /// Reads to the connection's end; false: it was reset.
+    /// Reads until the connection ends; false: it was reset.
     pub async fn ended(&mut self) -> bool {
         let end = deadline("the end at the node", self.io.read_to_end(&mut self.unread));
         end.await.is_ok()

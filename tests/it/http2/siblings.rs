@@ -1,4 +1,4 @@
-//! Streams of one connection and each other: routes, ends and stalls of one leave its siblings alone.
+//! Streams of one connection: routes, ends and stalls of one leave its siblings alone.
 //!
 //! Source: RFC 9113 §5.2.2 (flow control of one stream is not to block others), §9.1.1.
 
@@ -19,8 +19,9 @@ use crate::vip::Block;
 
 use super::rig::{HOST, Rig};
 
-/// Aim: each request goes where its own `:authority` says, whatever the connection's server name was and its requests
-/// before asked for, and one that the route does not know as the route says. Fails if the first request, or the handshake, decides for all.
+/// Aim: each request is routed by its own `:authority`, whatever the connection's server name and its earlier
+/// requests were. A name without a route follows the route's default. Fails if the first request, or the
+/// handshake, decides for all.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_request_is_routed_by_its_own_authority() {
     let (block, certs) = (Block::claim(), Certs::new());
@@ -62,8 +63,8 @@ async fn each_request_is_routed_by_its_own_authority() {
     }
 }
 
-/// Aim: a rebalance closes the streams that move and no others of their connection, and a drain of their node closes
-/// none. Fails if the connection is closed with its streams.
+/// Aim: a rebalance closes only the streams that move, and leaves the other streams of their connection
+/// alone. A drain of their node closes none. Fails if the connection is closed with its streams.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebalance_closes_only_streams_that_move() {
     let setup = Setup::with(2, "[{ sticky_cookie: {} }]", "").await;
@@ -83,7 +84,7 @@ async fn a_rebalance_closes_only_streams_that_move() {
     );
     let mut cut = 0;
     let mut alive = Vec::new();
-    // Together: a client that leaves small frames unread ends its connection itself.
+    // At the same time: a client that leaves small frames unread ends its connection itself.
     for (last, body) in futures_util::future::join_all(bodies.into_iter().map(follow)).await {
         match last {
             Some(Ok(_)) => alive.push(body),
@@ -102,7 +103,7 @@ async fn a_rebalance_closes_only_streams_that_move() {
     assert_eq!(client.get("/hello", &[]).await.headers()["x-node"], "n2");
 }
 
-/// Reads 200 events, or to the stream's end: the last of them, and the stream.
+/// Reads 200 events, or to the stream's end; returns the last event, and the stream.
 async fn follow(mut body: RecvStream) -> (Option<Result<Bytes, h2::Error>>, RecvStream) {
     let mut last = None;
     for _ in 0..200 {
@@ -114,8 +115,9 @@ async fn follow(mut body: RecvStream) -> (Option<Result<Bytes, h2::Error>>, Recv
     (last, body)
 }
 
-/// Aim: uploads that their node does not read stop at their own windows, and a sibling's upload passes whole. Source:
-/// RFC 9113 §5.2.2; golang/go#16481. Fails if the connection's window is smaller than all streams may hold (field 01).
+/// Aim: uploads that their node does not read stop at their own windows, and a sibling's upload passes whole.
+/// Source: RFC 9113 §5.2.2; golang/go#16481. Fails if the connection's window is smaller than all streams may
+/// hold (field 01).
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_uploads_do_not_stop_a_sibling() {
     const STREAMS: usize = 20;
@@ -150,7 +152,7 @@ async fn stalled_uploads_do_not_stop_a_sibling() {
     assert!(client.goaways.is_empty(), "{:?}", client.goaways);
 }
 
-/// Sends DATA until the window of the stream is used up and stays so for 100 ms; how many bytes.
+/// Sends DATA until the stream's window is used up and stays so for 100 ms; returns the number of bytes.
 async fn fill(client: &mut RawH2, id: u32) -> usize {
     const FIRST: usize = 65_535;
     let mut sent = 0;
@@ -171,8 +173,8 @@ async fn fill(client: &mut RawH2, id: u32) -> usize {
     }
 }
 
-/// Aim: a client that resets one stream of many has that one's node reset, and its siblings go on. Fails if the node is
-/// left with a request that nobody waits for.
+/// Aim: when a client resets one of many streams, only that stream's node connection is reset; its siblings
+/// go on. Fails if the node keeps an abandoned request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_reaches_the_node_of_its_stream_alone() {
     let rig = Rig::start().await;

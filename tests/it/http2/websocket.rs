@@ -1,7 +1,7 @@
-//! WebSockets over streams of HTTP/2: how they are asked for, what passes, how they end.
+//! WebSockets over HTTP/2 streams: the request, the messages, the end.
 //!
-//! In: extended CONNECT, a node whose answers and sockets the test holds. Out: the upgrade that the node read,
-//! the answer that the client did, bytes and ends both ways. Source: RFC 8441 §3 to §5; RFC 6455 §4.
+//! In: extended CONNECT, a node whose answers and sockets the test controls. Out: the upgrade that the node
+//! read, the answer that the client read, bytes and ends both ways. Source: RFC 8441 §3 to §5; RFC 6455 §4.
 
 use std::time::Duration;
 
@@ -25,15 +25,15 @@ mod ends;
 /// Many messages at once.
 mod many;
 
-/// `tls` of a listener that takes WebSockets over HTTP/2.
+/// `tls` of a listener that accepts WebSockets over HTTP/2.
 const TAKES: &str = "certificates: [push], h2_websocket: true";
 
-/// As [`Setup::with`], where the TLS VIP takes WebSockets over HTTP/2.
+/// As [`Setup::with`], where the TLS VIP accepts WebSockets over HTTP/2.
 pub async fn start(nodes: u8, plugins: &str, pool: &str) -> Setup {
     start_more(nodes, plugins, pool, "").await
 }
 
-/// The same; `listeners` are more of them, as of [`Setup::and`].
+/// As [`start`]; `listeners` are more listeners, as in [`Setup::and`].
 pub async fn start_more(nodes: u8, plugins: &str, pool: &str, listeners: &str) -> Setup {
     let (block, certs) = (Block::claim(), Certs::new());
     certs.leaf("push", &[HOST], Key::Ecdsa);
@@ -51,15 +51,15 @@ pub async fn start_more(nodes: u8, plugins: &str, pool: &str, listeners: &str) -
     }
 }
 
-/// What a node answers to a request's head.
+/// The node's answer for a request's head.
 type Answer = fn(&str) -> String;
 
-/// A node that answers as told and leaves its sockets to the test, behind an edge.
+/// A scripted node that leaves its sockets to the test, behind an edge.
 struct Rig {
     block: Block,
     certs: Certs,
     edge: Edge,
-    /// The head of each request and its socket.
+    /// Head and socket of each request.
     asked: mpsc::Receiver<(String, TcpStream)>,
 }
 
@@ -91,7 +91,7 @@ impl Rig {
         H2::connect(&Dial::tls(at, HOST, self.certs.ca())).await
     }
 
-    /// The next request at the node.
+    /// Waits for the next request at the node.
     async fn next(&mut self) -> (String, TcpStream) {
         deadline("a request", self.asked.recv()).await.expect("one")
     }
@@ -130,9 +130,9 @@ fn accepts(head: &str, more: &str) -> String {
     )
 }
 
-/// Aim: an extended CONNECT reaches the node as an upgrade of HTTP/1.1 with a key of the edge's own, once, and the
-/// client's other fields; the 101 reaches the client as a 200 without fields of the upgrade. Source: RFC 8441 §5.
-/// Fails if a client's key is passed beside ours, if a key is used twice, or if a field is lost.
+/// Aim: an extended CONNECT reaches the node as an HTTP/1.1 upgrade with one key of the edge's own and with
+/// the client's other fields. The 101 reaches the client as a 200 without upgrade fields. Source: RFC 8441
+/// §5. Fails if a client's key is passed in addition to ours, if a key is used twice, or if a field is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_extended_connect_is_an_upgrade() {
     let mut rig = Rig::start(|head| {
@@ -188,9 +188,9 @@ async fn an_extended_connect_is_an_upgrade() {
     assert_ne!(keys[0], keys[1]);
 }
 
-/// Aim: only a 101 with the right Accept makes a WebSocket: any other 2xx or 101 is a 502, because a client takes
-/// each 2xx for one; a refusal is passed on, with its body. The stream's siblings go on. Source: RFC 8441 §5;
-/// RFC 6455 §4.1. Fails if the status alone decides, or if a refusal is hidden.
+/// Aim: only a 101 with the right Accept makes a WebSocket. Any other 2xx or 101 is a 502, because a client
+/// takes each 2xx for a WebSocket. A refusal is passed on with its body. The stream's siblings go on. Source:
+/// RFC 8441 §5; RFC 6455 §4.1. Fails if the status alone decides, or if a refusal is hidden.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_right_accept_makes_a_websocket() {
     let mut rig = Rig::start(|head| match head.split(' ').nth(1) {
@@ -243,9 +243,10 @@ async fn only_the_right_accept_makes_a_websocket() {
     assert_eq!(&got, b"on");
 }
 
-/// Aim: other protocols of an extended CONNECT are a 501, a plain CONNECT is a 405, with the key and without it;
-/// without the key nothing is announced, and a WebSocket is a 501 too. Nothing of them reaches the node. Source:
-/// RFC 8441 §3, §4; RFC 9110 §9.3.6. Fails if the edge tunnels what it does not know.
+/// Aim: an extended CONNECT for another protocol is a 501, a plain CONNECT a 405, with the key and without
+/// it. Without the key the edge does not announce extended CONNECT, and a WebSocket is a 501 too. None of
+/// them reaches the node. Source: RFC 8441 §3, §4; RFC 9110 §9.3.6. Fails if the edge tunnels an unknown
+/// protocol.
 #[tokio::test(flavor = "multi_thread")]
 async fn other_protocols_are_refused() {
     let (with, without) = (start(1, "", "").await, Setup::start(1).await);
@@ -273,9 +274,9 @@ async fn other_protocols_are_refused() {
 /// Lengths around those at which a frame's head grows, a window, and a mebibyte.
 const LENGTHS: [usize; 8] = [0, 1, 125, 126, 65_535, 65_536, 200_000, 1 << 20];
 
-/// Aim: messages pass both ways whole and in order, those that come in one write with the 101 too; the access line
-/// says `websocket`, the node's 101, and every byte of the frames, and no head. Fails if a frame's bytes are counted
-/// twice, or if DATA is cut at a window.
+/// Aim: messages pass both ways whole and in order, also those in one write with the 101. The access line has
+/// `websocket`, the node's 101, and every byte of the frames, without the head. Fails if a frame's bytes are
+/// counted twice, or if DATA is cut at a window.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_pass_whole_and_are_counted() {
     let setup = start(1, "", "").await;
@@ -286,7 +287,7 @@ async fn messages_pass_whole_and_are_counted() {
     }
     drop(first);
     let lines = setup.edge.wait_access("a line", |l| l.len() == 1).await;
-    // Three frames of two bytes and their texts.
+    // Three frames, each two bytes and its text.
     assert_eq!(lines[0]["bytes_down"], 3 * (2 + 7), "{}", lines[0]);
     assert_eq!(lines[0]["bytes_up"], 0, "{}", lines[0]);
     let mut socket = h2_ws::connect(&mut client, "/ws/echo", &[]).await;
@@ -305,7 +306,7 @@ async fn messages_pass_whole_and_are_counted() {
         down += head + length;
         up += head + 4 + length;
     }
-    // Its close frame has no code; it is answered by one of the node's.
+    // Its close frame has no code; the node answers it with its own.
     socket.socket.close(None).await.expect("a close frame");
     socket.ended().await;
     let lines = setup.edge.wait_access("its line", |l| l.len() == 2).await;
@@ -318,8 +319,8 @@ async fn messages_pass_whole_and_are_counted() {
     assert_eq!(line["bytes_down"], down + 2, "{line}");
 }
 
-/// Aim: the 200 carries the sticky cookie beside the application's own, and the cookie leads the next WebSocket and
-/// the next request to the same node, each on a connection of its own. Fails if plugins are not asked on a 101 that
+/// Aim: the 200 carries the sticky cookie and the application's own. The cookie leads the next WebSocket and
+/// the next request to the same node, each on a new connection. Fails if plugins do not edit a 101 that
 /// becomes a 200.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_200_sets_the_cookie() {

@@ -1,7 +1,7 @@
-//! Windows: given back, negative, shut, of one byte; and clients that read nothing.
+//! HTTP/2 windows: reopened, negative, shut, opened byte by byte; and clients that read nothing.
 //!
-//! In: frames with which a client pays or does not pay for what it asks. Out: bytes, and memory that is bounded.
-//! Source: RFC 9113 §5.2, §6.1 (padding counts), §6.9.2 (a window may become negative).
+//! In: clients that give windows for what they request, or do not. Out: bytes, and bounded memory. Source:
+//! RFC 9113 §5.2, §6.1 (padding counts), §6.9.2 (a window may become negative).
 
 use std::time::Duration;
 
@@ -11,13 +11,14 @@ use super::witness::Witness;
 use crate::client::frames::*;
 use crate::setup::Setup;
 
-/// RFC 9113 §6.9.2.
+/// Initial window, RFC 9113 §6.9.2.
 const FIRST: usize = 65_535;
-/// Time in which nothing comes that must not come.
+/// Bounded wait for bytes that must not come.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// Aim: padding is given back when nobody reads anything, or an upload whose window it used up waits for ever.
-/// Seen: windows were given back by reads only. Fails if padding is given back with the next read.
+/// Aim: the edge gives the window of padding back even if no one reads the body; otherwise an upload whose
+/// window was used up by padding waits for ever. Seen: only reads gave windows back. Fails if padding is
+/// given back with the next read.
 #[tokio::test(flavor = "multi_thread")]
 async fn padding_is_given_back_without_a_read() {
     let setup = Setup::start(1).await;
@@ -37,8 +38,8 @@ async fn padding_is_given_back_without_a_read() {
     client.wait("the echo", |f| f.data_of(1) == 9_000).await;
 }
 
-/// Aim: an upload of padded frames goes on as long as its windows say, and reaches the node without padding.
-/// Fails if padding is counted in one of the two windows only.
+/// Aim: an upload of padded frames goes on as long as its windows allow, and reaches the node without
+/// padding. Fails if padding counts in only one of the two windows.
 #[tokio::test(flavor = "multi_thread")]
 async fn padded_uploads_go_on() {
     let setup = Setup::start(1).await;
@@ -61,7 +62,7 @@ async fn padded_uploads_go_on() {
         assert!(client.send(&one).await, "{:?}", client.goodbyes);
     }
     client.send(&frame(DATA, END_STREAM, 1, b"")).await;
-    // The answer is as long as the body, and longer than the first window.
+    // The answer is as long as the body, and longer than the initial window.
     client
         .send(&[update(0, 1 << 20), update(1, 1 << 20)].concat())
         .await;
@@ -70,8 +71,8 @@ async fn padded_uploads_go_on() {
         .await;
 }
 
-/// Aim: a window that SETTINGS made negative takes nothing until it is positive again, to the byte. Fails if it
-/// is cut at zero.
+/// Aim: a stream whose window SETTINGS made negative sends nothing until the window is positive again, to the
+/// byte. Fails if the window is clamped at zero.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_negative_window_takes_nothing() {
     let setup = Setup::start(1).await;
@@ -94,8 +95,8 @@ async fn a_negative_window_takes_nothing() {
     assert_eq!(client.data_of(1), FIRST + 7);
 }
 
-/// Aim: the head of an answer needs no window. Seen: with both windows shut it left with the next frame of another
-/// stream. Fails if a body that waits for a window keeps its head here.
+/// Aim: the head of an answer needs no window. Seen: with both windows shut it left with the next frame of
+/// another stream. Fails if a body that waits for a window holds its head back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_waits_for_no_window() {
     let setup = Setup::start(1).await;
@@ -116,8 +117,8 @@ async fn a_head_waits_for_no_window() {
         .await;
 }
 
-/// Aim: 100 streams whose windows are shut have their heads and nothing else, whatever their node says, and cost
-/// nobody anything. Fails if heads wait for a window, or the bytes of the nodes wait here.
+/// Aim: 100 streams with shut windows get their heads and nothing else, whatever their node sends, and affect
+/// no other client. Fails if heads wait for a window, or if the nodes' bytes accumulate in the edge.
 #[tokio::test(flavor = "multi_thread")]
 async fn shut_windows_on_100_streams() {
     let setup = Setup::start(1).await;
@@ -130,7 +131,7 @@ async fn shut_windows_on_100_streams() {
     client.wait("100 heads", |f| f.frames(HEADERS) == 100).await;
     client.read_for(QUIET, |f| f.frames(DATA) > 0).await;
     assert_eq!(client.frames(DATA), 0);
-    // The last one is opened, byte by byte.
+    // Then the last stream's window opens byte by byte.
     for n in 1..=100 {
         client.send(&update(199, 1)).await;
         client.wait("a byte", |f| f.data_of(199) == n).await;
@@ -138,8 +139,8 @@ async fn shut_windows_on_100_streams() {
     witness.unharmed("shut windows");
 }
 
-/// Aim: bodies that nobody reads cost their bytes, however small their frames are. Seen: 3 MiB for a window of
-/// one-byte frames, which makes 300 MiB for 100 streams. Fails if frames are kept as they came.
+/// Aim: unread bodies cost as much memory as their bytes, however small their frames. Seen: 3 MiB for a
+/// window of one-byte frames, which makes 300 MiB for 100 streams. Fails if frames are kept as they arrived.
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_of_one_byte_cost_what_they_carry() {
     const STREAMS: u32 = 10;
@@ -159,9 +160,9 @@ async fn frames_of_one_byte_cost_what_they_carry() {
     witness.unharmed("frames of one byte");
 }
 
-/// Aim: a client that asks and reads nothing is not read any more, before what waits for it grows. Seen: each
-/// answer without a body waited in the process, most of them in the codec, and the next request was read. Fails if requests are read
-/// whatever waits.
+/// Aim: the edge stops reading a client that sends requests and reads nothing, before the bytes that wait for
+/// it grow. Seen: each answer without a body waited in the process, most of them in the codec, and the next
+/// request was read. Fails if requests are read regardless of what waits.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reads_nothing_is_not_read() {
     const MOST: usize = 600;
@@ -172,7 +173,7 @@ async fn a_client_that_reads_nothing_is_not_read() {
     dial.rcvbuf = Some(4_096);
     let mut client = Frames::connect(&dial, &[]).await;
     witness.begin();
-    // Longer than a table of heads: each answer is as long as the first.
+    // Longer than a header table: each answer is as long as the first.
     let path = format!("/hello?cookie=a={}", "x".repeat(7_000));
     let head = head("HEAD", &path);
     let heads = |seen: &[serde_json::Value]| seen.iter().filter(|l| l["method"] == "HEAD").count();
@@ -203,14 +204,14 @@ async fn a_client_that_reads_nothing_is_not_read() {
     }
     assert!(sent < MOST, "all {sent} requests were read");
     witness.unharmed("a client that reads nothing");
-    // It is not lost: what it asked is answered once it reads.
+    // Nothing is lost: the edge answers these requests once the client reads.
     client
         .wait("its answers", |f| f.frames(HEADERS) >= sent)
         .await;
 }
 
-/// Aim: a client that reads late is told why its connection ended, behind what waited for it. Fails if what waits
-/// at the end is dropped.
+/// Aim: a client that reads late still gets the reason of its connection's end, after the bytes that waited
+/// for it. Fails if waiting bytes are dropped at the end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reads_late_is_told() {
     let setup = Setup::start(1).await;
@@ -218,7 +219,7 @@ async fn a_client_that_reads_late_is_told() {
     dial.rcvbuf = Some(4_096);
     let mut client = Frames::connect(&dial, &[]).await;
     let head = head("HEAD", &format!("/hello?cookie=a={}", "x".repeat(7_000)));
-    // Fewer than the edge stops reading for.
+    // Fewer requests than make the edge stop reading.
     let asks = ids(8).flat_map(|id| frame(HEADERS, END_HEADERS | END_STREAM, id, &head));
     assert!(client.push(&asks.collect::<Vec<u8>>(), QUIET).await);
     setup

@@ -1,6 +1,7 @@
-//! Who sees what a hostile client does to others: an ordinary client beside it, the edge's memory, its counts.
+//! Observes what a hostile client does to others: an ordinary client beside it, the edge's memory, its
+//! counters.
 //!
-//! In: a running edge. Out: the worst time of a request, the most memory, the reasons of ended connections.
+//! In: a running edge. Out: the longest time of a request, the most memory, the reasons of ended connections.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,14 +13,14 @@ use tokio::task::JoinHandle;
 use crate::client::h2::H2;
 use crate::setup::Setup;
 
-/// Longest time of an ordinary client's request meanwhile; a loaded two-core machine included.
+/// Longest allowed time of an ordinary client's request; includes the delay of a loaded two-core machine.
 pub const WORST: Duration = Duration::from_secs(2);
 /// Most memory that a hostile client may cost.
 pub const MEMORY: u64 = 64 << 20;
 /// Pause between two requests of the ordinary client.
 const PACE: Duration = Duration::from_millis(10);
 
-/// A client with one small request each 10 ms on a connection of its own.
+/// A client that sends one small request each 10 ms on its own connection.
 pub struct Witness {
     pid: u32,
     before: u64,
@@ -27,11 +28,11 @@ pub struct Witness {
     asks: JoinHandle<()>,
 }
 
-/// What became of its requests.
+/// Results of its requests.
 struct Seen {
     worst: Duration,
     answered: usize,
-    /// When the one that waits was sent.
+    /// When the pending request was sent.
     asked: Option<Instant>,
 }
 
@@ -42,7 +43,7 @@ const NOTHING: Seen = Seen {
 };
 
 impl Witness {
-    /// Begins to ask.
+    /// Starts the client.
     pub async fn start(setup: &Setup) -> Witness {
         let mut client = H2::connect(&setup.tls()).await;
         assert_eq!(client.get("/hello", &[]).await.status(), 200);
@@ -72,15 +73,15 @@ impl Witness {
         witness
     }
 
-    /// Forgets what was seen.
+    /// Resets the observations.
     pub fn begin(&mut self) {
         *self.seen.lock() = NOTHING;
-        // 5 sets the peak back to what is resident: proc(5).
+        // Writing 5 resets the peak to the resident size: proc(5).
         std::fs::write(format!("/proc/{}/clear_refs", self.pid), "5").expect("clear_refs");
         self.before = peak(self.pid);
     }
 
-    /// Bytes of memory at most since [`Witness::begin`], beyond those of then.
+    /// Peak memory in bytes since [`Witness::begin`], beyond the memory at that time.
     pub fn grown(&self) -> u64 {
         peak(self.pid).saturating_sub(self.before)
     }
@@ -109,7 +110,7 @@ impl Drop for Witness {
     }
 }
 
-/// The most memory that a process had, in bytes.
+/// Peak memory of a process, in bytes.
 fn peak(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -122,7 +123,7 @@ fn peak(pid: u32) -> u64 {
 pub struct Ended(BTreeMap<String, u64>);
 
 impl Ended {
-    /// Those so far.
+    /// Reads the counters.
     pub async fn of(setup: &Setup) -> Ended {
         let metrics = setup.edge.metrics().await;
         let of_tls = |(name, n): (String, f64)| {
@@ -133,7 +134,7 @@ impl Ended {
         Ended(metrics.into_iter().filter_map(of_tls).collect())
     }
 
-    /// Panics unless since then exactly one has been ended, because of `reason`.
+    /// Panics unless exactly one more connection has ended since then, for `reason`.
     pub async fn one_more(mut self, setup: &Setup, reason: &str, name: &str) {
         *self.0.entry(reason.to_owned()).or_default() += 1;
         assert_eq!(Ended::of(setup).await, self, "{name}");

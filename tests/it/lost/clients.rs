@@ -16,14 +16,14 @@ use crate::tlcp::Settings;
 use super::{AT_ONCE, node, start_from};
 
 const CLIENTS: usize = 4;
-/// Between two updates a poll waits with its node.
+/// Interval of updates; between two of them a poll waits at its node.
 const UPDATES: Duration = Duration::from_millis(200);
 const STICKY: &str = "[{ sticky_session: { preset: lightstreamer } }]";
-/// A session that was not made may be made elsewhere: such connections are freely balanced.
+/// A session that was not created may be created elsewhere: its requests are balanced freely.
 const POOL: &str = "    retry_on: [/lightstreamer/create_session.txt]\n";
 
-/// The first flow that fails takes its node Down. With checks alone a client that comes back before Down is sent to
-/// the failing node again, and then waits for its own retry delay: 4 s.
+/// The first flow that fails takes its node Down. With checks alone, a client that comes back before Down is
+/// sent to the failing node again, and then waits for its own retry delay: 4 s.
 const PASSIVE: &str = "{ http: { path: /health }, interval: 50ms, timeout: 500ms, rise: 1, fall: 2, passive: { failures: 1 } }";
 
 /// How the node of all clients is lost.
@@ -35,32 +35,32 @@ enum Loss {
     Resetting,
 }
 
-/// Aim: four polling clients on a frozen node go on with the other within a second of Down. Fails if one of their
-/// requests is answered 502: that client cannot see a status and waits 23 s.
+/// Aim: four polling clients on a frozen node go on with the other within a second of Down. Fails if one of
+/// their requests is answered 502: the client cannot see a status and waits 23 s.
 #[tokio::test(flavor = "multi_thread")]
 async fn polling_clients_leave_a_frozen_node() {
     runs(Loss::Frozen).await;
 }
 
-/// Aim: the same where the node's process dies. Fails as above.
+/// Aim: the same if the node's process dies. Fails as above.
 #[tokio::test(flavor = "multi_thread")]
 async fn polling_clients_leave_a_killed_node() {
     runs(Loss::Killed).await;
 }
 
-/// Aim: the same where an operator orders the node down. Fails as above.
+/// Aim: the same if an operator orders the node down. Fails as above.
 #[tokio::test(flavor = "multi_thread")]
 async fn polling_clients_leave_a_node_ordered_down() {
     runs(Loss::Ordered).await;
 }
 
-/// Aim: the same where the node accepts and resets. Fails as above.
+/// Aim: the same if the node accepts and resets. Fails as above.
 #[tokio::test(flavor = "multi_thread")]
 async fn polling_clients_leave_a_resetting_node() {
     runs(Loss::Resetting).await;
 }
 
-/// As many runs as asked for, one by default, and what they measured.
+/// Performs `PUSHGATE_TEST_RUNS` runs, one by default, and prints the measured times.
 async fn runs(loss: Loss) {
     let asked = std::env::var("PUSHGATE_TEST_RUNS").ok();
     let runs = asked.and_then(|n| n.parse().ok()).unwrap_or(1);
@@ -76,7 +76,7 @@ async fn runs(loss: Loss) {
     );
 }
 
-/// One run: how long after Down each client had an update of the other node.
+/// Performs one run; returns how long after Down each client got an update from the other node.
 async fn run(loss: Loss) -> Vec<Duration> {
     let settings = Settings {
         every: UPDATES,
@@ -123,7 +123,7 @@ async fn run(loss: Loss) -> Vec<Duration> {
     late
 }
 
-/// A polling client with updates of n1.
+/// Starts a polling client and waits for updates from n1.
 async fn client(setup: &Setup) -> Js {
     let vip = setup.block.at("200.0.0.10:80");
     let options = json!({
@@ -138,8 +138,8 @@ async fn client(setup: &Setup) -> Js {
     client
 }
 
-/// Waits until a client has updates of n2, and says when. Its session was n1's: n2 says so by error 21, and the
-/// application connects again, as it must.
+/// Waits until a client gets updates from n2; returns when. Its session was n1's: n2 reports error 21, and
+/// the application connects again, as it must.
 async fn moves(mut client: Js) -> (Js, Instant) {
     let mut refused = 0;
     loop {
@@ -160,7 +160,7 @@ fn refusals(events: &[Value]) -> usize {
     events.iter().filter(|event| event["code"] == 21).count()
 }
 
-/// Whether an update came in a session of `node`, that of the last status which names one.
+/// Whether the last status that names a session names one of `node`, and an update came in it.
 fn has_updates_of(events: &[Value], node: &str) -> bool {
     let mut of = None;
     events.iter().any(|event| {

@@ -1,4 +1,4 @@
-//! A request over HTTP/2 whose node is lost: its stream alone is reset.
+//! An HTTP/2 request whose node is lost: only its stream is reset.
 //!
 //! Source: RFC 9113 §5.4.2, §8.7 (REFUSED_STREAM says that nothing was sent); RFC 9110 §9.2.2.
 
@@ -9,9 +9,10 @@ use crate::deadline;
 
 use super::{AT_ONCE, LOSSES, holder, start, visits};
 
-/// Aim: a POST whose node is lost has its stream reset, within a second of Down, and not refused: it was sent. The
-/// connection serves on. With `on_lost: 502` it is answered. Fails if a stream is answered by default, if the
-/// connection ends with it, or if the client is told that it may repeat what a node has had.
+/// Aim: a POST whose node is lost has its stream reset within a second of Down, not with REFUSED_STREAM,
+/// because it was sent. The connection serves on. With `on_lost: 502` the POST is answered. Fails if a stream
+/// is answered by default, if the connection ends with it, or if the code invites the client to repeat a
+/// request that a node has had.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_post_has_its_stream_reset() {
     for (keys, reason) in [("", Some(Reason::CANCEL)), ("    on_lost: 502\n", None)] {

@@ -1,4 +1,4 @@
-//! How often a request is tried: `retry_unanswered`, `retries`, `no_node`.
+//! How often the edge tries a request: `retry_unanswered`, `retries`, `no_node`.
 //!
 //! In: nodes that lose every request, or refuse connections without being Down. Out: how many nodes a request
 //! visited. Source: RFC 9110 §9.2.2; FAULTS D59, D63.
@@ -10,8 +10,8 @@ use crate::tlcp::Settings;
 
 use super::{Asked, Loss, answer, ends_unanswered, holder, start, start_from, visits};
 
-/// Aim: with `retry_unanswered: off` a GET that was sent is not sent again, however its node is lost. Fails if it
-/// reaches the second node.
+/// Aim: with `retry_unanswered: off` a GET that was sent is not sent again, however its node is lost. Fails
+/// if it reaches the second node.
 #[tokio::test(flavor = "multi_thread")]
 async fn off_does_not_repeat() {
     for loss in super::LOSSES {
@@ -25,8 +25,9 @@ async fn off_does_not_repeat() {
     }
 }
 
-/// Aim: a request that ends every node it reaches visits `retry_unanswered` nodes more than one: two of three by
-/// default, GET and POST on a path of `retry_on`. Fails if `retries`, 2 by default, counts these tries.
+/// Aim: a request that takes down every node it reaches visits `retry_unanswered` nodes more than one: two of
+/// three by default, GET and POST on a path of `retry_on`. Fails if `retries`, 2 by default, counts these
+/// tries.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadly_request_visits_two_nodes_of_three() {
     for (keys, most) in [
@@ -50,10 +51,10 @@ async fn a_deadly_request_visits_two_nodes_of_three() {
     }
 }
 
-/// Checks that call no node Down within the test.
+/// Checks that take no node Down within the test.
 const LENIENT: &str = "{ tcp: {}, interval: 1h, fall: 100 }";
 
-/// Nodes that are Up and stay so, of which the first `refusing` refuse connections.
+/// Nodes that are Up and stay Up; the first `refusing` of them refuse connections.
 async fn lenient(nodes: u8, refusing: usize, pool: &str) -> Setup {
     let setup = start_from(nodes, "", pool, LENIENT, Settings::default()).await;
     for node in &setup.nodes[..refusing] {
@@ -72,8 +73,8 @@ async fn refuses(addr: std::net::SocketAddr) {
     .await
 }
 
-/// Aim: `retries` counts failed connects and nothing else. Of two nodes in turn one refuses: with `retries: 1` and
-/// nothing else every POST is served, with `retries: 0` each turn of the refusing node fails, however many
+/// Aim: `retries` counts failed connects and nothing else. With round robin over two nodes, one refuses. With
+/// `retries: 1` alone every POST is served; with `retries: 0` each turn of the refusing node fails, whatever
 /// `retry_unanswered` allows. Fails if one key does the other's work.
 #[tokio::test(flavor = "multi_thread")]
 async fn retries_counts_failed_connects_only() {
@@ -98,8 +99,9 @@ async fn retries_counts_failed_connects_only() {
     }
 }
 
-/// Aim: `no_node: close` closes without an answer while all nodes refuse and are not Down yet; 503 or 502 is said
-/// without it. Source: Lightstreamer clustering §5. Fails if only a pool whose nodes are Down follows the key.
+/// Aim: `no_node: close` closes without an answer while all nodes refuse and are not Down yet; without the
+/// key the answer is 503 or 502. Source: Lightstreamer clustering §5. Fails if only a pool whose nodes are
+/// Down follows the key.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_node_closes_while_nodes_refuse() {
     for close in [true, false] {
@@ -123,7 +125,7 @@ async fn no_node_closes_while_nodes_refuse() {
     }
 }
 
-/// Aim: a POST that was lost is not counted as a failed connect: the node that resets is tried once only, although
+/// Aim: a lost POST does not count as a failed connect: the node that resets is tried once only, although
 /// `retries` allows three. Fails if a request that was sent falls under `retries`.
 #[tokio::test(flavor = "multi_thread")]
 async fn retries_sends_no_post_twice() {

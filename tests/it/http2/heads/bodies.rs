@@ -1,4 +1,4 @@
-//! What HTTP/2 alone can say: pseudo-headers, DATA that is not what its head told, trailers.
+//! Requests that only HTTP/2 can express: pseudo-headers, DATA that contradicts its head, trailers.
 //!
 //! Source: RFC 9113 §8.1, §8.1.1, §8.2, §8.3; RFC 8441 §4.
 
@@ -131,8 +131,8 @@ const HEADS: &[(&str, Fields, Is)] = &[
     ),
 ];
 
-/// Aim: a head that only HTTP/2 can have is refused on its stream; the connection lives, no node hears of it. Fails if
-/// it passes, or if the connection ends.
+/// Aim: an illegal head that only HTTP/2 can express is refused on its stream. The connection lives, and no
+/// node gets the request. Fails if it passes, or if the connection ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_of_http_2_is_refused_on_its_stream() {
     let rig = Rig::start().await;
@@ -148,7 +148,7 @@ async fn a_head_of_http_2_is_refused_on_its_stream() {
     assert_alive(&rig, &mut client).await;
 }
 
-/// What is behind a head: the bytes of each DATA frame, then trailers.
+/// What follows a head: the bytes of each DATA frame, then trailers.
 struct Behind {
     name: &'static str,
     length: Option<&'static str>,
@@ -206,8 +206,9 @@ const BODIES: &[Behind] = &[
     },
 ];
 
-/// Aim: a body that is not what its head told, and trailers that may not be, reset the stream with PROTOCOL_ERROR; the
-/// node's connection ends before the request is whole, and the client's lives. Fails if the node has a whole request.
+/// Aim: a body that contradicts its head, and illegal trailers, reset the stream with PROTOCOL_ERROR. The
+/// node's connection ends before the request is whole; the client's connection lives. Fails if the node gets
+/// a whole request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_none_never_is_whole_at_the_node() {
     let rig = Rig::start().await;
@@ -217,7 +218,7 @@ async fn a_body_that_is_none_never_is_whole_at_the_node() {
         let length = case.length.map(|l| (&b"content-length"[..], l.as_bytes()));
         let more: Vec<Field<'_>> = length.into_iter().collect();
         let id = client.open(&head("POST", HOST, "/", &more), false).await;
-        // A body of no bytes is with the node at once.
+        // An empty body has reached the node at once.
         let whole = case.length == Some("0");
         let (mut node, _) = rig.asked().await;
         for (i, data) in case.data.iter().enumerate() {
@@ -238,8 +239,8 @@ async fn a_body_that_is_none_never_is_whole_at_the_node() {
     assert_alive(&rig, &mut client).await;
 }
 
-/// Aim: a body's length that no head may have is a 400 with the stream open as with a stream ended. Fails if a head is
-/// judged by its end.
+/// Aim: an illegal body length is a 400, whether the head ends the stream or not. Fails if the judgement
+/// depends on the stream's end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_length_is_a_400_before_its_body() {
     let rig = Rig::start().await;
@@ -252,7 +253,7 @@ async fn a_bad_length_is_a_400_before_its_body() {
         let id = client.open(&head("POST", HOST, "/", &more), false).await;
         let answer = client.answer(id).await;
         assert_eq!(answer.status, 400, "{length:?}: {answer:?}");
-        // RFC 9113 §8.1: the rest of the request is not wanted.
+        // RFC 9113 §8.1: the edge does not want the rest of the request.
         let rest = client.until(id, |a| a.reset.is_some()).await;
         assert_eq!(rest.reset, Some(Reason::NO_ERROR), "{length:?}");
     }
@@ -267,8 +268,8 @@ fn what(answer: &Answer) -> Is {
     }
 }
 
-/// Aim: a head that is no text of HTTP is answered or reset, its siblings go on, and no node hears of it. Fails if one
-/// of them passes, or ends the connection. Source: RFC 9113 §8.1.1.
+/// Aim: a head with bytes that are not legal HTTP text is answered or reset; its siblings go on, and no node
+/// gets it. Fails if one of them passes, or ends the connection. Source: RFC 9113 §8.1.1.
 #[tokio::test(flavor = "multi_thread")]
 async fn fields_that_are_no_text_reach_no_node() {
     let rig = Rig::start().await;

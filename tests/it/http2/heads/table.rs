@@ -1,14 +1,14 @@
-//! Requests without a body, legal and not, in the words of both versions.
+//! Requests without a body, legal and not, in the terms of both versions.
 
 use h2::Reason;
 
 use super::super::rig::HOST;
 use super::MALFORMED;
 
-/// What becomes of a request.
+/// Outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Is {
-    /// The node has it.
+    /// The node gets it.
     Passed,
     /// The edge refuses it.
     Answered(u16),
@@ -24,20 +24,20 @@ pub struct Case {
     pub name: &'static str,
     pub method: &'static str,
     pub target: &'static [u8],
-    /// The host that is asked.
+    /// The requested host.
     pub authority: Option<&'static str>,
-    /// A `Host` field beside it.
+    /// A `Host` field in addition.
     pub host: Option<&'static str>,
     fields: &'static [(&'static str, &'static str)],
-    /// Bytes of a field, and how often it comes.
+    /// Bytes of a filler field, and how often it is repeated.
     filler: (usize, usize),
-    /// Over HTTP/1, and over HTTP/2 too where `over_http_2` is silent.
+    /// Outcome over HTTP/1, and over HTTP/2 too unless `over_http_2` is set.
     pub h1: Is,
     over_http_2: Option<Is>,
 }
 
 impl Case {
-    /// What becomes of it over HTTP/2.
+    /// Outcome over HTTP/2.
     pub fn h2(&self) -> Is {
         self.over_http_2.unwrap_or(self.h1)
     }
@@ -145,7 +145,7 @@ pub static TABLE: &[Case] = &[
     passed("the same Host in capitals", b"/").beside("PUSH.MYCOMPANY.COM"),
     passed("only Host", b"/").at(None).beside(HOST),
     passed("a port", b"/").at(Some("push.mycompany.com:8443")),
-    // Targets. RFC 9112 §3.2; RFC 9113 §8.3.1: an empty path is malformed there.
+    // Targets. RFC 9112 §3.2; RFC 9113 §8.3.1: an empty path is malformed in HTTP/2.
     bad("an empty path", b"").over_http_2(MALFORMED),
     bad("a query alone", b"?x"),
     bad("* with GET", b"*"),
@@ -199,7 +199,7 @@ pub static TABLE: &[Case] = &[
     is(Answered(431), "fields above it together", b"/").filled(9_000, 4),
     is(Answered(431), "far too many fields", b"/").filled(1, 1_000),
     passed("a large field", b"/").filled(31 * 1024, 1),
-    // Fields of a connection: HTTP/1 keeps them to itself, HTTP/2 has none (RFC 9113 §8.2.2).
+    // Hop-by-hop fields: HTTP/1 keeps them on the connection, HTTP/2 has none (RFC 9113 §8.2.2).
     passed("Connection", b"/")
         .with(&[("Connection", "keep-alive")])
         .over_http_2(MALFORMED),
@@ -219,7 +219,7 @@ pub static TABLE: &[Case] = &[
         .with(&[("TE", "gzip")])
         .over_http_2(MALFORMED),
     passed("TE: trailers", b"/").with(&[("TE", "trailers")]),
-    // Expect, with no body to wait for.
+    // Expect, without a body.
     passed("Expect", b"/").with(&[("Expect", "100-continue")]),
     passed("another Expect", b"/").with(&[("Expect", "a-miracle")]),
 ];

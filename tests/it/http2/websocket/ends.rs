@@ -1,4 +1,4 @@
-//! How a WebSocket over HTTP/2 ends: each side's end and reset reach the other as its own kind.
+//! How a WebSocket over HTTP/2 ends: an end reaches the other side as an end, a reset as a reset.
 //!
 //! Source: RFC 8441 §5 ("END_STREAM … FIN", "RST_STREAM … RST"); RFC 6455 §7.4; RFC 9113 §5.4.2.
 
@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use super::*;
 use crate::node::Health;
 
-/// A stream and the node's socket behind it, both of which have passed bytes both ways.
+/// Opens a stream and its socket at the node, and passes bytes both ways.
 async fn pair(rig: &mut Rig, client: &mut H2) -> (h2_ws::Duplex, TcpStream) {
     let answer = h2_ws::ask(client, "/ws", &[]).await.expect("an answer");
     assert_eq!(answer.status(), 200);
@@ -26,10 +26,11 @@ async fn pair(rig: &mut Rig, client: &mut H2) -> (h2_ws::Duplex, TcpStream) {
     (stream, socket)
 }
 
-/// Aim: END_STREAM of the client is a FIN at the node, behind all bytes, and what the node says after it reaches the
-/// client; RST_STREAM is a reset, before END_STREAM and behind it. FIN of the node is
-/// END_STREAM behind all bytes; its reset is RST_STREAM with CANCEL. A client's connection that ends resets the
-/// node. Each time a sibling on the connection goes on. Fails if a cut looks like an end to the other side.
+/// Aim: the client's END_STREAM becomes a FIN at the node, after all bytes, and the client still gets what
+/// the node sends after it. The client's RST_STREAM becomes a reset, before END_STREAM and after it. The
+/// node's FIN becomes END_STREAM after all bytes; its reset becomes RST_STREAM with CANCEL. When the client's
+/// connection ends, the node is reset. Each time a sibling on the connection goes on. Fails if a cut looks
+/// like an orderly end to the other side.
 #[tokio::test(flavor = "multi_thread")]
 async fn ends_and_resets_are_passed_as_they_are() {
     let mut rig = Rig::start(|head| accepts(head, "")).await;
@@ -56,7 +57,7 @@ async fn ends_and_resets_are_passed_as_they_are() {
     assert_eq!(ended.expect("a FIN"), 0);
     stream.reset();
     deadline("the reset", async {
-        // What is written to a socket that was reset fails.
+        // A write to a socket that was reset fails.
         while socket.write_all(b"more").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -106,12 +107,12 @@ async fn ends_and_resets_are_passed_as_they_are() {
     assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
 }
 
-/// What is open at a node: silent, busy, and in the middle of a frame.
+/// WebSockets at a node: silent, busy, and in the middle of a frame.
 const PATHS: [&str; 4] = ["/ws/silent", "/ws/echo", "/ws/tick?every=2", "/ws/half"];
 
-/// Aim: at an eviction a WebSocket over HTTP/2 is told 1012 and its stream ends, or in the middle of a frame is
-/// reset without a word; streams of the connection to another node go on, and so does the connection. Fails if the
-/// connection ends with the flow, or if a close frame lands in a payload.
+/// Aim: an eviction sends 1012 on a WebSocket over HTTP/2 and ends its stream; in the middle of a frame it
+/// resets the stream without a close frame. Streams of the connection to another node go on, and so does the
+/// connection. Fails if the connection ends with the flow, or if a close frame lands in a payload.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_eviction_ends_its_stream_alone() {
     let setup = start(2, "", "").await;

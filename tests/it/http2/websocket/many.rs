@@ -1,4 +1,4 @@
-//! Many messages over many streams at once: none is lost, none is early.
+//! Many messages over many streams at once: the edge loses and reorders none.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,16 +8,16 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::client::ws::Ws;
 
-/// Connections, streams of each, messages of each stream, and how many of them are under way.
+/// Connections, streams on each, messages on each stream, and how many of them may be unanswered at a time.
 const CONNECTIONS: usize = 5;
 const STREAMS: usize = 10;
 const MESSAGES: usize = 2000;
 const AHEAD: usize = 50;
-/// The longest that all may take; seen: 14 s, with nothing else on two cores.
+/// Limit for the whole run; seen: 14 s, with nothing else on two cores.
 const MOST: Duration = Duration::from_secs(120);
 
-/// The `n`th message of a stream: its numbers, and a length of its own, some of several DATA frames: those of ten
-/// streams are more than their client's window for the connection.
+/// The `n`th message of a stream: its numbers, then padding to a length of its own. Some take several DATA
+/// frames: those of ten streams exceed their client's window for the connection.
 fn message(stream: usize, n: usize) -> String {
     let length = match n % 100 {
         0 => 40_000,
@@ -26,7 +26,8 @@ fn message(stream: usize, n: usize) -> String {
     format!("{stream} {n} {}", "x".repeat(length))
 }
 
-/// Sends all messages of a stream, and checks that each comes back in its turn. The longest wait for one.
+/// Sends all messages of a stream, and checks that each comes back in order. Returns the longest wait for
+/// one.
 async fn carry(socket: Ws, stream: usize) -> Duration {
     let (mut to, mut from) = socket.socket.split();
     let ahead = Arc::new(Semaphore::new(AHEAD));
@@ -54,8 +55,8 @@ async fn carry(socket: Ws, stream: usize) -> Duration {
     longest
 }
 
-/// Aim: 100,000 messages over 50 streams of 5 connections, to the node and back: 0 lost, 0 reordered. Fails if a
-/// frame is dropped where a window or the socket is full, or if a stream waits that nothing wakes.
+/// Aim: 100,000 messages over 50 streams of 5 connections, to the node and back: 0 lost, 0 reordered. Fails
+/// if a frame is dropped because a window or the socket is full, or if a waiting stream is not woken.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_thousand_messages_come_in_order() {
     let setup = start(2, "", "    balance: round_robin\n").await;
