@@ -52,7 +52,7 @@ pub enum Phase {
 pub enum Health {
     /// 200 `OK`.
     Ok,
-    /// 200 with another body.
+    /// 200 with a body other than `OK`.
     Odd,
     /// 500.
     Fail,

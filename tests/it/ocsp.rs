@@ -1,7 +1,7 @@
 //! Stapled OCSP responses: from a responder (`openssl ocsp`, started here on loopback) and from a file.
 //!
-//! In: an index of good and revoked certificates. Out: what a client finds stapled. Source: RFC 6960
-//! §2, §4.2; RFC 6066 §8.
+//! In: an index of good and revoked certificates. Out: the response that a client gets stapled. Source: RFC
+//! 6960 §2, §4.2; RFC 6066 §8.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use crate::deadline;
 use crate::edge::Edge;
 use crate::vip::Block;
 
-/// A responder; dropped, it is ended.
+/// A responder; dropping it ends the process.
 struct Responder {
     child: Child,
     port: u16,
@@ -37,7 +37,7 @@ impl Drop for Responder {
 }
 
 impl Responder {
-    /// Starts a responder of `certs` on `port`, 0 for any; it says what `index` says.
+    /// Starts a responder for `certs` on `port`, 0 for any free port; it answers from `index`.
     fn start(certs: &Certs, index: &Path, port: u16) -> Responder {
         let mut child = signer(certs, index)
             .args(["-port", &port.to_string(), "-ignore_err"])
@@ -46,7 +46,7 @@ impl Responder {
             .spawn()
             .expect("openssl is installed (`make test` installs it)");
         let stdout = child.stdout.take().expect("a pipe was asked for");
-        // `ACCEPT [::]:43389 PID=21786`
+        // Its first line: `ACCEPT [::]:43389 PID=21786`
         let mut line = String::new();
         let read = BufReader::new(stdout).read_line(&mut line);
         read.expect("the responder says where it is");
@@ -57,7 +57,7 @@ impl Responder {
     }
 }
 
-/// `openssl ocsp` that answers for `certs` out of `index`; what it says is good for an hour.
+/// `openssl ocsp` that answers for `certs` from `index`; its responses are valid for an hour.
 fn signer(certs: &Certs, index: &Path) -> Command {
     let mut command = Command::new("openssl");
     let dir = certs.dir();
@@ -69,7 +69,7 @@ fn signer(certs: &Certs, index: &Path) -> Command {
     command
 }
 
-/// Writes an index in which the leaf `word` is good or revoked; several calls add to it.
+/// Writes an index in which the leaf `word` is good or revoked; further calls add to it.
 fn enter(certs: &Certs, index: &Path, word: &str, revoked: bool) {
     let pem = std::fs::read(certs.dir().join(format!("{word}.pem"))).expect("a leaf of the test");
     let leaf = X509::from_pem(&pem).expect("PEM");
@@ -86,7 +86,7 @@ fn enter(certs: &Certs, index: &Path, word: &str, revoked: bool) {
     std::fs::write(index, text).expect("write the index");
 }
 
-/// What a client that asks for `name` finds stapled.
+/// The response that a client gets stapled when it asks for `name`.
 async fn stapled(dial: &Dial, name: &str) -> Option<Vec<u8>> {
     let context = SslContext::builder(SslMethod::tls_client()).expect("a context");
     let mut ssl = Ssl::new(&context.build()).expect("TLS");
@@ -98,7 +98,7 @@ async fn stapled(dial: &Dial, name: &str) -> Option<Vec<u8>> {
     stream.ssl().ocsp_status().map(<[u8]>::to_vec)
 }
 
-/// Asks again and again until a response is stapled, or none is.
+/// Polls until a response is stapled, or until none is.
 async fn wait_stapled(what: &str, dial: &Dial, name: &str, wanted: bool) {
     deadline(what, async {
         while stapled(dial, name).await.is_some() != wanted {
@@ -108,7 +108,7 @@ async fn wait_stapled(what: &str, dial: &Dial, name: &str, wanted: bool) {
     .await;
 }
 
-/// An HTTP server that answers `200` and no OCSP response.
+/// An HTTP server that answers `200` without an OCSP response.
 async fn babbler() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let port = listener.local_addr().expect("an address").port();
@@ -139,16 +139,16 @@ fn yaml(certs: &Certs, words: &[&str]) -> String {
     )
 }
 
-/// Aim: a good answer of the responder is stapled; it stays through a reload while the responder is
-/// away; once the responder says *revoked* nothing is stapled. Garbage is never stapled. The edge
-/// serves all the while. Fails without `inherit` in `Plan::new`, without the retry, or if a revoked
-/// certificate keeps its staple.
+/// Aim: a good answer of the responder is stapled, and stays through a reload while the responder is away.
+/// Once the responder reports *revoked*, nothing is stapled. Garbage is never stapled. The edge serves
+/// throughout. Fails without `inherit` in `Plan::new`, without the retry, or if a revoked certificate keeps
+/// its staple.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_responder_is_asked_and_believed() {
     let (block, certs) = (Block::claim(), Certs::new());
     let (good, bad) = (certs.dir().join("good"), certs.dir().join("bad"));
     std::fs::write(&good, "").expect("write");
-    // The certificate names its responder, so the port is found first and the index is read later.
+    // The certificate names its responder: find the port first, and let the responder read the index later.
     let port = Responder::start(&certs, &good, 0).port;
     certs.leaf_of_responder("a", &["a.example"], &format!("http://127.0.0.1:{port}/"));
     let babbler = format!("http://127.0.0.1:{}/", babbler().await);
@@ -189,7 +189,7 @@ async fn a_responder_is_asked_and_believed() {
     edge.wait_log("the certificate is revoked").await;
 }
 
-/// A response about the leaf `word` in a file, made by `signer` out of `index`.
+/// A response about the leaf `word` as a file, signed by `signer` from `index`.
 fn response(certs: &Certs, signer: &Certs, index: &Path, word: &str) -> PathBuf {
     let file = certs.dir().join(format!("{word}.der"));
     let request = certs.dir().join(format!("{word}.request"));
@@ -216,9 +216,9 @@ fn response(certs: &Certs, signer: &Certs, index: &Path, word: &str) -> PathBuf 
     file
 }
 
-/// Aim: a response from a file is sent until its time is over and never after; one that is revoked,
-/// of another certificate, of another signer, or no response at all is refused by name. Fails
-/// without any one of the steps of `judge`, or if `response` does not look at the time.
+/// Aim: a response from a file is sent until it expires and never after. A response that is revoked, for
+/// another certificate, by another signer, or no response at all is refused by name. Fails without any one of
+/// the steps of `judge`, or if `response` ignores the time.
 #[test]
 fn a_file_is_stapled_while_it_is_good() {
     let (certs, strangers) = (Certs::new(), Certs::new());

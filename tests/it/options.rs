@@ -1,9 +1,9 @@
-//! The guide's deployment options, one module each: `conf/` file, two nodes, real Lightstreamer clients.
+//! The guide's deployment options, one module each: a `conf/` file, two nodes, real Lightstreamer clients.
 //!
-//! In: a file of `conf/` with the guide's addresses, mapped to loopback. Out: for every transport:
-//! the session stays on its node, nothing asks the wrong one, streaming is never degraded, both
-//! nodes get sessions and see the clients' own addresses. Source: Lightstreamer clustering §2
-//! (§2.1, §2.2), §3 (§3.1, §3.2).
+//! In: a file of `conf/` with the guide's addresses, mapped to loopback. Out, for every transport: the
+//! session stays on its node, no request reaches the wrong node, streaming is never degraded, and both nodes
+//! get sessions and see the clients' own addresses. Source: Lightstreamer clustering §2 (§2.1, §2.2), §3
+//! (§3.1, §3.2).
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,9 +18,9 @@ use crate::vip::{Block, port};
 
 /// The web client in Chromium.
 mod browsers;
-/// A way to each single node.
+/// Direct access to each single node.
 mod direct;
-/// Assignments end after a while.
+/// Assignments that expire.
 mod expiry;
 /// One VIP, stickiness by the client's address.
 mod option_1_a_1;
@@ -42,13 +42,13 @@ mod option_2_b_1_2;
 mod option_2_b_2_1;
 /// TLS passes through, a certificate for each name, CR goes straight to the nodes.
 mod option_2_b_2_2;
-/// The edge ends TLS, a name for each node.
+/// Shared by the options whose TLS ends at the edge, with a name for each node.
 mod offload;
 /// TLS ends at the edge, a name for each node, one certificate or several.
 mod option_2_b_offload;
-/// Nodes that end TLS themselves.
+/// Shared by the options whose nodes end TLS themselves.
 mod passthrough;
-/// Sessions move to a server that returned.
+/// Sessions move to a server that has returned.
 mod rebalance;
 
 /// Two nodes and the edge of one option.
@@ -56,25 +56,26 @@ struct Cluster {
     block: Block,
     nodes: [Node; 2],
     edge: Edge,
-    /// URL clients are given.
+    /// The URL for clients.
     server: String,
     ca: Option<PathBuf>,
     cookies: bool,
-    /// Whether each name has an address of its own.
+    /// Whether each name has its own address.
     own_vips: bool,
-    /// Whether nodes are told their clients' addresses.
+    /// Whether nodes learn their clients' addresses.
     addresses: bool,
 }
 
 impl Cluster {
-    /// Starts nodes at two of the guide's addresses, and the edge from `conf`. With `links` the nodes
-    /// send CR to `push1` and `push2`.
+    /// Starts nodes at two of the guide's addresses, and the edge from `conf`. With `links` the nodes send CR
+    /// to `push1` and `push2`.
     async fn start(conf: &str, at: [&str; 2], links: bool, changes: &[(&str, &str)]) -> Cluster {
         let domain = links.then_some("mycompany.com");
         Self::start_below(conf, at, domain, changes).await
     }
 
-    /// The same with CR sent to `push1` and `push2` below `domain`, `*` for that which the client used.
+    /// As [`Cluster::start`], with CR sent to `push1` and `push2` below `domain`; `*` is the domain that the
+    /// client used.
     async fn start_below(
         conf: &str,
         at: [&str; 2],
@@ -100,7 +101,7 @@ impl Cluster {
         }
     }
 
-    /// Options of the client number `n`, whose source address is its own.
+    /// Options of client number `n`, which has its own source address.
     fn options(&self, n: u8, transport: Option<&str>) -> Value {
         let at = |guide: &str| self.block.ip(guide).to_string();
         let cr = |guide: &str| {
@@ -135,7 +136,7 @@ impl Cluster {
         [0, 1].map(|i| self.nodes[i].sessions().counts())
     }
 
-    /// Aim: four clients a transport, each on its own address: every session is made once, stays on
+    /// Aim: four clients for each transport, each on its own address. Every session is created once, stays on
     /// its node and is not degraded.
     async fn sessions_stay(&self) {
         let kinds = [
@@ -178,8 +179,8 @@ impl Cluster {
         assert_eq!(self.edge.admin("GET", "/readyz").await.status, 200);
     }
 
-    /// Aim: one client moved from transport to transport keeps its session, hence its node; each
-    /// move is a CR connection that must reach the node of S.
+    /// Aim: a client that moves from transport to transport keeps its session, hence its node. Each move is a
+    /// CR connection that must reach the node of S.
     async fn moves_keep_the_session(&self) {
         let mut client = self.client(20, Some("WS-STREAMING")).await;
         client.status("CONNECTED:WS-STREAMING").await;
@@ -210,7 +211,7 @@ impl Cluster {
         client.end().await;
     }
 
-    /// Aim: at layer 4, a client over HTTP passes the edge once, for S, whatever CR it makes.
+    /// Aim: at layer 4, a client over HTTP passes the edge once, for S, whatever CR connections it makes.
     async fn one_connection_passes(&self) {
         let mut client = self.client(1, Some("HTTP-STREAMING")).await;
         client.updates(30).await;
@@ -253,7 +254,7 @@ async fn node(block: &Block, n: u8, at: &str, domain: Option<&str>) -> Node {
     Node::start_with(&name, at, Sessions::with(&name, settings)).await
 }
 
-/// Clients that were told to stream and polled nevertheless, over all nodes.
+/// Clients that were set to stream but polled, over all nodes.
 fn polls(counts: &[Counts; 2]) -> usize {
     let all = counts.iter().flat_map(|c| &c.transports);
     all.filter(|t| **t == Transport::HttpPolling).count()

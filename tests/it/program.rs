@@ -1,4 +1,4 @@
-//! The program as a process: it becomes ready, tells what it does, and ends when told to.
+//! The program as a process: it becomes ready, logs and counts what it does, and ends on a signal.
 //!
 //! In: signals and admin requests. Out: metrics, access lines, an exit code. Source: FAULTS D70.
 
@@ -16,8 +16,8 @@ listeners:
   - { name: push, bind: [200.0.0.10:80], mode: http, to: p }
 ";
 
-/// Aim: a request leaves an access line without its query string, and metrics move. Fails if the
-/// query is written: push clients put passwords there.
+/// Aim: a request gets an access line without its query string, and metrics move. Fails if the query is
+/// logged: push clients put passwords there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_told_without_its_query() {
     let block = Block::claim();

@@ -1,9 +1,9 @@
 //! The PROXY protocol in both directions.
 //!
-//! In: headers of both versions from trusted and other senders, in any split, in front of HTTP and TLS.
-//! Out: the announced client in headers, log and stickiness; refusals that are counted. Towards nodes:
-//! [`out`]; HAProxy on both ends: [`haproxy`].
-//! Source: Lightstreamer clustering §1; FAULTS D38–D42; the PROXY protocol's specification §2.
+//! In: headers of both versions from trusted and other senders, in any split, in front of HTTP and TLS. Out:
+//! the announced client in headers, log and stickiness; counted refusals. Towards nodes: [`out`]; HAProxy on
+//! both ends: [`haproxy`]. Source: Lightstreamer clustering §1; FAULTS D38–D42; the PROXY protocol's
+//! specification §2.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -23,10 +23,10 @@ use crate::vip::Block;
 
 /// HAProxy as the balancer in front, and as the node.
 mod haproxy;
-/// What nodes are told.
+/// Headers that the edge sends to nodes.
 mod out;
 
-/// Two nodes behind listeners that trust the client addresses 1 and 2 of the block.
+/// Two nodes behind listeners that trust the block's client addresses 1 and 2.
 struct Behind {
     block: Block,
     nodes: [Node; 2],
@@ -38,7 +38,7 @@ struct Behind {
 const TO_N2: [&str; 2] = ["198.51.100.2:443", "[2001:db8::2]:443"];
 
 impl Behind {
-    /// `timeout`: the deadline of headers and handshakes.
+    /// Starts them; `timeout` is the deadline of headers and handshakes.
     async fn start(timeout: &str) -> Behind {
         let block = Block::claim();
         let certs = Certs::new();
@@ -70,7 +70,7 @@ impl Behind {
         }
     }
 
-    /// A listener, from the client address `n` of the block.
+    /// Dials a listener from the block's client address `n`.
     fn dial(&self, listener: &str, n: u8) -> Dial {
         let dial = match listener {
             "plain" => Dial::plain(self.block.at("200.0.0.10:80")),
@@ -80,7 +80,7 @@ impl Behind {
         dial.host(HOST).from(self.block.client(n))
     }
 
-    /// A client of the trusted balancer `n`, its first words behind `header`, cut at `cuts`.
+    /// A client of the trusted balancer `n`; its first bytes follow `header`, cut at `cuts`.
     async fn client(&self, listener: &str, n: u8, header: Vec<u8>, cuts: Vec<usize>) -> H1 {
         let dial = self.dial(listener, n);
         let fused = move |first: Vec<u8>| [header, first].concat();
@@ -92,7 +92,7 @@ impl Behind {
         H1::over(io)
     }
 
-    /// Waits until `count` connections are refused for `reason`, over all listeners.
+    /// Waits until all listeners together have refused `count` connections for `reason`.
     async fn wait_refused(&self, reason: &str, count: usize) {
         let label = format!("reason=\"{reason}\"");
         deadline(&format!("{count} times {label}"), async {
@@ -148,9 +148,10 @@ async fn hello(client: &mut H1, target: &str) -> crate::client::h1::Response {
     client.get(target, &[("Host", HOST)]).await
 }
 
-/// Aim: D39–D41. Both versions and families, fused with the request or the ClientHello in one segment
-/// or byte by byte, at layer 7 plain and TLS and at layer 4: node and log see the announced client, and
-/// the announced destination routes. Fails if a byte behind the header is lost, or a part is not waited for.
+/// Aim: D39–D41. Headers of both versions and families arrive in one segment with the request or the
+/// ClientHello, or byte by byte, at layer 7 plain and TLS and at layer 4. Node and log see the announced
+/// client, and the announced destination routes. Fails if a byte after the header is lost, or if the edge
+/// does not wait for the rest of a header.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_announced_client_counts() {
     let behind = Behind::start("20s").await;
@@ -166,7 +167,7 @@ async fn the_announced_client_counts() {
                     };
                     let what = format!("{listener}, version {version}, {client}, split {split}");
                     let header: Vec<u8> = header(client, address(vip));
-                    // Two bytes beyond the header are single too.
+                    // The two bytes after the header also come one by one.
                     let cuts = if split {
                         each(header.len() + 3)
                     } else {
@@ -193,8 +194,8 @@ async fn the_announced_client_counts() {
     }
 }
 
-/// Aim: D41. Clients behind one balancer stick one by one, whichever balancer they come by. Fails if
-/// stickiness goes by the TCP peer: then all are on one node, and change it with the balancer.
+/// Aim: D41. Each client behind a balancer sticks by itself, whichever balancer it uses. Fails if stickiness
+/// follows the TCP peer: then all are on one node, and change it with the balancer.
 #[tokio::test(flavor = "multi_thread")]
 async fn stickiness_follows_the_announced_client() {
     let behind = Behind::start("20s").await;
@@ -219,8 +220,8 @@ async fn stickiness_follows_the_announced_client() {
     }
 }
 
-/// Aim: D39, D40. `LOCAL`, `UNKNOWN`, no address family and UNIX sockets announce nobody: the sender's own
-/// address counts. Fails if such a header is refused, or its addresses are taken.
+/// Aim: D39, D40. `LOCAL`, `UNKNOWN`, no address family and UNIX sockets announce no client: the sender's own
+/// address counts. Fails if such a header is refused, or if its addresses are used.
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_without_a_client() {
     let behind = Behind::start("20s").await;
@@ -248,8 +249,8 @@ async fn headers_without_a_client() {
     }
 }
 
-/// Aim: D38, D41. A header of somebody who is not trusted is garbage: 400, and no node hears of it;
-/// without one he is served. Fails if anybody can announce himself as another.
+/// Aim: D38, D41. A header of an untrusted sender is garbage: 400, and no node gets it. The sender is served
+/// without a header. Fails if anyone can announce another client's address.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_untrusted_header_is_garbage() {
     let behind = Behind::start("20s").await;
@@ -284,8 +285,9 @@ async fn an_untrusted_header_is_garbage() {
     }
 }
 
-/// Aim: D38–D40. A trusted sender without a header, or with a broken one, is closed without a word and
-/// counted; a stream on the same listener goes on. Fails if a broken header is read as data or guessed at.
+/// Aim: D38–D40. A trusted sender without a header, or with a broken one, is closed without an answer and
+/// counted; a stream on the same listener goes on. Fails if a broken header is read as data, or interpreted
+/// by guesswork.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_header_is_refused() {
     let behind = Behind::start("20s").await;
@@ -330,7 +332,7 @@ async fn what_is_no_header_is_refused() {
             tcp.write_all(&bytes).await.expect("write");
             tcp.shutdown().await.expect("FIN");
             let mut answer = Vec::new();
-            // FIN or, where bytes were left unread, a reset.
+            // FIN, or a reset if bytes were left unread.
             let _ = deadline("the end", tcp.read_to_end(&mut answer)).await;
             assert!(answer.is_empty(), "{what}, {listener}: {answer:?}");
             count += 1;
@@ -344,8 +346,8 @@ async fn what_is_no_header_is_refused() {
     assert_eq!(seen.sum::<usize>(), 1, "the stream alone reached a node");
 }
 
-/// Aim: D39. A header that does not get whole in time ends its connection, and nobody else's; it is
-/// counted. Fails without the deadline, or if the wait holds up the listener.
+/// Aim: D39. A header that is not complete in time ends its own connection and no other, and is counted.
+/// Fails without the deadline, or if the wait blocks the listener.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unfinished_header_is_not_waited_for() {
     const TIMEOUT: Duration = Duration::from_secs(1);

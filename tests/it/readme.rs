@@ -1,7 +1,7 @@
-//! What the documents promise: README's configuration is sound, and no link of ours is dead.
+//! Checks the documents: README's configuration is sound, and no link of ours is dead.
 //!
-//! In: the Markdown files and the YAML in them. Out: the verdict of `pushgate check`. The certificates
-//! the configurations name are made here.
+//! In: the Markdown files and the YAML in them. Out: the verdict of `pushgate check`. The test makes the
+//! certificates that the configurations name.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,7 +26,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Runs `pushgate check` on `yaml`, beside certificates for the names of the guide.
+/// Runs `pushgate check` on `yaml`, next to certificates for the guide's names.
 fn check(yaml: &str) -> (bool, String) {
     let certs = Certs::new();
     certs.leaf("wildcard", &["*.mycompany.com"], Key::Ecdsa);
@@ -53,7 +53,7 @@ fn check(yaml: &str) -> (bool, String) {
     )
 }
 
-/// Aim: the first configuration a newcomer copies is sound. Fails if a key of it is renamed, or a
+/// Aim: the first configuration that a newcomer copies is sound. Fails if one of its keys is renamed, or if a
 /// pinned host has no certificate any more.
 #[test]
 fn first_configuration_is_sound() {
@@ -66,7 +66,7 @@ fn first_configuration_is_sound() {
         told.contains("ok (1 listeners, 1 pools, 2 nodes)"),
         "{told}"
     );
-    // The check of this test itself: a word that does not exist is refused.
+    // Tests this test: an unknown word is refused.
     let (good, told) = check(&yaml[0].replace("nodes: [ls1", "balanc: hash\n    nodes: [ls1"));
     assert!(!good && told.contains("did you mean `balance`"), "{told}");
 }
@@ -87,8 +87,8 @@ fn option_files_are_sound() {
     }
 }
 
-/// Aim: a link between documents, or to a file of this tree, leads somewhere. Fails if a file is
-/// renamed without its links.
+/// Aim: each link between documents, or to a file of this tree, has a target. Fails if a file is renamed
+/// without its links.
 #[test]
 fn links_lead_somewhere() {
     let pages = [
@@ -137,7 +137,7 @@ fn exists(from: &Path, target: &str) -> bool {
             .is_ok_and(|text| text.lines().any(|line| anchor(line) == heading))
 }
 
-/// The anchor a heading gets: lower case, blanks to `-`, without punctuation; empty for other lines.
+/// The anchor of a heading: lower case, blanks to `-`, without punctuation; empty for other lines.
 fn anchor(line: &str) -> String {
     if !line.starts_with('#') {
         return String::new();
@@ -149,8 +149,8 @@ fn anchor(line: &str) -> String {
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
-/// Aim: the metrics' page tells every metric as the program has it, and none that it has not. Fails
-/// if one is renamed, gets a label, or is not documented.
+/// Aim: the page of metrics lists exactly the program's metrics. Fails if one is renamed, gets a label, or is
+/// not documented.
 #[test]
 fn metrics_are_documented() {
     let page = document("docs/metrics.md");
@@ -176,7 +176,7 @@ fn row((name, kind, labels, meaning): (&str, &str, &[&str], &str)) -> String {
     format!("| `{name}` | {kind} | {labels} | {} |", meaning.trim())
 }
 
-/// Aim: every path of the admin endpoint has a row in the operations' page. Fails if one is added or
+/// Aim: every path of the admin endpoint has a row on the page of operations. Fails if a path is added or
 /// renamed without it.
 #[test]
 fn admin_paths_are_documented() {
@@ -186,7 +186,7 @@ fn admin_paths_are_documented() {
         .iter()
         .flat_map(|text| text.split(".route(").skip(1));
     let paths = routes.filter_map(|rest| rest.split('"').nth(1));
-    // The page's own script and style are one thing with it.
+    // The page's own script and style belong to it.
     let paths: Vec<&str> = paths.filter(|p| !p.starts_with("/dashboard.")).collect();
     assert!(paths.len() > 10, "{paths:?}");
     for path in paths {

@@ -1,7 +1,7 @@
-//! Clients moved off nodes that have too many: by order, and by itself after a node's return.
+//! Clients moved off nodes that have too many: by order, and automatically after a node's return.
 //!
-//! In: WebSockets and requests that return their cookie, orders of the admin endpoint. Out: where the
-//! clients are afterwards, how many were closed and how fast. Source: Lightstreamer clustering §5, §5.1.
+//! In: WebSockets and requests that return their cookie, orders of the admin endpoint. Out: where the clients
+//! are afterwards, how many were closed and how fast. Source: Lightstreamer clustering §5, §5.1.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ mod sessions;
 
 const COOKIE: &str = "[{ sticky_cookie: {} }]";
 
-/// Gives an order to the pool; the answer must have `status`.
+/// Sends an order for the pool; asserts the answer's `status` and returns its body.
 async fn ask(setup: &Setup, query: &str, status: u16) -> String {
     let path = format!("/api/pools/p/rebalance{query}");
     let answer = setup.edge.admin("POST", &path).await;
@@ -63,9 +63,9 @@ async fn drain(setup: &Setup, node: &str, word: &str) {
     assert_eq!(setup.edge.admin("POST", &path).await.status, 200);
 }
 
-/// Aim: 600 live WebSockets on two nodes, a third returns. The pool becomes even within 5 % by the
-/// fewest moves, at the rate, and clients of the third are left alone. Fails if a closed client finds
-/// its cookie still good (it would come back, and the moves would double), or without pace.
+/// Aim: 600 live WebSockets on two nodes; a third node returns. The pool becomes even within 5 % by the
+/// fewest moves, at the rate, and clients of the third are left alone. Fails if a closed client's cookie is
+/// still valid (the client would come back, and the moves would double), or without the rate.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_returned_node_gets_its_share() {
     let setup = Setup::with(3, COOKIE, "").await;
@@ -126,14 +126,14 @@ async fn a_returned_node_gets_its_share() {
     );
     assert!(metric("pushgate_pool_evenness").await <= 1.05);
     assert_eq!(metric("pushgate_rebalance_rate").await, 0.0);
-    // What is even is left alone.
+    // An even pool is left alone.
     order(&setup, "?close").await;
     assert_eq!(over(&setup).await["moved"], 0);
 }
 
-/// Aim: the same by itself, `delay` after the node's return, also where clients are stuck by address
-/// and the pool balances by turns. Fails if a table entry outlives its flow's end, or if what is
-/// closed is balanced by the method.
+/// Aim: the same automatically, `delay` after the node's return, also if clients stick by address and the
+/// pool uses round robin. Fails if a table entry outlives its flow's end, or if the balancer's method places
+/// closed clients.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_return_is_answered_by_itself() {
     let pool = "    balance: round_robin\n    \
@@ -170,9 +170,9 @@ async fn a_return_is_answered_by_itself() {
     );
 }
 
-/// Aim: a share of a node is forgotten and nothing closed: live WebSockets stay, and of the clients
-/// that come back the share is balanced anew, the same ones however often they come. Also after a
-/// reload. Fails if rules are lost with the plugins that knew them.
+/// Aim: a share of a node's assignments is forgotten and nothing is closed. Live WebSockets stay. Of the
+/// clients that come back, the share is balanced anew: the same clients however often they come, also after a
+/// reload. Fails if a reload loses the rules together with the plugins that held them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_share_is_forgotten() {
     let setup = Setup::with(2, COOKIE, "    balance: round_robin\n").await;
@@ -209,7 +209,7 @@ async fn a_share_is_forgotten() {
     let first = forgotten().await;
     assert!(first.len().abs_diff(100) < 30, "{}", first.len());
     assert_eq!(setup.edge.admin("POST", "/api/reload").await.status, 200);
-    // A client that was balanced onto the same node gets a new cookie all the same.
+    // A client that the balancer sent to the same node again still gets a new cookie.
     assert_eq!(forgotten().await, first);
     for socket in &mut live {
         socket.say("still here").await;
@@ -218,8 +218,8 @@ async fn a_share_is_forgotten() {
     }
 }
 
-/// Aim: a share of a node's live flows is closed, and a run can be ended where it stands. Fails if
-/// `share` is not followed, or if a cancelled run goes on.
+/// Aim: a share of a node's live flows is closed, and a run can be cancelled in the middle. Fails if `share`
+/// is ignored, or if a cancelled run goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_share_is_closed_and_a_run_cancelled() {
     let setup = Setup::with(2, COOKIE, "").await;
@@ -251,7 +251,7 @@ async fn a_share_is_closed_and_a_run_cancelled() {
     over(&setup).await;
 }
 
-/// Aim: orders that make no sense are refused with a sentence, and change nothing.
+/// Aim: impossible orders are refused with an explanation, and change nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn senseless_orders_are_refused() {
     let setup = Setup::with(2, COOKIE, "").await;
@@ -277,8 +277,8 @@ async fn senseless_orders_are_refused() {
     assert_eq!(get.status, 405);
 }
 
-/// Aim: requests that begin a session go to the emptiest node although the client has a cookie, and
-/// the cookie moves along; all others stay (§1: S "can always be freely balanced"). Fails without
+/// Aim: requests that begin a session go to the emptiest node although the client has a cookie, and the
+/// cookie follows. All other requests stay (§1: S "can always be freely balanced"). Fails without
 /// `rebalance_on`, or if the old assignment is kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn new_sessions_balance_freely() {
@@ -322,9 +322,9 @@ async fn new_sessions_balance_freely() {
     }
 }
 
-/// Aim: a rebalance that runs while another process takes over goes on there: it knows what was moved, and
-/// evens out those who come over when the predecessor ends, 2 s later. Fails if it is lost, or over as soon
-/// as it finds no flow to close.
+/// Aim: a rebalance goes on in a process that takes over. The successor has the counts of moved clients, and
+/// also moves clients that reconnect when the predecessor ends, 2 s later. Fails if the rebalance is lost, or
+/// ends as soon as it finds no flow to close.
 #[tokio::test(flavor = "multi_thread")]
 async fn it_goes_on_in_a_successor() {
     let more = "upgrade_socket: up.sock\ndrain_deadline: 2s\n";
@@ -355,8 +355,8 @@ async fn it_goes_on_in_a_successor() {
     crowd.settled(150).await;
     let counts = crowd.counts();
     assert!(counts.iter().all(|n| n.abs_diff(50) <= 5), "{counts:?}");
-    // A client that was on its way from one process to the other when its assignment was forgotten moves
-    // without being closed once more: the edge's own count has fewer.
+    // The edge's own count is smaller: a client that was reconnecting to the successor when its assignment
+    // was forgotten moves without a second close.
     let (moves, told) = (crowd.moves(), end["moved"].as_u64());
     assert!((40..=54).contains(&moves), "{moves} moves, {end}");
     assert!(

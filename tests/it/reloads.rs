@@ -1,7 +1,7 @@
 //! Certificates replaced under load, again and again, also by bad ones.
 //!
-//! In: clients that shake hands without pause, reloads by HUP, by the admin endpoint, and broken files.
-//! Out: no failed handshake, the right certificate after each, flat memory. `PUSHGATE_TEST_RELOADS`
+//! In: clients that shake hands without pause, reloads by SIGHUP and by the admin endpoint, broken files.
+//! Out: no failed handshake, the right certificate after each reload, flat memory. `PUSHGATE_TEST_RELOADS`
 //! sets the rounds. Source: FAULTS D36.
 
 use std::path::Path;
@@ -20,12 +20,12 @@ use crate::vip::Block;
 use crate::{deadline, tls_node};
 
 const HOST: &str = "push.mycompany.com";
-/// Rounds where nobody asks for another number.
+/// Rounds by default.
 const ROUNDS: usize = 24;
 /// Clients that shake hands at the same time.
 const CLIENTS: usize = 4;
-/// More than this is a leak, whatever the rounds: a reload that kept its certificates would take some
-/// 28 KiB each time.
+/// More is a leak, whatever the number of rounds: a reload that kept its certificates would take about 28 KiB
+/// each time.
 const GROWTH_BYTES: u64 = 12 * 1024 * 1024;
 
 /// Handshakes so far, and whether to go on.
@@ -35,7 +35,7 @@ struct Shaken {
     ended: AtomicBool,
 }
 
-/// One client after the other, each verified and served; panics at the first that is not.
+/// Connects one client after the other, each verified and served; panics at the first failure.
 async fn clients(dial: Dial, shaken: Arc<Shaken>) {
     while !shaken.ended.load(Ordering::Relaxed) {
         let answer = H1::connect(&dial).await.get("/hello", &[]).await;
@@ -44,7 +44,7 @@ async fn clients(dial: Dial, shaken: Arc<Shaken>) {
     }
 }
 
-/// A leaf with its key in one file, which is replaced in one step.
+/// A leaf with its key in one file, so that both are replaced in one step.
 fn whole(certs: &Certs, word: &str) -> (Vec<u8>, Vec<u8>) {
     let leaf = certs.leaf(word, &[HOST], Key::Ecdsa);
     let read = |path: &Path| std::fs::read(path).expect("a file of the test");
@@ -59,8 +59,8 @@ fn replace(file: &Path, bytes: &[u8]) {
     std::fs::rename(&fresh, file).expect("rename");
 }
 
-/// Aim: D36. Fails if a reload leaves a moment without a certificate, if a bad file is taken or takes
-/// the old one away, or if what was replaced is kept.
+/// Aim: D36. Fails if a reload leaves a moment without a certificate, if a bad file is applied or removes the
+/// old certificate, or if replaced certificates stay in memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn reloads_disturb_nobody() {
     let rounds = std::env::var("PUSHGATE_TEST_RELOADS").ok();

@@ -1,14 +1,14 @@
-//! Nodes that a reload removes or moves while they have flows: an operator still sees and reaches them.
+//! Nodes that a reload removes or moves while they have flows: an operator still sees and controls them.
 //!
-//! In: WebSockets on a node, and a file without it, or with another address for it. Out: what API, metrics and
-//! command line say of it, and how its flows end. Source: FAULTS D66, D67; Lightstreamer clustering §4.
+//! In: WebSockets on a node, and a file without it, or with another address for it. Out: how API, metrics and
+//! command line show the node, and how its flows end. Source: FAULTS D66, D67; Lightstreamer clustering §4.
 
 use serde_json::{Value, json};
 
 use crate::client::ws::{self, Ws};
 use crate::setup::{Setup, node, yaml};
 
-/// Two nodes, a WebSocket on each, that of `n1` first; `top`: more sections.
+/// Two nodes with a WebSocket on each, that of `n1` first; `top`: more sections.
 async fn setup(plugins: &str, top: &str) -> (Setup, [Ws; 2]) {
     let setup = Setup::with(2, plugins, top).await;
     let first = ws::connect(&setup.plain(), "/ws/echo", &[]).await;
@@ -24,15 +24,16 @@ async fn reload(setup: &Setup, yaml: &str) {
     assert_eq!(setup.edge.admin("POST", "/api/reload").await.status, 200);
 }
 
-/// Name, state, flows and whether it was removed, of each.
+/// Of each node: name, state, flows, and whether it was removed.
 fn told(nodes: &Value) -> Vec<Value> {
     let all = nodes.as_array().into_iter().flatten();
     all.map(|n| json!([n["name"], n["state"], n["flows"], n["removed"]]))
         .collect()
 }
 
-/// Aim: a removed node is listed with its flows as long as it has some, and orders end them; where a new one has
-/// its name, `?removed` tells which is meant, and gauges count both. Fails if only nodes of the tables are found.
+/// Aim: a removed node is listed as long as it has flows, and orders end them. If a new node has the same
+/// name, `?removed` selects the removed one, and gauges count both. Fails if only nodes of the tables are
+/// found.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_node_is_within_reach() {
     let (setup, [_one, mut two]) = setup("", "").await;
@@ -72,8 +73,8 @@ async fn a_removed_node_is_within_reach() {
     assert!(!gauges.keys().any(|k| k.contains("node=\"n2\"")));
 }
 
-/// Aim: with `?removed` the order is for the node that goes, though a new one has its name. Fails if the new one
-/// is evicted, or both are.
+/// Aim: an order with `?removed` applies to the removed node, although a new one has its name. Fails if the
+/// new one is evicted, or both are.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_tells_the_old_from_the_new() {
     let (setup, [one, mut two]) = setup("", "").await;
@@ -94,8 +95,8 @@ async fn an_order_tells_the_old_from_the_new() {
     drop(one);
 }
 
-/// Aim: `cut_at_max_age` holds for flows of a removed node, and the end of the program cuts and logs them. Fails
-/// if either looks only at the nodes of the tables.
+/// Aim: `cut_at_max_age` also applies to flows of a removed node, and the end of the program cuts and logs
+/// them. Fails if either covers only the nodes of the tables.
 #[tokio::test(flavor = "multi_thread")]
 async fn flows_of_a_removed_node_end_as_others_do() {
     let ends = |reason: &'static str| {

@@ -1,7 +1,7 @@
 //! Sessions stuck by their own id: clients without cookies behind one address.
 //!
-//! In: TLCP over HTTP/1.1, HTTP/2 and WebSocket, by hand and by the real client, all from one source
-//! address. Out: both nodes get sessions, none is asked for one of the other's. Source: Lightstreamer
+//! In: TLCP over HTTP/1.1, HTTP/2 and WebSocket, by hand and by the real client, all from one source address.
+//! Out: both nodes get sessions, and neither gets a request for a session of the other. Source: Lightstreamer
 //! clustering §2, §4; Diffusion, "Routing strategies at your load balancer"; FAULTS D47, D52.
 
 use std::time::Instant;
@@ -17,7 +17,7 @@ use crate::tlcp::SUBPROTOCOL;
 
 const LIGHTSTREAMER: &str = "[{ sticky_session: { preset: lightstreamer } }]";
 
-/// Two nodes under a plugin list, asked from one address.
+/// Two nodes behind a plugin list; all clients have one address.
 struct Shared {
     setup: Setup,
     plain: Dial,
@@ -35,7 +35,8 @@ impl Shared {
         }
     }
 
-    /// Nodes were asked for no session but their own, and `sessions` in all are spread over both.
+    /// Asserts that each node was asked only for its own sessions, and that `sessions` in all are spread over
+    /// both.
     fn nothing_went_wrong(&self, sessions: usize) {
         let counts = [0, 1].map(|i| self.setup.nodes[i].sessions().counts());
         for c in &counts {
@@ -46,7 +47,7 @@ impl Shared {
     }
 }
 
-/// The id in the line that opens an answer.
+/// The session id in the first line of an answer.
 fn id_of(text: &str) -> String {
     let line = text.lines().find_map(|l| l.strip_prefix("CONOK,"));
     let line = line.unwrap_or_else(|| panic!("no CONOK in {text:?}"));
@@ -79,9 +80,9 @@ async fn stream(dial: &Dial, id: &str) -> H1 {
     client
 }
 
-/// Aim: 50 clients from one address, without cookies, plain and TLS in turn: create, bind a stream,
-/// control by the query and a poll by the form, each on a connection of its own. Fails without the plugin
-/// (half of the requests reach the wrong node), or if all go to one node as by address.
+/// Aim: 50 clients from one address, without cookies, plain and TLS in turn. Each creates a session, binds a
+/// stream, sends a control by the query and a poll by the form, each on its own connection. Fails without the
+/// plugin (half of the requests reach the wrong node), or if all go to one node as by address.
 #[tokio::test(flavor = "multi_thread")]
 async fn http_sessions_behind_one_address_are_spread_and_stuck() {
     let it = Shared::start(LIGHTSTREAMER).await;
@@ -116,8 +117,8 @@ async fn http_sessions_behind_one_address_are_spread_and_stuck() {
         .await;
 }
 
-/// Aim: a session made inside a WebSocket is known when its client comes back by HTTP, while the socket is
-/// open and after it. Fails if the node's frames are not looked at.
+/// Aim: a session created inside a WebSocket is recalled when its client comes back by HTTP, while the socket
+/// is open and after it. Fails if the edge does not read the node's frames.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_made_on_a_websocket_is_found_by_http() {
     let it = Shared::start(LIGHTSTREAMER).await;
@@ -140,8 +141,8 @@ async fn a_session_made_on_a_websocket_is_found_by_http() {
     it.nothing_went_wrong(20);
 }
 
-/// Aim: over HTTP/2, as browsers ask, the form tells the session too. Fails if only HTTP/1 bodies are
-/// looked into.
+/// Aim: over HTTP/2, as browsers send it, the form also identifies the session. Fails if the edge reads only
+/// HTTP/1 bodies.
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_forms_are_read() {
     let it = Shared::start(LIGHTSTREAMER).await;
@@ -161,8 +162,8 @@ async fn http2_forms_are_read() {
     it.nothing_went_wrong(20);
 }
 
-/// Aim: the real client, six behind one address, each moved from WebSocket to HTTP streaming and polling:
-/// its session goes on. Fails as the tests above.
+/// Aim: six real clients behind one address each move from WebSocket to HTTP streaming and polling; their
+/// sessions go on. Fails as the tests above.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_real_client_keeps_its_session() {
     let it = Shared::start(LIGHTSTREAMER).await;
@@ -198,9 +199,9 @@ async fn the_real_client_keeps_its_session() {
     }
 }
 
-/// Aim: bodies pass byte for byte whether they are looked into or not, and a form that does not come in
-/// time is routed without, its rest passed on. Source: FAULTS D52. Fails if what was read ahead is lost
-/// or sent twice, or if a slow form waits for ever.
+/// Aim: bodies pass byte for byte whether the edge reads their beginning or not. A form that does not arrive
+/// in time is routed without it, and its rest is passed on. Source: FAULTS D52. Fails if bytes read ahead are
+/// lost or sent twice, or if a slow form waits for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_are_looked_into_pass_whole() {
     let it = Shared::start(LIGHTSTREAMER).await;
@@ -218,7 +219,7 @@ async fn bodies_that_are_looked_into_pass_whole() {
             }
         }
         let mut h2 = H2::connect(&it.tls).await;
-        // Windows of the test's client are the protocol's default.
+        // The test client's windows have the protocol's default.
         if size < 65_535 {
             let answer = h2.post("/echo", &body).await;
             assert!(*answer.body() == body, "{size} bytes over HTTP/2");
@@ -244,8 +245,8 @@ async fn bodies_that_are_looked_into_pass_whole() {
     assert_eq!(slow.rest().await.expect("body"), b"LS_session");
 }
 
-/// Aim: an answer that is looked at is not held back: each piece is with the client before the node sends
-/// the next. Fails if 4 KiB are collected first.
+/// Aim: an answer that the edge inspects is not held back: each piece reaches the client before the node
+/// sends the next. Fails if the edge collects 4 KiB first.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_is_never_delayed() {
     let it = Shared::start(LIGHTSTREAMER).await;
@@ -263,9 +264,9 @@ async fn an_answer_is_never_delayed() {
     }
 }
 
-/// Aim: the session cookie of a Diffusion server sticks whoever sends it and by whichever listener that
-/// shares the table, on an upgrade too. Fails if cookies
-/// are learned from requests, or heads are not looked at.
+/// Aim: the session cookie of a Diffusion server sticks whichever client sends it, on every listener that
+/// shares the table, also on an upgrade. Fails if cookies are learned from requests, or if heads are not
+/// inspected.
 #[tokio::test(flavor = "multi_thread")]
 async fn diffusions_session_cookie_sticks() {
     let it = Shared::start("[{ sticky_session: { preset: diffusion, table: both } }]").await;

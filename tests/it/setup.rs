@@ -1,8 +1,9 @@
-//! The edge between counting nodes and clients, as the tests of the core need it.
+//! The edge between counting nodes and clients, for tests of the core.
 //!
-//! In: how many nodes, plugins, wishes for the pool. Out: a running edge with a plain and a TLS VIP on
-//! the same pool, checked often enough that a dead node is found in tens of milliseconds: what it says, or that
-//! it refuses, takes it Down. That it is late does not: a busy machine is, and no test's node hangs.
+//! In: number of nodes, plugins, keys of the pool. Out: a running edge with a plain and a TLS VIP on the same
+//! pool. Checks are so frequent that a dead node is found in tens of milliseconds. A wrong answer or a
+//! refusal takes a node Down; a late answer does not, because a busy machine is late and no test's node
+//! hangs.
 
 use crate::certs::{Certs, Key};
 use crate::client::Dial;
@@ -11,7 +12,7 @@ use crate::node::Node;
 use crate::tlcp::Sessions;
 use crate::vip::Block;
 
-/// Name all certificates of this setup are for.
+/// The name in all certificates of this setup.
 pub const HOST: &str = "push.mycompany.com";
 
 /// How its nodes are checked.
@@ -41,7 +42,7 @@ impl Setup {
         Self::and(nodes, plugins, pool, "").await
     }
 
-    /// As [`Setup::with`]; `listeners` are more of them, in YAML, two blanks from the margin.
+    /// As [`Setup::with`]; `listeners` are more listeners in YAML, indented by two blanks.
     pub async fn and(nodes: u8, plugins: &str, pool: &str, listeners: &str) -> Setup {
         let block = Block::claim();
         let certs = Certs::new();
@@ -60,7 +61,7 @@ impl Setup {
         }
     }
 
-    /// As [`Setup::start`] with one node, where TLS is spoken to it as well.
+    /// As [`Setup::start`] with one node, which speaks TLS as well.
     pub async fn tls_node() -> Setup {
         let (block, certs) = (Block::claim(), Certs::new());
         certs.leaf("push", &[HOST], Key::Ecdsa);
@@ -78,12 +79,12 @@ impl Setup {
         }
     }
 
-    /// The plain VIP.
+    /// How to dial the plain VIP.
     pub fn plain(&self) -> Dial {
         Dial::plain(self.block.at("200.0.0.10:80")).host(HOST)
     }
 
-    /// The TLS VIP, without ALPN.
+    /// How to dial the TLS VIP, without ALPN.
     pub fn tls(&self) -> Dial {
         Dial::tls(self.block.at("200.0.0.10:443"), HOST, self.certs.ca())
     }
@@ -93,7 +94,7 @@ impl Setup {
         [("plain", self.plain()), ("TLS", self.tls())]
     }
 
-    /// Waits until the edge calls node `name` `state`.
+    /// Waits until the edge reports node `name` in `state`.
     pub async fn wait_state(&self, name: &str, state: &str) {
         let is = |nodes: &serde_json::Value| {
             let mut nodes = nodes.as_array().into_iter().flatten();

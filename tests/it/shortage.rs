@@ -1,7 +1,7 @@
-//! This machine runs out of descriptors or of local ports: live flows go on, and no node is blamed.
+//! The machine runs out of descriptors or of local ports: live flows go on, and no node is blamed.
 //!
-//! In: an edge whose limit is lowered, or whose host has few ports. Out: states of nodes, live streams, what
-//! new clients are told. Source: FAULTS D54 ("accept backs off, recovers"), D55 ("other nodes used, clear
+//! In: an edge whose limit is lowered, or whose host has few ports. Out: states of nodes, live streams, the
+//! answers to new clients. Source: FAULTS D54 ("accept backs off, recovers"), D55 ("other nodes used, clear
 //! error").
 
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::node::Node;
 use crate::setup::{self, HOST, Setup};
 use crate::vip::Block;
 
-/// Opens a stream that says something every 10 ms.
+/// Opens a stream with an event every 10 ms.
 async fn stream(dial: &Dial) -> H1 {
     let mut client = H1::connect(dial).await;
     let path = "/sse?every=10";
@@ -25,7 +25,7 @@ async fn stream(dial: &Dial) -> H1 {
     client
 }
 
-/// Reads on: a stream that was cut fails.
+/// Reads on; fails if the stream was cut.
 async fn lives(stream: &mut H1) {
     for _ in 0..20 {
         let piece = deadline("a piece", stream.piece()).await;
@@ -39,7 +39,7 @@ fn sum(metrics: &str, name: &str, labels: &[&str]) -> f64 {
     metrics.lines().filter(of).filter_map(value).sum()
 }
 
-/// Lets `edge` open no descriptor from `most` on; returns what was the limit before.
+/// Limits `edge` to descriptors below `most`; returns the former limit.
 fn limit_descriptors(edge: &Edge, most: u64) -> u64 {
     let mut old = libc::rlimit {
         rlim_cur: 0,
@@ -59,15 +59,16 @@ fn limit_descriptors(edge: &Edge, most: u64) -> u64 {
     old.rlim_cur
 }
 
-/// That a client is told to come back, and why.
+/// Asserts that the answer asks the client to come back, and says why.
 fn told_to_wait(answer: &Response) {
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(answer.header("retry-after").is_some(), "{answer:?}");
 }
 
-/// Aim (D54): no descriptor is left, so that no check can be made and no node be connected: the nodes stay as
-/// they are, streams go on, who has a connection is told to come back, and who comes meanwhile is served
-/// afterwards. Fails if a check that could not be made is a bad one: both nodes are Down, every stream is cut.
+/// Aim (D54): no descriptor is left, so no check can be made and no node be connected. The nodes keep their
+/// states, and streams go on. Connected clients get 503 with Retry-After, and clients that connect meanwhile
+/// are served afterwards. Fails if a check that could not be made counts as failed: both nodes are Down, and
+/// every stream is cut.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_descriptors_no_node_falls() {
     let setup = Setup::start(2).await;
@@ -82,7 +83,7 @@ async fn without_descriptors_no_node_falls() {
         .edge
         .wait_metric("pushgate_connections", |n| n == 5.0)
         .await;
-    // Less than the edge has open: each new one fails.
+    // Fewer than the edge has open, so that each new one fails.
     let before = limit_descriptors(&setup.edge, 16);
     let late = H1::connect(&setup.plain()).await;
     deadline("checks that cannot be made", async {
@@ -114,8 +115,8 @@ async fn without_descriptors_no_node_falls() {
     assert_eq!(told, 1, "told once:\n{log}");
 }
 
-/// Aim (D54): clients come until no descriptor is left for them: the next ones wait, not refused, until others
-/// go; checks go on and the admin endpoint answers. Fails if flows are given the last descriptors.
+/// Aim (D54): clients connect until no descriptor is left for them. The next ones wait, and are not refused,
+/// until others leave. Checks go on, and the admin endpoint answers. Fails if flows get the last descriptors.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_descriptors_are_not_for_flows() {
     let (block, certs) = (Block::claim(), Certs::new());
@@ -128,7 +129,7 @@ async fn the_last_descriptors_are_not_for_flows() {
         let mut client = H1::connect(&plain).await;
         let path = "/sse?every=10";
         client.send("GET", path, &[], b"").await.expect("send");
-        // As long as it takes to say that nobody answers.
+        // Bounded wait: the edge must not answer.
         let head = tokio::time::timeout(Duration::from_secs(1), client.head()).await;
         match head {
             Ok(head) => assert_eq!(head.expect("a head").status, 200),
@@ -161,8 +162,8 @@ async fn the_last_descriptors_are_not_for_flows() {
     }
 }
 
-/// Aim (D55): every local port towards a node is in use: it stays Up with its streams, new clients are served
-/// by another node, and where there is none they are told to come back. Fails if a check or a connect that
+/// Aim (D55): every local port towards a node is in use. The node stays Up with its streams. Another node
+/// serves new clients; without another, they get 503 with Retry-After. Fails if a check or a connect that
 /// found no port counts against the node: it is Down, and its streams are cut.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_ports_no_node_falls() {

@@ -1,7 +1,8 @@
 //! `pushgate simulate` against a real run of the same script: shares within 5 %.
 //!
-//! In: one file, one script: clients come, a node is killed and started again, or a pool rebalanced. Out: each node's share of
-//! the live flows, told by the simulation and by the running edge. Source: Lightstreamer clustering §5.
+//! In: one file, one script: clients arrive, a node is killed and started again, or a pool is rebalanced.
+//! Out: each node's share of the live flows, from the simulation and from the running edge. Source:
+//! Lightstreamer clustering §5.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ fn yaml(plugins: &str) -> String {
     )
 }
 
-/// What the simulation says of the file the edge runs on, if `script` happens.
+/// The simulation's result for the edge's file and `script`.
 fn simulated(edge: &Edge, script: &str) -> Value {
     let line = format!(
         "--clients {CLIENTS} --arrive 1s --rebind 1s --reconnect 0s..500ms --duration 7s --json {script}"
@@ -49,8 +50,8 @@ fn simulated(edge: &Edge, script: &str) -> Value {
     serde_json::from_str(&told).unwrap_or_else(|e| panic!("{e}: {told}{:?}", run.stderr))
 }
 
-/// One client from `begin` on: a stream at a time, opened again after about a second, or after a pause
-/// when it was cut.
+/// One client from `begin` on: one stream at a time, reopened after about a second, or after a pause if it
+/// was cut.
 async fn client(dial: Dial, begin: Instant, late: Arc<AtomicU64>) {
     let mut cookie = String::new();
     sleep_until(begin + Duration::from_millis(fastrand::u64(0..1_000))).await;
@@ -83,15 +84,16 @@ fn shares<'a>(live: impl Iterator<Item = &'a Value>) -> Vec<f64> {
     live.iter().map(|n| n / all).collect()
 }
 
-/// Nodes, the edge, and its clients, who come in the first second.
+/// Nodes, the edge, and its clients, which arrive in the first second.
 struct Run {
-    /// In front: they leave before the edge does.
+    /// First, so that they leave before the edge does.
     _clients: JoinSet<()>,
     block: Block,
     nodes: Vec<Node>,
     edge: Edge,
     begin: Instant,
-    /// The longest a client had to wait for an answer, in milliseconds. The simulated one does not wait.
+    /// The longest time that a client waited for an answer, in milliseconds. The simulated client does not
+    /// wait.
     late: Arc<AtomicU64>,
 }
 
@@ -105,7 +107,7 @@ impl Run {
         }
         let edge = Edge::start(&block, &yaml(plugins)).await;
         before(&edge).await;
-        // A rebalance begins with a second, and the simulated clock with one.
+        // A rebalance begins on a full second, and so does the simulated clock.
         let wall = SystemTime::UNIX_EPOCH
             .elapsed()
             .expect("a clock after 1970");
@@ -132,7 +134,7 @@ impl Run {
         sleep_until(self.begin + Duration::from_millis(millis)).await;
     }
 
-    /// Holds the shares at the end of `second` against what the simulation told.
+    /// Compares the shares at the end of `second` with the simulation's.
     async fn agrees(&self, told: &Value, second: u64) -> Result<(), Off> {
         self.until(second * 1_000).await;
         let nodes = self.edge.nodes().await;
@@ -153,19 +155,19 @@ impl Run {
     }
 }
 
-/// Shares that are not those of the simulation, and how late the machine was in that run.
+/// Shares that differ from the simulation's, and how late the machine was in that run.
 struct Off {
     what: String,
     late: u64,
 }
 
-/// A client that waits so many milliseconds for an answer has a machine that does not keep time; idle, it was
-/// 30 at most.
+/// If a client waits this many milliseconds for an answer, the machine does not keep time; on an idle machine
+/// the most was 30.
 const LATE: u64 = 100;
 const RUNS: u32 = 4;
 
-/// Holds `run` to the simulation. A run in which the machine was late is no run of the script: one that was
-/// off is run again.
+/// Compares `run` with the simulation. If a run differs and the machine was late, the run did not follow the
+/// script and is repeated.
 async fn agree(run: impl AsyncFn() -> Result<(), Off>) {
     for left in (0..RUNS).rev() {
         match run().await {
@@ -191,8 +193,8 @@ async fn a_node_fails(plugins: &str) -> Result<(), Off> {
     run.agrees(&told, 7).await
 }
 
-/// Aim: with and without stickiness the simulation tells the shares the edge has. Fails if it decides by
-/// other code, or takes no notice of weights, failures or returns.
+/// Aim: with and without stickiness the simulation predicts the edge's shares. Fails if it decides by other
+/// code, or ignores weights, failures or returns.
 #[tokio::test(flavor = "multi_thread")]
 async fn shares_are_those_of_a_real_run() {
     let each = ["[]", "[{ sticky_cookie: {} }]"]
@@ -200,8 +202,8 @@ async fn shares_are_those_of_a_real_run() {
     futures_util::future::join_all(each).await;
 }
 
-/// Aim: the same of a rebalance, before it, in its midst and after it: a node returns from a drain with
-/// half of the pool's weight, and clients are moved at a rate. Fails if the simulated course is another.
+/// Aim: the same for a rebalance, before, during and after it: a node returns from a drain with half of the
+/// pool's weight, and clients are moved at a rate. Fails if the simulated course differs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebalance_is_that_of_a_real_run() {
     agree(a_rebalance).await;

@@ -1,8 +1,9 @@
-//! TLS passed through at layer 4 and routed by the name in its ClientHello.
+//! TLS passthrough at layer 4, routed by the name in the ClientHello.
 //!
-//! In: handshakes in every split, other protocols, silence. Out: the node of that name shakes hands with
-//! its own certificate, so no byte was taken or changed; all else goes to the default, byte for byte.
-//! Source: Lightstreamer clustering §3.2.1.1; RFC 8446 §4.1.2, §5.1; RFC 6066 §3; FAULTS D31, D32.
+//! In: handshakes in every split, other protocols, silence. Out: the node of that name completes the
+//! handshake with its own certificate, so no byte was lost or changed. Everything else goes to the default
+//! node, byte for byte. Source: Lightstreamer clustering §3.2.1.1; RFC 8446 §4.1.2, §5.1; RFC 6066 §3; FAULTS
+//! D31, D32.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,13 +28,13 @@ const NAMES: [&str; 3] = [
     "*.mycompany.com",
 ];
 
-/// Listeners by plugin and by what becomes of unknown names.
+/// Listeners, by plugin and by the handling of unknown names.
 const SNI: &str = "200.0.0.10:443";
 const HOST: &str = "200.0.0.11:443";
 const REFUSING: &str = "200.0.0.12:443";
 const PROXIED: &str = "200.0.0.13:443";
 const TO_RAW: &str = "200.0.0.14:443";
-/// The name of its own leads to the raw node, all else to the default.
+/// One name leads to the raw node at this address, every other name to the default.
 const RAW: &str = "200.0.0.15:443";
 
 struct Routed {
@@ -90,7 +91,7 @@ impl Routed {
         Dial::tls(self.block.at(vip), name, self.certs.ca())
     }
 
-    /// Shakes hands as `dial` with the first flight changed and cut; the node that answered, which
+    /// Shakes hands as `dial` with the first flight changed and cut. Returns the node that answered and
     /// proved its name.
     async fn node(
         &self,
@@ -113,8 +114,8 @@ fn in_records(flight: &[u8], n: usize) -> Vec<u8> {
     flight[5..].chunks(n).flat_map(record).collect()
 }
 
-/// Aim: each name reaches its node by `sni_route` and by `host_route`, whatever its case; others the
-/// default, or nobody. Fails if a name is misread: the node's certificate would not cover it.
+/// Aim: each name reaches its node by `sni_route` and by `host_route`, in upper or lower case. Other names
+/// reach the default, or are refused. Fails if a name is misread: the node's certificate would not cover it.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_name_reaches_its_node() {
     let routed = Routed::start("20s").await;
@@ -146,9 +147,9 @@ async fn each_name_reaches_its_node() {
     }
 }
 
-/// Aim: D31. A ClientHello is read whatever its split: cut in two at many places, a byte at a time, in
-/// several records, behind a PROXY header, up to 16 KiB long; one over 16 KiB goes to the default. Fails if a
-/// part is taken for the whole, or a byte is lost or changed.
+/// Aim: D31. The edge reads a ClientHello in any split: cut in two at many places, byte by byte, in several
+/// records, after a PROXY header, up to 16 KiB long. A ClientHello over 16 KiB goes to the default. Fails if
+/// a part is taken for the whole, or if a byte is lost or changed.
 #[tokio::test(flavor = "multi_thread")]
 async fn any_split_of_the_client_hello() {
     let routed = Routed::start("20s").await;
@@ -187,7 +188,7 @@ async fn any_split_of_the_client_hello() {
         let mut dial = routed.dial(SNI, name);
         dial.tls.as_mut().expect("TLS").alpn = long_alpn(size);
         let grown = move |f: Vec<u8>| {
-            // Its first record, if there are two.
+            // Or its first record, if there are two.
             assert!(
                 f.len() > size.min(16_000),
                 "a ClientHello of {} bytes",
@@ -203,8 +204,8 @@ async fn any_split_of_the_client_hello() {
     }
 }
 
-/// Aim: D32. Cut in two at each of its bytes, a ClientHello is read whole, routed by its name and passed on
-/// byte for byte. Fails if any prefix is taken for the whole, or for no ClientHello.
+/// Aim: D32. A ClientHello cut in two at any byte is read whole, routed by its name and passed on byte for
+/// byte. Fails if a prefix is taken for the whole, or for another protocol.
 #[tokio::test(flavor = "multi_thread")]
 async fn cut_at_every_position() {
     const AT_ONCE: usize = 16;
@@ -237,14 +238,14 @@ async fn cut_at_every_position() {
     }
 }
 
-/// A list of protocols nobody speaks, `size` bytes long.
+/// A list of unknown protocols, `size` bytes long.
 fn long_alpn(size: usize) -> &'static [u8] {
     let entry = [&[249][..], &[b'x'; 249]].concat();
     Box::leak(entry.repeat(size / 250).into_boxed_slice())
 }
 
-/// Aim: D32. What is no ClientHello, or ends within one, goes to the default byte for byte. Fails if the
-/// look costs a byte, or if such a client is refused or kept waiting.
+/// Aim: D32. Bytes that are no ClientHello, or end within one, go to the default byte for byte. Fails if the
+/// inspection loses a byte, or if such a client is refused or delayed.
 #[tokio::test(flavor = "multi_thread")]
 async fn other_bytes_go_to_the_default_untouched() {
     let routed = Routed::start("20s").await;
@@ -284,7 +285,7 @@ async fn other_bytes_go_to_the_default_untouched() {
 }
 
 /// Aim: D32. A ClientHello that is never finished, or never begun, ends at `handshake_timeout` and is
-/// counted; no node hears of it, and others are served meanwhile. Fails without the deadline.
+/// counted. It reaches no node, and others are served meanwhile. Fails without the deadline.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unfinished_client_hello_is_not_waited_for() {
     let routed = Routed::start("1s").await;

@@ -1,9 +1,9 @@
-//! Streamed answers of every shape, one after the other on kept connections, cut by everybody.
+//! Streamed answers of every shape, one after the other on persistent connections, cut from every side.
 //!
-//! In: seeds; node and client work the same answer out of one: framing, chunks, extensions, trailers,
-//! how its bytes are split into writes, pauses, and how it ends. Out: 0 lost, 0 reordered, 0 falsely
-//! completed, and the next request on the same connection is answered. Source: Lightstreamer
-//! clustering §1; Diffusion load balancers, "Reuse TCP connection"; RFC 9112 §6, §7.1.
+//! In: seeds. Node and client derive the same answer from a seed: framing, chunks, extensions, trailers, the
+//! split into writes, pauses, and the end. Out: 0 lost, 0 reordered, 0 falsely completed, and the next
+//! request on the same connection is answered. Source: Lightstreamer clustering §1; Diffusion load balancers,
+//! "Reuse TCP connection"; RFC 9112 §6, §7.1.
 
 use std::io;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ enum End {
     Fin,
     /// RST within the body.
     Reset,
-    /// Bytes that are no chunk, where one should begin.
+    /// Bytes that are not a chunk, where a chunk should begin.
     Fault,
 }
 
@@ -45,11 +45,11 @@ struct Plan {
     end: End,
     body: Vec<u8>,
     head: String,
-    /// The framed body, up to where it is cut.
+    /// The framed body, up to its cut.
     wire: Vec<u8>,
-    /// Where the bytes are split, and the pause before each part.
+    /// End of each part, and the pause before it.
     splits: Vec<(usize, Duration)>,
-    /// After so many bytes of the body the client goes away.
+    /// The client leaves after this many bytes of the body.
     client_leaves: Option<usize>,
     http10: bool,
     /// The next request is sent with this one.
@@ -117,7 +117,7 @@ fn head(framing: Framing, size: usize) -> String {
     format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n")
 }
 
-/// `body` in chunks of any size, with an extension now and then.
+/// `body` in chunks of any size, some with an extension.
 fn chunks(body: &[u8], r: &mut fastrand::Rng) -> Vec<u8> {
     let (mut wire, mut left) = (Vec::new(), body);
     while !left.is_empty() {
@@ -132,7 +132,7 @@ fn chunks(body: &[u8], r: &mut fastrand::Rng) -> Vec<u8> {
     wire
 }
 
-/// With trailers now and then.
+/// The last chunk, sometimes with trailers.
 fn last_chunk(r: &mut fastrand::Rng) -> Vec<u8> {
     let trailers = if r.u8(..4) == 0 { "X-Sum: 1\r\n" } else { "" };
     format!("0\r\n{trailers}\r\n").into_bytes()
@@ -147,7 +147,7 @@ fn splits(len: usize, r: &mut fastrand::Rng) -> Vec<(usize, Duration)> {
     ends.into_iter().map(|end| (end, pause(r))).collect()
 }
 
-/// The node's side: `/soak?seed=N`. False when the connection must end after it.
+/// The node's side: `/soak?seed=N`. False if the connection must end after it.
 pub async fn serve(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     let plan = Plan::of(request.number("seed", 0));
     let mut out = plan.head.clone().into_bytes();
@@ -172,7 +172,7 @@ pub async fn serve(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     }
 }
 
-/// What all clients count.
+/// Counters of all clients.
 #[derive(Default)]
 struct Count {
     whole: AtomicU64,
@@ -183,7 +183,7 @@ struct Count {
     evictions_done: AtomicU64,
 }
 
-/// What a client made of an answer.
+/// A client's view of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seen {
     Whole,
@@ -191,7 +191,7 @@ enum Seen {
     Left,
 }
 
-/// One client: the answers of `seeds`, on as few connections as their ends allow.
+/// One client: requests the answers of `seeds`, on as few connections as their ends allow.
 async fn client(dial: Dial, seeds: Vec<u64>, count: Arc<Count>) {
     let mut kept = None;
     for seed in seeds {
@@ -224,7 +224,7 @@ async fn client(dial: Dial, seeds: Vec<u64>, count: Arc<Count>) {
     }
 }
 
-/// Asks for the answer of `seed` over HTTP/1.1 and reads it as `plan` says.
+/// Requests the answer of `seed` over HTTP/1.1 and reads it according to `plan`.
 async fn modern(io: &mut H1, seed: u64, plan: &Plan) -> Seen {
     let next = if plan.pipelined { HELLO } else { "" };
     let request =
@@ -250,7 +250,7 @@ async fn modern(io: &mut H1, seed: u64, plan: &Plan) -> Seen {
     }
 }
 
-/// The same over HTTP/1.0, on a connection of its own: its end is the answer's.
+/// As [`modern`], over HTTP/1.0 on a new connection, whose end is the answer's.
 async fn old(dial: &Dial, seed: u64, plan: &Plan) -> Seen {
     let mut io = H1::connect(dial).await;
     let request = format!("GET /soak?seed={seed} HTTP/1.0\r\nHost: push.mycompany.com\r\n\r\n");
@@ -266,7 +266,7 @@ async fn old(dial: &Dial, seed: u64, plan: &Plan) -> Seen {
     }
     assert!(!head.contains("transfer-encoding"), "{head}");
     let body = &got[at + 4..];
-    // With a length FIN may be a cut, without one it is the end.
+    // With a length a FIN may be a cut; without one it is the end.
     let length = head
         .split("content-length: ")
         .nth(1)
@@ -278,7 +278,7 @@ async fn old(dial: &Dial, seed: u64, plan: &Plan) -> Seen {
     judge(seed, plan, body, whole)
 }
 
-/// What is there must be of the answer, and what looks whole must be.
+/// Asserts that `got` is a part of the answer, and all of it if it looks whole.
 fn judge(seed: u64, plan: &Plan, got: &[u8], whole: bool) -> Seen {
     let what = (seed, plan.end, &plan.head);
     assert!(
@@ -293,7 +293,7 @@ fn judge(seed: u64, plan: &Plan, got: &[u8], whole: bool) -> Seen {
     Seen::Cut
 }
 
-/// An ordinary request behind a whole answer, on the same connection.
+/// Sends an ordinary request after a whole answer, on the same connection.
 async fn ordinary(io: &mut H1, plan: &Plan) -> bool {
     if !plan.pipelined && io.raw(HELLO.as_bytes()).await.is_err() {
         return false;
@@ -309,7 +309,7 @@ async fn ordinary(io: &mut H1, plan: &Plan) -> bool {
 
 const HELLO: &str = "GET /hello HTTP/1.1\r\nHost: push.mycompany.com\r\n\r\n";
 
-/// The seeds 0 to `all`, shared out among `clients`; one client in five speaks TLS.
+/// Divides the seeds 0 to `all` among `clients`; one client in five uses TLS.
 fn shared_out(
     setup: &Setup,
     clients: u64,
@@ -324,10 +324,10 @@ fn shared_out(
     })
 }
 
-/// Aim: 2,000 streamed answers, or as many as `PUSHGATE_TEST_STREAMS` says (100,000 for the full
-/// proof), from 64 clients, one in five over TLS, while both nodes are evicted again and again.
-/// Fails if an answer is lost, changed or falsely completed, if the next request on its connection is
-/// not answered, or if an access line is missing.
+/// Aim: 2,000 streamed answers, or as many as `PUSHGATE_TEST_STREAMS` says (100,000 for the full proof), to
+/// 64 clients, one in five over TLS, while both nodes are evicted again and again. Fails if an answer is
+/// lost, changed or falsely completed, if the next request on its connection is not answered, or if an access
+/// line is missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn streamed_answers_survive_everything() {
     let asked = std::env::var("PUSHGATE_TEST_STREAMS").ok();
@@ -344,7 +344,7 @@ async fn streamed_answers_survive_everything() {
             count.evictions_begun.fetch_add(1, Ordering::SeqCst);
             let path = format!("/api/nodes/n{}/evict", n % 2 + 1);
             setup.edge.admin("POST", &path).await;
-            // What was cut is seen by its client within this time.
+            // A client notices a cut within this time.
             tokio::time::sleep(Duration::from_millis(50)).await;
             count.evictions_done.fetch_add(1, Ordering::SeqCst);
         }
@@ -374,5 +374,5 @@ async fn streamed_answers_survive_everything() {
         .await;
 }
 
-/// Clients at once.
+/// Concurrent clients.
 const CLIENTS: u64 = 64;

@@ -1,7 +1,7 @@
-//! The guides' sections: each is cited by code that fulfils it and by a test that proves it.
+//! The guides' sections: code that fulfils a section cites it, and so does a test that proves it.
 //!
-//! In: the comments of the sources. Out: a section nobody cites, or one that does not exist. STYLE has
-//! the form: `Lightstreamer clustering §3.2.2.3`, `Diffusion load balancers, "Connection pooling"`.
+//! In: the comments of the sources. Out: a section without a citation, or a citation of a missing section.
+//! STYLE has the form: `Lightstreamer clustering §3.2.2.3`, `Diffusion load balancers, "Connection pooling"`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -50,21 +50,21 @@ const POINTS: &[&str] = &[
     "TCP retransmission timeout",
 ];
 
-/// Where a citation is not asked for: what, by whom, why.
+/// Exceptions, where no citation is required: section, which files, why.
 const NOT_APPLICABLE: &[(&str, Who, &str)] = &[(
     "5.2",
     Who::Code,
     "nothing at the edge: the servers limit their sessions' age",
 )];
 
-/// Who cites.
+/// Which files cite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Who {
     Code,
     Test,
 }
 
-/// What the comments of one kind of files cite.
+/// Citations in the comments of one kind of files.
 #[derive(Default)]
 struct Cited {
     sections: BTreeSet<String>,
@@ -83,7 +83,7 @@ impl Cited {
 
     fn take(&mut self, comments: &str) {
         for rest in comments.split("Lightstreamer clustering").skip(1) {
-            // Another source's sections are not this guide's.
+            // A section after one of these belongs to another source.
             let end = ["RFC", "FAULTS", "Diffusion", ";"];
             let end = end.iter().filter_map(|mark| rest.find(mark)).min();
             let rest = &rest[..end.unwrap_or(rest.len())];
@@ -107,7 +107,7 @@ impl Cited {
     }
 }
 
-/// The words of all comments, one blank apart; a blank line between blocks of them stays.
+/// The text of all comments, joined by single blanks; a blank line between comment blocks stays.
 fn comments(text: &str) -> String {
     let words = text.lines().map(|line| {
         let line = line.trim();
@@ -135,10 +135,10 @@ fn sources(folder: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Files of `src/` and `plugins/`, and test files, those of unit tests among them.
+/// Files of `src/` and `plugins/`, then test files, unit tests included.
 fn both() -> (Vec<PathBuf>, Vec<PathBuf>) {
     let is_test = |path: &PathBuf| {
-        // Where the clone lies says nothing: it may be in a folder called tests.
+        // Relative to the checkout, which may itself be in a folder called tests.
         let path = path.strip_prefix(env!("CARGO_MANIFEST_DIR"));
         let path = path.expect("found below it").display().to_string();
         path.contains("/tests/") || path.ends_with("/tests.rs")
@@ -150,7 +150,7 @@ fn both() -> (Vec<PathBuf>, Vec<PathBuf>) {
     (code, tests)
 }
 
-/// Aim: no section of either guide is forgotten. Fails when one is cited by no code or by no test.
+/// Aim: no section of either guide is forgotten. Fails if no code or no test cites one.
 #[test]
 fn each_section_is_cited_by_code_and_by_a_test() {
     let (code, tests) = both();
@@ -184,7 +184,7 @@ fn each_section_is_cited_by_code_and_by_a_test() {
     assert_eq!(missing, [] as [&str; 0]);
 }
 
-/// The check of this check: how citations are read.
+/// Tests this test: the parsing of citations.
 #[test]
 fn citations_are_read_as_they_are_written() {
     let mut cited = Cited::default();

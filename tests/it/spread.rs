@@ -1,7 +1,8 @@
-//! Clients on the data threads: each has its share, whatever the listener, and after others have left.
+//! Clients on the data threads: each thread has its share, whatever the listener, and after clients have
+//! left.
 //!
-//! In: clients that stay, one by one and all at once. Out: connections of each thread, as the metric tells
-//! them. Source: issue "accept on the data threads"; docs/decisions/0018-accept-on-data-threads.md.
+//! In: clients that stay connected, one by one and all at once. Out: connections of each thread, from the
+//! metric. Source: issue "accept on the data threads"; docs/decisions/0018-accept-on-data-threads.md.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +16,10 @@ use crate::vip::Block;
 
 /// Data threads of the edge.
 const THREADS: usize = 4;
-/// Connections a thread may have more than another after a burst.
+/// After a burst, a thread may have this many connections more than another.
 const LEAD: u64 = 8;
 
-/// Connections of each data thread, when there are `total`.
+/// Waits for `total` connections; returns those of each data thread.
 async fn split(edge: &Edge, total: u64) -> Vec<u64> {
     deadline("all connections on their threads", async {
         loop {
@@ -41,16 +42,16 @@ fn gap(split: &[u64]) -> u64 {
     most.zip(least).map_or(0, |(most, least)| most - least)
 }
 
-/// A client that was served and keeps its connection.
+/// Connects a client that is served and keeps its connection.
 async fn come(dial: &Dial) -> H1 {
     let mut client = H1::connect(dial).await;
     assert_eq!(client.get("/hello", &[]).await.status, 200);
     client
 }
 
-/// Aim: clients that come one by one are spread evenly, of a burst no thread has 8 more than another, and a thread
-/// whose clients left gets the next ones; plain, layer 4, and TLS, which comes from other threads. Fails if
-/// the thread that is quickest accepts, or if the turn stays on one thread.
+/// Aim: clients that arrive one by one are spread evenly. After a burst no thread has 8 more than another. A
+/// thread whose clients left gets the next ones. This holds for plain, layer 4, and TLS, which comes from
+/// other threads. Fails if the quickest thread accepts, or if the turn stays on one thread.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_thread_has_its_share() {
     let (block, certs) = (Block::claim(), Certs::new());

@@ -1,5 +1,5 @@
-//! Many clients at once: what a node is given stays within its limits, the rest waits its turn or is told
-//! when to come back, and whoever is at home is not disturbed.
+//! Many clients at once: a node gets no more than its limits; the rest waits or gets Retry-After; stuck
+//! clients are not disturbed.
 //!
 //! In: pools with `admit_rate`, `max_flows`, `slow_start`, a queue. Out: when each flow reached a node.
 //! Source: Lightstreamer clustering §5; FAULTS D64, D65.
@@ -16,7 +16,7 @@ use crate::setup::{HOST, Setup, node, yaml};
 
 mod waiting;
 
-/// One GET over a connection of its own, and when its answer came.
+/// Sends one GET on a new connection; returns the answer and when it came.
 async fn get(dial: Dial, path: &'static str, cookie: Option<String>) -> (Response, Instant) {
     let mut client = H1::connect(&dial).await;
     let cookie = cookie.unwrap_or_default();
@@ -26,7 +26,7 @@ async fn get(dial: Dial, path: &'static str, cookie: Option<String>) -> (Respons
     (answer, Instant::now())
 }
 
-/// `count` GETs of new clients at once.
+/// Sends `count` GETs of new clients at once.
 async fn rush(setup: &Setup, count: usize) -> Vec<(Response, Instant)> {
     let mut all = JoinSet::new();
     for _ in 0..count {
@@ -35,9 +35,9 @@ async fn rush(setup: &Setup, count: usize) -> Vec<(Response, Instant)> {
     all.join_all().await
 }
 
-/// Aim: 60 clients at once where 40 a second are let in: all are served, none refused, no faster than the
-/// rate in any second, and a client that is stuck does not wait behind them. Fails if the rate is not kept, if
-/// flows are refused while there is a queue, or if stuck clients stand in it.
+/// Aim: 60 clients arrive at once where 40 a second are admitted. All are served, none is refused, no second
+/// admits more than the rate, and a stuck client does not wait behind them. Fails if the rate is exceeded, if
+/// flows are refused while the queue has room, or if stuck clients wait in it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rush_is_let_in_at_the_rate() {
     let cookie = "[{ sticky_cookie: { name: PUSHGATE } }]";
@@ -62,7 +62,7 @@ async fn a_rush_is_let_in_at_the_rate() {
     let mut times: Vec<Duration> = answers.iter().map(|(_, at)| *at - start).collect();
     times.sort();
     assert!(answers.iter().all(|(answer, _)| answer.status == 200));
-    // 2 of the bucket at once, then 40 a second; answers come later than they were let in, never sooner.
+    // 2 of the bucket at once, then 40 a second; an answer may come later than its admission, never sooner.
     let last = times[59];
     assert!(last >= Duration::from_millis(1400), "{last:?}");
     let seen = setup.nodes[0].seen();
@@ -73,7 +73,7 @@ async fn a_rush_is_let_in_at_the_rate() {
         |from: &Instant| reached.partition_point(|at| *at < *from + Duration::from_secs(1));
     let busiest = reached.iter().enumerate().map(|(i, from)| within(from) - i);
     let busiest = busiest.max().unwrap_or(0);
-    // One is stuck and passes; on a machine that stalls for 150 ms six come late, beside those in time.
+    // One more is stuck and passes; on a machine that stalls for 150 ms, six late ones join those in time.
     assert!((30..=47).contains(&busiest), "{busiest} in one second");
     println!(
         "60 at 40/s: {busiest} in the busiest second, half after {:?}, last after {last:?}",
@@ -81,9 +81,9 @@ async fn a_rush_is_let_in_at_the_rate() {
     );
 }
 
-/// Aim: where all nodes are full, flows wait until one ends, and take its place; who waits too long gets
-/// 503 with Retry-After, the reason `busy`. Fails if a node gets more than `max_flows`, or a flow is
-/// lost in the queue.
+/// Aim: when all nodes are full, flows wait until one ends, and take its place. A flow that waits too long
+/// gets 503 with Retry-After and the reason `busy`. Fails if a node gets more than `max_flows`, or if a flow
+/// is lost in the queue.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_pool_lets_in_who_waited() {
     let pool = "    max_flows: 1\n    queue_timeout: 1s\n";
@@ -114,8 +114,8 @@ async fn a_full_pool_lets_in_who_waited() {
     );
 }
 
-/// Aim: a queue that is full refuses at once, and layer 4 and a pool that closes are closed. Fails if
-/// there is no bound.
+/// Aim: a full queue refuses at once; at layer 4, and in a pool with `close`, the connection is closed. Fails
+/// if the queue has no limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_refuses() {
     let pool = "    max_flows: 1\n    queue: 1\n    queue_timeout: 20s\n";
@@ -136,7 +136,7 @@ async fn a_full_queue_refuses() {
     assert_eq!(waits.await.expect("a client that lives").0.status, 200);
 }
 
-/// Opens 30 WebSockets and sees that `node`, Up and empty since a moment, is given five a second of them.
+/// Opens 30 WebSockets and asserts that `node`, Up and empty for a moment, gets only five a second of them.
 async fn eased(setup: &Setup, node: &str) -> Vec<ws::Ws> {
     let back = Instant::now();
     let mut held = Vec::new();
@@ -144,14 +144,14 @@ async fn eased(setup: &Setup, node: &str) -> Vec<ws::Ws> {
         held.push(ws::connect(&setup.plain(), "/ws/echo", &[]).await);
     }
     let given = held.iter().filter(|s| s.node() == node).count();
-    // One at once, then five a second; the state was seen up to some milliseconds late.
+    // One at once, then five a second; the state was seen a few milliseconds late.
     let most = 2 + (back.elapsed().as_secs_f64() * 5.0).ceil() as usize;
     assert!((1..=most).contains(&given), "{given} of 30, {most} allowed");
     held
 }
 
-/// Aim: a node that returns is given flows at `slow_start`, the others the rest, and it ends when it has
-/// caught up (D65). Fails if `least_flows` gives it every new client.
+/// Aim: a node that returns gets flows at `slow_start`, the others get the rest, and slow start ends when the
+/// node has caught up (D65). Fails if `least_flows` sends it every new client.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_returns_is_not_stampeded() {
     let setup = Setup::with(2, "", "    slow_start: 5/s\n").await;
@@ -165,7 +165,7 @@ async fn a_node_that_returns_is_not_stampeded() {
     setup.wait_state("n1", "up").await;
     held.extend(eased(&setup, "n1").await);
     assert_eq!(setup.edge.nodes().await[0]["slow_start"], true);
-    // With as many as the other it has caught up: the next pick says so.
+    // A node with as many flows as the other has caught up; the next pick ends slow start.
     held.retain(|s| s.node() == "n1");
     setup
         .edge
@@ -176,9 +176,9 @@ async fn a_node_that_returns_is_not_stampeded() {
     setup.edge.wait_nodes("slow start is over", over).await;
 }
 
-/// Aim: so is one that was drained to its last flow, and one whose server was exchanged meanwhile: what counts
-/// is when it is given flows again (D65). Fails if the slow start begins with the first good check, while
-/// the drain still holds, or not at all.
+/// Aim: the same holds for a node that was drained to its last flow, and for one whose server was exchanged
+/// meanwhile: slow start begins when the node gets flows again (D65). Fails if slow start begins with the
+/// first good check while the drain still holds, or not at all.
 #[tokio::test(flavor = "multi_thread")]
 async fn nor_is_one_that_comes_from_maintenance() {
     let setup = Setup::with(2, "", "    slow_start: 5/s\n").await;
@@ -204,8 +204,8 @@ async fn nor_is_one_that_comes_from_maintenance() {
     }
 }
 
-/// Aim: so is one that a reload adds, moves to another address or gives a share; those of the first file are
-/// not. Fails if only nodes that DNS adds start slowly.
+/// Aim: the same holds for a node that a reload adds, moves to another address or gives a share. Nodes of the
+/// first file do not start slowly. Fails if only nodes that DNS adds start slowly.
 #[tokio::test(flavor = "multi_thread")]
 async fn nor_is_one_that_a_reload_brings() {
     let pool = "    slow_start: 5/s\n";
@@ -235,8 +235,8 @@ async fn nor_is_one_that_a_reload_brings() {
     }
 }
 
-/// Aim: a flow that waits when a reload brings a node is given that node. Fails if it waits on for one of those
-/// that were there when it came, until `queue_timeout`.
+/// Aim: when a reload brings a node, a waiting flow goes to it. Fails if the flow waits for the nodes at its
+/// arrival, until `queue_timeout`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flow_that_waits_sees_new_nodes() {
     let pool = "    max_flows: 1\n    queue_timeout: 1m\n";
@@ -251,7 +251,7 @@ async fn a_flow_that_waits_sees_new_nodes() {
         setup.edge.rewrite(&setup.block, &file);
         assert_eq!(setup.edge.admin("POST", "/api/reload").await.status, 200);
         if !file.contains("n2:") {
-            // Nothing is new there: it waits on.
+            // This file adds no node: the flow still waits.
             setup.edge.wait_metric(queued, |n| n == 1.0).await;
         }
     }
@@ -260,8 +260,8 @@ async fn a_flow_that_waits_sees_new_nodes() {
     setup.edge.wait_metric(queued, |n| n == 0.0).await;
 }
 
-/// Aim: three flows of one client of a trusted proxy wait, then one of another: each client has its turn, so
-/// the other's is second. Fails if the queue takes the proxy for the client.
+/// Aim: three flows of one client of a trusted proxy wait, then one of another. Clients take turns, so the
+/// other's flow is second. Fails if the queue takes the proxy for the client.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_a_trusted_proxy_take_turns() {
     let pool = "    max_flows: 1\n    queue_timeout: 15s\n";
@@ -277,7 +277,7 @@ async fn clients_of_a_trusted_proxy_take_turns() {
         tokio::spawn(async move {
             let headers = [("X-Forwarded-For", client)];
             let socket = ws::connect(&dial, "/ws/echo", &headers).await;
-            // The next one has its turn when this socket is closed.
+            // The next flow gets its turn when this socket closes.
             let _ = tell.send((client, socket)).await;
         });
         let waits = |waiting| waiting == (n + 1) as f64;

@@ -1,7 +1,7 @@
 //! Streams pass piece by piece the moment the node writes them, and silence ends nothing.
 //!
-//! In: streams whose node writes a piece only when the test allows it. Out: each piece at the client
-//! before the next exists; no timing is involved. Source: Lightstreamer clustering §1; Diffusion load
+//! In: streams whose node writes a piece only when the test allows it. Out: each piece reaches the client
+//! before the next one exists; no timing is involved. Source: Lightstreamer clustering §1; Diffusion load
 //! balancers, "Load balancer closing silent connections".
 
 use std::time::Duration;
@@ -21,8 +21,8 @@ const STREAMS: [&str; 4] = [
     "/sse?n=20&every=0&step=1",
 ];
 
-/// Aim: over HTTP/1, each piece is with the client before the node may write the next, in every
-/// framing. Fails with a write buffer towards the client (W2), or if the edge waits for more.
+/// Aim: over HTTP/1, each piece reaches the client before the node may write the next, in every framing.
+/// Fails with a write buffer towards the client (W2), or if the edge waits for more bytes.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_piece_passes_before_the_next() {
     let setup = Setup::start(1).await;
@@ -48,7 +48,7 @@ async fn each_piece_passes_before_the_next() {
     }
 }
 
-/// Aim: the same over HTTP/2. Fails if DATA waits for more.
+/// Aim: the same over HTTP/2. Fails if DATA waits for more bytes.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_piece_passes_before_the_next_over_http2() {
     let setup = Setup::start(1).await;
@@ -66,14 +66,14 @@ async fn each_piece_passes_before_the_next_over_http2() {
                 got.extend_from_slice(&data.expect("DATA"));
             }
         }
-        // An empty DATA frame may carry the end of the stream.
+        // The stream may end by an empty DATA frame.
         while let Some(data) = piece(&mut body).await {
             assert!(data.expect("an orderly end").is_empty(), "{path}");
         }
     }
 }
 
-/// Whether `got` is `n` whole pieces. More cannot be: the node may not have written it.
+/// Whether `got` is `n` whole pieces. It cannot be more: the node must not have written it.
 fn is_whole(got: &[u8], n: u64, path: &str) -> bool {
     let pieces = match path.starts_with("/sse") {
         true => memchr::memmem::find_iter(got, b"\n\n").count(),
@@ -83,9 +83,9 @@ fn is_whole(got: &[u8], n: u64, path: &str) -> bool {
     pieces as u64 == n
 }
 
-/// Aim: a WebSocket, an event stream, a pending poll, an upload that pauses, and a kept connection
-/// between requests all live through silence, plain and TLS. Held for 3 s, or as many seconds as
-/// `PUSHGATE_TEST_SILENCE` says (130 for the full proof). Fails with any read or idle timer (W3).
+/// Aim: a WebSocket, an event stream, a pending poll, an upload that pauses, and an idle persistent
+/// connection all survive silence, plain and TLS. Silence lasts 3 s, or `PUSHGATE_TEST_SILENCE` seconds (130
+/// for the full proof). Fails with any read or idle timer (W3).
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_ends_nothing() {
     let setup = Setup::start(1).await;
@@ -114,7 +114,7 @@ async fn silence_ends_nothing() {
         .await
         .expect("the head of the events")
         .into_body();
-    // Bounded hold; nothing may arrive, an end included.
+    // Bounded wait: nothing may arrive, not even an end.
     for (name, _, events, ..) in &mut all {
         let silence = tokio::time::timeout(hold / 2, events.io.read_u8()).await;
         assert!(silence.is_err(), "{name}: {silence:?} instead of silence");

@@ -1,9 +1,9 @@
-//! A node's sessions in the text protocol of Lightstreamer clients (TLCP 2.5), as far as they need it.
+//! A node's sessions in the text protocol of Lightstreamer clients (TLCP 2.5), as far as the clients need it.
 //!
-//! In: requests below `/lightstreamer` and the WebSocket with the TLCP sub-protocol. Out: sessions
-//! that live on this node only; a request for a session of another node is counted and refused.
-//! Source: what `lightstreamer-client-node` 9.2.2 sends and expects; Lightstreamer clustering §1 (S
-//! and CR), §2.2.1 (`<control_link_address>`), §4 (wrong instance).
+//! In: requests below `/lightstreamer` and the WebSocket with the TLCP sub-protocol. Out: sessions that live
+//! on this node only; a request for a session of another node is counted and refused. Source: what
+//! `lightstreamer-client-node` 9.2.2 sends and expects; Lightstreamer clustering §1 (S and CR), §2.2.1
+//! (`<control_link_address>`), §4 (wrong instance).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,7 +21,7 @@ mod socket;
 
 pub use session::{Session, Transport};
 
-/// The sessions of one node and what went wrong with them.
+/// The sessions of one node, and the errors with them.
 pub struct Sessions {
     node: String,
     settings: Settings,
@@ -29,17 +29,17 @@ pub struct Sessions {
     counts: watch::Sender<Counts>,
 }
 
-/// What the node is set to.
+/// Settings of the node.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Host clients must use for CR requests; `None`: the one they used. One that ends in `.*` is a
-    /// machine's name alone, below the domain the client used (`<control_link_machine_name>`).
+    /// Host that clients must use for CR requests; `None`: the one they used. If it ends in `.*`, it is only
+    /// a machine's name, below the domain the client used (`<control_link_machine_name>`).
     pub control_link: Option<String>,
     /// Period of updates.
     pub every: Duration,
     /// Silence after which a PROBE is sent.
     pub keepalive: Duration,
-    /// Most bytes of a streaming answer before LOOP; `None`: as the client asks.
+    /// Most bytes of a streaming answer before LOOP; `None`: as the client requests.
     pub content_length: Option<usize>,
     /// Whether streams have a Content-Length instead of chunks.
     pub fixed_length: bool,
@@ -57,7 +57,7 @@ impl Default for Settings {
     }
 }
 
-/// What happened to sessions of a node.
+/// What happened to a node's sessions.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     /// Sessions created here.
@@ -72,7 +72,7 @@ pub struct Counts {
     pub transports: Vec<Transport>,
     /// `LS_cause` of each request that gave one, such as `http.streaming.unavailable`.
     pub causes: Vec<String>,
-    /// Who the node was told the client of each new session is (`X-Forwarded-For`), else its peer.
+    /// The client's address for each new session: `X-Forwarded-For`, otherwise the peer.
     pub clients: Vec<String>,
     /// `Host` of each request that creates a session.
     pub create_hosts: Vec<String>,
@@ -83,7 +83,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Causes that tell of a stream that failed or was given up; none when nothing went wrong.
+    /// Causes that report a failed or abandoned stream; empty when nothing went wrong.
     pub fn failures(&self) -> Vec<&str> {
         let usual = ["api", "http.loop", "ws.loop"];
         let causes = self.causes.iter().map(String::as_str);
@@ -119,7 +119,7 @@ impl Sessions {
         counts.expect("the sender lives in self").clone()
     }
 
-    /// Ends every session as one that lasted too long (guide §5.1): their clients make new ones.
+    /// Ends every session as expired (guide §5.1): their clients create new ones.
     pub fn expire_all(&self) {
         let sessions = std::mem::take(&mut *self.by_id.lock());
         sessions.values().for_each(|s| s.end(session::EXPIRED));
@@ -188,7 +188,7 @@ impl Sessions {
         }
     }
 
-    /// What CONOK says: `*` for the host the client used.
+    /// The control link in CONOK: `*` for the host that the client used.
     fn control_link(&self, who: &Who) -> String {
         let Some(link) = &self.settings.control_link else {
             return "*".to_owned();
@@ -212,7 +212,7 @@ impl Sessions {
     }
 }
 
-/// Who asks, and under which name of ours.
+/// The client, and the host name by which it reached the node.
 struct Who {
     client: String,
     host: String,
@@ -229,7 +229,7 @@ impl Who {
     }
 }
 
-/// Answers a request below `/lightstreamer`; false when the connection must end after it.
+/// Answers a request below `/lightstreamer`; false if the connection must end after it.
 pub async fn serve(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     let who = Who::of(conn, request);
     if request.header("upgrade").is_some() {
@@ -238,5 +238,5 @@ pub async fn serve(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     http::serve(conn, request, who).await
 }
 
-/// The sub-protocol the client asks for and must be given, or it falls back to HTTP.
+/// The sub-protocol that the client requests; if the node does not return it, the client falls back to HTTP.
 pub const SUBPROTOCOL: &str = "TLCP-2.5.0.lightstreamer.com";

@@ -1,8 +1,8 @@
-//! TLS as clients and nodes meet it: choice, misdirected requests, client certificates, renewal,
+//! TLS towards clients and nodes: choice of certificate, misdirected requests, client certificates, renewal,
 //! TLS to nodes, redirects.
 //!
-//! In: certificates made for the test. Out: proof by real handshakes with the program.
-//! Source: Lightstreamer clustering §3; RFC 9110 §15.5.20; FAULTS D31, D36, D37.
+//! In: certificates made for the test. Out: proof by real handshakes with the program. Source: Lightstreamer
+//! clustering §3; RFC 9110 §15.5.20; FAULTS D31, D36, D37.
 
 use serde_json::Value;
 
@@ -32,10 +32,10 @@ fn yaml(certs: &Certs, tls: &str, plugins: &str) -> String {
 const ROUTES: &str =
     "[{ host_route: { hosts: { push1.a.example: n1, push2.a.example: n2, b.example: n2 } } }]";
 
-/// Aim: over one HTTP/2 connection under a wildcard each request goes to its own host's node; a host
-/// the certificate does not cover is answered 421, as over HTTP/1.1; one without a route is not.
-/// Source: RFC 9110 §15.5.20, RFC 9113 §9.1.1. Fails without `is_misdirected`, or if a connection
-/// is routed by its first request.
+/// Aim: over one HTTP/2 connection under a wildcard certificate, each request goes to its own host's node. A
+/// host that the certificate does not cover gets 421, as over HTTP/1.1; a host without a route does not.
+/// Source: RFC 9110 §15.5.20, RFC 9113 §9.1.1. Fails without `is_misdirected`, or if a connection is routed
+/// by its first request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coalesced_request_goes_to_its_own_node_or_is_misdirected() {
     let (block, certs) = (Block::claim(), Certs::new());
@@ -70,9 +70,9 @@ async fn a_coalesced_request_goes_to_its_own_node_or_is_misdirected() {
     assert_eq!(H1::connect(&own).await.get("/hello", &[]).await.status, 200);
 }
 
-/// Aim: a certificate renewed on disk is served without a reload being asked for and without a live
-/// connection noticing; a bad file leaves the old one serving, told by a metric; the admin endpoint
-/// tells names and end. Source: FAULTS D36. Fails without the watch.
+/// Aim: the edge serves a certificate renewed on disk without a reload order, and live connections do not
+/// notice. After a bad file it serves the old one and reports that by a metric. The admin endpoint shows
+/// names and expiry. Source: FAULTS D36. Fails without the watch.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewed_certificate_is_served_and_a_bad_one_is_not() {
     let (block, certs) = (Block::claim(), Certs::new());
@@ -136,8 +136,8 @@ async fn a_renewed_certificate_is_served_and_a_bad_one_is_not() {
     edge.wait_log("certificate a expires in 29 days").await;
 }
 
-/// Aim: `required` lets nobody in without a certificate of the authority; the node reads who it was
-/// in headers the client could not forge. Source: FAULTS D14. Fails without `install_clients`.
+/// Aim: `required` refuses clients without a certificate of the authority. The node gets the certificate's
+/// identity in headers that the client cannot forge. Source: FAULTS D14. Fails without `install_clients`.
 #[tokio::test(flavor = "multi_thread")]
 async fn client_certificates_are_demanded_and_told() {
     let (block, certs, strangers) = (Block::claim(), Certs::new(), Certs::new());
@@ -184,9 +184,9 @@ async fn client_certificates_are_demanded_and_told() {
     }
 }
 
-/// Aim: a node under TLS is believed only with the right name and authority, also by its check; one
-/// that speaks before its handshake gets no request; one that asks for a certificate is shown ours.
-/// Source: FAULTS D37. Fails without `verify`, or without `client_certificate`.
+/// Aim: a TLS node is trusted only with the right name and authority, also by its check. A node that sends
+/// bytes before its handshake gets no request. A node that requests a certificate gets ours. Source: FAULTS
+/// D37. Fails without `verify`, or without `client_certificate`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_must_prove_its_name() {
     let (block, certs, strangers) = (Block::claim(), Certs::new(), Certs::new());
@@ -221,7 +221,7 @@ async fn a_node_must_prove_its_name() {
         let node = format!("n1: {{ address: {plain}, tls: {tls} }}");
         let yaml = yaml(&certs, "{ certificates: [a, b] }", "[]")
             .replace("n1: { address: 10.0.0.1:8080 }", &node)
-            // Without another try the failure itself is answered.
+            // Without retries the failure itself is answered.
             .replace("nodes: [n1]", "nodes: [n1], retries: 0, on_lost: 502");
         let _node = tls_node::start(block.at(plain), files, word, manner).await;
         let edge = Edge::start(&block, &yaml).await;
@@ -234,7 +234,7 @@ async fn a_node_must_prove_its_name() {
     }
 }
 
-/// Aim: plain clients are sent to TLS. Source: RFC 9110 §15.4.9.
+/// Aim: plain clients are redirected to TLS. Source: RFC 9110 §15.4.9.
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_clients_are_redirected() {
     let block = Block::claim();

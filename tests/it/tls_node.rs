@@ -1,6 +1,6 @@
-//! A node that speaks TLS, and clients that look at a handshake itself.
+//! A node that speaks TLS, and clients that inspect the handshake.
 //!
-//! In: certificates of [`Certs`]. Out: answers, the certificate that was shown.
+//! In: certificates of [`Certs`]. Out: answers, the certificate of the handshake.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use crate::certs::Certs;
 use crate::client::Dial;
 use crate::deadline;
 
-/// A running node; dropped, it is ended.
+/// A running node; dropping it ends it.
 pub struct TlsNode(tokio::task::JoinHandle<()>);
 
 impl Drop for TlsNode {
@@ -27,11 +27,11 @@ impl Drop for TlsNode {
 /// How a node behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
-    /// As it should.
+    /// Correctly.
     Good,
-    /// Sends an answer in plain before the handshake.
+    /// Sends a plain answer before the handshake.
     Injects,
-    /// Lets nobody in without a certificate of its own authority.
+    /// Refuses clients without a certificate of its own authority.
     Asks,
 }
 
@@ -48,7 +48,7 @@ pub async fn start(at: SocketAddr, certs: &Certs, word: &str, manner: Manner) ->
     }
     let acceptor = Arc::new(builder.build());
     let listener = loop {
-        // The node of the case before may still be closing.
+        // The node of the previous case may still be closing.
         match TcpListener::bind(at).await {
             Ok(listener) => break listener,
             Err(_) => tokio::task::yield_now().await,
@@ -80,15 +80,15 @@ pub async fn start(at: SocketAddr, certs: &Certs, word: &str, manner: Manner) ->
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nover TLS\n";
 
-/// The certificate a handshake shows, DER.
+/// Returns the certificate that a handshake shows, in DER.
 pub async fn shown(dial: &Dial) -> Vec<u8> {
     let stream = connect(dial, None).await.expect("a handshake");
     let leaf = stream.ssl().peer_certificate().expect("a certificate");
     leaf.to_der().expect("DER")
 }
 
-/// The status of a GET by a client that shows a certificate and writes headers of ours; `None`: it
-/// was not let in.
+/// Returns the status of a GET by a client that shows a certificate and sends headers of ours; `None`: the
+/// client was refused.
 pub async fn get_as(dial: &Dial, who: Option<(&Certs, &str)>) -> Option<u16> {
     let mut stream = connect(dial, who).await.ok()?;
     let request = format!(
@@ -98,7 +98,7 @@ pub async fn get_as(dial: &Dial, who: Option<(&Certs, &str)>) -> Option<u16> {
     );
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut answer = String::new();
-    // With TLS 1.3 the refusal comes after the client's own handshake is done.
+    // With TLS 1.3 the refusal arrives after the client's own handshake is complete.
     let _ = deadline("an answer", stream.read_to_string(&mut answer)).await;
     answer.split(' ').nth(1)?.parse().ok()
 }

@@ -1,7 +1,7 @@
-//! The rules of a handshake, and where it is made.
+//! Rules of the TLS handshake, and the threads that perform it.
 //!
-//! In: clients that try what they should not get. Out: what they got. Source: RFC 8446 §2.3 (0-RTT),
-//! §4.2.7; RFC 5746; RFC 8996; Mozilla Server Side TLS 5.7; FAULTS D35.
+//! In: clients that try forbidden things. Out: what they got. Source: RFC 8446 §2.3 (0-RTT), §4.2.7; RFC
+//! 5746; RFC 8996; Mozilla Server Side TLS 5.7; FAULTS D35.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -19,7 +19,7 @@ use crate::node::Node;
 use crate::tls_sessions::keeping;
 use crate::vip::Block;
 
-/// Two listeners, one certificate of each kind of key for one name.
+/// Two listeners, and for one name a certificate of each key type.
 pub fn yaml(certs: &Certs) -> String {
     let dir = certs.dir().display();
     format!(
@@ -33,7 +33,7 @@ pub fn yaml(certs: &Certs) -> String {
 
 const HOST: &str = "push.mycompany.com";
 
-/// An edge of that file with one node.
+/// An edge with that file and one node.
 pub struct Rig {
     pub block: Block,
     pub certs: Certs,
@@ -56,7 +56,7 @@ impl Rig {
         }
     }
 
-    /// Another process takes over.
+    /// Replaces the edge by a successor process.
     pub async fn succeed(&mut self) {
         let next = self.edge.successor();
         self.edge.wait_log("another process has taken over").await;
@@ -68,12 +68,12 @@ impl Rig {
     }
 }
 
-/// A client that verifies nothing; what it gets is looked at.
+/// A client that verifies nothing; the test inspects what it gets.
 fn client() -> SslContextBuilder {
     SslContext::builder(SslMethod::tls_client()).expect("a context")
 }
 
-/// A client of one version; old ones are tried although the library itself would not.
+/// A client of one version; it also tries old versions that the library refuses by default.
 pub fn client_of(version: SslVersion) -> SslContextBuilder {
     let mut client = client();
     client.set_security_level(0);
@@ -83,7 +83,7 @@ pub fn client_of(version: SslVersion) -> SslContextBuilder {
     client
 }
 
-/// A handshake, blocking: the library's own calls are wanted, not tokio's.
+/// Performs a blocking handshake, because the tests use the library's own calls, not tokio's.
 pub fn shake(
     context: &SslContext,
     to: SocketAddr,
@@ -100,7 +100,7 @@ pub fn shake(
     Ok(stream)
 }
 
-/// One request on it; returns the answer's status line.
+/// Sends one request; returns the answer's status line.
 pub fn get(stream: &mut SslStream<TcpStream>) -> String {
     let request = format!("GET /hello HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("a request");
@@ -118,23 +118,23 @@ unsafe extern "C" {
 /// `SSL_CTRL_GET_NEGOTIATED_GROUP` of `ssl.h`.
 const GET_NEGOTIATED_GROUP: libc::c_int = 134;
 
-/// The group of a key exchange: its number in the IANA's list.
+/// The group of the key exchange: its number in the IANA's list.
 fn group(ssl: &SslRef) -> u16 {
-    // SAFETY: a live handshake that is done, and a control that takes no argument.
+    // SAFETY: the handshake is live and complete, and the control takes no argument.
     let told = unsafe {
         openssl_sys::SSL_ctrl(ssl.as_ptr(), GET_NEGOTIATED_GROUP, 0, std::ptr::null_mut())
     };
     match told {
-        // NIDs of what OpenSSL has names for; else the number with a mark (`TLSEXT_nid_unknown`).
+        // NIDs of the groups that OpenSSL has names for; otherwise the number with a mark
+        // (`TLSEXT_nid_unknown`).
         1034 => 29,
         415 => 23,
         other => (other & 0xffff) as u16,
     }
 }
 
-/// Aim: a client that can gets the hybrid key exchange whatever it prefers; one that cannot gets
-/// X25519 or P-256. Source: RFC 8446 §4.2.7; draft-ietf-tls-ecdhe-mlkem. Fails if `GROUPS` does not
-/// begin with it.
+/// Aim: a client that supports the hybrid key exchange gets it, whatever it prefers; others get X25519 or
+/// P-256. Source: RFC 8446 §4.2.7; draft-ietf-tls-ecdhe-mlkem. Fails if `GROUPS` does not begin with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_hybrid_key_exchange_comes_first() {
     let rig = Rig::start().await;
@@ -151,7 +151,7 @@ async fn the_hybrid_key_exchange_comes_first() {
     }
 }
 
-/// Aim: D35. TLS 1.0 and 1.1 and ciphers without forward secrecy, RC4 among them, get an alert.
+/// Aim: D35. TLS 1.0 and 1.1, and ciphers without forward secrecy, including RC4, get an alert.
 #[tokio::test(flavor = "multi_thread")]
 async fn old_versions_and_ciphers_get_an_alert() {
     let rig = Rig::start().await;
@@ -174,7 +174,7 @@ async fn old_versions_and_ciphers_get_an_alert() {
             "{cipher}: {refused}"
         );
     }
-    // Our library has no RC4: a ClientHello by hand that knows nothing else (RSA_WITH_RC4_128_SHA).
+    // Our library has no RC4: a ClientHello by hand that offers only RSA_WITH_RC4_128_SHA.
     let mut stream = TcpStream::connect(rig.here()).expect("a connection");
     stream
         .set_read_timeout(Some(crate::DEADLINE))
@@ -191,9 +191,9 @@ async fn old_versions_and_ciphers_get_an_alert() {
     assert_eq!(alert, [21, 3, 3, 0, 2, 2, 40], "fatal, handshake_failure");
 }
 
-/// Aim: D35. A client cannot make the edge shake hands twice on one connection: no flood of it can
-/// cost more than one handshake. Source: RFC 5746 §4.5. Fails if `ALLOW_CLIENT_RENEGOTIATION` stands in
-/// the place of `NO_RENEGOTIATION`.
+/// Aim: D35. A client cannot make the edge shake hands twice on one connection: no flood of renegotiations
+/// can cost more than one handshake. Source: RFC 5746 §4.5. Fails with `ALLOW_CLIENT_RENEGOTIATION` instead
+/// of `NO_RENEGOTIATION`.
 #[tokio::test(flavor = "multi_thread")]
 async fn renegotiation_is_refused() {
     let rig = Rig::start().await;
@@ -207,9 +207,9 @@ async fn renegotiation_is_refused() {
     H1::connect(&Dial::tls(rig.here(), HOST, rig.certs.ca())).await;
 }
 
-/// Aim: D35. No ticket allows 0-RTT, and a client that sends a POST as early data all the same is not
-/// heard: the node never sees it, however often it is replayed; what follows the handshake is served.
-/// Source: RFC 8446 §2.3, §8. Fails if `set_max_early_data` is ever called.
+/// Aim: D35. No ticket allows 0-RTT. If a client sends a POST as early data nevertheless, the edge ignores
+/// it: the node never sees it, however often it is replayed. Requests after the handshake are served. Source:
+/// RFC 8446 §2.3, §8. Fails if `set_max_early_data` is ever called.
 #[tokio::test(flavor = "multi_thread")]
 async fn early_data_is_not_heard() {
     let rig = Rig::start().await;
@@ -221,16 +221,16 @@ async fn early_data_is_not_heard() {
     let post = format!(
         "POST /lightstreamer/create_session.txt HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 0\r\n\r\n"
     );
-    // A client uses a ticket once; who replays keeps a copy.
+    // A client uses a ticket once; a replay needs a copy.
     let copy = session.to_der().expect("DER");
     for _ in 0..2 {
         let session = SslSession::from_der(&copy).expect("a session");
-        // SAFETY: a live session of our own; the client lies to itself.
+        // SAFETY: a live session of our own; the client only deceives itself.
         unsafe { SSL_SESSION_set_max_early_data(session.as_ptr(), 4096) };
         let mut ssl = Ssl::new(&client).expect("TLS");
         ssl.set_hostname(HOST).expect("a name");
         ssl.set_connect_state();
-        // SAFETY: the session was made under this very context.
+        // SAFETY: the session was created under this very context.
         unsafe { ssl.set_session(&session).expect("a session") };
         let tcp = TcpStream::connect(rig.here()).expect("a connection");
         tcp.set_read_timeout(Some(crate::DEADLINE))
@@ -249,8 +249,8 @@ async fn early_data_is_not_heard() {
     assert!(!heard.iter().any(|h| h.starts_with("POST")), "{heard:?}");
 }
 
-/// Aim: of two certificates for one name each client gets the one it can verify, the first if both.
-/// Source: DESIGN §8. Fails without `with_companions`.
+/// Aim: of two certificates for one name each client gets the one it can verify, the first if it can verify
+/// both. Source: DESIGN §8. Fails without `with_companions`.
 #[tokio::test(flavor = "multi_thread")]
 async fn kinds_of_keys_stand_side_by_side() {
     let rig = Rig::start().await;
@@ -268,7 +268,7 @@ async fn kinds_of_keys_stand_side_by_side() {
             let mut client = client_of(version);
             client.set_sigalgs_list(signatures).expect("signatures");
             let client = client.build();
-            // Also where no name chooses.
+            // Also without a server name.
             for named in [true, false] {
                 let mut ssl = Ssl::new(&client).expect("TLS");
                 if named {
@@ -313,8 +313,8 @@ fn niceness(stat: &str) -> Option<String> {
     fields.split(' ').nth(16).map(str::to_owned)
 }
 
-/// Aim: the arithmetic of handshakes is done on threads of their own, which give way to those that
-/// carry bytes. Source: issue "TLS offload", handshake. Fails if connections are shaken where they are served.
+/// Aim: handshakes run on their own threads, which give way to the data threads. Source: issue "TLS offload",
+/// handshake. Fails if a connection's handshake runs on the thread that serves it.
 #[tokio::test(flavor = "multi_thread")]
 async fn handshakes_are_made_aside() {
     let rig = Rig::start().await;

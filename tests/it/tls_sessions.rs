@@ -1,7 +1,7 @@
-//! Sessions that are resumed: on any listener and thread, after a reload and an upgrade, on another edge.
+//! TLS session resumption: on any listener and thread, after a reload and an upgrade, on another edge.
 //!
-//! In: clients that come back with their tickets. Out: whether they resume. Source: RFC 8446 §2.2, §C.4;
-//! RFC 5077; FAULTS D34.
+//! In: clients that come back with their tickets. Out: whether they resume. Source: RFC 8446 §2.2, §C.4; RFC
+//! 5077; FAULTS D34.
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use crate::vip::Block;
 /// The session a client keeps.
 pub type Kept = Arc<Mutex<Option<SslSession>>>;
 
-/// A client that keeps the last session it was given.
+/// A client that keeps the last session it received.
 pub fn keeping(version: SslVersion) -> (SslContext, Kept) {
     let kept = Kept::default();
     let mut client = client_of(version);
@@ -28,8 +28,8 @@ pub fn keeping(version: SslVersion) -> (SslContext, Kept) {
     (client.build(), kept)
 }
 
-/// A handshake with the session that was kept last, if any, and one request, behind which a new
-/// ticket has come: a client of TLS 1.3 uses each once.
+/// Performs a handshake with the last kept session, if any, and one request. Waits for a new ticket behind
+/// the answer: a client of TLS 1.3 uses each ticket once.
 fn visit(client: &SslContext, kept: &Kept, to: SocketAddr) -> SslStream<TcpStream> {
     let session = kept.lock().expect("no panic").clone();
     let stream = shake(client, to, |ssl| {
@@ -43,10 +43,10 @@ fn visit(client: &SslContext, kept: &Kept, to: SocketAddr) -> SslStream<TcpStrea
     stream
 }
 
-/// Aim: of clients that come back, on another listener, another thread, after reloads and a binary
-/// upgrade, at least 99 in 100 resume. Source: RFC 8446 §2.2; PINGORA W13; FAULTS D34. Fails if listeners or threads have
-/// keys of their own, if a reload makes new ones, or if a resumed TLS 1.3 session brings no new ticket
-/// (seen: every second visit was a full handshake).
+/// Aim: of clients that come back, on another listener, another thread, after reloads and a binary upgrade,
+/// at least 99 in 100 resume. Source: RFC 8446 §2.2; PINGORA W13; FAULTS D34. Fails if listeners or threads
+/// have their own keys, if a reload makes new ones, or if a resumed TLS 1.3 session gets no new ticket (seen:
+/// every second visit was a full handshake).
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_resume_everywhere() {
     const CLIENTS: usize = 200;
@@ -73,7 +73,7 @@ async fn sessions_resume_everywhere() {
             for to in [rig.here(), there] {
                 let mut stream = visit(client, kept, to);
                 resumed += usize::from(stream.ssl().session_reused());
-                // Without it OpenSSL marks a session as not to be resumed.
+                // Without a shutdown, OpenSSL marks the session as not resumable.
                 let _ = stream.shutdown();
             }
         }
@@ -82,8 +82,8 @@ async fn sessions_resume_everywhere() {
     }
 }
 
-/// Aim: two edges with one file of ticket keys resume each other's sessions. Source: FAULTS D34. Fails
-/// if the file is not what seals.
+/// Aim: two edges with one file of ticket keys resume each other's sessions. Source: FAULTS D34. Fails if
+/// tickets are sealed by other keys than the file's.
 #[tokio::test(flavor = "multi_thread")]
 async fn edges_with_one_file_resume_each_others_sessions() {
     let here = Rig::start().await;

@@ -1,7 +1,7 @@
-//! Binary upgrade: another process takes the listening sockets over while clients come and go.
+//! Binary upgrade: another process takes over the listening sockets while clients come and go.
 //!
-//! In: `-u` and SIGUSR2 under load. Out: connections refused (none), what lives on, what the
-//! successor remembers, the exit codes. Source: FAULTS D69; Lightstreamer clustering §4.
+//! In: `-u` and SIGUSR2 under load. Out: refused connections (none), which flows live on, which state the
+//! successor has, the exit codes. Source: FAULTS D69; Lightstreamer clustering §4.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -16,7 +16,7 @@ use crate::client::{Dial, ws};
 use crate::deadline;
 use crate::setup::{Setup, yaml};
 
-/// What the predecessor says when it stops accepting.
+/// Log line of the predecessor when it stops accepting.
 const OVER: &str = "another process has taken over";
 
 /// Two nodes behind both VIPs, sticky by cookie and by address, ready for a successor.
@@ -25,7 +25,7 @@ async fn setup() -> Setup {
     Setup::with(2, plugins, "upgrade_socket: up.sock\n").await
 }
 
-/// Asks over new connections until told to stop.
+/// Sends requests on new connections until `stop`.
 fn asking(dial: Dial, stop: &Arc<AtomicBool>) -> tokio::task::JoinHandle<()> {
     let stop = stop.clone();
     tokio::spawn(async move {
@@ -36,10 +36,10 @@ fn asking(dial: Dial, stop: &Arc<AtomicBool>) -> tokio::task::JoinHandle<()> {
     })
 }
 
-/// Aim: two upgrades in a row under load: no connection fails, a WebSocket of the first process lives
-/// on, the last process knows cookies (signed with a random key), addresses and the operator's order
-/// of the first, and each predecessor ends with 0 when its last flow has. Fails if sockets are bound
-/// anew, or a plugin's memory is left behind.
+/// Aim: two upgrades in a row under load. No connection fails, and a WebSocket of the first process lives on.
+/// The last process has the first one's cookies (signed with a random key), addresses and operator's order.
+/// Each predecessor exits with 0 when its last flow has ended. Fails if sockets are bound anew, or if a
+/// plugin's state is not handed over.
 #[tokio::test(flavor = "multi_thread")]
 async fn successors_refuse_nobody() {
     let setup = setup().await;
@@ -51,7 +51,7 @@ async fn successors_refuse_nobody() {
     let first = H1::connect(&setup.tls()).await.get("/hello", &[]).await;
     let (pair, home) = (first.cookies()[0], first.node());
     let mut live = ws::connect(&setup.plain(), "/ws/echo", &[]).await;
-    // From here on only who is remembered gets there.
+    // From now on only stuck clients get there.
     let drain = format!("/api/nodes/{home}/drain");
     setup.edge.admin("POST", &drain).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -83,9 +83,8 @@ async fn successors_refuse_nobody() {
     assert_eq!(third.admin("GET", "/readyz").await.status, 200);
 }
 
-/// Aim: a drain goes on in the next process by the deadline and the rate it was ordered with: the node is Down in
-/// time, and its flows there end one after the other. Fails if only the order is handed over: then the drain is
-/// endless.
+/// Aim: a drain goes on in the next process with its deadline and rate: the node is Down in time, and its
+/// flows there end one after the other. Fails if only the order is handed over: then the drain is endless.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_keeps_its_deadline_and_rate() {
     let mut setup = setup().await;
@@ -128,9 +127,9 @@ async fn a_drain_keeps_its_deadline_and_rate() {
     assert!(begun.elapsed() > Duration::from_millis(500), "at once");
 }
 
-/// Aim: a successor whose file has a fault, one that breaks off, and one that asks for nothing leave
-/// the running process as it was, and the next good one takes over. Fails if the predecessor stops
-/// before its successor serves.
+/// Aim: a successor with a faulty file, one that breaks off, and one that requests nothing leave the running
+/// process unchanged; the next good one takes over. Fails if the predecessor stops before its successor
+/// serves.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_successor_changes_nothing() {
     let mut setup = setup().await;
@@ -138,7 +137,7 @@ async fn a_failing_successor_changes_nothing() {
     std::fs::write(setup.edge.path(), good.replace("to: p\n", "to: q\n")).expect("write");
     let mut bad = setup.edge.successor();
     assert_eq!(bad.ended().await.code(), Some(1));
-    // An address in use is found when the sockets are taken already.
+    // An address in use is found only after the sockets were handed over.
     let taken = std::net::TcpListener::bind(setup.block.at("200.0.0.30:80")).expect("bind");
     let more = setup.block.map("[200.0.0.30:80, 200.0.0.10:80]");
     let known = setup.block.map("[200.0.0.10:80]");
@@ -159,7 +158,8 @@ async fn a_failing_successor_changes_nothing() {
     drop(next);
 }
 
-/// Aim: who cannot take over says why and ends with 1. Fails if it binds beside the running process.
+/// Aim: a program that cannot take over says why and exits with 1. Fails if it binds beside the running
+/// process.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_to_take_over_from_is_told() {
     let setup = Setup::start(1).await;
@@ -178,8 +178,8 @@ async fn nobody_to_take_over_from_is_told() {
     }
 }
 
-/// Aim: SIGUSR2 makes the process start the program on disk, which takes over; a second SIGUSR2 while
-/// the first is under way does no harm. Fails if two processes serve, or none.
+/// Aim: SIGUSR2 makes the process start the program on disk, which takes over. A second SIGUSR2 during the
+/// takeover does no harm. Fails if two processes serve, or none.
 #[tokio::test(flavor = "multi_thread")]
 async fn usr2_starts_a_successor() {
     let mut setup = setup().await;
@@ -198,7 +198,7 @@ async fn usr2_starts_a_successor() {
         .expect("a number");
     let hello = H1::connect(&setup.plain()).await.get("/hello", &[]).await;
     assert_eq!(hello.status, 200);
-    // SAFETY: kill(2) takes two integers; the process is the successor our edge has started.
+    // SAFETY: kill(2) takes two integers; the process is the successor that our edge has started.
     unsafe { libc::kill(pid, libc::SIGTERM) };
     deadline("a refused connection", async {
         while setup.plain().try_tcp().await.is_ok() {

@@ -1,8 +1,8 @@
-//! Peers that vanish without a word, on a cable of their own that is pulled or swallows all.
+//! Peers that vanish without a close (dead peers), on their own cable that is pulled or drops everything.
 //!
-//! In: clients and nodes in network namespaces. Out: when the edge lets their flows go, that a client which
-//! only does not read is not taken for one of them, and that a dead node is sent nothing.
-//! Source: Diffusion load balancers, "TCP retransmission timeout"; FAULTS D53, D60.
+//! In: clients and nodes in network namespaces. Out: when the edge ends their flows, that it does not take a
+//! client that only does not read for a dead one, and that it sends nothing to a dead node. Source: Diffusion
+//! load balancers, "TCP retransmission timeout"; FAULTS D53, D60.
 
 use std::time::{Duration, Instant};
 
@@ -26,11 +26,11 @@ use crate::vip::Block;
 mod clients;
 mod unchecked;
 
-/// How a cable fails, and the deed.
+/// How a cable fails: name and function.
 type Fault = (&'static str, fn(&Host));
 const FAULTS: [Fault; 2] = [("pulled", Host::pull), ("swallowing", Host::swallow)];
 
-/// An edge at our end of `host`'s cable, with a node on loopback.
+/// Starts an edge at our end of `host`'s cable, with a node on loopback.
 async fn edge(host: &Host) -> (Block, Node, Edge) {
     let block = Block::claim();
     let node = node(&block, 1).await;
@@ -59,9 +59,9 @@ async fn upgrade(host: &Host, path: &str, receive: Option<usize>) -> TcpStream {
     stream
 }
 
-/// Aim: a client that vanishes is noticed on a silent flow (keep-alive) and on a busy one (bytes that are not
-/// acknowledged), cable pulled or switch dead: its flow ends and its node's connection is closed. Fails if
-/// the kernel's own quarter of an hour is waited for.
+/// Aim: the edge notices a vanished client on a silent flow (keep-alive) and on a busy one (unacknowledged
+/// bytes), cable pulled or switch dead: the flow ends and its node's connection is closed. Fails if the edge
+/// waits for the kernel's own quarter of an hour.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_vanishes_is_let_go() {
     if skipped() {
@@ -87,9 +87,9 @@ async fn a_client_that_vanishes_is_let_go() {
     }
 }
 
-/// Aim (D53): a client that does not read for three times `user_timeout` is left alone, and takes every byte
-/// when it reads again; when it vanishes with its window shut, it is let go. Fails with TCP_USER_TIMEOUT,
-/// which makes no difference between the two.
+/// Aim (D53): a client that does not read for three times `user_timeout` is left alone, and gets every byte
+/// when it reads again. When it vanishes with its window shut, its flow ends. Fails with TCP_USER_TIMEOUT,
+/// which does not distinguish the two.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_read_stays_until_it_vanishes() {
     if skipped() {
@@ -99,7 +99,7 @@ async fn a_client_that_does_not_read_stays_until_it_vanishes() {
     let (_block, node, edge) = edge(&host).await;
     let mut stream = upgrade(&host, "/ws/flood?sndbuf=4096", Some(8192)).await;
     let before = node.stalled(Duration::from_millis(500)).await;
-    // Held shut for so long; the limit is 1 s, looked at each 250 ms.
+    // The window stays shut this long; the limit is 1 s, checked each 250 ms.
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(node.flooded(), before, "the node feels the client");
     assert_eq!(edge.nodes().await[0]["flows"], 1);
@@ -107,7 +107,7 @@ async fn a_client_that_does_not_read_stays_until_it_vanishes() {
     let read = deadline("bytes", stream.read_exact(&mut got)).await;
     read.expect("the flow lives");
     let head = memchr::memmem::find(&got, b"\r\n\r\n").expect("the 101's end") + 4;
-    // Frames of 1,000 digits behind a header of four bytes, each the number of its message.
+    // Frames of 1,000 digits after a header of four bytes; each repeats the number of its message.
     for (i, frame) in got[head..].chunks_exact(1004).enumerate() {
         let number = format!("{i:01000}");
         assert_eq!(&frame[4..], number.as_bytes(), "message {i}");
@@ -127,13 +127,13 @@ async fn a_client_that_does_not_read_stays_until_it_vanishes() {
 
 /// Messages of a client that goes on sending to a dead node, and their size.
 const SENT: usize = 1000;
-/// Port the node is checked at.
+/// Port that is used for checks.
 const CHECKED: u16 = 8081;
 
-/// Aim (D60): a node whose network vanishes is Down after interval × fall + timeout; its clients, silent and
-/// sending, are cut and served elsewhere; from then on no byte of theirs leaves for it, not even once more,
-/// though checks, to another port, do. Fails if flows wait for TCP, or if the kernel goes on sending what
-/// clients had sent.
+/// Aim (D60): a node whose network vanishes is Down after interval × fall + timeout. Its clients, silent and
+/// sending, are cut and served elsewhere. From then on no byte of theirs leaves for the node, not even as a
+/// retransmission, while checks, to another port, do. Fails if flows wait for TCP, or if the kernel goes on
+/// sending what clients had sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_vanishes_loses_its_clients_and_gets_nothing() {
     if skipped() {
@@ -144,7 +144,7 @@ async fn a_node_that_vanishes_loses_its_clients_and_gets_nothing() {
         let block = Block::claim();
         let far = Node::on("far", host.listen(8080), Sessions::new("far"), None);
         let near = node(&block, 1).await;
-        // Checks have a port of their own, so that their packets are not taken for those of clients.
+        // Checks have their own port, so that their packets do not look like those of clients.
         let _checked = Node::on("far", host.listen(CHECKED), Sessions::new("far"), None);
         near.also(block.at(&format!("10.0.0.1:{CHECKED}")), None);
         let yaml = format!(
@@ -177,7 +177,7 @@ async fn a_node_that_vanishes_loses_its_clients_and_gets_nothing() {
         let cut_after = vanished.elapsed();
         edge.wait_log("node far is down").await;
         println!("{fault}: all clients of the node cut after {cut_after:?}");
-        // 200 × 2 + 400 ms by the rule; the rest is a loaded machine's.
+        // 200 × 2 + 400 ms by the rule; the margin is for a loaded machine.
         assert!(cut_after < Duration::from_secs(4), "{cut_after:?}");
         edge.wait_nodes("no flow on it", |n| n[0]["flows"] == 0)
             .await;
@@ -187,7 +187,7 @@ async fn a_node_that_vanishes_loses_its_clients_and_gets_nothing() {
         assert!(seen, "nobody looked at the packets");
         let again = H1::connect(&dial).await.get("/hello", &[]).await;
         assert_eq!(again.node(), "n1");
-        // Held for so long: what was not acknowledged would be sent again within it.
+        // Bounded wait: unacknowledged bytes would be sent again within it.
         tokio::time::sleep(Duration::from_secs(2)).await;
         let sunk = packets.payload();
         println!("{fault}: TCP payload that left for it since, by port: {sunk:?}");
@@ -196,13 +196,13 @@ async fn a_node_that_vanishes_loses_its_clients_and_gets_nothing() {
     }
 }
 
-/// All clients have one node.
+/// All clients share one node.
 const STUCK: &str = "[{ sticky_ip: { table: t } }]";
 
-/// Aim (D60): whatever was under way to a node whose network vanishes, no byte of it leaves any more once the
-/// node is Down: unanswered requests, over HTTP/1, HTTP/2 and layer 4, an upload, and what clients left
-/// behind that had gone before. Requests that may be sent again are answered by another node. Fails if a
-/// socket is closed in order, which leaves its bytes to the kernel.
+/// Aim (D60): once a node whose network vanished is Down, none of the bytes on their way to it leaves any
+/// more: unanswered requests over HTTP/1, HTTP/2 and layer 4, an upload, and bytes of clients that had left
+/// before. Another node answers the requests that may be repeated. Fails if a socket is closed in order,
+/// because the kernel would go on sending its bytes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_vanishes_is_sent_no_request() {
     if skipped() {
@@ -268,7 +268,7 @@ async fn a_node_that_vanishes_is_sent_no_request() {
         before[&8080] > 8192,
         "nobody looked at the packets: {before:?}"
     );
-    // Held for so long: the kernel would send again what is not acknowledged, twice.
+    // Bounded wait: the kernel would send unacknowledged bytes again, twice.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let sunk = packets.payload();
     println!("before {before:?}, since {sunk:?}");
@@ -276,7 +276,7 @@ async fn a_node_that_vanishes_is_sent_no_request() {
     drop((near, far));
 }
 
-/// Sends a message each 5 ms until it is told its end.
+/// Sends a message each 5 ms until the socket ends.
 async fn sends_on(socket: ws::Ws) {
     let (mut write, mut read) = socket.socket.split();
     let sending = async {

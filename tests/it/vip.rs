@@ -1,22 +1,22 @@
-//! Gives each test a block of loopback addresses of its own, so that the guide's real ports can be bound.
+//! Gives each test its own block of loopback addresses, so that it can bind the guide's real ports.
 //!
-//! In: nothing. Out: a [`Block`] that maps the guide's addresses: 200.0.0.N → 127.A.200.N and
-//! 10.0.0.N → 127.A.10.N. Where ports below 1024 may not be bound, 80 becomes 8080, 443 becomes 8443
-//! and 444 becomes 8444. Source: Lightstreamer clustering §2, §3 (tables of addresses).
+//! In: nothing. Out: a [`Block`] that maps the guide's addresses: 200.0.0.N → 127.A.200.N and 10.0.0.N →
+//! 127.A.10.N. If ports below 1024 must not be bound, 80 becomes 8080, 443 becomes 8443 and 444 becomes 8444.
+//! Source: Lightstreamer clustering §2, §3 (tables of addresses).
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A claimed value of A in 127.A.x.y; other tests and other test runs keep off while it lives.
+/// A claimed value of A in 127.A.x.y; no other test or test run uses it while this value lives.
 pub struct Block {
     a: u8,
     _claim: TcpListener,
 }
 
 impl Block {
-    /// Claims a free block. The search starts at a place made of process id and counter, so that
-    /// two runs on one machine seldom try the same; the bound claim port decides.
+    /// Claims a free block. The search starts at a value made of process id and counter, so that two runs on
+    /// one machine seldom try the same; the bound claim port decides.
     pub fn claim() -> Block {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         for _ in 0..254 {
@@ -29,30 +29,30 @@ impl Block {
         panic!("all 254 loopback blocks are claimed");
     }
 
-    /// The loopback address of one of the guide's, e.g. `200.0.0.10` or `10.0.0.1`.
+    /// The loopback address for one of the guide's, such as `200.0.0.10` or `10.0.0.1`.
     pub fn ip(&self, guide: &str) -> Ipv4Addr {
         let guide: Ipv4Addr = guide.parse().expect("an address of the guide");
         let [net, _, _, host] = guide.octets();
         Ipv4Addr::new(127, self.a, net, host)
     }
 
-    /// The loopback address and port of one of the guide's, e.g. `200.0.0.10:80`.
+    /// The loopback address and port for one of the guide's, such as `200.0.0.10:80`.
     pub fn at(&self, guide: &str) -> SocketAddr {
         let guide: SocketAddr = guide.parse().expect("an address and port of the guide");
         (self.ip(&guide.ip().to_string()), port(guide.port())).into()
     }
 
-    /// An address no table of the guide uses, for clients with a source of their own (`n` from 1).
+    /// An address that no table of the guide uses, for clients with their own source address (`n` from 1).
     pub fn client(&self, n: u8) -> Ipv4Addr {
         Ipv4Addr::new(127, self.a, 1, n)
     }
 
-    /// Where the edge's admin endpoint is.
+    /// Address of the edge's admin endpoint.
     pub fn admin(&self) -> SocketAddr {
         (Ipv4Addr::new(127, self.a, 0, 1), 9900).into()
     }
 
-    /// Rewrites a configuration that names the guide's addresses and ports.
+    /// Maps a configuration with the guide's addresses and ports.
     pub fn map(&self, yaml: &str) -> String {
         let mut out = String::with_capacity(yaml.len());
         for line in yaml.lines() {
@@ -67,7 +67,7 @@ impl Block {
     }
 }
 
-/// The port that stands for one of the guide's.
+/// The port that replaces one of the guide's.
 pub fn port(guide: u16) -> u16 {
     static PRIVILEGED: OnceLock<bool> = OnceLock::new();
     let privileged = PRIVILEGED.get_or_init(|| {
@@ -98,7 +98,7 @@ fn map_ports(line: &str) -> String {
     out
 }
 
-/// Holds a block; nothing else listens there.
+/// Bound to claim a block; nothing else listens there.
 const CLAIM_PORT: u16 = 61_999;
-/// A port below 1024 no test uses, to learn whether such ports may be bound.
+/// A port below 1024 that no test uses, to find out whether such ports may be bound.
 const CLAIM_PRIVILEGED: u16 = 79;

@@ -1,7 +1,7 @@
-//! Upgrades: no byte is lost, out of order, or early, and nothing but an asked-for WebSocket is tunnelled.
+//! WebSocket upgrades: no byte is lost, out of order, or early, and only a requested WebSocket is tunnelled.
 //!
-//! In: raw upgrades, so that who writes what in which write is ours. Out: byte for byte what either
-//! side read. Source: RFC 6455 §4, RFC 9110 §7.8, §15.2; FAULTS D16–D19.
+//! In: raw upgrades, so that the test decides each write of either side. Out: byte for byte what either side
+//! read. Source: RFC 6455 §4, RFC 9110 §7.8, §15.2; FAULTS D16–D19.
 
 use std::time::Instant;
 
@@ -30,7 +30,7 @@ fn masked(text: &str) -> Vec<u8> {
     [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat()
 }
 
-/// Reads up to and including the empty line; what came behind it is the second.
+/// Reads up to and including the empty line; returns the head, and the bytes after it.
 async fn head(io: &mut (impl AsyncRead + Unpin + ?Sized)) -> (String, Vec<u8>) {
     let mut got = Vec::new();
     loop {
@@ -58,12 +58,12 @@ async fn expect(io: &mut dyn Io, mut got: Vec<u8>, expected: &[u8], what: &str) 
     );
 }
 
-/// Who speaks when.
+/// Which side sends when.
 #[derive(Clone, Copy, Debug)]
 enum Order {
     /// The node, in one write with the 101.
     NodeWith101,
-    /// The node, at once after the 101 in writes of its own.
+    /// The node, at once after the 101, in its own writes.
     NodeAfter101,
     /// The client, the moment it has the 101, in three writes.
     Client,
@@ -92,10 +92,10 @@ async fn one(dial: &Dial, order: Order) {
     expect(&mut *io, Vec::new(), &text_frame("last"), "an echo").await;
 }
 
-/// Aim: thousands of upgrades at once, either side first: 0 messages lost, 0 out of order. 5,000 of
-/// each kind plain, 500 TLS (a handshake costs 10 ms in the dev build); `PUSHGATE_TEST_UPGRADES` says
-/// how many of each instead. Fails without the hand-off: Pingora's
-/// own path loses what comes in one write with the 101.
+/// Aim: thousands of upgrades at once, either side first: 0 messages lost, 0 out of order. 5,000 of each kind
+/// plain, 500 TLS (a handshake costs 10 ms in the dev build); `PUSHGATE_TEST_UPGRADES` sets the number of
+/// each instead. Fails if the exchange does not hand over to its own relay: Pingora's own path loses what
+/// comes in one write with the 101.
 #[tokio::test(flavor = "multi_thread")]
 async fn upgrades_lose_nothing() {
     let asked = std::env::var("PUSHGATE_TEST_UPGRADES").ok();
@@ -122,8 +122,8 @@ async fn upgrades_lose_nothing() {
     }
 }
 
-/// Aim: a WebSocket is a client connection to its end, although the task that served its upgrade is gone:
-/// counted, and minded by `max_connections`. Fails if only that task holds its place.
+/// Aim: a WebSocket counts as a client connection to its end, also for `max_connections`, although the task
+/// that served its upgrade is gone. Fails if only that task counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_websocket_holds_its_place() {
     let (block, certs) = (Block::claim(), Certs::new());
@@ -140,7 +140,7 @@ async fn a_websocket_holds_its_place() {
         assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
         let mut second = dial.io().await;
         let hello = format!("GET /hello HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
-        // It may be closed already. Let in, it would be answered.
+        // The connection may be closed already. If it were admitted, it would be answered.
         let _ = second.write_all(hello.as_bytes()).await;
         let got = deadline("the refusal", second.read(&mut [0])).await;
         assert!(matches!(got, Ok(0) | Err(_)), "{got:?}");
@@ -152,8 +152,8 @@ async fn a_websocket_holds_its_place() {
     }
 }
 
-/// Aim: an interim 103 in one write with the 101 and the first message. Fails if the phase moves on
-/// at the first head that passes.
+/// Aim: an interim 103 arrives in one write with the 101 and the first message. Fails if the exchange treats
+/// the first head as the final one.
 #[tokio::test(flavor = "multi_thread")]
 async fn hints_and_101_in_one_write() {
     let setup = Setup::start(1).await;
@@ -172,9 +172,9 @@ async fn hints_and_101_in_one_write() {
     }
 }
 
-/// Aim: bytes a client sends before the 101 wait at the edge until it, then reach the node in order;
-/// the node, asked only once they are with the edge, has seen none (D16, CVE-2026-2833). Fails if the
-/// client's socket is read through while the upgrade is open.
+/// Aim: bytes that a client sends before the 101 wait at the edge until then, and reach the node in order.
+/// The node, asked only after they have reached the edge, has seen none (D16, CVE-2026-2833). Fails if the
+/// edge reads on from the client while the upgrade is pending.
 #[tokio::test(flavor = "multi_thread")]
 async fn early_bytes_wait_for_the_101() {
     let setup = Setup::start(1).await;
@@ -203,8 +203,8 @@ async fn early_bytes_wait_for_the_101() {
     }
 }
 
-/// Aim: where the node declines, what came behind the upgrade is the next request, judged as such
-/// (D16). Fails if it is passed on as bytes of a tunnel, or dropped.
+/// Aim: if the node declines, the bytes after the upgrade are the next request, judged as such (D16). Fails
+/// if they are passed on as bytes of a tunnel, or dropped.
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_a_declined_upgrade_is_a_request() {
     let setup = Setup::start(1).await;
@@ -234,8 +234,8 @@ async fn behind_a_declined_upgrade_is_a_request() {
     );
 }
 
-/// Aim: a node's odd answers to an upgrade, and a 101 nobody asked for, never make a tunnel (D17).
-/// Fails if the status alone decides.
+/// Aim: a node's odd answers to an upgrade, and an unrequested 101, never make a tunnel (D17). Fails if the
+/// status alone decides.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_an_asked_for_101_switches() {
     let setup = Setup::start(1).await;
@@ -259,8 +259,8 @@ async fn only_an_asked_for_101_switches() {
     }
 }
 
-/// Aim: the odd ways to ask have one defined answer each (D18): what is no upgrade to a WebSocket
-/// reaches the node without `Upgrade`, or is refused. Fails if the header is passed on as it came.
+/// Aim: each odd upgrade request has one defined answer (D18): if it is not an upgrade to a WebSocket, it
+/// reaches the node without `Upgrade`, or is refused. Fails if the header is passed on unchanged.
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_upgrades_have_a_defined_answer() {
     let setup = Setup::start(1).await;
@@ -303,8 +303,8 @@ async fn odd_upgrades_have_a_defined_answer() {
     }
 }
 
-/// Aim: the 101 carries the sticky cookie beside the application's own (D19). Fails if plugins are not
-/// asked on a 101.
+/// Aim: the 101 carries the sticky cookie and the application's own (D19). Fails if plugins do not edit a
+/// 101.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_101_sets_the_cookie() {
     let plugins = "[{ sticky_cookie: { name: PUSHGATE } }]";
@@ -329,7 +329,7 @@ async fn the_101_sets_the_cookie() {
     }
 }
 
-/// Clients that upgrade at once.
+/// Clients that upgrade at the same time.
 const AT_ONCE: usize = 50;
 /// Time in which an edge that passes bytes on early would have done so.
 const SHORT: std::time::Duration = std::time::Duration::from_millis(100);

@@ -1,7 +1,7 @@
-//! One socket of a node: bytes in with their rest kept, bytes out as told, the end noticed.
+//! One socket of a node: reads with a buffer, writes as requested, and notices the end.
 //!
-//! In: a `TcpStream`, plain or with TLS. Out: reads by need, writes whole, and [`Conn::pause`], which waits and yet
-//! notices when the other side has closed.
+//! In: a `TcpStream`, plain or with TLS. Out: reads on demand, whole writes, and [`Conn::pause`], which waits
+//! and still notices when the other side closes.
 
 use std::io;
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use super::stream::Stream;
 
 /// One connection of a node.
 pub struct Conn {
-    /// What all connections of the node share.
+    /// State that all connections of the node share.
     pub shared: Arc<Shared>,
     /// Index in [`super::Seen::connections`].
     pub id: usize,
-    /// The socket, and TLS on top of it where its port has a certificate.
+    /// The socket, with TLS on top if its port has a certificate.
     pub stream: Stream,
     /// Bytes read and not yet taken.
     pub unread: Vec<u8>,
-    /// `Origin` of the request that is answered, for CORS.
+    /// `Origin` of the current request, for CORS.
     pub origin: Option<String>,
 }
 
@@ -55,7 +55,7 @@ impl Conn {
         self.send(out).await
     }
 
-    /// Waits for `time`, or fails as soon as the other side ends the connection.
+    /// Waits for `time`; fails as soon as the other side ends the connection.
     pub async fn pause(&mut self, time: Duration) -> io::Result<()> {
         tokio::select! {
             () = tokio::time::sleep(time) => Ok(()),
@@ -63,7 +63,7 @@ impl Conn {
         }
     }
 
-    /// Ends only when the other side has ended the connection.
+    /// Waits until the other side ends the connection.
     pub async fn ended(&mut self) -> io::Error {
         loop {
             match self.more().await {
@@ -74,12 +74,12 @@ impl Conn {
         }
     }
 
-    /// Makes the socket answer with a reset when it is dropped.
+    /// Makes a drop of the socket send a reset.
     pub fn reset_on_drop(&self) {
         let _ = socket2::SockRef::from(self.stream.tcp()).set_linger(Some(Duration::ZERO));
     }
 
-    /// Reads until `needle` is in the unread bytes; its place, or `None` at a clean end.
+    /// Reads until the unread bytes contain `needle`; returns its position, or `None` at a clean end.
     pub(super) async fn find(&mut self, needle: &[u8], limit: usize) -> io::Result<Option<usize>> {
         let mut from = 0;
         loop {
@@ -109,7 +109,7 @@ impl Conn {
         Ok(())
     }
 
-    /// Takes the first `length` unread bytes.
+    /// Removes and returns the first `length` unread bytes.
     pub(super) fn take(&mut self, length: usize) -> Vec<u8> {
         let rest = self.unread.split_off(length);
         std::mem::replace(&mut self.unread, rest)
@@ -120,7 +120,7 @@ impl Conn {
     }
 }
 
-/// An error about bytes that break the protocol.
+/// Builds an error about bytes that break the protocol.
 pub fn invalid(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
 }

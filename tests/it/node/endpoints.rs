@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 use super::{Conn, Health, Request, SeenRequest, faults, hold, ws};
 use crate::{js, soak, tlcp};
 
-/// Serves the requests of one connection until its end.
+/// Serves the requests of one connection until it ends.
 pub async fn serve(conn: &mut Conn) -> io::Result<()> {
     while let Some(request) = Request::read(conn).await? {
         let seen = SeenRequest {
@@ -31,7 +31,7 @@ pub async fn serve(conn: &mut Conn) -> io::Result<()> {
     Ok(())
 }
 
-/// Answers one request; false when the connection must end after it.
+/// Answers one request; false if the connection must end after it.
 async fn answer(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     match request.path() {
         "/hello" => hello(conn, request).await,
@@ -56,7 +56,7 @@ async fn answer(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     }
 }
 
-/// One whole answer with Content-Length.
+/// Sends one whole answer with Content-Length.
 pub async fn whole(conn: &mut Conn, status: &str, body: &str) -> io::Result<bool> {
     let name = &conn.shared.name;
     let head = format!(
@@ -68,7 +68,7 @@ pub async fn whole(conn: &mut Conn, status: &str, body: &str) -> io::Result<bool
     Ok(true)
 }
 
-/// What a browser loads.
+/// Sends a file that a browser loads.
 async fn page(conn: &mut Conn, kind: &str, text: &str) -> io::Result<bool> {
     let head = "HTTP/1.1 200 OK\r\nCache-Control: no-store\r\n";
     let length = text.len();
@@ -79,7 +79,7 @@ async fn page(conn: &mut Conn, kind: &str, text: &str) -> io::Result<bool> {
     Ok(true)
 }
 
-/// A counter that tells answers apart: `NAME 17`. `?cookie=C` sets a cookie of the application's.
+/// Answers `NAME 17`, where the counter distinguishes answers. `?cookie=C` sets an application cookie.
 async fn hello(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     let count = conn.shared.hellos.fetch_add(1, Ordering::Relaxed) + 1;
     let body = format!("{} {count}\n", conn.shared.name);
@@ -97,7 +97,7 @@ async fn hello(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The request's body as it arrived.
+/// Answers with the request's body as it arrived.
 pub async fn echo(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     let name = &conn.shared.name;
     let head = format!(
@@ -108,7 +108,7 @@ pub async fn echo(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     Ok(true)
 }
 
-/// `n` chunks (0: without end) of `size` bytes, one every `every` ms.
+/// Sends `n` chunks (0: endless) of `size` bytes, one every `every` ms.
 async fn chunked(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     head(conn, "Transfer-Encoding: chunked\r\n").await?;
     let (n, every) = (request.number("n", 10), request.millis("every", 10));
@@ -123,7 +123,7 @@ async fn chunked(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The same pieces under one Content-Length.
+/// Sends the same pieces under one Content-Length.
 async fn length(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     let (n, every) = (request.number("n", 10), request.millis("every", 10));
     let total: usize = (0..n).map(|i| piece(i, request).len()).sum();
@@ -136,7 +136,7 @@ async fn length(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The same pieces, ended by the connection's end.
+/// Sends the same pieces; the connection's end ends them.
 async fn close_delimited(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     head(conn, "Connection: close\r\n").await?;
     let every = request.millis("every", 10);
@@ -148,7 +148,7 @@ async fn close_delimited(conn: &mut Conn, request: &Request) -> io::Result<bool>
     Ok(false)
 }
 
-/// Server-sent events: `n` (0: without end), one every `every` ms; `silent=1` sends the head only.
+/// Sends server-sent events: `n` (0: endless), one every `every` ms; `silent=1` sends the head only.
 async fn events(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     head(
         conn,
@@ -177,13 +177,13 @@ pub async fn step(conn: &mut Conn, request: &Request, i: u64) -> io::Result<()> 
         return Ok(());
     }
     let mut steps = conn.shared.steps.subscribe();
-    // Bytes that arrive meanwhile stay in the socket: a test may look for them.
+    // Bytes that arrive meanwhile stay in the socket, where a test may look for them.
     let _ = steps.wait_for(|allowed| *allowed > i).await;
     Ok(())
 }
 
-/// Sends exactly the bytes of `bytes` (percent-encoded) in one write, then those of `then` in another,
-/// each once allowed with `step=1`, then ends the connection with `end=1`.
+/// Sends exactly the bytes of `bytes` (percent-encoded) in one write, then those of `then` in another. With
+/// `step=1` each write waits for the test; with `end=1` the connection ends afterwards.
 async fn say(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     step(conn, request, 0).await?;
     conn.send(request.query("bytes").unwrap_or_default())
@@ -195,7 +195,7 @@ async fn say(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     Ok(request.query("end").is_none())
 }
 
-/// Answers when the test says so; see [`super::Node::answer_polls`].
+/// Answers when the test allows it; see [`super::Node::answer_polls`].
 async fn poll(conn: &mut Conn) -> io::Result<bool> {
     let mut told = conn.shared.poll.subscribe();
     let text = tokio::select! {
@@ -205,8 +205,8 @@ async fn poll(conn: &mut Conn) -> io::Result<bool> {
     whole(conn, "200 OK", &text.unwrap_or_default()).await
 }
 
-/// Writes as fast as the kernel takes bytes and counts them; `sndbuf` sets SO_SNDBUF, `framing` is
-/// `chunked`, `length` or `close`, `bytes` the most that is written.
+/// Writes as fast as the kernel takes bytes and counts them. `sndbuf` sets SO_SNDBUF, `framing` is `chunked`,
+/// `length` or `close`, `bytes` limits what is written.
 async fn flood(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     set_sndbuf(conn, request);
     let framing = request
@@ -233,7 +233,7 @@ async fn flood(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     Ok(framing != "close")
 }
 
-/// Writes `bytes`, counting each part the moment the kernel takes it.
+/// Writes `bytes`, and counts each part the moment the kernel takes it.
 pub async fn counted(conn: &mut Conn, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let taken = conn.stream.write(bytes).await?;
@@ -268,7 +268,7 @@ async fn head(conn: &mut Conn, framing: &str) -> io::Result<()> {
         conn.shared.name
     );
     conn.send(head).await?;
-    // Head and first piece are two writes: what waits for a body before it passes a head on is seen.
+    // Head and first piece are two writes: this exposes an edge that holds a head back until a body arrives.
     conn.pause(Duration::from_millis(1)).await
 }
 
@@ -278,7 +278,7 @@ fn piece(i: u64, request: &Request) -> String {
     format!("{:.<size$}\n", format!("{i:08}"))
 }
 
-/// The `i`th block of a flood: its number over and over, so that a lost or moved byte shows.
+/// The `i`th block of a flood: its number repeated, so that a lost or moved byte shows.
 pub fn flood_block(i: u64) -> Vec<u8> {
     format!("{i:08}").repeat(BLOCK / 8).into_bytes()
 }

@@ -1,4 +1,4 @@
-//! Answers no node should give, one a path: `/fault/NAME`.
+//! Answers that no node should give, one for each path: `/fault/NAME`.
 //!
 //! In: requests. Out: the broken bytes of FAULTS D62 (heads and bodies) and D17 (upgrades).
 
@@ -7,7 +7,7 @@ use std::io;
 use super::endpoints::whole;
 use super::{Conn, Request};
 
-/// Sends the fault the path names; the connection ends after it, unless the fault is in its framing.
+/// Sends the fault that the path names; then the connection ends, unless the fault is in its framing.
 pub async fn serve(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     let fault = request.path().trim_start_matches("/fault/");
     match fault {
@@ -42,12 +42,12 @@ pub async fn serve(conn: &mut Conn, request: &Request) -> io::Result<bool> {
             }
         },
     }
-    // What follows on the same connection shows whether the edge mixes it with the next answer.
+    // Later bytes on the same connection show whether the edge mixes them with the next answer.
     Ok(request.query("keep").is_some())
 }
 
-/// An answer and one that nobody asked for in one write, so under TLS in one record. The first is longer than
-/// what an edge reads with a head.
+/// An answer and a surplus one in one write, so under TLS in one record. The first is longer than what an
+/// edge reads with a head.
 fn long_record() -> String {
     let head = "HTTP/1.1 200 OK\r\nContent-Length:";
     let body = "x".repeat(6000);
@@ -62,7 +62,7 @@ fn bytes(name: &str) -> Option<&'static str> {
         .map(|(_, bytes)| *bytes)
 }
 
-/// Names of the fixed faults and what is sent.
+/// Names of the fixed faults, and the bytes to send.
 pub const FAULTS: &[(&str, &str)] = &[
     // D62: heads.
     (

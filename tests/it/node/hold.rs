@@ -1,4 +1,4 @@
-//! A request that the node keeps until the test says what becomes of it: `/hold`.
+//! Requests that the node holds until the test decides about them: `/hold`.
 //!
 //! In: a request of any method, and [`Held`] of the node. Out: an echo of its body, or its connection's end
 //! without an answer.
@@ -8,12 +8,12 @@ use std::io;
 use super::endpoints::echo;
 use super::{Conn, Request};
 
-/// What becomes of requests for `/hold`, those that wait and those that come.
+/// How the node treats requests for `/hold`, waiting and future ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
     /// They wait.
     Waits,
-    /// They are answered with their body.
+    /// They are answered with their own body.
     Echo,
     /// Their connections are closed in order.
     Closes,
@@ -21,7 +21,7 @@ pub enum Held {
     Resets,
 }
 
-/// Waits for the test's word. False when the connection must end without an answer.
+/// Waits for the test's decision. False if the connection must end without an answer.
 pub async fn serve(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     let mut told = conn.shared.held.subscribe();
     let told = tokio::select! {

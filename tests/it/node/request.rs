@@ -1,4 +1,4 @@
-//! Reads one HTTP/1.1 request off a socket, keeping its head byte for byte.
+//! Reads one HTTP/1.1 request from a socket and keeps its head byte for byte.
 //!
 //! In: a [`Conn`]. Out: a [`Request`] with its body. Source: RFC 9112 §3, §6, §7.1.
 
@@ -167,7 +167,7 @@ async fn read_chunks(conn: &mut Conn) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Reads the lines behind the last chunk, to the empty one.
+/// Reads the lines after the last chunk, up to the empty one.
 async fn skip_trailers(conn: &mut Conn) -> io::Result<()> {
     loop {
         let end = conn.find(b"\r\n", MAX_LINE).await?;
@@ -179,6 +179,6 @@ async fn skip_trailers(conn: &mut Conn) -> io::Result<()> {
     }
 }
 
-/// Above every limit the edge is given, so that it is the edge that refuses.
+/// Above every limit of the edge, so that the edge refuses, not the node.
 const MAX_HEAD: usize = 4 << 20;
 const MAX_LINE: usize = 64 << 10;

@@ -1,7 +1,7 @@
 //! What a node has seen, in the order it happened.
 //!
-//! In: each accept, request and end. Out: the facts tests assert on: which clients used which
-//! upstream connection, what is open, when each ended.
+//! In: each accept, request and end. Out: the facts that tests assert: which clients used which upstream
+//! connection, which are open, when each ended.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -13,7 +13,7 @@ pub struct Seen {
     pub connections: Vec<SeenConnection>,
 }
 
-/// One connection, of the edge's or, where there is none, of a client's.
+/// One connection from the edge or, without an edge, from a client.
 #[derive(Clone, Debug)]
 pub struct SeenConnection {
     /// Its requests in order.
@@ -25,18 +25,18 @@ pub struct SeenConnection {
 /// One request.
 #[derive(Clone, Debug)]
 pub struct SeenRequest {
-    /// When it had been read.
+    /// When the node had read it.
     pub at: Instant,
     /// Start line and headers exactly as they arrived, with the empty line.
     pub head: Vec<u8>,
     /// Path and query.
     pub target: String,
-    /// Value of `X-Client-Id`, by which tests tell clients apart.
+    /// Value of `X-Client-Id`, which identifies a test's client.
     pub client: Option<String>,
 }
 
 impl SeenRequest {
-    /// The head as text; bytes that are none are replaced.
+    /// The head as text; invalid UTF-8 is replaced.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.head).into_owned()
     }
@@ -62,14 +62,14 @@ impl SeenConnection {
             .collect()
     }
 
-    /// Whether it carried a flow: requests that are not health checks.
+    /// Whether it carried a flow: requests other than health checks.
     pub fn is_traffic(&self) -> bool {
         self.requests.iter().any(|r| !is_health(&r.target))
     }
 }
 
 impl Seen {
-    /// All requests but health checks, over all connections, in order of connections.
+    /// All requests except health checks, over all connections, in order of connections.
     pub fn requests(&self) -> Vec<&SeenRequest> {
         self.connections
             .iter()

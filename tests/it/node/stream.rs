@@ -1,7 +1,7 @@
 //! A node's side of one connection: plain, or TLS that ends at the node.
 //!
-//! In: an accepted socket, a certificate's context where the node's port has one. Out: one stream.
-//! Source: Lightstreamer clustering §3 (`<https_server>` with a keystore of its own).
+//! In: an accepted socket, and a TLS context if the node's port has a certificate. Out: one stream. Source:
+//! Lightstreamer clustering §3 (`<https_server>` with a keystore of its own).
 
 use std::io;
 use std::pin::Pin;
@@ -21,7 +21,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// The stream over `tcp`; the handshake is still to come.
+    /// Wraps `tcp`; the handshake follows in [`Stream::accept`].
     pub fn new(tcp: TcpStream, tls: Option<&SslContext>) -> Stream {
         match tls {
             None => Stream::Plain(tcp),
@@ -32,7 +32,7 @@ impl Stream {
         }
     }
 
-    /// Shakes hands where there is TLS.
+    /// Shakes hands if the stream has TLS.
     pub async fn accept(&mut self) -> io::Result<()> {
         match self {
             Stream::Plain(_) => Ok(()),
@@ -43,7 +43,7 @@ impl Stream {
         }
     }
 
-    /// The socket below.
+    /// The underlying socket.
     pub fn tcp(&self) -> &TcpStream {
         match self {
             Stream::Plain(tcp) => tcp,
@@ -59,7 +59,7 @@ impl Stream {
     }
 }
 
-/// What both kinds are.
+/// The common interface of both kinds.
 trait Both: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Both for T {}
 

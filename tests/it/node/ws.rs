@@ -1,8 +1,8 @@
-//! The node's WebSockets: `/ws/echo`, `/ws/first`, `/ws/tick`, `/ws/flood`, `/ws/silent`,
-//! `/ws/half`, `/ws/decline`.
+//! The node's WebSockets: `/ws/echo`, `/ws/first`, `/ws/tick`, `/ws/flood`, `/ws/silent`, `/ws/half`,
+//! `/ws/decline`.
 //!
-//! In: an upgrade request. Out: the 101 and frames; who speaks first and in how many writes is told
-//! by the query. Source: RFC 6455 §4.2.2, §5.
+//! In: an upgrade request. Out: the 101 and frames; the query says which side sends first, and in how many
+//! writes. Source: RFC 6455 §4.2.2, §5.
 
 use std::io;
 
@@ -37,7 +37,7 @@ pub async fn serve(conn: &mut Conn, request: &Request) -> io::Result<bool> {
         "/ws/silent" | "/ws/half" => {
             conn.send(head).await?;
             if request.path() == "/ws/half" {
-                // Binary, so that four bytes of whatever kind would complete it.
+                // Binary, so that any four bytes would complete it.
                 let mut frame = text_frame(&"half ".repeat(100));
                 frame[0] = 0x82;
                 conn.send(&frame[..frame.len() - 4]).await?;
@@ -52,7 +52,7 @@ pub async fn serve(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The 101 that accepts `request`, or `None` where it is no upgrade to a WebSocket.
+/// The 101 that accepts `request`; `None` if it is not an upgrade to a WebSocket.
 pub fn accept_head(conn: &Conn, request: &Request, protocol: Option<&str>) -> Option<String> {
     let key = request.header("sec-websocket-key")?;
     let accept = derive_accept_key(key.as_bytes());
@@ -60,7 +60,7 @@ pub fn accept_head(conn: &Conn, request: &Request, protocol: Option<&str>) -> Op
         format!("Sec-WebSocket-Protocol: {p}\r\n")
     });
     let name = &conn.shared.name;
-    // `early=1`: tells how many of the client's bytes came before the 101. None may.
+    // `early=1`: reports how many of the client's bytes came before the 101. There must be none.
     let early = request.query("early").map_or(String::new(), |_| {
         let mut scrap = [0; 4096];
         let waiting = futures_util::FutureExt::now_or_never(conn.stream.tcp().peek(&mut scrap));
@@ -78,13 +78,13 @@ pub fn accept_head(conn: &Conn, request: &Request, protocol: Option<&str>) -> Op
     ))
 }
 
-/// Takes the connection's socket over as a WebSocket, with the bytes already read.
+/// Turns the connection's socket into a WebSocket, including the bytes already read.
 pub async fn socket(conn: &mut Conn) -> Socket<'_> {
     let unread = std::mem::take(&mut conn.unread);
     WebSocketStream::from_partially_read(&mut conn.stream, unread, Role::Server, None).await
 }
 
-/// Turns a WebSocket's error into that of its socket.
+/// Converts a WebSocket's error into an I/O error.
 pub fn failed(error: Error) -> io::Error {
     match error {
         Error::Io(e) => e,
@@ -100,8 +100,8 @@ pub fn text_frame(text: &str) -> Vec<u8> {
     out
 }
 
-/// Speaks first: `n` messages `first 0` …, in one write with the 101, or with `split=1` each in a
-/// write of its own; then echoes.
+/// Sends first: `n` messages `first 0` …, in one write with the 101, or with `split=1` each in its own write;
+/// then echoes.
 async fn first(conn: &mut Conn, request: &Request, head: String) -> io::Result<()> {
     let messages = (0..request.number("n", 1)).map(|i| text_frame(&format!("first {i}")));
     let mut bytes = head.into_bytes();
@@ -118,7 +118,7 @@ async fn first(conn: &mut Conn, request: &Request, head: String) -> io::Result<(
     echo(socket(conn).await).await
 }
 
-/// `n` messages (0: without end), `tick 0` …, one every `every` ms; then a close.
+/// Sends `n` messages (0: endless), `tick 0` …, one every `every` ms; then closes.
 async fn tick(conn: &mut Conn, request: &Request, head: String) -> io::Result<()> {
     conn.send(head).await?;
     let (n, every) = (request.number("n", 0), request.millis("every", 10));
@@ -132,7 +132,7 @@ async fn tick(conn: &mut Conn, request: &Request, head: String) -> io::Result<()
     ws.close(None).await.map_err(failed)
 }
 
-/// Messages of `size` bytes as fast as the kernel takes them, counted.
+/// Sends messages of `size` bytes as fast as the kernel takes them, and counts the bytes.
 async fn flood(conn: &mut Conn, request: &Request, head: String) -> io::Result<()> {
     set_sndbuf(conn, request);
     conn.send(head).await?;
@@ -141,7 +141,7 @@ async fn flood(conn: &mut Conn, request: &Request, head: String) -> io::Result<(
         let message = text_frame(&format!("{i:0size$}"));
         counted(conn, &message).await?;
     }
-    // The last bytes are in the kernel; a reset by the other side must not take them.
+    // The last bytes are in the kernel; waiting here keeps a reset from dropping them.
     Err(conn.ended().await)
 }
 

@@ -1,9 +1,9 @@
 //! The options that concern browsers, with the web client in Chromium.
 //!
 //! In: pages of the edge's own site and of another, over HTTP/1.1 and HTTP/2. Out: sessions that stay on
-//! their node; cookies where a browser sends them; requests of one connection routed by their own names.
-//! The pools are set to `round_robin`: where nothing sticks, the very next request goes to the wrong node.
-//! Source: Lightstreamer clustering §1 ("Browser-based clients"), §2.1.2, §3.1.2, §3.2.1.3, §6.
+//! their node; cookies where a browser sends them; requests of one connection routed by their own names. The
+//! pools use `round_robin`: without stickiness, the next request goes to the wrong node. Source:
+//! Lightstreamer clustering §1 ("Browser-based clients"), §2.1.2, §3.1.2, §3.2.1.3, §6.
 
 use std::collections::BTreeSet;
 
@@ -18,13 +18,13 @@ use crate::vip::port;
 use super::Cluster;
 
 const NODES: [&str; 2] = ["10.0.0.1:80", "10.0.0.2:80"];
-/// The line of every file that lists the pool's nodes.
+/// The line in every file that lists the pool's nodes.
 const POOL: (&str, &str) = (
     "nodes: [ls1, ls2]\n",
     "nodes: [ls1, ls2]\n    balance: round_robin\n",
 );
 
-/// A browser for which the guide's names resolve to the cluster's addresses.
+/// Starts a browser that resolves the guide's names to the cluster's addresses.
 async fn browser(cluster: &Cluster, more: &[(&str, &str)], pins: &[String]) -> Browser {
     let at = |guide: &str| cluster.block.ip(guide).to_string();
     let mut rules: Vec<String> = ["push", "push1", "push2"]
@@ -87,14 +87,14 @@ impl Web<'_> {
             .await;
     }
 
-    /// Changes the forced transport; the client binds anew.
+    /// Changes the forced transport; the client binds its session again.
     async fn transport(&self, name: &str) {
         let script = "client.connectionOptions.setForcedTransport(arguments[0])";
         self.0.run(script, vec![json!(name)]).await;
         self.connected(name).await;
     }
 
-    /// Every transport, one after the other.
+    /// Moves through every transport, one after the other.
     async fn moves(&self) {
         for transport in ["HTTP-POLLING", "WS-STREAMING", "HTTP-STREAMING"] {
             self.transport(transport).await;
@@ -102,8 +102,8 @@ impl Web<'_> {
     }
 }
 
-/// Aim: 1.A.2. A browser on the site's own page sends the cookie back on every transport. Fails without
-/// `sticky_cookie`, or if the cookie is one a browser keeps to itself over plain HTTP.
+/// Aim: 1.A.2. A browser on the site's own page returns the cookie on every transport. Fails without
+/// `sticky_cookie`, or if a browser does not return such a cookie over plain HTTP.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cookie_on_a_page_of_the_site() {
     let cluster = Cluster::start("option-1.A.2.yaml", NODES, false, &[POOL]).await;
@@ -117,10 +117,10 @@ async fn a_cookie_on_a_page_of_the_site() {
     browser.close().await;
 }
 
-/// Aim: 2.A.2. On a page of another site a browser returns the cookie only if it is `SameSite=None;
-/// Secure; Partitioned`, on a 101 as on any answer: with the choices of docs/plugins.md the session
-/// stays, with those of the file it does not. So it is where WebSockets are streams of the page's connection.
-/// Fails if an attribute is missing or misspelt, or if the answer to a stream has other cookies.
+/// Aim: 2.A.2. On a page of another site a browser returns the cookie only if it is `SameSite=None; Secure;
+/// Partitioned`, on a 101 as on any answer. With the settings of docs/plugins.md the session stays; with
+/// those of the file it does not. The same holds where WebSockets are streams of the page's connection. Fails
+/// if an attribute is missing or misspelt, or if the answer to a stream has other cookies.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cookie_on_a_page_of_another_site() {
     let ours = "sticky_cookie: { name: PUSHGATE, max_age: 8h }";
@@ -176,9 +176,10 @@ async fn a_cookie_on_a_page_of_another_site() {
     }
 }
 
-/// Aim: 2.B.1.3. Under the wildcard a browser sends `push1` or `push2` over the HTTP/2 connection it
-/// opened to `push`, and each request reaches the node of its own name. Fails if a connection is routed
-/// as its first request was, a WebSocket among them; the count of connections shows that they were in fact one.
+/// Aim: 2.B.1.3. Under the wildcard certificate a browser sends requests for `push1` or `push2` over the
+/// HTTP/2 connection that it opened to `push`, and each reaches the node of its own name. Fails if a
+/// connection, also one with a WebSocket, is routed as its first request was. The number of connections
+/// proves that the browser used only one.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_http2_connection_for_several_names() {
     let certs = Certs::new();
@@ -223,13 +224,13 @@ async fn one_http2_connection_for_several_names() {
     let own = of(&|host| host == "push1.mycompany.com" || host == "push2.mycompany.com");
     assert!(push.intersection(&own).next().is_some(), "{push:?} {own:?}");
     assert!(cluster.websockets_share_connections().await);
-    // Two sessions, one a page: each was made at `push` and none was asked for elsewhere.
+    // Two sessions, one for each page: each was created at `push` and requested nowhere else.
     cluster.nothing_went_wrong(2);
     browser.close().await;
 }
 
-/// Aim: §6. A page that a node itself serves, called by the node's own name, uses that node alone and
-/// ignores its control link, as the monitoring dashboard does. Fails if the direct name is balanced.
+/// Aim: §6. A page that a node itself serves, opened by the node's own name, uses only that node and ignores
+/// its control link, as the monitoring dashboard does. Fails if the direct name is balanced.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_one_node_by_its_own_name() {
     let cluster = Cluster::start("direct.yaml", NODES, true, &[]).await;

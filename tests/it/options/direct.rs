@@ -1,5 +1,5 @@
-//! A way to each single node by a host name or an address of its own, as the dashboard needs it.
-//! Source: Lightstreamer clustering §6.
+//! Access to each single node by its own host name or address, as the dashboard needs it. Source:
+//! Lightstreamer clustering §6.
 
 use serde_json::json;
 
@@ -15,8 +15,8 @@ async fn cluster() -> Cluster {
     Cluster::start("direct.yaml", nodes, true, &[]).await
 }
 
-/// Aim: a client inside, for which `push1` and `push2` do not resolve, reaches the node it names on
-/// every transport and stays there, as the dashboard does. Fails without the pins of `direct`.
+/// Aim: a client inside, for which `push1` and `push2` do not resolve, reaches the node it names on every
+/// transport and stays there, as the dashboard does. Fails without the pins of `direct`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_inside_reaches_the_node_it_names() {
     let cluster = cluster().await;
@@ -48,8 +48,8 @@ async fn a_client_inside_reaches_the_node_it_names() {
     cluster.nothing_went_wrong(12);
 }
 
-/// Aim: the balanced way is not a way to one node, and the direct way is never balanced; a node that
-/// drains can still be looked at. Fails if an unknown name is balanced.
+/// Aim: the balanced name never pins to one node, and the direct names are never balanced. A draining node
+/// can still be reached directly. Fails if an unknown name is balanced.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_direct_way_is_never_balanced() {
     let cluster = cluster().await;

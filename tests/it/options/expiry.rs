@@ -1,5 +1,5 @@
-//! Assignments that end after a while, and nodes emptied by order: how imbalance is undone.
-//! Source: Lightstreamer clustering §4, §5 (§5.1, §5.2).
+//! Assignments that expire, and nodes that an operator empties: two ways to undo imbalance. Source:
+//! Lightstreamer clustering §4, §5 (§5.1, §5.2).
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use super::Cluster;
 
 const NODES: [&str; 2] = ["10.0.0.1:80", "10.0.0.2:80"];
 
-/// The age that stands for the file's two hours; long enough for a client to settle within it.
+/// Replaces the file's two hours; long enough for a client to settle within it.
 const AGE: &str = "4s";
 
 async fn cluster(age: &str) -> Cluster {
@@ -21,7 +21,7 @@ async fn cluster(age: &str) -> Cluster {
     }
 }
 
-/// Gives an order to a node by the admin endpoint.
+/// Sends an order for a node to the admin endpoint.
 async fn order(edge: &Edge, node: &str, word: &str) -> Value {
     let answer = edge
         .admin("POST", &format!("/api/nodes/{node}/{word}"))
@@ -30,17 +30,17 @@ async fn order(edge: &Edge, node: &str, word: &str) -> Value {
     serde_json::from_str(&answer.text()).expect("JSON")
 }
 
-/// Index of the one node that has made `sessions` sessions; they must all be on it.
+/// Index of the one node that has created `sessions` sessions; panics unless all are on it.
 fn home(cluster: &Cluster, sessions: usize) -> usize {
     let created = cluster.counts().map(|c| c.created);
     let at = created.iter().position(|n| *n == sessions);
     at.unwrap_or_else(|| panic!("not all of {sessions} sessions are on one node: {created:?}"))
 }
 
-/// Aim: §4 as a client sees it. Its assignment ends within its session; the next request is balanced
-/// to the idle node, which does not know the session; the client is told (error 20 or 21) and has a
-/// new session there. Meanwhile a stream opened with an assignment as old goes on. Fails if `max_age`
-/// is renewed by use (the poller would stay for ever), or if its end cuts what is open.
+/// Aim: §4 from a client's view. Its assignment expires while its session lives. The edge balances the next
+/// request to the idle node, which does not have the session. The client gets error 20 or 21 and creates a
+/// new session there. Meanwhile a stream whose assignment is as old goes on. Fails if use renews `max_age`
+/// (the poller would stay for ever), or if its end cuts a live flow.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_assignment_ends_and_a_live_flow_does_not() {
     let cluster = cluster(&format!("max_age: {AGE}")).await;
@@ -52,7 +52,7 @@ async fn an_old_assignment_ends_and_a_live_flow_does_not() {
     let was = home(&cluster, 2);
     assert_eq!(was, 0, "ls2 takes no new clients while it drains");
     order(&cluster.edge, "ls2", "up").await;
-    // ls1 has the stream, ls2 nothing: what is balanced anew goes to ls2.
+    // ls1 has the stream, ls2 nothing: a new assignment goes to ls2.
     let idle = cluster.nodes[1].sessions();
     idle.wait("a request for a session of ls1", |c| c.wrong_node > 0)
         .await;
@@ -74,8 +74,8 @@ async fn an_old_assignment_ends_and_a_live_flow_does_not() {
     polls.end().await;
 }
 
-/// Aim: §5.1. A node that drains keeps its clients, session and all, and takes none new; with `up`
-/// it takes new ones again. Fails if draining cuts flows or forgets assignments.
+/// Aim: §5.1. A draining node keeps its clients with their sessions, and takes no new ones; after `up` it
+/// takes new ones again. Fails if draining cuts flows or forgets assignments.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_draining_node_keeps_its_clients() {
     let cluster = cluster("max_age: 2h").await;
@@ -113,8 +113,8 @@ async fn a_draining_node_keeps_its_clients() {
     }
 }
 
-/// Aim: §5.1, forcing. `evict` closes the live flows of a node, `down` takes all it gets: its clients
-/// come back on the other. Fails if live flows survive either.
+/// Aim: §5.1, forcing. `evict` closes the live flows of a node; `down` also refuses it new ones. Its clients
+/// come back on the other node. Fails if live flows survive either.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_evicted_nodes_clients_come_back() {
     let cluster = cluster("max_age: 2h").await;
@@ -129,9 +129,9 @@ async fn an_evicted_nodes_clients_come_back() {
     }
 }
 
-/// Aim: §5.2. Where the application sticks, a draining node keeps its sessions though every CR is a
-/// new connection, and a session that its node ends for its age is made anew on the other. Fails if a
-/// pin to a draining node is refused.
+/// Aim: §5.2. Where the application provides stickiness, a draining node keeps its sessions although every CR
+/// is a new connection. When the node ends a session for its age, the client creates a new one on the other
+/// node. Fails if a pin to a draining node is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn application_stickiness_outlives_draining() {
     let cluster = Cluster::start("option-1.B.1.yaml", NODES, true, &[]).await;

@@ -1,8 +1,8 @@
-//! What the options share whose TLS ends at the edge and whose nodes have names of their own.
+//! Shared by the options whose TLS ends at the edge and whose nodes have their own names.
 //!
-//! In: the names of each certificate of the conf file, and whether CR goes straight to the nodes.
-//! Out: a [`Cluster`] whose clients verify the names. Source: Lightstreamer clustering §3.2.1.3,
-//! §3.2.1.4, §3.2.2.3, §3.2.2.4.
+//! In: the names of each certificate in the conf file, and whether CR goes straight to the nodes. Out: a
+//! [`Cluster`] whose clients verify the names. Source: Lightstreamer clustering §3.2.1.3, §3.2.1.4, §3.2.2.3,
+//! §3.2.2.4.
 
 use crate::certs::{Certs, Key};
 use crate::vip::port;
@@ -25,7 +25,7 @@ impl Offload {
         let changes = issue(&certs, files);
         let changes: Vec<_> = changes.iter().map(|(a, b)| (&**a, &**b)).collect();
         let at = ["10.0.0.1:80", "10.0.0.2:80"];
-        // With names in two domains each node names itself below the one its client used.
+        // With names in two domains, each node announces its name below the domain that its client used.
         let mut names = files.iter().flat_map(|(_, names)| *names);
         let one = names.all(|name| name.ends_with(".mycompany.com"));
         let domain = if one { "mycompany.com" } else { "*" };
@@ -40,7 +40,7 @@ impl Offload {
             server: format!("https://push.mycompany.com:{}", port(443)),
             ca: Some(certs.ca_file()),
             own_vips: straight || files.len() > 2,
-            // What comes straight to a node carries no X-Forwarded-For.
+            // A request that goes straight to a node carries no X-Forwarded-For.
             addresses: !straight,
             ..cluster
         };
@@ -56,7 +56,7 @@ impl Offload {
         self
     }
 
-    /// Sessions stay, S reaches `push` and CR over HTTP `push1` or `push2`.
+    /// Sessions stay; S reaches `push`, and CR over HTTP reaches `push1` or `push2`.
     pub async fn sessions_stay(&self) {
         self.cluster.sessions_stay().await;
         let (s, cr) = self.cluster.hosts();
@@ -65,7 +65,7 @@ impl Offload {
         assert!(cr.iter().any(pinned), "{cr:?}");
     }
 
-    /// No client left the domain it started in.
+    /// Asserts that no client left the domain it started in.
     pub fn hosts_are_below(&self, domain: &str) {
         let (s, cr) = self.cluster.hosts();
         let strays = |host: &&String| !host.contains(domain);
@@ -73,7 +73,7 @@ impl Offload {
     }
 }
 
-/// Issues a certificate for each of `files`, with the names it covers; what to change in a conf file
+/// Issues a certificate for each of `files`, with the names it covers. Returns the changes for a conf file
 /// that names `FILE.pem` and `FILE.key`.
 pub fn issue(certs: &Certs, files: &[(&str, &[&str])]) -> Vec<(String, String)> {
     let both = files.iter().map(|(file, names)| {

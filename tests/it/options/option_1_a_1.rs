@@ -33,7 +33,7 @@ async fn moves_keep_the_session() {
     cluster().await.moves_keep_the_session().await;
 }
 
-/// Fails without `sticky_ip`: each HTTP request is a connection of its own.
+/// Fails without `sticky_ip`: each HTTP request is its own connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn layer4_sessions_stay() {
     layer4().await.sessions_stay().await;
@@ -45,8 +45,8 @@ async fn layer4_moves_keep_the_session() {
     layer4().await.moves_keep_the_session().await;
 }
 
-/// Aim: a stream is passed on at once, so that no client left to choose falls back to polling, with
-/// a stream of a promised length as well. Fails if the edge holds the first bytes for 4 s.
+/// Aim: the edge passes a stream on at once, so that no client with free choice falls back to polling, also
+/// with a stream that has a Content-Length. Fails if the edge holds the first bytes for 4 s.
 #[tokio::test(flavor = "multi_thread")]
 async fn streaming_is_not_degraded() {
     let cluster = cluster().await;

@@ -1,4 +1,4 @@
-//! Option 1.A.2: stickiness by a cookie the edge inserts. Source: Lightstreamer clustering §2.1.2.
+//! Option 1.A.2: stickiness by a cookie that the edge inserts. Source: Lightstreamer clustering §2.1.2.
 
 use crate::client::Dial;
 use crate::client::h1::H1;
@@ -26,7 +26,7 @@ async fn moves_keep_the_session() {
     cluster().await.moves_keep_the_session().await;
 }
 
-/// Aim: the cookie is the edge's affair. Fails if it reaches a node.
+/// Aim: the edge keeps its cookie from the nodes. Fails if it reaches a node.
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_never_see_the_cookie() {
     let cluster = cluster().await;
@@ -40,8 +40,8 @@ async fn nodes_never_see_the_cookie() {
     }
 }
 
-/// Aim: one cookie on a new assignment, none while it is good, and its flags as configured. Fails if
-/// the cookie is issued on each answer.
+/// Aim: a new assignment sets one cookie with the configured attributes; a valid cookie is not set again.
+/// Fails if each answer sets a cookie.
 #[tokio::test(flavor = "multi_thread")]
 async fn cookie_is_set_once() {
     let cluster = cluster().await;

@@ -1,5 +1,5 @@
-//! Option 1.B.1: a host name for each node behind the edge, told apart by name or by VIP.
-//! Source: Lightstreamer clustering §2.2.1.
+//! Option 1.B.1: a host name for each node behind the edge, routed by name or by VIP. Source: Lightstreamer
+//! clustering §2.2.1.
 
 use super::Cluster;
 
@@ -12,7 +12,7 @@ async fn cluster(conf: &str) -> Cluster {
     }
 }
 
-/// S goes to `push`, CR over HTTP to `push1` or `push2`.
+/// Asserts that S goes to `push`, and CR over HTTP to `push1` or `push2`.
 fn hosts_are_the_guides(cluster: &Cluster) {
     let (s, cr) = cluster.hosts();
     assert!(s.iter().all(|host| host.starts_with("push.")), "{s:?}");

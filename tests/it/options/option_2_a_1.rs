@@ -9,7 +9,7 @@ async fn cluster() -> Passthrough {
     Passthrough::start("option-2.A.1.yaml", sockets.map(|s| &s[..]), Links::None).await
 }
 
-/// Two certificates, which the nodes tell apart by port.
+/// Two certificates, on two ports of each node.
 async fn multihosting() -> Passthrough {
     let (my, our): (&[&str], &[&str]) = (&["push.mycompany.com"], &["push.ourcompany.com"]);
     let sockets = [
@@ -20,7 +20,7 @@ async fn multihosting() -> Passthrough {
     Passthrough::start(conf, sockets.map(|s| &s[..]), Links::None).await
 }
 
-/// Fails without `sticky_ip`: each HTTP request is a TLS connection of its own.
+/// Fails without `sticky_ip`: each HTTP request is its own TLS connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_stay() {
     cluster().await.cluster.sessions_stay().await;

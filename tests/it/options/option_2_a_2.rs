@@ -6,7 +6,7 @@ use crate::vip::port;
 use super::Cluster;
 use super::offload::issue;
 
-/// A cluster and the folder its certificates are in.
+/// A cluster and the folder of its certificates.
 async fn cluster_of(conf: &str, files: &[(&str, &[&str])]) -> (Cluster, Certs) {
     let certs = Certs::new();
     let changes = issue(&certs, files);
@@ -43,7 +43,7 @@ async fn moves_keep_the_session() {
     cluster.moves_keep_the_session().await;
 }
 
-/// Two domains behind one VIP. Fails if the name a client asks for does not choose the certificate.
+/// Two domains behind one VIP. Fails if the requested name does not choose the certificate.
 #[tokio::test(flavor = "multi_thread")]
 async fn both_domains_are_served() {
     let (my, our): (&[&str], &[&str]) = (&["push.mycompany.com"], &["push.ourcompany.com"]);

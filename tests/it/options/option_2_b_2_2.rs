@@ -1,5 +1,5 @@
-//! Option 2.B.2.2: TLS passes through, a certificate for each name on an address of its own; the edge
-//! balances S, CR goes straight to the nodes. Source: Lightstreamer clustering §3.2.2.2.
+//! Option 2.B.2.2: TLS passes through, a certificate for each name on its own address; the edge balances S,
+//! CR goes straight to the nodes. Source: Lightstreamer clustering §3.2.2.2.
 
 use super::passthrough::{Links, Passthrough};
 

@@ -1,5 +1,5 @@
-//! Options 2.B.1.3, 2.B.1.4, 2.B.2.3 and 2.B.2.4: TLS ends at the edge, nodes have names of their own.
-//! Source: Lightstreamer clustering §3.2.1.3, §3.2.1.4, §3.2.2.3, §3.2.2.4.
+//! Options 2.B.1.3, 2.B.1.4, 2.B.2.3 and 2.B.2.4: TLS ends at the edge, nodes have their own names. Source:
+//! Lightstreamer clustering §3.2.1.3, §3.2.1.4, §3.2.2.3, §3.2.2.4.
 
 use super::offload::Offload;
 
@@ -56,12 +56,12 @@ async fn a_certificate_each_behind_moves_keep_the_session() {
     it.cluster.moves_keep_the_session().await;
 }
 
-/// At layer 4 ("Layer-4 SSL offloading"). §3.2.2.3. Fails without `vip_route`, if a VIP shows another
-/// name's certificate, or if HTTP/2 is offered, which the nodes do not speak.
+/// At layer 4 ("Layer-4 SSL offloading"). §3.2.2.3. Fails without `vip_route`, if a VIP shows another name's
+/// certificate, or if the edge offers HTTP/2, which the nodes do not speak.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_each_behind_at_layer_4() {
     let mut it = Offload::start("option-2.B.2.3-layer4.yaml", EACH, false).await;
-    // No X-Forwarded-For comes without HTTP.
+    // Without HTTP the edge sends no X-Forwarded-For.
     it.cluster.addresses = false;
     it.sessions_stay().await;
 }
@@ -80,8 +80,8 @@ async fn only_s_passes_the_edge() {
     it.cluster.one_connection_passes().await;
 }
 
-/// Two domains behind one VIP. §3.2.1.3. Fails if the name a client asks for does not choose the
-/// certificate, or if `host_route` knows one domain only.
+/// Two domains behind one VIP. §3.2.1.3. Fails if the requested name does not choose the certificate, or if
+/// `host_route` has one domain only.
 #[tokio::test(flavor = "multi_thread")]
 async fn both_domains_under_a_wildcard_each() {
     for domain in ["mycompany.com", "ourcompany.com"] {

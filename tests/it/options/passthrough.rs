@@ -1,9 +1,9 @@
-//! What the layer-4 options share: nodes that end TLS themselves, on one port or several.
+//! Shared by the layer-4 options: nodes that end TLS themselves, on one port or several.
 //!
-//! In: for each node its sockets and the names of each one's certificate. Out: a [`Cluster`] whose
-//! clients verify those names: a connection that reaches the wrong socket fails its handshake.
-//! Source: Lightstreamer clustering §3 (the `<https_server>` elements of each option),
-//! §3.2.1 (one certificate for all names), §3.2.2 (one for each).
+//! In: for each node its sockets and the names of each one's certificate. Out: a [`Cluster`] whose clients
+//! verify those names: a connection that reaches the wrong socket fails its handshake. Source: Lightstreamer
+//! clustering §3 (the `<https_server>` elements of each option), §3.2.1 (one certificate for all names),
+//! §3.2.2 (one for each).
 
 use crate::certs::{Certs, Key};
 use crate::edge::Edge;
@@ -13,13 +13,13 @@ use crate::vip::{Block, port};
 
 use super::Cluster;
 
-/// A server socket of a node: its address in the guide and the names its certificate is for.
+/// A server socket of a node: its address in the guide and the names of its certificate.
 pub type Socket<'a> = (&'a str, &'a [&'a str]);
 
-/// Which host names nodes hand to clients for CR.
+/// Host names that nodes give clients for CR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Links {
-    /// None: clients go on with the name they have.
+    /// No name: clients go on with the one they used.
     None,
     /// `<control_link_address>`: `pushN.mycompany.com`.
     Address,
@@ -53,7 +53,7 @@ impl Passthrough {
             ca: Some(certs.ca_file()),
             cookies: false,
             own_vips: true,
-            // Nothing tells a node the client's address at layer 4 unless it reads PROXY protocol.
+            // At layer 4 a node learns the client's address only by PROXY protocol.
             addresses: false,
         };
         Passthrough {
@@ -68,7 +68,7 @@ impl Passthrough {
         self
     }
 
-    /// S reached `push` of `domain`, and CR over HTTP its `push1` or `push2`.
+    /// Asserts that S reached `push` of `domain`, and CR over HTTP its `push1` or `push2`.
     pub fn hosts_are(&self, domain: &str) {
         let (s, cr) = self.cluster.hosts();
         let push = format!("push.{domain}");

@@ -1,5 +1,5 @@
-//! A server that returns gets its share of sessions back: `conf/rebalance.yaml` with real clients.
-//! Source: Lightstreamer clustering §5, §5.1.
+//! A server that returns gets its share of sessions back: `conf/rebalance.yaml` with real clients. Source:
+//! Lightstreamer clustering §5, §5.1.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use super::Cluster;
 const NODES: [&str; 2] = ["10.0.0.1:80", "10.0.0.2:80"];
 
 /// Aim: six sessions, streaming and over WebSocket, are all on one server because the other was out of
-/// service. It returns, and half of the sessions are made anew on it, without an order, and by the
-/// application where the library tells it so (error 20 or 21); the others go on. Fails if a closed
-/// client's cookie is still good.
+/// service. When it returns, half of the sessions are created anew on it, without an order. The application
+/// does that if the library reports error 20 or 21. The other sessions go on. Fails if a closed client's
+/// cookie is still valid.
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_move_to_a_server_that_returned() {
     let changes = [

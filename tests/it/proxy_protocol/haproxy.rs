@@ -1,7 +1,7 @@
 //! HAProxy at the other end of the PROXY protocol: as the balancer in front, and as the node.
 //!
-//! In: the `haproxy` of the system, a configuration. Out: what each side understood of the other.
-//! Source: Lightstreamer clustering §1; FAULTS D42; HAProxy's `send-proxy-v2`, `accept-proxy`.
+//! In: the system's `haproxy`, a configuration. Out: how each side read the other's headers. Source:
+//! Lightstreamer clustering §1; FAULTS D42; HAProxy's `send-proxy-v2`, `accept-proxy`.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -16,21 +16,21 @@ use crate::node::Node;
 use crate::setup::{HOST, Setup};
 use crate::vip::Block;
 
-/// A running HAProxy; dropped, it is ended.
+/// A running HAProxy; dropping it ends the process.
 struct Haproxy {
     child: Child,
     _file: tempfile::NamedTempFile,
 }
 
 impl Haproxy {
-    /// Starts it with these sections, whose addresses are the guide's, and waits until `at` is open.
+    /// Starts HAProxy with these sections, whose addresses are the guide's, and waits until `at` is open.
     async fn start(block: &Block, sections: &str, at: &str) -> Haproxy {
         let head = "global\n  nbthread 1\ndefaults\n  timeout connect 5s\n  timeout client 60s\n  \
                     timeout server 60s\n";
         let file = tempfile::NamedTempFile::new().expect("a file");
         let text = block.map(&format!("{head}{sections}"));
         std::fs::write(file.path(), text).expect("write the configuration");
-        // Servers live in sbin, which is not on everybody's PATH.
+        // Servers are in sbin, which is not on every PATH.
         let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
         let mut command = Command::new("haproxy");
         command
@@ -58,8 +58,8 @@ impl Drop for Haproxy {
     }
 }
 
-/// Aim: D42. HAProxy in front says who the client is, by version 1 and 2, with and without its TLVs, to
-/// plain and TLS listeners and at layer 4. Fails if what a real balancer writes is not understood.
+/// Aim: D42. HAProxy in front announces the client, by version 1 and 2, with and without its TLVs, to plain
+/// and TLS listeners and at layer 4. Fails if the edge does not understand what a real balancer writes.
 #[tokio::test(flavor = "multi_thread")]
 async fn haproxy_in_front() {
     let behind = Behind::start("20s").await;
@@ -121,9 +121,10 @@ async fn haproxy_in_front() {
     }
 }
 
-/// Aim: D41. TLS that ended at HAProxy in front is told by its header, and believed: nodes hear `https`,
-/// `redirect_https` leaves the request alone, a name at layer 4 is that of the handshake, and our own header
-/// passes it on. Fails if the TLVs are only skipped. Without TLS in front all of it is as before.
+/// Aim: D41. HAProxy in front ends TLS and announces that in its header; the edge believes it. Nodes get
+/// `https`, `redirect_https` leaves the request alone, the name at layer 4 is that of the handshake, and our
+/// own header passes it on. Fails if the edge only skips the TLVs. Without TLS in front, all of it stays
+/// plain.
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_that_ended_in_front() {
     let (block, certs) = (Block::claim(), Certs::new());
@@ -180,8 +181,8 @@ async fn tls_that_ended_in_front() {
         .await;
 }
 
-/// Aim: D42. HAProxy as the node takes our header of either version and reads client, VIP and authority
-/// out of it, also those of the health check. Fails if a real receiver refuses or misreads us.
+/// Aim: D42. HAProxy as the node accepts our header of either version and reads client, VIP and authority
+/// from it, also for health checks. Fails if a real receiver refuses or misreads our header.
 #[tokio::test(flavor = "multi_thread")]
 async fn haproxy_as_node() {
     for version in [1, 2] {

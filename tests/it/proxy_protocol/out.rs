@@ -1,8 +1,8 @@
-//! What nodes are told by plugin `proxy_protocol` and by health checks.
+//! Headers that the plugin `proxy_protocol` and health checks send to nodes.
 //!
-//! In: clients at layer 7 and 4, plain and TLS. Out: one header in front of each upstream connection, read
-//! by another implementation's parser, true for every request behind it.
-//! Source: Lightstreamer clustering §1; FAULTS D42; the PROXY protocol's specification §2.2.
+//! In: clients at layer 7 and 4, plain and TLS. Out: one header in front of each upstream connection, read by
+//! another implementation's parser, true for every request after it. Source: Lightstreamer clustering §1;
+//! FAULTS D42; the PROXY protocol's specification §2.2.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,14 +22,14 @@ use crate::node::Node;
 use crate::setup::HOST;
 use crate::vip::Block;
 
-/// A port that takes nothing but the PROXY protocol, in front of a node that sees what is behind.
+/// A port that requires the PROXY protocol, in front of a node that sees the bytes after it.
 struct Port {
     heads: Arc<Mutex<Vec<Vec<u8>>>>,
     node: Node,
 }
 
 impl Port {
-    /// Listens at the guide's address 10.0.0.`n`:8080, as the configurations here name it.
+    /// Listens at the guide's address 10.0.0.`n`:8080, as in the configurations here.
     async fn start(block: &Block, n: u8) -> Port {
         let listener = TcpListener::bind(block.at(&format!("10.0.0.{n}:8080"))).await;
         let listener = listener.expect("the node's address");
@@ -44,7 +44,7 @@ impl Port {
         Port { heads, node }
     }
 
-    /// All headers so far but those of checks.
+    /// All headers so far except those of checks.
     fn clients(&self) -> Vec<Vec<u8>> {
         let heads = self.heads.lock();
         heads.iter().filter(|h| !is_check(h)).cloned().collect()
@@ -55,7 +55,7 @@ fn is_check(head: &[u8]) -> bool {
     head == b"PROXY UNKNOWN\r\n" || head.get(12) == Some(&0x20)
 }
 
-/// Takes one header; what follows goes to the node. A connection without one is dropped.
+/// Reads one header and relays the rest to the node. Drops a connection without a header.
 async fn pass(mut stream: TcpStream, to: SocketAddr, heads: Arc<Mutex<Vec<Vec<u8>>>>) {
     let mut bytes = Vec::new();
     let length = loop {
@@ -67,7 +67,7 @@ async fn pass(mut stream: TcpStream, to: SocketAddr, heads: Arc<Mutex<Vec<Vec<u8
             ppp::HeaderResult::V1(Ok(head)) => break head.header.len(),
             ppp::HeaderResult::V2(Ok(head)) => break head.len(),
             other if other.is_incomplete() => {}
-            // Shows up as a header that equals none.
+            // The test then compares it, and no expected header equals it.
             _ => break bytes.len(),
         }
     };
@@ -78,7 +78,8 @@ async fn pass(mut stream: TcpStream, to: SocketAddr, heads: Arc<Mutex<Vec<Vec<u8
     }
 }
 
-/// Listeners of both layers, plain (`:80`) and with TLS that ends here (`:443`); version `v` to the node.
+/// Listeners of both layers, plain (`:80`) and with TLS that ends at the edge (`:443`); version `v` to the
+/// node.
 fn yaml(certs: &Certs, block: &Block, v: u8) -> String {
     let (dir, trusted) = (certs.dir().display(), block.client(9));
     let rest = format!(
@@ -118,9 +119,9 @@ fn tlvs(head: &[u8]) -> Vec<(u8, Vec<u8>)> {
     all.map(|t| (t.kind, t.value.to_vec())).collect()
 }
 
-/// Aim: D42. Each upstream connection begins with one header, of its client and of the address he reached;
-/// his kept-alive requests share it, another client has another; version 2 tells name and TLS. Fails if a
-/// header is missing, comes twice or behind a byte, or names the edge.
+/// Aim: D42. Each upstream connection begins with one header that names its client and the address the client
+/// reached. Requests of one persistent client share it; another client has another. Version 2 carries server
+/// name and TLS. Fails if a header is missing, comes twice or after a byte, or names the edge.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_header_in_front_of_each_connection() {
     for version in [1, 2] {
@@ -169,7 +170,7 @@ async fn one_header_in_front_of_each_connection() {
     }
 }
 
-/// Checks by HTTP and by connecting begin with a header of nobody, and pass.
+/// Checks by HTTP and by connect begin with a header that names no client, and pass.
 async fn checks(edge: &Edge, ports: &[Port; 2], version: u8) {
     let up = |nodes: &serde_json::Value| {
         let mut all = nodes.as_array().into_iter().flatten();
@@ -202,8 +203,8 @@ async fn checks(edge: &Edge, ports: &[Port; 2], version: u8) {
     ports[0].node.wait("a check behind its header", asked).await;
 }
 
-/// Aim: D42. What a balancer in front announces reaches the node, IPv6 among it, and a mapped address as the
-/// IPv4 one it is. Fails if the balancer is told as the client, or a family is mixed up.
+/// Aim: D42. The client that a balancer in front announces reaches the node, also with IPv6; an IPv4-mapped
+/// address arrives as IPv4. Fails if the balancer is announced as the client, or if a family is mixed up.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_announced_client_is_passed_on() {
     for version in [1, 2] {

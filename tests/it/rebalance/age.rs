@@ -1,4 +1,4 @@
-//! An assignment that has reached its age: the cookie, and the flow where that is asked for.
+//! Assignments that reach their maximum age: the cookie, and the flow if configured.
 
 use std::time::{Duration, Instant};
 
@@ -8,14 +8,14 @@ use crate::client::h1::H1;
 use crate::client::ws;
 use crate::setup::Setup;
 
-/// The name and value of the first cookie that is set.
+/// The name and value of the first cookie in `set`.
 pub fn pair(set: &[&str]) -> String {
     let pair = set.first().and_then(|line| line.split(';').next());
     pair.unwrap_or("none=1").to_owned()
 }
 
-/// Aim: D49. With `cut_at_max_age` a stream ends with its assignment, cookie or table, and its client
-/// is balanced anew; without, it goes on. Fails if the option is not followed, or follows others.
+/// Aim: D49. With `cut_at_max_age` a stream ends with its assignment, cookie or table, and its client is
+/// balanced anew; without it the stream goes on. Fails if the option is ignored, or affects other flows.
 #[tokio::test(flavor = "multi_thread")]
 async fn flows_are_cut_at_max_age_only_where_asked() {
     for (plugin, cut) in [
@@ -41,16 +41,16 @@ async fn flows_are_cut_at_max_age_only_where_asked() {
                 .wait_access("its line", |lines| lines.iter().any(reason))
                 .await;
         } else {
-            // Held for twice its age: nothing may happen.
+            // Bounded wait, twice the age: the flow must not end.
             let held = tokio::time::timeout(Duration::from_secs(2), socket.ended()).await;
             assert!(held.is_err(), "{plugin}");
         }
     }
 }
 
-/// Aim: a client that replays the cookie of its first visit for ever is balanced anew once that is too
-/// old, though it uses it all the time (D43: the date is the edge's). Fails if age is the client's to
-/// say, or if use renews it.
+/// Aim: a client that always sends the cookie of its first visit is balanced anew once the cookie is too old,
+/// although the client uses it all the time (D43: the date is the edge's). Fails if the client decides the
+/// age, or if use renews it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replayed_cookie_ends_with_its_age() {
     let plugin = "[{ sticky_cookie: { max_age: 2s, jitter: 0% } }]";
@@ -81,8 +81,8 @@ async fn a_replayed_cookie_ends_with_its_age() {
     }
 }
 
-/// Aim: D65. Forty addresses that come at once, as after a storm, are cut at `max_age` one after the other
-/// where `jitter` says so. Fails if a table's assignments all live equally long.
+/// Aim: D65. Forty addresses arrive at once, as after a storm; with `jitter` the edge cuts them at `max_age`
+/// one after the other. Fails if all assignments of a table live equally long.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_came_together_is_not_cut_together() {
     for (jitter, spread) in [("60%", true), ("0%", false)] {
@@ -107,7 +107,8 @@ async fn who_came_together_is_not_cut_together() {
             let end = end.await.expect("an end");
             (least, most) = (least.min(end), most.max(end));
         }
-        // 1.8 s apart, looked at twice a second; else as they came, and one look.
+        // With jitter 1.8 s apart, and the edge checks twice a second. Without, as far apart as they came,
+        // and one check.
         let apart = most - least;
         let is_spread = apart >= opened + Duration::from_millis(900);
         assert_eq!(is_spread, spread, "{jitter}: {apart:?}");

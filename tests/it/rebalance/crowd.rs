@@ -1,6 +1,6 @@
-//! Clients with one WebSocket each, which keep their cookie and come back when they are closed.
+//! Clients with one WebSocket each, which keep their cookie and reconnect when they are closed.
 //!
-//! In: a [`Dial`]. Out: where they are, and when each was closed by which node's side.
+//! In: a [`Dial`]. Out: their nodes, and when each was closed on which node.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ struct Seen {
     moves: u64,
 }
 
-/// The clients; dropped, they leave.
+/// The clients; dropping it disconnects them.
 pub struct Crowd {
     seen: Arc<Mutex<Seen>>,
     _clients: JoinSet<()>,
@@ -48,12 +48,12 @@ impl Crowd {
         ["n1", "n2", "n3"].map(|name| seen.at.values().filter(|n| *n == name).count())
     }
 
-    /// When clients were closed, and on which node.
+    /// When a client was closed, and on which node.
     pub fn closes(&self) -> Vec<(Instant, String)> {
         self.seen.lock().closes.clone()
     }
 
-    /// How often a client came back to another node.
+    /// How often a client reconnected to another node.
     pub fn moves(&self) -> u64 {
         self.seen.lock().moves
     }
@@ -69,7 +69,7 @@ impl Crowd {
     }
 }
 
-/// Connects with the cookie; the one to come back with.
+/// Connects with the cookie; returns the cookie for the next connect.
 async fn connect(dial: &Dial, cookie: Option<String>) -> (ws::Ws, Option<String>) {
     let headers: Vec<_> = cookie.iter().map(|c| ("Cookie", c.as_str())).collect();
     let socket = ws::connect(dial, "/ws/silent", &headers).await;
@@ -100,7 +100,7 @@ async fn stay(
     }
 }
 
-/// Waits for the socket's end, without a deadline.
+/// Waits until the socket ends, without a deadline.
 async fn closed(socket: &mut ws::Ws) {
     use futures_util::StreamExt;
     while let Some(Ok(_)) = socket.socket.next().await {}

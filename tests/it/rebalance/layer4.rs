@@ -1,7 +1,8 @@
-//! The same at layer 4, where clients are known by their address only and the edge reads none of their bytes.
+//! Rebalance at layer 4, where the edge identifies clients by address only and reads none of their bytes.
 //!
-//! In: WebSockets through listeners of `mode: tcp`, plain and with TLS ended there, each from an address of
-//! its own. Out: where they are after an order, and what was closed. Source: Lightstreamer clustering §5.1.
+//! In: WebSockets through listeners of `mode: tcp`, plain and with TLS that ends there, each from its own
+//! address. Out: their nodes after an order, and which flows were closed. Source: Lightstreamer clustering
+//! §5.1.
 
 use super::crowd::Crowd;
 use super::{drain, order, over};
@@ -11,7 +12,7 @@ use crate::edge::Edge;
 use crate::setup::{self, HOST, Setup};
 use crate::vip::Block;
 
-/// As [`Setup::with`], at layer 4, with three nodes of which the last takes nobody yet.
+/// As [`Setup::with`], at layer 4, with three nodes; the third takes no clients yet.
 async fn setup() -> Setup {
     let (block, certs) = (Block::claim(), Certs::new());
     certs.leaf("push", &[HOST], Key::Ecdsa);
@@ -31,7 +32,7 @@ async fn setup() -> Setup {
     setup
 }
 
-/// How client `n` dials: every other one TLS.
+/// How client `n` dials: every second one by TLS.
 fn dial(setup: &Setup, n: u8) -> Dial {
     let dials = [setup.plain(), setup.tls()];
     dials[usize::from(n % 2)]
@@ -46,9 +47,9 @@ fn rebalanced(setup: &Setup) -> usize {
     closed.filter(|l| l["protocol"] == "tcp").count()
 }
 
-/// Aim: with `close` 60 flows, two of each address, become 20 on each node by 20 closes, both flows of an
-/// address on one node, and stay there. Fails if a client that was closed still finds its address in the
-/// table, because the other flow lives: it would come back to where it was.
+/// Aim: with `close`, 60 flows, two of each address, become 20 on each node by 20 closes. Both flows of an
+/// address are on one node, and stay there. Fails if the table still holds the address of a closed client
+/// because its other flow lives: the client would come back to its old node.
 #[tokio::test(flavor = "multi_thread")]
 async fn closed_clients_come_back_elsewhere() {
     let setup = setup().await;
@@ -78,7 +79,7 @@ async fn closed_clients_come_back_elsewhere() {
         .edge
         .wait_access("their lines", |_| rebalanced(&setup) == 20)
         .await;
-    // Who has moved is stuck to its new node.
+    // A moved client sticks to its new node.
     for (n, one) in (1..).zip(&crowd) {
         let again = ws::connect(&dial(&setup, n), "/ws/silent", &[]).await;
         let at = ["n1", "n2", "n3"].map(|name| 2 * usize::from(again.node() == name));
@@ -86,8 +87,8 @@ async fn closed_clients_come_back_elsewhere() {
     }
 }
 
-/// Aim: without `close` nothing is closed, and a forgotten client is balanced anew when its stream has
-/// ended by itself. Fails if live flows are touched, or if an address is remembered for them.
+/// Aim: without `close` no flow is closed; a forgotten client is balanced anew after its stream has ended by
+/// itself. Fails if live flows are touched, or if they keep their address in the table.
 #[tokio::test(flavor = "multi_thread")]
 async fn forgotten_clients_move_when_they_come_back() {
     let setup = setup().await;
@@ -121,7 +122,7 @@ async fn forgotten_clients_move_when_they_come_back() {
     }
 }
 
-/// Waits for one more flow's end.
+/// Waits until one more flow has ended.
 async fn gone(setup: &Setup, ended: &mut usize) {
     *ended += 1;
     let all = |lines: &[serde_json::Value]| lines.len() == *ended;

@@ -1,6 +1,6 @@
-//! Sessions stuck by their id, whose clients bind a stream anew all the time while a rebalance runs.
+//! Sessions stuck by their id, whose clients bind new streams all the time while a rebalance runs.
 //!
-//! In: clients from one address without cookies. Out: how many sessions were made, that is moved.
+//! In: clients from one address without cookies. Out: how many sessions were created, which means moved.
 //! Source: Lightstreamer clustering §2, §5.1.
 
 use std::time::Duration;
@@ -14,11 +14,10 @@ use crate::deadline;
 use crate::setup::Setup;
 
 const CLIENTS: usize = 300;
-/// Sessions that may move without their stream being closed: they were between two streams when the rule
-/// came to them.
+/// Sessions that may move without a close: they were between two streams when the rule reached them.
 const BETWEEN: usize = CLIENTS / 50;
 
-/// Creates or binds a session by a stream, and keeps that for `hold`; the session's id.
+/// Creates or binds a session by a stream and keeps the stream for `hold`; returns the session's id.
 async fn stream(dial: &Dial, id: Option<&str>, hold: Duration) -> Option<String> {
     let (path, session) = match id {
         None => ("/lightstreamer/create_session.txt", String::new()),
@@ -41,8 +40,8 @@ async fn stream(dial: &Dial, id: Option<&str>, hold: Duration) -> Option<String>
     Some(told)
 }
 
-/// A client for as long as the test lives. The stream that makes its session is kept for longer: it is
-/// the one whose session is yet to be told when it begins.
+/// A client for the whole test. It keeps the stream that creates its session longer than later ones: when
+/// that stream begins, its session's id is not known yet.
 async fn stay(dial: Dial) {
     let mut id = None;
     loop {
@@ -52,15 +51,15 @@ async fn stay(dial: Dial) {
             1_500..3_000
         };
         let hold = Duration::from_millis(fastrand::u64(hold));
-        // A session that is not where it is asked for is made anew.
+        // If the session is not on the node that was asked, the client creates a new one.
         id = stream(&dial, id.as_deref(), hold).await;
     }
 }
 
-/// Aim: of 300 sessions on two nodes a third node gets its share, and no session moves but those that were
-/// closed, though each client binds its stream anew all the time. (How many those are at least is exact
-/// on a virtual clock only: `src/simulate/tests.rs`.) Fails if the flow that made a session keeps a mark of its
-/// own: the rule then passes sessions by whose flows are not closed, and they move when they bind.
+/// Aim: of 300 sessions on two nodes a third node gets its share. No session moves except those that were
+/// closed, although each client binds new streams all the time. (The exact minimum can only be tested on a
+/// virtual clock: `src/simulate/tests.rs`.) Fails if the flow that created a session has its own mark: the
+/// rule would then select sessions whose flows are not closed, and they would move when they bind.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_session_moves_beyond_those_due() {
     let plugins = "[{ sticky_session: { preset: lightstreamer } }]";
@@ -83,14 +82,15 @@ async fn no_session_moves_beyond_those_due() {
     .await;
     drain(&setup, "n3", "up").await;
     order(&setup, "?to_even&rate=50/s&tolerance=5%&close").await;
-    // Not its end: it waits 10 s for those whose stream was closed as they bound the next one.
+    // Does not wait for the run's end: the run waits 10 s for clients whose stream was closed while they
+    // bound the next one.
     deadline("all who are due to be closed", async {
         while progress(&setup).await["state"] == "running" {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })
     .await;
-    // Bounded: every client has bound its stream once more, and found its session or not.
+    // Bounded wait: every client has bound another stream, and found its session or not.
     tokio::time::sleep(Duration::from_secs(6)).await;
     let end = progress(&setup).await;
     let moved = created() - CLIENTS;

@@ -1,8 +1,8 @@
 //! Requests of every shape, pipelined, cut by their clients, by evictions and by reloads.
 //!
-//! In: seeds; node and client work the same request out of one: method, body, framing, how its bytes are
-//! split. Out: 0 lost, 0 crossed (an answer for another request), 0 falsely whole (a node reads a body that its
-//! client did not finish). Source: RFC 9112 §6, §7.1, §9.3.2; Lightstreamer clustering §1.
+//! In: seeds. Node and client derive the same request from a seed: method, body, framing, the split of its
+//! bytes. Out: 0 lost, 0 crossed (an answer for another request), 0 falsely whole (a node reads a body that
+//! its client did not finish). Source: RFC 9112 §6, §7.1, §9.3.2; Lightstreamer clustering §1.
 
 use std::io;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use crate::setup::{HOST, Setup};
 /// Most requests sent at once on a connection.
 const PIPELINE: usize = 6;
 const CLIENTS: u64 = 32;
-/// Requests where nobody asks for another number.
+/// Requests by default.
 const REQUESTS: u64 = 4000;
-/// What was cut by an eviction is seen by its client within this time.
+/// A client notices an eviction's cut within this time.
 const SETTLED: Duration = Duration::from_millis(50);
 
-/// The body of the request `seed`; empty for a GET.
+/// Body of the request `seed`; empty for a GET.
 fn body(seed: u64) -> Vec<u8> {
     let mut r = fastrand::Rng::with_seed(seed);
     let size = match r.u8(..40) {
@@ -40,7 +40,7 @@ fn body(seed: u64) -> Vec<u8> {
     body
 }
 
-/// The request `seed` as its client sends it.
+/// Bytes of the request `seed`.
 fn wire(seed: u64) -> Vec<u8> {
     let body = body(seed);
     let mut r = fastrand::Rng::with_seed(!seed);
@@ -57,8 +57,8 @@ fn wire(seed: u64) -> Vec<u8> {
     [head.as_bytes(), &framed].concat()
 }
 
-/// The node's side: the body back, under the request's seed. A body that is not the client's is counted: its client
-/// may have gone before it could see that.
+/// The node's side: returns the body, under the request's seed. It counts a body that differs from the
+/// client's, because the client may have left before it could notice.
 pub async fn serve(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     let seed = request.number("seed", 0);
     let expected = body(seed);
@@ -78,11 +78,11 @@ pub async fn serve(conn: &mut Conn, request: &Request) -> io::Result<bool> {
     Ok(true)
 }
 
-/// What all clients count.
+/// Counters of all clients.
 #[derive(Default)]
 struct Count {
     answered: AtomicU64,
-    /// Sent, and not answered because of an eviction.
+    /// Sent, but not answered because of an eviction.
     cut: AtomicU64,
     /// Given up by their clients.
     aborted: AtomicU64,
@@ -91,7 +91,7 @@ struct Count {
     reloads: AtomicU64,
 }
 
-/// One client: its requests in pipelines of random depth, on as few connections as their ends allow.
+/// One client: sends its requests in pipelines of random depth, on as few connections as their ends allow.
 async fn client(dial: Dial, seeds: Vec<u64>, count: Arc<Count>) {
     let mut r = fastrand::Rng::with_seed(seeds.first().copied().unwrap_or_default());
     let mut kept = None;
@@ -136,7 +136,7 @@ async fn client(dial: Dial, seeds: Vec<u64>, count: Arc<Count>) {
     }
 }
 
-/// Both halves of a connection: answers are read while requests are written, or both sides would wait.
+/// Both halves of a connection: the client reads answers while it writes requests, or both sides would block.
 type Pair = (H1, Box<dyn AsyncWrite + Send + Unpin>);
 
 async fn connect(dial: &Dial) -> Pair {
@@ -145,8 +145,8 @@ async fn connect(dial: &Dial) -> Pair {
     (H1::over(Box::new(read)), Box::new(write))
 }
 
-/// Sends `bytes` in random pieces and reads the answers of `seeds`. Returns how many came, and why no more. A client that aborts reads
-/// until it has sent what it sends, and leaves.
+/// Sends `bytes` in random pieces and reads the answers of `seeds`. Returns how many arrived, and why no more
+/// did. A client that aborts reads until it has sent its part, and leaves.
 async fn batch(
     pair: &mut Pair,
     seeds: &[u64],
@@ -161,7 +161,7 @@ async fn batch(
             let most = [50, 2000, 100_000][r.usize(..3)];
             let (now, later) = left.split_at(r.usize(1..=most).min(left.len()));
             left = later;
-            // An eviction may end the connection; what was answered until then counts.
+            // An eviction may end the connection; answers before it count.
             if requests.write_all(now).await.is_err() || requests.flush().await.is_err() {
                 return;
             }
@@ -190,7 +190,7 @@ async fn batch(
 
 /// Reads the answer to `seed`. Panics at an answer to another request.
 ///
-/// Errors: the connection ended instead, or the edge says that it has no node.
+/// Errors: the connection ended instead, or the edge answered that it has no node.
 async fn read(answers: &mut H1, seed: u64) -> Result<(), String> {
     let head = answers.head().await.map_err(|e| format!("no head: {e}"))?;
     if matches!(head.status, 502 | 503) {
@@ -211,14 +211,14 @@ async fn read(answers: &mut H1, seed: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Evicts a node and reloads the file, changed, in turn.
+/// Evicts a node and reloads a changed file, in turn.
 async fn disturb(setup: &Setup, count: &Count) {
     let path = setup.edge.path();
     let first = std::fs::read_to_string(&path).expect("the file");
     let other = first.replace("  p:\n", "  p:\n    balance: round_robin\n");
     assert_ne!(first, other);
     for n in 0.. {
-        // The pace of the disturbance, not a wait for anything.
+        // The interval of the disturbance; waits for no event.
         tokio::time::sleep(Duration::from_millis(100)).await;
         std::fs::write(&path, if n % 2 == 0 { &other } else { &first }).expect("write the file");
         assert_eq!(setup.edge.admin("POST", "/api/reload").await.status, 200);
@@ -234,10 +234,11 @@ async fn disturb(setup: &Setup, count: &Count) {
     }
 }
 
-/// Aim: 4,000 requests, or as many as `PUSHGATE_TEST_REQUESTS` says (1,000,000 for the full proof), with bodies of all
-/// kinds, pipelined, one batch in twelve given up half-way, one client in five over TLS, while nodes are evicted and
-/// the file is reloaded. Fails if a request is not answered although nobody cut it, if an answer belongs to another
-/// request, or if a node reads as whole a body that its client did not send.
+/// Aim: 4,000 requests, or as many as `PUSHGATE_TEST_REQUESTS` says (1,000,000 for the full proof), with
+/// bodies of all kinds, pipelined, one batch in twelve given up half-way, one client in five over TLS.
+/// Meanwhile nodes are evicted and the file is reloaded. Fails if a request is not answered although nothing
+/// cut it, if an answer belongs to another request, or if a node reads as whole a body that its client did
+/// not send.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_survive_everything() {
     let asked = std::env::var("PUSHGATE_TEST_REQUESTS").ok();

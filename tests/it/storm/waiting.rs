@@ -1,14 +1,14 @@
-//! What becomes of those who wait: their clients give up, their nodes go.
+//! Waiting flows whose clients give up, or whose nodes go.
 
 use tokio::io::AsyncWriteExt;
 
 use super::*;
 use crate::client::h2::H2;
 
-/// Aim: who gives up while it waits is let in no more, whatever it speaks: plain, TLS, a stream or the whole
-/// connection of HTTP/2, layer 4 by a reset, passed-through TLS by a FIN; its place is free at once, its node
-/// hears nothing of it, and the next one is served. One that has only closed its sending half at layer 4 is
-/// still there. Fails if nobody looks at clients that wait.
+/// Aim: a waiting client that gives up is not admitted, whatever it speaks: plain, TLS, a stream or the whole
+/// connection of HTTP/2, layer 4 by a reset, TLS passthrough by a FIN. Its place is free at once, its node
+/// gets nothing, and the next client is served. A layer-4 client that only half-closes is still there. Fails
+/// if the edge does not watch waiting clients.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_gave_up_is_not_let_in() {
     let pool = "    max_flows: 1\n    queue_timeout: 60s\n";
@@ -77,9 +77,9 @@ async fn who_gave_up_is_not_let_in() {
     assert_eq!(left.count(), 6);
 }
 
-/// Aim: who waits while the last node that takes new flows goes Down or drains is told at once that there is no
-/// node (D64), as newcomers are, and the pool recovers alone. Fails if they wait out `queue_timeout` and are
-/// told that every node is busy.
+/// Aim: when the last node that takes new flows goes Down or drains, waiting flows get the answer for a pool
+/// without nodes at once (D64), as new flows do, and the pool recovers without help. Fails if they wait for
+/// `queue_timeout` and get the answer for busy nodes.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_waits_for_no_node() {
     let pool = "    max_flows: 1\n    queue_timeout: 60s\n";
@@ -94,7 +94,7 @@ async fn nobody_waits_for_no_node() {
             let edge = &setup.edge;
             edge.wait_metric("pushgate_queued_flows", |n| n == 20.0)
                 .await;
-            // The one that is left is full: nobody is let in meanwhile.
+            // The remaining node is full, so no flow is admitted meanwhile.
             edge.admin("POST", &format!("/api/nodes/n1/{first}")).await;
             edge.admin("POST", &format!("/api/nodes/n2/{second}")).await;
         };
@@ -127,7 +127,7 @@ async fn nobody_waits_for_no_node() {
 const LAYER_4: &str = "  - { name: raw, bind: [200.0.0.10:81], mode: tcp, to: p }\n  \
     - { name: sni, bind: [200.0.0.10:444], mode: tcp, plugins: [{ sni_route: { names: { push.mycompany.com: p } } }] }\n";
 
-/// A connection that is reset when it is dropped.
+/// A connection whose drop sends a reset.
 async fn resetting(dial: &Dial) -> tokio::net::TcpStream {
     let stream = dial.tcp().await;
     let socket = socket2::SockRef::from(&stream);

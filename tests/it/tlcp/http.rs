@@ -12,7 +12,7 @@ use super::{Transport, Who};
 use crate::node::request::param;
 use crate::node::{Conn, Request};
 
-/// Answers one request; false when the connection must end after it.
+/// Answers one request; false if the connection must end after it.
 pub async fn serve(conn: &mut Conn, request: &Request, who: Who) -> io::Result<bool> {
     let form = String::from_utf8_lossy(&request.body).into_owned();
     conn.origin = request.header("origin").map(str::to_owned);
@@ -21,9 +21,9 @@ pub async fn serve(conn: &mut Conn, request: &Request, who: Who) -> io::Result<b
     match request.path() {
         "/lightstreamer/create_session.txt" => {
             let session = sessions.create(&form, Transport::HttpCreate, &who);
-            // The client asks for a poll of no length, and binds the stream to the node it reached.
+            // The client requests a poll without a length, and binds the stream to the node it reached.
             let greeting = sessions.greeting(&session, &who);
-            // Who names a length wants the stream at once.
+            // A client that gives a length wants the stream at once.
             match param(&form, "LS_content_length").and_then(|n| n.parse().ok()) {
                 Some(limit) => stream_lines(conn, greeting, &session.attach(None), limit).await,
                 None => text(conn, &format!("{greeting}LOOP,0\r\n")).await,
@@ -41,7 +41,7 @@ pub async fn serve(conn: &mut Conn, request: &Request, who: Who) -> io::Result<b
     }
 }
 
-/// Carries the lines of a control or msg request out.
+/// Executes the lines of a control or msg request.
 fn commands(conn: &Conn, request: &Request, form: &str) -> String {
     let sessions = &conn.shared.sessions;
     let outer = request.query("LS_session");
@@ -61,7 +61,7 @@ fn commands(conn: &Conn, request: &Request, form: &str) -> String {
     }
 }
 
-/// Carries one line of a control or msg request out for the session `id`.
+/// Executes one line of a control or msg request for the session `id`.
 pub fn command(sessions: &super::Sessions, kind: &str, id: &str, line: &str) -> String {
     let session = match sessions.find(id) {
         Ok(session) => session,
@@ -113,7 +113,7 @@ async fn bind(conn: &mut Conn, form: &str, who: Who) -> io::Result<bool> {
     stream_lines(conn, opening, &stream, limit).await
 }
 
-/// Answers what there is, or waits as long as the client allows.
+/// Answers with the pending lines, or waits as long as the client allows.
 async fn poll(
     conn: &mut Conn,
     form: &str,
@@ -135,7 +135,7 @@ async fn poll(
     text(conn, &answer).await
 }
 
-/// One long answer, ended by LOOP at `limit` bytes; padded where its length was promised.
+/// Sends one long answer, ended by LOOP at `limit` bytes; padded if it has a Content-Length.
 async fn stream_lines(
     conn: &mut Conn,
     opening: String,
@@ -148,7 +148,7 @@ async fn stream_lines(
     loop {
         let next = tokio::select! {
             next = timeout(settings.keepalive, stream.next()) => next,
-            // Who leaves without a word may come back: the session stays.
+            // A client that leaves without a request may come back: the session stays.
             end = conn.ended() => return Err(end),
         };
         match next {
@@ -168,7 +168,7 @@ async fn stream_lines(
     out.finish(conn).await
 }
 
-/// A streaming answer: chunks, or a promised length that is kept.
+/// A streaming answer: chunks, or exactly its Content-Length.
 struct Answer {
     length: Option<usize>,
     sent: usize,
@@ -193,8 +193,8 @@ impl Answer {
         }
     }
 
-    /// False for a promised length that is not reached: the connection ends short, as a server's
-    /// that stops in the middle of a stream.
+    /// Ends the answer. False if the Content-Length is not reached: the connection ends short, like that of a
+    /// server that stops within a stream.
     async fn finish(self, conn: &mut Conn) -> io::Result<bool> {
         match self.length {
             Some(length) => Ok(self.sent == length),
@@ -210,7 +210,7 @@ async fn text(conn: &mut Conn, body: &str) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The head of every answer; pages of other origins may read it, also where they send cookies.
+/// The head of every answer; pages of other origins may read it, also when they send cookies.
 fn head(conn: &Conn) -> String {
     let origin = conn.origin.as_ref().map(|origin| {
         format!(
@@ -222,5 +222,5 @@ fn head(conn: &Conn) -> String {
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nServer: Lightstreamer-like test node\r\nCache-Control: no-store\r\n\
                     Content-Type: text/plain; charset=utf-8\r\n";
-/// Room for one more batch of updates and LOOP below the promised length.
+/// Room for one more batch of updates and LOOP below the Content-Length.
 const RESERVE: usize = 1024;

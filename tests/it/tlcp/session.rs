@@ -1,7 +1,7 @@
-//! One session: the log of what its client is to be told, and the ticker that appends updates.
+//! One session: the log of lines for its client, and the ticker that appends updates.
 //!
-//! In: controls. Out: numbered lines; a stream sends them from where the last one stopped, so that a
-//! rebind or a recovery (`LS_recovery_from`) loses and repeats nothing.
+//! In: controls. Out: numbered lines. A stream sends them from where the last one stopped, so that a rebind
+//! or a recovery (`LS_recovery_from`) loses and repeats nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,18 +12,18 @@ use tokio::sync::watch;
 
 use crate::node::request::param;
 
-/// How a client is told.
+/// How the client gets its lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// One WebSocket message or more for each update.
     WsStreaming,
-    /// Each bind on the WebSocket answers what there is.
+    /// Each bind on the WebSocket is answered with the pending lines.
     WsPolling,
     /// One long answer.
     HttpStreaming,
-    /// Each request answers what there is.
+    /// Each request is answered with the pending lines.
     HttpPolling,
-    /// The short answer that only makes an HTTP session.
+    /// The short answer that only creates an HTTP session.
     HttpCreate,
 }
 
@@ -32,10 +32,10 @@ pub struct Session {
     /// Begins with the name of its node.
     pub id: String,
     lines: Mutex<Vec<String>>,
-    /// What streams wait on.
+    /// The log's head, which wakes streams.
     head: watch::Sender<Head>,
     subscriptions: Mutex<BTreeMap<u32, Subscription>>,
-    /// Which stream is the session's; a newer one ends the one before.
+    /// The number of the session's current stream; a newer one ends the one before.
     stream: watch::Sender<u64>,
     /// The next line a stream sends.
     cursor: Mutex<usize>,
@@ -73,12 +73,12 @@ impl Session {
         session
     }
 
-    /// Ends the session; its stream is told the code.
+    /// Ends the session; its stream sends the code.
     pub(super) fn end(&self, code: u32) {
         self.head.send_modify(|h| h.ended = Some(code));
     }
 
-    /// Makes the caller's stream the session's, from line `from` or where the last one stopped.
+    /// Makes the caller's stream the session's current one, from line `from` or where the last one stopped.
     pub(super) fn attach(self: &Arc<Self>, from: Option<usize>) -> Stream {
         self.stream.send_modify(|n| *n += 1);
         let number = *self.stream.borrow();
@@ -88,12 +88,12 @@ impl Session {
         Stream::resume(self.clone(), StreamNumber(number))
     }
 
-    /// Asks the session's stream to end, so that its client binds anew.
+    /// Asks the session's stream to end, so that its client binds again.
     pub(super) fn force_rebind(&self) {
         self.stream.send_modify(|n| *n += 1);
     }
 
-    /// Carries one control line out; the answer is `REQOK` or `REQERR`.
+    /// Executes one control line; returns `REQOK` or `REQERR`.
     pub(super) fn control(&self, form: &str) -> String {
         let get = |name: &str| param(form, name).unwrap_or_default();
         let (request, op) = (get("LS_reqId"), get("LS_op"));
@@ -114,7 +114,7 @@ impl Session {
         format!("REQOK,{request}\r\n")
     }
 
-    /// Takes a message; its client is told that it was done.
+    /// Takes a message; the client gets a line that it was processed.
     pub(super) fn message(&self, form: &str) -> String {
         let sequence = param(form, "LS_sequence").unwrap_or_else(|| "*".to_owned());
         if let Some(number) = param(form, "LS_msg_prog") {
@@ -154,7 +154,7 @@ impl Session {
     }
 }
 
-/// Appends updates from the first line on, that of a subscription, until the session is ended or forgotten.
+/// Appends updates, starting with the line of the subscription, until the session is ended or dropped.
 async fn ticker(
     session: std::sync::Weak<Session>,
     mut head: watch::Receiver<Head>,
@@ -179,15 +179,15 @@ pub struct Stream {
     number: StreamNumber,
 }
 
-/// Tells a session's streams apart; the highest is the one that may send.
+/// Number of a stream of a session; only the highest may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamNumber(u64);
 
-/// What a stream is to do next.
+/// The next step of a stream.
 pub enum Next {
     /// Send these lines.
     Lines(String),
-    /// Say LOOP and end: the client binds anew.
+    /// Send LOOP and end: the client binds again.
     Rebind,
     /// Send this END: the session is over.
     Ended(String),
@@ -226,7 +226,7 @@ impl Stream {
         }
     }
 
-    /// The number of the next line, as PROG tells it after a recovery.
+    /// The number of the next line, as in PROG after a recovery.
     pub fn progress(&self) -> usize {
         *self.session.cursor.lock()
     }
@@ -245,5 +245,5 @@ impl Stream {
 
 /// END: closed on the client's request.
 pub(super) const CLOSED: u32 = 31;
-/// END: the session has lasted as long as the server allows; the client makes a new one.
+/// END: the session has expired; the client creates a new one.
 pub(super) const EXPIRED: u32 = 48;

@@ -56,7 +56,7 @@ pub async fn serve(conn: &mut Conn, request: &Request, who: Who) -> io::Result<b
                 .map_err(ws::failed)?;
         }
         if close {
-            // LOOP or END goes before the close, or the client takes it for a failure.
+            // LOOP or END must precede the close, or the client takes it for a failure.
             while let Some(stream) = bound.stream() {
                 let lines = bound.said(Ok(stream.next().await));
                 socket
@@ -70,7 +70,7 @@ pub async fn serve(conn: &mut Conn, request: &Request, who: Who) -> io::Result<b
     }
 }
 
-/// The session a WebSocket is bound to.
+/// The session that a WebSocket is bound to.
 struct Bound<'a> {
     sessions: &'a Sessions,
     who: Who,
@@ -81,10 +81,10 @@ struct Bound<'a> {
     poll: Option<Poll>,
 }
 
-/// A poll that waits: controls go on meanwhile.
+/// A waiting poll; controls are served meanwhile.
 struct Poll {
     until: Instant,
-    /// What LOOP tells the client.
+    /// The milliseconds in LOOP.
     millis: u64,
 }
 
@@ -101,7 +101,7 @@ impl Bound<'_> {
         }
     }
 
-    /// What the client is told next; a poll ends with it.
+    /// The next message for the client; a poll ends with it.
     fn said(&mut self, next: Result<Next, tokio::time::error::Elapsed>) -> String {
         let poll = self.poll.take();
         let (mut told, over) = match next {
@@ -121,7 +121,7 @@ impl Bound<'_> {
         told
     }
 
-    /// Carries one message out; the answer, and whether to close the socket after it.
+    /// Executes one message; returns the answer, and whether to close the socket after it.
     fn request(&mut self, text: &str) -> (String, bool) {
         let (kind, form) = text.split_once("\r\n").unwrap_or((text, ""));
         match kind {

@@ -1,4 +1,4 @@
-//! Clients that vanish, of every protocol but plain HTTP/1.
+//! Clients that vanish, of every protocol except plain HTTP/1.
 
 use super::*;
 use crate::client::{Tls, handshake};
@@ -11,8 +11,8 @@ const UPGRADE: &[(&str, &str)] = &[
     ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ];
 
-/// Aim: a client that vanishes is noticed whatever it speaks: TLS, HTTP/2, layer 4, silent or busy; its flow
-/// ends and its node's connection is closed. Fails if a protocol's sockets are not looked after.
+/// Aim: the edge notices a vanished client whatever it speaks: TLS, HTTP/2, layer 4, silent or busy. The flow
+/// ends and its node's connection is closed. Fails if the edge does not watch a protocol's sockets.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_vanishes_is_let_go_whatever_it_speaks() {
     if skipped() {

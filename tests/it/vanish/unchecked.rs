@@ -1,10 +1,10 @@
-//! Nodes without checks that vanish: their sockets alone tell.
+//! Nodes without checks that vanish: the edge notices by their sockets alone.
 
 use super::*;
 
-/// Aim: where nobody checks, a node that vanishes is noticed on its flows: on silent ones by keep-alive, on
-/// those whose client sends by what is not acknowledged, at both layers, before and within an answer. Fails
-/// if `nodes.<name>.tcp` is not followed: the defaults take twice the deadline.
+/// Aim: without checks, the edge notices a vanished node on its flows: on silent ones by keep-alive, on those
+/// whose client sends by unacknowledged bytes, at both layers, before and within an answer. Fails if
+/// `nodes.<name>.tcp` is ignored: the defaults take twice the deadline.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_vanishes_is_noticed_without_checks() {
     if skipped() {
@@ -49,8 +49,8 @@ async fn a_node_that_vanishes_is_noticed_without_checks() {
     }
 }
 
-/// Aim: so it is on a request that is not answered yet; it is tried again, and its client is told in the end.
-/// Fails as above.
+/// Aim: the same for a request that is not answered yet; it is tried again, and its client finally gets an
+/// error. Fails as above.
 #[tokio::test(flavor = "multi_thread")]
 async fn so_it_is_before_an_answer() {
     if skipped() {
