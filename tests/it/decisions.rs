@@ -8,8 +8,8 @@ use crate::client::ws;
 use crate::setup::Setup;
 
 /// Aim: a denied address gets 403 and reaches no node. A path leads to its node. All members of a room reach
-/// one node, whoever they are and wherever the room's name stands, and rooms are spread. Fails without any of
-/// the three plugins.
+/// one node, whether the query or a header names the room, and rooms are spread. Fails without any of the
+/// three plugins.
 #[tokio::test(flavor = "multi_thread")]
 async fn paths_addresses_and_values_decide() {
     let plugins = "[{ access: { deny: [127.0.0.0/8], allow: [127.0.0.0/8] } }]";

@@ -17,7 +17,7 @@ import java.util.stream.IntStream;
 import javax.net.ssl.SSLContext;
 import javax.net.ssl.TrustManagerFactory;
 
-/** Java's HttpClient against an edge. In: the origin, the authority's PEM. Out: a line for each case. */
+/** Java's HttpClient against an edge. In: the origin, the authority's PEM file. Out: a line for each case. */
 public class Http2 {
     public static void main(String[] args) throws Exception {
         String origin = args[0];

@@ -1,12 +1,12 @@
-// Drives the unmodified Lightstreamer client: options as JSON in argv[2], JSON lines out, commands in.
+// Drives the unmodified Lightstreamer client. In: options as JSON in argv[2], then commands on standard
+// input. Out: JSON lines.
 //
 // Options: server (URL), transport (forced, or absent for stream-sense), cookies (bool),
 // adapterSet, items, fields, retryDelay (ms), resolve ({host: address}), localAddress, log (level),
-// ignoreInstance (bool: <control_link_address> is not followed).
+// ignoreInstance (bool: ignore <control_link_address>).
 // Out: {"event":"status"|"update"|"subscribed"|"error"|"message"|"lost", ...}.
-// In, one a line: {"do":"transport","name":…} {"do":"message","text":…} {"do":"connect"}
-// {"do":"disconnect"}; the
-// end of the input ends the client.
+// In, one per line: {"do":"transport","name":…} {"do":"message","text":…} {"do":"connect"}
+// {"do":"disconnect"}. The end of the input ends the client.
 'use strict';
 const dns = require('node:dns');
 const net = require('node:net');
@@ -15,7 +15,7 @@ const readline = require('node:readline');
 const options = JSON.parse(process.argv[2]);
 const out = (event, more) => process.stdout.write(JSON.stringify({ event, ...more }) + '\n');
 
-// Names of the guide are looked up in the options, as a hosts file would; the library is untouched.
+// Resolves the guide's names from the options, as a hosts file would; the library is unmodified.
 const lookup = dns.lookup;
 dns.lookup = (host, opts, done) => {
   const callback = done || opts;
@@ -25,7 +25,7 @@ dns.lookup = (host, opts, done) => {
   const all = typeof opts === 'object' && opts.all;
   process.nextTick(() => (all ? callback(null, [{ address, family }]) : callback(null, address, family)));
 };
-// A client with a source address of its own, as IP stickiness needs.
+// Gives the client its own source address, which IP stickiness needs.
 if (options.localAddress) {
   const connect = net.Socket.prototype.connect;
   net.Socket.prototype.connect = function (...args) {
@@ -73,7 +73,7 @@ function disconnect() {
   closing = true;
   if (client.getStatus() === 'DISCONNECTED') process.exit(0);
   client.disconnect();
-  // The goodbye is on its way to the socket; the process must not go before it.
+  // Give the client's last message time to reach the socket before the process exits.
   setTimeout(() => process.exit(0), 500);
 }
 

@@ -1,6 +1,6 @@
-// node's http2 module against an edge: one connection, requests and a WebSocket on it.
+// The http2 module of Node.js against an edge: one connection with requests and a WebSocket.
 //
-// In: the origin, the address it is at. Out: one JSON line of what each stream brought.
+// In: the origin, its address and port. Out: one JSON line with the result of each stream.
 'use strict';
 const http2 = require('node:http2');
 const net = require('node:net');
@@ -12,7 +12,7 @@ const session = http2.connect(origin, {
   createConnection: () => tls.connect({ socket: net.connect(port, address), servername, ALPNProtocols: ['h2'] }),
 });
 
-// Sends `pieces`, each in a write of its own, and resolves with the answer.
+// Sends `pieces`, each in its own write, and resolves with the answer.
 function ask(headers, pieces = []) {
   return new Promise((resolve, reject) => {
     const stream = session.request(headers, { endStream: false });
@@ -33,7 +33,7 @@ function ask(headers, pieces = []) {
   });
 }
 
-// Says `hello` in a masked frame and resolves with the bytes of the echo.
+// Sends `hello` in a masked frame and resolves with the bytes of the echo.
 function websocket() {
   return new Promise((resolve, reject) => {
     const stream = session.request({

@@ -20,7 +20,7 @@ use crate::vip::Block;
 use super::rig::{HOST, Rig};
 
 /// Aim: each request is routed by its own `:authority`, whatever the connection's server name and its earlier
-/// requests were. A name without a route follows the route's default. Fails if the first request, or the
+/// requests were. A name without a route gets the answer of `unknown`. Fails if the first request, or the
 /// handshake, decides for all.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_request_is_routed_by_its_own_authority() {

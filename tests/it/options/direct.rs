@@ -48,8 +48,8 @@ async fn a_client_inside_reaches_the_node_it_names() {
     cluster.nothing_went_wrong(12);
 }
 
-/// Aim: the balanced name never pins to one node, and the direct names are never balanced. A draining node
-/// can still be reached directly. Fails if an unknown name is balanced.
+/// Aim: the direct address refuses the balanced name and never balances. A draining node can still be
+/// reached there. Fails if an unknown name is balanced.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_direct_way_is_never_balanced() {
     let cluster = cluster().await;
