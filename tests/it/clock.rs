@@ -154,7 +154,7 @@ impl Rig {
 /// between keep their nodes, although an assignment lives for ten minutes only. Fails if assignment
 /// timestamps follow the wall clock.
 #[tokio::test(flavor = "multi_thread")]
-async fn steps_of_an_hour_move_nobody() {
+async fn clock_steps_of_an_hour_move_no_client() {
     let rig = Rig::start("[sticky_cookie: { max_age: 10m, jitter: 0% }]").await;
     let first = rig.visit(1, "none=1").await;
     assert!(first.1.starts_with("PUSHGATE="), "{first:?}");

@@ -107,7 +107,7 @@ async fn a_page_shows_and_orders() {
 /// and works with the right one. It must not be framed. Fails if the stream or an order works without the
 /// token.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_without_a_token_tells_nothing() {
+async fn a_page_without_a_token_shows_nothing() {
     let (setup, _dir) = with_token().await;
     let admin = setup.block.admin();
     let mut client = H1::connect(&Dial::plain(admin)).await;

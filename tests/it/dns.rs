@@ -98,7 +98,7 @@ async fn nodes_come_and_go_with_their_records() {
 /// Aim: a node that left DNS serves new clients as long as all nodes in DNS are Down. Fails if clients are
 /// refused while a node could serve them.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_left_serves_while_no_other_can() {
+async fn a_node_that_left_dns_serves_while_no_other_can() {
     let (rig, _nodes) = Rig::start(&[1], "1m").await;
     let two = node(&rig.block, 2).await;
     two.set_health(Health::Fail);
@@ -211,7 +211,7 @@ async fn an_answer_is_good_for_its_time() {
 /// Aim: constantly changing answers disturb no client: nodes come, drain, go and come back under load. Fails
 /// if nodes drain before the tables that have others are there (then one run in five met a 503).
 #[tokio::test(flavor = "multi_thread")]
-async fn restless_answers_disturb_nobody() {
+async fn changing_answers_disturb_no_client() {
     let (rig, _nodes) = Rig::start(&[1, 2, 3], "0s").await;
     let over = Arc::new(AtomicBool::new(false));
     let clients = (0..4).map(|_| {
@@ -245,7 +245,7 @@ async fn restless_answers_disturb_nobody() {
 /// after a reload, nodes and stickiness after an upgrade. Fails if a reload waits for new answers, or if
 /// answers are not handed over.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_found_outlives_reload_and_upgrade() {
+async fn discovered_nodes_outlive_reload_and_upgrade() {
     let block = Block::claim();
     let dns = Dns::start(&block).await;
     dns.hosts(NAME, &ips(&block, &[1, 2]));

@@ -175,7 +175,7 @@ async fn an_address_in_use_changes_nothing() {
 /// whatever its protocol and whether it was answered or not. Fails if the process just exits, or omits a kind
 /// of flow.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_stop_cuts_has_its_line() {
+async fn flows_cut_by_a_stop_have_access_lines() {
     let mut setup = Setup::start(1).await;
     let short = yaml(&setup.certs, 1, "", "") + "drain_deadline: 500ms\n";
     setup.edge.rewrite(&setup.block, &short);

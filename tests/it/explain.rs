@@ -37,7 +37,7 @@ fn row<'a>(told: &'a str, what: &str) -> &'a str {
 /// Aim: `explain` names the node that each host reaches. It recalls a cookie of the running edge if the keys
 /// are in a file. Fails if `explain` decides by other code than the edge.
 #[tokio::test(flavor = "multi_thread")]
-async fn routes_and_cookies_are_told_as_they_are_met() {
+async fn explained_routes_and_cookies_match_the_edge() {
     let block = Block::claim();
     let _n1 = Node::start("ls1", block.at("10.0.0.1:80")).await;
     let _n2 = Node::start("ls2", block.at("10.0.0.2:80")).await;
@@ -88,7 +88,7 @@ async fn routes_and_cookies_are_told_as_they_are_met() {
 /// Aim: `explain` names the certificate that a handshake shows: by name, by VIP without a name, and by name
 /// on another's VIP. Fails if `explain` chooses by other rules than the handshake.
 #[tokio::test(flavor = "multi_thread")]
-async fn certificates_are_told_as_they_are_shown() {
+async fn explained_certificates_match_the_handshake() {
     let (block, certs) = (Block::claim(), Certs::new());
     let mut changes = Vec::new();
     let mut der = Vec::new();

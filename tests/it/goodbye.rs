@@ -21,7 +21,7 @@ use crate::setup::Setup;
 /// silent, busy, plain, TLS. In the middle of a frame the edge inserts nothing; the connection just ends.
 /// Fails if clients are cut without a close frame, or if it lands in a payload.
 #[tokio::test(flavor = "multi_thread")]
-async fn websocket_clients_are_told_to_come_back() {
+async fn websocket_clients_get_close_1012() {
     let setup = Setup::start(1).await;
     let mut sockets = Vec::new();
     for (name, dial) in setup.both() {
@@ -61,7 +61,7 @@ async fn websocket_clients_are_told_to_come_back() {
 /// Aim: the flows of a dead node end the same way if the edge speaks TLS to the node, whatever it speaks to
 /// the client. Fails if the edge waits for the node's TLS.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_behind_tls_is_left_as_well() {
+async fn flows_of_a_dead_tls_node_end_the_same() {
     let setup = Setup::tls_node().await;
     let mut sockets = Vec::new();
     let mut events = Vec::new();

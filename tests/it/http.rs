@@ -202,7 +202,7 @@ async fn pipelined_bytes_are_no_body() {
 /// Aim: a client pipelines as much as the edge keeps, and then leaves; its flow and its node's connection
 /// end. Fails if the edge does not watch a socket that it does not read.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_said_too_much_is_not_forgotten() {
+async fn a_client_that_pipelined_too_much_is_still_watched() {
     let setup = Setup::start(1).await;
     let node = &setup.nodes[0];
     for (name, dial) in setup.both() {
@@ -296,7 +296,7 @@ async fn a_reset_ends_the_other_side() {
 /// Aim: with all nodes Down a request gets 503 with `Retry-After`. As soon as a node is back, requests are
 /// served again without help (D64). Fails if Down nodes get requests, or stay Down.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_node_is_said_and_recovers() {
+async fn a_pool_without_nodes_answers_503_and_recovers() {
     let setup = Setup::start(2).await;
     let mut client = H1::connect(&setup.plain()).await;
     for node in &setup.nodes {

@@ -117,7 +117,7 @@ fn closed(seen: &Seen, id: &str) -> Option<Instant> {
 /// Aim: the streams of an HTTP/2 connection use only upstream connections of their own client, and
 /// consecutive requests use one. Fails if an upstream connection serves two clients.
 #[tokio::test(flavor = "multi_thread")]
-async fn http2_streams_share_with_nobody() {
+async fn http2_streams_share_no_upstream_with_other_clients() {
     let setup = Setup::start(1).await;
     let node = &setup.nodes[0];
     let mut clients = Vec::new();
@@ -214,7 +214,7 @@ async fn a_spoilt_upstream_is_not_used_again() {
 /// Aim: the same if one TLS record of the node holds the answer's end and another head, which no socket
 /// shows. Fails if the connection is kept with decrypted bytes in it.
 #[tokio::test(flavor = "multi_thread")]
-async fn nor_is_one_with_bytes_left_in_its_tls() {
+async fn an_upstream_with_bytes_left_in_tls_is_not_used_again() {
     let setup = Setup::tls_node().await;
     let mut client = H2::connect(&setup.tls()).await;
     for _ in 0..2 {

@@ -112,7 +112,7 @@ async fn requests_behind_a_stream_wait() {
 /// Aim: every end of a stream has its reason and its bytes in the access log, and a cut never counts as an
 /// end. Fails if a cut looks whole, or if a line is missing or wrong.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_streams_end_is_told() {
+async fn each_end_of_a_stream_is_logged() {
     let setup = Setup::start(1).await;
     let node = &setup.nodes[0];
     let rows = [

@@ -268,7 +268,7 @@ async fn on_lost_can_answer() {
 /// 40 KiB, with a length and chunked. Source: RFC 9110 §9.2.2; Lightstreamer clustering §1. Fails if the
 /// request is not repeated, or if a byte of its body is lost, doubled or framed anew.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_may_be_repeated_is_answered_by_another_node() {
+async fn repeatable_requests_are_answered_by_another_node() {
     let asked = [
         Asked::get(),
         Asked::form(),

@@ -19,7 +19,7 @@ listeners:
 /// Aim: a request gets an access line without its query string, and metrics move. Fails if the query is
 /// logged: push clients put passwords there.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_is_told_without_its_query() {
+async fn access_lines_omit_the_query() {
     let block = Block::claim();
     let _node = Node::start("n1", block.at("10.0.0.1:8080")).await;
     let edge = Edge::start(&block, YAML).await;
@@ -39,7 +39,7 @@ async fn a_request_is_told_without_its_query() {
 /// Aim: SIGTERM with no live flow ends the program at once with code 0. Fails if it waits for the
 /// drain deadline.
 #[tokio::test(flavor = "multi_thread")]
-async fn it_ends_when_told_to() {
+async fn sigterm_ends_the_program_at_once() {
     let block = Block::claim();
     let mut edge = Edge::start(&block, YAML).await;
     edge.signal(libc::SIGTERM);

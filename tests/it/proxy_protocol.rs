@@ -289,7 +289,7 @@ async fn an_untrusted_header_is_garbage() {
 /// counted; a stream on the same listener goes on. Fails if a broken header is read as data, or interpreted
 /// by guesswork.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_header_is_refused() {
+async fn malformed_headers_are_refused() {
     let behind = Behind::start("20s").await;
     let (client, vip) = (address("192.0.2.1:5"), address("198.51.100.2:80"));
     let mut stream = behind.client("plain", 1, v2(client, vip), vec![]).await;
@@ -349,7 +349,7 @@ async fn what_is_no_header_is_refused() {
 /// Aim: D39. A header that is not complete in time ends its own connection and no other, and is counted.
 /// Fails without the deadline, or if the wait blocks the listener.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unfinished_header_is_not_waited_for() {
+async fn an_unfinished_header_ends_in_time() {
     const TIMEOUT: Duration = Duration::from_secs(1);
     let behind = Behind::start("1s").await;
     let (client, vip) = (address("192.0.2.1:5"), address("198.51.100.2:80"));

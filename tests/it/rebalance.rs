@@ -135,7 +135,7 @@ async fn a_returned_node_gets_its_share() {
 /// pool uses round robin. Fails if a table entry outlives its flow's end, or if the balancer's method places
 /// closed clients.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_return_is_answered_by_itself() {
+async fn a_return_starts_a_rebalance() {
     let pool = "    balance: round_robin\n    \
                 rebalance: { auto: true, delay: 0s, rate: 500/s, tolerance: 0%, close: true }\n";
     let setup = Setup::with(3, "[{ sticky_ip: {} }]", pool).await;
@@ -253,7 +253,7 @@ async fn a_share_is_closed_and_a_run_cancelled() {
 
 /// Aim: impossible orders are refused with an explanation, and change nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn senseless_orders_are_refused() {
+async fn impossible_orders_are_refused() {
     let setup = Setup::with(2, COOKIE, "").await;
     for (query, status, said) in [
         ("?rate=fast", 400, "rate: "),
@@ -326,7 +326,7 @@ async fn new_sessions_balance_freely() {
 /// also moves clients that reconnect when the predecessor ends, 2 s later. Fails if the rebalance is lost, or
 /// ends as soon as it finds no flow to close.
 #[tokio::test(flavor = "multi_thread")]
-async fn it_goes_on_in_a_successor() {
+async fn a_rebalance_goes_on_in_a_successor() {
     let more = "upgrade_socket: up.sock\ndrain_deadline: 2s\n";
     let mut setup = Setup::with(3, COOKIE, more).await;
     drain(&setup, "n3", "drain").await;

@@ -35,7 +35,7 @@ fn told(nodes: &Value) -> Vec<Value> {
 /// name, `?removed` selects the removed one, and gauges count both. Fails if only nodes of the tables are
 /// found.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_node_is_within_reach() {
+async fn a_removed_node_is_listed_and_ordered() {
     let (setup, [_one, mut two]) = setup("", "").await;
     let _other = node(&setup.block, 3).await;
     let both = yaml(&setup.certs, 2, "", "");

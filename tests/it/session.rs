@@ -203,7 +203,7 @@ async fn the_real_client_keeps_its_session() {
 /// in time is routed without it, and its rest is passed on. Source: FAULTS D52. Fails if bytes read ahead are
 /// lost or sent twice, or if a slow form waits for ever.
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_that_are_looked_into_pass_whole() {
+async fn inspected_bodies_pass_whole() {
     let it = Shared::start(LIGHTSTREAMER).await;
     for size in [1, 4_095, 4_096, 4_097, 20_000, 65_536, 65_537, 300_000] {
         let body: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();

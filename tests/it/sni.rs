@@ -287,7 +287,7 @@ async fn other_bytes_go_to_the_default_untouched() {
 /// Aim: D32. A ClientHello that is never finished, or never begun, ends at `handshake_timeout` and is
 /// counted. It reaches no node, and others are served meanwhile. Fails without the deadline.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unfinished_client_hello_is_not_waited_for() {
+async fn an_unfinished_client_hello_ends_in_time() {
     let routed = Routed::start("1s").await;
     let node = TcpListener::bind(routed.block.at("10.0.0.4:8080")).await;
     let node = node.expect("the node's address");

@@ -39,7 +39,7 @@ async fn rush(setup: &Setup, count: usize) -> Vec<(Response, Instant)> {
 /// admits more than the rate, and a stuck client does not wait behind them. Fails if the rate is exceeded, if
 /// flows are refused while the queue has room, or if stuck clients wait in it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rush_is_let_in_at_the_rate() {
+async fn a_rush_is_admitted_at_the_rate() {
     let cookie = "[{ sticky_cookie: { name: PUSHGATE } }]";
     let pool = "    admit_rate: 40/s\n    queue_timeout: 15s\n";
     let setup = Setup::with(1, cookie, pool).await;
@@ -85,7 +85,7 @@ async fn a_rush_is_let_in_at_the_rate() {
 /// gets 503 with Retry-After and the reason `busy`. Fails if a node gets more than `max_flows`, or if a flow
 /// is lost in the queue.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_pool_lets_in_who_waited() {
+async fn a_full_pool_admits_waiting_flows() {
     let pool = "    max_flows: 1\n    queue_timeout: 1s\n";
     let setup = Setup::with(2, "", pool).await;
     let first = ws::connect(&setup.plain(), "/ws/echo", &[]).await;
@@ -180,7 +180,7 @@ async fn a_node_that_returns_is_not_stampeded() {
 /// meanwhile: slow start begins when the node gets flows again (D65). Fails if slow start begins with the
 /// first good check while the drain still holds, or not at all.
 #[tokio::test(flavor = "multi_thread")]
-async fn nor_is_one_that_comes_from_maintenance() {
+async fn a_node_back_from_maintenance_starts_slowly() {
     let setup = Setup::with(2, "", "    slow_start: 5/s\n").await;
     for exchanged in [false, true] {
         setup.edge.admin("POST", "/api/nodes/n1/drain").await;
@@ -207,7 +207,7 @@ async fn nor_is_one_that_comes_from_maintenance() {
 /// Aim: the same holds for a node that a reload adds, moves to another address or gives a share. Nodes of the
 /// first file do not start slowly. Fails if only nodes that DNS adds start slowly.
 #[tokio::test(flavor = "multi_thread")]
-async fn nor_is_one_that_a_reload_brings() {
+async fn a_node_that_a_reload_brings_starts_slowly() {
     let pool = "    slow_start: 5/s\n";
     let setup = Setup::with(1, "", pool).await;
     let _more = (node(&setup.block, 2).await, node(&setup.block, 3).await);

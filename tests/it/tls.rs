@@ -139,7 +139,7 @@ async fn a_renewed_certificate_is_served_and_a_bad_one_is_not() {
 /// Aim: `required` refuses clients without a certificate of the authority. The node gets the certificate's
 /// identity in headers that the client cannot forge. Source: FAULTS D14. Fails without `install_clients`.
 #[tokio::test(flavor = "multi_thread")]
-async fn client_certificates_are_demanded_and_told() {
+async fn client_certificates_are_required_and_passed_on() {
     let (block, certs, strangers) = (Block::claim(), Certs::new(), Certs::new());
     certs.leaf("a", &["*.a.example"], Key::Ecdsa);
     certs.leaf("b", &["b.example"], Key::Ecdsa);

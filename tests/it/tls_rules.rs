@@ -211,7 +211,7 @@ async fn renegotiation_is_refused() {
 /// it: the node never sees it, however often it is replayed. Requests after the handshake are served. Source:
 /// RFC 8446 §2.3, §8. Fails if `set_max_early_data` is ever called.
 #[tokio::test(flavor = "multi_thread")]
-async fn early_data_is_not_heard() {
+async fn early_data_is_ignored() {
     let rig = Rig::start().await;
     let (client, kept) = keeping(SslVersion::TLS1_3);
     let mut first = shake(&client, rig.here(), |_| ()).expect("a handshake");
@@ -252,7 +252,7 @@ async fn early_data_is_not_heard() {
 /// Aim: of two certificates for one name each client gets the one it can verify, the first if it can verify
 /// both. Source: DESIGN §8. Fails without `with_companions`.
 #[tokio::test(flavor = "multi_thread")]
-async fn kinds_of_keys_stand_side_by_side() {
+async fn each_client_gets_the_key_type_it_verifies() {
     let rig = Rig::start().await;
     let leaf = |word: &str| {
         let pem = std::fs::read(rig.certs.dir().join(word)).expect("a leaf");
@@ -316,7 +316,7 @@ fn niceness(stat: &str) -> Option<String> {
 /// Aim: handshakes run on their own threads, which give way to the data threads. Source: issue "TLS offload",
 /// handshake. Fails if a connection's handshake runs on the thread that serves it.
 #[tokio::test(flavor = "multi_thread")]
-async fn handshakes_are_made_aside() {
+async fn handshakes_run_on_their_own_threads() {
     let rig = Rig::start().await;
     let pid = rig.edge.pid();
     assert_eq!(threads(pid, "handshake").1, ["10", "10"]);

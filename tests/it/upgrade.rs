@@ -161,7 +161,7 @@ async fn a_failing_successor_changes_nothing() {
 /// Aim: a program that cannot take over says why and exits with 1. Fails if it binds beside the running
 /// process.
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_to_take_over_from_is_told() {
+async fn a_takeover_without_a_predecessor_fails() {
     let setup = Setup::start(1).await;
     for (more, why) in [
         ("", "the configuration has no upgrade_socket"),

@@ -125,7 +125,7 @@ async fn upgrades_lose_nothing() {
 /// Aim: a WebSocket counts as a client connection to its end, also for `max_connections`, although the task
 /// that served its upgrade is gone. Fails if only that task counts.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_websocket_holds_its_place() {
+async fn a_websocket_counts_as_a_connection_to_its_end() {
     let (block, certs) = (Block::claim(), Certs::new());
     certs.leaf("push", &[HOST], Key::Ecdsa);
     let _node = node(&block, 1).await;
@@ -206,7 +206,7 @@ async fn early_bytes_wait_for_the_101() {
 /// Aim: if the node declines, the bytes after the upgrade are the next request, judged as such (D16). Fails
 /// if they are passed on as bytes of a tunnel, or dropped.
 #[tokio::test(flavor = "multi_thread")]
-async fn behind_a_declined_upgrade_is_a_request() {
+async fn bytes_after_a_declined_upgrade_are_a_request() {
     let setup = Setup::start(1).await;
     for (name, dial) in setup.both() {
         let mut client = H1::connect(&dial).await;
@@ -237,7 +237,7 @@ async fn behind_a_declined_upgrade_is_a_request() {
 /// Aim: a node's odd answers to an upgrade, and an unrequested 101, never make a tunnel (D17). Fails if the
 /// status alone decides.
 #[tokio::test(flavor = "multi_thread")]
-async fn only_an_asked_for_101_switches() {
+async fn only_a_requested_101_switches() {
     let setup = Setup::start(1).await;
     let cases = [
         ("/fault/upgrade-200", true, 200),

@@ -9,7 +9,7 @@ use crate::node::Health;
 /// long the node is held. The endpoint distinguishes Down by order, Down by checks, and an ill node under an
 /// order. Fails if only the state is shown.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_sees_why() {
+async fn the_api_says_why_a_node_is_down() {
     let check = "{ http: { path: /health }, interval: 1s, fast_interval: 20ms, rise: 1, fall: 1 }";
     let setup = checked(1, check).await;
     let n1 = async |what: &str, good: &dyn Fn(&Value) -> bool| {

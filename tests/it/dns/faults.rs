@@ -80,7 +80,7 @@ async fn forged_answers_are_not_believed() {
 /// Aim: without DNS the edge starts, answers 503 with Retry-After, is not ready, and gets its nodes when DNS
 /// answers. The same holds for a node's host name. Fails if the start needs DNS.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_without_dns_is_no_end() {
+async fn the_edge_starts_without_dns() {
     let block = Block::claim();
     let dns = Dns::start(&block).await;
     dns.says(NAME, Says::Silence);

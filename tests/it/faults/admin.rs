@@ -142,7 +142,7 @@ async fn with_the_token(rig: &Rig, host: &str) {
 /// D71: on loopback without a token, a name rebound to us (DNS rebinding) or another site's page gets
 /// nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_of_others_get_nothing() {
+async fn other_sites_pages_get_nothing() {
     let mut rig = Rig::start(1, YAML).await;
     let admin = rig.block.admin();
     let own = format!("Host: {admin}\r\n");
@@ -203,7 +203,7 @@ async fn slow_clients_of_the_endpoint() {
 /// D71: no metrics label holds what a client sent. Fails if the number of samples grows with the number of
 /// hosts, paths, methods or cookies, or if a client can forge a line of the metrics.
 #[tokio::test(flavor = "multi_thread")]
-async fn labels_are_a_closed_set() {
+async fn metrics_labels_are_a_closed_set() {
     let mut rig = Rig::start(1, YAML).await;
     let one = async |n: usize| {
         let host = format!("evil{n}.example");

@@ -147,7 +147,7 @@ async fn fickle(listener: TcpListener, ends: Ends, closed: Arc<Notify>) {
 /// was sent. Otherwise the client's connection ends without an answer, as it would without an edge (RFC 9112
 /// §9.3.1). Fails if the client sees the race, if a POST is sent twice, or if it is answered 502.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stale_connection_is_the_edges_affair() {
+async fn a_stale_connection_is_hidden_from_the_client() {
     for (ends, method, expected) in [
         (Ends::Idle, "GET", Some(200)),
         (Ends::OnArrival, "GET", Some(200)),

@@ -139,7 +139,7 @@ fn lengths(head: &str) -> Vec<u8> {
 /// §8.6, RFC 9112 §6.3. Fails if a list or repeat is passed on or refused, or if a contradiction is accepted.
 /// The next request of the connection must be answered.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_length_is_told_once() {
+async fn a_length_passes_once() {
     let it = Scripted::start(lengths).await;
     for path in ["/list", "/repeat", "/both", "/once"] {
         let mut client = H1::connect(&it.plain()).await;
@@ -280,7 +280,7 @@ async fn every_answer_has_one_date() {
 /// Aim: no answer comes from a library. Each refusal over HTTP/1 is written by the edge itself. Fails if one
 /// has `Server: Pingora`, or if the node's own Server is lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_answer_is_of_a_library() {
+async fn no_answer_comes_from_a_library() {
     let served =
         |_: &str| b"HTTP/1.1 200 OK\r\nServer: node/1\r\nContent-Length: 2\r\n\r\nok".to_vec();
     let it = Scripted::start(served).await;

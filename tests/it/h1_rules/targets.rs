@@ -62,7 +62,7 @@ async fn targets_pass_byte_for_byte() {
 /// Aim: targets with bytes that are no text, with blanks or with controls are refused at the edge, logged and
 /// counted, and reach no node. Fails if one of them reaches the node, or if a library answers it.
 #[tokio::test(flavor = "multi_thread")]
-async fn targets_that_are_no_text_are_refused_at_the_door() {
+async fn targets_that_are_no_text_are_refused_at_the_edge() {
     let it = Scripted::start(line).await;
     let rows: [&[u8]; 5] = [b"/\xff", b"/a\x7fb", b"/a\x01b", b"/a b", b"/a\tb"];
     for (n, target) in rows.into_iter().enumerate() {

@@ -33,7 +33,7 @@ const CASES: &[Case] = &[
 /// without ALPN is let in. Without the key the edge answers only http/1.1. A gRPC-like exchange with an
 /// HTTP/2 node passes. Fails if the edge answers `h2` for nodes that are not configured for it.
 #[tokio::test(flavor = "multi_thread")]
-async fn layer_4_answers_alpn_as_it_is_told() {
+async fn layer_4_answers_alpn_as_configured() {
     let (block, certs) = (Block::claim(), Certs::new());
     certs.leaf("push", &[HOST], Key::Ecdsa);
     let dir = certs.dir().display();

@@ -88,7 +88,7 @@ async fn heads_above_a_limit_are_answered() {
 /// Aim: prefaces and first heads that are never finished end after `head_timeout`, and affect no other
 /// client. Fails if the time counts from the preface, or not at all.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_never_finished_ends_in_time() {
+async fn unfinished_heads_end_in_time() {
     let timeout = "  - { name: hasty, bind: [200.0.0.10:444], mode: http, head_timeout: 1s, \
                    tls: { certificates: [push] }, to: p }\n";
     let setup = Setup::and(1, "", "", timeout).await;
@@ -170,7 +170,7 @@ async fn a_slow_handshake_counts_in_the_time_of_the_first_head() {
 /// Aim: a client that sends GOAWAY keeps its streams and gets no new ones; the connection ends with the last.
 /// Fails if GOAWAY ends the streams, or if the connection stays.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_goes_keeps_its_streams() {
+async fn a_client_that_sends_goaway_keeps_its_streams() {
     let setup = Setup::start(1).await;
     let mut client = Frames::connect(&setup.tls(), &[]).await;
     client.send(&get(1, "/sse?every=1")).await;

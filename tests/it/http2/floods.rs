@@ -198,7 +198,7 @@ async fn paced_resets_end_the_connection() {
 /// Aim: frames that no limit counts cost only their sender's bytes: the connection still answers after them.
 /// Fails if one of them is an error, or if the edge keeps anything of it.
 #[tokio::test(flavor = "multi_thread")]
-async fn other_floods_harm_nobody() {
+async fn floods_without_a_limit_harm_no_other_client() {
     let setup = Setup::start(1).await;
     let mut witness = Witness::start(&setup).await;
     let some = |frame: Vec<u8>| frame.repeat(MANY);

@@ -13,7 +13,7 @@ use crate::client::raw_h2::head;
 /// connection serves on. Fails if the code invites a client to repeat a request that a node has had, or
 /// forbids it one that no node has had.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_is_told_whether_a_node_has_had_its_request() {
+async fn refused_only_if_no_node_had_the_request() {
     for (keys, refused, lost) in [
         (
             "    no_node: close\n",

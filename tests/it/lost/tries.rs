@@ -13,7 +13,7 @@ use super::{Asked, Loss, answer, ends_unanswered, holder, start, start_from, vis
 /// Aim: with `retry_unanswered: off` a GET that was sent is not sent again, however its node is lost. Fails
 /// if it reaches the second node.
 #[tokio::test(flavor = "multi_thread")]
-async fn off_does_not_repeat() {
+async fn retry_unanswered_off_does_not_repeat() {
     for loss in super::LOSSES {
         let setup = start(2, "    retry_unanswered: off\n    retry_on: [/hold]\n").await;
         let mut client = Asked::get().send(&setup.plain()).await;

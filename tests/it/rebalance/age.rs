@@ -84,7 +84,7 @@ async fn a_replayed_cookie_ends_with_its_age() {
 /// Aim: D65. Forty addresses arrive at once, as after a storm; with `jitter` the edge cuts them at `max_age`
 /// one after the other. Fails if all assignments of a table live equally long.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_came_together_is_not_cut_together() {
+async fn jitter_spreads_cuts_at_max_age() {
     for (jitter, spread) in [("60%", true), ("0%", false)] {
         let plugin =
             format!("[{{ sticky_ip: {{ max_age: 3s, jitter: {jitter}, cut_at_max_age: true }} }}]");

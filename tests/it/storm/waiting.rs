@@ -10,7 +10,7 @@ use crate::client::h2::H2;
 /// gets nothing, and the next client is served. A layer-4 client that only half-closes is still there. Fails
 /// if the edge does not watch waiting clients.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_gave_up_is_not_let_in() {
+async fn a_client_that_gave_up_is_not_admitted() {
     let pool = "    max_flows: 1\n    queue_timeout: 60s\n";
     let setup = Setup::and(1, "", pool, LAYER_4).await;
     let [raw, sni] = [81, 444].map(|port| setup.block.at(&format!("200.0.0.10:{port}")));
@@ -81,7 +81,7 @@ async fn who_gave_up_is_not_let_in() {
 /// without nodes at once (D64), as new flows do, and the pool recovers without help. Fails if they wait for
 /// `queue_timeout` and get the answer for busy nodes.
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_waits_for_no_node() {
+async fn a_pool_that_loses_its_nodes_answers_its_queue() {
     let pool = "    max_flows: 1\n    queue_timeout: 60s\n";
     let setup = Setup::with(2, "", pool).await;
     for (first, second) in [("down", "down"), ("drain", "drain"), ("down", "drain")] {

@@ -52,7 +52,7 @@ async fn a_node_that_vanishes_is_noticed_without_checks() {
 /// Aim: the same for a request that is not answered yet; it is tried again, and its client finally gets an
 /// error. Fails as above.
 #[tokio::test(flavor = "multi_thread")]
-async fn so_it_is_before_an_answer() {
+async fn a_vanished_node_is_noticed_before_an_answer() {
     if skipped() {
         return;
     }

@@ -210,7 +210,7 @@ const BODIES: &[Behind] = &[
 /// node's connection ends before the request is whole; the client's connection lives. Fails if the node gets
 /// a whole request.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_is_none_never_is_whole_at_the_node() {
+async fn a_malformed_body_is_never_whole_at_the_node() {
     let rig = Rig::start().await;
     let mut client = rig.client().await;
     for (n, case) in BODIES.iter().enumerate() {
@@ -271,7 +271,7 @@ fn what(answer: &Answer) -> Is {
 /// Aim: a head with bytes that are not legal HTTP text is answered or reset; its siblings go on, and no node
 /// gets it. Fails if one of them passes, or ends the connection. Source: RFC 9113 §8.1.1.
 #[tokio::test(flavor = "multi_thread")]
-async fn fields_that_are_no_text_reach_no_node() {
+async fn illegal_fields_reach_no_node() {
     let rig = Rig::start().await;
     let bad = Is::Answered(400);
     let rows: [(usize, Field<'_>, Is); 12] = [
