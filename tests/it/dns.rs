@@ -209,7 +209,7 @@ async fn an_answer_is_good_for_its_time() {
 }
 
 /// Aim: constantly changing answers disturb no client: nodes come, drain, go and come back under load. Fails
-/// if nodes drain before the tables that have others are there (then one run in five met a 503).
+/// if nodes drain before the tables with their replacements are active (then one run in five met a 503).
 #[tokio::test(flavor = "multi_thread")]
 async fn changing_answers_disturb_no_client() {
     let (rig, _nodes) = Rig::start(&[1, 2, 3], "0s").await;

@@ -163,9 +163,9 @@ const LAYER4: &str = "  - { name: raw, bind: [200.0.0.11:80], mode: tcp, to: p }
 
 /// SO_SNDBUF of a node that sends bulk; the kernel doubles it.
 const BULK_SNDBUF: u64 = 16 << 10;
-/// Most bytes of bulk beyond what the client's kernel has taken. The sum of the node's send buffer with its
-/// last segment, a record of which the client's OpenSSL has a part, and 40 KiB of the edge's; seen: up to 50
-/// KiB.
+/// Most bytes of bulk beyond what the client's kernel has taken; seen: up to 50 KiB. The sum of the node's
+/// send buffer with its last segment, a record of which the client's OpenSSL has a part, and 40 KiB of the
+/// edge's.
 const MOST_BULK: u64 = 2 * BULK_SNDBUF + (8 << 10) + (16 << 10) + (40 << 10);
 
 /// Aim: bulk follows the client's window. When the client stops, the edge holds no more than of a client that

@@ -40,8 +40,8 @@ async fn stream(dial: &Dial, id: Option<&str>, hold: Duration) -> Option<String>
     Some(told)
 }
 
-/// A client for the whole test. It keeps the stream that creates its session longer than later ones: when
-/// that stream begins, its session's id is not known yet.
+/// A client for the whole test. It keeps the stream that creates its session longer than later ones, because
+/// that is the stream whose session the edge does not know when it begins.
 async fn stay(dial: Dial) {
     let mut id = None;
     loop {
