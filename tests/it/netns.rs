@@ -27,7 +27,7 @@ pub struct Host {
 pub fn skipped() -> bool {
     let skip = std::env::var_os("PUSHGATE_TEST_NETNS").is_some_and(|v| v == "skip");
     if skip {
-        eprintln!("left out by PUSHGATE_TEST_NETNS=skip: needs network namespaces");
+        eprintln!("skipped by PUSHGATE_TEST_NETNS=skip: this test needs network namespaces");
     }
     skip
 }
@@ -55,7 +55,7 @@ impl Host {
             host.lay().unwrap_or_else(|e| {
                 panic!(
                     "no network namespace: {e}\nthese tests need root and iproute2 (tests/setup.sh test); \
-                     PUSHGATE_TEST_NETNS=skip leaves them out"
+                     set PUSHGATE_TEST_NETNS=skip to skip them"
                 )
             });
             return host;

@@ -106,7 +106,7 @@ async fn answers_never_mix() {
     rig.rest().await;
 }
 
-/// What a node does with the requests of one connection.
+/// How a node treats the requests of one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ends {
     /// Answers the first and closes at once: the idle upstream is dead before the next request.

@@ -84,7 +84,7 @@ async fn no_session_moves_beyond_those_due() {
     order(&setup, "?to_even&rate=50/s&tolerance=5%&close").await;
     // Does not wait for the run's end: the run waits 10 s for clients whose stream was closed while they
     // bound the next one.
-    deadline("all who are due to be closed", async {
+    deadline("the close of all sessions that are due", async {
         while progress(&setup).await["state"] == "running" {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
