@@ -93,8 +93,10 @@ metrics! {
     node_changes: counter "pushgate_node_changes_total" ["node", "state"];
     /// Duration of health checks.
     check_seconds: seconds "pushgate_check_seconds" ["node"];
-    /// Health checks made, by result.
-    checks: counter "pushgate_checks_total" ["node", "result"];
+    /// Health checks made, by result: `pass`, `fail` or `error`.
+    checks: counter "pushgate_health_checks_total" ["node", "result"];
+    /// Deprecated, gone in the next version: use `pushgate_health_checks_total`.
+    old_checks: counter "pushgate_checks_total" ["node", "result"];
     /// Flows ended because their node went Down.
     evicted: counter "pushgate_evicted_flows_total" ["node"];
     /// Flows that wait for a node because all nodes are at their limits.
@@ -150,6 +152,7 @@ impl Metrics {
         forget(&self.node_changes, "node", name);
         forget(&self.check_seconds, "node", name);
         forget(&self.checks, "node", name);
+        forget(&self.old_checks, "node", name);
         forget(&self.evicted, "node", name);
         forget(&self.rebalanced, "node", name);
         forget(&self.connect_seconds, "node", name);

@@ -190,6 +190,9 @@ async fn one(probe: Arc<Probe>, node: Arc<Node>) -> Result<(), ProbeError> {
     m.checks
         .with_label_values(&[node.name.as_str(), result.as_str()])
         .inc();
+    m.old_checks
+        .with_label_values(&[node.name.as_str(), result.old_str()])
+        .inc();
     m.check_seconds
         .with_label_values(&[&node.name])
         .observe(started.elapsed().as_secs_f64());

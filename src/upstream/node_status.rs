@@ -33,8 +33,17 @@ pub enum CheckResult {
 }
 
 impl CheckResult {
-    /// The word in metrics and API.
+    /// Returns the word in metrics and API.
     pub fn as_str(self) -> &'static str {
+        match self {
+            CheckResult::Pass => "pass",
+            CheckResult::Fail => "fail",
+            CheckResult::Error => "error",
+        }
+    }
+
+    /// Returns the word of 0.1, which `pushgate_checks_total` and `check.result` of the API keep for one version.
+    pub fn old_str(self) -> &'static str {
         match self {
             CheckResult::Pass => "good",
             CheckResult::Fail => "bad",

@@ -185,11 +185,11 @@ async fn a_held_node_is_checked_in_peace() {
     setup.nodes[0].set_health(Health::Ok);
     let (held, before) = (
         Instant::now(),
-        setup.edge.metric("pushgate_checks_total").await,
+        setup.edge.metric("pushgate_health_checks_total").await,
     );
     setup.wait_state("n1", "up").await;
     let took = held.elapsed();
-    let checks = setup.edge.metric("pushgate_checks_total").await - before;
+    let checks = setup.edge.metric("pushgate_health_checks_total").await - before;
     println!("held for {took:?}, {checks} checks");
     // Two intervals by the rule; 200 checks at `fast_interval`.
     assert!(
@@ -222,11 +222,11 @@ async fn a_node_that_fails_only_its_clients_goes_down() {
             }
         };
         tokio::join!(down, clients);
-        let checks = setup.edge.metric("pushgate_checks_total").await;
+        let checks = setup.edge.metric("pushgate_health_checks_total").await;
         // Ten intervals, 500 ms, in which good checks must not bring the node back.
         setup
             .edge
-            .wait_metric("pushgate_checks_total", |n| n >= checks + 4.0)
+            .wait_metric("pushgate_health_checks_total", |n| n >= checks + 4.0)
             .await;
         assert_eq!(changes(&setup, "up").await, 0.0, "{path}: it swings");
         setup.wait_state("n1", "up").await;
@@ -268,12 +268,12 @@ async fn evicted_flows_do_not_count() {
             order("up").await;
         }
         setup.wait_state("n1", "up").await;
-        let checks = setup.edge.metric("pushgate_checks_total").await;
+        let checks = setup.edge.metric("pushgate_health_checks_total").await;
         // Five more runs of the checker, each of which reads the passive health counters.
         let looked = |n| n >= checks + 5.0;
         setup
             .edge
-            .wait_metric("pushgate_checks_total", looked)
+            .wait_metric("pushgate_health_checks_total", looked)
             .await;
         assert_eq!(changes(&setup, "down").await, downs, "{deed}");
     }
@@ -308,9 +308,9 @@ async fn are_reset(block: &Block, clients: impl Iterator<Item = u8>) {
 
 /// Waits for five more runs of the checker, each of which reads the passive health counters.
 async fn looked(edge: &Edge) {
-    let checks = edge.metric("pushgate_checks_total").await;
+    let checks = edge.metric("pushgate_health_checks_total").await;
     let more = |n| n >= checks + 5.0;
-    edge.wait_metric("pushgate_checks_total", more).await;
+    edge.wait_metric("pushgate_health_checks_total", more).await;
 }
 
 /// Aim (D61), at both layers: one client whose every connection is reset does not take the node Down. Resets

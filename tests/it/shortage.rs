@@ -87,10 +87,10 @@ async fn without_descriptors_no_node_falls() {
     let before = limit_descriptors(&setup.edge, 16);
     let late = H1::connect(&setup.plain()).await;
     deadline("checks that cannot be made", async {
-        let unmade = ["result=\"no_verdict\""];
+        let unmade = ["result=\"error\""];
         loop {
             let metrics = operator.get("/metrics", &[]).await.text();
-            if sum(&metrics, "pushgate_checks_total", &unmade) >= 10.0 {
+            if sum(&metrics, "pushgate_health_checks_total", &unmade) >= 10.0 {
                 return;
             }
             lives(&mut streams[0]).await;
@@ -142,16 +142,16 @@ async fn the_last_descriptors_are_not_for_flows() {
     assert!(streams.len() > 40, "{}", streams.len());
     let made = async |result: &str| {
         let metrics = edge.admin("GET", "/metrics").await.text();
-        sum(&metrics, "pushgate_checks_total", &[result])
+        sum(&metrics, "pushgate_health_checks_total", &[result])
     };
-    let before = made("good").await;
+    let before = made("pass").await;
     deadline("more checks", async {
-        while made("good").await < before + 10.0 {
+        while made("pass").await < before + 10.0 {
             lives(&mut streams[0]).await;
         }
     })
     .await;
-    assert_eq!((made("bad").await, made("no_verdict").await), (0.0, 0.0));
+    assert_eq!((made("fail").await, made("error").await), (0.0, 0.0));
     edge.wait_log("no descriptor left; new clients wait").await;
     streams.drain(..10);
     let head = deadline("an answer", late.head()).await;
@@ -192,10 +192,10 @@ async fn without_ports_no_node_falls() {
     let [alone, both, plain, plainer] = [81, 82, 83, 84].map(|p| Dial::plain((there, p).into()));
     let mut streams = [stream(&alone).await, stream(&plain).await];
     deadline("checks that cannot be made", async {
-        let unmade = ["result=\"no_verdict\""];
+        let unmade = ["result=\"error\""];
         loop {
             let metrics = edge.admin("GET", "/metrics").await.text();
-            if sum(&metrics, "pushgate_checks_total", &unmade) >= 5.0 {
+            if sum(&metrics, "pushgate_health_checks_total", &unmade) >= 5.0 {
                 return;
             }
             lives(&mut streams[0]).await;

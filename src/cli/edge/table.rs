@@ -47,7 +47,7 @@ fn why(n: &Value) -> String {
         said.push(format!("held {} more", span(&n["held_seconds"])));
     }
     let check = word(&n["check"]["said"]);
-    let is_bad = !matches!(n["check"]["result"].as_str(), None | Some("good"));
+    let is_bad = !matches!(n["check"]["outcome"].as_str(), None | Some("pass"));
     if is_bad && !said[0].contains(&check) {
         said.push(check);
     }
@@ -133,7 +133,7 @@ mod tests {
             json!([{ "name": "ls1", "state": "up", "flows": flows, "flows_total": total,
                 "weight": 1, "address": "10.0.0.1:80", "pools": ["a", "b"], "state_seconds": 61,
                 "why": "ordered", "held_seconds": 9,
-                "check": { "result": "bad", "said": "check: slow" } }, {}])
+                "check": { "outcome": "fail", "said": "check: slow" } }, {}])
         };
         let shown = nodes(&node(7, 30), Some(&node(5, 20)));
         assert_eq!(

@@ -39,7 +39,7 @@ impl Admin {
                 .and_then(|u| u.checked_duration_since(now));
             let check = status.check.map(|c| {
                 json!({
-                    "result": c.result.as_str(), "said": c.said, "seconds_ago": ago(c.at),
+                    "outcome": c.result.as_str(), "result": c.result.old_str(), "said": c.said, "seconds_ago": ago(c.at),
                     "took_seconds": c.took.as_secs_f64(),
                 })
             });

@@ -21,7 +21,7 @@ use h2::frame::{Settings, StreamId, WindowUpdate};
 use tokio::io::{AsyncReadExt, ReadBuf};
 use tokio::time::{Sleep, sleep, sleep_until};
 
-use self::end::{End, count};
+use self::end::{End, Ended, count};
 use super::hpack::Decoder;
 use super::input::Input;
 use super::limits::Counts;
@@ -63,13 +63,13 @@ pub async fn serve(mut side: Side, conn: Arc<Conn>, service: Arc<Service>) {
     let read = tokio::select! {
         biased;
         read = side.read_exact(&mut preface) => read,
-        () = &mut deadline => return count(&conn, "head_timeout"),
+        () = &mut deadline => return count(&conn, Ended::HeadTimeout),
         // A client that has sent nothing yet loses nothing.
         () = poll_fn(|cx| drain.poll(cx)) => return,
     };
     match read {
         Ok(_) if preface == *PREFACE => {}
-        Ok(_) => return count(&conn, "preface"),
+        Ok(_) => return count(&conn, Ended::Preface),
         Err(_) => return,
     }
     let window = limits.streams.saturating_mul(STREAM_WINDOW).min(ALL);

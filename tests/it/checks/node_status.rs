@@ -16,7 +16,7 @@ async fn the_api_says_why_a_node_is_down() {
         let all = setup.edge.wait_nodes(what, |n| good(&n[0])).await;
         all[0].clone()
     };
-    let well = n1("a check", &|n| n["check"]["result"] == "good").await;
+    let well = n1("a check", &|n| n["check"]["outcome"] == "pass").await;
     assert_eq!(well["check"]["said"], "checks are good");
     let took = well["check"]["took_seconds"].as_f64();
     assert!(took.is_some_and(|s| s > 0.0), "{well}");
@@ -26,8 +26,10 @@ async fn the_api_says_why_a_node_is_down() {
     setup.nodes[0].set_health(Health::Fail);
     let ill = n1("Down", &|n| n["state"] == "down").await;
     assert_eq!((&ill["why"], &ill["order"]), (&why.into(), &"up".into()));
-    let told = (&ill["check"]["result"], &ill["check"]["said"]);
-    assert_eq!(told, (&"bad".into(), &why.into()));
+    let told = (&ill["check"]["outcome"], &ill["check"]["said"]);
+    assert_eq!(told, (&"fail".into(), &why.into()));
+    // The word of the version before, for one more version.
+    assert_eq!(ill["check"]["result"], "bad");
     let seconds = ill["state_seconds"].as_u64();
     assert!(seconds.is_some_and(|s| s < 20), "{ill}");
     setup.nodes[0].set_health(Health::Ok);
@@ -50,9 +52,9 @@ async fn the_api_says_why_a_node_is_down() {
         (&both["state"], &both["order"]),
         (&"down".into(), &"down".into())
     );
-    assert_eq!(both["check"]["result"], "bad");
+    assert_eq!(both["check"]["outcome"], "fail");
     setup.nodes[0].set_health(Health::Ok);
-    n1("a good check", &|n| n["check"]["result"] == "good").await;
+    n1("a good check", &|n| n["check"]["outcome"] == "pass").await;
     order("up").await;
     n1("Up", &|n| n["state"] == "up").await;
     order("down").await;

@@ -85,7 +85,7 @@ function why(node) {
   const said = [`${node.why ?? "since the start"} (${span(node.state_seconds)})`];
   if (node.held_seconds !== null) said.push(`held ${span(node.held_seconds)} more`);
   const check = node.check;
-  if (check && check.result !== "good" && !said[0].includes(check.said)) said.push(check.said);
+  if (check && check.outcome !== "pass" && !said[0].includes(check.said)) said.push(check.said);
   return said.join("; ");
 }
 

@@ -38,15 +38,19 @@ impl Connection {
             End::Closed => (None, ClientClosed, None),
             End::Broken => (None, ClientFailed, None),
             End::Drained => (Some(Reason::NO_ERROR), ClientClosed, None),
-            End::Late => (Some(Reason::NO_ERROR), HeadTimeout, Some("head_timeout")),
-            End::Error(reason) => (Some(reason), BadRequest, Some(word(reason))),
+            End::Late => (
+                Some(Reason::NO_ERROR),
+                HeadTimeout,
+                Some(Ended::HeadTimeout),
+            ),
+            End::Error(reason) => (Some(reason), BadRequest, Some(Ended::of(reason))),
             End::Exceeded(limit) => {
                 let calm = Some(Reason::ENHANCE_YOUR_CALM);
-                (calm, BadRequest, Some(limit.as_str()))
+                (calm, BadRequest, Some(Ended::Limit(limit)))
             }
         };
-        if let Some(word) = counted {
-            count(&self.conn, word);
+        if let Some(ended) = counted {
+            count(&self.conn, ended);
         }
         let (side, waiting) = {
             let mut mux = self.mux.lock();
@@ -70,7 +74,8 @@ impl Connection {
 }
 
 /// Counts and logs a connection that ended because of its client.
-pub(super) fn count(conn: &Conn, reason: &str) {
+pub(super) fn count(conn: &Conn, ended: Ended) {
+    let reason = ended.as_str();
     let (listener, client) = (conn.listener.name.as_str(), conn.client);
     log::debug!("listener {listener}: closed the HTTP/2 connection of {client}: {reason}");
     metrics::get()
@@ -79,14 +84,53 @@ pub(super) fn count(conn: &Conn, reason: &str) {
         .inc();
 }
 
-/// Returns the label value of a reason in the metric.
-fn word(reason: Reason) -> &'static str {
-    match reason {
-        Reason::FLOW_CONTROL_ERROR => "flow_control",
-        Reason::COMPRESSION_ERROR => "compression",
-        Reason::FRAME_SIZE_ERROR => "frame_size",
-        Reason::STREAM_CLOSED => "stream_closed",
-        Reason::ENHANCE_YOUR_CALM => "continuation",
-        _ => "protocol",
+/// Why a connection ended because of its client, as the metric counts it.
+#[derive(Clone, Copy)]
+pub(super) enum Ended {
+    /// The client did not send its preface.
+    Preface,
+    /// A first request, or the rest of a frame, did not come in time.
+    HeadTimeout,
+    /// The client exceeded a limit.
+    Limit(Exceeded),
+    /// The client broke a rule of a window.
+    FlowControl,
+    /// A compressed head cannot be decoded.
+    Compression,
+    /// A frame has an illegal size.
+    FrameSize,
+    /// A frame belongs to a closed stream.
+    StreamClosed,
+    /// A head never ends.
+    Continuation,
+    /// The client broke another rule.
+    Protocol,
+}
+
+impl Ended {
+    /// Returns the reason that is counted where the client is told `reason`.
+    fn of(reason: Reason) -> Self {
+        match reason {
+            Reason::FLOW_CONTROL_ERROR => Ended::FlowControl,
+            Reason::COMPRESSION_ERROR => Ended::Compression,
+            Reason::FRAME_SIZE_ERROR => Ended::FrameSize,
+            Reason::STREAM_CLOSED => Ended::StreamClosed,
+            Reason::ENHANCE_YOUR_CALM => Ended::Continuation,
+            _ => Ended::Protocol,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Ended::Preface => "preface",
+            Ended::HeadTimeout => "head_timeout",
+            Ended::Limit(limit) => limit.as_str(),
+            Ended::FlowControl => "flow_control",
+            Ended::Compression => "compression",
+            Ended::FrameSize => "frame_size",
+            Ended::StreamClosed => "stream_closed",
+            Ended::Continuation => "continuation",
+            Ended::Protocol => "protocol",
+        }
     }
 }
