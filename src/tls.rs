@@ -6,6 +6,7 @@
 mod context;
 mod error;
 mod files;
+mod guard;
 mod handshake_info;
 pub mod ocsp;
 mod select;

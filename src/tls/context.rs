@@ -20,6 +20,7 @@ use openssl::x509::{X509, X509Name};
 
 use super::TlsError;
 use super::files;
+use super::guard::guard;
 use super::store::{Loaded, unix_now};
 use super::tickets::{self, Ring};
 use crate::config::{ClientCertificate, Listener, ListenerTls, Mode, Profile, Protocols, Version};
@@ -169,7 +170,8 @@ impl Rules {
         context.set_session_cache_mode(SslSessionCacheMode::OFF);
         tickets::install(&mut context, self.ring.clone())?;
         self.install_alpn(&mut context);
-        // Acknowledges the server name to the client; the ClientHello callback made the choice.
+        // Acknowledges the server name to the client; the ClientHello callback made the choice. A constant
+        // cannot panic, so it has no guard.
         context.set_servername_callback(|_, _| Ok(()));
         for one in shown {
             context.set_certificate(&one.leaf)?;
@@ -193,9 +195,12 @@ impl Rules {
                 true => AlpnError::ALERT_FATAL,
                 false => AlpnError::NOACK,
             };
-            let mut chosen =
-                protocols(&ours).filter_map(|our| protocols(offered).find(|o| *o == our));
-            chosen.next().ok_or(none)
+            let choose = || {
+                let mut chosen =
+                    protocols(&ours).filter_map(|our| protocols(offered).find(|o| *o == our));
+                chosen.next().ok_or(none)
+            };
+            guard("ALPN", choose, || Err(AlpnError::ALERT_FATAL))
         });
     }
 
@@ -218,11 +223,14 @@ impl Rules {
             }
             ClientCertificate::Optional => {
                 context.set_verify_callback(SslVerifyMode::PEER, |good, _| {
-                    if !good {
-                        // An error left in OpenSSL's queue would be taken for an error of the socket.
-                        drop(ErrorStack::get());
-                    }
-                    true
+                    let accept = || {
+                        if !good {
+                            // An error left in OpenSSL's queue would be taken for an error of the socket.
+                            drop(ErrorStack::get());
+                        }
+                        true
+                    };
+                    guard("client certificate", accept, || false)
                 });
             }
         }
@@ -278,12 +286,16 @@ fn install_staples(
         .map(|one| (one.leaf.clone(), one.staple.clone()))
         .collect();
     context.set_status_callback(move |ssl| {
-        let of = |leaf: &X509| ssl.certificate().is_some_and(|served| *served == **leaf);
-        let staple = staples.iter().find(|(leaf, _)| of(leaf));
-        match staple.and_then(|(_, staple)| staple.response(unix_now())) {
-            Some(response) => ssl.set_ocsp_status(&response.der).map(|()| true),
-            None => Ok(false),
-        }
+        let attach = || {
+            let of = |leaf: &X509| ssl.certificate().is_some_and(|served| *served == **leaf);
+            let staple = staples.iter().find(|(leaf, _)| of(leaf));
+            match staple.and_then(|(_, staple)| staple.response(unix_now())) {
+                Some(response) => ssl.set_ocsp_status(&response.der).map(|()| true),
+                None => Ok(false),
+            }
+        };
+        // The handshake goes on without a staple, as it does when the responder is unreachable.
+        guard("OCSP staple", attach, || Ok(false))
     })
 }
 

@@ -193,7 +193,9 @@ pub fn shake(
 ) -> Result<Seen, String> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();
+    let planned = super::guard::tests::PLANNED.get();
     let server = thread::spawn(move || {
+        super::guard::tests::PLANNED.set(planned);
         let mut tls = acceptor.accept(listener.accept().unwrap().0).ok()?;
         tls.write_all(b"x").ok()?;
         let _ = tls.read(&mut [0]);

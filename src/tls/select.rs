@@ -17,6 +17,7 @@ use openssl::ssl::{ClientHelloResponse, SslAcceptor, SslAlert, SslContext, SslRe
 
 use super::TlsError;
 use super::context::Rules;
+use super::guard::guard;
 use super::server_name;
 use super::store::{Loaded, Store};
 use super::tickets::Ring;
@@ -235,18 +236,21 @@ fn acceptor(
 ) -> Result<SslAcceptor, ErrorStack> {
     let mut context = rules.context(shown)?;
     context.set_client_hello_callback(move |ssl: &mut SslRef, alert: &mut SslAlert| {
-        let Some(asked) = server_name::asked(ssl) else {
-            return Ok(ClientHelloResponse::SUCCESS);
-        };
-        match names.find(&asked) {
-            Some(context) => ssl.set_ssl_context(context)?,
-            None if strict => {
-                *alert = SslAlert::UNRECOGNIZED_NAME;
-                return Err(ErrorStack::get());
+        let choose = || {
+            let Some(asked) = server_name::asked(ssl) else {
+                return Ok(ClientHelloResponse::SUCCESS);
+            };
+            match names.find(&asked) {
+                Some(context) => ssl.set_ssl_context(context)?,
+                None if strict => {
+                    *alert = SslAlert::UNRECOGNIZED_NAME;
+                    return Err(ErrorStack::get());
+                }
+                None => {}
             }
-            None => {}
-        }
-        Ok(ClientHelloResponse::SUCCESS)
+            Ok(ClientHelloResponse::SUCCESS)
+        };
+        guard("ClientHello", choose, || Err(ErrorStack::get()))
     });
     Ok(context.build())
 }

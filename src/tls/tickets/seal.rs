@@ -15,6 +15,7 @@ use openssl::ssl::{SslContext, SslContextBuilder, SslRef, SslVersion};
 use openssl_sys::{EVP_CIPHER_CTX, SSL, SSL_CTX};
 
 use super::{HALF, Key, NAME, Ring};
+use crate::tls::guard::guard;
 
 /// Bytes of an AES block, and of the initialisation vector.
 const IV: usize = 16;
@@ -94,30 +95,46 @@ unsafe extern "C" fn ticket(
             std::slice::from_raw_parts_mut(iv, IV),
         )
     };
-    let ring = index().ok().and_then(|i| ssl.ssl_context().ex_data(i));
-    let Some(ring) = ring else { return -1 };
-    let (key, word) = if seals == 1 {
-        let Some(key) = ring.seal() else { return -1 };
-        if rand_bytes(iv).is_err() {
-            return -1;
+    let answer = || {
+        let (key, word) = match key_for(ssl, name, iv, seals == 1) {
+            Ok(found) => found,
+            Err(word) => return word,
+        };
+        // SAFETY: both contexts belong to OpenSSL and live until the callback returns.
+        match unsafe { set_up(&key, iv, cipher, mac, seals == 1) } {
+            true => word,
+            false => -1,
         }
+    };
+    guard("session ticket", answer, || -1)
+}
+
+/// Returns the key of a ticket and what the callback answers once that key is set up. Writes `name` and `iv` to
+/// seal a ticket, reads them to open one.
+///
+/// Errors: the callback's answer if there is no key.
+fn key_for(
+    ssl: &SslRef,
+    name: &mut [u8],
+    iv: &mut [u8],
+    seals: bool,
+) -> Result<(Key, c_int), c_int> {
+    let ring = index().ok().and_then(|i| ssl.ssl_context().ex_data(i));
+    let ring = ring.ok_or(-1)?;
+    if seals {
+        let key = ring.seal().ok_or(-1)?;
+        rand_bytes(iv).map_err(|_| -1)?;
         name.copy_from_slice(&key.name);
-        (key, 1)
+        Ok((key, 1))
     } else {
         // A TLS 1.3 client uses a ticket once (RFC 8446 §C.4). Without a new ticket it could not resume
         // again.
         let once = ssl.version2() == Some(SslVersion::TLS1_3);
         match ring.open(name) {
-            Some((key, true)) if !once => (key, 1),
-            Some((key, _)) => (key, 2),
-            None => return 0,
+            Some((key, true)) if !once => Ok((key, 1)),
+            Some((key, _)) => Ok((key, 2)),
+            None => Err(0),
         }
-    };
-    // SAFETY: both contexts belong to OpenSSL and live until the callback returns.
-    if unsafe { set_up(&key, iv, cipher, mac, seals == 1) } {
-        word
-    } else {
-        -1
     }
 }
 
