@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, GenBackgroundService};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 
@@ -97,19 +98,15 @@ pub fn run(config: Config, options: Options) -> Result<(), BoxError> {
 
 /// Raises the soft limit (often 1,024) to the hard one, because each client connection takes two descriptors.
 fn raise_descriptor_limit() {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let wanted = Rlimit {
+        current: maximum,
+        maximum,
     };
-    // SAFETY: the calls read or write the one struct given.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
-            libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
-            descriptors::limited_to(limit.rlim_cur);
-        }
-    }
+    // Where it fails the limit stays as it was.
+    let _ = setrlimit(Resource::Nofile, wanted);
+    let limit = getrlimit(Resource::Nofile).current;
+    descriptors::limited_to(limit.unwrap_or(u64::MAX));
 }
 
 fn upgrade_socket(config: &Config) -> Option<PathBuf> {

@@ -6,6 +6,7 @@
 
 use std::io;
 
+use rustix::process::setpriority_process;
 use tokio::runtime::Builder;
 
 use crate::observe::metrics;
@@ -15,7 +16,7 @@ use crate::upstream::evict;
 
 /// Niceness of the handshake threads. The kernel then prefers data threads. On a core that is busy with
 /// bytes, handshakes still get about a tenth, so that new clients get in.
-const HANDSHAKE_NICE: libc::c_int = 10;
+const HANDSHAKE_NICE: i32 = 10;
 
 /// Starts `count` threads of each kind.
 ///
@@ -33,7 +34,7 @@ pub fn start(count: usize) -> io::Result<Runtimes> {
 
 /// Starts one thread with a runtime of its own. A connection stays on it, and nothing it does
 /// wakes another core.
-fn thread(name: String, nice: libc::c_int) -> io::Result<Thread> {
+fn thread(name: String, nice: i32) -> io::Result<Thread> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let connections = metrics::get()
         .thread_connections
@@ -41,9 +42,9 @@ fn thread(name: String, nice: libc::c_int) -> io::Result<Thread> {
     let thread = Thread::new(runtime.handle().clone(), connections);
     std::thread::Builder::new().name(name).spawn(move || {
         if nice != 0 {
-            // SAFETY: three numbers; 0 is the calling thread. Raising the niceness needs no privilege; if it
+            // On Linux `None` is the calling thread. Raising the niceness needs no privilege; if it
             // fails, all threads have the same priority.
-            unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+            let _ = setpriority_process(None, nice);
         }
         // Both run as long as the thread.
         runtime.block_on(async { tokio::join!(evict::reap(), dead_peer::watch()).0 })

@@ -142,8 +142,7 @@ pub fn offer(path: PathBuf, running: Arc<Running>) -> io::Result<()> {
 async fn hand_over(socket: &UnixListener, running: &Arc<Running>) -> io::Result<UnixStream> {
     let (stream, _) = socket.accept().await?;
     let peer = stream.peer_cred()?;
-    // SAFETY: geteuid(2) has no arguments and cannot fail.
-    let own = unsafe { libc::geteuid() };
+    let own = rustix::process::geteuid().as_raw();
     if peer.uid() != own && peer.uid() != 0 {
         let why = format!(
             "refused to user {}, expected user {own} or root",

@@ -152,8 +152,10 @@ impl Pipe {
         let stream = source.stream();
         loop {
             ready!(stream.poll_read_ready(cx))?;
-            let (from, to) = (stream.as_raw_fd(), self.into.as_raw_fd());
-            match stream.try_io(Interest::READABLE, || kernel::splice(from, to, most)) {
+            let filled = stream.try_io(Interest::READABLE, || {
+                kernel::splice(stream, &self.into, most)
+            });
+            match filled {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
                 filled => {
                     self.held = *filled.as_ref().unwrap_or(&0) as u32;
@@ -167,9 +169,8 @@ impl Pipe {
         let stream = sink.stream();
         loop {
             ready!(stream.poll_write_ready(cx))?;
-            let (from, to) = (self.out.as_raw_fd(), stream.as_raw_fd());
             match stream.try_io(Interest::WRITABLE, || {
-                kernel::splice(from, to, self.held as usize)
+                kernel::splice(&self.out, stream, self.held as usize)
             }) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
                 Ok(n) => {

@@ -16,6 +16,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustix::event::PollFlags;
 
 use super::kernel::{self, Info};
 use super::last_bytes::LastBytes;
@@ -86,7 +87,7 @@ impl DeadPeerWatch {
 /// Ready once the peer of `fd` has ended or reset the connection, even if earlier bytes are still unread. The
 /// task is woken to poll again at each round, because epoll signals no new edge behind unread bytes.
 pub(super) fn poll_ended(fd: RawFd, cx: &mut Context<'_>) -> Poll<()> {
-    if kernel::events(fd, libc::POLLRDHUP) != 0 {
+    if !kernel::events(fd, PollFlags::RDHUP).is_empty() {
         return Poll::Ready(());
     }
     ENDS.with_borrow_mut(|ends| ends.insert(fd, cx.waker().clone()));

@@ -1,43 +1,56 @@
 //! Queries sockets and sets their options. Every `unsafe` for `stream` and its sockets is here.
 //!
 //! In: a descriptor. Out: bytes in its queues, the facts of `TCP_INFO`, its readiness now, pipes. Each
-//! function is one system call that never waits. On a closed descriptor it reports nothing.
+//! function is one system call that never waits. On a descriptor that is no socket it reports nothing.
 //! Source: tcp(7), socket(7), `linux/tcp.h`, `linux/sockios.h`; RFC 9293 §3.8.6 (the window).
 
+use std::ffi::c_int;
 use std::io;
-use std::mem::{MaybeUninit, offset_of};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::mem::offset_of;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use foreign_types::ForeignTypeRef;
 use openssl::ssl::SslRef;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::ioctl::{Getter, Opcode, ioctl};
+use rustix::net::{RecvFlags, SendFlags};
+use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Returns the bytes in the kernel that the peer of `fd` has not acknowledged.
 pub fn unacknowledged(fd: RawFd) -> u64 {
-    ioctl_int(fd, libc::TIOCOUTQ)
+    ioctl_int::<TIOCOUTQ>(fd)
 }
 
 /// Returns the bytes in the kernel that were never sent, because the window of the peer of `fd` is shut.
 pub fn unsent(fd: RawFd) -> u64 {
-    ioctl_int(fd, SIOCOUTQNSD)
+    ioctl_int::<SIOCOUTQNSD>(fd)
 }
 
 /// Returns the bytes in the kernel that we have not read.
 pub fn unread(fd: RawFd) -> u64 {
-    ioctl_int(fd, libc::FIONREAD)
+    ioctl_int::<FIONREAD>(fd)
 }
 
+const TIOCOUTQ: Opcode = libc::TIOCOUTQ as Opcode;
+const FIONREAD: Opcode = libc::FIONREAD as Opcode;
 /// From `linux/sockios.h`; libc lacks it.
-const SIOCOUTQNSD: libc::Ioctl = 0x894b;
+const SIOCOUTQNSD: Opcode = 0x894b;
 
-fn ioctl_int(fd: RawFd, request: libc::Ioctl) -> u64 {
-    let mut n: libc::c_int = 0;
-    // SAFETY: each request of this file writes one int; a closed descriptor fails and leaves 0.
-    unsafe { libc::ioctl(fd, request, &mut n) };
-    n.max(0) as u64
+fn ioctl_int<const REQUEST: Opcode>(fd: RawFd) -> u64 {
+    // SAFETY: each request of this file writes one int.
+    let n = unsafe { ioctl(borrowed(fd), Getter::<REQUEST, c_int>::new()) };
+    n.unwrap_or(0).max(0) as u64
+}
+
+/// Borrows `fd` for one system call of this file.
+fn borrowed<'a>(fd: RawFd) -> BorrowedFd<'a> {
+    // SAFETY: the caller has this socket open, so it is not -1; nobody keeps the borrow.
+    unsafe { BorrowedFd::borrow_raw(fd) }
 }
 
 /// What the kernel reports about a connection.
@@ -60,7 +73,7 @@ pub struct Info {
     pub segments: u32,
 }
 
-/// Reads `TCP_INFO` (0.3 µs). `None`: not TCP, or closed.
+/// Reads `TCP_INFO` (0.3 µs) through libc, since neither rustix nor socket2 does. `None`: not TCP, or closed.
 pub fn info(fd: RawFd) -> Option<Info> {
     let mut raw = TcpInfo::default();
     let mut size = size_of::<TcpInfo>() as libc::socklen_t;
@@ -113,44 +126,33 @@ const _: () = assert!(
 );
 
 /// Returns which of the `events` of poll(2) have come. POLLOUT arms the kernel's "no space" flag.
-pub fn events(fd: RawFd, events: libc::c_short) -> libc::c_short {
-    let mut p = libc::pollfd {
-        fd,
-        events,
-        revents: 0,
-    };
-    // SAFETY: `p` is one valid pollfd; zero timeout.
-    match unsafe { libc::poll(&mut p, 1, 0) } {
-        1.. => p.revents,
-        _ => 0,
+pub fn events(fd: RawFd, events: PollFlags) -> PollFlags {
+    let fd = borrowed(fd);
+    let mut asked = [PollFd::from_borrowed_fd(fd, events)];
+    match poll(&mut asked, Some(&Timespec::default())) {
+        Ok(1..) => asked[0].revents(),
+        _ => PollFlags::empty(),
     }
 }
 
 /// Aborts the connection: the kernel frees its send queue, and reads and writes get ECONNRESET.
 pub fn abort(fd: RawFd) {
-    let nobody = libc::sockaddr {
-        sa_family: libc::AF_UNSPEC as libc::sa_family_t,
-        sa_data: [0; 14],
-    };
-    let size = size_of::<libc::sockaddr>() as libc::socklen_t;
-    // SAFETY: the address is one sockaddr. It cannot fail for TCP (tcp(7): connecting to AF_UNSPEC dissolves
-    // the association).
-    unsafe { libc::connect(fd, &raw const nobody, size) };
+    // Cannot fail for TCP (tcp(7): connecting to AF_UNSPEC dissolves the association).
+    let _ = rustix::net::connect_unspec(borrowed(fd));
 }
 
 /// Gives the kernel `words`, to be sent with the next bytes. A peer that takes no more bytes does not get
 /// them.
 pub fn send_with_next(socket: &impl AsFd, words: &[u8]) {
-    let flags = libc::MSG_MORE | libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-    let _ = SockRef::from(socket).send_with_flags(words, flags);
+    let flags = SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let _ = rustix::net::send(socket, words, flags);
 }
 
 /// Whether the connection is open with no byte to read.
 pub fn is_silent(socket: &impl AsFd) -> bool {
-    let mut byte = [MaybeUninit::uninit()];
-    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-    let got = SockRef::from(socket).recv_with_flags(&mut byte, flags);
-    got.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    let got = rustix::net::recv(socket, &mut [0; 1], flags);
+    got.is_err_and(|e| e == Errno::WOULDBLOCK)
 }
 
 /// Makes closing send RST and free the send queue.
@@ -180,25 +182,17 @@ pub fn set_receive_buffer(socket: &impl AsFd, bytes: usize) {
 ///
 /// Errors: no descriptor is left.
 pub fn pipe() -> io::Result<[OwnedFd; 2]> {
-    let mut ends = [0; 2];
-    // SAFETY: `ends` has room for the two descriptors pipe2(2) writes.
-    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: both were made a moment ago and nobody else has them.
-    Ok(ends.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))
+    let (out, into) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
+    Ok([out, into])
 }
 
 /// Moves up to `most` bytes between a pipe and a socket without waiting. Without `SPLICE_F_MORE`, which would
 /// make the sink hold the last bytes back.
 ///
 /// Errors: those of splice(2); `WouldBlock` if no byte can move now.
-pub fn splice(from: RawFd, to: RawFd, most: usize) -> io::Result<usize> {
-    let none = std::ptr::null_mut();
-    let flags = libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE;
-    // SAFETY: without offsets nothing is written to memory of ours; a closed descriptor fails.
-    let n = unsafe { libc::splice(from, none, to, none, most, flags) };
-    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+pub fn splice(from: &impl AsFd, to: &impl AsFd, most: usize) -> io::Result<usize> {
+    let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+    Ok(rustix::pipe::splice(from, None, to, None, most, flags)?)
 }
 
 /// Whether the peer has ended its TLS in order, by close_notify.
@@ -216,7 +210,7 @@ pub fn holds_unread(ssl: &SslRef) -> bool {
 
 unsafe extern "C" {
     /// From `openssl/ssl.h`; the binding lacks it.
-    fn SSL_has_pending(ssl: *const openssl_sys::SSL) -> std::ffi::c_int;
+    fn SSL_has_pending(ssl: *const openssl_sys::SSL) -> c_int;
 }
 
 /// Registers `source` with the runtime of this thread, for readiness to read. `source` must keep the same

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::event::PollFlags;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -143,7 +144,7 @@ impl Tcp {
         loop {
             ready!(self.stream.poll_write_ready(cx))?;
             let asked = self.stream.try_io(Interest::WRITABLE, || {
-                if kernel::events(self.fd(), libc::POLLOUT) == 0 {
+                if kernel::events(self.fd(), PollFlags::OUT).is_empty() {
                     Err(io::ErrorKind::WouldBlock.into())
                 } else {
                     Ok(())

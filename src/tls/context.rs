@@ -4,6 +4,7 @@
 //! Source: Mozilla Server Side TLS 5.7, "modern" and "intermediate"; RFC 7301 §3.2 (ALPN);
 //! FAULTS D33–D35.
 
+use std::ffi::c_int;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -33,7 +34,7 @@ const CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256
                        ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
                        ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
 /// `SSL_CTRL_CHAIN_CERT` of OpenSSL's `ssl.h`: adds an issuer to the certificate set last.
-const ADD_CHAIN_CERT: libc::c_int = 89;
+const ADD_CHAIN_CERT: c_int = 89;
 
 const H2_THEN_H1: &[&str] = &["h2", "http/1.1"];
 const H1: &[&str] = &["http/1.1"];
@@ -307,7 +308,7 @@ mod tests {
     #[test]
     fn openssl_has_room_for_one_record() {
         /// From openssl/ssl.h; openssl-sys lacks it.
-        const SET_MAX_PIPELINES: libc::c_int = 126;
+        const SET_MAX_PIPELINES: std::ffi::c_int = 126;
         let builder = openssl::ssl::SslContext::builder(openssl::ssl::SslMethod::tls()).unwrap();
         let accepts = |n| {
             let none = std::ptr::null_mut();

@@ -3,13 +3,14 @@
 //! In: a handshake that has just received its ClientHello. Out: a name to look up, or `None` if the
 //! client sent no name that a certificate can cover. Source: RFC 6066 §3.
 
+use std::ffi::{c_uchar, c_uint};
 use std::net::IpAddr;
 
 use foreign_types::ForeignTypeRef;
 use openssl::ssl::SslRef;
 
 /// Number of the server_name extension (IANA, TLS ExtensionType).
-const SERVER_NAME: libc::c_uint = 0;
+const SERVER_NAME: c_uint = 0;
 /// NameType host_name.
 const HOST_NAME: u8 = 0;
 /// Longest DNS name in text form (RFC 1035 §2.3.4).
@@ -18,8 +19,8 @@ const MAX_NAME_BYTES: usize = 253;
 /// Returns the normalised server name of the ClientHello that `ssl` is processing. Works only inside
 /// the ClientHello callback; elsewhere the result is `None`.
 pub(super) fn asked(ssl: &mut SslRef) -> Option<String> {
-    let mut data: *const libc::c_uchar = std::ptr::null();
-    let mut len: libc::size_t = 0;
+    let mut data: *const c_uchar = std::ptr::null();
+    let mut len = 0;
     // SAFETY: `ssl` is a live handshake and both out-pointers are valid. OpenSSL returns 1 only
     // inside the callback. `data` then points at `len` bytes that live until the callback returns.
     let extension = unsafe {
