@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 mod node;
 mod stream;
+mod websocket;
 
 pub use node::{COOKIE, NAMES, serve_nodes};
 

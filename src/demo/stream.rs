@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::ws::{Message as Frame, WebSocket, WebSocketUpgrade};
-use axum::extract::{Query, State};
+use axum::extract::{Query, Request, State};
 use axum::http::header;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
@@ -19,6 +18,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use super::node::{Message, Node};
+use super::websocket::{Kind, Socket, upgrade};
 
 /// Default period, in milliseconds: fast enough to look live, slow enough to read.
 const EVERY_MS: u64 = 500;
@@ -29,8 +29,6 @@ const EVERY_MS_MAX: u64 = 60_000;
 const LENGTH_MESSAGES: u64 = 120;
 /// Bytes of each of these messages, including padding and line end.
 const LINE_BYTES: usize = 64;
-/// Longest message that a client may send on the WebSocket, in bytes.
-const ECHO_BYTES: usize = 64 * 1024;
 
 /// The period of a stream, from the query of its request.
 #[derive(Deserialize)]
@@ -130,25 +128,26 @@ pub(super) async fn poll(State(node): ThisNode, Query(pace): Query<Pace>) -> Res
 pub(super) async fn ws(
     State(node): ThisNode,
     Query(pace): Query<Pace>,
-    upgrade: WebSocketUpgrade,
+    request: Request,
 ) -> Response {
-    upgrade
-        .max_message_size(ECHO_BYTES)
-        .on_upgrade(move |socket| talk(socket, node, pace))
+    upgrade(request, move |socket| talk(socket, node, pace))
 }
 
-async fn talk(mut socket: WebSocket, node: Arc<Node>, pace: Pace) {
+async fn talk(mut socket: Socket, node: Arc<Node>, pace: Pace) {
     let mut messages = Box::pin(messages(node, &pace, "ws"));
     loop {
-        let frame = tokio::select! {
-            Some(message) = messages.next() => Frame::text(json(&message)),
-            got = socket.recv() => match got {
-                Some(Ok(echo @ (Frame::Text(_) | Frame::Binary(_)))) => echo,
-                Some(Ok(Frame::Ping(_) | Frame::Pong(_))) => continue,
-                Some(Ok(Frame::Close(_)) | Err(_)) | None => return,
+        let (kind, payload) = tokio::select! {
+            Some(message) = messages.next() => (Kind::Text, json(&message).into_bytes()),
+            got = socket.receive() => match got {
+                Ok(got) if got.kind == Kind::Ping => (Kind::Pong, got.payload),
+                Ok(got) if got.kind == Kind::Pong => continue,
+                Ok(got) => (got.kind, got.payload),
+                Err(_) => return,
             },
         };
-        if socket.send(frame).await.is_err() {
+        let sent = socket.send(kind, &payload).await;
+        // A close frame is echoed like a message and is the last frame (RFC 6455 §5.5.1).
+        if sent.is_err() || kind == Kind::Close {
             return;
         }
     }

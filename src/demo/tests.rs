@@ -6,10 +6,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::*;
 use crate::config::Config;
@@ -132,9 +134,7 @@ fn websocket_pushes_and_echoes() {
         let url = format!("ws://{south}/ws?every_ms=60000");
         let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
         let _first = timeout(DEADLINE, socket.next()).await.unwrap();
-        futures_util::SinkExt::send(&mut socket, Message::text("hi"))
-            .await
-            .unwrap();
+        socket.send(Message::text("hi")).await.unwrap();
         let echo = timeout(DEADLINE, socket.next())
             .await
             .unwrap()
@@ -142,6 +142,51 @@ fn websocket_pushes_and_echoes() {
             .unwrap();
         assert_eq!(echo, Message::text("hi"));
     });
+}
+
+/// Aim: a node answers ping and close, echoes a fragmented message as one, and closes the connection of a client
+/// that sends too much. Fails without the answers in `talk` or if `Socket` does not join the fragments.
+#[test]
+fn websocket_keeps_to_the_protocol() {
+    let (runtime, [_, south]) = nodes();
+    runtime.block_on(async {
+        let url = format!("ws://{south}/ws?every_ms=60000");
+        let connect = async || {
+            let (mut socket, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
+            let _first = timeout(DEADLINE, socket.next()).await.unwrap();
+            socket
+        };
+        let part = |text: &'static str, opcode, last| {
+            Message::Frame(Frame::message(text, OpCode::Data(opcode), last))
+        };
+        let (mut socket, long) = (connect().await, "x".repeat(64 * 1024));
+        let cases = [
+            (vec![Message::Ping("p".into())], Message::Pong("p".into())),
+            (vec![Message::text(&long)], Message::text(&long)),
+            (
+                vec![
+                    part("a", Data::Text, false),
+                    part("b", Data::Continue, true),
+                ],
+                Message::text("ab"),
+            ),
+            (vec![Message::Close(None)], Message::Close(None)),
+        ];
+        for (sent, expected) in cases {
+            for message in sent {
+                socket.send(message).await.unwrap();
+            }
+            let got = timeout(DEADLINE, socket.next()).await.unwrap();
+            assert_eq!(got.unwrap().unwrap(), expected);
+        }
+        let mut socket = connect().await;
+        socket.send(Message::text(long + "x")).await.unwrap();
+        let ended = timeout(DEADLINE, socket.next()).await.unwrap();
+        assert!(!matches!(ended, Some(Ok(_))), "{ended:?}");
+    });
+    let status = ["-o", "/dev/null", "-w", "%{http_code}"];
+    let url = format!("http://{south}/ws");
+    assert_eq!(curled(&[&status[..], &[&url]].concat()), "400");
 }
 
 /// Aim: either node can stop one of the two, whose health check then fails; both are never stopped. A start
