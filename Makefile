@@ -2,7 +2,7 @@
 # first installs what a fresh Debian machine lacks (tests/setup.sh). If it cannot, it names what is
 # missing. A line that begins with `##` is the help of the target below it.
 
-.PHONY: demo test check bench bench-micro hooks help
+.PHONY: demo test check coverage bench bench-micro hooks help
 .NOTPARALLEL:
 
 PORT ?= 0
@@ -25,6 +25,13 @@ check:
 	@tests/setup.sh build
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+
+# It needs `rustup component add llvm-tools`, or LLVM_TOOLS: a folder with llvm-cov and llvm-profdata as
+# new as rustc's LLVM.
+## Measure which lines the unit tests run, by folder (COVERAGE="--workspace" runs all tests)
+coverage:
+	@tests/setup.sh build
+	@tests/coverage.sh $(COVERAGE)
 
 ## Measure beside HAProxy, nginx and Envoy, some 40 minutes (BENCH="--quick"); see benches/README.md
 bench:
