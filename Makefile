@@ -2,7 +2,7 @@
 # first installs what a fresh Debian machine lacks (tests/setup.sh). If it cannot, it names what is
 # missing. A line that begins with `##` is the help of the target below it.
 
-.PHONY: demo test check coverage bench bench-micro hooks help
+.PHONY: demo test check coverage loom bench bench-micro hooks help
 .NOTPARALLEL:
 
 PORT ?= 0
@@ -32,6 +32,11 @@ check:
 coverage:
 	@tests/setup.sh build
 	@tests/coverage.sh $(COVERAGE)
+
+## Run the lock-free parts in every order that threads may run in (tests/loom)
+loom:
+	@tests/setup.sh build
+	cargo run --release --manifest-path tests/loom/Cargo.toml --target-dir target
 
 ## Measure beside HAProxy, nginx and Envoy, some 40 minutes (BENCH="--quick"); see benches/README.md
 bench:

@@ -15,7 +15,9 @@ pub mod node_status;
 pub mod passive_health;
 pub mod shortage;
 pub mod signal;
+pub mod stage;
 pub mod node;
+mod sync;
 pub mod tls;
 
 pub use idle_upstreams::IdleUpstreams;

@@ -11,6 +11,7 @@ use pushgate_plugins::api::NodeId;
 
 use super::evict::{Reaper, reaper};
 use super::signal::Signal;
+use super::stage::Stage;
 use crate::observe::end_reason::EndReason;
 
 /// A flow between a client and, once assigned, a node.
@@ -26,8 +27,7 @@ pub struct LiveFlow {
     since: Instant,
     /// The node whose list the flow is in; 0: no node.
     at: AtomicU64,
-    begun: AtomicBool,
-    evicted: AtomicBool,
+    stage: Stage,
     bad_answer: AtomicBool,
     /// Why it was closed although its node is healthy: 0 not closed, 1 rebalanced, 2 expired.
     closed: AtomicU8,
@@ -43,8 +43,7 @@ impl Default for LiveFlow {
             reaper: reaper(),
             since: Instant::now(),
             at: AtomicU64::new(0),
-            begun: AtomicBool::new(false),
-            evicted: AtomicBool::new(false),
+            stage: Stage::default(),
             bad_answer: AtomicBool::new(false),
             closed: AtomicU8::new(0),
         }
@@ -62,8 +61,7 @@ impl LiveFlow {
     /// If the node was evicted at the same moment, this call cuts the client, so that neither order of the
     /// two events misses the flow.
     pub fn begin(&self) {
-        self.begun.store(true, Ordering::SeqCst);
-        if self.evicted.load(Ordering::SeqCst) {
+        if self.stage.begin() {
             self.kill.give();
         }
     }
@@ -75,12 +73,12 @@ impl LiveFlow {
 
     /// Whether the node has begun to answer.
     pub fn has_begun(&self) -> bool {
-        self.begun.load(Ordering::SeqCst)
+        self.stage.has_begun()
     }
 
     /// Whether its node was evicted during the flow.
     pub fn is_evicted(&self) -> bool {
-        self.evicted.load(Ordering::SeqCst)
+        self.stage.is_evicted()
     }
 
     /// Closes the flow at its client if its answer has begun; the client then comes back. A flow without an
@@ -122,8 +120,7 @@ impl LiveFlow {
     pub fn retry(&self) {
         // Otherwise the old signal would end the next connect, to a healthy node.
         self.give_up.take_back();
-        self.evicted.store(false, Ordering::SeqCst);
-        self.begun.store(false, Ordering::SeqCst);
+        self.stage.reset();
         self.bad_answer.store(false, Ordering::Relaxed);
     }
 
@@ -161,8 +158,7 @@ impl LiveFlow {
     /// Evicts the flow from its node. A flow whose answer has begun is cut at the client. A flow without an
     /// answer fails only at the node's side, so that it can be retried.
     pub fn evict(&self) {
-        self.evicted.store(true, Ordering::SeqCst);
-        if self.begun.load(Ordering::SeqCst) {
+        if self.stage.evict() {
             self.kill.give();
         } else {
             self.give_up.give();

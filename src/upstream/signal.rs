@@ -4,10 +4,9 @@
 //! each poll.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use futures_util::task::AtomicWaker;
+use super::sync::{AtomicBool, AtomicWaker, Ordering};
 
 /// A signal, given or not. Only one task at a time may wait for it.
 #[derive(Default)]
