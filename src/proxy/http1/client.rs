@@ -45,9 +45,8 @@ pub enum NextHeadError {
 }
 
 impl Client {
-    /// Reads and judges the next head. `first`: when the connection was accepted; the head must arrive within
-    /// `head_timeout` after that. `None`: a later head may begin at any time, and must arrive within
-    /// `head_timeout` after its first byte.
+    /// Reads and judges the next head. The `first` one must arrive within `head_timeout` after `conn` was
+    /// accepted. A later one may begin at any time, and must arrive within `head_timeout` after its first byte.
     ///
     /// Errors: [`NextHeadError`].
     pub async fn next_head(
