@@ -3,11 +3,14 @@
 pub mod admin;
 pub mod certificates;
 pub mod discovery;
+pub mod endpoint;
 pub mod expiry;
 pub mod handover;
 pub mod parts;
 pub mod plan;
+pub mod planned;
 pub mod rebalance;
 pub mod running;
+pub mod sockets;
 
 pub use running::Running;

@@ -22,10 +22,9 @@ use sd_notify::NotifyState;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::control::admin::Endpoint;
 use crate::control::handover::HandoverState;
-use crate::control::running::{Sockets, bind_all};
-use crate::control::{Running, certificates, discovery, expiry, rebalance};
+use crate::control::sockets::{Sockets, bind_all};
+use crate::control::{Running, admin, certificates, discovery, expiry, rebalance};
 use crate::listener::edge::Edge;
 use crate::observe::access_log;
 use crate::proxy::hooks::ProxyHooks;
@@ -181,12 +180,12 @@ impl Service {
             None => (HandoverState::default(), None),
         };
         let running = Running::new(edge, options.path, drain, state);
-        let admin = config.admin.as_ref().map(|a| a.bind);
-        let admin = admin.and_then(|a| Some((a, sockets.remove(&a)?)));
+        let asked = config.admin.as_ref().map(|a| a.bind);
+        let asked = asked.and_then(|a| Some((a, sockets.remove(&a)?)));
         let offered = upgrade_socket(&config);
         running.apply(Arc::new(config), sockets).await?;
-        if let Some((asked, socket)) = admin {
-            let endpoint = Endpoint::start(asked, socket, running.clone(), token);
+        if let Some((asked, socket)) = asked {
+            let endpoint = admin::start(asked, socket, running.clone(), token);
             running.administer(endpoint.map_err(|e| format!("admin: {e}"))?);
         }
         tokio::spawn(certificates::watch(running.clone()));

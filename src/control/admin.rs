@@ -7,10 +7,12 @@
 mod dashboard;
 mod nodes;
 mod rebalances;
+mod shared;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use axum::extract::{Request, State as Shared};
@@ -22,10 +24,11 @@ use axum::{Json, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
 
+use self::shared::Admin;
 use super::Running;
 use super::certificates::Shown;
+use super::endpoint::Endpoint;
 use super::rebalance;
 use crate::observe::metrics;
 
@@ -34,48 +37,18 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest body of a request, in bytes: a rebalance may have one, of one JSON object.
 const MAX_BODY: u64 = 4096;
 
-struct Admin {
+/// Serves the admin endpoint on `socket` in the current runtime.
+///
+/// Errors: no descriptor is left.
+pub fn start(
+    asked: SocketAddr,
+    socket: TcpListener,
     running: Arc<Running>,
     token: Option<String>,
-    /// Number of open dashboards.
-    watchers: dashboard::Watchers,
-}
-
-/// A running admin endpoint; dropping it closes the socket.
-pub struct Endpoint {
-    /// The address given in the configuration.
-    pub asked: SocketAddr,
-    socket: std::net::TcpListener,
-    task: JoinHandle<()>,
-}
-
-impl Endpoint {
-    /// Serves the admin endpoint on `socket` in the current runtime.
-    pub fn start(
-        asked: SocketAddr,
-        socket: std::net::TcpListener,
-        running: Arc<Running>,
-        token: Option<String>,
-    ) -> io::Result<Self> {
-        let accepting = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
-        let task = tokio::spawn(serve(accepting, running, token));
-        Ok(Endpoint {
-            asked,
-            socket,
-            task,
-        })
-    }
-
-    /// Returns another handle of the listening socket.
-    pub fn socket(&self) -> io::Result<std::net::TcpListener> {
-        self.socket.try_clone()
-    }
-}
-
-impl Drop for Endpoint {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+) -> io::Result<Endpoint> {
+    let accepting = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
+    let task = tokio::spawn(serve(accepting, running, token));
+    Ok(Endpoint::new(asked, socket, task))
 }
 
 async fn serve(socket: tokio::net::TcpListener, running: Arc<Running>, token: Option<String>) {
@@ -100,7 +73,7 @@ fn router(running: Arc<Running>, token: Option<String>) -> Router {
     let admin = Arc::new(Admin {
         running,
         token,
-        watchers: dashboard::Watchers::default(),
+        watchers: AtomicUsize::default(),
     });
     dashboard::files()
         .route("/metrics", get(metrics_text))

@@ -3,17 +3,11 @@
 //!
 //! Source: FAULTS D69; Lightstreamer clustering §4 (an assignment outlives more than a session).
 
-use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::Running;
 use super::rebalance::Saved;
-use crate::clock;
-use crate::upstream::Node;
 use crate::upstream::discover::{Answer, Source};
 use crate::upstream::drain::Terms;
 use crate::upstream::node::Order;
@@ -33,7 +27,7 @@ pub struct HandoverState {
     /// The rebalances that are running.
     #[serde(default)]
     pub rebalances: Vec<Saved>,
-    /// The date ([`clock::date`]), so that nothing remembered is from the future.
+    /// The date ([`clock::date`](crate::clock::date)): nothing that was remembered may be of the future.
     #[serde(default)]
     pub date: Option<SystemTime>,
     /// The terms of the drains among the orders.
@@ -52,7 +46,8 @@ pub struct SavedDrain {
 }
 
 impl SavedDrain {
-    fn new(node: &str, terms: &Terms, now: Instant) -> Self {
+    /// The drain of the node called `node`.
+    pub fn new(node: &str, terms: &Terms, now: Instant) -> Self {
         SavedDrain {
             node: node.to_owned(),
             since: now.saturating_duration_since(terms.since),
@@ -68,39 +63,6 @@ impl SavedDrain {
             until: self.left.and_then(|left| now.checked_add(left)),
             // If another version writes a rate this one cannot read, the drain has none.
             rate: self.rate.as_ref().and_then(|rate| rate.parse().ok()),
-        }
-    }
-}
-
-impl Running {
-    /// Returns another handle of each listening socket, the admin endpoint's too, with its
-    /// configured address.
-    pub fn sockets(&self) -> io::Result<Vec<(SocketAddr, TcpListener)>> {
-        let parts = self.parts();
-        let listeners = parts.listeners.values().flat_map(|l| &l.loops);
-        let mut sockets = listeners
-            .map(|l| Ok((l.asked, l.socket()?)))
-            .collect::<io::Result<Vec<_>>>()?;
-        if let Some(admin) = &parts.admin {
-            sockets.push((admin.asked, admin.socket()?));
-        }
-        Ok(sockets)
-    }
-
-    /// Returns what this process remembers now.
-    pub fn handover_state(&self) -> HandoverState {
-        let nodes = self.nodes();
-        let now = Instant::now();
-        let drain = |n: &Arc<Node>| Some(SavedDrain::new(&n.name, &n.terms()?, now));
-        let orders = nodes.iter().map(|n| (n.name.clone(), n.ordered()));
-        HandoverState {
-            kept: self.keep.save(),
-            orders: orders.filter(|(_, o)| *o != Order::Up).collect(),
-            answers: self.discovery.answers(),
-            tickets: self.parts().ring.as_ref().map(|ring| ring.export()),
-            rebalances: self.rebalances.save(),
-            date: Some(clock::date()),
-            drains: nodes.iter().filter_map(drain).collect(),
         }
     }
 }

@@ -11,8 +11,8 @@ use std::time::Instant;
 use pushgate_plugins::api::{NodeId, PoolId};
 use tokio::task::JoinHandle;
 
-use super::admin::Endpoint;
-use super::plan::{PlannedListener, PlannedNode};
+use super::endpoint::Endpoint;
+use super::planned::{PlannedListener, PlannedNode};
 use crate::balance::Pool;
 use crate::config::{self, Config, Health};
 use crate::listener::accept::AcceptLoop;

@@ -7,16 +7,17 @@
 mod automatic;
 mod handover;
 mod plan;
+mod pool_rebalance;
+mod rebalances;
 mod request;
 mod run;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use pushgate_plugins::api::{Forget, NodeId, PoolId, unix_seconds};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Running;
 use crate::balance::Pool;
@@ -26,9 +27,11 @@ use crate::observe::metrics;
 use crate::upstream::live_flows::MovableFlow;
 use crate::upstream::{Node, State};
 pub use automatic::{LOOK_EVERY, Seen, watch};
-use handover::Inherited;
 pub use handover::Saved;
 use plan::{Load, plan};
+pub use pool_rebalance::PoolRebalance;
+use pool_rebalance::shown;
+pub use rebalances::Rebalances;
 pub use request::{Goal, OrderedBy, RebalanceRequest};
 use run::Cluster;
 pub use run::{RebalanceRun, RunState};
@@ -45,91 +48,6 @@ pub enum RebalanceError {
     Busy,
     /// The order makes no sense; the text says why.
     Senseless(String),
-}
-
-/// A rebalance of a pool, running or over.
-pub struct PoolRebalance {
-    /// The pool's name.
-    pub pool: String,
-    /// Who ordered it.
-    pub by: OrderedBy,
-    /// Whether the predecessor began it.
-    carried: bool,
-    run: Mutex<RebalanceRun>,
-    began: Instant,
-    ended: Mutex<Option<Instant>>,
-}
-
-impl PoolRebalance {
-    fn is_over(&self) -> bool {
-        self.run.lock().state.is_over()
-    }
-
-    fn end(&self, run: &mut RebalanceRun, state: RunState) {
-        run.state = state;
-        *self.ended.lock() = Some(Instant::now());
-    }
-
-    /// Returns its progress, as the API shows it.
-    pub fn progress(&self) -> Value {
-        let run = self.run.lock();
-        let until = self.ended.lock().unwrap_or_else(Instant::now);
-        let mut shown = shown(&self.pool, &run);
-        let more = json!({
-            "state": run.state.as_str(), "by": self.by.as_str(),
-            "seconds": round(until.duration_since(self.began).as_secs_f64()),
-        });
-        if let (Some(shown), Value::Object(more)) = (shown.as_object_mut(), more) {
-            shown.extend(more);
-        }
-        shown
-    }
-}
-
-/// Returns a run's goal, plan and counts, as the API shows them.
-fn shown(pool: &str, run: &RebalanceRun) -> Value {
-    let request = &run.request;
-    let nodes = run.loads.iter().zip(&run.plan.aims).map(|(load, aim)| {
-        let progress = run.nodes.get(&load.id);
-        json!({
-            "name": load.name, "flows": load.flows, "most": aim.most,
-            "moves": progress.map_or(0, |s| s.due), "moved": progress.map_or(0, |s| s.moved),
-            "forgotten": round(progress.map_or(0.0, |s| s.share)),
-        })
-    });
-    let mut shown = json!({
-        "pool": pool, "close": request.close, "rate": request.rate.to_string(), "before": run.before,
-        "moved": run.moved(), "left": run.left(), "evenness": round(run.plan.evenness),
-        "eta_seconds": round(run.left() as f64 / request.rate.per_second()),
-        "nodes": nodes.collect::<Value>(),
-    });
-    match &request.goal {
-        Goal::Even(tolerance) => shown["to_even"] = json!({ "tolerance": tolerance }),
-        Goal::Share(from, share) => shown["from"] = json!({ "node": from, "share": share }),
-    }
-    shown
-}
-
-/// Rounds to three decimals; more mean nothing.
-fn round(n: f64) -> f64 {
-    (n * 1_000.0).round() / 1_000.0
-}
-
-/// The last rebalance of each pool.
-#[derive(Default)]
-pub struct Rebalances {
-    last: Mutex<HashMap<PoolId, Arc<PoolRebalance>>>,
-    inherited: Inherited,
-}
-
-impl Rebalances {
-    /// Starts with no rebalances except those the predecessor left.
-    pub fn inherit(saved: Vec<Saved>) -> Self {
-        Rebalances {
-            last: Mutex::default(),
-            inherited: Inherited::new(saved),
-        }
-    }
 }
 
 /// A running or simulated pool, as a run acts on it.
@@ -276,6 +194,42 @@ impl Running {
             rebalance.end(&mut run, RunState::Cancelled);
         }
         runs
+    }
+
+    /// Ends the rebalances here, because the successor continues them.
+    pub fn leave_rebalances(&self) {
+        let runs: Vec<_> = self.rebalances.last.lock().values().cloned().collect();
+        for rebalance in runs {
+            let mut run = rebalance.run.lock();
+            if !run.state.is_over() {
+                rebalance.end(&mut run, RunState::Cancelled);
+            }
+        }
+    }
+
+    /// Continues the predecessor's rebalances.
+    pub fn resume_rebalances(self: &Arc<Self>) {
+        for saved in self.rebalances.inherited.take() {
+            let pools = self.pools();
+            let pool = pools.get(&PoolId::of(&saved.pool));
+            let rebalance = pool.and_then(|pool| Some((pool.id, saved.restore(pool)?)));
+            let Some((id, rebalance)) = rebalance else {
+                continue;
+            };
+            let rebalance = Arc::new(rebalance);
+            log::warn!(
+                "pool {}: rebalance continues after the upgrade: {}",
+                rebalance.pool,
+                rebalance.progress()
+            );
+            self.rebalances.last.lock().insert(id, rebalance.clone());
+            tokio::spawn(drive(self.clone(), id, rebalance));
+        }
+    }
+
+    /// Called when the predecessor has ended: its rebalances may end too.
+    pub fn is_alone(&self) {
+        self.rebalances.inherited.ended();
     }
 }
 

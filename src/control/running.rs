@@ -4,6 +4,7 @@
 //! stay, changed or removed ones drain. Source: FAULTS D67, D68.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,19 +14,20 @@ use parking_lot::Mutex;
 use pushgate_plugins::api::PoolId;
 use pushgate_plugins::context::Keep;
 
-use super::admin::Endpoint;
 use super::discovery::Discovery;
-use super::handover::HandoverState;
+use super::endpoint::Endpoint;
+use super::handover::{HandoverState, SavedDrain};
 use super::parts::{Listed, Parts, first_checks};
 use super::plan::{Plan, Shift};
 use super::rebalance::Rebalances;
+use super::sockets::Sockets;
 use crate::balance::Pool;
 use crate::clock;
 use crate::config::{self, Config};
-use crate::listener::accept;
 use crate::listener::edge::Edge;
 use crate::observe::metrics;
 use crate::upstream::drain::Membership;
+use crate::upstream::node::Order;
 use crate::upstream::{Node, State};
 
 /// Within this time a request has decided by the table it holds.
@@ -33,31 +35,6 @@ const MOMENT: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Time for cut flows to end and be logged.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(200);
-
-/// Sockets bound before the threads start, by address.
-pub type Sockets = HashMap<SocketAddr, TcpListener>;
-
-/// Binds every address of the configuration, and the admin endpoint's, unless its socket is `inherited`.
-/// Inherited sockets of other addresses are closed.
-///
-/// Errors: the address that cannot be bound, and why.
-pub fn bind_all(config: &Config, mut inherited: Sockets) -> Result<Sockets, String> {
-    let of = |l: &'_ config::Listener| {
-        let options = accept::options(l);
-        l.bind.clone().into_iter().map(move |a| (a, Some(options)))
-    };
-    let admin = config.admin.iter().map(|a| (a.bind, None));
-    let mut sockets = Sockets::new();
-    for (address, options) in config.listeners.iter().flat_map(of).chain(admin) {
-        let socket = match inherited.remove(&address) {
-            Some(socket) => socket,
-            None => accept::bind(address, options.as_ref())
-                .map_err(|e| format!("cannot bind {address}: {e}"))?,
-        };
-        sockets.insert(address, socket);
-    }
-    Ok(sockets)
-}
 
 /// The running proxy.
 pub struct Running {
@@ -220,6 +197,37 @@ impl Running {
     /// Locks the running parts, for the watchers and the admin endpoint.
     pub(super) fn parts(&self) -> parking_lot::MutexGuard<'_, Parts> {
         self.parts.lock()
+    }
+
+    /// Returns another handle of each listening socket, the admin endpoint's too, with its
+    /// configured address.
+    pub fn sockets(&self) -> io::Result<Vec<(SocketAddr, TcpListener)>> {
+        let parts = self.parts();
+        let listeners = parts.listeners.values().flat_map(|l| &l.loops);
+        let mut sockets = listeners
+            .map(|l| Ok((l.asked, l.socket()?)))
+            .collect::<io::Result<Vec<_>>>()?;
+        if let Some(admin) = &parts.admin {
+            sockets.push((admin.asked, admin.socket()?));
+        }
+        Ok(sockets)
+    }
+
+    /// Returns what this process remembers now.
+    pub fn handover_state(&self) -> HandoverState {
+        let nodes = self.nodes();
+        let now = Instant::now();
+        let drain = |n: &Arc<Node>| Some(SavedDrain::new(&n.name, &n.terms()?, now));
+        let orders = nodes.iter().map(|n| (n.name.clone(), n.ordered()));
+        HandoverState {
+            kept: self.keep.save(),
+            orders: orders.filter(|(_, o)| *o != Order::Up).collect(),
+            answers: self.discovery.answers(),
+            tickets: self.parts().ring.as_ref().map(|ring| ring.export()),
+            rebalances: self.rebalances.save(),
+            date: Some(clock::date()),
+            drains: nodes.iter().filter_map(drain).collect(),
+        }
     }
 
     /// Returns all nodes by name; of the same name, nodes that stay come first.

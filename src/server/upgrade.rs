@@ -25,7 +25,7 @@ use tokio::net::UnixListener;
 
 use crate::control::Running;
 use crate::control::handover::HandoverState;
-use crate::control::running::Sockets;
+use crate::control::sockets::Sockets;
 
 /// Version of the handover protocol; another one is refused before anything is taken.
 const VERSION: u32 = 1;

@@ -6,7 +6,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::extract::State as Shared;
@@ -17,7 +17,7 @@ use axum::{Json, Router, routing::get};
 use prometheus::core::Collector;
 use serde_json::{Value, json};
 
-use super::Admin;
+use super::shared::Admin;
 use crate::control::rebalance;
 use crate::observe::metrics;
 
@@ -87,9 +87,6 @@ async fn events(Shared(admin): Shared<Arc<Admin>>) -> Response {
     });
     Sse::new(stream).into_response()
 }
-
-/// Counts open dashboards.
-pub(super) type Watchers = AtomicUsize;
 
 impl Admin {
     /// Returns the data of one event.

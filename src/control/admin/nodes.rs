@@ -13,7 +13,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::Admin;
+use super::shared::Admin;
 use crate::config::units::{Rate, Span};
 use crate::control::parts::Listed;
 use crate::observe::metrics;

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use pushgate_plugins::api::PoolId;
 
-use super::Admin;
+use super::shared::Admin;
 use crate::control::rebalance::{OrderedBy, RebalanceError, RebalanceRequest};
 
 /// Handles `POST /api/pools/NAME/rebalance`.

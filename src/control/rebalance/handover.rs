@@ -4,25 +4,24 @@
 //! successor sees only its own flows, so it also closes those of clients that come over from the predecessor.
 //! Its run ends no sooner than the predecessor. Source: FAULTS D69; Lightstreamer clustering §5.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use pushgate_plugins::api::{NodeId, PoolId};
+use pushgate_plugins::api::NodeId;
 use serde::{Deserialize, Serialize};
 
+use super::pool_rebalance::PoolRebalance;
 use super::request::{Goal, OrderedBy, RebalanceRequest};
-use super::run::{NodeProgress, RebalanceRun, RunState};
-use super::{PoolRebalance, Rebalances};
+use super::run::{NodeProgress, RebalanceRun};
 use crate::balance::Pool;
 use crate::config::units::Rate;
-use crate::control::Running;
 
 /// A run in a form that can be sent to another process.
 #[derive(Deserialize, Serialize)]
 pub struct Saved {
-    pool: String,
+    /// Name of the pool.
+    pub(super) pool: String,
     auto: bool,
     goal: Goal,
     rate: String,
@@ -35,7 +34,7 @@ pub struct Saved {
 
 impl Saved {
     /// Returns the run to send, if it is not over.
-    fn of(rebalance: &PoolRebalance) -> Option<Saved> {
+    pub(super) fn of(rebalance: &PoolRebalance) -> Option<Saved> {
         let run = rebalance.run.lock();
         let progress = |(id, s): (&NodeId, &NodeProgress)| (id.0, s.moved, s.due, s.flows, s.share);
         (!run.state.is_over()).then(|| Saved {
@@ -51,7 +50,7 @@ impl Saved {
     }
 
     /// Restores the run in this process; `None`: its rate cannot be read.
-    fn restore(self, pool: &Pool) -> Option<PoolRebalance> {
+    pub(super) fn restore(self, pool: &Pool) -> Option<PoolRebalance> {
         let request = RebalanceRequest {
             goal: self.goal,
             rate: self.rate.parse::<Rate>().ok()?,
@@ -97,57 +96,18 @@ impl Inherited {
         }
     }
 
-    /// Whether the predecessor may have flows.
-    pub(super) fn lives(&self) -> bool {
-        self.lives.load(Ordering::Relaxed)
-    }
-}
-
-impl Rebalances {
-    /// Returns the runs that are not over, for a successor.
-    pub fn save(&self) -> Vec<Saved> {
-        let runs = self.last.lock();
-        runs.values()
-            .filter_map(|rebalance| Saved::of(rebalance))
-            .collect()
-    }
-}
-
-impl Running {
-    /// Ends the rebalances here, because the successor continues them.
-    pub fn leave_rebalances(&self) {
-        let runs: Vec<_> = self.rebalances.last.lock().values().cloned().collect();
-        for rebalance in runs {
-            let mut run = rebalance.run.lock();
-            if !run.state.is_over() {
-                rebalance.end(&mut run, RunState::Cancelled);
-            }
-        }
-    }
-
-    /// Continues the predecessor's rebalances.
-    pub fn resume_rebalances(self: &Arc<Self>) {
-        for saved in std::mem::take(&mut *self.rebalances.inherited.runs.lock()) {
-            let pools = self.pools();
-            let pool = pools.get(&PoolId::of(&saved.pool));
-            let rebalance = pool.and_then(|pool| Some((pool.id, saved.restore(pool)?)));
-            let Some((id, rebalance)) = rebalance else {
-                continue;
-            };
-            let rebalance = Arc::new(rebalance);
-            log::warn!(
-                "pool {}: rebalance continues after the upgrade: {}",
-                rebalance.pool,
-                rebalance.progress()
-            );
-            self.rebalances.last.lock().insert(id, rebalance.clone());
-            tokio::spawn(super::drive(self.clone(), id, rebalance));
-        }
+    /// Takes what was saved.
+    pub(super) fn take(&self) -> Vec<Saved> {
+        std::mem::take(&mut *self.runs.lock())
     }
 
     /// Called when the predecessor has ended: its rebalances may end too.
-    pub fn is_alone(&self) {
-        let lives = &self.rebalances.inherited.lives;
-        lives.store(false, Ordering::Relaxed);
+    pub(super) fn ended(&self) {
+        self.lives.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the predecessor may have flows.
+    pub(super) fn lives(&self) -> bool {
+        self.lives.load(Ordering::Relaxed)
     }
 }

@@ -1,0 +1,34 @@
+//! Listening sockets that are bound before anything runs.
+//!
+//! In: a checked [`Config`], sockets of another process. Out: one socket for each address. Source: FAULTS D69.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+
+use crate::config::{self, Config};
+use crate::listener::accept;
+
+/// Sockets bound before the threads start, by address.
+pub type Sockets = HashMap<SocketAddr, TcpListener>;
+
+/// Binds every address of the configuration, and the admin endpoint's, unless its socket is `inherited`.
+/// Inherited sockets of other addresses are closed.
+///
+/// Errors: the address that cannot be bound, and why.
+pub fn bind_all(config: &Config, mut inherited: Sockets) -> Result<Sockets, String> {
+    let of = |l: &'_ config::Listener| {
+        let options = accept::options(l);
+        l.bind.clone().into_iter().map(move |a| (a, Some(options)))
+    };
+    let admin = config.admin.iter().map(|a| (a.bind, None));
+    let mut sockets = Sockets::new();
+    for (address, options) in config.listeners.iter().flat_map(of).chain(admin) {
+        let socket = match inherited.remove(&address) {
+            Some(socket) => socket,
+            None => accept::bind(address, options.as_ref())
+                .map_err(|e| format!("cannot bind {address}: {e}"))?,
+        };
+        sockets.insert(address, socket);
+    }
+    Ok(sockets)
+}
