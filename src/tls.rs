@@ -17,7 +17,7 @@ pub mod tickets;
 pub use error::TlsError;
 pub use files::{chain_of, key_of, password_of};
 pub use handshake_info::HandshakeInfo;
-pub use select::{Choice, TlsFront, choice};
+pub use select::{Acceptors, Choice, TlsFront, choice};
 pub use store::{Loaded, Store, names_in, names_of, unix_now};
 
 #[cfg(test)]

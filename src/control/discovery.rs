@@ -6,65 +6,36 @@
 
 mod expand;
 mod follow;
+mod following;
+mod watch;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use pushgate_plugins::api::{NodeId, unix_seconds};
+use pushgate_plugins::api::unix_seconds;
 use serde_json::{Value, json};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
-use super::Running;
+pub use self::expand::Expanded;
+use self::expand::{expand, node_name, source_of, source_of_host};
+use self::follow::Follow;
+use self::following::{Followed, Following, FoundNodes, Seen};
+pub use self::watch::watch;
 use crate::config::{Address, Config};
 use crate::observe::metrics;
-use crate::upstream::discover::{Answer, DiscoverError, Members, Resolver, Source};
+use crate::upstream::discover::{Answer, Resolver, Source};
 use crate::upstream::drain::Ending;
 
-/// Pause between two checks of nodes that left their answer: an empty one is removed at most this late.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Pause after a change that could not be put in force.
-const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// How many `timeout`s a start or a reload waits for the first answers.
 const FIRST_TIMEOUTS: u32 = 2;
-
-/// What is known of a name.
-#[derive(Clone, Debug, Default)]
-pub struct Seen {
-    /// The last good answer.
-    pub answer: Option<Answer>,
-    /// When that answer came; `None`: another process got it.
-    pub answered: Option<SystemTime>,
-    /// Why the last lookup failed; `None`: it did not.
-    pub failure: Option<DiscoverError>,
-    /// Lookups that ended.
-    pub asked: u64,
-}
 
 /// The names that are followed, and the nodes they found.
 pub struct Discovery {
     following: Mutex<Following>,
     /// Notified when an answer differs from the one before.
     changed: Arc<Notify>,
-}
-
-#[derive(Default)]
-struct Following {
-    sources: BTreeMap<Source, Followed>,
-    /// Members found for each pool.
-    pools: HashMap<String, Members>,
-    /// The address in use for each node with a host name.
-    nodes: HashMap<String, SocketAddr>,
-    /// Answers from the predecessor, until their names are followed.
-    inherited: HashMap<Source, Answer>,
-}
-
-struct Followed {
-    seen: Arc<watch::Sender<Seen>>,
-    resolver: Arc<Resolver>,
-    _task: Ending,
 }
 
 impl Discovery {
@@ -99,7 +70,7 @@ impl Discovery {
                 }
                 let answer = following.inherited.remove(&source);
                 let is_known = answer.is_some();
-                let seen = Arc::new(watch::Sender::new(Seen {
+                let seen = Arc::new(tokio::sync::watch::Sender::new(Seen {
                     answer,
                     ..Seen::default()
                 }));
@@ -150,15 +121,20 @@ impl Discovery {
             stays
         });
         let pools = |name: &String| config.is_some_and(|c| c.pools.contains_key(name));
-        following.pools.retain(|name, _| pools(name));
+        following.found.pools.retain(|name, _| pools(name));
         let nodes = |name: &String| config.is_some_and(|c| c.nodes.contains_key(name));
-        following.nodes.retain(|name, _| nodes(name));
+        following.found.nodes.retain(|name, _| nodes(name));
         following.inherited.clear();
     }
 
-    /// Returns `config` with the nodes found now.
-    pub fn expand(&self, config: &Config) -> Config {
-        expand::expand(config, &mut self.following.lock(), Instant::now())
+    /// `config` with the nodes that are found now; [`Discovery::found`] once it is in force.
+    pub fn expand(&self, config: &Config) -> Expanded {
+        expand(config, &self.following.lock(), Instant::now())
+    }
+
+    /// The nodes of an expanded configuration are in force.
+    pub fn found(&self, nodes: FoundNodes) {
+        self.following.lock().found = nodes;
     }
 
     /// Returns the last good answers, for a successor.
@@ -190,11 +166,11 @@ impl Discovery {
     fn start(
         &self,
         source: &Source,
-        seen: Arc<watch::Sender<Seen>>,
+        seen: Arc<tokio::sync::watch::Sender<Seen>>,
         resolver: &Arc<Resolver>,
         conf: &crate::config::Resolvers,
     ) -> Followed {
-        let follow = follow::Follow {
+        let follow = Follow {
             source: source.clone(),
             resolver: resolver.clone(),
             seen: seen.clone(),
@@ -212,10 +188,10 @@ impl Discovery {
     fn sweep(&self, config: &Config, live: impl Fn(&str) -> usize) -> bool {
         let now = Instant::now();
         let mut swept = false;
-        for (pool, members) in &mut self.following.lock().pools {
+        for (pool, members) in &mut self.following.lock().found.pools {
             let conf = config.pools.get(pool).and_then(|p| p.discover.as_ref());
             let linger = conf.map_or(Duration::ZERO, |d| d.linger.0);
-            swept |= members.sweep(now, linger, |a| live(&expand::node_name(pool, a)));
+            swept |= members.sweep(now, linger, |a| live(&node_name(pool, a)));
         }
         swept
     }
@@ -224,50 +200,9 @@ impl Discovery {
 /// Returns the names that a configuration asks for.
 fn sources(config: &Config) -> BTreeSet<Source> {
     let nodes = config.nodes.values().filter_map(|n| match &n.address {
-        Address::Host(host) => Some(expand::source_of_host(host)),
+        Address::Host(host) => Some(source_of_host(host)),
         Address::Socket(_) => None,
     });
     let pools = config.pools.values().filter_map(|p| p.discover.as_ref());
-    nodes.chain(pools.filter_map(expand::source_of)).collect()
-}
-
-/// Puts changes in force until the process ends.
-pub async fn watch(running: Arc<Running>) {
-    let mut failed = None;
-    loop {
-        let changed = tokio::select! {
-            () = running.discovery.changed.notified() => true,
-            () = tokio::time::sleep(LOOK_EVERY) => look(&running),
-        };
-        if !changed {
-            continue;
-        }
-        match running.rediscover().await {
-            Ok(()) => failed = None,
-            Err(e) => {
-                if failed.as_ref() != Some(&e) {
-                    log::error!(
-                        "cannot apply discovered nodes, trying again every {TRY_AGAIN:?}: {e}"
-                    );
-                }
-                failed = Some(e);
-                tokio::time::sleep(TRY_AGAIN).await;
-                running.discovery.changed.notify_one();
-            }
-        }
-    }
-}
-
-/// Removes departed nodes without flows; true if a member of a pool was removed.
-fn look(running: &Running) -> bool {
-    let mut parts = running.parts();
-    parts.sweep();
-    let Some(config) = parts.config.clone() else {
-        return false;
-    };
-    let live = |name: &str| {
-        let checked = parts.nodes.get(&NodeId::of(name));
-        checked.map_or(0, |c| c.node.live())
-    };
-    running.discovery.sweep(&config, live)
+    nodes.chain(pools.filter_map(source_of)).collect()
 }

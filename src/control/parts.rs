@@ -4,7 +4,6 @@
 //! departed node is checked until its last flow has ended. Source: FAULTS D66 to D68.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,16 +11,14 @@ use pushgate_plugins::api::{NodeId, PoolId};
 use tokio::task::JoinHandle;
 
 use super::endpoint::Endpoint;
-use super::planned::{PlannedListener, PlannedNode};
+use super::planned::{ListenerChange, PlannedListener, PlannedNode};
 use crate::balance::Pool;
 use crate::config::{self, Config, Health};
-use crate::listener::accept::AcceptLoop;
-use crate::listener::edge::Edge;
+use crate::listener::accept::{AcceptLoop, PreparedLoop};
 use crate::observe::metrics;
 use crate::proxy::listener::Listener;
-use crate::route::Table;
 use crate::tls::Store;
-use crate::tls::tickets::Ring;
+use crate::tls::tickets::{NewTickets, Ring};
 use crate::upstream::drain::{Membership, Terms};
 use crate::upstream::health::Checker;
 use crate::upstream::node::Order;
@@ -31,7 +28,7 @@ use crate::upstream::{Node, State};
 pub struct Checked {
     /// The node.
     pub node: Arc<Node>,
-    /// Its section of the configuration.
+    /// The listener's section of the configuration.
     pub conf: config::Node,
     health: Option<Health>,
     task: JoinHandle<()>,
@@ -83,34 +80,21 @@ impl Listed {
 pub struct Listening {
     /// The listener.
     pub listener: Arc<Listener>,
-    /// Its section of the configuration.
+    /// The listener's section of the configuration.
     pub conf: config::Listener,
     /// One loop for each address.
     pub loops: Vec<AcceptLoop>,
 }
 
 impl Listening {
-    /// Applies a changed section. If certificates cannot be loaded, the old ones stay in use.
-    fn change(&mut self, conf: &config::Listener, table: Table, store: &Store, dir: &Path) {
-        if let Some(tls) = &self.listener.tls
-            && let Err(e) = tls.reload(conf, store, dir)
-        {
-            log::error!(
-                "listener {}: {e}; still serving the old certificates",
-                conf.name
-            );
+    /// Applies a changed section and its decision table.
+    fn change(&mut self, conf: &config::Listener, change: ListenerChange) {
+        if let (Some(tls), Some(acceptors)) = (&self.listener.tls, change.acceptors) {
+            tls.swap(acceptors);
         }
-        self.listener.change(conf, table);
+        self.listener.change(conf, change.table);
         self.loops.retain(|a| conf.bind.contains(&a.asked));
-        for accepting in &self.loops {
-            if let Err(e) = accepting.tune(conf) {
-                log::error!(
-                    "listener {} on {}: cannot set socket options: {e}",
-                    conf.name,
-                    accepting.bound
-                );
-            }
-        }
+        self.loops.iter().for_each(|a| a.tune(conf));
         self.conf = conf.clone();
     }
 }
@@ -265,44 +249,33 @@ impl Parts {
     }
 
     /// Takes the ring of session ticket keys into use.
-    pub fn settle_tickets(&mut self, ring: Arc<Ring>, config: &Config) {
-        // The file check has read the keys, so an error means that a file has gone since.
-        if let Err(e) = ring.reload(config) {
-            log::error!("session tickets: cannot load keys: {e}");
-        }
+    pub fn settle_tickets(&mut self, ring: Arc<Ring>, new: NewTickets) {
+        ring.take_over(new);
         self.ring = Some(ring);
         self.tickets = None;
     }
 
     /// Changes, adds and removes listeners. A removed one stops accepting; its connections go on.
-    ///
-    /// Errors: the system refuses a socket.
-    pub fn settle_listeners(
-        &mut self,
-        planned: Vec<PlannedListener>,
-        config: &Config,
-        edge: &Arc<Edge>,
-    ) -> Result<(), String> {
-        let stays = |name: &String| planned.iter().any(|p| p.runs && p.conf.name == *name);
-        self.listeners.retain(|name, _| stays(name));
+    pub fn settle_listeners(&mut self, planned: Vec<PlannedListener>) {
+        let changes = |p: &PlannedListener, name: &str| p.change.is_some() && p.conf.name == name;
+        self.listeners
+            .retain(|name, _| planned.iter().any(|p| changes(p, name)));
         for p in planned {
-            let l = match self.listeners.remove(&p.conf.name) {
-                Some(mut old) => {
-                    old.change(&p.conf, p.table, &self.store, &config.dir);
-                    old
+            let mut l = match (self.listeners.remove(&p.conf.name), p.change) {
+                (Some(mut running), Some(change)) => {
+                    running.change(&p.conf, change);
+                    running
                 }
-                None => Listening {
-                    listener: Listener::new(&p.conf, p.table, p.tls),
+                (_, None) => Listening {
+                    listener: p.listener,
                     conf: p.conf.clone(),
                     loops: Vec::new(),
                 },
+                // The process has begun to drain since the plan was made: it accepts nobody any more.
+                (None, Some(_)) => continue,
             };
-            let l = self.listeners.entry(p.conf.name).or_insert(l);
-            for (asked, socket) in p.sockets {
-                let started = edge.listen(asked, socket, &l.listener);
-                l.loops.push(started.map_err(|e| format!("{asked}: {e}"))?);
-            }
+            l.loops.extend(p.loops.into_iter().map(PreparedLoop::start));
+            self.listeners.insert(p.conf.name, l);
         }
-        Ok(())
     }
 }

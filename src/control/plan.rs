@@ -17,13 +17,15 @@ pub use inherited::{evict_rate_of, health_of};
 use inherited::{limits_of, pools_of};
 
 use super::parts::Parts;
-use super::planned::{PlannedListener, PlannedNode};
+use super::planned::{ListenerChange, PlannedListener, PlannedNode};
 use super::sockets::Sockets;
 use crate::balance::Pool;
 use crate::config::{self, Address, Config, OnDown};
 use crate::listener::accept;
+use crate::listener::edge::Edge;
+use crate::proxy::listener::Listener;
 use crate::route::Table;
-use crate::tls::tickets::Ring;
+use crate::tls::tickets::{NewTickets, Ring};
 use crate::tls::{Store, TlsFront, chain_of};
 use crate::upstream::Node;
 use crate::upstream::tls::Secure;
@@ -40,17 +42,20 @@ pub struct Plan {
     pub store: Store,
     /// Keys of session tickets: the running ones, if they exist.
     pub ring: Arc<Ring>,
+    /// What they take over.
+    pub tickets: NewTickets,
 }
 
 impl Plan {
     /// Works out what to change so that `config` runs. `sockets` are those bound already.
     ///
-    /// Errors: an address that cannot be bound, a certificate that cannot be loaded.
+    /// Errors: an address that cannot be bound, a certificate that cannot be loaded, no descriptor left.
     pub fn new(
         config: &Config,
         parts: &Parts,
         keep: &Keep,
-        mut sockets: Sockets,
+        edge: &Arc<Edge>,
+        sockets: Sockets,
     ) -> Result<Plan, String> {
         let store = Store::load(config).map_err(|e| e.to_string())?;
         store.inherit(&parts.store);
@@ -58,49 +63,71 @@ impl Plan {
         nodes.retain(|_, n| n.conf.address.socket().is_some());
         let pools = pools_for(config, &nodes, parts);
         mark_joining(&mut nodes, &pools, parts);
-        let pools = Arc::new(pools);
-        let by_id = by_id(&nodes);
         let ring = match (&parts.ring, &parts.tickets) {
             (Some(ring), _) => Ok(ring.clone()),
             (None, Some(exported)) => Ring::import(config, exported),
             (None, None) => Ring::new(config),
         };
-        let ring = ring.map_err(|e| e.to_string())?;
-        let mut listeners = Vec::new();
+        let mut plan = Plan {
+            pools: Arc::new(pools),
+            nodes,
+            listeners: Vec::new(),
+            store,
+            ring: ring.map_err(|e| e.to_string())?,
+            tickets: NewTickets::read(config).map_err(|e| e.to_string())?,
+        };
+        plan.add_listeners(config, parts, keep, edge, sockets)?;
+        Ok(plan)
+    }
+
+    fn add_listeners(
+        &mut self,
+        config: &Config,
+        parts: &Parts,
+        keep: &Keep,
+        edge: &Arc<Edge>,
+        mut sockets: Sockets,
+    ) -> Result<(), String> {
+        let by_id = by_id(&self.nodes);
         for conf in &config.listeners {
+            let table = table(config, conf, keep, &self.pools, &by_id)?;
             let old = parts
                 .listeners
                 .get(&conf.name)
                 .filter(|l| same_kind(&l.conf, conf));
-            let tls = match (&conf.tls, old) {
-                (Some(_), None) => {
-                    let front = TlsFront::new(conf, &store, ring.clone(), &config.dir);
-                    Some(front.map_err(|e| e.to_string())?)
+            let (listener, change) = match old {
+                Some(old) => {
+                    let tls = old.listener.tls.as_ref();
+                    let acceptors = tls.map(|tls| tls.prepare(conf, &self.store, &config.dir));
+                    let acceptors = acceptors.transpose().map_err(|e| e.to_string())?;
+                    let change = ListenerChange { table, acceptors };
+                    (old.listener.clone(), Some(change))
                 }
-                _ => None,
+                None => {
+                    let front =
+                        |_| TlsFront::new(conf, &self.store, self.ring.clone(), &config.dir);
+                    let tls = conf.tls.as_ref().map(front).transpose();
+                    let tls = tls.map_err(|e| e.to_string())?;
+                    (Listener::new(conf, table, tls), None)
+                }
             };
-            let mut own = Vec::new();
+            let mut loops = Vec::new();
             for address in &conf.bind {
                 if old.is_some_and(|l| l.loops.iter().any(|a| a.asked == *address)) {
                     continue;
                 }
-                own.push((*address, socket(*address, conf, parts, &mut sockets)?));
+                let socket = socket(*address, conf, parts, &mut sockets)?;
+                let prepared = edge.prepare(*address, socket, &listener);
+                loops.push(prepared.map_err(|e| format!("{address}: {e}"))?);
             }
-            listeners.push(PlannedListener {
-                table: table(config, conf, keep, &pools, &by_id)?,
+            self.listeners.push(PlannedListener {
                 conf: conf.clone(),
-                runs: old.is_some(),
-                tls,
-                sockets: own,
+                listener,
+                change,
+                loops,
             });
         }
-        Ok(Plan {
-            nodes,
-            pools,
-            listeners,
-            store,
-            ring,
-        })
+        Ok(())
     }
 }
 

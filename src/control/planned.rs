@@ -1,12 +1,13 @@
 //! Nodes and listeners as they are to be: made by a plan, taken over by what runs.
 
-use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use crate::config::units::Rate;
 use crate::config::{self, Health};
+use crate::listener::accept::PreparedLoop;
+use crate::proxy::listener::Listener;
 use crate::route::Table;
-use crate::tls::TlsFront;
+use crate::tls::Acceptors;
 use crate::upstream::Node;
 use crate::upstream::flow_limiter::Limits;
 
@@ -32,12 +33,18 @@ pub struct PlannedNode {
 pub struct PlannedListener {
     /// Its section of the configuration.
     pub conf: config::Listener,
+    /// The listener: the running one of that name where it takes the section over, or a new one.
+    pub listener: Arc<Listener>,
+    /// What the running one takes over; `None`: it is new.
+    pub change: Option<ListenerChange>,
+    /// Addresses it gets.
+    pub loops: Vec<PreparedLoop>,
+}
+
+/// What a running listener takes over.
+pub struct ListenerChange {
     /// Its decision table.
     pub table: Table,
-    /// Whether the running listener of that name takes this over.
-    pub runs: bool,
-    /// Its certificates, if it does not run yet.
-    pub tls: Option<TlsFront>,
-    /// Sockets to add to it.
-    pub sockets: Vec<(SocketAddr, TcpListener)>,
+    /// Certificates, where TLS ends here.
+    pub acceptors: Option<Acceptors>,
 }

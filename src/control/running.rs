@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use pushgate_plugins::api::PoolId;
 use pushgate_plugins::context::Keep;
 
-use super::discovery::Discovery;
+use super::discovery::{Discovery, Expanded};
 use super::endpoint::Endpoint;
 use super::handover::{HandoverState, SavedDrain};
 use super::parts::{Listed, Parts, first_checks};
@@ -122,17 +122,23 @@ impl Running {
     }
 
     async fn put_in_force(&self, config: Arc<Config>, sockets: Sockets) -> Result<(), String> {
-        let found = self.discovery.expand(&config);
-        let plan = Plan::new(&found, &self.parts.lock(), &self.keep, sockets)?;
+        let Expanded {
+            config: expanded,
+            found,
+        } = self.discovery.expand(&config);
+        let parts = || self.parts.lock();
+        let plan = Plan::new(&expanded, &parts(), &self.keep, &self.edge, sockets)?;
         first_checks(&plan.nodes).await;
+        // Nothing fails from here on, so that whatever fails has changed nothing.
+        self.discovery.found(found);
         {
             let mut parts = self.parts.lock();
             parts.settle_nodes(plan.nodes);
             parts.settle_orders();
             parts.settle_pools(plan.pools);
             parts.store = plan.store;
-            parts.settle_tickets(plan.ring, &config);
-            parts.settle_listeners(plan.listeners, &config, &self.edge)?;
+            parts.settle_tickets(plan.ring, plan.tickets);
+            parts.settle_listeners(plan.listeners);
             parts.config = Some(config);
         }
         self.let_leave().await;
@@ -150,9 +156,10 @@ impl Running {
         let Some(config) = self.parts.lock().config.clone() else {
             return Ok(());
         };
-        let config = self.discovery.expand(&config);
+        let Expanded { config, found } = self.discovery.expand(&config);
         let shift = Shift::new(&config, &self.parts.lock(), &self.keep)?;
         first_checks(&shift.nodes).await;
+        self.discovery.found(found);
         {
             let mut parts = self.parts.lock();
             parts.settle_nodes(shift.nodes);

@@ -99,33 +99,34 @@ impl AcceptLoop {
         self.socket.try_clone()
     }
 
-    /// Starts accepting on `threads`. Each connection goes to `take` on the thread that accepted it, with
+    /// Prepares to accept on `threads`. Each connection goes to `take` on the thread that accepted it, with
     /// that thread's index in `threads`.
     ///
     /// Errors: no descriptor is left.
-    pub fn start(
+    pub fn prepare(
         asked: SocketAddr,
         socket: TcpListener,
         listener: &Arc<Listener>,
         threads: Arc<[Thread]>,
         take: impl Fn(usize, Accepted) + Clone + Send + Sync + 'static,
-    ) -> io::Result<Self> {
-        // Set again here: the socket may come from another process, or from a listener of another kind.
-        socket::tune(&socket, &options(&listener.conf.load()))?;
+    ) -> io::Result<PreparedLoop> {
         let bound = socket.local_addr()?;
-        let mut accepting = AcceptLoop {
+        let accepting = AcceptLoop {
             asked,
             bound,
             socket: socket.try_clone()?,
             tasks: Vec::new(),
         };
+        let mut acceptors: Vec<Box<dyn FnOnce() -> JoinHandle<()> + Send>> = Vec::new();
         for (at, turn) in AcceptTurns::for_threads(socket, threads.len())?
             .into_iter()
             .enumerate()
         {
             let runtime = threads[at].runtime.clone();
-            let _entered = runtime.enter();
-            let turn = kernel::watch_readable(turn)?;
+            let turn = {
+                let _entered = runtime.enter();
+                kernel::watch_readable(turn)?
+            };
             let acceptor = Acceptor {
                 at,
                 vip: (!bound.ip().is_unspecified()).then_some(bound),
@@ -133,16 +134,21 @@ impl AcceptLoop {
                 threads: threads.clone(),
                 take: take.clone(),
             };
-            accepting.tasks.push(runtime.spawn(acceptor.run(turn)));
+            acceptors.push(Box::new(move || runtime.spawn(acceptor.run(turn))));
         }
-        Ok(accepting)
+        Ok(PreparedLoop {
+            accepting,
+            listener: listener.clone(),
+            acceptors,
+        })
     }
 
-    /// Applies the options of a changed section to the sockets accepted from now on.
-    ///
-    /// Errors: the kernel refuses an option. It has accepted each of them before.
-    pub fn tune(&self, conf: &config::Listener) -> io::Result<()> {
-        socket::tune(&self.socket, &options(conf))
+    /// Has sockets that are accepted from now on inherit the options of a changed section. An option that the
+    /// kernel refuses is logged; it has taken each before.
+    pub fn tune(&self, conf: &config::Listener) {
+        if let Err(e) = socket::tune(&self.socket, &options(conf)) {
+            log::error!("listener {} on {}: {e}", conf.name, self.bound);
+        }
     }
 
     /// Stops accepting. Returns when no thread can bring another connection.
@@ -158,6 +164,29 @@ impl AcceptLoop {
 impl Drop for AcceptLoop {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// One address's accept loops with all that they need of the system: to start them cannot fail. Dropped, it closes
+/// the socket, and nobody was accepted.
+pub struct PreparedLoop {
+    accepting: AcceptLoop,
+    listener: Arc<Listener>,
+    acceptors: Vec<Box<dyn FnOnce() -> JoinHandle<()> + Send>>,
+}
+
+impl PreparedLoop {
+    /// Starts accepting.
+    pub fn start(self) -> AcceptLoop {
+        let PreparedLoop {
+            mut accepting,
+            listener,
+            acceptors,
+        } = self;
+        // Set again here: the socket may come from another process, or from a listener of another kind.
+        accepting.tune(&listener.conf.load());
+        accepting.tasks = acceptors.into_iter().map(|start| start()).collect();
+        accepting
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::watch;
 
-use super::accept::{AcceptLoop, Accepted};
+use super::accept::{AcceptLoop, Accepted, PreparedLoop};
 use super::admission::{self, AdmissionError};
 use crate::observe::metrics;
 use crate::proxy::conn::Conn;
@@ -52,22 +52,22 @@ impl Edge {
         self.connections.open()
     }
 
-    /// Accepts from `socket`: on the handshake threads where TLS ends here, otherwise on the data threads.
+    /// Prepares to accept from `socket` on the data threads, or, where TLS ends here, on those that shake hands.
     ///
     /// Errors: no descriptor is left.
-    pub fn listen(
+    pub fn prepare(
         self: &Arc<Self>,
         asked: SocketAddr,
         socket: TcpListener,
         listener: &Arc<Listener>,
-    ) -> io::Result<AcceptLoop> {
+    ) -> io::Result<PreparedLoop> {
         let threads = match listener.tls {
             Some(_) => &self.handshakes,
             None => &self.data,
         };
         let (edge, of) = (self.clone(), listener.clone());
         let take = move |at, accepted| edge.take(&of, at, accepted);
-        AcceptLoop::start(asked, socket, listener, threads.clone(), take)
+        AcceptLoop::prepare(asked, socket, listener, threads.clone(), take)
     }
 
     /// Serves a connection that this thread accepted. Where TLS ends here, this thread shakes hands and then

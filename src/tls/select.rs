@@ -57,20 +57,35 @@ impl TlsFront {
             .clone()
     }
 
-    /// Builds the acceptors again and swaps them in. Live connections keep their certificate, and
-    /// tickets stay valid for certificates that did not change. A change of `h2` or `mode` makes a new
-    /// listener instead.
+    /// Works everything out again, for [`TlsFront::swap`].
+    ///
+    /// Errors: as [`TlsFront::new`].
+    pub fn prepare(
+        &self,
+        listener: &Listener,
+        store: &Store,
+        dir: &Path,
+    ) -> Result<Acceptors, TlsError> {
+        Acceptors::build(listener, store, &self.ring, dir)
+    }
+
+    /// Swaps in what was prepared; live connections keep what they have, tickets stay good for certificates that
+    /// did not change. A change of `h2` or `mode` is another listener.
+    pub fn swap(&self, acceptors: Acceptors) {
+        self.acceptors.store(Arc::new(acceptors));
+    }
+
+    /// Prepares and swaps.
     ///
     /// Errors: as [`TlsFront::new`]; the listener then keeps serving the old certificates.
     pub fn reload(&self, listener: &Listener, store: &Store, dir: &Path) -> Result<(), TlsError> {
-        let acceptors = Acceptors::build(listener, store, &self.ring, dir)?;
-        self.acceptors.store(Arc::new(acceptors));
+        self.swap(self.prepare(listener, store, dir)?);
         Ok(())
     }
 }
 
 /// One acceptor for each default certificate. Every acceptor knows all names of the listener.
-struct Acceptors {
+pub struct Acceptors {
     default: SslAcceptor,
     by_vip: HashMap<SocketAddr, SslAcceptor>,
 }

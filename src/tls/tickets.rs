@@ -133,15 +133,17 @@ impl Ring {
     ///
     /// Errors: as [`Ring::new`]; the old keys stay.
     pub fn reload(&self, config: &Config) -> Result<(), TlsError> {
-        let file = config.tickets.file.as_ref();
-        let keys = file.map(|file| keys_of(&config.dir.join(file)));
-        let keys = keys.transpose()?;
+        self.take_over(NewTickets::read(config)?);
+        Ok(())
+    }
+
+    /// Takes over what was read.
+    pub fn take_over(&self, new: NewTickets) {
         let mut state = self.state.lock();
-        if let Some(keys) = keys {
+        if let Some(keys) = new.keys {
             self.keys.store(Arc::new(keys));
         }
-        state.conf = config.tickets.clone();
-        Ok(())
+        state.conf = new.conf;
     }
 
     /// Puts a new key in front if the first is older than `tickets.rotate`, and drops the oldest. Does
@@ -181,6 +183,26 @@ impl Ring {
         let keys = self.keys.load();
         let at = keys.iter().position(|key| key.name == name)?;
         keys.get(at).map(|key| (key.clone(), at == 0))
+    }
+}
+
+/// A `tickets:` section and the keys of its file, read but not in force.
+pub struct NewTickets {
+    conf: Tickets,
+    keys: Option<Vec<Key>>,
+}
+
+impl NewTickets {
+    /// Reads the keys that `config` wants.
+    ///
+    /// Errors: as [`Ring::new`].
+    pub fn read(config: &Config) -> Result<NewTickets, TlsError> {
+        let file = config.tickets.file.as_ref();
+        let keys = file.map(|file| keys_of(&config.dir.join(file)));
+        Ok(NewTickets {
+            conf: config.tickets.clone(),
+            keys: keys.transpose()?,
+        })
     }
 }
 

@@ -1,8 +1,8 @@
-//! Certificates replaced under load, again and again, also by bad ones.
+//! Certificates replaced under load, again and again, also by bad ones; reloads that the system refuses.
 //!
-//! In: clients that shake hands without pause, reloads by SIGHUP and by the admin endpoint, broken files.
-//! Out: no failed handshake, the right certificate after each reload, flat memory. `PUSHGATE_TEST_RELOADS`
-//! sets the rounds. Source: FAULTS D36.
+//! In: clients that shake hands without pause, reloads by HUP, by the admin endpoint, broken files, and a limit of
+//! descriptors. Out: no failed handshake, the right certificate after each, flat memory; nothing changed by a
+//! reload that failed. `PUSHGATE_TEST_RELOADS` sets the rounds. Source: FAULTS D36, D67.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use openssl::x509::X509;
+use serde_json::Value;
 
 use crate::certs::{Certs, Key};
 use crate::client::Dial;
@@ -117,4 +118,109 @@ async fn reloads_disturb_nobody() {
     println!("{rounds} reloads, {good} handshakes, {settled} then {now} bytes");
     assert!(good > rounds, "{good} handshakes");
     assert!(now < settled + GROWTH_BYTES, "{settled} then {now} bytes");
+}
+
+/// What an operator sees of nodes, pools, listeners and certificates, without what time alone changes.
+async fn state(operator: &mut H1) -> String {
+    let mut all = Vec::new();
+    for what in ["nodes", "pools", "listeners", "certificates"] {
+        let text = operator.get(&format!("/api/{what}"), &[]).await.text();
+        let mut shown: Value = serde_json::from_str(&text).expect("JSON");
+        for one in shown.as_array_mut().expect("a list") {
+            let one = one.as_object_mut().expect("an object");
+            one.retain(|key, _| {
+                !matches!(key.as_str(), "state_seconds" | "flows_total" | "days_left")
+            });
+        }
+        all.push(shown.to_string());
+    }
+    all.join("\n")
+}
+
+/// Lets `edge` open `left` more descriptors, or again as many as it could at first.
+fn leave_descriptors(edge: &Edge, left: usize, most: u64) {
+    let open = std::fs::read_dir(format!("/proc/{}/fd", edge.pid())).expect("its descriptors");
+    let open = open.filter_map(|fd| fd.ok()?.file_name().to_str()?.parse::<u64>().ok());
+    let open: std::collections::BTreeSet<u64> = open.collect();
+    let nth = (0..most).filter(|fd| !open.contains(fd)).nth(left);
+    let limit = libc::rlimit {
+        rlim_cur: nth.unwrap_or(most),
+        rlim_max: most,
+    };
+    let pid = edge.pid() as i32;
+    // SAFETY: prlimit(2) reads the one struct given; the child is not yet waited for.
+    let rc = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) };
+    assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// Aim: a reload that fails, at whichever of its steps, leaves nodes, pools, listeners and certificates as they
+/// were: one descriptor more is left each time, until there are enough. Source: FAULTS D67. Fails if anything is
+/// put in force before the last socket is ready to accept: the new node serves behind the old address.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_fails_at_any_step_changes_nothing() {
+    const MOST: u64 = 1024;
+    let (block, certs) = (Block::claim(), Certs::new());
+    let [old, new] = [whole(&certs, "one"), whole(&certs, "two")];
+    let files = ["old.pem", "new.pem"].map(|name| certs.dir().join(name));
+    replace(&files[0], &old.0);
+    replace(&files[1], &new.0);
+    let yaml = |node: &str, file: &Path, binds: &str, more: &str| {
+        format!(
+            "threads: 2\nnodes: {{ {node} }}\npools: {{ p: {{ nodes: [{}] }} }}\n\
+             certificates:\n  served: {{ chain: {1}, key: {1} }}\nlisteners:\n  \
+             - {{ name: plain, bind: {binds}, mode: http, to: p }}\n  \
+             - {{ name: tls, bind: [200.0.0.10:443], mode: http, to: p, tls: {{ certificates: [served] }} }}\n{more}",
+            &node[..2],
+            file.display()
+        )
+    };
+    let before = yaml(
+        "n1: { address: 10.0.0.1:8080 }",
+        &files[0],
+        "[200.0.0.10:80]",
+        "",
+    );
+    let after = yaml(
+        "n2: { address: 10.0.0.2:8080 }",
+        &files[1],
+        "[200.0.0.10:80, 200.0.0.20:80]",
+        "  - { name: more, bind: [200.0.0.30:80], mode: tcp, to: p }\n",
+    );
+    let _n1 = Node::start("n1", block.at("10.0.0.1:8080")).await;
+    let _n2 = Node::start("n2", block.at("10.0.0.2:8080")).await;
+    let edge = Edge::start_limited(&block, &before, MOST).await;
+    let plain = Dial::plain(block.at("200.0.0.10:80"));
+    let tls = Dial::tls(block.at("200.0.0.10:443"), HOST, certs.ca());
+    let fresh = ["200.0.0.20:80", "200.0.0.30:80"].map(|at| Dial::plain(block.at(at)));
+    let mut operator = H1::connect(&Dial::plain(block.admin())).await;
+    let was = state(&mut operator).await;
+    edge.rewrite(&block, &after);
+    let mut left = 0;
+    loop {
+        leave_descriptors(&edge, left, MOST);
+        let answer = operator.request("POST", "/api/reload", &[], b"").await;
+        leave_descriptors(&edge, usize::MAX, MOST);
+        if answer.status == 200 {
+            break;
+        }
+        let why = answer.text();
+        println!("{left} left: {}", why.trim());
+        assert_eq!(answer.status, 422, "{left} left: {why}");
+        assert_eq!(state(&mut operator).await, was, "{left} left: {why}");
+        let served = H1::connect(&plain).await.get("/hello", &[]).await;
+        assert_eq!(served.node(), "n1", "{left} left: {why}");
+        assert!(tls_node::shown(&tls).await == old.1, "{left} left: {why}");
+        for dial in &fresh {
+            assert!(dial.try_tcp().await.is_err(), "{left} left: {why}");
+        }
+        left += 1;
+    }
+    // Two sockets and, for each, those of its accept loops on two threads.
+    assert!(left > 6, "only {left} steps");
+    assert_ne!(state(&mut operator).await, was);
+    for dial in fresh.iter().chain([&plain]) {
+        let served = H1::connect(dial).await.get("/hello", &[]).await;
+        assert_eq!(served.node(), "n2");
+    }
+    assert!(tls_node::shown(&tls).await == new.1);
 }

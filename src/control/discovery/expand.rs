@@ -7,9 +7,9 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::Following;
+use super::following::{Following, FoundNodes};
 use crate::config::{self, Address, Config, Discover, Family, Found, HostPort, NodeTls};
-use crate::upstream::discover::{Answer, Source};
+use crate::upstream::discover::Source;
 
 /// Returns the DNS source of a node with a host name.
 pub(super) fn source_of_host(host: &HostPort) -> Source {
@@ -43,12 +43,21 @@ pub(super) fn node_name(pool: &str, address: SocketAddr) -> String {
     format!("{pool}-{ip}-{}", address.port())
 }
 
-/// Returns `config` with the nodes in `following`.
-pub(super) fn expand(config: &Config, following: &mut Following, now: Instant) -> Config {
+/// A configuration with the nodes that are found now.
+pub struct Expanded {
+    /// The configuration.
+    pub config: Config,
+    /// Its nodes that were found, for [`Discovery::found`](super::Discovery::found).
+    pub found: FoundNodes,
+}
+
+/// `config` with what `following` knows, which stays as it is: the result may be refused.
+pub(super) fn expand(config: &Config, following: &Following, now: Instant) -> Expanded {
     let mut out = config.clone();
+    let mut found = following.found.clone();
     for (name, node) in &mut out.nodes {
         if let Address::Host(host) = node.address.clone() {
-            find_node(name, node, &host, following);
+            find_node(name, node, &host, following, &mut found);
         }
     }
     for (name, conf) in &config.pools {
@@ -59,7 +68,7 @@ pub(super) fn expand(config: &Config, following: &mut Following, now: Instant) -
             continue;
         };
         let answer = following.answer(&source);
-        let members = following.pools.entry(name.clone()).or_default();
+        let members = found.pools.entry(name.clone()).or_default();
         if let Some(answer) = answer {
             members.answered(&answer.targets, now);
         }
@@ -83,21 +92,27 @@ pub(super) fn expand(config: &Config, following: &mut Following, now: Instant) -
                 .for_each(|p| p.nodes.push(own.clone()));
         }
     }
-    out
+    Expanded { config: out, found }
 }
 
 /// Gives a node an address of its host name: the current one while the answer has it, otherwise the first.
-fn find_node(name: &str, node: &mut config::Node, host: &HostPort, following: &mut Following) {
+fn find_node(
+    name: &str,
+    node: &mut config::Node,
+    host: &HostPort,
+    following: &Following,
+    found: &mut FoundNodes,
+) {
     let source = source_of_host(host);
     let Some(answer) = following.answer(&source) else {
         return;
     };
-    let of_before = following.nodes.get(name).copied();
+    let of_before = found.nodes.get(name).copied();
     let stays = of_before.filter(|a| answer.targets.iter().any(|t| t.address == *a));
     let Some(address) = stays.or(answer.targets.first().map(|t| t.address)) else {
         return;
     };
-    following.nodes.insert(name.to_owned(), address);
+    found.nodes.insert(name.to_owned(), address);
     node.address = Address::Socket(address);
     node.tls = named(&node.tls, host.host.bare());
     node.found = Some(Found {
@@ -112,10 +127,4 @@ fn named(tls: &Option<NodeTls>, host: &str) -> Option<NodeTls> {
         server_name: tls.server_name.or_else(|| Some(host.to_owned())),
         ..tls
     })
-}
-
-impl Following {
-    fn answer(&self, source: &Source) -> Option<Answer> {
-        self.sources.get(source)?.seen.borrow().answer.clone()
-    }
 }

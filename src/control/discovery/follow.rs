@@ -9,7 +9,7 @@ use std::time::Duration;
 use pushgate_plugins::api::unix_seconds;
 use tokio::sync::{Notify, watch};
 
-use super::Seen;
+use super::following::Seen;
 use crate::clock;
 use crate::observe::metrics;
 use crate::upstream::discover::{Answer, DiscoverError, MAX_NODES, Resolver, Source};

@@ -66,9 +66,9 @@ impl Rig {
         let (keep, on) = (kept.clone(), threads.clone());
         let take = move |at: usize, accepted| keep.lock().push((at, accepted, on[at].seat()));
         let asked = socket.local_addr().expect("bound");
-        let accepting = AcceptLoop::start(asked, socket, &listener, threads, take);
+        let prepared = AcceptLoop::prepare(asked, socket, &listener, threads, take);
         Rig {
-            accepting: accepting.expect("descriptors"),
+            accepting: prepared.expect("descriptors").start(),
             kept,
             _runtimes: runtimes,
         }
@@ -137,7 +137,7 @@ fn a_change_reaches_the_next_client() {
     let rig = Rig::start(2, "127.0.0.1:0");
     let _first = rig.come();
     rig.wait_for(1);
-    rig.accepting.tune(&conf("40s")).expect("options");
+    rig.accepting.tune(&conf("40s"));
     let _second = rig.come();
     rig.wait_for(2);
     for ((_, accepted, _), keepalive) in rig.kept.lock().iter().zip([90, 40]) {
