@@ -26,8 +26,8 @@ use self::round_robin::{RoundRobin, TimeToTurn};
 use self::wait::Waiting;
 use crate::config::units::Rate;
 use crate::config::{self, Balance, NoNode, OnLost};
+use crate::upstream::Order;
 use crate::upstream::flow_limiter::Room;
-use crate::upstream::node::Order;
 use crate::upstream::{Node, State};
 
 /// Facts of one node that can take the flow.
@@ -358,7 +358,7 @@ impl Pool {
     pub fn time_for(&self, flows: usize) -> Duration {
         let up = self.nodes.iter().filter(|n| n.state() == State::Up);
         let rate: f64 = up
-            .filter_map(|n| n.admit_rate())
+            .filter_map(|n| n.limits.admit_rate())
             .map(Rate::per_second)
             .sum();
         if rate > 0.0 {

@@ -3,7 +3,7 @@
 use pushgate_plugins::sticky_ip::rendezvous;
 
 use super::*;
-use crate::upstream::drain::Membership;
+use crate::upstream::Membership;
 
 fn nodes(facts: &[(u32, usize)]) -> Vec<Candidate> {
     let one = |(i, (weight, live)): (usize, &(u32, usize))| Candidate {

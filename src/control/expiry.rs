@@ -17,6 +17,6 @@ pub async fn watch(running: Arc<Running>) {
         tokio::time::sleep(LOOK_EVERY).await;
         let now = Instant::now();
         let listed = running.listed();
-        listed.iter().for_each(|l| l.node.cut_expired(now));
+        listed.iter().for_each(|l| l.node.flows.cut_expired(now));
     }
 }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::rebalance::Saved;
+use crate::upstream::Order;
 use crate::upstream::discover::{Answer, Source};
 use crate::upstream::drain::Terms;
-use crate::upstream::node::Order;
 
 /// What a process remembers, in a form that can be sent to another process.
 #[derive(Default, Deserialize, Serialize)]

@@ -19,10 +19,9 @@ use crate::observe::metrics;
 use crate::proxy::listener::Listener;
 use crate::tls::Store;
 use crate::tls::tickets::{NewTickets, Ring};
-use crate::upstream::drain::{Membership, Terms};
+use crate::upstream::drain::Terms;
 use crate::upstream::health::Checker;
-use crate::upstream::node::Order;
-use crate::upstream::{Node, State};
+use crate::upstream::{Membership, Node, Order, State};
 
 /// A node with its check loop.
 pub struct Checked {
@@ -242,7 +241,7 @@ impl Parts {
                 continue;
             };
             match drains.remove(&name).filter(|_| order == Order::Drain) {
-                Some(terms) => node.drain_by(terms),
+                Some(terms) => node.drain(terms),
                 None => node.order(order),
             }
         }

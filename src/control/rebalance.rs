@@ -75,11 +75,11 @@ impl Cluster for Live<'_> {
 
     fn movable(&self, node: NodeId) -> Vec<MovableFlow> {
         let node = self.pool.node(node);
-        node.map_or_else(Vec::new, |n| n.movable(self.pool.id))
+        node.map_or_else(Vec::new, |n| n.flows.movable(self.pool.id))
     }
 
     fn has(&self, node: NodeId, flow: u64) -> bool {
-        self.pool.node(node).is_some_and(|n| n.has(flow))
+        self.pool.node(node).is_some_and(|n| n.flows.has(flow))
     }
 
     fn forget(&self, what: &Forget) {
@@ -90,7 +90,7 @@ impl Cluster for Live<'_> {
         let Some(node) = self.pool.node(node) else {
             return false;
         };
-        let closed = node.close(flow, EndReason::Rebalanced);
+        let closed = node.flows.close(flow, EndReason::Rebalanced);
         if closed {
             (self.closed)(node, flow);
         }

@@ -26,8 +26,8 @@ use crate::clock;
 use crate::config::{self, Config};
 use crate::listener::edge::Edge;
 use crate::observe::metrics;
-use crate::upstream::drain::Membership;
-use crate::upstream::node::Order;
+use crate::upstream::Membership;
+use crate::upstream::Order;
 use crate::upstream::{Node, State};
 
 /// Within this time a request has decided by the table it holds.

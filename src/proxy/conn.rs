@@ -94,9 +94,9 @@ impl Conn {
         }
         // Nodes that a reload removed are forgotten here, so a long connection does not keep them.
         let gone = known.extract_if(.., |n| n.is_gone());
-        gone.for_each(|n| n.forget_idle(self.id));
+        gone.for_each(|n| n.idle.forget(self.id));
         known.push(node.clone());
-        node.keeps_idle(self.id, &self.idle_upstreams);
+        node.idle.add(self.id, &self.idle_upstreams);
     }
 
     /// Closes the idle upstreams, because no request will follow the present one.
@@ -107,7 +107,7 @@ impl Conn {
 
     fn forget_idle(&self) {
         let known = std::mem::take(&mut *self.known_to.lock());
-        known.iter().for_each(|node| node.forget_idle(self.id));
+        known.iter().for_each(|node| node.idle.forget(self.id));
     }
 }
 

@@ -137,7 +137,7 @@ impl Tap for ResponseTap {
             Stage::Over => {}
             _ => self.body(bytes),
         }
-        self.marked = self.marked || self.node.learned(self.flow.id, &self.watches);
+        self.marked = self.marked || self.node.flows.learned(self.flow.id, &self.watches);
         !matches!(self.stage, Stage::Over)
     }
 }

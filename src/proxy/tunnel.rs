@@ -57,7 +57,7 @@ fn close(ex: &Exchange, end: End) {
                 (EndReason::NodeFailed, 0) => {
                     let node = assigned.node.clone();
                     drop(record);
-                    node.broke(ex.counted_as(None));
+                    node.passive_health.broke(ex.counted_as(None));
                 }
                 (_, 0) => {}
                 // The node's first byte passed in the poll that ended the flow.

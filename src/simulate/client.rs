@@ -177,6 +177,6 @@ impl Live {
             watch.head(head.as_bytes(), now);
             watch.body(body.as_bytes(), now);
         }
-        self.entered.node.learned(self.flow.id, &self.watches);
+        self.entered.node.flows.learned(self.flow.id, &self.watches);
     }
 }

@@ -89,9 +89,9 @@ impl Dialer {
             ConnectError::Short(shortage) => shortage.tell(&self.node),
             // Given up by an eviction: the node is not at fault.
             ConnectError::Evicted => {}
-            ConnectError::Timeout => self.node.failed(),
+            ConnectError::Timeout => self.node.passive_health.failed(),
             ConnectError::Io(e) => {
-                self.node.failed();
+                self.node.passive_health.failed();
                 if self.node.tls.is_some() {
                     log::warn!(
                         "node {} ({}): cannot connect: {e}",

@@ -98,12 +98,12 @@ impl Checker {
                     last = Instant::now();
                     due = last + self.period(&tracker);
                 }
-                () = self.node.suspect.notified() => {
+                () = self.node.passive_health.suspected() => {
                     asked = true;
                     due = due.min((last + LEAST_GAP).max(Instant::now()));
                     if self.node.passive_health.take_pardon() {
                         tracker.forgive();
-                        self.node.holds(None);
+                        self.node.status.holds(None);
                         self.node.passive_health.forget_failures();
                     }
                 }
@@ -135,7 +135,9 @@ impl Checker {
         let now = Instant::now().into_std();
         let held = tracker.held(now);
         // Set first: whoever sees the node Down also sees for how long.
-        self.node.holds((!held.is_zero()).then(|| now + held));
+        self.node
+            .status
+            .holds((!held.is_zero()).then(|| now + held));
         if held.is_zero() {
             self.node.judged(tracker.is_healthy(), cause);
         } else {
@@ -180,7 +182,7 @@ async fn one(probe: Arc<Probe>, node: Arc<Node>) -> Result<(), ProbeError> {
             CheckResult::Error
         }
     };
-    node.was_checked(LastCheck {
+    node.status.was_checked(LastCheck {
         result,
         said: told(&outcome),
         at: Instant::now().into_std(),

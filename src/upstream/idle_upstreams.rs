@@ -5,14 +5,14 @@
 //! because a reload may give the name to another node.
 //! Source: Diffusion load balancers, "Connection pooling" and "Reuse TCP connection".
 
+use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 use tokio::io::Interest;
 
-use super::Node;
 use crate::stream::kernel;
 use crate::stream::side::Side;
 
@@ -23,10 +23,36 @@ pub struct IdleUpstreams {
 }
 
 struct Idle {
-    node: Arc<Node>,
+    to: Arc<IdleAtNode>,
     side: Side,
     /// Since it is idle, the runtime has polled the socket and found it silent.
     seen: bool,
+}
+
+/// The client connections that keep idle upstreams to one node.
+#[derive(Default)]
+pub struct IdleAtNode(Mutex<HashMap<u64, Weak<IdleUpstreams>>>);
+
+impl IdleAtNode {
+    /// Remembers that a client connection keeps some.
+    pub fn add(&self, conn: u64, idle: &Arc<IdleUpstreams>) {
+        self.0.lock().insert(conn, Arc::downgrade(idle));
+    }
+
+    /// Forgets a client connection that has closed.
+    pub fn forget(&self, conn: u64) {
+        self.0.lock().remove(&conn);
+    }
+
+    /// Closes all idle connections.
+    pub fn close(&self) {
+        // The entries stay: a client connection registers once, and may use the node again later.
+        for idle in self.0.lock().values() {
+            if let Some(idle) = idle.upgrade() {
+                idle.close(self);
+            }
+        }
+    }
 }
 
 /// Most idle upstreams of one client connection: HTTP/2 may leave one for each parallel stream.
@@ -36,9 +62,9 @@ impl IdleUpstreams {
     /// Keeps a connection whose last answer is complete. The client connection's task calls
     /// [`IdleUpstreams::poll_unused`] while it waits.
     ///
-    /// Closes the connection instead if its node is Down or removed, or has sent bytes after its answer. TLS
+    /// Closes it instead if `may_keep` says that the node must get no more connections, or if it has sent bytes behind its answer. TLS
     /// may have decrypted such bytes, so that the socket does not show them.
-    pub fn keep(&self, node: &Arc<Node>, side: Side) {
+    pub fn keep(&self, to: &Arc<IdleAtNode>, side: Side, may_keep: impl FnOnce() -> bool) {
         let side = side.untapped();
         let ahead = side.tcp().is_none_or(|tcp| tcp.has_ahead());
         if ahead || side.ssl().is_some_and(|ssl| ssl.pending() > 0) {
@@ -47,24 +73,24 @@ impl IdleUpstreams {
         let mut idle = self.idle.lock();
         // Checked under the lock: a node that goes Down now closes the connections kept before, and this
         // check stops later ones.
-        if !node.may_keep() {
+        if !may_keep() {
             return;
         }
         if idle.len() == MAX_IDLE {
             idle.remove(0);
         }
         idle.push(Idle {
-            node: node.clone(),
+            to: to.clone(),
             side,
             seen: false,
         });
     }
 
-    /// Takes a connection to `node` that has been silent since. FIN, RST and unsolicited bytes all make a
-    /// connection useless.
-    pub fn take(&self, node: &Arc<Node>) -> Option<Side> {
+    /// Takes a connection to the node `to` on which nothing came meanwhile. FIN, RST and unsolicited bytes all make
+    /// it useless.
+    pub fn take(&self, to: &Arc<IdleAtNode>) -> Option<Side> {
         let mut idle = self.idle.lock();
-        while let Some(i) = idle.iter().rposition(|i| Arc::ptr_eq(&i.node, node)) {
+        while let Some(i) = idle.iter().rposition(|i| Arc::ptr_eq(&i.to, to)) {
             let Idle { side, seen, .. } = idle.swap_remove(i);
             // The runtime knows if it has polled the socket; otherwise the kernel is asked. A pipelined
             // request follows at once, without such a poll.
@@ -92,11 +118,11 @@ impl IdleUpstreams {
         *self.idle.lock() = Vec::new();
     }
 
-    /// Closes the idle connections to `node`.
-    pub fn close(&self, node: &Node) {
+    /// Closes those to one node.
+    fn close(&self, to: &IdleAtNode) {
         self.idle
             .lock()
-            .retain(|i| !std::ptr::eq(Arc::as_ptr(&i.node), node));
+            .retain(|i| !std::ptr::eq(Arc::as_ptr(&i.to), to));
     }
 }
 
@@ -136,15 +162,14 @@ mod tests {
     /// served without such a poll. Fails if only the runtime is asked.
     #[tokio::test]
     async fn take_notices_bytes_between_polls() {
-        let conf = serde_yaml::from_str("{ address: 10.0.0.1:80 }").expect("a node");
-        let known = Node::new("n", &conf, crate::config::OnDown::Evict, None);
+        let known = Arc::<IdleAtNode>::default();
         for said in [None, Some(""), Some("x")] {
             let idle = Arc::<IdleUpstreams>::default();
             let (mut node, mut side) = pair().await;
             node.write_all(b"answer").await.expect("send");
             assert_eq!(side.read(&mut [0; 64]).await.expect("an answer"), 6);
             let node = node.into_std().expect("a socket");
-            idle.keep(&known, side);
+            idle.keep(&known, side, || true);
             // Without an await, so that the runtime polls nothing meanwhile.
             match said {
                 None => {}

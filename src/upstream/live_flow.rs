@@ -3,16 +3,19 @@
 //! Source: Diffusion load balancers, "TCP retransmission timeout" ("shutdown connections to Diffusion servers
 //! it knows are unhealthy").
 
+use std::cell::RefCell;
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use pushgate_plugins::api::NodeId;
+use tokio::sync::mpsc;
 
-use super::evict::{Reaper, reaper};
 use super::signal::Signal;
 use super::stage::Stage;
 use crate::observe::end_reason::EndReason;
+use crate::stream::graceful_close::CloseHold;
 
 /// A flow between a client and, once assigned, a node.
 pub struct LiveFlow {
@@ -162,6 +165,52 @@ impl LiveFlow {
             self.kill.give();
         } else {
             self.give_up.give();
+        }
+    }
+}
+
+/// The queue of flows to be ended by the thread that serves them.
+type Reaper = mpsc::Sender<(Arc<LiveFlow>, NodeId)>;
+
+thread_local! {
+    static MINE: RefCell<Option<Reaper>> = const { RefCell::new(None) };
+}
+
+/// Clients notified before other tasks of the thread run: some 20 µs each.
+const TOLD: usize = 32;
+/// Flows closed and counted before other tasks of the thread run: some 50 µs each.
+const SLICE: usize = 16;
+
+/// Returns this thread's queue; `None` if it has none, as in unit tests.
+fn reaper() -> Option<Reaper> {
+    MINE.with_borrow(Clone::clone)
+}
+
+/// Most flows queued for one thread. Further flows are ended at once: the same for their clients, while other
+/// flows of the thread may wait some milliseconds longer.
+const MOST: usize = 65_536;
+
+/// Ends the flows queued for this thread, for as long as it lives. It first notifies their clients; then each
+/// flow gets its turn to close.
+pub async fn reap() {
+    let (leave, mut left) = mpsc::channel::<(Arc<LiveFlow>, NodeId)>(MOST);
+    MINE.set(Some(leave));
+    while let Some(first) = left.recv().await {
+        let hold = CloseHold::begin();
+        let mut next = Some(first);
+        loop {
+            let told = next
+                .into_iter()
+                .chain(iter::from_fn(|| left.try_recv().ok()));
+            let told = told
+                .take(TOLD)
+                .map(|(flow, node)| flow.evict_from(node))
+                .count();
+            if told == 0 && !hold.release(SLICE) {
+                break;
+            }
+            tokio::task::yield_now().await;
+            next = left.try_recv().ok();
         }
     }
 }

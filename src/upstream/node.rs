@@ -5,75 +5,28 @@
 //! Source: DESIGN of the guides' fail over: Lightstreamer clustering §1, §5; Diffusion load balancers, "TCP
 //! retransmission timeout".
 
-use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 use pushgate_plugins::api::NodeId;
-use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
 
-use super::drain::{Draining, Membership};
+use super::drain::{Draining, Ending, Progress, Terms};
+use super::evict;
 use super::flow_limiter::{FlowLimiter, Limits, Room};
-use super::idle_upstreams::IdleUpstreams;
+use super::idle_upstreams::IdleAtNode;
 use super::live_flow::LiveFlow;
 use super::live_flows::{LiveFlows, Stickiness};
-use super::node_status::NodeStatus;
+use super::node_limits::NodeLimits;
+use super::node_status::StatusRecord;
 use super::passive_health::PassiveHealth;
+use super::state::{Membership, Order, State, StateFacts};
 use super::tls::Secure;
 use crate::config::units::Rate;
 use crate::config::{self, NodeTcp, OnDown};
 use crate::stream::last_bytes::LastBytes;
-
-/// Which flows a node takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum State {
-    /// Takes flows.
-    Up = 0,
-    /// Keeps its flows and the clients stuck to it; takes no new ones.
-    Draining = 1,
-    /// Has no flow.
-    Down = 2,
-}
-
-impl State {
-    /// The word in logs, metrics and API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Up => "up",
-            State::Draining => "draining",
-            State::Down => "down",
-        }
-    }
-}
-
-const LEAVING: u8 = Membership::Leaving as u8;
-
-/// The operator's order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub enum Order {
-    /// Follow the checks.
-    Up,
-    /// Take no new flows.
-    Drain,
-    /// Be Down whatever the checks say.
-    Down,
-}
-
-impl Order {
-    /// The word in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Order::Up => "up",
-            Order::Drain => "drain",
-            Order::Down => "down",
-        }
-    }
-}
 
 /// One push server.
 pub struct Node {
@@ -87,32 +40,29 @@ pub struct Node {
     pub on_down: OnDown,
     /// TLS towards the node; `None`: plain.
     pub tls: Option<Secure>,
-    /// Wakes the check loop: a flow failed, or an operator pardoned the node.
-    pub suspect: Notify,
     /// Passive health counters.
     pub passive_health: PassiveHealth,
     /// Closed connections with bytes that the node has not acknowledged.
     pub last_bytes: Arc<LastBytes>,
     weight: AtomicU32,
-    pub(super) membership: AtomicU8,
-    healthy: AtomicU8,
-    pub(super) order: AtomicU8,
+    facts: StateFacts,
     live: AtomicUsize,
     total: AtomicU64,
-    pub(super) flows: Mutex<LiveFlows>,
-    pub(super) idle: Mutex<HashMap<u64, Weak<IdleUpstreams>>>,
+    /// Its live flows.
+    pub flows: LiveFlows,
+    /// Client connections that keep idle upstreams to it.
+    pub idle: Arc<IdleAtNode>,
+    /// What an operator is told of it.
+    pub status: StatusRecord,
     changed: tokio::sync::watch::Sender<State>,
     /// Held while a state is published and acted on, so that the last published state is the true one.
     settling: Mutex<()>,
-    limiter: Mutex<Option<FlowLimiter>>,
-    pub(super) evict_rate: Mutex<Option<Rate>>,
+    /// Limits of the flows that the balancer gives it.
+    pub limits: NodeLimits,
+    evict_rate: Mutex<Option<Rate>>,
     tcp: Mutex<NodeTcp>,
-    pub(super) status: Mutex<NodeStatus>,
     /// The running drain.
-    pub(super) drain: Mutex<Option<Draining>>,
-    /// Whether the node has a limiter. Most have none, and each pick checks every node.
-    is_limited: AtomicBool,
-    ramping: AtomicBool,
+    drain: Mutex<Option<Draining>>,
 }
 
 impl Node {
@@ -127,43 +77,29 @@ impl Node {
                 .socket()
                 .unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into()),
             weight: AtomicU32::new(conf.weight),
-            membership: AtomicU8::new(0),
             on_down,
             tls,
-            suspect: Notify::new(),
             passive_health: PassiveHealth::default(),
             last_bytes: Arc::default(),
-            healthy: AtomicU8::new(1),
-            order: AtomicU8::new(0),
+            facts: StateFacts::default(),
             live: AtomicUsize::new(0),
             total: AtomicU64::new(0),
-            flows: Mutex::default(),
-            idle: Mutex::default(),
+            flows: LiveFlows::default(),
+            idle: Arc::default(),
+            status: StatusRecord::new(Instant::now()),
             changed: tokio::sync::watch::channel(State::Up).0,
             settling: Mutex::default(),
-            limiter: Mutex::default(),
+            limits: NodeLimits::default(),
             evict_rate: Mutex::default(),
             tcp: Mutex::new(conf.tcp),
-            status: Mutex::new(NodeStatus::new(Instant::now())),
             drain: Mutex::default(),
-            is_limited: AtomicBool::new(false),
-            ramping: AtomicBool::new(false),
         })
     }
 
     /// Sets the limits of its new flows. A running slow start goes on, or begins anew if the limits changed.
     pub fn set_limits(&self, limits: Limits, now: Instant) {
-        let mut limiter = self.limiter.lock();
-        let wanted = (limits != Limits::default()).then_some(limits);
-        if limiter.as_ref().map(FlowLimiter::limits) != wanted {
-            let ramps = limiter.as_ref().is_some_and(FlowLimiter::is_ramping);
-            *limiter = wanted.map(|limits| FlowLimiter::new(limits, now));
-            self.is_limited.store(limiter.is_some(), Ordering::Release);
-            drop(limiter);
-            match ramps {
-                true => self.returned(now),
-                false => self.ramping.store(false, Ordering::Release),
-            }
+        if self.limits.set(limits, now) {
+            self.returned(now);
         }
     }
 
@@ -192,11 +128,6 @@ impl Node {
         *self.evict_rate.lock() = rate;
     }
 
-    /// Returns the most new flows a second, by `admit_rate`.
-    pub fn admit_rate(&self) -> Option<Rate> {
-        self.limiter.lock().as_ref()?.limits().admit_rate
-    }
-
     /// As [`FlowLimiter::intake`].
     pub fn intake(&self) -> Option<Rate> {
         self.with_limiter(|limiter, _| limiter.intake()).flatten()
@@ -217,7 +148,7 @@ impl Node {
 
     /// Whether a slow start is running.
     pub fn is_ramping(&self) -> bool {
-        self.ramping.load(Ordering::Acquire)
+        self.limits.is_ramping()
     }
 
     /// Ends the slow start: the node has caught up, or takes no flows any more.
@@ -231,14 +162,7 @@ impl Node {
     }
 
     fn with_limiter<T>(&self, ask: impl FnOnce(&mut FlowLimiter, usize) -> T) -> Option<T> {
-        if !self.is_limited.load(Ordering::Acquire) {
-            return None;
-        }
-        let mut limiter = self.limiter.lock();
-        let answer = ask(limiter.as_mut()?, self.live());
-        let ramps = limiter.as_ref().is_some_and(FlowLimiter::is_ramping);
-        drop(limiter);
-        let ended = self.ramping.swap(ramps, Ordering::AcqRel) && !ramps;
+        let (answer, ended) = self.limits.ask(|| self.live(), ask)?;
         if ended && self.state() == State::Up {
             log::info!("node {}: slow start is over", self.name);
         }
@@ -247,15 +171,7 @@ impl Node {
 
     /// Returns the current state.
     pub fn state(&self) -> State {
-        match (
-            self.healthy.load(Ordering::Acquire),
-            self.order.load(Ordering::Acquire),
-            self.membership.load(Ordering::Acquire),
-        ) {
-            (0, ..) | (_, 2, _) => State::Down,
-            (_, 1, _) | (.., LEAVING) => State::Draining,
-            _ => State::Up,
-        }
+        self.facts.state()
     }
 
     /// Returns a receiver of its state changes.
@@ -275,13 +191,13 @@ impl Node {
 
     /// Sets the verdict of the checks, with its cause.
     pub fn judged(&self, healthy: bool, cause: &str) {
-        self.healthy.store(healthy.into(), Ordering::Release);
+        self.facts.set_healthy(healthy);
         self.settle(None, cause);
     }
 
     /// Returns the current verdict of the checks.
     pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Ordering::Acquire) == 1
+        self.facts.is_healthy()
     }
 
     /// Obeys an order of the operator. Ends a running drain.
@@ -291,33 +207,105 @@ impl Node {
         *drain = None;
         if order == Order::Up {
             self.passive_health.pardon();
-            self.suspect.notify_one();
         }
         self.obey(order, None);
     }
 
-    pub(super) fn obey(&self, order: Order, rate: Option<Rate>) {
-        let word = match order {
-            Order::Up => 0,
-            Order::Drain => 1,
-            Order::Down => 2,
-        };
-        self.order.store(word, Ordering::Release);
+    fn obey(&self, order: Order, rate: Option<Rate>) {
+        self.facts.set_order(order);
         self.settle(rate, "ordered");
     }
 
     /// Returns the operator's last order.
     pub fn ordered(&self) -> Order {
-        match self.order.load(Ordering::Acquire) {
-            0 => Order::Up,
-            1 => Order::Drain,
-            _ => Order::Down,
+        self.facts.order()
+    }
+
+    /// Drains by `terms`: no new flows from now on, and those that are left at the deadline are closed, at the
+    /// rate or as the node's `evict_rate` says. The node is Down then, by this order.
+    pub fn drain(self: &Arc<Self>, terms: Terms) {
+        let Terms { until, rate, .. } = terms;
+        // Held to the end, so that a deadline of zero acts only after the order to drain.
+        let mut drain = self.drain.lock();
+        let close = until.map(|until| {
+            let node = Arc::downgrade(self);
+            let close = async move {
+                tokio::time::sleep_until(until.into()).await;
+                if let Some(node) = node.upgrade() {
+                    node.close_drained(tokio::task::id(), rate);
+                }
+            };
+            Ending(tokio::spawn(close))
+        });
+        *drain = Some(Draining { terms, close });
+        self.obey(Order::Drain, None);
+    }
+
+    /// Returns the terms of its drain until the deadline has passed; `None` if it does not drain.
+    pub fn terms(&self) -> Option<Terms> {
+        let drain = self.drain.lock();
+        let drain = drain.as_ref().filter(|_| self.ordered() == Order::Drain);
+        drain.map(|d| d.terms)
+    }
+
+    /// Ends the drain whose deadline `task` waited for.
+    fn close_drained(&self, task: tokio::task::Id, rate: Option<Rate>) {
+        let drain = self.drain.lock();
+        // A later order has replaced this drain, too late to stop its task.
+        if !drain.as_ref().is_some_and(|d| d.is_closed_by(task)) {
+            return;
         }
+        log::warn!("node {}: drain deadline passed; closing flows", self.name);
+        self.obey(Order::Down, rate);
+        // `keep` is for nodes that fail; this deadline was ordered.
+        if self.on_down == OnDown::Keep {
+            self.close_all(rate);
+        }
+    }
+
+    /// Returns the progress of its drain; `None` without an order.
+    pub fn progress(&self, now: Instant) -> Option<Progress> {
+        if self.ordered() == Order::Up {
+            return None;
+        }
+        let terms = self.drain.lock().as_ref().map(|d| d.terms);
+        let ages = self.flows.all().iter().map(|f| f.age(now)).collect();
+        Some(Progress::new(terms, ages, now))
+    }
+
+    /// Sets whether the node stays.
+    pub fn set_membership(&self, membership: Membership) {
+        if !self.facts.set_membership(membership) {
+            return;
+        }
+        match membership {
+            Membership::Member => self.settle(None, "back in the DNS answer"),
+            Membership::Leaving => self.settle(None, "no longer in the DNS answer"),
+            Membership::Gone => {
+                log::info!("node {} ({}) is removed", self.name, self.address);
+                self.idle.close();
+            }
+        }
+    }
+
+    /// Whether the node is leaving.
+    pub fn is_leaving(&self) -> bool {
+        self.facts.membership() == Membership::Leaving
+    }
+
+    /// Whether the node is removed.
+    pub fn is_gone(&self) -> bool {
+        self.facts.membership() == Membership::Gone
+    }
+
+    /// Whether a client may keep a connection to the node for its next request.
+    pub fn may_keep(&self) -> bool {
+        self.state() != State::Down && !self.is_gone()
     }
 
     /// Publishes the state. When it becomes Down, evicts the flows unless `on_down` is `keep`: at `rate`,
     /// else at `evict_rate`.
-    pub(super) fn settle(&self, rate: Option<Rate>, cause: &str) {
+    fn settle(&self, rate: Option<Rate>, cause: &str) {
         let _one_at_a_time = self.settling.lock();
         let now = self.state();
         let mut before = now;
@@ -328,7 +316,7 @@ impl Node {
         if !changed {
             return;
         }
-        self.turned(cause);
+        self.status.turned(cause);
         log::warn!("node {} is {}: {cause}", self.name, now.as_str());
         crate::observe::metrics::get()
             .node_changes
@@ -355,7 +343,7 @@ impl Node {
     ) -> Entered {
         self.live.fetch_add(1, Ordering::Relaxed);
         self.total.fetch_add(1, Ordering::Relaxed);
-        self.flows.lock().insert(flow, stickiness);
+        self.flows.insert(flow, stickiness);
         flow.entered(self.id);
         if self.state() == State::Down && self.on_down == OnDown::Evict {
             flow.evict();
@@ -366,14 +354,31 @@ impl Node {
         }
     }
 
-    /// Notes that a client connection keeps idle upstreams to this node.
-    pub fn keeps_idle(&self, conn: u64, idle: &Arc<IdleUpstreams>) {
-        self.idle.lock().insert(conn, Arc::downgrade(idle));
+    /// Ends its flows at `rate`, else at its `evict_rate`, else at once.
+    fn close_all(&self, rate: Option<Rate>) {
+        match rate.or(*self.evict_rate.lock()) {
+            None => drop(self.evict()),
+            Some(rate) => {
+                let flows = self.flows.all();
+                evict::at_rate(self.id, &self.name, flows, rate, self.watch());
+                self.idle.close();
+            }
+        }
     }
 
-    /// Forgets a client connection that has closed.
-    pub fn forget_idle(&self, conn: u64) {
-        self.idle.lock().remove(&conn);
+    /// Ends all live flows and idle upstreams of the node; returns the number of flows.
+    ///
+    /// New picks have stopped before, because the balancer reads the state first. [`Node::enter`] catches a
+    /// flow that was picked at this moment.
+    pub fn evict(&self) -> usize {
+        let count = evict::at_once(self.id, &self.name, self.flows.all());
+        self.idle.close();
+        count
+    }
+
+    /// Ends all live flows of the node because the proxy stops.
+    pub fn cut(&self) {
+        self.flows.all().iter().for_each(|flow| flow.kill.give());
     }
 }
 
@@ -387,7 +392,10 @@ pub struct Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         self.flow.left(self.node.id);
-        self.node.flows.lock().remove(self.flow.id);
+        self.node.flows.remove(self.flow.id);
         self.node.live.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

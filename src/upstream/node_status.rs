@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Node;
+use parking_lot::Mutex;
 
 /// The status of a node.
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ pub struct LastCheck {
     pub said: String,
     /// When it ended.
     pub at: Instant,
-    /// How long it took.
+    /// How many seconds it took.
     pub took: Duration,
 }
 
@@ -77,25 +77,33 @@ impl NodeStatus {
     }
 }
 
-impl Node {
-    /// Returns its status.
-    pub fn status(&self) -> NodeStatus {
-        self.status.lock().clone()
+/// The status of one node, as it is now.
+pub struct StatusRecord(Mutex<NodeStatus>);
+
+impl StatusRecord {
+    /// Creates the status of a node that begins `now`.
+    pub fn new(now: Instant) -> Self {
+        StatusRecord(Mutex::new(NodeStatus::new(now)))
+    }
+
+    /// The status of a node.
+    pub fn get(&self) -> NodeStatus {
+        self.0.lock().clone()
     }
 
     /// Notes its last check.
     pub fn was_checked(&self, check: LastCheck) {
-        self.status.lock().check = Some(check);
+        self.0.lock().check = Some(check);
     }
 
-    /// Notes until when it is held Down.
+    /// Notes until when the checks cannot raise the node.
     pub fn holds(&self, until: Option<Instant>) {
-        self.status.lock().held_until = until;
+        self.0.lock().held_until = until;
     }
 
-    /// Notes a change of its state, with its cause.
-    pub(super) fn turned(&self, why: &str) {
-        let mut status = self.status.lock();
+    /// Notes that the state is another, and what for.
+    pub fn turned(&self, why: &str) {
+        let mut status = self.0.lock();
         status.since = Instant::now();
         status.why = Some(why.to_owned());
     }

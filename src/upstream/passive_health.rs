@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
-use super::Node;
 use super::health::tracker::Traffic;
 
 /// Counters of one node.
@@ -21,40 +21,41 @@ pub struct PassiveHealth {
     answers: AtomicU64,
     errors: AtomicU64,
     pardoned: AtomicBool,
+    /// Asks the check loop for a look.
+    suspect: Notify,
 }
 
 /// Most clients counted in one row: the highest limit that can be configured.
 const MOST_CLIENTS: usize = 10_000;
 
-impl Node {
-    /// Counts a flow whose connect failed.
-    pub fn failed(&self) {
-        self.passive_health.failed();
-        self.suspect.notify_one();
-    }
-
-    /// Counts a flow of `client` that broke after its connect and before an answer, perhaps because of its
-    /// request.
-    pub fn broke(&self, client: IpAddr) {
-        self.passive_health.broke(client);
-        self.suspect.notify_one();
-    }
-}
-
 impl PassiveHealth {
-    fn failed(&self) {
-        let _row = self.broken.lock();
-        // Wraps after four billion in a row, long after any limit.
-        self.failed_in_row.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts each client once in a row. Otherwise a client that sends what makes a node reset could take the
-    /// node Down for everyone.
-    fn broke(&self, client: IpAddr) {
-        let mut row = self.broken.lock();
-        if row.len() < MOST_CLIENTS && row.insert(client) {
+    /// A flow was not connected to the node.
+    pub fn failed(&self) {
+        {
+            let _row = self.broken.lock();
+            // Wraps after four billion in a row, long after any limit.
             self.failed_in_row.fetch_add(1, Ordering::Relaxed);
         }
+        self.suspect.notify_one();
+    }
+
+    /// A flow of `client` was connected to the node and broke before an answer: for what the client said, perhaps.
+    ///
+    /// Counts each client once in a row. Otherwise a client that sends what makes a node reset could take the
+    /// node Down for everyone.
+    pub fn broke(&self, client: IpAddr) {
+        {
+            let mut row = self.broken.lock();
+            if row.len() < MOST_CLIENTS && row.insert(client) {
+                self.failed_in_row.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.suspect.notify_one();
+    }
+
+    /// Resolves when a flow failed or an operator pardoned: the check loop is to look.
+    pub async fn suspected(&self) {
+        self.suspect.notified().await;
     }
 
     /// Counts a flow that was answered with `status`; 0: an answer without a status.
@@ -94,6 +95,7 @@ impl PassiveHealth {
     /// Notes that an operator pardoned the node.
     pub fn pardon(&self) {
         self.pardoned.store(true, Ordering::Release);
+        self.suspect.notify_one();
     }
 
     /// Whether an operator pardoned the node since the last call.

@@ -17,9 +17,9 @@ use super::shared::Admin;
 use crate::config::units::{Rate, Span};
 use crate::control::parts::Listed;
 use crate::observe::metrics;
+use crate::upstream::Order;
 use crate::upstream::State;
-use crate::upstream::drain::Progress;
-use crate::upstream::node::Order;
+use crate::upstream::drain::{Progress, Terms};
 
 /// Handles `GET /api/nodes`.
 pub(super) async fn all(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
@@ -32,7 +32,7 @@ impl Admin {
         let pools = self.running.pools();
         let now = Instant::now();
         let one = |listed: &Listed| {
-            let (node, status) = (&listed.node, listed.node.status());
+            let (node, status) = (&listed.node, listed.node.status.get());
             let ago = |at: Instant| now.saturating_duration_since(at).as_secs();
             let held = status
                 .held_until
@@ -125,7 +125,10 @@ pub(super) async fn order(
     match word.as_str() {
         "up" => nodes.for_each(|n| n.order(Order::Up)),
         "down" => nodes.for_each(|n| n.order(Order::Down)),
-        "drain" => nodes.for_each(|n| n.drain(wanted.deadline, wanted.rate)),
+        "drain" => {
+            let terms = Terms::new(Instant::now(), wanted.deadline, wanted.rate);
+            nodes.for_each(|n| n.drain(terms));
+        }
         "evict" => {
             let evicted: usize = nodes.map(|n| n.evict()).sum();
             return Json(json!({ "evicted": evicted })).into_response();

@@ -96,7 +96,10 @@ pub fn known(ctx: &Ctx) -> Result<(Assigned, RequestLine, u64)> {
 pub fn broke(ctx: &Ctx) {
     let assigned = ctx.ex.record.lock().assigned.clone();
     if let Some(assigned) = assigned {
-        assigned.node.broke(ctx.ex.counted_as(ctx.head.as_deref()));
+        assigned
+            .node
+            .passive_health
+            .broke(ctx.ex.counted_as(ctx.head.as_deref()));
     }
 }
 

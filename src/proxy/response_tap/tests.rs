@@ -174,7 +174,7 @@ fn a_flow_gets_the_mark_of_the_session_it_created() {
     let _entered = node.enter(&flow, Some(Stickiness { pool, mark: own }));
     let learner = Box::new(Learner(None));
     let mut tap = ResponseTap::tap(vec![learner], false, &flow, &node).expect("a plugin watches");
-    let known_as = || node.movable(pool)[0].mark.id;
+    let known_as = || node.flows.movable(pool)[0].mark.id;
     assert!(tap.saw(b"HTTP/1.1 200 OK\r\n\r\nCONOK,S1"));
     assert_eq!(known_as(), 1);
     assert!(!tap.saw(b",5\n"));

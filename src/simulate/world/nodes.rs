@@ -8,8 +8,8 @@ use crate::config::{self, Config, defaults};
 use crate::control::plan;
 use crate::simulate::report::{Failure, Return};
 use crate::simulate::script::Action;
+use crate::upstream::Order;
 use crate::upstream::evict::{Due, Paced};
-use crate::upstream::node::Order;
 use crate::upstream::{Node, State};
 
 /// The state of a node's process.

@@ -31,7 +31,7 @@ impl Ongoing<'_> {
     /// Takes this client's idle upstream to the chosen node, if there is one.
     fn idle(&mut self) -> Option<(Assigned, Side)> {
         let assigned = self.ctx.decided.as_ref()?;
-        let side = self.ctx.ex.conn.idle_upstreams.take(&assigned.node)?;
+        let side = self.ctx.ex.conn.idle_upstreams.take(&assigned.node.idle)?;
         self.ctx.reused = true;
         Some((self.ctx.decided.take()?, side))
     }
@@ -43,7 +43,7 @@ impl Ongoing<'_> {
                 Ok(Err(e)) => return Err(Box::pin(self.failed(client, &e)).await),
                 Err(why) => return Err(self.left(why)),
             };
-            if let Some(side) = self.ctx.ex.conn.idle_upstreams.take(&assigned.node) {
+            if let Some(side) = self.ctx.ex.conn.idle_upstreams.take(&assigned.node.idle) {
                 self.ctx.reused = true;
                 return Ok((client, assigned, side));
             }

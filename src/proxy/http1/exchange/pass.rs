@@ -163,7 +163,8 @@ impl Ongoing<'_> {
     fn keep(&self, node: Side) {
         let record = self.ctx.ex.record.lock();
         if let Some(assigned) = &record.assigned {
-            self.ctx.ex.conn.idle_upstreams.keep(&assigned.node, node);
+            let (to, idle) = (&assigned.node, &self.ctx.ex.conn.idle_upstreams);
+            idle.keep(&to.idle, node, || to.may_keep());
         }
     }
 

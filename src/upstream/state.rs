@@ -1,0 +1,138 @@
+//! The state of a node, and the three facts it follows from.
+//!
+//! In: the verdict of the checks, the operator's order, whether the node is to stay. Out: [`State`]. Each fact is
+//! read and written without a lock.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+/// Which flows a node takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Takes flows.
+    Up,
+    /// Keeps its flows and the clients stuck to it; takes no new ones.
+    Draining,
+    /// Has no flow.
+    Down,
+}
+
+impl State {
+    /// The word in logs, metrics and API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Up => "up",
+            State::Draining => "draining",
+            State::Down => "down",
+        }
+    }
+}
+
+/// The operator's order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[repr(u8)]
+pub enum Order {
+    /// Follow the checks.
+    Up = 0,
+    /// Take no new flows.
+    Drain = 1,
+    /// Be Down whatever the checks say.
+    Down = 2,
+}
+
+impl Order {
+    /// The word in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Order::Up => "up",
+            Order::Drain => "drain",
+            Order::Down => "down",
+        }
+    }
+}
+
+/// Whether the node stays, apart from orders and checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Membership {
+    /// It stays.
+    Member = 0,
+    /// It leaves: it drains, and clients that are stuck to it still come.
+    Leaving = 1,
+    /// It is removed: no new decision table contains it, but requests that began with an old one may still
+    /// come. No connection to it is kept.
+    Gone = 2,
+}
+
+/// The facts of one node.
+pub struct StateFacts {
+    healthy: AtomicBool,
+    order: AtomicU8,
+    membership: AtomicU8,
+}
+
+impl StateFacts {
+    /// Those of a node that is Up until a check says otherwise.
+    pub fn new() -> Self {
+        StateFacts {
+            healthy: AtomicBool::new(true),
+            order: AtomicU8::new(Order::Up as u8),
+            membership: AtomicU8::new(Membership::Member as u8),
+        }
+    }
+
+    /// The state that follows from them.
+    pub fn state(&self) -> State {
+        match (self.is_healthy(), self.order(), self.membership()) {
+            (false, ..) | (_, Order::Down, _) => State::Down,
+            (_, Order::Drain, _) | (.., Membership::Leaving) => State::Draining,
+            _ => State::Up,
+        }
+    }
+
+    /// Verdict of the checks.
+    pub fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::Acquire)
+    }
+
+    /// Sets the verdict of the checks.
+    pub fn set_healthy(&self, healthy: bool) {
+        self.healthy.store(healthy, Ordering::Release);
+    }
+
+    /// Returns the operator's last order.
+    pub fn order(&self) -> Order {
+        match self.order.load(Ordering::Acquire) {
+            0 => Order::Up,
+            1 => Order::Drain,
+            _ => Order::Down,
+        }
+    }
+
+    /// Sets the operator's order.
+    pub fn set_order(&self, order: Order) {
+        self.order.store(order as u8, Ordering::Release);
+    }
+
+    /// Whether the node is to stay.
+    pub fn membership(&self) -> Membership {
+        match self.membership.load(Ordering::Acquire) {
+            0 => Membership::Member,
+            1 => Membership::Leaving,
+            _ => Membership::Gone,
+        }
+    }
+
+    /// Sets whether the node is to stay; returns whether that is a change.
+    pub fn set_membership(&self, membership: Membership) -> bool {
+        let membership = membership as u8;
+        self.membership.swap(membership, Ordering::AcqRel) != membership
+    }
+}
+
+impl Default for StateFacts {
+    fn default() -> Self {
+        StateFacts::new()
+    }
+}
