@@ -6,10 +6,12 @@
 
 mod hash;
 mod least_flows;
+mod method;
 pub mod queue;
 mod random;
 mod round_robin;
 pub mod wait;
+mod waiting;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -22,39 +24,15 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use pushgate_plugins::api::{NodeId, PoolId};
 
+pub use self::method::Seed;
+use self::method::{Candidate, Method};
 use self::round_robin::{RoundRobin, TimeToTurn};
-use self::wait::Waiting;
+use self::waiting::Waiting;
 use crate::config::units::Rate;
 use crate::config::{self, Balance, NoNode, OnLost};
 use crate::upstream::Order;
 use crate::upstream::flow_limiter::Room;
 use crate::upstream::{Node, State};
-
-/// Facts of one node that can take the flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// Identity.
-    pub id: NodeId,
-    /// Weight, above 0.
-    pub weight: u32,
-    /// Live flows.
-    pub live: usize,
-}
-
-/// Facts of the flow.
-#[derive(Clone, Copy, Debug)]
-pub struct Seed {
-    /// Hash of the client's address.
-    pub client: u64,
-    /// A random number.
-    pub random: u64,
-}
-
-/// A method that compares the facts of nodes, so a small random sample of a large pool serves as well.
-pub trait Method: Send + Sync {
-    /// Returns the index of the chosen candidate; `candidates` is never empty.
-    fn pick(&self, candidates: &[Candidate], seed: Seed) -> usize;
-}
 
 /// How a pool chooses.
 enum Way {
@@ -87,7 +65,7 @@ pub struct Pool {
     pub id: PoolId,
     /// Name in the configuration.
     pub name: String,
-    /// Its nodes.
+    /// Returns the load of each node.
     pub nodes: Vec<Arc<Node>>,
     /// Index into `nodes` for each identity, sorted by identity: stickiness looks nodes up for each flow.
     places: Box<[(NodeId, usize)]>,

@@ -1,7 +1,7 @@
 //! Chooses the node with the fewest live flows for its weight. Ties are broken at random, so that after a
 //! cold start the first clients do not all go to the first node.
 
-use super::{Candidate, Method, Seed};
+use super::method::{Candidate, Method, Seed};
 
 /// Balances by `least_flows`.
 pub struct LeastFlows;

@@ -1,6 +1,6 @@
 //! Draws two nodes by weight and takes the less loaded: close to `least_flows` without comparing all nodes.
 
-use super::{Candidate, Method, Seed};
+use super::method::{Candidate, Method, Seed};
 
 /// Balances by `random`.
 pub struct Random;

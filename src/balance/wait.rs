@@ -8,32 +8,16 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::Pool;
-use super::queue::{FairQueue, Pushed};
-use crate::config;
+use super::queue::Pushed;
+use super::waiting::Turn;
 use crate::observe::metrics;
 use crate::upstream::flow_limiter::Room;
-
-/// The waiting flows of a pool.
-pub struct Waiting {
-    state: Mutex<State>,
-    len: AtomicUsize,
-    patience: Duration,
-}
-
-struct State {
-    queue: FairQueue<oneshot::Sender<Turn>>,
-    /// Whether a task is calling flows up.
-    calling: bool,
-    /// Whether flows are turned away, because the pool has a successor.
-    dissolved: bool,
-}
 
 /// Why a flow stopped waiting without a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,65 +72,10 @@ impl Drop for Told<'_> {
     }
 }
 
-/// A flow's turn. Dropping it calls the next flow.
-struct Turn {
-    used: bool,
-    over: Option<oneshot::Sender<bool>>,
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        if let Some(over) = self.over.take() {
-            // The calling task is gone only if its runtime is.
-            let _ = over.send(self.used);
-        }
-    }
-}
-
 /// Longest pause between two checks for room. No event reports that a flow ended or a node returned.
 const LOOK: Duration = Duration::from_millis(10);
 /// Shortest pause (the timer's resolution), also used after a turn in which no node was found after all.
 const PAUSE: Duration = Duration::from_millis(1);
-
-impl Waiting {
-    pub(super) fn new(conf: &config::Pool) -> Self {
-        Waiting {
-            state: Mutex::new(State {
-                queue: FairQueue::new(conf.queue as usize),
-                calling: false,
-                dissolved: false,
-            }),
-            len: AtomicUsize::new(0),
-            patience: conf.queue_timeout.0,
-        }
-    }
-
-    /// Number of waiting flows.
-    pub fn len(&self) -> usize {
-        self.len.load(Ordering::Acquire)
-    }
-
-    /// Sets the number of waiting flows, for a simulation: it has its own queue, and new
-    /// flows must join behind it.
-    pub fn set_len(&self, len: usize) {
-        self.len.store(len, Ordering::Release);
-    }
-
-    /// Sends all waiting flows away, in turn, and refuses those that still come.
-    pub(super) fn dissolve(&self) {
-        let mut state = self.state.lock();
-        state.dissolved = true;
-        while let Some(waits) = state.queue.pop() {
-            drop(waits);
-        }
-        self.len.store(0, Ordering::Release);
-    }
-
-    /// Whether no flow waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
 
 impl Pool {
     /// Lets a flow of `client` wait until `decide`, called in its turn, returns a decision.
