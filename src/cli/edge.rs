@@ -3,7 +3,6 @@
 //! In: a command and the endpoint's URL. Out: the endpoint's answer, as a table or as JSON. Answers are
 //! shown, not checked: an edge of another version may have more fields.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -13,22 +12,9 @@ use serde_json::Value;
 mod client;
 mod table;
 
+pub use client::At;
 use client::Edge;
 use table::{nodes, pools, rebalance};
-
-/// Where the running edge is.
-#[derive(Args, Clone, Debug, PartialEq, Eq)]
-pub struct At {
-    /// URL of its admin endpoint.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9900")]
-    admin: String,
-    /// File whose first line is the endpoint's token.
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-    /// Print the JSON of the answer.
-    #[arg(long)]
-    json: bool,
-}
 
 /// A query or an order to a running edge.
 #[derive(Debug, PartialEq, Eq, Subcommand)]

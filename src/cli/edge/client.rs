@@ -2,10 +2,11 @@
 //!
 //! In: a method and a path. Out: JSON, or the edge's refusal in its own words.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use clap::Args;
 use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::client::legacy::Client;
@@ -13,12 +14,24 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
-use super::At;
-
 /// Deadline of one request.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Longest body of an answer, in bytes.
 const MAX_ANSWER: usize = 16 << 20;
+
+/// Where the running edge is.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct At {
+    /// URL of its admin endpoint.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9900")]
+    pub(super) admin: String,
+    /// File whose first line is the endpoint's token.
+    #[arg(long, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+    /// Print the JSON of the answer.
+    #[arg(long)]
+    pub(super) json: bool,
+}
 
 /// The admin endpoint of a running edge.
 pub(super) struct Edge {
