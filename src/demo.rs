@@ -11,10 +11,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 mod node;
+mod serve;
 mod stream;
 mod websocket;
 
-pub use node::{COOKIE, NAMES, serve_nodes};
+pub use node::{COOKIE, NAMES};
+pub use serve::serve_nodes;
 
 /// Time after which [`Demo::announce`] stops waiting for the edge to listen.
 const START_DEADLINE: Duration = Duration::from_secs(30);
