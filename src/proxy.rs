@@ -16,6 +16,7 @@ pub mod open;
 pub mod request_line;
 pub mod response_tap;
 pub mod serve;
+pub mod service;
 pub mod tcp;
 pub mod threads;
 pub mod tunnel;

@@ -16,7 +16,8 @@ use crate::proxy::conn::Conn;
 use crate::proxy::hooks::ProxyHooks;
 use crate::proxy::listener::Listener;
 use crate::proxy::open::{Connections, Open};
-use crate::proxy::serve::{Service, serve};
+use crate::proxy::serve::serve;
+use crate::proxy::service::Service;
 use crate::proxy::threads::{Runtimes, Thread, emptiest};
 use crate::stream::side::Side;
 

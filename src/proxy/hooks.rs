@@ -6,10 +6,10 @@
 
 pub mod answer;
 pub mod assign;
+mod context;
 pub mod peek;
 pub mod session;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,12 +19,12 @@ use pingora::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{ProxyHttp, Session};
 use pushgate_plugins::api::{Assignment, EditError, Flow, Plugin};
-use pushgate_plugins::head::{Edits, Head};
+use pushgate_plugins::head::Edits;
 use pushgate_plugins::host;
 
 use self::answer::{answer, retry_after, unavailable};
 use self::assign::{decide_in_time, known, next_node};
-use super::flow::Exchange;
+pub use self::context::Ctx;
 use super::request_line::RequestLine;
 use crate::observe::end_reason::EndReason;
 use crate::route::{Assigned, Decision};
@@ -33,63 +33,6 @@ use crate::route::{Assigned, Decision};
 pub struct ProxyHooks {
     /// Whether the access log shows the query string.
     pub log_query: bool,
-}
-
-/// The context of the hooks for one request.
-pub struct Ctx {
-    /// The exchange.
-    pub ex: Arc<Exchange>,
-    /// The request's head as the client sent it.
-    pub head: Option<Arc<Head>>,
-    /// The node chosen in `request_filter`, until it is connected.
-    pub decided: Option<Assigned>,
-    /// The head that is about to be written, for the hook to edit.
-    pub edits: Option<Edits>,
-    /// Whether the upstream connection has served this client before.
-    pub reused: bool,
-    /// Whether the client's connection ends after the hook's answer. If the hook wrote no answer, it ends at
-    /// once.
-    pub close: bool,
-    /// Input of `logging`: the end reason, and bytes to the node and to the client.
-    pub end: Option<(EndReason, (u64, u64))>,
-}
-
-impl Ctx {
-    /// Makes the context of the exchange `ex`.
-    pub fn new(ex: Arc<Exchange>, head: Option<Arc<Head>>) -> Self {
-        Ctx {
-            ex,
-            head,
-            decided: None,
-            edits: None,
-            reused: false,
-            close: false,
-            end: None,
-        }
-    }
-
-    /// Returns the request's head.
-    ///
-    /// Errors: no head was read yet. No hook is called before that.
-    pub fn head(&self) -> Result<Arc<Head>> {
-        let head = self.head.clone();
-        head.ok_or_else(|| {
-            Error::explain(
-                ErrorType::InternalError,
-                "a hook ran before the request's head",
-            )
-        })
-    }
-
-    /// Takes the head that is about to be written.
-    ///
-    /// Errors: there is no such head. No edit hook is called without one.
-    fn edits(&mut self) -> Result<Edits> {
-        let edits = self.edits.take();
-        edits.ok_or_else(|| {
-            Error::explain(ErrorType::InternalError, "an edit hook ran without a head")
-        })
-    }
 }
 
 #[async_trait]

@@ -7,21 +7,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
 use super::conn::Conn;
-use super::hooks::ProxyHooks;
+use super::service::Service;
 use super::{http1, http2, tcp};
 use crate::config::Mode;
 use crate::stream::side::Side;
-
-/// The state that all client connections share.
-pub struct Service {
-    /// The hooks, which the exchanges call.
-    pub hooks: ProxyHooks,
-    /// Turns true when the process drains.
-    pub drain: watch::Receiver<bool>,
-}
 
 /// Returns the future that serves one connection. Each protocol's future is boxed on its own, so a silent
 /// stream does not keep the memory of the largest one.

@@ -12,7 +12,7 @@ use pingora::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use super::Ctx;
+use super::context::Ctx;
 use crate::balance::Pool;
 use crate::config::{NoNode, defaults};
 use crate::observe::end_reason::EndReason;

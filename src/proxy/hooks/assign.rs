@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use pingora::{Error, ErrorType, Result};
 
-use super::Ctx;
+use super::context::Ctx;
 use crate::balance::Pool;
 use crate::config::{NoNode, OnLost};
 use crate::observe::end_reason::EndReason;

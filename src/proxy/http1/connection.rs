@@ -11,7 +11,7 @@ use super::exchange::{Outcome, exchange};
 use super::refuse::refuse;
 use crate::observe::end_reason::EndReason;
 use crate::proxy::conn::Conn;
-use crate::proxy::serve::Service;
+use crate::proxy::service::Service;
 use crate::stream::side::Side;
 
 /// Serves the connection until one side closes it, a WebSocket takes it over, or a drain ends it.

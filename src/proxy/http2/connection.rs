@@ -14,14 +14,13 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use h2::Reason;
 use h2::frame::{Settings, StreamId, WindowUpdate};
 use tokio::io::{AsyncReadExt, ReadBuf};
 use tokio::time::{Sleep, sleep, sleep_until};
 
-use self::end::{End, Ended, count};
+use self::end::{End, Ended, close, count};
 use super::hpack::Decoder;
 use super::input::Input;
 use super::limits::Counts;
@@ -34,7 +33,7 @@ use crate::proxy::http1::client::{Client, Drain};
 use crate::proxy::http1::exchange::{Outcome, exchange};
 use crate::proxy::http1::refuse::refuse;
 use crate::proxy::http1::request_head::RequestHead;
-use crate::proxy::serve::Service;
+use crate::proxy::service::Service;
 use crate::stream::side::Side;
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -47,8 +46,6 @@ thread_local! {
     /// One read buffer for each thread, so an idle connection keeps none.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
-/// Time for a client to take the last frames of its connection.
-const LAST: Duration = Duration::from_secs(1);
 /// The stream number in the first GOAWAY of a drain: the highest, because requests may be on their way (RFC
 /// 9113 §6.8).
 const ALL: u32 = i32::MAX as u32;
@@ -96,7 +93,8 @@ pub async fn serve(mut side: Side, conn: Arc<Conn>, service: Arc<Service>) {
         new_streams: Vec::new(),
     };
     let end = poll_fn(|cx| connection.poll(cx)).await;
-    Box::pin(connection.end(end)).await;
+    let Connection { mux, conn, .. } = connection;
+    Box::pin(close(mux, conn, end)).await;
 }
 
 /// Returns the limit of a header list as HPACK counts it. It is large enough for every head that our limits

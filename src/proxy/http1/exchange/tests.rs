@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::proxy::http1::connection;
-use crate::proxy::serve::Service;
+use crate::proxy::service::Service;
 use crate::upstream::LiveFlow;
 
 /// Returns the size in bytes of the future that `serve` returns, without calling it.

@@ -2,16 +2,22 @@
 //!
 //! Source: RFC 9113 §5.4.1, §6.8, §7.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use h2::Reason;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use super::{Connection, LAST};
 use crate::observe::end_reason::EndReason;
 use crate::observe::metrics;
 use crate::proxy::conn::Conn;
 use crate::proxy::http2::limits::Exceeded;
+use crate::proxy::http2::mux::Shared;
 use crate::stream::graceful_close::lingering_close;
+
+/// Time for a client to take the last frames of its connection.
+const LAST: Duration = Duration::from_secs(1);
 
 /// Why a connection ends.
 pub(super) enum End {
@@ -29,47 +35,45 @@ pub(super) enum End {
     Exceeded(Exceeded),
 }
 
-impl Connection {
-    /// Ends the connection, and sends the client GOAWAY with the reason if one is due.
-    pub(super) async fn end(self, end: End) {
-        use EndReason::{BadRequest, ClientClosed, ClientFailed, HeadTimeout};
-        // The reason in GOAWAY, the end reason of open streams, the label value in the metric.
-        let (reason, streams, counted) = match end {
-            End::Closed => (None, ClientClosed, None),
-            End::Broken => (None, ClientFailed, None),
-            End::Drained => (Some(Reason::NO_ERROR), ClientClosed, None),
-            End::Late => (
-                Some(Reason::NO_ERROR),
-                HeadTimeout,
-                Some(Ended::HeadTimeout),
-            ),
-            End::Error(reason) => (Some(reason), BadRequest, Some(Ended::of(reason))),
-            End::Exceeded(limit) => {
-                let calm = Some(Reason::ENHANCE_YOUR_CALM);
-                (calm, BadRequest, Some(Ended::Limit(limit)))
-            }
-        };
-        if let Some(ended) = counted {
-            count(&self.conn, ended);
+/// Ends the connection, and sends the client GOAWAY with the reason if one is due.
+pub(super) async fn close(mux: Shared, conn: Arc<Conn>, end: End) {
+    use EndReason::{BadRequest, ClientClosed, ClientFailed, HeadTimeout};
+    // The reason in GOAWAY, the end reason of open streams, the label value in the metric.
+    let (reason, streams, counted) = match end {
+        End::Closed => (None, ClientClosed, None),
+        End::Broken => (None, ClientFailed, None),
+        End::Drained => (Some(Reason::NO_ERROR), ClientClosed, None),
+        End::Late => (
+            Some(Reason::NO_ERROR),
+            HeadTimeout,
+            Some(Ended::HeadTimeout),
+        ),
+        End::Error(reason) => (Some(reason), BadRequest, Some(Ended::of(reason))),
+        End::Exceeded(limit) => {
+            let calm = Some(Reason::ENHANCE_YOUR_CALM);
+            (calm, BadRequest, Some(Ended::Limit(limit)))
         }
-        let (side, waiting) = {
-            let mut mux = self.mux.lock();
-            if let Some(reason) = reason {
-                let last = mux.last();
-                mux.go_away(last, reason);
-                mux.flush();
-            }
-            (mux.end(streams), mux.output().split())
-        };
-        let (Some(mut side), Some(_)) = (side, reason) else {
-            return;
-        };
-        let said = timeout(LAST, side.write_all(&waiting)).await;
-        match said {
-            Ok(Ok(())) => lingering_close(&mut side, b"").await,
-            // The client does not read, so its last frames would stay in the kernel.
-            _ => side.reset_on_close(),
+    };
+    if let Some(ended) = counted {
+        count(&conn, ended);
+    }
+    let (side, waiting) = {
+        let mut mux = mux.lock();
+        if let Some(reason) = reason {
+            let last = mux.last();
+            mux.go_away(last, reason);
+            mux.flush();
         }
+        (mux.end(streams), mux.output().split())
+    };
+    let (Some(mut side), Some(_)) = (side, reason) else {
+        return;
+    };
+    let said = timeout(LAST, side.write_all(&waiting)).await;
+    match said {
+        Ok(Ok(())) => lingering_close(&mut side, b"").await,
+        // The client does not read, so its last frames would stay in the kernel.
+        _ => side.reset_on_close(),
     }
 }
 
