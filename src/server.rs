@@ -6,6 +6,7 @@
 //! has daemonised. Source: FAULTS D54, D69.
 
 mod signals;
+mod systemd;
 mod threads;
 mod upgrade;
 
@@ -31,6 +32,7 @@ use crate::proxy::hooks::ProxyHooks;
 use crate::stream::descriptors;
 
 use signals::Signals;
+use systemd::notify;
 use upgrade::Predecessor;
 
 /// How to run the process.
@@ -229,11 +231,4 @@ async fn succeed(
         Ok(()) => {}
     }
     Ok(())
-}
-
-/// Notifies systemd, if it runs the process.
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(e) = sd_notify::notify(states) {
-        log::warn!("systemd: {e}");
-    }
 }

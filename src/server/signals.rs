@@ -12,7 +12,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::notify;
+use super::systemd::notify;
 use crate::control::Running;
 use crate::observe::access_log;
 

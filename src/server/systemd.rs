@@ -1,0 +1,10 @@
+//! Tells systemd how the process is.
+
+use sd_notify::NotifyState;
+
+/// Notifies systemd, if it runs the process.
+pub(super) fn notify(states: &[NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(states) {
+        log::warn!("systemd: {e}");
+    }
+}
