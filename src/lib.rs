@@ -2,11 +2,11 @@
 //! flow.
 
 pub mod cli;
-pub mod explain;
 pub mod simulate;
+pub mod explain;
 pub mod demo;
-pub mod init;
 pub mod import;
+pub mod init;
 pub mod server;
 pub mod control;
 pub mod config;
