@@ -2,24 +2,29 @@
 //!
 //! In: a configuration and [`Settings`]. Out: a [`Report`].
 
+mod event;
 mod flows;
 mod nodes;
+mod peer;
 mod rebalance;
+mod rebalances;
+mod wait;
 mod waiting;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use pushgate_plugins::api::{NodeId, PoolId};
+use pushgate_plugins::api::NodeId;
 use pushgate_plugins::context::Keep;
 
-use self::nodes::Peer;
-use self::rebalance::Rebalances;
+use self::event::{Event, SECOND, nanos};
+use self::peer::Peer;
+use self::rebalances::Rebalances;
 use self::waiting::Waiting;
 use super::client::{Client, Places};
 use super::queue::Queue;
 use super::report::{Event as Told, Report, Second};
-use super::script::{Action, Settings};
+use super::script::Settings;
 use crate::config::{Config, Listener};
 use crate::control::plan;
 use crate::explain::ResolvedQuestion;
@@ -29,33 +34,6 @@ use crate::upstream::State;
 /// Start of the run's wall clock, since 1970. It is fixed because tokens are dated, and the same run must
 /// give the same tokens.
 const EPOCH: Duration = Duration::from_secs(1_800_000_000);
-
-const SECOND: u64 = 1_000_000_000;
-
-enum Event {
-    /// A client opens its next flow, unless its epoch has changed.
-    Open(usize, u32),
-    /// A client leaves for good and another takes its place.
-    Replace(usize),
-    /// The script does something to a node.
-    Action(Action, usize),
-    /// Checks find a node dead or alive, unless the script has changed it meanwhile.
-    Checked(usize, u32),
-    /// Ends the next flow of a Down node, if it is due.
-    Evict(usize),
-    /// The script orders a rebalance, by its index in the script.
-    Rebalance(usize),
-    /// The rebalance of a pool does its next step.
-    Tick(PoolId),
-    /// Looks for nodes that have returned.
-    Look,
-    /// Gives the next waiting client its turn, if a node has room.
-    Turn,
-    /// `queue_timeout` of a client ends, if it still waits at this epoch.
-    Late(usize, u32),
-    /// A second has passed.
-    Second,
-}
 
 /// The state of a run: nodes, clients, pending events and the report so far.
 pub struct World<'a> {
@@ -236,10 +214,6 @@ impl<'a> World<'a> {
         self.report.second(sample, &weights);
         self.events.add(self.now + SECOND, Event::Second);
     }
-}
-
-fn nanos(d: Duration) -> u64 {
-    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Returns a URL of the first listener.

@@ -7,8 +7,9 @@ use std::time::Duration;
 use pushgate_plugins::api::Flow;
 use pushgate_plugins::head::{Edits, Head};
 
-use super::nodes::Health;
-use super::{Event, SECOND, World, nanos};
+use super::World;
+use super::event::{Event, SECOND, nanos};
+use super::peer::Health;
 use crate::balance::Pool;
 use crate::config::defaults;
 use crate::route::{Assigned, Decision};

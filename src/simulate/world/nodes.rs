@@ -1,44 +1,15 @@
 //! Applies the script to nodes: their failures, when checks notice these, and the end of their flows.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Event, World, nanos};
-use crate::config::{self, Config, defaults};
-use crate::control::plan;
+use super::World;
+use super::event::{Event, SECOND, nanos};
+use super::peer::Health;
 use crate::simulate::report::{Failure, Return};
 use crate::simulate::script::Action;
 use crate::upstream::Order;
+use crate::upstream::State;
 use crate::upstream::evict::{Due, Paced};
-use crate::upstream::{Node, State};
-
-/// The state of a node's process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Health {
-    /// The process serves.
-    Well,
-    /// The process is dead, and the kernel refuses connects.
-    Dead,
-    /// The process accepts connections and sends nothing. `failure`: index in the report.
-    Hung { failure: usize },
-}
-
-/// A node with the state the script gave it.
-pub(super) struct Peer {
-    pub node: Arc<Node>,
-    pub health: Health,
-    changes: u32,
-    /// Time until checks find the node dead.
-    falls: Duration,
-    /// Time until checks find it hung; `None`: they only connect, and do not notice.
-    falls_hung: Option<Duration>,
-    /// Time until checks find it alive.
-    rises: Duration,
-    evict_rate: Option<config::units::Rate>,
-    /// Flows still to be ended because the node is Down.
-    evicted: Option<Paced>,
-    pub new: u64,
-}
 
 impl World<'_> {
     /// Does an action of the script to the node at `place`.
@@ -121,7 +92,7 @@ impl World<'_> {
             if c.flow.as_ref().is_some_and(|f| !f.flow.has_begun()) {
                 self.open(client)?;
             } else if let Some((since, failure)) = c.cut.take() {
-                let seconds = (self.now - since) as f64 / super::SECOND as f64;
+                let seconds = (self.now - since) as f64 / SECOND as f64;
                 self.report.failures[failure].without.push(seconds);
             }
         }
@@ -237,34 +208,5 @@ impl World<'_> {
 
     fn tell_of(&mut self, place: usize, what: &str) {
         self.tell(format!("{} {what}", self.peers[place].node.name));
-    }
-}
-
-impl Peer {
-    /// Builds a serving node with the checks and rates of the file.
-    pub fn new(config: &Config, node: &Arc<Node>) -> Peer {
-        let health = plan::health_of(config, &node.name);
-        // Without a check the first refused connect marks the node, which is then checked every second.
-        let (interval, timeout, rise) = match health {
-            Some(h) => (h.interval.0, h.timeout.0, h.rise),
-            None => (
-                defaults::HEALTH_INTERVAL.0,
-                defaults::HEALTH_TIMEOUT.0,
-                defaults::HEALTH_RISE,
-            ),
-        };
-        let waits = |h: &&config::Health| h.http.is_some() || h.tls.is_some();
-        Peer {
-            node: node.clone(),
-            health: Health::Well,
-            changes: 0,
-            falls: interval + timeout,
-            // The same rule as in `upstream::health`.
-            falls_hung: health.filter(waits).map(|h| interval * h.fall + timeout),
-            rises: interval * rise,
-            evict_rate: plan::evict_rate_of(config, &node.name),
-            evicted: None,
-            new: 0,
-        }
     }
 }

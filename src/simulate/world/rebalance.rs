@@ -2,34 +2,20 @@
 //! edge does them, on the run's clock.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use pushgate_plugins::api::{Forget, PoolId};
 
-use super::{Event, SECOND, World, nanos};
+use super::World;
+use super::event::{Event, SECOND, nanos};
+use super::rebalances::Run;
 use crate::balance::Pool;
 use crate::control::rebalance::{
-    LOOK_EVERY, Live, OrderedBy, RebalanceError, RebalanceRequest, RebalanceRun, Seen, TICK,
-    prepare,
+    LOOK_EVERY, Live, OrderedBy, RebalanceError, RebalanceRequest, TICK, prepare,
 };
 use crate::simulate::report::Rebalance;
 use crate::simulate::script::Order;
 use crate::upstream::Node;
-
-/// The running rebalance of each pool, and what looks for returns have seen of the pool's nodes.
-#[derive(Default)]
-pub(super) struct Rebalances {
-    running: HashMap<PoolId, Run>,
-    seen: HashMap<PoolId, Seen>,
-}
-
-struct Run {
-    rebalance: RebalanceRun,
-    /// Index of the rebalance in the report.
-    told: usize,
-    began: u64,
-}
 
 impl World<'_> {
     /// Schedules the rebalances of the script, and looks for returns if a pool has `rebalance.auto`.

@@ -1,29 +1,17 @@
-//! The queue of flows that wait while every node is at its limit, in the edge's own order of turns.
-//!
-//! The edge's queue holds tasks; this is the same [`FairQueue`] on the run's clock. It reports its length
-//! to the pool, so that a new flow queues behind the waiting ones even if a node has room.
+//! Who waits while every node is at its limit.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Event, World, nanos};
 use crate::balance::Pool;
-use crate::balance::queue::{FairQueue, Pushed};
-use crate::upstream::flow_limiter::Room;
-
-/// Longest pause between two looks for room, as in the edge.
-const LOOK: Duration = Duration::from_millis(10);
-/// Shortest such pause, as in the edge.
-const PAUSE: Duration = Duration::from_millis(1);
+use crate::balance::queue::FairQueue;
 
 /// The queue of the clients' pool.
 pub(super) struct Waiting {
-    pool: Arc<Pool>,
-    queue: FairQueue<usize>,
-    /// `queue_timeout` of the pool.
-    patience: Duration,
-    /// Whether the next turn is scheduled.
-    calling: bool,
+    pub pool: Arc<Pool>,
+    pub queue: FairQueue<usize>,
+    pub patience: Duration,
+    pub calling: bool,
 }
 
 impl Waiting {
@@ -33,107 +21,7 @@ impl Waiting {
     }
 
     /// Reports the queue's length to the pool.
-    fn tell(&self) {
+    pub fn tell(&self) {
         self.pool.waiting.set_len(self.queue.len());
-    }
-}
-
-impl World<'_> {
-    /// Queues the client, because every node is at its limit. If the queue is full, it refuses this client
-    /// or another one in its place.
-    pub(super) fn wait(&mut self, client: usize, pool: Arc<Pool>) {
-        let conf = self.config.pools.get(&pool.name);
-        let waiting = self.waiting.get_or_insert_with(|| Waiting {
-            queue: FairQueue::new(conf.map_or(0, |c| c.queue as usize)),
-            patience: conf.map_or(Duration::ZERO, |c| c.queue_timeout.0),
-            pool,
-            calling: false,
-        });
-        let c = &mut self.clients[client];
-        let first = c.waits.is_none();
-        let out = match waiting.queue.push(c.address, client) {
-            Pushed::Waits(id) => {
-                c.waits = Some(id);
-                None
-            }
-            Pushed::Instead(id, other) => {
-                c.waits = Some(id);
-                Some(other)
-            }
-            Pushed::Refused => Some(client),
-        };
-        waiting.tell();
-        if first && out != Some(client) {
-            let late = self.now + nanos(waiting.patience);
-            self.events.add(late, Event::Late(client, c.epoch));
-        }
-        if !std::mem::replace(&mut waiting.calling, true) {
-            self.events.add(self.now, Event::Turn);
-        }
-        if let Some(other) = out {
-            self.turn_away(other);
-        }
-    }
-
-    /// Gives the next flow its turn, if a node has room, and schedules the next turn.
-    pub(super) fn turn(&mut self) -> Result<(), String> {
-        let now = self.instant();
-        let Some(waiting) = &mut self.waiting else {
-            return Ok(());
-        };
-        if waiting.queue.is_empty() {
-            waiting.calling = false;
-            return Ok(());
-        }
-        let pause = match waiting.pool.room(now) {
-            Room::Open => Duration::ZERO,
-            Room::In(wait) => wait.clamp(PAUSE, LOOK),
-            Room::Full => LOOK,
-        };
-        let next = if pause.is_zero() {
-            waiting.queue.pop()
-        } else {
-            None
-        };
-        waiting.tell();
-        if let Some(client) = next {
-            let place = self.clients[client].waits;
-            self.ask(client, true)?;
-            // If `ask` queued the client again, it keeps its new number.
-            let waits = &mut self.clients[client].waits;
-            *waits = waits.take().filter(|w| Some(*w) != place);
-        }
-        // A turn that found no room in the end costs the shortest pause.
-        let lost = next.is_some_and(|c| self.clients[c].waits.is_some());
-        let pause = if lost { PAUSE } else { pause };
-        self.events.add(self.now + nanos(pause), Event::Turn);
-        Ok(())
-    }
-
-    /// Refuses a client that has waited for `queue_timeout`.
-    pub(super) fn late(&mut self, client: usize, epoch: u32) {
-        let c = &self.clients[client];
-        if let (Some(id), true, Some(waiting)) = (c.waits, c.epoch == epoch, &mut self.waiting) {
-            waiting.queue.remove(c.address, id);
-            waiting.tell();
-            self.turn_away(client);
-        }
-    }
-
-    /// Removes a client that has left from the queue.
-    pub(super) fn leave_queue(&mut self, client: usize) {
-        let c = &mut self.clients[client];
-        if let (Some(id), Some(waiting)) = (c.waits.take(), &mut self.waiting) {
-            waiting.queue.remove(c.address, id);
-            waiting.tell();
-        }
-    }
-
-    fn turn_away(&mut self, client: usize) {
-        self.clients[client].waits = None;
-        // Twice the time that the queue needs, as the edge's `Retry-After`.
-        let spread = self.waiting.as_ref();
-        let spread = spread.map_or(Duration::ZERO, |w| 2 * w.pool.time_for(w.queue.len()));
-        self.refuse(client, spread);
     }
 }
