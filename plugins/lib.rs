@@ -10,6 +10,7 @@ pub mod head;
 pub mod host;
 mod lifetime;
 mod memory;
+pub mod rendezvous;
 #[cfg(test)]
 mod testing;
 pub mod trust;

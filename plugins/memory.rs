@@ -5,17 +5,20 @@
 //! flows, each with the address under which its client is filed. Out: faults; the client's node.
 //! Source: Lightstreamer clustering §2.1.1, §4.
 
+pub(crate) mod table;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
+
 use crate::api::{Assignment, Flow, Forget, How, Mark, NodeId, PoolId, Recalled, unix_seconds};
 use crate::context::{Build, PluginError};
 use crate::lifetime::{JITTER, Lifetime};
-use crate::sticky_ip::Mode;
-use crate::sticky_ip::rendezvous::Rendezvous;
-use crate::sticky_ip::table::{Key, Limits, Table, Verdict};
+use crate::rendezvous::Rendezvous;
 use crate::units::{MaybeSpan, Share};
+use table::{Key, Limits, Table, Verdict};
 
 /// Default expiry. A phone that slept for less finds the node of its session again. No server keeps the
 /// session of a client that has been away for longer.
@@ -26,6 +29,17 @@ const CAPACITY: usize = 1_000_000;
 
 /// Largest capacity that a block may set: 13 GB.
 const MAX_CAPACITY: usize = 100_000_000;
+
+/// Whether assignments are remembered or computed.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// The edge remembers the node of the first flow.
+    #[default]
+    Table,
+    /// The edge computes the node from the address; edges agree without sharing state.
+    Hash,
+}
 
 /// The keys of a block that configure its memory.
 #[derive(Default)]

@@ -6,8 +6,6 @@
 //! "sticky-by-IP".
 
 mod config;
-pub mod rendezvous;
-pub(crate) mod table;
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -15,7 +13,7 @@ use std::time::Instant;
 use crate::api::{Assignment, Flow, Forget, Mark, NodeId, Plugin, PoolId, Recalled};
 use crate::memory::Memory;
 use crate::trust::Trust;
-pub use config::{Config, From, Mode};
+pub use config::{Config, From};
 
 const NAME: &str = "sticky_ip";
 

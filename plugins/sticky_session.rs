@@ -7,26 +7,18 @@
 //! `session` cookie); FAULTS D47.
 
 mod config;
+mod memory;
 pub(crate) mod rule;
 mod watch;
 
 use std::sync::Arc;
 
 use crate::api::{Assignment, Flow, Forget, Plugin, PoolId, Recalled, Watch, unix_seconds};
-use crate::sticky_ip::table::{Key, Limits, Table};
+use crate::memory::table::Key;
 pub use config::{Config, Preset};
-use rule::Rule;
+use memory::{Memory, NAME};
 pub use rule::{Learn, Recall};
 use watch::Watching;
-
-const NAME: &str = "sticky_session";
-
-/// The state of one block; shared with the flows that it watches.
-struct Memory {
-    rule: Rule,
-    table: Arc<Table>,
-    limits: Limits,
-}
 
 struct StickySession(Arc<Memory>);
 

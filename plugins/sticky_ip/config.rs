@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::StickyIp;
 use crate::api::Plugin;
 use crate::context::{self, Build, PluginError};
-use crate::memory::Keys;
+use crate::memory::{Keys, Mode};
 use crate::trust::Trust;
 use crate::units::{MaybeSpan, Share};
 
@@ -55,17 +55,6 @@ pub struct Config {
     /// Senders whose X-Forwarded-For is trusted; required with `from: x_forwarded_for`.
     #[serde(default)]
     pub trust: Trust,
-}
-
-/// Whether assignments are remembered or computed.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// The edge remembers the node of the first flow.
-    #[default]
-    Table,
-    /// The edge computes the node from the address; edges agree without sharing state.
-    Hash,
 }
 
 /// Source of the client's address.

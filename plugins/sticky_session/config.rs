@@ -5,8 +5,9 @@ use std::sync::Arc;
 use http::HeaderName;
 use serde::Deserialize;
 
+use super::memory::{Memory, NAME};
 use super::rule::Rule;
-use super::{Learn, Memory, Recall, StickySession};
+use super::{Learn, Recall, StickySession};
 use crate::api::Plugin;
 use crate::context::{Build, Mode, PluginError};
 use crate::memory::Keys;
@@ -108,7 +109,7 @@ impl Config {
 
     fn keys(&self) -> Keys<'_> {
         Keys {
-            word: super::NAME,
+            word: NAME,
             max_age: self.max_age,
             jitter: self.jitter,
             expiry: self.expiry,

@@ -8,10 +8,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Memory;
+use super::memory::{Memory, NAME};
 use super::rule::Id;
 use crate::api::{BODY_PREFIX, How, Mark, NodeId, PoolId, Watch};
-use crate::sticky_ip::table::{Key, Verdict};
+use crate::memory::table::{Key, Verdict};
 
 /// Most sessions that one flow keeps live: that of its request, and those in its answer.
 const MAX_HELD: usize = 4;
@@ -76,7 +76,7 @@ impl Watching {
         let Memory { table, limits, .. } = &*self.memory;
         let how = match table.recall(&key, limits, now) {
             Some(known) if known.node == self.node => How::Recalled {
-                by: super::NAME,
+                by: NAME,
                 age: known.age,
             },
             _ => How::Pinned,

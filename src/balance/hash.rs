@@ -2,7 +2,7 @@
 //! clients move; when it returns, only they come back.
 
 use pushgate_plugins::api::NodeId;
-use pushgate_plugins::sticky_ip::rendezvous;
+use pushgate_plugins::rendezvous;
 
 /// Returns the index of the open node with the highest -weight / ln(u). Here u is a hash of client and node,
 /// uniform in (0, 1), so a node wins with a probability in proportion to its weight. `open` is asked only for

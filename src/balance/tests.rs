@@ -1,6 +1,6 @@
 //! Long-run shares of each method, and what must not move.
 
-use pushgate_plugins::sticky_ip::rendezvous;
+use pushgate_plugins::rendezvous;
 
 use super::*;
 use crate::upstream::Membership;

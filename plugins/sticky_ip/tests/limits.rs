@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::table::{Key, Limits, Table, Verdict};
 use super::{HOUR, learn, push, recalled};
 use crate::api::{How, NodeId};
 use crate::lifetime::{JITTER, Lifetime};
+use crate::memory::table::{Key, Limits, Table, Verdict};
 use crate::testing::{Facts, build};
 
 /// Lightstreamer clustering §4; FAULTS D65. Clients that came together after a storm lose their nodes over a

@@ -1,0 +1,16 @@
+//! What one block of `sticky_session` is made of.
+
+use std::sync::Arc;
+
+use super::rule::Rule;
+use crate::memory::table::{Limits, Table};
+
+/// The plugin's word.
+pub(super) const NAME: &str = "sticky_session";
+
+/// The state of one block; shared with the flows that it watches.
+pub struct Memory {
+    pub rule: Rule,
+    pub table: Arc<Table>,
+    pub limits: Limits,
+}
