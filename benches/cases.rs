@@ -22,7 +22,8 @@ use pushgate::stream::relay::{Relay, Relaying, Rules};
 use pushgate::stream::side::Side;
 use pushgate::stream::socket::Tcp;
 use pushgate::upstream::Node;
-use pushgate_plugins::api::{Flow, How, Plugin, PoolId, Target};
+use pushgate_plugins::PluginConfig;
+use pushgate_plugins::api::{Flow, How, PoolId, Target};
 use pushgate_plugins::context::{Build, Keep};
 use pushgate_plugins::head::{Edits, Head};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -121,13 +122,15 @@ impl Site {
             dir: Path::new("."),
             keep: &Keep::default(),
         };
-        let plugins: Vec<Box<dyn Plugin>> = listener
-            .plugins
-            .iter()
-            .map(|p| p.build(&build).expect("the bench's plugins are legal"))
-            .collect();
+        let build = |p: &PluginConfig| {
+            (
+                p.as_str(),
+                p.build(&build).expect("the bench's plugins are legal"),
+            )
+        };
+        let plugins = listener.plugins.iter().map(build);
         let table = Table {
-            plugins: plugins.into_boxed_slice(),
+            plugins: plugins.collect(),
             default: Some(Target::Pool(pool.id)),
             pools: Arc::new(HashMap::from([(pool.id, pool.clone())])),
             nodes: Arc::new(nodes.into_iter().map(|n| (n.id, n)).collect()),
@@ -153,7 +156,7 @@ impl Site {
     fn cookie(&self) -> String {
         let plain = request("a=b");
         let mut answer = answer();
-        for p in &self.table.plugins {
+        for p in &self.table.plugins.editors {
             p.response(&flow(&plain), &self.assigned().facts(), &mut answer)
                 .expect("a legal head");
         }
@@ -280,7 +283,8 @@ fn token(all: &mut Vec<Case>) {
         let (site, head) = (site.clone(), request(&cookie));
         case(all, format!("token/{what}"), move || {
             let known = flow(&head);
-            let recalled = site.table.plugins[0].recall(black_box(&known), PoolId::of("push"));
+            let recalled =
+                site.table.plugins.sticky[0].recall(black_box(&known), PoolId::of("push"));
             assert_eq!(recalled.is_some(), good);
         });
     }
@@ -288,7 +292,7 @@ fn token(all: &mut Vec<Case>) {
     let plain = Arc::new(Head::response(ANSWER).expect("a legal head"));
     case(all, "token/signed into an answer", move || {
         let mut answer = Edits::new(plain.clone());
-        let signed = site.table.plugins[0].response(&flow(&head), &to.facts(), &mut answer);
+        let signed = site.table.plugins.editors[0].response(&flow(&head), &to.facts(), &mut answer);
         assert!(signed.is_ok() && answer.contains("Set-Cookie"));
     });
 }

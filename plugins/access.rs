@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use http::StatusCode;
 use serde::Deserialize;
 
-use crate::api::{Flow, Plugin, Route};
+use crate::api::{Flow, Plugin, Route, Router};
 use crate::context::{Build, Mode, PluginError};
 use crate::trust::Trust;
 
@@ -44,7 +44,7 @@ struct Access {
 
 impl Config {
     /// Builds the plugin. Errors: neither list given, a status outside 400 to 599, `trust` at layer 4.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Plugin, Vec<PluginError>> {
         let mut faults = Vec::new();
         if self.allow.is_empty() && self.deny.is_empty() {
             let why = "expected networks under `allow` or `deny`";
@@ -57,12 +57,13 @@ impl Config {
         }
         let status = StatusCode::from_u16(self.status).ok();
         match status.filter(|s| s.is_client_error() || s.is_server_error()) {
-            Some(status) if faults.is_empty() => Ok(Box::new(Access {
+            Some(status) if faults.is_empty() => Ok(Plugin::router(Access {
                 allow: self.allow.clone(),
                 deny: self.deny.clone(),
                 status,
                 trust: self.trust.clone(),
-            })),
+            })
+            .trusting(self.trust.clone())),
             Some(_) => Err(faults),
             None => {
                 let why = format!("expected a status from 400 to 599, not {}", self.status);
@@ -83,18 +84,10 @@ impl Access {
     }
 }
 
-impl Plugin for Access {
-    fn name(&self) -> &'static str {
-        "access"
-    }
-
+impl Router for Access {
     fn route(&self, flow: &Flow<'_>) -> Option<Route> {
         self.refuses(self.trust.client(flow))
             .map(|_| Route::Refuse(self.status))
-    }
-
-    fn trusted_client(&self, flow: &Flow<'_>) -> Option<IpAddr> {
-        self.trust.told(flow)
     }
 
     fn rule(&self, flow: &Flow<'_>) -> Vec<String> {

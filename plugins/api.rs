@@ -1,19 +1,23 @@
 //! The plugin interface: a synchronous function from facts to a verdict or a header edit.
 //!
 //! In: a [`Flow`] (addresses, SNI, request head, time, a random number). Out: a [`Route`], a [`Recalled`]
-//! assignment, or [`Edits`] of a head. A plugin gets no body, no socket and no `await`, so it cannot hold
+//! assignment, or [`Edits`](crate::head::Edits) of a head. A plugin gets no body, no socket and no `await`, so it cannot hold
 //! back a byte.
 //! Source: Lightstreamer clustering §1 (no intermediate buffers), §2, §3.
 
 mod forget;
+mod plugin;
+mod roles;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
 
-use crate::head::{Edits, Head};
+use crate::head::Head;
 pub use forget::Forget;
+pub use plugin::{Placed, Plugin, Plugins};
+pub use roles::{HeadEditor, Preamble, Router, Sticky};
 
 /// Most bytes of a body that plugins see, of a request and of an answer.
 pub const BODY_PREFIX: usize = 4096;
@@ -41,7 +45,7 @@ pub struct Flow<'a> {
     /// Head of the request as the client sent it, before any plugin's edits; `None` at layer 4.
     pub request: Option<&'a Head>,
     /// The first [`BODY_PREFIX`] bytes of the request's body, or the whole body if it is shorter. Empty
-    /// unless a plugin [wants](Plugin::wants_body) them and they arrived in time.
+    /// unless a plugin [wants](Sticky::wants_body) them and they arrived in time.
     pub body: &'a [u8],
     /// Wall clock without its steps, for data that is signed and leaves this process. It never goes back.
     pub wall: SystemTime,
@@ -175,7 +179,7 @@ pub struct Mark {
 pub enum Forgotten {
     /// Only by a [`Forget`] rule: the client carries the assignment (a token).
     Rule,
-    /// By name, with [`Plugin::forget_client`]: the edge keeps the assignment in a table, or nobody keeps it.
+    /// By name, with [`Sticky::forget_client`]: the edge keeps the assignment in a table, or nobody keeps it.
     Name,
 }
 
@@ -252,124 +256,4 @@ pub trait Watch: Send + Sync {
 
     /// Reacts to the flow leaving the node.
     fn ended(&mut self, _now: Instant) {}
-}
-
-/// A plugin. Every method has a default that decides nothing; a plugin implements only those it needs.
-pub trait Plugin: Send + Sync {
-    /// Returns the plugin's word: file name, YAML key and metrics label.
-    fn name(&self) -> &'static str;
-
-    /// Returns whether the edge must read the server name of a TLS connection that passes through.
-    fn wants_sni(&self) -> bool {
-        false
-    }
-
-    /// Decides where the flow goes; the first plugin that answers wins.
-    fn route(&self, _: &Flow<'_>) -> Option<Route> {
-        None
-    }
-
-    /// Returns the path, below the plugin's block, of the entry by which [`Plugin::route`] decides on the
-    /// flow. Empty: the block as a whole. Called by `pushgate explain`.
-    fn rule(&self, _: &Flow<'_>) -> Vec<String> {
-        Vec::new()
-    }
-
-    /// Returns whether the plugin routes by this host name (normalised). If the certificate of the connection
-    /// does not cover such a name, the edge answers 421 (RFC 9110 §15.5.20).
-    fn routes_host(&self, _host: &str) -> bool {
-        false
-    }
-
-    /// Recalls the node of `pool` to which this client is stuck; the first usable answer wins.
-    fn recall(&self, _: &Flow<'_>, _pool: PoolId) -> Option<Recalled> {
-        None
-    }
-
-    /// Learns the node that a flow of `pool` is about to get, before it is connected. The core calls it for
-    /// every flow of a pool whatever `how` says, but never for a pinned one. Each call is paired with one
-    /// [`Plugin::ended`]. A flow that is retried elsewhere ends and is learned again.
-    ///
-    /// Returns another node if the client got one meanwhile (two first flows at once) or must have one
-    /// (hash). The core then sends the flow there. `usable` returns whether the core would use a node: of the
-    /// pool, Up, not tried yet by this flow. It must not call back into plugins.
-    fn learn(
-        &self,
-        _: &Flow<'_>,
-        _pool: PoolId,
-        _: &Assignment<'_>,
-        _usable: &dyn Fn(NodeId) -> bool,
-    ) -> Option<NodeId> {
-        None
-    }
-
-    /// Returns whether the first bytes of the request's body would help to recall the client's node. Called
-    /// with the head alone. If so, the flow waits for them up to a deadline.
-    fn wants_body(&self, _: &Flow<'_>) -> bool {
-        false
-    }
-
-    /// Returns an observer of the node's answer; called for every try of a flow of `pool`.
-    fn watch(&self, _: &Flow<'_>, _pool: PoolId, _: &Assignment<'_>) -> Option<Box<dyn Watch>> {
-        None
-    }
-
-    /// Returns the address under which this plugin files the flow. The core keeps it and passes it to
-    /// [`Plugin::ended`], when the head no longer exists.
-    fn client(&self, flow: &Flow<'_>) -> IpAddr {
-        flow.client.ip()
-    }
-
-    /// Returns the client's address according to a sender whose `X-Forwarded-For` the plugin trusts; `None`:
-    /// the plugin trusts no sender. The first answer names the client for the turns in a queue and for flow
-    /// counts.
-    fn trusted_client(&self, _: &Flow<'_>) -> Option<IpAddr> {
-        None
-    }
-
-    /// Notes the end of a learned flow, so that a table knows which entries have live flows. `client` is the
-    /// result of [`Plugin::client`] for the flow.
-    fn ended(&self, _client: IpAddr, _pool: PoolId, _now: Instant) {}
-
-    /// Forgets a share of the assignments, because their node is rebalanced. The same rule may come again
-    /// with a larger share.
-    fn forget(&self, _: &Forget) {}
-
-    /// Returns the mark of the assignment that this flow got; `None`: the plugin remembers nothing of it.
-    /// Called after [`Plugin::learn`], if the plugin that recalled the node returned no mark.
-    fn mark(&self, _: &Flow<'_>, _pool: PoolId, _: &Assignment<'_>) -> Option<Mark> {
-        None
-    }
-
-    /// Returns whether the plugin sticks clients to nodes. On a listener where none does, a client connection
-    /// stays on its node while the node is Up.
-    fn sticks(&self) -> bool {
-        false
-    }
-
-    /// Returns whether assignments are computed. A client that comes back then gets the same node, whatever a
-    /// rebalance forgets.
-    fn computes(&self) -> bool {
-        false
-    }
-
-    /// Forgets one client's assignment to `node`: a rebalance closes the client's flow, and the client must
-    /// not come back to that node. `client` is the result of [`Plugin::client`] for the flow.
-    fn forget_client(&self, _client: IpAddr, _pool: PoolId, _node: NodeId) {}
-
-    /// Appends the bytes that the node reads before the client's (PROXY protocol). Called when an upstream
-    /// connection opens. That connection may carry many requests, so `Flow` has no head here.
-    fn preamble(&self, _: &Flow<'_>, _: &mut Vec<u8>) {}
-
-    /// Edits the head on its way to the node. The edits already hold those of earlier plugins.
-    ///
-    /// Errors: a name or value is not legal.
-    fn request(&self, _: &Flow<'_>, _: &Assignment<'_>, _: &mut Edits) -> Result<(), EditError> {
-        Ok(())
-    }
-
-    /// Edits the head on its way to the client; also called for a 101. Errors as for [`Plugin::request`].
-    fn response(&self, _: &Flow<'_>, _: &Assignment<'_>, _: &mut Edits) -> Result<(), EditError> {
-        Ok(())
-    }
 }

@@ -7,7 +7,7 @@
 use http::HeaderName;
 use serde::Deserialize;
 
-use crate::api::{Assignment, EditError, Flow, Plugin};
+use crate::api::{Assignment, EditError, Flow, HeadEditor, Plugin};
 use crate::context::{Build, Mode, PluginError};
 use crate::head::Edits;
 
@@ -45,7 +45,7 @@ const PARTS: [&str; 6] = [
 
 impl Config {
     /// Builds the plugin. Errors: mode tcp, a listener without TLS, a prefix that no header name can have.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Plugin, Vec<PluginError>> {
         let mut faults = Vec::new();
         if on.mode == Mode::Tcp {
             faults.push(PluginError::new(None::<String>, "headers need mode http"));
@@ -58,7 +58,7 @@ impl Config {
         let names: Result<Vec<_>, _> = PARTS.iter().map(|part| name(part)).collect();
         match names.ok().and_then(|names| names.try_into().ok()) {
             Some(names) if faults.is_empty() && !prefix.is_empty() => {
-                Ok(Box::new(ClientCertificate { prefix, names }))
+                Ok(Plugin::editor(ClientCertificate { prefix, names }))
             }
             Some(_) if !prefix.is_empty() => Err(faults),
             _ => {
@@ -79,11 +79,7 @@ impl ClientCertificate {
     }
 }
 
-impl Plugin for ClientCertificate {
-    fn name(&self) -> &'static str {
-        "client_certificate"
-    }
-
+impl HeadEditor for ClientCertificate {
     fn request(
         &self,
         flow: &Flow<'_>,

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use crate::api::{Assignment, EditError, Flow, Plugin, visible};
+use crate::api::{Assignment, EditError, Flow, HeadEditor, Plugin, visible};
 use crate::context::{Build, Mode, PluginError};
 use crate::head::Edits;
 use crate::trust::{MAX_HOPS, Trust, X_FORWARDED_FOR};
@@ -60,25 +60,18 @@ struct Forwarded {
 
 impl Config {
     /// Builds the plugin. Errors: mode tcp.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Plugin, Vec<PluginError>> {
         if on.mode == Mode::Tcp {
             let why =
                 "headers need mode http; at layer 4 `proxy_protocol` passes the client's address";
             return Err(vec![PluginError::new(None::<String>, why)]);
         }
-        Ok(Box::new(Forwarded { on: self.clone() }))
+        let plugin = Plugin::editor(Forwarded { on: self.clone() });
+        Ok(plugin.trusting(self.trust.clone()))
     }
 }
 
-impl Plugin for Forwarded {
-    fn name(&self) -> &'static str {
-        "forwarded"
-    }
-
-    fn trusted_client(&self, flow: &Flow<'_>) -> Option<IpAddr> {
-        self.on.trust.told(flow)
-    }
-
+impl HeadEditor for Forwarded {
     fn request(
         &self,
         flow: &Flow<'_>,

@@ -7,7 +7,7 @@
 use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
-use crate::api::{Assignment, EditError, Flow, Plugin};
+use crate::api::{Assignment, EditError, Flow, HeadEditor, Plugin};
 use crate::context::{Build, Mode, PluginError};
 use crate::head;
 use crate::units::Pairs;
@@ -85,7 +85,7 @@ impl Ready {
 impl Config {
     /// Builds the plugin. Errors: mode tcp, no edit at all, an illegal header name or value, a header that
     /// belongs to the core, two values set for one name.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Plugin, Vec<PluginError>> {
         let mut faults = Vec::new();
         if on.mode == Mode::Tcp {
             faults.push(PluginError::new(None::<String>, "headers need mode http"));
@@ -100,7 +100,7 @@ impl Config {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Box::new(Headers { request, response }))
+        Ok(Plugin::editor(Headers { request, response }))
     }
 }
 
@@ -166,11 +166,7 @@ fn check_name(name: &str) -> Result<HeaderName, String> {
     Ok(parsed)
 }
 
-impl Plugin for Headers {
-    fn name(&self) -> &'static str {
-        "headers"
-    }
-
+impl HeadEditor for Headers {
     fn request(
         &self,
         _: &Flow<'_>,

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use http::StatusCode;
 use serde::Deserialize;
 
-use crate::api::{Flow, Plugin, Route};
+use crate::api::{Flow, Plugin, Route, Router};
 use crate::context::{Build, PluginError};
 use crate::host::{normalise, to_ascii};
 use crate::units::Pairs;
@@ -40,7 +40,7 @@ pub enum Unknown {
     To(String),
 }
 
-struct HostRoute {
+pub(crate) struct HostRoute {
     exact: HashMap<String, Entry>,
     /// Keyed by the part after the star: `.mycompany.com`.
     wildcard: HashMap<String, Entry>,
@@ -56,7 +56,12 @@ struct Entry {
 impl Config {
     /// Builds the plugin. Errors: an unknown target, an illegal name, two entries for one name, a status
     /// outside 400 to 599.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Plugin, Vec<PluginError>> {
+        self.router(on).map(Plugin::router)
+    }
+
+    /// Builds the router alone. Errors as for [`Config::build`].
+    pub(crate) fn router(&self, on: &Build<'_>) -> Result<HostRoute, Vec<PluginError>> {
         let mut faults = Vec::new();
         let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
         if self.hosts.0.is_empty() {
@@ -99,11 +104,11 @@ impl Config {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Box::new(HostRoute {
+        Ok(HostRoute {
             exact,
             wildcard,
             unknown,
-        }))
+        })
     }
 }
 
@@ -155,11 +160,7 @@ fn check_name(name: &str) -> Result<(), String> {
     ))
 }
 
-impl Plugin for HostRoute {
-    fn name(&self) -> &'static str {
-        "host_route"
-    }
-
+impl Router for HostRoute {
     fn wants_sni(&self) -> bool {
         true
     }

@@ -42,7 +42,7 @@ macro_rules! plugins {
             /// Checks the block against the rest of the configuration and builds the plugin.
             ///
             /// Errors: every fault of the block, each with its path below the block.
-            pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn api::Plugin>, Vec<PluginError>> {
+            pub fn build(&self, on: &Build<'_>) -> Result<api::Plugin, Vec<PluginError>> {
                 match self {
                     $(Self::$variant(c) => c.build(on),)+
                 }

@@ -167,7 +167,7 @@ impl Memory {
         }
     }
 
-    /// Like [`Plugin::learn`](crate::api::Plugin::learn).
+    /// Like [`Sticky::learn`](crate::api::Sticky::learn).
     pub fn learn(
         &self,
         client: IpAddr,

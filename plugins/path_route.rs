@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use crate::api::{Flow, Plugin, Route};
+use crate::api::{Flow, Plugin, Route, Router};
 use crate::context::{Build, Mode, PluginError};
 use crate::host_route::Unknown;
 use crate::units::Pairs;
@@ -39,7 +39,7 @@ struct Entry {
 impl Config {
     /// Builds the plugin. Errors: mode tcp, an unknown target, an illegal path, two entries for one path, a
     /// status outside 400 to 599.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Plugin, Vec<PluginError>> {
         let mut faults = Vec::new();
         if on.mode == Mode::Tcp {
             faults.push(PluginError::new(None::<String>, "a path needs mode http"));
@@ -76,7 +76,7 @@ impl Config {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Box::new(PathRoute { paths, unknown }))
+        Ok(Plugin::router(PathRoute { paths, unknown }))
     }
 }
 
@@ -90,11 +90,7 @@ fn bare(path: &str) -> &str {
     path.strip_suffix('/').unwrap_or(path)
 }
 
-impl Plugin for PathRoute {
-    fn name(&self) -> &'static str {
-        "path_route"
-    }
-
+impl Router for PathRoute {
     fn route(&self, flow: &Flow<'_>) -> Option<Route> {
         let found = self.find(flow).map(|e| &e.route);
         found.or(self.unknown.as_ref()).cloned()

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use ppp::v2::{Builder, Command, Protocol, Type, Version};
 use serde::Deserialize;
 
-use crate::api::{Flow, Plugin};
+use crate::api::{Flow, Plugin, Preamble};
 use crate::context::{Build, PluginError};
 
 /// Block `proxy_protocol:`.
@@ -41,9 +41,9 @@ struct ProxyProtocol(Config);
 
 impl Config {
     /// Builds the plugin. Errors: a version that does not exist.
-    pub fn build(&self, _: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
+    pub fn build(&self, _: &Build<'_>) -> Result<Plugin, Vec<PluginError>> {
         match self.version {
-            1 | 2 => Ok(Box::new(ProxyProtocol(self.clone()))),
+            1 | 2 => Ok(Plugin::preamble(ProxyProtocol(self.clone()))),
             v => Err(vec![PluginError::new(
                 ["version"],
                 format!("expected 1 or 2, not {v}"),
@@ -52,11 +52,7 @@ impl Config {
     }
 }
 
-impl Plugin for ProxyProtocol {
-    fn name(&self) -> &'static str {
-        "proxy_protocol"
-    }
-
+impl Preamble for ProxyProtocol {
     fn preamble(&self, flow: &Flow<'_>, out: &mut Vec<u8>) {
         let (client, vip) = one_family(flow.client, flow.vip);
         if self.0.version == 1 {

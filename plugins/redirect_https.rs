@@ -6,7 +6,7 @@
 use http::StatusCode;
 use serde::Deserialize;
 
-use crate::api::{Flow, Plugin, Route};
+use crate::api::{Flow, Plugin, Route, Router};
 use crate::context::{Build, Mode, PluginError};
 
 /// Block `redirect_https:`.
@@ -36,7 +36,7 @@ struct RedirectHttps {
 
 impl Config {
     /// Builds the plugin. Errors: mode tcp, a listener with TLS, a status that is no redirect.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Plugin, Vec<PluginError>> {
         let mut faults = Vec::new();
         if on.mode == Mode::Tcp {
             faults.push(PluginError::new(
@@ -57,7 +57,7 @@ impl Config {
         }
         let redirects = matches!(self.status, 301 | 302 | 303 | 307 | 308);
         match StatusCode::from_u16(self.status) {
-            Ok(status) if redirects && faults.is_empty() => Ok(Box::new(RedirectHttps {
+            Ok(status) if redirects && faults.is_empty() => Ok(Plugin::router(RedirectHttps {
                 status,
                 port: self.port,
             })),
@@ -72,11 +72,7 @@ impl Config {
     }
 }
 
-impl Plugin for RedirectHttps {
-    fn name(&self) -> &'static str {
-        "redirect_https"
-    }
-
+impl Router for RedirectHttps {
     fn route(&self, flow: &Flow<'_>) -> Option<Route> {
         let request = flow.request.filter(|_| flow.tls.is_none())?;
         if flow.host.is_empty() {

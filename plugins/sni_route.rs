@@ -6,9 +6,9 @@
 
 use serde::Deserialize;
 
-use crate::api::{Flow, Plugin, Route};
+use crate::api::{Flow, Plugin, Route, Router};
 use crate::context::{Build, Mode, PluginError};
-use crate::host_route::{self, Unknown};
+use crate::host_route::{self, HostRoute, Unknown};
 use crate::units::Pairs;
 
 /// Block `sni_route:`.
@@ -22,11 +22,11 @@ pub struct Config {
     pub unknown: Unknown,
 }
 
-struct SniRoute(Box<dyn Plugin>);
+struct SniRoute(HostRoute);
 
 impl Config {
     /// Builds the plugin. Errors: those of `host_route`; a plain HTTP listener, which sees no server name.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Plugin, Vec<PluginError>> {
         if on.mode == Mode::Http && !on.tls {
             let why = "a plain listener sees no server name; use `host_route`";
             return Err(vec![PluginError::new::<String>([], why)]);
@@ -41,18 +41,14 @@ impl Config {
             }
             fault
         };
-        match by_name.build(on) {
-            Ok(inner) => Ok(Box::new(SniRoute(inner))),
+        match by_name.router(on) {
+            Ok(inner) => Ok(Plugin::router(SniRoute(inner))),
             Err(faults) => Err(faults.into_iter().map(renamed).collect()),
         }
     }
 }
 
-impl Plugin for SniRoute {
-    fn name(&self) -> &'static str {
-        "sni_route"
-    }
-
+impl Router for SniRoute {
     fn wants_sni(&self) -> bool {
         true
     }

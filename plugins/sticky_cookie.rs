@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::{
-    Assignment, EditError, Flow, Forget, Forgotten, How, Mark, Plugin, PoolId, Recalled, SKEW,
-    unix_seconds,
+    Assignment, EditError, Flow, Forget, Forgotten, HeadEditor, How, Mark, PoolId, Recalled, SKEW,
+    Sticky, unix_seconds,
 };
 use crate::forget_rules::ForgetRules;
 use crate::head::Edits;
@@ -137,15 +137,7 @@ fn mark_id(salt: &[u8; 7]) -> u64 {
     salt.iter().fold(0, |id, byte| id << 8 | u64::from(*byte))
 }
 
-impl Plugin for StickyCookie {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn sticks(&self) -> bool {
-        true
-    }
-
+impl Sticky for StickyCookie {
     fn recall(&self, flow: &Flow<'_>, pool: PoolId) -> Option<Recalled> {
         let (token, age) = self.find(flow, pool)?;
         Some(Recalled {
@@ -173,7 +165,9 @@ impl Plugin for StickyCookie {
         );
         Some(self.mark_of(&salt, issued, Duration::from_secs(age)))
     }
+}
 
+impl HeadEditor for StickyCookie {
     fn request(
         &self,
         _: &Flow<'_>,

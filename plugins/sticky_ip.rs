@@ -10,7 +10,7 @@ mod config;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use crate::api::{Assignment, Flow, Forget, Mark, NodeId, Plugin, PoolId, Recalled};
+use crate::api::{Assignment, Flow, Forget, Mark, NodeId, PoolId, Recalled, Sticky};
 use crate::memory::Memory;
 use crate::trust::Trust;
 pub use config::{Config, From};
@@ -45,15 +45,7 @@ impl StickyIp {
     }
 }
 
-impl Plugin for StickyIp {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn sticks(&self) -> bool {
-        true
-    }
-
+impl Sticky for StickyIp {
     fn recall(&self, flow: &Flow<'_>, pool: PoolId) -> Option<Recalled> {
         self.memory.recall(self.address(flow), pool, flow.now)
     }
@@ -71,10 +63,6 @@ impl Plugin for StickyIp {
 
     fn client(&self, flow: &Flow<'_>) -> IpAddr {
         self.address(flow)
-    }
-
-    fn trusted_client(&self, flow: &Flow<'_>) -> Option<IpAddr> {
-        self.trust.as_ref().map(|trust| trust.client(flow))
     }
 
     fn ended(&self, client: IpAddr, pool: PoolId, now: Instant) {

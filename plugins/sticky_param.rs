@@ -10,7 +10,7 @@ mod config;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
 
-use crate::api::{Assignment, Flow, Forget, Mark, NodeId, Plugin, PoolId, Recalled};
+use crate::api::{Assignment, Flow, Forget, Mark, NodeId, PoolId, Recalled, Sticky};
 use crate::memory::Memory;
 use crate::sticky_session::rule::Rule;
 pub use config::Config;
@@ -30,17 +30,9 @@ impl StickyParam {
     }
 }
 
-impl Plugin for StickyParam {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
+impl Sticky for StickyParam {
     fn wants_body(&self, flow: &Flow<'_>) -> bool {
         self.rule.wants_body(flow)
-    }
-
-    fn sticks(&self) -> bool {
-        true
     }
 
     fn recall(&self, flow: &Flow<'_>, pool: PoolId) -> Option<Recalled> {

@@ -13,10 +13,10 @@ mod watch;
 
 use std::sync::Arc;
 
-use crate::api::{Assignment, Flow, Forget, Plugin, PoolId, Recalled, Watch, unix_seconds};
+use crate::api::{Assignment, Flow, Forget, PoolId, Recalled, Sticky, Watch, unix_seconds};
 use crate::memory::table::Key;
 pub use config::{Config, Preset};
-use memory::{Memory, NAME};
+use memory::Memory;
 pub use rule::{Learn, Recall};
 use watch::Watching;
 
@@ -28,15 +28,7 @@ impl StickySession {
     }
 }
 
-impl Plugin for StickySession {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn sticks(&self) -> bool {
-        true
-    }
-
+impl Sticky for StickySession {
     fn recall(&self, flow: &Flow<'_>, pool: PoolId) -> Option<Recalled> {
         let key = self.key(flow, pool)?;
         let known = self.0.table.recall(&key, &self.0.limits, flow.now)?;

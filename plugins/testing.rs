@@ -1,12 +1,15 @@
 //! Test helpers for plugins: a configuration of two pools, flows, and a reproducible random generator.
 
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::PluginConfig;
-use crate::api::{Assignment, Flow, How, NodeId, Plugin, PoolId, TlsFacts};
+use crate::api::{
+    Assignment, EditError, Flow, How, NodeId, Plugins, PoolId, Route, Sticky, TlsFacts,
+};
 use crate::context::{Build, Keep, Mode, PluginError};
 use crate::head::{Edits, Head};
 
@@ -67,18 +70,48 @@ impl Facts {
     }
 }
 
+/// A plugin as a listener asks it that has no other: in a role it does not have it says nothing.
+pub struct Built(Plugins);
+
+impl Built {
+    pub fn route(&self, flow: &Flow<'_>) -> Option<Route> {
+        self.0.routers.first()?.route(flow)
+    }
+
+    pub fn request(&self, flow: &Flow<'_>, to: &Assignment<'_>, edits: &mut Edits) -> Edited {
+        let editor = self.0.editors.first();
+        editor.map_or(Ok(()), |p| p.request(flow, to, edits))
+    }
+
+    pub fn response(&self, flow: &Flow<'_>, to: &Assignment<'_>, edits: &mut Edits) -> Edited {
+        let editor = self.0.editors.first();
+        editor.map_or(Ok(()), |p| p.response(flow, to, edits))
+    }
+}
+
+/// The tests of stickiness ask nothing else.
+impl Deref for Built {
+    type Target = dyn Sticky;
+
+    fn deref(&self) -> &Self::Target {
+        &**self.0.sticky.first().expect("a plugin that sticks clients")
+    }
+}
+
+type Edited = Result<(), EditError>;
+
 /// Builds the plugin of a YAML block, as the core does: `sticky_ip: {}`.
 pub fn build_on(
     yaml: &str,
     mode: Mode,
     keep: &Keep,
     dir: &Path,
-) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
+) -> Result<Box<Built>, Vec<PluginError>> {
     build_at(yaml, mode, false, keep, dir)
 }
 
 /// Like [`build`], on a listener with TLS.
-pub fn build_tls(yaml: &str) -> Box<dyn Plugin> {
+pub fn build_tls(yaml: &str) -> Box<Built> {
     build_at(yaml, Mode::Http, true, &Keep::default(), Path::new("."))
         .unwrap_or_else(|f| panic!("{yaml}: {f:?}"))
 }
@@ -89,13 +122,13 @@ fn build_at(
     tls: bool,
     keep: &Keep,
     dir: &Path,
-) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
+) -> Result<Box<Built>, Vec<PluginError>> {
     let d = serde_yaml::Deserializer::from_str(yaml);
     let config: PluginConfig = serde_yaml::with::singleton_map_recursive::deserialize(d)
         .unwrap_or_else(|e| panic!("{yaml}: {e}"));
     let push = ["ls1".to_owned(), "ls2".to_owned(), "ls3".to_owned()];
     let other = ["ls1".to_owned(), "ls4".to_owned()];
-    config.build(&Build {
+    let plugin = config.build(&Build {
         listener: "push",
         mode,
         tls,
@@ -103,16 +136,18 @@ fn build_at(
         pools: &[("push", &push), ("other", &other)],
         dir,
         keep,
-    })
+    })?;
+    let plugins = [(config.as_str(), plugin)].into_iter().collect();
+    Ok(Box::new(Built(plugins)))
 }
 
 /// Like [`build_on`]; panics on a fault.
-pub fn built(yaml: &str, mode: Mode, keep: &Keep, dir: &Path) -> Box<dyn Plugin> {
+pub fn built(yaml: &str, mode: Mode, keep: &Keep, dir: &Path) -> Box<Built> {
     build_on(yaml, mode, keep, dir).unwrap_or_else(|f| panic!("{yaml}: {f:?}"))
 }
 
 /// Like [`built`], in mode http with a fresh [`Keep`].
-pub fn build(yaml: &str) -> Box<dyn Plugin> {
+pub fn build(yaml: &str) -> Box<Built> {
     built(yaml, Mode::Http, &Keep::default(), Path::new("."))
 }
 

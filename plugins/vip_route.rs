@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::Deserialize;
 
-use crate::api::{Flow, Plugin, Route};
+use crate::api::{Flow, Plugin, Route, Router};
 use crate::context::{Build, PluginError};
 use crate::units::Pairs;
 
@@ -35,7 +35,7 @@ struct Entry {
 
 impl Config {
     /// Builds the plugin. Errors: an unknown target, an illegal address, two entries for one address.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Plugin, Vec<PluginError>> {
         let mut faults = Vec::new();
         let (mut exact, mut any_port) = (HashMap::new(), HashMap::new());
         if self.vips.0.is_empty() {
@@ -76,7 +76,7 @@ impl Config {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Box::new(VipRoute { exact, any_port }))
+        Ok(Plugin::router(VipRoute { exact, any_port }))
     }
 }
 
@@ -85,11 +85,7 @@ fn canonical(a: SocketAddr) -> SocketAddr {
     SocketAddr::new(a.ip().to_canonical(), a.port())
 }
 
-impl Plugin for VipRoute {
-    fn name(&self) -> &'static str {
-        "vip_route"
-    }
-
+impl Router for VipRoute {
     fn route(&self, flow: &Flow<'_>) -> Option<Route> {
         self.find(flow).map(|e| e.route.clone())
     }

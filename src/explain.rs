@@ -9,7 +9,7 @@ mod flow;
 
 use std::fmt::Write;
 
-use pushgate_plugins::api::{Flow, How, Plugin, Route, Target};
+use pushgate_plugins::api::{Flow, How, Route, Target};
 use pushgate_plugins::context::Keep;
 
 pub use self::flow::{Question, ResolvedQuestion};
@@ -130,10 +130,7 @@ impl Answer<'_> {
         };
         row(text, "route", &what);
         match plugin {
-            Some(i) => {
-                let rule = self.table.plugins[i].rule(flow);
-                self.by_plugin(text, i, &rule);
-            }
+            Some(plugin) => self.by_plugin(text, plugin.place, &plugin.rule(flow)),
             None => self.by(text, &["listeners", &self.number, "to"]),
         }
         if matches!(route, Route::To(_)) {
@@ -172,9 +169,9 @@ impl Answer<'_> {
                     "node",
                     &format!("{name} at {at}, recalled by {by}{age}"),
                 );
-                let place = self.table.plugins.iter().position(|p| p.name() == by);
-                if let Some(i) = place {
-                    self.by_plugin(text, i, &[]);
+                let mut sticky = self.table.plugins.sticky.iter();
+                if let Some(plugin) = sticky.find(|p| p.name == by) {
+                    self.by_plugin(text, plugin.place, &[]);
                 }
             }
             Decision::Node(Assigned {
@@ -217,18 +214,16 @@ impl Answer<'_> {
             &format!("balanced by {method} among {}", nodes.join(", ")),
         );
         self.by(text, &["pools", &pool.name, "balance"]);
-        for (i, plugin) in self.table.plugins.iter().enumerate() {
-            if sticks(plugin.as_ref()) {
-                row(
-                    text,
-                    "stickiness",
-                    &format!(
-                        "{} has no assignment here and would learn the node",
-                        plugin.name()
-                    ),
-                );
-                self.by_plugin(text, i, &[]);
-            }
+        for plugin in &self.table.plugins.sticky {
+            row(
+                text,
+                "stickiness",
+                &format!(
+                    "{} has no assignment here and would learn the node",
+                    plugin.name
+                ),
+            );
+            self.by_plugin(text, plugin.place, &[]);
         }
     }
 
@@ -243,10 +238,6 @@ impl Answer<'_> {
         path.extend(rule.iter().map(String::as_str));
         self.by(text, &path);
     }
-}
-
-fn sticks(plugin: &dyn Plugin) -> bool {
-    plugin.name().starts_with("sticky_")
 }
 
 fn row(text: &mut String, what: &str, value: &str) {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use pushgate_plugins::api::{
-    Assignment, Flow, Forgotten, How, Mark, NodeId, Plugin, PoolId, Route, Target, Watch,
-    unix_seconds,
+    Assignment, Flow, Forgotten, How, Mark, NodeId, Placed, Plugins, PoolId, Route, Router, Target,
+    Watch, unix_seconds,
 };
 
 use crate::balance::{Picked, Pool, Seed};
@@ -21,7 +21,7 @@ use crate::upstream::{Node, State};
 /// Everything one listener decides with; a reload swaps it whole.
 pub struct Table {
     /// Plugins, in the order they are asked.
-    pub plugins: Box<[Box<dyn Plugin>]>,
+    pub plugins: Plugins,
     /// Target of flows that no plugin routes (the listener's `to:`).
     pub default: Option<Target>,
     /// All pools.
@@ -112,9 +112,9 @@ impl Table {
 
     /// Returns where `flow` goes, and the index of the plugin that said so. `None`: no plugin did, so the
     /// listener's `to:` decides, or 404 without one.
-    pub fn route(&self, flow: &Flow<'_>) -> (Option<usize>, Route) {
-        let mut plugins = self.plugins.iter().enumerate();
-        let said = plugins.find_map(|(i, p)| Some((Some(i), p.route(flow)?)));
+    pub fn route(&self, flow: &Flow<'_>) -> (Option<&Placed<dyn Router>>, Route) {
+        let mut routers = self.plugins.routers.iter();
+        let said = routers.find_map(|p| Some((Some(p), p.route(flow)?)));
         said.unwrap_or_else(|| {
             let otherwise = self.default.map(Route::To);
             (
@@ -127,13 +127,13 @@ impl Table {
     /// Returns the client address by which flows are counted and balanced. Behind another proxy all clients
     /// share the proxy's address, unless a plugin trusts what the proxy says.
     pub fn client(&self, flow: &Flow<'_>) -> IpAddr {
-        let told = self.plugins.iter().find_map(|p| p.trusted_client(flow));
+        let told = self.plugins.trusts.iter().find_map(|t| t.told(flow));
         told.unwrap_or(flow.client.ip())
     }
 
     /// Whether a plugin would decide better with the beginning of the request's body.
     pub fn wants_body(&self, flow: &Flow<'_>) -> bool {
-        self.plugins.iter().any(|p| p.wants_body(flow))
+        self.plugins.sticky.iter().any(|p| p.wants_body(flow))
     }
 
     /// Returns the plugins' watchers of the answer of `assigned`'s node.
@@ -142,13 +142,17 @@ impl Table {
             return Vec::new();
         };
         let to = assigned.facts();
-        let watches = self.plugins.iter().map(|p| p.watch(flow, pool.id, &to));
+        let watches = self
+            .plugins
+            .sticky
+            .iter()
+            .map(|p| p.watch(flow, pool.id, &to));
         watches.flatten().collect()
     }
 
     /// Whether a plugin routes by exactly this host name.
     pub fn routes_host(&self, host: &str) -> bool {
-        self.plugins.iter().any(|p| p.routes_host(host))
+        self.plugins.routers.iter().any(|p| p.routes_host(host))
     }
 
     fn pin(&self, id: NodeId, tried: &[NodeId]) -> Decision {
@@ -228,17 +232,17 @@ impl Table {
         tried: &[NodeId],
     ) -> Option<&'p Arc<Node>> {
         let node = usable(pool, flow.last?, false, tried)?;
-        let sticks = self.plugins.iter().any(|p| p.sticks());
+        let sticks = !self.plugins.sticky.is_empty();
         (!sticks && node.admit(flow.now)).then_some(node)
     }
 
     /// Returns the first recalled node that can be used.
     fn recall(&self, flow: &Flow<'_>, pool: &Arc<Pool>, tried: &[NodeId]) -> Option<Assigned> {
-        self.plugins.iter().find_map(|p| {
+        self.plugins.sticky.iter().find_map(|p| {
             let recalled = p.recall(flow, pool.id)?;
             let node = usable(pool, recalled.node, recalled.remembered, tried)?;
             let how = How::Recalled {
-                by: p.name(),
+                by: p.name,
                 age: recalled.age,
             };
             Some(Assigned {
@@ -260,13 +264,13 @@ impl Table {
         mut assigned: Assigned,
     ) -> Assigned {
         let remembered = !matches!(assigned.how, How::Balanced | How::Rebalanced);
-        for p in &self.plugins {
+        for p in &self.plugins.sticky {
             let may = |id: NodeId| usable(pool, id, remembered, tried).is_some();
             let other = p.learn(flow, pool.id, &assigned.facts(), &may);
             if let Some(node) = other.and_then(|id| pool.node(id)) {
                 assigned.node = node.clone();
                 assigned.how = How::Recalled {
-                    by: p.name(),
+                    by: p.name,
                     age: Duration::ZERO,
                 };
                 assigned.mark = None;
@@ -279,7 +283,7 @@ impl Table {
     /// Returns what identifies the assignment to a rebalance. A token takes precedence: a table's entry can
     /// be forgotten by name, but what the client carries cannot.
     fn mark(&self, flow: &Flow<'_>, pool: PoolId, assigned: &Assigned) -> Option<Mark> {
-        if self.plugins.iter().any(|p| p.computes()) {
+        if self.plugins.sticky.iter().any(|p| p.computes()) {
             return None;
         }
         let is_rule = |m: &Mark| m.by == Forgotten::Rule;
@@ -289,6 +293,7 @@ impl Table {
         let facts = assigned.facts();
         let marks = || {
             self.plugins
+                .sticky
                 .iter()
                 .filter_map(|p| p.mark(flow, pool, &facts))
         };
@@ -300,7 +305,7 @@ impl Table {
     /// Forgets a client's assignment to `node` when its flow is closed to move it. A rule
     /// forgets what the client itself carries (a token).
     pub fn forget(&self, client: IpAddr, filed: &[(usize, IpAddr)], pool: PoolId, node: NodeId) {
-        for (i, p) in self.plugins.iter().enumerate() {
+        for (i, p) in self.plugins.sticky.iter().enumerate() {
             p.forget_client(filed_under(client, filed, i), pool, node);
         }
     }
@@ -308,7 +313,12 @@ impl Table {
     /// Returns the addresses under which plugins file the flow, if not the client's own, by plugin index.
     pub fn filed(&self, flow: &Flow<'_>) -> Vec<(usize, IpAddr)> {
         let own = flow.client.ip();
-        let filed = self.plugins.iter().map(|p| p.client(flow)).enumerate();
+        let filed = self
+            .plugins
+            .sticky
+            .iter()
+            .map(|p| p.client(flow))
+            .enumerate();
         filed.filter(|(_, ip)| *ip != own).collect()
     }
 
@@ -319,7 +329,7 @@ impl Table {
 
     /// Like [`Table::ended`], at a time given.
     pub fn ended_at(&self, client: IpAddr, filed: &[(usize, IpAddr)], pool: PoolId, now: Instant) {
-        for (i, p) in self.plugins.iter().enumerate() {
+        for (i, p) in self.plugins.sticky.iter().enumerate() {
             p.ended(filed_under(client, filed, i), pool, now);
         }
     }

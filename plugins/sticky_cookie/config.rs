@@ -96,7 +96,7 @@ fn yes() -> bool {
 impl Config {
     /// Builds the plugin and reads the key file. Errors: mode tcp, values that no cookie can have, attributes
     /// that contradict each other, a key file that is missing or wrong.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Plugin, Vec<PluginError>> {
         let mut faults = self.faults(on);
         let own = self.key_file.is_none().then(|| random_key(on));
         let secrets = match (&self.key_file, &own) {
@@ -110,7 +110,7 @@ impl Config {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Box::new(StickyCookie {
+        let plugin = Arc::new(StickyCookie {
             name: self.name.as_bytes().into(),
             attributes: self.attributes().into_bytes().into(),
             lifetime: Lifetime {
@@ -121,7 +121,12 @@ impl Config {
             ring: Ring::new(&secrets, on.pools),
             forget_rules: on.keep.get_or("sticky_cookie epochs", ForgetRules::default),
             _own_key: own,
-        }))
+        });
+        Ok(Plugin {
+            sticky: Some(plugin.clone()),
+            editor: Some(plugin),
+            ..Plugin::default()
+        })
     }
 
     fn faults(&self, on: &Build<'_>) -> Vec<PluginError> {

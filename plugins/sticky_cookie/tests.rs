@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::api::{Forget, How, NodeId, Plugin, PoolId, unix_seconds};
+use crate::api::{Forget, How, NodeId, PoolId, unix_seconds};
 use crate::context::{Keep, Mode};
 use crate::head::Head;
 use crate::testing::{
-    Facts, Rng, answer, assigned, build, build_on, built, edits, head_with, texts,
+    Built, Facts, Rng, answer, assigned, build, build_on, built, edits, head_with, texts,
 };
 
 const KEY: &str = "00112233445566778899aabbccddeeff";
@@ -17,7 +17,7 @@ fn push() -> PoolId {
     PoolId::of("push")
 }
 
-fn forget(p: &dyn Plugin, node: &str, at: &Facts, share: f64) {
+fn forget(p: &Built, node: &str, at: &Facts, share: f64) {
     p.forget(&Forget {
         pool: push(),
         node: NodeId::of(node),
@@ -28,7 +28,7 @@ fn forget(p: &dyn Plugin, node: &str, at: &Facts, share: f64) {
 }
 
 /// Returns the `Set-Cookie` lines of a response to `facts` whose request had `cookies`.
-fn set(p: &dyn Plugin, facts: &Facts, how: How, cookies: &[&str], status: u16) -> Vec<String> {
+fn set(p: &Built, facts: &Facts, how: How, cookies: &[&str], status: u16) -> Vec<String> {
     let req = with(cookies);
     let mut resp = answer(status, &[]);
     p.response(&facts.flow(Some(&req)), &assigned("ls2", how), &mut resp)
@@ -37,7 +37,7 @@ fn set(p: &dyn Plugin, facts: &Facts, how: How, cookies: &[&str], status: u16) -
 }
 
 /// Returns `PUSHGATE=…` of a new assignment.
-fn issue(p: &dyn Plugin, facts: &Facts) -> String {
+fn issue(p: &Built, facts: &Facts) -> String {
     let lines = set(p, facts, How::Balanced, &[], 200);
     let pair = lines.first().and_then(|l| l.split(';').next());
     pair.expect("a cookie").to_owned()
@@ -48,7 +48,7 @@ fn with(cookies: &[&str]) -> Head {
     head_with("GET", "/", &lines)
 }
 
-fn recalled(p: &dyn Plugin, facts: &Facts, cookies: &[&str]) -> Option<Duration> {
+fn recalled(p: &Built, facts: &Facts, cookies: &[&str]) -> Option<Duration> {
     let req = with(cookies);
     let got = p.recall(&facts.flow(Some(&req)), push())?;
     assert_eq!(got.node, NodeId::of("ls2"));

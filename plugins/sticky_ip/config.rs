@@ -71,16 +71,18 @@ pub enum From {
 impl Config {
     /// Builds the plugin. Errors: values out of bounds, keys of the table with `hash`, X-Forwarded-For at
     /// layer 4 or without a trusted sender.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Plugin, Vec<PluginError>> {
         let faults = self.faults(on);
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Box::new(StickyIp {
-            trust: (self.from == From::XForwardedFor).then(|| self.trust.clone()),
+        let trust = (self.from == From::XForwardedFor).then(|| self.trust.clone());
+        let plugin = Plugin::sticky(StickyIp {
+            trust: trust.clone(),
             ipv6_prefix: self.ipv6_prefix.unwrap_or(IPV6_PREFIX),
             memory: self.keys().memory(on, MAX_AGE),
-        }))
+        });
+        Ok(plugin.trusting(trust.unwrap_or_default()))
     }
 
     fn keys(&self) -> Keys<'_> {

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::api::{Forget, How, NodeId, Plugin, PoolId, unix_seconds};
+use crate::api::{Forget, How, NodeId, PoolId, unix_seconds};
 use crate::context::{Keep, Mode};
-use crate::testing::{Facts, assigned, build, built, head_with};
+use crate::testing::{Built, Facts, assigned, build, built, head_with};
 use crate::trust::X_FORWARDED_FOR;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -17,7 +17,7 @@ fn push() -> PoolId {
     PoolId::of("push")
 }
 
-fn forget(p: &dyn Plugin, node: &str, at: &Facts, share: f64) {
+fn forget(p: &Built, node: &str, at: &Facts, share: f64) {
     p.forget(&Forget {
         pool: push(),
         node: NodeId::of(node),
@@ -27,11 +27,11 @@ fn forget(p: &dyn Plugin, node: &str, at: &Facts, share: f64) {
     });
 }
 
-fn recalled(p: &dyn Plugin, f: &Facts) -> Option<NodeId> {
+fn recalled(p: &Built, f: &Facts) -> Option<NodeId> {
     p.recall(&f.flow(None), push()).map(|r| r.node)
 }
 
-fn learn(p: &dyn Plugin, f: &Facts, node: &str) -> Option<NodeId> {
+fn learn(p: &Built, f: &Facts, node: &str) -> Option<NodeId> {
     p.learn(
         &f.flow(None),
         push(),
@@ -40,7 +40,7 @@ fn learn(p: &dyn Plugin, f: &Facts, node: &str) -> Option<NodeId> {
     )
 }
 
-fn end(p: &dyn Plugin, f: &Facts) {
+fn end(p: &Built, f: &Facts) {
     p.ended(p.client(&f.flow(None)), push(), f.now);
 }
 

@@ -47,7 +47,7 @@ pub struct Config {
 impl Config {
     /// Builds the plugin. Errors: mode tcp, illegal places, values out of bounds, keys of the table with
     /// `hash`.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Plugin, Vec<PluginError>> {
         let keys = Keys {
             word: super::NAME,
             mode: self.mode,
@@ -67,7 +67,7 @@ impl Config {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Box::new(StickyParam {
+        Ok(Plugin::sticky(StickyParam {
             rule: Rule {
                 learn: Vec::new(),
                 recall: self.from.clone(),

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::api::{How, NodeId, Plugin, PoolId};
+use crate::api::{How, NodeId, PoolId};
 use crate::context::Mode;
 use crate::head::Head;
-use crate::testing::{Facts, assigned, build, faults, head, head_with, undecodable};
+use crate::testing::{Built, Facts, assigned, build, faults, head, head_with, undecodable};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -13,11 +13,11 @@ fn push() -> PoolId {
     PoolId::of("push")
 }
 
-fn recalled(p: &dyn Plugin, f: &Facts, request: &Head) -> Option<NodeId> {
+fn recalled(p: &Built, f: &Facts, request: &Head) -> Option<NodeId> {
     p.recall(&f.flow(Some(request)), push()).map(|r| r.node)
 }
 
-fn learn(p: &dyn Plugin, f: &Facts, request: &Head, node: &str) -> Option<NodeId> {
+fn learn(p: &Built, f: &Facts, request: &Head, node: &str) -> Option<NodeId> {
     let to = assigned(node, How::Balanced);
     p.learn(&f.flow(Some(request)), push(), &to, &|_| true)
 }

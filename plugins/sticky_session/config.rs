@@ -93,14 +93,14 @@ impl Config {
 
     /// Builds the plugin. Errors: mode tcp, neither a preset nor a rule or both, illegal places, values out
     /// of bounds.
-    pub fn build(&self, on: &Build<'_>) -> Result<Box<dyn Plugin>, Vec<PluginError>> {
+    pub fn build(&self, on: &Build<'_>) -> Result<Plugin, Vec<PluginError>> {
         let faults = self.faults(on);
         if !faults.is_empty() {
             return Err(faults);
         }
         let (learn, recall) = self.places();
         let (table, limits) = self.keys().table(on, MAX_AGE);
-        Ok(Box::new(StickySession(Arc::new(Memory {
+        Ok(Plugin::sticky(StickySession(Arc::new(Memory {
             rule: Rule { learn, recall },
             table,
             limits,

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use crate::api::{BODY_PREFIX, Flow, Forget, How, NodeId, Plugin, PoolId, Watch, unix_seconds};
+use crate::api::{BODY_PREFIX, Flow, Forget, How, NodeId, PoolId, Watch, unix_seconds};
 use crate::context::Mode;
 use crate::head::Head;
-use crate::testing::{Facts, assigned, build, faults, head, head_with, undecodable};
+use crate::testing::{Built, Facts, assigned, build, faults, head, head_with, undecodable};
 
 const LIGHTSTREAMER: &str = "sticky_session: { preset: lightstreamer }";
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -23,7 +23,7 @@ fn with(method: &str, path: &str, line: (&'static str, &str)) -> Head {
     head_with(method, path, &[line])
 }
 
-fn recalled(p: &dyn Plugin, facts: &Facts, request: &Head, body: &str) -> Option<NodeId> {
+fn recalled(p: &Built, facts: &Facts, request: &Head, body: &str) -> Option<NodeId> {
     let body = body.as_bytes();
     let flow = Flow {
         body,
@@ -33,14 +33,14 @@ fn recalled(p: &dyn Plugin, facts: &Facts, request: &Head, body: &str) -> Option
 }
 
 /// Watches the answer of a flow that goes to `node`.
-fn watch(p: &dyn Plugin, facts: &Facts, request: &Head, node: &str) -> Box<dyn Watch> {
+fn watch(p: &Built, facts: &Facts, request: &Head, node: &str) -> Box<dyn Watch> {
     let flow = facts.flow(Some(request));
     let to = assigned(node, How::Balanced);
     p.watch(&flow, push(), &to).expect("every flow is watched")
 }
 
 /// Makes a session that `node` created and whose flow is over.
-fn create(p: &dyn Plugin, facts: &Facts, node: &str, id: &str) {
+fn create(p: &Built, facts: &Facts, node: &str, id: &str) {
     let request = post("/lightstreamer/create_session.txt");
     let mut w = watch(p, facts, &request, node);
     w.body(

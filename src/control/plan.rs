@@ -351,7 +351,7 @@ fn table(
     let mut plugins = Vec::new();
     for block in &conf.plugins {
         // The file check has built each plugin once, so an error means that a file has gone since.
-        plugins.push(block.build(&build).map_err(|faults| {
+        let plugin = block.build(&build).map_err(|faults| {
             let said: Vec<String> = faults.into_iter().map(|f| f.message).collect();
             format!(
                 "listener {}: {}: {}",
@@ -359,10 +359,11 @@ fn table(
                 block.as_str(),
                 said.join("; ")
             )
-        })?);
+        })?;
+        plugins.push((block.as_str(), plugin));
     }
     Ok(Table {
-        plugins: plugins.into(),
+        plugins: plugins.into_iter().collect(),
         default: conf.to.as_deref().and_then(|to| build.target(to)),
         pools: pools.clone(),
         nodes: nodes.clone(),

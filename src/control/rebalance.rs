@@ -163,7 +163,7 @@ impl Running {
             let parts = self.parts();
             for listening in parts.listeners.values() {
                 let table = listening.listener.table.load();
-                table.plugins.iter().for_each(|p| p.forget(what));
+                table.plugins.sticky.iter().for_each(|p| p.forget(what));
             }
         };
         let closed = |node: &Node, _: u64| {

@@ -118,7 +118,9 @@ async fn passed_through(
     conf: &config::Listener,
     mut tcp: Tcp,
 ) -> Result<(Side, Option<HandshakeInfo>), AdmissionError> {
-    let wanted = listener.table.load().plugins.iter().any(|p| p.wants_sni());
+    let table = listener.table.load();
+    let wanted = table.plugins.routers.iter().any(|p| p.wants_sni());
+    drop(table);
     if conf.mode != Mode::Tcp || !wanted {
         return Ok((Side::Plain(tcp), None));
     }

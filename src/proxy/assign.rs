@@ -95,7 +95,7 @@ pub fn dialer(ex: &Exchange, head: Option<&Head>, assigned: &Assigned) -> Dialer
         timeout: pool.map_or(defaults::CONNECT_TIMEOUT.0, |p| p.connect_timeout),
         preamble: Box::new(move |out| {
             let facts = conn.facts(wall, host.as_str(), None, random);
-            let plugins = table.plugins.iter();
+            let plugins = table.plugins.preambles.iter();
             plugins.for_each(|p| p.preamble(&facts, out));
         }),
     }
@@ -103,7 +103,7 @@ pub fn dialer(ex: &Exchange, head: Option<&Head>, assigned: &Assigned) -> Dialer
 
 /// Makes the tap that shows the node's answer to the plugins that watch it; `None`: no plugin does.
 pub fn tap(ex: &Exchange, head: Option<&Head>, assigned: &Assigned) -> Option<Box<dyn Tap>> {
-    if assigned.pool.is_none() || ex.table.plugins.is_empty() {
+    if assigned.pool.is_none() || ex.table.plugins.sticky.is_empty() {
         return None;
     }
     let (random, body) = {

@@ -18,7 +18,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{ProxyHttp, Session};
-use pushgate_plugins::api::{Assignment, EditError, Flow, Plugin};
+use pushgate_plugins::api::{Assignment, EditError, Flow, HeadEditor};
 use pushgate_plugins::head::Edits;
 use pushgate_plugins::host;
 
@@ -98,7 +98,7 @@ impl ProxyHttp for ProxyHooks {
         _: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        edit(ctx, |plugin, flow, to, head| plugin.request(flow, to, head))?;
+        edit(ctx, |editor, flow, to, head| editor.request(flow, to, head))?;
         Ok(())
     }
 
@@ -110,8 +110,8 @@ impl ProxyHttp for ProxyHooks {
         _: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let assigned = edit(ctx, |plugin, flow, to, head| {
-            plugin.response(flow, to, head)
+        let assigned = edit(ctx, |editor, flow, to, head| {
+            editor.response(flow, to, head)
         })?;
         let status = ctx.edits.as_ref().map_or(0, |edits| edits.head().status());
         assigned.node.passive_health.answered(status);
@@ -133,15 +133,15 @@ impl ProxyHttp for ProxyHooks {
 /// Errors: 500 if a plugin fails.
 fn edit(
     ctx: &mut Ctx,
-    each: impl Fn(&dyn Plugin, &Flow<'_>, &Assignment<'_>, &mut Edits) -> Result<(), EditError>,
+    each: impl Fn(&dyn HeadEditor, &Flow<'_>, &Assignment<'_>, &mut Edits) -> Result<(), EditError>,
 ) -> Result<Assigned> {
     let mut edits = ctx.edits()?;
     let (assigned, line, random) = known(ctx)?;
     let request = ctx.head()?;
     let facts = ctx.ex.facts(line.host(), Some(&request), random);
-    for plugin in &ctx.ex.table.plugins {
-        let edited = each(&**plugin, &facts, &assigned.facts(), &mut edits);
-        edited.map_err(|e| failed(plugin.name(), &e))?;
+    for editor in &ctx.ex.table.plugins.editors {
+        let edited = each(&**editor, &facts, &assigned.facts(), &mut edits);
+        edited.map_err(|e| failed(editor.name, &e))?;
     }
     ctx.edits = Some(edits);
     Ok(assigned)

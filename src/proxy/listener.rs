@@ -102,7 +102,7 @@ mod tests {
 
     fn table() -> Table {
         Table {
-            plugins: Box::default(),
+            plugins: Default::default(),
             default: None,
             pools: Arc::default(),
             nodes: Arc::default(),

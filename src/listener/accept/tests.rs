@@ -42,7 +42,7 @@ impl Rig {
     /// Accepts from `socket`, which keeps the options it has.
     fn on(socket: TcpListener, threads: usize) -> Rig {
         let table = Table {
-            plugins: Box::default(),
+            plugins: Default::default(),
             default: None,
             pools: Arc::default(),
             nodes: Arc::default(),

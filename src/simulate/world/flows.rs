@@ -56,9 +56,9 @@ impl World<'_> {
         let mut answer = Edits::new(Arc::new(answer));
         let live = match self.assigned(&flow, in_turn)? {
             Answer::Node(assigned, place) => {
-                for plugin in &self.table.plugins {
+                for editor in &self.table.plugins.editors {
                     // If a header cannot be built, the edge answers 500 to this client only.
-                    let _ = plugin.response(&flow, &assigned.facts(), &mut answer);
+                    let _ = editor.response(&flow, &assigned.facts(), &mut answer);
                 }
                 Ok(self.live(&flow, &assigned, place))
             }

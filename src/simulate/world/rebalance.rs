@@ -96,7 +96,13 @@ impl World<'_> {
         let closed = RefCell::new(Vec::new());
         look(&Live {
             pool,
-            forget: &|what: &Forget| self.table.plugins.iter().for_each(|p| p.forget(what)),
+            forget: &|what: &Forget| {
+                self.table
+                    .plugins
+                    .sticky
+                    .iter()
+                    .for_each(|p| p.forget(what))
+            },
             closed: &|_: &Node, flow| closed.borrow_mut().push(flow),
         });
         closed.into_inner()
