@@ -252,7 +252,7 @@ impl Pool {
         let is_tried = |at: usize| tried.contains(&self.nodes[at].id);
         while let Some(at) = choose(&open, &is_tried) {
             let node = &self.nodes[at];
-            if node.is_ramping() {
+            if node.limits.is_ramping() {
                 self.settle_ramps();
             }
             // If this fails, another thread has taken the room meanwhile.
@@ -288,7 +288,7 @@ impl Pool {
                 }
                 up = true;
                 let (id, weight, live) = (node.id, node.weight(), node.live());
-                ramping |= node.is_ramping();
+                ramping |= node.limits.is_ramping();
                 if node.room(now) == Room::Open {
                     facts.push(Candidate { id, weight, live });
                     of.push(at);
@@ -315,11 +315,18 @@ impl Pool {
     /// If all nodes returned at once, none sets a level to catch up with, and no slow start ends here.
     fn settle_ramps(&self) {
         let (mut flows, mut weights) = (0, 0);
-        for node in self.nodes.iter().filter(|n| takes(n) && !n.is_ramping()) {
+        for node in self
+            .nodes
+            .iter()
+            .filter(|n| takes(n) && !n.limits.is_ramping())
+        {
             flows += node.live();
             weights += node.weight() as usize;
         }
-        let ramping = self.nodes.iter().filter(|n| n.is_ramping() && weights > 0);
+        let ramping = self
+            .nodes
+            .iter()
+            .filter(|n| n.limits.is_ramping() && weights > 0);
         for node in ramping {
             if node.live() * weights >= flows * node.weight() as usize {
                 node.caught_up();

@@ -266,9 +266,9 @@ fn turns_pass_over_nodes_that_take_none() {
     assert_eq!(flows(10), [0, 2, 0, 8]);
     slow.judged(true, "test");
     assert_eq!(flows(4), [0, 2, 3, 9]);
-    assert!(slow.is_ramping());
+    assert!(slow.limits.is_ramping());
     flows(30);
-    assert!(!slow.is_ramping());
+    assert!(!slow.limits.is_ramping());
     free.set_weight(0);
     slow.judged(false, "test");
     assert_eq!(picked(&pool, &mut rng, &[]), Err("full"));

@@ -146,11 +146,6 @@ impl Node {
             .unwrap_or(true)
     }
 
-    /// Whether a slow start is running.
-    pub fn is_ramping(&self) -> bool {
-        self.limits.is_ramping()
-    }
-
     /// Ends the slow start: the node has caught up, or takes no flows any more.
     pub fn caught_up(&self) {
         self.with_limiter(|limiter, _| limiter.caught_up());

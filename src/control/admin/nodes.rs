@@ -50,7 +50,7 @@ impl Admin {
             json!({
                 "name": node.name, "address": node.address, "weight": node.weight(),
                 "state": listed.state().as_str(), "flows": node.live(), "flows_total": node.total(),
-                "pools": of, "source": listed.source, "slow_start": node.is_ramping(),
+                "pools": of, "source": listed.source, "slow_start": node.limits.is_ramping(),
                 "drain": node.progress(now).map(progress), "removed": listed.removed,
                 "order": node.ordered().as_str(), "why": status.why, "state_seconds": ago(status.since),
                 "held_seconds": held.map(|h| h.as_secs_f64().ceil() as u64), "check": check,
