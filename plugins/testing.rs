@@ -106,12 +106,12 @@ pub fn build_on(
     mode: Mode,
     keep: &Keep,
     dir: &Path,
-) -> Result<Box<Built>, Vec<PluginError>> {
+) -> Result<Built, Vec<PluginError>> {
     build_at(yaml, mode, false, keep, dir)
 }
 
 /// Like [`build`], on a listener with TLS.
-pub fn build_tls(yaml: &str) -> Box<Built> {
+pub fn build_tls(yaml: &str) -> Built {
     build_at(yaml, Mode::Http, true, &Keep::default(), Path::new("."))
         .unwrap_or_else(|f| panic!("{yaml}: {f:?}"))
 }
@@ -122,7 +122,7 @@ fn build_at(
     tls: bool,
     keep: &Keep,
     dir: &Path,
-) -> Result<Box<Built>, Vec<PluginError>> {
+) -> Result<Built, Vec<PluginError>> {
     let d = serde_yaml::Deserializer::from_str(yaml);
     let config: PluginConfig = serde_yaml::with::singleton_map_recursive::deserialize(d)
         .unwrap_or_else(|e| panic!("{yaml}: {e}"));
@@ -138,16 +138,16 @@ fn build_at(
         keep,
     })?;
     let plugins = [(config.as_str(), plugin)].into_iter().collect();
-    Ok(Box::new(Built(plugins)))
+    Ok(Built(plugins))
 }
 
 /// Like [`build_on`]; panics on a fault.
-pub fn built(yaml: &str, mode: Mode, keep: &Keep, dir: &Path) -> Box<Built> {
+pub fn built(yaml: &str, mode: Mode, keep: &Keep, dir: &Path) -> Built {
     build_on(yaml, mode, keep, dir).unwrap_or_else(|f| panic!("{yaml}: {f:?}"))
 }
 
 /// Like [`built`], in mode http with a fresh [`Keep`].
-pub fn build(yaml: &str) -> Box<Built> {
+pub fn build(yaml: &str) -> Built {
     built(yaml, Mode::Http, &Keep::default(), Path::new("."))
 }
 

@@ -59,15 +59,15 @@ fn recalled(p: &Built, facts: &Facts, cookies: &[&str]) -> Option<Duration> {
 fn a_new_assignment_sets_one_cookie() {
     let p = build("sticky_cookie: {}");
     let now = Facts::default();
-    let lines = set(&*p, &now, How::Balanced, &["a=1"], 200);
+    let lines = set(&p, &now, How::Balanced, &["a=1"], 200);
     assert_eq!(lines.len(), 1);
     assert!(lines[0].starts_with("PUSHGATE="), "{lines:?}");
     assert!(lines[0].ends_with("; Path=/; HttpOnly"), "{lines:?}");
-    let cookie = issue(&*p, &now);
+    let cookie = issue(&p, &now);
     assert_eq!(cookie.len(), "PUSHGATE=".len() + 48);
     let later = now.after(HOUR);
     assert_eq!(
-        recalled(&*p, &later, &["a=1", &format!("b=2; {cookie}; c=3")]),
+        recalled(&p, &later, &["a=1", &format!("b=2; {cookie}; c=3")]),
         Some(HOUR)
     );
     let by_us = How::Recalled {
@@ -75,20 +75,20 @@ fn a_new_assignment_sets_one_cookie() {
         age: HOUR,
     };
     assert!(
-        set(&*p, &later, by_us, &[&cookie], 200).is_empty(),
+        set(&p, &later, by_us, &[&cookie], 200).is_empty(),
         "not re-issued while good"
     );
-    assert!(set(&*p, &later, How::Pinned, &[], 200).is_empty(), "pinned");
+    assert!(set(&p, &later, How::Pinned, &[], 200).is_empty(), "pinned");
     assert_eq!(
-        set(&*p, &now, How::Balanced, &[], 101).len(),
+        set(&p, &now, How::Balanced, &[], 101).len(),
         1,
         "on a 101 (CLIENTS.md)"
     );
     assert!(
-        set(&*p, &now, How::Balanced, &[], 103).is_empty(),
+        set(&p, &now, How::Balanced, &[], 103).is_empty(),
         "not on early hints"
     );
-    let moved = set(&*p, &later, How::Balanced, &[&cookie], 200);
+    let moved = set(&p, &later, How::Balanced, &[&cookie], 200);
     assert!(
         moved.is_empty(),
         "balanced onto the node its cookie names already"
@@ -104,14 +104,14 @@ fn another_plugins_assignment_keeps_its_age() {
         age,
     };
     assert!(
-        set(&*p, &now, by(2 * HOUR), &[], 200).is_empty(),
+        set(&p, &now, by(2 * HOUR), &[], 200).is_empty(),
         "older than a token lives"
     );
-    let line = set(&*p, &now, by(HOUR), &[], 200).remove(0);
+    let line = set(&p, &now, by(HOUR), &[], 200).remove(0);
     let cookie = line.split(';').next().expect("pair");
-    assert_eq!(recalled(&*p, &now, &[cookie]), Some(HOUR));
+    assert_eq!(recalled(&p, &now, &[cookie]), Some(HOUR));
     assert!(
-        set(&*p, &now, by(HOUR), &[cookie], 200).is_empty(),
+        set(&p, &now, by(HOUR), &[cookie], 200).is_empty(),
         "told before"
     );
 }
@@ -121,20 +121,20 @@ fn another_plugins_assignment_keeps_its_age() {
 fn age_decides_with_each_tokens_own_jitter() {
     let plain = build("sticky_cookie: { max_age: 8h, jitter: 0% }");
     let start = Facts::default();
-    let cookie = issue(&*plain, &start);
+    let cookie = issue(&plain, &start);
     let second = Duration::from_secs(1);
-    assert!(recalled(&*plain, &start.after(8 * HOUR - second), &[&cookie]).is_some());
-    assert_eq!(recalled(&*plain, &start.after(8 * HOUR), &[&cookie]), None);
+    assert!(recalled(&plain, &start.after(8 * HOUR - second), &[&cookie]).is_some());
+    assert_eq!(recalled(&plain, &start.after(8 * HOUR), &[&cookie]), None);
     let ever = build("sticky_cookie: { max_age: none }");
-    let cookie = issue(&*ever, &start);
-    assert!(recalled(&*ever, &start.after(20_000 * HOUR), &[&cookie]).is_some());
+    let cookie = issue(&ever, &start);
+    assert!(recalled(&ever, &start.after(20_000 * HOUR), &[&cookie]).is_some());
 
     let spread = build("sticky_cookie: { max_age: 10h, jitter: 10% }");
     let mut rng = Rng(5);
     let cookies: Vec<_> = (0..1_000)
         .map(|_| {
             issue(
-                &*spread,
+                &spread,
                 &Facts {
                     random: rng.next(),
                     ..Facts::default()
@@ -146,14 +146,14 @@ fn age_decides_with_each_tokens_own_jitter() {
         let at = start.after(9 * HOUR + HOUR * tenths / 10);
         cookies
             .iter()
-            .filter(|c| recalled(&*spread, &at, &[c]).is_some())
+            .filter(|c| recalled(&spread, &at, &[c]).is_some())
             .count()
     };
     let before = start.after(9 * HOUR - second);
     assert!(
         cookies
             .iter()
-            .all(|c| recalled(&*spread, &before, &[c]).is_some())
+            .all(|c| recalled(&spread, &before, &[c]).is_some())
     );
     assert_eq!(alive(10), 0);
     for tenths in 1..10 {
@@ -172,9 +172,9 @@ fn age_decides_with_each_tokens_own_jitter() {
 fn future_dates_are_ignored_beyond_the_skew() {
     let p = build("sticky_cookie: {}");
     let now = Facts::default();
-    let ahead = |s| issue(&*p, &now.after(Duration::from_secs(s)));
-    assert_eq!(recalled(&*p, &now, &[&ahead(3_660)]), Some(Duration::ZERO));
-    assert_eq!(recalled(&*p, &now, &[&ahead(3_661)]), None);
+    let ahead = |s| issue(&p, &now.after(Duration::from_secs(s)));
+    assert_eq!(recalled(&p, &now, &[&ahead(3_660)]), Some(Duration::ZERO));
+    assert_eq!(recalled(&p, &now, &[&ahead(3_661)]), None);
 }
 
 /// FAULTS D43, D45.
@@ -182,8 +182,8 @@ fn future_dates_are_ignored_beyond_the_skew() {
 fn false_tokens_are_ignored_and_the_first_true_one_counts() {
     let p = build("sticky_cookie: {}");
     let now = Facts::default();
-    let good = issue(&*p, &now);
-    let foreign = issue(&*build("sticky_cookie: {}"), &now);
+    let good = issue(&p, &now);
+    let foreign = issue(&build("sticky_cookie: {}"), &now);
     let long = format!("PUSHGATE={}", "A".repeat(10 * 1024));
     let forged = format!("PUSHGATE={}", "A".repeat(48));
     let bad = [
@@ -194,18 +194,18 @@ fn false_tokens_are_ignored_and_the_first_true_one_counts() {
         "PUSHGATE=10.0.0.1:80",
         "pushgate=x",
     ];
-    assert_eq!(recalled(&*p, &now, &bad), None);
+    assert_eq!(recalled(&p, &now, &bad), None);
     for line in bad {
-        assert!(recalled(&*p, &now, &[line, &good]).is_some(), "{line}");
+        assert!(recalled(&p, &now, &[line, &good]).is_some(), "{line}");
         assert!(
-            recalled(&*p, &now, &[&format!("{line}; {good}")]).is_some(),
+            recalled(&p, &now, &[&format!("{line}; {good}")]).is_some(),
             "{line}"
         );
     }
     let many = vec![forged.as_str(); super::MAX_TRIED];
     let last = [many.as_slice(), &[good.as_str()]].concat();
     assert_eq!(
-        recalled(&*p, &now, &last),
+        recalled(&p, &now, &last),
         None,
         "no more than eight are tried"
     );
@@ -222,7 +222,7 @@ fn false_tokens_are_ignored_and_the_first_true_one_counts() {
 fn a_cookie_beside_non_text_bytes_is_found() {
     let p = build("sticky_cookie: {}");
     let now = Facts::default();
-    let line = [b"a=\xff\xfe; ".as_slice(), issue(&*p, &now).as_bytes()].concat();
+    let line = [b"a=\xff\xfe; ".as_slice(), issue(&p, &now).as_bytes()].concat();
     let req = Head::make_request("GET", "/", [("Cookie", line.as_slice())]).expect("head");
     assert!(p.recall(&now.flow(Some(&req)), push()).is_some());
     let mut req = edits(&req);
@@ -276,7 +276,7 @@ fn a_rebalance_forgets_its_share_on_every_listener() {
     let cookies: Vec<_> = (0..2_000)
         .map(|_| {
             issue(
-                &*p,
+                &p,
                 &Facts {
                     random: rng.next(),
                     ..Facts::default()
@@ -285,17 +285,17 @@ fn a_rebalance_forgets_its_share_on_every_listener() {
         })
         .collect();
     let later = start.after(HOUR);
-    forget(&*p, "ls1", &later, 1.0);
-    forget(&*p, "ls2", &later, 0.25);
+    forget(&p, "ls1", &later, 1.0);
+    forget(&p, "ls2", &later, 0.25);
     drop(p);
     let reloaded = make();
     let left = cookies
         .iter()
-        .filter(|c| recalled(&*reloaded, &later, &[c]).is_some());
+        .filter(|c| recalled(&reloaded, &later, &[c]).is_some());
     assert!(left.count().abs_diff(1_500) < 60);
-    let new = issue(&*reloaded, &later);
+    let new = issue(&reloaded, &later);
     assert!(
-        recalled(&*reloaded, &later, &[&new]).is_some(),
+        recalled(&reloaded, &later, &[&new]).is_some(),
         "issued after the rebalance"
     );
 }
@@ -307,15 +307,15 @@ fn a_random_key_outlives_reloads_and_the_process() {
     let make = |keep: &Keep| built("sticky_cookie: {}", Mode::Http, keep, Path::new("."));
     let (mut keep, now) = (Keep::default(), Facts::default());
     let mut p = make(&keep);
-    let cookie = issue(&*p, &now);
+    let cookie = issue(&p, &now);
     for _ in 0..2 {
         p = make(&keep);
         keep.sweep();
-        assert!(recalled(&*p, &now, &[&cookie]).is_some(), "after a reload");
+        assert!(recalled(&p, &now, &[&cookie]).is_some(), "after a reload");
     }
     keep = Keep::inherit(keep.save());
     let successor = make(&keep);
-    assert!(recalled(&*successor, &now, &[&cookie]).is_some());
+    assert!(recalled(&successor, &now, &[&cookie]).is_some());
 }
 
 #[test]
@@ -330,14 +330,14 @@ fn two_edges_with_one_key_file_agree_and_keys_rotate() {
     let edge = |file: &str| built(&yaml(file), Mode::Http, &Keep::default(), &dir);
     let now = Facts::default();
     let a = edge("a.key");
-    let cookie = issue(&*a, &now);
+    let cookie = issue(&a, &now);
     for other in ["a.key", "b.key"] {
         let p = edge(other);
-        assert!(recalled(&*p, &now, &[&cookie]).is_some(), "{other}");
+        assert!(recalled(&p, &now, &[&cookie]).is_some(), "{other}");
     }
     let b = edge("b.key");
     assert_eq!(
-        recalled(&*a, &now, &[&issue(&*b, &now)]),
+        recalled(&a, &now, &[&issue(&b, &now)]),
         None,
         "key unknown to the first"
     );
@@ -359,7 +359,7 @@ fn two_edges_with_one_key_file_agree_and_keys_rotate() {
 fn attributes_are_as_asked() {
     let yaml = "sticky_cookie: { name: __Secure-LB, secure: true, same_site: none, partitioned: true, \
                 domain: mycompany.com, path: /push, http_only: false }";
-    let line = set(&*build(yaml), &Facts::default(), How::Balanced, &[], 200).remove(0);
+    let line = set(&build(yaml), &Facts::default(), How::Balanced, &[], 200).remove(0);
     let want = "; Path=/push; Domain=mycompany.com; Secure; SameSite=None; Partitioned";
     assert!(
         line.starts_with("__Secure-LB=") && line.ends_with(want),

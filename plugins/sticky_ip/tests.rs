@@ -49,19 +49,19 @@ fn end(p: &Built, f: &Facts) {
 fn an_address_keeps_its_first_node() {
     let p = build("sticky_ip: {}");
     let f = Facts::default();
-    assert_eq!(recalled(&*p, &f), None);
-    assert_eq!(learn(&*p, &f, "ls2"), None);
+    assert_eq!(recalled(&p, &f), None);
+    assert_eq!(learn(&p, &f, "ls2"), None);
     let other_port = Facts::default().client("192.0.2.1:9");
     let mapped = Facts::default().client("[::ffff:192.0.2.1]:9");
     for same in [&f, &other_port, &mapped, &f.after(Duration::from_secs(9))] {
         assert_eq!(
-            recalled(&*p, same),
+            recalled(&p, same),
             Some(NodeId::of("ls2")),
             "{}",
             same.client
         );
     }
-    assert_eq!(recalled(&*p, &Facts::default().client("192.0.2.2:9")), None);
+    assert_eq!(recalled(&p, &Facts::default().client("192.0.2.2:9")), None);
     assert!(
         p.recall(&f.flow(None), PoolId::of("other")).is_none(),
         "other pool"
@@ -85,7 +85,7 @@ fn simultaneous_first_flows_get_one_node() {
                 for _ in 0..125 {
                     let i = next.fetch_add(1, Ordering::Relaxed);
                     let mine = ["ls1", "ls2", "ls3"][i % 3];
-                    let instead = learn(&*p, &Facts::default(), mine);
+                    let instead = learn(&p, &Facts::default(), mine);
                     strays.fetch_add(usize::from(instead.is_some()), Ordering::Relaxed);
                     settled.lock().insert(instead.unwrap_or(NodeId::of(mine)));
                 }
@@ -103,7 +103,7 @@ fn simultaneous_first_flows_get_one_node() {
 fn a_node_that_cannot_be_used_is_replaced() {
     let p = build("sticky_ip: {}");
     let f = Facts::default();
-    learn(&*p, &f, "ls1");
+    learn(&p, &f, "ls1");
     let down = |n| n != NodeId::of("ls1");
     let got = p.learn(
         &f.flow(None),
@@ -111,14 +111,14 @@ fn a_node_that_cannot_be_used_is_replaced() {
         &assigned("ls2", How::Balanced),
         &down,
     );
-    assert_eq!((got, recalled(&*p, &f)), (None, Some(NodeId::of("ls2"))));
+    assert_eq!((got, recalled(&p, &f)), (None, Some(NodeId::of("ls2"))));
     // A cookie behind the same address does not move the others.
     let how = How::Recalled {
         by: "sticky_cookie",
         age: HOUR,
     };
     p.learn(&f.flow(None), push(), &assigned("ls3", how), &|_| true);
-    assert_eq!(recalled(&*p, &f), Some(NodeId::of("ls2")));
+    assert_eq!(recalled(&p, &f), Some(NodeId::of("ls2")));
 }
 
 /// Lightstreamer clustering §4: `max_age` is absolute, also while flows are live; `expiry` counts from the
@@ -128,24 +128,24 @@ fn age_and_absence_end_an_assignment() {
     let p = build("sticky_ip: { max_age: 8h, expiry: 1h }");
     let f = Facts::default();
     let ls1 = Some(NodeId::of("ls1"));
-    learn(&*p, &f, "ls1");
-    learn(&*p, &f, "ls1");
-    end(&*p, &f.after(HOUR));
+    learn(&p, &f, "ls1");
+    learn(&p, &f, "ls1");
+    end(&p, &f.after(HOUR));
     assert_eq!(
-        recalled(&*p, &f.after(7 * HOUR)),
+        recalled(&p, &f.after(7 * HOUR)),
         ls1,
         "a live flow is no absence"
     );
     assert_eq!(
-        recalled(&*p, &f.after(8 * HOUR)),
+        recalled(&p, &f.after(8 * HOUR)),
         None,
         "too old in spite of it"
     );
-    end(&*p, &f.after(2 * HOUR));
+    end(&p, &f.after(2 * HOUR));
     let second = Duration::from_secs(1);
-    assert_eq!(recalled(&*p, &f.after(3 * HOUR - second)), ls1);
-    assert_eq!(recalled(&*p, &f.after(3 * HOUR)), None, "away for an hour");
-    end(&*p, &f.after(2 * HOUR));
+    assert_eq!(recalled(&p, &f.after(3 * HOUR - second)), ls1);
+    assert_eq!(recalled(&p, &f.after(3 * HOUR)), None, "away for an hour");
+    end(&p, &f.after(2 * HOUR));
 
     let p = build("sticky_ip: {}");
     let how = How::Recalled {
@@ -153,9 +153,9 @@ fn age_and_absence_end_an_assignment() {
         age: 3 * HOUR,
     };
     p.learn(&f.flow(None), push(), &assigned("ls1", how), &|_| true);
-    assert_eq!(recalled(&*p, &f.after(4 * HOUR)), ls1);
+    assert_eq!(recalled(&p, &f.after(4 * HOUR)), ls1);
     assert_eq!(
-        recalled(&*p, &f.after(5 * HOUR)),
+        recalled(&p, &f.after(5 * HOUR)),
         None,
         "keeps the age it had"
     );
@@ -170,7 +170,7 @@ fn age_and_absence_end_an_assignment() {
         &|_| true,
     );
     assert_eq!(
-        recalled(&*p, &f.after(5 * HOUR)),
+        recalled(&p, &f.after(5 * HOUR)),
         None,
         "use does not renew it"
     );
@@ -188,14 +188,14 @@ fn a_rebalance_forgets_its_share_and_live_flows_still_count() {
         ..f.after(Duration::ZERO)
     };
     for i in 0..2_000 {
-        learn(&*p, &client(i, &start), "ls1");
+        learn(&p, &client(i, &start), "ls1");
     }
-    forget(&*p, "ls2", &later, 1.0);
-    forget(&*p, "ls1", &later, 0.25);
+    forget(&p, "ls2", &later, 1.0);
+    forget(&p, "ls1", &later, 0.25);
     drop(p);
     let p = make("sticky_ip: { table: shared, max_age: 9h }");
     let left: Vec<_> = (0..2_000)
-        .filter(|i| recalled(&*p, &client(*i, &later)).is_some())
+        .filter(|i| recalled(&p, &client(*i, &later)).is_some())
         .collect();
     assert!(left.len().abs_diff(1_500) < 60, "{}", left.len());
     let gone = (0..2_000)
@@ -209,15 +209,15 @@ fn a_rebalance_forgets_its_share_and_live_flows_still_count() {
         age: HOUR,
     };
     p.learn(&c.flow(None), push(), &assigned("ls1", how), &|_| true);
-    assert_eq!(recalled(&*p, &c), None);
-    end(&*p, &c);
-    assert_eq!(learn(&*p, &c, "ls3"), None);
-    end(&*p, &c);
-    assert_eq!(recalled(&*p, &c.after(2 * HOUR)), Some(NodeId::of("ls3")));
-    end(&*p, &c);
-    assert_eq!(recalled(&*p, &c.after(2 * HOUR)), None);
+    assert_eq!(recalled(&p, &c), None);
+    end(&p, &c);
+    assert_eq!(learn(&p, &c, "ls3"), None);
+    end(&p, &c);
+    assert_eq!(recalled(&p, &c.after(2 * HOUR)), Some(NodeId::of("ls3")));
+    end(&p, &c);
+    assert_eq!(recalled(&p, &c.after(2 * HOUR)), None);
     assert_eq!(
-        recalled(&*make("sticky_ip: {}"), &client(left[0], &later)),
+        recalled(&make("sticky_ip: {}"), &client(left[0], &later)),
         None,
         "own table"
     );
@@ -226,27 +226,27 @@ fn a_rebalance_forgets_its_share_and_live_flows_still_count() {
 #[test]
 fn an_ipv6_prefix_makes_one_client_of_a_network() {
     let p = build("sticky_ip: { ipv6_prefix: 64 }");
-    learn(&*p, &Facts::default().client("[2001:db8:1:2::1]:1"), "ls1");
-    let at = |a: &str| recalled(&*p, &Facts::default().client(a));
+    learn(&p, &Facts::default().client("[2001:db8:1:2::1]:1"), "ls1");
+    let at = |a: &str| recalled(&p, &Facts::default().client(a));
     assert!(at("[2001:db8:1:2:ffff::9]:1").is_some());
     assert_eq!(at("[2001:db8:1:3::1]:1"), None);
     let raw = "2001:db8:1:2::1".parse().expect("ip");
     p.ended(raw, push(), Facts::default().now);
     let later = Facts::default().after(HOUR);
-    let gone = recalled(&*p, &later.client("[2001:db8:1:2::1]:1"));
+    let gone = recalled(&p, &later.client("[2001:db8:1:2::1]:1"));
     assert_eq!(
         gone, None,
         "filed under the network, ended by any of its addresses"
     );
     let exact = build("sticky_ip: {}");
-    learn(&*exact, &Facts::default().client("[2001:db8::1]:1"), "ls1");
+    learn(&exact, &Facts::default().client("[2001:db8::1]:1"), "ls1");
     assert_eq!(
-        recalled(&*exact, &Facts::default().client("[2001:db8::2]:1")),
+        recalled(&exact, &Facts::default().client("[2001:db8::2]:1")),
         None
     );
     let wide = build("sticky_ip: { ipv6_prefix: 1 }");
-    learn(&*wide, &Facts::default().client("[2001:db8::1]:1"), "ls1");
-    assert!(recalled(&*wide, &Facts::default().client("[::2]:1")).is_some());
+    learn(&wide, &Facts::default().client("[2001:db8::1]:1"), "ls1");
+    assert!(recalled(&wide, &Facts::default().client("[::2]:1")).is_some());
 }
 
 /// FAULTS D15: an untrusted X-Forwarded-For moves no client.

@@ -29,25 +29,25 @@ fn the_first_flow_of_a_value_decides() {
     let by_header = head_with("GET", "/?user=other", &[("x-user", "alice")]);
     let by_query = head("GET", "/events?user=alice");
     let by_path = head("GET", "/u/alice/events");
-    assert_eq!(learn(&*p, &f, &by_query, "ls2"), None);
+    assert_eq!(learn(&p, &f, &by_query, "ls2"), None);
     let elsewhere = Facts::default().client("203.0.113.9:1");
     for request in [&by_header, &by_query, &by_path] {
-        assert_eq!(recalled(&*p, &elsewhere, request), Some(NodeId::of("ls2")));
+        assert_eq!(recalled(&p, &elsewhere, request), Some(NodeId::of("ls2")));
     }
-    assert_eq!(recalled(&*p, &f, &head("GET", "/?user=bob")), None);
+    assert_eq!(recalled(&p, &f, &head("GET", "/?user=bob")), None);
     assert_eq!(
-        learn(&*p, &f, &by_path, "ls1"),
+        learn(&p, &f, &by_path, "ls1"),
         Some(NodeId::of("ls2")),
         "two at once"
     );
     let bare = head("GET", "/");
     assert_eq!(
-        (recalled(&*p, &f, &bare), learn(&*p, &f, &bare, "ls1")),
+        (recalled(&p, &f, &bare), learn(&p, &f, &bare, "ls1")),
         (None, None)
     );
     // The flow's end is filed under an address that no value has.
     p.ended(p.client(&f.flow(Some(&bare))), push(), f.now);
-    assert_eq!(recalled(&*p, &f, &by_query), Some(NodeId::of("ls2")));
+    assert_eq!(recalled(&p, &f, &by_query), Some(NodeId::of("ls2")));
 }
 
 #[test]
@@ -55,18 +55,18 @@ fn a_value_is_forgotten_when_nobody_uses_it() {
     let p = build("sticky_param: { from: [{ query: user }], max_age: 8h, jitter: 0%, expiry: 1h }");
     let f = Facts::default();
     let request = head("GET", "/?user=alice");
-    learn(&*p, &f, &request, "ls1");
+    learn(&p, &f, &request, "ls1");
     let ls1 = Some(NodeId::of("ls1"));
     assert_eq!(
-        recalled(&*p, &f.after(7 * HOUR), &request),
+        recalled(&p, &f.after(7 * HOUR), &request),
         ls1,
         "a flow is live"
     );
     let filed = p.client(&f.flow(Some(&request)));
     p.ended(filed, push(), f.after(7 * HOUR).now);
     let second = Duration::from_secs(1);
-    assert_eq!(recalled(&*p, &f.after(8 * HOUR - second), &request), ls1);
-    assert_eq!(recalled(&*p, &f.after(8 * HOUR), &request), None);
+    assert_eq!(recalled(&p, &f.after(8 * HOUR - second), &request), ls1);
+    assert_eq!(recalled(&p, &f.after(8 * HOUR), &request), None);
 }
 
 #[test]
@@ -76,8 +76,8 @@ fn hash_mode_computes_and_edges_agree() {
     let mut nodes = std::collections::HashSet::new();
     for i in 0..100 {
         let request = head("GET", &format!("/?user=u{i}"));
-        let node = recalled(&*a, &f, &request).expect("computed");
-        assert_eq!(recalled(&*b, &f, &request), Some(node));
+        let node = recalled(&a, &f, &request).expect("computed");
+        assert_eq!(recalled(&b, &f, &request), Some(node));
         nodes.insert(node);
     }
     assert_eq!(nodes.len(), 3);

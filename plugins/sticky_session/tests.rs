@@ -55,7 +55,7 @@ fn create(p: &Built, facts: &Facts, node: &str, id: &str) {
 fn a_session_is_recalled_by_query_and_form() {
     let p = build(LIGHTSTREAMER);
     let f = Facts::default();
-    create(&*p, &f, "ls2", "S2x");
+    create(&p, &f, "ls2", "S2x");
     let (bind, control) = (
         post("/lightstreamer/bind_session.txt"),
         post("/c.txt?a=b&LS_session=S2x"),
@@ -68,7 +68,7 @@ fn a_session_is_recalled_by_query_and_form() {
         (&control, "", ls2),
         (&control, "LS_session=other", ls2),
     ] {
-        assert_eq!(recalled(&*p, &f, request, body), want, "{body}");
+        assert_eq!(recalled(&p, &f, request, body), want, "{body}");
     }
     let flow = f.flow(Some(&control));
     assert!(
@@ -88,13 +88,13 @@ fn the_line_is_found_in_any_split() {
     for at in 0..=answer.len() {
         let p = build(LIGHTSTREAMER);
         let f = Facts::default();
-        let mut w = watch(&*p, &f, &post("/"), "ls1");
+        let mut w = watch(&p, &f, &post("/"), "ls1");
         let (a, b) = answer.split_at(at);
         let more = w.body(a.as_bytes(), f.now);
         assert_eq!(more, at < answer.len(), "cut at {at}");
         assert!(!(w.body(b.as_bytes(), f.now) && more));
         assert_eq!(
-            recalled(&*p, &f, &control, ""),
+            recalled(&p, &f, &control, ""),
             Some(NodeId::of("ls1")),
             "cut at {at}"
         );
@@ -110,9 +110,9 @@ fn the_line_is_found_in_any_split() {
         ),
     ] {
         let (p, f) = (build(LIGHTSTREAMER), Facts::default());
-        let mut w = watch(&*p, &f, &post("/"), "ls1");
+        let mut w = watch(&p, &f, &post("/"), "ls1");
         w.body(answer.as_bytes(), f.now);
-        let got = recalled(&*p, &f, &control, "").is_some();
+        let got = recalled(&p, &f, &control, "").is_some();
         assert_eq!(got, found, "{:.20}", answer);
     }
 }
@@ -123,13 +123,13 @@ fn a_session_is_learned_only_from_its_node() {
     let p = build(LIGHTSTREAMER);
     let f = Facts::default();
     let control = post("/c?LS_session=S1");
-    let mut w = watch(&*p, &f, &control, "ls1");
+    let mut w = watch(&p, &f, &control, "ls1");
     w.body(b"CONERR,20,unknown\r\n", f.now);
     w.ended(f.now);
-    assert_eq!(recalled(&*p, &f, &control, ""), None);
-    create(&*p, &f, "ls1", "S1");
-    create(&*p, &f, "ls2", "S1");
-    assert_eq!(recalled(&*p, &f, &control, ""), Some(NodeId::of("ls2")));
+    assert_eq!(recalled(&p, &f, &control, ""), None);
+    create(&p, &f, "ls1", "S1");
+    create(&p, &f, "ls2", "S1");
+    assert_eq!(recalled(&p, &f, &control, ""), Some(NodeId::of("ls2")));
 }
 
 /// An open silent stream keeps its session; `max_age` counts from learning, rebinds included.
@@ -139,27 +139,23 @@ fn a_session_lives_as_long_as_a_flow_of_it() {
     let f = Facts::default();
     let bind = post("/b?LS_session=S1");
     let ls1 = Some(NodeId::of("ls1"));
-    create(&*p, &f, "ls1", "S1");
-    let mut stream = watch(&*p, &f, &bind, "ls1");
+    create(&p, &f, "ls1", "S1");
+    let mut stream = watch(&p, &f, &bind, "ls1");
     stream.body(b"CONOK,S1,1\r\n", f.now);
     assert_eq!(
-        recalled(&*p, &f.after(7 * HOUR), &bind, ""),
+        recalled(&p, &f.after(7 * HOUR), &bind, ""),
         ls1,
         "a flow is live"
     );
     stream.ended(f.after(7 * HOUR).now);
     let second = Duration::from_secs(1);
-    assert_eq!(recalled(&*p, &f.after(8 * HOUR - second), &bind, ""), ls1);
-    assert_eq!(
-        recalled(&*p, &f.after(8 * HOUR), &bind, ""),
-        None,
-        "max_age"
-    );
+    assert_eq!(recalled(&p, &f.after(8 * HOUR - second), &bind, ""), ls1);
+    assert_eq!(recalled(&p, &f.after(8 * HOUR), &bind, ""), None, "max_age");
     let p = build(LIGHTSTREAMER);
-    create(&*p, &f, "ls1", "S1");
-    assert_eq!(recalled(&*p, &f.after(HOUR - second), &bind, ""), ls1);
+    create(&p, &f, "ls1", "S1");
+    assert_eq!(recalled(&p, &f.after(HOUR - second), &bind, ""), ls1);
     assert_eq!(
-        recalled(&*p, &f.after(HOUR), &bind, ""),
+        recalled(&p, &f.after(HOUR), &bind, ""),
         None,
         "away for an hour"
     );
@@ -171,7 +167,7 @@ fn a_rebalance_forgets_its_share() {
     let p = build(LIGHTSTREAMER);
     let f = Facts::default();
     for i in 0..2_000 {
-        create(&*p, &f, "ls1", &format!("S{i}"));
+        create(&p, &f, "ls1", &format!("S{i}"));
     }
     p.forget(&Forget {
         pool: push(),
@@ -180,7 +176,7 @@ fn a_rebalance_forgets_its_share() {
         share: 0.25,
         spares_live: false,
     });
-    let at = |i| recalled(&*p, &f, &post(&format!("/c?LS_session=S{i}")), "");
+    let at = |i| recalled(&p, &f, &post(&format!("/c?LS_session=S{i}")), "");
     let left = (0..2_000).filter(|i| at(*i).is_some()).count();
     assert!(left.abs_diff(1_500) < 80, "{left}");
 }
@@ -191,7 +187,7 @@ fn a_rebalance_forgets_its_share() {
 fn a_session_has_one_mark() {
     let p = build(LIGHTSTREAMER);
     let f = Facts::default();
-    let mut creating = watch(&*p, &f, &post("/lightstreamer/create_session.txt"), "ls1");
+    let mut creating = watch(&p, &f, &post("/lightstreamer/create_session.txt"), "ls1");
     assert_eq!(creating.mark(), None, "nobody knows its id");
     creating.body(b"CONOK,S1,1\r\nCONOK,S2,1\r\n", f.now);
     let bind = post("/b?LS_session=S1");
@@ -208,13 +204,13 @@ fn a_closed_stream_forgets_its_session() {
     let f = Facts::default();
     let bind = post("/lightstreamer/bind_session.txt?LS_session=S1");
     for (closed, left) in [(false, Some(NodeId::of("ls1"))), (true, None)] {
-        create(&*p, &f, "ls1", "S1");
-        let mut stream = watch(&*p, &f, &bind, "ls1");
+        create(&p, &f, "ls1", "S1");
+        let mut stream = watch(&p, &f, &bind, "ls1");
         if closed {
             stream.forget();
         }
         stream.ended(f.now);
-        assert_eq!(recalled(&*p, &f, &bind, ""), left);
+        assert_eq!(recalled(&p, &f, &bind, ""), left);
     }
 }
 
@@ -248,10 +244,10 @@ fn ids_are_learned_from_cookies_and_headers() {
         (own, head("GET", "/x/s/H1"), false),
     ] {
         let (p, f) = (build(yaml), Facts::default());
-        let mut w = watch(&*p, &f, &head("GET", "/"), "ls3");
+        let mut w = watch(&p, &f, &head("GET", "/"), "ls3");
         w.head(answer, f.now);
         assert!(!w.body(b"CONOK,S1\n", f.now), "no body is of use");
-        let got = recalled(&*p, &f, &request, "");
+        let got = recalled(&p, &f, &request, "");
         assert_eq!(
             got,
             found.then(|| NodeId::of("ls3")),

@@ -21,9 +21,9 @@ fn each_assignment_has_its_own_lifetime() {
             client: (std::net::Ipv4Addr::from(i), 1).into(),
             ..start.after(age)
         };
-        let is_known = |i, age| recalled(&*p, &client(i, age)).is_some();
+        let is_known = |i, age| recalled(&p, &client(i, age)).is_some();
         for i in 0..1_000 {
-            learn(&*p, &client(i, Duration::ZERO), "ls1");
+            learn(&p, &client(i, Duration::ZERO), "ls1");
         }
         let left = |age| (0..1_000).filter(|i| is_known(*i, age)).count();
         let second = Duration::from_secs(1);
