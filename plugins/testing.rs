@@ -70,7 +70,7 @@ impl Facts {
     }
 }
 
-/// A plugin as a listener asks it that has no other: in a role it does not have it says nothing.
+/// The only plugin of a listener. In a role that it lacks, the answers are those of a listener without plugins.
 pub struct Built(Plugins);
 
 impl Built {
@@ -89,7 +89,7 @@ impl Built {
     }
 }
 
-/// The tests of stickiness ask nothing else.
+/// For the tests of stickiness.
 impl Deref for Built {
     type Target = dyn Sticky;
 

@@ -1,7 +1,7 @@
-//! A plugin that was built, and the plugins of a listener.
+//! A built plugin, and the plugins of a listener sorted by role.
 //!
-//! In: what a block of the configuration builds. Out: for each role the plugins that have it, so that the core
-//! asks a plugin only what it decides.
+//! In: the plugins that the blocks of a configuration build. Out: for each role the plugins that have it, so
+//! that the core asks a plugin only what it decides.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::roles::{HeadEditor, Preamble, Router, Sticky};
 use crate::trust::Trust;
 
-/// A plugin, by its roles. Most have one.
+/// A plugin by its roles. Most plugins have one.
 #[derive(Clone, Default)]
 pub struct Plugin {
     /// Routes flows.
@@ -20,7 +20,7 @@ pub struct Plugin {
     pub editor: Option<Arc<dyn HeadEditor>>,
     /// Writes the bytes that a node reads first.
     pub preamble: Option<Arc<dyn Preamble>>,
-    /// Senders whose `X-Forwarded-For` the plugin believes. The first plugin that trusts any sender names the
+    /// Senders whose `X-Forwarded-For` the plugin trusts. The first plugin that trusts any sender names the
     /// client for the turns in a queue and for flow counts.
     pub trust: Trust,
 }
@@ -58,7 +58,7 @@ impl Plugin {
         }
     }
 
-    /// The same plugin, which believes the senders in `trust`.
+    /// Returns the plugin with the senders whose `X-Forwarded-For` it trusts.
     pub fn trusting(self, trust: Trust) -> Self {
         Plugin { trust, ..self }
     }
@@ -84,13 +84,13 @@ impl<R: ?Sized> Deref for Placed<R> {
 /// The plugins of one listener by role, each role in the order of the listener's list.
 #[derive(Default)]
 pub struct Plugins {
-    /// Those that route.
+    /// Plugins that route.
     pub routers: Box<[Placed<dyn Router>]>,
-    /// Those that stick clients.
+    /// Plugins that stick clients to nodes.
     pub sticky: Box<[Placed<dyn Sticky>]>,
-    /// Those that edit heads.
+    /// Plugins that edit heads.
     pub editors: Box<[Placed<dyn HeadEditor>]>,
-    /// Those that write what a node reads first.
+    /// Plugins that write the bytes that a node reads first.
     pub preambles: Box<[Placed<dyn Preamble>]>,
     /// Trusted senders of those plugins that trust any.
     pub trusts: Box<[Trust]>,

@@ -1,6 +1,7 @@
-//! What a plugin may do: route flows, stick clients to nodes, edit heads, write a preamble.
+//! The roles of plugins: route flows, stick clients to nodes, edit heads, write a preamble.
 //!
-//! A plugin implements the traits of its roles, mostly one. A method with a default is optional.
+//! A plugin implements the trait of each of its roles; most plugins have one role. A method with a default is
+//! optional.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -96,7 +97,7 @@ pub trait Sticky: Send + Sync {
     }
 }
 
-/// Edits heads. The edits already hold those of earlier plugins.
+/// Edits heads. `Edits` already has the edits of earlier plugins.
 pub trait HeadEditor: Send + Sync {
     /// Edits the head on its way to the node.
     ///
@@ -111,7 +112,7 @@ pub trait HeadEditor: Send + Sync {
     }
 }
 
-/// Writes what the node reads first (PROXY protocol).
+/// Writes the bytes that a node reads first (PROXY protocol).
 pub trait Preamble: Send + Sync {
     /// Appends the bytes that the node reads before the client's. Called when an upstream connection opens. That
     /// connection may carry many requests, so `Flow` has no head here.

@@ -1,4 +1,4 @@
-//! What one block of `sticky_session` is made of.
+//! The rule and the table of one `sticky_session` block.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! How a node is chosen by facts.
+//! The facts by which a balancing method chooses a node.
 
 use pushgate_plugins::api::NodeId;
 

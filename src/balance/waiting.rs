@@ -1,4 +1,4 @@
-//! Who waits for a node of a pool.
+//! The queue of flows that wait for a node of a pool.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub struct Waiting {
     pub(super) patience: Duration,
 }
 
-/// Who waits.
+/// The flows that wait.
 pub(super) struct State {
     pub(super) queue: FairQueue<oneshot::Sender<Turn>>,
     /// Whether a task is calling flows up.
@@ -26,7 +26,7 @@ pub(super) struct State {
 }
 
 impl Waiting {
-    /// Nobody waits yet.
+    /// Makes an empty queue.
     pub(super) fn new(conf: &config::Pool) -> Self {
         Waiting {
             state: Mutex::new(State {

@@ -127,12 +127,13 @@ impl Discovery {
         following.inherited.clear();
     }
 
-    /// `config` with the nodes that are found now; [`Discovery::found`] once it is in force.
+    /// Returns `config` with the nodes that are found now. The caller passes them to [`Discovery::found`] once they
+    /// are in force.
     pub fn expand(&self, config: &Config) -> Expanded {
         expand(config, &self.following.lock(), Instant::now())
     }
 
-    /// The nodes of an expanded configuration are in force.
+    /// Keeps the found nodes of an expanded configuration that is in force now.
     pub fn found(&self, nodes: FoundNodes) {
         self.following.lock().found = nodes;
     }

@@ -1,4 +1,4 @@
-//! The running admin endpoint, as what runs holds it: its socket and its task.
+//! The running admin endpoint: its socket and its task.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -14,7 +14,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// One whose requests on `socket` are served by `task`.
+    /// Makes the endpoint from its socket and the task that serves it.
     pub fn new(asked: SocketAddr, socket: TcpListener, task: JoinHandle<()>) -> Self {
         Endpoint {
             asked,

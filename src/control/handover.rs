@@ -46,7 +46,7 @@ pub struct SavedDrain {
 }
 
 impl SavedDrain {
-    /// The drain of the node called `node`.
+    /// Saves the drain of the node called `node`.
     pub fn new(node: &str, terms: &Terms, now: Instant) -> Self {
         SavedDrain {
             node: node.to_owned(),

@@ -270,7 +270,7 @@ impl Parts {
                     conf: p.conf.clone(),
                     loops: Vec::new(),
                 },
-                // The process has begun to drain since the plan was made: it accepts nobody any more.
+                // A drain began after the plan was made: this process accepts no more connections.
                 (None, Some(_)) => continue,
             };
             l.loops.extend(p.loops.into_iter().map(PreparedLoop::start));

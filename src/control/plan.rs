@@ -42,7 +42,7 @@ pub struct Plan {
     pub store: Store,
     /// Keys of session tickets: the running ones, if they exist.
     pub ring: Arc<Ring>,
-    /// What they take over.
+    /// The section and keys that the ring takes over.
     pub tickets: NewTickets,
 }
 

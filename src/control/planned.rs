@@ -1,4 +1,4 @@
-//! Nodes and listeners as they are to be: made by a plan, taken over by what runs.
+//! The nodes and listeners of a plan, ready to be put in force.
 
 use std::sync::Arc;
 
@@ -33,15 +33,15 @@ pub struct PlannedNode {
 pub struct PlannedListener {
     /// Its section of the configuration.
     pub conf: config::Listener,
-    /// The listener: the running one of that name where it takes the section over, or a new one.
+    /// The running listener of that name if it can take the section over, else a new one.
     pub listener: Arc<Listener>,
-    /// What the running one takes over; `None`: it is new.
+    /// The changes of the running listener; `None`: the listener is new.
     pub change: Option<ListenerChange>,
-    /// Addresses it gets.
+    /// The accept loops of its new addresses, prepared but not started.
     pub loops: Vec<PreparedLoop>,
 }
 
-/// What a running listener takes over.
+/// The changed parts of a running listener.
 pub struct ListenerChange {
     /// Its decision table.
     pub table: Table,

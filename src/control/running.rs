@@ -129,7 +129,7 @@ impl Running {
         let parts = || self.parts.lock();
         let plan = Plan::new(&expanded, &parts(), &self.keep, &self.edge, sockets)?;
         first_checks(&plan.nodes).await;
-        // Nothing fails from here on, so that whatever fails has changed nothing.
+        // Nothing can fail from here on. So a reload that fails has changed nothing.
         self.discovery.found(found);
         {
             let mut parts = self.parts.lock();

@@ -1,6 +1,7 @@
-//! Listening sockets that are bound before anything runs.
+//! Binds the listening sockets before the threads start.
 //!
-//! In: a checked [`Config`], sockets of another process. Out: one socket for each address. Source: FAULTS D69.
+//! In: a checked [`Config`], and the sockets that another process hands over. Out: one socket for each address.
+//! Source: FAULTS D69.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};

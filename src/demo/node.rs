@@ -1,5 +1,5 @@
-//! The state of a demo node, and what its messages say. Both nodes know each other, so that either can start the
-//! other again.
+//! The state of a demo node, and the content of its messages. The two nodes share their switches, so that either
+//! can start the other again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -143,8 +143,8 @@ impl AcceptLoop {
         })
     }
 
-    /// Has sockets that are accepted from now on inherit the options of a changed section. An option that the
-    /// kernel refuses is logged; it has taken each before.
+    /// Sets the options that accepted sockets inherit to those of a changed section. Logs an option that the kernel
+    /// refuses; it has accepted each before.
     pub fn tune(&self, conf: &config::Listener) {
         if let Err(e) = socket::tune(&self.socket, &options(conf)) {
             log::error!("listener {} on {}: {e}", conf.name, self.bound);
@@ -167,8 +167,8 @@ impl Drop for AcceptLoop {
     }
 }
 
-/// One address's accept loops with all that they need of the system: to start them cannot fail. Dropped, it closes
-/// the socket, and nobody was accepted.
+/// The accept loops of one address, with every descriptor they need, so that starting them cannot fail. If it is
+/// dropped instead, it closes its handle of the socket and has accepted no client.
 pub struct PreparedLoop {
     accepting: AcceptLoop,
     listener: Arc<Listener>,

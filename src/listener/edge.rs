@@ -53,7 +53,7 @@ impl Edge {
         self.connections.open()
     }
 
-    /// Prepares to accept from `socket` on the data threads, or, where TLS ends here, on those that shake hands.
+    /// Prepares to accept from `socket`: on the handshake threads if TLS ends here, else on the data threads.
     ///
     /// Errors: no descriptor is left.
     pub fn prepare(

@@ -1,4 +1,4 @@
-//! What all client connections share.
+//! State that all client connections share.
 
 use tokio::sync::watch;
 

@@ -1,4 +1,4 @@
-//! Tells systemd how the process is.
+//! Notifies systemd of the state of the process.
 
 use sd_notify::NotifyState;
 

@@ -57,7 +57,7 @@ impl TlsFront {
             .clone()
     }
 
-    /// Works everything out again, for [`TlsFront::swap`].
+    /// Builds the certificates of a changed section, for [`TlsFront::swap`].
     ///
     /// Errors: as [`TlsFront::new`].
     pub fn prepare(
@@ -69,13 +69,13 @@ impl TlsFront {
         Acceptors::build(listener, store, &self.ring, dir)
     }
 
-    /// Swaps in what was prepared; live connections keep what they have, tickets stay good for certificates that
+    /// Swaps in prepared certificates; live connections keep what they have, tickets stay good for certificates that
     /// did not change. A change of `h2` or `mode` is another listener.
     pub fn swap(&self, acceptors: Acceptors) {
         self.acceptors.store(Arc::new(acceptors));
     }
 
-    /// Prepares and swaps.
+    /// Prepares the certificates and swaps them in.
     ///
     /// Errors: as [`TlsFront::new`]; the listener then keeps serving the old certificates.
     pub fn reload(&self, listener: &Listener, store: &Store, dir: &Path) -> Result<(), TlsError> {

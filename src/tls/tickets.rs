@@ -137,7 +137,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Takes over what was read.
+    /// Takes over keys that were read.
     pub fn take_over(&self, new: NewTickets) {
         let mut state = self.state.lock();
         if let Some(keys) = new.keys {
@@ -186,7 +186,7 @@ impl Ring {
     }
 }
 
-/// A `tickets:` section and the keys of its file, read but not in force.
+/// A `tickets:` section with the keys of its file, not in force yet.
 pub struct NewTickets {
     conf: Tickets,
     keys: Option<Vec<Key>>,

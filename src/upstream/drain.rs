@@ -1,6 +1,6 @@
 //! A drain of a node: its deadline, and an estimate of how long its flows will take to end.
 //!
-//! In: the ages of the node's flows. Out: estimates. Pure: the node gives the order and waits for the deadline.
+//! In: the ages of the node's flows. Out: estimates. Pure: `Node` gives the order and waits for the deadline.
 //! Source: Lightstreamer clustering §5; issue 6 ("ETA from the ages of its flows").
 
 use std::time::{Duration, Instant};
@@ -29,8 +29,8 @@ pub struct Draining {
 }
 
 impl Terms {
-    /// Those of a drain from `since` on whose flows are closed when `after` has passed, at `rate`. A rate without
-    /// a deadline is one that has passed.
+    /// The terms of a drain that began at `since` and closes its flows at `rate` once `after` has passed. With a
+    /// rate and without a deadline, it closes them at once.
     pub fn new(since: Instant, after: Option<Duration>, rate: Option<Rate>) -> Self {
         let after = after.or(rate.map(|_| Duration::ZERO));
         let until = after.map(|a| since + a);
@@ -66,7 +66,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// How a drain by `terms` stands whose flows are of these ages; `None`: it came with none (`down`).
+    /// Returns the progress of a drain on `terms` from the ages of its flows. `terms` is `None` for an order `down`.
     pub fn new(terms: Option<Terms>, ages: Vec<Duration>, now: Instant) -> Self {
         let left = terms.and_then(|t| t.until);
         let left = left.map(|u| u.saturating_duration_since(now));

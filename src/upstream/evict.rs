@@ -30,7 +30,7 @@ pub fn at_once(node: NodeId, name: &str, flows: Vec<Arc<LiveFlow>>) -> usize {
     count
 }
 
-/// Ends those of `flows` that have not begun at once, the others at `rate` until the node is no longer Down.
+/// Ends the `flows` without an answer at once, and the others at `rate` while the node is Down.
 pub fn at_rate(
     node: NodeId,
     name: &str,

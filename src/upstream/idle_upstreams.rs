@@ -29,12 +29,12 @@ struct Idle {
     seen: bool,
 }
 
-/// The client connections that keep idle upstreams to one node.
+/// The client connections with idle upstreams to one node.
 #[derive(Default)]
 pub struct IdleAtNode(Mutex<HashMap<u64, Weak<IdleUpstreams>>>);
 
 impl IdleAtNode {
-    /// Remembers that a client connection keeps some.
+    /// Adds a client connection that keeps some.
     pub fn add(&self, conn: u64, idle: &Arc<IdleUpstreams>) {
         self.0.lock().insert(conn, Arc::downgrade(idle));
     }
@@ -62,8 +62,8 @@ impl IdleUpstreams {
     /// Keeps a connection whose last answer is complete. The client connection's task calls
     /// [`IdleUpstreams::poll_unused`] while it waits.
     ///
-    /// Closes it instead if `may_keep` says that the node must get no more connections, or if it has sent bytes behind its answer. TLS
-    /// may have decrypted such bytes, so that the socket does not show them.
+    /// Closes it instead if `may_keep` says that the node must get no more connections, or if the node has sent
+    /// bytes behind its answer. TLS may have decrypted such bytes, so that the socket does not show them.
     pub fn keep(&self, to: &Arc<IdleAtNode>, side: Side, may_keep: impl FnOnce() -> bool) {
         let side = side.untapped();
         let ahead = side.tcp().is_none_or(|tcp| tcp.has_ahead());
@@ -118,7 +118,7 @@ impl IdleUpstreams {
         *self.idle.lock() = Vec::new();
     }
 
-    /// Closes those to one node.
+    /// Closes the idle upstreams to one node.
     fn close(&self, to: &IdleAtNode) {
         self.idle
             .lock()

@@ -50,9 +50,9 @@ pub struct Node {
     total: AtomicU64,
     /// Its live flows.
     pub flows: LiveFlows,
-    /// Client connections that keep idle upstreams to it.
+    /// The client connections with idle upstreams to it.
     pub idle: Arc<IdleAtNode>,
-    /// What an operator is told of it.
+    /// Its status for operators.
     pub status: StatusRecord,
     changed: tokio::sync::watch::Sender<State>,
     /// Held while a state is published and acted on, so that the last published state is the true one.

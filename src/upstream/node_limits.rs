@@ -1,7 +1,7 @@
-//! The limits of one node, which every pick asks for.
+//! The limits of one node. Every pick asks for them.
 //!
-//! In: what is configured, the node's live flows. Out: what its [`FlowLimiter`] says. Most nodes have no limits, and
-//! a pick looks at each of them: where there are none, no lock is taken.
+//! In: the configured limits, the node's live flows. Out: the answer of its [`FlowLimiter`]. Most nodes have no
+//! limits, and a pick asks each node, so a node without limits takes no lock.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::flow_limiter::{FlowLimiter, Limits};
 use crate::config::units::Rate;
 
-/// Limits of one node.
+/// The limits of one node.
 #[derive(Default)]
 pub struct NodeLimits {
     limiter: Mutex<Option<FlowLimiter>>,
@@ -21,7 +21,7 @@ pub struct NodeLimits {
 }
 
 impl NodeLimits {
-    /// Sets them; true if the slow start that was under way must begin anew, because they are others.
+    /// Sets the limits. Returns whether a running slow start must begin anew, because the limits changed.
     pub fn set(&self, limits: Limits, now: Instant) -> bool {
         let mut limiter = self.limiter.lock();
         let wanted = (limits != Limits::default()).then_some(limits);
@@ -38,7 +38,7 @@ impl NodeLimits {
         ramps
     }
 
-    /// Most flows a second.
+    /// Returns the most flows a second that the balancer may give it.
     pub fn admit_rate(&self) -> Option<Rate> {
         self.limiter.lock().as_ref()?.limits().admit_rate
     }
@@ -48,7 +48,7 @@ impl NodeLimits {
         self.ramping.load(Ordering::Acquire)
     }
 
-    /// What the limiter says to `ask`, which is told how many flows are live, and whether that ended a slow start;
+    /// Asks the limiter, with the number of live flows. Returns its answer and whether that ended a slow start;
     /// `None`: there are no limits.
     pub fn ask<T>(
         &self,

@@ -77,7 +77,7 @@ impl NodeStatus {
     }
 }
 
-/// The status of one node, as it is now.
+/// The present status of one node.
 pub struct StatusRecord(Mutex<NodeStatus>);
 
 impl StatusRecord {
@@ -96,12 +96,12 @@ impl StatusRecord {
         self.0.lock().check = Some(check);
     }
 
-    /// Notes until when the checks cannot raise the node.
+    /// Notes until when checks cannot bring the node up.
     pub fn holds(&self, until: Option<Instant>) {
         self.0.lock().held_until = until;
     }
 
-    /// Notes that the state is another, and what for.
+    /// Notes a change of state and its cause.
     pub fn turned(&self, why: &str) {
         let mut status = self.0.lock();
         status.since = Instant::now();

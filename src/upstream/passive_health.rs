@@ -21,7 +21,7 @@ pub struct PassiveHealth {
     answers: AtomicU64,
     errors: AtomicU64,
     pardoned: AtomicBool,
-    /// Asks the check loop for a look.
+    /// Wakes the check loop.
     suspect: Notify,
 }
 
@@ -29,7 +29,7 @@ pub struct PassiveHealth {
 const MOST_CLIENTS: usize = 10_000;
 
 impl PassiveHealth {
-    /// A flow was not connected to the node.
+    /// Counts a flow whose connect to the node failed.
     pub fn failed(&self) {
         {
             let _row = self.broken.lock();
@@ -39,7 +39,7 @@ impl PassiveHealth {
         self.suspect.notify_one();
     }
 
-    /// A flow of `client` was connected to the node and broke before an answer: for what the client said, perhaps.
+    /// Counts a flow of `client` that reached the node and broke before an answer, perhaps because of its request.
     ///
     /// Counts each client once in a row. Otherwise a client that sends what makes a node reset could take the
     /// node Down for everyone.
@@ -53,7 +53,7 @@ impl PassiveHealth {
         self.suspect.notify_one();
     }
 
-    /// Resolves when a flow failed or an operator pardoned: the check loop is to look.
+    /// Waits until a flow failed or an operator pardoned the node.
     pub async fn suspected(&self) {
         self.suspect.notified().await;
     }

@@ -1,7 +1,7 @@
-//! The state of a node, and the three facts it follows from.
+//! The state of a node, and the three facts that decide it.
 //!
-//! In: the verdict of the checks, the operator's order, whether the node is to stay. Out: [`State`]. Each fact is
-//! read and written without a lock.
+//! In: the verdict of the checks, the operator's order, whether the node stays. Out: [`State`]. Each fact is read
+//! and written without a lock.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
@@ -73,7 +73,7 @@ pub struct StateFacts {
 }
 
 impl StateFacts {
-    /// Those of a node that is Up until a check says otherwise.
+    /// The facts of a node that is Up until a check says otherwise.
     pub fn new() -> Self {
         StateFacts {
             healthy: AtomicBool::new(true),
@@ -82,7 +82,7 @@ impl StateFacts {
         }
     }
 
-    /// The state that follows from them.
+    /// Returns the state that these facts decide.
     pub fn state(&self) -> State {
         match (self.is_healthy(), self.order(), self.membership()) {
             (false, ..) | (_, Order::Down, _) => State::Down,
@@ -115,7 +115,7 @@ impl StateFacts {
         self.order.store(order as u8, Ordering::Release);
     }
 
-    /// Whether the node is to stay.
+    /// Returns whether the node stays.
     pub fn membership(&self) -> Membership {
         match self.membership.load(Ordering::Acquire) {
             0 => Membership::Member,
@@ -124,7 +124,7 @@ impl StateFacts {
         }
     }
 
-    /// Sets whether the node is to stay; returns whether that is a change.
+    /// Sets whether the node stays. Returns whether that is a change.
     pub fn set_membership(&self, membership: Membership) -> bool {
         let membership = membership as u8;
         self.membership.swap(membership, Ordering::AcqRel) != membership

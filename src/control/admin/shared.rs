@@ -1,11 +1,11 @@
-//! What the handlers of the admin endpoint share.
+//! State that the handlers of the admin endpoint share.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use crate::control::Running;
 
-/// The endpoint, as its handlers see it.
+/// State of the endpoint.
 pub(super) struct Admin {
     pub(super) running: Arc<Running>,
     pub(super) token: Option<String>,

@@ -51,7 +51,8 @@ pub struct Expanded {
     pub found: FoundNodes,
 }
 
-/// `config` with what `following` knows, which stays as it is: the result may be refused.
+/// Returns `config` with the nodes that `following` knows. Changes nothing there, because the result may be
+/// refused.
 pub(super) fn expand(config: &Config, following: &Following, now: Instant) -> Expanded {
     let mut out = config.clone();
     let mut found = following.found.clone();

@@ -1,4 +1,4 @@
-//! What is known of the names that are followed.
+//! The last answers for the names that discovery follows.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ pub struct Seen {
     pub asked: u64,
 }
 
-/// The names, and which nodes were found by them.
+/// The followed names and the nodes found by them.
 #[derive(Default)]
 pub(super) struct Following {
     pub sources: BTreeMap<Source, Followed>,
@@ -32,14 +32,14 @@ pub(super) struct Following {
     pub inherited: HashMap<Source, Answer>,
 }
 
-/// One name and who follows it.
+/// One name with the task that follows it.
 pub(super) struct Followed {
     pub seen: Arc<watch::Sender<Seen>>,
     pub resolver: Arc<Resolver>,
     pub _task: Ending,
 }
 
-/// The nodes that were found.
+/// Nodes that were found by DNS.
 #[derive(Clone, Debug, Default)]
 pub struct FoundNodes {
     /// Members found for each pool.
@@ -49,7 +49,7 @@ pub struct FoundNodes {
 }
 
 impl Following {
-    /// The last good answer for a name.
+    /// Returns the last good answer for a name.
     pub fn answer(&self, source: &Source) -> Option<Answer> {
         self.sources.get(source)?.seen.borrow().answer.clone()
     }

@@ -1,7 +1,7 @@
-//! Puts in force what is found.
+//! Applies DNS answers to the running pools.
 //!
-//! In: answers that changed, nodes that left and are empty. Out: what runs, with the nodes that are found now.
-//! Source: FAULTS D66.
+//! In: DNS answers that changed, nodes that left and have no flows. Out: the running pools with the nodes that
+//! DNS names now. Source: FAULTS D66.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -96,7 +96,7 @@ impl Inherited {
         }
     }
 
-    /// Takes what was saved.
+    /// Takes the saved rebalances out.
     pub(super) fn take(&self) -> Vec<Saved> {
         std::mem::take(&mut *self.runs.lock())
     }

@@ -27,7 +27,7 @@ impl PoolRebalance {
         self.run.lock().state.is_over()
     }
 
-    /// Ends it in `state`.
+    /// Ends the rebalance in `state`.
     pub(super) fn end(&self, run: &mut RebalanceRun, state: RunState) {
         run.state = state;
         *self.ended.lock() = Some(Instant::now());

@@ -1,4 +1,4 @@
-//! What the hooks of one request share.
+//! State that the hooks of one request share.
 
 use std::sync::Arc;
 

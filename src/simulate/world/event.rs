@@ -1,4 +1,4 @@
-//! What happens at a time, in nanoseconds from the start.
+//! Events of a simulation. Their time counts in nanoseconds from the start.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::simulate::script::Action;
 
 pub(super) const SECOND: u64 = 1_000_000_000;
 
-/// What happens.
+/// An event.
 pub(super) enum Event {
     /// A client opens its next flow, unless its epoch has changed.
     Open(usize, u32),

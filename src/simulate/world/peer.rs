@@ -1,4 +1,4 @@
-//! A node of the run, and what the script does to it.
+//! A simulated node, and how the script changes it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The rebalances of the run.
+//! The rebalances of a simulation.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ pub(super) struct Rebalances {
     pub seen: HashMap<PoolId, Seen>,
 }
 
-/// A rebalance that runs.
+/// A running rebalance.
 pub(super) struct Run {
     pub rebalance: RebalanceRun,
     /// Index of the rebalance in the report.

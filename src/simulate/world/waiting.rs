@@ -1,4 +1,4 @@
-//! Who waits while every node is at its limit.
+//! The queue of simulated flows that wait while every node is at its limit.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! States, drains and evictions of a node, with its flows.
+//! Tests of a node's states, drains and evictions.
 
 use std::time::Duration;
 
