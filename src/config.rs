@@ -118,6 +118,7 @@ impl Config {
             .into_iter()
             .map(|p| fault(p.at, p.path, p.message, p.expected, None))
             .collect();
+        let mut read = None;
         if let Some(mut tree) = tree {
             let names = check::Names::of(&tree);
             let mut decoded = decode::decode(&mut tree);
@@ -131,6 +132,7 @@ impl Config {
                 let at = if e.on_key { e.place.key_at } else { e.place.at };
                 fault(at, e.place.path, e.message, e.expected, e.suggestion)
             }));
+            read = Some(tree);
         }
         if let Some(faults) = ConfigErrors::of(faults) {
             return Err(faults);
@@ -142,17 +144,18 @@ impl Config {
                 ..decoded
             }),
             Err(e) => {
-                let at = e
-                    .location()
-                    .map_or(tree::Position::default(), |l| tree::Position {
-                        line: l.line(),
-                        column: l.column(),
-                    });
+                // Its words are for programmers: only the place is told.
+                let at = e.location().map(|l| tree::Position {
+                    line: l.line(),
+                    column: l.column(),
+                });
+                let at = at.unwrap_or(tree::Position { line: 1, column: 1 });
+                let path = read.map(|tree| tree.locate(&tree.around(at)).path);
                 Err(ConfigErrors::one(fault(
                     at,
-                    String::new(),
-                    e.to_string(),
-                    None,
+                    path.unwrap_or_default(),
+                    "two YAML readers differ about this place".to_owned(),
+                    Some("a plainer spelling: short keys, quotes around text".to_owned()),
                     None,
                 )))
             }

@@ -54,7 +54,7 @@ fn text(text: &str) -> Kind {
 
 /// Decodes a text without faults by the library that defines the format.
 ///
-/// Errors: the two readers differ, as on a number where a string is meant.
+/// Errors: the two readers differ, as on a key of more than 1,024 characters.
 pub(super) fn authority(text: &str) -> Result<Config, serde_yaml::Error> {
     let text = serde_yaml::Deserializer::from_str(text);
     serde_yaml::with::singleton_map_recursive::deserialize(text)

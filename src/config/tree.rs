@@ -4,8 +4,10 @@
 //! position the operator sees.
 
 mod build;
+mod scalar;
 
 pub(super) use build::parse;
+pub(super) use scalar::Scalar;
 
 /// Place in the file, both from 1, columns in characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -157,6 +159,43 @@ impl Node {
             }
         }
         place
+    }
+
+    /// What the value means, where it is a scalar.
+    pub fn scalar(&self) -> Option<Scalar<'_>> {
+        match &self.kind {
+            Kind::Scalar { text, plain: true } => Some(Scalar::of(text)),
+            Kind::Scalar { text, plain: false } => Some(Scalar::Text(text)),
+            Kind::List(_) | Kind::Map(_) => None,
+        }
+    }
+
+    /// The path of the value in which `at` is: the last one that starts at it or before.
+    pub fn around(&self, at: Position) -> Vec<Step> {
+        let mut path = Vec::new();
+        let mut node = self;
+        loop {
+            let below = match &node.kind {
+                Kind::Scalar { .. } => None,
+                Kind::List(items) => {
+                    let mut before = items.iter().enumerate().filter(|(_, i)| i.node.at <= at);
+                    before
+                        .next_back()
+                        .map(|(i, item)| (Step::Index(i), &item.node))
+                }
+                Kind::Map(entries) => {
+                    let mut before = entries.iter().filter(|e| e.at <= at);
+                    before
+                        .next_back()
+                        .map(|e| (Step::Key(e.key.clone()), &e.node))
+                }
+            };
+            let Some((step, child)) = below else {
+                return path;
+            };
+            path.push(step);
+            node = child;
+        }
     }
 
     /// Keys of the map at `path`; none where it is no map.

@@ -9,7 +9,7 @@ use serde::de::{self, DeserializeSeed, IntoDeserializer, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 
 use crate::config::error::echo;
-use crate::config::tree::{Entry, Item, Kind, Node, Step};
+use crate::config::tree::{Entry, Item, Kind, Node, Scalar, Step};
 
 /// Why a value could not be decoded, and where.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -117,7 +117,8 @@ fn unexpected(found: Unexpected<'_>) -> String {
     }
 }
 
-fn describe(node: &Node) -> String {
+/// Says what a value is, as a fault does: `8`, a list, nothing.
+pub(in crate::config) fn describe(node: &Node) -> String {
     match &node.kind {
         Kind::Scalar { .. } if is_nothing(node) => "nothing".to_owned(),
         Kind::Scalar { text, .. } => format!("`{}`", echo(text)),
@@ -127,7 +128,7 @@ fn describe(node: &Node) -> String {
 }
 
 fn is_nothing(node: &Node) -> bool {
-    matches!(&node.kind, Kind::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null"))
+    node.scalar() == Some(Scalar::Nothing)
 }
 
 fn words(known: &[&str]) -> String {
@@ -143,29 +144,28 @@ impl<'de> de::Deserializer<'de> for &'de Node {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match &self.kind {
-            Kind::Scalar { text, plain: false } => visitor.visit_borrowed_str(text),
-            Kind::Scalar { .. } if is_nothing(self) => visitor.visit_unit(),
-            Kind::Scalar { text, plain: true } => match text.as_str() {
-                "true" => visitor.visit_bool(true),
-                "false" => visitor.visit_bool(false),
-                number if number.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) => {
-                    if let Ok(n) = number.parse::<u64>() {
-                        visitor.visit_u64(n)
-                    } else if let Ok(n) = number.parse::<i64>() {
-                        visitor.visit_i64(n)
-                    } else if let Ok(n) = number.parse::<f64>() {
-                        visitor.visit_f64(n)
-                    } else {
-                        visitor.visit_borrowed_str(number)
-                    }
-                }
-                other => visitor.visit_borrowed_str(other),
+            Kind::Scalar { text, .. } => match self.scalar() {
+                Some(Scalar::Nothing) => visitor.visit_unit(),
+                Some(Scalar::Bool(b)) => visitor.visit_bool(b),
+                Some(Scalar::Unsigned(n)) => visitor.visit_u64(n),
+                Some(Scalar::Signed(n)) => visitor.visit_i64(n),
+                Some(Scalar::Float(n)) => visitor.visit_f64(n),
+                Some(Scalar::Text(_)) | None => visitor.visit_borrowed_str(text),
             },
             Kind::List(items) => visitor.visit_seq(List(items.iter().enumerate())),
             Kind::Map(entries) => visitor.visit_map(Map {
                 rest: entries.iter(),
                 value: None,
             }),
+        }
+    }
+
+    /// `true` and `false`: `True` and `TRUE` are the same to YAML, and one spelling is enough.
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match &self.kind {
+            Kind::Scalar { text, plain: true } if text == "true" => visitor.visit_bool(true),
+            Kind::Scalar { text, plain: true } if text == "false" => visitor.visit_bool(false),
+            _ => Err(Error::found(self, "a boolean")),
         }
     }
 
@@ -250,7 +250,7 @@ impl<'de> de::Deserializer<'de> for &'de Node {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct
+        i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct
         seq tuple tuple_struct map ignored_any
     }
 }

@@ -39,7 +39,8 @@ pub(in crate::config) fn parse(text: &str) -> (Option<Node>, Vec<TreeError>) {
         errors: Vec::new(),
     };
     let node = builder
-        .document()
+        .printable()
+        .and_then(|()| builder.document())
         .map_err(|error| builder.errors.push(*error))
         .ok();
     (node, builder.errors)
@@ -58,6 +59,32 @@ struct Builder<'t> {
 }
 
 impl<'t> Builder<'t> {
+    /// Refuses characters that YAML does not allow (YAML 1.2.2 §5.1).
+    fn printable(&self) -> Built<()> {
+        let allowed = |c: char| {
+            matches!(c, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..)
+                && !matches!(c, '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+        };
+        // A byte order mark at the start says how the text is encoded.
+        let marked = |(at, c): &(usize, char)| *at == 0 && *c == '\u{feff}';
+        let mut chars = self.text.char_indices().filter(|c| !marked(c));
+        let Some((start, c)) = chars.find(|(_, c)| !allowed(*c)) else {
+            return Ok(());
+        };
+        let before = self.text.get(..start).unwrap_or_default();
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        let at = Position {
+            line: before.matches('\n').count() + 1,
+            column: line.chars().count() + 1,
+        };
+        let message = format!("character U+{:04X} is not allowed in YAML", c as u32);
+        Err(self.error(
+            at,
+            &message,
+            Some("printable text; `\"\\u0007\"` stands for any character"),
+        ))
+    }
+
     fn document(&mut self) -> Built<Node> {
         let mut root = None;
         loop {
@@ -132,6 +159,11 @@ impl<'t> Builder<'t> {
                 at,
                 "a second `:` in one value",
                 Some("quotes around the value, or the key in its own line"),
+            ),
+            "while parsing node, found unknown anchor" => self.error(
+                at,
+                "this alias stands for nothing",
+                Some("an anchor of that name above, as `&name`"),
             ),
             other
                 if other.contains("did not find expected key")
