@@ -10,6 +10,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::api::{Flow, Plugin, Route, Router};
+use crate::bounds::Refusal;
 use crate::context::{Build, Mode, PluginError};
 use crate::trust::Trust;
 
@@ -25,14 +26,14 @@ pub struct Config {
     pub deny: Trust,
     /// Status of the refusal, 400 to 599; default 403. At layer 4 the connection is closed.
     #[serde(default = "forbidden")]
-    pub status: u16,
+    pub status: Refusal,
     /// Senders whose `X-Forwarded-For` is trusted; default none: the flow's own client counts.
     #[serde(default)]
     pub trust: Trust,
 }
 
-fn forbidden() -> u16 {
-    403
+fn forbidden() -> Refusal {
+    Refusal(StatusCode::FORBIDDEN)
 }
 
 struct Access {
@@ -43,34 +44,30 @@ struct Access {
 }
 
 impl Config {
-    /// Builds the plugin. Errors: neither list given, a status outside 400 to 599, `trust` at layer 4.
+    /// Builds the plugin. Errors: neither list given, `trust` at layer 4.
     pub fn build(&self, on: &Build<'_>) -> Result<Plugin, Vec<PluginError>> {
         let mut faults = Vec::new();
         if self.allow.is_empty() && self.deny.is_empty() {
-            let why = "expected networks under `allow` or `deny`";
-            faults.push(PluginError::new(None::<String>, why));
+            faults.push(PluginError {
+                expected: Some("networks under `allow` or `deny`".to_owned()),
+                ..PluginError::new(None::<String>, "nobody is admitted or refused")
+            });
         }
         if on.mode == Mode::Tcp && !self.trust.is_empty() {
             let why =
                 "X-Forwarded-For needs mode http; at layer 4 use the listener's `accept_proxy`";
             faults.push(PluginError::new(["trust"], why));
         }
-        let status = StatusCode::from_u16(self.status).ok();
-        match status.filter(|s| s.is_client_error() || s.is_server_error()) {
-            Some(status) if faults.is_empty() => Ok(Plugin::router(Access {
-                allow: self.allow.clone(),
-                deny: self.deny.clone(),
-                status,
-                trust: self.trust.clone(),
-            })
-            .trusting(self.trust.clone())),
-            Some(_) => Err(faults),
-            None => {
-                let why = format!("expected a status from 400 to 599, not {}", self.status);
-                faults.push(PluginError::new(["status"], why));
-                Err(faults)
-            }
+        if !faults.is_empty() {
+            return Err(faults);
         }
+        Ok(Plugin::router(Access {
+            allow: self.allow.clone(),
+            deny: self.deny.clone(),
+            status: self.status.0,
+            trust: self.trust.clone(),
+        })
+        .trusting(self.trust.clone()))
     }
 }
 
@@ -137,7 +134,7 @@ mod tests {
     #[test]
     fn faults_are_found_in_one_run() {
         for (block, mode, want) in [
-            ("{}", Mode::Http, ": expected networks"),
+            ("{}", Mode::Http, ": expected networks to `allow`"),
             (
                 "{ deny: [10.0.0.1], status: 200 }",
                 Mode::Http,

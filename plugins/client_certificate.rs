@@ -62,8 +62,8 @@ impl Config {
             }
             Some(_) if !prefix.is_empty() => Err(faults),
             _ => {
-                let why = "expected the beginning of a header name, such as `X-Client-Cert`";
-                faults.push(PluginError::new(["prefix"], why));
+                let expected = "the beginning of a header name, such as `X-Client-Cert`";
+                faults.push(PluginError::expected(["prefix"], expected));
                 Err(faults)
             }
         }

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -23,8 +24,12 @@ pub enum Mode {
 pub struct PluginError {
     /// Path below the block, in steps (`["hosts", "push1.mycompany.com"]`).
     pub path: Vec<String>,
-    /// What is wrong and what was expected, in one sentence.
+    /// What is wrong, in one sentence; empty: the value itself, which the error message shows.
     pub message: String,
+    /// What would be valid here.
+    pub expected: Option<String>,
+    /// Whether the key at `path` is wrong, as a name that is no host; else its value.
+    pub on_key: bool,
     /// Words that would be valid here; the error message shows the nearest.
     pub candidates: Vec<String>,
 }
@@ -38,7 +43,49 @@ impl PluginError {
         PluginError {
             path: path.into_iter().map(Into::into).collect(),
             message: message.into(),
+            expected: None,
+            on_key: false,
             candidates: Vec::new(),
+        }
+    }
+
+    /// The same fault at `path`.
+    pub fn at<S: Into<String>>(self, path: impl IntoIterator<Item = S>) -> Self {
+        PluginError {
+            path: path.into_iter().map(Into::into).collect(),
+            ..self
+        }
+    }
+
+    /// A fault of the key at `path`, with what was expected of it.
+    pub fn key<S: Into<String>>(
+        path: impl IntoIterator<Item = S>,
+        expected: impl Into<String>,
+    ) -> Self {
+        PluginError {
+            on_key: true,
+            ..PluginError::expected(path, expected)
+        }
+    }
+
+    /// A fault of the value at `path`, with what was expected of it.
+    pub fn expected<S: Into<String>>(
+        path: impl IntoIterator<Item = S>,
+        expected: impl Into<String>,
+    ) -> Self {
+        PluginError {
+            expected: Some(expected.into()),
+            ..PluginError::new(path, "")
+        }
+    }
+}
+
+impl fmt::Display for PluginError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.message.as_str(), &self.expected) {
+            ("", Some(expected)) => write!(f, "{}: expected {expected}", self.path.join(".")),
+            (message, Some(expected)) => write!(f, "{message}; expected {expected}"),
+            (message, None) => f.write_str(message),
         }
     }
 }

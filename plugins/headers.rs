@@ -94,8 +94,10 @@ impl Config {
         let response = self.response.ready("response", &mut faults);
         let none = |r: &Ready| r.remove.is_empty() && r.set.is_empty() && r.add.is_empty();
         if faults.is_empty() && none(&request) && none(&response) {
-            let why = "expected at least one edit under `request` or `response`";
-            faults.push(PluginError::new(None::<String>, why));
+            faults.push(PluginError {
+                expected: Some("at least one under `request` or `response`".to_owned()),
+                ..PluginError::new(None::<String>, "no edit")
+            });
         }
         if !faults.is_empty() {
             return Err(faults);
@@ -115,7 +117,7 @@ impl Edits {
                     faults.push(PluginError::new([side, "remove", &i.to_string()], why));
                 }
                 Ok(n) => ready.remove.push(n),
-                Err(why) => faults.push(PluginError::new([side, "remove", &i.to_string()], why)),
+                Err(why) => faults.push(why.at([side, "remove", &i.to_string()])),
             }
         }
         ready.set = pairs(&self.set, [side, "set"], faults);
@@ -147,21 +149,26 @@ fn pairs(from: &Pairs, at: [&str; 2], faults: &mut Vec<PluginError>) -> Vec<(Str
             }
             Ok(_) => match HeaderValue::from_str(value) {
                 Ok(_) => ready.push((name.clone(), value.clone())),
-                Err(_) => faults.push(PluginError::new(path, "expected visible ASCII in one line")),
+                Err(_) => faults.push(PluginError::expected(path, "visible ASCII in one line")),
             },
-            Err(why) => faults.push(PluginError::new(path, why)),
+            Err(why) => faults.push(PluginError {
+                on_key: true,
+                ..why.at(path)
+            }),
         }
     }
     ready
 }
 
-fn check_name(name: &str) -> Result<HeaderName, String> {
+fn check_name(name: &str) -> Result<HeaderName, PluginError> {
+    let nowhere = None::<String>;
     let parsed = HeaderName::from_bytes(name.as_bytes())
-        .map_err(|_| format!("expected a header name, not `{name}`"))?;
+        .map_err(|_| PluginError::expected(nowhere.clone(), "a header name"))?;
     if OURS.contains(&parsed.as_str()) {
-        return Err(format!(
+        let why = format!(
             "`{name}` frames the message or belongs to one connection; only the proxy may set it"
-        ));
+        );
+        return Err(PluginError::new(nowhere, why));
     }
     Ok(parsed)
 }
@@ -244,7 +251,7 @@ mod tests {
         }
         assert_eq!(found.len(), 8);
         assert_eq!(faults("headers: {}", Mode::Tcp).len(), 1);
-        assert!(faults("headers: {}", Mode::Http)[0].contains("at least one edit"));
+        assert!(faults("headers: {}", Mode::Http)[0].contains("at least one under"));
         assert!(undecodable("headers: { set: {} }"));
     }
 }

@@ -7,10 +7,10 @@
 
 use std::collections::HashMap;
 
-use http::StatusCode;
 use serde::Deserialize;
 
 use crate::api::{Flow, Plugin, Route, Router};
+use crate::bounds::Refusal;
 use crate::context::{Build, PluginError};
 use crate::host::{normalise, to_ascii};
 use crate::units::Pairs;
@@ -35,7 +35,7 @@ pub enum Unknown {
     Pass,
     /// The edge answers with this status, 400 to 599 (421: this name is not served here), or closes at layer
     /// 4.
-    Refuse(u16),
+    Refuse(Refusal),
     /// The flow goes to this pool or node.
     To(String),
 }
@@ -65,15 +65,12 @@ impl Config {
         let mut faults = Vec::new();
         let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
         if self.hosts.0.is_empty() {
-            faults.push(PluginError::new(
-                ["hosts"],
-                "expected at least one host name",
-            ));
+            faults.push(PluginError::expected(["hosts"], "at least one host name"));
         }
         for (name, target) in &self.hosts.0 {
             let ascii = to_ascii(name);
             if let Err(why) = check_name(&ascii) {
-                faults.push(PluginError::new(["hosts", name], why));
+                faults.push(PluginError::key(["hosts", name], why));
             }
             let route = match on.target_at(target, ["hosts", name]) {
                 Ok(t) => Route::To(t),
@@ -119,31 +116,23 @@ impl Unknown {
             Unknown::To(t) => on
                 .target_at(t, ["unknown", "to"])
                 .map(|t| Some(Route::To(t))),
-            Unknown::Refuse(code) => match StatusCode::from_u16(*code) {
-                Ok(s) if s.is_client_error() || s.is_server_error() => Ok(Some(Route::Refuse(s))),
-                _ => Err(PluginError::new(
-                    ["unknown", "refuse"],
-                    format!("expected a status from 400 to 599, not {code}"),
-                )),
-            },
+            Unknown::Refuse(status) => Ok(Some(Route::Refuse(status.0))),
         }
     }
 }
 
 /// Checks a name of the file. A port is refused: the entry would apply to every port, which would mislead;
 /// `vip_route` routes by port.
-fn check_name(name: &str) -> Result<(), String> {
+fn check_name(name: &str) -> Result<(), &'static str> {
     if name == "*" {
-        return Err("a lone `*` is written `unknown: { to: … }`".to_owned());
+        return Err("a name; all other names are `unknown: { to: … }`");
     }
     let plain = name.strip_prefix("*.").unwrap_or(name);
     if plain.starts_with('[') {
         let inner = plain.strip_prefix('[').and_then(|p| p.strip_suffix(']'));
         return match inner.map(str::parse::<std::net::Ipv6Addr>) {
             Some(Ok(_)) if plain == name => Ok(()),
-            _ => Err(format!(
-                "expected an IPv6 address in brackets without port, not `{name}`"
-            )),
+            _ => Err("an IPv6 address in brackets without port"),
         };
     }
     let plain = plain.strip_suffix('.').unwrap_or(plain);
@@ -155,9 +144,7 @@ fn check_name(name: &str) -> Result<(), String> {
     if plain.len() <= 253 && plain.split('.').all(label) {
         return Ok(());
     }
-    Err(format!(
-        "expected a host name without port, or one that begins with `*.`, not `{name}`"
-    ))
+    Err("a host name without port, or one that begins with `*.`")
 }
 
 impl Router for HostRoute {
@@ -257,7 +244,7 @@ mod tests {
     fn unknown_hosts_may_be_refused_or_sent_elsewhere() {
         let with = |u| format!("host_route: {{ hosts: {{ a.com: ls1 }}, unknown: {u} }}");
         assert_eq!(routed(&with("pass"), "b.com"), None);
-        let refused = Some(Route::Refuse(StatusCode::MISDIRECTED_REQUEST));
+        let refused = Some(Route::Refuse(http::StatusCode::MISDIRECTED_REQUEST));
         assert_eq!(routed(&with("{ refuse: 421 }"), "b.com"), refused);
         let sent = Some(Route::To(Target::Node(NodeId::of("ls2"))));
         assert_eq!(routed(&with("{ to: ls2 }"), "b.com"), sent);
@@ -266,16 +253,16 @@ mod tests {
     #[test]
     fn every_fault_is_found_in_one_run() {
         let yaml = "host_route: { hosts: { a.com: nowhere, A.com.: ls1, a.COM: ls1, '*': ls1, \
-                    'b.com:80': ls1, 'a*b.com': ls1, '[::1': ls1 }, unknown: { refuse: 200 } }";
+                    'b.com:80': ls1, 'a*b.com': ls1, '[::1': ls1 }, unknown: { to: nobody } }";
         let found = faults(yaml, Mode::Tcp);
         for (i, want) in [
             "hosts.a.com: unknown pool or node `nowhere`",
             "hosts.a.COM: the same host name",
-            "hosts.*: a lone `*`",
+            "hosts.*: expected a name",
             "hosts.b.com:80: expected a host name",
             "hosts.a*b.com: expected a host name",
             "hosts.[::1: expected an IPv6",
-            "unknown.refuse: expected a status",
+            "unknown.to: unknown pool or node `nobody`",
         ]
         .iter()
         .enumerate()
@@ -283,6 +270,12 @@ mod tests {
             assert!(found[i].starts_with(want), "{want} in {found:?}");
         }
         assert_eq!(faults("host_route: { hosts: {} }", Mode::Http).len(), 1);
+        for status in ["200", "399", "600"] {
+            let yaml = format!(
+                "host_route: {{ hosts: {{ a.com: ls1 }}, unknown: {{ refuse: {status} }} }}"
+            );
+            assert!(undecodable(&yaml), "{status}");
+        }
         assert!(undecodable("host_route: { host: {} }"));
     }
 }

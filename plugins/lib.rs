@@ -4,6 +4,7 @@
 //! third party adds a plugin with one file and one word. This crate imports nothing of the edge.
 
 pub mod api;
+pub mod bounds;
 pub mod context;
 mod forget_rules;
 pub mod head;

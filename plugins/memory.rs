@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::api::{Assignment, Flow, Forget, How, Mark, NodeId, PoolId, Recalled, unix_seconds};
+use crate::bounds::Whole;
 use crate::context::{Build, PluginError};
 use crate::lifetime::{JITTER, Lifetime};
 use crate::rendezvous::Rendezvous;
@@ -22,13 +23,13 @@ use table::{Key, Limits, Table, Verdict};
 
 /// Default expiry. A phone that slept for less finds the node of its session again. No server keeps the
 /// session of a client that has been away for longer.
-const EXPIRY: MaybeSpan = MaybeSpan(Some(Duration::from_secs(3_600)));
+pub(crate) const EXPIRY: MaybeSpan = MaybeSpan(Some(Duration::from_secs(3_600)));
 
 /// Default capacity, 130 MB when full: an order of magnitude more clients than one edge serves at once.
-const CAPACITY: usize = 1_000_000;
+pub(crate) const CAPACITY: usize = 1_000_000;
 
-/// Largest capacity that a block may set: 13 GB.
-const MAX_CAPACITY: usize = 100_000_000;
+/// Capacities that a block may set: up to 13 GB.
+pub(crate) type Capacity = Whole<1, 100_000_000>;
 
 /// Whether assignments are remembered or computed.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -58,25 +59,10 @@ pub(crate) struct Keys<'a> {
 impl Keys<'_> {
     /// Returns what is wrong with the keys.
     pub fn faults(&self) -> Vec<PluginError> {
-        let long = |s: Option<MaybeSpan>| {
-            let span = s.and_then(|s| s.0);
-            span.is_none_or(|d| d >= Duration::from_secs(1))
-        };
-        let capacity = |c| (1..=MAX_CAPACITY).contains(&c);
         let endless = self.max_age.is_some_and(|m| m.0.is_none());
-        let (span, hash) = (
-            "expected at least 1s, or `none`",
-            "`mode: hash` remembers nothing; this key needs `mode: table`",
-        );
+        let hash = "`mode: hash` remembers nothing; this key needs `mode: table`";
         let table = self.mode == Mode::Table;
         let keys = [
-            (long(self.max_age), "max_age", span),
-            (long(self.expiry), "expiry", span),
-            (
-                self.capacity.is_none_or(capacity),
-                "capacity",
-                "expected 1 to 100000000 entries",
-            ),
             (
                 !(self.cut_at_max_age && endless),
                 "cut_at_max_age",

@@ -45,14 +45,13 @@ impl Config {
             faults.push(PluginError::new(None::<String>, "a path needs mode http"));
         }
         if self.paths.0.is_empty() {
-            faults.push(PluginError::new(["paths"], "expected at least one path"));
+            faults.push(PluginError::expected(["paths"], "at least one path"));
         }
         let mut paths = HashMap::new();
         for (path, target) in &self.paths.0 {
             if !legal(path) {
-                let why =
-                    format!("expected the beginning of a path, such as `/push`, not `{path}`");
-                faults.push(PluginError::new(["paths", path], why));
+                let expected = "the beginning of a path, such as `/push`";
+                faults.push(PluginError::key(["paths", path], expected));
             }
             let entry = match on.target_at(target, ["paths", path]) {
                 Ok(t) => Entry {

@@ -11,6 +11,7 @@ use ppp::v2::{Builder, Command, Protocol, Type, Version};
 use serde::Deserialize;
 
 use crate::api::{Flow, Plugin, Preamble};
+use crate::bounds::Whole;
 use crate::context::{Build, PluginError};
 
 /// Block `proxy_protocol:`.
@@ -18,7 +19,7 @@ use crate::context::{Build, PluginError};
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// 1 (text) or 2 (binary); default 2.
-    #[serde(default = "two")]
+    #[serde(default = "two", deserialize_with = "Whole::<1, 2>::read")]
     pub version: u8,
     /// With version 2: adds the requested name (`PP2_TYPE_AUTHORITY`); default on.
     #[serde(default = "yes")]
@@ -40,15 +41,9 @@ fn yes() -> bool {
 struct ProxyProtocol(Config);
 
 impl Config {
-    /// Builds the plugin. Errors: a version that does not exist.
+    /// Builds the plugin. Errors: none.
     pub fn build(&self, _: &Build<'_>) -> Result<Plugin, Vec<PluginError>> {
-        match self.version {
-            1 | 2 => Ok(Plugin::preamble(ProxyProtocol(self.clone()))),
-            v => Err(vec![PluginError::new(
-                ["version"],
-                format!("expected 1 or 2, not {v}"),
-            )]),
-        }
+        Ok(Plugin::preamble(ProxyProtocol(self.clone())))
     }
 }
 

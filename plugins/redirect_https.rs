@@ -3,10 +3,14 @@
 //! In: host and target of a plain request. Out: a redirect. Requests over TLS pass.
 //! Source: RFC 9110 §15.4.9 (308 keeps the method), RFC 6797 §7.2.
 
+use std::fmt;
+
 use http::StatusCode;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, Unexpected, Visitor};
 
 use crate::api::{Flow, Plugin, Route, Router};
+use crate::bounds::Whole;
 use crate::context::{Build, Mode, PluginError};
 
 /// Block `redirect_https:`.
@@ -14,15 +18,36 @@ use crate::context::{Build, Mode, PluginError};
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Status, 301, 302, 303, 307 or 308; default 308, which keeps method and body.
-    #[serde(default = "permanent")]
-    pub status: u16,
+    #[serde(default = "permanent", deserialize_with = "redirect")]
+    pub status: StatusCode,
     /// Port of the TLS listener; default 443, which the redirect's URL omits.
-    #[serde(default = "https")]
+    #[serde(default = "https", deserialize_with = "Whole::<1, 65_535>::read")]
     pub port: u16,
 }
 
-fn permanent() -> u16 {
-    308
+fn permanent() -> StatusCode {
+    StatusCode::PERMANENT_REDIRECT
+}
+
+/// Reads a status that sends a client elsewhere.
+fn redirect<'de, D: Deserializer<'de>>(d: D) -> Result<StatusCode, D::Error> {
+    struct V;
+    impl Visitor<'_> for V {
+        type Value = StatusCode;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("`301`, `302`, `303`, `307` or `308`")
+        }
+        fn visit_u64<E: Error>(self, number: u64) -> Result<StatusCode, E> {
+            let wrong = || E::invalid_value(Unexpected::Unsigned(number), &self);
+            match number {
+                301 | 302 | 303 | 307 | 308 => {
+                    StatusCode::from_u16(number as u16).map_err(|_| wrong())
+                }
+                _ => Err(wrong()),
+            }
+        }
+    }
+    d.deserialize_any(V)
 }
 
 fn https() -> u16 {
@@ -35,7 +60,7 @@ struct RedirectHttps {
 }
 
 impl Config {
-    /// Builds the plugin. Errors: mode tcp, a listener with TLS, a status that is no redirect.
+    /// Builds the plugin. Errors: mode tcp, a listener with TLS.
     pub fn build(&self, on: &Build<'_>) -> Result<Plugin, Vec<PluginError>> {
         let mut faults = Vec::new();
         if on.mode == Mode::Tcp {
@@ -49,26 +74,13 @@ impl Config {
                 "clients of this listener already use TLS; put this plugin on the plain listener";
             faults.push(PluginError::new(None::<String>, why));
         }
-        if self.port == 0 {
-            faults.push(PluginError::new(
-                ["port"],
-                "expected a port from 1 to 65535",
-            ));
+        if !faults.is_empty() {
+            return Err(faults);
         }
-        let redirects = matches!(self.status, 301 | 302 | 303 | 307 | 308);
-        match StatusCode::from_u16(self.status) {
-            Ok(status) if redirects && faults.is_empty() => Ok(Plugin::router(RedirectHttps {
-                status,
-                port: self.port,
-            })),
-            _ => {
-                if !redirects {
-                    let why = format!("expected 301, 302, 303, 307 or 308, not {}", self.status);
-                    faults.push(PluginError::new(["status"], why));
-                }
-                Err(faults)
-            }
-        }
+        Ok(Plugin::router(RedirectHttps {
+            status: self.status,
+            port: self.port,
+        }))
     }
 }
 
@@ -181,8 +193,12 @@ mod tests {
     fn blocks_that_cannot_work_are_faults() {
         for (block, mode, want) in [
             ("{}", Mode::Tcp, ": a redirect needs mode http"),
-            ("{ status: 200 }", Mode::Http, "status: expected 301"),
-            ("{ port: 0 }", Mode::Http, "port: expected a port"),
+            ("{ status: 200 }", Mode::Http, "status: expected `301`"),
+            (
+                "{ port: 0 }",
+                Mode::Http,
+                "port: expected a whole number from 1",
+            ),
         ] {
             let found = faults(&format!("redirect_https: {block}"), mode);
             assert!(found.len() == 1 && found[0].starts_with(want), "{found:?}");

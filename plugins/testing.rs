@@ -12,6 +12,9 @@ use crate::api::{
 };
 use crate::context::{Build, Keep, Mode, PluginError};
 use crate::head::{Edits, Head};
+use crate::lifetime::JITTER;
+use crate::memory::{CAPACITY, EXPIRY};
+use crate::units::{MaybeSpan, Span};
 
 /// Facts of a flow that a test changes one by one.
 pub struct Facts {
@@ -123,9 +126,7 @@ fn build_at(
     keep: &Keep,
     dir: &Path,
 ) -> Result<Built, Vec<PluginError>> {
-    let d = serde_yaml::Deserializer::from_str(yaml);
-    let config: PluginConfig = serde_yaml::with::singleton_map_recursive::deserialize(d)
-        .unwrap_or_else(|e| panic!("{yaml}: {e}"));
+    let config = decode(yaml).unwrap_or_else(|e| panic!("{yaml}: {e}"));
     let push = ["ls1".to_owned(), "ls2".to_owned(), "ls3".to_owned()];
     let other = ["ls1".to_owned(), "ls4".to_owned()];
     let plugin = config.build(&Build {
@@ -151,20 +152,65 @@ pub fn build(yaml: &str) -> Built {
     built(yaml, Mode::Http, &Keep::default(), Path::new("."))
 }
 
-/// Returns the faults of a block, each as `path: message`.
+fn decode(yaml: &str) -> Result<PluginConfig, serde_yaml::Error> {
+    let d = serde_yaml::Deserializer::from_str(yaml);
+    serde_yaml::with::singleton_map_recursive::deserialize(d)
+}
+
+/// Returns the faults of a block, each as `path: message`. A value that cannot be decoded is the only fault.
 pub fn faults(yaml: &str, mode: Mode) -> Vec<String> {
+    if let Err(e) = decode(yaml) {
+        let text = e.to_string();
+        let key = text
+            .split(": ")
+            .next()
+            .and_then(|path| path.split_once('.'));
+        let expected = text.split_once(", expected ").map(|(_, rest)| rest);
+        let told = key.zip(expected);
+        let told = told.map(|((_, key), words)| format!("{key}: expected {words}"));
+        return vec![told.unwrap_or(text)];
+    }
     build_on(yaml, mode, &Keep::default(), Path::new("."))
         .err()
         .unwrap_or_default()
         .into_iter()
-        .map(|f| format!("{}: {}", f.path.join("."), f.message))
+        .map(|f| {
+            let expected = f.expected.map(|words| format!("expected {words}"));
+            let why = expected.unwrap_or(f.message);
+            format!("{}: {why}", f.path.join("."))
+        })
         .collect()
+}
+
+/// Returns the default that `docs/configuration.md` gives `key` of the block `section`.
+pub fn documented(section: &str, key: &str) -> &'static str {
+    let text = include_str!("../docs/configuration.md");
+    let (_, rest) = text
+        .split_once(&format!("\n## `{section}`\n"))
+        .expect(section);
+    let mut rows = rest.lines().take_while(|line| !line.starts_with("## "));
+    let row = rows
+        .find(|line| line.starts_with(&format!("| `{key}` |")))
+        .expect(key);
+    row.split(" | ").nth(2).expect(key).trim_matches('`')
+}
+
+/// Holds the document against the defaults of a block that has a table.
+pub fn table_defaults_are_documented(section: &str, max_age: MaybeSpan) {
+    let shown = |age: MaybeSpan| age.0.map_or("none".to_owned(), |age| Span(age).to_string());
+    for (key, default) in [
+        ("max_age", shown(max_age)),
+        ("jitter", format!("{}%", JITTER.0 * 100.0)),
+        ("expiry", shown(EXPIRY)),
+        ("capacity", CAPACITY.to_string()),
+    ] {
+        assert_eq!(documented(section, key), default, "{section}: {key}");
+    }
 }
 
 /// Returns whether serde refuses the block.
 pub fn undecodable(yaml: &str) -> bool {
-    let d = serde_yaml::Deserializer::from_str(yaml);
-    serde_yaml::with::singleton_map_recursive::deserialize::<PluginConfig, _>(d).is_err()
+    decode(yaml).is_err()
 }
 
 /// Makes an assignment of the pool `push`.

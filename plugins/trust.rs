@@ -84,7 +84,7 @@ impl<'de> Deserialize<'de> for Net {
         impl Visitor<'_> for V {
             type Value = Net;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a network or an address, as `10.0.0.0/8`, `192.0.2.7`")
+                f.write_str("a network or an address, such as `10.0.0.0/8`, `192.0.2.7`")
             }
             fn visit_str<E: Error>(self, s: &str) -> Result<Net, E> {
                 s.parse::<IpNet>()

@@ -29,7 +29,8 @@ impl std::str::FromStr for Span {
     }
 }
 
-const SPAN: &str = "a duration with its unit, as `500ms`, `90s`, `8h`";
+/// What a duration without bounds is called.
+pub(crate) const SPAN: &str = "a duration with its unit, such as `500ms`, `90s`, `8h`";
 
 /// Parses a duration of a command line. Errors: as for the text of a [`Span`].
 pub fn duration(s: &str) -> Result<Duration, String> {
@@ -38,7 +39,7 @@ pub fn duration(s: &str) -> Result<Duration, String> {
         .map_err(|wanted| format!("expected {wanted}"))
 }
 
-/// A span of time or the word `none`.
+/// A span of time from one second, or the word `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaybeSpan(pub Option<Duration>);
 
@@ -54,6 +55,8 @@ pub struct Rate {
 
 /// Highest rate in events a second: far above what one edge can serve, and far from overflow.
 const MAX_PER_SECOND: u64 = 1_000_000;
+
+const RATE: &str = "a rate above zero and up to 1000000/s, such as `50/s`, `30/min`";
 
 impl Rate {
     /// Makes a rate of `n` a second; `n` is above zero.
@@ -78,7 +81,7 @@ impl std::str::FromStr for Rate {
     type Err = &'static str;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        let wrong = "a rate above zero with its unit, as `50/s`, `30/min`";
+        let wrong = RATE;
         let (count, unit) = s.split_once('/').ok_or(wrong)?;
         let each = match unit {
             "s" => 60,
@@ -112,7 +115,7 @@ impl<'de> Deserialize<'de> for Rate {
         impl Visitor<'_> for V {
             type Value = Rate;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a rate above zero with its unit, as `50/s`, `30/min`")
+                f.write_str(RATE)
             }
             fn visit_str<E: Error>(self, s: &str) -> Result<Rate, E> {
                 s.parse()
@@ -131,6 +134,34 @@ pub struct Pairs(pub Vec<(String, String)>);
 /// A number of bytes: `4096B`, `32KiB`, `1MiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(pub u64);
+
+impl Bytes {
+    /// As a file writes it: `4KiB`, `4097B`.
+    pub fn written(self) -> String {
+        let units = [(1 << 20, "MiB"), (1 << 10, "KiB")];
+        let whole = |(size, _): &(u64, &str)| self.0 >= *size && self.0.is_multiple_of(*size);
+        match units.into_iter().find(whole) {
+            Some((size, unit)) => format!("{}{unit}", self.0 / size),
+            None => format!("{}B", self.0),
+        }
+    }
+}
+
+impl std::str::FromStr for Bytes {
+    type Err = &'static str;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        // `+5` and `5` are sizes to the crate; their unit would be a guess.
+        if !s.ends_with(|c: char| c.is_ascii_alphabetic()) || s.starts_with('+') {
+            return Err(SIZE);
+        }
+        s.parse::<bytesize::ByteSize>()
+            .map(|b| Bytes(b.0))
+            .map_err(|_| SIZE)
+    }
+}
+
+const SIZE: &str = "a size with its unit, such as `4096B`, `32KiB`, `1MiB`";
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -167,16 +198,11 @@ impl<'de> Deserialize<'de> for Bytes {
         impl Visitor<'_> for V {
             type Value = Bytes;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a size with its unit, as `4096B`, `32KiB`, `1MiB`")
+                f.write_str(SIZE)
             }
             fn visit_str<E: Error>(self, s: &str) -> Result<Bytes, E> {
-                let wrong = || E::invalid_value(serde::de::Unexpected::Str(s), &self);
-                if s.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-                    return Err(wrong());
-                }
-                s.parse::<bytesize::ByteSize>()
-                    .map(|b| Bytes(b.0))
-                    .map_err(|_| wrong())
+                s.parse()
+                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Str(s), &self))
             }
         }
         d.deserialize_str(V)
@@ -189,15 +215,16 @@ impl<'de> Deserialize<'de> for MaybeSpan {
         impl Visitor<'_> for V {
             type Value = MaybeSpan;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a duration with its unit, up to `3650d`, as `90s`, `8h`, or `none`")
+                f.write_str("a duration from 1s to 3650d, such as `90s`, `8h`, or `none`")
             }
             fn visit_str<E: Error>(self, s: &str) -> Result<MaybeSpan, E> {
                 if s == "none" {
                     return Ok(MaybeSpan(None));
                 }
-                s.parse()
-                    .map(|span: Span| MaybeSpan(Some(span.0)))
-                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Str(s), &self))
+                match s.parse::<Span>() {
+                    Ok(Span(span)) if span >= Duration::from_secs(1) => Ok(MaybeSpan(Some(span))),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(s), &self)),
+                }
             }
         }
         d.deserialize_str(V)
@@ -230,7 +257,7 @@ impl<'de> Deserialize<'de> for Pairs {
         impl<'de> Visitor<'de> for V {
             type Value = Pairs;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map of strings to strings")
+                f.write_str("a block of names, each with its value")
             }
             fn visit_map<A: serde::de::MapAccess<'de>>(self, mut m: A) -> Result<Pairs, A::Error> {
                 let mut pairs = Vec::new();
@@ -262,6 +289,22 @@ mod tests {
         ] {
             assert!(serde_yaml::from_str::<Span>(bad).is_err(), "{bad}");
             assert!(serde_yaml::from_str::<MaybeSpan>(bad).is_err(), "{bad}");
+        }
+        // An assignment that lives for less would be forgotten before its client is back.
+        for bad in ["0s", "999ms"] {
+            assert!(serde_yaml::from_str::<MaybeSpan>(bad).is_err(), "{bad}");
+        }
+        for bad in ["5", "+5", "+5B", "5.", "B", "5 apples"] {
+            assert!(bad.parse::<Bytes>().is_err(), "{bad}");
+        }
+        for (size, written) in [
+            (0, "0B"),
+            (4097, "4097B"),
+            (4096, "4KiB"),
+            (1 << 20, "1MiB"),
+        ] {
+            assert_eq!(Bytes(size).written(), written);
+            assert_eq!(written.parse(), Ok(Bytes(size)), "{written}");
         }
         for bad in ["10", "0.1", "-1%", "101%", "NaN%", "%"] {
             assert!(serde_yaml::from_str::<Share>(bad).is_err(), "{bad}");

@@ -39,10 +39,8 @@ impl Config {
         let mut faults = Vec::new();
         let (mut exact, mut any_port) = (HashMap::new(), HashMap::new());
         if self.vips.0.is_empty() {
-            faults.push(PluginError::new(
-                ["vips"],
-                "expected at least one destination address",
-            ));
+            let expected = "at least one destination address";
+            faults.push(PluginError::expected(["vips"], expected));
         }
         for (vip, target) in &self.vips.0 {
             let entry = match on.target_at(target, ["vips", vip]) {
@@ -60,10 +58,8 @@ impl Config {
             } else if let Ok(ip) = vip.parse::<IpAddr>() {
                 any_port.insert(ip.to_canonical(), entry)
             } else {
-                let why = format!(
-                    "expected an address, such as `200.0.0.1` or `200.0.0.1:443`, not `{vip}`"
-                );
-                faults.push(PluginError::new(["vips", vip], why));
+                let expected = "an address, such as `200.0.0.1` or `200.0.0.1:443`";
+                faults.push(PluginError::key(["vips", vip], expected));
                 None
             };
             if twin.is_some() {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 mod address;
+mod bounds;
 mod check;
 mod decode;
 pub mod defaults;

@@ -131,39 +131,21 @@ impl Config {
 
     fn faults(&self, on: &Build<'_>) -> Vec<PluginError> {
         let mut faults = Vec::new();
+        if on.mode != Mode::Http {
+            let why = "a cookie needs mode http; at layer 4 use sticky_ip";
+            faults.push(PluginError::new(None::<String>, why));
+        }
+        faults.extend(self.illegal());
         let mut check = |right: bool, key: &str, why: &str| {
             if !right {
-                let path = (!key.is_empty()).then_some(key);
-                faults.push(PluginError::new(path, why));
+                faults.push(PluginError::new([key], why));
             }
         };
-        let why = "a cookie needs mode http; at layer 4 use sticky_ip";
-        check(on.mode == Mode::Http, "", why);
-        let token = !self.name.is_empty() && self.name.bytes().all(is_token);
-        check(
-            token,
-            "name",
-            "expected letters, digits and !#$%&'*+-.^_`|~",
-        );
-        let aged = self.max_age.0.is_none_or(|m| m >= Duration::from_secs(1));
-        check(aged, "max_age", "expected at least 1s, or `none`");
         let why = "`cut_at_max_age` needs a finite `max_age`";
         check(
             !self.cut_at_max_age || self.max_age.0.is_some(),
             "cut_at_max_age",
             why,
-        );
-        let path = self.path.starts_with('/') && self.path.bytes().all(is_attribute);
-        check(
-            path,
-            "path",
-            "expected a path that begins with `/`, without `;`",
-        );
-        let domain = self.domain.as_deref().is_none_or(is_domain);
-        check(
-            domain,
-            "domain",
-            "expected a domain name, such as `mycompany.com`",
         );
         let why = "`same_site: none` requires `secure: true`: browsers drop the cookie otherwise";
         check(
@@ -182,6 +164,22 @@ impl Config {
             "a name that begins with `__Host-` requires `secure: true`, `path: /` and no domain";
         check(!lower.starts_with("__host-") || host, "name", why);
         faults
+    }
+
+    /// Returns the faults of values that no cookie can have.
+    fn illegal(&self) -> Vec<PluginError> {
+        let token = !self.name.is_empty() && self.name.bytes().all(is_token);
+        let path = self.path.starts_with('/') && self.path.bytes().all(is_attribute);
+        let domain = self.domain.as_deref().is_none_or(is_domain);
+        [
+            (token, "name", "letters, digits and !#$%&'*+-.^_`|~"),
+            (path, "path", "a path that begins with `/`, without `;`"),
+            (domain, "domain", "a domain name, such as `mycompany.com`"),
+        ]
+        .into_iter()
+        .filter(|(legal, ..)| !legal)
+        .map(|(_, key, expected)| PluginError::expected([key], expected))
+        .collect()
     }
 
     /// Returns the cookie's attributes. `Max-Age` and `Expires` are left out: the guide asks for a session
@@ -259,7 +257,7 @@ mod tests {
                 "name: __SECURE-x",
                 "name: a name that begins with `__Secure-`",
             ),
-            ("max_age: 0s", "max_age: expected at least 1s"),
+            ("max_age: 0s", "max_age: expected a duration from 1s"),
             ("path: push", "path: expected a path"),
             ("path: '/;x'", "path: expected a path"),
             ("domain: 'a;b'", "domain: expected a domain"),

@@ -6,8 +6,9 @@ use serde::Deserialize;
 
 use super::StickyIp;
 use crate::api::Plugin;
+use crate::bounds::Whole;
 use crate::context::{self, Build, PluginError};
-use crate::memory::{Keys, Mode};
+use crate::memory::{Capacity, Keys, Mode};
 use crate::trust::Trust;
 use crate::units::{MaybeSpan, Share};
 
@@ -37,7 +38,7 @@ pub struct Config {
     pub expiry: Option<MaybeSpan>,
     /// Most entries, about 130 bytes each; 1 to 100,000,000; default 1,000,000. A full table evicts the entry
     /// that has been idle longest, never one with a live flow. Only with `table`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "Capacity::read")]
     pub capacity: Option<usize>,
     /// Whether a flow is cut when its assignment reaches `max_age`; default off. Only with `table`.
     #[serde(default)]
@@ -47,7 +48,7 @@ pub struct Config {
     #[serde(default)]
     pub table: Option<String>,
     /// Leading bits of an IPv6 address that count, 1 to 128; default 128.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "Whole::<1, 128>::read")]
     pub ipv6_prefix: Option<u8>,
     /// Source of the client's address; default `client`.
     #[serde(default)]
@@ -105,8 +106,6 @@ impl Config {
                 faults.push(PluginError::new([key], why));
             }
         };
-        let prefix = self.ipv6_prefix.is_none_or(|p| (1..=128).contains(&p));
-        check(prefix, "ipv6_prefix", "expected 1 to 128 bits");
         let forwarded = self.from == From::XForwardedFor;
         let why = "X-Forwarded-For needs mode http; at layer 4 use the listener's `accept_proxy`";
         check(!forwarded || on.mode == context::Mode::Http, "from", why);
@@ -121,7 +120,16 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use crate::context::Mode;
-    use crate::testing::{faults, undecodable};
+    use crate::testing::{documented, faults, table_defaults_are_documented, undecodable};
+
+    #[test]
+    fn documented_defaults_are_those_in_force() {
+        table_defaults_are_documented("sticky_ip", super::MAX_AGE);
+        assert_eq!(
+            documented("sticky_ip", "ipv6_prefix"),
+            super::IPV6_PREFIX.to_string()
+        );
+    }
 
     #[test]
     fn faults_are_found_in_one_run() {

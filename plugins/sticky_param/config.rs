@@ -7,13 +7,13 @@ use serde::Deserialize;
 use super::StickyParam;
 use crate::api::Plugin;
 use crate::context::{self, Build, PluginError};
-use crate::memory::{Keys, Mode};
+use crate::memory::{Capacity, Keys, Mode};
 use crate::sticky_session::Recall;
 use crate::sticky_session::rule::Rule;
 use crate::units::{MaybeSpan, Share};
 
 /// Default `max_age`, a working day as for the cookie.
-const MAX_AGE: MaybeSpan = MaybeSpan(Some(Duration::from_secs(8 * 3_600)));
+pub(super) const MAX_AGE: MaybeSpan = MaybeSpan(Some(Duration::from_secs(8 * 3_600)));
 
 /// Block `sticky_param:`.
 #[derive(Clone, Debug, Deserialize)]
@@ -36,7 +36,7 @@ pub struct Config {
     #[serde(default)]
     pub expiry: Option<MaybeSpan>,
     /// Most entries, about 130 bytes each; 1 to 100,000,000; default 1,000,000. Only with `table`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "Capacity::read")]
     pub capacity: Option<usize>,
     /// Name of the table; listeners with the same name share it. Default: the listener's name. Only with
     /// `table`.

@@ -5,7 +5,10 @@ use std::time::Duration;
 use crate::api::{How, NodeId, PoolId};
 use crate::context::Mode;
 use crate::head::Head;
-use crate::testing::{Built, Facts, assigned, build, faults, head, head_with, undecodable};
+use crate::testing::{
+    Built, Facts, assigned, build, faults, head, head_with, table_defaults_are_documented,
+    undecodable,
+};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -81,6 +84,11 @@ fn hash_mode_computes_and_edges_agree() {
         nodes.insert(node);
     }
     assert_eq!(nodes.len(), 3);
+}
+
+#[test]
+fn documented_defaults_are_those_in_force() {
+    table_defaults_are_documented("sticky_param", super::config::MAX_AGE);
 }
 
 #[test]

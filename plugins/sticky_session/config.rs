@@ -10,12 +10,12 @@ use super::rule::Rule;
 use super::{Learn, Recall, StickySession};
 use crate::api::Plugin;
 use crate::context::{Build, Mode, PluginError};
-use crate::memory::Keys;
+use crate::memory::{Capacity, Keys};
 use crate::units::{MaybeSpan, Share};
 
 /// Default `max_age`, unlimited: a session stays on its node until it ends, and new sessions are balanced
 /// anyway.
-const MAX_AGE: MaybeSpan = MaybeSpan(None);
+pub(super) const MAX_AGE: MaybeSpan = MaybeSpan(None);
 
 /// Most places of a list: each request is searched for all of them.
 const MAX_PLACES: usize = 8;
@@ -46,7 +46,7 @@ pub struct Config {
     #[serde(default)]
     pub expiry: Option<MaybeSpan>,
     /// Most entries, about 130 bytes each; 1 to 100,000,000; default 1,000,000.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "Capacity::read")]
     pub capacity: Option<usize>,
     /// Name of the table; listeners with the same name share it. Default: the listener's name.
     #[serde(default)]
@@ -185,7 +185,10 @@ enum Kind {
 
 fn wrong_places(list: &str, places: Vec<(&'static str, Kind, &str)>) -> Vec<PluginError> {
     if !(1..=MAX_PLACES).contains(&places.len()) {
-        return vec![PluginError::new([list], "expected 1 to 8 places")];
+        return vec![PluginError {
+            expected: Some(format!("1 to {MAX_PLACES} places")),
+            ..PluginError::new([list], format!("a list of {} places", places.len()))
+        }];
     }
     let places = places.into_iter().enumerate();
     places
@@ -205,11 +208,11 @@ fn wrong(list: &str, i: usize, (key, kind, word): (&str, Kind, &str)) -> Option<
             Kind::Text => true,
         };
     let expected = match kind {
-        Kind::Token => "expected a name of letters, digits and `-`",
-        Kind::Parameter => "expected a parameter's name without `&`, `=`, `%`",
-        Kind::Path => "expected the path before the id, such as `/session/`",
-        Kind::Text => "expected the beginning of a line, 1 to 128 visible characters",
+        Kind::Token => "a name of letters, digits and `-`",
+        Kind::Parameter => "a parameter's name without `&`, `=`, `%`",
+        Kind::Path => "the path before the id, such as `/session/`",
+        Kind::Text => "the beginning of a line, 1 to 128 visible characters",
     };
     let path = [list, &i.to_string(), key];
-    (!right).then(|| PluginError::new(path, format!("{expected}, not `{word}`")))
+    (!right).then(|| PluginError::expected(path, expected))
 }

@@ -6,7 +6,10 @@ use std::time::Duration;
 use crate::api::{BODY_PREFIX, Flow, Forget, How, NodeId, PoolId, Watch, unix_seconds};
 use crate::context::Mode;
 use crate::head::Head;
-use crate::testing::{Built, Facts, assigned, build, faults, head, head_with, undecodable};
+use crate::testing::{
+    Built, Facts, assigned, build, faults, head, head_with, table_defaults_are_documented,
+    undecodable,
+};
 
 const LIGHTSTREAMER: &str = "sticky_session: { preset: lightstreamer }";
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -255,6 +258,11 @@ fn ids_are_learned_from_cookies_and_headers() {
             request.target()
         );
     }
+}
+
+#[test]
+fn documented_defaults_are_those_in_force() {
+    table_defaults_are_documented("sticky_session", super::config::MAX_AGE);
 }
 
 #[test]

@@ -162,9 +162,9 @@ macro_rules! read {
 }
 
 read! {
-    Address: "an address or a host name with its port, as `10.0.0.1:80` or `push1.internal:80`",
-    HostName: "a host name, as `_push._tcp.internal`",
-    HostPort: "a host name with its port, as `push.internal:80`",
+    Address: "an address or host name with its port, such as `10.0.0.1:80` or `push1.internal:80`",
+    HostName: "a host name, such as `_push._tcp.internal`",
+    HostPort: "a host name with its port, such as `push.internal:80`",
 }
 
 #[cfg(test)]

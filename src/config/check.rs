@@ -17,7 +17,7 @@ use std::path::Path;
 
 use super::decode::{DecodeError, Decoded};
 use super::error::{echo, nearest};
-use super::tree::{Kind, Node, Step};
+use super::tree::{Node, Step};
 use super::{AccessLog, Config};
 
 /// Longest name of a node, pool, certificate or listener: it becomes a metrics label.
@@ -147,24 +147,6 @@ impl Check<'_> {
         }
         if let Some(error) = self.fault(path, format!("unknown {kind} `{}`", echo(name))) {
             error.suggestion = nearest(name, known);
-        }
-    }
-
-    /// Records a value that is not within `min..=max`.
-    fn within<T: PartialOrd + std::fmt::Display>(
-        &mut self,
-        path: &[Step],
-        value: T,
-        min: T,
-        max: T,
-    ) {
-        if value < min || value > max {
-            // As the file writes it: 4095B would be shown as 4.0 KiB.
-            let found = match self.tree.find(path).map(|n| &n.kind) {
-                Some(Kind::Scalar { text, .. }) => echo(text),
-                _ => value.to_string(),
-            };
-            self.expect(path, format!("found `{found}`"), format!("{min} to {max}"));
         }
     }
 

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::Config;
 use super::error::{MAX_ERRORS, echo, echo_line, nearest};
 use super::tree::{Entry, Kind, Node, Place, Step};
+pub(super) use deserializer::describe;
 use deserializer::{Error, What};
 
 /// A fault of the decoder.
@@ -252,16 +253,15 @@ fn truth(found: &str, expected: &str) -> Option<String> {
 /// What serde calls a type, as an operator would.
 fn in_words(expected: &str) -> String {
     match expected {
-        "socket address" => "an address with its port, as `10.0.0.1:80` or `\"[2001:db8::1]:80\"`",
+        "socket address" => {
+            "an address with its port, such as `10.0.0.1:80` or `\"[2001:db8::1]:80\"`"
+        }
         "a boolean" => "`true` or `false`",
-        "a sequence" => "a list, as `[a, b]`",
+        "a sequence" => "a list, such as `[a, b]`",
         "a map" => "a block of names, each with its value",
-        "a string" | "path string" | "string" => "text",
-        "u8" => "a whole number from 0 to 255",
-        "u16" => "a whole number from 0 to 65535",
-        "u32" => "a whole number from 0 to 4294967295",
-        "u64" | "usize" => "a whole number from 0",
-        "a nonzero usize" | "a nonzero u64" | "a nonzero u32" => "a whole number from 1",
+        "a string" | "string" => "text",
+        "path string" => "a path",
+        "a nonzero usize" => "a whole number from 1",
         other => return other.to_owned(),
     }
     .to_owned()

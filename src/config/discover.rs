@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use pushgate_plugins::bounds::AboveZero;
 use pushgate_plugins::trust::Trust;
 use serde::{Deserialize, Serialize};
 
@@ -57,13 +58,16 @@ pub struct Resolvers {
     #[serde(default)]
     pub addresses: Vec<SocketAddr>,
     /// Longest wait for one server's answer.
-    #[serde(default = "defaults::dns_timeout")]
+    #[serde(
+        default = "defaults::dns_timeout",
+        deserialize_with = "AboveZero::read"
+    )]
     pub timeout: Span,
     /// An answer is good for at least so long, whatever it says.
-    #[serde(default = "defaults::min_ttl")]
+    #[serde(default = "defaults::min_ttl", deserialize_with = "AboveZero::read")]
     pub min_ttl: Span,
     /// And at most so long.
-    #[serde(default = "defaults::max_ttl")]
+    #[serde(default = "defaults::max_ttl", deserialize_with = "AboveZero::read")]
     pub max_ttl: Span,
     /// Networks nodes may be in; none named: any but this machine's own.
     #[serde(default)]

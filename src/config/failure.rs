@@ -8,6 +8,8 @@ use std::fmt;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::bounds::MAX_RETRY_UNANSWERED;
+
 /// Answer when no node can take the flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NoNode {
@@ -21,7 +23,7 @@ pub enum NoNode {
 impl<'de> Deserialize<'de> for NoNode {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         d.deserialize_any(Scalar {
-            expected: "`503` or `close`",
+            expected: "`503` or `close`".to_owned(),
             read: |text| match text {
                 "503" => Some(NoNode::Unavailable),
                 "close" => Some(NoNode::Close),
@@ -46,7 +48,7 @@ pub enum OnLost {
 impl<'de> Deserialize<'de> for OnLost {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         d.deserialize_any(Scalar {
-            expected: "`close` or `502`",
+            expected: "`close` or `502`".to_owned(),
             read: |text| match text {
                 "close" => Some(OnLost::Close),
                 "502" => Some(OnLost::BadGateway),
@@ -56,15 +58,15 @@ impl<'de> Deserialize<'de> for OnLost {
     }
 }
 
-/// Decodes a number of tries; `off` is 0. `check` holds the upper bound.
+/// Decodes a number of tries; `off` is 0.
 ///
-/// Errors: any other word, or a number that is negative, broken or above `u32::MAX`.
+/// Errors: any other word, or a number that is negative, broken or above [`MAX_RETRY_UNANSWERED`].
 pub(super) fn off_or_number<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
     d.deserialize_any(Scalar {
-        expected: "`off` or a whole number from 0",
+        expected: format!("`off` or a whole number from 0 to {MAX_RETRY_UNANSWERED}"),
         read: |text| match text {
             "off" => Some(0),
-            number => number.parse().ok(),
+            number => number.parse().ok().filter(|n| *n <= MAX_RETRY_UNANSWERED),
         },
     })
 }
@@ -73,7 +75,7 @@ pub(super) fn off_or_number<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::E
 /// place for the number.
 struct Scalar<T> {
     /// Words and numbers, for the fault.
-    expected: &'static str,
+    expected: String,
     /// The value of a text; `None` where the text is none of the expected.
     read: fn(&str) -> Option<T>,
 }
@@ -82,7 +84,7 @@ impl<T> Visitor<'_> for Scalar<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.expected)
+        f.write_str(&self.expected)
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {

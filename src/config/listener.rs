@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 
 use pushgate_plugins::PluginConfig;
+use pushgate_plugins::bounds::AboveZero;
 use pushgate_plugins::trust::Trust;
-use serde::de::value::{self, MapAccessDeserializer, StrDeserializer};
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::bounds::{self, Hidden};
 use super::units::{Bytes, Span};
 use super::{ListenerTls, Mode, defaults};
 
@@ -42,10 +44,16 @@ pub struct Listener {
     #[serde(default)]
     pub max_flows_per_client: Option<NonZeroUsize>,
     /// Deadline of a TLS handshake.
-    #[serde(default = "defaults::handshake_timeout")]
+    #[serde(
+        default = "defaults::handshake_timeout",
+        deserialize_with = "AboveZero::read"
+    )]
     pub handshake_timeout: Span,
     /// Deadline of a request's head, from its first byte (for the first request: from accept).
-    #[serde(default = "defaults::head_timeout")]
+    #[serde(
+        default = "defaults::head_timeout",
+        deserialize_with = "AboveZero::read"
+    )]
     pub head_timeout: Span,
     /// Limits of a request's head.
     #[serde(default)]
@@ -61,7 +69,7 @@ pub struct Listener {
 #[serde(remote = "Self", deny_unknown_fields)]
 pub struct MaxHidden {
     /// The bound, 4 KiB to 16 MiB.
-    #[serde(default = "defaults::max_hidden")]
+    #[serde(default = "defaults::max_hidden", deserialize_with = "Hidden::read")]
     pub bytes: Bytes,
     /// Whether a flow that shows bulk may use a window as large as its client's own kernel has promised.
     #[serde(default = "defaults::yes")]
@@ -85,14 +93,11 @@ impl<'de> Deserialize<'de> for MaxHidden {
         impl<'de> Visitor<'de> for V {
             type Value = MaxHidden;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(
-                    "a size with its unit, as `32KiB`, `1MiB`, or a block (`bytes`, `bulk`)",
-                )
+                write!(f, "{}, or a block (`bytes`, `bulk`)", Hidden::words())
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<MaxHidden, E> {
-                let bytes = Bytes::deserialize(StrDeserializer::<value::Error>::new(text));
-                let wrong = |_| E::invalid_value(Unexpected::Str(text), &self);
-                let bytes = bytes.map_err(wrong)?;
+                let wrong = || E::invalid_value(Unexpected::Str(text), &self);
+                let bytes = Hidden::parse(text).ok_or_else(wrong)?;
                 Ok(MaxHidden {
                     bytes,
                     ..MaxHidden::default()
@@ -111,13 +116,22 @@ impl<'de> Deserialize<'de> for MaxHidden {
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Most bytes of the whole head (431 beyond).
-    #[serde(default = "defaults::max_head")]
+    #[serde(
+        default = "defaults::max_head",
+        deserialize_with = "bounds::Head::read"
+    )]
     pub head: Bytes,
     /// Most bytes of the target (414 beyond).
-    #[serde(default = "defaults::max_target")]
+    #[serde(
+        default = "defaults::max_target",
+        deserialize_with = "bounds::Head::read"
+    )]
     pub target: Bytes,
     /// Most header lines (431 beyond).
-    #[serde(default = "defaults::max_headers")]
+    #[serde(
+        default = "defaults::max_headers",
+        deserialize_with = "bounds::Headers::read"
+    )]
     pub headers: usize,
     /// Of HTTP/2 connections.
     #[serde(default)]
@@ -129,22 +143,40 @@ pub struct Limits {
 #[serde(deny_unknown_fields)]
 pub struct Http2Limits {
     /// Most streams at once; more are refused, and may be sent again.
-    #[serde(default = "defaults::http2_streams")]
+    #[serde(
+        default = "defaults::http2_streams",
+        deserialize_with = "bounds::Streams::read"
+    )]
     pub streams: u32,
     /// Bytes of the table with which the client compresses its heads.
-    #[serde(default = "defaults::http2_header_table")]
+    #[serde(
+        default = "defaults::http2_header_table",
+        deserialize_with = "bounds::Table::read"
+    )]
     pub header_table: Bytes,
     /// Most streams that are reset before their answer begins, in 10 s.
-    #[serde(default = "defaults::http2_resets")]
+    #[serde(
+        default = "defaults::http2_resets",
+        deserialize_with = "bounds::Frames::read"
+    )]
     pub resets: u32,
     /// Most pings in 10 s.
-    #[serde(default = "defaults::http2_pings")]
+    #[serde(
+        default = "defaults::http2_pings",
+        deserialize_with = "bounds::Frames::read"
+    )]
     pub pings: u32,
     /// Most SETTINGS frames in 10 s.
-    #[serde(default = "defaults::http2_settings")]
+    #[serde(
+        default = "defaults::http2_settings",
+        deserialize_with = "bounds::Frames::read"
+    )]
     pub settings: u32,
     /// Most DATA frames without data in 10 s.
-    #[serde(default = "defaults::http2_empty_frames")]
+    #[serde(
+        default = "defaults::http2_empty_frames",
+        deserialize_with = "bounds::Frames::read"
+    )]
     pub empty_frames: u32,
 }
 
@@ -177,10 +209,16 @@ impl Default for Limits {
 #[serde(deny_unknown_fields)]
 pub struct TcpOptions {
     /// Idle time before keep-alive probes; they find a dead client, never close a silent one.
-    #[serde(default = "defaults::keepalive")]
+    #[serde(
+        default = "defaults::keepalive",
+        deserialize_with = "bounds::Keepalive::read"
+    )]
     pub keepalive: Span,
     /// Longest time a client may leave bytes, or probes of its shut window, unacknowledged.
-    #[serde(default = "defaults::client_user_timeout")]
+    #[serde(
+        default = "defaults::client_user_timeout",
+        deserialize_with = "AboveZero::read"
+    )]
     pub user_timeout: Span,
 }
 

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use pushgate_plugins::bounds::AboveZero;
 use serde::Deserialize;
 
-use super::defaults;
 use super::units::Span;
+use super::{bounds, defaults};
 
 /// A certificate with its key: `chain` and `key`, or a `keystore`. The names it covers are read
 /// from it.
@@ -33,7 +34,10 @@ pub struct Certificate {
     #[serde(default)]
     pub ocsp: Ocsp,
     /// Days before its end from which on the log warns.
-    #[serde(default = "defaults::warn_days")]
+    #[serde(
+        default = "defaults::warn_days",
+        deserialize_with = "bounds::Days::read"
+    )]
     pub warn_days: u32,
 }
 
@@ -55,10 +59,16 @@ pub enum Ocsp {
 #[serde(deny_unknown_fields)]
 pub struct Tickets {
     /// A new key seals from then on; without `file`.
-    #[serde(default = "defaults::ticket_rotate")]
+    #[serde(
+        default = "defaults::ticket_rotate",
+        deserialize_with = "AboveZero::read"
+    )]
     pub rotate: Span,
     /// Older keys that still open tickets; without `file`.
-    #[serde(default = "defaults::ticket_keep")]
+    #[serde(
+        default = "defaults::ticket_keep",
+        deserialize_with = "bounds::TicketKeys::read"
+    )]
     pub keep: usize,
     /// Keys that several edges share; read again when it changes.
     #[serde(default)]
@@ -129,7 +139,7 @@ impl<'de> Deserialize<'de> for Protocols {
         impl<'de> serde::de::Visitor<'de> for V {
             type Value = Protocols;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a protocol's name, as in `h2`, or a list of them")
+                f.write_str("a protocol's name, such as `h2`, or a list of them")
             }
             fn visit_str<E: serde::de::Error>(self, one: &str) -> Result<Protocols, E> {
                 Ok(Protocols(vec![one.to_owned()]))

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 
+use pushgate_plugins::bounds::AboveZero;
 use serde::Deserialize;
 
 use super::units::{Rate, Share, Span};
-use super::{Address, Discover, NoNode, NodeTls, OnLost, defaults, failure};
+use super::{Address, Discover, NoNode, NodeTls, OnLost, bounds, defaults, failure};
 
 /// One push server at one address and port.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -15,7 +16,10 @@ pub struct Node {
     /// Its address or host name, and its port.
     pub address: Address,
     /// Its share against the other nodes of a pool; 0 takes no balanced flows.
-    #[serde(default = "defaults::weight")]
+    #[serde(
+        default = "defaults::weight",
+        deserialize_with = "bounds::Weight::read"
+    )]
     pub weight: u32,
     /// Its own health check; absent: that of the pools it is in.
     #[serde(default)]
@@ -75,10 +79,16 @@ pub struct Found {
 #[serde(deny_unknown_fields)]
 pub struct NodeTcp {
     /// Idle time before keep-alive probes.
-    #[serde(default = "defaults::keepalive")]
+    #[serde(
+        default = "defaults::keepalive",
+        deserialize_with = "bounds::Keepalive::read"
+    )]
     pub keepalive: Span,
     /// Longest time it may leave bytes unacknowledged.
-    #[serde(default = "defaults::node_user_timeout")]
+    #[serde(
+        default = "defaults::node_user_timeout",
+        deserialize_with = "AboveZero::read"
+    )]
     pub user_timeout: Span,
 }
 
@@ -111,10 +121,16 @@ pub struct Pool {
     #[serde(default)]
     pub on_down: OnDown,
     /// Deadline of connecting to a node.
-    #[serde(default = "defaults::connect_timeout")]
+    #[serde(
+        default = "defaults::connect_timeout",
+        deserialize_with = "AboveZero::read"
+    )]
     pub connect_timeout: Span,
     /// Other nodes tried after a failed connect.
-    #[serde(default = "defaults::retries")]
+    #[serde(
+        default = "defaults::retries",
+        deserialize_with = "bounds::Retries::read"
+    )]
     pub retries: u32,
     /// Answer when no node can take the flow.
     #[serde(default)]
@@ -146,10 +162,13 @@ pub struct Pool {
     #[serde(default)]
     pub evict_rate: Option<Rate>,
     /// Most flows that wait while every node is at its limit.
-    #[serde(default = "defaults::queue")]
+    #[serde(default = "defaults::queue", deserialize_with = "bounds::Queue::read")]
     pub queue: u32,
     /// Longest time one of them waits.
-    #[serde(default = "defaults::queue_timeout")]
+    #[serde(
+        default = "defaults::queue_timeout",
+        deserialize_with = "AboveZero::read"
+    )]
     pub queue_timeout: Span,
     /// How clients are moved off overloaded nodes.
     #[serde(default)]
@@ -247,22 +266,34 @@ pub struct Health {
     pub tls: Option<TlsCheck>,
     /// Version (1 or 2) of the PROXY protocol header that says `LOCAL` before each check, for a port
     /// that refuses connections without one.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounds::ProxyVersion::read")]
     pub proxy_protocol: Option<u8>,
     /// Period, jittered by 10 %.
-    #[serde(default = "defaults::health_interval")]
+    #[serde(
+        default = "defaults::health_interval",
+        deserialize_with = "AboveZero::read"
+    )]
     pub interval: Span,
     /// Period while checks contradict the state; absent: a quarter of `interval`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "AboveZero::read")]
     pub fast_interval: Option<Span>,
     /// Deadline of one check.
-    #[serde(default = "defaults::health_timeout")]
+    #[serde(
+        default = "defaults::health_timeout",
+        deserialize_with = "AboveZero::read"
+    )]
     pub timeout: Span,
     /// Good checks in a row that make a node Up.
-    #[serde(default = "defaults::health_rise")]
+    #[serde(
+        default = "defaults::health_rise",
+        deserialize_with = "bounds::Row::read"
+    )]
     pub rise: u32,
     /// Bad checks in a row that make a node Down.
-    #[serde(default = "defaults::health_fall")]
+    #[serde(
+        default = "defaults::health_fall",
+        deserialize_with = "bounds::Row::read"
+    )]
     pub fall: u32,
     /// Longest time a node that falls again and again is held Down; 0: it is not.
     #[serde(default = "defaults::hold_down")]
@@ -277,7 +308,10 @@ pub struct Health {
 #[serde(deny_unknown_fields)]
 pub struct Passive {
     /// Flows in a row that failed: connect refused, reset or timed out, reset before an answer.
-    #[serde(default = "defaults::failures")]
+    #[serde(
+        default = "defaults::failures",
+        deserialize_with = "bounds::Failures::read"
+    )]
     pub failures: u32,
     /// Share of answers with a status from 500, of 20 or more within 10 s; absent: they do not count.
     #[serde(default)]
@@ -295,7 +329,7 @@ pub struct TlsCheck {
     #[serde(default)]
     pub verify: bool,
     /// Another port than the node's.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounds::Port::read")]
     pub port: Option<u16>,
 }
 
@@ -304,7 +338,7 @@ pub struct TlsCheck {
 #[serde(deny_unknown_fields)]
 pub struct TcpCheck {
     /// Another port than the node's.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounds::Port::read")]
     pub port: Option<u16>,
 }
 
@@ -318,13 +352,16 @@ pub struct HttpCheck {
     #[serde(default)]
     pub host: Option<String>,
     /// Expected status.
-    #[serde(default = "defaults::status_ok")]
+    #[serde(
+        default = "defaults::status_ok",
+        deserialize_with = "bounds::Status::read"
+    )]
     pub status: u16,
     /// Text that must be in the first 64 KiB of the body; absent: any body is good.
     #[serde(default)]
     pub expect: Option<String>,
     /// Another port than the node's.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounds::Port::read")]
     pub port: Option<u16>,
 }
 

@@ -352,7 +352,7 @@ fn table(
     for block in &conf.plugins {
         // The file check has built each plugin once, so an error means that a file has gone since.
         let plugin = block.build(&build).map_err(|faults| {
-            let said: Vec<String> = faults.into_iter().map(|f| f.message).collect();
+            let said: Vec<String> = faults.iter().map(ToString::to_string).collect();
             format!(
                 "listener {}: {}: {}",
                 conf.name,

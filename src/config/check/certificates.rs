@@ -12,9 +12,6 @@ use crate::config::{Certificate, Ocsp};
 use crate::tls::tickets::check_file;
 use crate::tls::{Loaded, TlsError, key_of, names_of, password_of};
 
-/// Most older ticket keys: each ticket's name is compared with all.
-const MAX_KEEP: usize = 15;
-
 /// Names covered, by certificate.
 pub(super) type Covered = BTreeMap<String, Vec<String>>;
 
@@ -42,8 +39,6 @@ pub(super) fn check(check: &mut Check<'_>) -> Covered {
 
 fn tickets(check: &mut Check<'_>) {
     let tickets = &check.config.tickets;
-    super::upstream::not_zero(check, &steps!["tickets", "rotate"], tickets.rotate);
-    check.within(&steps!["tickets", "keep"], tickets.keep, 0, MAX_KEEP);
     if let Some(file) = &tickets.file
         && let Err(fault) = check_file(&check.dir.join(file))
     {

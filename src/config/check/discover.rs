@@ -2,14 +2,13 @@
 //!
 //! In: the decoded blocks. Out: faults. Nothing is looked up: a name may come to be later.
 
-use super::upstream::{not_zero, tcp_is_sound, tls_is_sound};
+use super::upstream::tls_is_sound;
 use super::{Check, steps};
 use crate::config::Discover;
+use crate::config::bounds::MAX_SERVERS;
 
 /// Longest name of a pool whose nodes are found: theirs begin with it.
 const MAX_POOL: usize = 40;
-/// Most servers: those behind the first few would never be asked in time.
-const MAX_SERVERS: usize = 8;
 
 pub(super) fn check(check: &mut Check<'_>) {
     let resolvers = &check.config.resolvers;
@@ -24,13 +23,6 @@ pub(super) fn check(check: &mut Check<'_>) {
             let at = steps!["resolvers", "addresses", i];
             check.expect(&at, found, "the address and port of a DNS server");
         }
-    }
-    for (key, span) in [
-        ("timeout", resolvers.timeout),
-        ("min_ttl", resolvers.min_ttl),
-        ("max_ttl", resolvers.max_ttl),
-    ] {
-        not_zero(check, &at(key), span);
     }
     if resolvers.min_ttl > resolvers.max_ttl {
         let found = format!("found `{}`", resolvers.min_ttl);
@@ -66,5 +58,4 @@ pub(super) fn block_is_sound(check: &mut Check<'_>, pool: &str, block: &Discover
             check.on_key(&below("tls"), "no name that nodes must prove", expected);
         }
     }
-    tcp_is_sound(check, &below("tcp"), block.tcp);
 }

@@ -4,39 +4,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContext, SslContextBuilder, SslMethod};
 
-use super::upstream::not_zero;
-use super::{Check, steps};
+use super::{Check, echo, steps};
 use crate::config::tree::{Kind, Step};
-use crate::config::units::{Bytes, Span};
-use crate::config::{Http2Limits, Listener, ListenerTls, MaxHidden, Mode, Profile, Version};
+use crate::config::{Listener, ListenerTls, Mode, Profile, Version};
 use crate::tls::names_of;
 
-/// Least bytes of a flow in our keeping: the relay's own buffer.
-const MIN_HIDDEN: Bytes = Bytes(4 * 1024);
-/// Most bytes of a flow in our keeping; beyond, a push server cannot feel its client any more.
-const MAX_HIDDEN: Bytes = Bytes(16 * 1024 * 1024);
-/// Pingora refuses larger heads itself.
-const MAX_HEAD: Bytes = Bytes(1024 * 1024);
-/// Pingora refuses more header lines itself.
-const MAX_HEADERS: usize = 256;
-/// Streams of one HTTP/2 connection: their windows fit into that of the connection (2 GiB).
-const MAX_STREAMS: u32 = 10_000;
-/// The table of an HTTP/2 client's heads: memory that each connection may use.
-const MAX_TABLE: Bytes = Bytes(64 * 1024);
 /// Bytes of a protocol's name (RFC 7301 §3.1).
 const MAX_PROTOCOL: usize = 255;
-/// Frames of one kind in 10 s: above it a limit is none.
-const MAX_COUNT: u32 = 1_000_000;
-/// Bounds of Linux's TCP_KEEPIDLE.
-pub(super) const KEEPALIVE: (Span, Span) = (
-    Span(Duration::from_secs(1)),
-    Span(Duration::from_secs(32_767)),
-);
 
 pub(super) fn check(check: &mut Check<'_>) {
     let config = check.config;
@@ -76,7 +54,6 @@ pub(super) fn check(check: &mut Check<'_>) {
                 check.names.targets(),
             );
         }
-        bounds(check, i, listener);
         if let Some(tls) = &listener.tls {
             certificates(check, i, listener, tls);
             rules(check, i, tls);
@@ -84,76 +61,6 @@ pub(super) fn check(check: &mut Check<'_>) {
         }
     }
     binds(check);
-}
-
-/// The size stands alone, or under `bytes` of a block.
-fn max_hidden_is_sound(check: &mut Check<'_>, i: usize, max_hidden: MaxHidden) {
-    let block = steps!["listeners", i, "max_hidden", "bytes"];
-    let at = match check.tree.find(&block) {
-        Some(_) => block.as_slice(),
-        None => &block[..3],
-    };
-    check.within(at, max_hidden.bytes, MIN_HIDDEN, MAX_HIDDEN);
-}
-
-fn bounds(check: &mut Check<'_>, i: usize, listener: &Listener) {
-    max_hidden_is_sound(check, i, listener.max_hidden);
-    not_zero(
-        check,
-        &steps!["listeners", i, "handshake_timeout"],
-        listener.handshake_timeout,
-    );
-    not_zero(
-        check,
-        &steps!["listeners", i, "head_timeout"],
-        listener.head_timeout,
-    );
-    let limits = &listener.limits;
-    check.within(
-        &steps!["listeners", i, "limits", "head"],
-        limits.head,
-        Bytes(1),
-        MAX_HEAD,
-    );
-    check.within(
-        &steps!["listeners", i, "limits", "target"],
-        limits.target,
-        Bytes(1),
-        MAX_HEAD,
-    );
-    check.within(
-        &steps!["listeners", i, "limits", "headers"],
-        limits.headers,
-        1,
-        MAX_HEADERS,
-    );
-    http2_limits(check, i, &limits.http2);
-    let keepalive = steps!["listeners", i, "tcp", "keepalive"];
-    check.within(&keepalive, listener.tcp.keepalive, KEEPALIVE.0, KEEPALIVE.1);
-    not_zero(
-        check,
-        &steps!["listeners", i, "tcp", "user_timeout"],
-        listener.tcp.user_timeout,
-    );
-}
-
-fn http2_limits(check: &mut Check<'_>, i: usize, limits: &Http2Limits) {
-    let at = |key: &'static str| steps!["listeners", i, "limits", "http2", key];
-    check.within(&at("streams"), limits.streams, 1, MAX_STREAMS);
-    check.within(
-        &at("header_table"),
-        limits.header_table,
-        Bytes(0),
-        MAX_TABLE,
-    );
-    for (key, value) in [
-        ("resets", limits.resets),
-        ("pings", limits.pings),
-        ("settings", limits.settings),
-        ("empty_frames", limits.empty_frames),
-    ] {
-        check.within(&at(key), value, 10, MAX_COUNT);
-    }
 }
 
 /// Rules of the handshake, tried out on OpenSSL itself: it knows which ciphers and groups it has.
@@ -179,15 +86,12 @@ fn rules(check: &mut Check<'_>, i: usize, tls: &ListenerTls) {
             expected,
         );
     }
-    if let Some(groups) = words(&tls.groups)
-        && !known(|context| context.set_groups_list(&groups))
-    {
-        let expected = "names of groups, as `X25519MLKEM768`, `X25519`, `P-256`";
-        check.expect(
-            &at("groups"),
-            "OpenSSL does not have all these groups",
-            expected,
-        );
+    for (k, group) in tls.groups.iter().flatten().enumerate() {
+        if !known(|context| context.set_groups_list(group)) {
+            let expected = "a group of OpenSSL's, such as `X25519MLKEM768`, `X25519`, `P-256`";
+            let found = format!("found `{}`", echo(group));
+            check.expect(&steps!["listeners", i, "tls", "groups", k], found, expected);
+        }
     }
     match &tls.client_ca {
         Some(file) => {
@@ -207,20 +111,25 @@ fn rules(check: &mut Check<'_>, i: usize, tls: &ListenerTls) {
 /// ALPN: the list is layer 4's, HTTP/2 layer 7's.
 fn protocols(check: &mut Check<'_>, i: usize, mode: Mode, tls: &ListenerTls) {
     let at = |key: &'static str| steps!["listeners", i, "tls", key];
-    let legal = |names: &[String]| {
-        !names.is_empty() && names.iter().all(|n| (1..=MAX_PROTOCOL).contains(&n.len()))
-    };
+    let expected = "names of protocols, each of 1 to 255 bytes, such as `h2` and `http/1.1`";
+    let illegal = |name: &String| !(1..=MAX_PROTOCOL).contains(&name.len());
     match (&tls.alpn, mode) {
         (Some(_), Mode::Http) => check.on_key(
             &at("alpn"),
             "this listener speaks HTTP itself",
             "`h2` instead, or `mode: tcp`",
         ),
-        (Some(names), Mode::Tcp) if !legal(&names.0) => {
-            let expected = "names of protocols, each of 1 to 255 bytes, as `h2` and `http/1.1`";
-            check.expect(&at("alpn"), "no list of protocols", expected);
+        (Some(names), Mode::Tcp) if names.0.is_empty() => {
+            check.expect(&at("alpn"), "an empty list", expected);
         }
-        _ => {}
+        (Some(names), Mode::Tcp) => {
+            for (k, name) in names.0.iter().enumerate().filter(|(_, n)| illegal(n)) {
+                let item = steps!["listeners", i, "tls", "alpn", k];
+                let found = format!("found `{}`", echo(name));
+                check.expect(&item, found, expected);
+            }
+        }
+        (None, _) => {}
     }
     if tls.h2_websocket && (!tls.h2 || mode == Mode::Tcp) {
         let expected = "`h2: true` beside it, in a listener of `mode: http`";

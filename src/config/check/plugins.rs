@@ -10,6 +10,7 @@ use pushgate_plugins::context::{Build, Keep, PluginError};
 use super::certificates::{Covered, covers};
 use super::{Check, steps};
 use crate::config::Listener;
+use crate::config::decode::describe;
 use crate::config::error::{echo, nearest};
 use crate::config::tree::{Kind, Step};
 
@@ -90,9 +91,18 @@ fn tell(check: &mut Check<'_>, block: &[Step], fault: PluginError) {
         Some(Kind::Scalar { text, .. }) => text.clone(),
         _ => fault.path.last().cloned().unwrap_or_default(),
     };
-    if let Some(error) = check.fault(&path, fault.message) {
+    let message = match (fault.message.is_empty(), check.tree.find(&path)) {
+        (false, _) => fault.message,
+        (true, Some(node)) if !fault.on_key => format!("found {}", describe(node)),
+        (true, _) => {
+            let key = fault.path.last().map_or("", String::as_str);
+            format!("found `{}`", echo(key))
+        }
+    };
+    if let Some(error) = check.fault(&path, message) {
+        error.expected = fault.expected;
         // A fault of the block as a whole is shown at the plugin's word.
-        error.on_key = fault.path.is_empty();
+        error.on_key = fault.on_key || fault.path.is_empty();
         error.suggestion = nearest(&word, fault.candidates);
     }
 }

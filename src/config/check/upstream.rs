@@ -4,27 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::listeners::KEEPALIVE;
 use super::{Check, steps};
+use crate::config::bounds::MAX_PATHS;
 use crate::config::tree::Step;
-use crate::config::units::Span;
-use crate::config::{Health, Node, NodeTcp, NodeTls, Pool};
+use crate::config::{Health, Node, NodeTls, Pool};
 use crate::tls::chain_of;
-
-/// Largest weight: shares finer than a thousandth mean nothing, and sums stay far from overflow.
-const MAX_WEIGHT: u32 = 1000;
-/// Most checks in a row; with more a node's state would lag by minutes.
-const MAX_ROW: u32 = 100;
-/// Most other nodes tried: each costs the client up to `connect_timeout`.
-const MAX_RETRIES: u32 = 16;
-/// Most other nodes tried for an unanswered request: it may be what each of them fails of.
-const MAX_RETRY_UNANSWERED: u32 = 10;
-/// Most paths in a list: each request is compared with all.
-const MAX_PATHS: usize = 64;
-/// Most failed flows that a node may have in a row.
-const MAX_FAILURES: u32 = 10_000;
-/// Most flows that wait for one pool: more connections than that no edge has.
-const MAX_QUEUE: u32 = 1_000_000;
 
 pub(super) fn check(check: &mut Check<'_>) {
     let config = check.config;
@@ -46,20 +30,12 @@ fn node_is_sound(check: &mut Check<'_>, name: &str, node: &Node) {
             "the address and port the push server listens on",
         );
     }
-    check.within(&steps!["nodes", name, "weight"], node.weight, 0, MAX_WEIGHT);
     if let Some(health) = &node.health {
         health_is_sound(check, &steps!["nodes", name, "health"], health);
     }
     if let Some(tls) = &node.tls {
         tls_is_sound(check, &steps!["nodes", name, "tls"], tls);
     }
-    tcp_is_sound(check, &steps!["nodes", name, "tcp"], node.tcp);
-}
-
-pub(super) fn tcp_is_sound(check: &mut Check<'_>, block: &[Step], tcp: NodeTcp) {
-    let at = |key: &'static str| [block, &[Step::from(key)]].concat();
-    check.within(&at("keepalive"), tcp.keepalive, KEEPALIVE.0, KEEPALIVE.1);
-    not_zero(check, &at("user_timeout"), tcp.user_timeout);
 }
 
 pub(super) fn tls_is_sound(check: &mut Check<'_>, block: &[Step], tls: &NodeTls) {
@@ -120,38 +96,11 @@ fn pool_is_sound(check: &mut Check<'_>, name: &str, pool: &Pool) {
             "one node with a weight from 1",
         );
     }
-    retries_are_sound(check, name, pool);
-    not_zero(
-        check,
-        &steps!["pools", name, "connect_timeout"],
-        pool.connect_timeout,
-    );
-    check.within(&steps!["pools", name, "queue"], pool.queue, 0, MAX_QUEUE);
-    not_zero(
-        check,
-        &steps!["pools", name, "queue_timeout"],
-        pool.queue_timeout,
-    );
     if let Some(health) = &pool.health {
         health_is_sound(check, &steps!["pools", name, "health"], health);
     }
-    paths_are_sound(check, name, "rebalance_on", &pool.rebalance_on);
-}
-
-fn retries_are_sound(check: &mut Check<'_>, name: &str, pool: &Pool) {
-    check.within(
-        &steps!["pools", name, "retries"],
-        pool.retries,
-        0,
-        MAX_RETRIES,
-    );
-    check.within(
-        &steps!["pools", name, "retry_unanswered"],
-        pool.retry_unanswered,
-        0,
-        MAX_RETRY_UNANSWERED,
-    );
     paths_are_sound(check, name, "retry_on", &pool.retry_on);
+    paths_are_sound(check, name, "rebalance_on", &pool.rebalance_on);
 }
 
 fn paths_are_sound(check: &mut Check<'_>, name: &str, key: &str, paths: &[String]) {
@@ -213,14 +162,6 @@ fn health_is_sound(check: &mut Check<'_>, at: &[Step], health: &Health) {
             .collect::<Vec<_>>()
     };
     kind_is_one(check, at, health);
-    for (kind, port) in [
-        ("tcp", health.tcp.as_ref().and_then(|c| c.port)),
-        ("tls", health.tls.as_ref().and_then(|c| c.port)),
-    ] {
-        if port == Some(0) {
-            check.expect(&below(&[kind, "port"]), "found `0`", "1 to 65535");
-        }
-    }
     if let Some(http) = &health.http {
         let legal = |c: char| c.is_ascii_graphic() && c != '#';
         if !http.path.starts_with('/') || !http.path.chars().all(legal) {
@@ -236,36 +177,12 @@ fn health_is_sound(check: &mut Check<'_>, at: &[Step], health: &Health) {
             let found = format!("found `{}`", super::echo(host));
             check.expect(&below(&["http", "host"]), found, "a host name");
         }
-        check.within(&below(&["http", "status"]), http.status, 200, 599);
-        check.within(
-            &below(&["http", "port"]),
-            http.port.unwrap_or(1),
-            1,
-            u16::MAX,
-        );
     }
     if let Some(expect) = health.http.as_ref().and_then(|http| http.expect.as_ref())
         && expect.is_empty()
     {
         check.expect(&below(&["http", "expect"]), "found nothing", "a text");
     }
-    if let Some(passive) = &health.passive {
-        let at = below(&["passive", "failures"]);
-        check.within(&at, passive.failures, 1, MAX_FAILURES);
-    }
-    if let Some(fast) = health.fast_interval {
-        not_zero(check, &below(&["fast_interval"]), fast);
-    }
-    not_zero(check, &below(&["interval"]), health.interval);
-    not_zero(check, &below(&["timeout"]), health.timeout);
-    check.within(
-        &below(&["proxy_protocol"]),
-        health.proxy_protocol.unwrap_or(1),
-        1,
-        2,
-    );
-    check.within(&below(&["rise"]), health.rise, 1, MAX_ROW);
-    check.within(&below(&["fall"]), health.fall, 1, MAX_ROW);
 }
 
 /// `tcp`, `http`, `tls`, or `http` over `tls`.
@@ -286,12 +203,5 @@ fn kind_is_one(check: &mut Check<'_>, at: &[Step], health: &Health) {
         && tls.port.is_some()
     {
         check.on_key(at, "`port` in both `http` and `tls`", "one of them");
-    }
-}
-
-/// A deadline of nothing would refuse everything.
-pub(super) fn not_zero(check: &mut Check<'_>, at: &[Step], span: Span) {
-    if span.0.is_zero() {
-        check.expect(at, "found `0s`", "more than zero");
     }
 }

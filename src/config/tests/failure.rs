@@ -83,7 +83,7 @@ const CASES: &[Case] = &[
         "nodes:\n  n: { address: 127.0.0.1:2 }\npools:\n  p: { nodes: [n], on_lost: 503, retry_unanswered: on }",
         &[
             "f:6:29: pools.p.on_lost: found `503`; expected `close` or `502`",
-            "f:6:52: pools.p.retry_unanswered: found `on`; expected `off` or a whole number from 0",
+            "f:6:52: pools.p.retry_unanswered: found `on`; expected `off` or a whole number from 0 to 10",
         ],
     ),
     (
@@ -91,7 +91,7 @@ const CASES: &[Case] = &[
         "nodes:\n  n: { address: 127.0.0.1:2 }\npools:\n  p: { nodes: [n], on_lost: evict, retry_unanswered: 11 }",
         &[
             "f:6:29: pools.p.on_lost: found `evict`; expected `close` or `502`",
-            "f:6:54: pools.p.retry_unanswered: found `11`; expected 0 to 10",
+            "f:6:54: pools.p.retry_unanswered: found `11`; expected `off` or a whole number from 0 to 10",
         ],
     ),
     (
@@ -99,15 +99,15 @@ const CASES: &[Case] = &[
         "nodes:\n  n: { address: 127.0.0.1:2 }\npools:\n  p: { nodes: [n], on_lost: [close], retry_unanswered: -1 }",
         &[
             "f:6:29: pools.p.on_lost: found a list; expected `close` or `502`",
-            "f:6:56: pools.p.retry_unanswered: found `-1`; expected `off` or a whole number from 0",
+            "f:6:56: pools.p.retry_unanswered: found `-1`; expected `off` or a whole number from 0 to 10",
         ],
     ),
     (
         "nodes",
         "nodes:\n  n: { address: 127.0.0.1:2 }\npools:\n  p: { nodes: [n], retry_unanswered: 4294967296, retry_on: /a }",
         &[
-            "f:6:38: pools.p.retry_unanswered: found `4294967296`; expected `off` or a whole number from 0",
-            "f:6:60: pools.p.retry_on: found `/a`; expected a list, as `[a, b]`",
+            "f:6:38: pools.p.retry_unanswered: found `4294967296`; expected `off` or a whole number from 0 to 10",
+            "f:6:60: pools.p.retry_on: found `/a`; expected a list, such as `[a, b]`",
         ],
     ),
     (

@@ -20,8 +20,8 @@ const CASES: &[Case] = &[
         "listener",
         "plugins:\n      - host_route: { hosts: {} }\n      - vip_route: { vips: { here: n } }",
         &[
-            "f:10:30: listeners[0].plugins[0].host_route.hosts: expected at least one host name",
-            "f:11:36: listeners[0].plugins[1].vip_route.vips.here: …",
+            "f:10:30: listeners[0].plugins[0].host_route.hosts: found a block; expected at least one host name",
+            "f:11:30: listeners[0].plugins[1].vip_route.vips.here: found `here`; expected an address, such as `200.0.0.1` or `200.0.0.1:443`",
         ],
     ),
     (

@@ -95,7 +95,7 @@ fn a_fault_behind_an_alias_is_told_once_where_it_is_written() {
                 m: { address: 127.0.0.1:3, health: *h }";
     assert_eq!(
         printed(&text("nodes", tail)),
-        "f:4:58: nodes.m.health.rise: found `0`; expected 1 to 100"
+        "f:4:58: nodes.m.health.rise: found `0`; expected a whole number from 1 to 100"
     );
 }
 

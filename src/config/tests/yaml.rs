@@ -22,7 +22,7 @@ const CASES: &[Case] = &[
     (
         "all",
         "listeners:\n",
-        &["f:1:10: listeners: found nothing; expected a list, as `[a, b]`"],
+        &["f:1:10: listeners: found nothing; expected a list, such as `[a, b]`"],
     ),
     (
         "all",

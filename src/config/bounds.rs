@@ -1,0 +1,50 @@
+//! Bounds of the configuration's values, each one type with its reason; a field names it where it stands.
+//!
+//! The words of a fault come from here, and a test holds `docs/configuration.md` against them.
+
+use pushgate_plugins::bounds::{Seconds, Size, Whole};
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+/// A port that can be connected to.
+pub(super) type Port = Whole<1, 65_535>;
+/// Statuses of an answer.
+pub(super) type Status = Whole<200, 599>;
+/// Versions of the PROXY protocol.
+pub(super) type ProxyVersion = Whole<1, 2>;
+/// Weight: shares finer than a thousandth mean nothing, and sums stay far from overflow.
+pub(super) type Weight = Whole<0, 1000>;
+/// Checks in a row; with more a node's state would lag by minutes.
+pub(super) type Row = Whole<1, 100>;
+/// Failed flows in a row of a node.
+pub(super) type Failures = Whole<1, 10_000>;
+/// Other nodes tried: each costs the client up to `connect_timeout`.
+pub(super) type Retries = Whole<0, 16>;
+/// Most other nodes tried for an unanswered request: it may be what each of them fails of.
+pub(super) const MAX_RETRY_UNANSWERED: u32 = 10;
+/// Flows that wait for one pool: more connections than that no edge has.
+pub(super) type Queue = Whole<0, 1_000_000>;
+/// Older ticket keys: each ticket's name is compared with all.
+pub(super) type TicketKeys = Whole<0, 15>;
+/// Days of a warning before a certificate's end: a hundred years.
+pub(super) type Days = Whole<0, 36_500>;
+/// Bytes of a flow in our keeping: from the relay's own buffer to what a push server can still feed its
+/// client beyond.
+pub(super) type Hidden = Size<{ 4 * KIB }, { 16 * MIB }>;
+/// Bytes of a request's head and target; Pingora refuses larger heads itself.
+pub(super) type Head = Size<1, MIB>;
+/// Header lines of a request; Pingora refuses more itself.
+pub(super) type Headers = Whole<1, 256>;
+/// Streams of one HTTP/2 connection: their windows fit into that of the connection (2 GiB).
+pub(super) type Streams = Whole<1, 10_000>;
+/// The table of an HTTP/2 client's heads: memory that each connection may use.
+pub(super) type Table = Size<0, { 64 * KIB }>;
+/// Frames of one kind in 10 s: above it a limit is none.
+pub(super) type Frames = Whole<10, 1_000_000>;
+/// Linux's TCP_KEEPIDLE.
+pub(super) type Keepalive = Seconds<1, 32_767>;
+/// Most paths in a list: each request is compared with all.
+pub(super) const MAX_PATHS: usize = 64;
+/// Most DNS servers: those behind the first few would never be asked in time.
+pub(super) const MAX_SERVERS: usize = 8;
