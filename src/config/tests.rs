@@ -11,11 +11,14 @@ use tempfile::TempDir;
 use super::Config;
 
 mod checks;
+mod documented;
 mod failure;
 mod http2;
+mod page;
 mod plugins;
 mod reference;
 mod values;
+mod walk;
 mod whole;
 mod yaml;
 
