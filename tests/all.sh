@@ -51,6 +51,7 @@ step layout cargo fmt --all --check
 # A macro makes the `mod` lines of the plugins, and cargo fmt does not follow macros.
 step "layout of plugins" sh -c 'rustfmt --check --edition 2024 $(find plugins -name "*.rs" ! -path "*/target/*")'
 step "file length" short_files
+step "circles of files" python3 tests/circles.py
 # One run for all targets, because another set of targets has other features and builds all crates again.
 step "lints and function length" cargo clippy --workspace --all-targets -- -D warnings -W clippy::too_many_lines
 step tests tests
