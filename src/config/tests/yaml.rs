@@ -64,7 +64,7 @@ const CASES: &[Case] = &[
     (
         "all",
         "listeners:\n  - name: a\n    bind: [127.0.0.1:1]\n    mo",
-        &["f:5:1: listeners[0]: the text before this place has no `:`; expected `key: value`"],
+        &["f:4:7: listeners[0]: the text before this place has no `:`; expected `key: value`"],
     ),
     (
         "all",
@@ -92,6 +92,20 @@ const CASES: &[Case] = &[
         "admin: bind: 127.0.0.1:1\n",
         &[
             "f:1:12: a second `:` in one value; expected quotes around the value, or the key in its own line",
+        ],
+    ),
+    // Seen by the fuzzer: the parser counts a line behind a last one without a line end.
+    (
+        "all",
+        "listeners:\n  - name: { a",
+        &["f:2:14: listeners[0].name: not YAML: …"],
+    ),
+    (
+        "all",
+        "? ",
+        &[
+            "f:1:1: listeners: no listener; expected at least one, else no client can come in",
+            "f:1:3: [\"\"]: unknown key ``; expected one of …",
         ],
     ),
     (

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use saphyr_parser::{Event, Parser, ScalarStyle, StrInput, Tag};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, StrInput, Tag};
 
 use super::{Entry, Item, Kind, Node, Position, show_key};
 use crate::config::error::echo;
@@ -33,6 +33,7 @@ pub(in crate::config) fn parse(text: &str) -> (Option<Node>, Vec<TreeError>) {
     let mut builder = Builder {
         parser: Parser::new_from_str(text),
         text,
+        end: end(text),
         anchors: HashMap::new(),
         values: 0,
         path: Vec::new(),
@@ -46,11 +47,22 @@ pub(in crate::config) fn parse(text: &str) -> (Option<Node>, Vec<TreeError>) {
     (node, builder.errors)
 }
 
+/// The place behind the last character.
+fn end(text: &str) -> Position {
+    let text = text.replace("\r\n", "\n");
+    let last = text.rsplit(['\r', '\n']).next().unwrap_or_default();
+    Position {
+        line: text.matches(['\r', '\n']).count() + 1,
+        column: last.chars().count() + 1,
+    }
+}
+
 type Built<T> = Result<T, Box<TreeError>>;
 
 struct Builder<'t> {
     parser: Parser<'t, StrInput<'t>>,
     text: &'t str,
+    end: Position,
     /// Anchored values with their sizes.
     anchors: HashMap<usize, (Node, usize)>,
     values: usize,
@@ -113,22 +125,19 @@ impl<'t> Builder<'t> {
 
     fn next(&mut self) -> Built<(Event<'t>, Position)> {
         match self.parser.next_event() {
-            Some(Ok((event, span))) => {
-                let at = Position {
-                    line: span.start.line(),
-                    column: span.start.col() + 1,
-                };
-                Ok((event, at))
-            }
-            Some(Err(e)) => {
-                let at = Position {
-                    line: e.marker().line(),
-                    column: e.marker().col() + 1,
-                };
-                Err(self.syntax(at, e.info()))
-            }
+            Some(Ok((event, span))) => Ok((event, self.place(&span.start))),
+            Some(Err(e)) => Err(self.syntax(self.place(e.marker()), e.info())),
             None => Ok((Event::StreamEnd, Position::default())),
         }
+    }
+
+    /// The place of a mark. The parser counts a line behind a last one that has no end: no editor has that line.
+    fn place(&self, mark: &Marker) -> Position {
+        let at = Position {
+            line: mark.line(),
+            column: mark.col() + 1,
+        };
+        at.min(self.end)
     }
 
     /// The parser's complaint; where a tab indents the line, that is what to say.
