@@ -106,15 +106,18 @@ impl Config {
     /// Errors: every fault of the text, in the order of its lines.
     pub fn parse(text: &str, file: &str, dir: &Path) -> Result<Self, ConfigErrors> {
         let (tree, errors) = tree::parse(text);
-        let fault = |at: tree::Position, path, message, expected, suggestion| ConfigError {
-            file: file.to_owned(),
-            line: at.line,
-            column: at.column,
-            path,
-            message,
-            expected,
-            suggestion,
-        };
+        let fault =
+            |at: tree::Position, path, message, expected: Option<_>, suggestion: Option<_>| {
+                ConfigError {
+                    file: file.to_owned(),
+                    line: at.line,
+                    column: at.column,
+                    path,
+                    message: error::one_line(message),
+                    expected: expected.map(error::one_line),
+                    suggestion: suggestion.map(error::one_line),
+                }
+            };
         let mut faults: Vec<ConfigError> = errors
             .into_iter()
             .map(|p| fault(p.at, p.path, p.message, p.expected, None))

@@ -114,6 +114,21 @@ pub(super) fn echo_line(message: &str) -> String {
         .collect()
 }
 
+/// A message that repeats a name of the file, made safe to print: one line.
+pub(super) fn one_line(message: String) -> String {
+    if !message.contains(char::is_control) {
+        return message;
+    }
+    let mut line = String::with_capacity(message.len() + 16);
+    for c in message.chars() {
+        match c.is_control() {
+            true => line.extend(c.escape_debug()),
+            false => line.push(c),
+        }
+    }
+    line
+}
+
 /// Finds the word of `known` that `word` was probably meant to be.
 pub(crate) fn nearest<S: AsRef<str>>(
     word: &str,

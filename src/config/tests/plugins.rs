@@ -24,6 +24,12 @@ const CASES: &[Case] = &[
             "f:11:30: listeners[0].plugins[1].vip_route.vips.here: found `here`; expected an address, such as `200.0.0.1` or `200.0.0.1:443`",
         ],
     ),
+    // Seen by the fuzzer: what a plugin repeats of the file could forge a line.
+    (
+        "listener",
+        "plugins: [{ host_route: { hosts: { a.com: \"m\\nf:1:1: b\" } } }]",
+        &["f:9:47: listeners[0].plugins[0].host_route.hosts[\"a.com\"]: … `m\\nf:1:1: b`…"],
+    ),
     (
         "listener",
         "plugins: [{ sticky_cookie: { max_age: 8, same_sit: lax } }, { sticky_ip: { mode: hsh } }]",
