@@ -7,10 +7,12 @@
 //! Source: Lightstreamer clustering §2, §3 (the elements of each option).
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use roxmltree::{Document, Node};
+
+use crate::config::HostName;
 
 mod certificates;
 mod compare;
@@ -23,6 +25,16 @@ pub use compare::compare;
 pub use import_output::ImportOutput;
 pub use keystore::{Keystore, Password};
 pub use write::write;
+
+/// Elements whose text is read.
+const READ: &[&str] = &[
+    "port",
+    "listening_interface",
+    "keystore_file",
+    "keystore_password",
+    "control_link_address",
+    "control_link_machine_name",
+];
 
 /// Largest file that is read. A factory file with all its comments is 100 KiB; a larger file is something
 /// else.
@@ -137,6 +149,14 @@ pub fn parse(text: &str, path: &Path) -> Result<PushServer, ImportError> {
         let at = document.text_pos_at(node.range().start);
         Some((at.row, at.col))
     };
+    let read = document
+        .descendants()
+        .filter(|n| READ.contains(&n.tag_name().name()));
+    for node in read {
+        if let Some(message) = wrong_text(node) {
+            return Err(fault(place(node), message));
+        }
+    }
     let mut sockets = Vec::new();
     let is_socket =
         |n: &Node<'_, '_>| matches!(n.tag_name().name(), "http_server" | "https_server");
@@ -178,6 +198,34 @@ pub fn parse(text: &str, path: &Path) -> Result<PushServer, ImportError> {
     })
 }
 
+/// Checks the text of an element that is read. Returns what is wrong: a character that would break a line of the
+/// written configuration, or a control link that is neither a host name nor an address.
+fn wrong_text(node: Node<'_, '_>) -> Option<String> {
+    let (name, text) = (node.tag_name().name(), node.text()?.trim());
+    let is_no_text = |c: &char| {
+        c.is_control()
+            || matches!(
+                c,
+                '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
+            )
+    };
+    if let Some(character) = text.chars().find(is_no_text) {
+        let code = u32::from(character);
+        return Some(format!(
+            "<{name}> has the character U+{code:04X}; expected one line of text"
+        ));
+    }
+    let Link::Address(host, _) = address(text) else {
+        return None;
+    };
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    let is_ip = bare.unwrap_or(&host).parse::<IpAddr>().is_ok();
+    let is_host = text.is_empty() || is_ip || host.parse::<HostName>().is_ok();
+    let expected = "a host name or an address, with its port if it has one; a `$variable` must be given its value";
+    (name == "control_link_address" && !is_host)
+        .then(|| format!("<{name}> is `{text}`; expected {expected}"))
+}
+
 /// Returns the text of the first element `name` below `node`; blank text counts as missing.
 fn value<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
     let texts = node.descendants().filter(|n| n.has_tag_name(name));
@@ -187,9 +235,12 @@ fn value<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
         .find(|text| !text.is_empty())
 }
 
-/// Parses a `<control_link_address>`, which may have a port.
+/// Parses a `<control_link_address>`, which may have a port. An IPv6 address gets brackets, as in a URL.
 fn address(text: &str) -> Link {
     let text = text.to_lowercase();
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Link::Address(format!("[{text}]"), None);
+    }
     if let Some((host, port)) = text.rsplit_once(':')
         && let Ok(port) = port.parse()
         && (!host.contains(':') || host.ends_with(']'))

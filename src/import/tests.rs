@@ -66,6 +66,22 @@ fn illegal_server_files_are_refused() {
             "<a><http_server><port>65536</port></http_server></a>",
             "<port> is `65536`",
         ),
+        (
+            "<a>\n <control_link_address>$env.HOST</control_link_address></a>",
+            "x.xml:2:2: <control_link_address> is `$env.HOST`; expected a host name or an address",
+        ),
+        (
+            "<a><control_link_address>a: {</control_link_address></a>",
+            "x.xml:1:4: <control_link_address> is `a: {`",
+        ),
+        (
+            "<a><keystore_file>a&#10;admin: b</keystore_file></a>",
+            "x.xml:1:4: <keystore_file> has the character U+000A; expected one line of text",
+        ),
+        (
+            "<a><keystore_file>a\u{feff}</keystore_file></a>",
+            "has the character U+FEFF",
+        ),
     ] {
         let told = parse(text, Path::new("x.xml")).expect_err(text).to_string();
         assert!(told.contains(expected), "{told}\n{expected}");
@@ -97,7 +113,7 @@ fn blanks_comments_and_ports_are_read_as_the_server_does() {
     );
     assert_eq!(
         address("2001:db8::1"),
-        Link::Address("2001:db8::1".into(), None)
+        Link::Address("[2001:db8::1]".into(), None)
     );
 }
 
@@ -172,6 +188,15 @@ fn the_guides_options_are_recognised() {
         ),
     ] {
         recognised(option, &servers, &lines);
+    }
+}
+
+/// Seen by the fuzzer: brackets made a list of the host, and the file could not be read back.
+#[test]
+fn a_control_link_by_address_can_be_read_back() {
+    for host in ["[2001:db8::1]", "2001:db8::1", "200.0.0.1"] {
+        let servers = [server(1, &[http("10.0.0.1"), link(host)])];
+        recognised("1.B.1", &servers, &[]);
     }
 }
 

@@ -7,12 +7,13 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 use super::certificates::{Entry, entry};
 use super::import_output::ImportOutput;
 use super::keystore::refused;
 use super::{Link, PushServer, Socket};
-use crate::init::Address;
+use crate::init::{Address, quoted};
 
 /// The option of the guide that the files amount to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,7 +251,10 @@ impl Out<'_> {
             Kind::Address => "    plugins:\n      - sticky_ip: {}\n".to_owned(),
             Kind::Hosts => {
                 let pin = |(server, name): (&PushServer, &String)| match &server.link {
-                    Some(Link::Address(host, _)) => Some(format!("            {host}: {name}\n")),
+                    Some(Link::Address(host, _)) => {
+                        let host = quoted(Path::new(host));
+                        Some(format!("            {host}: {name}\n"))
+                    }
                     _ => None,
                 };
                 let pins: String = self.servers.iter().zip(names).filter_map(pin).collect();
