@@ -11,6 +11,11 @@ use super::keystore::beside;
 use super::{Keystore, Password, PushServer};
 use crate::tls::TlsError;
 
+/// Most characters of a certificate's name: YAML allows a key no more than 1,024.
+const MAX_NAME: usize = 64;
+/// Words that YAML 1.1 or 1.2 reads as a truth value or as null.
+const VALUES: &[&str] = &["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
+
 /// A password for a file of its own, beside the configuration.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
@@ -70,12 +75,7 @@ fn guess() -> Entry {
 
 fn from(keystore: &Keystore, named_by: &Path) -> Entry {
     let path = keystore.path(named_by);
-    let stem = Path::new(&keystore.file).file_stem();
-    let name: String = stem
-        .map_or_else(|| "push".into(), |s| s.to_string_lossy())
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
-        .collect();
+    let name = name_of(&keystore.file);
     let mut shown = path.display().to_string();
     let (mut notes, mut covers) = (Vec::new(), String::new());
     match keystore.names(named_by) {
@@ -109,6 +109,20 @@ fn from(keystore: &Keystore, named_by: &Path) -> Entry {
         name,
         notes,
         secret,
+    }
+}
+
+/// Names the certificate after the stem of its keystore's `file`. The name is `push` if YAML would read the stem as
+/// a number or a truth value.
+fn name_of(file: &str) -> String {
+    let stem = Path::new(file).file_stem().unwrap_or_default();
+    let stem = stem.to_string_lossy();
+    let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    let name: String = stem.chars().take(MAX_NAME).map(word).collect();
+    let is_value = |known: &&str| name.eq_ignore_ascii_case(known);
+    match name.starts_with(|c: char| c.is_ascii_alphabetic()) && !VALUES.iter().any(is_value) {
+        true => name,
+        false => "push".to_owned(),
     }
 }
 

@@ -191,6 +191,23 @@ fn the_guides_options_are_recognised() {
     }
 }
 
+/// Seen by the fuzzer: a name of more than 1,024 characters is no key of YAML.
+#[test]
+fn a_keystores_name_becomes_a_word() {
+    for (file, name) in [
+        (format!("{}.p12", "k".repeat(2_000)), "k".repeat(64)),
+        ("123.keystore".to_owned(), "push".to_owned()),
+        ("true.keystore".to_owned(), "push".to_owned()),
+        ("keys/my push.keystore".to_owned(), "my_push".to_owned()),
+    ] {
+        let cr = https(443, "200.0.0.1", &file);
+        let elements = [http("10.0.0.1"), cr, link("push1.mycompany.com")];
+        let written = write(&[server(1, &elements)], &[], &[]).expect("an option");
+        let line = format!("tls: {{ certificates: [{name}] }}");
+        assert!(written.yaml.contains(&line), "{}", written.yaml);
+    }
+}
+
 /// Seen by the fuzzer: brackets made a list of the host, and the file could not be read back.
 #[test]
 fn a_control_link_by_address_can_be_read_back() {
