@@ -320,6 +320,8 @@ fn hex(b: u8) -> u64 {
 
 #[cfg(test)]
 mod http10_tests;
+#[cfg(any(test, fuzzing))]
+mod plain;
 #[cfg(test)]
 mod random_split_tests;
 #[cfg(test)]

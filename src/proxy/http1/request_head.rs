@@ -359,6 +359,8 @@ pub fn legal_authority(authority: &str) -> bool {
 
 #[cfg(test)]
 mod mutations;
+#[cfg(any(test, fuzzing))]
+mod second_reader;
 #[cfg(test)]
 mod sent;
 #[cfg(test)]
