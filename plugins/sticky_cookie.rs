@@ -5,6 +5,8 @@
 //! Source: Lightstreamer clustering §2.1.2 (Option 1.A.2), §3.1.2 (2.A.2), §4, §5.1; RFC 6265.
 
 mod config;
+#[cfg(fuzzing)]
+pub mod fuzz;
 pub(crate) mod header;
 mod keys;
 mod token;

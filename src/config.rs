@@ -203,5 +203,7 @@ pub enum AccessLog {
     File(PathBuf),
 }
 
+#[cfg(fuzzing)]
+pub mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -250,5 +250,7 @@ fn address(text: &str) -> Link {
     Link::Address(text, None)
 }
 
+#[cfg(fuzzing)]
+pub mod fuzz;
 #[cfg(test)]
 mod tests;

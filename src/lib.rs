@@ -19,3 +19,5 @@ pub mod upstream;
 pub mod stream;
 pub mod observe;
 pub mod clock;
+#[cfg(fuzzing)]
+pub mod fuzzing;

@@ -22,5 +22,7 @@ pub use store::{Loaded, Store, names_in, names_of, unix_now};
 
 #[cfg(test)]
 mod fixtures;
+#[cfg(fuzzing)]
+pub mod fuzz;
 #[cfg(test)]
 mod tests;

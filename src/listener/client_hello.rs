@@ -105,6 +105,8 @@ fn name_of(message: &[u8]) -> Option<Hello> {
     Some(Hello::Tls(text.map(str::to_ascii_lowercase)))
 }
 
+#[cfg(fuzzing)]
+pub mod fuzz;
 #[cfg(test)]
 mod tests {
     use super::*;

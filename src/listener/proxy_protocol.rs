@@ -221,5 +221,7 @@ fn ssl(value: &[u8]) -> Result<Option<&'static str>, ProxyProtocolError> {
     Ok((head[0] & CLIENT_SSL != 0).then_some(version))
 }
 
+#[cfg(fuzzing)]
+pub mod fuzz;
 #[cfg(test)]
 mod tests;

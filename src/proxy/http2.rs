@@ -6,6 +6,8 @@
 //! Source: RFC 9113; RFC 7541 (heads); RFC 8441 (WebSocket).
 
 mod connection;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod head;
 mod hpack;
 mod input;

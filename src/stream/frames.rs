@@ -69,6 +69,8 @@ impl Frames {
     }
 }
 
+#[cfg(fuzzing)]
+pub mod fuzz;
 #[cfg(test)]
 mod tests {
     use super::*;

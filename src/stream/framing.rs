@@ -318,6 +318,8 @@ fn hex(b: u8) -> u64 {
     (b as char).to_digit(16).map_or(0, u64::from)
 }
 
+#[cfg(fuzzing)]
+pub mod fuzz;
 #[cfg(test)]
 mod http10_tests;
 #[cfg(any(test, fuzzing))]

@@ -124,14 +124,18 @@ pub fn key_of(path: &Path, password: Option<&str>) -> Result<PKey<Private>, TlsE
 /// Errors: [`TlsError::JavaKeystore`] for Java's old formats, [`TlsError::WrongPassword`],
 /// [`TlsError::Malformed`].
 pub(super) fn keystore_of(path: &Path, password: &str) -> Result<Material, TlsError> {
-    let der = read(path)?;
+    opened(&read(path)?, path, password)
+}
+
+/// Opens the keystore `der`, called `path` in errors. Errors as [`keystore_of`].
+pub(super) fn opened(der: &[u8], path: &Path, password: &str) -> Result<Material, TlsError> {
     if der.starts_with(&JKS) || der.starts_with(&JCEKS) {
         return Err(TlsError::JavaKeystore {
             path: path.to_owned(),
         });
     }
     let store =
-        Pkcs12::from_der(&der).map_err(|e| malformed(path, "expected a PKCS#12 keystore", &e))?;
+        Pkcs12::from_der(der).map_err(|e| malformed(path, "expected a PKCS#12 keystore", &e))?;
     let parsed = store.parse2(password).map_err(|e| unopened(path, &e))?;
     let (Some(key), Some(leaf)) = (parsed.pkey, parsed.cert) else {
         return Err(TlsError::Malformed {

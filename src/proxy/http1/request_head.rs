@@ -357,6 +357,8 @@ pub fn legal_authority(authority: &str) -> bool {
     port_ok && !host.is_empty() && host.len() <= 253 && host.bytes().all(legal)
 }
 
+#[cfg(fuzzing)]
+pub mod fuzz;
 #[cfg(test)]
 mod mutations;
 #[cfg(any(test, fuzzing))]

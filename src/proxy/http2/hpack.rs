@@ -7,6 +7,8 @@
 
 mod decode;
 mod encode;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod huffman;
 mod names;
 

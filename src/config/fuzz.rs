@@ -1,0 +1,38 @@
+//! Fuzz target `configuration`: the text of a configuration file.
+//!
+//! Fails where a fault has no place inside the text, where faults are out of order, or where a message could
+//! forge a second line. Source: the style guide's rule that every fault has file, line, column and path.
+
+use std::path::Path;
+
+use super::Config;
+
+/// Reads `data` as a file in a folder that does not exist, so that no file is found.
+pub fn run(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let Err(faults) = Config::parse(text, "f", Path::new("/nonexistent")) else {
+        return;
+    };
+    assert!(faults.iter().next().is_some(), "refused without a fault");
+    let lines: Vec<&str> = text.split('\n').collect();
+    // YAML takes a lone CR for a line end, editors do not, and the parser counts it in one of both ways.
+    let is_plain = !text.replace("\r\n", "").contains('\r');
+    let mut last = (0, 0);
+    for fault in faults.iter() {
+        let at = (fault.line, fault.column);
+        assert!(at >= last, "{fault} is out of order");
+        last = at;
+        assert!(at.0 > 0 && at.1 > 0, "no place: {fault}");
+        let told = fault.to_string();
+        assert!(!told.chars().any(char::is_control), "{told:?}");
+        if !is_plain {
+            continue;
+        }
+        let line = at.0.checked_sub(1).and_then(|i| lines.get(i));
+        let line = line.unwrap_or_else(|| panic!("line of {fault}"));
+        let columns = line.chars().count() + 1;
+        assert!(at.1 <= columns, "column of {fault}: {columns} in its line");
+    }
+}
