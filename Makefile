@@ -2,10 +2,11 @@
 # first installs what a fresh Debian machine lacks (tests/setup.sh). If it cannot, it names what is
 # missing. A line that begins with `##` is the help of the target below it.
 
-.PHONY: demo test check coverage loom bench bench-micro hooks help
+.PHONY: demo test check coverage loom fuzz bench bench-micro hooks help
 .NOTPARALLEL:
 
 PORT ?= 0
+SECONDS ?= 20
 # A Rust that setup.sh has just installed is not on the PATH of this shell yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
@@ -37,6 +38,11 @@ coverage:
 loom:
 	@tests/setup.sh build
 	cargo run --release --manifest-path tests/loom/Cargo.toml --target-dir target
+
+## Feed made-up input to every reader of foreign bytes (SECONDS=20 each, TARGET=name); see fuzz/README.md
+fuzz:
+	@tests/setup.sh fuzz
+	@fuzz/run.sh $(SECONDS) $(TARGET)
 
 ## Measure beside HAProxy, nginx and Envoy, some 40 minutes (BENCH="--quick"); see benches/README.md
 bench:

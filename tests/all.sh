@@ -52,11 +52,14 @@ step layout cargo fmt --all --check
 step "layout of plugins" sh -c 'rustfmt --check --edition 2024 $(find plugins -name "*.rs" ! -path "*/target/*")'
 step "file length" short_files
 step "circles of files" python3 tests/circles.py
-# One run for all targets, because another set of targets has other features and builds all crates again.
-step "lints and function length" cargo clippy --workspace --all-targets -- -D warnings -W clippy::too_many_lines
+# One run for all targets, because another set of targets has other features and builds all crates again. The cfg
+# shows it the fuzz targets too.
+step "lints and function length" cargo clippy --workspace --all-targets --features pushgate-fuzz/libfuzzer -- \
+    -D warnings -W clippy::too_many_lines --cfg fuzzing
 step tests tests
 # The tests have built it. Through cargo it would have other features and be built again.
 step "instruction budget" "${CARGO_TARGET_DIR:-target}/debug/examples/budget"
+step fuzz fuzz/run.sh 20
 step docs env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 step dependencies cargo deny --all-features check bans licenses sources
 step advisories tests/advisories.sh

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the missing programs that a build, the tests or the benches need.
-# Usage: tests/setup.sh build|test|bench
+# Usage: tests/setup.sh build|test|fuzz|bench
 # If something is missing, it needs Debian's apt and root (or sudo without a password).
 # It does not install h2spec, which Debian lacks. Fetch 2.6.0 from https://github.com/summerwind/h2spec/releases
 # and put it on the PATH, or set PUSHGATE_H2SPEC to its path. Without it the tests skip its cases.
@@ -11,10 +11,11 @@ RUST=1.88
 
 case "${1:-}" in
 build) wanted="gcc make cmake perl pkg-config curl" ;;
-test) wanted="gcc make cmake perl pkg-config curl openssl valgrind haproxy ip node npm javac chromium chromedriver git pip3 python3" ;;
+test) wanted="gcc g++ make cmake perl pkg-config curl openssl valgrind haproxy ip node npm javac chromium chromedriver git pip3 python3" ;;
+fuzz) wanted="gcc g++ make cmake perl pkg-config curl" ;;
 bench) wanted="gcc make cmake perl pkg-config curl openssl haproxy nginx nginx-stream python3" ;;
 *)
-    echo "usage: tests/setup.sh build|test|bench" >&2
+    echo "usage: tests/setup.sh build|test|fuzz|bench" >&2
     exit 2
     ;;
 esac
