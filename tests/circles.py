@@ -2,7 +2,7 @@
 """Counts circles of files and arrows that climb, in src/ and plugins/.
 
 An arrow goes from a file to a file whose item it names in a `use` (`crate::`, `super::`, `self::`; a facade's
-`pub use` is followed to the file that has the item). Tests and `pub use` make no arrows.
+`pub use` is followed to the file that has the item). Tests, fuzz targets and `pub use` make no arrows.
 A circle is a set of files that reach each other by arrows. An arrow climbs if it goes to a module that src/lib.rs
 lists before its own; every module may use `config`. Prints both, and exits with 1 if there is one.
 """
@@ -43,7 +43,7 @@ class Crate:
         self.files, self.uses, self.exports = {}, {}, {}
         for file in folder.rglob("*.rs"):
             names = file.relative_to(folder).with_suffix("").parts
-            if "tests" in names or "target" in names or names[-1].endswith("_tests") or names[-1] in ("fixtures", "testing"):
+            if {"tests", "target", "fuzz"} & set(names) or names[-1].endswith("_tests") or names[-1] in ("fixtures", "testing", "fuzz", "fuzzing"):
                 continue
             module = () if names in (("lib",), ("main",)) else names
             text = without_tests(file.read_text(encoding="utf-8"))

@@ -79,7 +79,8 @@ fn check_written(version: u8, client: SocketAddr, vip: SocketAddr, tls: Option<&
         panic!("version {version} can be built");
     };
     let mut written = Vec::new();
-    plugin.preamble(&flow, &mut written);
+    let preamble = plugin.preamble.expect("it writes a preamble");
+    preamble.preamble(&flow, &mut written);
     let (length, again) = parse(&written)
         .expect("a legal header")
         .expect("a whole one");

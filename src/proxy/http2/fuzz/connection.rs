@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use pushgate_plugins::api::{NodeId, Target};
+use pushgate_plugins::api::{NodeId, Plugins, Target};
 
 use super::node;
 use crate::config::{self, OnDown};
@@ -23,7 +23,7 @@ use crate::proxy::conn::Conn;
 use crate::proxy::hooks::ProxyHooks;
 use crate::proxy::listener::Listener;
 use crate::proxy::open::Connections;
-use crate::proxy::serve::Service;
+use crate::proxy::service::Service;
 use crate::proxy::threads::Thread;
 use crate::route::Table;
 use crate::stream::side::Side;
@@ -78,7 +78,7 @@ impl Edge {
             "{ name: fuzz, bind: [], mode: http, tls: { certificates: [a], h2_websocket: true } }";
         let conf: config::Listener = serde_yaml::from_str(section).expect("a listener");
         let table = Table {
-            plugins: Box::default(),
+            plugins: Plugins::default(),
             default: Some(Target::Node(NodeId::of("n"))),
             pools: Arc::default(),
             nodes: Arc::new(HashMap::from([(node.id, node)])),
