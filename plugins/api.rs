@@ -1,8 +1,8 @@
 //! The plugin interface: a synchronous function from facts to a verdict or a header edit.
 //!
 //! In: a [`Flow`] (addresses, SNI, request head, time, a random number). Out: a [`Route`], a [`Recalled`]
-//! assignment, or [`Edits`](crate::head::Edits) of a head. A plugin gets no body, no socket and no `await`, so
-//! it cannot hold back a byte.
+//! assignment, or [`Edits`](crate::head::Edits) of a head. A plugin gets no socket and no `await`, and at most
+//! [`BODY_PREFIX`] bytes of a body, so it cannot hold back a stream.
 //! Source: Lightstreamer clustering §1 (no intermediate buffers), §2, §3.
 
 mod forget;

@@ -25,9 +25,9 @@ pub struct FairQueue<T> {
 pub enum Pushed<T> {
     /// The flow waits; this number removes it again.
     Waits(u64),
-    /// The flow waits (number), in the place of this flow of an address that had more flows.
+    /// The flow waits (number), in the place of this flow of an address that had at least two more.
     Instead(u64, T),
-    /// The flow is refused: the queue is full, and no address has more flows than its own.
+    /// The flow is refused: the queue is full, and no other address has at least two flows more than its own.
     Refused,
 }
 
@@ -92,7 +92,7 @@ impl<T> FairQueue<T> {
         Some(flow)
     }
 
-    /// Removes a flow that no longer waits.
+    /// Removes a flow that gives up waiting; `None` if it has left the queue already.
     pub fn remove(&mut self, client: IpAddr, id: u64) -> Option<T> {
         let client = counted_as(client);
         let flow = self.take(client, |flows| {
@@ -135,7 +135,8 @@ impl<T> FairQueue<T> {
     }
 }
 
-/// Returns the address a client counts as. An IPv6 client owns at least a /64, so a /64 counts as one.
+/// Returns the address a client counts as; the queue applies it itself. An IPv6 client owns at least a /64, so a
+/// /64 counts as one. An IPv4-mapped address counts as IPv4.
 pub fn counted_as(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(v6) => {

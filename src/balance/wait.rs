@@ -22,7 +22,7 @@ use crate::upstream::flow_limiter::Room;
 /// Why a flow stopped waiting without a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitError {
-    /// The queue is full, and no other address has more flows waiting than this one's.
+    /// The queue is full, and no other address has at least two flows more waiting than this one's.
     Full,
     /// It has waited for `queue_timeout`.
     Late,

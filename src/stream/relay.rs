@@ -2,8 +2,10 @@
 //! answer.
 //!
 //! In: two sides, a [`Direction`] for each way. Out: the same bytes, at once, and the reason of the end.
-//! A byte is read from one side only when the other took the one before. The relay has no timer, and a silent
-//! one allocates nothing. An answer ends at its last byte, and both sockets can carry the next exchange.
+//! No more is read from a side until the kernel has taken, for the other side, what was read before. The
+//! exception are up to 16 KiB of a client's next requests. The relay has no timer, and a silent one allocates
+//! nothing. After a whole request and a whole answer the sockets can carry the next exchange, unless a close
+//! ended the answer or the rest of the request was given up.
 //! Source: Lightstreamer clustering §1; Diffusion load balancers, "Load balancer closing silent connections",
 //! "Reuse TCP connection"; RFC 9112 §6, §9.3.2, §9.5.
 
@@ -30,9 +32,10 @@ pub use self::read_ahead::{MAX_READ_AHEAD, watch};
 pub enum Kind {
     /// Layer 4: the end of one direction is passed on; the other direction goes on.
     Layer4,
-    /// WebSocket: the end of either direction ends both, except that a client may end its half of a stream.
+    /// WebSocket: the end of either direction ends both, except that over HTTP/2 a client may end its half
+    /// and still read.
     WebSocket,
-    /// A request and its answer. Bytes that the client sends after its request are kept.
+    /// A request and its answer. Up to 16 KiB that the client sends after its request are kept.
     Exchange {
         /// The client finds the end of the answer only by the end of its connection.
         by_close: bool,
@@ -46,7 +49,7 @@ pub enum Kind {
 /// Limits of a relay.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// Most bytes of the node that wait for the client's kernel or are unsent in it.
+    /// Most bytes from the node that wait here, or are unsent in our socket to the client.
     pub unsent: usize,
     /// Whether the window of a bulk flow grows to what the client's kernel takes.
     pub bulk: bool,
@@ -61,7 +64,7 @@ pub struct End {
     pub to_node: u64,
     /// Bytes passed to the client.
     pub to_client: u64,
-    /// Bytes for the client that proxy and kernel still held at the end.
+    /// Bytes for the client that the edge and the kernel's two sockets still held at the end.
     pub hidden: u64,
     /// Whether [`Relaying::first_passed`] has reported the node's first byte; always true except at layer 4.
     pub answered: bool,
@@ -81,7 +84,7 @@ pub struct Relaying<K> {
 }
 
 impl<K: Future<Output = EndReason> + Unpin> Relaying<K> {
-    /// Relays until one side ends or `kill` resolves, then closes both sides.
+    /// Relays until the flow is over as its [`Kind`] says, or `kill` resolves; then closes both sides.
     pub fn new(relay: Relay, kill: K) -> Self {
         Relaying {
             kill,
@@ -167,8 +170,8 @@ impl Relay {
         }
     }
 
-    /// Relays an answer until it is whole, a side ends or `kill` resolves. `Done`: the answer is whole and
-    /// the sockets can be reused; otherwise both sides are ready to be dropped.
+    /// Relays an answer until it is whole, a side ends or `kill` resolves. `Done`: the answer is whole, and
+    /// the sockets can be reused unless their [`Kind`] says otherwise. Else both sides are ready to be dropped.
     pub async fn run(&mut self, mut kill: impl Future<Output = EndReason> + Unpin) -> End {
         let (reason, killed) = std::future::poll_fn(|cx| {
             if let Poll::Ready(reason) = Pin::new(&mut kill).poll(cx) {
@@ -261,8 +264,8 @@ impl Relay {
         matches!(self.kind, Kind::Exchange { by_close: true, .. })
     }
 
-    /// Prepares the close of both sides and reports the end. A flow that ended in order gets an orderly
-    /// close; otherwise a side gets RST if its peer could take a cut stream for complete.
+    /// Prepares the close of both sides and reports the end. A client gets RST only where a
+    /// cut could look complete. A node gets RST also to free its port, or bytes that it will never acknowledge.
     fn end(&mut self, cx: &mut Context<'_>, reason: EndReason, killed: bool) -> End {
         // If both sides closed in order, the first one gives the reason.
         let reason = match reason {

@@ -1,7 +1,9 @@
-//! Ends the flows of a node on the threads that serve them: all clients first, a few at a time, so that ten
-//! thousand ends do not stall other flows. Or at a rate, if a storm of reconnects would be worse.
+//! Ends the flows of a node on the threads that serve them. First it notifies all clients, then it closes the
+//! sockets, a few at a time, so that ten thousand ends do not stall other flows. With a rate it spreads the
+//! ends instead, where a storm of reconnects would be worse.
 //!
-//! In: flows. Out: each flow is ended once.
+//! In: the flows of a node. Out: each that is still there is ended once; those that wait for their turn at a
+//! rate stay if the node leaves Down.
 //! Source: Diffusion load balancers, "TCP retransmission timeout".
 
 use std::sync::Arc;
@@ -19,10 +21,11 @@ use crate::observe::metrics;
 
 pub use super::live_flow::reap;
 
-/// How late the next flow of a paced eviction may get its turn.
+/// Delay that a paced eviction catches up; a longer one lowers its rate.
 const LATE: Duration = Duration::from_millis(20);
 
-/// Ends all `flows` of a node at once; returns how many.
+/// Queues all `flows` of a node to be ended by their threads at once. Returns how many were queued; a flow that
+/// has left the node since is skipped, and counted.
 pub fn at_once(node: NodeId, name: &str, flows: Vec<Arc<LiveFlow>>) -> usize {
     let count = flows.len();
     flows.into_iter().for_each(|f| f.reap(node));
@@ -30,7 +33,8 @@ pub fn at_once(node: NodeId, name: &str, flows: Vec<Arc<LiveFlow>>) -> usize {
     count
 }
 
-/// Ends the `flows` without an answer at once, and the others at `rate` while the node is Down.
+/// Takes the `flows` without an answer from the node at once, so that they can be retried. Cuts the others at
+/// `rate` while the node is Down.
 pub fn at_rate(
     node: NodeId,
     name: &str,
@@ -50,7 +54,7 @@ fn counter(name: &str) -> IntCounter {
 /// Flows of a node that are ended at a rate, the oldest first. Without a clock of its own, so that a
 /// simulation ends them as the edge does.
 pub struct Paced {
-    /// The next one is last.
+    /// Sorted so that the next one to end is at the back.
     flows: Vec<Arc<LiveFlow>>,
     bucket: TokenBucket,
 }
