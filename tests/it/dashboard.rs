@@ -133,7 +133,7 @@ async fn a_page_without_a_token_shows_nothing() {
     until(&browser, "the refusal", |l| {
         l["notice"]
             .as_str()
-            .is_some_and(|n| n.contains("does not take"))
+            .is_some_and(|n| n.contains("refused this token"))
     })
     .await;
     enter(TOKEN).await;
