@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn faults_are_found_in_one_run() {
         for (block, mode, want) in [
-            ("{}", Mode::Http, ": expected networks to `allow`"),
+            ("{}", Mode::Http, ": expected networks under `allow`"),
             (
                 "{ deny: [10.0.0.1], status: 200 }",
                 Mode::Http,
