@@ -1,6 +1,6 @@
 //! Lets flows wait for a node of their pool, at run time and with sockets behind them.
 //!
-//! In: flows for which every node is at its limit. Out: each flow in its turn ([`FairQueue`]), or a refusal
+//! In: flows for which every node is at its limit. Out: each flow in its turn (`FairQueue`), or a refusal
 //! when the queue is full or the flow has waited too long. While flows wait, one task per pool calls them up.
 //! Source: DESIGN of the reconnect storm.
 
