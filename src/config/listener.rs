@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::bounds::{self, Hidden};
 use super::units::{Bytes, Span};
-use super::{ListenerTls, Mode, defaults};
+use super::{ListenerTls, Mode, TcpOptions, defaults};
 
 /// Sockets on one or more VIPs that share plugins, certificates and limits.
 #[derive(Clone, Debug, Deserialize)]
@@ -200,33 +200,6 @@ impl Default for Limits {
             target: defaults::MAX_TARGET,
             headers: defaults::MAX_HEADERS,
             http2: Http2Limits::default(),
-        }
-    }
-}
-
-/// Options of the clients' sockets.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct TcpOptions {
-    /// Idle time before keep-alive probes; they find a dead client, never close a silent one.
-    #[serde(
-        default = "defaults::keepalive",
-        deserialize_with = "bounds::Keepalive::read"
-    )]
-    pub keepalive: Span,
-    /// Longest time a client may leave bytes, or probes of its shut window, unacknowledged.
-    #[serde(
-        default = "defaults::client_user_timeout",
-        deserialize_with = "AboveZero::read"
-    )]
-    pub user_timeout: Span,
-}
-
-impl Default for TcpOptions {
-    fn default() -> Self {
-        TcpOptions {
-            keepalive: defaults::KEEPALIVE,
-            user_timeout: defaults::CLIENT_USER_TIMEOUT,
         }
     }
 }

@@ -7,7 +7,7 @@ use pushgate_plugins::bounds::AboveZero;
 use serde::Deserialize;
 
 use super::units::{Rate, Share, Span};
-use super::{Address, Discover, NoNode, NodeTls, OnLost, bounds, defaults, failure};
+use super::{Address, Discover, NoNode, NodeTcp, NodeTls, OnLost, bounds, defaults, failure};
 
 /// One push server at one address and port.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -72,33 +72,6 @@ pub struct Found {
     pub source: String,
     /// It is no longer in the answer.
     pub leaving: bool,
-}
-
-/// Options of the sockets towards a node.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct NodeTcp {
-    /// Idle time before keep-alive probes.
-    #[serde(
-        default = "defaults::keepalive",
-        deserialize_with = "bounds::Keepalive::read"
-    )]
-    pub keepalive: Span,
-    /// Longest time it may leave bytes unacknowledged.
-    #[serde(
-        default = "defaults::node_user_timeout",
-        deserialize_with = "AboveZero::read"
-    )]
-    pub user_timeout: Span,
-}
-
-impl Default for NodeTcp {
-    fn default() -> Self {
-        NodeTcp {
-            keepalive: defaults::KEEPALIVE,
-            user_timeout: defaults::NODE_USER_TIMEOUT,
-        }
-    }
 }
 
 /// Nodes among which flows are balanced.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use pushgate_plugins::host::to_ascii;
 
-use super::{Check, steps};
+use super::checker::{Check, steps};
 use crate::config::{Certificate, Ocsp};
 use crate::tls::tickets::check_file;
 use crate::tls::{Loaded, TlsError, key_of, names_of, password_of};

@@ -2,8 +2,8 @@
 //!
 //! In: the decoded blocks. Out: faults. Nothing is looked up: a name may come to be later.
 
-use super::upstream::tls_is_sound;
-use super::{Check, steps};
+use super::checker::{Check, steps};
+use super::node_tls::tls_is_sound;
 use crate::config::Discover;
 use crate::config::bounds::MAX_SERVERS;
 

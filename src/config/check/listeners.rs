@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContext, SslContextBuilder, SslMethod};
 
-use super::{Check, echo, steps};
+use super::checker::{Check, steps};
+use crate::config::error::echo;
 use crate::config::tree::{Kind, Step};
 use crate::config::{Listener, ListenerTls, Mode, Profile, Version};
 use crate::tls::names_of;

@@ -8,7 +8,7 @@ use pushgate_plugins::PluginConfig;
 use pushgate_plugins::context::{Build, Keep, PluginError};
 
 use super::certificates::{Covered, covers};
-use super::{Check, steps};
+use super::checker::{Check, steps};
 use crate::config::Listener;
 use crate::config::decode::describe;
 use crate::config::error::{echo, nearest};

@@ -4,11 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Check, steps};
+use super::checker::{Check, steps};
+use super::node_tls::tls_is_sound;
 use crate::config::bounds::MAX_PATHS;
+use crate::config::error::echo;
 use crate::config::tree::Step;
-use crate::config::{Health, Node, NodeTls, Pool};
-use crate::tls::chain_of;
+use crate::config::{Health, Node, Pool};
 
 pub(super) fn check(check: &mut Check<'_>) {
     let config = check.config;
@@ -35,31 +36,6 @@ fn node_is_sound(check: &mut Check<'_>, name: &str, node: &Node) {
     }
     if let Some(tls) = &node.tls {
         tls_is_sound(check, &steps!["nodes", name, "tls"], tls);
-    }
-}
-
-pub(super) fn tls_is_sound(check: &mut Check<'_>, block: &[Step], tls: &NodeTls) {
-    let at = |key: &'static str| [block, &[Step::from(key)]].concat();
-    if let Some(file) = &tls.ca_file {
-        if let Err(fault) = chain_of(&check.dir.join(file)) {
-            check.fault(&at("ca_file"), fault.to_string());
-        } else if !tls.verify {
-            let expected = "`verify: true`, or no `ca_file`";
-            check.on_key(&at("ca_file"), "an authority nobody asks", expected);
-        }
-    }
-    if let Some(server) = &tls.server_name {
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':');
-        if server.is_empty() || !server.chars().all(legal) {
-            let found = format!("found `{}`", super::echo(server));
-            check.expect(&at("server_name"), found, "a host name or an IP address");
-        }
-    }
-    if let Some(own) = &tls.client_certificate
-        && !check.names.certificates.contains(own)
-    {
-        let known = &check.names.certificates;
-        check.unknown(&at("client_certificate"), "certificate", own, known);
     }
 }
 
@@ -117,7 +93,7 @@ fn paths_are_sound(check: &mut Check<'_>, name: &str, key: &str, paths: &[String
         if !path.starts_with('/') || !path.chars().all(legal) {
             check.expect(
                 &steps!["pools", name, key, i],
-                format!("found `{}`", super::echo(path)),
+                format!("found `{}`", echo(path)),
                 "a path that starts with `/`, without query",
             );
         }
@@ -167,14 +143,14 @@ fn health_is_sound(check: &mut Check<'_>, at: &[Step], health: &Health) {
         if !http.path.starts_with('/') || !http.path.chars().all(legal) {
             check.expect(
                 &below(&["http", "path"]),
-                format!("found `{}`", super::echo(&http.path)),
+                format!("found `{}`", echo(&http.path)),
                 "a path that starts with `/`, without blanks and `#`",
             );
         }
         if let Some(host) = &http.host
             && (host.is_empty() || !host.chars().all(|c| c.is_ascii_graphic()))
         {
-            let found = format!("found `{}`", super::echo(host));
+            let found = format!("found `{}`", echo(host));
             check.expect(&below(&["http", "host"]), found, "a host name");
         }
     }

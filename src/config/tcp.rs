@@ -1,0 +1,61 @@
+//! Options of sockets: those of clients, and those towards nodes.
+
+use pushgate_plugins::bounds::AboveZero;
+use serde::Deserialize;
+
+use super::units::Span;
+use super::{bounds, defaults};
+
+/// Options of the clients' sockets.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct TcpOptions {
+    /// Idle time before keep-alive probes; they find a dead client, never close a silent one.
+    #[serde(
+        default = "defaults::keepalive",
+        deserialize_with = "bounds::Keepalive::read"
+    )]
+    pub keepalive: Span,
+    /// Longest time a client may leave bytes, or probes of its shut window, unacknowledged.
+    #[serde(
+        default = "defaults::client_user_timeout",
+        deserialize_with = "AboveZero::read"
+    )]
+    pub user_timeout: Span,
+}
+
+impl Default for TcpOptions {
+    fn default() -> Self {
+        TcpOptions {
+            keepalive: defaults::KEEPALIVE,
+            user_timeout: defaults::CLIENT_USER_TIMEOUT,
+        }
+    }
+}
+
+/// Options of the sockets towards a node.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct NodeTcp {
+    /// Idle time before keep-alive probes.
+    #[serde(
+        default = "defaults::keepalive",
+        deserialize_with = "bounds::Keepalive::read"
+    )]
+    pub keepalive: Span,
+    /// Longest time it may leave bytes unacknowledged.
+    #[serde(
+        default = "defaults::node_user_timeout",
+        deserialize_with = "AboveZero::read"
+    )]
+    pub user_timeout: Span,
+}
+
+impl Default for NodeTcp {
+    fn default() -> Self {
+        NodeTcp {
+            keepalive: defaults::KEEPALIVE,
+            user_timeout: defaults::NODE_USER_TIMEOUT,
+        }
+    }
+}
