@@ -21,6 +21,7 @@ mod tls;
 mod tree;
 mod upstream;
 
+pub use crate::credentials::{Certificate, Ocsp};
 pub use address::{Address, HostName, HostPort};
 pub(crate) use check::covers;
 pub use discover::{Discover, Family, Resolvers};
@@ -32,10 +33,7 @@ pub use places::Places;
 pub use pushgate_plugins::context::Mode;
 pub use pushgate_plugins::units;
 pub use tcp::{NodeTcp, TcpOptions};
-pub use tls::{
-    Certificate, ClientCertificate, ListenerTls, NodeTls, Ocsp, Profile, Protocols, Tickets,
-    Version,
-};
+pub use tls::{ClientCertificate, ListenerTls, NodeTls, Profile, Protocols, Tickets, Version};
 pub use upstream::{
     Balance, Found, Health, HttpCheck, Node, OnDown, Passive, Pool, Rebalance, TcpCheck, TlsCheck,
 };

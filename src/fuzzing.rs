@@ -7,7 +7,7 @@ use crate::listener::{client_hello, proxy_protocol};
 use crate::proxy::http1::{request_head, response_head};
 use crate::proxy::http2;
 use crate::stream::{frames, framing};
-use crate::{config, import, tls};
+use crate::{config, credentials, import};
 
 /// One target.
 pub type Target = fn(&[u8]);
@@ -26,7 +26,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("token", pushgate_plugins::sticky_cookie::fuzz::run),
     ("configuration", config::fuzz::run),
     ("lightstreamer_conf", import::fuzz::run),
-    ("keystore", tls::fuzz::run),
+    ("keystore", credentials::fuzz::run),
 ];
 
 /// Cuts `data` into pieces as a network may: of one byte each, or of sizes that depend on `data` alone, so that

@@ -18,6 +18,7 @@ pub mod balance;
 pub mod upstream;
 pub mod stream;
 pub mod observe;
+pub mod credentials;
 pub mod clock;
 #[cfg(fuzzing)]
 pub mod fuzzing;

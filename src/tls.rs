@@ -4,25 +4,18 @@
 //! Source: Lightstreamer clustering §2.1.1 (a certificate per host name), RFC 6066 §3, RFC 8446.
 
 mod context;
-mod error;
-mod files;
 mod guard;
 mod handshake_info;
-pub mod ocsp;
 mod select;
 mod server_name;
 mod store;
 pub mod tickets;
 
-pub use error::TlsError;
-pub use files::{chain_of, key_of, password_of};
 pub use handshake_info::HandshakeInfo;
 pub use select::{Acceptors, Choice, TlsFront, choice};
-pub use store::{Loaded, Store, names_in, names_of, unix_now};
+pub use store::Store;
 
 #[cfg(test)]
 mod fixtures;
-#[cfg(fuzzing)]
-pub mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -27,8 +27,6 @@ pub(super) const MAX_RETRY_UNANSWERED: u32 = 10;
 pub(super) type Queue = Whole<0, 1_000_000>;
 /// Older ticket keys: each ticket's name is compared with all.
 pub(super) type TicketKeys = Whole<0, 15>;
-/// Days of a warning before a certificate's end: a hundred years.
-pub(super) type Days = Whole<0, 36_500>;
 /// Bytes of a flow in our keeping: from the relay's own buffer to what a push server can still feed its
 /// client beyond.
 pub(super) type Hidden = Size<{ 4 * KIB }, { 16 * MIB }>;

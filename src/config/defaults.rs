@@ -15,9 +15,6 @@ pub const MAX_CONNECTIONS: usize = 200_000;
 pub const DRAIN_DEADLINE: Span = seconds(3600);
 /// A TLS handshake takes two round trips; ten seconds is generous for a mobile client.
 pub const HANDSHAKE_TIMEOUT: Span = seconds(10);
-/// Days before a certificate's end from which on the log warns: a third of the usual 90, when the
-/// issuers' own clients renew.
-pub const WARN_DAYS: u32 = 30;
 /// A ticket key seals this long. Half a day: whoever steals one opens what was recorded meanwhile.
 pub const TICKET_ROTATE: Span = seconds(12 * 3600);
 /// Older ticket keys that still open: with 12 h each a client of yesterday resumes.
@@ -144,7 +141,6 @@ functions! {
     queue: u32 = QUEUE;
     queue_timeout: Span = QUEUE_TIMEOUT;
     status_ok: u16 = STATUS;
-    warn_days: u32 = WARN_DAYS;
     ticket_rotate: Span = TICKET_ROTATE;
     ticket_keep: usize = TICKET_KEEP;
     yes: bool = true;

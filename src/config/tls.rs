@@ -1,4 +1,4 @@
-//! What TLS is told: certificates, session tickets, the rules of a handshake, TLS to nodes.
+//! What TLS is told: session tickets, the rules of a handshake, TLS to nodes.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,50 +9,6 @@ use serde::Deserialize;
 
 use super::units::Span;
 use super::{bounds, defaults};
-
-/// A certificate with its key: `chain` and `key`, or a `keystore`. The names it covers are read
-/// from it.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct Certificate {
-    /// PEM chain, leaf first.
-    #[serde(default)]
-    pub chain: Option<PathBuf>,
-    /// PEM private key.
-    #[serde(default)]
-    pub key: Option<PathBuf>,
-    /// PKCS#12 keystore with chain and key.
-    #[serde(default)]
-    pub keystore: Option<PathBuf>,
-    /// File whose first line is the password of `key` or `keystore`.
-    #[serde(default)]
-    pub password_file: Option<PathBuf>,
-    /// Variable of the environment that holds the password instead.
-    #[serde(default)]
-    pub password_env: Option<String>,
-    /// Where the stapled OCSP response comes from.
-    #[serde(default)]
-    pub ocsp: Ocsp,
-    /// Days before its end from which on the log warns.
-    #[serde(
-        default = "defaults::warn_days",
-        deserialize_with = "bounds::Days::read"
-    )]
-    pub warn_days: u32,
-}
-
-/// Where a certificate's OCSP response comes from.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum Ocsp {
-    /// Nothing is stapled.
-    #[default]
-    Off,
-    /// Asked of the responder the certificate names, and again before it ends.
-    Responder,
-    /// Read from a file (DER) that somebody else keeps fresh.
-    File(PathBuf),
-}
 
 /// Keys of session tickets: one ring for all listeners of a profile.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]

@@ -14,9 +14,10 @@ use tokio::sync::Semaphore;
 use super::Running;
 use super::parts::Parts;
 use crate::config::{Config, Ocsp};
+use crate::credentials::ocsp::{Staple, ask};
+use crate::credentials::unix_now;
 use crate::observe::metrics;
-use crate::tls::ocsp::{Staple, ask};
-use crate::tls::{Store, unix_now};
+use crate::tls::Store;
 
 /// Period of checks for changed files: a renewed certificate is served within two periods.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

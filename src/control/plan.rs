@@ -21,12 +21,13 @@ use super::planned::{ListenerChange, PlannedListener, PlannedNode};
 use super::sockets::Sockets;
 use crate::balance::Pool;
 use crate::config::{self, Address, Config, OnDown};
+use crate::credentials::chain_of;
 use crate::listener::accept;
 use crate::listener::edge::Edge;
 use crate::proxy::listener::Listener;
 use crate::route::Table;
 use crate::tls::tickets::{NewTickets, Ring};
-use crate::tls::{Store, TlsFront, chain_of};
+use crate::tls::{Store, TlsFront};
 use crate::upstream::Node;
 use crate::upstream::tls::Secure;
 

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::keystore::beside;
 use super::{Keystore, Password, PushServer};
-use crate::tls::TlsError;
+use crate::credentials::TlsError;
 
 /// Most characters of a certificate's name: YAML allows a key no more than 1,024.
 const MAX_NAME: usize = 64;

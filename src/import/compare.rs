@@ -12,7 +12,7 @@ use super::keystore::refused;
 use super::write::distinct_links;
 use super::{Link, PushServer, Socket};
 use crate::config::{Address, Certificate, Config, Listener, Node, covers};
-use crate::tls::{Loaded, names_of};
+use crate::credentials::{Loaded, names_of};
 
 /// Returns every contradiction between `config` and `servers`, one line each; empty if they fit.
 pub fn compare(config: &Config, servers: &[PushServer]) -> Vec<String> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::{PushServer, Socket, value};
 use crate::config::covers;
-use crate::tls::{TlsError, names_in};
+use crate::credentials::{TlsError, names_in};
 
 /// A `<keystore>` element. Paths are as written there: relative to the server's file.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,12 +19,10 @@ use openssl::ssl::{
 use openssl::stack::Stack;
 use openssl::x509::{X509, X509Name};
 
-use super::TlsError;
-use super::files;
 use super::guard::guard;
-use super::store::{Loaded, unix_now};
 use super::tickets::{self, Ring};
 use crate::config::{ClientCertificate, Listener, ListenerTls, Mode, Profile, Protocols, Version};
+use crate::credentials::{Loaded, TlsError, chain_of, unix_now};
 
 /// Key exchange groups, best first. The hybrid protects recorded traffic from later quantum computers.
 const GROUPS: &str = "X25519MLKEM768:X25519:P-256:P-384";
@@ -132,7 +130,7 @@ impl Rules {
         let clients = match &tls.client_ca {
             None => None,
             Some(file) => Some(Clients {
-                authorities: files::chain_of(&dir.join(file))?,
+                authorities: chain_of(&dir.join(file))?,
                 how: tls.client_certificate,
             }),
         };

@@ -24,8 +24,9 @@ use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
 use openssl::x509::{X509, X509Builder, X509NameBuilder};
 
 use super::tickets::Ring;
-use super::{Store, TlsError, TlsFront};
-use crate::config::{Certificate, Config, Listener};
+use super::{Store, TlsFront};
+use crate::config::{Config, Listener};
+use crate::credentials::{Certificate, TlsError};
 
 /// A temporary folder of certificates, signed by a CA of its own.
 pub struct Folder {

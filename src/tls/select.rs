@@ -15,13 +15,13 @@ use arc_swap::ArcSwap;
 use openssl::error::ErrorStack;
 use openssl::ssl::{ClientHelloResponse, SslAcceptor, SslAlert, SslContext, SslRef};
 
-use super::TlsError;
 use super::context::Rules;
 use super::guard::guard;
 use super::server_name;
-use super::store::{Loaded, Store};
+use super::store::Store;
 use super::tickets::Ring;
 use crate::config::{Listener, ListenerTls};
+use crate::credentials::{Loaded, TlsError};
 
 /// Holds the acceptors of one listener. [`TlsFront::reload`] swaps them all at once.
 pub struct TlsFront {

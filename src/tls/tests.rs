@@ -9,8 +9,9 @@ use openssl::x509::X509;
 
 use super::fixtures::{DAY, Folder, Leaf, client, ec_key, front_of, rsa_key, shake};
 use super::tickets::Ring;
-use super::{Loaded, Store, TlsError, TlsFront, names_of};
+use super::{Store, TlsFront};
 use crate::config::{Config, Listener};
+use crate::credentials::{Loaded, TlsError, names_of};
 
 const ANY: &str = "127.0.0.1:443";
 

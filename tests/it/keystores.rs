@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use openssl::symm::Cipher;
 use pushgate::config::Certificate;
-use pushgate::tls::Loaded;
+use pushgate::credentials::Loaded;
 
 use crate::certs::{Certs, Key};
 use crate::client::Dial;
@@ -90,7 +90,7 @@ fn keytools_files_are_opened_or_explained() {
 async fn sealed_keys_are_served() {
     let (block, certs) = (Block::claim(), Certs::new());
     let pem = certs.leaf("pem", &["pem.example"], Key::Ecdsa);
-    let key = pushgate::tls::key_of(&pem.key, None).expect("PEM");
+    let key = pushgate::credentials::key_of(&pem.key, None).expect("PEM");
     let sealed = key.private_key_to_pem_pkcs8_passphrase(Cipher::aes_256_cbc(), b"sesame");
     std::fs::write(&pem.key, sealed.expect("PEM")).expect("write");
     std::fs::write(certs.dir().join("pem.pass"), "sesame\n").expect("write");

@@ -13,7 +13,7 @@ use openssl::ocsp::{OcspResponse, OcspResponseStatus};
 use openssl::ssl::{Ssl, SslContext, SslMethod, StatusType};
 use openssl::x509::X509;
 use pushgate::config::{Certificate, Ocsp};
-use pushgate::tls::Loaded;
+use pushgate::credentials::Loaded;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -239,7 +239,7 @@ fn a_file_is_stapled_while_it_is_good() {
     let file = response(&certs, &certs, &index, "good");
     let der = std::fs::read(&file).expect("the response");
     let loaded = open("good", &file).unwrap_or_else(|e| panic!("{e}"));
-    let now = pushgate::tls::unix_now();
+    let now = pushgate::credentials::unix_now();
     for (seconds, sent) in [(0, true), (59 * 60, true), (61 * 60, false)] {
         let held = loaded.staple.response(now + seconds);
         assert_eq!(held.is_some(), sent, "after {seconds} s");

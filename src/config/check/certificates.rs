@@ -8,9 +8,8 @@ use std::path::Path;
 use pushgate_plugins::host::to_ascii;
 
 use super::checker::{Check, steps};
-use crate::config::{Certificate, Ocsp};
-use crate::tls::tickets::check_file;
-use crate::tls::{Loaded, TlsError, key_of, names_of, password_of};
+use crate::credentials::ticket_keys::check_file;
+use crate::credentials::{Certificate, Loaded, Ocsp, TlsError, key_of, names_of, password_of};
 
 /// Names covered, by certificate.
 pub(super) type Covered = BTreeMap<String, Vec<String>>;

@@ -12,7 +12,7 @@ use super::checker::{Check, steps};
 use crate::config::error::echo;
 use crate::config::tree::{Kind, Step};
 use crate::config::{Listener, ListenerTls, Mode, Profile, Version};
-use crate::tls::names_of;
+use crate::credentials::names_of;
 
 /// Bytes of a protocol's name (RFC 7301 §3.1).
 const MAX_PROTOCOL: usize = 255;

@@ -6,7 +6,7 @@ use super::checker::Check;
 use crate::config::NodeTls;
 use crate::config::error::echo;
 use crate::config::tree::Step;
-use crate::tls::chain_of;
+use crate::credentials::chain_of;
 
 pub(super) fn tls_is_sound(check: &mut Check<'_>, block: &[Step], tls: &NodeTls) {
     let at = |key: &'static str| [block, &[Step::from(key)]].concat();

@@ -14,7 +14,8 @@ use openssl::rand::rand_bytes;
 use openssl::ssl::{SslContext, SslContextBuilder, SslRef, SslVersion};
 use openssl_sys::{EVP_CIPHER_CTX, SSL, SSL_CTX};
 
-use super::{HALF, Key, NAME, Ring};
+use super::Ring;
+use crate::credentials::ticket_keys::{HALF, Key, NAME};
 use crate::tls::guard::guard;
 
 /// Bytes of an AES block, and of the initialisation vector.

@@ -12,8 +12,7 @@ use openssl::pkcs12::Pkcs12;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::{X509, X509Ref, X509VerifyResult};
 
-use super::TlsError;
-use crate::config::Certificate;
+use super::{Certificate, TlsError};
 
 /// Largest file of a chain or a key, in bytes; the longest real chains are below 20 KiB.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;

@@ -26,9 +26,8 @@ use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::{X509, X509Ref};
 use tokio::net::TcpStream;
 
-use super::TlsError;
 use super::files;
-use crate::config::{Certificate, Ocsp};
+use super::{Certificate, Ocsp, TlsError};
 
 /// Largest difference between the clocks of responder and edge, in seconds.
 const SKEW: i64 = 300;
@@ -178,7 +177,7 @@ impl Staple {
 
     /// Takes over the response of `old` if it is about the same leaf. The responder is asked again
     /// all the same, because a reload orders a fresh check.
-    pub(super) fn inherit(&self, old: &Staple) {
+    pub(crate) fn inherit(&self, old: &Staple) {
         if self.asks.is_some() && self.leaf == old.leaf {
             self.held.store(old.held.load_full());
         }

@@ -1,0 +1,59 @@
+//! The block of a certificate: where its chain, its key and its OCSP response come from.
+//!
+//! In: a block of `certificates:`. Out: paths and words. The files are read elsewhere.
+
+use std::path::PathBuf;
+
+use pushgate_plugins::bounds::Whole;
+use serde::Deserialize;
+
+/// Days before a certificate's end from which on the log warns: a third of the usual 90, when the
+/// issuers' own clients renew.
+const WARN_DAYS: u32 = 30;
+/// Days of a warning before a certificate's end: a hundred years.
+type Days = Whole<0, 36_500>;
+
+/// A certificate with its key: `chain` and `key`, or a `keystore`. The names it covers are read
+/// from it.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// PEM chain, leaf first.
+    #[serde(default)]
+    pub chain: Option<PathBuf>,
+    /// PEM private key.
+    #[serde(default)]
+    pub key: Option<PathBuf>,
+    /// PKCS#12 keystore with chain and key.
+    #[serde(default)]
+    pub keystore: Option<PathBuf>,
+    /// File whose first line is the password of `key` or `keystore`.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// Variable of the environment that holds the password instead.
+    #[serde(default)]
+    pub password_env: Option<String>,
+    /// Where the stapled OCSP response comes from.
+    #[serde(default)]
+    pub ocsp: Ocsp,
+    /// Days before its end from which on the log warns.
+    #[serde(default = "warn_days", deserialize_with = "Days::read")]
+    pub warn_days: u32,
+}
+
+/// Where a certificate's OCSP response comes from.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Ocsp {
+    /// Nothing is stapled.
+    #[default]
+    Off,
+    /// Asked of the responder the certificate names, and again before it ends.
+    Responder,
+    /// Read from a file (DER) that somebody else keeps fresh.
+    File(PathBuf),
+}
+
+fn warn_days() -> u32 {
+    WARN_DAYS
+}
