@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep, sleep_until};
 
-use super::request_head::{self, RequestHead, RequestHeadError};
+use super::request_head::{self, HeadSearch, RequestHead, RequestHeadError};
 use crate::config;
 use crate::observe::end_reason::EndReason;
 use crate::proxy::conn::Conn;
@@ -59,19 +59,18 @@ impl Client {
         let deadline = conf.head_timeout.0;
         let mut timer: Option<Pin<Box<Sleep>>> =
             first.then(|| Box::pin(sleep_until((conn.accepted + deadline).into())));
-        let mut looked = 0;
+        let mut search = HeadSearch::default();
         loop {
-            if looked == 0 && self.ahead.starts_with(b"\r\n") {
+            if self.ahead.starts_with(b"\r\n") {
                 // RFC 9112 §2.2: one empty line before a request is ignored.
                 self.ahead.drain(..2);
             }
-            if let Some(head) = self.judge(looked, &conf.limits)? {
+            if let Some(head) = self.judge(&mut search, &conf.limits)? {
                 return Ok(head);
             }
             if self.ahead.is_empty() {
                 self.ahead = Vec::new();
             } else {
-                looked = self.ahead.len().saturating_sub(3);
                 timer.get_or_insert_with(|| Box::pin(sleep(deadline)));
             }
             poll_fn(|cx| self.poll_more(cx, &mut timer, drain, &conn.idle_upstreams)).await?;
@@ -100,13 +99,13 @@ impl Client {
 
     fn judge(
         &mut self,
-        looked: usize,
+        search: &mut HeadSearch,
         limits: &config::Limits,
     ) -> Result<Option<RequestHead>, NextHeadError> {
         if self.ahead.is_empty() {
             return Ok(None);
         }
-        let end = request_head::end(&self.ahead, looked, limits);
+        let end = search.end(&self.ahead, limits);
         let Some(end) = end.map_err(NextHeadError::Refused)? else {
             return Ok(None);
         };

@@ -115,11 +115,32 @@ impl RequestHeadError {
     }
 }
 
-/// Finds the end of the first head in `bytes`, one past its empty line; `None`: more bytes are needed.
-///
-/// `from`: at most three bytes before the end of what an earlier call has seen; 0 for the first call.
-/// Errors: bytes that no head can begin with, so garbage is answered at once; a head above the limit.
-pub fn end(bytes: &[u8], from: usize, limits: &Limits) -> Result<Option<usize>, RequestHeadError> {
+/// Searches the end of a head that arrives in pieces, and looks at each byte once: a client that sends single
+/// bytes pays for each of them alone.
+#[derive(Debug, Default)]
+pub struct HeadSearch {
+    /// The empty line may begin within the last three bytes that were seen.
+    from: usize,
+}
+
+impl HeadSearch {
+    /// Finds the end of the first head in `bytes`, one past its empty line; `None`: more bytes are needed, and
+    /// the next call gets these again with those behind them.
+    ///
+    /// Errors: bytes that no head can begin with, so garbage is answered at once; a head above the limit.
+    pub fn end(
+        &mut self,
+        bytes: &[u8],
+        limits: &Limits,
+    ) -> Result<Option<usize>, RequestHeadError> {
+        let found = end(bytes, self.from, limits)?;
+        self.from = bytes.len().saturating_sub(3);
+        Ok(found)
+    }
+}
+
+/// As [`HeadSearch::end`]; bytes before `from` were seen.
+fn end(bytes: &[u8], from: usize, limits: &Limits) -> Result<Option<usize>, RequestHeadError> {
     if bytes
         .first()
         .is_some_and(|first| !first.is_ascii_uppercase())

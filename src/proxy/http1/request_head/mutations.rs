@@ -139,12 +139,10 @@ fn the_end_does_not_depend_on_the_split() {
     for seed in 0..20_000 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let bytes = mutate(&mut rng);
-        let (mut got, mut looked) = (0, 0);
+        let (mut got, mut search) = (0, HeadSearch::default());
         let split = loop {
-            // Like the client's loop: look again from three bytes before the new ones.
-            match end(&bytes[..got], looked, &limits) {
+            match search.end(&bytes[..got], &limits) {
                 Ok(None) if got < bytes.len() => {
-                    looked = got.saturating_sub(3);
                     got = (got + rng.usize(1..=7)).min(bytes.len());
                 }
                 other => {
