@@ -14,6 +14,8 @@ use crate::stream::socket::Tcp;
 const MAX_HELLO: usize = 16 * 1024;
 /// Longest fragment of a record, in bytes (RFC 8446 §5.1).
 const MAX_FRAGMENT: usize = 16 * 1024;
+/// Length of a record's header, in bytes (RFC 8446 §5.1).
+const HEADER: usize = 5;
 
 /// The first message of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +31,9 @@ pub enum Hello {
 /// Errors: the socket failed.
 pub async fn read(tcp: &mut Tcp) -> std::io::Result<Hello> {
     let mut bytes = Vec::with_capacity(2048);
+    let mut parser = HelloParser::default();
     let hello = loop {
-        if let Some(hello) = parse(&bytes) {
+        if let Some(hello) = parser.parse(&bytes) {
             break hello;
         }
         let mut chunk = [0; 2048];
@@ -43,30 +46,48 @@ pub async fn read(tcp: &mut Tcp) -> std::io::Result<Hello> {
     Ok(hello)
 }
 
-/// Parses the bytes read so far; `None`: more are needed.
-fn parse(bytes: &[u8]) -> Option<Hello> {
-    let mut message = Vec::new();
-    let mut rest = bytes;
-    loop {
-        match rest {
-            [] | [22] => return None,
-            [22, 3, ..] if rest.len() < 5 => return None,
-            [22, 3, _, high, low, fragment @ ..] => {
-                let length = usize::from(u16::from_be_bytes([*high, *low]));
-                if length == 0 || length > MAX_FRAGMENT {
-                    return Some(Hello::Other);
-                }
-                let n = length.min(fragment.len());
-                message.extend_from_slice(&fragment[..n]);
-                if let Some(hello) = name_of(&message) {
+/// Parses a ClientHello that arrives in pieces, and looks at each byte once. A client that sends single bytes
+/// would otherwise cost 73 µs for each of them, at 30 KB.
+#[derive(Debug, Default)]
+pub struct HelloParser {
+    /// The handshake message so far, without the headers of its records.
+    message: Vec<u8>,
+    /// Bytes that were looked at.
+    parsed: usize,
+    /// Bytes that the current record still has.
+    left: usize,
+}
+
+impl HelloParser {
+    /// Parses `bytes`, all that were read so far; `None`: more are needed.
+    pub fn parse(&mut self, bytes: &[u8]) -> Option<Hello> {
+        loop {
+            let rest = bytes.get(self.parsed..).unwrap_or_default();
+            if self.left > 0 {
+                let n = self.left.min(rest.len());
+                self.message.extend_from_slice(&rest[..n]);
+                self.parsed += n;
+                self.left -= n;
+                if let Some(hello) = name_of(&self.message) {
                     return Some(hello);
                 }
-                if n < length {
+                if self.left > 0 {
                     return None;
                 }
-                rest = &fragment[n..];
+                continue;
             }
-            _ => return Some(Hello::Other),
+            match rest {
+                [] | [22] => return None,
+                [22, 3, ..] if rest.len() < HEADER => return None,
+                [22, 3, _, high, low, ..] => {
+                    self.left = usize::from(u16::from_be_bytes([*high, *low]));
+                    if self.left == 0 || self.left > MAX_FRAGMENT {
+                        return Some(Hello::Other);
+                    }
+                    self.parsed += HEADER;
+                }
+                _ => return Some(Hello::Other),
+            }
         }
     }
 }
@@ -148,6 +169,12 @@ mod tests {
         hello[5..].chunks(n).flat_map(record).collect()
     }
 
+    fn parse(bytes: &[u8]) -> Option<Hello> {
+        HelloParser::default().parse(bytes)
+    }
+
+    /// Fails if the name depends on the split of records or of reads, or if a byte is taken twice or left out
+    /// when the bytes come one by one.
     #[test]
     fn the_name_is_found_in_any_split_and_any_records() {
         let whole = hello(Some("Push1.MyCompany.com"));
@@ -157,10 +184,13 @@ mod tests {
             in_records(&whole, 1),
             in_records(&whole, 100),
         ] {
+            let mut parser = HelloParser::default();
             for cut in 0..bytes.len() {
                 assert_eq!(parse(&bytes[..cut]), None, "first {cut} bytes");
+                assert_eq!(parser.parse(&bytes[..cut]), None, "byte {cut}");
             }
             assert_eq!(parse(&bytes), Some(name.clone()));
+            assert_eq!(parser.parse(&bytes), Some(name.clone()));
         }
         assert_eq!(parse(&hello(None)), Some(Hello::Tls(None)));
     }
