@@ -3,6 +3,8 @@
 //! In: heads and bodies as push clients and servers send them. Out: [`cases`], which `micro` times with
 //! criterion and `budget` counts under callgrind. Each case checks its own result.
 
+mod pieces;
+
 use std::collections::HashMap;
 use std::future::{pending, poll_fn};
 use std::hint::black_box;
@@ -15,7 +17,8 @@ use std::time::Instant;
 use pushgate::balance::Pool;
 use pushgate::clock;
 use pushgate::config::{Config, Limits};
-use pushgate::proxy::http1::{request_head, response_head};
+use pushgate::proxy::http1::request_head::{self, HeadSearch};
+use pushgate::proxy::http1::response_head;
 use pushgate::route::{Assigned, Decision, Table};
 use pushgate::stream::framing::{Framing, Wrap};
 use pushgate::stream::relay::{Relay, Relaying, Rules};
@@ -43,6 +46,7 @@ pub fn cases() -> Vec<Case> {
     decide(&mut all);
     token(&mut all);
     heads(&mut all);
+    pieces::add(&mut all);
     framing(&mut all);
     relayed(&mut all);
     all
@@ -304,7 +308,7 @@ fn heads(all: &mut Vec<Case>) {
     let text = HEAD.replace("{}", own);
     let (again, same) = (text.clone(), limits.clone());
     case(all, "request_head/end", move || {
-        let end = request_head::end(black_box(text.as_bytes()), 0, &limits);
+        let end = HeadSearch::default().end(black_box(text.as_bytes()), &limits);
         assert_eq!(end.ok().flatten(), Some(text.len()));
     });
     case(all, "request_head/judge", move || {
