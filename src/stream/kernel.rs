@@ -141,6 +141,26 @@ pub fn abort(fd: RawFd) {
     let _ = rustix::net::connect_unspec(borrowed(fd));
 }
 
+/// Limits the time between two retransmissions, and between two probes of a shut window; at least 1 s. The
+/// kernel's own limit is two minutes.
+pub fn limit_retransmit_interval(fd: RawFd, most: Duration) {
+    let most = most.as_millis().clamp(1000, 120_000) as c_int;
+    let size = size_of::<c_int>() as libc::socklen_t;
+    // SAFETY: the value is one int. Before Linux 6.15 the call fails, and the kernel's limit stays.
+    unsafe {
+        libc::setsockopt(
+            fd,
+            libc::IPPROTO_TCP,
+            TCP_RTO_MAX_MS,
+            (&raw const most).cast(),
+            size,
+        )
+    };
+}
+
+/// From `linux/tcp.h`; libc lacks it.
+const TCP_RTO_MAX_MS: c_int = 44;
+
 /// Gives the kernel `words`, to be sent with the next bytes. A peer that takes no more bytes does not get
 /// them.
 pub fn send_with_next(socket: &impl AsFd, words: &[u8]) {
