@@ -5,14 +5,15 @@
 //! TCP_USER_TIMEOUT is not used: it also ends a peer that answers every probe and keeps its window shut.
 //! Linux 6.18 aborted such a connection with ETIMEDOUT after 4 s where 3 s were set. A client that has
 //! stopped reading must stay connected, and back-pressure must reach its node.
-//! Without outstanding bytes keep-alive finds a dead peer, so no timer runs for a silent flow.
+//! Without outstanding bytes keep-alive finds a dead peer, so no timer runs for a silent flow. `unread` takes
+//! the end of a connection to a flow that does not read from it.
 //! Source: Diffusion load balancers, "TCP retransmission timeout"; FAULTS D53, D60; RFC 1122 §4.2.2.17.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -21,13 +22,15 @@ use rustix::event::PollFlags;
 use super::kernel::{self, Info};
 use super::last_bytes::LastBytes;
 
+mod unread;
+
+pub(super) use unread::{Peer, PeerEnd, Until, forget, poll_end};
+
 /// The sockets of one thread, each with its limit in milliseconds: a `Duration` takes 16 bytes, and each flow
 /// has two sockets. A socket is removed here before it is closed, so every descriptor in the map is open.
 type Sockets = Mutex<HashMap<RawFd, u32>>;
 
 thread_local! {
-    /// Tasks that wait for the end of a socket, by its descriptor. The watch wakes them at each round.
-    static ENDS: RefCell<HashMap<RawFd, Waker>> = RefCell::default();
     static MINE: Arc<DeadPeerWatch> = Arc::default();
     /// One watch for each node to which this thread has sockets, by the address of its `LastBytes`.
     static NODES: RefCell<HashMap<usize, Weak<DeadPeerWatch>>> = RefCell::default();
@@ -70,12 +73,14 @@ impl DeadPeerWatch {
     fn begin(self: Arc<Self>, fd: RawFd, limit: Duration) -> Arc<Self> {
         kernel::limit_retransmit_interval(fd, limit / INTERVALS);
         let limit = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+        unread::forget_all(fd);
         self.sockets.lock().insert(fd, limit);
         self
     }
 
     /// Stops watching `fd`.
     pub fn end(&self, fd: RawFd) {
+        unread::forget_all(fd);
         self.sockets.lock().remove(&fd);
     }
 
@@ -85,14 +90,12 @@ impl DeadPeerWatch {
     }
 }
 
-/// Ready once the peer of `fd` has ended or reset the connection, even if earlier bytes are still unread. The
-/// task is woken to poll again at each round, because epoll signals no new edge behind unread bytes.
+/// Ready once the client of `fd` has ended or reset the connection, even if earlier bytes are still unread.
 pub(super) fn poll_ended(fd: RawFd, cx: &mut Context<'_>) -> Poll<()> {
     if !kernel::events(fd, PollFlags::RDHUP).is_empty() {
         return Poll::Ready(());
     }
-    ENDS.with_borrow_mut(|ends| ends.insert(fd, cx.waker().clone()));
-    Poll::Pending
+    poll_end(fd, Peer::Client, Until::Ended, true, cx).map(drop)
 }
 
 /// Retransmissions in a row after which a peer counts as unresponsive: one may be on its way or lost. Probes
@@ -113,8 +116,9 @@ fn peer_is_gone(facts: Info, limit: Duration) -> bool {
 }
 
 /// Shortest and longest time between two rounds; in between, a quarter of the shortest limit. Each socket
-/// costs one system call of 0.2 µs a round.
-const PERIOD: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// costs one system call of 0.2 µs a round. A flow whose peer has ended is gone two rounds, that is 5 s, after
+/// its limit.
+const PERIOD: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(2500));
 /// Sockets checked before the watch yields to other tasks of the thread.
 const SLICE: usize = 128;
 
@@ -127,7 +131,7 @@ pub async fn watch() {
             slice.iter().for_each(|fd| look_at(&mine, *fd));
             tokio::task::yield_now().await;
         }
-        ENDS.take().into_values().for_each(Waker::wake);
+        unread::round(&mine).await;
         let shortest = mine.lock().values().min().copied();
         let quarter = |limit: u32| Duration::from_millis(limit.into()) / 4;
         let period = shortest.map_or(Duration::from_secs(1), quarter);

@@ -163,6 +163,11 @@ impl Direction {
         self.pending.bytes().len() + self.bulk.held()
     }
 
+    /// Whether the source has no byte to read, and its readiness wakes the task: its end is then noticed.
+    pub fn waits_for_source(&self) -> bool {
+        self.dry && !self.ended && self.held() == 0
+    }
+
     /// Whether the message is complete and the sink took all of it.
     pub fn is_over(&self) -> bool {
         self.framing.is_done() && self.held() == 0

@@ -11,6 +11,7 @@
 
 mod read_ahead;
 mod exchange;
+mod ends;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,6 +19,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
 
+use self::ends::Watched;
 use self::read_ahead::ReadAhead;
 use super::direction::{Direction, DirectionError, Pumped};
 use super::graceful_close::{CloseTurn, notify, reset_if_stalled};
@@ -131,6 +133,7 @@ pub struct Relay {
     kind: Kind,
     /// Whether the client, and the node, were sent the end of the other side.
     told: (bool, bool),
+    watched: Watched,
     /// The reason for the side that ended first.
     first: Option<EndReason>,
     /// The node's first byte was reported; true from the start except at layer 4.
@@ -161,6 +164,7 @@ impl Relay {
             node,
             kind,
             told: (false, false),
+            watched: Watched::default(),
             first: None,
             answered: true,
             request_over: false,
@@ -219,9 +223,12 @@ impl Relay {
                     _ => {}
                 }
                 let up = self.poll_up(cx);
-                match down.is_ready() && self.request_over {
-                    true => Poll::Ready(EndReason::Done),
-                    false => up,
+                match (down.is_ready(), up) {
+                    (true, _) if self.request_over => Poll::Ready(EndReason::Done),
+                    (is_whole, Poll::Pending) => {
+                        self.poll_node_end(cx, is_whole || self.down.waits_for_source())
+                    }
+                    (_, ended) => ended,
                 }
             }
         }
@@ -238,12 +245,14 @@ impl Relay {
         });
         // A client that has ended its half of a stream may still read: Chromium ends it with its close frame
         // and waits for the node's (RFC 8441 §5). Reads no longer show its reset.
-        if let (Poll::Pending, Poll::Ready(Ok(())), Some(stream)) =
-            (&down_end, &up_end, self.client.stream())
-        {
-            return stream.poll_gone(cx);
+        let half_closed = down_end.is_pending() && matches!(up_end, Poll::Ready(Ok(())));
+        if half_closed && self.client.is_stream() {
+            return self.poll_ends(cx);
         }
-        verdict(down_end, up_end, self.kind)
+        match verdict(down_end, up_end, self.kind) {
+            Poll::Pending => self.poll_ends(cx),
+            over => over,
+        }
     }
 
     /// Notifies a killed client: by a close frame if it can understand one now, by a reset if it would take
@@ -305,8 +314,8 @@ impl Relay {
             }
             EndReason::ClientFailed => self.node.reset_on_close(),
             // An orderly close would keep our port to the node for a minute. A reset of a stream must also
-            // reach the node (RFC 8441 §5).
-            EndReason::ClientClosed if exchange || self.client.gone().is_some() => {
+            // reach the node (RFC 8441 §5). A node that lacks some of the bytes must see a cut.
+            EndReason::ClientClosed if exchange || self.client.gone().is_some() || !self.told.1 => {
                 self.node.reset_on_close();
             }
             // Otherwise no reset: a client that knows its answer's framing gets the bytes in transit, then

@@ -104,7 +104,7 @@ impl Tcp {
     }
 
     /// Ready once the peer has ended or reset the connection, even if earlier bytes are still unread; noticed
-    /// within 5 s. Use when the client's read-ahead buffer is full.
+    /// within 2.5 s. Use when the client's read-ahead buffer is full.
     pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
         dead_peer::poll_ended(self.fd(), cx)
     }

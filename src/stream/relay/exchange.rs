@@ -6,7 +6,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use pushgate_plugins::head::Edits;
 use tokio::io::AsyncWrite;
@@ -160,7 +160,9 @@ impl Relay {
         got: &mut Vec<u8>,
     ) -> Poll<Result<(), EndReason>> {
         // Back-pressure: the node is not read while its client takes no interim answer.
-        match self.down.pass_pending(cx, &mut self.client) {
+        let passed = self.down.pass_pending(cx, &mut self.client);
+        let is_read = passed.is_ready();
+        match passed {
             Poll::Ready(Ok(())) => {
                 if let Poll::Ready(read) = self.node.poll_more(cx, got, MORE) {
                     return Poll::Ready(match read {
@@ -171,6 +173,9 @@ impl Relay {
             }
             Poll::Ready(Err(_)) => return Poll::Ready(Err(EndReason::ClientFailed)),
             Poll::Pending => {}
+        }
+        if let Poll::Ready(reason) = self.poll_node_end(cx, is_read) {
+            return Poll::Ready(Err(reason));
         }
         self.poll_up(cx).map(Err)
     }
@@ -238,7 +243,13 @@ impl Relay {
     /// ended.
     pub(super) fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<EndReason> {
         if !self.request_over {
-            match ready!(self.up.pump(cx, &mut self.client, &mut self.node)) {
+            let up = self.up.pump(cx, &mut self.client, &mut self.node);
+            let is_read = up.is_ready() || self.up.waits_for_source();
+            let left = self.poll_client_end(cx, is_read);
+            let Poll::Ready(up) = up else {
+                return left;
+            };
+            match up {
                 Ok(()) => self.ahead.keep(self.up.take_surplus()),
                 // The node takes no more; its answer may be on its way.
                 Err(DirectionError::Sink) => self.request_cut = true,
