@@ -196,7 +196,8 @@ async fn a_storm_of_resets_leaves_nothing() {
     drop(node);
 }
 
-fn descriptors(edge: &Edge) -> usize {
+/// Descriptors that the edge has open.
+pub fn descriptors(edge: &Edge) -> usize {
     let dir = format!("/proc/{}/fd", edge.pid());
     std::fs::read_dir(dir).expect("a running edge").count()
 }

@@ -133,6 +133,13 @@ impl Host {
         written.expect("a range of ports");
     }
 
+    /// Makes the kernel inside forget a connection so many seconds after its program has closed it.
+    pub fn forget_closed_after(&self, seconds: u8) {
+        let path = "/proc/sys/net/ipv4/tcp_fin_timeout";
+        let written = self.inside(move || std::fs::write(path, seconds.to_string()));
+        written.expect("a timeout");
+    }
+
     /// Runs `deed` inside; sockets and processes that it creates stay there.
     pub fn inside<T: Send + 'static>(&self, deed: impl FnOnce() -> T + Send + 'static) -> T {
         let space = File::open(format!("/run/netns/{}", self.name)).expect("the namespace");

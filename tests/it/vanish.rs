@@ -25,6 +25,7 @@ use crate::vip::Block;
 
 mod clients;
 mod unchecked;
+mod ways;
 
 /// How a cable fails: name and function.
 type Fault = (&'static str, fn(&Host));
