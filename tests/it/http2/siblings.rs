@@ -209,3 +209,34 @@ async fn a_reset_reaches_the_node_of_its_stream_alone() {
         ["client_closed", "client_closed", "client_closed", "done"]
     );
 }
+
+/// Aim: a stalled upload is over when its client has reset it, or has closed the connection, and its node has
+/// taken no byte for the node's `user_timeout` (10 s). Fails if the edge waits for the node.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_upload_ends_with_its_client() {
+    let rig = Rig::start().await;
+    let small = socket2::SockRef::from(rig.listener()).set_recv_buffer_size(4096);
+    small.expect("SO_RCVBUF");
+    let (mut clients, mut nodes) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        let mut client = rig.client().await;
+        let id = client
+            .open(&head("POST", HOST, "/stalled", &[]), false)
+            .await;
+        nodes.push(rig.asked().await.0);
+        fill(&mut client, id).await;
+        clients.push((client, id));
+    }
+    drop(clients.pop());
+    let (client, id) = &mut clients[0];
+    client.reset(*id, h2::Reason::CANCEL).await;
+    let lines = rig.lines(2).await;
+    let left = |l: &serde_json::Value| {
+        let reason = l["reason"].as_str().unwrap_or_default();
+        ["client_closed", "client_failed"].contains(&reason)
+    };
+    assert!(lines.iter().all(left), "{lines:?}");
+    for mut node in nodes {
+        assert!(!node.ended().await, "the node takes a part for all");
+    }
+}
