@@ -43,19 +43,18 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// Reads as the client's loop does: looks again from three bytes before what is new.
+/// Reads as the client's loop does.
 fn in_pieces(
     data: &[u8],
     limits: &Limits,
     bytewise: bool,
 ) -> Result<Option<RequestHead>, RequestHeadError> {
-    let (mut got, mut looked) = (0, 0);
+    let (mut got, mut search) = (0, HeadSearch::default());
     for piece in pieces(data, bytewise) {
         got += piece.len();
-        if let Some(n) = end(&data[..got], looked, limits)? {
+        if let Some(n) = search.end(&data[..got], limits)? {
             return judge(&data[..n], limits).map(Some);
         }
-        looked = got.saturating_sub(3);
     }
     Ok(None)
 }
