@@ -90,6 +90,3 @@ pub enum AccessLog {
     /// A file, appended to; opened again on SIGUSR1.
     File(PathBuf),
 }
-
-#[cfg(fuzzing)]
-pub mod fuzz;
