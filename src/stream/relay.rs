@@ -19,7 +19,6 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
 
-use self::ends::Watched;
 use self::read_ahead::ReadAhead;
 use super::direction::{Direction, DirectionError, Pumped};
 use super::graceful_close::{CloseTurn, notify, reset_if_stalled};
@@ -122,6 +121,15 @@ impl<K: Future<Output = EndReason> + Unpin> Future for Relaying<K> {
         this.relay = None;
         Poll::Ready(end)
     }
+}
+
+/// The peers of one relay that are watched without a read (`ends`).
+#[derive(Clone, Copy, Default)]
+struct Watched {
+    client: bool,
+    node: bool,
+    /// The node has sent its FIN: what the relay has not read of it is complete.
+    node_is_done: bool,
 }
 
 /// Both sides and the two directions between them.

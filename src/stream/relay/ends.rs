@@ -13,15 +13,6 @@ use super::Relay;
 use crate::observe::end_reason::EndReason;
 use crate::stream::dead_peer::{self, Peer, PeerEnd, Until};
 
-/// The peers of one relay that are watched without a read.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Watched {
-    client: bool,
-    node: bool,
-    /// The node has sent its FIN: what the relay has not read of it is complete.
-    node_is_done: bool,
-}
-
 impl Relay {
     /// Ready, with the reason, when a peer has ended from which no direction reads.
     pub(super) fn poll_ends(&mut self, cx: &mut Context<'_>) -> Poll<EndReason> {
