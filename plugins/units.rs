@@ -1,7 +1,7 @@
 //! Parses durations, sizes, rates and shares as people write them: `90s`, `2h`, `64KiB`, `50/s`, `10%`.
 //!
-//! It parses inside `visit_str`, so that a fault keeps its line. It refuses a bare number: its unit would be
-//! a guess.
+//! It parses inside `visit_str`, so that a fault keeps its line. It refuses a bare number, whose unit would
+//! be a guess; only a duration may be `0`.
 
 use std::fmt;
 use std::time::Duration;
@@ -29,7 +29,7 @@ impl std::str::FromStr for Span {
     }
 }
 
-/// What a duration without bounds is called.
+/// How a fault describes a duration without bounds.
 pub(crate) const SPAN: &str = "a duration with its unit, such as `500ms`, `90s`, `8h`";
 
 /// Parses a duration of a command line. Errors: as for the text of a [`Span`].
@@ -136,7 +136,7 @@ pub struct Pairs(pub Vec<(String, String)>);
 pub struct Bytes(pub u64);
 
 impl Bytes {
-    /// As a file writes it: `4KiB`, `4097B`.
+    /// Formats the size as a file has it: `4KiB`, `4097B`.
     pub fn written(self) -> String {
         let units = [(1 << 20, "MiB"), (1 << 10, "KiB")];
         let whole = |(size, _): &(u64, &str)| self.0 >= *size && self.0.is_multiple_of(*size);

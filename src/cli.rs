@@ -89,7 +89,7 @@ enum Command {
     },
     /// Print the configuration of a deployment option, or list the options.
     Init {
-        /// Option of the guide, like `2.B.1.1`.
+        /// Option of the guide, such as `2.B.1.1`.
         option: Option<String>,
         /// Addresses that clients reach, in the order of the option's table.
         #[arg(long = "vip", value_name = "ADDRESS")]

@@ -1,6 +1,6 @@
-//! The configuration: one YAML file, read, decoded and checked whole before anything is bound.
+//! Reads the configuration: one YAML file, decoded and checked as a whole before anything is bound.
 //!
-//! In: a path. Out: a [`Config`] that is complete and consistent, or every [`error::ConfigError`] of it.
+//! In: a path. Out: a complete and consistent [`Config`], or every [`error::ConfigError`] of the file.
 
 use std::path::Path;
 
@@ -41,10 +41,10 @@ pub use upstream::{
 impl Config {
     /// Reads, decodes and checks the file at `path`. Relative paths in it are below its folder.
     ///
-    /// Errors: every fault of the file, in the order of its lines.
+    /// Errors: the faults of the file in the order of its lines, at most [`error::MAX_ERRORS`].
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let text = read::read(path).map_err(|fault| ConfigErrors::one(*fault))?;
-        // Absolute: a daemon works in `/`.
+        // An absolute path, because a daemon runs in `/`.
         let dir = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let dir = dir.parent().unwrap_or(Path::new("/"));
         Self::parse(&text, &path.display().to_string(), dir)
@@ -52,7 +52,7 @@ impl Config {
 
     /// Decodes and checks `text`, shown as `file` in faults, with relative paths below `dir`.
     ///
-    /// Errors: every fault of the text, in the order of its lines.
+    /// Errors: the faults of the text in the order of its lines, at most [`error::MAX_ERRORS`].
     pub fn parse(text: &str, file: &str, dir: &Path) -> Result<Self, ConfigErrors> {
         let (tree, errors) = tree::parse(text);
         let fault =
@@ -90,14 +90,14 @@ impl Config {
         if let Some(faults) = ConfigErrors::of(faults) {
             return Err(faults);
         }
-        // Our reader finds every fault with its place; what runs is what serde_yaml reads.
+        // Our reader finds every fault with its place. The program runs what serde_yaml reads.
         match decode::authority(text) {
             Ok(decoded) => Ok(Config {
                 dir: dir.to_owned(),
                 ..decoded
             }),
             Err(e) => {
-                // Its words are for programmers: only the place is told.
+                // serde_yaml's message is for programmers; the operator gets the place only.
                 let at = e.location().map(|l| tree::Position {
                     line: l.line(),
                     column: l.column(),

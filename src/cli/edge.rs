@@ -28,10 +28,10 @@ pub enum Action {
     Drain {
         #[command(flatten)]
         which: Which,
-        /// Close the flows that are left after this time, like `10m`.
+        /// Close the flows that are left after this time, such as `10m`.
         #[arg(long, value_name = "TIME")]
         deadline: Option<String>,
-        /// Rate at which they are then closed, like `50/s`.
+        /// Rate at which they are then closed, such as `50/s`.
         #[arg(long, value_name = "RATE")]
         rate: Option<String>,
     },
@@ -76,13 +76,13 @@ pub struct Rebalance {
     /// Move clients off this node only, a share of them.
     #[arg(long, value_name = "NODE", requires = "share")]
     from: Option<String>,
-    /// That share, like `30%`.
+    /// That share, such as `30%`.
     #[arg(long, value_name = "PERCENT", requires = "from")]
     share: Option<String>,
-    /// Clients moved per second, like `50/s`.
+    /// Clients moved per second, such as `50/s`.
     #[arg(long, value_name = "RATE")]
     rate: Option<String>,
-    /// What a node may have above its share, like `5%`.
+    /// What a node may have above its share, such as `5%`.
     #[arg(long, value_name = "PERCENT", conflicts_with = "from")]
     tolerance: Option<String>,
     /// Close live flows; otherwise only assignments are forgotten.

@@ -1,6 +1,6 @@
-//! Where a push server listens: an address, or a host name that is looked up.
+//! Parses where a push server listens: an address, or a host name to look up.
 //!
-//! In: text of the file. Out: an [`Address`]; what cannot be a host name is refused with its place.
+//! In: text of the file. Out: an [`Address`], or a fault at the text's place.
 //! Source: RFC 1123 §2.1; RFC 2782 (`_service._proto.name`).
 
 use std::fmt;
@@ -10,28 +10,28 @@ use std::str::FromStr;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 
-/// Longest host name (RFC 1035 §2.3.4), without the dot at its end.
+/// Longest host name (RFC 1035 §2.3.4), without a trailing dot.
 const MAX_NAME: usize = 253;
-/// Longest part of one between two dots.
+/// Longest label of a host name (RFC 1035 §2.3.4).
 const MAX_LABEL: usize = 63;
 
-/// A host name, in lower case. With a dot at its end it is complete; without, it is also looked for below
-/// the search domains of `resolv.conf`.
+/// A host name, in lower case. Without a trailing dot it is also looked up in the search domains of
+/// `resolv.conf`, unless `resolvers` names the servers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct HostName(String);
 
 impl HostName {
-    /// As it was written, but for its case.
+    /// Returns the name as written, in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Without the dot at its end, as a certificate names it.
+    /// Returns the name without a trailing dot, as certificates have it.
     pub fn bare(&self) -> &str {
         self.0.trim_end_matches('.')
     }
 
-    /// Whether it is this very machine (RFC 6761 §6.3).
+    /// Whether the name means this machine (RFC 6761 §6.3).
     pub fn is_localhost(&self) -> bool {
         let name = self.bare();
         name == "localhost" || name.ends_with(".localhost")
@@ -66,7 +66,7 @@ impl fmt::Display for HostName {
     }
 }
 
-/// A host name and a port, as `push1.internal:8080`.
+/// A host name and a port, such as `push1.internal:8080`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
     /// The name.
@@ -101,12 +101,12 @@ impl fmt::Display for HostPort {
 pub enum Address {
     /// At this address and port.
     Socket(SocketAddr),
-    /// At the address this name has.
+    /// At this host name, which is looked up, and port.
     Host(HostPort),
 }
 
 impl Address {
-    /// The address, where it needs no lookup.
+    /// Returns the address; `None` for a host name.
     pub fn socket(&self) -> Option<SocketAddr> {
         match self {
             Address::Socket(address) => Some(*address),
@@ -135,7 +135,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Reads a `T` by its `FromStr` inside the visitor, so that a fault keeps its place.
+/// Parses a `T` inside the visitor, so that a fault keeps its place.
 struct Read<T>(&'static str, std::marker::PhantomData<T>);
 
 impl<T: FromStr> Visitor<'_> for Read<T> {

@@ -1,5 +1,5 @@
-//! Checks what no single value can: names that must exist, addresses bound twice, values out of
-//! bounds, plugins that do not fit their listener, files that must be there.
+//! Checks what no single value shows: names that must exist, addresses bound twice, keys that contradict each
+//! other, plugins that do not fit their listener, files that must exist.
 //!
 //! In: the decoded configuration and its tree, for positions. Out: faults. Nothing is bound here.
 
@@ -25,10 +25,10 @@ use super::error::echo;
 use super::tree::Node;
 use super::{AccessLog, Config};
 
-/// Longest token that is read from `token_file`.
+/// Longest line that is read from `token_file`, in bytes.
 const MAX_TOKEN: u64 = 4096;
 
-/// Checks `decoded` and returns what is wrong in it. `dir` is where relative paths start.
+/// Checks `config` and returns its faults. Relative paths are below `dir`.
 pub(super) fn check(
     config: &Config,
     decoded: &Decoded,
@@ -114,7 +114,7 @@ impl Check<'_> {
     }
 }
 
-/// Reads the first line of a token file, only to know that it is there. The token stays unsaid.
+/// Checks that the first line of a token file is not empty. Errors do not show the token.
 fn token(file: &Path) -> Result<(), String> {
     let shown = echo(&file.display().to_string());
     let mut line = String::new();

@@ -1,9 +1,9 @@
-//! Decodes the tree into [`Config`]: every fault in one run.
+//! Decodes the tree into [`Config`], and finds every fault in one run.
 //!
-//! In: the tree. Out: the configuration without what was wrong, the faults, and what was cut. serde
-//! stops at the first error, so the wrong value is cut out of the tree and the rest decoded again; a
-//! missing value gets a stand-in, so that the faults behind it are seen too. A configuration with a
-//! stand-in is checked but never run: the missing value is a fault.
+//! In: the tree. Out: the configuration without its wrong values, the faults, and the paths that were cut.
+//! serde stops at the first error. So the wrong value is cut out of the tree, and the rest is decoded again.
+//! A missing value gets a stand-in, so that later faults are found too. A configuration with a stand-in is
+//! checked but never run, because the missing value is a fault.
 
 mod deserializer;
 
@@ -25,21 +25,21 @@ pub(super) struct DecodeError {
     pub suggestion: Option<String>,
 }
 
-/// What is left after decoding.
+/// The result of decoding.
 pub(super) struct Decoded {
     /// All that could be decoded, with stand-ins for what was missing.
     pub config: Option<Config>,
     pub errors: Vec<DecodeError>,
-    /// Paths, as the file numbers them, of what was wrong or missing: a check that finds something
-    /// absent above one of them would only repeat its fault.
+    /// Paths of wrong and missing values, numbered as in the file. A check that reported something absent
+    /// above one of them would repeat its fault.
     pub cut: Vec<String>,
 }
 
-/// Tried in turn for a missing value: its type is not known, but one of these decodes.
+/// Values tried in turn for a missing one, because its type is not known here.
 const STAND_INS: [fn() -> Kind; 6] = [
     || Kind::Map(Vec::new()),
     || Kind::List(Vec::new()),
-    // Port 0: bound beside any other address without a conflict.
+    // Port 0 conflicts with no other address.
     || text("127.0.0.1:0"),
     || text("http"),
     || text("1s"),
@@ -53,15 +53,15 @@ fn text(text: &str) -> Kind {
     }
 }
 
-/// Decodes a text without faults by the library that defines the format.
+/// Decodes with serde_yaml a text in which our reader found no fault. The result is what runs.
 ///
-/// Errors: the two readers differ, as on a key of more than 1,024 characters.
+/// Errors: the two readers differ, for example on a key of more than 1,024 characters.
 pub(super) fn authority(text: &str) -> Result<Config, serde_yaml::Error> {
     let text = serde_yaml::Deserializer::from_str(text);
     serde_yaml::with::singleton_map_recursive::deserialize(text)
 }
 
-/// Decodes `tree`, which keeps its sound parts only.
+/// Decodes `tree`, and cuts its wrong values out.
 pub(super) fn decode(tree: &mut Node) -> Decoded {
     let mut errors = Vec::new();
     let mut cut = Vec::new();
@@ -86,8 +86,8 @@ pub(super) fn decode(tree: &mut Node) -> Decoded {
     }
 }
 
-/// Records the fault behind `e` and changes the tree so that it does not come again. False where
-/// nothing can be changed.
+/// Records the fault behind `e`, and changes the tree so that it does not come again. False: the tree cannot
+/// be changed.
 fn repair(
     tree: &mut Node,
     e: &Error,
@@ -126,7 +126,7 @@ fn repair(
         return true;
     }
     let place = tree.locate(&path).path;
-    // An enum's block whose only key was cut is empty because of that.
+    // The block of an enum is empty after its only key was cut; that is no second fault.
     let emptied = matches!(tree.find(&path).map(|n| &n.kind), Some(Kind::Map(m)) if m.is_empty())
         && cut.iter().any(|c| {
             c.strip_prefix(&place)
@@ -134,7 +134,7 @@ fn repair(
         });
     if !emptied {
         let told = tell(tree, e);
-        // The key it was meant to be is not also missing.
+        // The key that was probably meant is not also reported as missing.
         if let (What::Unknown { kind: "key", .. }, Some(key), Some((_, parent))) =
             (&e.what, &told.suggestion, path.split_last())
         {
@@ -149,7 +149,7 @@ fn repair(
     tree.cut(&path)
 }
 
-/// The path of the stand-in that `path` leads to or through.
+/// Returns the path of the stand-in that `path` leads to or through.
 fn stand_in_above(tree: &Node, path: &[Step]) -> Option<Vec<Step>> {
     (1..=path.len())
         .filter_map(|n| path.get(..n))
@@ -176,7 +176,7 @@ fn next_stand_in(tree: &mut Node, path: &[Step], cut: &mut Vec<String>) -> bool 
     }
 }
 
-/// Says what `e` means to the reader of the file.
+/// Puts `e` into words for the operator.
 fn tell(tree: &Node, e: &Error) -> DecodeError {
     let path = e.path();
     let mut error = DecodeError {
@@ -202,7 +202,7 @@ fn tell(tree: &Node, e: &Error) -> DecodeError {
             });
         }
         What::Missing(key) => {
-            // The key of the block, not its first line, is where the eye looks for what it lacks.
+            // People look for what a block lacks at its key, not at its first line.
             error.on_key = true;
             error.message = format!("key `{key}` is missing");
         }
@@ -240,7 +240,7 @@ fn tell(tree: &Node, e: &Error) -> DecodeError {
     error
 }
 
-/// YAML 1.1's other words for the truth values, which files of other programs use.
+/// Suggests a boolean for YAML 1.1's other words, which files of other programs use.
 fn truth(found: &str, expected: &str) -> Option<String> {
     let word = match found.trim_matches('`').to_lowercase().as_str() {
         "yes" | "on" | "true" | "1" => "true",
@@ -250,7 +250,7 @@ fn truth(found: &str, expected: &str) -> Option<String> {
     (expected == "a boolean").then(|| word.to_owned())
 }
 
-/// What serde calls a type, as an operator would.
+/// Translates serde's name of a type for the operator.
 fn in_words(expected: &str) -> String {
     match expected {
         "socket address" => {
@@ -267,7 +267,7 @@ fn in_words(expected: &str) -> String {
     .to_owned()
 }
 
-/// Values under these words never reach a message.
+/// A value under a key with one of these words never appears in a message of this module.
 const SECRET_WORDS: [&str; 4] = ["secret", "password", "key", "token"];
 
 /// Replaces a secret value that `error` repeats.

@@ -1,4 +1,5 @@
-//! Every default of the configuration, each one constant with its reason. `docs/defaults.md` repeats them.
+//! Defaults of the configuration: one constant for each, with its reason. `docs/defaults.md` repeats them.
+//! Those of certificates are in `credentials`, those of plugins beside the plugins.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -9,94 +10,93 @@ const fn seconds(n: u64) -> Span {
     Span(Duration::from_secs(n))
 }
 
-/// Client connections at once. Two descriptors each; the usual hard limit of a service is 524,288.
+/// Client connections at once. Each takes two descriptors; a service's usual hard limit is 524,288.
 pub const MAX_CONNECTIONS: usize = 200_000;
-/// How long live flows may go on after a stop signal: a working day's streams move on by themselves.
+/// How long live flows may go on after a stop signal: a working day's streams end in an hour by themselves.
 pub const DRAIN_DEADLINE: Span = seconds(3600);
 /// A TLS handshake takes two round trips; ten seconds is generous for a mobile client.
 pub const HANDSHAKE_TIMEOUT: Span = seconds(10);
-/// A ticket key seals this long. Half a day: whoever steals one opens what was recorded meanwhile.
+/// How long a ticket key seals: whoever steals it can read what was recorded in that time.
 pub const TICKET_ROTATE: Span = seconds(12 * 3600);
-/// Older ticket keys that still open: with 12 h each a client of yesterday resumes.
+/// Older ticket keys that still open tickets: at 12 h each, a client of yesterday resumes.
 pub const TICKET_KEEP: usize = 2;
 /// First to last byte of a request's head: a guard against slow senders, never against silence.
 pub const HEAD_TIMEOUT: Span = seconds(10);
-/// Most bytes of one flow that proxy and sockets hold when the client stops reading. With 32 KiB a
-/// push server notices a slow client within one or two messages; every peer's default hides 4 MiB.
+/// Most bytes of one flow that proxy and sockets hold when the client stops reading. With 32 KiB a push
+/// server notices a slow client within one or two messages; other proxies hide 4 MiB by default.
 pub const MAX_HIDDEN: Bytes = Bytes(32 * 1024);
-/// Most bytes of a request's head; large cookies fit, a flood does not.
+/// Most bytes of a request's head: large cookies fit, a flood does not.
 pub const MAX_HEAD: Bytes = Bytes(32 * 1024);
-/// Most bytes of a request's target.
+/// Most bytes of a request's target: more than any push client's query.
 pub const MAX_TARGET: Bytes = Bytes(16 * 1024);
-/// Most header lines of a request; Pingora's own limit is 256.
+/// Most header lines of a request; the parser has room for 256.
 pub const MAX_HEADERS: usize = 100;
-/// Streams of one HTTP/2 connection at once: what browsers expect, and RFC 9113 §6.5.2 asks for at least.
+/// Streams of one HTTP/2 connection at once: browsers expect it, and RFC 9113 §6.5.2 asks for at least 100.
 pub const HTTP2_STREAMS: u32 = 100;
-/// Dynamic table of the heads that an HTTP/2 client sends: RFC 7541's own.
+/// Dynamic table for the heads of an HTTP/2 client: RFC 7541's own default.
 pub const HTTP2_HEADER_TABLE: Bytes = Bytes(4 * 1024);
-/// Streams that an HTTP/2 client may reset before their answer begins, in ten seconds: a page that is left
-/// resets some dozens once, a rapid reset that many in a blink.
+/// Streams that an HTTP/2 client may reset before their answer begins, in ten seconds. Leaving a page resets
+/// some dozens once; a rapid reset attack resets as many in a blink.
 pub const HTTP2_RESETS: u32 = 50;
-/// Pings of an HTTP/2 client in ten seconds; gRPC clients send several a second while they measure.
+/// Pings of an HTTP/2 client in ten seconds: gRPC clients send several a second while they measure.
 pub const HTTP2_PINGS: u32 = 500;
-/// Changes of an HTTP/2 client's settings in ten seconds; browsers send none after the first.
+/// Changes of an HTTP/2 client's settings in ten seconds: browsers send none after the first.
 pub const HTTP2_SETTINGS: u32 = 50;
-/// Empty DATA frames of an HTTP/2 client in ten seconds; some end each upload with one.
+/// Empty DATA frames of an HTTP/2 client in ten seconds. A frame that ends a stream does not count.
 pub const HTTP2_EMPTY_FRAMES: u32 = 500;
-/// Idle time before the first keep-alive probe: below the 60 s at which NAT boxes forget.
+/// Silence before the first keep-alive probe: below the 60 s after which NAT boxes forget.
 pub const KEEPALIVE: Span = seconds(30);
-/// Longest time sent data may stay unacknowledged towards a node (LAN).
+/// Longest time sent data may stay unacknowledged towards a node, which is on the same network.
 pub const NODE_USER_TIMEOUT: Span = seconds(10);
-/// Longest time sent data may stay unacknowledged towards a client: a mobile client in a tunnel is
-/// back sooner. One that keeps its window shut and answers stays as long as it likes.
+/// Longest time sent data may stay unacknowledged towards a client: a mobile client in a tunnel is back
+/// sooner. A client that keeps its window closed, but answers probes, stays.
 pub const CLIENT_USER_TIMEOUT: Span = seconds(60);
-/// Connecting to a node on the same LAN.
+/// Deadline of connecting to a node, which is on the same network.
 pub const CONNECT_TIMEOUT: Span = seconds(1);
-/// Health check period.
+/// Period of health checks: finds a dead node before its clients give up.
 pub const HEALTH_INTERVAL: Span = seconds(1);
-/// One health check.
+/// Deadline of one health check: a node that needs longer is of no use to a stream.
 pub const HEALTH_TIMEOUT: Span = Span(Duration::from_millis(500));
-/// Good checks in a row that make a node Up.
+/// Passed checks in a row that make a node Up: one may be luck.
 pub const HEALTH_RISE: u32 = 2;
-/// Bad checks in a row that make a node Down.
+/// Failed checks in a row that make a node Down: one may be noise.
 pub const HEALTH_FALL: u32 = 2;
-/// Longest hold of a node that keeps falling: long enough that its clients are not thrown about, short
-/// enough that a repaired one is not waited for.
+/// Longest hold of a node that flaps: its clients do not follow each turn, and a repaired node is soon back.
 pub const HOLD_DOWN: Span = seconds(60);
-/// Failed flows in a row that make a node Down, where they may: one client's bad luck is not enough.
+/// Failed flows in a row that make a node Down, with `passive`: one client's bad luck is not enough.
 pub const FAILURES: u32 = 5;
-/// Other nodes tried after a failed connect.
+/// Other nodes tried after a failed connect: each may cost the client `connect_timeout`.
 pub const RETRIES: u32 = 2;
-/// Other nodes tried for a request that a node got and did not answer. With one, a request that kills
-/// its node reaches two nodes at most.
+/// Other nodes tried for a request that a node got and did not answer. With one, a request that kills its
+/// node reaches at most two nodes.
 pub const RETRY_UNANSWERED: u32 = 1;
-/// Flows that wait for a node: as many as a large edge gets when one of its nodes dies. Each costs what
-/// its connection costs anyway.
+/// Flows that wait for a node: as many as a large edge gets when a node dies. Waiting costs no more than the
+/// connection.
 pub const QUEUE: u32 = 10_000;
-/// Longest wait for a node: below the patience of push clients, which give up after 5 to 10 s.
+/// Longest wait for a node: push clients give up after 5 to 10 s.
 pub const QUEUE_TIMEOUT: Span = seconds(4);
 /// A node's share: all are equal.
 pub const WEIGHT: u32 = 1;
-/// Status a good HTTP check answers.
+/// Status of an HTTP check that passes.
 pub const STATUS: u16 = 200;
-/// Longest wait for the beginning of a request's body that helps to route it: a form follows its head
-/// in the same segment or the next.
+/// Longest wait for the beginning of a body that a plugin routes by: a form follows its head in the same
+/// segment or the next.
 pub const BODY_PREFIX_TIMEOUT: Span = seconds(1);
 /// `Retry-After` of a 503, in seconds, before jitter.
 pub const RETRY_AFTER: Span = seconds(2);
-/// One DNS server's answer: it is on the same network, and another is asked next.
+/// Longest wait for one DNS server: it is on the same network, and the edge asks another next.
 pub const DNS_TIMEOUT: Span = seconds(1);
-/// Shortest life of an answer: some servers say 0, and would be asked without pause.
+/// Shortest life of an answer: some servers send a TTL of 0, and would be asked without pause.
 pub const MIN_TTL: Span = seconds(1);
-/// Longest life of an answer: a node that moved is found within five minutes, whatever was promised.
+/// Longest life of an answer: a node that moved is found within five minutes, whatever its TTL.
 pub const MAX_TTL: Span = seconds(300);
-/// From the last flow of a node that left the answer to its end: a client between two polls comes back.
+/// How long a node that left the answer stays without a flow: a client between two polls still finds it.
 pub const LINGER: Span = seconds(60);
-/// Clients moved in a second by a rebalance. Each opens a session anew: no node notices fifty.
+/// Clients moved in a second by a rebalance. Each opens a new session; no node notices fifty a second.
 pub const REBALANCE_RATE: Rate = Rate::a_second(50);
-/// What a node may have more than its share: less would close clients for the sake of chance.
+/// What a node may have beyond its share: a smaller tolerance would move clients because of chance.
 pub const REBALANCE_TOLERANCE: Share = Share(0.05);
-/// From a node's return to an automatic rebalance: a node that flaps moves nobody.
+/// Time from the last return to an automatic rebalance: a node that flaps moves no client.
 pub const REBALANCE_DELAY: Span = seconds(30);
 
 macro_rules! functions {

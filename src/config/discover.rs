@@ -1,4 +1,4 @@
-//! What is told of nodes that DNS knows: which names, which of their addresses, whom to ask.
+//! The blocks `discover` and `resolvers`: names to look up, addresses to use, DNS servers to ask.
 
 use std::net::SocketAddr;
 
@@ -9,37 +9,37 @@ use serde::{Deserialize, Serialize};
 use super::units::Span;
 use super::{HostName, HostPort, NodeTcp, NodeTls, defaults};
 
-/// Nodes of a pool that are found by DNS: one for each address.
+/// Nodes of a pool that DNS finds, one for each address.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Discover {
     /// A name whose addresses (A, AAAA) are nodes, all at this port.
     #[serde(default)]
     pub host: Option<HostPort>,
-    /// A name whose SRV records say hosts, ports and weights; those of the lowest priority are nodes.
+    /// A name whose SRV records give hosts, ports and weights; only the lowest priority is used.
     #[serde(default)]
     pub srv: Option<HostName>,
-    /// Which addresses are taken.
+    /// Which addresses become nodes.
     #[serde(default)]
     pub family: Family,
-    /// A node that left the answer stays this long without a flow: stuck clients find it.
+    /// How long a node that left the answer stays without a flow, so that stuck clients find it.
     #[serde(default = "defaults::linger")]
     pub linger: Span,
     /// TLS towards the nodes; absent: plain.
     #[serde(default)]
     pub tls: Option<NodeTls>,
-    /// Options of the sockets towards them.
+    /// Options of the sockets towards the nodes.
     #[serde(default)]
     pub tcp: NodeTcp,
 }
 
-/// Which addresses of a name are taken.
+/// Which addresses of a name become nodes.
 #[derive(
     Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, Hash, PartialOrd, Ord,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Family {
-    /// IPv4; IPv6 where there is none: a server with both is one node.
+    /// IPv4, or IPv6 if the name has no IPv4: a server with both is one node.
     #[default]
     Auto,
     /// IPv4.
@@ -50,11 +50,11 @@ pub enum Family {
     Both,
 }
 
-/// Whom to ask for names, and what to believe.
+/// DNS servers to ask, and limits on what they answer.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Resolvers {
-    /// Servers; none: those of `/etc/resolv.conf`.
+    /// DNS servers; empty: those of `/etc/resolv.conf`.
     #[serde(default)]
     pub addresses: Vec<SocketAddr>,
     /// Longest wait for one server's answer.
@@ -63,13 +63,13 @@ pub struct Resolvers {
         deserialize_with = "AboveZero::read"
     )]
     pub timeout: Span,
-    /// An answer is good for at least so long, whatever it says.
+    /// Shortest time an answer is used, whatever its TTL.
     #[serde(default = "defaults::min_ttl", deserialize_with = "AboveZero::read")]
     pub min_ttl: Span,
-    /// And at most so long.
+    /// Longest time an answer is used, whatever its TTL.
     #[serde(default = "defaults::max_ttl", deserialize_with = "AboveZero::read")]
     pub max_ttl: Span,
-    /// Networks nodes may be in; none named: any but this machine's own.
+    /// Networks nodes may be in; empty: any but loopback.
     #[serde(default)]
     pub allow: Trust,
 }

@@ -1,6 +1,6 @@
-//! What is wrong with a configuration file: each fault with its place and what was expected.
+//! Faults of a configuration file, each with its place and what was expected.
 //!
-//! In: facts of the reader, the decoder and the checks. Out: one line a fault,
+//! In: facts of the reader, the decoder and the checks. Out: one line for each fault,
 //! `file:line:column: path: message`, which editors and CI tools turn into links.
 
 use std::fmt;
@@ -16,15 +16,15 @@ const MAX_ECHO: usize = 60;
 pub struct ConfigError {
     /// The file as the operator named it.
     pub file: String,
-    /// Line, from 1; 0 where the fault is the file itself (missing, a directory, too large).
+    /// Line, from 1; 0 if the fault is the file itself (missing, a directory, too large).
     pub line: usize,
-    /// Column in characters, from 1; 0 where `line` is 0.
+    /// Column in characters, from 1; 0 if `line` is 0.
     pub column: usize,
-    /// YAML path, as `listeners[0].plugins[1].host_route.hosts`; empty at the root.
+    /// YAML path, such as `listeners[0].plugins[1].host_route.hosts`; empty at the root.
     pub path: String,
     /// What is wrong, one sentence without a full stop.
     pub message: String,
-    /// What would have been right.
+    /// What is legal there.
     pub expected: Option<String>,
     /// The nearest known word.
     pub suggestion: Option<String>,
@@ -55,8 +55,8 @@ impl fmt::Display for ConfigError {
 pub struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
-    /// Orders `found` by place, drops repetitions (a fault under a YAML alias is found once for each
-    /// use) and keeps the first [`MAX_ERRORS`]. `None` when nothing was found.
+    /// Sorts `found` by place, drops repetitions (a fault under a YAML alias is found once for each use) and
+    /// keeps the first [`MAX_ERRORS`]. `None` if nothing was found.
     pub(super) fn of(mut found: Vec<ConfigError>) -> Option<Self> {
         found.sort_by(|a, b| (a.line, a.column, &a.path).cmp(&(b.line, b.column, &b.path)));
         found.dedup_by(|b, a| {
@@ -105,7 +105,7 @@ pub(super) fn echo(value: &str) -> String {
         .replace("\\'", "'")
 }
 
-/// A sentence of a type's own, made safe to print: one line, bounded at ten times a value's length.
+/// Makes a type's own message safe to print: one line, at most ten times as long as a value.
 pub(super) fn echo_line(message: &str) -> String {
     message
         .chars()
@@ -114,7 +114,7 @@ pub(super) fn echo_line(message: &str) -> String {
         .collect()
 }
 
-/// A message that repeats a name of the file, made safe to print: one line.
+/// Escapes control characters, so that a name of the file cannot add a line to a message.
 pub(super) fn one_line(message: String) -> String {
     if !message.contains(char::is_control) {
         return message;
@@ -140,14 +140,14 @@ pub(crate) fn nearest<S: AsRef<str>>(
         .into_iter()
         .map(|k| {
             let known = plain(k.as_ref());
-            // A word cut short (`least`) is as good as one with a few wrong letters.
+            // The beginning of a word (`least`) is as good as a word with a few wrong letters.
             let short = word.len() >= 3 && known.starts_with(&word);
             let score = strsim::normalized_damerau_levenshtein(&word, &known);
             (if short { score.max(0.5) } else { score }, k)
         })
-        // Below 0.5 more than half the letters differ: a guess would mislead.
+        // Below 0.5 more than half the letters differ, and a suggestion would mislead.
         .filter(|(score, _)| *score >= 0.5)
-        // Of equals the first in the file's order.
+        // Among equally near words the first wins.
         .reduce(|best, next| if next.0 > best.0 { next } else { best })
         .map(|(_, k)| k.as_ref().to_owned())
 }

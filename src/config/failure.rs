@@ -16,7 +16,7 @@ pub enum NoNode {
     /// 503 with a jittered Retry-After.
     #[default]
     Unavailable,
-    /// The connection is closed without an answer: some push clients notice only that.
+    /// Closes the connection without an answer, because some push clients notice nothing else.
     Close,
 }
 
@@ -33,12 +33,12 @@ impl<'de> Deserialize<'de> for NoNode {
     }
 }
 
-/// Answer when a node is lost that has the request and has not answered it, and the request may not
-/// be repeated. A node is lost when it goes Down, is ordered Down, or resets or closes the connection.
+/// Answer when a node is lost before it answers a request that may not be repeated. A node is lost when it
+/// goes Down, is ordered Down, or resets or closes the connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnLost {
-    /// The connection ends without an answer, as it would without an edge; an HTTP/2 stream is reset.
-    /// The Lightstreamer Node client cannot see a status: it waited 23 s after a 502.
+    /// Closes the connection without an answer, as the node itself would; resets an HTTP/2 stream. The
+    /// Lightstreamer Node client cannot see a status: it waited 23 s after a 502.
     #[default]
     Close,
     /// 502.
@@ -60,7 +60,7 @@ impl<'de> Deserialize<'de> for OnLost {
 
 /// Decodes a number of tries; `off` is 0.
 ///
-/// Errors: any other word, or a number that is negative, broken or above [`MAX_RETRY_UNANSWERED`].
+/// Errors: any other word, or a number that is negative, not whole, or above [`MAX_RETRY_UNANSWERED`].
 pub(super) fn off_or_number<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
     d.deserialize_any(Scalar {
         expected: format!("`off` or a whole number from 0 to {MAX_RETRY_UNANSWERED}"),
@@ -71,12 +71,12 @@ pub(super) fn off_or_number<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::E
     })
 }
 
-/// Reads a value that is a word or a number to YAML, as `close` and `502`: an enum of words has no
-/// place for the number.
+/// Decodes a value that YAML reads as a word or a number, such as `close` and `502`. A serde enum has no
+/// variant for a number.
 struct Scalar<T> {
-    /// Words and numbers, for the fault.
+    /// The accepted words and numbers, for the fault.
     expected: String,
-    /// The value of a text; `None` where the text is none of the expected.
+    /// Returns the value of a text; `None` if the text is not accepted.
     read: fn(&str) -> Option<T>,
 }
 

@@ -23,16 +23,16 @@ pub struct Config {
     /// Threads that carry client bytes; default one per core.
     #[serde(default)]
     pub threads: Option<NonZeroUsize>,
-    /// Most client connections at once; beyond it new ones are closed at once.
+    /// Most client connections at once; the edge closes further ones on accept.
     #[serde(default = "defaults::max_connections")]
     pub max_connections: NonZeroUsize,
-    /// After a stop signal live flows may go on this long.
+    /// Longest time live flows go on after a stop signal.
     #[serde(default = "defaults::drain_deadline")]
     pub drain_deadline: Span,
-    /// Unix socket at which a successor takes the listening sockets over (`-u`); absent: none can.
+    /// Unix socket over which a successor takes the listening sockets (`-u`); absent: no upgrade.
     #[serde(default)]
     pub upgrade_socket: Option<PathBuf>,
-    /// Whom to ask for the addresses of host names.
+    /// DNS servers that look host names up.
     #[serde(default)]
     pub resolvers: Resolvers,
     /// Push servers by name.
@@ -70,10 +70,10 @@ pub struct Admin {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
-    /// JSON access lines, one at each flow's end.
+    /// The access log: one JSON line at the end of each flow.
     #[serde(default)]
     pub access: AccessLog,
-    /// Writes the query string too. Push clients put passwords there; off by default.
+    /// Logs the query string too; off by default, because push clients put passwords there.
     #[serde(default)]
     pub query: bool,
 }

@@ -1,13 +1,13 @@
 //! Fuzz target `configuration`: the text of a configuration file.
 //!
-//! Fails where a fault has no place inside the text, where faults are out of order, or where a message could
-//! forge a second line. Source: the style guide's rule that every fault has file, line, column and path.
+//! Fails if a fault has no place inside the text, if faults are out of order, or if a message could forge a
+//! second line. Source: the style guide's rule that every fault has file, line, column and path.
 
 use std::path::Path;
 
 use super::Config;
 
-/// Reads `data` as a file in a folder that does not exist, so that no file is found.
+/// Reads `data` as a file in a folder that does not exist, so that no file it names is found.
 pub fn run(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -17,7 +17,7 @@ pub fn run(data: &[u8]) {
     };
     assert!(faults.iter().next().is_some(), "refused without a fault");
     let lines: Vec<&str> = text.split('\n').collect();
-    // YAML takes a lone CR for a line end, editors do not, and the parser counts it in one of both ways.
+    // A lone CR ends a line for YAML but not for editors, and the parser may count it either way.
     let is_plain = !text.replace("\r\n", "").contains('\r');
     let mut last = (0, 0);
     for fault in faults.iter() {

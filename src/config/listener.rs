@@ -1,4 +1,4 @@
-//! What a listener is told: where to bind, how to speak, which plugins decide.
+//! The block of a listener: where it binds, which protocol it speaks, which plugins decide.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -23,12 +23,12 @@ pub struct Listener {
     pub name: String,
     /// Addresses to bind: `200.0.0.10:80`, `[2001:db8::10]:443`, `0.0.0.0:80`.
     pub bind: Vec<SocketAddr>,
-    /// Layer.
+    /// Layer 4 or 7.
     pub mode: Mode,
-    /// TLS that ends here; absent: plain.
+    /// TLS that ends at the edge; absent: plain, or passed through at layer 4.
     #[serde(default)]
     pub tls: Option<ListenerTls>,
-    /// Senders that begin each connection with the PROXY protocol (v1 or v2); nobody else may.
+    /// Senders that must begin each connection with the PROXY protocol (v1 or v2); no other client may.
     #[serde(default)]
     pub accept_proxy: Trust,
     /// Pool or node of the flows no plugin routes.
@@ -43,7 +43,7 @@ pub struct Listener {
     /// Most live flows of one client address (IPv6: /64); absent: any number.
     #[serde(default)]
     pub max_flows_per_client: Option<NonZeroUsize>,
-    /// Deadline of a TLS handshake.
+    /// Deadline of each of these: the PROXY protocol header, a ClientHello that routes, the TLS handshake.
     #[serde(
         default = "defaults::handshake_timeout",
         deserialize_with = "AboveZero::read"
@@ -71,7 +71,7 @@ pub struct MaxHidden {
     /// The bound, 4 KiB to 16 MiB.
     #[serde(default = "defaults::max_hidden", deserialize_with = "Hidden::read")]
     pub bytes: Bytes,
-    /// Whether a flow that shows bulk may use a window as large as its client's own kernel has promised.
+    /// Whether a bulk flow may use a window as large as the client's kernel has promised.
     #[serde(default = "defaults::yes")]
     pub bulk: bool,
 }
@@ -85,8 +85,8 @@ impl Default for MaxHidden {
     }
 }
 
-/// By hand, because serde's `untagged` loses the line of a fault. `remote` above makes the function that
-/// reads the block, and leaves the trait to us.
+/// Hand-written, because serde's `untagged` loses the line of a fault. `remote` above generates only the
+/// function that decodes the block.
 impl<'de> Deserialize<'de> for MaxHidden {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         struct V;
@@ -133,16 +133,17 @@ pub struct Limits {
         deserialize_with = "bounds::Headers::read"
     )]
     pub headers: usize,
-    /// Of HTTP/2 connections.
+    /// Limits of an HTTP/2 connection.
     #[serde(default)]
     pub http2: Http2Limits,
 }
 
-/// Limits of an HTTP/2 connection. A client that exceeds one of the last four is sent GOAWAY.
+/// Limits of an HTTP/2 connection. The last four are token buckets that refill in 10 s; a client that exceeds
+/// one is sent GOAWAY.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Http2Limits {
-    /// Most streams at once; more are refused, and may be sent again.
+    /// Most streams at once. The edge refuses more; the client may send them again.
     #[serde(
         default = "defaults::http2_streams",
         deserialize_with = "bounds::Streams::read"
@@ -166,13 +167,13 @@ pub struct Http2Limits {
         deserialize_with = "bounds::Frames::read"
     )]
     pub pings: u32,
-    /// Most SETTINGS frames in 10 s.
+    /// Most SETTINGS frames in 10 s, after the first.
     #[serde(
         default = "defaults::http2_settings",
         deserialize_with = "bounds::Frames::read"
     )]
     pub settings: u32,
-    /// Most DATA frames without data in 10 s.
+    /// Most DATA frames in 10 s that carry nothing and end nothing.
     #[serde(
         default = "defaults::http2_empty_frames",
         deserialize_with = "bounds::Frames::read"

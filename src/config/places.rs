@@ -1,20 +1,20 @@
-//! Tells where a key of the file is: `edge.yaml:21:5: listeners[0].to`.
+//! Finds where a key of the file is: `edge.yaml:21:5: listeners[0].to`.
 //!
-//! In: a path by keys and numbers. Out: its place, or that of the last step the file has.
+//! In: a path of keys and list positions. Out: the place of its last step that is in the file.
 
 use std::path::Path;
 
 use super::tree::{Kind, Node, Step};
 use super::{read, tree};
 
-/// Places of one configuration file that was read without a fault.
+/// The places of a configuration file that was read without a fault.
 pub struct Places {
     file: String,
     tree: Option<Node>,
 }
 
 impl Places {
-    /// Reads the file at `path` again; one that cannot be read any more has no places.
+    /// Reads the file at `path` again. If that fails, [`Places::of`] returns the file's name only.
     pub fn load(path: &Path) -> Places {
         Self::parse(
             &read::read(path).unwrap_or_default(),
@@ -22,7 +22,7 @@ impl Places {
         )
     }
 
-    /// Places of `text`, shown as `file`.
+    /// Finds the places of `text`, shown as `file`.
     pub fn parse(text: &str, file: &str) -> Places {
         Places {
             file: file.to_owned(),
@@ -30,8 +30,8 @@ impl Places {
         }
     }
 
-    /// The place of the key at `path`, where a number is a place in a list. What the file leaves to a
-    /// default is told by the block that would have it.
+    /// Returns the place of the key at `path`, in which a number is a position in a list. For a key that is
+    /// not in the file it is the place of the block that lacks it.
     pub fn of<S: AsRef<str>>(&self, path: impl IntoIterator<Item = S>) -> String {
         let Some(tree) = &self.tree else {
             return self.file.clone();

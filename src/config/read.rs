@@ -1,4 +1,4 @@
-//! Reads the configuration file whole: size, kind and encoding are judged before any YAML.
+//! Reads the configuration file, and checks kind, size and encoding before any YAML is parsed.
 //!
 //! In: a path. Out: its text without byte order mark, or one [`ConfigError`].
 
@@ -8,13 +8,13 @@ use std::path::Path;
 
 use super::error::ConfigError;
 
-/// Largest file read. A thousand listeners with ten routes each take a quarter of it; what is larger
-/// is some other file, and must not fill memory.
+/// Largest file, in bytes. A thousand listeners with ten routes each take a quarter of it; a larger file is
+/// some other file, and must not fill memory.
 pub const MAX_FILE: u64 = 1024 * 1024;
 
 /// Reads `path`.
 ///
-/// Errors: not there, not readable, not a regular file or a pipe, larger than [`MAX_FILE`], not UTF-8.
+/// Errors: the file cannot be read, is a directory, is larger than [`MAX_FILE`], or is not UTF-8.
 pub(super) fn read(path: &Path) -> Result<String, Box<ConfigError>> {
     let whole = |message: String, expected: Option<String>| {
         Box::new(ConfigError {
@@ -33,7 +33,7 @@ pub(super) fn read(path: &Path) -> Result<String, Box<ConfigError>> {
         return Err(whole("is a directory".into(), Some("a YAML file".into())));
     }
     let mut bytes = Vec::new();
-    // One byte more than allowed tells "exactly full" from "too large", pipes included.
+    // One byte more than allowed shows that the file is too large, also if it is a pipe.
     file.take(MAX_FILE + 1)
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;
@@ -50,7 +50,7 @@ pub(super) fn read(path: &Path) -> Result<String, Box<ConfigError>> {
     })
 }
 
-/// Text of `bytes` without byte order mark; else line and column of the first wrong byte.
+/// Decodes UTF-8 without a byte order mark. Errors: line and column of the first wrong byte.
 fn decode(bytes: Vec<u8>) -> Result<String, (usize, usize)> {
     let text = String::from_utf8(bytes).map_err(|e| {
         let good = e.utf8_error().valid_up_to();

@@ -10,13 +10,13 @@ use super::{bounds, defaults};
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct TcpOptions {
-    /// Idle time before keep-alive probes; they find a dead client, never close a silent one.
+    /// Silence before the first keep-alive probe. Probes find a dead client; they never close a silent one.
     #[serde(
         default = "defaults::keepalive",
         deserialize_with = "bounds::Keepalive::read"
     )]
     pub keepalive: Span,
-    /// Longest time a client may leave bytes, or probes of its shut window, unacknowledged.
+    /// Longest time a client may leave bytes, or probes of its closed window, unacknowledged.
     #[serde(
         default = "defaults::client_user_timeout",
         deserialize_with = "AboveZero::read"
@@ -37,13 +37,13 @@ impl Default for TcpOptions {
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct NodeTcp {
-    /// Idle time before keep-alive probes.
+    /// Silence before the first keep-alive probe.
     #[serde(
         default = "defaults::keepalive",
         deserialize_with = "bounds::Keepalive::read"
     )]
     pub keepalive: Span,
-    /// Longest time it may leave bytes unacknowledged.
+    /// Longest time the node may leave bytes unacknowledged.
     #[serde(
         default = "defaults::node_user_timeout",
         deserialize_with = "AboveZero::read"

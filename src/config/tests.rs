@@ -25,7 +25,7 @@ mod yaml;
 /// Base (see [`text`]), added text, and the lines that must be printed.
 type Case = (&'static str, &'static str, &'static [&'static str]);
 
-/// Fails where a case prints other lines than it should.
+/// Checks that each case prints exactly its lines.
 fn prints(cases: &[Case]) {
     let dir = files();
     for (base, tail, expected) in cases {
@@ -65,7 +65,7 @@ fn fits(line: &str, pattern: &str) -> bool {
     open || rest.is_empty()
 }
 
-/// A sound file's parts. A case adds its lines where its base leaves off.
+/// Returns a file: the valid lines of `base`, and after them those of a case.
 fn text(base: &str, tail: &str) -> String {
     let node = "nodes: { n: { address: 127.0.0.1:2 } }\npools: { p: { nodes: [n] } }\n";
     match base {

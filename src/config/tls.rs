@@ -1,4 +1,4 @@
-//! What TLS is told: session tickets, the rules of a handshake, TLS to nodes.
+//! The blocks of TLS: session tickets, handshakes with clients, TLS towards nodes.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,23 +10,23 @@ use serde::Deserialize;
 use super::units::Span;
 use super::{bounds, defaults};
 
-/// Keys of session tickets: one ring for all listeners of a profile.
+/// Keys of session tickets: one ring for all listeners.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Tickets {
-    /// A new key seals from then on; without `file`.
+    /// How long a key seals tickets; ignored with `file`.
     #[serde(
         default = "defaults::ticket_rotate",
         deserialize_with = "AboveZero::read"
     )]
     pub rotate: Span,
-    /// Older keys that still open tickets; without `file`.
+    /// Older keys that still open tickets; ignored with `file`.
     #[serde(
         default = "defaults::ticket_keep",
         deserialize_with = "bounds::TicketKeys::read"
     )]
     pub keep: usize,
-    /// Keys that several edges share; read again when it changes.
+    /// File of keys that several edges share; read again when it changes.
     #[serde(default)]
     pub file: Option<PathBuf>,
 }
@@ -45,7 +45,7 @@ impl Default for Tickets {
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerTls {
-    /// Names of certificates it may serve; the first is the default of every VIP of the listener.
+    /// Names of certificates it may serve; the first is the default of VIPs that `by_vip` does not name.
     pub certificates: Vec<String>,
     /// Default certificate of single VIPs (`200.0.0.1:443: push1`), for clients without SNI.
     #[serde(default)]
@@ -59,25 +59,25 @@ pub struct ListenerTls {
     /// Takes WebSockets over HTTP/2 (RFC 8441); needs `h2`.
     #[serde(default)]
     pub h2_websocket: bool,
-    /// Layer 4: protocols offered by ALPN, best first, which the nodes speak.
+    /// Layer 4: protocols that the nodes speak, accepted by ALPN, best first.
     #[serde(default)]
     pub alpn: Option<Protocols>,
-    /// Versions, ciphers and groups that belong together.
+    /// Which versions are accepted.
     #[serde(default)]
     pub profile: Profile,
-    /// Lowest version, where it differs from the profile's.
+    /// Lowest version; absent: the profile's.
     #[serde(default)]
     pub min_version: Option<Version>,
-    /// Highest version; absent: the highest there is.
+    /// Highest version; absent: the highest of OpenSSL.
     #[serde(default)]
     pub max_version: Option<Version>,
-    /// Ciphers of TLS 1.2 by OpenSSL's names, best first, instead of the profile's.
+    /// Ciphers of TLS 1.2 by OpenSSL's names, best first; absent: Mozilla's intermediate ones with ECDHE.
     #[serde(default)]
     pub ciphers: Option<Vec<String>>,
-    /// Groups of the key exchange by OpenSSL's names, best first, instead of the profile's.
+    /// Groups of the key exchange by OpenSSL's names, best first; absent: four, the same in each profile.
     #[serde(default)]
     pub groups: Option<Vec<String>>,
-    /// Authorities (PEM) of client certificates; absent: none are asked for.
+    /// Authorities (PEM) of client certificates; absent: no client certificate is asked for.
     #[serde(default)]
     pub client_ca: Option<PathBuf>,
     /// Whether a client must have a certificate of `client_ca`.
@@ -85,7 +85,7 @@ pub struct ListenerTls {
     pub client_certificate: ClientCertificate,
 }
 
-/// Names of protocols (RFC 7301), best first: one, or a list.
+/// Names of protocols (RFC 7301), best first. In the file one name, or a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Protocols(pub Vec<String>);
 
@@ -133,7 +133,7 @@ pub enum Version {
     Tls13,
 }
 
-/// By hand, because `1.2` is a number to YAML.
+/// Hand-written, because YAML reads `1.2` as a number.
 impl<'de> Deserialize<'de> for Version {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         struct V;
@@ -161,10 +161,10 @@ impl<'de> Deserialize<'de> for Version {
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientCertificate {
-    /// Without a good one the handshake fails.
+    /// Without a valid one the handshake fails.
     #[default]
     Required,
-    /// Asked for; the plugin `client_certificate` tells the node whether there was a good one.
+    /// Asked for; the plugin `client_certificate` tells the node whether there was a valid one.
     Optional,
 }
 
@@ -175,10 +175,10 @@ pub struct NodeTls {
     /// Authorities (PEM) that may have issued the node's certificate; absent: the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
-    /// Name asked for by SNI and demanded of the certificate; absent: the node's IP address.
+    /// Name sent as SNI and required of the certificate; absent: the node's host name or IP address.
     #[serde(default)]
     pub server_name: Option<String>,
-    /// One of `certificates`, shown to a node that asks for one.
+    /// Name of the certificate shown to a node that asks for one.
     #[serde(default)]
     pub client_certificate: Option<String>,
     /// Verifies the node's certificate and name.

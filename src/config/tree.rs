@@ -1,7 +1,7 @@
 //! The file as a tree of values, each with its line and column.
 //!
-//! In: YAML text (`build`). Out: [`Node`]s, found by path, cut by path, and told by the path and
-//! position the operator sees.
+//! In: YAML text (`build`). Out: [`Node`]s, found and cut by path, and reported with the path and position
+//! that the operator sees.
 
 mod build;
 mod scalar;
@@ -9,7 +9,7 @@ mod scalar;
 pub(super) use build::parse;
 pub(super) use scalar::Scalar;
 
-/// Place in the file, both from 1, columns in characters.
+/// A place in the file: line and column from 1, columns in characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Position {
     pub line: usize,
@@ -22,13 +22,13 @@ pub(super) struct Node {
     /// Where it starts.
     pub at: Position,
     pub kind: Kind,
-    /// Set where the decoder put it in place of a missing value; the number says which attempt it is.
+    /// Which stand-in this is, if the decoder put it in place of a missing value.
     pub stand_in: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
-    /// Text; `plain` without quotes, so that it may mean a number, a truth value or nothing.
+    /// Text. `plain`: without quotes, so that it may mean a number, a boolean or null.
     Scalar {
         text: String,
         plain: bool,
@@ -37,7 +37,7 @@ pub(super) enum Kind {
     Map(Vec<Entry>),
 }
 
-/// A list's element with its number in the file: numbers stay when the decoder cuts a wrong one out.
+/// A list's element with its number in the file, which stays when the decoder cuts another element.
 #[derive(Clone, Debug)]
 pub(super) struct Item {
     pub number: usize,
@@ -55,7 +55,7 @@ pub(super) struct Entry {
 /// One step from a value to one inside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Place in the list as the tree now is, from 0.
+    /// Position in the list as the tree is now, from 0.
     Index(usize),
     Key(String),
 }
@@ -72,7 +72,7 @@ impl From<usize> for Step {
     }
 }
 
-/// A place of the tree: its path as the file numbers it, and where its value and its key start.
+/// A place in the tree: its path, numbered as in the file, and where its value and its key start.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Place {
     pub path: String,
@@ -81,7 +81,7 @@ pub(super) struct Place {
 }
 
 impl Node {
-    /// The value one step below.
+    /// Returns the value one step below.
     pub fn child(&self, step: &Step) -> Option<&Node> {
         match (&self.kind, step) {
             (Kind::List(items), Step::Index(i)) => items.get(*i).map(|item| &item.node),
@@ -92,12 +92,12 @@ impl Node {
         }
     }
 
-    /// The value at `path`.
+    /// Returns the value at `path`.
     pub fn find(&self, path: &[Step]) -> Option<&Node> {
         path.iter().try_fold(self, |node, step| node.child(step))
     }
 
-    /// [`Node::find`], to change it.
+    /// As [`Node::find`], to change the value.
     pub fn find_mut(&mut self, path: &[Step]) -> Option<&mut Node> {
         path.iter()
             .try_fold(self, |node, step| match (&mut node.kind, step) {
@@ -110,7 +110,7 @@ impl Node {
             })
     }
 
-    /// Cuts the value at `path` out of its list or map. False where there is none, or it is the root.
+    /// Cuts the value at `path` out of its list or map. False: there is none, or it is the root.
     pub fn cut(&mut self, path: &[Step]) -> bool {
         let Some((last, parent)) = path.split_last() else {
             return false;
@@ -129,7 +129,7 @@ impl Node {
         }
     }
 
-    /// Where `path` is; steps that lead nowhere are shown in the path and placed at the last that does.
+    /// Returns the place of `path`. A step that does not exist has the place of the last one that does.
     pub fn locate(&self, path: &[Step]) -> Place {
         let mut place = Place {
             at: self.at,
@@ -161,7 +161,7 @@ impl Node {
         place
     }
 
-    /// What the value means, where it is a scalar.
+    /// Returns the meaning of a scalar; `None` for a list or map.
     pub fn scalar(&self) -> Option<Scalar<'_>> {
         match &self.kind {
             Kind::Scalar { text, plain: true } => Some(Scalar::of(text)),
@@ -170,7 +170,7 @@ impl Node {
         }
     }
 
-    /// The path of the value in which `at` is: the last one that starts at it or before.
+    /// Returns the path of the value that contains `at`: on each level the last that does not start after it.
     pub fn around(&self, at: Position) -> Vec<Step> {
         let mut path = Vec::new();
         let mut node = self;
@@ -198,7 +198,7 @@ impl Node {
         }
     }
 
-    /// Keys of the map at `path`; none where it is no map.
+    /// Returns the keys of the map at `path`; none if it is no map.
     pub fn keys(&self, path: &[Step]) -> Vec<&str> {
         match self.find(path).map(|n| &n.kind) {
             Some(Kind::Map(entries)) => entries.iter().map(|e| e.key.as_str()).collect(),
@@ -206,7 +206,7 @@ impl Node {
         }
     }
 
-    /// This value and all inside it.
+    /// Counts this value, and all keys and values inside it.
     fn count(&self) -> usize {
         1 + match &self.kind {
             Kind::Scalar { .. } => 0,
@@ -216,7 +216,7 @@ impl Node {
     }
 }
 
-/// A key as a path shows it: bare where it reads as a word, else quoted.
+/// Formats a key for a path: bare if it is a word, otherwise quoted.
 fn show_key(key: &str, first: bool) -> String {
     let word = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
     match (!key.is_empty() && key.chars().all(word), first) {

@@ -1,4 +1,4 @@
-//! What nodes and pools are told: addresses, weights, balancing, health checks.
+//! The blocks of nodes and pools: addresses, weights, balancing, health checks.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -15,7 +15,7 @@ use super::{Address, Discover, NoNode, NodeTcp, NodeTls, OnLost, bounds, default
 pub struct Node {
     /// Its address or host name, and its port.
     pub address: Address,
-    /// Its share against the other nodes of a pool; 0 takes no balanced flows.
+    /// Its share relative to the other nodes of a pool; with 0 it takes no balanced flows.
     #[serde(
         default = "defaults::weight",
         deserialize_with = "bounds::Weight::read"
@@ -42,13 +42,13 @@ pub struct Node {
     /// Its own `evict_rate`; absent: that of the pools it is in.
     #[serde(default)]
     pub evict_rate: Option<Rate>,
-    /// How DNS knows it; `None` where the file says its address.
+    /// How DNS found it; `None` if its address is in the file.
     #[serde(skip)]
     pub found: Option<Found>,
 }
 
 impl Node {
-    /// A node at this address, all else as where nothing is said.
+    /// Makes a node at this address, with defaults for everything else.
     pub fn at(address: SocketAddr) -> Self {
         Node {
             address: Address::Socket(address),
@@ -65,12 +65,12 @@ impl Node {
     }
 }
 
-/// How DNS knows a node.
+/// How DNS found a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// What was asked for.
+    /// The name that was looked up; with its port, unless SRV records gave it.
     pub source: String,
-    /// It is no longer in the answer.
+    /// Whether it is no longer in the answer.
     pub leaving: bool,
 }
 
@@ -81,7 +81,7 @@ pub struct Pool {
     /// Names of its nodes.
     #[serde(default)]
     pub nodes: Vec<String>,
-    /// Nodes that are found by DNS, beside them.
+    /// Nodes that DNS finds, in addition to `nodes`.
     #[serde(default)]
     pub discover: Option<Discover>,
     /// How a node is chosen for a flow that is not stuck.
@@ -108,7 +108,7 @@ pub struct Pool {
     /// Answer when no node can take the flow.
     #[serde(default)]
     pub no_node: NoNode,
-    /// Answer when a node is lost before it answered, and the request may not be repeated.
+    /// Answer when a node is lost before it answers a request that may not be repeated.
     #[serde(default)]
     pub on_lost: OnLost,
     /// Other nodes tried for a request that a node got and did not answer, if it may be repeated: an
@@ -122,51 +122,51 @@ pub struct Pool {
     /// 64 KiB. Compared whole, without query; 64 at most.
     #[serde(default)]
     pub retry_on: Vec<String>,
-    /// Live flows of a node from which on the balancer gives it no more; absent: any number.
+    /// Live flows at which the balancer gives a node no more; absent: no limit.
     #[serde(default)]
     pub max_flows: Option<NonZeroUsize>,
-    /// Most flows a second the balancer gives one node; absent: any number.
+    /// Most flows a second the balancer gives one node; absent: no limit.
     #[serde(default)]
     pub admit_rate: Option<Rate>,
     /// The same for a node that returned or joined, until it has caught up; absent: no slow start.
     #[serde(default)]
     pub slow_start: Option<Rate>,
-    /// Flows a second that are closed when a node goes Down; absent: all at once.
+    /// Flows closed in a second when a node goes Down; absent: all at once.
     #[serde(default)]
     pub evict_rate: Option<Rate>,
     /// Most flows that wait while every node is at its limit.
     #[serde(default = "defaults::queue", deserialize_with = "bounds::Queue::read")]
     pub queue: u32,
-    /// Longest time one of them waits.
+    /// Longest time a flow waits there.
     #[serde(
         default = "defaults::queue_timeout",
         deserialize_with = "AboveZero::read"
     )]
     pub queue_timeout: Span,
-    /// How clients are moved off overloaded nodes.
+    /// How clients move off nodes that have too many.
     #[serde(default)]
     pub rebalance: Rebalance,
-    /// Paths of requests that begin a session: they are balanced anew although their client is
-    /// stuck, and stuck to the node they got.
+    /// Paths of requests that begin a session. Such a request is balanced although its client is stuck; the
+    /// client then sticks to the new node.
     #[serde(default)]
     pub rebalance_on: Vec<String>,
 }
 
-/// How clients are moved off overloaded nodes: by itself after a node's return, and by orders that
-/// say nothing else.
+/// How clients move off nodes that have too many: settings of automatic rebalancing, and defaults of an order
+/// at the admin endpoint.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Rebalance {
-    /// Whether the pool is made even after a node's return.
+    /// Whether a node's return starts a rebalance.
     #[serde(default)]
     pub auto: bool,
-    /// Time from a node's return until then: it may go again, and new clients may be enough.
+    /// Time from the last return until then: the node may flap, and new clients may be enough.
     #[serde(default = "defaults::rebalance_delay")]
     pub delay: Span,
     /// Clients moved in a second.
     #[serde(default = "defaults::rebalance_rate")]
     pub rate: Rate,
-    /// How much more than its share a node may keep.
+    /// How much more than its share a node may have.
     #[serde(default = "defaults::rebalance_tolerance")]
     pub tolerance: Share,
     /// Whether live flows are closed; else assignments are only forgotten.
@@ -195,9 +195,9 @@ pub enum Balance {
     LeastFlows,
     /// Each in turn, by weight.
     RoundRobin,
-    /// The better of two drawn by weight.
+    /// The better of two nodes drawn by weight.
     Random,
-    /// By the client's address (rendezvous hashing): no state, few moves when a node goes.
+    /// By the client's address (rendezvous hashing): no state, and few clients move when a node leaves.
     Hash,
 }
 
@@ -228,17 +228,17 @@ pub enum OnDown {
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Health {
-    /// Connecting is enough.
+    /// The check passes if it connects.
     #[serde(default)]
     pub tcp: Option<TcpCheck>,
-    /// A GET must answer the expected status.
+    /// The check passes if a GET has the expected status and text.
     #[serde(default)]
     pub http: Option<HttpCheck>,
-    /// A TLS handshake must succeed; for nodes whose own TLS passes through the edge.
+    /// The check passes if a TLS handshake succeeds; for nodes to which TLS is passed through.
     #[serde(default)]
     pub tls: Option<TlsCheck>,
-    /// Version (1 or 2) of the PROXY protocol header that says `LOCAL` before each check, for a port
-    /// that refuses connections without one.
+    /// Version (1 or 2) of the PROXY protocol header each check begins with, for a port that refuses
+    /// connections without one. It says `LOCAL`, or `UNKNOWN` in version 1.
     #[serde(default, deserialize_with = "bounds::ProxyVersion::read")]
     pub proxy_protocol: Option<u8>,
     /// Period, jittered by 10 %.
@@ -256,49 +256,49 @@ pub struct Health {
         deserialize_with = "AboveZero::read"
     )]
     pub timeout: Span,
-    /// Good checks in a row that make a node Up.
+    /// Passed checks in a row that make a node Up.
     #[serde(
         default = "defaults::health_rise",
         deserialize_with = "bounds::Row::read"
     )]
     pub rise: u32,
-    /// Bad checks in a row that make a node Down.
+    /// Failed checks in a row that make a node Down.
     #[serde(
         default = "defaults::health_fall",
         deserialize_with = "bounds::Row::read"
     )]
     pub fall: u32,
-    /// Longest time a node that falls again and again is held Down; 0: it is not.
+    /// Longest time a node that flaps is held Down; 0: it is not held.
     #[serde(default = "defaults::hold_down")]
     pub hold_down: Span,
-    /// What flows meet makes a node Down as well; absent: it only asks for a check.
+    /// Passive health; absent: a failed flow only asks for a check.
     #[serde(default)]
     pub passive: Option<Passive>,
 }
 
-/// Flows that fail at a node make it Down.
+/// Passive health: failed flows make a node Down although its checks pass.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Passive {
-    /// Flows in a row that failed: connect refused, reset or timed out, reset before an answer.
+    /// Failed flows in a row: connect refused, reset or timed out, or reset before an answer.
     #[serde(
         default = "defaults::failures",
         deserialize_with = "bounds::Failures::read"
     )]
     pub failures: u32,
-    /// Share of answers with a status from 500, of 20 or more within 10 s; absent: they do not count.
+    /// Share of statuses from 500, of 20 or more answers in 10 s, above which it goes Down; absent: none.
     #[serde(default)]
     pub errors: Option<Share>,
 }
 
-/// A TLS handshake must succeed.
+/// The check passes if a TLS handshake succeeds.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct TlsCheck {
-    /// Name sent as SNI; default the address's IP, which is not sent.
+    /// Name to verify, sent as SNI; absent: the address's IP, which is not sent.
     #[serde(default)]
     pub server_name: Option<String>,
-    /// Verifies certificate and name by the system's authorities.
+    /// Verifies certificate and name against the system's authorities.
     #[serde(default)]
     pub verify: bool,
     /// Another port than the node's.
@@ -306,7 +306,7 @@ pub struct TlsCheck {
     pub port: Option<u16>,
 }
 
-/// Connecting is enough.
+/// The check passes if it connects.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct TcpCheck {
@@ -315,11 +315,11 @@ pub struct TcpCheck {
     pub port: Option<u16>,
 }
 
-/// A GET must answer the expected status.
+/// The check passes if a GET has the expected status and text.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct HttpCheck {
-    /// Target of the GET, as `/lightstreamer/healthcheck`.
+    /// Target of the GET, such as `/lightstreamer/healthcheck`.
     pub path: String,
     /// Host header; default the node's address.
     #[serde(default)]
@@ -330,7 +330,7 @@ pub struct HttpCheck {
         deserialize_with = "bounds::Status::read"
     )]
     pub status: u16,
-    /// Text that must be in the first 64 KiB of the body; absent: any body is good.
+    /// Text that must be in the first 64 KiB of the body; absent: any body passes.
     #[serde(default)]
     pub expect: Option<String>,
     /// Another port than the node's.
@@ -339,7 +339,7 @@ pub struct HttpCheck {
 }
 
 impl Health {
-    /// The TCP check used after a failed connect where no check is configured.
+    /// Returns the TCP check that follows a failed connect if no check is configured.
     pub fn tcp_default() -> Self {
         Health {
             tcp: Some(TcpCheck { port: None }),

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use pushgate_plugins::bounds::Whole;
 use serde::Deserialize;
 
-/// Days before a certificate's end from which on the log warns: a third of the usual 90, when the
-/// issuers' own clients renew.
+/// Days before a certificate's end at which the log begins to warn: a third of the usual 90, when the
+/// issuers' own tools renew.
 const WARN_DAYS: u32 = 30;
-/// Days of a warning before a certificate's end: a hundred years.
+/// Days before a certificate's end: at most a hundred years.
 type Days = Whole<0, 36_500>;
 
 /// A certificate with its key: `chain` and `key`, or a `keystore`. The names it covers are read
@@ -30,13 +30,13 @@ pub struct Certificate {
     /// File whose first line is the password of `key` or `keystore`.
     #[serde(default)]
     pub password_file: Option<PathBuf>,
-    /// Variable of the environment that holds the password instead.
+    /// Environment variable that holds the password instead.
     #[serde(default)]
     pub password_env: Option<String>,
     /// Where the stapled OCSP response comes from.
     #[serde(default)]
     pub ocsp: Ocsp,
-    /// Days before its end from which on the log warns.
+    /// Days before its end from which each load logs a warning.
     #[serde(default = "warn_days", deserialize_with = "Days::read")]
     pub warn_days: u32,
 }
@@ -48,9 +48,9 @@ pub enum Ocsp {
     /// Nothing is stapled.
     #[default]
     Off,
-    /// Asked of the responder the certificate names, and again before it ends.
+    /// Fetched from the responder that the certificate names, and again before it expires.
     Responder,
-    /// Read from a file (DER) that somebody else keeps fresh.
+    /// Read from a file (DER) that another program keeps fresh.
     File(PathBuf),
 }
 

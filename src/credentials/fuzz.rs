@@ -1,6 +1,6 @@
 //! Fuzz target `keystore`: the PKCS#12 keystore of a push server.
 //!
-//! Fails where a keystore that opens has no certificate, another's key, or a chain out of order.
+//! Fails if a keystore that opens has no certificate, another certificate's key, or a chain out of order.
 //! Source: RFC 7292.
 
 use std::path::Path;

@@ -212,7 +212,7 @@ impl Staple {
             .find_status(&id)
             .ok_or("the OCSP response is about another certificate")?;
         let from = unix(status.this_update).ok_or("the OCSP response has no time")?;
-        // Without nextUpdate newer information is available at any time (RFC 6960 §2.4): asked each hour.
+        // Without nextUpdate there is always newer information (RFC 6960 §2.4): the edge asks each hour.
         let until = status.next_update().map_or(Some(i64::MAX), unix);
         let until = until.ok_or("the OCSP response has no time")?;
         if from > now + SKEW || until <= now {

@@ -69,8 +69,8 @@ impl TlsFront {
         Acceptors::build(listener, store, &self.ring, dir)
     }
 
-    /// Swaps in prepared certificates; live connections keep what they have, tickets stay good for certificates that
-    /// did not change. A change of `h2` or `mode` is another listener.
+    /// Swaps in prepared certificates. Live connections keep what they have; tickets stay valid for
+    /// certificates that did not change. A change of `mode`, `h2` or `alpn` makes a new listener instead.
     pub fn swap(&self, acceptors: Acceptors) {
         self.acceptors.store(Arc::new(acceptors));
     }

@@ -48,7 +48,7 @@ impl Edge {
         let url = url.map_err(|e| format!("--admin {base}: {e}"))?;
         if url.scheme_str() != Some("http") || url.authority().is_none() {
             return Err(format!(
-                "--admin {base}: expected a URL like `http://127.0.0.1:9900`"
+                "--admin {base}: expected a URL such as `http://127.0.0.1:9900`"
             ));
         }
         let bearer = at.token_file.as_deref().map(token).transpose()?;

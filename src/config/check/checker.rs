@@ -1,7 +1,7 @@
-//! What every check sees of the configuration, and where it puts what it finds.
+//! Gives each check the configuration, and collects the faults it finds.
 //!
-//! In: the decoded configuration, its tree and all its names. Out: faults, each at its place; none of a
-//! value that is already at fault.
+//! In: the decoded configuration, its tree and all its names. Out: faults, each at its place; none for a
+//! value that already has one.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ macro_rules! steps {
 }
 pub(super) use steps;
 
-/// All names of the file, also of blocks that could not be decoded: those are known, only wrong.
+/// All names of the file, including those of blocks that could not be decoded.
 pub(in crate::config) struct Names {
     pub(super) nodes: Vec<String>,
     pub(super) pools: Vec<String>,
@@ -46,13 +46,13 @@ impl Names {
         self.pools.iter().chain(&self.nodes).any(|n| n == name)
     }
 
-    /// Every name a flow can be sent to.
+    /// Iterates over every name to which a flow can be sent.
     pub(super) fn targets(&self) -> impl Iterator<Item = &String> {
         self.pools.iter().chain(&self.nodes)
     }
 }
 
-/// What every check sees, and where it puts what it finds.
+/// What every check reads, and the faults found so far.
 pub(super) struct Check<'a> {
     pub config: &'a Config,
     pub tree: &'a Node,
@@ -120,7 +120,7 @@ impl Check<'_> {
         }
     }
 
-    /// Whether the value at `path`, as the file numbers it, or one inside it was already at fault.
+    /// Whether the value at `path`, numbered as in the file, or one inside it, already has a fault.
     pub fn was_cut(&self, path: &str) -> bool {
         self.cut.iter().any(|cut| {
             cut.strip_prefix(path)
@@ -128,7 +128,7 @@ impl Check<'_> {
         })
     }
 
-    /// Whether the sections that give names were readable; else every use of a name would be a fault.
+    /// Whether the sections with names were decoded. Otherwise every use of a name would be a fault.
     pub fn names_are_known(&self) -> bool {
         let sections = ["nodes", "pools", "certificates"];
         !self.cut.iter().any(|cut| sections.contains(&cut.as_str()))

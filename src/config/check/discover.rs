@@ -1,13 +1,13 @@
-//! Checks what is told of names: `resolvers`, and the `discover` of pools.
+//! Checks `resolvers`, and the `discover` of pools.
 //!
-//! In: the decoded blocks. Out: faults. Nothing is looked up: a name may come to be later.
+//! In: the decoded blocks. Out: faults. No name is looked up, because it may be registered later.
 
 use super::checker::{Check, steps};
 use super::node_tls::tls_is_sound;
 use crate::config::Discover;
 use crate::config::bounds::MAX_SERVERS;
 
-/// Longest name of a pool whose nodes are found: theirs begin with it.
+/// Longest name of a pool with `discover`, because the names of its nodes begin with it.
 const MAX_POOL: usize = 40;
 
 pub(super) fn check(check: &mut Check<'_>) {

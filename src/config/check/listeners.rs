@@ -1,4 +1,4 @@
-//! Checks listeners: names, addresses, limits, certificates they name.
+//! Checks listeners: names, addresses, TLS rules, certificates they name.
 //!
 //! In: `listeners`, `admin.bind`. Out: faults. Sources: FAULTS D67; Lightstreamer clustering §3.1.
 

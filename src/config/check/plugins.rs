@@ -1,6 +1,6 @@
-//! Checks plugins by building them, and that what they route to a name can be reached by that name.
+//! Checks plugins by building them, and that a certificate covers each host they route.
 //!
-//! In: `listeners[].plugins`, the names certificates cover. Out: faults. The plugins are thrown away.
+//! In: `listeners[].plugins`, the names certificates cover. Out: faults. The plugins are dropped.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ use crate::config::decode::describe;
 use crate::config::error::{echo, nearest};
 use crate::config::tree::{Kind, Step};
 
-/// Plugins whose word ends so decide where a flow goes.
+/// How the names of plugins that route end.
 const ROUTES: &str = "_route";
 
 pub(super) fn check(check: &mut Check<'_>, covered: &Covered) {
@@ -30,7 +30,7 @@ pub(super) fn check(check: &mut Check<'_>, covered: &Covered) {
             );
         }
         let at = |key: &str| check.tree.locate(&steps!["listeners", i, key]).path;
-        // A plugin judges itself by these; while they are wrong its verdict would be a guess.
+        // A plugin checks itself against these. While they are wrong, its faults would be guesses.
         if ["mode", "tls"].iter().any(|key| check.was_cut(&at(key))) || !check.names_are_known() {
             continue;
         }
@@ -55,7 +55,7 @@ fn build(check: &mut Check<'_>, i: usize, listener: &Listener) {
             (name.as_str(), nodes)
         })
         .collect();
-    // What is built here is only looked at: nothing of it is kept.
+    // The plugins are built only to be checked, so nothing of them is kept.
     let keep = Keep::default();
     for (j, plugin) in listener.plugins.iter().enumerate() {
         let built = plugin.build(&Build {
@@ -137,7 +137,7 @@ fn hosts_are_covered(check: &mut Check<'_>, i: usize, listener: &Listener, cover
     for certificate in &tls.certificates {
         match covered.get(certificate) {
             Some(found) => names.extend(found),
-            // It could not be read, which is reported there; what it covers is not known.
+            // This certificate has a fault of its own, and what it covers is not known.
             None => return,
         }
     }
@@ -148,12 +148,12 @@ fn hosts_are_covered(check: &mut Check<'_>, i: usize, listener: &Listener, cover
             "sni_route" => "names",
             _ => continue,
         };
-        // From the tree: this way the check needs nothing but the key's name.
+        // Read from the tree, so that the check needs only the key's name.
         for host in check
             .tree
             .keys(&steps!["listeners", i, "plugins", j, word, key])
         {
-            // An address is covered by an entry of another kind, which is not read here.
+            // A certificate covers an address by an entry of another kind, which is not read here.
             let address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
             if address || names.iter().any(|name| covers(name, host)) {
                 continue;

@@ -100,7 +100,7 @@ fn paths_are_sound(check: &mut Check<'_>, name: &str, key: &str, paths: &[String
     }
 }
 
-/// A node is checked by one loop: pools that share it must agree, or it must say itself.
+/// One loop checks a node. So pools that share it must agree, or the node has its own `health`.
 fn one_health_per_node(check: &mut Check<'_>) {
     let mut first: BTreeMap<&String, (&String, &Option<Health>)> = BTreeMap::new();
     let config = check.config;
@@ -161,7 +161,7 @@ fn health_is_sound(check: &mut Check<'_>, at: &[Step], health: &Health) {
     }
 }
 
-/// `tcp`, `http`, `tls`, or `http` over `tls`.
+/// Checks that the kind is `tcp`, `http`, `tls`, or `http` over `tls`.
 fn kind_is_one(check: &mut Check<'_>, at: &[Step], health: &Health) {
     let kinds = (&health.tcp, &health.http, &health.tls);
     match kinds {

@@ -1,7 +1,7 @@
 //! A serde deserializer over the tree.
 //!
-//! In: a [`Node`]. Out: the value, or one [`Error`] that knows its path and says in parts what serde
-//! says in a sentence. Enums are tagged from outside: `word` or `{ word: … }`.
+//! In: a [`Node`]. Out: the value, or one [`Error`] with its path, and with parts where serde has a sentence.
+//! Enums are externally tagged: `word` or `{ word: … }`.
 
 use std::fmt;
 
@@ -15,26 +15,26 @@ use crate::config::tree::{Entry, Item, Kind, Node, Scalar, Step};
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{what:?}")]
 pub(in crate::config) struct Error {
-    /// Path from the root, last step first while the error climbs.
+    /// Path from the root, last step first, because each level adds its step.
     steps: Vec<Step>,
-    /// The key is wrong, not the value.
+    /// Whether the key is wrong, not the value.
     pub on_key: bool,
     pub what: What,
 }
 
 #[derive(Clone, Debug)]
 pub(in crate::config) enum What {
-    /// A word that is none of the known ones.
+    /// An unknown word or key.
     Unknown {
         kind: &'static str,
         word: String,
         known: &'static [&'static str],
     },
-    /// A key that must be there.
+    /// A required key that is missing.
     Missing(&'static str),
     /// Another value than the one expected.
     Found { found: String, expected: String },
-    /// A sentence of a type's own.
+    /// A message of the decoded type's own.
     Other(String),
 }
 
@@ -117,7 +117,7 @@ fn unexpected(found: Unexpected<'_>) -> String {
     }
 }
 
-/// Says what a value is, as a fault does: `8`, a list, nothing.
+/// Describes a value for a fault: `8`, a list, nothing.
 pub(in crate::config) fn describe(node: &Node) -> String {
     match &node.kind {
         Kind::Scalar { .. } if is_nothing(node) => "nothing".to_owned(),
@@ -160,7 +160,7 @@ impl<'de> de::Deserializer<'de> for &'de Node {
         }
     }
 
-    /// `true` and `false`: `True` and `TRUE` are the same to YAML, and one spelling is enough.
+    /// Accepts `true` and `false` only. `True` and `TRUE` are the same to YAML, but one spelling is enough.
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match &self.kind {
             Kind::Scalar { text, plain: true } if text == "true" => visitor.visit_bool(true),
@@ -169,7 +169,7 @@ impl<'de> de::Deserializer<'de> for &'de Node {
         }
     }
 
-    /// Text where text is asked for: a node may be called `1` without quotes.
+    /// Accepts any scalar except null as text: a node may be called `1` without quotes.
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match &self.kind {
             Kind::Scalar { text, .. } if !is_nothing(self) => visitor.visit_borrowed_str(text),
@@ -238,7 +238,7 @@ impl<'de> de::Deserializer<'de> for &'de Node {
                     };
                     visitor.visit_enum(tagged)
                 }
-                // Usually a list's second `- ` was forgotten.
+                // Usually the second `- ` of a list was forgotten.
                 [one, two, ..] => Err(Error::new(What::Found {
                     found: format!("`{}` and `{}` in one block", echo(&one.key), echo(&two.key)),
                     expected: "one of them here, and `- ` before the next".to_owned(),
@@ -289,7 +289,7 @@ impl<'de> de::MapAccess<'de> for Map<'de> {
         let Some(entry) = self.value else {
             return Ok(None);
         };
-        // Keys are text: what is read by `FromStr` (an address) reads it, and so does a field's name.
+        // Keys are text, both for the name of a field and for a type that parses text, such as an address.
         let key: de::value::BorrowedStrDeserializer<'de, Error> =
             de::value::BorrowedStrDeserializer::new(&entry.key);
         seed.deserialize(key).map(Some).map_err(|e| Error {
@@ -307,7 +307,7 @@ impl<'de> de::MapAccess<'de> for Map<'de> {
     }
 }
 
-/// An enum's word and what stands under it.
+/// An enum's word and the value under it.
 struct Tagged<'de> {
     word: &'de str,
     at: &'de Node,
@@ -325,7 +325,7 @@ impl<'de> de::EnumAccess<'de> for Tagged<'de> {
 }
 
 impl<'de> Tagged<'de> {
-    /// The value under the word, where there must be one.
+    /// Returns the value under the word. Errors: there is none.
     fn content(&self) -> Result<&'de Node, Error> {
         self.content.ok_or_else(|| {
             Error::found(

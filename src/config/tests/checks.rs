@@ -1,4 +1,4 @@
-//! What no single value shows: names, addresses, bounds, files.
+//! Faults that no single value shows (names, addresses, files), and values out of bounds.
 
 use super::{Case, prints};
 

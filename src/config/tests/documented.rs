@@ -1,5 +1,5 @@
-//! The documents against the model: what the tables say of a key is what its faults say, and what is in
-//! force where the key is left out.
+//! Compares the documents with the model: the tables give each key the values that its faults expect, and the
+//! default that is in force.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -32,9 +32,9 @@ fn row(block: &str, key: &str) -> Row {
     }
 }
 
-/// What the fault of a wrong value at `key` of a block says was expected.
+/// Returns what the fault of a wrong value at `key` says was expected.
 fn expected(yaml: &str, key: &str) -> String {
-    // A list is wrong for what is no list, a block for what is one.
+    // A list is wrong for most keys, and a block for those that take a list.
     for wrong in ["[[]]", "{ '?': [] }", "[]"] {
         let text = yaml.replace("'?': 1", &format!("{key}: {wrong}"));
         let faults = Config::parse(&text, "f", Path::new("")).expect_err(key);
@@ -52,7 +52,7 @@ fn expected(yaml: &str, key: &str) -> String {
 fn says(cell: &str, expected: &str) -> bool {
     let plain = cell.replace('`', "");
     let bare = expected.replace('`', "");
-    // Examples and other forms come behind; the kind and its bounds come first.
+    // The kind and its bounds come first, then examples and other forms.
     let bare = bare.split([',', '(']).next().unwrap_or_default();
     let bare = bare.split(" with its unit").next().unwrap_or_default();
     let bare = bare.trim_end();
@@ -66,7 +66,7 @@ fn says(cell: &str, expected: &str) -> bool {
         "list" => cell.starts_with("list of ") || cell == "networks or addresses",
         "block of names" => cell.contains(", each with "),
         _ if bare.starts_with("block ") => cell.starts_with("block `"),
-        // What text may be, the checks say.
+        // The checks, not the decoder, say which text is legal.
         "text" => !plain.starts_with(|c: char| c.is_ascii_digit()),
         _ if expected.starts_with("one of ") || expected.starts_with('`') => {
             words.into_iter().all(|word| plain.contains(word))
@@ -75,8 +75,7 @@ fn says(cell: &str, expected: &str) -> bool {
     }
 }
 
-/// Aim: bounds and kinds are written once, in the code. Fails where a type's bounds change and the document
-/// does not, or the other way round.
+/// Aim: bounds and kinds are written once, in the code. Fails if only the code or only the document changes.
 #[test]
 fn documented_values_are_those_of_the_faults() {
     let mut wrong = Vec::new();
@@ -93,7 +92,7 @@ fn documented_values_are_those_of_the_faults() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The heading of the block in which the key at `path` stands; `None`: a name, or a word that chooses.
+/// Returns the heading of the block of the key at `path`; `None`: a name, or the word of an enum.
 fn block_of(path: &[Step]) -> Option<String> {
     let mut block = String::new();
     let keys = path.get(..path.len() - 1)?;
@@ -122,15 +121,15 @@ fn block_of(path: &[Step]) -> Option<String> {
         .then_some(block)
 }
 
-/// Keys of plugins that know whether they were given: what is in force without them is held against the
-/// document by the plugins' own tests.
+/// Keys of plugins that know whether they were given. The plugins' own tests compare the document with the
+/// value in force without them.
 const OF_TABLES: [&str; 5] = ["max_age", "jitter", "expiry", "capacity", "ipv6_prefix"];
 
-/// Keys whose default is a word that chooses, or that of another key for which they are short.
+/// Keys whose default is a word, or that of the longer form for which they are short.
 const SHORT: [&str; 2] = ["no_node", "max_hidden"];
 
-/// Aim: defaults are written once, in the code. Fails where a constant is changed and the reference or a
-/// document is not: without a key that the reference gives its default, the configuration is the same.
+/// Aim: defaults are written once, in the code. Fails if a constant changes and the reference or a document
+/// does not. Without a key to which the reference gives its default, the configuration is the same.
 #[test]
 fn documented_defaults_are_those_in_force() {
     let dir = files();
@@ -195,7 +194,7 @@ fn documented_defaults_are_those_in_force() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Fails where `docs/defaults.md` and `docs/configuration.md` differ, or a number is only in one.
+/// Fails if `docs/defaults.md` and `docs/configuration.md` differ, or a number is only in one.
 #[test]
 fn both_documents_have_the_same_defaults() {
     let cells = |line: &'static str| -> Vec<String> {

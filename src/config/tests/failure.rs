@@ -1,4 +1,4 @@
-//! Keys that say what a client gets whose request no node takes or answers.
+//! Keys that say what a client gets if no node takes or answers its request.
 
 use std::path::Path;
 
@@ -56,7 +56,7 @@ fn retry_on_is_a_list_of_paths() {
     assert_eq!(pool(&keys).retry_on, paths);
 }
 
-/// One path more than the limit, which is of each list.
+/// Fails if a list of paths has no limit of its own.
 #[test]
 fn lists_of_paths_are_bounded() {
     for key in ["rebalance_on", "retry_on"] {

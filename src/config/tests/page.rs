@@ -1,15 +1,15 @@
-//! Files made of the reference in which one value is another, with the place of that value.
+//! Writes the reference with one change, and notes its place.
 
 use crate::config::tree::{Entry, Kind, Node, Step};
 
-/// What becomes of the key or value at a path.
+/// A change of the key or value at a path.
 #[derive(Clone, Copy)]
 pub(super) enum Change<'t> {
     /// Nothing.
     None,
     /// Another value.
     Value(&'t str),
-    /// The key once more behind it, with the same value.
+    /// The key twice, with the same value.
     Twice,
     /// Another key.
     Key(&'t str),
@@ -96,7 +96,7 @@ impl<'t> Page<'t> {
     }
 }
 
-/// Paths of all values of `node`, the way down first.
+/// Returns the paths of all values of `node`, parents first.
 pub(super) fn paths(node: &Node) -> Vec<Vec<Step>> {
     fn collect(node: &Node, here: &mut Vec<Step>, all: &mut Vec<Vec<Step>>) {
         let mut below = |step: Step, node: &Node| {
@@ -124,7 +124,7 @@ pub(super) fn paths(node: &Node) -> Vec<Vec<Step>> {
     all
 }
 
-/// The tree without most of what is far from `path`, sound as before: a tenth of the time.
+/// Returns a tree that is still valid, without most of what is far from `path`: a tenth of the time.
 pub(super) fn near(tree: &Node, path: &[Step]) -> Node {
     let mut near = tree.clone();
     let top = path.first();
@@ -192,7 +192,7 @@ fn keep(tree: &mut Node, path: &[Step], kept: &[&str]) {
     }
 }
 
-/// Puts a plugin without keys in the place of another, so that those behind it keep their numbers.
+/// Replaces a plugin by one without keys, so that later plugins keep their numbers.
 fn replace(tree: &mut Node, plugin: &[Step]) {
     if let Some(Kind::Map(entries)) = tree.find_mut(plugin).map(|n| &mut n.kind)
         && let Some(entry) = entries.first_mut()

@@ -1,4 +1,4 @@
-//! Faults of plugins' blocks, placed in the file, and hosts no certificate covers.
+//! Faults of plugins' blocks, and hosts that no certificate covers.
 
 use super::{Case, prints};
 
@@ -24,7 +24,7 @@ const CASES: &[Case] = &[
             "f:11:30: listeners[0].plugins[1].vip_route.vips.here: found `here`; expected an address, such as `200.0.0.1` or `200.0.0.1:443`",
         ],
     ),
-    // Seen by the fuzzer: what a plugin repeats of the file could forge a line.
+    // Seen by the fuzzer: a plugin repeated a text of the file, which could forge a line.
     (
         "listener",
         "plugins: [{ host_route: { hosts: { a.com: \"m\\nf:1:1: b\" } } }]",

@@ -1,4 +1,4 @@
-//! The reference configuration and the documents, held against the model itself.
+//! Compares the reference configuration and the documents with the model.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -127,7 +127,7 @@ pub(super) const BLOCKS: &[(&str, &str)] = &[
     ),
 ];
 
-/// The keys the model knows in the block of `yaml` that has the unknown key `?`.
+/// Returns the keys that the model knows in the block of `yaml` with the unknown key `?`.
 pub(super) fn keys_of_the_model(yaml: &str) -> Vec<String> {
     let faults = Config::parse(yaml, "f", Path::new("")).expect_err("an unknown key");
     let fault = faults
@@ -143,7 +143,7 @@ pub(super) fn keys_of_the_model(yaml: &str) -> Vec<String> {
         .collect()
 }
 
-/// The reference with what is left out put in: `#` before a key, without a blank.
+/// Returns the reference with the keys it comments out (`#` without a blank) put in.
 pub(super) fn everything() -> String {
     REFERENCE
         .lines()
@@ -228,7 +228,7 @@ fn documented_constants_without_a_key_are_those_of_the_code() {
     }
 }
 
-/// FAULTS D67: a file that was written half. Every prefix is sound or told with a place.
+/// FAULTS D67: a file that was written only in part. Every prefix is valid, or its faults have a place.
 #[test]
 fn every_half_of_the_reference_is_answered_with_a_place() {
     let dir = files();

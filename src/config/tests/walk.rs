@@ -1,4 +1,4 @@
-//! Every key of the reference with every kind of wrong value: one voice, and the place of the value.
+//! Gives each key of the reference each kind of wrong value: the faults have our words and the value's place.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ const VALUES: &[&str] = &[
     "1.5",
     "65536",
     "18446744073709551616",
-    // No truth value, but to other programs.
+    // A boolean to other programs only.
     "True",
     // Nothing.
     "~",
@@ -48,10 +48,10 @@ const VALUES: &[&str] = &[
 /// No key takes one of these.
 const WRONG_EVERYWHERE: [&str; 3] = ["[[]]", "{ \"?\": [] }", "!foo [1]"];
 
-/// Where nothing is said, what a key lacks is told by the block it stands in.
+/// Values that say nothing: their fault may be at the block around the key.
 const LEFT_OUT: [&str; 3] = ["{}", "[]", "~"];
 
-/// What serde says. None of it may reach a person.
+/// Words of serde's messages. None may reach the operator.
 const SERDE: &[&str] = &[
     "invalid type",
     "invalid value",
@@ -90,7 +90,7 @@ const TYPES: [&str; 14] = [
     "char",
 ];
 
-/// Blocks whose keys are names of the operator's.
+/// Blocks whose keys are names that the operator chose.
 const NAMES: [&str; 11] = [
     "nodes",
     "pools",
@@ -124,9 +124,8 @@ impl Walk {
     }
 }
 
-/// Aim: whatever stands in place of a value, the fault names its line, column and path, what was found and
-/// what was expected, in our words. Fails where a message of serde's comes through, or a bound is told
-/// without its key.
+/// Aim: the fault of any wrong value names line, column and path, what was found and what was expected, in
+/// our words. Fails if a message of serde's comes through, or a bound is reported without its key.
 #[test]
 fn every_wrong_value_is_told_in_one_voice_at_its_place() {
     let walk = Walk::new();
@@ -152,7 +151,7 @@ fn every_wrong_value_is_told_in_one_voice_at_its_place() {
                     let here = faults.iter().find(|f| is_at(f, page.at, &shown));
                     match here {
                         Some(here) => assert!(says_what_was_expected(here), "{value}: {here}"),
-                        // Such a list means something to OpenSSL only as a whole.
+                        // OpenSSL judges a list of ciphers only as a whole.
                         None if shown.contains(".ciphers[") => {}
                         None => assert!(LEFT_OUT.contains(value), "{shown}: {value}\n{faults}"),
                     }
@@ -176,7 +175,7 @@ fn is_at(fault: &ConfigError, at: (usize, usize), path: &str) -> bool {
 
 fn says_what_was_expected(fault: &ConfigError) -> bool {
     let itself = ["unknown ", "key `"];
-    // What a file lacks is said by whoever reads it.
+    // The reader of a file says what is wrong with it.
     let file = fault.message.contains("cannot be read") || fault.message.contains("cannot read");
     let variable = fault.message.starts_with("environment variable `");
     let with = fault.message.contains(" requires `");
@@ -187,7 +186,7 @@ fn says_what_was_expected(fault: &ConfigError) -> bool {
         || with
 }
 
-/// Fails where a fault is not in our form, or in words of serde's.
+/// Fails if a fault does not have our form, or has words of serde's.
 fn one_voice(faults: &ConfigErrors) {
     for fault in faults.iter() {
         assert!(fault.line > 0 && fault.column > 0, "{fault}");
@@ -204,7 +203,7 @@ fn one_voice(faults: &ConfigErrors) {
     }
 }
 
-/// What our reader found good, the library reads as the same.
+/// Checks that serde_yaml and our reader read the same configuration.
 fn both_readers_agree(config: &Config, text: &str, what: &str) {
     let mut tree = tree::parse(text).0.expect("YAML");
     let mut ours = decode(&mut tree).config.expect(what);
@@ -212,7 +211,7 @@ fn both_readers_agree(config: &Config, text: &str, what: &str) {
     assert_eq!(format!("{ours:?}"), format!("{config:?}"), "{what}");
 }
 
-/// Aim: keys that are there twice, misspelt or missing are told by name, at their place.
+/// Aim: repeated, misspelt and missing keys are reported by name, at their place.
 #[test]
 fn every_wrong_key_is_told_in_one_voice_at_its_place() {
     let walk = Walk::new();
@@ -241,7 +240,7 @@ fn every_wrong_key_is_told_in_one_voice_at_its_place() {
                 f.message.starts_with("unknown ") && f.message.ends_with(&format!(" `{wrong}`"))
             });
             let fault = fault.unwrap_or_else(|| panic!("{shown}: {faults}"));
-            // A word that chooses is told by the block it stands in.
+            // The unknown word of an enum is reported at its block.
             let block = fault.message.starts_with("unknown word");
             assert_eq!(fault.line + usize::from(block), misspelt.at.0, "{fault}");
             assert_eq!(fault.suggestion.as_ref(), Some(key), "{fault}");

@@ -12,7 +12,7 @@ fn printed(yaml: &str) -> String {
         .to_string()
 }
 
-/// FAULTS D67: one run tells all. Fails when decoding or checking stops at a fault.
+/// FAULTS D67: one run reports all faults. Fails if decoding or checking stops at one.
 #[test]
 fn all_faults_of_a_file_are_told_in_one_run() {
     let yaml = "\
@@ -62,7 +62,7 @@ listeners:
     );
 }
 
-/// A value that is wrong is told once: that something lacks it is no second fault.
+/// A wrong value is reported once: that it is then missing is no second fault.
 #[test]
 fn consequences_of_a_fault_are_not_told() {
     let dir = files();
@@ -120,7 +120,7 @@ fn windows_files_have_the_same_positions() {
     );
 }
 
-/// The wrong element is cut out of the tree; those behind it keep their numbers.
+/// The wrong element is cut out of the tree; later elements keep their numbers.
 #[test]
 fn list_elements_keep_their_numbers() {
     let tail =

@@ -94,7 +94,7 @@ const CASES: &[Case] = &[
             "f:1:12: a second `:` in one value; expected quotes around the value, or the key in its own line",
         ],
     ),
-    // Seen by the fuzzer: the parser counts a line behind a last one without a line end.
+    // Seen by the fuzzer: after a last line without a line end the parser counts a line too many.
     (
         "all",
         "listeners:\n  - name: { a",
@@ -134,7 +134,7 @@ const CASES: &[Case] = &[
         "all",
         "a: *b\n",
         &[
-            "f:1:4: a: this alias stands for nothing; expected an anchor of that name above, as `&name`",
+            "f:1:4: a: this alias stands for nothing; expected an anchor of that name above, such as `&name`",
         ],
     ),
     (
@@ -171,8 +171,8 @@ const CASES: &[Case] = &[
     ),
 ];
 
-/// Aim: where the library refuses what our reader took, the fault has a place and no word of the library's.
-/// Fails where its message is passed on.
+/// Aim: if serde_yaml refuses what our reader accepted, the fault has a place and no word of serde_yaml's.
+/// Fails if its message is passed on.
 #[test]
 fn the_library_never_speaks_to_a_person() {
     // YAML 1.2.2 §7.4.2 ends such a key after 1,024 characters; one of the two readers insists.

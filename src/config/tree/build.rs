@@ -1,8 +1,8 @@
 //! Builds the tree from the YAML parser's events.
 //!
-//! In: text. Out: the tree, and a [`TreeError`] for what YAML itself, or our limits on it, forbid. Not
-//! by a loader: a loader forgets positions, keeps only the last of two equal keys and expands aliases
-//! without a limit.
+//! In: text. Out: the tree, and a [`TreeError`] for what YAML or our limits on it forbid. No YAML loader is
+//! used: a loader drops positions, keeps only the last of two equal keys, and expands aliases without a
+//! limit.
 
 use std::collections::HashMap;
 
@@ -11,14 +11,14 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, StrInput, Tag};
 use super::{Entry, Item, Kind, Node, Position, show_key};
 use crate::config::error::echo;
 
-/// Most values of one file, those behind aliases counted at each use: ten lines of nested aliases
-/// would otherwise become a billion.
+/// Most values of one file. Values behind an alias count at each use: ten lines of nested aliases would
+/// otherwise become a billion values.
 const MAX_VALUES: usize = 50_000;
 
 /// Deepest nesting; the deepest key of the model is at 8.
 const MAX_DEPTH: usize = 32;
 
-/// What YAML itself, or our limits on it, forbid.
+/// Why YAML, or our limits on it, forbid a text.
 #[derive(Clone, Debug)]
 pub(in crate::config) struct TreeError {
     pub at: Position,
@@ -27,8 +27,8 @@ pub(in crate::config) struct TreeError {
     pub expected: Option<String>,
 }
 
-/// Reads `text`. The tree is `None` where the file cannot be told into values to its end; repeated
-/// keys are told and cut.
+/// Parses `text`. The tree is `None` if the text cannot be parsed to its end. Repeated keys are reported and
+/// left out.
 pub(in crate::config) fn parse(text: &str) -> (Option<Node>, Vec<TreeError>) {
     let mut builder = Builder {
         parser: Parser::new_from_str(text),
@@ -47,7 +47,7 @@ pub(in crate::config) fn parse(text: &str) -> (Option<Node>, Vec<TreeError>) {
     (node, builder.errors)
 }
 
-/// The place behind the last character.
+/// Returns the place after the last character.
 fn end(text: &str) -> Position {
     let text = text.replace("\r\n", "\n");
     let last = text.rsplit(['\r', '\n']).next().unwrap_or_default();
@@ -131,7 +131,7 @@ impl<'t> Builder<'t> {
         }
     }
 
-    /// The place of a mark. The parser counts a line behind a last one that has no end: no editor has that line.
+    /// Returns a mark's place. After a last line without a line end the parser counts a line too many.
     fn place(&self, mark: &Marker) -> Position {
         let at = Position {
             line: mark.line(),
@@ -140,9 +140,9 @@ impl<'t> Builder<'t> {
         at.min(self.end)
     }
 
-    /// The parser's complaint; where a tab indents the line, that is what to say.
+    /// Puts the parser's error into our words. If a tab indents the line, the tab is the error.
     fn syntax(&self, at: Position, info: &str) -> Box<TreeError> {
-        // The parser may notice a tab only one line further.
+        // The parser may notice a tab only on the next line.
         for line in [at.line, at.line.saturating_sub(1)] {
             let content = self
                 .text
@@ -172,7 +172,7 @@ impl<'t> Builder<'t> {
             "while parsing node, found unknown anchor" => self.error(
                 at,
                 "this alias stands for nothing",
-                Some("an anchor of that name above, as `&name`"),
+                Some("an anchor of that name above, such as `&name`"),
             ),
             other
                 if other.contains("did not find expected key")
@@ -290,8 +290,8 @@ impl<'t> Builder<'t> {
         }
     }
 
-    /// A copy of the anchored value. Its positions stay those of the anchor: there a wrong value is
-    /// put right.
+    /// Returns a copy of the anchored value. It keeps the anchor's positions, because a wrong value must be
+    /// corrected there.
     fn alias(&mut self, id: usize, at: Position) -> Built<Node> {
         let Some((_, count)) = self.anchors.get(&id) else {
             return Err(self.error(at, "this alias is inside the value it stands for", None));

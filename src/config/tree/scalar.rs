@@ -1,9 +1,9 @@
-//! Says what a scalar without quotes means: nothing, a truth value, a number or text.
+//! Resolves a scalar without quotes: null, a boolean, a number or text.
 //!
-//! In: its text. Out: a [`Scalar`], the same as serde_yaml's: where the two differed, a value that we
-//! found good would be refused by the library, in its own words. Source: YAML 1.2.2 §10.3.
+//! In: its text. Out: the same [`Scalar`] as serde_yaml's. If the two differed, serde_yaml could refuse, or
+//! read otherwise, a value that we accepted. Source: YAML 1.2.2 §10.3.
 
-/// What a scalar without quotes means.
+/// The meaning of a scalar without quotes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::config) enum Scalar<'t> {
     /// No value.
@@ -75,7 +75,7 @@ mod tests {
 
     use super::Scalar;
 
-    /// Spellings as people and other programs write them, a blank between two.
+    /// Spellings as people and other programs write them, separated by blanks.
     const SPELLINGS: &str = "\
         ~ null Null NULL nULL none true True TRUE tRUE false False FALSE yes on off no y \
         0 -0 +0 00 02 -02 +02 0503 08 1 +1 -1 +-1 -+1 --1 ++1 1_000 1,000 0x10 0X10 \
@@ -85,7 +85,7 @@ mod tests {
         340282366920938463463374607431768211456 1.2.3 1:30 10.0.0.1 127.0.0.1:80 90s 8h \
         + . -1s 5% 50/s 64KiB 0s 1.2 1.20 ٣";
 
-    /// Aim: both readers see the same value. Fails where one spelling is told apart.
+    /// Aim: our reader and serde_yaml see the same value. Fails if they differ on one spelling.
     #[test]
     fn every_spelling_means_what_it_means_to_the_library() {
         for text in SPELLINGS.split_whitespace() {
@@ -105,7 +105,7 @@ mod tests {
             };
             assert!(same, "{text}: {:?}, {theirs:?}", Scalar::of(text));
         }
-        // The library's `Value` has no place for more than 64 bits; its reader takes it for a number.
+        // serde_yaml's `Value` has no room for more than 64 bits; its deserializer reads these as numbers.
         for text in [
             "18446744073709551616",
             "-9223372036854775809",
