@@ -1,7 +1,8 @@
-//! Sticks a client to a node by a cookie that the proxy inserts.
+//! Sticks a client to a node by a cookie that the edge inserts.
 //!
-//! In: `Cookie` of the request. Out: `Set-Cookie` on the first response of a new assignment, also on a 101.
-//! The node sees neither. Edges with one key agree without sharing state.
+//! In: `Cookie` of the request. Out: `Set-Cookie` on the first response of a new assignment, or of one that another
+//! plugin recalled, also on a 101. The node never sees this cookie. Edges with the same `key_file` read each
+//! other's cookies; they share nothing else.
 //! Source: Lightstreamer clustering §2.1.2 (Option 1.A.2), §3.1.2 (2.A.2), §4, §5.1; RFC 6265.
 
 mod config;
@@ -37,7 +38,7 @@ struct StickyCookie {
     cut_at_max_age: bool,
     ring: Ring,
     forget_rules: Arc<ForgetRules>,
-    /// Keeps the random key referenced, so that `Keep::sweep` does not drop it after a reload.
+    /// Holds the random key: after a reload `Keep::sweep` drops every value that no plugin holds.
     _own_key: Option<Arc<keys::Random>>,
 }
 
@@ -52,7 +53,8 @@ impl StickyCookie {
             .find_map(|t| Some((t, self.age(&t, wall)?)))
     }
 
-    /// Returns the token's age in seconds; `None` if it is too old, from the future, or forgotten.
+    /// Returns the token's age in seconds; `None` if the token is too old, dated further ahead than [`SKEW`], or
+    /// forgotten by a rebalance.
     fn age(&self, token: &Token, wall: u64) -> Option<u64> {
         if token.issued > wall.saturating_add(SKEW.as_secs()) {
             return None;
@@ -69,7 +71,8 @@ impl StickyCookie {
         (alive && !forgotten()).then_some(age)
     }
 
-    /// Returns the mark of the token with this salt.
+    /// Returns the mark of the token with this salt: what identifies the assignment to a rebalance, and when
+    /// `cut_at_max_age` cuts the flow.
     fn mark_of(&self, salt: &[u8; 7], issued: u64, age: Duration) -> Mark {
         let left = self.lifetime_of(salt).map(|l| l.saturating_sub(age));
         Mark {
@@ -85,11 +88,11 @@ impl StickyCookie {
         self.lifetime.of(mark_id(salt) << 8)
     }
 
-    /// Returns the value of `Set-Cookie` for a new assignment; `None` if the client needs no new cookie.
+    /// Returns the value of `Set-Cookie`; `None` if the client needs no new cookie.
     fn issue(&self, flow: &Flow<'_>, to: &Assignment<'_>) -> Option<Vec<u8>> {
         let pool = to.pool?;
         let age = age_when_issued(to.how)?;
-        // Another plugin recalled the node, but the client already has a cookie for it.
+        // Another plugin recalled the node, and the client already has a good cookie for the same node.
         if self
             .find(flow, pool)
             .is_some_and(|(t, _)| t.node == to.node)
@@ -117,18 +120,19 @@ impl StickyCookie {
     }
 }
 
-/// Returns the age in seconds that a new token starts with; `None`: the assignment gets no token.
+/// Returns the age in seconds that a new token starts with: 0 for a new assignment; for one recalled by another
+/// plugin, its age there. `None`: no new token, because the flow is pinned or this cookie recalled the node.
 fn age_when_issued(how: How) -> Option<u64> {
     match how {
         How::Pinned | How::Recalled { by: NAME, .. } => None,
-        // An assignment from an address table keeps its age. Otherwise two plugins would renew each other for
-        // ever.
+        // An assignment that another plugin recalled keeps its age. Otherwise the two plugins would renew each
+        // other's assignments for ever.
         How::Recalled { age, .. } => Some(age.as_secs()),
         How::Balanced | How::Rebalanced => Some(0),
     }
 }
 
-/// Returns the salt of the flow's token, if it gets one.
+/// Returns the salt of the token that the flow would get.
 fn salt_of(flow: &Flow<'_>) -> [u8; 7] {
     let mut salt = [0; 7];
     salt.copy_from_slice(&flow.random.to_be_bytes()[..7]);

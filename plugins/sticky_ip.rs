@@ -1,7 +1,8 @@
-//! Sticks a client to a node by its source address.
+//! Sticks a client to a node by the client's source address.
 //!
-//! In: the client's address. Out: the node of its first flow, until the assignment is too old or the client
-//! has been away for `expiry`. With `mode: hash`: the node that its address computes to. Works at layer 4.
+//! In: the client's address. Out: the node of the client's first flow, until the assignment is too old or the
+//! client has had no live flow for `expiry`. With `mode: hash`: the node that rendezvous hashing computes from the
+//! address. Works at layer 4 too.
 //! Source: Lightstreamer clustering §2.1.1 (Option 1.A.1), §3.1.1 (2.A.1), §4; Diffusion load balancers,
 //! "sticky-by-IP".
 
@@ -18,7 +19,7 @@ pub use config::{Config, From};
 const NAME: &str = "sticky_ip";
 
 struct StickyIp {
-    /// Senders whose `X-Forwarded-For` is trusted; `None`: the flow's own client address counts.
+    /// Senders whose `X-Forwarded-For` is trusted; `None` (`from: client`): the flow's own client address counts.
     trust: Option<Trust>,
     ipv6_prefix: u8,
     memory: Memory,
@@ -32,7 +33,8 @@ impl StickyIp {
         })
     }
 
-    /// Returns the network of an address that counts as one client. Applying it twice changes nothing.
+    /// Returns the network that counts as one client: an IPv4 address itself, or the first `ipv6_prefix` bits of an
+    /// IPv6 address. Applying this to its own result changes nothing.
     fn network(&self, ip: IpAddr) -> IpAddr {
         match ip.to_canonical() {
             IpAddr::V6(v6) => {

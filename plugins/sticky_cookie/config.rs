@@ -25,15 +25,16 @@ pub struct Config {
     /// The cookie's name (RFC 9110 token); default `PUSHGATE`.
     #[serde(default = "name")]
     pub name: String,
-    /// Longest life of an assignment, counted from when it was learned and never renewed; from 1 s, or
-    /// `none`; default 8h.
+    /// Longest life of an assignment, counted from when the node was chosen and never renewed; from 1 s, or `none`;
+    /// default 8h.
     #[serde(default = "max_age")]
     pub max_age: MaybeSpan,
-    /// Largest part of `max_age` by which a token may live shorter; default 10%.
+    /// Largest part of `max_age` by which a token lives shorter; default 10%. A token lives between `max_age` × (1
+    /// − jitter) and `max_age`.
     #[serde(default = "jitter")]
     pub jitter: Share,
-    /// Whether a flow is cut when its assignment reaches `max_age`; default off: the flow goes on, and the
-    /// client's next flow is balanced anew.
+    /// Whether a flow that is open when its assignment reaches `max_age` is cut; default off: the flow goes on, and
+    /// the client's next flow is balanced anew.
     #[serde(default)]
     pub cut_at_max_age: bool,
     /// `Secure`: sent only over TLS; default off, because the Lightstreamer Node client never returns such a
@@ -56,7 +57,8 @@ pub struct Config {
     #[serde(default = "yes")]
     pub http_only: bool,
     /// File with the key ring: one key a line, hexadecimal or base64; the first signs, all verify. Default: a
-    /// random key that lives as long as the process and is known only to this edge.
+    /// random key, which reloads keep and a successor takes over. A restart ends it, and other edges do not know
+    /// it.
     #[serde(default)]
     pub key_file: Option<String>,
 }
@@ -182,8 +184,8 @@ impl Config {
         .collect()
     }
 
-    /// Returns the cookie's attributes. `Max-Age` and `Expires` are left out: the guide asks for a session
-    /// cookie (§2.1.2), the proxy decides by the signed date, and nothing stays on the client's disk.
+    /// Returns the cookie's attributes. `Max-Age` and `Expires` are left out: the guide asks for a session cookie
+    /// (§2.1.2), the edge decides by the signed date, and nothing stays on the client's disk.
     fn attributes(&self) -> String {
         let mut s = format!("; Path={}", self.path);
         if let Some(d) = &self.domain {
@@ -207,7 +209,7 @@ impl Config {
     }
 }
 
-/// Returns the process's random key, for a block without `key_file`.
+/// Returns the random key of this process and its successors, for a block without `key_file`.
 fn random_key(on: &Build<'_>) -> Arc<keys::Random> {
     on.keep.get_or("sticky_cookie random key", || {
         log::info!(

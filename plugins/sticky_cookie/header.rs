@@ -26,8 +26,8 @@ pub fn strip(edits: &mut Edits, name: &[u8]) -> Result<(), EditError> {
     Ok(())
 }
 
-/// Removes every `Set-Cookie` of `name` from the response: the node's would displace ours in the client, and
-/// the edge removes ours from the client's next request anyway.
+/// Removes every `Set-Cookie` of `name` from the response. In the client the node's cookie would overwrite ours,
+/// and it would never come back to the node: the edge strips that name from requests.
 pub fn drop_set_cookie(edits: &mut Edits, name: &[u8]) {
     let ours = |line: &[u8]| {
         let pair = line.split(|b| *b == b';').next();
@@ -37,8 +37,8 @@ pub fn drop_set_cookie(edits: &mut Edits, name: &[u8]) {
 }
 
 /// Keeps shared caches from giving one client's assignment to others: adds `private` unless the response has
-/// `private` or `no-store`. It adds a line, so that the node's own stay unchanged. If lines conflict, caches
-/// follow the stricter (RFC 9111 §4.2.1).
+/// `private` or `no-store`. It adds a line, so that the node's own lines stay unchanged. If lines conflict, caches
+/// follow the stricter one (RFC 9111 §4.2.1).
 pub fn forbid_sharing(edits: &mut Edits) -> Result<(), EditError> {
     // `private="field"` covers only that field, so only the bare word counts.
     let enough = |d: &[u8]| {

@@ -12,10 +12,10 @@ use crate::context::Kept;
 /// Fewest bytes of a secret: 128 bits, as the token's MAC has.
 pub const MIN_KEY_BYTES: usize = 16;
 
-/// Most secrets of a ring: verifying a forged token costs one HMAC for each.
+/// Most secrets of a ring: verifying a forged token costs one HMAC for each secret.
 pub const MAX_KEYS: usize = 8;
 
-/// The random secret of a process without a key file.
+/// The random secret of a process and its successors, where no key file is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Random(pub Vec<u8>);
 
@@ -40,8 +40,8 @@ impl Kept for Random {
     }
 }
 
-/// Reads a key file's text. Skips empty lines and those that begin with `#`. A line of only hexadecimal
-/// digits is hexadecimal; any other is base64 of either alphabet.
+/// Reads a key file's text. Skips empty lines and those that begin with `#`. An even number of hexadecimal digits
+/// is hexadecimal; any other line is base64 of either alphabet.
 pub fn parse(text: &str) -> Result<Vec<Vec<u8>>, String> {
     let mut keys = Vec::new();
     for (n, line) in text.lines().enumerate() {

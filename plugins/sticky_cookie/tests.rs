@@ -166,8 +166,8 @@ fn age_decides_with_each_tokens_own_jitter() {
     }
 }
 
-/// FAULTS D48: a token may be dated an hour ahead: its clock was set back since, or is another edge's. A later
-/// date is a fault.
+/// FAULTS D48: a token may be dated an hour ahead: this edge's clock was set back since, or another edge with a
+/// fast clock issued it. A later date is a fault.
 #[test]
 fn future_dates_are_ignored_beyond_the_skew() {
     let p = build("sticky_cookie: {}");

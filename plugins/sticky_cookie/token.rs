@@ -1,8 +1,8 @@
 //! Signs and verifies the token in the cookie: the node a client is stuck to, and since when.
 //!
-//! 36 bytes, 48 characters of base64url: version 1 | node id 8 | issued-at 4 | salt 7 | MAC 16. The node id
-//! is keyed, so that nobody can derive an address or name from it. The MAC is HMAC-SHA-256 cut to 128 bits
-//! (RFC 2104 §5). 36 is divisible by three, so a forger has no padding bits to vary.
+//! 36 bytes, 48 characters of base64url: version 1 | node id 8 | issued-at 4 | salt 7 | MAC 16. The node id is
+//! keyed, so that nobody can derive an address or name from it. The MAC is HMAC-SHA-256 cut to 128 bits (RFC 2104
+//! §5). 36 is divisible by three, so the base64 has no unused bits: one token has one spelling.
 //! Source: FAULTS D43.
 
 use base64::Engine;
@@ -21,7 +21,7 @@ const MAC_BYTES: usize = 16;
 const BODY_BYTES: usize = TOKEN_BYTES - MAC_BYTES;
 const VERSION: u8 = 1;
 
-/// Strict: no padding and no stray bits, so that a token has only one spelling.
+/// Strict: no padding and no unused bits, so that a token has only one spelling.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new()
@@ -37,7 +37,7 @@ pub struct Token {
     pub pool: PoolId,
     /// The node.
     pub node: NodeId,
-    /// When the assignment was learned, in seconds since 1970.
+    /// When the node was chosen, in seconds since 1970.
     pub issued: u64,
     /// Random number that spreads expiry and chooses the share that a rebalance forgets.
     pub salt: [u8; 7],
@@ -45,13 +45,13 @@ pub struct Token {
 
 /// One key, and the ids that it gives to every node of every pool.
 struct Key {
-    /// Keyed once: cloning it saves two of four SHA-256 compressions for each token.
+    /// Keyed once: cloning it saves two of four SHA-256 compressions for each token (the two that key the HMAC).
     mac: Hmac<Sha256>,
     /// Sorted by id.
     ids: Vec<(u64, PoolId, NodeId)>,
 }
 
-/// The key ring: the first key signs, all verify, so that keys can be rotated edge by edge.
+/// The key ring: the first key signs, all keys verify, so that keys can be rotated edge by edge.
 pub struct Ring(Vec<Key>);
 
 impl Ring {
@@ -141,8 +141,7 @@ impl Key {
         self.mac.clone().chain_update(body)
     }
 
-    /// Returns the id of a node. Called only for a new assignment, so scanning some dozen nodes is cheap
-    /// enough.
+    /// Returns the id of a node. Called only when a token is signed, so scanning some dozen nodes is cheap enough.
     fn id(&self, pool: PoolId, node: NodeId) -> Option<u64> {
         let of = |e: &&(u64, PoolId, NodeId)| e.1 == pool && e.2 == node;
         self.ids.iter().find(of).map(|e| e.0)
