@@ -1,7 +1,9 @@
-//! One direction of a relay: moves bytes from one side to the other, up to the end of their message.
+//! One direction of a relay: moves bytes from one side, the source, to the other, the sink, up to the end of their
+//! message.
 //!
-//! In: bytes of the source. Out: the same bytes at the sink, at once, and none after the end of the message.
-//! A byte is read only when the sink took the one before. A silent direction allocates nothing.
+//! In: bytes from the source. Out: the same data at the sink, at once, framed anew if the heads differ ([`Wrap`]);
+//! none after the end of the message. The next read waits until the sink has taken all bytes of the last one. A
+//! silent direction allocates nothing.
 //! Source: Lightstreamer clustering §1; RFC 9112 §6, §7.1.
 
 use std::cell::RefCell;
@@ -54,13 +56,13 @@ pub struct Direction {
     /// Framing of the source's message.
     framing: Framing,
     wrap: Wrap,
-    /// Most bytes of one read. On demand, without bulk: most bytes that the sink's kernel may have unsent.
+    /// Most bytes of one read. On demand also: most bytes unsent in our kernel for the sink. Bulk raises both.
     most: usize,
-    /// On demand: bytes given to the sink's kernel since it had sent everything. `None`: not on demand.
+    /// On demand: bytes given to our kernel for the sink since we last saw none unsent. `None`: not on demand.
     unsent: Option<u32>,
-    /// On demand: the receive window of the source.
+    /// On demand: the receive window that we offer to the source.
     window: Window,
-    /// The last read found the source empty, or emptied it: wait for its readiness before the next read.
+    /// The source has nothing more to read now: wait for its readiness before the next read.
     dry: bool,
     ended: bool,
     /// Bytes that the source sent after the end of its message.
@@ -77,9 +79,10 @@ pub struct Direction {
 }
 
 impl Direction {
-    /// Creates a direction that moves every byte until the source ends. `on_demand`: it reads only while the
-    /// sink's kernel has fewer than `most` bytes unsent; otherwise `most` bounds one read. `bulk`: the window
-    /// of a fast flow grows to what the sink's kernel takes.
+    /// Creates a direction that moves every byte until the source ends. `on_demand`: at most `most` bytes are
+    /// unsent in our kernel for the sink; from half of it on, the direction waits until all are sent. Otherwise
+    /// `most` only bounds one read. `bulk`: a fast flow is offered a receive window of up to the sink's TCP window
+    /// plus the small one.
     pub fn new(on_demand: bool, most: usize, bulk: bool) -> Self {
         Direction {
             pending: PendingBytes::default(),
@@ -153,7 +156,7 @@ impl Direction {
         self.frames.is_some_and(|f| f.between())
     }
 
-    /// Bytes that the sink took.
+    /// Bytes that the sink took, with heads and chunk lines that were written here.
     pub fn passed(&self) -> u64 {
         self.passed
     }
@@ -163,17 +166,18 @@ impl Direction {
         self.pending.bytes().len() + self.bulk.held()
     }
 
-    /// Whether the source has no byte to read, and its readiness wakes the task: its end is then noticed.
+    /// Whether the next step is to wait for the source. Its bytes or its end then wake the task.
     pub fn waits_for_source(&self) -> bool {
         self.dry && !self.ended && self.held() == 0
     }
 
-    /// Whether the message is complete and the sink took all of it.
+    /// Whether the message is complete by its framing, and the sink took all of it. Stays false for a message that
+    /// only a close ends.
     pub fn is_over(&self) -> bool {
         self.framing.is_done() && self.held() == 0
     }
 
-    /// Takes the trailers of a message whose sink got only the data, as lines of HTTP/1.
+    /// Takes the trailers, as lines of HTTP/1, that were stripped together with the chunks ([`Wrap::Bare`]).
     pub fn take_trailers(&mut self) -> Vec<u8> {
         self.framing.take_trailers().unwrap_or_default()
     }
@@ -325,7 +329,7 @@ impl Direction {
         Ok(for_sink)
     }
 
-    /// Handles the end of the source: it completes a message that ends by closing, and cuts any other.
+    /// Handles the end of the source, which completes a message that ends by closing, and cuts any other.
     fn at_the_end(&mut self, trailers: Vec<u8>) -> Result<(), DirectionError> {
         if self.framing != Framing::UntilClose {
             return Err(DirectionError::Ended);
@@ -338,7 +342,7 @@ impl Direction {
         Ok(())
     }
 
-    /// Whether the bytes written now end the message, with no trailers after them.
+    /// Whether the message is complete and no trailers follow, so that the next write is its last.
     pub fn ends_sink(&self) -> bool {
         self.framing.is_done() && !self.framing.has_trailers()
     }

@@ -52,7 +52,7 @@ pub enum Kind {
 pub struct Rules {
     /// Most bytes from the node that wait here, or are unsent in our socket to the client.
     pub unsent: usize,
-    /// Whether the window of a bulk flow grows to what the client's kernel takes.
+    /// Whether the receive window of a bulk flow's node follows the client's TCP window.
     pub bulk: bool,
 }
 

@@ -310,7 +310,7 @@ pub fn receive_buffer(max_hidden: u64) -> usize {
     (max_hidden / 4).clamp(SMALLEST, LARGEST) as usize
 }
 
-/// Returns the part of `max_hidden` that a relay may hold or leave unsent in the client's kernel: a quarter,
+/// Returns the part of `max_hidden` that a relay may hold, or leave unsent in our kernel for the client: a quarter,
 /// 4 KiB to 1 MiB. The last quarter is for the overhead of TLS and chunks, and for the unforeseen.
 pub fn unsent_allowance(max_hidden: u64) -> usize {
     (max_hidden / 4).clamp(SMALLEST, LARGEST) as usize

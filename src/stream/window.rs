@@ -1,5 +1,5 @@
-//! Sizes the window that a direction keeps open to the node: small, or for bulk as large as the client's
-//! kernel takes.
+//! Sizes the receive window that a direction offers to the node: small, or for bulk the client's TCP window plus
+//! the small one.
 //!
 //! In: sizes of reads, two sockets. Out: how much to read next. SO_RCVBUF is set on the way.
 //! A large window's state is allocated and freed with it: silent flows and messages only hold a pointer.
@@ -12,7 +12,7 @@ use super::kernel;
 use super::side::Side;
 use super::window_budget::{BULK_READS, BULK_WITHIN_MS, CAP, Facts, WindowBudget};
 
-/// The receive window of one direction's source.
+/// The receive window that one direction offers to its source.
 #[derive(Default)]
 pub(super) struct Window {
     budget: Option<Box<WindowBudget>>,
@@ -51,12 +51,13 @@ impl Window {
         }
     }
 
-    /// Most bytes that the relay may have read and the client's kernel may have unsent; `most` without bulk.
+    /// Most bytes that one read may return, and that our kernel may have unsent for the client; `most` without
+    /// bulk.
     pub(super) fn most(&self, most: usize) -> usize {
         self.budget.as_ref().map_or(most, |p| p.most().max(most))
     }
 
-    /// Returns how many bytes to read now, of `room`, when the client's kernel has every byte read before.
+    /// Returns how many bytes to read now, at most `room`. Our kernel must have taken every byte read before.
     pub(super) fn before_read(
         &mut self,
         (source, sink): (&Side, &Side),

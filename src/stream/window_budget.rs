@@ -1,16 +1,16 @@
-//! Decides how large a receive window the node gets while its flow carries bulk: the window that the client's
-//! kernel offers, plus the small one.
+//! Decides how large a receive window the node gets while its flow carries bulk: the TCP window that the client
+//! offers, plus the small one.
 //!
-//! In: what the client's kernel acknowledged, offers and has unsent; what was read from the node. Out: the
-//! receive buffer towards the node, and how much to read before the next decision.
-//! A window is a promise, and TCP does not take it back: the kernel of a client that stops reading still
-//! takes every byte that its node was promised.
+//! In: what the client acknowledged and offers; what our kernel has unsent for the client; what was read from the
+//! node. Out: the receive buffer towards the node, and how much to read before the next decision.
+//! A window is a promise that TCP does not take back. So the node is promised no more than the client's kernel
+//! still takes if the client stops reading, plus the small window.
 //! Source: RFC 9293 §3.8.6 (a shrunken window is discouraged);
 //! docs/decisions/0017-bulk-by-the-clients-window.md.
 
-/// Most bytes promised to a node and unsent by the client's kernel, together. The largest receive buffer is
-/// half of it. The window is 64 KiB at most (no scale: see `socket::connect`). With half this cap the relay
-/// waits for its client more often: TLS cost 1.4 times HAProxy's CPU, not 1.2.
+/// Most bytes promised to a node, plus bytes unsent in our kernel for its client. The largest receive buffer is
+/// half of it. The window is 64 KiB at most (no scale: see `socket::connect`). With half this cap the relay waits
+/// for its client more often: TLS cost 1.4 times HAProxy's CPU, not 1.2.
 pub(super) const CAP: usize = 512 * 1024;
 /// Reads that show bulk if they are half full on average, and the longest time they may take, in ms: together
 /// at least 1.3 MB/s. Below that a small window costs little, and messages of a few KiB do not count as bulk.
@@ -56,14 +56,14 @@ pub(super) struct WindowBudget {
     read: u64,
     /// The byte up to which the node may have been allowed to send; it only grows.
     edge: u64,
-    /// The byte up to which the client's kernel has promised to take; it only grows.
+    /// The byte up to which the client has offered to take; it only grows.
     taken: u64,
     /// Current receive buffer towards the node, in bytes as the kernel counts.
     level: usize,
     /// Receive buffer without bulk, in the same unit.
     small: usize,
     small_reads: u8,
-    /// Bulk has ended: the node gets no new window, and the relay reads what it was promised.
+    /// Bulk has ended: the node is promised nothing new, and the relay reads what the node was promised before.
     over: bool,
 }
 
@@ -89,7 +89,7 @@ impl WindowBudget {
         }
     }
 
-    /// Most bytes that the relay may have read and the client's kernel may have unsent.
+    /// Most bytes that one read may return, and that our kernel may have unsent for the client.
     pub(super) fn most(&self) -> usize {
         self.level / 2
     }
@@ -110,8 +110,8 @@ impl WindowBudget {
         !self.over
     }
 
-    /// Decides the buffer and the size of the next read, of at most `room` bytes. The client's kernel must
-    /// have every byte read before.
+    /// Decides the buffer and the size of the next read, of at most `room` bytes. Our kernel must have every byte
+    /// read before.
     pub(super) fn before_read(&mut self, facts: Facts, room: usize) -> Verdict {
         let target = if self.over {
             self.small
