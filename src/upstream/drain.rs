@@ -16,7 +16,7 @@ pub struct Terms {
     pub since: Instant,
     /// When the remaining flows are closed; `None`: never.
     pub until: Option<Instant>,
-    /// How fast they are closed; `None`: at the node's `evict_rate`.
+    /// How fast they are closed; `None`: at the node's `evict_rate`, or all at once without one.
     pub rate: Option<Rate>,
 }
 
@@ -29,8 +29,8 @@ pub struct Draining {
 }
 
 impl Terms {
-    /// The terms of a drain that began at `since` and closes its flows at `rate` once `after` has passed. With a
-    /// rate and without a deadline, it closes them at once.
+    /// The terms of a drain that began at `since` and closes its flows at `rate` once `after` has passed. A rate
+    /// without `after` means a deadline of zero: the node is Down at once, and its flows are closed at that rate.
     pub fn new(since: Instant, after: Option<Duration>, rate: Option<Rate>) -> Self {
         let after = after.or(rate.map(|_| Duration::ZERO));
         let until = after.map(|a| since + a);
@@ -57,7 +57,7 @@ impl Drop for Ending {
 /// The progress of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Time since the order; `None` if the order was `down`, without a drain.
+    /// Time since the order to drain; `None` if the order was `down`.
     pub since: Option<Duration>,
     /// Time until the remaining flows are closed.
     pub left: Option<Duration>,
@@ -66,7 +66,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Returns the progress of a drain on `terms` from the ages of its flows. `terms` is `None` for an order `down`.
+    /// Returns the progress of a drain on `terms` from the ages of its flows. `terms` is `None` after an order
+    /// `down`.
     pub fn new(terms: Option<Terms>, ages: Vec<Duration>, now: Instant) -> Self {
         let left = terms.and_then(|t| t.until);
         let left = left.map(|u| u.saturating_duration_since(now));
@@ -89,8 +90,8 @@ pub struct Eta {
     pub last: Duration,
 }
 
-/// Estimates from the ages of the live flows. If flows come and go steadily, their remaining life is
-/// distributed as their age (renewal theory): no flow needs to have ended yet.
+/// Estimates from the ages of the live flows: if flows come and go steadily, their remaining life is spread like
+/// their present age (renewal theory). No flow needs to have ended yet.
 pub fn eta(mut ages: Vec<Duration>, left: Option<Duration>) -> Eta {
     ages.sort_unstable();
     let at = |share: f64| {

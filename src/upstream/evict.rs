@@ -1,9 +1,9 @@
 //! Ends the flows of a node on the threads that serve them. First it notifies all clients, then it closes the
-//! sockets, a few at a time, so that ten thousand ends do not stall other flows. With a rate it spreads the
-//! ends instead, where a storm of reconnects would be worse.
+//! sockets, a few at a time, so that ten thousand ends do not stall other flows. With a rate it spreads the ends of
+//! flows whose answer has begun, so that their clients do not reconnect all at once.
 //!
-//! In: the flows of a node. Out: each that is still there is ended once; those that wait for their turn at a
-//! rate stay if the node leaves Down.
+//! In: the flows of a node. Out: each flow that is still on the node is ended once. With a rate, flows whose turn
+//! has not come when the node leaves Down stay.
 //! Source: Diffusion load balancers, "TCP retransmission timeout".
 
 use std::sync::Arc;
@@ -21,11 +21,11 @@ use crate::observe::metrics;
 
 pub use super::live_flow::reap;
 
-/// Delay that a paced eviction catches up; a longer one lowers its rate.
+/// Delay that a paced eviction catches up; a longer delay lowers its rate.
 const LATE: Duration = Duration::from_millis(20);
 
-/// Queues all `flows` of a node to be ended by their threads at once. Returns how many were queued; a flow that
-/// has left the node since is skipped, and counted.
+/// Queues all `flows` of a node to be ended by their threads at once. Returns how many were queued. A flow that has
+/// left the node since it was listed is not ended, but it counts in that number and in the metric.
 pub fn at_once(node: NodeId, name: &str, flows: Vec<Arc<LiveFlow>>) -> usize {
     let count = flows.len();
     flows.into_iter().for_each(|f| f.reap(node));
@@ -33,7 +33,7 @@ pub fn at_once(node: NodeId, name: &str, flows: Vec<Arc<LiveFlow>>) -> usize {
     count
 }
 
-/// Takes the `flows` without an answer from the node at once, so that they can be retried. Cuts the others at
+/// Takes those `flows` that have no answer from the node at once, so that they can be retried. Cuts the others at
 /// `rate` while the node is Down.
 pub fn at_rate(
     node: NodeId,

@@ -2,10 +2,10 @@
 //!
 //! In: the node's `health`, its passive health counters. Out: verdicts for [`Node::judged`]. The first check
 //! decides the initial state.
-//! A check begins each interval even if earlier ones still run, so a node that hangs is Down after `interval`
-//! × `fall` + `timeout`. A failed flow asks for a check at once. A check that this machine could not make
-//! does not count.
-//! Source: DESIGN of fail over; Diffusion load balancers, "TCP retransmission timeout".
+//! A check begins each interval even if earlier ones still run, up to the larger of `rise` and `fall` at once. So a
+//! node that hangs is Down after `interval` × `fall` + `timeout`. A failed flow asks for a check at once. A check
+//! that this machine could not make does not count.
+//! Source: Lightstreamer clustering §5 (fail over); Diffusion load balancers, "TCP retransmission timeout".
 
 pub mod probe;
 pub mod tracker;

@@ -54,7 +54,7 @@ impl Default for LiveFlow {
 }
 
 impl LiveFlow {
-    /// A new flow.
+    /// Makes a new flow.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }

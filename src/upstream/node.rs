@@ -1,9 +1,8 @@
 //! A node: its state, its live flows, and what happens to them when it goes Down.
 //!
-//! Only this file publishes a state. In: verdicts of checks, orders of the operator. Out: [`State`] for the
-//! balancer, evictions for the flows.
-//! Source: DESIGN of the guides' fail over: Lightstreamer clustering §1, §5; Diffusion load balancers, "TCP
-//! retransmission timeout".
+//! Only this file publishes a state. In: verdicts of checks, orders of the operator, whether DNS and the file still
+//! name the node. Out: [`State`] for the balancer, evictions for the flows.
+//! Source: Lightstreamer clustering §1, §5 (fail over); Diffusion load balancers, "TCP retransmission timeout".
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -42,7 +41,7 @@ pub struct Node {
     pub tls: Option<Secure>,
     /// Passive health counters.
     pub passive_health: PassiveHealth,
-    /// Closed connections with bytes that the node has not acknowledged.
+    /// Sockets to the node that are closed while their last bytes are on their way; reset if the node is lost.
     pub last_bytes: Arc<LastBytes>,
     weight: AtomicU32,
     facts: StateFacts,
@@ -55,7 +54,7 @@ pub struct Node {
     /// Its status for operators.
     pub status: StatusRecord,
     changed: tokio::sync::watch::Sender<State>,
-    /// Held while a state is published and acted on, so that the last published state is the true one.
+    /// Held while a state is published and acted on, so that a slower thread cannot publish an older state last.
     settling: Mutex<()>,
     /// Limits of the flows that the balancer gives it.
     pub limits: NodeLimits,
@@ -66,8 +65,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// Creates a node that is Up until a check fails. If its host name was not resolved, it has the
-    /// unspecified address: for decisions without flows.
+    /// Creates a node that is Up until a check fails. A host name that is not resolved gives the address 0.0.0.0:0;
+    /// only `explain` and `simulate` use such a node.
     pub fn new(name: &str, conf: &config::Node, on_down: OnDown, tls: Option<Secure>) -> Arc<Self> {
         Arc::new(Node {
             id: NodeId::of(name),
@@ -103,12 +102,12 @@ impl Node {
         }
     }
 
-    /// Returns its share against the other nodes of a pool; 0: no balanced flows.
+    /// Returns its weight relative to the other nodes of a pool; 0: no balanced flows.
     pub fn weight(&self) -> u32 {
         self.weight.load(Ordering::Relaxed)
     }
 
-    /// Sets its share.
+    /// Sets its weight.
     pub fn set_weight(&self, weight: u32) {
         self.weight.store(weight, Ordering::Relaxed);
     }
@@ -123,12 +122,12 @@ impl Node {
         *self.tcp.lock() = tcp;
     }
 
-    /// Sets how fast its flows are closed when it goes Down; `None`: all at once.
+    /// Sets how fast flows with an answer are closed when it goes Down; `None`: all at once.
     pub fn set_evict_rate(&self, rate: Option<Rate>) {
         *self.evict_rate.lock() = rate;
     }
 
-    /// As [`FlowLimiter::intake`].
+    /// Returns the most new flows a second now: the lower of `admit_rate` and a running slow start.
     pub fn intake(&self) -> Option<Rate> {
         self.with_limiter(|limiter, _| limiter.intake()).flatten()
     }
@@ -139,14 +138,14 @@ impl Node {
             .unwrap_or(Room::Open)
     }
 
-    /// Admits a flow from the balancer; false if a limit is reached. Each thread may have one admitted flow
-    /// that has not called [`Node::enter`] yet, and `max_flows` can be exceeded by as many.
+    /// Admits a flow from the balancer; false if a limit is reached. `max_flows` can be exceeded by one flow for
+    /// each thread, because a flow counts only from [`Node::enter`] on.
     pub fn admit(&self, now: Instant) -> bool {
         self.with_limiter(|limiter, live| limiter.admit(live, now))
             .unwrap_or(true)
     }
 
-    /// Ends the slow start: the node has caught up, or takes no flows any more.
+    /// Ends the slow start: the node has caught up, or is no longer Up.
     pub fn caught_up(&self) {
         self.with_limiter(|limiter, _| limiter.caught_up());
     }
@@ -174,12 +173,12 @@ impl Node {
         self.changed.subscribe()
     }
 
-    /// Counts its live flows.
+    /// Returns the number of its live flows.
     pub fn live(&self) -> usize {
         self.live.load(Ordering::Relaxed)
     }
 
-    /// Counts the flows ever assigned to it.
+    /// Returns the number of flows ever assigned to it.
     pub fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
@@ -216,8 +215,8 @@ impl Node {
         self.facts.order()
     }
 
-    /// Drains by `terms`: no new flows from now on, and those that are left at the deadline are closed, at the
-    /// rate or as the node's `evict_rate` says. The node is Down then, by this order.
+    /// Drains by `terms`: from now on only stuck clients bring flows. At the deadline the node is Down by this
+    /// order, and its flows are closed: at the terms' rate, else at `evict_rate`.
     pub fn drain(self: &Arc<Self>, terms: Terms) {
         let Terms { until, rate, .. } = terms;
         // Held to the end, so that a deadline of zero acts only after the order to drain.
@@ -236,14 +235,15 @@ impl Node {
         self.obey(Order::Drain, None);
     }
 
-    /// Returns the terms of its drain until the deadline has passed; `None` if it does not drain.
+    /// Returns the terms of its drain; `None` before a drain, and once its deadline has made the node Down.
     pub fn terms(&self) -> Option<Terms> {
         let drain = self.drain.lock();
         let drain = drain.as_ref().filter(|_| self.ordered() == Order::Drain);
         drain.map(|d| d.terms)
     }
 
-    /// Ends the drain whose deadline `task` waited for.
+    /// Called at a drain's deadline by `task`: sets Down and closes the flows, unless a later order replaced the
+    /// drain.
     fn close_drained(&self, task: tokio::task::Id, rate: Option<Rate>) {
         let drain = self.drain.lock();
         // A later order has replaced this drain, too late to stop its task.
@@ -258,7 +258,7 @@ impl Node {
         }
     }
 
-    /// Returns the progress of its drain; `None` without an order.
+    /// Returns the progress of its flows' ends after an order `drain` or `down`; `None` without such an order.
     pub fn progress(&self, now: Instant) -> Option<Progress> {
         if self.ordered() == Order::Up {
             return None;
@@ -268,7 +268,7 @@ impl Node {
         Some(Progress::new(terms, ages, now))
     }
 
-    /// Sets whether the node stays.
+    /// Sets whether the node is still named by DNS, and still in a decision table.
     pub fn set_membership(&self, membership: Membership) {
         if !self.facts.set_membership(membership) {
             return;
@@ -283,12 +283,12 @@ impl Node {
         }
     }
 
-    /// Whether the node is leaving.
+    /// Whether the node is out of its DNS answer, and drains.
     pub fn is_leaving(&self) -> bool {
         self.facts.membership() == Membership::Leaving
     }
 
-    /// Whether the node is removed.
+    /// Whether no decision table has the node any more; its state stays as it is.
     pub fn is_gone(&self) -> bool {
         self.facts.membership() == Membership::Gone
     }
@@ -298,8 +298,7 @@ impl Node {
         self.state() != State::Down && !self.is_gone()
     }
 
-    /// Publishes the state. When it becomes Down, evicts the flows unless `on_down` is `keep`: at `rate`,
-    /// else at `evict_rate`.
+    /// Publishes the state. When it becomes Down, closes the flows as `close_all` does, unless `on_down` is `keep`.
     fn settle(&self, rate: Option<Rate>, cause: &str) {
         let _one_at_a_time = self.settling.lock();
         let now = self.state();
@@ -349,7 +348,7 @@ impl Node {
         }
     }
 
-    /// Ends its flows at `rate`, else at its `evict_rate`, else at once.
+    /// Ends flows without an answer at once, the others at `rate`, else at its `evict_rate`, else at once.
     fn close_all(&self, rate: Option<Rate>) {
         match rate.or(*self.evict_rate.lock()) {
             None => drop(self.evict()),
@@ -361,9 +360,9 @@ impl Node {
         }
     }
 
-    /// Ends all live flows and idle upstreams of the node; returns the number of flows.
+    /// Ends all live flows and idle upstreams of the node at once; returns the number of flows.
     ///
-    /// New picks have stopped before, because the balancer reads the state first. [`Node::enter`] catches a
+    /// A node that is Down gets no new picks, because the balancer reads the state first. [`Node::enter`] catches a
     /// flow that was picked at this moment.
     pub fn evict(&self) -> usize {
         let count = evict::at_once(self.id, &self.name, self.flows.all());
@@ -371,7 +370,8 @@ impl Node {
         count
     }
 
-    /// Ends all live flows of the node because the proxy stops.
+    /// Cuts its live flows at the client, because the process stops. Retries none, counts none, keeps idle
+    /// upstreams.
     pub fn cut(&self) {
         self.flows.all().iter().for_each(|flow| flow.kill.give());
     }

@@ -1,6 +1,6 @@
 //! The state of a node, and the three facts that decide it.
 //!
-//! In: the verdict of the checks, the operator's order, whether the node stays. Out: [`State`]. Each fact is read
+//! In: the verdict of the checks, the operator's order, the node's membership. Out: [`State`]. Each fact is read
 //! and written without a lock.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 /// Which flows a node takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Takes flows.
+    /// Takes flows of all clients.
     Up,
-    /// Keeps its flows and the clients stuck to it; takes no new ones.
+    /// Keeps its flows. Clients stuck to it still bring flows; other clients do not.
     Draining,
-    /// Has no flow.
+    /// Takes no flow. Loses its flows, unless `on_down` is `keep`.
     Down,
 }
 
@@ -35,7 +35,7 @@ impl State {
 pub enum Order {
     /// Follow the checks.
     Up = 0,
-    /// Take no new flows.
+    /// Take flows of stuck clients only.
     Drain = 1,
     /// Be Down whatever the checks say.
     Down = 2,
@@ -52,16 +52,17 @@ impl Order {
     }
 }
 
-/// Whether the node stays, apart from orders and checks.
+/// Whether the node is still named by DNS and still in a decision table, whatever orders and checks say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Membership {
-    /// It stays.
+    /// It is both.
     Member = 0,
-    /// It leaves: it drains, and clients that are stuck to it still come.
+    /// It is out of its DNS answer: it drains, and clients that are stuck to it still come.
     Leaving = 1,
-    /// It is removed: no new decision table contains it, but requests that began with an old one may still
-    /// come. No connection to it is kept.
+    /// It is in no current decision table: a reload or DNS removed it, or a node with another address, `tls` or
+    /// `on_down` replaced it. Requests that began with an older table may still come. No connection to it is kept.
+    /// Its [`State`] does not change by this.
     Gone = 2,
 }
 
@@ -91,7 +92,7 @@ impl StateFacts {
         }
     }
 
-    /// Verdict of the checks.
+    /// Returns the verdict of the checks.
     pub fn is_healthy(&self) -> bool {
         self.healthy.load(Ordering::Acquire)
     }
@@ -115,7 +116,7 @@ impl StateFacts {
         self.order.store(order as u8, Ordering::Release);
     }
 
-    /// Returns whether the node stays.
+    /// Returns the membership.
     pub fn membership(&self) -> Membership {
         match self.membership.load(Ordering::Acquire) {
             0 => Membership::Member,
@@ -124,7 +125,7 @@ impl StateFacts {
         }
     }
 
-    /// Sets whether the node stays. Returns whether that is a change.
+    /// Sets the membership. Returns whether that is a change.
     pub fn set_membership(&self, membership: Membership) -> bool {
         let membership = membership as u8;
         self.membership.swap(membership, Ordering::AcqRel) != membership
