@@ -65,7 +65,7 @@ pub struct Pool {
     pub id: PoolId,
     /// Name in the configuration.
     pub name: String,
-    /// Returns the load of each node.
+    /// The pool's nodes, also those that have left DNS and still serve.
     pub nodes: Vec<Arc<Node>>,
     /// Index into `nodes` for each identity, sorted by identity: stickiness looks nodes up for each flow.
     places: Box<[(NodeId, usize)]>,
@@ -84,8 +84,8 @@ pub struct Pool {
     pub retry_on: Box<[String]>,
     /// Flows that wait because every node is at its limit.
     pub waiting: Waiting,
-    /// Set while a rebalance runs: flows then go to the node with the fewest, whatever the method. Otherwise
-    /// a client would be closed only to come back to a full node.
+    /// Set while a rebalance runs: flows then go to the node with the fewest flows for its weight, whatever the
+    /// method. Otherwise a client would be closed only to come back to a full node.
     levels: AtomicBool,
     /// The pool of this name that is in force; shared by all pools that ever had the name.
     latest: Arc<ArcSwapOption<Pool>>,
@@ -100,9 +100,9 @@ pub struct Pool {
 pub enum Picked<'a> {
     /// This node, which has admitted the flow.
     Node(&'a Arc<Node>),
-    /// No node now: those that are Up are at their limits.
+    /// No node now: all that are Up, and were not tried for the flow, are at their limits.
     Full,
-    /// No node: none is Up.
+    /// No node: none that is Up is left to try.
     Nobody,
 }
 
@@ -143,7 +143,7 @@ impl Pool {
         }
     }
 
-    /// Makes this pool the successor of `before`; it replaces it when it is put in force.
+    /// Makes this pool the successor of `before`, which it replaces when it is put in force.
     pub fn after(self, before: &Pool) -> Self {
         self.resume(before);
         Pool {
@@ -158,7 +158,7 @@ impl Pool {
         self.latest.store(Some(self.clone()));
     }
 
-    /// Retires this pool. Its waiting flows move to the successor, or stay if the pool was removed.
+    /// Retires this pool. Its waiting flows move to the successor; without one they go on waiting here.
     pub fn resign(&self, succeeded: bool) {
         match succeeded {
             true => self.waiting.dissolve(),
@@ -171,8 +171,8 @@ impl Pool {
         self.latest.load_full().unwrap_or_else(|| self.clone())
     }
 
-    /// Takes over the turns of the nodes it shares with `before`. Otherwise, where nodes join and leave
-    /// faster than a round passes, the last nodes would never be reached.
+    /// Takes over the turns of the nodes that are also in `before`. Otherwise, where nodes join and leave faster
+    /// than a round passes, the last nodes would never be reached.
     pub fn resume(&self, before: &Pool) {
         let (Way::TakesTurns(turns), Way::TakesTurns(old)) = (&self.way, &before.way) else {
             return;
@@ -186,7 +186,7 @@ impl Pool {
         *turns.lock() = RoundRobin::new(self.nodes.iter().map(left_of));
     }
 
-    /// Sets whether flows go to the node with the fewest, whatever the method.
+    /// Sets whether flows go to the node with the fewest flows for its weight, whatever the method.
     pub fn level(&self, on: bool) {
         self.levels.store(on, Ordering::Relaxed);
     }
@@ -197,9 +197,9 @@ impl Pool {
         self.nodes.get(self.places[found].1)
     }
 
-    /// Chooses among the nodes that are Up, have weight and room, and were not tried for this
-    /// flow. If none is Up, chooses among nodes that left DNS but still serve: the nodes that
-    /// replaced them may not serve yet.
+    /// Chooses among the nodes that are Up, have weight and room, and were not tried for this flow. If there is
+    /// none that is Up, chooses among nodes that left DNS but still serve, because the nodes that replaced them may
+    /// not serve yet.
     pub fn pick(&self, seed: Seed, tried: &[NodeId], now: Instant) -> Picked<'_> {
         match self.pick_of(takes, seed, tried, now) {
             Picked::Nobody => self.pick_of(leaves, seed, tried, now),

@@ -1,5 +1,5 @@
-//! Admits a client: reads its PROXY protocol header, then shakes hands or peeks at a ClientHello that passes
-//! through.
+//! Admits a client: reads the PROXY protocol header of a sender in `accept_proxy`, then shakes hands, or peeks at a
+//! ClientHello that passes through if a plugin routes by server name.
 //!
 //! In: an accepted socket. Out: a client connection whose protocol can begin, or an [`AdmissionError`].
 //! Source: Lightstreamer clustering §1 (Proxy Protocol), §3; FAULTS D32, D33, D38.
@@ -24,9 +24,9 @@ use crate::tls::HandshakeInfo;
 /// Why a client connection was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdmissionError {
-    /// `max_connections` are open already.
+    /// `max_connections` client connections are open already.
     MaxConnections,
-    /// The client left first.
+    /// The client left before it was admitted.
     Gone,
     /// A trusted sender sent no PROXY protocol header, or a broken one.
     ProxyProtocol,
@@ -93,8 +93,8 @@ pub async fn admit(open: Open, accepted: Accepted) -> Result<(Side, Arc<Conn>), 
     Ok((side, Arc::new(conn)))
 }
 
-/// Registers the socket with this thread's runtime, and finds the address that the client reached. The socket
-/// has inherited the options of its listening socket.
+/// Registers the socket with this thread's runtime, and finds the address that the client reached. Sets no options:
+/// the socket has inherited those of its listening socket.
 fn registered(accepted: Accepted) -> std::io::Result<(Tcp, SocketAddr)> {
     let stream = TcpStream::from_std(accepted.stream)?;
     let vip = accepted.vip.map_or_else(|| stream.local_addr(), Ok)?;

@@ -102,8 +102,8 @@ impl ProxyHttp for ProxyHooks {
         Ok(())
     }
 
-    /// Edits the head of the answer for the client, as [`Self::upstream_request_filter`] does for the
-    /// request.
+    /// Edits the head of the answer for the client, as [`Self::upstream_request_filter`] does for the request.
+    /// Counts the answer for passive health, and notes the node for the connection's next request.
     async fn response_filter(
         &self,
         _: &mut Session,
@@ -120,7 +120,7 @@ impl ProxyHttp for ProxyHooks {
         Ok(())
     }
 
-    /// Ends the exchange.
+    /// Ends the exchange with the reason and the byte counts in `ctx.end`; without them it does nothing.
     async fn logging(&self, _: &mut Session, _: Option<&Error>, ctx: &mut Ctx) {
         if let Some((reason, bytes)) = ctx.end.take() {
             ctx.ex.close(reason, bytes);
@@ -128,7 +128,7 @@ impl ProxyHttp for ProxyHooks {
     }
 }
 
-/// Lets each plugin edit the head in `ctx.edits`. Returns the node of the flow.
+/// Lets each plugin that edits heads edit the one in `ctx.edits`. Returns the flow's assignment.
 ///
 /// Errors: 500 if a plugin fails.
 fn edit(
