@@ -24,14 +24,14 @@ pub enum Action {
         #[command(flatten)]
         at: At,
     },
-    /// Give a node no new flows, and let its live flows end.
+    /// Let a node's live flows end, and give it flows of its stuck clients only.
     Drain {
         #[command(flatten)]
         which: Which,
         /// Close the flows that are left after this time, such as `10m`.
         #[arg(long, value_name = "TIME")]
         deadline: Option<String>,
-        /// Rate at which they are then closed, such as `50/s`.
+        /// Rate at which they are then closed, such as `50/s`; without a deadline the node is Down at once.
         #[arg(long, value_name = "RATE")]
         rate: Option<String>,
     },

@@ -63,13 +63,13 @@ pub struct Resolvers {
         deserialize_with = "AboveZero::read"
     )]
     pub timeout: Span,
-    /// Shortest time an answer is used, whatever its TTL.
+    /// A smaller TTL of an answer counts as this.
     #[serde(default = "defaults::min_ttl", deserialize_with = "AboveZero::read")]
     pub min_ttl: Span,
-    /// Longest time an answer is used, whatever its TTL.
+    /// A larger TTL of an answer counts as this.
     #[serde(default = "defaults::max_ttl", deserialize_with = "AboveZero::read")]
     pub max_ttl: Span,
-    /// Networks nodes may be in; empty: any but loopback.
+    /// Networks that found nodes may be in; empty: any but loopback.
     #[serde(default)]
     pub allow: Trust,
 }

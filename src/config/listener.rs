@@ -71,7 +71,7 @@ pub struct MaxHidden {
     /// The bound, 4 KiB to 16 MiB.
     #[serde(default = "defaults::max_hidden", deserialize_with = "Hidden::read")]
     pub bytes: Bytes,
-    /// Whether a bulk flow may use a window as large as the client's kernel has promised.
+    /// Whether a bulk flow may use a window towards the node as large as the one its client offers.
     #[serde(default = "defaults::yes")]
     pub bulk: bool,
 }

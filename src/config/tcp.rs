@@ -16,7 +16,7 @@ pub struct TcpOptions {
         deserialize_with = "bounds::Keepalive::read"
     )]
     pub keepalive: Span,
-    /// Longest time a client may leave bytes, or probes of its closed window, unacknowledged.
+    /// A client that leaves bytes unacknowledged, and retransmissions or probes unanswered, for this long is dead.
     #[serde(
         default = "defaults::client_user_timeout",
         deserialize_with = "AboveZero::read"
@@ -43,7 +43,7 @@ pub struct NodeTcp {
         deserialize_with = "bounds::Keepalive::read"
     )]
     pub keepalive: Span,
-    /// Longest time the node may leave bytes unacknowledged.
+    /// A node that leaves bytes unacknowledged, and retransmissions or probes unanswered, for this long is dead.
     #[serde(
         default = "defaults::node_user_timeout",
         deserialize_with = "AboveZero::read"

@@ -15,7 +15,7 @@ use super::{Address, Discover, NoNode, NodeTcp, NodeTls, OnLost, bounds, default
 pub struct Node {
     /// Its address or host name, and its port.
     pub address: Address,
-    /// Its share relative to the other nodes of a pool; with 0 it takes no balanced flows.
+    /// Its weight relative to the other nodes of a pool; with 0 it gets no balanced flows.
     #[serde(
         default = "defaults::weight",
         deserialize_with = "bounds::Weight::read"
@@ -131,13 +131,13 @@ pub struct Pool {
     /// The same for a node that returned or joined, until it has caught up; absent: no slow start.
     #[serde(default)]
     pub slow_start: Option<Rate>,
-    /// Flows closed in a second when a node goes Down; absent: all at once.
+    /// Flows with an answer that are closed in a second when a node goes Down; absent: all at once.
     #[serde(default)]
     pub evict_rate: Option<Rate>,
     /// Most flows that wait while every node is at its limit.
     #[serde(default = "defaults::queue", deserialize_with = "bounds::Queue::read")]
     pub queue: u32,
-    /// Longest time a flow waits there.
+    /// Longest time that a flow waits in the queue.
     #[serde(
         default = "defaults::queue_timeout",
         deserialize_with = "AboveZero::read"
@@ -160,13 +160,13 @@ pub struct Rebalance {
     /// Whether a node's return starts a rebalance.
     #[serde(default)]
     pub auto: bool,
-    /// Time from the last return until then: the node may flap, and new clients may be enough.
+    /// Time from a node's last return to the rebalance: the node may flap, and new clients may be enough.
     #[serde(default = "defaults::rebalance_delay")]
     pub delay: Span,
     /// Clients moved in a second.
     #[serde(default = "defaults::rebalance_rate")]
     pub rate: Rate,
-    /// How much more than its share a node may have.
+    /// Part of its share that a node may keep beyond it.
     #[serde(default = "defaults::rebalance_tolerance")]
     pub tolerance: Share,
     /// Whether live flows are closed; else assignments are only forgotten.

@@ -60,8 +60,8 @@ pub struct Listed {
     pub node: Arc<Node>,
     /// The DNS name that found it; `None`: its address is in the file.
     pub source: Option<String>,
-    /// Whether the node left the configuration or changed its address: it keeps its flows and
-    /// gets no new ones.
+    /// Whether the node left the configuration or was replaced: it keeps its flows, and gets others only from
+    /// requests that began before.
     pub removed: bool,
 }
 
@@ -121,7 +121,7 @@ fn is_leaving(conf: &config::Node) -> bool {
 pub struct Parts {
     /// Nodes.
     pub nodes: HashMap<NodeId, Checked>,
-    /// Nodes that get no new flows, checked until their last flow has ended.
+    /// Nodes that are in no current decision table, checked until their last flow has ended.
     pub departed: Vec<Checked>,
     /// Pools.
     pub pools: Arc<HashMap<PoolId, Arc<Pool>>>,
