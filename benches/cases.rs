@@ -78,7 +78,7 @@ const NODES: [usize; 2] = [2, 1000];
 /// Stickiness of a typical push site.
 const STICKY: &str = "{ sticky_cookie: { name: PUSHGATE, max_age: 8h } }";
 
-/// A decision table, as the edge builds it from a file with `count` nodes and `plugins` (YAML).
+/// A routing table, as the edge builds it from a file with `count` nodes and `plugins` (YAML).
 struct Site {
     table: Table,
     pool: Arc<Pool>,

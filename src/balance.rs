@@ -166,7 +166,7 @@ impl Pool {
         }
     }
 
-    /// Returns the pool of this name that is in force.
+    /// Returns the pool of this name that is in force; this one if none is.
     pub fn current(self: &Arc<Self>) -> Arc<Self> {
         self.latest.load_full().unwrap_or_else(|| self.clone())
     }
@@ -197,9 +197,9 @@ impl Pool {
         self.nodes.get(self.places[found].1)
     }
 
-    /// Chooses among the nodes that are Up, have weight and room, and were not tried for this flow. If there is
-    /// none that is Up, chooses among nodes that left DNS but still serve, because the nodes that replaced them may
-    /// not serve yet.
+    /// Chooses among the nodes that are Up, have weight and room, and were not tried for this flow. If no untried
+    /// node is Up, chooses among nodes that left DNS but still serve, because the nodes that replaced them may not
+    /// serve yet.
     pub fn pick(&self, seed: Seed, tried: &[NodeId], now: Instant) -> Picked<'_> {
         match self.pick_of(takes, seed, tried, now) {
             Picked::Nobody => self.pick_of(leaves, seed, tried, now),

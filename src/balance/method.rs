@@ -9,7 +9,7 @@ pub struct Candidate {
     pub id: NodeId,
     /// Weight, above 0.
     pub weight: u32,
-    /// Counts its live flows.
+    /// Number of its live flows.
     pub live: usize,
 }
 

@@ -1,8 +1,8 @@
 //! Queue of the flows that wait for a node. Client addresses take turns, so that one address
 //! with many flows does not shut the others out.
 //!
-//! In: flows that found every node at its limit. Out: the next flow, or the flow to refuse when the queue is
-//! full. Pure. Source: DESIGN of the reconnect storm; Lightstreamer clustering §5.
+//! In: flows that found every node at its limit, or other flows waiting. Out: the next flow, or the flow to refuse
+//! when the queue is full. Pure. Source: docs/operations.md, "Reconnect storms"; Lightstreamer clustering §5.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
@@ -25,9 +25,10 @@ pub struct FairQueue<T> {
 pub enum Pushed<T> {
     /// The flow waits; this number removes it again.
     Waits(u64),
-    /// The flow waits (number), in the place of this flow of an address that had at least two more.
+    /// The queue was full. The flow waits (its number). The newest flow of the fullest address, returned here, lost
+    /// its place: that address had at least two flows more.
     Instead(u64, T),
-    /// The flow is refused: the queue is full, and no other address has at least two flows more than its own.
+    /// The flow is refused: the queue is full, and no address has two or more flows more than this flow's.
     Refused,
 }
 
@@ -54,7 +55,7 @@ impl<T> FairQueue<T> {
         self.len == 0
     }
 
-    /// Adds a flow of `client` behind the other flows of its address.
+    /// Adds a flow of `client` behind the other flows of its address, unless it is refused.
     pub fn push(&mut self, client: IpAddr, flow: T) -> Pushed<T> {
         let client = counted_as(client);
         let mut out = None;
@@ -92,7 +93,7 @@ impl<T> FairQueue<T> {
         Some(flow)
     }
 
-    /// Removes a flow that gives up waiting; `None` if it has left the queue already.
+    /// Removes a flow that gives up waiting; `None`: it was called, displaced or removed before.
     pub fn remove(&mut self, client: IpAddr, id: u64) -> Option<T> {
         let client = counted_as(client);
         let flow = self.take(client, |flows| {
@@ -135,8 +136,8 @@ impl<T> FairQueue<T> {
     }
 }
 
-/// Returns the address a client counts as; the queue applies it itself. An IPv6 client owns at least a /64, so a
-/// /64 counts as one. An IPv4-mapped address counts as IPv4.
+/// Returns the address under which a client is counted: an IPv6 client by its /64, because it owns at least that; an
+/// IPv4-mapped address as IPv4. The queue calls this itself.
 pub fn counted_as(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(v6) => {

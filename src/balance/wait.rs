@@ -1,8 +1,8 @@
-//! Lets flows wait for a node of their pool, at run time and with sockets behind them.
+//! Makes flows wait for a node of their pool: the part of the queue that has tasks and timers.
 //!
-//! In: flows for which every node is at its limit. Out: each flow in its turn (`FairQueue`), or a refusal
-//! when the queue is full or the flow has waited too long. While flows wait, one task per pool calls them up.
-//! Source: DESIGN of the reconnect storm.
+//! In: flows for which every node is at its limit, and flows that come while others wait. Out: each flow in its
+//! turn ([`FairQueue`](super::queue::FairQueue)), or a refusal. While flows wait, one task per pool calls them up.
+//! Source: docs/operations.md, "Reconnect storms".
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -19,10 +19,10 @@ use super::waiting::Turn;
 use crate::observe::metrics;
 use crate::upstream::flow_limiter::Room;
 
-/// Why a flow stopped waiting without a node.
+/// Why a flow stopped waiting without a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitError {
-    /// The queue is full, and no other address has at least two flows more waiting than this one's.
+    /// It found the queue full, or lost its place to another address (see [`Pushed`]).
     Full,
     /// It has waited for `queue_timeout`.
     Late,
@@ -41,7 +41,7 @@ impl WaitError {
     }
 }
 
-/// Counts a wait when dropped. If the caller was dropped in the wait, the client had left: `Gone`.
+/// Records a wait in the metrics when dropped. If `in_turn` itself is dropped, the client has left: `Gone`.
 struct Told<'a> {
     pool: &'a str,
     began: Instant,
@@ -72,15 +72,16 @@ impl Drop for Told<'_> {
     }
 }
 
-/// Longest pause between two checks for room. No event reports that a flow ended or a node returned.
+/// Longest pause between two looks for room; needed because nothing tells this task that a flow ended.
 const LOOK: Duration = Duration::from_millis(10);
-/// Shortest pause (the timer's resolution), also used after a turn in which no node was found after all.
+/// Shortest pause while there is no room (the timer's resolution), also after a turn that led to no decision.
 const PAUSE: Duration = Duration::from_millis(1);
 
 impl Pool {
-    /// Lets a flow of `client` wait until `decide`, called in its turn, returns a decision.
-    /// `None` from it means that no node had room. `left` resolves when the client leaves:
-    /// the flow then gives up its place, so that no room is spent on it.
+    /// Lets a flow of `client` wait until `decide`, called in its turn, returns a decision, which may be that no node
+    /// can serve. If it returns `None`, there was no room after all: the flow joins the queue again behind the other
+    /// flows of its address, and may then be refused. `left` resolves when the client leaves: the flow then gives up
+    /// its place, so that no room is spent on it.
     ///
     /// Errors: why the flow stopped waiting.
     pub async fn in_turn<T>(
@@ -118,7 +119,8 @@ impl Pool {
         result
     }
 
-    /// Waits for a turn; `None`: the flow is refused, or the pool was replaced.
+    /// Waits for a turn. `None`: the queue had no place, the place was lost to another address, or the pool was
+    /// replaced (the flow then queues at the new pool).
     async fn turn(self: &Arc<Self>, client: IpAddr) -> Option<Turn> {
         let (mine, turn) = oneshot::channel();
         let id = {

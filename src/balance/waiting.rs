@@ -50,7 +50,7 @@ impl Waiting {
         self.len.store(len, Ordering::Release);
     }
 
-    /// Sends all waiting flows away, in turn, and refuses those that still come.
+    /// Sends away all waiting flows, in turn, and all that still come: they queue at the pool's successor.
     pub(super) fn dissolve(&self) {
         let mut state = self.state.lock();
         state.dissolved = true;

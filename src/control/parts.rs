@@ -86,7 +86,7 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Applies a changed section and its decision table.
+    /// Applies a changed section and its routing table.
     fn change(&mut self, conf: &config::Listener, change: ListenerChange) {
         if let (Some(tls), Some(acceptors)) = (&self.listener.tls, change.acceptors) {
             tls.swap(acceptors);
@@ -121,7 +121,7 @@ fn is_leaving(conf: &config::Node) -> bool {
 pub struct Parts {
     /// Nodes.
     pub nodes: HashMap<NodeId, Checked>,
-    /// Nodes that are in no current decision table, checked until their last flow has ended.
+    /// Nodes that are in no current routing table, checked until their last flow has ended.
     pub departed: Vec<Checked>,
     /// Pools.
     pub pools: Arc<HashMap<PoolId, Arc<Pool>>>,

@@ -43,7 +43,7 @@ pub struct PlannedListener {
 
 /// The changed parts of a running listener.
 pub struct ListenerChange {
-    /// Its decision table.
+    /// Its routing table.
     pub table: Table,
     /// Certificates, where TLS ends here.
     pub acceptors: Option<Acceptors>,

@@ -29,7 +29,7 @@ pub struct Exchange {
     pub flow: Arc<LiveFlow>,
     /// Facts of the flow so far.
     pub record: Mutex<Record>,
-    /// The decision table. It is fixed for the exchange, so a reload does not mix two tables.
+    /// The routing table. It is fixed for the exchange, so a reload does not mix two tables.
     pub table: Arc<Table>,
     /// The date when the exchange began; everything learned from the exchange gets this date.
     pub wall: SystemTime,

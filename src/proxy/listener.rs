@@ -20,7 +20,7 @@ use crate::tls::TlsFront;
 pub struct Listener {
     /// Name in logs and metrics.
     pub name: String,
-    /// The decision table.
+    /// The routing table.
     pub table: ArcSwap<Table>,
     /// Certificates, where TLS ends here.
     pub tls: Option<TlsFront>,
@@ -73,7 +73,7 @@ impl Listener {
         })
     }
 
-    /// Applies a changed section and its decision table.
+    /// Applies a changed section and its routing table.
     pub fn change(&self, conf: &config::Listener, table: Table) {
         self.table.store(Arc::new(table));
         let hidden = conf.max_hidden;

@@ -4,7 +4,7 @@
 //! In: `upgrade_socket`, a Unix socket that only its owner may reach. Out: sockets for a successor that has
 //! not bound anything yet; for its predecessor, the moment to stop accepting. No client is refused, because
 //! each listening socket stays open throughout. Until the successor serves, any failure leaves the
-//! predecessor unchanged. Source: FAULTS D69; DESIGN §10.
+//! predecessor unchanged. Source: FAULTS D69; docs/operations.md, "Changing the program".
 
 use std::collections::HashMap;
 use std::fs::Permissions;

@@ -1,11 +1,11 @@
 //! Relays bytes between a client and a node: a WebSocket, a layer-4 flow, or one request's body and its
 //! answer.
 //!
-//! In: two sides, a [`Direction`] for each way. Out: the same bytes, at once, and the reason of the end.
-//! No more is read from a side until the kernel has taken, for the other side, what was read before. The
-//! exception are up to 16 KiB of a client's next requests. The relay has no timer, and a silent one allocates
-//! nothing. After a whole request and a whole answer the sockets can carry the next exchange, unless a close
-//! ended the answer or the rest of the request was given up.
+//! In: two sides, a [`Direction`] for each way. Out: the same data, at once, framed anew where the heads differ; and
+//! the reason of the end. Nothing more is read from a side until the other side has taken what was read before: into
+//! its socket, or, of an HTTP/2 stream, into the output buffer of its connection (one frame of 16 KiB). Only of a
+//! client's next requests the relay keeps up to 16 KiB. It has no timer, and a silent relay allocates nothing. After
+//! a whole request and a whole answer the sockets can carry the next exchange, unless a close ended the answer.
 //! Source: Lightstreamer clustering §1; Diffusion load balancers, "Load balancer closing silent connections",
 //! "Reuse TCP connection"; RFC 9112 §6, §9.3.2, §9.5.
 
@@ -38,11 +38,11 @@ pub enum Kind {
     WebSocket,
     /// A request and its answer. Up to 16 KiB that the client sends after its request are kept.
     Exchange {
-        /// The client finds the end of the answer only by the end of its connection.
+        /// No framing shows the client a missing end: the answer ends with its connection, or its HTTP/2 stream.
         by_close: bool,
-        /// The node ends the answer only by closing: the client must see a cut of it as a reset.
+        /// The node ends the answer by closing. If the node fails, the client gets a reset.
         ends_by_node: bool,
-        /// The relay ends with the answer, even if the request is not whole.
+        /// The relay ends when the answer is whole; the rest of the request is not sent.
         leaves_request: bool,
     },
 }
@@ -50,29 +50,30 @@ pub enum Kind {
 /// Limits of a relay.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// Most bytes from the node that wait here, or are unsent in our socket to the client.
+    /// Most bytes from the node that wait here and, unsent, in our socket to the client, together: a quarter of
+    /// `max_hidden`, 4 KiB to 1 MiB (8 KiB by default). Bulk raises it.
     pub unsent: usize,
-    /// Whether the receive window of a bulk flow's node follows the client's TCP window.
+    /// Whether a fast flow may offer its node a window as large as the client's TCP window plus the small one.
     pub bulk: bool,
 }
 
 /// How a relay ended.
 #[derive(Clone, Copy, Debug)]
 pub struct End {
-    /// Why. `Done`: the answer is whole, and [`Relay::into_sides`] returns the sockets.
+    /// Why. `Done`: the answer is whole, and the request too or left, and [`Relay::into_sides`] returns the sockets.
     pub reason: EndReason,
-    /// Bytes passed to the node.
+    /// Bytes of the request's body that the node took; of a tunnel, all bytes.
     pub to_node: u64,
-    /// Bytes passed to the client.
+    /// Bytes that the client took; over HTTP/1 with the head of the answer.
     pub to_client: u64,
-    /// Bytes for the client that the edge and the kernel's two sockets still held at the end.
+    /// Bytes that wait here, unread in the node's socket, or unacknowledged in the client's; 0 for `Done`.
     pub hidden: u64,
     /// Whether [`Relaying::first_passed`] has reported the node's first byte; always true except at layer 4.
     pub answered: bool,
 }
 
-/// Most bytes read from a client at once; `max_hidden` limits only the other direction. 4 KiB cost four times
-/// the CPU, 64 KiB a fifth more (docs/decisions/0007-splice.md).
+/// Most bytes of one read from a client. `max_hidden` does not apply here. Reads of 4 KiB cost four times the CPU,
+/// reads of 64 KiB a fifth more (docs/decisions/0007-splice.md).
 const READ_UP: usize = 32 * 1024;
 
 /// A running relay. Its state is in one piece, so that a message touches few cache lines.
@@ -80,7 +81,7 @@ pub struct Relaying<K> {
     kill: K,
     /// `None` once the relay is over.
     relay: Option<Relay>,
-    /// Why the relay ends, whether it was killed, and its turn to close.
+    /// Why the relay ends, whether it was killed, and the wait until this thread lets it close.
     closing: Option<(EndReason, bool, CloseTurn)>,
 }
 
@@ -94,8 +95,8 @@ impl<K: Future<Output = EndReason> + Unpin> Relaying<K> {
         }
     }
 
-    /// Whether the node's first byte has passed since the last call. Layer 4 only: the answer of a WebSocket
-    /// was its 101.
+    /// Whether the node's first byte has passed; true only once. Layer 4 only: the answer of a WebSocket was its
+    /// 101.
     pub fn first_passed(&mut self) -> bool {
         self.relay.as_mut().is_some_and(Relay::first_passed)
     }
@@ -123,7 +124,7 @@ impl<K: Future<Output = EndReason> + Unpin> Future for Relaying<K> {
     }
 }
 
-/// The peers of one relay that are watched without a read (`ends`).
+/// Which peers are watched for their end without a read, because no direction reads from them (see `ends`).
 #[derive(Clone, Copy, Default)]
 struct Watched {
     client: bool,
@@ -139,7 +140,7 @@ pub struct Relay {
     up: Direction,
     down: Direction,
     kind: Kind,
-    /// Whether the client, and the node, were sent the end of the other side.
+    /// Whether the client was sent the node's end, and whether the node was sent the client's end.
     told: (bool, bool),
     watched: Watched,
     /// The reason for the side that ended first.
@@ -182,8 +183,9 @@ impl Relay {
         }
     }
 
-    /// Relays an answer until it is whole, a side ends or `kill` resolves. `Done`: the answer is whole, and
-    /// the sockets can be reused unless their [`Kind`] says otherwise. Else both sides are ready to be dropped.
+    /// Relays an answer until a side ends too soon, `kill` resolves, or the exchange is over: the answer is whole, and
+    /// so is the request unless its [`Kind`] leaves it. Only then the end is `Done`, and the sockets may be reused.
+    /// Otherwise both sides are ready to be dropped.
     pub async fn run(&mut self, mut kill: impl Future<Output = EndReason> + Unpin) -> End {
         let (reason, killed) = std::future::poll_fn(|cx| {
             if let Poll::Ready(reason) = Pin::new(&mut kill).poll(cx) {
@@ -263,8 +265,8 @@ impl Relay {
         }
     }
 
-    /// Notifies a killed client: by a close frame if it can understand one now, by a reset if it would take
-    /// the answer so far for complete.
+    /// Tells a killed client the end: RST if an orderly close would make the answer look whole; else a close frame
+    /// if its WebSocket is between frames; else FIN. An HTTP/2 stream gets the close frame, or is reset.
     fn notify(&mut self, cx: &mut Context<'_>) -> CloseTurn {
         let goodbye = self.down.held() == 0 && self.down.is_between_frames();
         let reset = self.looks_whole();
@@ -281,8 +283,9 @@ impl Relay {
         matches!(self.kind, Kind::Exchange { by_close: true, .. })
     }
 
-    /// Prepares the close of both sides and reports the end. A client gets RST only where a
-    /// cut could look complete. A node gets RST also to free its port, or bytes that it will never acknowledge.
+    /// Prepares the close of both sides and reports the end. A client gets RST if its node fails at layer 4, in a
+    /// WebSocket, or in an answer that a close ends; also if it was killed and does not read. A node gets RST if it
+    /// must see a cut, to free our local port, and to drop bytes that it will never acknowledge.
     fn end(&mut self, cx: &mut Context<'_>, reason: EndReason, killed: bool) -> End {
         // If both sides closed in order, the first one gives the reason.
         let reason = match reason {

@@ -43,7 +43,7 @@ fn reload(front: &TlsFront, listener: &Listener, config: &Config) -> Result<(), 
 }
 
 /// Aim: the exact name decides, then the wildcard, then the VIP's default, then the list's order.
-/// Source: DESIGN §8; FAULTS D31. Fails if one of the four steps is missing.
+/// Source: docs/configuration.md, `listeners[].tls`; FAULTS D31. Fails if one of the four steps is missing.
 #[test]
 fn certificate_is_chosen_by_name_then_by_vip() {
     let (folder, [push, wild, other]) = three();

@@ -59,9 +59,9 @@ impl Drop for Ending {
 pub struct Progress {
     /// Time since the order to drain; `None` if the order was `down`.
     pub since: Option<Duration>,
-    /// Time until the remaining flows are closed.
+    /// Time until the remaining flows are closed; `None` without a deadline.
     pub left: Option<Duration>,
-    /// When the flows will have ended.
+    /// An estimate of when the flows will have ended.
     pub eta: Eta,
 }
 

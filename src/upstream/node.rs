@@ -1,7 +1,8 @@
 //! A node: its state, its live flows, and what happens to them when it goes Down.
 //!
-//! Only this file publishes a state. In: verdicts of checks, orders of the operator, whether DNS and the file still
-//! name the node. Out: [`State`] for the balancer, evictions for the flows.
+//! Only this file publishes a state. In: verdicts of checks, orders of the operator, whether DNS still names the
+//! node. Out: [`State`] for the balancer, ends for the flows. A node that no current routing table has keeps its
+//! state; only its idle upstreams close.
 //! Source: Lightstreamer clustering §1, §5 (fail over); Diffusion load balancers, "TCP retransmission timeout".
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -41,7 +42,8 @@ pub struct Node {
     pub tls: Option<Secure>,
     /// Passive health counters.
     pub passive_health: PassiveHealth,
-    /// Sockets to the node that are closed while their last bytes are on their way; reset if the node is lost.
+    /// Closed sockets that are kept until the node has acknowledged their last bytes, 60 s at most. Reset when the
+    /// node goes Down, unless `on_down` is `keep`.
     pub last_bytes: Arc<LastBytes>,
     weight: AtomicU32,
     facts: StateFacts,
@@ -49,7 +51,7 @@ pub struct Node {
     total: AtomicU64,
     /// Its live flows.
     pub flows: LiveFlows,
-    /// The client connections with idle upstreams to it.
+    /// The client connections that keep an idle upstream to this node.
     pub idle: Arc<IdleAtNode>,
     /// Its status for operators.
     pub status: StatusRecord,
@@ -60,7 +62,7 @@ pub struct Node {
     pub limits: NodeLimits,
     evict_rate: Mutex<Option<Rate>>,
     tcp: Mutex<NodeTcp>,
-    /// The running drain.
+    /// The last drain, until a later order; its deadline may have passed.
     drain: Mutex<Option<Draining>>,
 }
 
@@ -132,7 +134,7 @@ impl Node {
         self.with_limiter(|limiter, _| limiter.intake()).flatten()
     }
 
-    /// Returns whether the balancer may give it a flow.
+    /// Returns when its limits allow the balancer's next flow. Does not look at the state.
     pub fn room(&self, now: Instant) -> Room {
         self.with_limiter(|limiter, live| limiter.room(live, now))
             .unwrap_or(Room::Open)
@@ -215,8 +217,8 @@ impl Node {
         self.facts.order()
     }
 
-    /// Drains by `terms`: from now on only stuck clients bring flows. At the deadline the node is Down by this
-    /// order, and its flows are closed: at the terms' rate, else at `evict_rate`.
+    /// Drains by `terms`: from now on only stuck clients bring flows. At the deadline this order makes the node Down
+    /// and closes its flows, also if `on_down` is `keep`: as `close_all` does, at the terms' rate.
     pub fn drain(self: &Arc<Self>, terms: Terms) {
         let Terms { until, rate, .. } = terms;
         // Held to the end, so that a deadline of zero acts only after the order to drain.
@@ -235,18 +237,18 @@ impl Node {
         self.obey(Order::Drain, None);
     }
 
-    /// Returns the terms of its drain; `None` before a drain, and once its deadline has made the node Down.
+    /// Returns the terms of its drain; `None` after any later order, and once its deadline has made the node Down.
     pub fn terms(&self) -> Option<Terms> {
         let drain = self.drain.lock();
         let drain = drain.as_ref().filter(|_| self.ordered() == Order::Drain);
         drain.map(|d| d.terms)
     }
 
-    /// Called at a drain's deadline by `task`: sets Down and closes the flows, unless a later order replaced the
-    /// drain.
+    /// Sets Down and closes the flows. Called by `task`, which has waited for a drain's deadline. Does nothing if a
+    /// later order has replaced that drain.
     fn close_drained(&self, task: tokio::task::Id, rate: Option<Rate>) {
         let drain = self.drain.lock();
-        // A later order has replaced this drain, too late to stop its task.
+        // The later order came too late to stop the task.
         if !drain.as_ref().is_some_and(|d| d.is_closed_by(task)) {
             return;
         }
@@ -258,7 +260,8 @@ impl Node {
         }
     }
 
-    /// Returns the progress of its flows' ends after an order `drain` or `down`; `None` without such an order.
+    /// Returns, after an order `drain` or `down`, the time since the drain's order, the time to its deadline, and an
+    /// estimate of when the flows will have ended. `None` without such an order.
     pub fn progress(&self, now: Instant) -> Option<Progress> {
         if self.ordered() == Order::Up {
             return None;
@@ -268,7 +271,7 @@ impl Node {
         Some(Progress::new(terms, ages, now))
     }
 
-    /// Sets whether the node is still named by DNS, and still in a decision table.
+    /// Sets whether DNS still names the node, and whether a current routing table still has it.
     pub fn set_membership(&self, membership: Membership) {
         if !self.facts.set_membership(membership) {
             return;
@@ -283,12 +286,12 @@ impl Node {
         }
     }
 
-    /// Whether the node is out of its DNS answer, and drains.
+    /// Whether the node has left its DNS answer. It is then Draining, or Down.
     pub fn is_leaving(&self) -> bool {
         self.facts.membership() == Membership::Leaving
     }
 
-    /// Whether no decision table has the node any more; its state stays as it is.
+    /// Whether no current routing table has the node any more. Its state stays as it is.
     pub fn is_gone(&self) -> bool {
         self.facts.membership() == Membership::Gone
     }
@@ -298,7 +301,7 @@ impl Node {
         self.state() != State::Down && !self.is_gone()
     }
 
-    /// Publishes the state. When it becomes Down, closes the flows as `close_all` does, unless `on_down` is `keep`.
+    /// Publishes the state. When it becomes Down, calls `close_all(rate)`, unless `on_down` is `keep`.
     fn settle(&self, rate: Option<Rate>, cause: &str) {
         let _one_at_a_time = self.settling.lock();
         let now = self.state();
@@ -348,7 +351,8 @@ impl Node {
         }
     }
 
-    /// Ends flows without an answer at once, the others at `rate`, else at its `evict_rate`, else at once.
+    /// Closes the idle upstreams, and ends flows without an answer, at once. Ends the other flows at `rate`; if that is
+    /// `None`, at `evict_rate`; if that is unset, at once. A paced end stops when the node leaves Down.
     fn close_all(&self, rate: Option<Rate>) {
         match rate.or(*self.evict_rate.lock()) {
             None => drop(self.evict()),
@@ -360,18 +364,16 @@ impl Node {
         }
     }
 
-    /// Ends all live flows and idle upstreams of the node at once; returns the number of flows.
-    ///
-    /// A node that is Down gets no new picks, because the balancer reads the state first. [`Node::enter`] catches a
-    /// flow that was picked at this moment.
+    /// Ends all live flows and idle upstreams of the node at once. Returns how many flows were listed; one of them may
+    /// have left meanwhile. New flows still come, unless the node is Down. [`Node::enter`] then ends a flow for which
+    /// the balancer chose the node just before.
     pub fn evict(&self) -> usize {
         let count = evict::at_once(self.id, &self.name, self.flows.all());
         self.idle.close();
         count
     }
 
-    /// Cuts its live flows at the client, because the process stops. Retries none, counts none, keeps idle
-    /// upstreams.
+    /// Closes all its flows at the client, because the process stops: no retry, no eviction. Idle upstreams stay.
     pub fn cut(&self) {
         self.flows.all().iter().for_each(|flow| flow.kill.give());
     }

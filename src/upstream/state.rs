@@ -52,7 +52,7 @@ impl Order {
     }
 }
 
-/// Whether the node is still named by DNS and still in a decision table, whatever orders and checks say.
+/// Whether the node is still named by DNS and still in a routing table, whatever orders and checks say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Membership {
@@ -60,7 +60,7 @@ pub enum Membership {
     Member = 0,
     /// It is out of its DNS answer: it drains, and clients that are stuck to it still come.
     Leaving = 1,
-    /// It is in no current decision table: a reload or DNS removed it, or a node with another address, `tls` or
+    /// It is in no current routing table: a reload or DNS removed it, or a node with another address, `tls` or
     /// `on_down` replaced it. Requests that began with an older table may still come. No connection to it is kept.
     /// Its [`State`] does not change by this.
     Gone = 2,

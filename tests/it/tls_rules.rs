@@ -250,7 +250,7 @@ async fn early_data_is_ignored() {
 }
 
 /// Aim: of two certificates for one name each client gets the one it can verify, the first if it can verify
-/// both. Source: DESIGN §8. Fails without `with_companions`.
+/// both. Source: docs/configuration.md, `listeners[].tls`. Fails without `with_companions`.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_client_gets_the_key_type_it_verifies() {
     let rig = Rig::start().await;
