@@ -153,8 +153,8 @@ pub struct Recalled {
     pub node: NodeId,
     /// Age of the assignment since it was learned; zero if it was computed.
     pub age: Duration,
-    /// Whether the assignment was remembered. `false`: it was computed from the address alone (`sticky_ip`
-    /// with `mode: hash`). It is then no evidence of an earlier flow, so the core must not use a Draining
+    /// Whether the assignment was remembered. `false`: it was computed from the client's address or value
+    /// (`mode: hash`). It is then no evidence of an earlier flow, so the core must not use a Draining
     /// node.
     pub remembered: bool,
     /// The mark by which a rebalance finds the assignment; `None`: it is computed, so it cannot be forgotten.
@@ -200,9 +200,9 @@ impl Mark {
 pub enum How {
     /// A route pins the flow to the node.
     Pinned,
-    /// A plugin recalled the node.
+    /// A plugin recalled the node, or the previous request of the client connection went there.
     Recalled {
-        /// Name of the plugin that recalled the node.
+        /// Name of the plugin that recalled the node; `connection` for the previous request.
         by: &'static str,
         /// Age of the assignment.
         age: Duration,

@@ -38,7 +38,7 @@ pub enum Mode {
     /// The edge remembers the node of the first flow.
     #[default]
     Table,
-    /// The edge computes the node from the address; edges agree without sharing state.
+    /// The edge computes the node from the client's address or value; edges agree without sharing state.
     Hash,
 }
 

@@ -1,8 +1,9 @@
 //! Sticks a client to a node by a value in its requests: a parameter, a header, a part of the path.
 //!
 //! In: the value that the client chose (a user, a device, a room). Out: the node of the first flow with that
-//! value, until the assignment is too old or the value has been unused for `expiry`. With `mode: hash`: the
-//! node that the value computes to. For an id that the *node* chose, use `sticky_session`.
+//! value, until the assignment is too old, the value has had no live flow for `expiry`, or the full table needs its
+//! place. With `mode: hash`: the node that the value computes to. For an id that the *node* chose, use
+//! `sticky_session`.
 //! Source: Lightstreamer clustering §2 (stickiness of the balancer), §4.
 
 mod config;

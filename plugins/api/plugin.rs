@@ -20,8 +20,8 @@ pub struct Plugin {
     pub editor: Option<Arc<dyn HeadEditor>>,
     /// Writes the bytes that a node reads first.
     pub preamble: Option<Arc<dyn Preamble>>,
-    /// Senders whose `X-Forwarded-For` the plugin trusts. The first plugin that trusts any sender names the
-    /// client for the turns in a queue and for flow counts.
+    /// Senders whose `X-Forwarded-For` the plugin trusts. The first plugin of the list that trusts any sender decides
+    /// who the client is for queues, for `max_flows_per_client`, for `balance: hash` and for passive health.
     pub trust: Trust,
 }
 

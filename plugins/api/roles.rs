@@ -33,7 +33,7 @@ pub trait Router: Send + Sync {
 }
 
 /// Sticks clients to nodes. On a listener without such a plugin, a client connection stays on its node while the
-/// node is Up.
+/// node is Up and its limits allow it.
 pub trait Sticky: Send + Sync {
     /// Recalls the node of `pool` to which this client is stuck; the first usable answer wins.
     fn recall(&self, flow: &Flow<'_>, pool: PoolId) -> Option<Recalled>;
@@ -56,12 +56,13 @@ pub trait Sticky: Send + Sync {
     }
 
     /// Returns whether the first bytes of the request's body would help to recall the client's node. Called
-    /// with the head alone. If so, the flow waits for them up to a deadline.
+    /// with the head alone. If so, the flow waits for them up to a deadline, if the body has a Content-Length of at
+    /// most 64 KiB.
     fn wants_body(&self, _: &Flow<'_>) -> bool {
         false
     }
 
-    /// Returns an observer of the node's answer; called for every try of a flow of `pool`.
+    /// Returns an observer of the node's answer; called for every try of a flow of `pool` at layer 7.
     fn watch(&self, _: &Flow<'_>, _pool: PoolId, _: &Assignment<'_>) -> Option<Box<dyn Watch>> {
         None
     }
@@ -85,7 +86,7 @@ pub trait Sticky: Send + Sync {
     fn forget_client(&self, _client: IpAddr, _pool: PoolId, _node: NodeId) {}
 
     /// Returns the mark of the assignment that this flow got; `None`: the plugin remembers nothing of it.
-    /// Called after [`Sticky::learn`], if the plugin that recalled the node returned no mark.
+    /// Called after [`Sticky::learn`], unless a plugin of the listener computes, or the node was recalled by a token.
     fn mark(&self, _: &Flow<'_>, _pool: PoolId, _: &Assignment<'_>) -> Option<Mark> {
         None
     }
@@ -106,7 +107,8 @@ pub trait HeadEditor: Send + Sync {
         Ok(())
     }
 
-    /// Edits the head on its way to the client; also called for a 101. Errors as for [`HeadEditor::request`].
+    /// Edits the head of a node's final answer, or of its 101, on its way to the client. Interim answers and the edge's
+    /// own answers do not pass here. Errors as for [`HeadEditor::request`].
     fn response(&self, _: &Flow<'_>, _: &Assignment<'_>, _: &mut Edits) -> Result<(), EditError> {
         Ok(())
     }

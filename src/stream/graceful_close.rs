@@ -21,9 +21,9 @@ use super::frames::RESTART;
 use super::side::Side;
 use super::substream::Reset;
 
-/// Time a refused client has to take its answer and to stop sending (lingering close).
+/// Time a client has to take the last bytes and to stop sending (lingering close).
 pub const LINGER: Duration = Duration::from_secs(1);
-/// Most bytes of a refused client that are read and thrown away.
+/// Most bytes that a lingering close reads and throws away.
 const MAX_DISCARDED: usize = 4 * 1024 * 1024;
 
 thread_local! {
@@ -112,7 +112,7 @@ impl Future for CloseTurn {
 
 /// Notifies a client that its flow has ended, with as few system calls as possible. The caller closes the
 /// socket when the turn comes. `goodbye`: the client can understand a close frame now. `reset`: the client
-/// must not take the bytes so far for complete.
+/// must not take the bytes so far for complete. A stream that gets no close frame is always reset.
 pub fn notify(cx: &mut Context<'_>, client: &mut Side, goodbye: bool, reset: bool) -> CloseTurn {
     match (client.tcp(), reset, goodbye) {
         (None, ..) => notify_stream(cx, client, goodbye),
@@ -135,8 +135,8 @@ fn notify_stream(cx: &mut Context<'_>, client: &mut Side, goodbye: bool) {
     }
 }
 
-/// Sends close frame, close_notify and FIN in one segment. A client that does not take them gets only the
-/// FIN.
+/// Under TLS, sends close frame, close_notify and FIN in one segment. A client that does not take them gets only
+/// the FIN.
 fn send_close_frame(cx: &mut Context<'_>, client: &mut Side) {
     if let Some(tcp) = client.tcp() {
         tcp.cork();
@@ -161,8 +161,8 @@ pub fn reset_if_stalled(client: &Side) -> u64 {
     left
 }
 
-/// Sends `bytes` and FIN, then reads what the client still sends. Closing a socket with unread bytes resets
-/// it, and the reset would overtake the answer.
+/// Sends `bytes` and FIN, then reads what the client still sends, for at most [`LINGER`] in all. Closing a socket with
+/// unread bytes resets it, and the reset would overtake the answer.
 pub async fn lingering_close<S>(side: &mut S, bytes: &[u8])
 where
     S: AsyncRead + AsyncWrite + Unpin,

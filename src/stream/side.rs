@@ -1,5 +1,5 @@
-//! One side of a flow: a socket, plain or under TLS, whose TCP socket stays reachable; or one stream of a
-//! client connection that carries many.
+//! One side of a flow: a TCP socket, which stays reachable under TLS; or one stream of a client connection that
+//! carries many (HTTP/2).
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -65,7 +65,7 @@ impl std::fmt::Debug for Tapped {
 }
 
 impl Side {
-    /// Shows the connection's bytes to `tap`, from the next byte on.
+    /// Shows the connection's bytes to `tap`, from the next byte on. Replaces an earlier tap.
     pub fn tapped(self, tap: Box<dyn Tap>) -> Side {
         Side::Tapped(Box::new(Tapped {
             side: self.untapped(),
@@ -127,7 +127,8 @@ impl Side {
 
 /// The calls of a relay that work for a socket and for a stream.
 impl Side {
-    /// Ready when there may be bytes to read.
+    /// Ready when there may be bytes to read. Under TLS it looks at the socket only, not at what OpenSSL holds. So a
+    /// read must have found nothing before.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match (self, self.tcp()) {
             (Side::Stream(s), _) => s.poll_readable(cx),
@@ -136,7 +137,7 @@ impl Side {
         }
     }
 
-    /// Ready when the kernel has sent every byte it was given (the peer may still have to acknowledge them).
+    /// Ready when the kernel has sent every byte of this side (the peer may still have to acknowledge them).
     pub fn poll_all_sent(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match (self, self.tcp()) {
             (Side::Stream(s), _) => s.poll_all_sent(cx),
@@ -145,7 +146,7 @@ impl Side {
         }
     }
 
-    /// Returns the bytes that the peer has not acknowledged.
+    /// Returns the bytes that the peer has not acknowledged; of a stream, those of its whole connection.
     pub fn unacknowledged(&self) -> u64 {
         match (self, self.tcp()) {
             (Side::Stream(s), _) => s.unacknowledged(),
@@ -153,7 +154,8 @@ impl Side {
         }
     }
 
-    /// Makes dropping this side a visible cut for the peer, and frees the send queue.
+    /// Makes the end of this side a visible cut: dropping a socket sends RST and frees its send queue; a stream is
+    /// reset now.
     pub fn reset_on_close(&mut self) {
         match self {
             Side::Stream(s) => s.reset(Reset::Cut),
@@ -165,7 +167,8 @@ impl Side {
         }
     }
 
-    /// Writes as much of `data` as the peer takes. `last`: nothing follows, and the last byte ends a stream.
+    /// Writes as much of `data` as can be taken now: by the kernel, or of a stream by its turn and the windows. `last`:
+    /// nothing follows, and the last byte ends a stream.
     pub fn poll_write_part(
         &mut self,
         cx: &mut Context<'_>,
@@ -178,8 +181,8 @@ impl Side {
         }
     }
 
-    /// Sends the head of an answer if the side is a stream; returns whether it is. `last`: the answer has no
-    /// body.
+    /// Sends the head of an answer, with the next write or flush, if the side is a stream; returns whether it is.
+    /// `last`: the answer has no body.
     ///
     /// Errors: the stream was reset.
     pub fn send_head(&mut self, head: &Edits, last: bool) -> io::Result<bool> {
@@ -204,8 +207,8 @@ impl Side {
         }
     }
 
-    /// Returns why the client ended its stream, where the relay only sees that the side broke; `None` for a
-    /// socket.
+    /// Returns why a stream was lost (it was reset, or its connection ended), where the relay only sees that the side
+    /// broke. `None` for a socket.
     pub fn gone(&self) -> Option<EndReason> {
         match self {
             Side::Stream(s) => s.gone(),
@@ -215,7 +218,7 @@ impl Side {
 }
 
 impl Side {
-    /// Appends the bytes that can be read now to `into`, up to `most` or [`MORE`]; `Ok(0)` at the end.
+    /// Appends the bytes that can be read now to `into`, at most `most` and at most [`MORE`]; `Ok(0)` at the end.
     /// Allocates nothing while the peer is silent: a waiting connection keeps no buffer.
     pub fn poll_more(
         &mut self,

@@ -45,8 +45,8 @@ impl Tcp {
         }
     }
 
-    /// Makes this thread abort the connection when the peer is dead: it leaves bytes unacknowledged for
-    /// `limit`.
+    /// Makes this thread abort the connection when the peer is dead: it has left bytes unacknowledged for `limit`, and
+    /// several retransmissions or probes unanswered.
     pub fn watch(&mut self, limit: Duration) {
         self.unwatch();
         self.watched = Some(DeadPeerWatch::on(self.fd(), limit));
@@ -109,7 +109,7 @@ impl Tcp {
         dead_peer::poll_ended(self.fd(), cx)
     }
 
-    /// Peeks at the next byte to be read; `None` at the end.
+    /// Waits for the next byte to be read and returns it without taking it; `None` if the connection has ended.
     pub async fn first_byte(&self) -> Option<u8> {
         if let Some(first) = self.ahead.bytes().first() {
             return Some(*first);
@@ -131,7 +131,7 @@ impl Tcp {
         let _ = self.stream.ready(Interest::ERROR).await;
     }
 
-    /// Returns bytes to the front, to be read again.
+    /// Puts bytes back in front of the unread ones, to be read again.
     pub fn unread(&mut self, bytes: Vec<u8>) {
         self.ahead.put_back(bytes);
     }
@@ -158,7 +158,7 @@ impl Tcp {
         }
     }
 
-    /// Makes closing send RST and free the send queue, for a client that does not read.
+    /// Makes closing send RST and free the send queue.
     pub fn reset_on_close(&self) {
         kernel::reset_on_close(&self.stream);
     }
@@ -183,8 +183,8 @@ impl Tcp {
         unacknowledged(self.fd())
     }
 
-    /// Whether the peer takes no more bytes. Unacknowledged bytes are no sign of it: with a round trip of 50
-    /// ms every busy client has some.
+    /// Whether bytes wait unsent in our kernel, because the peer takes no more. Unacknowledged bytes are no sign of it:
+    /// with a round trip of 50 ms every busy client has some.
     pub fn is_stalled(&self) -> bool {
         kernel::unsent(self.fd()) > 0
     }
@@ -281,7 +281,7 @@ pub struct Options {
     pub keepalive: Duration,
     /// Receive buffer to set, in bytes; the kernel doubles it.
     pub receive_buffer: Option<usize>,
-    /// Whether the receive buffer grows while a flow carries bulk.
+    /// Whether the receive buffer may grow while a flow carries bulk; segments are then limited to the small buffer.
     pub bulk: bool,
 }
 
@@ -310,8 +310,8 @@ pub fn receive_buffer(max_hidden: u64) -> usize {
     (max_hidden / 4).clamp(SMALLEST, LARGEST) as usize
 }
 
-/// Returns the part of `max_hidden` that a relay may hold, or leave unsent in our kernel for the client: a quarter,
-/// 4 KiB to 1 MiB. The last quarter is for the overhead of TLS and chunks, and for the unforeseen.
+/// Returns the part of `max_hidden` that a relay may hold and leave unsent in our kernel for the client, together: a
+/// quarter, 4 KiB to 1 MiB. The last quarter is for the overhead of TLS and chunks, and for the unforeseen.
 pub fn unsent_allowance(max_hidden: u64) -> usize {
     (max_hidden / 4).clamp(SMALLEST, LARGEST) as usize
 }

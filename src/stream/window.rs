@@ -57,7 +57,8 @@ impl Window {
         self.budget.as_ref().map_or(most, |p| p.most().max(most))
     }
 
-    /// Returns how many bytes to read now, at most `room`. Our kernel must have taken every byte read before.
+    /// Returns how many bytes to read now, at most `room`, and sets the receive buffer first if it must change. Our
+    /// kernel must have taken every byte read before.
     pub(super) fn before_read(
         &mut self,
         (source, sink): (&Side, &Side),

@@ -26,9 +26,10 @@ pub struct Dialer {
     pub flow: Arc<LiveFlow>,
     /// Options of a new socket.
     pub options: Options,
-    /// Longest time the node may leave bytes unacknowledged before it counts as dead.
+    /// Time for which a node that leaves bytes unacknowledged, and retransmissions or probes unanswered, is not yet
+    /// dead.
     pub user_timeout: Duration,
-    /// Deadline of a connect, with the TLS handshake.
+    /// Deadline of a connect, with the preamble and the TLS handshake.
     pub timeout: Duration,
     /// Appends the preamble to a buffer.
     pub preamble: Preamble,
@@ -37,7 +38,8 @@ pub struct Dialer {
 impl Dialer {
     /// Connects.
     ///
-    /// Errors: the deadline passed, the flow was evicted, or an error of the system or of TLS.
+    /// Errors: the deadline passed, the flow was evicted, this machine is short of something, or an error of the
+    /// system or of TLS.
     pub async fn dial(&self) -> Result<Side, ConnectError> {
         let started = std::time::Instant::now();
         let connected = tokio::select! {
@@ -109,7 +111,7 @@ impl Dialer {
 pub enum ConnectError {
     /// The deadline passed.
     Timeout,
-    /// The node went Down during the connect.
+    /// The flow was evicted during the connect: the node went Down, or an operator evicted its flows.
     Evicted,
     /// This machine is short of descriptors, ports or memory.
     Short(Shortage),

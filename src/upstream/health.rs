@@ -28,7 +28,7 @@ pub struct Checker {
     node: Arc<Node>,
     probe: Arc<Probe>,
     conf: Health,
-    /// No check is configured: the node is checked only after a flow failed.
+    /// No check is configured: the node is checked only from a failed flow on, until it is Up for certain.
     on_suspicion_only: bool,
 }
 
@@ -37,7 +37,7 @@ pub struct Checker {
 const LEAST_GAP: Duration = Duration::from_millis(10);
 
 impl Checker {
-    /// Prepares the checks of a node; without `conf`, a TCP check after a failed connect.
+    /// Prepares the checks of a node; without `conf`, a TCP check after a failed flow.
     pub fn new(node: Arc<Node>, conf: Option<&Health>) -> Self {
         let on_suspicion_only = conf.is_none();
         let conf = conf.cloned().unwrap_or_else(Health::tcp_default);
@@ -49,7 +49,7 @@ impl Checker {
         }
     }
 
-    /// Makes the first check; its verdict, if it has one, is the initial state.
+    /// Makes the first check, if one is configured; its verdict, if it has one, decides the initial state.
     pub async fn first(&self) {
         if !self.on_suspicion_only {
             let (probe, node) = (self.probe.clone(), self.node.clone());

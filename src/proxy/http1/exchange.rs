@@ -109,7 +109,7 @@ struct Ongoing<'h> {
 }
 
 impl Ongoing<'_> {
-    /// Carries the exchange from its decision to its end.
+    /// Carries the exchange from its decision to its end, or until the rest of its answer follows (`answering`).
     async fn carry(&mut self, client: Client) -> Step<Client> {
         let mut client = self.decide(client).await?;
         loop {
@@ -242,7 +242,9 @@ impl Ongoing<'_> {
         }
     }
 
-    /// Passes an interim answer to the client, unless it speaks HTTP/1.0 (RFC 9110 §15.2).
+    /// Passes an interim answer to the client, unless the client speaks HTTP/1.0 (RFC 9110 §15.2).
+    ///
+    /// Errors: the node sends too many, or the client failed.
     async fn pass_interim(
         &self,
         relay: &mut Relay,

@@ -32,7 +32,8 @@ pub type Shared = Arc<Mutex<Mux>>;
 pub const STREAM_WINDOW: u32 = 65_535;
 /// Most bytes of a DATA frame that we send, even if the client accepts more: one TLS record.
 const MAX_FRAME: usize = 16 * 1024;
-/// Bytes that may wait for a client that does not read. Above that the edge stops reading it.
+/// Bytes waiting for a client that does not read, from which on the edge reads nothing more from it. Heads of answers
+/// may still be added.
 const MAX_OUTPUT: usize = 64 * 1024;
 /// How many of the streams we reset are remembered. Frames that a client sent before it saw our reset are no
 /// fault.
@@ -43,16 +44,16 @@ pub struct Mux {
     /// `None` once the connection is over.
     side: Option<Side>,
     has_sent_head: bool,
-    /// Frames that the socket has not taken. No DATA is added while the socket takes nothing.
+    /// Frames that the socket has not taken. No byte of a body is added while the socket takes nothing.
     output: BytesMut,
     streams: HashMap<u32, Stream>,
-    /// The connection's task. It is woken when the socket takes bytes again.
+    /// The connection's task. It is woken when the socket takes bytes again, and when a stream is forgotten.
     waker: Waker,
     /// The socket took nothing at the last write.
     blocked: bool,
     /// The socket failed at the last write.
     broken: bool,
-    /// Streams that wait to write, in the order of their turns.
+    /// Streams that wait for the socket or for the connection's window, in the order of their turns.
     turns: VecDeque<u32>,
     /// Streams that wait until the kernel has sent all bytes.
     unsent: Vec<u32>,
@@ -88,7 +89,7 @@ struct Stream {
     received: u64,
     /// Bytes that the client accepts.
     window: i64,
-    /// The head of its answer was sent.
+    /// A head was sent: of its answer, or of an interim answer (1xx).
     answered: bool,
     /// The kernel has sent all bytes for which the stream last waited.
     sent: bool,
@@ -144,7 +145,7 @@ impl Mux {
         }))
     }
 
-    /// Wakes `cx` when the socket can be written or read.
+    /// Makes the task of `cx` the connection's task.
     pub fn wait(&mut self, cx: &Context<'_>) {
         if !self.waker.will_wake(cx.waker()) {
             self.waker.clone_from(cx.waker());
@@ -209,13 +210,15 @@ impl Mux {
         self.streams.insert(id, stream);
     }
 
-    /// Refuses a stream with its first frame.
+    /// Resets a stream that never began; its number is used up.
     pub fn refuse(&mut self, id: u32, reason: Reason) {
         self.last = self.last.max(id);
         self.send_reset(id, reason);
     }
 
-    /// Takes the client's reset of a stream. True: its answer had not begun.
+    /// Takes the client's reset of a stream. True: the stream was open and its answer had not begun.
+    ///
+    /// Errors: no such stream has begun.
     pub fn was_reset(&mut self, id: u32) -> Result<bool, FrameError> {
         if id > self.last || id.is_multiple_of(2) {
             return Err(Connection(Reason::PROTOCOL_ERROR));
@@ -235,7 +238,7 @@ impl Mux {
         }
     }
 
-    /// Whether the stream `id` is open.
+    /// Whether the stream `id` has begun, and was neither lost nor forgotten.
     pub fn has(&self, id: u32) -> bool {
         self.streams.get(&id).is_some_and(|s| s.gone.is_none())
     }

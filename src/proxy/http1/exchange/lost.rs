@@ -11,7 +11,7 @@ use crate::stream::relay::Relay;
 use super::{Client, Ongoing, Step};
 
 impl Ongoing<'_> {
-    /// Handles a wait for an answer that ended with `why`. Returns the client if its request is sent again.
+    /// Handles a wait for an answer that ended with `why`. Returns the client if its request must be sent again.
     pub(super) async fn lost(&mut self, mut relay: Box<Relay>, why: EndReason) -> Step<Client> {
         let evicted = self.ctx.ex.flow.is_evicted();
         // An end that we caused does not count against the node.
@@ -46,7 +46,8 @@ impl Ongoing<'_> {
         }
     }
 
-    /// Answers a request whose nodes cannot be connected, or closes as `no_node` says.
+    /// Answers a request whose nodes cannot be connected, or closes if `no_node` says so; `on_lost` decides if the node
+    /// accepted and then reset the connection.
     pub(super) async fn unreachable(
         &mut self,
         client: Client,

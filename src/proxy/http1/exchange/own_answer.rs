@@ -54,7 +54,7 @@ impl Ongoing<'_> {
         self.say(client, written).await
     }
 
-    /// Sends the answer that a hook wrote. Without one the connection ends.
+    /// Sends the answer that a hook wrote. Without one, ends the connection without an answer.
     pub(super) async fn say(
         &mut self,
         mut client: Client,
@@ -94,7 +94,8 @@ impl Ongoing<'_> {
         (reason == EndReason::Done).then_some(client)
     }
 
-    /// Ends the client's connection without an answer. It closes gracefully, as a node would without an edge.
+    /// Ends the client's connection without an answer: gracefully, as a node would without an edge. Of an HTTP/2
+    /// connection only the stream is reset.
     pub(super) async fn hang_up(&mut self, mut client: Client, why: EndReason) -> Option<Client> {
         if let Some(stream) = client.side.stream() {
             stream.reset(match why {

@@ -64,7 +64,7 @@ impl Mux {
         Ok(())
     }
 
-    /// Sends a head. `last`: the answer ends with it.
+    /// Takes a head, which leaves with the next write or flush. `last`: the answer ends with it.
     pub fn send_head(&mut self, id: u32, head: Encoded, last: bool) -> io::Result<()> {
         self.alive(id)?;
         if last {
@@ -77,7 +77,8 @@ impl Mux {
         Ok(())
     }
 
-    /// Writes one DATA frame, if it is the stream's turn. `last`: the answer ends with `data`.
+    /// Writes one DATA frame, if it is the stream's turn, and returns how much of `data` is in it. `last`: the answer
+    /// ends with `data`.
     pub fn poll_write(
         &mut self,
         id: u32,
