@@ -91,10 +91,10 @@ enum Command {
     Init {
         /// Option of the guide, such as `2.B.1.1`.
         option: Option<String>,
-        /// Addresses that clients reach, in the order of the option's table.
+        /// Addresses that clients reach, in the order of the table at the head of the option's file.
         #[arg(long = "vip", value_name = "ADDRESS")]
         vips: Vec<Address>,
-        /// Addresses of the nodes, in the order of the option's table.
+        /// Addresses of the nodes, in the order of the table at the head of the option's file.
         #[arg(long = "node", value_name = "ADDRESS")]
         nodes: Vec<Address>,
         /// PEM chains in the order of the file; each key is beside its chain and ends in `.key`.

@@ -1,6 +1,6 @@
 //! Prints the configuration of a deployment option with the user's own addresses.
 //!
-//! In: an option's name; VIPs, nodes and certificates in the order of the option's table. Out: its file of
+//! In: an option's name; VIPs, nodes and certificates in the order of the option's file. Out: its file of
 //! `conf/`, with comments and table, or an error about what does not fit.
 //! Source: Lightstreamer clustering §2, §3, §4, §6 (the tables of addresses); Diffusion load balancers.
 
@@ -85,7 +85,7 @@ impl FromStr for Address {
     }
 }
 
-/// What replaces the option's own addresses and certificates, each in the order of its table.
+/// What replaces the option's own addresses and certificates, each in the order of its file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Own {
     /// Addresses that clients reach.

@@ -3,9 +3,10 @@
 //!
 //! In: two sides, a [`Direction`] for each way. Out: the same data, at once, framed anew where the heads differ; and
 //! the reason of the end. Nothing more is read from a side until the other side has taken what was read before: into
-//! its socket, or, of an HTTP/2 stream, into the output buffer of its connection (one frame of 16 KiB). Only of a
-//! client's next requests the relay keeps up to 16 KiB. It has no timer, and a silent relay allocates nothing. After
-//! a whole request and a whole answer the sockets can carry the next exchange, unless a close ended the answer.
+//! its socket, or, of an HTTP/2 stream, into the output buffer of its connection (one frame of 16 KiB). There is one
+//! exception: up to 16 KiB of a client's next requests are read and kept. The relay has no timer, and a silent one
+//! allocates nothing. After a whole request and a whole answer the sockets can carry the next exchange, unless a
+//! close ended the answer.
 //! Source: Lightstreamer clustering §1; Diffusion load balancers, "Load balancer closing silent connections",
 //! "Reuse TCP connection"; RFC 9112 §6, §9.3.2, §9.5.
 
@@ -284,8 +285,9 @@ impl Relay {
     }
 
     /// Prepares the close of both sides and reports the end. A client gets RST if its node fails at layer 4, in a
-    /// WebSocket, or in an answer that a close ends; also if it was killed and does not read. A node gets RST if it
-    /// must see a cut, to free our local port, and to drop bytes that it will never acknowledge.
+    /// WebSocket, or in an answer that a close ends. A killed client gets RST as `notify` says, and if it does not
+    /// read. A node gets RST if it must see a cut, to free our local port, and to drop bytes that it will never
+    /// acknowledge.
     fn end(&mut self, cx: &mut Context<'_>, reason: EndReason, killed: bool) -> End {
         // If both sides closed in order, the first one gives the reason.
         let reason = match reason {
