@@ -363,8 +363,10 @@ fn table(
         })?;
         plugins.push((block.as_str(), plugin));
     }
+    let forwards = conf.plugins.iter().any(|p| p.as_str() == "forwarded");
     Ok(Table {
         plugins: plugins.into_iter().collect(),
+        hides_forwarding: !forwards && !conf.pass_forwarded,
         default: conf.to.as_deref().and_then(|to| build.target(to)),
         pools: pools.clone(),
         nodes: nodes.clone(),

@@ -55,6 +55,7 @@ pub(super) fn check(check: &mut Check<'_>) {
                 check.names.targets(),
             );
         }
+        forwarding(check, i, listener);
         if let Some(tls) = &listener.tls {
             certificates(check, i, listener, tls);
             rules(check, i, tls);
@@ -62,6 +63,18 @@ pub(super) fn check(check: &mut Check<'_>) {
         }
     }
     binds(check);
+}
+
+/// `pass_forwarded` is about requests that no `forwarded` edits.
+fn forwarding(check: &mut Check<'_>, i: usize, listener: &Listener) {
+    let at = steps!["listeners", i, "pass_forwarded"];
+    let edited = listener.plugins.iter().any(|p| p.as_str() == "forwarded");
+    if listener.pass_forwarded && edited {
+        let expected = "`trust` of `forwarded` instead";
+        check.on_key(&at, "the plugin `forwarded` decides here", expected);
+    } else if listener.pass_forwarded && listener.mode == Mode::Tcp {
+        check.on_key(&at, "no header is read here", "`mode: http`");
+    }
 }
 
 /// Rules of the handshake, tried out on OpenSSL itself: it knows which ciphers and groups it has.
