@@ -12,10 +12,12 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::{Config, Places};
+use crate::credentials::unix_now;
 use crate::explain::{Question, explain};
 use crate::import;
 use crate::init::{self, Address, Own};
 use crate::simulate::{Settings, simulate};
+use crate::tls::Store;
 
 /// Options of the process that are not in its configuration.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -138,7 +140,10 @@ pub fn main() -> ExitCode {
             conf,
             lightstreamer,
         } => match load(&conf) {
-            Ok(config) => print_or_fail(compared(&conf, &config, &lightstreamer)),
+            Ok(config) => {
+                warn(&conf, &config);
+                print_or_fail(compared(&conf, &config, &lightstreamer))
+            }
             Err(code) => code,
         },
         Command::Import {
@@ -211,6 +216,19 @@ fn load(conf: &Path) -> Result<Config, ExitCode> {
         eprintln!("{faults}");
         ExitCode::FAILURE
     })
+}
+
+/// Prints what `run` would log as a warning about certificates.
+fn warn(conf: &Path, config: &Config) {
+    // The file check has read the certificates, so an error means that a file has gone since.
+    let Ok(store) = Store::load(config, &Store::default()) else {
+        return;
+    };
+    for (name, loaded) in store.iter() {
+        for warning in loaded.warnings(unix_now()) {
+            eprintln!("{}: warning: certificate {name}: {warning}", conf.display());
+        }
+    }
 }
 
 /// Returns the summary of a valid file. Errors: what in it contradicts the push servers' files.

@@ -49,9 +49,9 @@ pub(super) fn check(
     check.log();
     discover::check(&mut check);
     upstream::check(&mut check);
-    let covered = certificates::check(&mut check);
-    listeners::check(&mut check);
-    plugins::check(&mut check, &covered);
+    let sound = certificates::check(&mut check);
+    listeners::check(&mut check, &sound);
+    plugins::check(&mut check, &sound.covered);
     check.found
 }
 

@@ -20,7 +20,7 @@ pub struct Tickets {
         deserialize_with = "AboveZero::read"
     )]
     pub rotate: Span,
-    /// Older keys that still open tickets; ignored with `file`.
+    /// Most older keys that still open tickets, while these live; ignored with `file`.
     #[serde(
         default = "defaults::ticket_keep",
         deserialize_with = "bounds::TicketKeys::read"
@@ -80,6 +80,9 @@ pub struct ListenerTls {
     /// Authorities (PEM) of client certificates; absent: no client certificate is asked for.
     #[serde(default)]
     pub client_ca: Option<PathBuf>,
+    /// Revocation lists (PEM or DER) of the authorities in `client_ca`.
+    #[serde(default)]
+    pub client_crl: Option<PathBuf>,
     /// Whether a client must have a certificate of `client_ca`.
     #[serde(default)]
     pub client_certificate: ClientCertificate,
@@ -175,6 +178,9 @@ pub struct NodeTls {
     /// Authorities (PEM) that may have issued the node's certificate; absent: the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// Revocation lists (PEM or DER) of the authorities in `ca_file`.
+    #[serde(default)]
+    pub crl_file: Option<PathBuf>,
     /// Name sent as SNI and required of the certificate; absent: the node's host name or IP address.
     #[serde(default)]
     pub server_name: Option<String>,

@@ -144,7 +144,8 @@ impl Running {
         self.let_leave().await;
         self.keep.sweep();
         metrics::get().reload_ok.set(1);
-        metrics::get().certificates_ok.set(1);
+        let good = self.parts.lock().all_is_served();
+        metrics::get().certificates_ok.set(good.into());
         Ok(())
     }
 

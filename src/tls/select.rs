@@ -1,7 +1,8 @@
 //! Chooses the certificate of a handshake: by exact name, by wildcard, the VIP's default, the first.
 //!
 //! In: a listener's `tls:`; then, per connection, the VIP and the ClientHello. Out: the acceptor
-//! with the right certificates, or the alert `unrecognized_name` if `strict_sni` is set.
+//! with the right certificates, or the alert `unrecognized_name` if `strict_sni` is set and no certificate covers
+//! the name, or the client sends none.
 //! Source: Lightstreamer clustering §3.2.1 (one certificate for all names: §3.2.1.3, §3.2.1.4), §3.2.2
 //! (one for each: §3.2.2.3, §3.2.2.4); RFC 6066 §3; RFC 6125 §6.4.3 (wildcards).
 
@@ -21,7 +22,7 @@ use super::server_name;
 use super::store::Store;
 use super::tickets::Ring;
 use crate::config::{Listener, ListenerTls};
-use crate::credentials::{Loaded, TlsError};
+use crate::credentials::{Loaded, TlsError, unix_now};
 
 /// Holds the acceptors of one listener. [`TlsFront::reload`] swaps them all at once.
 pub struct TlsFront {
@@ -107,6 +108,11 @@ impl Acceptors {
         let names = Arc::new(Names::new(&rules, &served)?);
         let acceptor = |word: &str| -> Result<SslAcceptor, TlsError> {
             let first = store.get(word).ok_or_else(|| unknown(word))?;
+            let now = unix_now();
+            let first = first
+                .each()
+                .find(|one| one.is_in_time(now))
+                .unwrap_or(first);
             let shown = with_companions(first, &served);
             acceptor(&rules, &shown, names.clone(), tls.strict_sni).map_err(|e| refused(word, &e))
         };
@@ -123,27 +129,34 @@ impl Acceptors {
 
 type Served<'a> = Vec<(&'a String, Arc<Loaded>)>;
 
-/// Returns the listener's certificates in the order of its list, without duplicates.
+/// Returns the listener's certificates in the order of its list, without duplicates. Certificates that are not
+/// valid now come last: they serve only the names that no valid one covers.
 fn served<'a>(
     tls: &'a ListenerTls,
     store: &Store,
     unknown: impl Fn(&str) -> TlsError,
 ) -> Result<Served<'a>, TlsError> {
     let mut seen = BTreeSet::new();
+    let mut all = Vec::new();
     let words = tls.certificates.iter().chain(tls.by_vip.values());
-    words
-        .filter(|word| seen.insert(word.as_str()))
-        .map(|word| {
-            let loaded = store.get(word).ok_or_else(|| unknown(word))?;
-            Ok((word, loaded.clone()))
-        })
-        .collect()
+    for word in words.filter(|word| seen.insert(word.as_str())) {
+        let loaded = store.get(word).ok_or_else(|| unknown(word))?;
+        all.extend(loaded.each().map(|one| (word, one.clone())));
+    }
+    let now = unix_now();
+    all.sort_by_key(|(_, loaded)| !loaded.is_in_time(now));
+    Ok(all)
 }
 
-/// Returns `first` and, for each other kind of key, the first certificate that covers all its names.
+/// Returns `first` and, for each other kind of key, the first certificate that covers all its names. None of
+/// these is over while `first` is valid: a client might get it.
 fn with_companions(first: &Arc<Loaded>, served: &Served<'_>) -> Vec<Arc<Loaded>> {
+    let now = unix_now();
     let mut shown = vec![first.clone()];
     for (_, other) in served {
+        if first.is_in_time(now) && !other.is_in_time(now) {
+            break;
+        }
         let new_kind = shown.iter().all(|one| one.kind() != other.kind());
         if new_kind && first.names.iter().all(|name| other.names.contains(name)) {
             shown.push(other.clone());
@@ -156,14 +169,21 @@ fn with_companions(first: &Arc<Loaded>, served: &Served<'_>) -> Vec<Arc<Loaded>>
 struct Names(HashMap<String, SslContext>);
 
 impl Names {
-    /// Builds the map. For each kind of key the certificate listed first gets the name. Names with the
-    /// same certificates share a context, because a context takes some 20 KiB.
+    /// Builds the map. For each kind of key the certificate listed first gets the name; one that is not valid
+    /// now gets only a name that no valid one covers. Names with the same certificates share a context, because
+    /// a context takes some 20 KiB.
     fn new(rules: &Rules, served: &Served<'_>) -> Result<Names, TlsError> {
+        let now = unix_now();
+        let in_time = |one: &Loaded| one.is_in_time(now);
         let mut shown: HashMap<&str, Vec<usize>> = HashMap::new();
         for (i, (_, loaded)) in served.iter().enumerate() {
             for name in &loaded.names {
                 let those = shown.entry(name).or_default();
-                if those.iter().all(|j| served[*j].1.kind() != loaded.kind()) {
+                let as_good = |j: &usize| in_time(&served[*j].1) == in_time(loaded);
+                if those
+                    .iter()
+                    .all(|j| served[*j].1.kind() != loaded.kind() && as_good(j))
+                {
                     those.push(i);
                 }
             }
@@ -218,25 +238,22 @@ pub enum Choice {
 /// Returns the certificate (by its name in the file) for a client that reached `vip` and asks for `sni`.
 /// Follows the rules of a real handshake; used by `explain`.
 pub fn choice(tls: &ListenerTls, store: &Store, vip: SocketAddr, sni: Option<&str>) -> Choice {
-    let words = || tls.certificates.iter().chain(tls.by_vip.values());
-    let covers = |word: &str, name: &str| {
-        let loaded = store.get(word);
-        loaded.is_some_and(|l| l.names.iter().any(|n| n == name))
-    };
+    let served = served(tls, store, |_| TlsError::Incomplete).unwrap_or_default();
     let asked = sni.and_then(|name| server_name::normalised(name.as_bytes()));
     let found = asked.iter().flat_map(|name| patterns(name)).find_map(|p| {
-        let word = words().find(|word| covers(word, &p))?;
-        Some(Choice::Name(word.clone(), p.into_owned()))
+        let covers = |(_, l): &&(&String, Arc<Loaded>)| l.names.iter().any(|n| *n == p);
+        let (word, _) = served.iter().find(covers)?;
+        Some(Choice::Name((*word).clone(), p.into_owned()))
     });
     let by_vip = || {
         let mut all = tls.by_vip.iter();
         all.find(|(address, _)| canonical(**address) == canonical(vip))
     };
-    match (found, asked, by_vip()) {
-        (Some(found), _, _) => found,
-        (None, Some(_), _) if tls.strict_sni => Choice::Refused,
-        (None, _, Some((_, word))) => Choice::Vip(word.clone()),
-        (None, _, None) => Choice::First(tls.certificates.first().cloned().unwrap_or_default()),
+    match (found, by_vip()) {
+        (Some(found), _) => found,
+        (None, ..) if tls.strict_sni => Choice::Refused,
+        (None, Some((_, word))) => Choice::Vip(word.clone()),
+        (None, None) => Choice::First(tls.certificates.first().cloned().unwrap_or_default()),
     }
 }
 
@@ -252,10 +269,8 @@ fn acceptor(
     let mut context = rules.context(shown)?;
     context.set_client_hello_callback(move |ssl: &mut SslRef, alert: &mut SslAlert| {
         let choose = || {
-            let Some(asked) = server_name::asked(ssl) else {
-                return Ok(ClientHelloResponse::SUCCESS);
-            };
-            match names.find(&asked) {
+            let asked = server_name::asked(ssl);
+            match asked.and_then(|asked| names.find(&asked)) {
                 Some(context) => ssl.set_ssl_context(context)?,
                 None if strict => {
                     *alert = SslAlert::UNRECOGNIZED_NAME;

@@ -202,6 +202,7 @@ async fn a_node_must_prove_its_name() {
     let ours = "n1.internal, client_certificate: a";
     for (case, files, word, name, manner, status) in [
         ("right", &certs, "node", "n1.internal", good, 200),
+        ("absolute name", &certs, "node", "n1.internal.", good, 200),
         ("wrong name", &certs, "node", "n2.internal", good, 502),
         ("expired", &certs, "old", "n1.internal", good, 502),
         (

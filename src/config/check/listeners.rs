@@ -8,16 +8,17 @@ use std::net::SocketAddr;
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContext, SslContextBuilder, SslMethod};
 
+use super::certificates::Sound;
 use super::checker::{Check, steps};
 use crate::config::error::echo;
 use crate::config::tree::{Kind, Step};
 use crate::config::{Listener, ListenerTls, Mode, Profile, Version};
-use crate::credentials::names_of;
+use crate::credentials::{Crls, authorities_of};
 
 /// Bytes of a protocol's name (RFC 7301 §3.1).
 const MAX_PROTOCOL: usize = 255;
 
-pub(super) fn check(check: &mut Check<'_>) {
+pub(super) fn check(check: &mut Check<'_>, sound: &Sound) {
     let config = check.config;
     if config.listeners.is_empty() {
         check.expect(
@@ -58,6 +59,7 @@ pub(super) fn check(check: &mut Check<'_>) {
         forwarding(check, i, listener);
         if let Some(tls) = &listener.tls {
             certificates(check, i, listener, tls);
+            one_is_valid(check, i, tls, sound);
             rules(check, i, tls);
             protocols(check, i, listener.mode, tls);
         }
@@ -109,9 +111,23 @@ fn rules(check: &mut Check<'_>, i: usize, tls: &ListenerTls) {
     }
     match &tls.client_ca {
         Some(file) => {
-            if let Err(fault) = names_of(&check.dir.join(file)) {
+            let authorities = authorities_of(&check.dir.join(file));
+            if let Err(fault) = &authorities {
                 check.fault(&at("client_ca"), fault.to_string());
             }
+            if let (Some(lists), Ok(authorities)) = (&tls.client_crl, authorities)
+                && let Err(fault) = Crls::open(&check.dir.join(lists), &authorities)
+            {
+                check.fault(&at("client_crl"), fault.to_string());
+            }
+        }
+        None if tls.client_crl.is_some() => {
+            let expected = "`client_ca` beside it";
+            check.on_key(
+                &at("client_crl"),
+                "no client certificate is asked for",
+                expected,
+            );
         }
         None if check.tree.find(&at("client_certificate")).is_some() => check.on_key(
             &at("client_certificate"),
@@ -217,6 +233,19 @@ fn certificates(check: &mut Check<'_>, i: usize, listener: &Listener, tls: &List
         {
             check.unknown(&at, "certificate of this listener", name, &tls.certificates);
         }
+    }
+}
+
+/// A certificate that is over must not stop the others; a listener that has no other can serve nobody.
+fn one_is_valid(check: &mut Check<'_>, i: usize, tls: &ListenerTls, sound: &Sound) {
+    let all = tls.certificates.iter();
+    let faults: Option<Vec<_>> = all.map(|name| sound.not_valid.get(name)).collect();
+    if let Some(first) = faults.iter().flatten().next() {
+        check.expect(
+            &steps!["listeners", i, "tls", "certificates"],
+            format!("none of its certificates is valid now: {first}"),
+            "at least one whose time has begun and has not ended",
+        );
     }
 }
 
