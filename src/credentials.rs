@@ -20,7 +20,7 @@ pub use certificate::{Certificate, Ocsp};
 pub use chain::Warning;
 pub use crl::{Crls, authorities_of};
 pub use error::TlsError;
-pub use files::{key_of, password_of};
+pub use files::{key_of, password_in, password_of};
 pub use loaded::{Loaded, names_in, names_of, unix_now};
 
 #[cfg(fuzzing)]

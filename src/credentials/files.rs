@@ -15,6 +15,7 @@ use super::{Certificate, TlsError};
 
 /// Largest file of a chain or a key, in bytes; the longest real chains are below 20 KiB.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
 /// Returns the password of a certificate's key or keystore; `None` if no password is configured.
 ///
 /// Errors: the file cannot be read or its first line is empty; the variable is not set.
@@ -30,14 +31,18 @@ pub fn password_of(certificate: &Certificate, dir: &Path) -> Result<Option<Strin
     let Some(file) = &certificate.password_file else {
         return Ok(None);
     };
-    let path = dir.join(file);
-    let bytes = read(&path)?;
+    password_in(&dir.join(file)).map(Some)
+}
+
+/// Returns the password in the file at `path`: its first line.
+///
+/// Errors: the file cannot be read or is larger than 1 MiB; its first line is empty or not UTF-8.
+pub fn password_in(path: &Path) -> Result<String, TlsError> {
+    let bytes = read(path)?;
     let line = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     match std::str::from_utf8(line) {
-        Ok(password) if !password.is_empty() && !password.contains('\0') => {
-            Ok(Some(password.to_owned()))
-        }
+        Ok(password) if !password.is_empty() && !password.contains('\0') => Ok(password.to_owned()),
         _ => Err(TlsError::NoPassword {
             from: format!("{}: the first line must be the password", path.display()),
         }),
