@@ -85,13 +85,17 @@ impl Ring {
     }
 
     /// Serialises the ring for [`Ring::import`]: the age of the first key in seconds (8 bytes, big
-    /// endian), then the keys, 80 bytes each. **Secret**: a reader of these bytes can decrypt sessions.
+    /// endian), then the keys, 80 bytes each; instead of the keys of a file a new one. **Secret**: a reader of these bytes can decrypt sessions.
     /// They may pass through a Unix socket or a pipe, never through a file that others can read.
     pub fn export(&self) -> Vec<u8> {
         let state = self.state.lock();
-        let age = state.since.elapsed().as_secs();
+        let (age, keys) = match state.conf.file {
+            // A successor reads the file itself. If it names no file, the keys had to go.
+            Some(_) => (0, fresh().into_iter().collect()),
+            None => (state.since.elapsed().as_secs(), self.keys.load().to_vec()),
+        };
         let mut bytes = age.to_be_bytes().to_vec();
-        for key in self.keys.load().iter() {
+        for key in &keys {
             bytes.extend_from_slice(&key.name);
             bytes.extend_from_slice(&key.hmac);
             bytes.extend_from_slice(&key.aes);

@@ -104,6 +104,18 @@ fn a_ring_is_handed_over() {
     }
 }
 
+/// Aim: keys of a file do not outlive it in a successor whose configuration no longer names it. Fails if
+/// `export` gives the keys away.
+#[test]
+fn keys_of_a_file_are_not_handed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("keys"), "07".repeat(KEY_BYTES)).unwrap();
+    let old = Ring::new(&config(dir.path(), 2, Some("keys"))).unwrap();
+    let new = Ring::import(&config(dir.path(), 2, None), &old.export()).unwrap();
+    assert!(new.open(&[7; NAME]).is_none());
+    assert!(new.seal().is_some_and(|key| key.aes != [7; HALF]));
+}
+
 /// Aim: the first key of a file seals and all its keys open. The error of a bad file names the line,
 /// and the keys do not change.
 #[test]
