@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use openssl::ssl::{Ssl, SslContext};
 use parking_lot::Mutex;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_openssl::SslStream;
 
@@ -150,7 +150,7 @@ async fn clients_forge_no_forwarding_header() {
 }
 
 /// Aim: a TLS check ends with close_notify, so that the node logs no error each second. Source: RFC 8446 §6.1.
-/// Fails if the check drops its connection.
+/// Fails if a check drops its connection, or an answer that it has not read to its end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tls_check_ends_in_order() {
     let (block, certs) = (Block::claim(), Certs::new());
@@ -160,21 +160,30 @@ async fn a_tls_check_ends_in_order() {
         .await
         .expect("bind");
     let node = tokio::spawn(ends_of(listener, leaf.context(), ends.clone()));
-    let yaml = "nodes: { n1: { address: 10.0.0.1:8080, health: { tls: {}, interval: 100ms } } }\nlisteners:\n  \
-        - { name: push, bind: [200.0.0.10:443], mode: tcp, to: n1 }\n";
-    let _edge = Edge::start(&block, yaml).await;
-    deadline("five checks", async {
-        while ends.lock().len() < 5 {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    })
-    .await;
-    let ends = ends.lock();
-    assert!(ends.iter().all(|end| matches!(end, Ok(0))), "{ends:?}");
+    for check in [
+        "",
+        "http: { path: / }, ",
+        "http: { path: /, status: 500 }, ",
+    ] {
+        let yaml = format!(
+            "nodes: {{ n1: {{ address: 10.0.0.1:8080, health: {{ tls: {{}}, {check}interval: 100ms }} }} }}\n\
+             listeners:\n  - {{ name: push, bind: [200.0.0.10:443], mode: tcp, to: n1 }}\n"
+        );
+        let _edge = Edge::start(&block, &yaml).await;
+        deadline("five checks", async {
+            while ends.lock().len() < 5 {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        let ends = std::mem::take(&mut *ends.lock());
+        let in_order = ends.iter().all(|end| matches!(end, Ok(0)));
+        assert!(in_order, "{check}: {ends:?}");
+    }
     node.abort();
 }
 
-/// Notes how each connection ends: `Ok(0)` is a close_notify.
+/// Answers requests with more than a check reads, and notes how each connection ends: `Ok(0)` is a close_notify.
 async fn ends_of(
     listener: TcpListener,
     context: SslContext,
@@ -185,10 +194,17 @@ async fn ends_of(
         tokio::spawn(async move {
             let ssl = Ssl::new(&context).expect("TLS");
             let mut stream = SslStream::new(ssl, tcp).expect("TLS");
-            let end = match std::pin::Pin::new(&mut stream).accept().await {
-                Ok(()) => stream.read(&mut [0; 16]).await,
-                Err(e) => Err(std::io::Error::other(e)),
-            };
+            let shaken = std::pin::Pin::new(&mut stream).accept().await;
+            let mut end = shaken.map(|()| 1).map_err(std::io::Error::other);
+            let mut answer = b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n".to_vec();
+            answer.resize(answer.len() + 200_000, b'x');
+            while let Ok(1..) = end {
+                end = stream.read(&mut [0; 4096]).await;
+                if let Ok(1..) = end {
+                    // The check need not take all of it.
+                    let _ = stream.write_all(&answer).await;
+                }
+            }
             ends.lock().push(end);
         });
     }

@@ -116,10 +116,7 @@ impl Probe {
         match &self.http {
             Some(http) => Ok(get(side, http, address).await?),
             None => {
-                if side.ssl().is_some() {
-                    // Without close_notify the node logs an error for each check (RFC 8446 §6.1).
-                    tokio::spawn(close(side));
-                }
+                tokio::spawn(end(side));
                 Ok(())
             }
         }
@@ -167,9 +164,12 @@ pub fn own_tls(conf: &Health, address: SocketAddr) -> Result<Option<Secure>, Str
         .map_err(|e| format!("cannot set up TLS: {e}"))
 }
 
-/// Ends a connection in order. The node may still send session tickets.
-async fn close(mut side: Side) {
-    graceful_close::lingering_close(&mut side, b"").await;
+/// Ends a connection. Over TLS in order: without close_notify the node logs an error for each check (RFC 8446
+/// §6.1), and it may still send session tickets.
+async fn end(mut side: Side) {
+    if side.ssl().is_some() {
+        graceful_close::lingering_close(&mut side, b"").await;
+    }
 }
 
 /// Recovers the [`ProbeError`] that a Pingora error wraps.
@@ -184,8 +184,14 @@ async fn get(side: Side, conf: &HttpCheck, address: SocketAddr) -> Result<(), St
     let said = |e: hyper::Error| e.to_string();
     let (mut send, connection) = http1::handshake(TokioIo::new(side)).await.map_err(said)?;
     // Ends when `send` is dropped.
-    tokio::spawn(connection);
-    let host = conf.host.clone().unwrap_or_else(|| address.to_string());
+    tokio::spawn(async move {
+        if let Ok(parts) = connection.without_shutdown().await {
+            end(parts.io.into_inner()).await;
+        }
+    });
+    // Without the zone of an IPv6 address, which no Host may have (RFC 6874 §3).
+    let own = || SocketAddr::new(address.ip(), address.port()).to_string();
+    let host = conf.host.clone().unwrap_or_else(own);
     let request = http::Request::get(conf.path.as_str())
         .header(http::header::HOST, host)
         .header(http::header::USER_AGENT, "pushgate-health")
