@@ -33,7 +33,9 @@ pub use places::Places;
 pub use pushgate_plugins::context::Mode;
 pub use pushgate_plugins::units;
 pub use tcp::{NodeTcp, TcpOptions};
-pub use tls::{ClientCertificate, ListenerTls, NodeTls, Profile, Protocols, Tickets, Version};
+pub use tls::{
+    Choose, ClientCertificate, ListenerTls, NodeTls, Profile, Protocols, Tickets, Version,
+};
 pub use upstream::{
     Balance, Found, Health, HttpCheck, Node, OnDown, Passive, Pool, Rebalance, TcpCheck, TlsCheck,
 };

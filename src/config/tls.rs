@@ -50,6 +50,9 @@ pub struct ListenerTls {
     /// Default certificate of single VIPs (`200.0.0.1:443: push1`), for clients without SNI.
     #[serde(default)]
     pub by_vip: BTreeMap<SocketAddr, String>,
+    /// What chooses the certificate.
+    #[serde(default)]
+    pub choose: Choose,
     /// Refuses a client whose server name no certificate covers.
     #[serde(default)]
     pub strict_sni: bool,
@@ -86,6 +89,17 @@ pub struct ListenerTls {
     /// Whether a client must have a certificate of `client_ca`.
     #[serde(default)]
     pub client_certificate: ClientCertificate,
+}
+
+/// What chooses the certificate of a handshake.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Choose {
+    /// The client's server name; without one that a certificate covers, the address that the client reached.
+    #[default]
+    Name,
+    /// The address that the client reached, whatever name it asks for.
+    Vip,
 }
 
 /// Names of protocols (RFC 7301), best first. In the file one name, or a list.

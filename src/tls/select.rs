@@ -1,4 +1,5 @@
-//! Chooses the certificate of a handshake: by exact name, by wildcard, the VIP's default, the first.
+//! Chooses the certificate of a handshake: by exact name, by wildcard, the VIP's default, the first. With
+//! `choose: vip` names do not count.
 //!
 //! In: a listener's `tls:`; then, per connection, the VIP and the ClientHello. Out: the acceptor
 //! with the right certificates, or the alert `unrecognized_name` if `strict_sni` is set and no certificate covers
@@ -21,7 +22,7 @@ use super::guard::guard;
 use super::server_name;
 use super::store::Store;
 use super::tickets::Ring;
-use crate::config::{Listener, ListenerTls};
+use crate::config::{Choose, Listener, ListenerTls};
 use crate::credentials::{Loaded, TlsError, unix_now};
 
 /// Holds the acceptors of one listener. [`TlsFront::reload`] swaps them all at once.
@@ -105,7 +106,10 @@ impl Acceptors {
         let tls = listener.tls.as_ref().ok_or_else(|| unknown(""))?;
         let rules = Rules::new(listener, tls, ring.clone(), dir)?;
         let served = served(tls, store, unknown)?;
-        let names = Arc::new(Names::new(&rules, &served)?);
+        let names = match tls.choose {
+            Choose::Name => Some(Arc::new(Names::new(&rules, &served)?)),
+            Choose::Vip => None,
+        };
         let acceptor = |word: &str| -> Result<SslAcceptor, TlsError> {
             let first = store.get(word).ok_or_else(|| unknown(word))?;
             let now = unix_now();
@@ -113,8 +117,12 @@ impl Acceptors {
                 .each()
                 .find(|one| one.is_in_time(now))
                 .unwrap_or(first);
-            let shown = with_companions(first, &served);
-            acceptor(&rules, &shown, names.clone(), tls.strict_sni).map_err(|e| refused(word, &e))
+            let shown = with_companions(first, &companions(tls, &served, word));
+            let chosen = match &names {
+                Some(names) => Chosen::ByName(names.clone()),
+                None => Chosen::ByVip(shown.iter().flat_map(|l| l.names.clone()).collect()),
+            };
+            acceptor(&rules, &shown, chosen, tls.strict_sni).map_err(|e| refused(word, &e))
         };
         let first = tls.certificates.first().ok_or_else(|| unknown(""))?;
         let by_vip = tls.by_vip.iter();
@@ -146,6 +154,16 @@ fn served<'a>(
     let now = unix_now();
     all.sort_by_key(|(_, loaded)| !loaded.is_in_time(now));
     Ok(all)
+}
+
+/// Returns the certificates that may be shown beside the one called `word`. If the VIP chooses, that of another
+/// VIP may not.
+fn companions<'a>(tls: &ListenerTls, served: &Served<'a>, word: &str) -> Served<'a> {
+    let of_another = |name: &str| name != word && tls.by_vip.values().any(|vip| vip == name);
+    let all = served.iter();
+    all.filter(|(name, _)| tls.choose == Choose::Name || !of_another(name))
+        .cloned()
+        .collect()
 }
 
 /// Returns `first` and, for each other kind of key, the first certificate that covers all its names. None of
@@ -239,21 +257,51 @@ pub enum Choice {
 /// Follows the rules of a real handshake; used by `explain`.
 pub fn choice(tls: &ListenerTls, store: &Store, vip: SocketAddr, sni: Option<&str>) -> Choice {
     let served = served(tls, store, |_| TlsError::Incomplete).unwrap_or_default();
+    let mut all = tls.by_vip.iter();
+    let by_vip = all.find(|(address, _)| canonical(**address) == canonical(vip));
+    let default = match by_vip {
+        Some((_, word)) => Choice::Vip(word.clone()),
+        None => Choice::First(tls.certificates.first().cloned().unwrap_or_default()),
+    };
+    let (Choice::Vip(shown) | Choice::First(shown)) = &default else {
+        return default;
+    };
+    let counts = |word: &str| tls.choose == Choose::Name || word == shown;
     let asked = sni.and_then(|name| server_name::normalised(name.as_bytes()));
     let found = asked.iter().flat_map(|name| patterns(name)).find_map(|p| {
-        let covers = |(_, l): &&(&String, Arc<Loaded>)| l.names.iter().any(|n| *n == p);
+        let covers =
+            |(word, l): &&(&String, Arc<Loaded>)| counts(word) && l.names.iter().any(|n| *n == p);
         let (word, _) = served.iter().find(covers)?;
         Some(Choice::Name((*word).clone(), p.into_owned()))
     });
-    let by_vip = || {
-        let mut all = tls.by_vip.iter();
-        all.find(|(address, _)| canonical(**address) == canonical(vip))
-    };
-    match (found, by_vip()) {
-        (Some(found), _) => found,
-        (None, ..) if tls.strict_sni => Choice::Refused,
-        (None, Some((_, word))) => Choice::Vip(word.clone()),
-        (None, None) => Choice::First(tls.certificates.first().cloned().unwrap_or_default()),
+    match found {
+        Some(found) if tls.choose == Choose::Name => found,
+        None if tls.strict_sni => Choice::Refused,
+        _ => default,
+    }
+}
+
+/// What the client's server name does.
+enum Chosen {
+    /// It chooses the certificate.
+    ByName(Arc<Names>),
+    /// Nothing: the VIP has chosen a certificate that covers these names.
+    ByVip(BTreeSet<String>),
+}
+
+impl Chosen {
+    /// Makes the choice for a client that asks for `name`. Returns whether the certificate covers it.
+    ///
+    /// Errors: OpenSSL refuses the context.
+    fn apply(&self, ssl: &mut SslRef, name: &str) -> Result<bool, ErrorStack> {
+        let names = match self {
+            Chosen::ByVip(names) => return Ok(patterns(name).any(|p| names.contains(&*p))),
+            Chosen::ByName(names) => names,
+        };
+        match names.find(name) {
+            Some(context) => ssl.set_ssl_context(context).map(|()| true),
+            None => Ok(false),
+        }
     }
 }
 
@@ -263,20 +311,19 @@ pub fn choice(tls: &ListenerTls, store: &Store, vip: SocketAddr, sni: Option<&st
 fn acceptor(
     rules: &Rules,
     shown: &[Arc<Loaded>],
-    names: Arc<Names>,
+    chosen: Chosen,
     strict: bool,
 ) -> Result<SslAcceptor, ErrorStack> {
     let mut context = rules.context(shown)?;
     context.set_client_hello_callback(move |ssl: &mut SslRef, alert: &mut SslAlert| {
         let choose = || {
-            let asked = server_name::asked(ssl);
-            match asked.and_then(|asked| names.find(&asked)) {
-                Some(context) => ssl.set_ssl_context(context)?,
-                None if strict => {
-                    *alert = SslAlert::UNRECOGNIZED_NAME;
-                    return Err(ErrorStack::get());
-                }
-                None => {}
+            let covered = match server_name::asked(ssl) {
+                Some(name) => chosen.apply(ssl, &name)?,
+                None => false,
+            };
+            if strict && !covered {
+                *alert = SslAlert::UNRECOGNIZED_NAME;
+                return Err(ErrorStack::get());
             }
             Ok(ClientHelloResponse::SUCCESS)
         };

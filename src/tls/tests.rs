@@ -14,6 +14,7 @@ use crate::config::{Config, Listener};
 use crate::credentials::{Loaded, TlsError, names_of};
 
 mod chains;
+mod vips;
 
 const ANY: &str = "127.0.0.1:443";
 

@@ -12,7 +12,7 @@ use super::certificates::Sound;
 use super::checker::{Check, steps};
 use crate::config::error::echo;
 use crate::config::tree::{Kind, Step};
-use crate::config::{Listener, ListenerTls, Mode, Profile, Version};
+use crate::config::{Choose, Listener, ListenerTls, Mode, Profile, Version};
 use crate::credentials::{Crls, authorities_of};
 
 /// Bytes of a protocol's name (RFC 7301 §3.1).
@@ -91,17 +91,15 @@ fn rules(check: &mut Check<'_>, i: usize, tls: &ListenerTls) {
         let expected = "no less than `min_version`, which the profile sets where it is not there";
         check.expect(&at("max_version"), "no version is left", expected);
     }
-    let words = |list: &Option<Vec<String>>| list.as_ref().map(|words| words.join(":"));
-    if let Some(ciphers) = words(&tls.ciphers)
-        && !known(|context| context.set_cipher_list(&ciphers))
-    {
-        let expected = "names of TLS 1.2 ciphers, as `openssl ciphers` prints them";
-        check.expect(
-            &at("ciphers"),
-            "OpenSSL has none of these ciphers",
+    if tls.choose == Choose::Vip && tls.by_vip.is_empty() {
+        let expected = "`by_vip` beside it";
+        check.on_key(
+            &at("choose"),
+            "no address has a certificate of its own",
             expected,
         );
     }
+    ciphers(check, i, tls.ciphers.as_deref());
     for (k, group) in tls.groups.iter().flatten().enumerate() {
         if !known(|context| context.set_groups_list(group)) {
             let expected = "a group of OpenSSL's, such as `X25519MLKEM768`, `X25519`, `P-256`";
@@ -135,6 +133,35 @@ fn rules(check: &mut Check<'_>, i: usize, tls: &ListenerTls) {
             "`client_ca` beside it",
         ),
         None => {}
+    }
+}
+
+/// Each name alone: of a list OpenSSL refuses only one without any cipher that it has.
+fn ciphers(check: &mut Check<'_>, i: usize, list: Option<&[String]>) {
+    let expected = "names of TLS 1.2 ciphers, as `openssl ciphers` prints them";
+    let Some(list) = list else { return };
+    let mut all_known = true;
+    for (k, entry) in list.iter().enumerate() {
+        let mut words = entry.split([':', ',', ' ']).filter(|word| !word.is_empty());
+        // `!`, `-` and `+` remove or move ciphers; `@` begins an order.
+        let name = |word: &str| word.trim_start_matches(['!', '-', '+']).to_owned();
+        let missing = |word: &&str| {
+            !word.starts_with('@') && !known(|context| context.set_cipher_list(&name(word)))
+        };
+        if let Some(word) = words.find(missing) {
+            all_known = false;
+            let found = format!("OpenSSL has no cipher `{}`", echo(&name(word)));
+            check.expect(
+                &steps!["listeners", i, "tls", "ciphers", k],
+                found,
+                expected,
+            );
+        }
+    }
+    let whole = list.join(":");
+    if all_known && !known(|context| context.set_cipher_list(&whole)) {
+        let at = steps!["listeners", i, "tls", "ciphers"];
+        check.expect(&at, "no cipher is left", expected);
     }
 }
 
@@ -254,10 +281,11 @@ fn bind_path(check: &Check<'_>, i: usize) -> String {
 }
 
 /// Whether clients can reach `vip` through `listener`: bound itself, or by a wildcard address.
-fn serves(listener: &Listener, vip: SocketAddr) -> bool {
+pub(super) fn serves(listener: &Listener, vip: SocketAddr) -> bool {
+    let vip = SocketAddr::new(vip.ip().to_canonical(), vip.port());
     listener.bind.iter().any(|bind| {
-        // `[::]` takes IPv4 too where the kernel's bindv6only is off, which is the default.
-        let any = bind.ip().is_unspecified() && (bind.is_ipv6() || vip.is_ipv4());
+        // `[::]` takes IPv6 only, whatever the kernel's bindv6only says: see `listener::accept::bind`.
+        let any = bind.ip().is_unspecified() && bind.is_ipv6() == vip.is_ipv6();
         *bind == vip || (any && bind.port() == vip.port())
     })
 }

@@ -38,6 +38,22 @@ const CASES: &[Case] = &[
     ),
     (
         "listener",
+        "tls: { certificates: [good], choose: vip, ciphers: [ECDHE-RSA-AES128-GCM-SHA256, ECDHE-RSA-AES128-GCM-SHA265] }",
+        &[
+            "f:9:34: listeners[0].tls.choose: no address has a certificate of its own; expected `by_vip` beside it",
+            "f:9:86: listeners[0].tls.ciphers[1]: OpenSSL has no cipher `ECDHE-RSA-AES128-GCM-SHA265`; expected names of TLS 1.2 ciphers, as `openssl ciphers` prints them",
+        ],
+    ),
+    (
+        "all",
+        "nodes: { n: { address: 127.0.0.1:2 } }\ncertificates: { good: { chain: good.pem, key: good.key } }\n\
+         listeners:\n  - { name: a, bind: [\"[::]:1\"], mode: tcp, to: n, tls: { certificates: [good], by_vip: { 127.0.0.1:1: good } } }\n",
+        &[
+            "f:4:91: listeners[0].tls.by_vip[\"127.0.0.1:1\"]: `127.0.0.1:1` is not bound by this listener; expected a VIP of `bind` (`[::]:1`)",
+        ],
+    ),
+    (
+        "listener",
         "tls: { certificates: [good], client_crl: clients.crl }",
         &[
             "f:9:34: listeners[0].tls.client_crl: no client certificate is asked for; expected `client_ca` beside it",
