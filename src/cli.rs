@@ -3,7 +3,10 @@
 //! In: arguments. Out: an exit code. 0: done; 1: an error in the file or at run time, printed on standard
 //! error; 2: a wrong command line. The short form `pushgate -c FILE [-t] [-d] [-u]` is Pingora's own.
 
+mod checked;
 mod edge;
+
+use checked::lines;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,12 +15,10 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::{Config, Places};
-use crate::credentials::unix_now;
 use crate::explain::{Question, explain};
 use crate::import;
 use crate::init::{self, Address, Own};
 use crate::simulate::{Settings, simulate};
-use crate::tls::Store;
 
 /// Options of the process that are not in its configuration.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -140,10 +141,7 @@ pub fn main() -> ExitCode {
             conf,
             lightstreamer,
         } => match load(&conf) {
-            Ok(config) => {
-                warn(&conf, &config);
-                print_or_fail(compared(&conf, &config, &lightstreamer))
-            }
+            Ok(config) => print_or_fail(checked::report(&conf, &config, &lightstreamer)),
             Err(code) => code,
         },
         Command::Import {
@@ -218,30 +216,6 @@ fn load(conf: &Path) -> Result<Config, ExitCode> {
     })
 }
 
-/// Prints what `run` would log as a warning about certificates.
-fn warn(conf: &Path, config: &Config) {
-    // The file check has read the certificates, so an error means that a file has gone since.
-    let Ok(store) = Store::load(config, &Store::default()) else {
-        return;
-    };
-    for (name, loaded) in store.iter() {
-        for warning in loaded.warnings(unix_now()) {
-            eprintln!("{}: warning: certificate {name}: {warning}", conf.display());
-        }
-    }
-}
-
-/// Returns the summary of a valid file. Errors: what in it contradicts the push servers' files.
-fn compared(conf: &Path, config: &Config, files: &[PathBuf]) -> Result<String, String> {
-    let servers = import::read_all(files).map_err(lines)?;
-    match import::compare(config, &servers) {
-        wrong if servers.is_empty() || wrong.is_empty() => {
-            Ok(format!("{}\n", summary(conf, config)))
-        }
-        wrong => Err(lines(wrong)),
-    }
-}
-
 fn imported(
     files: &[PathBuf],
     vips: &[Address],
@@ -261,21 +235,6 @@ fn simulated(config: &Config, settings: &Settings) -> Result<String, String> {
         true => serde_json::to_string(&report).map_err(|e| e.to_string()),
         false => Ok(report.to_string()),
     }
-}
-
-fn lines<T: ToString>(all: Vec<T>) -> String {
-    let all: Vec<String> = all.iter().map(T::to_string).collect();
-    all.join("\npushgate: ")
-}
-
-fn summary(conf: &Path, config: &Config) -> String {
-    format!(
-        "{}: ok ({} listeners, {} pools, {} nodes)",
-        conf.display(),
-        config.listeners.len(),
-        config.pools.len(),
-        config.nodes.len()
-    )
 }
 
 fn print_or_fail<E: std::fmt::Display>(text: Result<String, E>) -> ExitCode {

@@ -17,6 +17,7 @@ mod http2;
 mod page;
 mod plugins;
 mod reference;
+mod traps;
 mod trust;
 mod values;
 mod walk;

@@ -110,6 +110,9 @@ impl Running {
     /// that the system refuses.
     pub async fn apply(&self, config: Arc<Config>, sockets: Sockets) -> Result<(), String> {
         let _one = self.reloading.lock().await;
+        for warning in &config.warnings {
+            log::warn!("{warning}");
+        }
         let resolver = self.discovery.begin(&config).await?;
         let applied = self.put_in_force(config.clone(), sockets).await;
         match &applied {

@@ -233,3 +233,33 @@ async fn a_check_never_does_without_its_tls() {
         "{told}"
     );
 }
+
+/// Aim: a setting that harms beside another is told by `check`, which still succeeds, and by a running edge,
+/// also after a reload. Fails if warnings of the configuration are dropped on the way.
+#[tokio::test(flavor = "multi_thread")]
+async fn traps_are_told() {
+    let block = Block::claim();
+    let yaml = |secure: bool, vip: &str| {
+        format!(
+            "nodes: {{ n1: {{ address: 10.0.0.1:8080 }} }}\nlisteners:\n  \
+             - name: push\n    bind: [200.0.0.10:80]\n    mode: http\n    to: n1\n    plugins:\n      \
+             - sticky_cookie: {{ secure: {secure} }}\n      - vip_route: {{ vips: {{ 200.0.0.{vip}: n1 }} }}\n"
+        )
+    };
+    let edge = Edge::start(&block, &yaml(true, "10")).await;
+    let dropped =
+        "listeners[0].plugins[0].sticky_cookie.secure: warning: browsers drop this cookie";
+    edge.wait_log(dropped).await;
+    let check = Command::new(env!("CARGO_BIN_EXE_pushgate"))
+        .args(["check", "-c"])
+        .arg(edge.path())
+        .output();
+    let check = check.expect("the built program");
+    let told = String::from_utf8_lossy(&check.stderr);
+    assert!(check.status.success() && told.contains(dropped), "{told}");
+    assert_eq!(told.lines().count(), 1, "{told}");
+    edge.rewrite(&block, &yaml(false, "11"));
+    assert_eq!(edge.admin("POST", "/api/reload").await.status, 200);
+    edge.wait_log("is not bound by this listener, so that no flow takes this route")
+        .await;
+}
