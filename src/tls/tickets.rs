@@ -85,8 +85,9 @@ impl Ring {
     }
 
     /// Serialises the ring for [`Ring::import`]: the age of the first key in seconds (8 bytes, big
-    /// endian), then the keys, 80 bytes each; instead of the keys of a file a new one. **Secret**: a reader of these bytes can decrypt sessions.
-    /// They may pass through a Unix socket or a pipe, never through a file that others can read.
+    /// endian), then the keys, 80 bytes each; instead of the keys of a file a new one. **Secret**: a reader of
+    /// these bytes can decrypt sessions. They may pass through a Unix socket or a pipe, never through a file
+    /// that others can read.
     pub fn export(&self) -> Vec<u8> {
         let state = self.state.lock();
         let (age, keys) = match state.conf.file {

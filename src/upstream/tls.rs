@@ -50,8 +50,8 @@ pub struct Trusted {
 
 impl Secure {
     /// Prepares TLS to a node that must prove to be `name`, a host name or an IP address, by an authority that
-    /// is `trusted` (`None`: the system's). The dot at the end of an absolute name does not count, because no certificate has it
-    /// (RFC 6066 §3). `verify` off: any certificate is accepted.
+    /// is `trusted` (`None`: the system's). The dot at the end of an absolute name does not count, because no
+    /// certificate has it (RFC 6066 §3). `verify` off: any certificate is accepted.
     ///
     /// Errors: OpenSSL refuses the system's authorities or the identity.
     pub fn new(
