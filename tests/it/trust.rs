@@ -220,11 +220,11 @@ async fn a_check_never_does_without_its_tls() {
         - { name: push, bind: [127.0.0.1:0], mode: tcp, to: n1 }\n";
     std::fs::write(&file, yaml).expect("write");
     std::fs::write(dir.path().join("roots.pem"), "no certificate").expect("write");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pushgate"));
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_pushgate"));
     command.args(["run", "-c"]).arg(&file).stdout(Stdio::null());
-    let run = command
-        .env("SSL_CERT_FILE", dir.path().join("roots.pem"))
-        .output();
+    command.env("SSL_CERT_FILE", dir.path().join("roots.pem"));
+    // An edge that starts would run for ever.
+    let run = deadline("its refusal", command.kill_on_drop(true).output()).await;
     let run = run.expect("the built program");
     let told = String::from_utf8_lossy(&run.stderr);
     assert!(!run.status.success(), "{told}");
