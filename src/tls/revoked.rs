@@ -2,7 +2,7 @@
 //!
 //! In: authorities, and the lists that they signed. Out: a store of authorities that also knows what they
 //! revoked. A list that is over still revokes what it names, and admits the others with a warning: a fetch
-//! that failed must not shut out every client. Source: RFC 5280 §6.3.
+//! that failed must not shut out every client. A list whose time has not begun counts at once. Source: RFC 5280 §6.3.
 
 use std::path::Path;
 
@@ -19,6 +19,8 @@ use crate::observe::metrics;
 
 /// `X509_V_ERR_UNABLE_TO_GET_CRL` of OpenSSL's `x509_vfy.h`.
 const NO_CRL: libc::c_int = 3;
+/// `X509_V_ERR_CRL_NOT_YET_VALID`: the clock of the authority is ahead.
+const CRL_NOT_YET_VALID: libc::c_int = 11;
 /// `X509_V_ERR_CRL_HAS_EXPIRED`.
 const CRL_HAS_EXPIRED: libc::c_int = 12;
 
@@ -76,7 +78,7 @@ pub fn store_of(
     Ok((store.build(), material))
 }
 
-/// Callback of a verification with [`Crls`]: passes over a list that is over, and over the missing lists of
+/// Callback of a verification with [`Crls`]: passes over a list that is out of time, and over the missing lists of
 /// those who issued an issuer.
 pub fn forgives(good: bool, verification: &mut X509StoreContextRef) -> bool {
     guard("verification", || forgiven(good, verification), || false)
@@ -86,7 +88,7 @@ fn forgiven(good: bool, verification: &mut X509StoreContextRef) -> bool {
     let forgiven = match verification.error().as_raw() {
         _ if good => return true,
         NO_CRL => verification.error_depth() > 0,
-        CRL_HAS_EXPIRED => true,
+        CRL_HAS_EXPIRED | CRL_NOT_YET_VALID => true,
         _ => false,
     };
     if forgiven {

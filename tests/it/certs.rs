@@ -140,6 +140,11 @@ impl Certs {
     /// Writes a revocation list of the authority, in PEM, that names the leaves in the files `revoked`. The next
     /// list is due `until` seconds from now.
     pub fn crl(&self, file: &str, revoked: &[&str], until: i64) -> PathBuf {
+        self.crl_within(file, revoked, until.min(0) - 3600, until)
+    }
+
+    /// As [`Self::crl`], for a list whose time begins `from` seconds from now.
+    pub fn crl_within(&self, file: &str, revoked: &[&str], from: i64, until: i64) -> PathBuf {
         let made = || -> Result<Vec<u8>, openssl::error::ErrorStack> {
             let extension = |oid: &str, der: &[u8]| {
                 let value = Asn1OctetString::new_from_bytes(der)?;
@@ -147,7 +152,7 @@ impl Certs {
             };
             let mut list = X509CrlBuilder::new()?;
             list.set_issuer_name(self.ca.subject_name())?;
-            list.set_last_update(in_seconds(until.min(0) - 3600).as_ref())?;
+            list.set_last_update(in_seconds(from).as_ref())?;
             list.set_next_update(in_seconds(until).as_ref())?;
             // An authorityKeyIdentifier that says nothing, and a cRLNumber: RFC 5280 §5.2 wants both.
             list.append_extension(extension("2.5.29.35", &[0x30, 0])?)?;

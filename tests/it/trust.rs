@@ -73,6 +73,19 @@ async fn revoked_clients_are_refused() {
     assert_eq!(tls_node::get_as(&dial, Some((&certs, "bob"))).await, None);
     edge.wait_log("a revocation list is over").await;
     assert!(edge.metric("pushgate_crl_next_update_seconds").await > 1e9);
+    // The authority's clock is ahead.
+    certs.crl_within("clients.crl", &["alice.pem"], 3600, DAY);
+    gets(
+        "a list whose time begins soon",
+        &dial,
+        &certs,
+        "bob",
+        Some(200),
+    )
+    .await;
+    assert_eq!(tls_node::get_as(&dial, Some((&certs, "alice"))).await, None);
+    certs.crl("clients.crl", &["bob.pem"], DAY);
+    gets("the list of now", &dial, &certs, "alice", Some(200)).await;
     // Garbage leaves the old lists in use, and the mended file is taken.
     std::fs::write(&lists, "no list").expect("write");
     edge.wait_log("expected revocation lists (PEM or DER), found none")
