@@ -39,6 +39,11 @@ pub enum Warning {
          missing issuer refuse it; add the issuer to the chain"
     )]
     Incomplete,
+    /// The OCSP response in the file is not valid now.
+    #[error(
+        "the OCSP response in its file has expired or is not valid yet; none is stapled, fetch a new one"
+    )]
+    OcspExpired,
     /// A key of the keystore is not served.
     #[error("key `{0}` of its keystore is not served: {1}")]
     KeyLeftOut(String, String),
@@ -46,7 +51,7 @@ pub enum Warning {
 
 impl Warning {
     /// All words of [`Warning::as_str`], for the documents.
-    pub const WORDS: [&str; 8] = [
+    pub const WORDS: [&str; 9] = [
         "expired",
         "not_yet_valid",
         "issuer_expired",
@@ -54,6 +59,7 @@ impl Warning {
         "duplicate",
         "left_out",
         "incomplete",
+        "ocsp_expired",
         "key_left_out",
     ];
 
@@ -67,6 +73,7 @@ impl Warning {
             duplicate,
             left_out,
             incomplete,
+            ocsp,
             key,
         ] = Self::WORDS;
         match self {
@@ -77,6 +84,7 @@ impl Warning {
             Warning::Duplicate => duplicate,
             Warning::LeftOut(_) => left_out,
             Warning::Incomplete => incomplete,
+            Warning::OcspExpired => ocsp,
             Warning::KeyLeftOut(..) => key,
         }
     }

@@ -132,6 +132,9 @@ impl Loaded {
         if !self.complete {
             all.push(Warning::Incomplete);
         }
+        if self.staple.is_over(now) {
+            all.push(Warning::OcspExpired);
+        }
         all
     }
 
