@@ -135,6 +135,7 @@ impl Site {
         let plugins = listener.plugins.iter().map(build);
         let table = Table {
             plugins: plugins.collect(),
+            hides_forwarding: false,
             default: Some(Target::Pool(pool.id)),
             pools: Arc::new(HashMap::from([(pool.id, pool.clone())])),
             nodes: Arc::new(nodes.into_iter().map(|n| (n.id, n)).collect()),

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::api::{Assignment, EditError, Flow, HeadEditor, Plugin};
 use crate::context::{Build, Mode, PluginError};
 use crate::head::Edits;
+use crate::spelling;
 
 /// Most bytes of one header: a certificate may have thousands of names.
 const MAX_VALUE: usize = 4096;
@@ -71,11 +72,9 @@ impl Config {
 }
 
 impl ClientCertificate {
-    /// Returns whether only the edge may write `name`. `_` counts as `-`: servers that map headers to
-    /// variables cannot distinguish the two.
+    /// Returns whether only the edge may write `name`.
     fn is_ours(&self, name: &str) -> bool {
-        let same = |(a, b): (u8, u8)| a.eq_ignore_ascii_case(&b) || (a == b'_' && b == b'-');
-        name.len() >= self.prefix.len() && name.bytes().zip(self.prefix.bytes()).all(same)
+        spelling::begins(name.as_bytes(), self.prefix.as_bytes())
     }
 }
 
@@ -125,13 +124,27 @@ mod tests {
     use crate::testing::{Facts, assigned, build_tls, edits, faults, head_with};
 
     fn told(client: Option<ClientFacts<'_>>) -> Vec<(String, String)> {
-        let plugin = build_tls("client_certificate: {}");
         let forged = [
             "X-Client-Cert-Subject",
             "x_client_cert_verify",
             "X-Client-Cert-Other",
+            "X.Client.Cert.Verify",
         ];
-        let mut request = edits(&head_with("GET", "/", &forged.map(|n| (n, "CN=forged"))));
+        written("client_certificate: {}", &forged, client)
+    }
+
+    /// Returns the lines of the request that the node gets, if a client wrote `forged`.
+    fn written(
+        yaml: &str,
+        forged: &[&str],
+        client: Option<ClientFacts<'_>>,
+    ) -> Vec<(String, String)> {
+        let plugin = build_tls(yaml);
+        let mut request = edits(&head_with(
+            "GET",
+            "/",
+            &forged.iter().map(|n| (*n, "CN=forged")).collect::<Vec<_>>(),
+        ));
         let facts = Facts::default();
         let mut flow = facts.flow(None);
         flow.tls = Some(TlsFacts {
@@ -183,6 +196,23 @@ mod tests {
             told(Some(bad)),
             pairs(&[("verify", "FAILED: certificate has expired")])
         );
+    }
+
+    /// Fails if `_` of the prefix is not compared as `-`: with `X_SSL_Client` a client's `X-SSL-Client-Verify`
+    /// would pass.
+    #[test]
+    fn every_spelling_of_the_prefix_is_removed() {
+        let forged = [
+            "X-SSL-Client-Verify",
+            "X_SSL-Client.Subject",
+            "x.ssl.client.san",
+        ];
+        for prefix in ["X_SSL_Client", "X-SSL-Client", "X.SSL.Client"] {
+            let yaml = format!("client_certificate: {{ prefix: {prefix} }}");
+            let verify = format!("{}-verify", prefix.to_ascii_lowercase());
+            let lines = written(&yaml, &forged, None);
+            assert_eq!(lines, [(verify, "NONE".to_owned())], "{prefix}");
+        }
     }
 
     #[test]

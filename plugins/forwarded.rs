@@ -14,6 +14,7 @@ use serde::Deserialize;
 use crate::api::{Assignment, EditError, Flow, HeadEditor, Plugin, visible};
 use crate::context::{Build, Mode, PluginError};
 use crate::head::Edits;
+use crate::spelling::is_forwarding;
 use crate::trust::{MAX_HOPS, Trust, X_FORWARDED_FOR};
 
 // Lower case, as the edge has always sent them to nodes.
@@ -82,9 +83,9 @@ impl HeadEditor for Forwarded {
         let trusted = self.on.trust.contains(sender);
         // The core has already removed the hop-by-hop headers. The next hop would remove every header that
         // `Connection` still names (FAULTS D14).
-        edit::unlist(edits, is_ours)?;
+        edit::unlist(edits, is_forwarding)?;
         if !trusted {
-            edits.retain(|name, _| !is_ours(name.as_bytes()));
+            edits.retain(|name, _| !is_forwarding(name.as_bytes()));
         }
         self.client(flow, sender, edits)?;
         let host = host(flow);
@@ -126,25 +127,6 @@ impl Forwarded {
         }
         Ok(())
     }
-}
-
-/// Returns whether only the edge and trusted senders may write `name`. `_` counts as `-`: servers that map
-/// headers to variables cannot distinguish `X_Forwarded_For` from `X-Forwarded-For`.
-fn is_ours(name: &[u8]) -> bool {
-    let same = |want: &[u8], got: &[u8]| {
-        let dashed = |b: &u8| {
-            if *b == b'_' {
-                b'-'
-            } else {
-                b.to_ascii_lowercase()
-            }
-        };
-        got.iter().map(dashed).eq(want.iter().copied())
-    };
-    let prefix = b"x-forwarded";
-    same(b"forwarded", name)
-        || same(b"x-real-ip", name)
-        || name.get(..prefix.len()).is_some_and(|p| same(prefix, p))
 }
 
 /// Returns host and port as the client sent them, or the flow's host if they are not a plain host name.

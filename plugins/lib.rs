@@ -12,6 +12,7 @@ pub mod host;
 mod lifetime;
 mod memory;
 pub mod rendezvous;
+pub mod spelling;
 #[cfg(test)]
 mod testing;
 pub mod trust;

@@ -1,10 +1,15 @@
 //! Routes by the path of a request: the longest listed prefix wins.
 //!
-//! In: the path without its query. Out: a pool, a node or a refusal. A prefix ends at the end of a segment:
-//! `/push` covers `/push` and `/push/a`, not `/pushed`.
-//! Source: Lightstreamer clustering §2.2 (servers of several kinds behind one balancer); RFC 3986 §3.3.
+//! In: the path without its query, as the node will read it. Out: a pool, a node or a refusal. A prefix ends
+//! at the end of a segment: `/push` covers `/push` and `/push/a`, not `/pushed`. A path that two servers read
+//! differently is refused if the two readings have different routes.
+//! Source: Lightstreamer clustering §2.2 (servers of several kinds behind one balancer); RFC 3986 §3.3, §6.2.2.
+
+mod reading;
 
 use std::collections::HashMap;
+
+use http::StatusCode;
 
 use serde::Deserialize;
 
@@ -12,6 +17,7 @@ use crate::api::{Flow, Plugin, Route, Router};
 use crate::context::{Build, Mode, PluginError};
 use crate::host_route::Unknown;
 use crate::units::Pairs;
+use reading::{Reader, is_plain, read};
 
 /// Block `path_route:`.
 #[derive(Clone, Debug, Deserialize)]
@@ -29,6 +35,9 @@ struct PathRoute {
     paths: HashMap<String, Entry>,
     unknown: Option<Route>,
 }
+
+/// Two servers read a path differently, and the two readings have different routes.
+struct Ambiguous;
 
 /// A prefix as written in the file, and its route.
 struct Entry {
@@ -63,7 +72,12 @@ impl Config {
                     continue;
                 }
             };
-            if paths.insert(bare(path).to_owned(), entry).is_some() {
+            let Some(normal) = read(path, Reader::Strict) else {
+                let why = "expected a path without `..;`, which servers read differently";
+                faults.push(PluginError::new(["paths", path], why));
+                continue;
+            };
+            if paths.insert(bare(&normal).to_owned(), entry).is_some() {
                 let why = "the same path is listed twice (a last `/` does not count)";
                 faults.push(PluginError::new(["paths", path], why));
             }
@@ -91,21 +105,42 @@ fn bare(path: &str) -> &str {
 
 impl Router for PathRoute {
     fn route(&self, flow: &Flow<'_>) -> Option<Route> {
-        let found = self.find(flow).map(|e| &e.route);
-        found.or(self.unknown.as_ref()).cloned()
+        let Ok(found) = self.find(flow) else {
+            return Some(Route::Refuse(StatusCode::BAD_REQUEST));
+        };
+        found.map(|e| &e.route).or(self.unknown.as_ref()).cloned()
     }
 
     fn rule(&self, flow: &Flow<'_>) -> Vec<String> {
         match self.find(flow) {
-            Some(entry) => vec!["paths".to_owned(), entry.path.clone()],
-            None => vec!["unknown".to_owned()],
+            Ok(Some(entry)) => vec!["paths".to_owned(), entry.path.clone()],
+            Ok(None) => vec!["unknown".to_owned()],
+            Err(Ambiguous) => vec!["paths".to_owned()],
         }
     }
 }
 
 impl PathRoute {
-    fn find(&self, flow: &Flow<'_>) -> Option<&Entry> {
-        let path = flow.request?.path();
+    /// Finds the entry of a flow's path; `None`: it has none.
+    fn find(&self, flow: &Flow<'_>) -> Result<Option<&Entry>, Ambiguous> {
+        let Some(path) = flow.request.map(|r| r.path()) else {
+            return Ok(None);
+        };
+        if is_plain(path) {
+            return Ok(self.longest(path));
+        }
+        let of = |reader| {
+            let path = read(path, reader).ok_or(Ambiguous)?;
+            Ok(self.longest(&path))
+        };
+        let (strict, lenient) = (of(Reader::Strict)?, of(Reader::Lenient)?);
+        match strict.map(|e| &e.path) == lenient.map(|e| &e.path) {
+            true => Ok(strict),
+            false => Err(Ambiguous),
+        }
+    }
+
+    fn longest(&self, path: &str) -> Option<&Entry> {
         // The search runs from the right, so the first hit is the longest prefix.
         let ends = path.rmatch_indices('/').map(|(i, _)| i);
         let mut ends = std::iter::once(path.len()).chain(ends);
@@ -115,8 +150,6 @@ impl PathRoute {
 
 #[cfg(test)]
 mod tests {
-    use http::StatusCode;
-
     use super::*;
     use crate::api::{NodeId, PoolId, Target};
     use crate::testing::{Facts, build, faults, head, undecodable};
@@ -153,6 +186,39 @@ mod tests {
         assert_eq!(
             routed(unknown, "/b"),
             Some(Route::Refuse(StatusCode::NOT_FOUND))
+        );
+    }
+
+    /// Source: CVE-2018-11784 and others of `..;`. Fails if a path is compared as it is sent: a client would
+    /// choose the route of one path and get the answer of another.
+    #[test]
+    fn a_path_is_compared_as_the_node_reads_it() {
+        let yaml = "path_route: { paths: { /a: ls1, /b%2d1/: ls2 } }";
+        let node = |n| Some(Route::To(Target::Node(NodeId::of(n))));
+        let refused = Some(Route::Refuse(StatusCode::BAD_REQUEST));
+        for (path, want) in [
+            ("/a/../b-1/x", node("ls2")),
+            ("/a/%2e%2e/b-1", node("ls2")),
+            ("/%61;v=1/x", node("ls1")),
+            ("/a/../c", None),
+            ("/a/x%2fy//z", node("ls1")),
+            ("/a/..;/b-1", refused.clone()),
+            ("/a/..%2fb-1", refused.clone()),
+            ("/a\\..\\b-1", refused.clone()),
+            ("//a", refused.clone()),
+            ("//c", None),
+        ] {
+            assert_eq!(routed(yaml, path), want, "{path}");
+        }
+        let all = "path_route: { paths: { /: ls1 } }";
+        assert_eq!(
+            routed(all, "/a/..%2fb"),
+            node("ls1"),
+            "one route for both readings"
+        );
+        assert_eq!(
+            faults("path_route: { paths: { '/a/..;/': ls1 } }", Mode::Http).len(),
+            1
         );
     }
 

@@ -72,7 +72,9 @@ impl ProxyProtocol {
             Some(sni) => sni,
             None => flow.host,
         };
-        if self.0.authority && !name.is_empty() && name.len() <= 255 {
+        // An address is no name: a receiver may refuse it.
+        let named = !name.is_empty() && !name.starts_with('[') && name.len() <= 255;
+        if self.0.authority && named {
             header = header.write_tlv(Type::Authority, name.as_bytes())?;
         }
         if let Some(version) = flow
@@ -261,6 +263,20 @@ mod tests {
         assert_eq!(told(Some(odd)), b"\x07\0\0\0\0\x21\0\x07TLSv1.3");
         let alice = b"\x07\0\0\0\0\x21\0\x07TLSv1.3\x22\0\x05alice";
         assert_eq!(told(Some(client)), alice);
+    }
+
+    /// Fails if an IPv6 literal, which is no server name, is written as one.
+    #[test]
+    fn an_address_is_no_authority() {
+        for (host, bytes) in [("a.example", 12 + 3 + 9), ("[2001:db8::1]", 12), ("", 12)] {
+            let facts = Facts {
+                host,
+                ..Facts::default()
+            };
+            let mut out = Vec::new();
+            ProxyProtocol(config(2)).preamble(&facts.flow(None), &mut out);
+            assert_eq!(out.len(), 16 + bytes, "{host}");
+        }
     }
 
     #[test]

@@ -3,7 +3,10 @@
 //! In: arguments. Out: an exit code. 0: done; 1: an error in the file or at run time, printed on standard
 //! error; 2: a wrong command line. The short form `pushgate -c FILE [-t] [-d] [-u]` is Pingora's own.
 
+mod checked;
 mod edge;
+
+use checked::lines;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -138,7 +141,7 @@ pub fn main() -> ExitCode {
             conf,
             lightstreamer,
         } => match load(&conf) {
-            Ok(config) => print_or_fail(compared(&conf, &config, &lightstreamer)),
+            Ok(config) => print_or_fail(checked::report(&conf, &config, &lightstreamer)),
             Err(code) => code,
         },
         Command::Import {
@@ -213,17 +216,6 @@ fn load(conf: &Path) -> Result<Config, ExitCode> {
     })
 }
 
-/// Returns the summary of a valid file. Errors: what in it contradicts the push servers' files.
-fn compared(conf: &Path, config: &Config, files: &[PathBuf]) -> Result<String, String> {
-    let servers = import::read_all(files).map_err(lines)?;
-    match import::compare(config, &servers) {
-        wrong if servers.is_empty() || wrong.is_empty() => {
-            Ok(format!("{}\n", summary(conf, config)))
-        }
-        wrong => Err(lines(wrong)),
-    }
-}
-
 fn imported(
     files: &[PathBuf],
     vips: &[Address],
@@ -243,21 +235,6 @@ fn simulated(config: &Config, settings: &Settings) -> Result<String, String> {
         true => serde_json::to_string(&report).map_err(|e| e.to_string()),
         false => Ok(report.to_string()),
     }
-}
-
-fn lines<T: ToString>(all: Vec<T>) -> String {
-    let all: Vec<String> = all.iter().map(T::to_string).collect();
-    all.join("\npushgate: ")
-}
-
-fn summary(conf: &Path, config: &Config) -> String {
-    format!(
-        "{}: ok ({} listeners, {} pools, {} nodes)",
-        conf.display(),
-        config.listeners.len(),
-        config.pools.len(),
-        config.nodes.len()
-    )
 }
 
 fn print_or_fail<E: std::fmt::Display>(text: Result<String, E>) -> ExitCode {

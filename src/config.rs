@@ -33,7 +33,9 @@ pub use places::Places;
 pub use pushgate_plugins::context::Mode;
 pub use pushgate_plugins::units;
 pub use tcp::{NodeTcp, TcpOptions};
-pub use tls::{ClientCertificate, ListenerTls, NodeTls, Profile, Protocols, Tickets, Version};
+pub use tls::{
+    Choose, ClientCertificate, ListenerTls, NodeTls, Profile, Protocols, Tickets, Version,
+};
 pub use upstream::{
     Balance, Found, Health, HttpCheck, Node, OnDown, Passive, Pool, Rebalance, TcpCheck, TlsCheck,
 };
@@ -71,7 +73,11 @@ impl Config {
             .into_iter()
             .map(|p| fault(p.at, p.path, p.message, p.expected, None))
             .collect();
-        let mut read = None;
+        let told = |e: decode::DecodeError| {
+            let at = if e.on_key { e.place.key_at } else { e.place.at };
+            fault(at, e.place.path, e.message, e.expected, e.suggestion)
+        };
+        let (mut read, mut warnings) = (None, Vec::new());
         if let Some(mut tree) = tree {
             let names = check::Names::of(&tree);
             let mut decoded = decode::decode(&mut tree);
@@ -79,12 +85,11 @@ impl Config {
             let mut errors = std::mem::take(&mut decoded.errors);
             if let Some(config) = &mut config {
                 config.dir = dir.to_owned();
-                errors.extend(check::check(config, &decoded, &tree, &names, dir));
+                let found = check::check(config, &decoded, &tree, &names, dir);
+                errors.extend(found.errors);
+                warnings.extend(found.warnings.into_iter().map(told));
             }
-            faults.extend(errors.into_iter().map(|e| {
-                let at = if e.on_key { e.place.key_at } else { e.place.at };
-                fault(at, e.place.path, e.message, e.expected, e.suggestion)
-            }));
+            faults.extend(errors.into_iter().map(told));
             read = Some(tree);
         }
         if let Some(faults) = ConfigErrors::of(faults) {
@@ -94,6 +99,7 @@ impl Config {
         match decode::authority(text) {
             Ok(decoded) => Ok(Config {
                 dir: dir.to_owned(),
+                warnings,
                 ..decoded
             }),
             Err(e) => {

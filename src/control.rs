@@ -6,6 +6,7 @@ pub mod discovery;
 pub mod endpoint;
 pub mod expiry;
 pub mod handover;
+pub mod node_tls;
 pub mod parts;
 pub mod plan;
 pub mod planned;

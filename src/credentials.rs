@@ -1,19 +1,26 @@
-//! The files that prove who somebody is: certificates with their keys, OCSP responses, and the keys of
-//! session tickets.
+//! The files that prove who somebody is: certificates with their keys, OCSP responses, revocation lists,
+//! and the keys of session tickets.
 //!
 //! In: the block of a certificate, and paths. Out: checked material, or a [`TlsError`] that says what to
 //! do about it. Below `config`, whose check reads the files, and `tls`, which serves them.
 
+mod aliases;
 mod certificate;
+mod chain;
+mod crl;
 mod error;
 mod files;
+mod keystore;
 mod loaded;
+mod material;
 pub mod ocsp;
 pub mod ticket_keys;
 
 pub use certificate::{Certificate, Ocsp};
+pub use chain::Warning;
+pub use crl::{Crls, authorities_of};
 pub use error::TlsError;
-pub use files::{chain_of, key_of, password_of};
+pub use files::{key_of, password_in, password_of};
 pub use loaded::{Loaded, names_in, names_of, unix_now};
 
 #[cfg(fuzzing)]

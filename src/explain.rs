@@ -8,6 +8,7 @@
 mod flow;
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use pushgate_plugins::api::{Flow, How, Route, Target};
 use pushgate_plugins::context::Keep;
@@ -16,6 +17,7 @@ pub use self::flow::{Question, ResolvedQuestion};
 use crate::balance::Pool;
 use crate::config::{self, Config, Mode, Places, covers};
 use crate::control::plan;
+use crate::credentials::Loaded;
 use crate::route::{Assigned, Decision, Table};
 use crate::tls::{Choice, Store, choice};
 use crate::upstream::Node;
@@ -90,22 +92,25 @@ impl Answer<'_> {
             }
             return Ok(None);
         };
-        let store = Store::load(self.config).map_err(|e| e.to_string())?;
+        let store = Store::load(self.config, &Store::default()).map_err(|e| e.to_string())?;
         let choice = choice(tls, &store, question.vip, sni);
         let (word, why) = match &choice {
             Choice::Name(word, name) => (word, format!("covers {}", name)),
             Choice::Vip(word) => (word, "chosen by this address".to_owned()),
             Choice::First(word) => (word, "the first in the list".to_owned()),
             Choice::Refused => {
-                let shown = sni.unwrap_or_default();
-                return Err(format!(
-                    "the handshake is refused: no certificate covers {shown} (strict_sni)"
-                ));
+                return Err(match sni {
+                    Some(name) => format!(
+                        "the handshake is refused: no certificate covers {name} (strict_sni)"
+                    ),
+                    None => "the handshake is refused: no server name (strict_sni)".to_owned(),
+                });
             }
         };
         row(text, "certificate", &format!("{word}, {why}"));
         self.by(text, &["certificates", word]);
-        let loaded = store.get(word).map(|l| l.names.clone());
+        let names = |l: &Arc<Loaded>| l.each().flat_map(|one| one.names.clone()).collect();
+        let loaded = store.get(word).map(names);
         // A host given as an address is never misdirected: no certificate is chosen by it.
         let address = question
             .host

@@ -7,6 +7,8 @@
 //! Source: Lightstreamer clustering §2, §3 (the elements of each option).
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
@@ -39,6 +41,10 @@ const READ: &[&str] = &[
 /// Largest file that is read. A factory file with all its comments is 100 KiB; a larger file is something
 /// else.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Says that a file has another encoding, and how to change it.
+const NOT_UTF8: &str = "is not UTF-8; expected a copy in UTF-8, as `iconv -f ISO-8859-1 -t UTF-8` makes from \
+                        Latin 1";
 
 /// A push server as described in its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,15 +129,29 @@ pub fn read(path: &Path) -> Result<PushServer, ImportError> {
         at: None,
         message,
     };
-    let length = std::fs::metadata(path).map(|m| m.len());
-    let length = length.map_err(|e| fault(format!("cannot be read: {e}")))?;
-    if length > MAX_BYTES {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|f| f.take(MAX_BYTES + 1).read_to_end(&mut bytes));
+    let length = read.map_err(|e| fault(format!("cannot be read: {e}")))?;
+    if length as u64 > MAX_BYTES {
         return Err(fault(format!(
             "is larger than {MAX_BYTES} bytes; expected a server's XML configuration"
         )));
     }
-    let text = std::fs::read_to_string(path).map_err(|e| fault(format!("cannot be read: {e}")))?;
-    parse(&text, path)
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => parse(text, path),
+        Err(e) => Err(ImportError {
+            at: place_of(bytes.get(..e.valid_up_to()).unwrap_or_default()),
+            ..fault(NOT_UTF8.to_owned())
+        }),
+    }
+}
+
+/// Returns line and column of what follows `before`, in characters.
+fn place_of(before: &[u8]) -> Option<(u32, u32)> {
+    let text = std::str::from_utf8(before).ok()?;
+    let column = text.rsplit('\n').next()?.chars().count() + 1;
+    let line = text.matches('\n').count() + 1;
+    Some((line.try_into().ok()?, column.try_into().ok()?))
 }
 
 /// Reads the text of one file, called `path` in faults. Errors as [`read`].

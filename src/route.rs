@@ -22,6 +22,9 @@ use crate::upstream::{Node, State};
 pub struct Table {
     /// Plugins, in the order they are asked.
     pub plugins: Plugins,
+    /// Whether clients' `X-Forwarded-*`, `Forwarded` and `X-Real-IP` are kept from nodes: no plugin sets them,
+    /// so whatever a client writes would be taken for the edge's word.
+    pub hides_forwarding: bool,
     /// Target of flows that no plugin routes (the listener's `to:`).
     pub default: Option<Target>,
     /// All pools.

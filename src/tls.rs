@@ -6,14 +6,16 @@
 mod context;
 mod guard;
 mod handshake_info;
+mod revoked;
 mod select;
 mod server_name;
 mod store;
 pub mod tickets;
 
 pub use handshake_info::HandshakeInfo;
+pub use revoked::{forgives, lists_of, store_of};
 pub use select::{Acceptors, Choice, TlsFront, choice};
-pub use store::Store;
+pub use store::{Store, Which};
 
 #[cfg(test)]
 mod fixtures;

@@ -76,6 +76,8 @@ fn headers_of_an_untrusted_sender_are_removed() {
             "X_Forwarded_For",
             "x-forwarded_proto",
             "X_Real_IP",
+            "X.Forwarded.For",
+            "x-real.ip",
         ])
         .map(|n| (n, "6.6.6.6"))
         .chain([

@@ -3,6 +3,7 @@
 //! In: text of the file. Out: an [`Address`], or a fault at the text's place.
 //! Source: RFC 1123 §2.1; RFC 2782 (`_service._proto.name`).
 
+use std::ffi::CString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -119,11 +120,22 @@ impl FromStr for Address {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        match text.parse() {
-            Ok(address) => Ok(Address::Socket(address)),
-            Err(_) => text.parse().map(Address::Host),
+        match text.parse().ok().or_else(|| scoped(text)) {
+            Some(address) => Ok(Address::Socket(address)),
+            None => text.parse().map(Address::Host),
         }
     }
+}
+
+/// Reads an IPv6 address whose zone is the name of an interface (`[fe80::1%eth0]:80`); `None`: it is none, or this
+/// machine has no such interface.
+fn scoped(text: &str) -> Option<SocketAddr> {
+    let (address, rest) = text.strip_prefix('[')?.split_once('%')?;
+    let (zone, port) = rest.split_once("]:")?;
+    let zone = CString::new(zone).ok()?;
+    // SAFETY: the name is a string that ends with NUL and outlives the call.
+    let index = unsafe { libc::if_nametoindex(zone.as_ptr()) };
+    (index > 0).then(|| format!("[{address}%{index}]:{port}").parse().ok())?
 }
 
 impl fmt::Display for Address {
@@ -146,8 +158,11 @@ impl<T: FromStr> Visitor<'_> for Read<T> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-        text.parse()
-            .map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
+        let found = Unexpected::Str(text);
+        text.parse().map_err(|_| match text.contains('%') {
+            true => E::invalid_value(found, &"an interface of this machine after `%`"),
+            false => E::invalid_value(found, &self),
+        })
     }
 }
 
@@ -183,7 +198,10 @@ mod tests {
             let read = good.parse::<Address>();
             assert!(matches!(read, Ok(Address::Host(_))), "{good}: {read:?}");
         }
-        for good in ["10.0.0.1:80", "[::1]:80"] {
+        let zone = "[fe80::1%lo]:80".parse::<Address>();
+        let zone = zone.ok().and_then(|address| address.socket());
+        assert!(matches!(zone, Some(SocketAddr::V6(v6)) if v6.scope_id() > 0));
+        for good in ["10.0.0.1:80", "[::1]:80", "[fe80::1%7]:80"] {
             let read = good.parse::<Address>();
             assert!(matches!(read, Ok(Address::Socket(_))), "{good}: {read:?}");
         }
@@ -205,6 +223,9 @@ mod tests {
             "10.0.0:80",
             "::1:80",
             "a/b:80",
+            "[fe80::1%none.such]:80",
+            "[fe80::1%]:80",
+            "[10.0.0.1%lo]:80",
             "a..:80",
             &format!("{long}:80"),
             &format!("{longer}:80"),

@@ -9,6 +9,7 @@ mod discover;
 mod listeners;
 mod node_tls;
 mod plugins;
+mod traps;
 mod upstream;
 
 pub(crate) use certificates::covers;
@@ -28,14 +29,22 @@ use super::{AccessLog, Config};
 /// Longest line that is read from `token_file`, in bytes.
 const MAX_TOKEN: u64 = 4096;
 
-/// Checks `config` and returns its faults. Relative paths are below `dir`.
+/// What the checks find.
+pub(super) struct Found {
+    /// What is wrong.
+    pub errors: Vec<DecodeError>,
+    /// What is legal, but does not do what it seems to.
+    pub warnings: Vec<DecodeError>,
+}
+
+/// Checks `decoded` and returns what it finds. Relative paths are below `dir`.
 pub(super) fn check(
     config: &Config,
     decoded: &Decoded,
     tree: &Node,
     names: &Names,
     dir: &Path,
-) -> Vec<DecodeError> {
+) -> Found {
     let mut check = Check {
         config,
         tree,
@@ -43,16 +52,23 @@ pub(super) fn check(
         dir,
         cut: &decoded.cut,
         found: Vec::new(),
+        warned: Vec::new(),
     };
     check.names_are_labels();
     check.admin();
     check.log();
     discover::check(&mut check);
     upstream::check(&mut check);
-    let covered = certificates::check(&mut check);
-    listeners::check(&mut check);
-    plugins::check(&mut check, &covered);
-    check.found
+    let sound = certificates::check(&mut check);
+    listeners::check(&mut check, &sound);
+    plugins::check(&mut check, &sound.covered);
+    if check.found.is_empty() && decoded.cut.is_empty() {
+        traps::check(&mut check);
+    }
+    Found {
+        errors: check.found,
+        warnings: check.warned,
+    }
 }
 
 impl Check<'_> {

@@ -18,8 +18,12 @@ pub const DRAIN_DEADLINE: Span = seconds(3600);
 pub const HANDSHAKE_TIMEOUT: Span = seconds(10);
 /// How long a ticket key seals: whoever steals it can read what was recorded in that time.
 pub const TICKET_ROTATE: Span = seconds(12 * 3600);
-/// Older ticket keys that still open tickets: at 12 h each, a client of yesterday resumes.
+/// Most older ticket keys that still open: one for the tickets of the last 2 h, and one for a rotation that
+/// follows another at once.
 pub const TICKET_KEEP: usize = 2;
+/// A session ticket lives this long, and so does a key after it has sealed its last one: long enough for a
+/// storm of reconnects, and OpenSSL's own default.
+pub const TICKET_LIFETIME: Span = seconds(2 * 3600);
 /// First to last byte of a request's head: a guard against slow senders, never against silence.
 pub const HEAD_TIMEOUT: Span = seconds(10);
 /// Most bytes of one flow that proxy and sockets hold when the client stops reading. With 32 KiB a push

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::error::ConfigError;
 use super::units::Span;
 use super::{Certificate, Listener, Node, Pool, Resolvers, Tickets, defaults};
 
@@ -53,6 +54,9 @@ pub struct Config {
     /// Folder of the file; relative paths in it are below this.
     #[serde(skip)]
     pub dir: PathBuf,
+    /// What an operator should look at, although it is legal; shown by `check` and in the log.
+    #[serde(skip)]
+    pub warnings: Vec<ConfigError>,
 }
 
 /// The admin endpoint.

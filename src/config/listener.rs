@@ -37,6 +37,9 @@ pub struct Listener {
     /// Plugins in the order they are asked.
     #[serde(default)]
     pub plugins: Vec<PluginConfig>,
+    /// Passes `X-Forwarded-*`, `Forwarded` and `X-Real-IP` of clients on, where no `forwarded` sets them.
+    #[serde(default)]
+    pub pass_forwarded: bool,
     /// Most bytes of a flow that proxy and sockets hold while the client does not read.
     #[serde(default)]
     pub max_hidden: MaxHidden,

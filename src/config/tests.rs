@@ -1,11 +1,11 @@
 //! Tables of broken files: each with every line that `check` must print.
 
-use openssl::asn1::Asn1Time;
+use openssl::asn1::{Asn1Object, Asn1OctetString, Asn1Time};
 use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
 use openssl::symm::Cipher;
 use openssl::x509::extension::SubjectAlternativeName;
-use openssl::x509::{X509, X509Name};
+use openssl::x509::{X509, X509CrlBuilder, X509Extension, X509Name};
 use tempfile::TempDir;
 
 use super::Config;
@@ -17,6 +17,8 @@ mod http2;
 mod page;
 mod plugins;
 mod reference;
+mod traps;
+mod trust;
 mod values;
 mod walk;
 mod whole;
@@ -122,8 +124,16 @@ fn files() -> TempDir {
     write("push.keystore", &keystore(&key, env!("CARGO_PKG_NAME")));
     write("wildcard.pass", b"s3cret\n");
     write("tickets.keys", "07".repeat(80).as_bytes());
-    write("nodes-ca.pem", &certificate(&key, &["ca"]));
-    write("clients-ca.pem", &certificate(&key, &["ca"]));
+    let ca = certificate(&key, &["ca"]);
+    write("nodes-ca.pem", &ca);
+    write("clients-ca.pem", &ca);
+    write("nodes.crl", &revocation_list(&key, &ca));
+    write("clients.crl", &revocation_list(&key, &ca));
+    write("foreign.crl", &revocation_list(&private_key(), &ca));
+    write(
+        "both.pem",
+        &[ca.clone(), revocation_list(&key, &ca)].concat(),
+    );
     write("empty.token", b"\n");
     write("good.token", b"s3cret\n");
     // What the reference names.
@@ -140,6 +150,9 @@ fn files() -> TempDir {
         "cookie.keys",
         b"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n",
     );
+    let second = |n| Asn1Time::from_unix(n).expect("a file for tests");
+    let over = certificate_within(&key, &["*.mycompany.com"], &second(0), &second(86_400));
+    write("over.pem", &over);
     write("big.pem", &vec![b'-'; 2 * 1024 * 1024]);
     dir
 }
@@ -148,8 +161,26 @@ fn keystore(key: &PKey<Private>, password: &str) -> Vec<u8> {
     let pem = certificate(key, &["push.mycompany.com"]);
     let leaf = X509::from_pem(&pem).expect("a file for tests");
     let mut builder = openssl::pkcs12::Pkcs12::builder();
-    let store = builder.pkey(key).cert(&leaf).build2(password);
+    let store = builder.name("push").pkey(key).cert(&leaf).build2(password);
     store.and_then(|s| s.to_der()).expect("a file for tests")
+}
+
+fn revocation_list(key: &PKey<Private>, ca: &[u8]) -> Vec<u8> {
+    let made = || -> Result<Vec<u8>, openssl::error::ErrorStack> {
+        let extension = |oid: &str, der: &[u8]| {
+            let value = Asn1OctetString::new_from_bytes(der)?;
+            X509Extension::new_from_der(Asn1Object::from_str(oid)?.as_ref(), false, &value)
+        };
+        let mut list = X509CrlBuilder::new()?;
+        list.set_issuer_name(X509::from_pem(ca)?.subject_name())?;
+        list.set_last_update(Asn1Time::days_from_now(0)?.as_ref())?;
+        list.set_next_update(Asn1Time::days_from_now(1)?.as_ref())?;
+        list.append_extension(extension("2.5.29.35", &[0x30, 0])?)?;
+        list.append_extension(extension("2.5.29.20", &[2, 1, 1])?)?;
+        list.sign(key, MessageDigest::null())?;
+        list.build()?.to_pem()
+    };
+    made().expect("a file for tests")
 }
 
 fn private_key() -> PKey<Private> {
@@ -157,17 +188,23 @@ fn private_key() -> PKey<Private> {
 }
 
 fn certificate(key: &PKey<Private>, names: &[&str]) -> Vec<u8> {
+    let day = |n| Asn1Time::days_from_now(n).expect("a file for tests");
+    certificate_within(key, names, &day(0), &day(1))
+}
+
+fn certificate_within(
+    key: &PKey<Private>,
+    names: &[&str],
+    from: &Asn1Time,
+    until: &Asn1Time,
+) -> Vec<u8> {
     let mut builder = X509::builder().expect("a file for tests");
     builder.set_version(2).expect("a file for tests");
     builder
         .set_subject_name(&X509Name::builder().expect("a file for tests").build())
         .expect("a file for tests");
-    builder
-        .set_not_before(&Asn1Time::days_from_now(0).expect("a file for tests"))
-        .expect("a file for tests");
-    builder
-        .set_not_after(&Asn1Time::days_from_now(1).expect("a file for tests"))
-        .expect("a file for tests");
+    builder.set_not_before(from).expect("a file for tests");
+    builder.set_not_after(until).expect("a file for tests");
     builder.set_pubkey(key).expect("a file for tests");
     let mut alternative = SubjectAlternativeName::new();
     for name in names {

@@ -20,7 +20,7 @@ pub struct Tickets {
         deserialize_with = "AboveZero::read"
     )]
     pub rotate: Span,
-    /// Older keys that still open tickets; ignored with `file`.
+    /// Most older keys that still open tickets, while these live; ignored with `file`.
     #[serde(
         default = "defaults::ticket_keep",
         deserialize_with = "bounds::TicketKeys::read"
@@ -50,6 +50,9 @@ pub struct ListenerTls {
     /// Default certificate of single VIPs (`200.0.0.1:443: push1`), for clients without SNI.
     #[serde(default)]
     pub by_vip: BTreeMap<SocketAddr, String>,
+    /// What chooses the certificate.
+    #[serde(default)]
+    pub choose: Choose,
     /// Refuses a client whose server name no certificate covers.
     #[serde(default)]
     pub strict_sni: bool,
@@ -80,9 +83,23 @@ pub struct ListenerTls {
     /// Authorities (PEM) of client certificates; absent: no client certificate is asked for.
     #[serde(default)]
     pub client_ca: Option<PathBuf>,
+    /// Revocation lists (PEM or DER) of the authorities in `client_ca`.
+    #[serde(default)]
+    pub client_crl: Option<PathBuf>,
     /// Whether a client must have a certificate of `client_ca`.
     #[serde(default)]
     pub client_certificate: ClientCertificate,
+}
+
+/// What chooses the certificate of a handshake.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Choose {
+    /// The client's server name; without one that a certificate covers, the address that the client reached.
+    #[default]
+    Name,
+    /// The address that the client reached, whatever name it asks for.
+    Vip,
 }
 
 /// Names of protocols (RFC 7301), best first. In the file one name, or a list.
@@ -175,6 +192,9 @@ pub struct NodeTls {
     /// Authorities (PEM) that may have issued the node's certificate; absent: the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// Revocation lists (PEM or DER) of the authorities in `ca_file`.
+    #[serde(default)]
+    pub crl_file: Option<PathBuf>,
     /// Name sent as SNI and required of the certificate; absent: the node's host name or IP address.
     #[serde(default)]
     pub server_name: Option<String>,

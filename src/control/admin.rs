@@ -9,6 +9,7 @@ mod nodes;
 mod rebalances;
 mod shared;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use super::Running;
 use super::certificates::Shown;
 use super::endpoint::Endpoint;
 use super::rebalance;
+use crate::credentials::Warning;
 use crate::observe::metrics;
 
 /// Deadline for the head of a request: an operator's tool is quick, and a slow sender gets no longer.
@@ -178,10 +180,19 @@ async fn metrics_text(Shared(admin): Shared<Arc<Admin>>) -> Response {
     let m = metrics::get();
     // Removes certificates that are no longer configured.
     m.not_after.reset();
+    m.certificate_warnings.reset();
+    // Of a keystore with several keys the first end counts.
+    let mut ends = BTreeMap::new();
     for one in admin.running.certificates() {
-        m.not_after
-            .with_label_values(&[&one.name])
-            .set(one.not_after);
+        let end = ends.entry(one.name.clone()).or_insert(one.not_after);
+        *end = one.not_after.min(*end);
+        for warning in &one.warnings {
+            let labels = [one.name.as_str(), warning.as_str()];
+            m.certificate_warnings.with_label_values(&labels).set(1);
+        }
+    }
+    for (name, end) in ends {
+        m.not_after.with_label_values(&[&name]).set(end);
     }
     m.evenness.reset();
     for pool in admin.running.pools().values() {
@@ -224,9 +235,11 @@ async fn discovery(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
 
 async fn certificates(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
     let one = |c: Shown| {
+        let warnings: Vec<_> = c.warnings.iter().map(Warning::as_str).collect();
         json!({
             "name": c.name, "names": c.names, "key": c.key, "not_after": c.not_after,
             "days_left": c.days_left, "listeners": c.listeners, "complete": c.complete, "ocsp": c.stapled,
+            "alias": c.alias, "warnings": warnings,
         })
     };
     Json(admin.running.certificates().into_iter().map(one).collect())

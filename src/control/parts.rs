@@ -3,7 +3,7 @@
 //! In: a [`Plan`](super::plan::Plan). Out: nodes and listeners started, changed, ended. Live flows stay; a
 //! departed node is checked until its last flow has ended. Source: FAULTS D66 to D68.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -129,6 +129,9 @@ pub struct Parts {
     pub listeners: HashMap<String, Listening>,
     /// Certificates.
     pub store: Store,
+    /// What could not be taken into use since the certificates were loaded: a listener or the session
+    /// tickets, and why. Tried again each second.
+    pub unserved: BTreeMap<String, String>,
     /// Keys of session tickets.
     pub ring: Option<Arc<Ring>>,
     /// The admin endpoint; it stays open during a drain.
@@ -149,6 +152,9 @@ impl Parts {
         let mut old = std::mem::take(&mut self.nodes);
         for (id, p) in planned {
             let now = Instant::now();
+            if let (Some(tls), Some(new)) = (&p.node.tls, &p.tls) {
+                tls.adopt(new);
+            }
             p.node.set_limits(p.limits, now);
             p.node.set_evict_rate(p.evict_rate);
             p.node.set_tcp(p.conf.tcp);
@@ -249,6 +255,8 @@ impl Parts {
 
     /// Takes the ring of session ticket keys into use.
     pub fn settle_tickets(&mut self, ring: Arc<Ring>, new: NewTickets) {
+        // The plan has read every file, of the listeners too.
+        self.unserved.clear();
         ring.take_over(new);
         self.ring = Some(ring);
         self.tickets = None;

@@ -16,12 +16,12 @@ use pushgate_plugins::context::{Build, Keep};
 pub use inherited::{evict_rate_of, health_of};
 use inherited::{limits_of, pools_of};
 
+use super::node_tls::secure;
 use super::parts::Parts;
 use super::planned::{ListenerChange, PlannedListener, PlannedNode};
 use super::sockets::Sockets;
 use crate::balance::Pool;
-use crate::config::{self, Address, Config, OnDown};
-use crate::credentials::chain_of;
+use crate::config::{self, Config, OnDown};
 use crate::listener::accept;
 use crate::listener::edge::Edge;
 use crate::proxy::listener::Listener;
@@ -29,7 +29,7 @@ use crate::route::Table;
 use crate::tls::tickets::{NewTickets, Ring};
 use crate::tls::{Store, TlsFront};
 use crate::upstream::Node;
-use crate::upstream::tls::Secure;
+use crate::upstream::health::probe::own_tls;
 
 /// Everything to run.
 pub struct Plan {
@@ -58,8 +58,7 @@ impl Plan {
         edge: &Arc<Edge>,
         sockets: Sockets,
     ) -> Result<Plan, String> {
-        let store = Store::load(config).map_err(|e| e.to_string())?;
-        store.inherit(&parts.store);
+        let store = Store::load(config, &parts.store).map_err(|e| e.to_string())?;
         let mut nodes = nodes_for(config, parts, &store)?;
         nodes.retain(|_, n| n.conf.address.socket().is_some());
         let pools = pools_for(config, &nodes, parts);
@@ -137,7 +136,7 @@ impl Plan {
 ///
 /// Errors: a certificate or another file that went away since the file was checked.
 pub fn tables(config: &Config, keep: &Keep) -> Result<Vec<Table>, String> {
-    let store = Store::load(config).map_err(|e| e.to_string())?;
+    let store = Store::load(config, &Store::default()).map_err(|e| e.to_string())?;
     let parts = &Parts::default();
     let nodes = nodes_for(config, parts, &store)?;
     for planned in nodes.values() {
@@ -247,13 +246,21 @@ fn nodes_for(
             };
             same_tls && Some(c.node.address) == conf.address.socket() && c.node.on_down == on_down
         });
+        let health = health_of(config, name).cloned();
+        if let (Some(health), Some(address), None) = (&health, conf.address.socket(), &tls) {
+            own_tls(health, address).map_err(|e| format!("node {name}: health.tls: {e}"))?;
+        }
         let runs = same.is_some();
-        let node = same.map(|c| c.node.clone());
+        let (node, tls) = match same {
+            Some(c) => (c.node.clone(), tls),
+            None => (Node::new(name, conf, on_down, tls), None),
+        };
         let planned = PlannedNode {
-            node: node.unwrap_or_else(|| Node::new(name, conf, on_down, tls)),
+            node,
+            tls,
             runs,
             conf: conf.clone(),
-            health: health_of(config, name).cloned(),
+            health,
             limits: limits_of(config, name, conf),
             evict_rate: evict_rate_of(config, name),
             joins: false,
@@ -261,32 +268,6 @@ fn nodes_for(
         Ok((id, planned))
     };
     config.nodes.iter().map(one).collect()
-}
-
-/// Returns the TLS settings towards a node, with the files its block names.
-fn secure(config: &Config, conf: &config::Node, store: &Store) -> Result<Option<Secure>, String> {
-    let Some(tls) = &conf.tls else {
-        return Ok(None);
-    };
-    let authorities = tls
-        .ca_file
-        .as_ref()
-        .map(|file| chain_of(&config.dir.join(file)));
-    let authorities = authorities.transpose().map_err(|e| e.to_string())?;
-    let own = tls.client_certificate.as_ref().map(|name| {
-        let own = store.get(name);
-        own.ok_or_else(|| format!("unknown certificate `{name}`"))
-    });
-    let own = own.transpose()?;
-    let address = match &conf.address {
-        Address::Socket(address) => address.ip().to_string(),
-        Address::Host(named) => named.host.bare().to_owned(),
-    };
-    let name = tls.server_name.as_deref().unwrap_or(&address);
-    let identity = own.map(|own| (&*own.leaf, own.issuers.as_slice(), &*own.key));
-    Secure::new(name, tls.verify, authorities.as_deref(), identity)
-        .map(Some)
-        .map_err(|e| e.to_string())
 }
 
 fn pools_for(
@@ -363,8 +344,10 @@ fn table(
         })?;
         plugins.push((block.as_str(), plugin));
     }
+    let forwards = conf.plugins.iter().any(|p| p.as_str() == "forwarded");
     Ok(Table {
         plugins: plugins.into_iter().collect(),
+        hides_forwarding: !forwards && !conf.pass_forwarded,
         default: conf.to.as_deref().and_then(|to| build.target(to)),
         pools: pools.clone(),
         nodes: nodes.clone(),

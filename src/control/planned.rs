@@ -10,11 +10,14 @@ use crate::route::Table;
 use crate::tls::Acceptors;
 use crate::upstream::Node;
 use crate::upstream::flow_limiter::Limits;
+use crate::upstream::tls::Secure;
 
 /// A node to run.
 pub struct PlannedNode {
     /// The node: the running one if nothing of it changes.
     pub node: Arc<Node>,
+    /// TLS settings for the running node, read anew from its files.
+    pub tls: Option<Secure>,
     /// Whether it runs already.
     pub runs: bool,
     /// Its section of the configuration.

@@ -110,6 +110,9 @@ impl Running {
     /// that the system refuses.
     pub async fn apply(&self, config: Arc<Config>, sockets: Sockets) -> Result<(), String> {
         let _one = self.reloading.lock().await;
+        for warning in &config.warnings {
+            log::warn!("{warning}");
+        }
         let resolver = self.discovery.begin(&config).await?;
         let applied = self.put_in_force(config.clone(), sockets).await;
         match &applied {
@@ -144,7 +147,8 @@ impl Running {
         self.let_leave().await;
         self.keep.sweep();
         metrics::get().reload_ok.set(1);
-        metrics::get().certificates_ok.set(1);
+        let good = self.parts.lock().all_is_served();
+        metrics::get().certificates_ok.set(good.into());
         Ok(())
     }
 

@@ -27,6 +27,9 @@ pub struct Certificate {
     /// PKCS#12 keystore with chain and key.
     #[serde(default)]
     pub keystore: Option<PathBuf>,
+    /// Alias of the key in `keystore`; absent: every key that can be served side by side.
+    #[serde(default)]
+    pub alias: Option<String>,
     /// File whose first line is the password of `key` or `keystore`.
     #[serde(default)]
     pub password_file: Option<PathBuf>,

@@ -68,13 +68,31 @@ pub enum TlsError {
         /// The keystore.
         path: PathBuf,
     },
+    /// No key of the keystore has this alias.
+    #[error("{}: no key is called `{alias}`; its keys are {known}", path.display())]
+    Alias {
+        /// The keystore.
+        path: PathBuf,
+        /// The alias of the configuration.
+        alias: String,
+        /// The keys of the keystore.
+        known: String,
+    },
+    /// Several keys of the keystore are of one kind and cover one name.
+    #[error("{}: several keys could serve one name: {known}; expected `alias`", path.display())]
+    Aliases {
+        /// The keystore.
+        path: PathBuf,
+        /// The keys.
+        known: String,
+    },
     /// The OCSP response is missing or not valid.
     #[error("{why}")]
     Ocsp {
         /// What is wrong.
         why: String,
     },
-    /// The private key does not belong to the leaf.
+    /// The private key belongs to no certificate of the chain.
     #[error(
         "{}: is not the private key of the first certificate in {}",
         key.display(),
@@ -86,7 +104,7 @@ pub enum TlsError {
         /// The key's file.
         key: PathBuf,
     },
-    /// A certificate in the chain is not followed by its issuer.
+    /// The file has a certificate that belongs to no chain of the leaf.
     #[error(
         "{}: certificate {position} is not followed by its issuer; expected the leaf first, \
          then each issuer",
@@ -98,7 +116,7 @@ pub enum TlsError {
         /// Position of the certificate whose issuer does not follow; the leaf is 1.
         position: usize,
     },
-    /// A certificate in the chain has expired or is not valid yet.
+    /// The leaf has expired or is not valid yet.
     #[error("{}: certificate {position} {why}", path.display())]
     Time {
         /// The chain's file.

@@ -1,17 +1,21 @@
 //! Loads a certificate and checks it, so that a fault shows at load and not at a client.
 //!
 //! In: the block of a certificate. Out: a [`Loaded`] certificate. Its key fits its leaf, and its chain is in
-//! order and valid now. Source: RFC 6125 §6.4 (only dNSName counts).
+//! order. What is over, or has not begun, is a [`Warning`]: one certificate must not stop the others.
+//! Source: RFC 6125 §6.4 (only dNSName counts).
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
 
-use openssl::asn1::{Asn1Time, Asn1TimeRef};
-use openssl::pkey::{Id, PKey, Private};
-use openssl::x509::{X509, X509Ref};
+use openssl::pkey::{PKey, Private};
+use openssl::x509::X509;
 
-use super::files::{self, Material, malformed, signed};
+use super::aliases;
+use super::chain::{self, Chain, Material, Warning, names, signed};
+use super::files;
+use super::keystore::Keystore;
+use super::material::material;
 use super::ocsp::Staple;
 use super::{Certificate, TlsError};
 use crate::clock;
@@ -24,6 +28,8 @@ pub struct Loaded {
     pub issuers: Vec<X509>,
     /// The leaf's private key.
     pub key: PKey<Private>,
+    /// The key's name in its keystore.
+    pub alias: Option<String>,
     /// Names the leaf covers, lower case; a wildcard begins with `*.`. May be empty: such a
     /// certificate serves only as a default.
     pub names: Vec<String>,
@@ -32,28 +38,42 @@ pub struct Loaded {
     pub complete: bool,
     /// The OCSP response stapled to handshakes.
     pub staple: Arc<Staple>,
+    /// Further keys of the same keystore, served side by side with this one.
+    pub beside: Vec<Arc<Loaded>>,
+    /// The file of the chain, for messages.
+    path: PathBuf,
+    /// What was put right in the chain.
+    warnings: Vec<Warning>,
 }
 
 impl Loaded {
-    /// Loads `certificate` and checks that it is valid now; relative paths are below `dir`.
+    /// Loads `certificate`; relative paths are below `dir`. A certificate that is not valid now is loaded too,
+    /// with a warning: see [`Loaded::check_time`].
     ///
     /// Errors: the first [`TlsError`] found.
     pub fn open(certificate: &Certificate, dir: &Path) -> Result<Loaded, TlsError> {
         let shown = certificate.keystore.as_ref().or(certificate.chain.as_ref());
         let path = dir.join(shown.ok_or(TlsError::Incomplete)?);
-        let Material { chain, key } = files::material(certificate, dir)?;
-        let mut chain = chain.into_iter();
-        let leaf = chain.next().ok_or(TlsError::Incomplete)?;
-        let issuers: Vec<X509> = chain.collect();
-        check_order(&path, &leaf, &issuers)?;
-        check_time(&path, &leaf, &issuers)?;
-        if !leaf.public_key().is_ok_and(|public| public.public_eq(&key)) {
-            let key = certificate.key.as_ref().or(certificate.keystore.as_ref());
-            return Err(TlsError::KeyMismatch {
-                chain: path,
-                key: dir.join(key.unwrap_or(&PathBuf::new())),
-            });
-        }
+        let all = material(certificate, dir, unix_now())?.into_iter();
+        let mut all = all.map(|material| Loaded::of(material, certificate, dir, &path));
+        let mut first = all.next().ok_or(TlsError::Incomplete)??;
+        let beside: Result<Vec<_>, TlsError> = all.map(|one| one.map(Arc::new)).collect();
+        first.beside = beside?;
+        Ok(first)
+    }
+
+    fn of(
+        material: Material,
+        certificate: &Certificate,
+        dir: &Path,
+        path: &Path,
+    ) -> Result<Loaded, TlsError> {
+        let Material { chain, key, alias } = material;
+        let Chain {
+            leaf,
+            issuers,
+            warnings,
+        } = chain;
         let staple = Staple::open(certificate, dir, (&leaf, &issuers), unix_now())?;
         Ok(Loaded {
             complete: is_complete(issuers.last().unwrap_or(&leaf)),
@@ -61,13 +81,66 @@ impl Loaded {
             leaf,
             issuers,
             key,
+            alias,
             staple: Arc::new(staple),
+            beside: Vec::new(),
+            path: path.to_owned(),
+            warnings,
         })
+    }
+
+    /// Iterates over this certificate and those beside it.
+    pub fn each(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Loaded>> {
+        std::iter::once(self).chain(&self.beside)
+    }
+
+    /// Whether the leaf, or one beside it, is valid at `now`, in seconds since 1970.
+    ///
+    /// Errors: [`TlsError::Time`].
+    pub fn check_time(&self, now: i64) -> Result<(), TlsError> {
+        if self.beside.iter().any(|one| one.is_in_time(now)) {
+            return Ok(());
+        }
+        match chain::out_of_time(&self.leaf, now) {
+            None => Ok(()),
+            Some(why) => Err(TlsError::Time {
+                path: self.path.clone(),
+                position: 1,
+                why,
+            }),
+        }
+    }
+
+    /// Whether the leaf is valid at `now`, in seconds since 1970.
+    pub fn is_in_time(&self, now: i64) -> bool {
+        chain::out_of_time(&self.leaf, now).is_none()
+    }
+
+    /// Returns what an operator should mend, at `now`.
+    pub fn warnings(&self, now: i64) -> Vec<Warning> {
+        let mut all = self.warnings.clone();
+        if let Some(why) = chain::out_of_time(&self.leaf, now) {
+            all.push(match self.not_after() < now {
+                true => Warning::Expired(why),
+                false => Warning::NotYetValid(why),
+            });
+        }
+        for (i, issuer) in self.issuers.iter().enumerate() {
+            let why = chain::out_of_time(issuer, now);
+            all.extend(why.map(|why| Warning::Issuer(i + 2, why)));
+        }
+        if !self.complete {
+            all.push(Warning::Incomplete);
+        }
+        if self.staple.is_over(now) {
+            all.push(Warning::OcspExpired);
+        }
+        all
     }
 
     /// Returns when the leaf expires, in seconds since 1970.
     pub fn not_after(&self) -> i64 {
-        unix(self.leaf.not_after())
+        chain::unix(self.leaf.not_after())
     }
 
     /// Returns the whole days from `now` (seconds since 1970) until the leaf expires; negative after
@@ -78,12 +151,7 @@ impl Loaded {
 
     /// Returns the kind of its key. One name may have a certificate for each kind.
     pub fn kind(&self) -> &'static str {
-        match self.key.id() {
-            Id::RSA | Id::RSA_PSS => "rsa",
-            Id::EC => "ecdsa",
-            Id::ED25519 | Id::ED448 => "eddsa",
-            _ => "other",
-        }
+        chain::kind(&self.key)
     }
 }
 
@@ -91,24 +159,6 @@ impl Loaded {
 pub fn unix_now() -> i64 {
     let now = clock::wall().duration_since(UNIX_EPOCH);
     now.map_or(0, |d| d.as_secs() as i64)
-}
-
-/// Converts an ASN.1 time to seconds since 1970.
-fn unix(time: &Asn1TimeRef) -> i64 {
-    let since = Asn1Time::from_unix(0).and_then(|epoch| epoch.diff(time));
-    since.map_or(0, |d| i64::from(d.days) * 86_400 + i64::from(d.secs))
-}
-
-/// Returns the dNSName entries of the leaf's subjectAltName, lower case. The common name does not
-/// count, because clients have ignored it for years.
-fn names(leaf: &X509Ref) -> Vec<String> {
-    let entries = leaf.subject_alt_names();
-    entries
-        .iter()
-        .flatten()
-        .filter_map(|entry| entry.dnsname())
-        .map(str::to_ascii_lowercase)
-        .collect()
 }
 
 /// Returns the names that the first certificate in the PEM file at `path` covers.
@@ -119,26 +169,13 @@ pub fn names_of(path: &Path) -> Result<Vec<String>, TlsError> {
     Ok(chain.first().map_or_else(Vec::new, |leaf| names(leaf)))
 }
 
-/// Returns the names that the certificate in the PKCS#12 keystore at `path` covers.
+/// Returns the names that the certificates in the PKCS#12 keystore at `path` cover.
 ///
 /// Errors: [`TlsError`], as for a keystore in the configuration.
 pub fn names_in(path: &Path, password: &str) -> Result<Vec<String>, TlsError> {
-    let Material { chain, .. } = files::keystore_of(path, password)?;
-    Ok(chain.first().map_or_else(Vec::new, |leaf| names(leaf)))
-}
-
-fn check_order(path: &Path, leaf: &X509Ref, issuers: &[X509]) -> Result<(), TlsError> {
-    let mut subject = leaf;
-    for (i, issuer) in issuers.iter().enumerate() {
-        if !signed(subject, issuer) {
-            return Err(TlsError::Order {
-                path: path.to_owned(),
-                position: i + 1,
-            });
-        }
-        subject = issuer;
-    }
-    Ok(())
+    let store = Keystore::open(path, password)?;
+    let all = aliases::chosen(path, store, None, unix_now())?;
+    Ok(all.iter().flat_map(|one| names(&one.chain.leaf)).collect())
 }
 
 fn is_complete(last: &X509) -> bool {
@@ -153,25 +190,4 @@ fn is_complete(last: &X509) -> bool {
             .get_or_init(read)
             .iter()
             .any(|root| signed(last, root))
-}
-
-fn check_time(path: &Path, leaf: &X509Ref, issuers: &[X509]) -> Result<(), TlsError> {
-    let now =
-        Asn1Time::days_from_now(0).map_err(|e| malformed(path, "cannot read the clock", &e))?;
-    let chain = std::iter::once(leaf).chain(issuers.iter().map(AsRef::as_ref));
-    for (i, certificate) in chain.enumerate() {
-        let why = if certificate.not_after() < now {
-            format!("expired on {}", certificate.not_after())
-        } else if certificate.not_before() > now {
-            format!("is not valid before {}", certificate.not_before())
-        } else {
-            continue;
-        };
-        return Err(TlsError::Time {
-            path: path.to_owned(),
-            position: i + 1,
-            why,
-        });
-    }
-    Ok(())
 }

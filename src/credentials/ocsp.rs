@@ -44,6 +44,7 @@ pub struct Staple {
     held: ArcSwapOption<Held>,
     /// Present if the response is fetched from the responder.
     pub asks: Option<Asks>,
+    from_file: bool,
     leaf: X509,
     issuer: Option<X509>,
     /// When the next request is due.
@@ -75,13 +76,15 @@ enum Says {
     Good(i64),
     /// The certificate is revoked.
     Revoked,
+    /// Nothing: it has expired, or its time has not begun.
+    OutOfTime,
 }
 
 impl Staple {
     /// Builds the staple that `certificate` asks for. `now` is in seconds since 1970.
     ///
-    /// Errors: the chain has no issuer, the certificate names no responder, or the response in
-    /// the file is not valid for this certificate at `now`.
+    /// Errors: the chain has no issuer, the certificate names no responder, or the response in the file is not
+    /// about this certificate. One that is out of time is left out: see [`Staple::is_over`].
     pub(super) fn open(
         certificate: &Certificate,
         dir: &Path,
@@ -91,6 +94,7 @@ impl Staple {
         let mut staple = Staple {
             held: ArcSwapOption::empty(),
             asks: None,
+            from_file: matches!(certificate.ocsp, Ocsp::File(_)),
             leaf: leaf.to_owned(),
             issuer: issuers.first().cloned(),
             due: AtomicI64::new(0),
@@ -101,9 +105,15 @@ impl Staple {
             Ocsp::File(file) => {
                 let path = dir.join(file);
                 let response = files::read(&path)?;
-                staple.take(response, now).map_err(|why| TlsError::Ocsp {
+                let fault = |why: String| TlsError::Ocsp {
                     why: format!("{}: {why}", path.display()),
-                })?;
+                };
+                if !matches!(
+                    staple.judge(&response, now).map_err(fault)?,
+                    Says::OutOfTime
+                ) {
+                    staple.take(response, now).map_err(fault)?;
+                }
             }
             Ocsp::Responder => staple.asks = Some(staple.asks_of(leaf)?),
         }
@@ -131,6 +141,11 @@ impl Staple {
     /// Returns the response to send at `now`; never an expired one.
     pub fn response(&self, now: i64) -> Option<Arc<Held>> {
         self.held.load_full().filter(|held| now < held.until)
+    }
+
+    /// Whether the file had a response that is not valid at `now`: nothing is stapled.
+    pub fn is_over(&self, now: i64) -> bool {
+        self.from_file && self.response(now).is_none()
     }
 
     /// Whether a request to the responder is due at `now`. Pass its answer to [`Staple::answered`].
@@ -172,13 +187,15 @@ impl Staple {
                 self.held.store(None);
                 Err("the certificate is revoked".into())
             }
+            Says::OutOfTime => Err("the OCSP response is not valid yet or has expired".into()),
         }
     }
 
-    /// Takes over the response of `old` if it is about the same leaf. The responder is asked again
-    /// all the same, because a reload orders a fresh check.
+    /// Takes over the response of `old` if it is about the same leaf, and the file has none. The responder is
+    /// asked again all the same, because a reload orders a fresh check.
     pub(crate) fn inherit(&self, old: &Staple) {
-        if self.asks.is_some() && self.leaf == old.leaf {
+        let lacks = self.asks.is_some() || (self.from_file && self.held.load().is_none());
+        if lacks && self.leaf == old.leaf {
             self.held.store(old.held.load_full());
         }
     }
@@ -216,7 +233,7 @@ impl Staple {
         let until = status.next_update().map_or(Some(i64::MAX), unix);
         let until = until.ok_or("the OCSP response has no time")?;
         if from > now + SKEW || until <= now {
-            return Err("the OCSP response is not valid yet or has expired".into());
+            return Ok(Says::OutOfTime);
         }
         match status.status {
             OcspCertStatus::GOOD => Ok(Says::Good(until)),
@@ -295,7 +312,29 @@ async fn post(asks: &Asks) -> Result<Vec<u8>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::pause;
+    use super::*;
+
+    /// Aim: a response in a file that is over stops neither a start nor a reload; nothing is stapled. Source:
+    /// `tests/ocsp/make.sh`. Fails if its time is an error as its signature is.
+    #[test]
+    fn a_response_that_is_over_is_left_out() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ocsp");
+        let pem = std::fs::read(dir.join("over.pem")).expect("a chain");
+        let mut chain = X509::stack_from_pem(&pem).expect("PEM");
+        let issuers = chain.split_off(1);
+        let open = |file: &str, now| {
+            let files = Certificate {
+                ocsp: Ocsp::File(file.into()),
+                ..Certificate::default()
+            };
+            Staple::open(&files, &dir, (&chain[0], &issuers), now)
+        };
+        let now = super::super::unix_now();
+        let staple = open("over.der", now).unwrap_or_else(|e| panic!("{e}"));
+        assert!(staple.is_over(now) && staple.response(now).is_none());
+        let fault = open("over.pem", now).err().expect("a fault").to_string();
+        assert!(fault.contains("expected an OCSP response"), "{fault}");
+    }
 
     /// Aim: a good response is fetched again before it expires; a failing responder gets few requests.
     #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::{PushServer, Socket, value};
 use crate::config::covers;
-use crate::credentials::{TlsError, names_in};
+use crate::credentials::{TlsError, names_in, password_in};
 
 /// A `<keystore>` element. Paths are as written there: relative to the server's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,14 +67,7 @@ impl Keystore {
     pub fn names(&self, named_by: &Path) -> Result<Vec<String>, TlsError> {
         let password = match &self.password {
             Password::Text(text) => text.clone(),
-            Password::File(file) => {
-                let path = beside(named_by, file);
-                let text = std::fs::read_to_string(&path).map_err(|e| TlsError::Unreadable {
-                    path,
-                    why: e.to_string(),
-                })?;
-                text.lines().next().unwrap_or_default().to_owned()
-            }
+            Password::File(file) => password_in(&beside(named_by, file))?,
         };
         names_in(&self.path(named_by), &password)
     }

@@ -90,6 +90,33 @@ fn illegal_server_files_are_refused() {
     assert!(nowhere.to_string().contains("cannot be read"), "{nowhere}");
 }
 
+/// Aim: a file in another encoding, or without end, is refused with its place and what to do. Fails if the
+/// library's words are shown, or if the length of a pipe counts.
+#[test]
+fn files_in_other_encodings_are_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("ls.xml");
+    for (bytes, expected) in [
+        (
+            &b"<a>\n<!-- \xc3\xa9 M\xfcller --></a>"[..],
+            ":2:9: is not UTF-8; expected",
+        ),
+        (&b"\xff\xfe<\0a\0/\0>\0"[..], ":1:1: is not UTF-8; expected"),
+    ] {
+        std::fs::write(&file, bytes).expect("write");
+        let fault = read(&file).expect_err("a fault").to_string();
+        assert!(fault.contains(expected), "{fault}");
+    }
+    let fault = read(Path::new("/dev/zero")).expect_err("a fault");
+    assert!(fault.message.starts_with("is larger than"), "{fault}");
+    let passwords = Keystore {
+        file: "push.keystore".to_owned(),
+        password: Password::File("/dev/zero".to_owned()),
+    };
+    let fault = passwords.names(&file).expect_err("a fault").to_string();
+    assert!(fault.contains("larger than 1048576 bytes"), "{fault}");
+}
+
 #[test]
 fn blanks_comments_and_ports_are_read_as_the_server_does() {
     let text = "<l><!-- <http_server><port>1</port></http_server> -->

@@ -123,7 +123,8 @@ fn name_of(message: &[u8]) -> Option<Hello> {
     let text = name
         .and_then(|(_, n)| std::str::from_utf8(n).ok())
         .filter(|n| n.is_ascii());
-    Some(Hello::Tls(text.map(str::to_ascii_lowercase)))
+    let bare = text.map(|t| t.strip_suffix('.').unwrap_or(t));
+    Some(Hello::Tls(bare.map(str::to_ascii_lowercase)))
 }
 
 #[cfg(fuzzing)]

@@ -8,6 +8,7 @@
 use std::net::SocketAddr;
 
 use ppp::{PartialResult, v1, v2};
+use pushgate_plugins::host;
 use tokio::io::AsyncReadExt;
 
 use crate::stream::socket::Tcp;
@@ -39,7 +40,8 @@ pub struct Announced {
 /// A TLS connection that ended at the sender (`PP2_TYPE_SSL`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    /// The server name the client asked for (`PP2_TYPE_AUTHORITY`), in lower case.
+    /// The server name the client asked for (`PP2_TYPE_AUTHORITY`), in lower case; `None` if it is no host
+    /// name.
     pub authority: Option<String>,
     /// The version as OpenSSL names it; `TLS` if the header names none that we know.
     pub version: &'static str,
@@ -178,7 +180,7 @@ fn read_tlvs(header: &v2::Header<'_>) -> Result<Option<Tls>, ProxyProtocolError>
             }
         }
         if tlv.kind == v2::Type::Authority as u8 {
-            authority = Some(name(&tlv.value)?);
+            authority = name(&tlv.value);
         } else if tlv.kind == v2::Type::SSL as u8 {
             version = ssl(&tlv.value)?;
         }
@@ -187,14 +189,16 @@ fn read_tlvs(header: &v2::Header<'_>) -> Result<Option<Tls>, ProxyProtocolError>
     Ok(version.map(|version| Tls { authority, version }))
 }
 
-/// Decodes a host name. Anything else is refused, because plugins route by the name and the log shows it.
-fn name(value: &[u8]) -> Result<String, ProxyProtocolError> {
-    let legal = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-    if value.is_empty() || value.len() > MAX_AUTHORITY || !value.iter().all(legal) {
-        return Err(ProxyProtocolError::Malformed);
-    }
-    let text = std::str::from_utf8(value).map_err(|_| ProxyProtocolError::Malformed)?;
-    Ok(text.to_ascii_lowercase())
+/// Decodes a host name, without port and last dot; UTF-8 becomes `xn--…` (§2.2.2 names UTF-8). Anything else is
+/// no name: it is left out, because plugins route by the name and the log shows it. It does not end the
+/// connection, because a header that announces addresses is whole without it.
+fn name(value: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(value).ok()?;
+    let text = host::normalise(text);
+    let text = host::to_ascii(&text);
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    let fits = (1..=MAX_AUTHORITY).contains(&text.len()) && text.bytes().all(legal);
+    fits.then(|| text.to_ascii_lowercase())
 }
 
 /// Returns the version in a `PP2_TYPE_SSL`; `None`: the client did not use TLS.

@@ -127,6 +127,10 @@ metrics! {
     hidden: bytes "pushgate_hidden_bytes" ["listener"];
     /// End of a certificate's validity, in seconds since 1970.
     not_after: gauge "pushgate_certificate_not_after_seconds" ["certificate"];
+    /// 1 for each warning about a certificate.
+    certificate_warnings: gauge "pushgate_certificate_warning" ["certificate", "warning"];
+    /// Time at which the next revocation list of a file is due, in seconds since 1970.
+    crl_next: gauge "pushgate_crl_next_update_seconds" ["file"];
     /// 1 if the last reload of certificates and ticket keys succeeded, else 0.
     certificates_ok: plain_gauge "pushgate_certificates_last_reload_successful" [];
     /// Requests to OCSP responders, by result.

@@ -21,6 +21,7 @@ use pingora_proxy::{ProxyHttp, Session};
 use pushgate_plugins::api::{Assignment, EditError, Flow, HeadEditor};
 use pushgate_plugins::head::Edits;
 use pushgate_plugins::host;
+use pushgate_plugins::spelling::is_forwarding;
 
 use self::answer::{answer, retry_after, unavailable};
 use self::assign::{decide_in_time, known, next_node};
@@ -98,6 +99,11 @@ impl ProxyHttp for ProxyHooks {
         _: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        if ctx.ex.table.hides_forwarding
+            && let Some(edits) = &mut ctx.edits
+        {
+            edits.retain(|name, _| !is_forwarding(name.as_bytes()));
+        }
         edit(ctx, |editor, flow, to, head| editor.request(flow, to, head))?;
         Ok(())
     }

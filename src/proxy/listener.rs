@@ -103,6 +103,7 @@ mod tests {
     fn table() -> Table {
         Table {
             plugins: Default::default(),
+            hides_forwarding: false,
             default: None,
             pools: Arc::default(),
             nodes: Arc::default(),

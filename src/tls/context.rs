@@ -17,12 +17,14 @@ use openssl::ssl::{
     SslOptions, SslSessionCacheMode, SslVerifyMode, SslVersion,
 };
 use openssl::stack::Stack;
+use openssl::x509::verify::X509VerifyFlags;
 use openssl::x509::{X509, X509Name};
 
 use super::guard::guard;
+use super::revoked::{self, lists_of};
 use super::tickets::{self, Ring};
 use crate::config::{ClientCertificate, Listener, ListenerTls, Mode, Profile, Protocols, Version};
-use crate::credentials::{Loaded, TlsError, chain_of, unix_now};
+use crate::credentials::{Crls, Loaded, TlsError, authorities_of, unix_now};
 
 /// Key exchange groups, best first. The hybrid protects recorded traffic from later quantum computers.
 const GROUPS: &str = "X25519MLKEM768:X25519:P-256:P-384";
@@ -64,6 +66,7 @@ pub(super) struct Rules {
 /// Which client certificates a listener accepts.
 struct Clients {
     authorities: Vec<X509>,
+    revoked: Crls,
     how: ClientCertificate,
 }
 
@@ -111,7 +114,7 @@ fn protocols(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
 impl Rules {
     /// Reads the rules of `listener`, whose `tls:` section is `tls`; relative paths are below `dir`.
     ///
-    /// Errors: a `client_ca` that cannot be read.
+    /// Errors: a `client_ca` or `client_crl` that cannot be read.
     pub fn new(
         listener: &Listener,
         tls: &ListenerTls,
@@ -129,10 +132,16 @@ impl Rules {
         };
         let clients = match &tls.client_ca {
             None => None,
-            Some(file) => Some(Clients {
-                authorities: chain_of(&dir.join(file))?,
-                how: tls.client_certificate,
-            }),
+            Some(file) => {
+                let authorities = authorities_of(&dir.join(file))?;
+                let lists = tls.client_crl.as_ref();
+                let revoked = lists.map(|lists| lists_of(&dir.join(lists), &authorities));
+                Some(Clients {
+                    revoked: revoked.transpose()?.unwrap_or_default(),
+                    authorities,
+                    how: tls.client_certificate,
+                })
+            }
         };
         Ok(Rules {
             alpn,
@@ -216,14 +225,19 @@ impl Rules {
             names.push(authority.subject_name().to_owned()?)?;
         }
         context.set_client_ca_list(names);
+        let store = context.cert_store_mut();
+        // An authority of the file is trusted although its own issuer is not there.
+        store.set_flags(X509VerifyFlags::PARTIAL_CHAIN)?;
+        revoked::install(&clients.revoked, store)?;
         match clients.how {
             ClientCertificate::Required => {
-                context.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
+                let mode = SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT;
+                context.set_verify_callback(mode, revoked::forgives);
             }
             ClientCertificate::Optional => {
-                context.set_verify_callback(SslVerifyMode::PEER, |good, _| {
+                context.set_verify_callback(SslVerifyMode::PEER, |good, verification| {
                     let accept = || {
-                        if !good {
+                        if !revoked::forgives(good, verification) {
                             // An error left in OpenSSL's queue would be taken for an error of the socket.
                             drop(ErrorStack::get());
                         }
@@ -249,6 +263,10 @@ impl Rules {
             hash.update(&[clients.how as u8]);
             for authority in &clients.authorities {
                 hash.update(&authority.to_der()?);
+            }
+            // A resumed session is not verified again: a new list makes old tickets useless.
+            for list in clients.revoked.ders()? {
+                hash.update(&list);
             }
         }
         Ok(hash.finish())

@@ -107,6 +107,22 @@ impl Folder {
         }
     }
 
+    /// Returns another certificate of the CA: the same name and key, valid within seconds from now.
+    pub fn same_ca(&self, from: i64, until: i64) -> X509 {
+        let leaf = Leaf {
+            common_name: "test CA",
+            from,
+            until,
+            key: self.ca_key.clone(),
+            ..Leaf::of(&[])
+        };
+        let mut x = unsigned(&leaf);
+        x.append_extension(BasicConstraints::new().critical().ca().build().unwrap())
+            .unwrap();
+        x.sign(&self.ca_key, MessageDigest::sha256()).unwrap();
+        x.build()
+    }
+
     /// Writes `{word}.pem` (leaf, CA) and `{word}.key`; returns the leaf.
     pub fn issue(&self, word: &str, leaf: &Leaf<'_>) -> X509 {
         let mut x = unsigned(leaf);
@@ -162,7 +178,12 @@ impl Folder {
 /// Builds the acceptors of `listener`, with ticket keys of their own.
 pub fn front_of(listener: &Listener, config: &Config) -> Result<TlsFront, TlsError> {
     let ring = Ring::new(config)?;
-    TlsFront::new(listener, &Store::load(config)?, ring, &config.dir)
+    TlsFront::new(
+        listener,
+        &Store::load(config, &Store::default())?,
+        ring,
+        &config.dir,
+    )
 }
 
 /// What the client and the server saw of a handshake.

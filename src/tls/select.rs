@@ -1,7 +1,9 @@
-//! Chooses the certificate of a handshake: by exact name, by wildcard, the VIP's default, the first.
+//! Chooses the certificate of a handshake: by exact name, by wildcard, the VIP's default, the first. With
+//! `choose: vip` names do not count.
 //!
 //! In: a listener's `tls:`; then, per connection, the VIP and the ClientHello. Out: the acceptor
-//! with the right certificates, or the alert `unrecognized_name` if `strict_sni` is set.
+//! with the right certificates, or the alert `unrecognized_name` if `strict_sni` is set and no certificate covers
+//! the name, or the client sends none.
 //! Source: Lightstreamer clustering §3.2.1 (one certificate for all names: §3.2.1.3, §3.2.1.4), §3.2.2
 //! (one for each: §3.2.2.3, §3.2.2.4); RFC 6066 §3; RFC 6125 §6.4.3 (wildcards).
 
@@ -20,8 +22,8 @@ use super::guard::guard;
 use super::server_name;
 use super::store::Store;
 use super::tickets::Ring;
-use crate::config::{Listener, ListenerTls};
-use crate::credentials::{Loaded, TlsError};
+use crate::config::{Choose, Listener, ListenerTls};
+use crate::credentials::{Loaded, TlsError, unix_now};
 
 /// Holds the acceptors of one listener. [`TlsFront::reload`] swaps them all at once.
 pub struct TlsFront {
@@ -104,11 +106,23 @@ impl Acceptors {
         let tls = listener.tls.as_ref().ok_or_else(|| unknown(""))?;
         let rules = Rules::new(listener, tls, ring.clone(), dir)?;
         let served = served(tls, store, unknown)?;
-        let names = Arc::new(Names::new(&rules, &served)?);
+        let names = match tls.choose {
+            Choose::Name => Some(Arc::new(Names::new(&rules, &served)?)),
+            Choose::Vip => None,
+        };
         let acceptor = |word: &str| -> Result<SslAcceptor, TlsError> {
             let first = store.get(word).ok_or_else(|| unknown(word))?;
-            let shown = with_companions(first, &served);
-            acceptor(&rules, &shown, names.clone(), tls.strict_sni).map_err(|e| refused(word, &e))
+            let now = unix_now();
+            let first = first
+                .each()
+                .find(|one| one.is_in_time(now))
+                .unwrap_or(first);
+            let shown = with_companions(first, &companions(tls, &served, word));
+            let chosen = match &names {
+                Some(names) => Chosen::ByName(names.clone()),
+                None => Chosen::ByVip(shown.iter().flat_map(|l| l.names.clone()).collect()),
+            };
+            acceptor(&rules, &shown, chosen, tls.strict_sni).map_err(|e| refused(word, &e))
         };
         let first = tls.certificates.first().ok_or_else(|| unknown(""))?;
         let by_vip = tls.by_vip.iter();
@@ -123,27 +137,44 @@ impl Acceptors {
 
 type Served<'a> = Vec<(&'a String, Arc<Loaded>)>;
 
-/// Returns the listener's certificates in the order of its list, without duplicates.
+/// Returns the listener's certificates in the order of its list, without duplicates. Certificates that are not
+/// valid now come last: they serve only the names that no valid one covers.
 fn served<'a>(
     tls: &'a ListenerTls,
     store: &Store,
     unknown: impl Fn(&str) -> TlsError,
 ) -> Result<Served<'a>, TlsError> {
     let mut seen = BTreeSet::new();
+    let mut all = Vec::new();
     let words = tls.certificates.iter().chain(tls.by_vip.values());
-    words
-        .filter(|word| seen.insert(word.as_str()))
-        .map(|word| {
-            let loaded = store.get(word).ok_or_else(|| unknown(word))?;
-            Ok((word, loaded.clone()))
-        })
+    for word in words.filter(|word| seen.insert(word.as_str())) {
+        let loaded = store.get(word).ok_or_else(|| unknown(word))?;
+        all.extend(loaded.each().map(|one| (word, one.clone())));
+    }
+    let now = unix_now();
+    all.sort_by_key(|(_, loaded)| !loaded.is_in_time(now));
+    Ok(all)
+}
+
+/// Returns the certificates that may be shown beside the one called `word`. If the VIP chooses, that of another
+/// VIP may not.
+fn companions<'a>(tls: &ListenerTls, served: &Served<'a>, word: &str) -> Served<'a> {
+    let of_another = |name: &str| name != word && tls.by_vip.values().any(|vip| vip == name);
+    let all = served.iter();
+    all.filter(|(name, _)| tls.choose == Choose::Name || !of_another(name))
+        .cloned()
         .collect()
 }
 
-/// Returns `first` and, for each other kind of key, the first certificate that covers all its names.
+/// Returns `first` and, for each other kind of key, the first certificate that covers all its names. None of
+/// these is over while `first` is valid: a client might get it.
 fn with_companions(first: &Arc<Loaded>, served: &Served<'_>) -> Vec<Arc<Loaded>> {
+    let now = unix_now();
     let mut shown = vec![first.clone()];
     for (_, other) in served {
+        if first.is_in_time(now) && !other.is_in_time(now) {
+            break;
+        }
         let new_kind = shown.iter().all(|one| one.kind() != other.kind());
         if new_kind && first.names.iter().all(|name| other.names.contains(name)) {
             shown.push(other.clone());
@@ -156,14 +187,21 @@ fn with_companions(first: &Arc<Loaded>, served: &Served<'_>) -> Vec<Arc<Loaded>>
 struct Names(HashMap<String, SslContext>);
 
 impl Names {
-    /// Builds the map. For each kind of key the certificate listed first gets the name. Names with the
-    /// same certificates share a context, because a context takes some 20 KiB.
+    /// Builds the map. For each kind of key the certificate listed first gets the name; one that is not valid
+    /// now gets only a name that no valid one covers. Names with the same certificates share a context, because
+    /// a context takes some 20 KiB.
     fn new(rules: &Rules, served: &Served<'_>) -> Result<Names, TlsError> {
+        let now = unix_now();
+        let in_time = |one: &Loaded| one.is_in_time(now);
         let mut shown: HashMap<&str, Vec<usize>> = HashMap::new();
         for (i, (_, loaded)) in served.iter().enumerate() {
             for name in &loaded.names {
                 let those = shown.entry(name).or_default();
-                if those.iter().all(|j| served[*j].1.kind() != loaded.kind()) {
+                let as_good = |j: &usize| in_time(&served[*j].1) == in_time(loaded);
+                if those
+                    .iter()
+                    .all(|j| served[*j].1.kind() != loaded.kind() && as_good(j))
+                {
                     those.push(i);
                 }
             }
@@ -218,25 +256,52 @@ pub enum Choice {
 /// Returns the certificate (by its name in the file) for a client that reached `vip` and asks for `sni`.
 /// Follows the rules of a real handshake; used by `explain`.
 pub fn choice(tls: &ListenerTls, store: &Store, vip: SocketAddr, sni: Option<&str>) -> Choice {
-    let words = || tls.certificates.iter().chain(tls.by_vip.values());
-    let covers = |word: &str, name: &str| {
-        let loaded = store.get(word);
-        loaded.is_some_and(|l| l.names.iter().any(|n| n == name))
+    let served = served(tls, store, |_| TlsError::Incomplete).unwrap_or_default();
+    let mut all = tls.by_vip.iter();
+    let by_vip = all.find(|(address, _)| canonical(**address) == canonical(vip));
+    let default = match by_vip {
+        Some((_, word)) => Choice::Vip(word.clone()),
+        None => Choice::First(tls.certificates.first().cloned().unwrap_or_default()),
     };
+    let (Choice::Vip(shown) | Choice::First(shown)) = &default else {
+        return default;
+    };
+    let counts = |word: &str| tls.choose == Choose::Name || word == shown;
     let asked = sni.and_then(|name| server_name::normalised(name.as_bytes()));
     let found = asked.iter().flat_map(|name| patterns(name)).find_map(|p| {
-        let word = words().find(|word| covers(word, &p))?;
-        Some(Choice::Name(word.clone(), p.into_owned()))
+        let covers =
+            |(word, l): &&(&String, Arc<Loaded>)| counts(word) && l.names.iter().any(|n| *n == p);
+        let (word, _) = served.iter().find(covers)?;
+        Some(Choice::Name((*word).clone(), p.into_owned()))
     });
-    let by_vip = || {
-        let mut all = tls.by_vip.iter();
-        all.find(|(address, _)| canonical(**address) == canonical(vip))
-    };
-    match (found, asked, by_vip()) {
-        (Some(found), _, _) => found,
-        (None, Some(_), _) if tls.strict_sni => Choice::Refused,
-        (None, _, Some((_, word))) => Choice::Vip(word.clone()),
-        (None, _, None) => Choice::First(tls.certificates.first().cloned().unwrap_or_default()),
+    match found {
+        Some(found) if tls.choose == Choose::Name => found,
+        None if tls.strict_sni => Choice::Refused,
+        _ => default,
+    }
+}
+
+/// What the client's server name does.
+enum Chosen {
+    /// It chooses the certificate.
+    ByName(Arc<Names>),
+    /// Nothing: the VIP has chosen a certificate that covers these names.
+    ByVip(BTreeSet<String>),
+}
+
+impl Chosen {
+    /// Makes the choice for a client that asks for `name`. Returns whether the certificate covers it.
+    ///
+    /// Errors: OpenSSL refuses the context.
+    fn apply(&self, ssl: &mut SslRef, name: &str) -> Result<bool, ErrorStack> {
+        let names = match self {
+            Chosen::ByVip(names) => return Ok(patterns(name).any(|p| names.contains(&*p))),
+            Chosen::ByName(names) => names,
+        };
+        match names.find(name) {
+            Some(context) => ssl.set_ssl_context(context).map(|()| true),
+            None => Ok(false),
+        }
     }
 }
 
@@ -246,22 +311,19 @@ pub fn choice(tls: &ListenerTls, store: &Store, vip: SocketAddr, sni: Option<&st
 fn acceptor(
     rules: &Rules,
     shown: &[Arc<Loaded>],
-    names: Arc<Names>,
+    chosen: Chosen,
     strict: bool,
 ) -> Result<SslAcceptor, ErrorStack> {
     let mut context = rules.context(shown)?;
     context.set_client_hello_callback(move |ssl: &mut SslRef, alert: &mut SslAlert| {
         let choose = || {
-            let Some(asked) = server_name::asked(ssl) else {
-                return Ok(ClientHelloResponse::SUCCESS);
+            let covered = match server_name::asked(ssl) {
+                Some(name) => chosen.apply(ssl, &name)?,
+                None => false,
             };
-            match names.find(&asked) {
-                Some(context) => ssl.set_ssl_context(context)?,
-                None if strict => {
-                    *alert = SslAlert::UNRECOGNIZED_NAME;
-                    return Err(ErrorStack::get());
-                }
-                None => {}
+            if strict && !covered {
+                *alert = SslAlert::UNRECOGNIZED_NAME;
+                return Err(ErrorStack::get());
             }
             Ok(ClientHelloResponse::SUCCESS)
         };

@@ -1,7 +1,7 @@
-//! Loads and checks all certificates, so that a fault shows at load and not at a client.
+//! Holds all certificates of a configuration, and reads them again when their files change.
 //!
-//! In: the `certificates:` of a configuration. Out: [`Loaded`] certificates by name. The key of each
-//! fits its leaf, and its chain is in order and valid now. Source: RFC 6125 §6.4 (only dNSName counts).
+//! In: the `certificates:` of a configuration. Out: [`Loaded`] certificates by name, and those that could not
+//! be read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,80 +11,118 @@ use crate::credentials::{Certificate, Loaded, TlsError, unix_now};
 
 /// Certificates by name. Each is read once, even if many listeners serve it.
 #[derive(Clone, Default)]
-pub struct Store(BTreeMap<String, Arc<Loaded>>);
+pub struct Store {
+    loaded: BTreeMap<String, Arc<Loaded>>,
+    /// Certificates whose last load failed; what is served under their names is older.
+    failed: BTreeMap<String, String>,
+}
+
+/// Which certificates [`Store::refreshed`] reads again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Every one.
+    All,
+    /// Those whose last load failed.
+    Failed,
+}
 
 impl Store {
-    /// Loads every certificate of `config`.
+    /// Loads every certificate of `config`. A certificate that is not valid now does not replace a valid one
+    /// of `old` for the same names; it is tried again.
     ///
     /// Errors: the first [`TlsError`].
-    pub fn load(config: &Config) -> Result<Store, TlsError> {
-        let all = config.certificates.iter();
-        all.map(|(name, files)| {
-            let loaded = Loaded::open(files, &config.dir)?;
-            warn(name, files, &loaded);
-            Ok((name.clone(), Arc::new(loaded)))
-        })
-        .collect::<Result<_, TlsError>>()
-        .map(Store)
-    }
-
-    /// Loads every certificate again. Returns the new store, and the errors by certificate; a
-    /// certificate with an error stays as it was.
-    pub fn refreshed(&self, config: &Config) -> (Store, Vec<(String, TlsError)>) {
-        let mut faults = Vec::new();
-        let mut fresh = BTreeMap::new();
+    pub fn load(config: &Config, old: &Store) -> Result<Store, TlsError> {
+        let mut store = Store::default();
         for (name, files) in &config.certificates {
-            match (Loaded::open(files, &config.dir), self.0.get(name)) {
-                (Ok(loaded), old) => {
-                    if let Some(old) = old {
-                        loaded.staple.inherit(&old.staple);
-                    }
-                    warn(name, files, &loaded);
-                    fresh.insert(name.clone(), Arc::new(loaded));
-                }
-                (Err(fault), old) => {
-                    fresh.extend(old.map(|old| (name.clone(), old.clone())));
-                    faults.push((name.clone(), fault));
-                }
-            }
+            let loaded = Arc::new(Loaded::open(files, &config.dir)?);
+            store.take(name, files, loaded, old);
         }
-        (Store(fresh), faults)
+        Ok(store)
     }
 
-    /// Takes over the OCSP responses of certificates that have not changed.
-    pub fn inherit(&self, old: &Store) {
-        for (name, loaded) in &self.0 {
-            if let Some(old) = old.get(name) {
-                loaded.staple.inherit(&old.staple);
+    /// Loads certificates again. One with an error stays as it was, and is in [`Store::failed`].
+    pub fn refreshed(&self, config: &Config, which: Which) -> Store {
+        let mut fresh = Store::default();
+        for (name, files) in &config.certificates {
+            let old = self.get(name);
+            if let Some(old) = old
+                && which == Which::Failed
+                && !self.failed.contains_key(name)
+            {
+                fresh.loaded.insert(name.clone(), old.clone());
+                continue;
+            }
+            match Loaded::open(files, &config.dir) {
+                Ok(loaded) => fresh.take(name, files, Arc::new(loaded), self),
+                Err(fault) => fresh.keep(name, old, &fault),
             }
         }
+        fresh
+    }
+
+    /// Takes `loaded` as the certificate called `name`, unless only its time is not right and the one in `old`
+    /// still serves the same names.
+    fn take(&mut self, name: &str, files: &Certificate, loaded: Arc<Loaded>, old: &Store) {
+        let now = unix_now();
+        let before = old.get(name);
+        let serves = |old: &&Arc<Loaded>| old.names == loaded.names && old.check_time(now).is_ok();
+        if let Err(fault) = loaded.check_time(now)
+            && let Some(before) = before.filter(serves)
+        {
+            self.keep(name, Some(before), &fault);
+            return;
+        }
+        if let Some(before) = before {
+            for one in loaded.each() {
+                before.each().for_each(|b| one.staple.inherit(&b.staple));
+            }
+        }
+        warn(name, files, &loaded);
+        self.loaded.insert(name.to_owned(), loaded);
+    }
+
+    fn keep(&mut self, name: &str, old: Option<&Arc<Loaded>>, fault: &TlsError) {
+        let kept = old.map(|old| (name.to_owned(), old.clone()));
+        self.loaded.extend(kept);
+        self.failed.insert(name.to_owned(), fault.to_string());
+    }
+
+    /// Returns the certificates whose last load failed, with the error.
+    pub fn failed(&self) -> &BTreeMap<String, String> {
+        &self.failed
     }
 
     /// Returns the certificate called `name`.
     pub fn get(&self, name: &str) -> Option<&Arc<Loaded>> {
-        self.0.get(name)
+        self.loaded.get(name)
     }
 
-    /// Iterates over all certificates, sorted by name.
+    /// Iterates over all certificates, sorted by name; of a keystore with several keys over each.
     pub fn iter(&self) -> impl Iterator<Item = (&String, &Arc<Loaded>)> {
-        self.0.iter()
+        let all = self.loaded.iter();
+        all.flat_map(|(name, loaded)| loaded.each().map(move |one| (name, one)))
+    }
+
+    /// Returns which certificates are valid at `now`. A change of the result changes what listeners serve.
+    pub fn in_time(&self, now: i64) -> Vec<bool> {
+        self.iter().map(|(_, one)| one.is_in_time(now)).collect()
     }
 }
 
-/// Warns, at each load, of a certificate that expires soon or whose chain does not lead to a root.
-fn warn(name: &str, files: &Certificate, loaded: &Loaded) {
-    let left = loaded.days_left(unix_now());
-    if left < i64::from(files.warn_days) {
-        log::warn!(
-            "certificate {name} expires in {left} days, on {}; renew it",
-            loaded.leaf.not_after()
-        );
-    }
-    if !loaded.complete {
-        log::warn!(
-            "certificate {name}: its chain does not lead to a root or an authority of this system, and \
-             clients without the missing issuer refuse it; add the issuer to the chain"
-        );
+/// Warns, at each load, of whatever an operator should mend.
+fn warn(name: &str, files: &Certificate, loaded: &Arc<Loaded>) {
+    let now = unix_now();
+    for one in loaded.each() {
+        let left = one.days_left(now);
+        if one.is_in_time(now) && left < i64::from(files.warn_days) {
+            log::warn!(
+                "certificate {name} expires in {left} days, on {}; renew it",
+                one.leaf.not_after()
+            );
+        }
+        for warning in one.warnings(now) {
+            log::warn!("certificate {name}: {warning}");
+        }
     }
 }
 

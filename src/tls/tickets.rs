@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use crate::config::defaults::TICKET_LIFETIME;
 use crate::config::{Config, Tickets};
 use crate::credentials::TlsError;
 use crate::credentials::ticket_keys::{KEY_BYTES, Key, MAX_KEYS, keys_of};
@@ -28,7 +29,10 @@ pub struct Ring {
 
 struct State {
     conf: Tickets,
+    /// Since when the first key seals.
     since: Instant,
+    /// When each of the other keys sealed its last ticket; empty if the keys come from a file.
+    retired: Vec<Instant>,
 }
 
 impl Ring {
@@ -41,11 +45,12 @@ impl Ring {
             state: Mutex::new(State {
                 conf: config.tickets.clone(),
                 since: Instant::now(),
+                retired: Vec::new(),
             }),
         };
         match &config.tickets.file {
             Some(file) => ring.keys.store(Arc::new(keys_of(&config.dir.join(file))?)),
-            None => ring.push(0)?,
+            None => ring.keys.store(Arc::new(vec![fresh()?])),
         }
         Ok(Arc::new(ring))
     }
@@ -64,21 +69,34 @@ impl Ring {
             path: "session ticket keys of the predecessor".into(),
             why: "expected the age of the first key and 1 to 16 keys".into(),
         })?;
+        let now = Instant::now();
+        let since = now.checked_sub(age).unwrap_or(now);
+        let rotate = config.tickets.rotate.0;
+        // The age of the first key is the time since the second one sealed; each sealed for one period.
+        let retired = |i: usize| since.checked_sub(rotate.saturating_mul(i as u32));
+        let mut state = ring.state.lock();
+        state.since = since;
+        state.retired = (0..keys.len() - 1)
+            .map(|i| retired(i).unwrap_or(since))
+            .collect();
         ring.keys.store(Arc::new(keys));
-        if let Some(since) = Instant::now().checked_sub(age) {
-            ring.state.lock().since = since;
-        }
+        drop(state);
         Ok(ring)
     }
 
     /// Serialises the ring for [`Ring::import`]: the age of the first key in seconds (8 bytes, big
-    /// endian), then the keys, 80 bytes each. **Secret**: a reader of these bytes can decrypt sessions.
-    /// They may pass through a Unix socket or a pipe, never through a file that others can read.
+    /// endian), then the keys, 80 bytes each; instead of the keys of a file a new one. **Secret**: a reader of
+    /// these bytes can decrypt sessions. They may pass through a Unix socket or a pipe, never through a file
+    /// that others can read.
     pub fn export(&self) -> Vec<u8> {
         let state = self.state.lock();
-        let age = state.since.elapsed().as_secs();
+        let (age, keys) = match state.conf.file {
+            // A successor reads the file itself. If it names no file, the keys had to go.
+            Some(_) => (0, fresh().into_iter().collect()),
+            None => (state.since.elapsed().as_secs(), self.keys.load().to_vec()),
+        };
         let mut bytes = age.to_be_bytes().to_vec();
-        for key in self.keys.load().iter() {
+        for key in &keys {
             bytes.extend_from_slice(&key.name);
             bytes.extend_from_slice(&key.hmac);
             bytes.extend_from_slice(&key.aes);
@@ -86,7 +104,8 @@ impl Ring {
         bytes
     }
 
-    /// Applies a changed `tickets:` section or a changed file.
+    /// Applies a changed `tickets:` section or a changed file. If `file` is no longer named, its keys are
+    /// dropped: whoever removed it may have had to.
     ///
     /// Errors: as [`Ring::new`]; the old keys stay.
     pub fn reload(&self, config: &Config) -> Result<(), TlsError> {
@@ -94,40 +113,47 @@ impl Ring {
         Ok(())
     }
 
-    /// Takes over keys that were read.
+    /// Takes over keys that were read. If `file` is no longer named, its keys are dropped: whoever removed it may
+    /// have had to.
     pub fn take_over(&self, new: NewTickets) {
         let mut state = self.state.lock();
-        if let Some(keys) = new.keys {
-            self.keys.store(Arc::new(keys));
+        if new.conf.file.is_some() || state.conf.file.is_some() {
+            self.keys.store(Arc::new(new.keys));
+            state.retired.clear();
+            state.since = Instant::now();
         }
         state.conf = new.conf;
     }
 
-    /// Puts a new key in front if the first is older than `tickets.rotate`, and drops the oldest. Does
-    /// nothing if the keys come from a file: its writer rotates them.
+    /// Puts a new key in front if the first is older than `tickets.rotate`. Drops the oldest beyond
+    /// `tickets.keep`, and those whose tickets are all over. Does nothing if the keys come from a file: its
+    /// writer rotates them.
     pub fn rotate(&self, now: Instant) {
         let mut state = self.state.lock();
-        let age = now.saturating_duration_since(state.since);
-        if state.conf.file.is_some() || age < state.conf.rotate.0 {
+        if state.conf.file.is_some() {
             return;
         }
-        match self.push(state.conf.keep) {
-            Ok(()) => state.since = now,
-            Err(fault) => {
-                log::error!("cannot rotate session ticket keys, the old keys stay: {fault}")
+        let mut keys = self.keys.load().to_vec();
+        if now.saturating_duration_since(state.since) >= state.conf.rotate.0 {
+            match fresh() {
+                Ok(key) => {
+                    keys.insert(0, key);
+                    state.retired.insert(0, now);
+                    state.since = now;
+                }
+                Err(fault) => {
+                    log::error!("cannot rotate session ticket keys, the old keys stay: {fault}");
+                }
             }
         }
-    }
-
-    fn push(&self, keep: usize) -> Result<(), TlsError> {
-        let key = Key::random().map_err(|e| TlsError::Refused {
-            certificate: "session tickets".into(),
-            why: e.to_string(),
-        })?;
-        let old = self.keys.load();
-        let keys = std::iter::once(key).chain(old.iter().take(keep).cloned());
-        self.keys.store(Arc::new(keys.collect()));
-        Ok(())
+        let over = |at: &Instant| now.saturating_duration_since(*at) >= TICKET_LIFETIME.0;
+        let live = state.retired.iter().take_while(|at| !over(at)).count();
+        let live = live.min(state.conf.keep);
+        state.retired.truncate(live);
+        keys.truncate(1 + live);
+        if keys != **self.keys.load() {
+            self.keys.store(Arc::new(keys));
+        }
     }
 
     /// Returns the key that seals.
@@ -143,10 +169,11 @@ impl Ring {
     }
 }
 
-/// A `tickets:` section with the keys of its file, not in force yet.
+/// A `tickets:` section with its keys, not in force yet.
 pub struct NewTickets {
     conf: Tickets,
-    keys: Option<Vec<Key>>,
+    /// The keys of the file; without a file a new key, in case that a file is no longer named.
+    keys: Vec<Key>,
 }
 
 impl NewTickets {
@@ -154,13 +181,22 @@ impl NewTickets {
     ///
     /// Errors: as [`Ring::new`].
     pub fn read(config: &Config) -> Result<NewTickets, TlsError> {
-        let file = config.tickets.file.as_ref();
-        let keys = file.map(|file| keys_of(&config.dir.join(file)));
+        let keys = match &config.tickets.file {
+            Some(file) => keys_of(&config.dir.join(file))?,
+            None => vec![fresh()?],
+        };
         Ok(NewTickets {
             conf: config.tickets.clone(),
-            keys: keys.transpose()?,
+            keys,
         })
     }
+}
+
+fn fresh() -> Result<Key, TlsError> {
+    Key::random().map_err(|e| TlsError::Refused {
+        certificate: "session tickets".into(),
+        why: e.to_string(),
+    })
 }
 
 fn imported(exported: &[u8]) -> Option<(Duration, Vec<Key>)> {
@@ -172,129 +208,4 @@ fn imported(exported: &[u8]) -> Option<(Duration, Vec<Key>)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::config::units::Span;
-    use crate::credentials::ticket_keys::{HALF, NAME};
-
-    fn config(dir: &Path, keep: usize, file: Option<&str>) -> Config {
-        let mut config: Config = serde_yaml::from_str("listeners: []").unwrap();
-        config.dir = dir.to_owned();
-        config.tickets = Tickets {
-            rotate: Span(Duration::from_secs(60)),
-            keep,
-            file: file.map(Into::into),
-        };
-        config
-    }
-
-    /// Aim: an old key opens tickets for `keep` rotations, marked as old, and is then dropped.
-    /// Source: FAULTS D34. Fails if a rotation drops the key that has just sealed.
-    #[test]
-    fn rotation_overlaps() {
-        let ring = Ring::new(&config(Path::new(""), 2, None)).unwrap();
-        let first = ring.seal().unwrap();
-        let start = Instant::now();
-        for (minutes, expected) in [
-            (0, Some(true)),
-            (1, Some(false)),
-            (2, Some(false)),
-            (3, None),
-        ] {
-            ring.rotate(start + Duration::from_secs(60 * minutes + 1));
-            let found = ring.open(&first.name).map(|(_, seals)| seals);
-            assert_eq!(found, expected, "after {minutes} rotations");
-        }
-    }
-
-    /// Aim: a process that takes over opens its predecessor's tickets, and rotates keys when the
-    /// predecessor would have. It refuses a truncated ring. Fails if `export` leaves out a key or the age.
-    #[test]
-    fn a_ring_is_handed_over() {
-        let config = config(Path::new(""), 2, None);
-        let old = Ring::new(&config).unwrap();
-        let first = old.seal().unwrap();
-        old.rotate(Instant::now() + Duration::from_secs(61));
-        let bytes = old.export();
-        let new = Ring::import(&config, &bytes).unwrap();
-        assert!(new.seal() == old.seal() && new.export()[8..] == bytes[8..]);
-        assert!(new.open(&first.name).is_some_and(|(_, seals)| !seals));
-        let mut aged = bytes.clone();
-        aged[..8].copy_from_slice(&59u64.to_be_bytes());
-        let aged = Ring::import(&config, &aged).unwrap();
-        aged.rotate(Instant::now());
-        assert!(aged.seal() == old.seal(), "59 s are no minute");
-        aged.rotate(Instant::now() + Duration::from_secs(2));
-        assert!(aged.seal() != old.seal());
-        for cut in [0, 7, 8, 8 + KEY_BYTES - 1, bytes.len() - 1] {
-            assert!(Ring::import(&config, &bytes[..cut]).is_err(), "{cut} bytes");
-        }
-    }
-
-    /// Aim: the first key of a file seals and all its keys open. The error of a bad file names the line,
-    /// and the keys do not change.
-    #[test]
-    fn files_are_rings() {
-        let dir = tempfile::tempdir().unwrap();
-        let hex = |byte: u8| format!("{byte:02x}").repeat(KEY_BYTES);
-        let base64 = openssl::base64::encode_block(&[7; KEY_BYTES]);
-        let write = |text: &str| std::fs::write(dir.path().join("keys"), text).unwrap();
-        write(&format!("# ours\n{}\n\n{base64}\n", hex(1)));
-        let config = config(dir.path(), 0, Some("keys"));
-        let ring = Ring::new(&config).unwrap();
-        assert_eq!(ring.seal().unwrap().aes, [1; HALF]);
-        assert!(ring.open(&[7; NAME]).is_some_and(|(_, seals)| !seals));
-        ring.rotate(Instant::now() + Duration::from_secs(3600));
-        assert_eq!(
-            ring.seal().unwrap().aes,
-            [1; HALF],
-            "keys of a file are not rotated"
-        );
-        for (text, expected) in [
-            ("", "expected at least one ticket key"),
-            ("abc", "line 1: expected a ticket key of 80 bytes"),
-            (
-                &format!("{0}\n{0}", hex(2)),
-                "line 2: an earlier line has a key with the same first 16 bytes",
-            ),
-        ] {
-            write(text);
-            let fault = ring.reload(&config).unwrap_err().to_string();
-            assert!(fault.contains(expected), "{fault}");
-            assert_eq!(ring.seal().unwrap().aes, [1; HALF]);
-        }
-        write(&hex(9));
-        ring.reload(&config).unwrap();
-        assert_eq!(ring.seal().unwrap().aes, [9; HALF]);
-    }
-
-    /// Aim: a reload that names a file wins over a rotation of the same moment. Fails, within some 100 rounds,
-    /// if `reload` stores the keys of the file without the lock that `rotate` holds.
-    #[test]
-    fn a_rotation_does_not_undo_a_reload() {
-        let dir = tempfile::tempdir().unwrap();
-        let key = "09".repeat(KEY_BYTES);
-        std::fs::write(dir.path().join("keys"), key).unwrap();
-        let (random, file) = (
-            config(dir.path(), 2, None),
-            config(dir.path(), 2, Some("keys")),
-        );
-        for round in 0..500 {
-            let ring = Ring::new(&random).unwrap();
-            let start = std::sync::Barrier::new(2);
-            std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    start.wait();
-                    for minute in 1..20 {
-                        ring.rotate(Instant::now() + Duration::from_secs(61 * minute));
-                    }
-                });
-                start.wait();
-                ring.reload(&file).unwrap();
-            });
-            assert_eq!(ring.seal().unwrap().aes, [9; HALF], "round {round}");
-        }
-    }
-}
+mod tests;

@@ -13,7 +13,9 @@ use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use openssl::ssl::{SslAcceptor, SslContext, SslFiletype, SslMethod};
 use openssl::x509::extension::{BasicConstraints, KeyUsage, SubjectAlternativeName};
-use openssl::x509::{X509, X509Builder, X509Extension, X509NameBuilder};
+use openssl::x509::{
+    X509, X509Builder, X509CrlBuilder, X509Extension, X509NameBuilder, X509RevokedBuilder,
+};
 
 /// Type of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +126,65 @@ impl Certs {
         self.issue(file, names, Key::Ecdsa, -1, None)
     }
 
+    /// Issues a leaf valid from `from` to `until`, in seconds from now.
+    pub fn leaf_within(&self, file: &str, names: &[&str], from: i64, until: i64) -> Leaf {
+        let key = key(Key::Ecdsa);
+        let mut builder = builder(names.first().expect("at least one name"), &key, 1);
+        let times = builder
+            .set_not_before(in_seconds(from).as_ref())
+            .and_then(|()| builder.set_not_after(in_seconds(until).as_ref()));
+        times.expect("certificate fields");
+        self.sign(file, names, key, builder, None)
+    }
+
+    /// Writes a revocation list of the authority, in PEM, that names the leaves in the files `revoked`. The next
+    /// list is due `until` seconds from now.
+    pub fn crl(&self, file: &str, revoked: &[&str], until: i64) -> PathBuf {
+        self.crl_within(file, revoked, until.min(0) - 3600, until)
+    }
+
+    /// As [`Self::crl`], for a list whose time begins `from` seconds from now.
+    pub fn crl_within(&self, file: &str, revoked: &[&str], from: i64, until: i64) -> PathBuf {
+        let made = || -> Result<Vec<u8>, openssl::error::ErrorStack> {
+            let extension = |oid: &str, der: &[u8]| {
+                let value = Asn1OctetString::new_from_bytes(der)?;
+                X509Extension::new_from_der(Asn1Object::from_str(oid)?.as_ref(), false, &value)
+            };
+            let mut list = X509CrlBuilder::new()?;
+            list.set_issuer_name(self.ca.subject_name())?;
+            list.set_last_update(in_seconds(from).as_ref())?;
+            list.set_next_update(in_seconds(until).as_ref())?;
+            // An authorityKeyIdentifier that says nothing, and a cRLNumber: RFC 5280 §5.2 wants both.
+            list.append_extension(extension("2.5.29.35", &[0x30, 0])?)?;
+            list.append_extension(extension("2.5.29.20", &[2, 1, 1])?)?;
+            for leaf in revoked {
+                let pem = std::fs::read(self.dir().join(leaf)).expect("a leaf");
+                let mut one = X509RevokedBuilder::new()?;
+                one.set_serial_number(X509::from_pem(&pem)?.serial_number())?;
+                one.set_revocation_date(in_seconds(-3600).as_ref())?;
+                list.add_revoked(one.build())?;
+            }
+            list.sign(&self.ca_key, MessageDigest::sha256())?;
+            list.build()?.to_pem()
+        };
+        self.write(file, made().expect("a revocation list"))
+    }
+
+    /// Creates an authority that this one issued. Its `ca.pem` has only its own certificate, not this one's.
+    pub fn intermediate(&self) -> Certs {
+        let mut below = Certs::new();
+        let made = || -> Result<X509, openssl::error::ErrorStack> {
+            let mut builder = builder("Pushgate test intermediate", &below.ca_key, 30);
+            builder.set_issuer_name(self.ca.subject_name())?;
+            builder.append_extension(BasicConstraints::new().critical().ca().build()?)?;
+            builder.sign(&self.ca_key, MessageDigest::sha256())?;
+            Ok(builder.build())
+        };
+        below.ca = made().expect("an intermediate");
+        below.write("ca.pem", below.ca.to_pem().expect("PEM"));
+        below
+    }
+
     fn issue(
         &self,
         file: &str,
@@ -133,7 +194,18 @@ impl Certs {
         responder: Option<&str>,
     ) -> Leaf {
         let key = key(kind);
-        let mut builder = builder(names.first().expect("at least one name"), &key, days);
+        let builder = builder(names.first().expect("at least one name"), &key, days);
+        self.sign(file, names, key, builder, responder)
+    }
+
+    fn sign(
+        &self,
+        file: &str,
+        names: &[&str],
+        key: PKey<Private>,
+        mut builder: X509Builder,
+        responder: Option<&str>,
+    ) -> Leaf {
         builder
             .set_issuer_name(self.ca.subject_name())
             .expect("issuer");
@@ -193,14 +265,17 @@ fn key(kind: Key) -> PKey<Private> {
     key.expect("a key")
 }
 
-/// An unsigned certificate, valid until `days` from now; if that is in the past, it starts earlier.
-fn builder(name: &str, key: &PKey<Private>, days: i64) -> X509Builder {
+fn in_seconds(seconds: i64) -> Asn1Time {
     #[expect(clippy::disallowed_methods, reason = "it does not step in a test")]
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .expect("a clock after 1970")
         .as_secs() as i64;
-    let at = |seconds: i64| Asn1Time::from_unix(now + seconds).expect("a time");
+    Asn1Time::from_unix(now + seconds).expect("a time")
+}
+
+/// An unsigned certificate, valid until `days` from now; if that is in the past, it starts earlier.
+fn builder(name: &str, key: &PKey<Private>, days: i64) -> X509Builder {
     let mut subject = X509NameBuilder::new().expect("a name");
     subject.append_entry_by_text("CN", name).expect("CN");
     let subject = subject.build();
@@ -213,8 +288,8 @@ fn builder(name: &str, key: &PKey<Private>, days: i64) -> X509Builder {
         builder.set_subject_name(&subject)?;
         builder.set_issuer_name(&subject)?;
         builder.set_pubkey(key)?;
-        builder.set_not_before(at(days.min(0) * 172_800 - 3600).as_ref())?;
-        builder.set_not_after(at(days * 86_400).as_ref())
+        builder.set_not_before(in_seconds(days.min(0) * 172_800 - 3600).as_ref())?;
+        builder.set_not_after(in_seconds(days * 86_400).as_ref())
     };
     set().expect("certificate fields");
     builder

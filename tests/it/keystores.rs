@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use openssl::pkey::Id;
 use openssl::symm::Cipher;
 use pushgate::config::Certificate;
 use pushgate::credentials::Loaded;
@@ -81,6 +82,53 @@ fn keytools_files_are_opened_or_explained() {
             !fault.contains("change"),
             "no message has the password: {fault}"
         );
+    }
+}
+
+/// Aim: a client that knows RSA only and one that prefers ECDSA both get their key of one keystore; clients of
+/// another keystore get the key of their name. Source: `tests/keystores/make.sh`. Fails if only the first key
+/// of a keystore is served.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_keys_of_a_keystore_are_served() {
+    let block = Block::claim();
+    let certs = Certs::new();
+    std::fs::write(certs.dir().join("pass"), "changeit\n").expect("write");
+    for (file, name, algorithms, kind) in [
+        ("two-kinds.keystore", "push", "rsa_pss_rsae_sha256", Id::RSA),
+        (
+            "two-kinds.keystore",
+            "push",
+            "ecdsa_secp256r1_sha256",
+            Id::EC,
+        ),
+        (
+            "two-names.keystore",
+            "push",
+            "ecdsa_secp256r1_sha256",
+            Id::EC,
+        ),
+        (
+            "two-names.keystore",
+            "other",
+            "ecdsa_secp256r1_sha256",
+            Id::EC,
+        ),
+    ] {
+        let yaml = format!(
+            "nodes: {{ n1: {{ address: 10.0.0.1:8080 }} }}\ncertificates:\n  \
+             java: {{ keystore: {}, password_file: {}/pass }}\nlisteners:\n  \
+             - {{ name: push, bind: [200.0.0.10:443], mode: http, to: n1, tls: {{ certificates: [java] }} }}\n",
+            keystore(file).display(),
+            certs.dir().display()
+        );
+        let _edge = Edge::start_unready(&block, &yaml).await;
+        let host = format!("{name}.mycompany.com");
+        let dial = Dial::tls(block.at("200.0.0.10:443"), &host, certs.ca());
+        let shown = tls_node::shown_with(&dial, algorithms).await;
+        let leaf = openssl::x509::X509::from_der(&shown).expect("DER");
+        assert_eq!(leaf.public_key().expect("a key").id(), kind, "{file}");
+        let names = leaf.subject_alt_names().expect("names");
+        assert_eq!(names[0].dnsname(), Some(host.as_str()), "{file}");
     }
 }
 

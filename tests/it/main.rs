@@ -56,6 +56,8 @@ mod http2;
 mod import;
 /// The real Lightstreamer client, driven line by line.
 mod js;
+/// Whom the edge trusts: revoked certificates, issuing authorities, clients' headers.
+mod trust;
 /// Keystores of Java's keytool, keys under a password.
 mod keystores;
 /// Half-closes, resets, storms and dead nodes at layer 4.
@@ -96,6 +98,8 @@ mod session;
 mod reloads;
 /// Nodes that a reload removed while they had flows.
 mod removed;
+/// Certificates whose time begins or ends while the edge runs.
+mod renewal;
 /// An edge with counting nodes for tests of the core.
 mod setup;
 /// Descriptors and ports run out: the damage stays small.

@@ -248,6 +248,7 @@ fn a_file_is_stapled_while_it_is_good() {
     }
     let early = loaded.staple.take(der, now - 600);
     assert!(early.is_err_and(|e| e.contains("not valid yet or has expired")));
+    assert!(!loaded.staple.is_over(now) && loaded.staple.is_over(now + 61 * 60));
     let gone = response(&certs, &certs, &index, "gone");
     let forged = response(&certs, &strangers, &index, "other");
     let garbage = certs.dir().join("garbage");

@@ -202,6 +202,7 @@ async fn a_node_must_prove_its_name() {
     let ours = "n1.internal, client_certificate: a";
     for (case, files, word, name, manner, status) in [
         ("right", &certs, "node", "n1.internal", good, 200),
+        ("absolute name", &certs, "node", "n1.internal.", good, 200),
         ("wrong name", &certs, "node", "n2.internal", good, 502),
         ("expired", &certs, "old", "n1.internal", good, 502),
         (
@@ -247,4 +248,50 @@ async fn plain_clients_are_redirected() {
         answer.header("location"),
         Some("https://push.a.example/a?b")
     );
+}
+
+/// Aim: with `choose: vip` a client is shown the certificate of the address that it reached, whatever name it
+/// asks for; `strict_sni` then demands a name of that certificate. Source: Lightstreamer clustering §3.2.2.3.
+/// Fails if a name that another certificate covers wins over the address.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vip_chooses_whatever_the_name() {
+    let (block, certs) = (Block::claim(), Certs::new());
+    let der = |word: &str, kind| {
+        let leaf = certs.leaf(word, &[&format!("{word}.example")], kind);
+        let pem = std::fs::read(&leaf.chain).expect("a chain");
+        let leaf = openssl::x509::X509::from_pem(&pem).and_then(|leaf| leaf.to_der());
+        leaf.expect("DER")
+    };
+    let (a, b) = (der("a", Key::Ecdsa), der("b", Key::Rsa));
+    let _n1 = Node::start("n1", block.at("10.0.0.1:8080")).await;
+    let tls = "{ certificates: [a, b], by_vip: { 200.0.0.11:443: b }, choose: vip }";
+    let strict = tls.replace("choose", "strict_sni: true, choose");
+    let bind = "bind: [200.0.0.10:443, 200.0.0.11:443]";
+    let on_both = |tls| yaml(&certs, tls, "[]").replace("bind: [200.0.0.10:443]", bind);
+    let edge = Edge::start(&block, &on_both(tls)).await;
+    let dial =
+        |vip: &str, name| Dial::tls(block.at(&format!("200.0.0.{vip}:443")), name, certs.ca());
+    for (vip, name, expected) in [
+        ("10", "a.example", &a),
+        ("10", "b.example", &a),
+        ("10", "other.example", &a),
+        ("11", "a.example", &b),
+        ("11", "b.example", &b),
+        ("11", "200.0.0.11", &b),
+    ] {
+        let shown = tls_node::shown(&dial(vip, name)).await;
+        assert!(shown == *expected, "{name} at {vip}");
+    }
+    edge.rewrite(&block, &on_both(&strict));
+    assert_eq!(edge.admin("POST", "/api/reload").await.status, 200);
+    for (vip, name, status) in [
+        ("10", "a.example", Some(200)),
+        ("10", "b.example", None),
+        ("11", "a.example", None),
+        ("11", "b.example", Some(200)),
+        ("11", "200.0.0.11", None),
+    ] {
+        let got = tls_node::get_as(&dial(vip, name), None).await;
+        assert_eq!(got, status, "{name} at {vip}");
+    }
 }

@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use openssl::ssl::{Ssl, SslAcceptor, SslConnector, SslFiletype, SslMethod, SslVerifyMode};
+use openssl::ssl::{
+    Ssl, SslAcceptor, SslConnector, SslConnectorBuilder, SslFiletype, SslMethod, SslVerifyMode,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_openssl::SslStream;
@@ -87,6 +89,16 @@ pub async fn shown(dial: &Dial) -> Vec<u8> {
     leaf.to_der().expect("DER")
 }
 
+/// As [`shown`], for a client that knows only these signature algorithms.
+pub async fn shown_with(dial: &Dial, algorithms: &str) -> Vec<u8> {
+    let mut connector = SslConnector::builder(SslMethod::tls_client()).expect("TLS");
+    connector.set_verify(SslVerifyMode::NONE);
+    connector.set_sigalgs_list(algorithms).expect("algorithms");
+    let stream = over(dial, connector).await.expect("a handshake");
+    let leaf = stream.ssl().peer_certificate().expect("a certificate");
+    leaf.to_der().expect("DER")
+}
+
 /// Returns the status of a GET by a client that shows a certificate and sends headers of ours; `None`: the
 /// client was refused.
 pub async fn get_as(dial: &Dial, who: Option<(&Certs, &str)>) -> Option<u16> {
@@ -114,6 +126,13 @@ async fn connect(
         connector.set_certificate_chain_file(file("pem"))?;
         connector.set_private_key_file(file("key"), SslFiletype::PEM)?;
     }
+    over(dial, connector).await
+}
+
+async fn over(
+    dial: &Dial,
+    connector: SslConnectorBuilder,
+) -> Result<SslStream<tokio::net::TcpStream>, openssl::ssl::Error> {
     let ssl = connector.build().configure()?.into_ssl(&dial.host)?;
     let mut stream = SslStream::new(ssl, dial.tcp().await)?;
     deadline("a handshake", Pin::new(&mut stream).connect()).await?;

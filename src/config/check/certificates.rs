@@ -4,18 +4,30 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use pushgate_plugins::host::to_ascii;
 
 use super::checker::{Check, steps};
+use crate::config::error::echo;
 use crate::credentials::ticket_keys::check_file;
-use crate::credentials::{Certificate, Loaded, Ocsp, TlsError, key_of, names_of, password_of};
+use crate::credentials::{
+    Certificate, Loaded, Ocsp, TlsError, key_of, names_of, password_of, unix_now,
+};
 
 /// Names covered, by certificate.
 pub(super) type Covered = BTreeMap<String, Vec<String>>;
 
-pub(super) fn check(check: &mut Check<'_>) -> Covered {
-    let mut covered = Covered::new();
+/// What the sound certificates are good for.
+#[derive(Default)]
+pub(super) struct Sound {
+    pub covered: Covered,
+    /// Certificates that are not valid now, and why.
+    pub not_valid: BTreeMap<String, String>,
+}
+
+pub(super) fn check(check: &mut Check<'_>) -> Sound {
+    let mut sound = Sound::default();
     let config = check.config;
     for (name, certificate) in &config.certificates {
         if !has_one_form(check, name, certificate) {
@@ -28,12 +40,17 @@ pub(super) fn check(check: &mut Check<'_>) -> Covered {
             }
             None => pem(check, name, certificate),
         };
-        if let Ok(names) = loaded.map(|l| l.names) {
-            covered.insert(name.clone(), names);
+        let Ok(loaded) = loaded.map(Arc::new) else {
+            continue;
+        };
+        let names = loaded.each().flat_map(|one| one.names.clone()).collect();
+        sound.covered.insert(name.clone(), names);
+        if let Err(why) = loaded.check_time(unix_now()) {
+            sound.not_valid.insert(name.clone(), why.to_string());
         }
     }
     tickets(check);
-    covered
+    sound
 }
 
 fn tickets(check: &mut Check<'_>) {
@@ -57,6 +74,10 @@ fn has_one_form(check: &mut Check<'_>, name: &str, certificate: &Certificate) ->
         (false, true, false) => check.on_key(&at, "key `chain` is missing", expected),
         (true, false, false) => check.on_key(&at, "key `key` is missing", expected),
         (false, false, false) => check.on_key(&at, "neither PEM files nor a keystore", expected),
+    }
+    if certificate.alias.is_some() && certificate.keystore.is_none() {
+        let at = steps!["certificates", name, "alias"];
+        check.on_key(&at, "only a keystore has aliases", "`keystore` beside it");
     }
     if certificate.password_file.is_some() && certificate.password_env.is_some() {
         let at = steps!["certificates", name, "password_env"];
@@ -92,6 +113,12 @@ fn pem(check: &mut Check<'_>, name: &str, certificate: &Certificate) -> Result<L
 
 /// Records a fault under the key it is about.
 fn tell(check: &mut Check<'_>, name: &str, certificate: &Certificate, fault: &TlsError) {
+    if let TlsError::Alias { alias, known, .. } = fault {
+        let expected = format!("an alias of the keystore: {known}");
+        let found = format!("found `{}`", echo(alias));
+        check.expect(&steps!["certificates", name, "alias"], found, expected);
+        return;
+    }
     let main = match certificate.keystore {
         Some(_) => "keystore",
         None => "chain",
@@ -105,7 +132,7 @@ fn tell(check: &mut Check<'_>, name: &str, certificate: &Certificate, fault: &Tl
         TlsError::Unreadable { path, .. } if is(path, &certificate.password_file) => password,
         TlsError::Ocsp { .. } => "ocsp",
         TlsError::Unreadable { path, .. } if is_ocsp(path, certificate) => "ocsp",
-        TlsError::Order { .. } | TlsError::Time { .. } => main,
+        TlsError::Order { .. } => main,
         _ if certificate.keystore.is_none() => "key",
         _ => main,
     };

@@ -60,6 +60,7 @@ pub(super) struct Check<'a> {
     pub dir: &'a Path,
     pub cut: &'a [String],
     pub found: Vec<DecodeError>,
+    pub warned: Vec<DecodeError>,
 }
 
 impl Check<'_> {
@@ -101,6 +102,25 @@ impl Check<'_> {
         if let Some(error) = self.fault(path, message) {
             error.on_key = true;
             error.expected = Some(expected.into());
+        }
+    }
+
+    /// Records a warning about the value at `path`.
+    pub fn warn(&mut self, path: &[Step], message: &str, expected: &str) {
+        self.warned.push(DecodeError {
+            place: self.tree.locate(path),
+            on_key: false,
+            message: format!("warning: {message}"),
+            expected: Some(expected.to_owned()),
+            suggestion: None,
+        });
+    }
+
+    /// Records a warning about the key at `path`.
+    pub fn warn_key(&mut self, path: &[Step], message: &str, expected: &str) {
+        self.warn(path, message, expected);
+        if let Some(warning) = self.warned.last_mut() {
+            warning.on_key = true;
         }
     }
 

@@ -8,16 +8,17 @@ use std::net::SocketAddr;
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContext, SslContextBuilder, SslMethod};
 
+use super::certificates::Sound;
 use super::checker::{Check, steps};
 use crate::config::error::echo;
 use crate::config::tree::{Kind, Step};
-use crate::config::{Listener, ListenerTls, Mode, Profile, Version};
-use crate::credentials::names_of;
+use crate::config::{Choose, Listener, ListenerTls, Mode, Profile, Version};
+use crate::credentials::{Crls, authorities_of};
 
 /// Bytes of a protocol's name (RFC 7301 §3.1).
 const MAX_PROTOCOL: usize = 255;
 
-pub(super) fn check(check: &mut Check<'_>) {
+pub(super) fn check(check: &mut Check<'_>, sound: &Sound) {
     let config = check.config;
     if config.listeners.is_empty() {
         check.expect(
@@ -55,13 +56,27 @@ pub(super) fn check(check: &mut Check<'_>) {
                 check.names.targets(),
             );
         }
+        forwarding(check, i, listener);
         if let Some(tls) = &listener.tls {
             certificates(check, i, listener, tls);
+            one_is_valid(check, i, tls, sound);
             rules(check, i, tls);
             protocols(check, i, listener.mode, tls);
         }
     }
     binds(check);
+}
+
+/// `pass_forwarded` is about requests that no `forwarded` edits.
+fn forwarding(check: &mut Check<'_>, i: usize, listener: &Listener) {
+    let at = steps!["listeners", i, "pass_forwarded"];
+    let edited = listener.plugins.iter().any(|p| p.as_str() == "forwarded");
+    if listener.pass_forwarded && edited {
+        let expected = "`trust` of `forwarded` instead";
+        check.on_key(&at, "the plugin `forwarded` decides here", expected);
+    } else if listener.pass_forwarded && listener.mode == Mode::Tcp {
+        check.on_key(&at, "no header is read here", "`mode: http`");
+    }
 }
 
 /// Rules of the handshake, tried out on OpenSSL itself: it knows which ciphers and groups it has.
@@ -76,17 +91,15 @@ fn rules(check: &mut Check<'_>, i: usize, tls: &ListenerTls) {
         let expected = "no less than `min_version`, which the profile sets where it is not there";
         check.expect(&at("max_version"), "no version is left", expected);
     }
-    let words = |list: &Option<Vec<String>>| list.as_ref().map(|words| words.join(":"));
-    if let Some(ciphers) = words(&tls.ciphers)
-        && !known(|context| context.set_cipher_list(&ciphers))
-    {
-        let expected = "names of TLS 1.2 ciphers, as `openssl ciphers` prints them";
-        check.expect(
-            &at("ciphers"),
-            "OpenSSL has none of these ciphers",
+    if tls.choose == Choose::Vip && tls.by_vip.is_empty() {
+        let expected = "`by_vip` beside it";
+        check.on_key(
+            &at("choose"),
+            "no address has a certificate of its own",
             expected,
         );
     }
+    ciphers(check, i, tls.ciphers.as_deref());
     for (k, group) in tls.groups.iter().flatten().enumerate() {
         if !known(|context| context.set_groups_list(group)) {
             let expected = "a group of OpenSSL's, such as `X25519MLKEM768`, `X25519`, `P-256`";
@@ -96,9 +109,23 @@ fn rules(check: &mut Check<'_>, i: usize, tls: &ListenerTls) {
     }
     match &tls.client_ca {
         Some(file) => {
-            if let Err(fault) = names_of(&check.dir.join(file)) {
+            let authorities = authorities_of(&check.dir.join(file));
+            if let Err(fault) = &authorities {
                 check.fault(&at("client_ca"), fault.to_string());
             }
+            if let (Some(lists), Ok(authorities)) = (&tls.client_crl, authorities)
+                && let Err(fault) = Crls::open(&check.dir.join(lists), &authorities)
+            {
+                check.fault(&at("client_crl"), fault.to_string());
+            }
+        }
+        None if tls.client_crl.is_some() => {
+            let expected = "`client_ca` beside it";
+            check.on_key(
+                &at("client_crl"),
+                "no client certificate is asked for",
+                expected,
+            );
         }
         None if check.tree.find(&at("client_certificate")).is_some() => check.on_key(
             &at("client_certificate"),
@@ -106,6 +133,35 @@ fn rules(check: &mut Check<'_>, i: usize, tls: &ListenerTls) {
             "`client_ca` beside it",
         ),
         None => {}
+    }
+}
+
+/// Each name alone: of a list OpenSSL refuses only one without any cipher that it has.
+fn ciphers(check: &mut Check<'_>, i: usize, list: Option<&[String]>) {
+    let expected = "names of TLS 1.2 ciphers, as `openssl ciphers` prints them";
+    let Some(list) = list else { return };
+    let mut all_known = true;
+    for (k, entry) in list.iter().enumerate() {
+        let mut words = entry.split([':', ',', ' ']).filter(|word| !word.is_empty());
+        // `!`, `-` and `+` remove or move ciphers; `@` begins an order.
+        let name = |word: &str| word.trim_start_matches(['!', '-', '+']).to_owned();
+        let missing = |word: &&str| {
+            !word.starts_with('@') && !known(|context| context.set_cipher_list(&name(word)))
+        };
+        if let Some(word) = words.find(missing) {
+            all_known = false;
+            let found = format!("OpenSSL has no cipher `{}`", echo(&name(word)));
+            check.expect(
+                &steps!["listeners", i, "tls", "ciphers", k],
+                found,
+                expected,
+            );
+        }
+    }
+    let whole = list.join(":");
+    if all_known && !known(|context| context.set_cipher_list(&whole)) {
+        let at = steps!["listeners", i, "tls", "ciphers"];
+        check.expect(&at, "no cipher is left", expected);
     }
 }
 
@@ -207,15 +263,29 @@ fn certificates(check: &mut Check<'_>, i: usize, listener: &Listener, tls: &List
     }
 }
 
+/// A certificate that is over must not stop the others; a listener that has no other can serve nobody.
+fn one_is_valid(check: &mut Check<'_>, i: usize, tls: &ListenerTls, sound: &Sound) {
+    let all = tls.certificates.iter();
+    let faults: Option<Vec<_>> = all.map(|name| sound.not_valid.get(name)).collect();
+    if let Some(first) = faults.iter().flatten().next() {
+        check.expect(
+            &steps!["listeners", i, "tls", "certificates"],
+            format!("none of its certificates is valid now: {first}"),
+            "at least one whose time has begun and has not ended",
+        );
+    }
+}
+
 fn bind_path(check: &Check<'_>, i: usize) -> String {
     check.tree.locate(&steps!["listeners", i, "bind"]).path
 }
 
 /// Whether clients can reach `vip` through `listener`: bound itself, or by a wildcard address.
-fn serves(listener: &Listener, vip: SocketAddr) -> bool {
+pub(super) fn serves(listener: &Listener, vip: SocketAddr) -> bool {
+    let vip = SocketAddr::new(vip.ip().to_canonical(), vip.port());
     listener.bind.iter().any(|bind| {
-        // `[::]` takes IPv4 too where the kernel's bindv6only is off, which is the default.
-        let any = bind.ip().is_unspecified() && (bind.is_ipv6() || vip.is_ipv4());
+        // `[::]` takes IPv6 only, whatever the kernel's bindv6only says: see `listener::accept::bind`.
+        let any = bind.ip().is_unspecified() && bind.is_ipv6() == vip.is_ipv6();
         *bind == vip || (any && bind.port() == vip.port())
     })
 }

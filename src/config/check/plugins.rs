@@ -15,7 +15,7 @@ use crate::config::error::{echo, nearest};
 use crate::config::tree::{Kind, Step};
 
 /// How the names of plugins that route end.
-const ROUTES: &str = "_route";
+pub(super) const ROUTES: &str = "_route";
 
 pub(super) fn check(check: &mut Check<'_>, covered: &Covered) {
     let config = check.config;

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::checker::{Check, steps};
-use super::node_tls::tls_is_sound;
+use super::node_tls::{server_name, tls_is_sound};
 use crate::config::bounds::MAX_PATHS;
 use crate::config::error::echo;
 use crate::config::tree::Step;
@@ -138,6 +138,10 @@ fn health_is_sound(check: &mut Check<'_>, at: &[Step], health: &Health) {
             .collect::<Vec<_>>()
     };
     kind_is_one(check, at, health);
+    if let Some(tls) = &health.tls {
+        let at = below(&["tls", "server_name"]);
+        server_name(check, &at, tls.server_name.as_deref());
+    }
     if let Some(http) = &health.http {
         let legal = |c: char| c.is_ascii_graphic() && c != '#';
         if !http.path.starts_with('/') || !http.path.chars().all(legal) {

@@ -325,7 +325,7 @@ const CASES: &[Case] = &[
         "tls: { certificates: [good], profile: modern, max_version: 1.2, ciphers: [NONE], groups: [X25519, P-1], client_certificate: optional }",
         &[
             "f:9:64: listeners[0].tls.max_version: no version is left; expected no less than `min_version`, which the profile sets where it is not there",
-            "f:9:78: listeners[0].tls.ciphers: OpenSSL has none of these ciphers; expected names of TLS 1.2 ciphers, as `openssl ciphers` prints them",
+            "f:9:79: listeners[0].tls.ciphers[0]: OpenSSL has no cipher `NONE`; expected names of TLS 1.2 ciphers, as `openssl ciphers` prints them",
             "f:9:103: listeners[0].tls.groups[1]: found `P-1`; expected a group of OpenSSL's, such as `X25519MLKEM768`, `X25519`, `P-256`",
             "f:9:109: listeners[0].tls.client_certificate: nobody can judge a client's certificate; expected `client_ca` beside it",
         ],

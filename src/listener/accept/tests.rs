@@ -43,6 +43,7 @@ impl Rig {
     fn on(socket: TcpListener, threads: usize) -> Rig {
         let table = Table {
             plugins: Default::default(),
+            hides_forwarding: false,
             default: None,
             pools: Arc::default(),
             nodes: Arc::default(),

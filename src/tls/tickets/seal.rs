@@ -3,7 +3,7 @@
 //! In: a context that carries its [`Ring`]. Out: cipher and MAC set up for one ticket.
 //! Source: `SSL_CTX_set_tlsext_ticket_key_evp_cb(3)`; RFC 5077 §4.
 
-use std::ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_int, c_long, c_uchar, c_uint, c_void};
 use std::ptr;
 use std::sync::{Arc, OnceLock};
 
@@ -15,6 +15,7 @@ use openssl::ssl::{SslContext, SslContextBuilder, SslRef, SslVersion};
 use openssl_sys::{EVP_CIPHER_CTX, SSL, SSL_CTX};
 
 use super::Ring;
+use crate::config::defaults::TICKET_LIFETIME;
 use crate::credentials::ticket_keys::{HALF, Key, NAME};
 use crate::tls::guard::guard;
 
@@ -42,8 +43,9 @@ type Callback = unsafe extern "C" fn(
     c_int,
 ) -> c_int;
 
-// SAFETY: declared as in OpenSSL 3's tls1.h and evp.h; EVP_MAC_CTX is opaque.
+// SAFETY: declared as in OpenSSL 3's ssl.h, tls1.h and evp.h; EVP_MAC_CTX is opaque.
 unsafe extern "C" {
+    fn SSL_CTX_set_timeout(ctx: *mut SSL_CTX, seconds: c_long) -> c_long;
     fn SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx: *mut SSL_CTX, callback: Callback) -> c_int;
     fn EVP_MAC_init(
         ctx: *mut c_void,
@@ -72,7 +74,11 @@ pub(in crate::tls) fn install(
 ) -> Result<(), ErrorStack> {
     context.set_ex_data(index()?, ring);
     // SAFETY: the context is live, and the callback has the type this function wants.
-    match unsafe { SSL_CTX_set_tlsext_ticket_key_evp_cb(context.as_ptr(), ticket) } {
+    let installed = unsafe {
+        SSL_CTX_set_timeout(context.as_ptr(), TICKET_LIFETIME.0.as_secs() as c_long);
+        SSL_CTX_set_tlsext_ticket_key_evp_cb(context.as_ptr(), ticket)
+    };
+    match installed {
         1 => Ok(()),
         _ => Err(ErrorStack::get()),
     }

@@ -25,6 +25,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::config::{Health, HttpCheck};
+use crate::stream::graceful_close;
 use crate::stream::side::Side;
 use crate::stream::socket::Tcp;
 use crate::upstream::Node;
@@ -57,8 +58,9 @@ pub struct Probe {
     /// Where the node is checked: at its address, or at another port of it.
     backend: Backend,
     preamble: &'static [u8],
-    /// TLS for the check alone, of a node whose flows carry their own TLS (passthrough).
-    tls: Option<Secure>,
+    /// TLS for the check alone, of a node whose flows carry their own TLS (passthrough). An error fails each
+    /// check; a plan with one is refused.
+    tls: Result<Option<Secure>, String>,
     http: Option<HttpCheck>,
     timeout: Duration,
 }
@@ -76,15 +78,10 @@ impl Probe {
         if let Some(port) = ports.into_iter().flatten().next() {
             address.set_port(port);
         }
-        let own = tls.filter(|_| node.tls.is_none()).map(|c| {
-            let ip = address.ip().to_string();
-            let name = c.server_name.as_deref().unwrap_or(&ip);
-            Secure::new(name, c.verify, None, None)
-        });
-        let tls = own.and_then(|made| {
-            let failed = |e| log::error!("node {}: its check runs without TLS: {e}", node.name);
-            made.map_err(failed).ok()
-        });
+        let tls = match node.tls {
+            Some(_) => Ok(None),
+            None => own_tls(conf, address),
+        };
         let backend = Backend {
             addr: PingoraAddr::Inet(address),
             weight: 1,
@@ -118,7 +115,10 @@ impl Probe {
         let side = self.connect(address).await.map_err(failed)?;
         match &self.http {
             Some(http) => Ok(get(side, http, address).await?),
-            None => Ok(()),
+            None => {
+                tokio::spawn(end(side));
+                Ok(())
+            }
         }
     }
 
@@ -126,7 +126,8 @@ impl Probe {
         let mut tcp = Tcp::new(TcpStream::connect(address).await?);
         tcp.watch_toward(self.timeout, &self.node.last_bytes);
         tcp.write_all(self.preamble).await?;
-        match self.node.tls.as_ref().or(self.tls.as_ref()) {
+        let own = self.tls.as_ref().map_err(|e| io::Error::other(e.clone()))?;
+        match self.node.tls.as_ref().or(own.as_ref()) {
             Some(tls) => tls.handshake(tcp).await,
             None => Ok(Side::Plain(tcp)),
         }
@@ -149,6 +150,28 @@ impl HealthCheck for Probe {
     }
 }
 
+/// Prepares TLS for the check alone, of a node at `address` whose flows carry their own TLS.
+///
+/// Errors: OpenSSL refuses the system's authorities. A check without TLS would find such a node healthy.
+pub fn own_tls(conf: &Health, address: SocketAddr) -> Result<Option<Secure>, String> {
+    let Some(tls) = &conf.tls else {
+        return Ok(None);
+    };
+    let ip = address.ip().to_string();
+    let name = tls.server_name.as_deref().unwrap_or(&ip);
+    let made = Secure::new(name, tls.verify, None, None);
+    made.map(Some)
+        .map_err(|e| format!("cannot set up TLS: {e}"))
+}
+
+/// Ends a connection. Over TLS in order: without close_notify the node logs an error for each check (RFC 8446
+/// §6.1), and it may still send session tickets.
+async fn end(mut side: Side) {
+    if side.ssl().is_some() {
+        graceful_close::lingering_close(&mut side, b"").await;
+    }
+}
+
 /// Recovers the [`ProbeError`] that a Pingora error wraps.
 fn probe_error(e: Error) -> ProbeError {
     let words = e.to_string();
@@ -161,8 +184,14 @@ async fn get(side: Side, conf: &HttpCheck, address: SocketAddr) -> Result<(), St
     let said = |e: hyper::Error| e.to_string();
     let (mut send, connection) = http1::handshake(TokioIo::new(side)).await.map_err(said)?;
     // Ends when `send` is dropped.
-    tokio::spawn(connection);
-    let host = conf.host.clone().unwrap_or_else(|| address.to_string());
+    tokio::spawn(async move {
+        if let Ok(parts) = connection.without_shutdown().await {
+            end(parts.io.into_inner()).await;
+        }
+    });
+    // Without the zone of an IPv6 address, which no Host may have (RFC 6874 §3).
+    let own = || SocketAddr::new(address.ip(), address.port()).to_string();
+    let host = conf.host.clone().unwrap_or_else(own);
     let request = http::Request::get(conf.path.as_str())
         .header(http::header::HOST, host)
         .header(http::header::USER_AGENT, "pushgate-health")

@@ -82,6 +82,7 @@ impl Edge {
             default: Some(Target::Node(NodeId::of("n"))),
             pools: Arc::default(),
             nodes: Arc::new(HashMap::from([(node.id, node)])),
+            hides_forwarding: false,
         };
         let (drain, begun) = watch::channel(false);
         Edge {
