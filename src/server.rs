@@ -5,6 +5,8 @@
 //! before all else. So an error ends the start with a message. Threads start after Pingora
 //! has daemonised. Source: FAULTS D54, D69.
 
+mod limits;
+mod memory;
 mod signals;
 mod systemd;
 mod threads;
@@ -176,7 +178,9 @@ impl Service {
         let log_query = config.log.query;
         let hooks = ProxyHooks { log_query };
         let most = config.max_connections.get();
-        let edge = Edge::new(hooks, runtimes, most, draining);
+        let shares = limits::client_shares(&config, threads);
+        memory::watch(&config.memory).map_err(|e| format!("memory: {e}"))?;
+        let edge = Edge::new(hooks, runtimes, most, shares, draining);
         let (state, predecessor) = match predecessor {
             Some(mut p) => (std::mem::take(&mut p.state), Some(p)),
             None => (HandoverState::default(), None),

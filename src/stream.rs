@@ -4,6 +4,7 @@
 //! Source: Lightstreamer clustering §1 ("forwarded to the clients immediately, without any buffering").
 
 mod bulk;
+pub mod client_share;
 pub mod dead_peer;
 pub mod descriptors;
 pub mod direction;
@@ -14,6 +15,7 @@ pub mod framing;
 pub mod graceful_close;
 pub mod kernel;
 pub mod last_bytes;
+pub mod memory;
 mod pending_bytes;
 pub mod relay;
 pub mod side;

@@ -12,6 +12,19 @@ const fn seconds(n: u64) -> Span {
 
 /// Client connections at once. Each takes two descriptors; a service's usual hard limit is 524,288.
 pub const MAX_CONNECTIONS: usize = 200_000;
+/// What one client may hold of the connections, descriptors and ports of the process. Whatever it does, two
+/// fifths are left to others. More than half, because one address may be a large office, or the address of a
+/// carrier's customers; a process with 20,000 descriptors still carries 5,800 flows for it.
+pub const CLIENT_SHARE: Share = Share(0.6);
+/// Memory above which new clients are refused. A fifth is left for what live flows need meanwhile, and for other
+/// processes: the kernel ends the whole process where nothing is left.
+pub const MEMORY_LIMIT: Share = Share(0.8);
+/// Connections of one client address at a listener: five thousand people behind the address of an office, two
+/// connections each. One hostile address then has a twentieth of 200,000 connections.
+pub const MAX_CONNECTIONS_PER_CLIENT: usize = 10_000;
+/// Live flows of one client address at a listener: as many as connections. Without this an HTTP/2 client could
+/// begin a hundred on each.
+pub const MAX_FLOWS_PER_CLIENT: usize = 10_000;
 /// How long live flows may go on after a stop signal: a working day's streams end in an hour by themselves.
 pub const DRAIN_DEADLINE: Span = seconds(3600);
 /// A TLS handshake takes two round trips; ten seconds is generous for a mobile client.
@@ -109,6 +122,9 @@ macro_rules! functions {
 
 functions! {
     max_connections: NonZeroUsize = NonZeroUsize::new(MAX_CONNECTIONS).expect("a constant above zero");
+    client_share: Share = CLIENT_SHARE;
+    max_connections_per_client: NonZeroUsize = NonZeroUsize::new(MAX_CONNECTIONS_PER_CLIENT).expect("a constant above zero");
+    max_flows_per_client: NonZeroUsize = NonZeroUsize::new(MAX_FLOWS_PER_CLIENT).expect("a constant above zero");
     drain_deadline: Span = DRAIN_DEADLINE;
     handshake_timeout: Span = HANDSHAKE_TIMEOUT;
     head_timeout: Span = HEAD_TIMEOUT;

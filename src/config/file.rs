@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::error::ConfigError;
-use super::units::Span;
-use super::{Certificate, Listener, Node, Pool, Resolvers, Tickets, defaults};
+use super::units::{Share, Span};
+use super::{Certificate, Listener, Memory, Node, Pool, Resolvers, Tickets, defaults};
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -24,9 +24,15 @@ pub struct Config {
     /// Threads that carry client bytes; default one per core.
     #[serde(default)]
     pub threads: Option<NonZeroUsize>,
-    /// Most client connections at once; the edge closes further ones on accept.
+    /// Most client connections at once; for further ones idle ones make room.
     #[serde(default = "defaults::max_connections")]
     pub max_connections: NonZeroUsize,
+    /// Most of the connections, descriptors and local ports of this process that one client may hold.
+    #[serde(default = "defaults::client_share")]
+    pub client_share: Share,
+    /// Memory above which new clients are refused.
+    #[serde(default)]
+    pub memory: Memory,
     /// Longest time live flows go on after a stop signal.
     #[serde(default = "defaults::drain_deadline")]
     pub drain_deadline: Span,

@@ -43,9 +43,12 @@ pub struct Listener {
     /// Most bytes of a flow that proxy and sockets hold while the client does not read.
     #[serde(default)]
     pub max_hidden: MaxHidden,
-    /// Most live flows of one client address (IPv6: /64); absent: any number.
-    #[serde(default)]
-    pub max_flows_per_client: Option<NonZeroUsize>,
+    /// Most connections of one client address (IPv6: /64).
+    #[serde(default = "defaults::max_connections_per_client")]
+    pub max_connections_per_client: NonZeroUsize,
+    /// Most live flows of one client address (IPv6: /64).
+    #[serde(default = "defaults::max_flows_per_client")]
+    pub max_flows_per_client: NonZeroUsize,
     /// Deadline of each of these: the PROXY protocol header, a ClientHello that routes, the TLS handshake.
     #[serde(
         default = "defaults::handshake_timeout",

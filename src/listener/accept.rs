@@ -11,6 +11,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use prometheus::IntCounter;
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
@@ -21,6 +22,7 @@ use tokio::task::JoinHandle;
 use super::accept_turn::{AcceptTurn, AcceptTurns};
 use crate::config;
 use crate::observe::metrics;
+use crate::proxy::idle_clients::BROWSER;
 use crate::proxy::listener::Listener;
 use crate::proxy::threads::{Thread, emptiest};
 use crate::stream::socket::{self, Options};
@@ -35,8 +37,32 @@ const BATCH: usize = 64;
 /// eight clients share the cost of one wake-up. Of 1,000 connections that live for hours, eight are no
 /// burden.
 const LEAD: i64 = 8;
+/// Stands for an address where none is needed.
+const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 /// Pause when descriptors run out. Live flows go on, and the admin endpoint still answers.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Shortest time between two log lines about failed accepts.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+/// Pause after an idle connection was told to close: its task does so in its next turn.
+const SHORT_PAUSE: Duration = Duration::from_millis(1);
+
+/// What accepted sockets go through.
+pub trait Door: Clone + Send + Sync + 'static {
+    /// Takes a socket that the thread `at` accepted, on that thread.
+    fn take(&self, at: usize, accepted: Accepted);
+
+    /// Closes an idle connection of the client with most, because no descriptor is left, if that client has
+    /// `least` connections. Returns whether there was one.
+    fn make_room(&self, _least: usize) -> bool {
+        false
+    }
+}
+
+impl<F: Fn(usize, Accepted) + Clone + Send + Sync + 'static> Door for F {
+    fn take(&self, at: usize, accepted: Accepted) {
+        self(at, accepted);
+    }
+}
 
 /// An accepted connection.
 pub struct Accepted {
@@ -99,8 +125,8 @@ impl AcceptLoop {
         self.socket.try_clone()
     }
 
-    /// Prepares to accept on `threads`. Each connection goes to `take` on the thread that accepted it, with
-    /// that thread's index in `threads`.
+    /// Prepares to accept on `threads`. Each connection goes through `door` on the thread that accepted it,
+    /// with that thread's index in `threads`.
     ///
     /// Errors: no descriptor is left.
     pub fn prepare(
@@ -108,7 +134,7 @@ impl AcceptLoop {
         socket: TcpListener,
         listener: &Arc<Listener>,
         threads: Arc<[Thread]>,
-        take: impl Fn(usize, Accepted) + Clone + Send + Sync + 'static,
+        door: impl Door,
     ) -> io::Result<PreparedLoop> {
         let bound = socket.local_addr()?;
         let accepting = AcceptLoop {
@@ -132,7 +158,7 @@ impl AcceptLoop {
                 vip: (!bound.ip().is_unspecified()).then_some(bound),
                 listener: listener.clone(),
                 threads: threads.clone(),
-                take: take.clone(),
+                door: door.clone(),
             };
             acceptors.push(Box::new(move || runtime.spawn(acceptor.run(turn))));
         }
@@ -191,15 +217,15 @@ impl PreparedLoop {
 }
 
 /// The accept loop of one thread.
-struct Acceptor<T> {
+struct Acceptor<D> {
     at: usize,
     vip: Option<SocketAddr>,
     listener: Arc<Listener>,
     threads: Arc<[Thread]>,
-    take: T,
+    door: D,
 }
 
-impl<T: Fn(usize, Accepted)> Acceptor<T> {
+impl<D: Door> Acceptor<D> {
     async fn run(self, turn: AsyncFd<AcceptTurn>) {
         let accepted = metrics::get()
             .accepted
@@ -229,24 +255,20 @@ impl<T: Fn(usize, Accepted)> Acceptor<T> {
             match accept(socket) {
                 Ok((stream, peer)) => {
                     accepted.inc();
-                    let stream = when_spared(stream, &self.listener).await;
+                    let stream = self.when_spared(stream).await;
                     let accepted = Accepted {
                         stream,
                         at: Instant::now(),
                         peer,
                         vip: self.vip,
                     };
-                    (self.take)(self.at, accepted);
+                    self.door.take(self.at, accepted);
                 }
                 Err(Errno::WOULDBLOCK) => return true,
                 // The client gave up before we accepted it. Its next try is another connection.
                 Err(Errno::CONNABORTED | Errno::INTR) => {}
                 Err(e) => {
-                    log::error!(
-                        "listener {}: cannot accept clients: {e}; retrying in {PAUSE:?}",
-                        self.listener.name
-                    );
-                    tokio::time::sleep(PAUSE).await;
+                    self.fail(e.into()).await;
                     return false;
                 }
             }
@@ -266,13 +288,55 @@ impl<T: Fn(usize, Accepted)> Acceptor<T> {
     async fn pass(&self, turn: &AcceptTurn) {
         let to = emptiest(&self.threads, self.at).unwrap_or(self.at);
         while let Err(e) = turn.pass(to) {
-            log::error!(
-                "listener {}: cannot pass the turn to accept: {e}; retrying in {PAUSE:?}",
-                self.listener.name
-            );
-            tokio::time::sleep(PAUSE).await;
+            self.fail(e).await;
         }
     }
+
+    /// Waits after a call has failed. Logs it at a bounded pace: under a flood it fails twenty times a second.
+    async fn fail(&self, e: io::Error) {
+        let name = &self.listener.name;
+        let shortage = Shortage::of(&e, self.vip.unwrap_or(ANY));
+        if is_news() {
+            log::error!("listener {name}: cannot accept clients: {e}; new clients wait");
+        }
+        // Others than clients have taken the descriptors, e.g. the whole system: small clients would not help.
+        let is_full = shortage == Some(Shortage::Descriptors);
+        let makes_room = is_full && self.door.make_room(BROWSER + 1);
+        tokio::time::sleep(if makes_room { SHORT_PAUSE } else { PAUSE }).await;
+    }
+
+    /// Holds a client while descriptors are scarce, as it would have waited in the kernel's queue. Idle clients
+    /// make room for it.
+    async fn when_spared(&self, mut stream: TcpStream) -> TcpStream {
+        while descriptors::are_scarce(&stream) {
+            let makes_room = self.door.make_room(1);
+            if !makes_room && Shortage::Descriptors.is_news() {
+                let name = &self.listener.name;
+                log::error!(
+                    "listener {name}: {}; new clients wait",
+                    Shortage::Descriptors
+                );
+            }
+            tokio::time::sleep(if makes_room { SHORT_PAUSE } else { PAUSE }).await;
+            // A duplicate gets the lowest free number. The higher one is closed.
+            match stream.try_clone() {
+                Ok(other) if other.as_raw_fd() < stream.as_raw_fd() => stream = other,
+                _ => {}
+            }
+        }
+        stream
+    }
+}
+
+/// Whether no failed accept was logged in the last 10 s; true counts as logged.
+fn is_news() -> bool {
+    static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut told = TOLD.lock();
+    let news = told.is_none_or(|told| told.elapsed() >= LOG_EVERY);
+    if news {
+        *told = Some(Instant::now());
+    }
+    news
 }
 
 /// Accepts one client. One system call returns a non-blocking socket and the peer's address; std needs two.
@@ -282,26 +346,6 @@ fn accept(socket: &TcpListener) -> Result<(TcpStream, SocketAddr), Errno> {
     // Without an address the client has already left.
     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
     Ok((stream.into(), peer.ok_or(Errno::CONNABORTED)?))
-}
-
-/// Holds a client while descriptors are scarce, as it would have waited in the kernel's queue.
-async fn when_spared(mut stream: TcpStream, listener: &Listener) -> TcpStream {
-    while descriptors::are_scarce(&stream) {
-        if Shortage::Descriptors.is_news() {
-            let name = &listener.name;
-            log::error!(
-                "listener {name}: {}; new clients wait",
-                Shortage::Descriptors
-            );
-        }
-        tokio::time::sleep(PAUSE).await;
-        // A duplicate gets the lowest free number. The higher one is closed.
-        match stream.try_clone() {
-            Ok(other) if other.as_raw_fd() < stream.as_raw_fd() => stream = other,
-            _ => {}
-        }
-    }
-    stream
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! In: an accepted socket. Out: a client connection whose protocol can begin, or an [`AdmissionError`].
 //! Source: Lightstreamer clustering §1 (Proxy Protocol), §3; FAULTS D32, D33, D38.
 
+use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -16,16 +18,21 @@ use super::{handshake, proxy_protocol};
 use crate::config::{self, Mode};
 use crate::proxy::conn::Conn;
 use crate::proxy::listener::Listener;
-use crate::proxy::open::Open;
+use crate::proxy::open::{LimitReached, Open};
 use crate::stream::side::Side;
 use crate::stream::socket::Tcp;
 use crate::tls::HandshakeInfo;
+use crate::upstream::shortage::Shortage;
 
 /// Why a client connection was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdmissionError {
-    /// `max_connections` client connections are open already.
-    MaxConnections,
+    /// A limit of connections is reached.
+    Limit(LimitReached),
+    /// The process uses more memory than `memory.limit`.
+    Memory,
+    /// The connection was closed during its admission, to make room for another client.
+    ClosedIdle,
     /// The client left before it was admitted.
     Gone,
     /// A trusted sender sent no PROXY protocol header, or a broken one.
@@ -36,22 +43,34 @@ pub enum AdmissionError {
     ClientHelloTimeout,
     /// The TLS handshake failed.
     Handshake(HandshakeError),
-    /// No descriptor was left after the TLS handshake.
-    NoDescriptor,
+    /// No descriptor or memory was left after the TLS handshake.
+    Short(Shortage),
+    /// The data thread has ended, because the process stops.
+    Stopping,
 }
 
 impl AdmissionError {
     /// Returns the label value in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
-            AdmissionError::MaxConnections => "max_connections",
+            AdmissionError::Limit(LimitReached::Connections) => "max_connections",
+            AdmissionError::Limit(LimitReached::PerClient) => "max_connections_per_client",
+            AdmissionError::Limit(LimitReached::Share) => "client_share",
+            AdmissionError::Memory => "memory",
+            AdmissionError::ClosedIdle => "closed_idle",
             AdmissionError::Gone => "gone",
             AdmissionError::ProxyProtocol => "proxy_protocol",
             AdmissionError::ProxyProtocolTimeout => "proxy_protocol_timeout",
             AdmissionError::ClientHelloTimeout => "client_hello_timeout",
             AdmissionError::Handshake(e) => e.as_str(),
-            AdmissionError::NoDescriptor => "no_descriptor",
+            AdmissionError::Short(shortage) => shortage.as_str(),
+            AdmissionError::Stopping => "stopping",
         }
+    }
+
+    /// Says why a connection to `client` could not move to its data thread.
+    pub fn of_move(e: &io::Error, client: SocketAddr) -> Self {
+        Shortage::of(e, client).map_or(AdmissionError::Stopping, AdmissionError::Short)
     }
 }
 
@@ -59,6 +78,15 @@ impl AdmissionError {
 ///
 /// Errors: why the connection is refused.
 pub async fn admit(open: Open, accepted: Accepted) -> Result<(Side, Arc<Conn>), AdmissionError> {
+    let place = open.place();
+    tokio::select! {
+        biased;
+        () = poll_fn(|cx| place.poll_told(cx)) => Err(AdmissionError::ClosedIdle),
+        admitted = steps(open, accepted) => admitted,
+    }
+}
+
+async fn steps(mut open: Open, accepted: Accepted) -> Result<(Side, Arc<Conn>), AdmissionError> {
     let listener = Arc::clone(&open);
     let conf = listener.conf.load_full();
     let (peer, at) = (accepted.peer, accepted.at);
@@ -68,7 +96,10 @@ pub async fn admit(open: Open, accepted: Accepted) -> Result<(Side, Arc<Conn>), 
         let read = tokio::time::timeout(conf.handshake_timeout.0, proxy_protocol::read(&mut tcp));
         match read.await {
             Ok(Ok(announced)) => {
-                (client, vip) = announced.addresses.unwrap_or((client, vip));
+                if let Some(addresses) = announced.addresses {
+                    (client, vip) = addresses;
+                    named(&mut open, client)?;
+                }
                 in_front = announced.tls;
             }
             Ok(Err(_)) => return Err(AdmissionError::ProxyProtocol),
@@ -79,7 +110,8 @@ pub async fn admit(open: Open, accepted: Accepted) -> Result<(Side, Arc<Conn>), 
         Some(front) => {
             let http = conf.mode == Mode::Http;
             let deadline = conf.handshake_timeout.0;
-            let shaken = handshake::shake(front.acceptor(vip), tcp, deadline, http).await;
+            let share = open.share().cloned();
+            let shaken = handshake::shake(front.acceptor(vip), tcp, deadline, http, share).await;
             let side = shaken.map_err(AdmissionError::Handshake)?;
             let tls = side.ssl().map(HandshakeInfo::of);
             (side, tls)
@@ -93,9 +125,17 @@ pub async fn admit(open: Open, accepted: Accepted) -> Result<(Side, Arc<Conn>), 
     Ok((side, Arc::new(conn)))
 }
 
+/// Counts the connection for the client that a trusted sender has named.
+fn named(open: &mut Open, client: SocketAddr) -> Result<(), AdmissionError> {
+    if open.is_proxy(client.ip()) {
+        return Ok(());
+    }
+    open.name(client.ip()).map_err(AdmissionError::Limit)
+}
+
 /// Registers the socket with this thread's runtime, and finds the address that the client reached. Sets no options:
 /// the socket has inherited those of its listening socket.
-fn registered(accepted: Accepted) -> std::io::Result<(Tcp, SocketAddr)> {
+fn registered(accepted: Accepted) -> io::Result<(Tcp, SocketAddr)> {
     let stream = TcpStream::from_std(accepted.stream)?;
     let vip = accepted.vip.map_or_else(|| stream.local_addr(), Ok)?;
     Ok((Tcp::new(stream), vip))
@@ -137,4 +177,28 @@ async fn passed_through(
         Hello::Other => None,
     };
     Ok((Side::Plain(tcp), tls))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Aim: a connection that cannot move to its data thread is counted by its true reason. Fails if each error
+    /// counts as a lack of descriptors.
+    #[test]
+    fn why_a_connection_cannot_move() {
+        let client = ([192, 0, 2, 1], 4000).into();
+        let of = |e: io::Error| AdmissionError::of_move(&e, client).as_str();
+        let cases = [
+            (libc::EMFILE, "no_descriptor"),
+            (libc::ENFILE, "no_descriptor"),
+            (libc::ENOMEM, "no_memory"),
+            (libc::ENOSPC, "no_memory"),
+        ];
+        for (errno, reason) in cases {
+            assert_eq!(of(io::Error::from_raw_os_error(errno)), reason);
+        }
+        let ended = io::Error::other("the runtime has ended");
+        assert_eq!(of(ended), "stopping");
+    }
 }

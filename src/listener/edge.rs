@@ -3,13 +3,13 @@
 //! Source: Lightstreamer clustering §1 (layers 7 and 4), §3; Diffusion load balancers, all points.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::watch;
 
-use super::accept::{AcceptLoop, Accepted, PreparedLoop};
+use super::accept::{AcceptLoop, Accepted, Door, PreparedLoop};
 use super::admission::{self, AdmissionError};
 use crate::observe::metrics;
 use crate::proxy::conn::Conn;
@@ -19,6 +19,8 @@ use crate::proxy::open::{Connections, Open};
 use crate::proxy::serve::serve;
 use crate::proxy::service::Service;
 use crate::proxy::threads::{Runtimes, Thread, emptiest};
+use crate::stream::client_share::ClientShares;
+use crate::stream::memory;
 use crate::stream::side::Side;
 
 /// The state that all client connections share.
@@ -32,16 +34,18 @@ pub struct Edge {
 
 impl Edge {
     /// Makes an edge. The threads of `runtimes` serve its connections, which drain when `drain` turns true.
+    /// `shares`: what each client may hold.
     pub fn new(
         hooks: ProxyHooks,
         runtimes: Runtimes,
         max_connections: usize,
+        shares: Arc<ClientShares>,
         drain: watch::Receiver<bool>,
     ) -> Arc<Self> {
         let data: Arc<[Thread]> = runtimes.data.into();
         Arc::new(Edge {
             service: Arc::new(Service { hooks, drain }),
-            connections: Connections::at_most(max_connections, data.clone()),
+            connections: Connections::at_most(max_connections, data.clone(), shares),
             data,
             handshakes: runtimes.handshakes.into(),
             next: AtomicUsize::new(0),
@@ -66,9 +70,11 @@ impl Edge {
             Some(_) => &self.handshakes,
             None => &self.data,
         };
-        let (edge, of) = (self.clone(), listener.clone());
-        let take = move |at, accepted| edge.take(&of, at, accepted);
-        AcceptLoop::prepare(asked, socket, listener, threads.clone(), take)
+        let door = EdgeDoor {
+            edge: self.clone(),
+            listener: listener.clone(),
+        };
+        AcceptLoop::prepare(asked, socket, listener, threads.clone(), door)
     }
 
     /// Serves a connection that this thread accepted. Where TLS ends here, this thread shakes hands and then
@@ -80,9 +86,14 @@ impl Edge {
             false => at,
         };
         let data = &self.data[data];
-        let Some(open) = self.connections.enter(listener, data) else {
-            refused(listener, AdmissionError::MaxConnections);
-            return;
+        if memory::is_short() {
+            self.connections.close_idle(1, 1, "memory");
+            return refused(listener, AdmissionError::Memory);
+        }
+        let client = client(listener, accepted.peer.ip());
+        let open = match self.connections.enter(listener, data, client) {
+            Ok(open) => open,
+            Err(limit) => return refused(listener, AdmissionError::Limit(limit)),
         };
         let edge = self.clone();
         if !shakes {
@@ -103,10 +114,34 @@ impl Edge {
                 return;
             };
             match side.tcp_mut().map(|tcp| tcp.rehome(&data)) {
-                Some(Err(_)) => refused(&conn.listener, AdmissionError::NoDescriptor),
+                Some(Err(e)) => refused(&conn.listener, AdmissionError::of_move(&e, conn.peer)),
                 _ => drop(data.spawn(async move { serve(&edge.service, side, conn).await })),
             }
         });
+    }
+}
+
+/// Returns the client that a new connection from `peer` counts for; `None`: a proxy that carries many clients,
+/// or one that has yet to name its client.
+fn client(listener: &Listener, peer: IpAddr) -> Option<IpAddr> {
+    let names = listener.conf.load().accept_proxy.contains(peer);
+    (!names && !listener.is_proxy(peer)).then_some(peer)
+}
+
+/// The way into the edge through one listener.
+#[derive(Clone)]
+struct EdgeDoor {
+    edge: Arc<Edge>,
+    listener: Arc<Listener>,
+}
+
+impl Door for EdgeDoor {
+    fn take(&self, at: usize, accepted: Accepted) {
+        self.edge.take(&self.listener, at, accepted);
+    }
+
+    fn make_room(&self, least: usize) -> bool {
+        self.edge.connections.close_idle(1, least, "descriptors")
     }
 }
 

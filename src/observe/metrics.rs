@@ -75,6 +75,12 @@ metrics! {
     accepted: counter "pushgate_connections_total" ["listener"];
     /// Client connections that ended before their first request: failed TLS handshakes, limits reached.
     refused: counter "pushgate_connections_refused_total" ["listener", "reason"];
+    /// Idle client connections closed to make room for others, by what ran short.
+    closed_idle: counter "pushgate_idle_connections_closed_total" ["reason"];
+    /// Memory that counts towards `memory.limit`, in bytes.
+    memory: plain_gauge "pushgate_memory_bytes" [];
+    /// `memory.limit` in bytes.
+    memory_limit: plain_gauge "pushgate_memory_limit_bytes" [];
     /// Client connections of a thread: `data-N` serves them, `handshake-N` does their TLS handshakes.
     thread_connections: gauge "pushgate_thread_connections" ["thread"];
     /// Flows ended, by end reason.

@@ -18,6 +18,7 @@ use crate::balance::Pool;
 use crate::balance::wait::WaitError;
 use crate::config::defaults;
 use crate::route::{Assigned, Decision};
+use crate::stream::client_share::UpstreamCharge;
 use crate::stream::side::Tap;
 use crate::stream::socket::{self, Options};
 use crate::upstream::connect::Dialer;
@@ -84,6 +85,7 @@ pub fn dialer(ex: &Exchange, head: Option<&Head>, assigned: &Assigned) -> Dialer
     let random = ex.record.lock().random;
     let tcp = assigned.node.tcp();
     Dialer {
+        charge: charge(ex, head, assigned),
         node: assigned.node.clone(),
         flow: ex.flow.clone(),
         options: Options {
@@ -99,6 +101,17 @@ pub fn dialer(ex: &Exchange, head: Option<&Head>, assigned: &Assigned) -> Dialer
             plugins.for_each(|p| p.preamble(&facts, out));
         }),
     }
+}
+
+/// Charges a connection to the node of `assigned` to the flow's client; `None`: the client holds its share. Its
+/// idle upstreams then give way to the flow.
+fn charge(ex: &Exchange, head: Option<&Head>, assigned: &Assigned) -> Option<UpstreamCharge> {
+    let share = ex.conn.listener.share_of(ex.client(head));
+    let node = assigned.node.id.0;
+    share.dial(node).or_else(|| {
+        ex.conn.idle_upstreams.close_all();
+        share.dial(node)
+    })
 }
 
 /// Makes the tap that shows the node's answer to the plugins that watch it; `None`: no plugin does.

@@ -1,53 +1,105 @@
-//! Counts the live flows of each client address, for listeners that limit them.
+//! Counts the connections and live flows of each client address at a listener, which limits both.
 //!
-//! In: flows that begin and end. Out: whether an address may begin one more. Each HTTP/2 stream counts, so a
-//! client cannot evade the limit with one connection. Source: FAULTS D58.
+//! In: connections and flows that begin and end. Out: whether an address may begin one more. Each HTTP/2
+//! stream counts as a flow, so a client cannot evade that limit with one connection. Source: FAULTS D58.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
 use crate::balance::queue::counted_as;
 
-/// The addresses that have live flows. The number of live flows bounds the map.
+/// The clients of a listener. The number of its connections and flows bounds the map.
 #[derive(Default)]
 pub struct Clients {
-    live: Mutex<HashMap<IpAddr, usize>>,
+    known: Mutex<HashMap<IpAddr, Weak<Client>>>,
+}
+
+/// One client at one listener.
+pub struct Client {
+    /// Its address; of IPv6 its /64.
+    pub address: IpAddr,
+    connections: AtomicUsize,
+    flows: AtomicUsize,
+    all: Arc<Clients>,
 }
 
 /// The place of a counted flow. Dropping it ends the count.
-pub struct Seat {
-    clients: Arc<Clients>,
-    client: IpAddr,
-}
+pub struct FlowSeat(Arc<Client>);
+
+/// The place of a counted connection. Dropping it ends the count.
+pub struct ConnectionSeat(Arc<Client>);
 
 impl Clients {
-    /// Counts a flow of `client`; `None`: its address (IPv6: its /64) has `most` flows already.
-    pub fn enter(self: &Arc<Self>, client: IpAddr, most: usize) -> Option<Seat> {
-        let client = counted_as(client);
-        let mut live = self.live.lock();
-        let own = live.entry(client).or_insert(0);
-        if *own >= most {
-            return None;
+    /// Returns the client with the address `client` (IPv6: the /64).
+    pub fn of(self: &Arc<Self>, client: IpAddr) -> Arc<Client> {
+        let address = counted_as(client);
+        let mut known = self.known.lock();
+        let entry = known.entry(address).or_default();
+        if let Some(client) = entry.upgrade() {
+            return client;
         }
-        *own += 1;
-        Some(Seat {
-            clients: self.clone(),
-            client,
-        })
+        let client = Arc::new(Client {
+            address,
+            connections: AtomicUsize::new(0),
+            flows: AtomicUsize::new(0),
+            all: self.clone(),
+        });
+        *entry = Arc::downgrade(&client);
+        client
     }
 }
 
-impl Drop for Seat {
+impl Client {
+    /// Counts a flow; `None`: the client has `most` flows already.
+    pub fn flow(self: &Arc<Self>, most: usize) -> Option<FlowSeat> {
+        take(&self.flows, most).then(|| FlowSeat(self.clone()))
+    }
+
+    /// Counts a connection; `None`: the client has `most` connections already.
+    pub fn connection(self: &Arc<Self>, most: usize) -> Option<ConnectionSeat> {
+        take(&self.connections, most).then(|| ConnectionSeat(self.clone()))
+    }
+}
+
+impl ConnectionSeat {
+    /// Returns the client.
+    pub fn client(&self) -> &Arc<Client> {
+        &self.0
+    }
+}
+
+/// Counts one more, unless there are `most`. Returns whether it did.
+fn take(held: &AtomicUsize, most: usize) -> bool {
+    let taken = held.fetch_add(1, Ordering::Relaxed) < most;
+    if !taken {
+        held.fetch_sub(1, Ordering::Relaxed);
+    }
+    taken
+}
+
+impl Drop for FlowSeat {
     fn drop(&mut self) {
-        let mut live = self.clients.live.lock();
-        if let Some(own) = live.get_mut(&self.client) {
-            *own -= 1;
-            if *own == 0 {
-                live.remove(&self.client);
-            }
+        self.0.flows.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for ConnectionSeat {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let mut known = self.all.known.lock();
+        // The same client may stand there anew already.
+        let is_gone = |c: &Weak<Client>| c.strong_count() == 0;
+        if known.get(&self.address).is_some_and(is_gone) {
+            known.remove(&self.address);
         }
     }
 }
@@ -59,17 +111,25 @@ mod tests {
     #[test]
     fn an_address_has_so_many_seats_and_no_more() {
         let clients = Arc::new(Clients::default());
-        let ip = |n| IpAddr::from([192, 0, 2, n]);
-        let (one, two) = (clients.enter(ip(1), 2), clients.enter(ip(1), 2));
+        let of = |n| clients.of(IpAddr::from([192, 0, 2, n]));
+        let (one, two) = (of(1).flow(2), of(1).flow(2));
         assert!(one.is_some() && two.is_some());
-        assert!(clients.enter(ip(1), 2).is_none());
-        assert!(
-            clients.enter(ip(2), 2).is_some(),
-            "others are not concerned"
-        );
+        assert!(of(1).flow(2).is_none());
+        assert!(of(2).flow(2).is_some(), "others are not concerned");
+        assert!(of(1).connection(1).is_some(), "nor are its connections");
         drop(one);
-        assert!(clients.enter(ip(1), 2).is_some());
+        assert!(of(1).flow(2).is_some());
         drop(two);
-        assert!(clients.live.lock().is_empty(), "nothing is left behind");
+        assert!(clients.known.lock().is_empty(), "nothing is left behind");
+    }
+
+    #[test]
+    fn a_prefix_is_one_client() {
+        let clients = Arc::new(Clients::default());
+        let of = |text: &str| clients.of(text.parse().expect("an address"));
+        let held = of("2001:db8::1").connection(1);
+        assert!(held.is_some());
+        assert!(of("2001:db8::ffff:1").connection(1).is_none(), "its /64");
+        assert!(of("2001:db8:0:1::1").connection(1).is_some(), "the next");
     }
 }

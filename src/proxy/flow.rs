@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use pushgate_plugins::api::{Flow, NodeId};
 use pushgate_plugins::head::Head;
 
-use super::clients::Seat;
+use super::clients::FlowSeat;
 use super::conn::Conn;
 use super::request_line::RequestLine;
 use crate::balance::queue::counted_as;
@@ -57,8 +57,8 @@ pub struct Record {
     pub retries: usize,
     /// Why the exchange ended.
     pub reason: Option<EndReason>,
-    /// Its place among the flows of its client's address, if the listener limits them.
-    pub seat: Option<Box<Seat>>,
+    /// Its place among the flows of its client's address.
+    pub seat: Option<FlowSeat>,
     /// The flow's random number, an input of the decisions.
     pub random: u64,
     /// Hidden bytes at the end of a relay.
@@ -95,6 +95,7 @@ impl Exchange {
     /// Begins an exchange. `protocol`: its name in the log.
     pub fn new(conn: Arc<Conn>, protocol: &'static str) -> Arc<Self> {
         let table = conn.listener.table.load_full();
+        conn.listener.begin_flow();
         Arc::new(Exchange {
             flow: LiveFlow::new(),
             record: Mutex::new(Record {
@@ -171,6 +172,9 @@ impl Exchange {
 
     /// Returns the address of the flow's client ([`Table::client`]).
     pub fn client(&self, head: Option<&Head>) -> IpAddr {
+        if self.table.plugins.trusts.is_empty() {
+            return self.conn.client.ip();
+        }
         self.table.client(&self.facts("", head, 0))
     }
 
@@ -183,12 +187,10 @@ impl Exchange {
     /// already.
     pub fn take_seat(&self, head: Option<&Head>) -> bool {
         let listener = &self.conn.listener;
-        let Some(most) = listener.conf.load().max_flows_per_client else {
-            return true;
-        };
-        let seat = listener.clients.enter(self.client(head), most.get());
+        let most = listener.conf.load().max_flows_per_client;
+        let seat = listener.client_of(self.client(head)).flow(most.get());
         let taken = seat.is_some();
-        self.record.lock().seat = seat.map(Box::new);
+        self.record.lock().seat = seat;
         taken
     }
 
@@ -293,5 +295,6 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         // A panic in the task, or a runtime that stops, skips `close`.
         self.leave();
+        self.conn.listener.end_flow();
     }
 }

@@ -1,5 +1,6 @@
 //! Holds a listener at run time, as its flows see it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -30,7 +31,7 @@ pub struct Listener {
     pub max_hidden: AtomicU64,
     /// `bulk` of `max_hidden`: a flow that carries bulk may use a larger window.
     pub bulk: AtomicBool,
-    /// Live flows by client address, if `max_flows_per_client` is set.
+    /// Connections and live flows by client address.
     pub clients: Arc<Clients>,
     /// The counters that almost every flow touches.
     pub counters: Counters,
@@ -80,6 +81,13 @@ impl Listener {
         self.max_hidden.store(hidden.bytes.0, Ordering::Relaxed);
         self.bulk.store(hidden.bulk, Ordering::Relaxed);
         self.conf.store(Arc::new(conf.clone()));
+    }
+
+    /// Whether `client` is a proxy whose word about its own clients a plugin trusts. Its connections have no
+    /// limit of their own, because they carry many clients.
+    pub fn is_proxy(&self, client: IpAddr) -> bool {
+        let table = self.table.load();
+        table.plugins.trusts.iter().any(|t| t.contains(client))
     }
 
     /// Returns the limits of the listener's relays.

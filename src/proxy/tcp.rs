@@ -70,6 +70,7 @@ async fn connect(ex: &Exchange, client: &Side) -> Option<Side> {
             }
             // Without descriptors or memory the edge reaches no other node either.
             Err(ConnectError::Short(shortage)) => (EndReason::Exhausted, shortage.spares_others()),
+            Err(ConnectError::ClientShare) => (EndReason::ClientLimit, false),
             Err(ConnectError::Evicted) => (EndReason::Evicted, true),
             Err(_) => (EndReason::NodeUnreachable, true),
         };

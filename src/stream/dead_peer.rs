@@ -9,16 +9,16 @@
 //! the end of a connection to a flow that does not read from it.
 //! Source: Diffusion load balancers, "TCP retransmission timeout"; FAULTS D53, D60; RFC 1122 §4.2.2.17.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::fd::RawFd;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::event::PollFlags;
 
+use super::client_share::UpstreamCharge;
 use super::kernel::{self, Info};
 use super::last_bytes::LastBytes;
 
@@ -32,16 +32,15 @@ type Sockets = Mutex<HashMap<RawFd, u32>>;
 
 thread_local! {
     static MINE: Arc<DeadPeerWatch> = Arc::default();
-    /// One watch for each node to which this thread has sockets, by the address of its `LastBytes`.
-    static NODES: RefCell<HashMap<usize, Weak<DeadPeerWatch>>> = RefCell::default();
 }
 
-/// Registers sockets with the watch of one thread: those of clients, or those of one node. Each socket holds
-/// one pointer to it.
+/// Registers sockets with the watch of one thread: those of all its clients, or one to a node. Each socket
+/// holds one pointer to it.
 #[derive(Debug, Default)]
 pub struct DeadPeerWatch {
     sockets: Arc<Sockets>,
     last: Option<Arc<LastBytes>>,
+    _charge: Option<UpstreamCharge>,
 }
 
 impl DeadPeerWatch {
@@ -52,22 +51,19 @@ impl DeadPeerWatch {
     }
 
     /// As [`DeadPeerWatch::on`] for a socket to a node: `last` takes over its unacknowledged bytes when it
-    /// closes.
-    pub fn on_node(fd: RawFd, limit: Duration, last: &Arc<LastBytes>) -> Arc<Self> {
-        let key = Arc::as_ptr(last).addr();
-        let known = NODES.with_borrow(|nodes| nodes.get(&key)?.upgrade());
-        let ours = known.unwrap_or_else(|| {
-            let new = Arc::new(DeadPeerWatch {
-                sockets: MINE.with(|mine| mine.sockets.clone()),
-                last: Some(last.clone()),
-            });
-            NODES.with_borrow_mut(|nodes| {
-                nodes.retain(|_, v| v.strong_count() > 0);
-                nodes.insert(key, Arc::downgrade(&new));
-            });
-            new
-        });
-        ours.begin(fd, limit)
+    /// closes. `charge`: what it costs its client, held until then.
+    pub fn on_node(
+        fd: RawFd,
+        limit: Duration,
+        last: &Arc<LastBytes>,
+        charge: Option<UpstreamCharge>,
+    ) -> Arc<Self> {
+        let ours = DeadPeerWatch {
+            sockets: MINE.with(|mine| mine.sockets.clone()),
+            last: Some(last.clone()),
+            _charge: charge,
+        };
+        Arc::new(ours).begin(fd, limit)
     }
 
     fn begin(self: Arc<Self>, fd: RawFd, limit: Duration) -> Arc<Self> {

@@ -13,10 +13,11 @@ static FOR_FLOWS: AtomicI32 = AtomicI32::new(RawFd::MAX);
 /// New clients wait from this number on: connected ones still need a descriptor for their node.
 static FOR_CLIENTS: AtomicI32 = AtomicI32::new(RawFd::MAX);
 
-/// Most descriptors reserved from flows; as many again are reserved from new clients.
-const KEPT: u64 = 64;
+/// Most descriptors reserved from flows; as many again are reserved from new clients. The admin endpoint may
+/// have 64, each check of a node one, and a reload opens sockets before it closes the old ones.
+const KEPT: u64 = 192;
 
-/// Sets the limit of this process: a sixteenth of it, at most 64, is reserved from flows.
+/// Sets the limit of this process: a sixteenth of it, at most [`KEPT`], is reserved from flows.
 pub fn limited_to(limit: u64) {
     let (flows, clients) = shares(limit);
     FOR_FLOWS.store(flows, Ordering::Relaxed);
@@ -40,6 +41,11 @@ pub fn for_flow<T: AsRawFd>(descriptor: T) -> io::Result<T> {
     }
 }
 
+/// Returns the number of descriptors that clients and their flows may use.
+pub fn for_clients() -> usize {
+    FOR_CLIENTS.load(Ordering::Relaxed).max(0) as usize
+}
+
 /// Whether a new client that got `given` must wait until more descriptors are free.
 pub fn are_scarce(given: &impl AsRawFd) -> bool {
     given.as_raw_fd() >= FOR_CLIENTS.load(Ordering::Relaxed)
@@ -55,7 +61,8 @@ mod tests {
             (1024, (960, 896)),
             (256, (240, 224)),
             (10, (10, 10)),
-            (524_288, (524_224, 524_160)),
+            (20_000, (19_808, 19_616)),
+            (524_288, (524_096, 523_904)),
             (libc::RLIM_INFINITY, (RawFd::MAX, RawFd::MAX)),
         ];
         for (limit, expected) in cases {

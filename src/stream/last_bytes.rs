@@ -110,7 +110,7 @@ mod tests {
         assert!(side.unacknowledged() > 0);
         side.tcp_mut()
             .expect("a socket")
-            .watch_toward(PATIENCE, last);
+            .watch_toward(PATIENCE, last, None);
         (node, side)
     }
 

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
+use super::client_share::UpstreamCharge;
 use super::dead_peer::{self, DeadPeerWatch};
 use super::descriptors;
 use super::kernel;
@@ -53,10 +54,15 @@ impl Tcp {
     }
 
     /// As [`Tcp::watch`] for a socket to a node; `last` takes over its unacknowledged bytes when this is
-    /// dropped.
-    pub fn watch_toward(&mut self, limit: Duration, last: &Arc<LastBytes>) {
+    /// dropped. `charge` is held until then.
+    pub fn watch_toward(
+        &mut self,
+        limit: Duration,
+        last: &Arc<LastBytes>,
+        charge: Option<UpstreamCharge>,
+    ) {
         self.unwatch();
-        self.watched = Some(DeadPeerWatch::on_node(self.fd(), limit, last));
+        self.watched = Some(DeadPeerWatch::on_node(self.fd(), limit, last, charge));
     }
 
     fn unwatch(&mut self) -> Option<Arc<DeadPeerWatch>> {

@@ -12,6 +12,7 @@ use tokio::io::AsyncWriteExt;
 use super::shortage::Shortage;
 use super::{LiveFlow, Node};
 use crate::observe::metrics;
+use crate::stream::client_share::UpstreamCharge;
 use crate::stream::side::Side;
 use crate::stream::socket::{self, Options, Tcp};
 
@@ -33,19 +34,25 @@ pub struct Dialer {
     pub timeout: Duration,
     /// Appends the preamble to a buffer.
     pub preamble: Preamble,
+    /// What the connection costs its client; `None`: the client holds its share already.
+    pub charge: Option<UpstreamCharge>,
 }
 
 impl Dialer {
     /// Connects.
     ///
-    /// Errors: the deadline passed, the flow was evicted, this machine is short of something, or an error of the
-    /// system or of TLS.
-    pub async fn dial(&self) -> Result<Side, ConnectError> {
+    /// Errors: the deadline passed, the flow was evicted, the client holds its share, this machine is short of
+    /// something, or an error of the system or of TLS.
+    pub async fn dial(mut self) -> Result<Side, ConnectError> {
+        let Some(charge) = self.charge.take() else {
+            self.failed(&ConnectError::ClientShare);
+            return Err(ConnectError::ClientShare);
+        };
         let started = std::time::Instant::now();
         let connected = tokio::select! {
             biased;
             () = self.flow.give_up.wait() => Err(ConnectError::Evicted),
-            r = tokio::time::timeout(self.timeout, self.open()) => match r {
+            r = tokio::time::timeout(self.timeout, self.open(charge)) => match r {
                 Ok(r) => r.map_err(|e| self.failure(e)),
                 Err(_) => Err(ConnectError::Timeout),
             },
@@ -60,10 +67,10 @@ impl Dialer {
         connected
     }
 
-    async fn open(&self) -> io::Result<Side> {
+    async fn open(&self, charge: UpstreamCharge) -> io::Result<Side> {
         let stream = socket::connect(self.node.address, &self.options).await?;
         let mut tcp = Tcp::new(stream);
-        tcp.watch_toward(self.user_timeout, &self.node.last_bytes);
+        tcp.watch_toward(self.user_timeout, &self.node.last_bytes, Some(charge));
         let mut preamble = Vec::new();
         (self.preamble)(&mut preamble);
         if !preamble.is_empty() {
@@ -89,8 +96,8 @@ impl Dialer {
             .inc();
         match failure {
             ConnectError::Short(shortage) => shortage.tell(&self.node),
-            // Given up by an eviction: the node is not at fault.
-            ConnectError::Evicted => {}
+            // Given up by an eviction, or never tried: the node is not at fault.
+            ConnectError::Evicted | ConnectError::ClientShare => {}
             ConnectError::Timeout => self.node.passive_health.failed(),
             ConnectError::Io(e) => {
                 self.node.passive_health.failed();
@@ -113,6 +120,8 @@ pub enum ConnectError {
     Timeout,
     /// The flow was evicted during the connect: the node went Down, or an operator evicted its flows.
     Evicted,
+    /// The client holds its share of sockets or ports.
+    ClientShare,
     /// This machine is short of descriptors, ports or memory.
     Short(Shortage),
     /// The system call, or the TLS handshake, failed.
@@ -125,6 +134,7 @@ impl ConnectError {
         match self {
             ConnectError::Timeout => "timeout",
             ConnectError::Evicted => "evicted",
+            ConnectError::ClientShare => "client_share",
             ConnectError::Short(shortage) => shortage.as_str(),
             ConnectError::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => "refused",
             ConnectError::Io(e) if e.kind() == io::ErrorKind::InvalidData => "tls",

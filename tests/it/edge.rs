@@ -112,6 +112,21 @@ impl Edge {
         edge
     }
 
+    /// As [`Edge::start`], in the cgroup with this file of processes.
+    pub async fn start_in(block: &Block, yaml: &str, processes: PathBuf) -> Edge {
+        let dir = tempfile::tempdir().expect("a folder for the configuration");
+        let yaml = complete(block, yaml);
+        std::fs::write(dir.path().join(FILE), &yaml).expect("write the configuration");
+        let mut command = command(dir.path(), &["run"], &[]);
+        // `0` is the process that writes.
+        let enter = move || std::fs::write(&processes, "0");
+        // SAFETY: between fork and exec it opens, writes and closes one file; the child has one thread.
+        let child = unsafe { command.pre_exec(enter) }.spawn();
+        let mut edge = Self::of(child, Arc::new(dir), block.admin(), token(&yaml));
+        edge.ready().await;
+        edge
+    }
+
     /// Starts the edge on `host`, with its admin endpoint on the host's port 9900.
     pub async fn start_on(host: &Host, yaml: &str) -> Edge {
         let dir = tempfile::tempdir().expect("a folder for the configuration");

@@ -102,6 +102,8 @@ mod removed;
 mod renewal;
 /// An edge with counting nodes for tests of the core.
 mod setup;
+/// One client cannot shut out all others.
+mod share;
 /// Descriptors and ports run out: the damage stays small.
 mod shortage;
 /// `pushgate simulate` compared with a real run.

@@ -15,6 +15,7 @@ pub(super) const DEFAULTS: &str = include_str!("../../../docs/defaults.md");
 /// whose fault lists the keys the model knows.
 pub(super) const BLOCKS: &[(&str, &str)] = &[
     ("top", "'?': 1"),
+    ("memory", "memory: { '?': 1 }"),
     ("admin", "admin: { '?': 1 }"),
     ("log", "log: { '?': 1 }"),
     ("resolvers", "resolvers: { '?': 1 }"),

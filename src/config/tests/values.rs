@@ -26,6 +26,25 @@ const CASES: &[Case] = &[
     ),
     (
         "top",
+        "client_share: 60",
+        &["f:5:15: client_share: found `60`; expected a percentage from `0%` to `100%`"],
+    ),
+    (
+        "top",
+        "memory: { limit: 101% }",
+        &[
+            "f:5:18: memory.limit: found `101%`; expected a percentage from `1%` to `100%`, or a size from 32MiB to 64TiB",
+        ],
+    ),
+    (
+        "top",
+        "memory: { limit: 16MiB }",
+        &[
+            "f:5:18: memory.limit: found `16MiB`; expected a percentage from `1%` to `100%`, or a size from 32MiB to 64TiB",
+        ],
+    ),
+    (
+        "top",
         "max_connections: 1e3",
         &["f:5:18: max_connections: found `1e3`; expected a whole number from 1"],
     ),

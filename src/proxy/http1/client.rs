@@ -18,7 +18,6 @@ use crate::observe::end_reason::EndReason;
 use crate::proxy::conn::Conn;
 use crate::stream::relay;
 use crate::stream::side::{MORE, Side};
-use crate::upstream::IdleUpstreams;
 
 /// How long after the begin of a drain a client's request may still arrive. It is served as the last one. If
 /// connections were closed at once, a client that has just connected would see a reset under its first
@@ -36,7 +35,8 @@ pub struct Client {
 /// Why no head was read.
 #[derive(Debug)]
 pub enum NextHeadError {
-    /// The client closed or broke the connection, or a drain ended an idle connection. No answer is due.
+    /// The client closed or broke the connection, or an idle connection ended for a drain or to make room. No
+    /// answer is due.
     Closed,
     /// The head is illegal.
     Refused(RequestHeadError),
@@ -73,7 +73,7 @@ impl Client {
             } else {
                 timer.get_or_insert_with(|| Box::pin(sleep(deadline)));
             }
-            poll_fn(|cx| self.poll_more(cx, &mut timer, drain, &conn.idle_upstreams)).await?;
+            poll_fn(|cx| self.poll_more(cx, &mut timer, drain, conn)).await?;
         }
     }
 
@@ -123,7 +123,7 @@ impl Client {
         cx: &mut Context<'_>,
         timer: &mut Option<Pin<Box<Sleep>>>,
         drain: &mut Drain,
-        idle: &IdleUpstreams,
+        conn: &Conn,
     ) -> Poll<Result<(), NextHeadError>> {
         if let Poll::Ready(read) = self.side.poll_more(cx, &mut self.ahead, MORE) {
             return Poll::Ready(match read {
@@ -145,7 +145,10 @@ impl Client {
         if drain.poll(cx).is_ready() {
             return Poll::Ready(Err(NextHeadError::Closed));
         }
-        idle.poll_unused(cx);
+        if conn.listener.poll_closes(cx).is_ready() {
+            return Poll::Ready(Err(NextHeadError::Closed));
+        }
+        conn.idle_upstreams.poll_unused(cx);
         Poll::Pending
     }
 }

@@ -63,6 +63,7 @@ pub async fn serve(mut side: Side, conn: Arc<Conn>, service: Arc<Service>) {
         () = &mut deadline => return count(&conn, Ended::HeadTimeout),
         // A client that has sent nothing yet loses nothing.
         () = poll_fn(|cx| drain.poll(cx)) => return,
+        () = poll_fn(|cx| conn.listener.poll_closes(cx)) => return,
     };
     match read {
         Ok(_) if preface == *PREFACE => {}
@@ -191,6 +192,11 @@ impl Connection {
         // Not if a new request may take one: only the next turn of the runtime shows what has arrived on it.
         if self.new_streams.is_empty() {
             self.conn.idle_upstreams.poll_unused(cx);
+        }
+        // Polled at each turn, because no turn follows when the last stream ends.
+        let closes = self.conn.listener.poll_closes(cx).is_ready();
+        if closes && self.new_streams.is_empty() && mux.is_idle() {
+            return Poll::Ready(End::Closes);
         }
         self.poll_drain(cx, &mut mux);
         mux.give_back(self.window);

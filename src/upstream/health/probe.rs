@@ -124,7 +124,7 @@ impl Probe {
 
     async fn connect(&self, address: SocketAddr) -> io::Result<Side> {
         let mut tcp = Tcp::new(TcpStream::connect(address).await?);
-        tcp.watch_toward(self.timeout, &self.node.last_bytes);
+        tcp.watch_toward(self.timeout, &self.node.last_bytes, None);
         tcp.write_all(self.preamble).await?;
         let own = self.tls.as_ref().map_err(|e| io::Error::other(e.clone()))?;
         match self.node.tls.as_ref().or(own.as_ref()) {

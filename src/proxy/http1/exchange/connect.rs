@@ -61,6 +61,7 @@ impl Ongoing<'_> {
             // Without descriptors or memory the edge reaches no other node either.
             let elsewhere = match &failure {
                 ConnectError::Short(shortage) => shortage.spares_others(),
+                ConnectError::ClientShare => false,
                 _ => true,
             };
             if !elsewhere || !may_try_another(&self.ctx) {
@@ -83,6 +84,7 @@ impl Ongoing<'_> {
             _ if self.ctx.ex.flow.is_evicted() => (EndReason::Evicted, 502),
             ConnectError::Timeout => (EndReason::NodeUnreachable, 504),
             ConnectError::Short(_) => (EndReason::Exhausted, 503),
+            ConnectError::ClientShare => (EndReason::ClientLimit, 429),
             // The node accepted and then reset. The reset may show here, or at the first read.
             ConnectError::Io(e) if e.kind() == io::ErrorKind::ConnectionReset => {
                 (EndReason::NodeFailed, 502)

@@ -42,7 +42,11 @@ impl Ongoing<'_> {
         self.ctx.ex.ended(reason);
         self.ctx.close = true;
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
-        let later = (status == StatusCode::SERVICE_UNAVAILABLE)
+        let later = matches!(
+            status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+        );
+        let later = later
             .then(|| retry_after(std::time::Duration::ZERO))
             .flatten();
         let Ok(mut hook) = self.session() else {

@@ -27,6 +27,8 @@ pub(super) enum End {
     Broken,
     /// The last stream ended during a drain, or after the client sent GOAWAY.
     Drained,
+    /// The connection is idle, and others need its room.
+    Closes,
     /// The client sent no request, or not the rest of a frame, in time.
     Late,
     /// The client broke the protocol.
@@ -38,11 +40,12 @@ pub(super) enum End {
 /// Ends the connection, and sends the client GOAWAY with the reason if one is due.
 pub(super) async fn close(mux: Shared, conn: Arc<Conn>, end: End) {
     use EndReason::{BadRequest, ClientClosed, ClientFailed, HeadTimeout};
+    let at_once = matches!(end, End::Closes);
     // The reason in GOAWAY, the end reason of open streams, the label value in the metric.
     let (reason, streams, counted) = match end {
         End::Closed => (None, ClientClosed, None),
         End::Broken => (None, ClientFailed, None),
-        End::Drained => (Some(Reason::NO_ERROR), ClientClosed, None),
+        End::Drained | End::Closes => (Some(Reason::NO_ERROR), ClientClosed, None),
         End::Late => (
             Some(Reason::NO_ERROR),
             HeadTimeout,
@@ -69,6 +72,10 @@ pub(super) async fn close(mux: Shared, conn: Arc<Conn>, end: End) {
     let (Some(mut side), Some(_)) = (side, reason) else {
         return;
     };
+    if at_once {
+        // A new client waits for the descriptor.
+        return;
+    }
     let said = timeout(LAST, side.write_all(&waiting)).await;
     match said {
         Ok(Ok(())) => lingering_close(&mut side, b"").await,

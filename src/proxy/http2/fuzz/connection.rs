@@ -26,6 +26,7 @@ use crate::proxy::open::Connections;
 use crate::proxy::service::Service;
 use crate::proxy::threads::Thread;
 use crate::route::Table;
+use crate::stream::client_share::{ClientShares, ShareLimits};
 use crate::stream::side::Side;
 use crate::stream::socket::Tcp;
 use crate::upstream::Node;
@@ -85,9 +86,10 @@ impl Edge {
             hides_forwarding: false,
         };
         let (drain, begun) = watch::channel(false);
+        let shares = ClientShares::new(ShareLimits::of(1.0, 1000, 1000, 1000), 1);
         Edge {
             socket,
-            connections: Connections::at_most(1000, [thread.clone()].into()),
+            connections: Connections::at_most(1000, [thread.clone()].into(), shares),
             thread,
             listener: Listener::new(&conf, table, None),
             service: Arc::new(Service {
@@ -107,7 +109,8 @@ impl Edge {
             .set_linger(Some(Duration::ZERO))
             .expect("SO_LINGER");
         let (inner, peer) = self.socket.accept().await.expect("a connection");
-        let open = self.connections.enter(&self.listener, &self.thread);
+        let client = Some(peer.ip());
+        let open = self.connections.enter(&self.listener, &self.thread, client);
         let open = open.expect("those before have ended");
         let conn = Conn::new(open, Instant::now(), peer, peer, address, None);
         (client, Side::Plain(Tcp::new(inner)), Arc::new(conn))
