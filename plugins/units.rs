@@ -138,7 +138,12 @@ pub struct Bytes(pub u64);
 impl Bytes {
     /// Formats the size as a file has it: `4KiB`, `4097B`.
     pub fn written(self) -> String {
-        let units = [(1 << 20, "MiB"), (1 << 10, "KiB")];
+        let units = [
+            (1 << 40, "TiB"),
+            (1 << 30, "GiB"),
+            (1 << 20, "MiB"),
+            (1 << 10, "KiB"),
+        ];
         let whole = |(size, _): &(u64, &str)| self.0 >= *size && self.0.is_multiple_of(*size);
         match units.into_iter().find(whole) {
             Some((size, unit)) => format!("{}{unit}", self.0 / size),
@@ -302,6 +307,8 @@ mod tests {
             (4097, "4097B"),
             (4096, "4KiB"),
             (1 << 20, "1MiB"),
+            (3 << 30, "3GiB"),
+            (1 << 46, "64TiB"),
         ] {
             assert_eq!(Bytes(size).written(), written);
             assert_eq!(written.parse(), Ok(Bytes(size)), "{written}");
