@@ -63,7 +63,7 @@ def pushgate(folder, ports, pools, admin, keys, threads=1):
     """Writes a configuration with one listener on each port, for the pool at the same index. Returns the
     command line, and a function from an address to the node's name."""
     nodes = sorted({n for pool in pools for n in pool})
-    text = f"admin: {{ bind: {HOST}:{admin} }}\nthreads: {threads}\nnodes:\n"
+    text = f"admin: {{ bind: {HOST}:{admin} }}\nclient_share: 100%\nthreads: {threads}\nnodes:\n"
     text += "".join(f"  n{n.rsplit(':', 1)[0].replace('.', '-')}: {{ address: '{n}' }}\n" for n in nodes)
     name = lambda n: "n" + n.rsplit(":", 1)[0].replace(".", "-")
     text += "pools:\n" + "".join(f"  p{i}: {{ nodes: [{', '.join(map(name, pool))}], {keys} }}\n" for i, pool in enumerate(pools))

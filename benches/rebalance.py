@@ -32,6 +32,7 @@ SWITCH = (
 )
 
 CONF = f"""
+client_share: 100%
 admin: {{ bind: 127.0.0.1:{ADMIN} }}
 nodes:
 {"".join(f"  n{i}: {{ address: 127.0.0.1:{port} }}" + chr(10) for i, port in enumerate(NODES))}
@@ -42,6 +43,8 @@ listeners:
     bind: [127.0.0.1:{EDGE}]
     mode: http
     to: push
+    max_connections_per_client: 100000
+    max_flows_per_client: 100000
     plugins: [{{ sticky_cookie: {{}} }}]
 """
 

@@ -59,6 +59,7 @@ def _listeners(profile, certificates):
     hidden = getattr(profile, "max_hidden", "") or ("4KiB" if profile.tuned else "")
     if hidden:
         common["max_hidden"] = hidden
+    common["max_connections_per_client"] = common["max_flows_per_client"] = 1_000_000
 
     def listener(name, port, served=()):
         h2 = getattr(profile, "h2", False)
@@ -89,6 +90,8 @@ def render(profile, _folder):
     whole = {
         "admin": {"bind": f"{ADDR}:{ADMIN_PORT}"},
         "threads": profile.threads,
+        # All clients of a bench have one address.
+        "client_share": "100%",
         "nodes": {name: {"address": f"{ip}:{port}"} for name, ip, port in profile.nodes},
         "pools": {"push": pool},
         "listeners": _listeners(profile, certificates),

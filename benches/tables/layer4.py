@@ -10,7 +10,7 @@ from . import Column, Table, number
 
 COLUMNS = [("plain", False, False), ("plain, PROXY", False, True), ("passed through", True, False), ("passed through, PROXY", True, True)]
 # Descriptors that a proxy needs besides two sockets for each connection.
-SPARE_DESCRIPTORS = 160
+SPARE_DESCRIPTORS = 300
 # Extra rows with settings for bulk. HAProxy reserves descriptors for as many pipes as a quarter of its
 # connections.
 ROWS = {"pushgate, max_hidden: 1MiB": {"max_hidden": "1MiB"}, "haproxy, splice-auto": {"splice": True, "connections": 1_000}}

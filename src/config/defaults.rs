@@ -12,10 +12,10 @@ const fn seconds(n: u64) -> Span {
 
 /// Client connections at once. Each takes two descriptors; a service's usual hard limit is 524,288.
 pub const MAX_CONNECTIONS: usize = 200_000;
-/// What one client may hold of the connections, descriptors and ports of the process. Whatever it does, two
-/// fifths are left to others. More than half, because one address may be a large office, or the address of a
-/// carrier's customers; a process with 20,000 descriptors still carries 5,800 flows for it.
-pub const CLIENT_SHARE: Share = Share(0.6);
+/// What one client may hold of the connections, descriptors and ports of the process. Whatever it does, something
+/// is left to others: of 20,000 descriptors a thousand, of 524,288 26,000. Not less, because one address may stand
+/// for all clients: a carrier's, or that of a balancer that names none.
+pub const CLIENT_SHARE: Share = Share(0.95);
 /// Memory above which new clients are refused. A fifth is left for what live flows need meanwhile, and for other
 /// processes: the kernel ends the whole process where nothing is left.
 pub const MEMORY_LIMIT: Share = Share(0.8);

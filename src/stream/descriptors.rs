@@ -15,7 +15,7 @@ static FOR_CLIENTS: AtomicI32 = AtomicI32::new(RawFd::MAX);
 
 /// Most descriptors reserved from flows; as many again are reserved from new clients. The admin endpoint may
 /// have 64, each check of a node one, and a reload opens sockets before it closes the old ones.
-const KEPT: u64 = 192;
+const KEPT: u64 = 128;
 
 /// Sets the limit of this process: a sixteenth of it, at most [`KEPT`], is reserved from flows.
 pub fn limited_to(limit: u64) {
@@ -61,8 +61,8 @@ mod tests {
             (1024, (960, 896)),
             (256, (240, 224)),
             (10, (10, 10)),
-            (20_000, (19_808, 19_616)),
-            (524_288, (524_096, 523_904)),
+            (20_000, (19_872, 19_744)),
+            (524_288, (524_160, 524_032)),
             (libc::RLIM_INFINITY, (RawFd::MAX, RawFd::MAX)),
         ];
         for (limit, expected) in cases {
