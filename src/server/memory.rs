@@ -174,8 +174,11 @@ mod tests {
     use super::*;
     use crate::config::units::Share;
 
+    /// Files by path, each with its text.
+    type Files<'a> = &'a [(&'a str, &'a str)];
+
     /// A machine of 4 GiB, with the files given.
-    fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
+    fn machine(files: Files<'_>) -> tempfile::TempDir {
         let root = tempfile::tempdir().expect("a folder");
         let usual = [("proc/meminfo", "MemFree: 5 kB\nMemTotal:  4194304 kB\n")];
         for (path, text) in usual.iter().chain(files) {
@@ -197,7 +200,7 @@ mod tests {
             "9:name=systemd:/\n4:cpu,memory:/a\n0::/\n",
         );
         let gib: u64 = 1 << 30;
-        let cases: [(&[(&str, &str)], u64, &str); 6] = [
+        let cases: [(Files<'_>, u64, &str); 6] = [
             (&[], 4 * gib, "no cgroups"),
             (
                 &[v2, ("sys/fs/cgroup/a/b/memory.max", "max\n")],

@@ -109,8 +109,9 @@ impl Edge {
             .set_linger(Some(Duration::ZERO))
             .expect("SO_LINGER");
         let (inner, peer) = self.socket.accept().await.expect("a connection");
-        let client = Some(peer.ip());
-        let open = self.connections.enter(&self.listener, &self.thread, client);
+        let open = self
+            .connections
+            .enter(&self.listener, &self.thread, Some(peer.ip()));
         let open = open.expect("those before have ended");
         let conn = Conn::new(open, Instant::now(), peer, peer, address, None);
         (client, Side::Plain(Tcp::new(inner)), Arc::new(conn))
