@@ -56,7 +56,7 @@ struct Counted {
 
 /// Connections above the limit, at most, while as many idle ones close: their tasks end them within
 /// milliseconds.
-const CLOSING: i64 = 64;
+const CLOSING: i64 = 1024;
 
 impl Connections {
     /// Counts the connections of `threads`, and allows at most `most`.
@@ -91,17 +91,19 @@ impl Connections {
         thread: &Thread,
         client: Option<IpAddr>,
     ) -> Result<Open, LimitReached> {
+        // First, because a flood is refused here: it costs no memory.
+        let charge = |client| charge(listener, &self.shared, client);
+        let client = client.map(charge).transpose()?;
+        let own = client.as_ref().map_or(1, |(_, share)| share.connections());
         let metric = &metrics::get().connections;
         metric.with_label_values(&[&listener.name]).inc();
-        let mut open = Open(Box::new(Counted {
+        let open = Open(Box::new(Counted {
             listener: listener.clone(),
             place: Arc::new(Place::new(Micros::now())),
-            client: None,
+            client,
             shared: self.shared.clone(),
             _seat: thread.seat(),
         }));
-        let share = client.map(|client| open.charge(client)).transpose()?;
-        let own = share.as_ref().map_or(1, |share| share.connections());
         let excess = self.sum() - self.most;
         if excess > CLOSING || (excess > 0 && !self.close_idle(own, 1, "max_connections")) {
             return Err(LimitReached::Connections);
@@ -128,24 +130,9 @@ impl Open {
     ///
     /// Errors: the client has reached a limit.
     pub fn name(&mut self, client: IpAddr) -> Result<(), LimitReached> {
-        self.charge(client)?;
+        self.0.client = Some(charge(&self.0.listener, &self.0.shared, client)?);
         self.may_close();
         Ok(())
-    }
-
-    fn charge(&mut self, client: IpAddr) -> Result<Arc<ClientShare>, LimitReached> {
-        let Counted {
-            listener, shared, ..
-        } = &*self.0;
-        let most = listener.conf.load().max_connections_per_client.get();
-        let seat = listener.clients.of(client).connection(most);
-        let seat = seat.ok_or(LimitReached::PerClient)?;
-        let share = shared.shares.of(seat.client().address);
-        if !share.connect() {
-            return Err(LimitReached::Share);
-        }
-        self.0.client = Some((seat, share.clone()));
-        Ok(share)
     }
 
     /// Lets the connection make room for others while it is idle.
@@ -199,6 +186,24 @@ impl Open {
             Some((_, share)) if share.client == client => share.clone(),
             _ => self.0.shared.shares.of(client),
         }
+    }
+}
+
+/// Counts a connection of `client`, at its listener and in its share.
+///
+/// Errors: the limit that is reached.
+fn charge(
+    listener: &Listener,
+    shared: &Shared,
+    client: IpAddr,
+) -> Result<(ConnectionSeat, Arc<ClientShare>), LimitReached> {
+    let most = listener.conf.load().max_connections_per_client.get();
+    let seat = listener.clients.of(client).connection(most);
+    let seat = seat.ok_or(LimitReached::PerClient)?;
+    let share = shared.shares.of(seat.client().address);
+    match share.connect() {
+        true => Ok((seat, share)),
+        false => Err(LimitReached::Share),
     }
 }
 
