@@ -3,6 +3,7 @@
 //! In: the configuration, RLIMIT_NOFILE, the range of local ports. Out: the shares of clients.
 //! Source: FAULTS D54, D55.
 
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use crate::config::Config;
@@ -20,8 +21,18 @@ pub fn client_shares(config: &Config, threads: usize) -> Arc<ClientShares> {
     let ports = ports.and_then(|text| count(&text)).unwrap_or(USUAL_PORTS);
     let share = config.client_share.0;
     let connections = config.max_connections.get();
-    let limits = ShareLimits::of(share, connections, descriptors::for_clients(), ports);
+    let sockets = descriptors::for_clients().saturating_sub(own(config, threads));
+    let limits = ShareLimits::of(share, connections, sockets, ports);
     ClientShares::new(limits, threads)
+}
+
+/// Estimates the descriptors that the process itself has: those of now, one for each listening socket and thread,
+/// and one for the check of each node.
+fn own(config: &Config, threads: usize) -> usize {
+    // The kernel gives the lowest free number.
+    let lowest = std::fs::File::open("/dev/null").map_or(0, |file| file.as_raw_fd());
+    let sockets: usize = config.listeners.iter().map(|l| l.bind.len()).sum();
+    usize::try_from(lowest).unwrap_or(0) + sockets * (threads + 2) + config.nodes.len()
 }
 
 /// Counts the ports of a range: `32768 60999`.

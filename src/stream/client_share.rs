@@ -29,15 +29,20 @@ pub struct ShareLimits {
 const FEWEST_CONNECTIONS: usize = 8;
 /// An office of a hundred people behind one address: two sockets for each flow.
 const FEWEST_SOCKETS: usize = 256;
+/// A small process leaves others so many sockets: sixty clients, who come and go while descriptors are being
+/// closed.
+const LEFT_SOCKETS: usize = 128;
 
 impl ShareLimits {
     /// Computes the limits: `share`, from 0 to 1, of `connections`, `sockets` and `ports` of this process. A
     /// small process still gives each client what a browser or a small office needs.
     pub fn of(share: f64, connections: usize, sockets: usize, ports: usize) -> Self {
         let part = |whole: usize| (whole as f64 * share) as usize;
+        let left = if share < 1.0 { LEFT_SOCKETS } else { 0 };
+        let most = sockets.saturating_sub(left);
         ShareLimits {
             connections: part(connections).max(FEWEST_CONNECTIONS),
-            sockets: part(sockets).max(FEWEST_SOCKETS),
+            sockets: part(sockets).min(most).max(FEWEST_SOCKETS),
             ports: part(ports).max(FEWEST_SOCKETS),
         }
     }
@@ -218,6 +223,7 @@ mod tests {
         let cases = [
             ((0.6, 200_000, 19_616, 28_232), (120_000, 11_769, 16_939)),
             ((0.6, 500, 896, 28_232), (300, 537, 16_939)),
+            ((0.95, 500, 896, 28_232), (475, 768, 26_820)),
             ((0.6, 1, 224, 16), (8, 256, 256)),
             ((1.0, 500, 1000, 1000), (500, 1000, 1000)),
         ];

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -21,6 +20,9 @@ use crate::client::h1::{H1, Response};
 use crate::deadline;
 use crate::netns::Host;
 use crate::vip::Block;
+
+/// Edges with a limit, or in a cgroup.
+mod prepared;
 
 /// A running edge; dropping it ends the process.
 pub struct Edge {
@@ -88,43 +90,6 @@ impl Edge {
     pub fn successor_with(&self, env: &[(&str, &str)]) -> Edge {
         let token = self.token.clone();
         Self::spawn(self.dir.clone(), self.admin, token, &["run", "-u"], env)
-    }
-
-    /// As [`Edge::start`], with a limit of file descriptors.
-    pub async fn start_limited(block: &Block, yaml: &str, descriptors: u64) -> Edge {
-        let dir = tempfile::tempdir().expect("a folder for the configuration");
-        let yaml = complete(block, yaml);
-        std::fs::write(dir.path().join(FILE), &yaml).expect("write the configuration");
-        let mut command = command(dir.path(), &["run"], &[]);
-        let limit = libc::rlimit {
-            rlim_cur: descriptors,
-            rlim_max: descriptors,
-        };
-        // SAFETY: setrlimit(2) only reads the struct it is given.
-        let limited = move || match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        };
-        // SAFETY: setrlimit(2) between fork and exec touches nothing of ours.
-        let child = unsafe { command.pre_exec(limited) }.spawn();
-        let mut edge = Self::of(child, Arc::new(dir), block.admin(), token(&yaml));
-        edge.ready().await;
-        edge
-    }
-
-    /// As [`Edge::start`], in the cgroup with this file of processes.
-    pub async fn start_in(block: &Block, yaml: &str, processes: PathBuf) -> Edge {
-        let dir = tempfile::tempdir().expect("a folder for the configuration");
-        let yaml = complete(block, yaml);
-        std::fs::write(dir.path().join(FILE), &yaml).expect("write the configuration");
-        let mut command = command(dir.path(), &["run"], &[]);
-        // `0` is the process that writes.
-        let enter = move || std::fs::write(&processes, "0");
-        // SAFETY: between fork and exec it opens, writes and closes one file; the child has one thread.
-        let child = unsafe { command.pre_exec(enter) }.spawn();
-        let mut edge = Self::of(child, Arc::new(dir), block.admin(), token(&yaml));
-        edge.ready().await;
-        edge
     }
 
     /// Starts the edge on `host`, with its admin endpoint on the host's port 9900.
