@@ -95,14 +95,6 @@ impl Running {
         };
         // Without the lock, because reading thousands of files takes long.
         let store = old.refreshed(&config, which);
-        for (name, fault) in store.failed() {
-            // A failure that lasts is told once, not each second.
-            if which == Which::All || old.failed().get(name) != Some(fault) {
-                log::error!(
-                    "certificate {name}: {fault}; still serving the old one, trying again each second"
-                );
-            }
-        }
         let mut parts = self.parts();
         if !parts
             .config
@@ -112,6 +104,9 @@ impl Running {
             // A whole reload came between and has read the files itself.
             return;
         }
+        // A failure that lasts is told once, not each second.
+        let mut failed = store.failed().clone();
+        failed.retain(|name, fault| which == Which::All || old.failed().get(name) != Some(fault));
         // Contexts of thousands of names are not built each second for one file that stays bad.
         let mended = store.failed().len() < old.failed().len();
         if which == Which::All || mended || !parts.unserved.is_empty() {
@@ -122,6 +117,11 @@ impl Running {
         let good = parts.all_is_served();
         drop(parts);
         metrics::get().certificates_ok.set(good.into());
+        for (name, fault) in failed {
+            log::error!(
+                "certificate {name}: {fault}; still serving the old one, trying again each second"
+            );
+        }
         if good && (which == Which::All || mended) {
             log::info!("certificates reloaded");
         }
