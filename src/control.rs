@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod certificates;
 pub mod discovery;
+pub mod discovery_watch;
 pub mod endpoint;
 pub mod expiry;
 pub mod handover;

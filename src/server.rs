@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::control::handover::HandoverState;
 use crate::control::sockets::{Sockets, bind_all};
-use crate::control::{Running, admin, certificates, discovery, expiry, rebalance};
+use crate::control::{Running, admin, certificates, discovery_watch, expiry, rebalance};
 use crate::listener::edge::Edge;
 use crate::observe::access_log;
 use crate::proxy::hooks::ProxyHooks;
@@ -197,7 +197,7 @@ impl Service {
         tokio::spawn(certificates::watch(running.clone()));
         tokio::spawn(rebalance::watch(running.clone()));
         tokio::spawn(expiry::watch(running.clone()));
-        tokio::spawn(discovery::watch(running.clone()));
+        tokio::spawn(discovery_watch::watch(running.clone()));
         for (name, address) in running.addresses() {
             log::info!("listener {name} on {address}");
         }

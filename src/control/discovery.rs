@@ -7,7 +7,6 @@
 mod expand;
 mod follow;
 mod following;
-mod watch;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,7 +21,6 @@ pub use self::expand::Expanded;
 use self::expand::{expand, node_name, source_of, source_of_host};
 use self::follow::Follow;
 use self::following::{Followed, Following, FoundNodes, Seen};
-pub use self::watch::watch;
 use crate::config::{Address, Config};
 use crate::observe::metrics;
 use crate::upstream::discover::{Answer, Resolver, Source};
@@ -35,7 +33,7 @@ const FIRST_TIMEOUTS: u32 = 2;
 pub struct Discovery {
     following: Mutex<Following>,
     /// Notified when an answer differs from the one before.
-    changed: Arc<Notify>,
+    pub(super) changed: Arc<Notify>,
 }
 
 impl Discovery {
@@ -186,7 +184,7 @@ impl Discovery {
     }
 
     /// Removes nodes that left their answer and have no flows; true if it removed any.
-    fn sweep(&self, config: &Config, live: impl Fn(&str) -> usize) -> bool {
+    pub(super) fn sweep(&self, config: &Config, live: impl Fn(&str) -> usize) -> bool {
         let now = Instant::now();
         let mut swept = false;
         for (pool, members) in &mut self.following.lock().found.pools {

@@ -7,8 +7,8 @@
 
 use std::path::Path;
 
-use super::keystore::beside;
-use super::{Keystore, Password, PushServer};
+use super::keystore::{Keystore, Password, beside};
+use super::push_server::PushServer;
 use crate::credentials::TlsError;
 
 /// Most characters of a certificate's name: YAML allows a key no more than 1,024.

@@ -8,9 +8,8 @@
 
 use pushgate_plugins::{PluginConfig, host};
 
-use super::keystore::refused;
+use super::push_server::{Link, PushServer, Socket, refused};
 use super::write::distinct_links;
-use super::{Link, PushServer, Socket};
 use crate::config::{Address, Certificate, Config, Listener, Node, covers};
 use crate::credentials::{Loaded, names_of};
 

@@ -1,13 +1,11 @@
 //! Opens the keystores of push servers, with the passwords beside them, to learn which names they cover.
 //!
-//! In: a `<keystore>` element. Out: its path, its password, the names that its certificate covers.
+//! In: what a `<keystore>` element says. Out: its path, the names that its certificate covers.
 //! Source: Lightstreamer clustering §3 (`<keystore_file>`, `<keystore_password>`).
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::{PushServer, Socket, value};
-use crate::config::covers;
 use crate::credentials::{TlsError, names_in, password_in};
 
 /// A `<keystore>` element. Paths are as written there: relative to the server's file.
@@ -39,23 +37,6 @@ impl fmt::Debug for Password {
 }
 
 impl Keystore {
-    /// Reads the keystore of a server socket's element; `None`: the element has none.
-    pub(super) fn of(socket: roxmltree::Node<'_, '_>) -> Option<Keystore> {
-        let file = value(socket, "keystore_file")?.to_owned();
-        let text = value(socket, "keystore_password")
-            .unwrap_or_default()
-            .to_owned();
-        let element = socket
-            .descendants()
-            .find(|n| n.has_tag_name("keystore_password"));
-        let kind = element.and_then(|n| n.attribute("type"));
-        let password = match kind {
-            Some("file") => Password::File(text),
-            _ => Password::Text(text),
-        };
-        Some(Keystore { file, password })
-    }
-
     /// Returns the keystore's path, given the file that names it.
     pub fn path(&self, named_by: &Path) -> PathBuf {
         beside(named_by, &self.file)
@@ -78,25 +59,4 @@ pub(super) fn beside(named_by: &Path, file: &str) -> PathBuf {
     let path = named_by.parent().unwrap_or(Path::new("")).join(file);
     // The written configuration may be used from another folder.
     std::path::absolute(&path).unwrap_or(path)
-}
-
-/// Returns why clients that `server` sends to `name` would refuse these sockets: each ends TLS, its keystore
-/// can be opened, and none covers the name. A keystore that cannot be opened here is not judged.
-pub(super) fn refused(server: &PushServer, sockets: &[&Socket], name: &str) -> Option<String> {
-    let mut files = Vec::new();
-    for socket in sockets {
-        let keystore = socket.keystore.as_ref()?;
-        let names = keystore.names(&server.path).ok()?;
-        if names.iter().any(|covered| covers(covered, name)) {
-            return None;
-        }
-        files.push(format!("{} ({})", keystore.file, names.join(", ")));
-    }
-    (!files.is_empty()).then(|| {
-        format!(
-            "{}: the server sends clients to `{name}`, but the certificate of {} does not cover it",
-            server.path.display(),
-            files.join(" or ")
-        )
-    })
 }

@@ -11,8 +11,7 @@ use std::path::Path;
 
 use super::certificates::{Entry, entry};
 use super::import_output::ImportOutput;
-use super::keystore::refused;
-use super::{Link, PushServer, Socket};
+use super::push_server::{Link, PushServer, Socket, refused};
 use crate::init::{Address, quoted};
 
 /// The option of the guide that the files amount to.
