@@ -59,11 +59,11 @@ step "lints and function length" cargo clippy --workspace --all-targets --featur
 step tests tests
 # The tests have built it. Through cargo it would have other features and be built again.
 step "instruction budget" "${CARGO_TARGET_DIR:-target}/debug/examples/budget"
-# 10 s each keep a cold run under 25 minutes; `make fuzz` gives each 20.
-step fuzz fuzz/run.sh 10
+step fuzz fuzz/run.sh 20
 step docs env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 step dependencies cargo deny --all-features check bans licenses sources
 step advisories tests/advisories.sh
+step "what is linked" tests/current.sh
 
 [ -z "$skipped" ] || echo "NOT CHECKED: ${skipped#, }"
 [ -z "$failed" ] || echo "FAILED: ${failed#, }"
