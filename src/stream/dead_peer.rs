@@ -15,20 +15,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use rustix::event::PollFlags;
 
 use super::client_share::UpstreamCharge;
 use super::kernel::{self, Info};
 use super::last_bytes::LastBytes;
 
+mod sockets;
 mod unread;
 
-pub(super) use unread::{Peer, PeerEnd, Until, forget, poll_end};
+use self::sockets::{SLICE, Sockets};
 
-/// The sockets of one thread, each with its limit in milliseconds: a `Duration` takes 16 bytes, and each flow
-/// has two sockets. A socket is removed here before it is closed, so every descriptor in the map is open.
-type Sockets = Mutex<HashMap<RawFd, u32>>;
+pub(super) use unread::{Peer, PeerEnd, Until, forget, poll_end};
 
 thread_local! {
     static MINE: Arc<DeadPeerWatch> = Arc::default();
@@ -115,8 +113,6 @@ fn peer_is_gone(facts: Info, limit: Duration) -> bool {
 /// costs one system call of 0.2 µs a round. A flow whose peer has ended is gone two rounds, that is 5 s, after
 /// its limit.
 const PERIOD: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(2500));
-/// Sockets checked before the watch yields to other tasks of the thread.
-const SLICE: usize = 128;
 
 /// Watches the sockets of this thread, for as long as the thread lives.
 pub async fn watch() {

@@ -27,7 +27,7 @@ use crate::config::{ClientCertificate, Listener, ListenerTls, Mode, Profile, Pro
 use crate::credentials::{Crls, Loaded, TlsError, authorities_of, unix_now};
 
 /// Key exchange groups, best first. The hybrid protects recorded traffic from later quantum computers.
-const GROUPS: &str = "X25519MLKEM768:X25519:P-256:P-384";
+const GROUPS: [&str; 4] = ["X25519MLKEM768", "X25519", "P-256", "P-384"];
 /// Mozilla's intermediate ciphers of TLS 1.2 without finite-field Diffie-Hellman. No client of the
 /// last ten years needs that key exchange, and it costs a server most.
 const CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
@@ -149,7 +149,7 @@ impl Rules {
             min: version(tls.min_version.unwrap_or(lowest)),
             max: tls.max_version.map(version),
             ciphers: joined(&tls.ciphers, CIPHERS),
-            groups: joined(&tls.groups, GROUPS),
+            groups: joined(&tls.groups, &default_groups()),
             clients,
             profile: tls.profile,
         })
@@ -314,6 +314,23 @@ fn install_staples(
         // The handshake goes on without a staple, as it does when the responder is unreachable.
         guard("OCSP staple", attach, || Ok(false))
     })
+}
+
+/// Returns the default groups that OpenSSL has: a distribution's that is older than 3.5 lacks the hybrid.
+fn default_groups() -> String {
+    static KNOWN: OnceLock<String> = OnceLock::new();
+    let known = |group: &&str| {
+        SslContext::builder(SslMethod::tls_server())
+            .is_ok_and(|mut context| context.set_groups_list(group).is_ok())
+    };
+    let groups = || {
+        GROUPS
+            .into_iter()
+            .filter(known)
+            .collect::<Vec<_>>()
+            .join(":")
+    };
+    KNOWN.get_or_init(groups).clone()
 }
 
 #[cfg(test)]

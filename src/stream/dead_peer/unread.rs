@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 
-use super::{SLICE, Sockets};
+use super::sockets::{SLICE, Sockets};
 use crate::stream::kernel;
 
 thread_local! {
