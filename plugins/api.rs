@@ -9,7 +9,7 @@ mod forget;
 mod plugin;
 mod roles;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
@@ -35,6 +35,9 @@ pub struct Flow<'a> {
     pub client: SocketAddr,
     /// The TCP peer: the client itself, or a load balancer in front of the edge.
     pub peer: SocketAddr,
+    /// The address by which shares are given to clients: the one that a trusted sender names, else that of
+    /// `client`.
+    pub source: IpAddr,
     /// The destination address the client reached (VIP).
     pub vip: SocketAddr,
     /// Facts of the TLS connection; `None`: the client speaks plain.

@@ -14,6 +14,7 @@ mod watch;
 use std::sync::Arc;
 
 use crate::api::{Assignment, Flow, Forget, PoolId, Recalled, Sticky, Watch, unix_seconds};
+use crate::memory::source::Source;
 use crate::memory::table::Key;
 pub use config::{Config, Preset};
 use memory::Memory;
@@ -48,7 +49,8 @@ impl Sticky for StickySession {
     /// node's answer proves where the session is.
     fn watch(&self, flow: &Flow<'_>, pool: PoolId, to: &Assignment<'_>) -> Option<Box<dyn Watch>> {
         let began = (flow.now, unix_seconds(flow.wall));
-        let mut watching = Watching::new(self.0.clone(), (pool, to.node), began);
+        let source = Source::of(flow.source);
+        let mut watching = Watching::new(self.0.clone(), (pool, to.node), began, source);
         if let Some(key) = self.key(flow, pool) {
             watching.asked(key);
         }

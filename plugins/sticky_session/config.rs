@@ -45,7 +45,8 @@ pub struct Config {
     /// Longest time that a session may be without a live flow; from 1 s, or `none`; default 1h.
     #[serde(default)]
     pub expiry: Option<MaybeSpan>,
-    /// Most entries, about 130 bytes each; 1 to 100,000,000; default 1,000,000.
+    /// Most entries, 130 to 200 bytes each; 1 to 100,000,000; default 1,000,000. A full table evicts the oldest
+    /// idle entry of the client address (IPv6: /64) that has the most.
     #[serde(default, deserialize_with = "Capacity::read")]
     pub capacity: Option<usize>,
     /// Name of the table; listeners with the same name share it. Default: the listener's name.

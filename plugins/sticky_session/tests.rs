@@ -302,3 +302,17 @@ fn faults_are_found_in_one_run() {
     assert!(undecodable("sticky_session: { preset: other }"));
     assert!(undecodable("sticky_session: { learn: [{ body: x }] }"));
 }
+
+/// Aim: a client that begins sessions without end takes room only from itself. Fails if the sessions of others
+/// are forgotten.
+#[test]
+fn one_client_does_not_displace_the_sessions_of_others() {
+    let p = build("sticky_session: { preset: lightstreamer, capacity: 100 }");
+    let at = |last: u8| Facts::default().client(&format!("192.0.2.{last}:1"));
+    (0..60).for_each(|i| create(&p, &at(i), "ls1", &format!("S{i}")));
+    (0..20_000).for_each(|i| create(&p, &at(200), "ls2", &format!("T{i}")));
+    let known =
+        |id: &str| recalled(&p, &at(1), &post(&format!("/c?LS_session={id}")), "").is_some();
+    assert_eq!((0..60).filter(|i| !known(&format!("S{i}"))).count(), 0);
+    assert!(known("T19999"));
+}

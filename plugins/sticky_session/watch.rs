@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::memory::{Memory, NAME};
 use super::rule::Id;
 use crate::api::{BODY_PREFIX, How, Mark, NodeId, PoolId, Watch};
+use crate::memory::source::Source;
 use crate::memory::table::{Key, Verdict};
 
 /// Most sessions that one flow keeps live: that of its request, and those in its answer.
@@ -23,6 +24,8 @@ pub struct Watching {
     node: NodeId,
     /// Both clocks when the flow began.
     began: (Instant, u64),
+    /// The client, which takes the room of its sessions in the table.
+    source: Source,
     held: Vec<Key>,
     /// Mark of the first session in the answer.
     mark: Option<Mark>,
@@ -33,8 +36,14 @@ pub struct Watching {
 
 impl Watching {
     /// Starts without a session.
-    pub fn new(memory: Arc<Memory>, (pool, node): (PoolId, NodeId), began: (Instant, u64)) -> Self {
+    pub fn new(
+        memory: Arc<Memory>,
+        (pool, node): (PoolId, NodeId),
+        began: (Instant, u64),
+        source: Source,
+    ) -> Self {
         Watching {
+            source,
             memory,
             pool,
             node,
@@ -88,7 +97,7 @@ impl Watching {
         };
         let since = now.saturating_duration_since(self.began.0).as_secs();
         let at = (now, self.began.1.saturating_add(since));
-        table.learn(key, &verdict, limits, at, &|_| true);
+        table.learn((key, self.source), &verdict, limits, at, &|_| true);
         self.held.push(key);
     }
 

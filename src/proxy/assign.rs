@@ -60,10 +60,7 @@ pub fn decide(ex: &Exchange, head: Option<&Head>, in_turn: bool) -> Decision {
         (record.random, tried, body)
     };
     let host = Host::of(ex, head);
-    let facts = Flow {
-        body: &body,
-        ..ex.facts(host.as_str(), head, random)
-    };
+    let facts = facts(ex, &host, head, random, &body);
     let decision = match in_turn {
         true => ex.table.decide_in_turn(&facts, &tried),
         false => ex.table.decide(&facts, &tried),
@@ -126,13 +123,26 @@ pub fn tap(ex: &Exchange, head: Option<&Head>, assigned: &Assigned) -> Option<Bo
         (record.random, body)
     };
     let host = Host::of(ex, head);
-    let facts = Flow {
-        body: &body,
-        ..ex.facts(host.as_str(), head, random)
-    };
+    let facts = facts(ex, &host, head, random, &body);
     let watches = ex.table.watch(&facts, assigned);
     let to_head = head.is_some_and(|h| h.method() == "HEAD");
     ResponseTap::tap(watches, to_head, &ex.flow, &assigned.node)
+}
+
+/// Returns what the plugins are told of the flow.
+fn facts<'a>(
+    ex: &'a Exchange,
+    host: &'a Host,
+    head: Option<&'a Head>,
+    random: u64,
+    body: &'a [u8],
+) -> Flow<'a> {
+    let facts = ex.facts(host.as_str(), head, random);
+    Flow {
+        body,
+        source: ex.table.client(&facts),
+        ..facts
+    }
 }
 
 /// The normalised host of the request; at layer 4 the server name.

@@ -45,6 +45,7 @@ impl World<'_> {
         let flow = Flow {
             client: address,
             peer: address,
+            source: address.ip(),
             wall: self.wall(),
             now: self.instant(),
             random,
