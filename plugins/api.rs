@@ -10,6 +10,7 @@ mod plugin;
 mod roles;
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
@@ -162,6 +163,8 @@ pub struct Recalled {
     pub remembered: bool,
     /// The mark by which a rebalance finds the assignment; `None`: it is computed, so it cannot be forgotten.
     pub mark: Option<Mark>,
+    /// Most live flows that the node serves under this mark; `None`: any number.
+    pub max_flows: Option<NonZeroUsize>,
 }
 
 /// Identifies an assignment to a rebalance. Kept small, because every live flow carries one.

@@ -145,6 +145,7 @@ impl Memory {
                     age: known.age,
                     remembered: true,
                     mark: Some(known.mark(limits)),
+                    max_flows: None,
                 })
             }
             Memory::Hash(nodes) => nodes.best(client, pool, &|_| true).map(|node| Recalled {
@@ -152,6 +153,7 @@ impl Memory {
                 age: Duration::ZERO,
                 remembered: false,
                 mark: None,
+                max_flows: None,
             }),
         }
     }

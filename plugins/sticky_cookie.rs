@@ -12,6 +12,7 @@ pub(crate) mod header;
 mod keys;
 mod token;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ struct StickyCookie {
     attributes: Box<[u8]>,
     lifetime: Lifetime,
     cut_at_max_age: bool,
+    /// Most live flows of one token.
+    max_flows: NonZeroUsize,
     ring: Ring,
     forget_rules: Arc<ForgetRules>,
     /// Holds the random key: after a reload `Keep::sweep` drops every value that no plugin holds.
@@ -151,6 +154,7 @@ impl Sticky for StickyCookie {
             age: Duration::from_secs(age),
             remembered: true,
             mark: Some(self.mark_of(&token.salt, token.issued, Duration::from_secs(age))),
+            max_flows: Some(self.max_flows),
         })
     }
 

@@ -38,6 +38,7 @@ impl Sticky for StickySession {
             age: known.age,
             remembered: true,
             mark: Some(known.mark(&self.0.limits)),
+            max_flows: None,
         })
     }
 

@@ -1,5 +1,6 @@
 //! Defines the block `sticky_cookie:`, its faults and its defaults.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use serde::Deserialize;
 use super::token::Ring;
 use super::{StickyCookie, keys};
 use crate::api::Plugin;
+use crate::bounds::Whole;
 use crate::context::{Build, Mode, PluginError};
 use crate::forget_rules::ForgetRules;
 use crate::lifetime::{JITTER, Lifetime};
@@ -17,6 +19,10 @@ use crate::units::{MaybeSpan, Share};
 /// Default `max_age`, a working day: a session seldom lasts longer, and an imbalance is gone the next
 /// morning. Each expiry interrupts a session whose client connects anew (Lightstreamer clustering §4).
 const MAX_AGE: MaybeSpan = MaybeSpan(Some(Duration::from_secs(8 * 3_600)));
+
+/// Default `max_flows`: as many as the streams of one HTTP/2 connection. A browser has one connection over HTTP/2,
+/// six over HTTP/1.1. Whoever replays one cookie from many connections is no browser.
+const MAX_FLOWS: NonZeroUsize = NonZeroUsize::new(100).expect("a constant above zero");
 
 /// Block `sticky_cookie:`.
 #[derive(Clone, Debug, Deserialize)]
@@ -37,6 +43,13 @@ pub struct Config {
     /// the client's next flow is balanced anew.
     #[serde(default)]
     pub cut_at_max_age: bool,
+    /// Most live flows that one cookie brings to its node, 1 to 1,000,000; default 100. A request beyond them is
+    /// answered with 429: no other node has the client's session.
+    #[serde(
+        default = "max_flows",
+        deserialize_with = "Whole::<1, 1_000_000>::read"
+    )]
+    pub max_flows: NonZeroUsize,
     /// `Secure`: sent only over TLS; default off, because the Lightstreamer Node client never returns such a
     /// cookie.
     #[serde(default)]
@@ -83,6 +96,10 @@ fn max_age() -> MaybeSpan {
     MAX_AGE
 }
 
+fn max_flows() -> NonZeroUsize {
+    MAX_FLOWS
+}
+
 fn jitter() -> Share {
     JITTER
 }
@@ -120,6 +137,7 @@ impl Config {
                 jitter: self.jitter,
             },
             cut_at_max_age: self.cut_at_max_age,
+            max_flows: self.max_flows,
             ring: Ring::new(&secrets, on.pools),
             forget_rules: on.keep.get_or("sticky_cookie epochs", ForgetRules::default),
             _own_key: own,

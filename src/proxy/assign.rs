@@ -17,10 +17,12 @@ use super::response_tap::ResponseTap;
 use crate::balance::Pool;
 use crate::balance::wait::WaitError;
 use crate::config::defaults;
+use crate::observe::metrics;
 use crate::route::{Assigned, Decision};
 use crate::stream::client_share::UpstreamCharge;
 use crate::stream::side::Tap;
 use crate::stream::socket::{self, Options};
+use crate::upstream::Node;
 use crate::upstream::connect::Dialer;
 
 /// Waits in the queue of `pool`, whose nodes are all at their limits. When the flow's turn comes, it is
@@ -65,11 +67,25 @@ pub fn decide(ex: &Exchange, head: Option<&Head>, in_turn: bool) -> Decision {
         true => ex.table.decide_in_turn(&facts, &tried),
         false => ex.table.decide(&facts, &tried),
     };
-    if let Decision::Node(assigned) = &decision {
-        let learned = assigned.pool.as_ref().map(|_| ex.table.filed(&facts));
-        ex.assign(assigned.clone(), learned);
+    match &decision {
+        Decision::Node(assigned) => {
+            let learned = assigned.pool.as_ref().map(|_| ex.table.filed(&facts));
+            ex.assign(assigned.clone(), learned);
+        }
+        Decision::Full(node, _) => refused(node, "max_flows_hard"),
+        Decision::TooMany(node) => refused(node, "cookie"),
+        _ => {}
     }
     decision
+}
+
+/// Counts a stuck or pinned flow that its node does not get.
+fn refused(node: &Node, limit: &str) {
+    let labels = [node.name.as_str(), limit];
+    metrics::get()
+        .stuck_refused
+        .with_label_values(&labels)
+        .inc();
 }
 
 /// Makes the dialer to the node of `assigned`.

@@ -140,6 +140,11 @@ impl Node {
             .unwrap_or(Room::Open)
     }
 
+    /// Whether it takes not even stuck flows. Like [`Node::admit`], exceeded by at most one flow of each thread.
+    pub fn is_full(&self) -> bool {
+        self.limits.is_full(self.live())
+    }
+
     /// Admits a flow from the balancer; false if a limit is reached. `max_flows` can be exceeded by one flow for
     /// each thread, because a flow counts only from [`Node::enter`] on.
     pub fn admit(&self, now: Instant) -> bool {
