@@ -1,12 +1,13 @@
 //! Sticks a push session to its node by the session's own id, whichever client sends it.
 //!
-//! In: answers of nodes (a line of the body, a cookie, a header), from which the plugin learns an id; the
+//! In: answers of nodes (a line or JSON of the body, a cookie, a header), from which the plugin learns an id; the
 //! query, form, cookie, header or path of later requests, by which it recalls the id. So it spreads and
 //! sticks even clients that keep no cookie and share one address.
 //! Source: Lightstreamer clustering §2, §4; Diffusion, "Routing strategies at your load balancer" (the
-//! `session` cookie); FAULTS D47.
+//! `session` cookie); Engine.IO protocol, `sid`; SignalR, `connectionToken`; FAULTS D47.
 
 mod config;
+mod json;
 mod memory;
 pub(crate) mod rule;
 mod watch;

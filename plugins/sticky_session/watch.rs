@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::json::Json;
 use super::memory::{Memory, NAME};
 use super::rule::Id;
 use crate::api::{BODY_PREFIX, How, Mark, NodeId, PoolId, Watch};
@@ -31,6 +32,8 @@ pub struct Watching {
     mark: Option<Mark>,
     /// The received body from the start of its last, incomplete line.
     line: Vec<u8>,
+    /// The JSON at the beginning of the body.
+    json: Json,
     left: usize,
 }
 
@@ -51,6 +54,7 @@ impl Watching {
             held: Vec::new(),
             mark: None,
             line: Vec::new(),
+            json: Json::default(),
             left: BODY_PREFIX,
         }
     }
@@ -101,16 +105,37 @@ impl Watching {
         self.held.push(key);
     }
 
-    /// Reads the complete lines. Returns true once a line has an id.
+    /// Reads lines. Returns true once a line has an id.
     fn read_lines(&mut self, now: Instant) -> bool {
         while let Some(end) = self.line.iter().position(|b| *b == b'\n') {
             let line: Vec<u8> = self.line.drain(..=end).collect();
-            if let Some(id) = self.memory.rule.of_line(&line) {
+            if let Some(id) = self.memory.rule.of_line(&line, true) {
                 self.told(id, now);
                 return true;
             }
         }
-        false
+        let id = self.memory.rule.of_line(&self.line, false);
+        id.is_some_and(|id| {
+            self.told(id, now);
+            true
+        })
+    }
+
+    /// Reads JSON. Returns true once an object has an id.
+    fn read_json(&mut self, bytes: &[u8], now: Instant) -> bool {
+        let memory = self.memory.clone();
+        let names = memory.rule.json_names();
+        if names.is_empty() {
+            return false;
+        }
+        let mut id = self.json.read(bytes, &names);
+        if self.left == 0 {
+            id = id.or_else(|| self.json.cut());
+        }
+        id.is_some_and(|id| {
+            self.told(id, now);
+            true
+        })
     }
 }
 
@@ -125,7 +150,10 @@ impl Watch for Watching {
         let taken = bytes.len().min(self.left);
         self.left -= taken;
         self.line.extend_from_slice(&bytes[..taken]);
-        let over = self.read_lines(now) || self.left == 0 || !self.memory.rule.reads_body();
+        let over = self.read_lines(now)
+            || self.read_json(&bytes[..taken], now)
+            || self.left == 0
+            || !self.memory.rule.reads_body();
         if over {
             (self.line, self.left) = (Vec::new(), 0);
         }

@@ -167,6 +167,7 @@ impl Live {
         for place in &places.learn {
             match place {
                 Learn::Line(prefix) => body += &format!("{prefix}S{id},50000,5000,*\r\n"),
+                Learn::Json(name) => body += &format!("{{\"{name}\":\"S{id}\"}}\r\n"),
                 Learn::Cookie(name) => head += &format!("Set-Cookie: {name}=S{id}; HttpOnly\r\n"),
                 Learn::Header(name) => head += &format!("{name}: S{id}\r\n"),
             }
