@@ -174,7 +174,7 @@ fn a_rebalance_forgets_its_share() {
     }
     p.forget(&Forget {
         pool: push(),
-        node: NodeId::of("ls1"),
+        node: Some(NodeId::of("ls1")),
         before: unix_seconds(f.after(HOUR).wall),
         share: 0.25,
         spares_live: false,
