@@ -20,6 +20,10 @@ use crate::units::{MaybeSpan, Share};
 /// morning. Each expiry interrupts a session whose client connects anew (Lightstreamer clustering §4).
 const MAX_AGE: MaybeSpan = MaybeSpan(Some(Duration::from_secs(8 * 3_600)));
 
+/// Shortest life that a cookie may have, `jitter` taken off. A mobile client needs three round trips of 150 ms to
+/// bring it back on a new TLS connection.
+const SHORTEST_LIFE: Duration = Duration::from_millis(500);
+
 /// Default `max_flows`: as many as the streams of one HTTP/2 connection. A browser has one connection over HTTP/2,
 /// six over HTTP/1.1. Whoever replays one cookie from many connections is no browser.
 const MAX_FLOWS: NonZeroUsize = NonZeroUsize::new(100).expect("a constant above zero");
@@ -167,6 +171,20 @@ impl Config {
             "cut_at_max_age",
             why,
         );
+        let jitter = self.jitter.0;
+        let shortest = self.max_age.0.map(|age| age.mul_f64(1.0 - jitter));
+        if shortest.is_some_and(|life| life < SHORTEST_LIFE) {
+            let why = format!(
+                "with `jitter: {}%` a cookie may live less than 500ms, and its client brings it back too late",
+                (jitter * 100.0).round()
+            );
+            faults.push(PluginError::new(["max_age"], why));
+        }
+        let mut check = |right: bool, key: &str, why: &str| {
+            if !right {
+                faults.push(PluginError::new([key], why));
+            }
+        };
         let why = "`same_site: none` requires `secure: true`: browsers drop the cookie otherwise";
         check(
             self.same_site != Some(SameSite::None) || self.secure,
@@ -278,6 +296,10 @@ mod tests {
                 "name: a name that begins with `__Secure-`",
             ),
             ("max_age: 0s", "max_age: expected a duration from 1s"),
+            (
+                "max_age: 2s, jitter: 80%",
+                "max_age: with `jitter: 80%` a cookie may",
+            ),
             ("path: push", "path: expected a path"),
             ("path: '/;x'", "path: expected a path"),
             ("domain: 'a;b'", "domain: expected a domain"),
