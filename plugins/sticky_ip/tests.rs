@@ -20,7 +20,7 @@ fn push() -> PoolId {
 fn forget(p: &Built, node: &str, at: &Facts, share: f64) {
     p.forget(&Forget {
         pool: push(),
-        node: NodeId::of(node),
+        node: Some(NodeId::of(node)),
         before: unix_seconds(at.wall),
         share,
         spares_live: false,
