@@ -3,7 +3,7 @@
 use pushgate_plugins::rendezvous;
 
 use super::*;
-use crate::upstream::Membership;
+use crate::upstream::{LiveFlow, Membership};
 
 fn nodes(facts: &[(u32, usize)]) -> Vec<Candidate> {
     let one = |(i, (weight, live)): (usize, &(u32, usize))| Candidate {
@@ -311,5 +311,22 @@ fn nodes_that_left_dns_are_the_last_resort() {
         assert_eq!(pool.room(Instant::now()), Room::Open);
         left.order(Order::Drain);
         assert_eq!(picked(&pool, &mut rng, &[]), Err("nobody"), "{word}");
+    }
+}
+
+/// Aim: a server's streams on another port count for its node of the pool, so a server that returns empty gets
+/// the new sessions (Lightstreamer clustering §3.2.2.1). Fails if `least_flows` compares single sockets.
+#[test]
+fn sockets_of_one_server_are_compared_together() {
+    let pool = pool(2, "balance: least_flows");
+    let conf = config::Node::at(([127, 0, 0, 1], 444).into());
+    let streams = Node::new("cr", &conf, config::OnDown::Evict, None);
+    pool.nodes[0].load.join([&streams.load].into_iter());
+    let flow = LiveFlow::new();
+    let _live = streams.enter(&flow, None);
+    for random in 0..20 {
+        let seed = Seed { client: 1, random };
+        let picked = pool.pick(seed, &[], Instant::now());
+        assert!(matches!(picked, Picked::Node(n) if n.id == pool.nodes[1].id));
     }
 }

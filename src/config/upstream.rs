@@ -21,6 +21,10 @@ pub struct Node {
         deserialize_with = "bounds::Weight::read"
     )]
     pub weight: u32,
+    /// The node that is another socket of the same server: the balancer counts the flows of both together.
+    /// Absent: a server of its own.
+    #[serde(default)]
+    pub server: Option<String>,
     /// Its own health check; absent: that of the pools it is in.
     #[serde(default)]
     pub health: Option<Health>,
@@ -56,6 +60,7 @@ impl Node {
         Node {
             address: Address::Socket(address),
             weight: defaults::WEIGHT,
+            server: None,
             health: None,
             tls: None,
             tcp: NodeTcp::default(),

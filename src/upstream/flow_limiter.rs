@@ -2,7 +2,7 @@
 //!
 //! In: limits, the node's live flows, the time. Out: whether a flow may come now. Pure, so that a simulation
 //! decides as the edge does. Sticky and pinned flows bypass the limiter, because they have no other node to go to;
-//! for them only `max_flows_hard` counts ([`Node::is_full`](super::Node::is_full)).
+//! for them only `max_flows_hard` counts ([`NodeLimits::is_full`](super::node_limits::NodeLimits::is_full)).
 //! Source: FAULTS D65; Lightstreamer clustering §5.
 
 use std::time::{Duration, Instant};

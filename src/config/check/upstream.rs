@@ -32,6 +32,9 @@ fn node_is_sound(check: &mut Check<'_>, name: &str, node: &Node) {
             "the address and port the push server listens on",
         );
     }
+    if let Some(server) = &node.server {
+        server_is_a_node(check, name, server);
+    }
     hard_is_above(
         check,
         &steps!["nodes", name],
@@ -43,6 +46,22 @@ fn node_is_sound(check: &mut Check<'_>, name: &str, node: &Node) {
     }
     if let Some(tls) = &node.tls {
         tls_is_sound(check, &steps!["nodes", name, "tls"], tls);
+    }
+}
+
+/// A misspelt name would count the node apart, and no chain is needed.
+fn server_is_a_node(check: &mut Check<'_>, name: &str, server: &String) {
+    let at = steps!["nodes", name, "server"];
+    if !check.names.nodes.contains(server) {
+        return check.unknown(&at, "node", server, &check.names.nodes);
+    }
+    let its = check.config.nodes.get(server);
+    if server == name || its.is_some_and(|n| n.server.is_some()) {
+        check.expect(
+            &at,
+            format!("`{server}` does not stand for a server of its own"),
+            "another node, which has no `server`",
+        );
     }
 }
 

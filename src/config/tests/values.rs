@@ -376,7 +376,7 @@ const CASES: &[Case] = &[
         "nodes",
         "nodes:\n  n: { address: 127.0.0.1:2, max_flows: 5, max_flows_hard: 4 }",
         &[
-            "f:4:57: nodes.n.max_flows_hard: `4` is below `max_flows`: stuck clients would be refused before new ones; expected at least 5",
+            "f:4:60: nodes.n.max_flows_hard: `4` is below `max_flows`: stuck clients would be refused before new ones; expected at least 5",
         ],
     ),
     (
