@@ -192,7 +192,7 @@ fn a_large_pool_is_filled_evenly() {
     for _ in 0..20_000 {
         let id = picked(&pool, &mut rng, &[]).expect("a node");
         let node = pool.node(id).expect("of the pool");
-        entered.push(node.enter(&crate::upstream::LiveFlow::new(), None));
+        entered.push(node.enter(&LiveFlow::new(), None));
     }
     let most = pool.nodes.iter().map(|n| n.live()).max();
     assert!(
@@ -218,7 +218,7 @@ fn full_nodes_are_passed_over() {
     for _ in 0..2 {
         let id = picked(&pool, &mut rng, &[]).expect("room");
         let node = pool.node(id).expect("of the pool");
-        entered.push(node.enter(&crate::upstream::LiveFlow::new(), None));
+        entered.push(node.enter(&LiveFlow::new(), None));
     }
     assert!(pool.nodes.iter().all(|n| n.live() == 1));
     assert_eq!(picked(&pool, &mut rng, &[]), Err("full"));
@@ -259,7 +259,7 @@ fn turns_pass_over_nodes_that_take_none() {
         for _ in 0..count {
             let id = picked(&pool, &mut rng, &[]).expect("a node");
             let node = pool.node(id).expect("of the pool");
-            entered.push(node.enter(&crate::upstream::LiveFlow::new(), None));
+            entered.push(node.enter(&LiveFlow::new(), None));
         }
         [down, full, slow, free].map(|n| n.live())
     };
