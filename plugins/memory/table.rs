@@ -232,16 +232,15 @@ impl Table {
         if let Some(entry) = &mut known {
             entry.forgotten |= self.is_rebalanced(&key, entry);
         }
+        let counted = known.filter(|e| e.live > 0).map(|e| e.source);
         let (mut entry, answer) = decide((&key, known), verdict, limits, at, usable);
         let flows = entry.live.saturating_add(1);
         shard.sweep(limits, at.0);
         let most = (limits.capacity / self.shards.len()).max(1);
         // A client with live flows keeps its place, even if the table was made smaller since.
         if entry.live > 0 || shard.make_room(most, source) {
-            if entry.live == 0 {
-                entry.source = source;
-                shard.count_live(source);
-            }
+            // A new assignment of a client with live flows takes the room of the old one.
+            entry.source = counted.unwrap_or_else(|| shard.count_live(source));
             let unfiled = shard.unfiled.remove(&key).unwrap_or_default();
             entry.live = flows.saturating_add(unfiled);
             entry.touched = at.0;
@@ -327,10 +326,11 @@ impl Shard {
         }
     }
 
-    fn count_live(&mut self, source: Source) {
+    fn count_live(&mut self, source: Source) -> Source {
         if source != Source::OWN {
             *self.live_of.entry(source).or_default() += 1;
         }
+        source
     }
 
     fn uncount_live(&mut self, source: Source) {

@@ -156,3 +156,32 @@ fn live_flows_of_one_client_leave_room_for_others() {
     learn(&p, &newcomer, &user(9_000), "ls1");
     assert!(recalled(&p, &newcomer, &user(9_000)).is_some());
 }
+
+/// Aim: a client whose assignment is replaced while its flows are live counts once against its share. Fails if
+/// what it held is never given back: later, in a full table, it would not be remembered any more.
+#[test]
+fn a_replaced_assignment_gives_its_room_back() {
+    let p = build("sticky_param: { from: [{ query: user }], capacity: 100 }");
+    let f = Facts::default();
+    let user = |i: u32| head("GET", &format!("/?user=u{i}"));
+    for i in 0..50 {
+        let request = user(i);
+        let end = || p.ended(p.client(&f.flow(Some(&request))), push(), f.now);
+        learn(&p, &f, &request, "ls1");
+        let to = assigned("ls2", How::Rebalanced);
+        p.learn(&f.flow(Some(&request)), push(), &to, &|_| true);
+        end();
+        end();
+    }
+    let other = |i: u8| Facts::default().client(&format!("198.51.100.{i}:1"));
+    for i in 0..100 {
+        let (f, request) = (other(i), user(1_000 + u32::from(i)));
+        learn(&p, &f, &request, "ls1");
+        p.ended(p.client(&f.flow(Some(&request))), push(), f.now);
+    }
+    learn(&p, &f, &user(9), "ls1");
+    assert!(
+        recalled(&p, &f, &user(9)).is_some(),
+        "it has no live entry any more"
+    );
+}
