@@ -165,7 +165,7 @@ impl Table {
 
     fn pin(&self, id: NodeId, tried: &[NodeId]) -> Decision {
         match self.nodes.get(&id) {
-            Some(node) if is_full(node) => Decision::Full(node.clone(), None),
+            Some(node) if node.limits.is_full(node.live()) => Decision::Full(node.clone(), None),
             Some(node) if node.state() != State::Down && !tried.contains(&id) => {
                 Decision::Node(Assigned {
                     node: node.clone(),
@@ -257,7 +257,7 @@ impl Table {
         self.plugins.sticky.iter().find_map(|p| {
             let recalled = p.recall(flow, pool.id)?;
             let node = usable(pool, recalled.node, recalled.remembered, tried)?;
-            if is_full(node) {
+            if node.limits.is_full(node.live()) {
                 return Some(Err(Decision::Full(node.clone(), Some(pool.clone()))));
             }
             let (most, mark) = (recalled.max_flows, recalled.mark);
@@ -358,11 +358,6 @@ impl Table {
             p.ended(filed_under(client, filed, i), pool, now);
         }
     }
-}
-
-/// Whether the node takes not even stuck flows. Each thread may exceed the limit by one flow.
-fn is_full(node: &Node) -> bool {
-    node.limits.is_full(node.live())
 }
 
 /// Whether the request begins a session, which may go to any node (Lightstreamer clustering §1: the S

@@ -189,7 +189,7 @@ fn the_guides_options_are_recognised() {
             }),
             vec![
                 "200.0.0.2: ls2-cr\n",
-                "ls1-cr: { address: 10.0.0.1:444, server: ls1,",
+                "ls1-cr: { address: 10.0.0.1:444, server",
             ],
         ),
         (

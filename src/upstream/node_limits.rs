@@ -42,7 +42,8 @@ impl NodeLimits {
         ramps
     }
 
-    /// Whether a node with `live` flows takes no more, not even stuck ones.
+    /// Whether a node with `live` flows takes no more, not even stuck ones. A flow counts only when it has entered,
+    /// so each thread may exceed the limit by one.
     pub fn is_full(&self, live: usize) -> bool {
         let hard = self.hard.load(Ordering::Relaxed);
         hard > 0 && live >= hard
