@@ -187,10 +187,7 @@ fn the_guides_options_are_recognised() {
                     push(n),
                 ]
             }),
-            vec![
-                "200.0.0.2: ls2-cr\n",
-                "ls1-cr: { address: 10.0.0.1:444, server",
-            ],
+            vec!["200.0.0.2: ls2-cr\n", "ls1-cr: { address: 10.0.0.1:444,"],
         ),
         (
             "2.B.2.2",
