@@ -194,6 +194,7 @@ fn flow(request: &Head) -> Flow<'_> {
         listener: "push",
         client,
         peer: client,
+        source: client.ip(),
         vip: SocketAddr::from(([127, 0, 0, 1], 8080)),
         tls: None,
         host: "push.mycompany.com",

@@ -9,7 +9,8 @@ mod forget;
 mod plugin;
 mod roles;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
@@ -35,6 +36,9 @@ pub struct Flow<'a> {
     pub client: SocketAddr,
     /// The TCP peer: the client itself, or a load balancer in front of the edge.
     pub peer: SocketAddr,
+    /// The address by which shares are given to clients: the one that a trusted sender names, else that of
+    /// `client`.
+    pub source: IpAddr,
     /// The destination address the client reached (VIP).
     pub vip: SocketAddr,
     /// Facts of the TLS connection; `None`: the client speaks plain.
@@ -159,6 +163,8 @@ pub struct Recalled {
     pub remembered: bool,
     /// The mark by which a rebalance finds the assignment; `None`: it is computed, so it cannot be forgotten.
     pub mark: Option<Mark>,
+    /// Most live flows that the node serves under this mark; `None`: any number.
+    pub max_flows: Option<NonZeroUsize>,
 }
 
 /// Identifies an assignment to a rebalance. Kept small, because every live flow carries one.

@@ -40,7 +40,7 @@ impl ForgetRules {
         }
         let rules = self.rules.read();
         rules.iter().map(|r| &r.what).any(|r| {
-            let of = r.node == node && r.pool == pool && !(live && r.spares_live);
+            let of = r.node.is_none_or(|n| n == node) && r.pool == pool && !(live && r.spares_live);
             of && r.covers(id, learned)
         })
     }
@@ -92,7 +92,7 @@ impl Kept for ForgetRules {
 #[derive(Deserialize, Serialize)]
 struct Saved {
     pool: u64,
-    node: u64,
+    node: Option<u64>,
     before: u64,
     share: f64,
     spares_live: bool,
@@ -104,7 +104,7 @@ impl Saved {
         let Rule { what, until } = rule;
         Saved {
             pool: what.pool.0,
-            node: what.node.0,
+            node: what.node.map(|node| node.0),
             before: what.before,
             share: what.share,
             spares_live: what.spares_live,
@@ -115,7 +115,7 @@ impl Saved {
     fn rule(self) -> Rule {
         let what = Forget {
             pool: PoolId(self.pool),
-            node: NodeId(self.node),
+            node: self.node.map(NodeId),
             before: self.before,
             share: self.share,
             spares_live: self.spares_live,
@@ -133,7 +133,7 @@ mod tests {
     fn rule(before: u64, share: f64) -> Forget {
         Forget {
             pool: PoolId::of("push"),
-            node: NodeId::of("ls1"),
+            node: Some(NodeId::of("ls1")),
             before,
             share,
             spares_live: false,
@@ -165,6 +165,16 @@ mod tests {
         assert_eq!(share(99), 1.0, "all");
         e.add(&rule(103, 0.0), None);
         assert_eq!(share(102), 0.0, "none");
+        let pool = Forget {
+            node: None,
+            ..rule(200, 1.0)
+        };
+        e.add(&pool, None);
+        let of = |pool, node| share_of(&e, pool, node, 199);
+        assert_eq!(
+            (of("push", "ls1"), of("push", "ls9"), of("other", "ls1")),
+            (1.0, 1.0, 0.0)
+        );
     }
 
     /// A rebalance grows the share of its rule one assignment at a time. The rule must cover those whose

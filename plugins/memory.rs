@@ -5,6 +5,8 @@
 //! flows, each with the address under which its client is filed. Out: faults; the client's node.
 //! Source: Lightstreamer clustering §2.1.1, §4.
 
+mod idle;
+pub(crate) mod source;
 pub(crate) mod table;
 
 use std::net::IpAddr;
@@ -19,16 +21,17 @@ use crate::context::{Build, PluginError};
 use crate::lifetime::{JITTER, Lifetime};
 use crate::rendezvous::Rendezvous;
 use crate::units::{MaybeSpan, Share};
+use source::Source;
 use table::{Key, Limits, Table, Verdict};
 
 /// Default expiry. A phone that slept for less finds the node of its session again. No server keeps the
 /// session of a client that has been away for longer.
 pub(crate) const EXPIRY: MaybeSpan = MaybeSpan(Some(Duration::from_secs(3_600)));
 
-/// Default capacity, 130 MB when full: an order of magnitude more clients than one edge serves at once.
+/// Default capacity, 130 to 200 MB when full: an order of magnitude more clients than one edge serves at once.
 pub(crate) const CAPACITY: usize = 1_000_000;
 
-/// Capacities that a block may set: up to 13 GB.
+/// Capacities that a block may set: up to 20 GB.
 pub(crate) type Capacity = Whole<1, 100_000_000>;
 
 /// Whether assignments are remembered or computed.
@@ -142,6 +145,7 @@ impl Memory {
                     age: known.age,
                     remembered: true,
                     mark: Some(known.mark(limits)),
+                    max_flows: None,
                 })
             }
             Memory::Hash(nodes) => nodes.best(client, pool, &|_| true).map(|node| Recalled {
@@ -149,14 +153,15 @@ impl Memory {
                 age: Duration::ZERO,
                 remembered: false,
                 mark: None,
+                max_flows: None,
             }),
         }
     }
 
-    /// Like [`Sticky::learn`](crate::api::Sticky::learn).
+    /// Like [`Sticky::learn`](crate::api::Sticky::learn). `source` takes the client's room in the table.
     pub fn learn(
         &self,
-        client: IpAddr,
+        (client, source): (IpAddr, Source),
         flow: &Flow<'_>,
         pool: PoolId,
         to: &Assignment<'_>,
@@ -174,7 +179,13 @@ impl Memory {
                     own: matches!(to.how, How::Recalled { by, .. } if by == *word),
                 };
                 let at = (flow.now, unix_seconds(flow.wall));
-                table.learn(Key::new(client, pool), &verdict, limits, at, usable)
+                table.learn(
+                    (Key::new(client, pool), source),
+                    &verdict,
+                    limits,
+                    at,
+                    usable,
+                )
             }
             // The first choice is Down. The second choice by hash keeps all flows of the client together; the
             // balancer would scatter them.

@@ -12,12 +12,13 @@ pub(crate) mod header;
 mod keys;
 mod token;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::api::{
     Assignment, EditError, Flow, Forget, Forgotten, HeadEditor, How, Mark, PoolId, Recalled, SKEW,
-    Sticky, unix_seconds,
+    Sticky,
 };
 use crate::forget_rules::ForgetRules;
 use crate::head::Edits;
@@ -36,6 +37,8 @@ struct StickyCookie {
     attributes: Box<[u8]>,
     lifetime: Lifetime,
     cut_at_max_age: bool,
+    /// Most live flows of one token.
+    max_flows: NonZeroUsize,
     ring: Ring,
     forget_rules: Arc<ForgetRules>,
     /// Holds the random key: after a reload `Keep::sweep` drops every value that no plugin holds.
@@ -43,9 +46,9 @@ struct StickyCookie {
 }
 
 impl StickyCookie {
-    /// Returns the first good token of the request for `pool`, and its age in seconds.
-    fn find(&self, flow: &Flow<'_>, pool: PoolId) -> Option<(Token, u64)> {
-        let wall = unix_seconds(flow.wall);
+    /// Returns the first good token of the request for `pool`, and its age.
+    fn find(&self, flow: &Flow<'_>, pool: PoolId) -> Option<(Token, Duration)> {
+        let wall = since_1970(flow.wall);
         header::values(flow.request?, &self.name)
             .take(MAX_TRIED)
             .filter_map(|text| self.ring.verify(text))
@@ -53,16 +56,14 @@ impl StickyCookie {
             .find_map(|t| Some((t, self.age(&t, wall)?)))
     }
 
-    /// Returns the token's age in seconds; `None` if the token is too old, dated further ahead than [`SKEW`], or
+    /// Returns the token's age; `None` if the token is too old, dated further ahead than [`SKEW`], or
     /// forgotten by a rebalance.
-    fn age(&self, token: &Token, wall: u64) -> Option<u64> {
-        if token.issued > wall.saturating_add(SKEW.as_secs()) {
+    fn age(&self, token: &Token, wall: Duration) -> Option<Duration> {
+        if token.learned() > wall + SKEW {
             return None;
         }
-        let age = wall.saturating_sub(token.issued);
-        let alive = self
-            .lifetime_of(&token.salt)
-            .is_none_or(|l| age < l.as_secs());
+        let age = wall.saturating_sub(token.learned());
+        let alive = self.lifetime_of(&token.salt).is_none_or(|l| age < l);
         let forgotten = || {
             let id = mark_id(&token.salt);
             self.forget_rules
@@ -99,11 +100,10 @@ impl StickyCookie {
         {
             return None;
         }
-        let salt = salt_of(flow);
-        if self.lifetime_of(&salt).is_some_and(|l| age >= l.as_secs()) {
+        let (salt, issued) = salt_of(flow, age);
+        if self.lifetime_of(&salt).is_some_and(|l| age >= l) {
             return None;
         }
-        let issued = unix_seconds(flow.wall).saturating_sub(age);
         let token = self.ring.sign(&Token {
             pool,
             node: to.node,
@@ -120,23 +120,30 @@ impl StickyCookie {
     }
 }
 
-/// Returns the age in seconds that a new token starts with: 0 for a new assignment; for one recalled by another
+/// Returns the age that a new token starts with: zero for a new assignment; for one recalled by another
 /// plugin, its age there. `None`: no new token, because the flow is pinned or this cookie recalled the node.
-fn age_when_issued(how: How) -> Option<u64> {
+fn age_when_issued(how: How) -> Option<Duration> {
     match how {
         How::Pinned | How::Recalled { by: NAME, .. } => None,
         // An assignment that another plugin recalled keeps its age. Otherwise the two plugins would renew each
         // other's assignments for ever.
-        How::Recalled { age, .. } => Some(age.as_secs()),
-        How::Balanced | How::Rebalanced => Some(0),
+        How::Recalled { age, .. } => Some(age),
+        How::Balanced | How::Rebalanced => Some(Duration::ZERO),
     }
 }
 
-/// Returns the salt of the token that the flow would get.
-fn salt_of(flow: &Flow<'_>) -> [u8; 7] {
+/// Returns the salt of the token that the flow would get, and the second in which its assignment of this age was
+/// learned.
+fn salt_of(flow: &Flow<'_>, age: Duration) -> ([u8; 7], u64) {
     let mut salt = [0; 7];
     salt.copy_from_slice(&flow.random.to_be_bytes()[..7]);
-    salt
+    let learned = since_1970(flow.wall).saturating_sub(age);
+    (token::dated(salt, learned), learned.as_secs())
+}
+
+/// Returns the time since 1970; zero for earlier times.
+fn since_1970(t: SystemTime) -> Duration {
+    t.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 fn mark_id(salt: &[u8; 7]) -> u64 {
@@ -148,9 +155,10 @@ impl Sticky for StickyCookie {
         let (token, age) = self.find(flow, pool)?;
         Some(Recalled {
             node: token.node,
-            age: Duration::from_secs(age),
+            age,
             remembered: true,
-            mark: Some(self.mark_of(&token.salt, token.issued, Duration::from_secs(age))),
+            mark: Some(self.mark_of(&token.salt, token.issued, age)),
+            max_flows: Some(self.max_flows),
         })
     }
 
@@ -164,12 +172,12 @@ impl Sticky for StickyCookie {
         let known = self.find(flow, pool).filter(|(t, _)| t.node == to.node);
         let (salt, issued, age) = known.map_or_else(
             || {
-                let issued = unix_seconds(flow.wall).saturating_sub(age);
-                (salt_of(flow), issued, age)
+                let (salt, issued) = salt_of(flow, age);
+                (salt, issued, age)
             },
             |(token, age)| (token.salt, token.issued, age),
         );
-        Some(self.mark_of(&salt, issued, Duration::from_secs(age)))
+        Some(self.mark_of(&salt, issued, age))
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use crate::api::{Assignment, Flow, Forget, Mark, NodeId, PoolId, Recalled, Sticky};
 use crate::memory::Memory;
+use crate::memory::source::{OWNED_PREFIX, Source};
 use crate::trust::Trust;
 pub use config::{Config, From};
 
@@ -31,6 +32,15 @@ impl StickyIp {
             Some(trust) => trust.client(flow),
             None => flow.client.ip(),
         })
+    }
+
+    /// Returns who takes the client's room in the table: the client itself, unless a network of the size that
+    /// one client owns may hold several entries.
+    fn source(&self, client: IpAddr) -> Source {
+        match client.is_ipv6() && self.ipv6_prefix > OWNED_PREFIX {
+            true => Source::of(client),
+            false => Source::OWN,
+        }
     }
 
     /// Returns the network that counts as one client: an IPv4 address itself, or the first `ipv6_prefix` bits of an
@@ -60,7 +70,8 @@ impl Sticky for StickyIp {
         usable: &dyn Fn(NodeId) -> bool,
     ) -> Option<NodeId> {
         let client = self.address(flow);
-        self.memory.learn(client, flow, pool, to, usable)
+        let source = self.source(client);
+        self.memory.learn((client, source), flow, pool, to, usable)
     }
 
     fn client(&self, flow: &Flow<'_>) -> IpAddr {

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use crate::api::{Assignment, Flow, Forget, Mark, NodeId, PoolId, Recalled, Sticky};
 use crate::memory::Memory;
+use crate::memory::source::Source;
 use crate::sticky_session::rule::Rule;
 pub use config::Config;
 
@@ -48,7 +49,8 @@ impl Sticky for StickyParam {
         usable: &dyn Fn(NodeId) -> bool,
     ) -> Option<NodeId> {
         let value = self.value(flow)?;
-        self.memory.learn(value, flow, pool, to, usable)
+        let source = Source::of(flow.source);
+        self.memory.learn((value, source), flow, pool, to, usable)
     }
 
     /// Files a flow without a value under its address, which no entry of the table has.

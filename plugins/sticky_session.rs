@@ -1,12 +1,13 @@
 //! Sticks a push session to its node by the session's own id, whichever client sends it.
 //!
-//! In: answers of nodes (a line of the body, a cookie, a header), from which the plugin learns an id; the
+//! In: answers of nodes (a line or JSON of the body, a cookie, a header), from which the plugin learns an id; the
 //! query, form, cookie, header or path of later requests, by which it recalls the id. So it spreads and
 //! sticks even clients that keep no cookie and share one address.
 //! Source: Lightstreamer clustering §2, §4; Diffusion, "Routing strategies at your load balancer" (the
-//! `session` cookie); FAULTS D47.
+//! `session` cookie); Engine.IO protocol, `sid`; SignalR, `connectionToken`; FAULTS D47.
 
 mod config;
+mod json;
 mod memory;
 pub(crate) mod rule;
 mod watch;
@@ -14,6 +15,7 @@ mod watch;
 use std::sync::Arc;
 
 use crate::api::{Assignment, Flow, Forget, PoolId, Recalled, Sticky, Watch, unix_seconds};
+use crate::memory::source::Source;
 use crate::memory::table::Key;
 pub use config::{Config, Preset};
 use memory::Memory;
@@ -37,6 +39,7 @@ impl Sticky for StickySession {
             age: known.age,
             remembered: true,
             mark: Some(known.mark(&self.0.limits)),
+            max_flows: None,
         })
     }
 
@@ -48,7 +51,8 @@ impl Sticky for StickySession {
     /// node's answer proves where the session is.
     fn watch(&self, flow: &Flow<'_>, pool: PoolId, to: &Assignment<'_>) -> Option<Box<dyn Watch>> {
         let began = (flow.now, unix_seconds(flow.wall));
-        let mut watching = Watching::new(self.0.clone(), (pool, to.node), began);
+        let source = Source::of(flow.source);
+        let mut watching = Watching::new(self.0.clone(), (pool, to.node), began, source);
         if let Some(key) = self.key(flow, pool) {
             watching.asked(key);
         }

@@ -60,6 +60,7 @@ impl Facts {
             listener: "push",
             client: self.client,
             peer: self.client,
+            source: self.client.ip(),
             vip: self.vip,
             tls: self.tls.then(TlsFacts::default),
             host: self.host,

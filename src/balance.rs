@@ -287,7 +287,7 @@ impl Pool {
                     continue;
                 }
                 up = true;
-                let (id, weight, live) = (node.id, node.weight(), node.live());
+                let (id, weight, live) = (node.id, node.weight(), node.load.of_server());
                 ramping |= node.limits.is_ramping();
                 if node.room(now) == Room::Open {
                     facts.push(Candidate { id, weight, live });
@@ -320,7 +320,7 @@ impl Pool {
             .iter()
             .filter(|n| takes(n) && !n.limits.is_ramping())
         {
-            flows += node.live();
+            flows += node.load.of_server();
             weights += node.weight() as usize;
         }
         let ramping = self
@@ -328,7 +328,7 @@ impl Pool {
             .iter()
             .filter(|n| n.limits.is_ramping() && weights > 0);
         for node in ramping {
-            if node.live() * weights >= flows * node.weight() as usize {
+            if node.load.of_server() * weights >= flows * node.weight() as usize {
                 node.caught_up();
             }
         }

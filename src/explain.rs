@@ -156,6 +156,7 @@ impl Answer<'_> {
                     &format!("{} at {}, pinned", node.name, self.address(&node)),
                 );
                 self.by(text, &["nodes", &node.name]);
+                self.hard_limit(text, &node.name);
             }
             Decision::Node(Assigned {
                 node,
@@ -178,6 +179,7 @@ impl Answer<'_> {
                 if let Some(plugin) = sticky.find(|p| p.name == by) {
                     self.by_plugin(text, plugin.place, &[]);
                 }
+                self.hard_limit(text, name);
             }
             Decision::Node(Assigned {
                 pool: Some(pool), ..
@@ -203,6 +205,28 @@ impl Answer<'_> {
     fn address(&self, node: &Node) -> String {
         let conf = self.config.nodes.get(&node.name);
         conf.map_or_else(|| node.address.to_string(), |n| n.address.to_string())
+    }
+
+    /// Writes the limit at which a node refuses even this flow, which no other node gets.
+    fn hard_limit(&self, text: &mut String, node: &str) {
+        let own = self.config.nodes.get(node).and_then(|n| n.max_flows_hard);
+        let mut pools = self.config.pools.iter();
+        let (at, most) = match own {
+            Some(most) => (["nodes", node], most),
+            None => {
+                let of = pools.find_map(|(name, p)| {
+                    let most = p
+                        .max_flows_hard
+                        .filter(|_| p.nodes.iter().any(|n| n == node));
+                    Some((["pools", name], most?))
+                });
+                let Some(found) = of else { return };
+                found
+            }
+        };
+        let what = format!("503 or closed while {node} has {most} live flows");
+        row(text, "limit", &what);
+        self.by(text, &[at[0], at[1], "max_flows_hard"]);
     }
 
     /// Describes a flow that is not stuck: how it is balanced, and which plugins would learn its node.

@@ -41,6 +41,11 @@ pub enum Decision {
     NoNode(Option<Arc<Pool>>),
     /// Every node of the pool is at its limit: the flow waits for its turn ([`Pool::in_turn`]).
     Wait(Arc<Pool>),
+    /// The flow's node has `max_flows_hard` flows, and no other node has the client's session. The pool says how
+    /// to answer; `None`: the flow was pinned.
+    Full(Arc<Node>, Option<Arc<Pool>>),
+    /// The client's assignment has as many live flows at this node as it may.
+    TooMany(Arc<Node>),
     /// The flow is answered with a status, or closed at layer 4.
     Refuse(StatusCode),
     /// The flow is answered with a redirect.
@@ -160,6 +165,7 @@ impl Table {
 
     fn pin(&self, id: NodeId, tried: &[NodeId]) -> Decision {
         match self.nodes.get(&id) {
+            Some(node) if node.limits.is_full(node.live()) => Decision::Full(node.clone(), None),
             Some(node) if node.state() != State::Down && !tried.contains(&id) => {
                 Decision::Node(Assigned {
                     node: node.clone(),
@@ -186,7 +192,8 @@ impl Table {
             false => self.recall(flow, pool, tried),
         };
         let assigned = match recalled {
-            Some(recalled) => recalled,
+            Some(Ok(recalled)) => recalled,
+            Some(Err(refused)) => return refused,
             None if !in_turn && !pool.waiting.is_empty() => return Decision::Wait(pool.clone()),
             None => match self.pick(flow, pool, tried, begins) {
                 Ok(assigned) => assigned,
@@ -239,21 +246,36 @@ impl Table {
         (!sticks && node.admit(flow.now)).then_some(node)
     }
 
-    /// Returns the first recalled node that can be used.
-    fn recall(&self, flow: &Flow<'_>, pool: &Arc<Pool>, tried: &[NodeId]) -> Option<Assigned> {
+    /// Returns the first recalled node that can be used. Errors: the decision if the node takes no more flows,
+    /// or no more of this client.
+    fn recall(
+        &self,
+        flow: &Flow<'_>,
+        pool: &Arc<Pool>,
+        tried: &[NodeId],
+    ) -> Option<Result<Assigned, Decision>> {
         self.plugins.sticky.iter().find_map(|p| {
             let recalled = p.recall(flow, pool.id)?;
             let node = usable(pool, recalled.node, recalled.remembered, tried)?;
+            if node.limits.is_full(node.live()) {
+                return Some(Err(Decision::Full(node.clone(), Some(pool.clone()))));
+            }
+            let (most, mark) = (recalled.max_flows, recalled.mark);
+            if let (Some(most), Some(mark)) = (most, mark)
+                && node.flows.of_mark(mark.id) >= most.get()
+            {
+                return Some(Err(Decision::TooMany(node.clone())));
+            }
             let how = How::Recalled {
                 by: p.name,
                 age: recalled.age,
             };
-            Some(Assigned {
+            Some(Ok(Assigned {
                 node: node.clone(),
                 pool: Some(pool.clone()),
                 how,
                 mark: recalled.mark,
-            })
+            }))
         })
     }
 

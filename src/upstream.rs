@@ -14,6 +14,7 @@ pub mod live_flows;
 pub mod node_limits;
 pub mod node_status;
 pub mod passive_health;
+pub mod server_load;
 pub mod shortage;
 pub mod signal;
 pub mod stage;

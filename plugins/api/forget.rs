@@ -10,8 +10,8 @@ use super::{NodeId, PoolId};
 pub struct Forget {
     /// Pool of the assignments.
     pub pool: PoolId,
-    /// Node of the assignments.
-    pub node: NodeId,
+    /// Node of the assignments; `None`: every node of the pool.
+    pub node: Option<NodeId>,
     /// Covers assignments learned before this moment (wall clock, for tokens), in seconds since 1970.
     pub before: u64,
     /// Share of them to forget, 0.0 to 1.0. A hash chooses, so that all edges forget the same ones.

@@ -1,8 +1,8 @@
 //! Remembers which client is stuck to which node, in a bounded table that evicts idle entries first.
 //!
 //! In: flows that begin and end. Out: a node and an assignment's age. Each shard has two parts: clients with
-//! live flows, which are never evicted, and idle clients in the order in which they became idle. So eviction
-//! is one step whatever the table's size. An entry takes about 130 bytes.
+//! live flows, which are never evicted, and [`Idle`] clients, of which the source with the most loses its
+//! oldest. An eviction is one step whatever the table's size. An entry takes 130 to 200 bytes.
 //! Source: FAULTS D46, D47.
 
 mod saved;
@@ -12,9 +12,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use hashlink::LinkedHashMap;
 use parking_lot::Mutex;
 
+use super::idle::Idle;
+use super::source::Source;
 use crate::api::{Forget, Forgotten, How, Mark, NodeId, PoolId};
 use crate::forget_rules::ForgetRules;
 use crate::lifetime::Lifetime;
@@ -26,6 +27,10 @@ const SHARDS: usize = 64;
 /// Fewest entries for each shard. A small table has fewer shards: otherwise a lopsided hash would evict
 /// entries long before the table is full.
 const SHARD_ENTRIES: usize = 1_024;
+
+/// Part of a shard that one source may fill with live entries at the expense of the idle ones of others. Beyond
+/// it, in a full table, the source only takes room from itself.
+const LIVE_SHARE: usize = 8;
 
 /// Expired idle entries freed for each one learned: more than one, so that the table shrinks.
 const SWEEP: usize = 2;
@@ -122,6 +127,8 @@ struct Entry {
     learned_wall: u64,
     /// When a flow last began or ended.
     touched: Instant,
+    /// Who takes its room in the table.
+    source: Source,
     /// Number of live flows.
     live: u32,
     /// Whether a rebalance forgot it while flows were live: then only `live` still matters.
@@ -131,6 +138,7 @@ struct Entry {
 impl Entry {
     fn new(node: NodeId, age: Duration, (now, wall): (Instant, u64)) -> Self {
         Entry {
+            source: Source::OWN,
             node,
             // A clock that began after the assignment was made cannot give its age.
             learned: now.checked_sub(age).unwrap_or(now),
@@ -157,8 +165,9 @@ impl Entry {
 #[derive(Default)]
 struct Shard {
     live: HashMap<Key, Entry>,
-    /// The entry that has been idle longest is first.
-    idle: LinkedHashMap<Key, Entry>,
+    idle: Idle<Key, Entry>,
+    /// Number of entries in `live` by source, but for those that are their own source.
+    live_of: HashMap<Source, u32>,
     /// Live flows of clients for which the table had no room, so that their ends do not count for filed
     /// flows. Bounded by the number of flows; no client is here and in `live`.
     unfiled: HashMap<Key, u32>,
@@ -167,6 +176,8 @@ struct Shard {
 /// The assignments of clients. Listeners that use the same name share it; reloads keep it.
 pub struct Table {
     shards: Box<[Mutex<Shard>]>,
+    /// Most entries of a shard that a table takes over from another process.
+    most_restored: usize,
     /// Shares that were rebalanced. They are applied when a client comes, so that no rebalance walks a
     /// million entries.
     forget_rules: ForgetRules,
@@ -179,6 +190,7 @@ impl Table {
     pub fn new(capacity: usize) -> Self {
         let shards = (capacity / SHARD_ENTRIES).clamp(1, SHARDS);
         Table {
+            most_restored: (capacity / shards).max(1),
             shards: (0..shards).map(|_| Mutex::default()).collect(),
             forget_rules: ForgetRules::default(),
             hasher: RandomState::new(),
@@ -205,10 +217,11 @@ impl Table {
     }
 
     /// Counts a flow of `key` as live. Remembers its node unless a good assignment is already remembered.
-    /// Returns another node if a flow that began meanwhile got one that is `usable`.
+    /// Returns another node if a flow that began meanwhile got one that is `usable`. The entry takes its room
+    /// from `source` when it is idle.
     pub fn learn(
         &self,
-        key: Key,
+        (key, source): (Key, Source),
         verdict: &Verdict,
         limits: &Limits,
         at: (Instant, u64),
@@ -219,12 +232,15 @@ impl Table {
         if let Some(entry) = &mut known {
             entry.forgotten |= self.is_rebalanced(&key, entry);
         }
+        let counted = known.filter(|e| e.live > 0).map(|e| e.source);
         let (mut entry, answer) = decide((&key, known), verdict, limits, at, usable);
         let flows = entry.live.saturating_add(1);
         shard.sweep(limits, at.0);
         let most = (limits.capacity / self.shards.len()).max(1);
         // A client with live flows keeps its place, even if the table was made smaller since.
-        if entry.live > 0 || shard.make_room(most) {
+        if entry.live > 0 || shard.make_room(most, source) {
+            // A new assignment of a client with live flows takes the room of the old one.
+            entry.source = counted.unwrap_or_else(|| shard.count_live(source));
             let unfiled = shard.unfiled.remove(&key).unwrap_or_default();
             entry.live = flows.saturating_add(unfiled);
             entry.touched = at.0;
@@ -246,9 +262,11 @@ impl Table {
         entry.touched = now;
         if entry.live == 0
             && let Some(entry) = shard.live.remove(key)
-            && entry.good(key, limits, now)
         {
-            shard.idle.insert(*key, entry);
+            shard.uncount_live(entry.source);
+            if entry.good(key, limits, now) {
+                shard.idle.insert(*key, entry.source, entry);
+            }
         }
     }
 
@@ -291,8 +309,8 @@ impl Table {
 impl Shard {
     fn sweep(&mut self, limits: &Limits, now: Instant) {
         for _ in 0..SWEEP {
-            match self.idle.front() {
-                Some((_, e)) if e.gone(limits, now) => self.idle.pop_front(),
+            match self.idle.oldest() {
+                Some(e) if e.gone(limits, now) => self.idle.pop_oldest(),
                 _ => return,
             };
         }
@@ -308,10 +326,33 @@ impl Shard {
         }
     }
 
-    /// Makes room for one more entry. Returns `false` if live clients fill the shard.
-    fn make_room(&mut self, most: usize) -> bool {
+    fn count_live(&mut self, source: Source) -> Source {
+        if source != Source::OWN {
+            *self.live_of.entry(source).or_default() += 1;
+        }
+        source
+    }
+
+    fn uncount_live(&mut self, source: Source) {
+        if let Some(count) = self.live_of.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                self.live_of.remove(&source);
+            }
+        }
+    }
+
+    /// Makes room for one more entry of `source`. Returns `false` if live clients fill the shard, or if the
+    /// source has its share of it and nothing idle.
+    fn make_room(&mut self, most: usize, source: Source) -> bool {
+        let live = self.live_of.get(&source).copied().unwrap_or_default();
+        let is_greedy = live as usize * LIVE_SHARE > most;
         while self.live.len() + self.idle.len() >= most {
-            if self.idle.pop_front().is_none() {
+            let evicted = match is_greedy {
+                true => self.idle.evict_of(source),
+                false => self.idle.evict(),
+            };
+            if evicted.is_none() {
                 return false;
             }
         }

@@ -1,5 +1,6 @@
 //! Defines the block `sticky_cookie:`, its faults and its defaults.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use serde::Deserialize;
 use super::token::Ring;
 use super::{StickyCookie, keys};
 use crate::api::Plugin;
+use crate::bounds::Whole;
 use crate::context::{Build, Mode, PluginError};
 use crate::forget_rules::ForgetRules;
 use crate::lifetime::{JITTER, Lifetime};
@@ -17,6 +19,14 @@ use crate::units::{MaybeSpan, Share};
 /// Default `max_age`, a working day: a session seldom lasts longer, and an imbalance is gone the next
 /// morning. Each expiry interrupts a session whose client connects anew (Lightstreamer clustering §4).
 const MAX_AGE: MaybeSpan = MaybeSpan(Some(Duration::from_secs(8 * 3_600)));
+
+/// Shortest life that a cookie may have, `jitter` taken off. A mobile client needs three round trips of 150 ms to
+/// bring it back on a new TLS connection.
+const SHORTEST_LIFE: Duration = Duration::from_millis(500);
+
+/// Default `max_flows`: as many as the streams of one HTTP/2 connection. A browser has one connection over HTTP/2,
+/// six over HTTP/1.1. Whoever replays one cookie from many connections is no browser.
+const MAX_FLOWS: NonZeroUsize = NonZeroUsize::new(100).expect("a constant above zero");
 
 /// Block `sticky_cookie:`.
 #[derive(Clone, Debug, Deserialize)]
@@ -37,6 +47,13 @@ pub struct Config {
     /// the client's next flow is balanced anew.
     #[serde(default)]
     pub cut_at_max_age: bool,
+    /// Most live flows that one cookie brings to its node, 1 to 1,000,000; default 100. A request beyond them is
+    /// answered with 429: no other node has the client's session.
+    #[serde(
+        default = "max_flows",
+        deserialize_with = "Whole::<1, 1_000_000>::read"
+    )]
+    pub max_flows: NonZeroUsize,
     /// `Secure`: sent only over TLS; default off, because the Lightstreamer Node client never returns such a
     /// cookie.
     #[serde(default)]
@@ -83,6 +100,10 @@ fn max_age() -> MaybeSpan {
     MAX_AGE
 }
 
+fn max_flows() -> NonZeroUsize {
+    MAX_FLOWS
+}
+
 fn jitter() -> Share {
     JITTER
 }
@@ -120,6 +141,7 @@ impl Config {
                 jitter: self.jitter,
             },
             cut_at_max_age: self.cut_at_max_age,
+            max_flows: self.max_flows,
             ring: Ring::new(&secrets, on.pools),
             forget_rules: on.keep.get_or("sticky_cookie epochs", ForgetRules::default),
             _own_key: own,
@@ -149,6 +171,20 @@ impl Config {
             "cut_at_max_age",
             why,
         );
+        let jitter = self.jitter.0;
+        let shortest = self.max_age.0.map(|age| age.mul_f64(1.0 - jitter));
+        if shortest.is_some_and(|life| life < SHORTEST_LIFE) {
+            let why = format!(
+                "with `jitter: {}%` a cookie may live less than 500ms, and its client brings it back too late",
+                (jitter * 100.0).round()
+            );
+            faults.push(PluginError::new(["max_age"], why));
+        }
+        let mut check = |right: bool, key: &str, why: &str| {
+            if !right {
+                faults.push(PluginError::new([key], why));
+            }
+        };
         let why = "`same_site: none` requires `secure: true`: browsers drop the cookie otherwise";
         check(
             self.same_site != Some(SameSite::None) || self.secure,
@@ -260,6 +296,10 @@ mod tests {
                 "name: a name that begins with `__Secure-`",
             ),
             ("max_age: 0s", "max_age: expected a duration from 1s"),
+            (
+                "max_age: 2s, jitter: 80%",
+                "max_age: with `jitter: 80%` a cookie may",
+            ),
             ("path: push", "path: expected a path"),
             ("path: '/;x'", "path: expected a path"),
             ("domain: 'a;b'", "domain: expected a domain"),

@@ -20,7 +20,7 @@ fn push() -> PoolId {
 fn forget(p: &Built, node: &str, at: &Facts, share: f64) {
     p.forget(&Forget {
         pool: push(),
-        node: NodeId::of(node),
+        node: Some(NodeId::of(node)),
         before: unix_seconds(at.wall),
         share,
         spares_live: false,
@@ -365,4 +365,21 @@ fn attributes_are_as_asked() {
         line.starts_with("__Secure-LB=") && line.ends_with(want),
         "{line}"
     );
+}
+
+/// Aim: short ages are exact: `max_age: 3s` lived 1.0 to 1.9 s, and `1s` set no cookie. Fails if ages are counted
+/// in whole seconds.
+#[test]
+fn ages_have_milliseconds() {
+    let ms = Duration::from_millis;
+    for (age, life) in [("1s", 1_000), ("3s", 3_000)] {
+        let p = build(&format!("sticky_cookie: {{ max_age: {age}, jitter: 0% }}"));
+        for begin in [0, 1, 499, 999] {
+            let f = Facts::default().after(ms(begin));
+            let cookie = issue(&p, &f);
+            let known = |age| recalled(&p, &f.after(ms(age)), &[&cookie]).is_some();
+            assert!(known(0) && known(life - 1), "{age} at {begin}");
+            assert!(!known(life), "{age} at {begin}");
+        }
+    }
 }

@@ -2,8 +2,11 @@
 //!
 //! 36 bytes, 48 characters of base64url: version 1 | node id 8 | issued-at 4 | salt 7 | MAC 16. The node id is
 //! keyed, so that nobody can derive an address or name from it. The MAC is HMAC-SHA-256 cut to 128 bits (RFC 2104
-//! §5). 36 is divisible by three, so the base64 has no unused bits: one token has one spelling.
+//! §5). 36 is divisible by three, so the base64 has no unused bits: one token has one spelling. The last 10 bits
+//! of the salt are the milliseconds of issued-at.
 //! Source: FAULTS D43.
+
+use std::time::Duration;
 
 use base64::Engine;
 use base64::alphabet::URL_SAFE;
@@ -39,8 +42,27 @@ pub struct Token {
     pub node: NodeId,
     /// When the node was chosen, in seconds since 1970.
     pub issued: u64,
-    /// Random number that spreads expiry and chooses the share that a rebalance forgets.
+    /// Random number that spreads expiry and chooses the share that a rebalance forgets. Its last 10 bits are
+    /// the milliseconds of the date.
     pub salt: [u8; 7],
+}
+
+impl Token {
+    /// Returns when the assignment was learned, since 1970, to the millisecond. An edge of an earlier release
+    /// signs random bits there; its tokens seem up to a second younger than they are.
+    pub fn learned(&self) -> Duration {
+        let [.., high, low] = self.salt;
+        let millis = u64::from(high & 0b11) << 8 | u64::from(low);
+        Duration::from_secs(self.issued) + Duration::from_millis(millis.min(999))
+    }
+}
+
+/// Returns the salt of a token that is learned at `at`, since 1970. It has the form in which edges of earlier
+/// releases read tokens, so that edges can be upgraded one by one.
+pub fn dated(salt: [u8; 7], at: Duration) -> [u8; 7] {
+    let millis = at.subsec_millis().to_be_bytes();
+    let [a, b, c, d, e, high, _] = salt;
+    [a, b, c, d, e, high & !0b11 | millis[2], millis[3]]
 }
 
 /// One key, and the ids that it gives to every node of every pool.
@@ -211,6 +233,32 @@ mod tests {
         assert_ne!(r.sign(&t), Some(signed));
         let key = |s: &[u8]| ring(&[s]).0[0].ids.clone();
         assert_ne!(key(b"k")[0].0, key(b"l")[0].0, "ids depend on the key");
+    }
+
+    /// Aim: the date of a token has milliseconds, and all random bits but ten stay. Fails if an age is off by a
+    /// second, or if an earlier release would refuse the token.
+    #[test]
+    fn a_token_is_dated_to_the_millisecond() {
+        let mut rng = Rng(6);
+        for millis in [0, 1, 255, 256, 999, 1_000, 1_800_000_000_123] {
+            let (at, plain) = (Duration::from_millis(millis), token(&mut rng));
+            let t = Token {
+                issued: at.as_secs(),
+                salt: dated(plain.salt, at),
+                ..plain
+            };
+            assert_eq!(t.learned(), at);
+            assert_eq!(
+                (t.salt[..5].to_vec(), t.salt[5] >> 2),
+                (plain.salt[..5].to_vec(), plain.salt[5] >> 2)
+            );
+        }
+        let old = Token {
+            salt: [0xff; 7],
+            issued: 5,
+            ..token(&mut rng)
+        };
+        assert_eq!(old.learned(), Duration::from_millis(5_999));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::StickyIp;
 use crate::api::Plugin;
 use crate::bounds::Whole;
 use crate::context::{self, Build, PluginError};
+use crate::memory::source::OWNED_PREFIX;
 use crate::memory::{Capacity, Keys, Mode};
 use crate::trust::Trust;
 use crate::units::{MaybeSpan, Share};
@@ -15,8 +16,9 @@ use crate::units::{MaybeSpan, Share};
 /// Default `max_age`, a working day as for the cookie.
 const MAX_AGE: MaybeSpan = MaybeSpan(Some(Duration::from_secs(8 * 3_600)));
 
-/// Default prefix: the exact address, as in the guide.
-const IPV6_PREFIX: u8 = 128;
+/// Default prefix: what one client owns. It takes a new address within it every day (RFC 8981), and could
+/// otherwise fill the table from 2^64 addresses.
+const IPV6_PREFIX: u8 = OWNED_PREFIX;
 
 /// Block `sticky_ip:`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -36,8 +38,9 @@ pub struct Config {
     /// `table`.
     #[serde(default)]
     pub expiry: Option<MaybeSpan>,
-    /// Most entries, about 130 bytes each; 1 to 100,000,000; default 1,000,000. A full table evicts the entry
-    /// that has been idle longest, never one with a live flow. Only with `table`.
+    /// Most entries, 130 to 200 bytes each; 1 to 100,000,000; default 1,000,000. A full table evicts the entry
+    /// that has been idle longest, or of an IPv6 /64 with several entries its oldest, never one with a live
+    /// flow. Only with `table`.
     #[serde(default, deserialize_with = "Capacity::read")]
     pub capacity: Option<usize>,
     /// Whether a flow is cut when its assignment reaches `max_age`; default off. Only with `table`.
@@ -47,7 +50,7 @@ pub struct Config {
     /// `table`.
     #[serde(default)]
     pub table: Option<String>,
-    /// Leading bits of an IPv6 address that count, 1 to 128; default 128.
+    /// Leading bits of an IPv6 address that count, 1 to 128; default 64.
     #[serde(default, deserialize_with = "Whole::<1, 128>::read")]
     pub ipv6_prefix: Option<u8>,
     /// Source of the client's address; default `client`.

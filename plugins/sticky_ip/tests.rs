@@ -20,7 +20,7 @@ fn push() -> PoolId {
 fn forget(p: &Built, node: &str, at: &Facts, share: f64) {
     p.forget(&Forget {
         pool: push(),
-        node: NodeId::of(node),
+        node: Some(NodeId::of(node)),
         before: unix_seconds(at.wall),
         share,
         spares_live: false,
@@ -238,12 +238,12 @@ fn an_ipv6_prefix_makes_one_client_of_a_network() {
         gone, None,
         "filed under the network, ended by any of its addresses"
     );
-    let exact = build("sticky_ip: {}");
-    learn(&exact, &Facts::default().client("[2001:db8::1]:1"), "ls1");
-    assert_eq!(
-        recalled(&exact, &Facts::default().client("[2001:db8::2]:1")),
-        None
-    );
+    let exact = build("sticky_ip: { ipv6_prefix: 128 }");
+    for (one, p) in [(true, build("sticky_ip: {}")), (false, exact)] {
+        learn(&p, &Facts::default().client("[2001:db8::1]:1"), "ls1");
+        let neighbour = recalled(&p, &Facts::default().client("[2001:db8::2]:1"));
+        assert_eq!(neighbour.is_some(), one);
+    }
     let wide = build("sticky_ip: { ipv6_prefix: 1 }");
     learn(&wide, &Facts::default().client("[2001:db8::1]:1"), "ls1");
     assert!(recalled(&wide, &Facts::default().client("[::2]:1")).is_some());

@@ -35,7 +35,8 @@ pub struct Config {
     /// `table`.
     #[serde(default)]
     pub expiry: Option<MaybeSpan>,
-    /// Most entries, about 130 bytes each; 1 to 100,000,000; default 1,000,000. Only with `table`.
+    /// Most entries, 130 to 200 bytes each; 1 to 100,000,000; default 1,000,000. A full table evicts the oldest
+    /// idle entry of the client address (IPv6: /64) that has the most. Only with `table`.
     #[serde(default, deserialize_with = "Capacity::read")]
     pub capacity: Option<usize>,
     /// Name of the table; listeners with the same name share it. Default: the listener's name. Only with

@@ -112,3 +112,76 @@ fn faults_are_found_in_one_run() {
     assert!(tcp[0].contains("expected mode http"), "{tcp:?}");
     assert!(undecodable("sticky_param: {}"));
 }
+
+/// Aim: a client that makes up values takes room only from itself. Fails if it makes the table forget the values
+/// of others, or is not stuck itself.
+#[test]
+fn made_up_values_do_not_displace_those_of_others() {
+    let p = build("sticky_param: { from: [{ query: user }], capacity: 100 }");
+    let at = |last: u8| Facts::default().client(&format!("192.0.2.{last}:1"));
+    let user = |i: u32| head("GET", &format!("/?user=u{i}"));
+    let come = |f: &Facts, request: &Head| {
+        learn(&p, f, request, "ls1");
+        p.ended(p.client(&f.flow(Some(request))), push(), f.now);
+    };
+    (0..60).for_each(|i| come(&at(i), &user(i.into())));
+    let attacker = at(200);
+    (1_000..40_000).for_each(|i| come(&attacker, &user(i)));
+    let lost = (0..60).filter(|i| recalled(&p, &at(*i), &user((*i).into())).is_none());
+    assert_eq!(lost.count(), 0);
+    assert!(recalled(&p, &attacker, &user(39_999)).is_some());
+}
+
+/// Aim: a client with more live flows than the table has entries displaces the idle values of others only up to
+/// its share. Fails if open connections with made-up values empty the table.
+#[test]
+fn live_flows_of_one_client_leave_room_for_others() {
+    let p = build("sticky_param: { from: [{ query: user }], capacity: 200 }");
+    let at = |last: u8| Facts::default().client(&format!("192.0.2.{last}:1"));
+    let user = |i: u32| head("GET", &format!("/?user=u{i}"));
+    for i in 0..200 {
+        learn(&p, &at(i), &user(i.into()), "ls1");
+        p.ended(
+            p.client(&at(i).flow(Some(&user(i.into())))),
+            push(),
+            at(i).now,
+        );
+    }
+    for i in 1_000..5_000 {
+        learn(&p, &at(250), &user(i), "ls1");
+    }
+    let known = (0..200).filter(|i| recalled(&p, &at(*i), &user((*i).into())).is_some());
+    assert_eq!(known.count(), 200 - 26, "an eighth of the table, and one");
+    let newcomer = at(251);
+    learn(&p, &newcomer, &user(9_000), "ls1");
+    assert!(recalled(&p, &newcomer, &user(9_000)).is_some());
+}
+
+/// Aim: a client whose assignment is replaced while its flows are live counts once against its share. Fails if
+/// what it held is never given back: later, in a full table, it would not be remembered any more.
+#[test]
+fn a_replaced_assignment_gives_its_room_back() {
+    let p = build("sticky_param: { from: [{ query: user }], capacity: 100 }");
+    let f = Facts::default();
+    let user = |i: u32| head("GET", &format!("/?user=u{i}"));
+    for i in 0..50 {
+        let request = user(i);
+        let end = || p.ended(p.client(&f.flow(Some(&request))), push(), f.now);
+        learn(&p, &f, &request, "ls1");
+        let to = assigned("ls2", How::Rebalanced);
+        p.learn(&f.flow(Some(&request)), push(), &to, &|_| true);
+        end();
+        end();
+    }
+    let other = |i: u8| Facts::default().client(&format!("198.51.100.{i}:1"));
+    for i in 0..100 {
+        let (f, request) = (other(i), user(1_000 + u32::from(i)));
+        learn(&p, &f, &request, "ls1");
+        p.ended(p.client(&f.flow(Some(&request))), push(), f.now);
+    }
+    learn(&p, &f, &user(9), "ls1");
+    assert!(
+        recalled(&p, &f, &user(9)).is_some(),
+        "it has no live entry any more"
+    );
+}

@@ -1,9 +1,13 @@
 //! Defines the block `sticky_session:`, its presets, faults and defaults.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use http::HeaderName;
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::memory::{Memory, NAME};
 use super::rule::Rule;
@@ -30,11 +34,11 @@ pub struct Config {
     /// The rule of a known push server, instead of `learn` and `recall`.
     #[serde(default)]
     pub preset: Option<Preset>,
-    /// Places of a session's id in a node's answers; 1 to 8 places.
-    #[serde(default)]
+    /// Places of a session's id in a node's answers; 1 to 8 places, or one without a list.
+    #[serde(default, deserialize_with = "learn_places")]
     pub learn: Vec<Learn>,
-    /// Places of the id in requests; the first one found counts; 1 to 8 places.
-    #[serde(default)]
+    /// Places of the id in requests; the first one found counts; 1 to 8 places, or one without a list.
+    #[serde(default, deserialize_with = "recall_places")]
     pub recall: Vec<Recall>,
     /// Longest life of an assignment, counted from when it was learned; from 1 s, or `none`, the default.
     #[serde(default)]
@@ -45,7 +49,8 @@ pub struct Config {
     /// Longest time that a session may be without a live flow; from 1 s, or `none`; default 1h.
     #[serde(default)]
     pub expiry: Option<MaybeSpan>,
-    /// Most entries, about 130 bytes each; 1 to 100,000,000; default 1,000,000.
+    /// Most entries, 130 to 200 bytes each; 1 to 100,000,000; default 1,000,000. A full table evicts the oldest
+    /// idle entry of the client address (IPv6: /64) that has the most.
     #[serde(default, deserialize_with = "Capacity::read")]
     pub capacity: Option<usize>,
     /// Name of the table; listeners with the same name share it. Default: the listener's name.
@@ -61,6 +66,41 @@ pub enum Preset {
     Lightstreamer,
     /// The cookie `session`.
     Diffusion,
+    /// Socket.IO, and Engine.IO below it: `sid` in the JSON of the open packet, and in the query.
+    Socketio,
+    /// SignalR: `connectionToken` (before it `connectionId`) in the JSON of `negotiate`, and `id` in the query.
+    Signalr,
+}
+
+fn learn_places<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Learn>, D::Error> {
+    d.deserialize_any(OneOrMore(PhantomData))
+}
+
+fn recall_places<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Recall>, D::Error> {
+    d.deserialize_any(OneOrMore(PhantomData))
+}
+
+/// Reads a list of places, or one place alone: `learn: { json: sid }`.
+struct OneOrMore<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMore<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list, or one place")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Vec<T>, A::Error> {
+        Ok(vec![T::deserialize(MapAccessDeserializer::new(map))?])
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+        let mut places = Vec::new();
+        while let Some(place) = list.next_element()? {
+            places.push(place);
+        }
+        Ok(places)
+    }
 }
 
 impl Preset {
@@ -77,6 +117,18 @@ impl Preset {
             Preset::Diffusion => Rule {
                 learn: vec![Learn::Cookie(word("session"))],
                 recall: vec![Recall::Cookie(word("session"))],
+            },
+            Preset::Socketio => Rule {
+                learn: vec![Learn::Json(word("sid"))],
+                recall: vec![Recall::Query(word("sid"))],
+            },
+            Preset::Signalr => Rule {
+                // Clients of version 0 of the protocol have no token and send the id.
+                learn: vec![
+                    Learn::Json(word("connectionToken")),
+                    Learn::Json(word("connectionId")),
+                ],
+                recall: vec![Recall::Query(word("id"))],
             },
         }
     }
@@ -152,6 +204,7 @@ impl Learn {
     fn entry(&self) -> (&'static str, Kind, &str) {
         match self {
             Learn::Line(s) => ("line", Kind::Text, s),
+            Learn::Json(s) => ("json", Kind::Text, s),
             Learn::Cookie(s) => ("cookie", Kind::Token, s),
             Learn::Header(s) => ("header", Kind::Token, s),
         }
@@ -211,6 +264,7 @@ fn wrong(list: &str, i: usize, (key, kind, word): (&str, Kind, &str)) -> Option<
         Kind::Token => "a name of letters, digits and `-`",
         Kind::Parameter => "a parameter's name without `&`, `=`, `%`",
         Kind::Path => "the path before the id, such as `/session/`",
+        Kind::Text if key == "json" => "a name in a JSON object, 1 to 128 visible characters",
         Kind::Text => "the beginning of a line, 1 to 128 visible characters",
     };
     let path = [list, &i.to_string(), key];

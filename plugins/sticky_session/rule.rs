@@ -13,7 +13,7 @@ use crate::api::{BODY_PREFIX, Flow};
 use crate::sticky_cookie::header;
 
 /// Longest id that is used, in bytes; Lightstreamer's have some 20 bytes.
-const MAX_ID: usize = 512;
+pub(super) const MAX_ID: usize = 512;
 
 /// The hash of an id.
 pub type Id = [u8; 16];
@@ -23,8 +23,12 @@ pub type Id = [u8; 16];
 #[serde(rename_all = "snake_case")]
 pub enum Learn {
     /// In a line that begins with this prefix, within the first 4 KiB of the body or of a WebSocket's
-    /// messages. The id is what follows, up to a comma, a blank or the line's end.
+    /// messages. The id is what follows, up to a comma, a blank or the line's end. Behind a prefix that ends
+    /// with a quote it is what follows up to the next quote, and the line need not end.
     Line(String),
+    /// In the string of this name, in a JSON object at the beginning of the body or of a line or message,
+    /// within the same first 4 KiB. Engine.IO's packet type and length may stand before the object.
+    Json(String),
     /// In the cookie of this name that the node sets.
     Cookie(String),
     /// In the header of this name.
@@ -68,17 +72,30 @@ impl Rule {
             && self.recall(flow).is_none()
     }
 
-    /// Returns whether a line of an answer's body may hold an id.
+    /// Returns whether an answer's body may hold an id.
     pub fn reads_body(&self) -> bool {
-        self.learn
-            .iter()
-            .any(|place| matches!(place, Learn::Line(_)))
+        let in_body = |place: &Learn| matches!(place, Learn::Line(_) | Learn::Json(_));
+        self.learn.iter().any(in_body)
     }
 
-    /// Returns the hash of the id in a line of a body.
-    pub fn of_line(&self, line: &[u8]) -> Option<Id> {
+    /// Returns the names of members of a JSON object that may hold an id.
+    pub fn json_names(&self) -> Vec<&str> {
+        let names = self.learn.iter().filter_map(|place| match place {
+            Learn::Json(name) => Some(name.as_str()),
+            _ => None,
+        });
+        names.collect()
+    }
+
+    /// Returns the hash of the id in a line of a body. `is_whole`: the line has its end.
+    pub fn of_line(&self, line: &[u8], is_whole: bool) -> Option<Id> {
         self.learn.iter().find_map(|place| match place {
-            Learn::Line(prefix) => {
+            Learn::Line(prefix) if prefix.ends_with('"') => {
+                let rest = line.strip_prefix(prefix.as_bytes())?;
+                let end = rest.iter().position(|b| *b == b'"')?;
+                hash(&rest[..end])
+            }
+            Learn::Line(prefix) if is_whole => {
                 let rest = line.strip_prefix(prefix.as_bytes())?;
                 let end = |b: &u8| matches!(*b, b',' | b' ' | b'\t' | b'\r' | b'\n');
                 hash(rest.split(end).next().unwrap_or_default())
@@ -185,7 +202,7 @@ fn decoded(value: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Returns the hash of `id`; `None` if it cannot be an id.
-fn hash(id: &[u8]) -> Option<Id> {
+pub(super) fn hash(id: &[u8]) -> Option<Id> {
     if id.is_empty() || id.len() > MAX_ID {
         return None;
     }

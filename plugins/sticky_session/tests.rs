@@ -174,7 +174,7 @@ fn a_rebalance_forgets_its_share() {
     }
     p.forget(&Forget {
         pool: push(),
-        node: NodeId::of("ls1"),
+        node: Some(NodeId::of("ls1")),
         before: unix_seconds(f.after(HOUR).wall),
         share: 0.25,
         spares_live: false,
@@ -289,6 +289,10 @@ fn faults_are_found_in_one_run() {
             "learn.0.line: expected",
         ),
         (
+            "learn: [{ json: '' }], recall: [{ query: a }]",
+            "learn.0.json: expected a name",
+        ),
+        (
             "learn: [{ line: a }], recall: [{ form: a }, { path: s }]",
             "recall.1.path: expected",
         ),
@@ -301,4 +305,77 @@ fn faults_are_found_in_one_run() {
     assert!(tcp[0].contains("expected mode http"), "{tcp:?}");
     assert!(undecodable("sticky_session: { preset: other }"));
     assert!(undecodable("sticky_session: { learn: [{ body: x }] }"));
+}
+
+/// Aim: a client that begins sessions without end takes room only from itself. Fails if the sessions of others
+/// are forgotten.
+#[test]
+fn one_client_does_not_displace_the_sessions_of_others() {
+    let p = build("sticky_session: { preset: lightstreamer, capacity: 100 }");
+    let at = |last: u8| Facts::default().client(&format!("192.0.2.{last}:1"));
+    (0..60).for_each(|i| create(&p, &at(i), "ls1", &format!("S{i}")));
+    (0..20_000).for_each(|i| create(&p, &at(200), "ls2", &format!("T{i}")));
+    let known =
+        |id: &str| recalled(&p, &at(1), &post(&format!("/c?LS_session={id}")), "").is_some();
+    assert_eq!((0..60).filter(|i| !known(&format!("S{i}"))).count(), 0);
+    assert!(known("T19999"));
+}
+
+/// Aim: the ids of Socket.IO and SignalR, which stand inside JSON on a line that never ends, are found, by the
+/// presets and by rules of an operator. Fails if the id is learned only with the line's end, or ends at another
+/// character than the quote.
+#[test]
+fn ids_are_learned_from_json() {
+    let open = r#"0{"sid":"Kx-1","upgrades":["websocket"],"pingInterval":25000}"#;
+    let negotiated = r#"{"negotiateVersion":1,"connectionId":"C1","connectionToken":"Kx-1"}"#;
+    let old = r#"{"negotiateVersion":0,"connectionId":"Kx-1","availableTransports":[]}"#;
+    for (block, answer, request) in [
+        (
+            "preset: socketio",
+            open,
+            "/socket.io/?EIO=4&transport=polling&sid=Kx-1",
+        ),
+        ("preset: signalr", negotiated, "/hub?id=Kx-1"),
+        ("preset: signalr", old, "/hub?id=Kx-1"),
+        (
+            "learn: { json: sid }, recall: { query: sid }",
+            open,
+            "/?sid=Kx-1",
+        ),
+        (
+            "learn: [{ line: '0{\"sid\":\"' }], recall: [{ query: sid }]",
+            open,
+            "/?sid=Kx-1",
+        ),
+    ] {
+        let (p, f) = (
+            build(&format!("sticky_session: {{ {block} }}")),
+            Facts::default(),
+        );
+        let mut w = watch(&p, &f, &head("GET", "/"), "ls2");
+        let (a, b) = answer.split_at(12);
+        let more = w.body(a.as_bytes(), f.now);
+        assert!(
+            more && !w.body(b.as_bytes(), f.now),
+            "{block}: it has seen enough"
+        );
+        let got = recalled(&p, &f, &head("GET", request), "");
+        assert_eq!(got, Some(NodeId::of("ls2")), "{block}: {answer}");
+    }
+}
+
+/// Aim: an object of more than 4 KiB yields what stands in its beginning. Fails if the watch waits for its end.
+#[test]
+fn json_is_read_up_to_the_limit() {
+    let (p, f) = (
+        build("sticky_session: { preset: signalr }"),
+        Facts::default(),
+    );
+    let mut w = watch(&p, &f, &head("POST", "/hub/negotiate"), "ls2");
+    let long = format!(
+        r#"{{"connectionId":"C1","x":"{}"}}"#,
+        "x".repeat(BODY_PREFIX)
+    );
+    assert!(!w.body(long.as_bytes(), f.now));
+    assert!(recalled(&p, &f, &head("GET", "/hub?id=C1"), "").is_some());
 }

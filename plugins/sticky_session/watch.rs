@@ -8,9 +8,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::json::Json;
 use super::memory::{Memory, NAME};
 use super::rule::Id;
 use crate::api::{BODY_PREFIX, How, Mark, NodeId, PoolId, Watch};
+use crate::memory::source::Source;
 use crate::memory::table::{Key, Verdict};
 
 /// Most sessions that one flow keeps live: that of its request, and those in its answer.
@@ -23,18 +25,28 @@ pub struct Watching {
     node: NodeId,
     /// Both clocks when the flow began.
     began: (Instant, u64),
+    /// The client, which takes the room of its sessions in the table.
+    source: Source,
     held: Vec<Key>,
     /// Mark of the first session in the answer.
     mark: Option<Mark>,
     /// The received body from the start of its last, incomplete line.
     line: Vec<u8>,
+    /// The JSON at the beginning of the body.
+    json: Json,
     left: usize,
 }
 
 impl Watching {
     /// Starts without a session.
-    pub fn new(memory: Arc<Memory>, (pool, node): (PoolId, NodeId), began: (Instant, u64)) -> Self {
+    pub fn new(
+        memory: Arc<Memory>,
+        (pool, node): (PoolId, NodeId),
+        began: (Instant, u64),
+        source: Source,
+    ) -> Self {
         Watching {
+            source,
             memory,
             pool,
             node,
@@ -42,6 +54,7 @@ impl Watching {
             held: Vec::new(),
             mark: None,
             line: Vec::new(),
+            json: Json::default(),
             left: BODY_PREFIX,
         }
     }
@@ -88,20 +101,41 @@ impl Watching {
         };
         let since = now.saturating_duration_since(self.began.0).as_secs();
         let at = (now, self.began.1.saturating_add(since));
-        table.learn(key, &verdict, limits, at, &|_| true);
+        table.learn((key, self.source), &verdict, limits, at, &|_| true);
         self.held.push(key);
     }
 
-    /// Reads the complete lines. Returns true once a line has an id.
+    /// Reads lines. Returns true once a line has an id.
     fn read_lines(&mut self, now: Instant) -> bool {
         while let Some(end) = self.line.iter().position(|b| *b == b'\n') {
             let line: Vec<u8> = self.line.drain(..=end).collect();
-            if let Some(id) = self.memory.rule.of_line(&line) {
+            if let Some(id) = self.memory.rule.of_line(&line, true) {
                 self.told(id, now);
                 return true;
             }
         }
-        false
+        let id = self.memory.rule.of_line(&self.line, false);
+        id.is_some_and(|id| {
+            self.told(id, now);
+            true
+        })
+    }
+
+    /// Reads JSON. Returns true once an object has an id.
+    fn read_json(&mut self, bytes: &[u8], now: Instant) -> bool {
+        let memory = self.memory.clone();
+        let names = memory.rule.json_names();
+        if names.is_empty() {
+            return false;
+        }
+        let mut id = self.json.read(bytes, &names);
+        if self.left == 0 {
+            id = id.or_else(|| self.json.cut());
+        }
+        id.is_some_and(|id| {
+            self.told(id, now);
+            true
+        })
     }
 }
 
@@ -116,7 +150,10 @@ impl Watch for Watching {
         let taken = bytes.len().min(self.left);
         self.left -= taken;
         self.line.extend_from_slice(&bytes[..taken]);
-        let over = self.read_lines(now) || self.left == 0 || !self.memory.rule.reads_body();
+        let over = self.read_lines(now)
+            || self.read_json(&bytes[..taken], now)
+            || self.left == 0
+            || !self.memory.rule.reads_body();
         if over {
             (self.line, self.left) = (Vec::new(), 0);
         }

@@ -9,7 +9,7 @@ pub struct Candidate {
     pub id: NodeId,
     /// Weight, above 0.
     pub weight: u32,
-    /// Number of its live flows.
+    /// Number of live flows of its server.
     pub live: usize,
 }
 

@@ -3,7 +3,7 @@
 use pushgate_plugins::rendezvous;
 
 use super::*;
-use crate::upstream::Membership;
+use crate::upstream::{LiveFlow, Membership};
 
 fn nodes(facts: &[(u32, usize)]) -> Vec<Candidate> {
     let one = |(i, (weight, live)): (usize, &(u32, usize))| Candidate {
@@ -192,7 +192,7 @@ fn a_large_pool_is_filled_evenly() {
     for _ in 0..20_000 {
         let id = picked(&pool, &mut rng, &[]).expect("a node");
         let node = pool.node(id).expect("of the pool");
-        entered.push(node.enter(&crate::upstream::LiveFlow::new(), None));
+        entered.push(node.enter(&LiveFlow::new(), None));
     }
     let most = pool.nodes.iter().map(|n| n.live()).max();
     assert!(
@@ -218,7 +218,7 @@ fn full_nodes_are_passed_over() {
     for _ in 0..2 {
         let id = picked(&pool, &mut rng, &[]).expect("room");
         let node = pool.node(id).expect("of the pool");
-        entered.push(node.enter(&crate::upstream::LiveFlow::new(), None));
+        entered.push(node.enter(&LiveFlow::new(), None));
     }
     assert!(pool.nodes.iter().all(|n| n.live() == 1));
     assert_eq!(picked(&pool, &mut rng, &[]), Err("full"));
@@ -259,7 +259,7 @@ fn turns_pass_over_nodes_that_take_none() {
         for _ in 0..count {
             let id = picked(&pool, &mut rng, &[]).expect("a node");
             let node = pool.node(id).expect("of the pool");
-            entered.push(node.enter(&crate::upstream::LiveFlow::new(), None));
+            entered.push(node.enter(&LiveFlow::new(), None));
         }
         [down, full, slow, free].map(|n| n.live())
     };
@@ -311,5 +311,22 @@ fn nodes_that_left_dns_are_the_last_resort() {
         assert_eq!(pool.room(Instant::now()), Room::Open);
         left.order(Order::Drain);
         assert_eq!(picked(&pool, &mut rng, &[]), Err("nobody"), "{word}");
+    }
+}
+
+/// Aim: a server's streams on another port count for its node of the pool, so a server that returns empty gets
+/// the new sessions (Lightstreamer clustering §3.2.2.1). Fails if `least_flows` compares single sockets.
+#[test]
+fn sockets_of_one_server_are_compared_together() {
+    let pool = pool(2, "balance: least_flows");
+    let conf = config::Node::at(([127, 0, 0, 1], 444).into());
+    let streams = Node::new("cr", &conf, config::OnDown::Evict, None);
+    pool.nodes[0].load.join([&streams.load].into_iter());
+    let flow = LiveFlow::new();
+    let _live = streams.enter(&flow, None);
+    for random in 0..20 {
+        let seed = Seed { client: 1, random };
+        let picked = pool.pick(seed, &[], Instant::now());
+        assert!(matches!(picked, Picked::Node(n) if n.id == pool.nodes[1].id));
     }
 }

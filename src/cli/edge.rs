@@ -43,6 +43,8 @@ pub enum Action {
     Evict(Which),
     /// Move clients of a pool off the nodes that have too many.
     Rebalance(Rebalance),
+    /// Forget to which nodes the clients of a pool are stuck. Live flows go on.
+    Forget(Forget),
     /// Show nodes and pools, refreshed each second.
     Top {
         /// Stop after this many refreshes.
@@ -107,6 +109,21 @@ pub struct Rebalance {
     at: At,
 }
 
+/// An order to forget assignments.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Forget {
+    /// Name of the pool.
+    pool: String,
+    /// Forget only assignments to this node.
+    #[arg(long, value_name = "NODE")]
+    node: Option<String>,
+    /// Forget only assignments made before this time (seconds since 1970), the same on several edges.
+    #[arg(long, value_name = "SECONDS")]
+    before: Option<u64>,
+    #[command(flatten)]
+    at: At,
+}
+
 /// Pause between two refreshes of `top`, and between two queries of `--wait`.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -141,6 +158,7 @@ async fn done(action: Action) -> Result<String, String> {
         Action::Up(which) => order(&which, "up", []).await,
         Action::Evict(which) => order(&which, "evict", []).await,
         Action::Rebalance(what) => moved(what).await,
+        Action::Forget(what) => forgotten(what).await,
         Action::Top { count, at } => top(&at, count).await,
     }
 }
@@ -195,6 +213,20 @@ async fn moved(what: Rebalance) -> Result<String, String> {
     } else {
         rebalance(&answer)
     })
+}
+
+async fn forgotten(what: Forget) -> Result<String, String> {
+    let words = [
+        ("node", what.node.clone()),
+        ("before", what.before.map(|b| b.to_string())),
+    ];
+    let path = format!("/api/pools/{}/forget{}", name(&what.pool)?, query(words));
+    let answer = Edge::new(&what.at)?.ask(Method::POST, &path).await?;
+    if what.at.json {
+        return Ok(text(&answer));
+    }
+    let to = what.node.map_or(String::new(), |n| format!(" to {n}"));
+    Ok(format!("{}: assignments{to} are forgotten\n", what.pool))
 }
 
 async fn top(at: &At, count: Option<u64>) -> Result<String, String> {

@@ -21,6 +21,10 @@ pub struct Node {
         deserialize_with = "bounds::Weight::read"
     )]
     pub weight: u32,
+    /// The node that is another socket of the same server: the balancer counts the flows of both together.
+    /// Absent: a server of its own.
+    #[serde(default)]
+    pub server: Option<String>,
     /// Its own health check; absent: that of the pools it is in.
     #[serde(default)]
     pub health: Option<Health>,
@@ -33,6 +37,9 @@ pub struct Node {
     /// Its own `max_flows`; absent: that of the pools it is in.
     #[serde(default)]
     pub max_flows: Option<NonZeroUsize>,
+    /// Its own `max_flows_hard`; absent: that of the pools it is in.
+    #[serde(default)]
+    pub max_flows_hard: Option<NonZeroUsize>,
     /// Its own `admit_rate`; absent: that of the pools it is in.
     #[serde(default)]
     pub admit_rate: Option<Rate>,
@@ -53,10 +60,12 @@ impl Node {
         Node {
             address: Address::Socket(address),
             weight: defaults::WEIGHT,
+            server: None,
             health: None,
             tls: None,
             tcp: NodeTcp::default(),
             max_flows: None,
+            max_flows_hard: None,
             admit_rate: None,
             slow_start: None,
             evict_rate: None,
@@ -125,6 +134,10 @@ pub struct Pool {
     /// Live flows at which the balancer gives a node no more; absent: no limit.
     #[serde(default)]
     pub max_flows: Option<NonZeroUsize>,
+    /// Live flows at which a node gets none at all, stuck and pinned ones included; at least `max_flows`; absent:
+    /// no limit, because a stuck client has its session nowhere else.
+    #[serde(default)]
+    pub max_flows_hard: Option<NonZeroUsize>,
     /// Most flows a second the balancer gives one node; absent: no limit.
     #[serde(default)]
     pub admit_rate: Option<Rate>,

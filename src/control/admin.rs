@@ -94,6 +94,7 @@ fn router(running: Arc<Running>, token: Option<String>) -> Router {
             "/api/pools/{pool}/rebalance/cancel",
             post(rebalances::cancel),
         )
+        .route("/api/pools/{pool}/forget", post(rebalances::forget))
         .route("/api/reload", post(reload))
         .layer(middleware::from_fn_with_state(admin.clone(), guard))
         .with_state(admin)

@@ -11,7 +11,7 @@ use pushgate_plugins::api::{NodeId, PoolId};
 use tokio::task::JoinHandle;
 
 use super::endpoint::Endpoint;
-use super::planned::{ListenerChange, PlannedListener, PlannedNode};
+use super::planned::{ListenerChange, PlannedListener, PlannedNode, join_servers};
 use crate::balance::Pool;
 use crate::config::{self, Config, Health};
 use crate::listener::accept::{AcceptLoop, PreparedLoop};
@@ -149,6 +149,7 @@ pub struct Parts {
 impl Parts {
     /// Starts checks of new nodes and moves removed ones to `departed`.
     pub fn settle_nodes(&mut self, planned: HashMap<NodeId, PlannedNode>) {
+        join_servers(&planned);
         let mut old = std::mem::take(&mut self.nodes);
         for (id, p) in planned {
             let now = Instant::now();

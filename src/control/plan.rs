@@ -18,7 +18,7 @@ use inherited::{limits_of, pools_of};
 
 use super::node_tls::secure;
 use super::parts::Parts;
-use super::planned::{ListenerChange, PlannedListener, PlannedNode};
+use super::planned::{ListenerChange, PlannedListener, PlannedNode, join_servers};
 use super::sockets::Sockets;
 use crate::balance::Pool;
 use crate::config::{self, Config, OnDown};
@@ -142,6 +142,7 @@ pub fn tables(config: &Config, keep: &Keep) -> Result<Vec<Table>, String> {
     for planned in nodes.values() {
         planned.node.set_limits(planned.limits, Instant::now());
     }
+    join_servers(&nodes);
     let pools = Arc::new(pools_for(config, &nodes, parts));
     let by_id = by_id(&nodes);
     let listeners = config.listeners.iter();

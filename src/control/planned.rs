@@ -1,6 +1,9 @@
 //! The nodes and listeners of a plan, ready to be put in force.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+
+use pushgate_plugins::api::NodeId;
 
 use crate::config::units::Rate;
 use crate::config::{self, Health};
@@ -30,6 +33,24 @@ pub struct PlannedNode {
     pub evict_rate: Option<Rate>,
     /// Whether it joins a pool that has flows, so that it starts slowly.
     pub joins: bool,
+}
+
+/// Makes one server of the nodes whose sections say so, so that the balancer counts their flows together.
+pub fn join_servers(nodes: &HashMap<NodeId, PlannedNode>) {
+    let server = |p: &PlannedNode| NodeId::of(p.conf.server.as_ref().unwrap_or(&p.node.name));
+    let mut servers: HashMap<NodeId, Vec<&Node>> = HashMap::new();
+    for planned in nodes.values() {
+        servers
+            .entry(server(planned))
+            .or_default()
+            .push(&planned.node);
+    }
+    for of in servers.values() {
+        for node in of {
+            let others = of.iter().filter(|other| other.id != node.id);
+            node.load.join(others.map(|other| &other.load));
+        }
+    }
 }
 
 /// A listener to run.

@@ -5,6 +5,7 @@
 //! Lightstreamer clustering §5, §5.1.
 
 mod automatic;
+mod forget;
 mod handover;
 mod plan;
 mod pool_rebalance;
@@ -159,13 +160,7 @@ impl Running {
 
     /// Calls `look` with `pool` as a run acts on it.
     fn with_live<T>(&self, pool: &Pool, look: impl FnOnce(&Live<'_>) -> T) -> T {
-        let forget = |what: &Forget| {
-            let parts = self.parts();
-            for listening in parts.listeners.values() {
-                let table = listening.listener.table.load();
-                table.plugins.sticky.iter().for_each(|p| p.forget(what));
-            }
-        };
+        let forget = |what: &Forget| self.forget_by(what);
         let closed = |node: &Node, _: u64| {
             let labels = [pool.name.as_str(), node.name.as_str()];
             let m = metrics::get();
@@ -176,6 +171,15 @@ impl Running {
             forget: &forget,
             closed: &closed,
         })
+    }
+
+    /// Forgets what a rule covers, in every plugin that remembers it.
+    fn forget_by(&self, what: &Forget) {
+        let parts = self.parts();
+        for listening in parts.listeners.values() {
+            let table = listening.listener.table.load();
+            table.plugins.sticky.iter().for_each(|p| p.forget(what));
+        }
     }
 
     /// Returns the last rebalance of a pool.

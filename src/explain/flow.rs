@@ -118,6 +118,7 @@ impl ResolvedQuestion {
             listener: &listener.name,
             client: self.client,
             peer: self.client,
+            source: self.client.ip(),
             vip: self.vip,
             tls: self.tls.then_some(facts),
             host: if http {

@@ -175,7 +175,10 @@ impl Out<'_> {
         {
             let address = yaml(self.node(i, self.roles[i].cr));
             let check = "health: { tcp: {} }";
-            let _ = writeln!(out, "  {name}-cr: {{ address: {address}, {check} }}");
+            let _ = writeln!(
+                out,
+                "  {name}-cr: {{ address: {address}, server: {name}, {check} }}"
+            );
         }
         let health = match self.roles[0].s.tls {
             true => "tcp: {}",

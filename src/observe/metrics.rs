@@ -91,6 +91,8 @@ metrics! {
     http2_ended: counter "pushgate_http2_ended_total" ["listener", "reason"];
     /// Flows assigned to a node, by how the node was chosen.
     assigned: counter "pushgate_assignments_total" ["node", "how"];
+    /// Stuck or pinned flows that their node did not get, by limit: `max_flows_hard` or `cookie`.
+    stuck_refused: counter "pushgate_stuck_refused_total" ["node", "limit"];
     /// Live flows of a node.
     node_flows: gauge "pushgate_node_flows" ["node"];
     /// 1 for the state a node is in, 0 for its other states.
@@ -157,6 +159,7 @@ impl Metrics {
     /// Forgets the series of a node that is gone, so that nodes that come and go do not fill memory.
     pub fn forget_node(&self, name: &str) {
         forget(&self.assigned, "node", name);
+        forget(&self.stuck_refused, "node", name);
         forget(&self.node_flows, "node", name);
         forget(&self.node_state, "node", name);
         forget(&self.node_changes, "node", name);

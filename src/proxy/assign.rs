@@ -17,10 +17,12 @@ use super::response_tap::ResponseTap;
 use crate::balance::Pool;
 use crate::balance::wait::WaitError;
 use crate::config::defaults;
+use crate::observe::metrics;
 use crate::route::{Assigned, Decision};
 use crate::stream::client_share::UpstreamCharge;
 use crate::stream::side::Tap;
 use crate::stream::socket::{self, Options};
+use crate::upstream::Node;
 use crate::upstream::connect::Dialer;
 
 /// Waits in the queue of `pool`, whose nodes are all at their limits. When the flow's turn comes, it is
@@ -60,19 +62,30 @@ pub fn decide(ex: &Exchange, head: Option<&Head>, in_turn: bool) -> Decision {
         (record.random, tried, body)
     };
     let host = Host::of(ex, head);
-    let facts = Flow {
-        body: &body,
-        ..ex.facts(host.as_str(), head, random)
-    };
+    let facts = facts(ex, &host, head, random, &body);
     let decision = match in_turn {
         true => ex.table.decide_in_turn(&facts, &tried),
         false => ex.table.decide(&facts, &tried),
     };
-    if let Decision::Node(assigned) = &decision {
-        let learned = assigned.pool.as_ref().map(|_| ex.table.filed(&facts));
-        ex.assign(assigned.clone(), learned);
+    match &decision {
+        Decision::Node(assigned) => {
+            let learned = assigned.pool.as_ref().map(|_| ex.table.filed(&facts));
+            ex.assign(assigned.clone(), learned);
+        }
+        Decision::Full(node, _) => refused(node, "max_flows_hard"),
+        Decision::TooMany(node) => refused(node, "cookie"),
+        _ => {}
     }
     decision
+}
+
+/// Counts a stuck or pinned flow that its node does not get.
+fn refused(node: &Node, limit: &str) {
+    let labels = [node.name.as_str(), limit];
+    metrics::get()
+        .stuck_refused
+        .with_label_values(&labels)
+        .inc();
 }
 
 /// Makes the dialer to the node of `assigned`.
@@ -126,13 +139,26 @@ pub fn tap(ex: &Exchange, head: Option<&Head>, assigned: &Assigned) -> Option<Bo
         (record.random, body)
     };
     let host = Host::of(ex, head);
-    let facts = Flow {
-        body: &body,
-        ..ex.facts(host.as_str(), head, random)
-    };
+    let facts = facts(ex, &host, head, random, &body);
     let watches = ex.table.watch(&facts, assigned);
     let to_head = head.is_some_and(|h| h.method() == "HEAD");
     ResponseTap::tap(watches, to_head, &ex.flow, &assigned.node)
+}
+
+/// Returns what the plugins are told of the flow.
+fn facts<'a>(
+    ex: &'a Exchange,
+    host: &'a Host,
+    head: Option<&'a Head>,
+    random: u64,
+    body: &'a [u8],
+) -> Flow<'a> {
+    let facts = ex.facts(host.as_str(), head, random);
+    Flow {
+        body,
+        source: ex.table.client(&facts),
+        ..facts
+    }
 }
 
 /// The normalised host of the request; at layer 4 the server name.

@@ -73,6 +73,7 @@ impl Conn {
             listener: &self.listener.name,
             client: self.client,
             peer: self.peer,
+            source: self.client.ip(),
             vip: self.vip,
             tls: self.tls.as_ref().map(|tls| tls.facts()),
             host,

@@ -10,10 +10,8 @@ mod context;
 pub mod peek;
 pub mod session;
 
-use std::time::Duration;
-
 use async_trait::async_trait;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, header};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -23,7 +21,7 @@ use pushgate_plugins::head::Edits;
 use pushgate_plugins::host;
 use pushgate_plugins::spelling::is_forwarding;
 
-use self::answer::{answer, retry_after, unavailable};
+use self::answer::{answer, too_many, unavailable};
 use self::assign::{decide_in_time, known, next_node};
 pub use self::context::Ctx;
 use super::request_line::RequestLine;
@@ -60,9 +58,7 @@ impl ProxyHttp for ProxyHooks {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         let head = ctx.head()?;
         if !ctx.ex.take_seat(Some(&head)) {
-            ctx.ex.ended(EndReason::ClientLimit);
-            let later = retry_after(Duration::ZERO);
-            return answer(session, ctx, StatusCode::TOO_MANY_REQUESTS, later).await;
+            return too_many(session, ctx).await;
         }
         match decide_in_time(ctx).await? {
             Decision::Node(assigned) => {
@@ -80,6 +76,8 @@ impl ProxyHttp for ProxyHooks {
             }
             Decision::NoNode(pool) => unavailable(session, ctx, EndReason::NoNode, pool).await,
             Decision::Wait(pool) => unavailable(session, ctx, EndReason::Busy, Some(pool)).await,
+            Decision::Full(_, pool) => unavailable(session, ctx, EndReason::Busy, pool).await,
+            Decision::TooMany(_) => too_many(session, ctx).await,
         }
     }
 

@@ -53,8 +53,12 @@ async fn connect(ex: &Exchange, client: &Side) -> Option<Side> {
         let assigned = match decided {
             Decision::Node(assigned) => assigned,
             Decision::NoNode(_) => return None,
-            Decision::Wait(_) => {
+            Decision::Wait(_) | Decision::Full(..) => {
                 ex.ended(EndReason::Busy);
+                return None;
+            }
+            Decision::TooMany(_) => {
+                ex.ended(EndReason::ClientLimit);
                 return None;
             }
             Decision::Refuse(_) | Decision::Redirect(..) => {

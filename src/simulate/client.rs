@@ -33,7 +33,7 @@ pub struct Client {
     /// Changes with each scheduled flow, so that events of an earlier one have no effect.
     pub epoch: u32,
     /// The client's number in the queue for a node; `None`: it does not wait.
-    pub waits: Option<u64>,
+    pub waits: Option<(PoolId, u64)>,
     /// When a failure took the client's flow (nanoseconds from the start), and the failure's index.
     pub cut: Option<(u64, usize)>,
     /// Whether a rebalance closed the client's last flow and the next has not begun.
@@ -167,6 +167,7 @@ impl Live {
         for place in &places.learn {
             match place {
                 Learn::Line(prefix) => body += &format!("{prefix}S{id},50000,5000,*\r\n"),
+                Learn::Json(name) => body += &format!("{{\"{name}\":\"S{id}\"}}\r\n"),
                 Learn::Cookie(name) => head += &format!("Set-Cookie: {name}=S{id}; HttpOnly\r\n"),
                 Learn::Header(name) => head += &format!("{name}: S{id}\r\n"),
             }

@@ -145,6 +145,16 @@ impl Action {
             Action::Drain => "is drained",
         }
     }
+
+    /// Returns the option of the command line.
+    pub fn option(self) -> &'static str {
+        match self {
+            Action::Fail => "fail",
+            Action::Hang => "hang",
+            Action::Return => "return",
+            Action::Drain => "drain",
+        }
+    }
 }
 
 /// A node and a time from the start of the run: `ls2@60s`.

@@ -380,3 +380,14 @@ fn a_return_without_a_name_returns_all_nodes() {
         "{said}"
     );
 }
+
+/// Aim: a fault of the script names the option as the command line has it. Fails if it says `--Fail`.
+#[test]
+fn an_unknown_node_is_named_with_its_option() {
+    for option in ["fail", "hang", "return", "drain"] {
+        let line = format!("--{option} ls9@20s");
+        let said = run("{ sticky_cookie: {} }", "balance: least_flows", &line).err();
+        let want = format!("--{option}: unknown node `ls9`");
+        assert_eq!(said.unwrap_or_default(), want);
+    }
+}

@@ -11,10 +11,10 @@ mod rebalances;
 mod wait;
 mod waiting;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant, SystemTime};
 
-use pushgate_plugins::api::NodeId;
+use pushgate_plugins::api::{NodeId, PoolId};
 use pushgate_plugins::context::Keep;
 
 use self::event::{Event, SECOND, nanos};
@@ -55,7 +55,8 @@ pub struct World<'a> {
     now: u64,
     sessions: u64,
     refused: u64,
-    waiting: Option<Waiting>,
+    /// Queues by pool: a route by host or path may lead clients to several.
+    waiting: BTreeMap<PoolId, Waiting>,
     rebalances: Rebalances,
     report: Report,
 }
@@ -100,7 +101,7 @@ impl<'a> World<'a> {
             now: 0,
             sessions: 0,
             refused: 0,
-            waiting: None,
+            waiting: BTreeMap::new(),
             rebalances: Rebalances::default(),
             report: Report {
                 listener: listener.name.clone(),
@@ -137,7 +138,7 @@ impl<'a> World<'a> {
                 Event::Rebalance(order) => self.ordered(order)?,
                 Event::Tick(pool) => self.tick(pool),
                 Event::Look => self.look_for_returns(),
-                Event::Turn => self.turn()?,
+                Event::Turn(pool) => self.turn(pool)?,
                 Event::Late(client, epoch) => self.late(client, epoch),
                 Event::Second => self.second(),
             }
@@ -156,8 +157,8 @@ impl<'a> World<'a> {
         }
         for (action, moment) in self.settings.moments()? {
             let place = self.places.get(&NodeId::of(&moment.node));
-            let place =
-                place.ok_or_else(|| format!("--{action:?}: unknown node `{}`", moment.node))?;
+            let place = place
+                .ok_or_else(|| format!("--{}: unknown node `{}`", action.option(), moment.node))?;
             self.events
                 .add(nanos(moment.at), Event::Action(action, *place));
         }
@@ -208,7 +209,7 @@ impl<'a> World<'a> {
                 .map(|p| std::mem::take(&mut p.new))
                 .collect(),
             refused: self.refused,
-            waiting: self.waiting.as_ref().map_or(0, Waiting::len),
+            waiting: self.waiting.values().map(Waiting::len).sum(),
         };
         self.report.refused += std::mem::take(&mut self.refused);
         self.report.second(sample, &weights);

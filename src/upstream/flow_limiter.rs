@@ -1,7 +1,8 @@
 //! Limits how many flows the balancer gives a node, and how fast: `max_flows`, `admit_rate`, `slow_start`.
 //!
 //! In: limits, the node's live flows, the time. Out: whether a flow may come now. Pure, so that a simulation
-//! decides as the edge does. Sticky and pinned flows bypass the limiter: they have no other node to go to.
+//! decides as the edge does. Sticky and pinned flows bypass the limiter, because they have no other node to go to;
+//! for them only `max_flows_hard` counts ([`NodeLimits::is_full`](super::node_limits::NodeLimits::is_full)).
 //! Source: FAULTS D65; Lightstreamer clustering §5.
 
 use std::time::{Duration, Instant};
@@ -13,6 +14,8 @@ use crate::config::units::Rate;
 pub struct Limits {
     /// Number of live flows from which on the balancer gives it no more.
     pub max_flows: Option<usize>,
+    /// Number of live flows from which on it gets none at all, stuck and pinned ones included.
+    pub max_flows_hard: Option<usize>,
     /// Most new flows a second.
     pub admit_rate: Option<Rate>,
     /// Most new flows a second after the node returned or joined, until it has caught up with its pool.
@@ -166,7 +169,16 @@ impl FlowLimiter {
 
     /// Whether a flow may come to the node, which has `live` flows.
     pub fn room(&mut self, live: usize, now: Instant) -> Room {
-        if self.limits.max_flows.is_some_and(|max| live >= max) {
+        let Limits {
+            max_flows,
+            max_flows_hard,
+            ..
+        } = self.limits;
+        if max_flows
+            .into_iter()
+            .chain(max_flows_hard)
+            .any(|max| live >= max)
+        {
             return Room::Full;
         }
         let mut wait = self.admit.as_mut().map_or(Duration::ZERO, |b| b.wait(now));
@@ -214,6 +226,7 @@ mod tests {
     fn limits(max_flows: usize, admit: &str, slow: &str) -> Limits {
         Limits {
             max_flows: (max_flows > 0).then_some(max_flows),
+            max_flows_hard: None,
             admit_rate: (!admit.is_empty()).then(|| rate(admit)),
             slow_start: (!slow.is_empty()).then(|| rate(slow)),
         }
@@ -261,6 +274,19 @@ mod tests {
                 times.len()
             );
         }
+    }
+
+    /// A hard limit below `max_flows` of its pool (a node's own) also bounds what the balancer gives.
+    #[test]
+    fn a_hard_limit_holds_for_balanced_flows_too() {
+        let now = Instant::now();
+        let limits = Limits {
+            max_flows_hard: Some(1),
+            ..limits(2, "", "")
+        };
+        let mut limiter = FlowLimiter::new(limits, now);
+        assert_eq!(limiter.room(0, now), Room::Open);
+        assert_eq!(limiter.room(1, now), Room::Full);
     }
 
     #[test]

@@ -93,6 +93,12 @@ impl LiveFlows {
         flow.is_some_and(|f| f.close(why))
     }
 
+    /// Counts the live flows that a client brought here by the assignment with this mark, which it carries
+    /// itself (a token).
+    pub fn of_mark(&self, id: u64) -> usize {
+        self.0.lock().by_mark.get(&id).map_or(0, |n| *n as usize)
+    }
+
     /// Whether `flow` is live here.
     pub fn has(&self, flow: u64) -> bool {
         self.0.lock().live.contains_key(&flow)
@@ -116,6 +122,8 @@ struct Flows {
     live: HashMap<u64, Entry>,
     /// When flows are cut for age, the next one first. No flow has a timer of its own.
     ends: BTreeSet<(Instant, u64)>,
+    /// Number of flows by the mark of their token.
+    by_mark: HashMap<u64, u32>,
 }
 
 impl Flows {
@@ -124,6 +132,9 @@ impl Flows {
         let ends = cut_after.and_then(|left| Instant::now().checked_add(left));
         if let Some(at) = ends {
             self.ends.insert((at, flow.id));
+        }
+        if let Some(id) = token(stickiness) {
+            *self.by_mark.entry(id).or_default() += 1;
         }
         let flow = flow.clone();
         self.live.insert(
@@ -137,8 +148,19 @@ impl Flows {
     }
 
     fn remove(&mut self, flow: u64) {
-        if let Some(at) = self.live.remove(&flow).and_then(|e| e.ends) {
+        let Some(entry) = self.live.remove(&flow) else {
+            return;
+        };
+        if let Some(at) = entry.ends {
             self.ends.remove(&(at, flow));
+        }
+        if let Some(id) = token(entry.stickiness)
+            && let Some(count) = self.by_mark.get_mut(&id)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.by_mark.remove(&id);
+            }
         }
     }
 
@@ -162,6 +184,12 @@ impl Flows {
         self.ends.remove(&next);
         self.live.get(&next.1).map(|e| e.flow.clone())
     }
+}
+
+/// Returns the mark of the token by which a flow sticks.
+fn token(stickiness: Option<Stickiness>) -> Option<u64> {
+    let mark = stickiness?.mark;
+    (mark.by == Forgotten::Rule).then_some(mark.id)
 }
 
 #[cfg(test)]
@@ -198,9 +226,13 @@ mod tests {
         let due = flows.next_due(now + hour + hour / 2).map(|f| f.id);
         assert_eq!(due, Some(short.id));
         assert!(flows.next_due(now + hour + hour / 2).is_none());
+        assert_eq!(flows.by_mark.get(&1), Some(&3), "of one token");
         flows.remove(long.id);
         assert!(flows.ends.is_empty() && flows.next_due(now + 9 * hour).is_none());
         assert_eq!(flows.live.len(), 2);
+        flows.remove(short.id);
+        flows.remove(endless.id);
+        assert!(flows.by_mark.is_empty());
     }
 
     /// A flow gets the mark of its session late, and with it maybe an age. Fails if the old age stays.

@@ -7,7 +7,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -22,6 +22,7 @@ use super::live_flows::{LiveFlows, Stickiness};
 use super::node_limits::NodeLimits;
 use super::node_status::StatusRecord;
 use super::passive_health::PassiveHealth;
+use super::server_load::ServerLoad;
 use super::state::{Membership, Order, State, StateFacts};
 use super::tls::Secure;
 use crate::config::units::Rate;
@@ -47,7 +48,8 @@ pub struct Node {
     pub last_bytes: Arc<LastBytes>,
     weight: AtomicU32,
     facts: StateFacts,
-    live: AtomicUsize,
+    /// Its live flows, and those of its server.
+    pub load: ServerLoad,
     total: AtomicU64,
     /// Its live flows.
     pub flows: LiveFlows,
@@ -83,7 +85,7 @@ impl Node {
             passive_health: PassiveHealth::default(),
             last_bytes: Arc::default(),
             facts: StateFacts::default(),
-            live: AtomicUsize::new(0),
+            load: ServerLoad::default(),
             total: AtomicU64::new(0),
             flows: LiveFlows::default(),
             idle: Arc::default(),
@@ -177,7 +179,7 @@ impl Node {
 
     /// Returns the number of its live flows.
     pub fn live(&self) -> usize {
-        self.live.load(Ordering::Relaxed)
+        self.load.live()
     }
 
     /// Returns the number of flows ever assigned to it.
@@ -338,7 +340,7 @@ impl Node {
         flow: &Arc<LiveFlow>,
         stickiness: Option<Stickiness>,
     ) -> Entered {
-        self.live.fetch_add(1, Ordering::Relaxed);
+        self.load.enter();
         self.total.fetch_add(1, Ordering::Relaxed);
         self.flows.insert(flow, stickiness);
         flow.entered(self.id);
@@ -390,7 +392,7 @@ impl Drop for Entered {
     fn drop(&mut self) {
         self.flow.left(self.node.id);
         self.node.flows.remove(self.flow.id);
-        self.node.live.fetch_sub(1, Ordering::Relaxed);
+        self.node.load.leave();
     }
 }
 

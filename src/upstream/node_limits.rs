@@ -3,7 +3,7 @@
 //! In: the configured limits, the node's live flows. Out: the answer of its [`FlowLimiter`]. Most nodes have no
 //! limits, and a pick asks each node, so a node without limits takes no lock.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -18,6 +18,8 @@ pub struct NodeLimits {
     /// Whether there is a limiter.
     is_limited: AtomicBool,
     ramping: AtomicBool,
+    /// Most flows, stuck ones too; 0: any number.
+    hard: AtomicUsize,
 }
 
 impl NodeLimits {
@@ -29,6 +31,8 @@ impl NodeLimits {
             return false;
         }
         let ramps = limiter.as_ref().is_some_and(FlowLimiter::is_ramping);
+        let hard = limits.max_flows_hard.unwrap_or_default();
+        self.hard.store(hard, Ordering::Relaxed);
         *limiter = wanted.map(|limits| FlowLimiter::new(limits, now));
         self.is_limited.store(limiter.is_some(), Ordering::Release);
         drop(limiter);
@@ -36,6 +40,13 @@ impl NodeLimits {
             self.ramping.store(false, Ordering::Release);
         }
         ramps
+    }
+
+    /// Whether a node with `live` flows takes no more, not even stuck ones. A flow counts only when it has entered,
+    /// so each thread may exceed the limit by one.
+    pub fn is_full(&self, live: usize) -> bool {
+        let hard = self.hard.load(Ordering::Relaxed);
+        hard > 0 && live >= hard
     }
 
     /// Returns the most flows a second that the balancer may give it.

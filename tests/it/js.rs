@@ -1,6 +1,6 @@
-//! The real Lightstreamer client as a process: options in, its status changes and updates out.
+//! The real clients as processes: options in, their status changes and updates out.
 //!
-//! In: JSON options of `tests/js/client.js`. Out: its events, awaited under a deadline. `tests/npm.sh`
+//! In: JSON options of `tests/js/client.js` (Lightstreamer), or of another script there. Out: its events, awaited under a deadline. `tests/npm.sh`
 //! installs the library once for each lockfile.
 
 use std::path::PathBuf;
@@ -23,8 +23,13 @@ pub struct Js {
 impl Js {
     /// Starts a client. `ca` is an authority that it trusts besides the usual ones.
     pub async fn start(options: Value, ca: Option<PathBuf>) -> Js {
+        Js::run("client.js", options, ca).await
+    }
+
+    /// Starts a script of `tests/js`, as [`Js::start`].
+    pub async fn run(script: &str, options: Value, ca: Option<PathBuf>) -> Js {
         let modules = install().await;
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/js/client.js");
+        let script = format!("{}/tests/js/{script}", env!("CARGO_MANIFEST_DIR"));
         let mut command = Command::new("node");
         command
             .arg(script)

@@ -54,8 +54,10 @@ mod http;
 mod http2;
 /// Configurations written for the user, also from the servers' own files.
 mod import;
-/// The real Lightstreamer client, driven line by line.
+/// The real clients, driven line by line.
 mod js;
+/// Sessions of Socket.IO and SignalR, whose ids stand inside JSON.
+mod json_sessions;
 /// Whom the edge trusts: revoked certificates, issuing authorities, clients' headers.
 mod trust;
 /// Keystores of Java's keytool, keys under a password.

@@ -17,6 +17,7 @@ use self::crowd::Crowd;
 
 pub mod age;
 mod crowd;
+mod forget;
 mod layer4;
 mod sessions;
 

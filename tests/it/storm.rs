@@ -14,6 +14,8 @@ use crate::deadline;
 use crate::node::Health;
 use crate::setup::{HOST, Setup, node, yaml};
 
+mod stuck;
+mod tables;
 mod waiting;
 
 /// Sends one GET on a new connection; returns the answer and when it came.

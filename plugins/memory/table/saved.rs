@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, Key, Table};
+use super::{Entry, Key, Source, Table};
 use crate::api::{NodeId, PoolId};
 use crate::context::Kept;
 
@@ -22,6 +22,9 @@ struct Saved {
     learned_wall: u64,
     /// Time since a flow last began or ended; zero with live flows.
     idle: Duration,
+    /// Earlier releases save none: each entry is its own source then.
+    #[serde(default)]
+    source: u64,
 }
 
 impl Saved {
@@ -36,6 +39,7 @@ impl Saved {
                 0 => now.saturating_duration_since(entry.touched),
                 _ => Duration::ZERO,
             },
+            source: entry.source.0,
         }
     }
 
@@ -50,6 +54,7 @@ impl Saved {
             learned: before(self.age),
             learned_wall: self.learned_wall,
             touched: before(self.idle),
+            source: Source(self.source),
             live: 0,
             forgotten: false,
         };
@@ -72,12 +77,15 @@ impl Kept for Table {
         rmp_serde::to_vec(&all).ok()
     }
 
+    /// Entries beyond the table's capacity make room as in a running table.
     fn restore(&mut self, saved: &[u8]) {
         let now = Instant::now();
         let all = rmp_serde::from_slice::<Vec<Saved>>(saved).unwrap_or_default();
         for one in all {
             let (key, entry) = one.entry(now);
-            self.shard(&key).lock().idle.insert(key, entry);
+            let mut shard = self.shard(&key).lock();
+            shard.make_room(self.most_restored, Source::OWN);
+            shard.idle.insert(key, entry.source, entry);
         }
     }
 }
@@ -120,7 +128,13 @@ mod tests {
                 },
                 own: false,
             };
-            old.learn(key(n), &verdict, &LIMITS, (now, 1_000), &|_| true);
+            old.learn(
+                (key(n), Source::OWN),
+                &verdict,
+                &LIMITS,
+                (now, 1_000),
+                &|_| true,
+            );
         };
         learn(1, 500);
         learn(2, 100);
@@ -142,5 +156,35 @@ mod tests {
                 .is_none()
         );
         assert_eq!(new.len(), 2);
+    }
+
+    /// Aim: a process with a smaller `capacity` keeps the clients that were idle for the shortest time, and
+    /// takes room from the source that fills the table. Fails if a restored table is larger than configured.
+    #[test]
+    fn a_restored_table_obeys_its_capacity() {
+        let old = Table::new(200);
+        let limits = Limits {
+            capacity: 200,
+            ..LIMITS
+        };
+        let verdict = Verdict {
+            node: NodeId(1),
+            how: How::Balanced,
+            own: false,
+        };
+        let start = Instant::now();
+        for n in 0..200 {
+            // The first ten belong to as many clients, the others to one.
+            let client = IpAddr::from([192, 0, 2, n.min(10)]);
+            let at = start + Duration::from_millis(n.into());
+            let source = Source::of(client);
+            old.learn((key(n), source), &verdict, &limits, (at, 1_000), &|_| true);
+            old.ended(&key(n), &limits, at);
+        }
+        let mut new = Table::new(50);
+        new.restore(&old.save().expect("a table can be saved"));
+        assert_eq!(new.len(), 50);
+        let known = |n| new.recall(&key(n), &limits, Instant::now()).is_some();
+        assert!((0..10).chain(160..200).all(known));
     }
 }

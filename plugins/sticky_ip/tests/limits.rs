@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{HOUR, learn, push, recalled};
 use crate::api::{How, NodeId};
 use crate::lifetime::{JITTER, Lifetime};
+use crate::memory::source::Source;
 use crate::memory::table::{Key, Limits, Table, Verdict};
 use crate::testing::{Facts, build};
 
@@ -49,7 +50,7 @@ fn a_table_made_smaller_keeps_live_clients() {
     let key = |i: u8| Key::new([192, 0, 2, i].into(), push());
     let learn = |i, node: &str, capacity| {
         t.learn(
-            key(i),
+            (key(i), Source::OWN),
             &balanced(node),
             &limits(capacity),
             (now, 0),
@@ -75,7 +76,15 @@ fn an_unfiled_flow_ends_without_touching_filed_ones() {
     let (t, now) = (Table::new(1), Instant::now());
     let key = |i: u8| Key::new([192, 0, 2, i].into(), push());
     let one = limits(1);
-    let learn = |i, node: &str| t.learn(key(i), &balanced(node), &one, (now, 0), &|_| true);
+    let learn = |i, node: &str| {
+        t.learn(
+            (key(i), Source::OWN),
+            &balanced(node),
+            &one,
+            (now, 0),
+            &|_| true,
+        )
+    };
     let known = |i, after| t.recall(&key(i), &one, now + after).is_some();
     learn(1, "ls1");
     learn(2, "ls2");
@@ -121,10 +130,22 @@ fn the_table_is_bounded_and_spares_live_clients() {
     let (t, now) = (Table::new(limits.capacity), Instant::now());
     let key = |i: u128| Key::new(std::net::IpAddr::V6((i << 64).into()), push());
     for i in 0..1_000 {
-        t.learn(key(i), &balanced("ls1"), &limits, (now, 0), &|_| true);
+        t.learn(
+            (key(i), Source::OWN),
+            &balanced("ls1"),
+            &limits,
+            (now, 0),
+            &|_| true,
+        );
     }
     for i in 1_000..400_000 {
-        t.learn(key(i), &balanced("ls2"), &limits, (now, 0), &|_| true);
+        t.learn(
+            (key(i), Source::OWN),
+            &balanced("ls2"),
+            &limits,
+            (now, 0),
+            &|_| true,
+        );
         t.ended(&key(i), &limits, now);
         assert!(i % 10_000 != 0 || t.len() <= 20_000);
     }
@@ -145,7 +166,13 @@ fn the_table_is_bounded_and_spares_live_clients() {
     // The table is full of live clients: a newcomer is not filed, and its end affects no other client.
     let t = Table::new(2);
     for i in 0..3 {
-        t.learn(key(i), &balanced("ls1"), &small, (now, 0), &|_| true);
+        t.learn(
+            (key(i), Source::OWN),
+            &balanced("ls1"),
+            &small,
+            (now, 0),
+            &|_| true,
+        );
     }
     t.ended(&key(2), &small, now);
     assert!(t.recall(&key(0), &small, now).is_some() && t.recall(&key(2), &small, now).is_none());
@@ -153,13 +180,50 @@ fn the_table_is_bounded_and_spares_live_clients() {
     // Newcomers replace clients that have been away for long.
     let t = Table::new(20_000);
     for i in 0..1_000 {
-        t.learn(key(i), &balanced("ls1"), &limits, (now, 0), &|_| true);
+        t.learn(
+            (key(i), Source::OWN),
+            &balanced("ls1"),
+            &limits,
+            (now, 0),
+            &|_| true,
+        );
         t.ended(&key(i), &limits, now);
     }
     for i in 1_000..3_000 {
-        t.learn(key(i), &balanced("ls1"), &limits, (now + HOUR, 0), &|_| {
-            true
-        });
+        t.learn(
+            (key(i), Source::OWN),
+            &balanced("ls1"),
+            &limits,
+            (now + HOUR, 0),
+            &|_| true,
+        );
     }
     assert!(t.len() < 2_100, "{}", t.len());
+}
+
+/// Aim: an IPv6 client with 2^64 addresses takes room only from itself. Fails if it makes the table forget the
+/// clients that came before it.
+#[test]
+fn a_network_cannot_make_the_table_forget_others() {
+    for prefix in [64, 128] {
+        let p = build(&format!(
+            "sticky_ip: {{ capacity: 100, ipv6_prefix: {prefix} }}"
+        ));
+        let others = |i| match i % 2 {
+            0 => format!("192.0.2.{i}:1"),
+            _ => format!("[2001:db8:0:{i}::1]:1"),
+        };
+        let come = |client: String| {
+            let f = Facts::default().client(&client);
+            learn(&p, &f, "ls1");
+            p.ended(p.client(&f.flow(None)), push(), f.now);
+        };
+        (0..90).for_each(|i| come(others(i)));
+        (0..8_000).for_each(|i| come(format!("[2001:db8:1:1::{i:x}]:1")));
+        let lost =
+            (0..90).filter(|i| recalled(&p, &Facts::default().client(&others(*i))).is_none());
+        assert_eq!(lost.count(), 0, "prefix {prefix}");
+        let last = Facts::default().client("[2001:db8:1:1::1f3f]:1");
+        assert!(recalled(&p, &last).is_some(), "it is stuck like others");
+    }
 }

@@ -3,6 +3,7 @@
 //! In: `nodes`, `pools`. Out: faults.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 
 use super::checker::{Check, steps};
 use super::node_tls::{server_name, tls_is_sound};
@@ -31,11 +32,61 @@ fn node_is_sound(check: &mut Check<'_>, name: &str, node: &Node) {
             "the address and port the push server listens on",
         );
     }
+    if let Some(server) = &node.server {
+        server_is_a_node(check, name, server);
+    }
+    hard_is_above(
+        check,
+        &steps!["nodes", name],
+        node.max_flows,
+        node.max_flows_hard,
+    );
     if let Some(health) = &node.health {
         health_is_sound(check, &steps!["nodes", name, "health"], health);
     }
     if let Some(tls) = &node.tls {
         tls_is_sound(check, &steps!["nodes", name, "tls"], tls);
+    }
+}
+
+/// A misspelt name would count the node apart, and no chain is needed.
+fn server_is_a_node(check: &mut Check<'_>, name: &str, server: &String) {
+    let at = steps!["nodes", name, "server"];
+    if !check.names.nodes.contains(server) {
+        return check.unknown(&at, "node", server, &check.names.nodes);
+    }
+    let its = check.config.nodes.get(server);
+    if server == name || its.is_some_and(|n| n.server.is_some()) {
+        check.expect(
+            &at,
+            format!("`{server}` does not stand for a server of its own"),
+            "another node, which has no `server`",
+        );
+    }
+}
+
+/// `max_flows_hard` below `max_flows` would refuse stuck clients before new ones.
+fn hard_is_above(
+    check: &mut Check<'_>,
+    at: &[Step],
+    soft: Option<NonZeroUsize>,
+    hard: Option<NonZeroUsize>,
+) {
+    if let (Some(soft), Some(hard)) = (soft, hard)
+        && hard < soft
+    {
+        let at: Vec<Step> = at
+            .iter()
+            .cloned()
+            .chain([Step::from("max_flows_hard")])
+            .collect();
+        check.expect(
+            &at,
+            format!(
+                "`{hard}` is below `max_flows`: stuck clients would be refused before new ones"
+            ),
+            format!("at least {soft}"),
+        );
     }
 }
 
@@ -72,6 +123,12 @@ fn pool_is_sound(check: &mut Check<'_>, name: &str, pool: &Pool) {
             "one node with a weight from 1",
         );
     }
+    hard_is_above(
+        check,
+        &steps!["pools", name],
+        pool.max_flows,
+        pool.max_flows_hard,
+    );
     if let Some(health) = &pool.health {
         health_is_sound(check, &steps!["pools", name, "health"], health);
     }

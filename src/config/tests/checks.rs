@@ -251,6 +251,15 @@ const CASES: &[Case] = &[
     ),
     (
         "nodes",
+        "nodes:\n  n: { address: 127.0.0.1:2, server: m }\n  m: { address: 127.0.0.1:3, server: m }\n  o: { address: 127.0.0.1:4, server: x }",
+        &[
+            "f:4:38: nodes.n.server: `m` does not stand for a server of its own; expected another node, which has no `server`",
+            "f:5:38: nodes.m.server: `m` does not stand for a server of its own; expected another node, which has no `server`",
+            "f:6:38: nodes.o.server: unknown node `x`",
+        ],
+    ),
+    (
+        "nodes",
         "nodes:\n  n: { address: 127.0.0.1:2, weight: 0 }\npools:\n  n: { nodes: [n] }\n  p: { nodes: [] }\n  q: { nodes: [n, n, m, x] }",
         &[
             "f:6:3: pools.n: a node is also called `n`; expected one name for one thing: `to` could mean either",

@@ -34,8 +34,9 @@ fn row(block: &str, key: &str) -> Row {
 
 /// Returns what the fault of a wrong value at `key` says was expected.
 fn expected(yaml: &str, key: &str) -> String {
-    // A list is wrong for most keys, and a block for those that take a list.
-    for wrong in ["[[]]", "{ '?': [] }", "[]"] {
+    // A list is wrong for most keys, and a block for those that take a list, and text for
+    // those that take either.
+    for wrong in ["[[]]", "{ '?': [] }", "[]", "'?'"] {
         let text = yaml.replace("'?': 1", &format!("{key}: {wrong}"));
         let faults = Config::parse(&text, "f", Path::new("")).expect_err(key);
         let ends = |path: &str| path == key || path.ends_with(&format!(".{key}"));

@@ -374,6 +374,13 @@ const CASES: &[Case] = &[
     ),
     (
         "nodes",
+        "nodes:\n  n: { address: 127.0.0.1:2, max_flows: 5, max_flows_hard: 4 }",
+        &[
+            "f:4:60: nodes.n.max_flows_hard: `4` is below `max_flows`: stuck clients would be refused before new ones; expected at least 5",
+        ],
+    ),
+    (
+        "nodes",
         "nodes:\n  n: { address: 127.0.0.1:2, max_flows: 0 }",
         &["f:4:41: nodes.n.max_flows: found `0`; expected a whole number from 1"],
     ),

@@ -1,4 +1,4 @@
-//! Rebalances of a pool by the API: begin one, show its progress, cancel it.
+//! Rebalances of a pool by the API: begin one, show its progress, cancel it. And the order that forgets.
 //!
 //! In: a query, or a small JSON body. Out: progress as JSON, or what a dry run would move.
 //! Source: Lightstreamer clustering §5.1.
@@ -28,13 +28,51 @@ pub(super) async fn begin(
         Ok(ask) => admin.running.rebalance(&pool, ask, OrderedBy::Operator),
         Err(why) => Err(RebalanceError::Senseless(why)),
     };
-    let (status, said) = match begun {
-        Ok(progress) => return (StatusCode::ACCEPTED, Json(progress)).into_response(),
-        Err(RebalanceError::Unknown(said)) => (StatusCode::NOT_FOUND, said),
-        Err(RebalanceError::Busy) => (StatusCode::CONFLICT, "a rebalance is running".into()),
-        Err(RebalanceError::Senseless(said)) => (StatusCode::BAD_REQUEST, said),
+    match begun {
+        Ok(progress) => (StatusCode::ACCEPTED, Json(progress)).into_response(),
+        Err(e) => refused(e),
+    }
+}
+
+fn refused(e: RebalanceError) -> Response {
+    let (status, said) = match e {
+        RebalanceError::Unknown(said) => (StatusCode::NOT_FOUND, said),
+        RebalanceError::Busy => (StatusCode::CONFLICT, "a rebalance is running".into()),
+        RebalanceError::Senseless(said) => (StatusCode::BAD_REQUEST, said),
     };
     (status, format!("{said}\n")).into_response()
+}
+
+/// Handles `POST /api/pools/NAME/forget`.
+pub(super) async fn forget(
+    Shared(admin): Shared<Arc<Admin>>,
+    Path(pool): Path<String>,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Response {
+    let (mut node, mut before) = (None, None);
+    for (key, value) in &query {
+        match key.as_str() {
+            "node" if node.is_none() => node = Some(value.as_str()),
+            "before" if before.is_none() => match value.parse() {
+                Ok(seconds) => before = Some(seconds),
+                Err(_) => {
+                    let said = format!("before: found `{value}`; expected seconds since 1970");
+                    return refused(RebalanceError::Senseless(said));
+                }
+            },
+            "node" | "before" => {
+                return refused(RebalanceError::Senseless(format!("`{key}` is given twice")));
+            }
+            _ => {
+                let said = format!("unknown `{key}`; expected `node` or `before`");
+                return refused(RebalanceError::Senseless(said));
+            }
+        }
+    }
+    match admin.running.forget(&pool, node, before).await {
+        Ok(done) => Json(done).into_response(),
+        Err(e) => refused(e),
+    }
 }
 
 /// Handles `GET /api/pools/NAME/rebalance`.

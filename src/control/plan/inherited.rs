@@ -10,6 +10,8 @@ use crate::upstream::flow_limiter::Limits;
 pub(super) fn limits_of(config: &Config, name: &str, conf: &config::Node) -> Limits {
     Limits {
         max_flows: own_or_pools(config, name, conf.max_flows, |p| p.max_flows).map(Into::into),
+        max_flows_hard: own_or_pools(config, name, conf.max_flows_hard, |p| p.max_flows_hard)
+            .map(Into::into),
         admit_rate: own_or_pools(config, name, conf.admit_rate, |p| p.admit_rate),
         slow_start: own_or_pools(config, name, conf.slow_start, |p| p.slow_start),
     }

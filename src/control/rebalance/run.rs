@@ -174,7 +174,7 @@ impl RebalanceRun {
     fn rule(&self, node: NodeId, share: f64) -> Forget {
         Forget {
             pool: self.pool,
-            node,
+            node: Some(node),
             before: self.before,
             share,
             spares_live: self.request.close,

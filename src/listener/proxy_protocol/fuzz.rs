@@ -60,6 +60,7 @@ fn check_written(version: u8, client: SocketAddr, vip: SocketAddr, tls: Option<&
         listener: "push",
         client,
         peer: client,
+        source: client.ip(),
         vip,
         tls: facts,
         host: "",

@@ -59,6 +59,13 @@ pub async fn unavailable(
     answer(session, ctx, StatusCode::SERVICE_UNAVAILABLE, later).await
 }
 
+/// Answers 429 because the client has as many live flows as it may.
+pub async fn too_many(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+    ctx.ex.ended(EndReason::ClientLimit);
+    let later = retry_after(Duration::ZERO);
+    answer(session, ctx, StatusCode::TOO_MANY_REQUESTS, later).await
+}
+
 /// Writes an answer of our own, with a body of one line. Always returns `Ok(true)`: the request is over.
 pub async fn answer(
     session: &mut Session,

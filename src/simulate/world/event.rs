@@ -26,8 +26,8 @@ pub(super) enum Event {
     Tick(PoolId),
     /// Looks for nodes that have returned.
     Look,
-    /// Gives the next waiting client its turn, if a node has room.
-    Turn,
+    /// Gives the next client that waits for a node of the pool its turn, if one has room.
+    Turn(PoolId),
     /// `queue_timeout` of a client ends, if it still waits at this epoch.
     Late(usize, u32),
     /// A second has passed.

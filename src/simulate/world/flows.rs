@@ -45,6 +45,7 @@ impl World<'_> {
         let flow = Flow {
             client: address,
             peer: address,
+            source: address.ip(),
             wall: self.wall(),
             now: self.instant(),
             random,
@@ -87,7 +88,9 @@ impl World<'_> {
             let assigned = match decision {
                 Decision::Node(assigned) => assigned,
                 Decision::Wait(pool) => return Ok(Answer::Wait(pool)),
-                Decision::NoNode(_) => return Ok(Answer::Refused),
+                Decision::NoNode(_) | Decision::Full(..) | Decision::TooMany(_) => {
+                    return Ok(Answer::Refused);
+                }
                 Decision::Refuse(status) => {
                     return Err(format!("the flow is refused with {status}"));
                 }

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pushgate_plugins::api::PoolId;
+
 use super::World;
 use super::event::{Event, nanos};
 use super::waiting::Waiting;
@@ -23,7 +25,8 @@ impl World<'_> {
     /// or another one in its place.
     pub(super) fn wait(&mut self, client: usize, pool: Arc<Pool>) {
         let conf = self.config.pools.get(&pool.name);
-        let waiting = self.waiting.get_or_insert_with(|| Waiting {
+        let id = pool.id;
+        let waiting = self.waiting.entry(id).or_insert_with(|| Waiting {
             queue: FairQueue::new(conf.map_or(0, |c| c.queue as usize)),
             patience: conf.map_or(Duration::ZERO, |c| c.queue_timeout.0),
             pool,
@@ -32,12 +35,12 @@ impl World<'_> {
         let c = &mut self.clients[client];
         let first = c.waits.is_none();
         let out = match waiting.queue.push(c.address, client) {
-            Pushed::Waits(id) => {
-                c.waits = Some(id);
+            Pushed::Waits(place) => {
+                c.waits = Some((id, place));
                 None
             }
-            Pushed::Instead(id, other) => {
-                c.waits = Some(id);
+            Pushed::Instead(place, other) => {
+                c.waits = Some((id, place));
                 Some(other)
             }
             Pushed::Refused => Some(client),
@@ -48,17 +51,17 @@ impl World<'_> {
             self.events.add(late, Event::Late(client, c.epoch));
         }
         if !std::mem::replace(&mut waiting.calling, true) {
-            self.events.add(self.now, Event::Turn);
+            self.events.add(self.now, Event::Turn(id));
         }
         if let Some(other) = out {
-            self.turn_away(other);
+            self.turn_away(other, id);
         }
     }
 
-    /// Gives the next flow its turn, if a node has room, and schedules the next turn.
-    pub(super) fn turn(&mut self) -> Result<(), String> {
+    /// Gives the next flow of a pool its turn, if a node has room, and schedules the next turn.
+    pub(super) fn turn(&mut self, pool: PoolId) -> Result<(), String> {
         let now = self.instant();
-        let Some(waiting) = &mut self.waiting else {
+        let Some(waiting) = self.waiting.get_mut(&pool) else {
             return Ok(());
         };
         if waiting.queue.is_empty() {
@@ -86,33 +89,37 @@ impl World<'_> {
         // A turn that found no room in the end costs the shortest pause.
         let lost = next.is_some_and(|c| self.clients[c].waits.is_some());
         let pause = if lost { PAUSE } else { pause };
-        self.events.add(self.now + nanos(pause), Event::Turn);
+        self.events.add(self.now + nanos(pause), Event::Turn(pool));
         Ok(())
     }
 
     /// Refuses a client that has waited for `queue_timeout`.
     pub(super) fn late(&mut self, client: usize, epoch: u32) {
         let c = &self.clients[client];
-        if let (Some(id), true, Some(waiting)) = (c.waits, c.epoch == epoch, &mut self.waiting) {
-            waiting.queue.remove(c.address, id);
+        if let (Some((pool, place)), true) = (c.waits, c.epoch == epoch)
+            && let Some(waiting) = self.waiting.get_mut(&pool)
+        {
+            waiting.queue.remove(c.address, place);
             waiting.tell();
-            self.turn_away(client);
+            self.turn_away(client, pool);
         }
     }
 
     /// Removes a client that has left from the queue.
     pub(super) fn leave_queue(&mut self, client: usize) {
         let c = &mut self.clients[client];
-        if let (Some(id), Some(waiting)) = (c.waits.take(), &mut self.waiting) {
-            waiting.queue.remove(c.address, id);
+        if let Some((pool, place)) = c.waits.take()
+            && let Some(waiting) = self.waiting.get_mut(&pool)
+        {
+            waiting.queue.remove(c.address, place);
             waiting.tell();
         }
     }
 
-    fn turn_away(&mut self, client: usize) {
+    fn turn_away(&mut self, client: usize, pool: PoolId) {
         self.clients[client].waits = None;
         // Twice the time that the queue needs, as the edge's `Retry-After`.
-        let spread = self.waiting.as_ref();
+        let spread = self.waiting.get(&pool);
         let spread = spread.map_or(Duration::ZERO, |w| 2 * w.pool.time_for(w.queue.len()));
         self.refuse(client, spread);
     }

@@ -1,4 +1,4 @@
-//! The queue of simulated flows that wait while every node is at its limit.
+//! The queues of simulated flows that wait while every node of their pool is at its limit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::balance::Pool;
 use crate::balance::queue::FairQueue;
 
-/// The queue of the clients' pool.
+/// The queue of one pool.
 pub(super) struct Waiting {
     pub pool: Arc<Pool>,
     pub queue: FairQueue<usize>,

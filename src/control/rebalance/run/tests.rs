@@ -164,7 +164,8 @@ impl Cluster for Fake {
     }
 
     fn forget(&self, what: &Forget) {
-        self.rules.borrow_mut().insert(what.node, *what);
+        let node = what.node.expect("a rebalance names the node");
+        self.rules.borrow_mut().insert(node, *what);
     }
 
     fn close(&self, node: NodeId, flow: u64) -> bool {
