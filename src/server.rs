@@ -29,7 +29,7 @@ use crate::control::handover::HandoverState;
 use crate::control::sockets::{Sockets, bind_all};
 use crate::control::{Running, admin, certificates, discovery_watch, expiry, rebalance};
 use crate::listener::edge::Edge;
-use crate::observe::access_log;
+use crate::observe::{access_log, service_log};
 use crate::proxy::hooks::ProxyHooks;
 use crate::stream::descriptors;
 
@@ -153,6 +153,7 @@ impl BackgroundService for Service {
         if let Err(e) = self.begin(start).await {
             // The file check has found every error of the file; what fails now is the system.
             log::error!("cannot start: {e}");
+            service_log::flush();
             eprintln!("pushgate: cannot start: {e}");
             std::process::exit(1);
         }
@@ -163,6 +164,7 @@ impl BackgroundService for Service {
 
 impl Service {
     async fn begin(&self, start: Start) -> Result<(), String> {
+        service_log::start().map_err(|e| format!("service log: {e}"))?;
         access_log::start().map_err(|e| format!("access log: {e}"))?;
         let Start {
             config,

@@ -68,6 +68,8 @@ mod layer4_routes;
 mod leaving;
 /// The real Lightstreamer client straight to the TLCP node, without an edge.
 mod lightstreamer;
+/// Logs that cannot be written, or that somebody would flood.
+mod logs;
 /// Requests whose node is lost before it answers.
 mod lost;
 /// A host in its own network namespace, behind a cable that can be cut.
