@@ -137,6 +137,9 @@ metrics! {
     certificates_ok: plain_gauge "pushgate_certificates_last_reload_successful" [];
     /// Requests to OCSP responders, by result.
     ocsp: counter "pushgate_ocsp_responses_total" ["certificate", "result"];
+    /// Requests to the admin endpoint refused, by reason: `token`, `host`, `cross_site`, `body`; `connections`:
+    /// connections beyond the limit.
+    admin_refused: counter "pushgate_admin_refused_total" ["reason"];
     /// Log lines lost, by log (`access`, `service`) and reason: `queue_full` (disk or pipe too slow),
     /// `write_failed` (disk full, pipe closed), `limited` (too many like it).
     lost_lines: counter "pushgate_log_lines_lost_total" ["log", "reason"];
