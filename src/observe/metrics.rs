@@ -169,6 +169,18 @@ impl Metrics {
         forget(&self.connect_failures, "node", name);
     }
 
+    /// Forgets the series of a listener that has counted nothing: a refused configuration named it. One that a
+    /// reload removed may still serve its last connections.
+    pub fn forget_unused_listener(&self, name: &str) {
+        let flows = self.flows.collect();
+        let mut samples = flows.iter().flat_map(|family| family.get_metric());
+        let of = |l: &prometheus::proto::LabelPair| l.name() == "listener" && l.value() == name;
+        if samples.all(|s| s.get_counter().get_value() == 0.0 || !s.get_label().iter().any(of)) {
+            forget(&self.flows, "listener", name);
+            forget(&self.bytes, "listener", name);
+        }
+    }
+
     /// Forgets the series of a name that is no longer looked up.
     pub fn forget_source(&self, source: &str) {
         forget(&self.lookups, "source", source);

@@ -44,6 +44,8 @@ mod faults;
 mod eviction;
 /// How the edge ends flows, and at what rate.
 mod goodbye;
+/// Files that do not answer.
+mod hanging_files;
 /// Harness against itself: client to node, no edge.
 mod harness;
 /// HTTP/1 rules: fields, targets, versions, ends.

@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -31,6 +32,8 @@ const SPARE: usize = 4;
 const PAUSE: Duration = Duration::from_millis(50);
 /// A connection without progress for this long may be replaced. A dashboard gets an event each second.
 const STALLED: Duration = Duration::from_secs(2);
+/// Bytes that the kernel holds of an unread answer; it would take 4 MiB by itself.
+const SEND_BUFFER: usize = 64 * 1024;
 /// Deadline for the head of a request: an operator's tool is quick, and a slow sender gets no longer.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -82,15 +85,20 @@ pub async fn serve(socket: TcpListener, router: Router) {
     let mut spares = Spares::default();
     let mut open: Vec<Connection> = Vec::new();
     let ended = Arc::new(Notify::new());
+    let mut is_short = false;
     loop {
-        spares.refill(&socket);
+        // A spare that was just released is for the next client.
+        if !is_short {
+            spares.refill(&socket);
+        }
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
             () = ended.notified() => continue,
         };
+        is_short = accepted.as_ref().is_err_and(is_shortage);
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
-            Err(e) if is_shortage(&e) && spares.release() => continue,
+            Err(_) if is_short && spares.release() => continue,
             Err(_) => {
                 tokio::time::sleep(PAUSE).await;
                 continue;
@@ -131,6 +139,8 @@ fn replaceable(open: &[Connection]) -> Option<usize> {
 }
 
 async fn one(stream: TcpStream, peer: Arc<Peer>, service: TowerToHyperService<Router>) {
+    // If it fails, the kernel holds more of an unread answer.
+    let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
     let stream = Timed::new(stream, peer.clone());
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
