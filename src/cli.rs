@@ -133,7 +133,11 @@ enum Command {
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
-    match command(Cli::parse()).unwrap_or_else(|e| e.exit()) {
+    let command = command(Cli::parse()).unwrap_or_else(|e| e.exit());
+    if matches!(command, Command::Run(_)) {
+        crate::server::hold_signals();
+    }
+    match command {
         Command::Run(options) => match load(&options.conf) {
             Ok(config) => finish(run(config, options)),
             Err(code) => code,

@@ -8,6 +8,7 @@
 mod connections;
 mod dashboard;
 mod nodes;
+mod peer;
 mod rebalances;
 mod shared;
 mod timed;
@@ -28,7 +29,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use self::connections::{Peer, serve};
+use self::connections::serve;
+use self::peer::Peer;
 use self::shared::{Admin, refused};
 use super::Running;
 use super::certificates::Shown;

@@ -21,7 +21,7 @@ use crate::deadline;
 use crate::netns::Host;
 use crate::vip::Block;
 
-mod full_pipe;
+mod starts;
 
 /// Edges with a limit, or in a cgroup.
 mod prepared;

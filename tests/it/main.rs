@@ -84,6 +84,8 @@ mod node;
 mod ocsp;
 /// The guide's deployment options behind the edge.
 mod options;
+/// The life of the process: early signals, its file, its user, rivals.
+mod life;
 /// The program as a process.
 mod program;
 /// The PROXY protocol, in and out.

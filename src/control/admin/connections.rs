@@ -8,8 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use hyper::body::Incoming;
@@ -21,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use super::peer::Peer;
 use super::shared::refused;
 use super::timed::Timed;
 
@@ -36,43 +36,6 @@ const STALLED: Duration = Duration::from_secs(2);
 const SEND_BUFFER: usize = 64 * 1024;
 /// Deadline for the head of a request: an operator's tool is quick, and a slow sender gets no longer.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The other side of a connection.
-pub struct Peer {
-    /// Its address.
-    pub address: SocketAddr,
-    is_trusted: AtomicBool,
-    since: Instant,
-    /// Milliseconds from `since` to the last byte read or written.
-    progress: AtomicU64,
-}
-
-impl Peer {
-    fn new(address: SocketAddr) -> Arc<Self> {
-        Arc::new(Peer {
-            address,
-            is_trusted: AtomicBool::new(false),
-            since: Instant::now(),
-            progress: AtomicU64::new(0),
-        })
-    }
-
-    /// Notes that a request of this connection passed the guard.
-    pub fn trust(&self) {
-        self.is_trusted.store(true, Ordering::Relaxed);
-    }
-
-    /// Notes that a byte was read or written.
-    pub fn progresses(&self) {
-        let passed = self.since.elapsed().as_millis() as u64;
-        self.progress.store(passed, Ordering::Relaxed);
-    }
-
-    fn stalled(&self) -> Duration {
-        let last = Duration::from_millis(self.progress.load(Ordering::Relaxed));
-        self.since.elapsed().saturating_sub(last)
-    }
-}
 
 struct Connection {
     peer: Arc<Peer>,
@@ -129,7 +92,7 @@ pub async fn serve(socket: TcpListener, router: Router) {
 
 /// Returns the connection that makes room: the oldest without a token, or the one that is stalled longest.
 fn replaceable(open: &[Connection]) -> Option<usize> {
-    let untrusted = |c: &Connection| !c.peer.is_trusted.load(Ordering::Relaxed);
+    let untrusted = |c: &Connection| !c.peer.is_trusted();
     open.iter().position(untrusted).or_else(|| {
         let all = open.iter().enumerate();
         let stalled = all.map(|(at, c)| (c.peer.stalled(), at));

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use super::connections::Peer;
+use super::peer::Peer;
 
 /// Longest time in which a client takes no byte of its answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);

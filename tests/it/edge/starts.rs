@@ -1,12 +1,15 @@
-//! An edge whose standard error is a pipe that nobody reads, as with a container runtime that has stopped.
+//! Less usual starts: on a pipe that nobody reads, by another path, beside a running process.
 //!
-//! In: a configuration. Out: a running edge, and the pipe, which a test fills.
+//! In: a configuration. Out: a running edge; the pipe, which a test fills.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, PipeReader, PipeWriter, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use super::{Edge, FILE, command, complete, token};
 use crate::vip::Block;
@@ -49,5 +52,28 @@ impl Edge {
         let mut edge = Self::of(child, Arc::new(dir), block.admin(), token(&yaml));
         edge.ready().await;
         (edge, Pipe { reader, writer })
+    }
+
+    /// As [`Edge::start`], by the path `program`.
+    pub async fn start_by(program: &Path, block: &Block, yaml: &str) -> Edge {
+        let dir = tempfile::tempdir().expect("a folder for the configuration");
+        let yaml = complete(block, yaml);
+        std::fs::write(dir.path().join(FILE), &yaml).expect("write the configuration");
+        let mut command = Command::new(program);
+        command.args(["run", "-c"]).arg(dir.path().join(FILE));
+        command.stdin(Stdio::null());
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut edge = Self::of(child, Arc::new(dir), block.admin(), token(&yaml));
+        edge.ready().await;
+        edge
+    }
+
+    /// Starts another process from the same file, without `-u`.
+    pub fn rival(&self) -> Edge {
+        let token = self.token.clone();
+        Self::spawn(self.dir.clone(), self.admin, token, &["run"], &[])
     }
 }
