@@ -5,7 +5,6 @@
 //! who merely reaches the address keeps operators out. Source: FAULTS D71, D54.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
