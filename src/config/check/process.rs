@@ -28,16 +28,12 @@ pub(super) fn check(check: &mut Check<'_>) {
             );
         }
     }
-    if let Some(path) = &config.pid_file {
-        let path = check.dir.join(path);
-        if !path.parent().is_some_and(Path::is_dir) || path.is_dir() {
-            let shown = echo(&path.display().to_string());
-            check.expect(
-                &steps!["pid_file"],
-                format!("`{shown}` cannot be written"),
-                "a file in a folder that exists",
-            );
-        }
+    if let Some(path) = &config.pid_file
+        && check.dir.join(path).is_dir()
+    {
+        let shown = echo(&path.display().to_string());
+        let message = format!("`{shown}` is a folder");
+        check.expect(&steps!["pid_file"], message, "a file");
     }
     if let Some(user) = &config.user
         && User::named(user).is_none()
@@ -83,7 +79,7 @@ mod tests {
                 "1:17: upgrade_socket: others than its owner",
             ),
             (0o700, "pid_file: pid", ""),
-            (0o700, "pid_file: none/pid", "1:11: pid_file: "),
+            (0o700, "pid_file: .", "1:11: pid_file: "),
             (0o700, "user: root", ""),
             (
                 0o700,
