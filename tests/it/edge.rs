@@ -134,9 +134,8 @@ impl Edge {
         let (tx, access) = watch::channel(Vec::new());
         let stdout = child.stdout.take().expect("a pipe was asked for");
         collect(stdout, log.clone(), Some(tx));
-        if let Some(stderr) = child.stderr.take() {
-            collect(stderr, log.clone(), None);
-        }
+        let stderr = child.stderr.take().into_iter();
+        stderr.for_each(|stderr| collect(stderr, log.clone(), None));
         Edge {
             child,
             admin,
