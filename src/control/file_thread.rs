@@ -65,7 +65,7 @@ async fn run<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::mpsc::{Receiver, channel};
+    use std::sync::mpsc::{Receiver, sync_channel};
 
     use parking_lot::Mutex;
 
@@ -89,7 +89,7 @@ mod tests {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         let runtime = runtime.expect("a runtime");
-        let (release, until) = channel();
+        let (release, until) = sync_channel(1);
         let until = Arc::new(Mutex::new(until));
         runtime.block_on(async {
             for _ in 0..MAX_THREADS - 1 {

@@ -52,7 +52,7 @@ fn limit_of(module: &str) -> Limit {
         let rest = module.strip_prefix(*name);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
     };
-    match OUR_MODULES.iter().any(|m| is_in(m)) && !NOT_OURS.iter().any(|m| is_in(m)) {
+    match OUR_MODULES.iter().any(&is_in) && !NOT_OURS.iter().any(&is_in) {
         true => OURS,
         false => OTHERS,
     }
@@ -125,7 +125,7 @@ impl Pace {
     pub fn report(&mut self) -> Vec<LeftOut> {
         let all = self.0.values_mut();
         let mut all: Vec<_> = all.filter_map(|state| state.left_out.take()).collect();
-        all.sort_by(|a, b| b.count.cmp(&a.count));
+        all.sort_by_key(|left_out| std::cmp::Reverse(left_out.count));
         all
     }
 }
