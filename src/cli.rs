@@ -18,6 +18,7 @@ use crate::config::{Config, Places};
 use crate::explain::{Question, explain};
 use crate::import;
 use crate::init::{self, Address, Own};
+use crate::observe::service_log;
 use crate::simulate::{Settings, simulate};
 
 /// Options of the process that are not in its configuration.
@@ -132,7 +133,11 @@ enum Command {
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
-    match command(Cli::parse()).unwrap_or_else(|e| e.exit()) {
+    let command = command(Cli::parse()).unwrap_or_else(|e| e.exit());
+    if matches!(command, Command::Run(_)) {
+        crate::server::hold_signals();
+    }
+    match command {
         Command::Run(options) => match load(&options.conf) {
             Ok(config) => finish(run(config, options)),
             Err(code) => code,
@@ -251,6 +256,7 @@ fn print_or_fail<E: std::fmt::Display>(text: Result<String, E>) -> ExitCode {
 }
 
 fn finish(done: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
+    service_log::flush();
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -261,7 +267,10 @@ fn finish(done: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
 }
 
 fn run(config: Config, options: RunOptions) -> Result<(), Box<dyn std::error::Error>> {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    service_log::init("info");
+    if !options.daemon {
+        service_log::start()?;
+    }
     let options = crate::server::Options {
         // An absolute path, because a daemon runs in `/` and a reload reads the file again.
         path: Some(std::path::absolute(&options.conf)?),
@@ -274,7 +283,8 @@ fn run(config: Config, options: RunOptions) -> Result<(), Box<dyn std::error::Er
 /// Runs the demo's nodes beside an edge, whose configuration is like any other.
 fn demo(port: Option<u16>) -> Result<(), Box<dyn std::error::Error>> {
     // Only errors are logged, so that the banner stays readable.
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
+    service_log::init("error");
+    service_log::start()?;
     let demo = crate::demo::Demo::start(port.unwrap_or(0))?;
     let config = Config::parse(&demo.configuration, "demo", Path::new("."))?;
     demo.announce();

@@ -21,6 +21,7 @@ mod tcp;
 mod tls;
 mod tree;
 mod upstream;
+mod user;
 
 pub use crate::credentials::{Certificate, Ocsp};
 pub use address::{Address, HostName, HostPort};
@@ -41,6 +42,7 @@ pub use tls::{
 pub use upstream::{
     Balance, Found, Health, HttpCheck, Node, OnDown, Passive, Pool, Rebalance, TcpCheck, TlsCheck,
 };
+pub use user::User;
 
 impl Config {
     /// Reads, decodes and checks the file at `path`. Relative paths in it are below its folder.

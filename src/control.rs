@@ -6,12 +6,14 @@ pub mod discovery;
 pub mod discovery_watch;
 pub mod endpoint;
 pub mod expiry;
+pub mod file_thread;
 pub mod handover;
 pub mod node_tls;
 pub mod parts;
 pub mod plan;
 pub mod planned;
 pub mod rebalance;
+pub mod refused;
 pub mod running;
 pub mod sockets;
 

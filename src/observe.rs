@@ -1,5 +1,8 @@
-//! What operators see: metrics, the access log and the words for the end of a flow.
+//! What operators see: metrics, the access log, the service log and the words for the end of a flow.
 
 pub mod access_log;
 pub mod end_reason;
+pub mod line_queue;
 pub mod metrics;
+pub mod pace;
+pub mod service_log;

@@ -5,12 +5,15 @@
 //! before all else. So an error ends the start with a message. Threads start after Pingora
 //! has daemonised. Source: FAULTS D54, D69.
 
+mod daemon;
 mod limits;
 mod memory;
+mod pid_file;
 mod signals;
 mod systemd;
 mod threads;
 mod upgrade;
+mod user;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,16 +27,18 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 
-use crate::config::Config;
+use crate::config::{Config, User};
 use crate::control::handover::HandoverState;
 use crate::control::sockets::{Sockets, bind_all};
 use crate::control::{Running, admin, certificates, discovery_watch, expiry, rebalance};
 use crate::listener::edge::Edge;
-use crate::observe::access_log;
+use crate::observe::{access_log, service_log};
 use crate::proxy::hooks::ProxyHooks;
 use crate::stream::descriptors;
 
+use pid_file::PidFile;
 use signals::Signals;
+pub use signals::hold as hold_signals;
 use systemd::notify;
 use upgrade::Predecessor;
 
@@ -54,36 +59,48 @@ type BoxError = Box<dyn std::error::Error>;
 ///
 /// Errors: an address that cannot be bound, a file that cannot be opened; never once clients are served.
 pub fn run(config: Config, options: Options) -> Result<(), BoxError> {
+    // Read now: once a new program is installed, the system adds "(deleted)" to this path.
+    let program = signals::program()?;
     raise_descriptor_limit();
+    user::warn_of_root(config.user.as_deref());
     access_log::open(&config.log.access, &config.dir).map_err(|e| format!("access log: {e}"))?;
     let token = admin_token(&config)?;
+    let user = config.user.as_deref().and_then(User::named);
     let mut predecessor = match (options.upgrade, upgrade_socket(&config)) {
+        (false, Some(path)) if upgrade::is_offered(&path) => {
+            return Err(format!(
+                "upgrade_socket {}: another process serves there; stop it first, take over from it with -u, or \
+                 give this one a socket of its own",
+                path.display()
+            )
+            .into());
+        }
         (false, _) => None,
-        (true, Some(path)) => Some(Predecessor::at(&path)?),
+        (true, Some(path)) => Some(Predecessor::at(&path, user.map(|u| u.uid))?),
         (true, None) => return Err("-u: the configuration has no upgrade_socket".into()),
     };
     let inherited = predecessor.as_mut().map(|p| std::mem::take(&mut p.sockets));
     let sockets = bind_all(&config, inherited.unwrap_or_default())?;
-    // Read now: once a new program is installed, the system adds "(deleted)" to this path.
-    let program = std::env::current_exe()?;
-    let opt = Opt {
-        daemon: options.daemon,
-        ..Opt::default()
-    };
+    if options.daemon {
+        daemon::leave_terminal().map_err(|e| format!("-d: {e}"))?;
+    }
     let conf = ServerConf {
         threads: 1,
         grace_period_seconds: Some(0),
         ..ServerConf::default()
     };
-    let mut server = Server::new_with_opt_and_conf(opt, conf);
+    let mut server = Server::new_with_opt_and_conf(Opt::default(), conf);
     server.bootstrap();
     let (running, ready) = watch::channel(None);
+    let pid_file = config.pid_file.as_ref();
+    let pid_file = pid_file.map(|path| PidFile::at(config.dir.join(path)));
     let start = Start {
         config,
         options,
         token,
         sockets,
         predecessor,
+        pid_file: pid_file.clone(),
     };
     let service = Service {
         start: Mutex::new(Some(start)),
@@ -94,6 +111,7 @@ pub fn run(config: Config, options: Options) -> Result<(), BoxError> {
         shutdown_signal: Box::new(Signals {
             running: ready,
             program,
+            pid_file,
         }),
     });
     Ok(())
@@ -138,6 +156,7 @@ struct Start {
     token: Option<String>,
     sockets: Sockets,
     predecessor: Option<Predecessor>,
+    pid_file: Option<PidFile>,
 }
 
 struct Service {
@@ -153,6 +172,7 @@ impl BackgroundService for Service {
         if let Err(e) = self.begin(start).await {
             // The file check has found every error of the file; what fails now is the system.
             log::error!("cannot start: {e}");
+            service_log::flush();
             eprintln!("pushgate: cannot start: {e}");
             std::process::exit(1);
         }
@@ -163,6 +183,7 @@ impl BackgroundService for Service {
 
 impl Service {
     async fn begin(&self, start: Start) -> Result<(), String> {
+        service_log::start().map_err(|e| format!("service log: {e}"))?;
         access_log::start().map_err(|e| format!("access log: {e}"))?;
         let Start {
             config,
@@ -170,6 +191,7 @@ impl Service {
             token,
             mut sockets,
             predecessor,
+            pid_file,
         } = start;
         let threads = config.threads.or(std::thread::available_parallelism().ok());
         let threads = threads.map_or(1, std::num::NonZeroUsize::get);
@@ -189,6 +211,7 @@ impl Service {
         let asked = config.admin.as_ref().map(|a| a.bind);
         let asked = asked.and_then(|a| Some((a, sockets.remove(&a)?)));
         let offered = upgrade_socket(&config);
+        let user = config.user.clone();
         running.apply(Arc::new(config), sockets).await?;
         if let Some((asked, socket)) = asked {
             let endpoint = admin::start(asked, socket, running.clone(), token);
@@ -201,7 +224,14 @@ impl Service {
         for (name, address) in running.addresses() {
             log::info!("listener {name} on {address}");
         }
-        succeed(predecessor, offered, &running).await?;
+        if predecessor.is_none() {
+            pid_file.as_ref().map_or(Ok(()), PidFile::write)?;
+        }
+        if let Some(name) = user {
+            let user = User::named(&name).ok_or_else(|| format!("user: no user `{name}`"))?;
+            user::change_to(&name, user)?;
+        }
+        succeed(predecessor, offered, pid_file, &running).await?;
         notify(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
         self.running.send_replace(Some(running));
         Ok(())
@@ -214,6 +244,7 @@ impl Service {
 async fn succeed(
     predecessor: Option<Predecessor>,
     offered: Option<PathBuf>,
+    pid_file: Option<PidFile>,
     running: &Arc<Running>,
 ) -> Result<(), String> {
     let is_successor = predecessor.is_some();
@@ -226,6 +257,10 @@ async fn succeed(
             upgrade::ended(stream).await;
             running.is_alone();
         });
+        // This process has the clients already, so it goes on.
+        if let Some(Err(e)) = pid_file.map(|file| file.write()) {
+            log::error!("{e}");
+        }
     }
     let Some(path) = offered else { return Ok(()) };
     match upgrade::offer(path.clone(), running.clone()) {

@@ -9,6 +9,7 @@ mod discover;
 mod listeners;
 mod node_tls;
 mod plugins;
+mod process;
 mod traps;
 mod upstream;
 
@@ -57,6 +58,7 @@ pub(super) fn check(
     check.names_are_labels();
     check.admin();
     check.log();
+    process::check(&mut check);
     discover::check(&mut check);
     upstream::check(&mut check);
     let sound = certificates::check(&mut check);

@@ -39,6 +39,12 @@ pub struct Config {
     /// Unix socket over which a successor takes the listening sockets (`-u`); absent: no upgrade.
     #[serde(default)]
     pub upgrade_socket: Option<PathBuf>,
+    /// File with the number of the serving process; absent: none.
+    #[serde(default)]
+    pub pid_file: Option<PathBuf>,
+    /// User that a process started by root becomes; absent: it stays root.
+    #[serde(default)]
+    pub user: Option<String>,
     /// DNS servers that look host names up.
     #[serde(default)]
     pub resolvers: Resolvers,

@@ -2,12 +2,16 @@
 //!
 //! It has a listener of its own. Where a token is configured, every request must carry it, except requests
 //! for the dashboard's page, which reveals nothing. Changes are POST only; a browser's cross-site POST and a
-//! rebound host name are refused. Source: FAULTS D71.
+//! rebound host name are refused. Connections are few, and each step has a deadline ([`connections`]).
+//! Source: FAULTS D71.
 
+mod connections;
 mod dashboard;
 mod nodes;
+mod peer;
 mod rebalances;
 mod shared;
+mod timed;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,17 +20,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State as Shared};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 
-use self::shared::Admin;
+use self::connections::serve;
+use self::peer::Peer;
+use self::shared::{Admin, refused};
 use super::Running;
 use super::certificates::Shown;
 use super::endpoint::Endpoint;
@@ -34,10 +39,10 @@ use super::rebalance;
 use crate::credentials::Warning;
 use crate::observe::metrics;
 
-/// Deadline for the head of a request: an operator's tool is quick, and a slow sender gets no longer.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Deadline for the body of a request.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest body of a request, in bytes: a rebalance may have one, of one JSON object.
-const MAX_BODY: u64 = 4096;
+const MAX_BODY: usize = 4096;
 
 /// Serves the admin endpoint on `socket` in the current runtime.
 ///
@@ -49,26 +54,8 @@ pub fn start(
     token: Option<String>,
 ) -> io::Result<Endpoint> {
     let accepting = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
-    let task = tokio::spawn(serve(accepting, running, token));
+    let task = tokio::spawn(serve(accepting, router(running, token)));
     Ok(Endpoint::new(asked, socket, task))
-}
-
-async fn serve(socket: tokio::net::TcpListener, running: Arc<Running>, token: Option<String>) {
-    let service = TowerToHyperService::new(router(running, token));
-    loop {
-        let Ok((stream, _)) = socket.accept().await else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        let service = service.clone();
-        tokio::spawn(async move {
-            let mut http = hyper::server::conn::http1::Builder::new();
-            http.timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT);
-            // An error ends this connection only.
-            let _ = http.serve_connection(TokioIo::new(stream), service).await;
-        });
-    }
 }
 
 fn router(running: Arc<Running>, token: Option<String>) -> Router {
@@ -101,43 +88,101 @@ fn router(running: Arc<Running>, token: Option<String>) -> Router {
 }
 
 async fn guard(Shared(admin): Shared<Arc<Admin>>, request: Request, next: Next) -> Response {
-    let headers = request.headers();
+    let peer = request.extensions().get::<Arc<Peer>>().cloned();
     let is_page =
         *request.method() == http::Method::GET && dashboard::OPEN.contains(&request.uri().path());
+    if let Err(Refusal {
+        reason,
+        status,
+        why,
+    }) = judge(&admin, &request, is_page)
+    {
+        refused(reason);
+        if reason == "token" {
+            let from = peer.map(|peer| peer.address.to_string());
+            let from = from.unwrap_or_default();
+            log::warn!("admin: refused a request from {from}: token missing or wrong");
+            let ask = [(header::WWW_AUTHENTICATE, "Bearer")];
+            return (status, ask, why).into_response();
+        }
+        return (status, why).into_response();
+    }
+    if !is_page {
+        peer.into_iter().for_each(|peer| peer.trust());
+    }
+    match with_body(request).await {
+        Ok(request) => next.run(request).await,
+        Err((status, why)) => {
+            refused("body");
+            (status, why).into_response()
+        }
+    }
+}
+
+/// Why a request is refused.
+struct Refusal {
+    /// The word in metrics.
+    reason: &'static str,
+    status: StatusCode,
+    why: &'static str,
+}
+
+fn judge(admin: &Admin, request: &Request, is_page: bool) -> Result<(), Refusal> {
+    let headers = request.headers();
+    let refusal = |reason, status, why| {
+        Err(Refusal {
+            reason,
+            status,
+            why,
+        })
+    };
     if let Some(token) = &admin.token
         && !is_page
         && !bears(headers, token)
     {
-        let ask = [(header::WWW_AUTHENTICATE, "Bearer")];
-        return (StatusCode::UNAUTHORIZED, ask, "token missing or wrong\n").into_response();
+        let why = "token missing or wrong\n";
+        return refusal("token", StatusCode::UNAUTHORIZED, why);
     }
     if admin.token.is_none() && !host_is_address(headers) {
-        return (
-            StatusCode::MISDIRECTED_REQUEST,
-            "expected an IP address or `localhost` as the host; other names need a token\n",
-        )
-            .into_response();
+        let why = "expected an IP address or `localhost` as the host; other names need a token\n";
+        return refusal("host", StatusCode::MISDIRECTED_REQUEST, why);
     }
     if request.method() == http::Method::POST && is_cross_site(headers) {
-        return (StatusCode::FORBIDDEN, "cross-site request refused\n").into_response();
+        let why = "cross-site request refused\n";
+        return refusal("cross_site", StatusCode::FORBIDDEN, why);
     }
-    if let Some(status) = oversize(headers) {
-        return (
-            status,
-            "expected a body of at most 4096 bytes with Content-Length\n",
-        )
-            .into_response();
+    match oversize(headers) {
+        Some(status) => refusal("body", status, BODY),
+        None => Ok(()),
     }
-    next.run(request).await
 }
 
-/// Refuses a large body before the handler acts: most handlers read none, so nothing else would refuse it.
+/// What the endpoint expects of a body.
+const BODY: &str = "expected a body of at most 4096 bytes with Content-Length\n";
+
+/// Reads the whole body under its deadline: many handlers read none, and the others would wait for it.
+async fn with_body(request: Request) -> Result<Request, (StatusCode, &'static str)> {
+    if !request.headers().contains_key(header::CONTENT_LENGTH) {
+        return Ok(request);
+    }
+    let (head, body) = request.into_parts();
+    match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY)).await {
+        Ok(Ok(body)) => Ok(Request::from_parts(head, Body::from(body))),
+        Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, BODY)),
+        Err(_) => Err((
+            StatusCode::REQUEST_TIMEOUT,
+            "expected the body within 5 s\n",
+        )),
+    }
+}
+
+/// Refuses a large body before it is read.
 fn oversize(headers: &HeaderMap) -> Option<StatusCode> {
     if headers.contains_key(header::TRANSFER_ENCODING) {
         return Some(StatusCode::LENGTH_REQUIRED);
     }
     let length = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?;
-    let length: u64 = length.parse().ok()?;
+    let length: usize = length.parse().ok()?;
     (length > MAX_BODY).then_some(StatusCode::PAYLOAD_TOO_LARGE)
 }
 
@@ -166,12 +211,18 @@ fn host_is_address(headers: &HeaderMap) -> bool {
             .is_ok()
 }
 
+/// Whether a browser sent the request for another site. A browser says so itself (Fetch Metadata), and older
+/// ones name the origin.
 fn is_cross_site(headers: &HeaderMap) -> bool {
     let text = |name| {
         headers
             .get(name)
             .and_then(|v: &http::HeaderValue| v.to_str().ok())
     };
+    let site = headers.get("sec-fetch-site").map(|v| v.as_bytes());
+    if site.is_some_and(|site| !matches!(site, b"same-origin" | b"none")) {
+        return true;
+    }
     let own = text(header::HOST).unwrap_or_default();
     let origin = text(header::ORIGIN);
     origin.is_some_and(|o| o.split_once("://").map(|(_, h)| h) != Some(own))

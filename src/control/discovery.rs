@@ -21,6 +21,7 @@ pub use self::expand::Expanded;
 use self::expand::{expand, node_name, source_of, source_of_host};
 use self::follow::Follow;
 use self::following::{Followed, Following, FoundNodes, Seen};
+use super::file_thread::on_file_thread;
 use crate::config::{Address, Config};
 use crate::observe::metrics;
 use crate::upstream::discover::{Answer, Resolver, Source};
@@ -58,7 +59,11 @@ impl Discovery {
         if wanted.is_empty() {
             return Ok(None);
         }
-        let resolver = Resolver::new(&config.resolvers).map_err(|e| format!("resolvers: {e}"))?;
+        let conf = config.resolvers.clone();
+        // It reads a file.
+        let resolver = on_file_thread(move || Resolver::new(&conf)).await;
+        let resolver = resolver.and_then(|made| made);
+        let resolver = resolver.map_err(|e| format!("resolvers: {e}"))?;
         let mut first = Vec::new();
         {
             let mut following = self.following.lock();

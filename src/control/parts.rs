@@ -17,8 +17,8 @@ use crate::config::{self, Config, Health};
 use crate::listener::accept::{AcceptLoop, PreparedLoop};
 use crate::observe::metrics;
 use crate::proxy::listener::Listener;
-use crate::tls::Store;
 use crate::tls::tickets::{NewTickets, Ring};
+use crate::tls::{Acceptors, Store};
 use crate::upstream::drain::Terms;
 use crate::upstream::health::Checker;
 use crate::upstream::{Membership, Node, Order, State};
@@ -86,15 +86,19 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Applies a changed section and its routing table.
-    fn change(&mut self, conf: &config::Listener, change: ListenerChange) {
-        if let (Some(tls), Some(acceptors)) = (&self.listener.tls, change.acceptors) {
-            tls.swap(acceptors);
-        }
+    /// Applies a changed section and its routing table. Returns the certificates it served before.
+    fn change(
+        &mut self,
+        conf: &config::Listener,
+        change: ListenerChange,
+    ) -> Option<Arc<Acceptors>> {
+        let tls = self.listener.tls.as_ref().zip(change.acceptors);
+        let replaced = tls.map(|(tls, acceptors)| tls.swap(acceptors));
         self.listener.change(conf, change.table);
         self.loops.retain(|a| conf.bind.contains(&a.asked));
         self.loops.iter().for_each(|a| a.tune(conf));
         self.conf = conf.clone();
+        replaced
     }
 }
 
@@ -263,15 +267,17 @@ impl Parts {
         self.tickets = None;
     }
 
-    /// Changes, adds and removes listeners. A removed one stops accepting; its connections go on.
-    pub fn settle_listeners(&mut self, planned: Vec<PlannedListener>) {
+    /// Changes, adds and removes listeners. A removed one stops accepting; its connections go on. Returns the
+    /// certificates that were replaced, for the caller to drop without the lock.
+    pub fn settle_listeners(&mut self, planned: Vec<PlannedListener>) -> Vec<Arc<Acceptors>> {
+        let mut replaced = Vec::new();
         let changes = |p: &PlannedListener, name: &str| p.change.is_some() && p.conf.name == name;
         self.listeners
             .retain(|name, _| planned.iter().any(|p| changes(p, name)));
         for p in planned {
             let mut l = match (self.listeners.remove(&p.conf.name), p.change) {
                 (Some(mut running), Some(change)) => {
-                    running.change(&p.conf, change);
+                    replaced.extend(running.change(&p.conf, change));
                     running
                 }
                 (_, None) => Listening {
@@ -285,5 +291,6 @@ impl Parts {
             l.loops.extend(p.loops.into_iter().map(PreparedLoop::start));
             self.listeners.insert(p.conf.name, l);
         }
+        replaced
     }
 }

@@ -1,8 +1,9 @@
 //! Works out what a configuration needs, and binds it, before anything running is changed.
 //!
-//! In: a checked [`Config`] and the running parts. Out: a [`Plan`] that can be put in force, or the first
-//! thing that the system refuses. Source: FAULTS D67, D68.
+//! In: a checked [`Config`] and what runs. Out: a [`Plan`] that can be put in force, or the first thing that the
+//! system refuses. A plan reads files and builds TLS contexts, so it is made on a file thread. Source: FAULTS D67, D68.
 
+mod before;
 mod inherited;
 
 use std::collections::HashMap;
@@ -13,11 +14,11 @@ use std::time::Instant;
 use pushgate_plugins::api::{NodeId, PoolId};
 use pushgate_plugins::context::{Build, Keep};
 
+pub use before::Before;
 pub use inherited::{evict_rate_of, health_of};
 use inherited::{limits_of, pools_of};
 
 use super::node_tls::secure;
-use super::parts::Parts;
 use super::planned::{ListenerChange, PlannedListener, PlannedNode, join_servers};
 use super::sockets::Sockets;
 use crate::balance::Pool;
@@ -53,17 +54,17 @@ impl Plan {
     /// Errors: an address that cannot be bound, a certificate that cannot be loaded, no descriptor left.
     pub fn new(
         config: &Config,
-        parts: &Parts,
+        before: &Before,
         keep: &Keep,
         edge: &Arc<Edge>,
         sockets: Sockets,
     ) -> Result<Plan, String> {
-        let store = Store::load(config, &parts.store).map_err(|e| e.to_string())?;
-        let mut nodes = nodes_for(config, parts, &store)?;
+        let store = Store::load(config, &before.store).map_err(|e| e.to_string())?;
+        let mut nodes = nodes_for(config, before, &store)?;
         nodes.retain(|_, n| n.conf.address.socket().is_some());
-        let pools = pools_for(config, &nodes, parts);
-        mark_joining(&mut nodes, &pools, parts);
-        let ring = match (&parts.ring, &parts.tickets) {
+        let pools = pools_for(config, &nodes, before);
+        mark_joining(&mut nodes, &pools, before);
+        let ring = match (&before.ring, &before.tickets) {
             (Some(ring), _) => Ok(ring.clone()),
             (None, Some(exported)) => Ring::import(config, exported),
             (None, None) => Ring::new(config),
@@ -76,14 +77,14 @@ impl Plan {
             ring: ring.map_err(|e| e.to_string())?,
             tickets: NewTickets::read(config).map_err(|e| e.to_string())?,
         };
-        plan.add_listeners(config, parts, keep, edge, sockets)?;
+        plan.add_listeners(config, before, keep, edge, sockets)?;
         Ok(plan)
     }
 
     fn add_listeners(
         &mut self,
         config: &Config,
-        parts: &Parts,
+        before: &Before,
         keep: &Keep,
         edge: &Arc<Edge>,
         mut sockets: Sockets,
@@ -91,10 +92,7 @@ impl Plan {
         let by_id = by_id(&self.nodes);
         for conf in &config.listeners {
             let table = table(config, conf, keep, &self.pools, &by_id)?;
-            let old = parts
-                .listeners
-                .get(&conf.name)
-                .filter(|l| same_kind(&l.conf, conf));
+            let old = before.same(conf);
             let (listener, change) = match old {
                 Some(old) => {
                     let tls = old.listener.tls.as_ref();
@@ -113,10 +111,10 @@ impl Plan {
             };
             let mut loops = Vec::new();
             for address in &conf.bind {
-                if old.is_some_and(|l| l.loops.iter().any(|a| a.asked == *address)) {
+                if old.is_some_and(|old| old.addresses.contains(address)) {
                     continue;
                 }
-                let socket = socket(*address, conf, parts, &mut sockets)?;
+                let socket = socket(*address, conf, &mut sockets)?;
                 let prepared = edge.prepare(*address, socket, &listener);
                 loops.push(prepared.map_err(|e| format!("{address}: {e}"))?);
             }
@@ -137,13 +135,13 @@ impl Plan {
 /// Errors: a certificate or another file that went away since the file was checked.
 pub fn tables(config: &Config, keep: &Keep) -> Result<Vec<Table>, String> {
     let store = Store::load(config, &Store::default()).map_err(|e| e.to_string())?;
-    let parts = &Parts::default();
-    let nodes = nodes_for(config, parts, &store)?;
+    let before = &Before::default();
+    let nodes = nodes_for(config, before, &store)?;
     for planned in nodes.values() {
         planned.node.set_limits(planned.limits, Instant::now());
     }
     join_servers(&nodes);
-    let pools = Arc::new(pools_for(config, &nodes, parts));
+    let pools = Arc::new(pools_for(config, &nodes, before));
     let by_id = by_id(&nodes);
     let listeners = config.listeners.iter();
     listeners
@@ -165,13 +163,13 @@ impl Shift {
     /// Works out the changes to `config`, the running configuration with the nodes found now.
     ///
     /// Errors: a file that a plugin or a node's TLS reads went away.
-    pub fn new(config: &Config, parts: &Parts, keep: &Keep) -> Result<Shift, String> {
-        let mut nodes = nodes_for(config, parts, &parts.store)?;
+    pub fn new(config: &Config, before: &Before, keep: &Keep) -> Result<Shift, String> {
+        let mut nodes = nodes_for(config, before, &before.store)?;
         nodes.retain(|_, n| n.conf.address.socket().is_some());
-        let mut pools = pools_for(config, &nodes, parts);
-        mark_joining(&mut nodes, &pools, parts);
+        let mut pools = pools_for(config, &nodes, before);
+        mark_joining(&mut nodes, &pools, before);
         for (id, pool) in &mut pools {
-            let Some(old) = parts.pools.get(id) else {
+            let Some(old) = before.pools.get(id) else {
                 continue;
             };
             let mut both = pool.nodes.iter().zip(&old.nodes);
@@ -202,35 +200,18 @@ fn by_id(nodes: &HashMap<NodeId, PlannedNode>) -> Arc<HashMap<NodeId, Arc<Node>>
 fn socket(
     address: SocketAddr,
     conf: &config::Listener,
-    parts: &Parts,
     sockets: &mut Sockets,
 ) -> Result<TcpListener, String> {
-    if let Some(socket) = sockets.remove(&address) {
-        return Ok(socket);
-    }
-    let running = parts
-        .listeners
-        .values()
-        .flat_map(|l| &l.loops)
-        .find(|a| a.asked == address);
-    match running {
-        Some(a) => a
-            .socket()
-            .map_err(|e| format!("cannot take over {address}: {e}")),
+    match sockets.remove(&address) {
+        Some(socket) => Ok(socket),
         None => accept::bind(address, Some(&accept::options(conf)))
             .map_err(|e| format!("cannot bind {address}: {e}")),
     }
 }
 
-/// Whether a listener can apply the new section without closing its sockets.
-fn same_kind(old: &config::Listener, new: &config::Listener) -> bool {
-    let alpn = |l: &config::Listener| l.tls.as_ref().map(|t| (t.h2, t.alpn.clone()));
-    old.mode == new.mode && alpn(old) == alpn(new)
-}
-
 fn nodes_for(
     config: &Config,
-    parts: &Parts,
+    before: &Before,
     store: &Store,
 ) -> Result<HashMap<NodeId, PlannedNode>, String> {
     let one = |(name, conf): (&String, &config::Node)| {
@@ -239,13 +220,13 @@ fn nodes_for(
             .next()
             .map_or(OnDown::default(), |p| p.on_down);
         let tls = secure(config, conf, store).map_err(|e| format!("node {name}: tls: {e}"))?;
-        let same = parts.nodes.get(&id).filter(|c| {
-            let same_tls = match (&c.node.tls, &tls) {
+        let same = before.nodes.get(&id).filter(|node| {
+            let same_tls = match (&node.tls, &tls) {
                 (None, None) => true,
                 (Some(old), Some(new)) => old.is_same(new),
                 _ => false,
             };
-            same_tls && Some(c.node.address) == conf.address.socket() && c.node.on_down == on_down
+            same_tls && Some(node.address) == conf.address.socket() && node.on_down == on_down
         });
         let health = health_of(config, name).cloned();
         if let (Some(health), Some(address), None) = (&health, conf.address.socket(), &tls) {
@@ -253,7 +234,7 @@ fn nodes_for(
         }
         let runs = same.is_some();
         let (node, tls) = match same {
-            Some(c) => (c.node.clone(), tls),
+            Some(node) => (node.clone(), tls),
             None => (Node::new(name, conf, on_down, tls), None),
         };
         let planned = PlannedNode {
@@ -274,12 +255,12 @@ fn nodes_for(
 fn pools_for(
     config: &Config,
     nodes: &HashMap<NodeId, PlannedNode>,
-    parts: &Parts,
+    before: &Before,
 ) -> HashMap<PoolId, Arc<Pool>> {
     let one = |(name, conf): (&String, &config::Pool)| {
         let members = conf.nodes.iter().filter_map(|n| nodes.get(&NodeId::of(n)));
         let pool = Pool::new(name, conf, members.map(|n| n.node.clone()).collect());
-        let pool = match parts.pools.get(&pool.id) {
+        let pool = match before.pools.get(&pool.id) {
             Some(before) => pool.after(before),
             None => pool,
         };
@@ -293,10 +274,10 @@ fn pools_for(
 fn mark_joining(
     nodes: &mut HashMap<NodeId, PlannedNode>,
     pools: &HashMap<PoolId, Arc<Pool>>,
-    parts: &Parts,
+    before: &Before,
 ) {
     for (id, pool) in pools {
-        let before = parts.pools.get(id);
+        let before = before.pools.get(id);
         let runs = |n: &Arc<Node>| nodes.get(&n.id).is_some_and(|p| p.runs);
         let had_nodes = before.is_some_and(|p| !p.nodes.is_empty());
         if had_nodes || pool.nodes.iter().any(runs) {

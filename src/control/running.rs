@@ -16,10 +16,12 @@ use pushgate_plugins::context::Keep;
 
 use super::discovery::{Discovery, Expanded};
 use super::endpoint::Endpoint;
+use super::file_thread::on_file_thread;
 use super::handover::{HandoverState, SavedDrain};
 use super::parts::{Listed, Parts, first_checks};
-use super::plan::{Plan, Shift};
+use super::plan::{Before, Plan, Shift};
 use super::rebalance::Rebalances;
+use super::refused::Names;
 use super::sockets::Sockets;
 use crate::balance::Pool;
 use crate::clock;
@@ -33,14 +35,14 @@ use crate::upstream::{Node, State};
 /// Within this time a request has decided by the table it holds.
 const MOMENT: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// Time for cut flows to end and be logged.
-const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(200);
+/// Longest time for cut flows to end and be logged.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The running proxy.
 pub struct Running {
     edge: Arc<Edge>,
     path: Option<PathBuf>,
-    pub(super) keep: Keep,
+    pub(super) keep: Arc<Keep>,
     /// Notified when a successor has taken over, so that this process drains.
     pub relieved: tokio::sync::Notify,
     parts: Mutex<Parts>,
@@ -74,7 +76,7 @@ impl Running {
         Arc::new(Running {
             edge,
             path,
-            keep: Keep::inherit(state.kept),
+            keep: Arc::new(Keep::inherit(state.kept)),
             relieved: tokio::sync::Notify::new(),
             parts: Mutex::new(parts),
             discovery: Discovery::new(state.answers),
@@ -89,12 +91,13 @@ impl Running {
     /// Errors: every error in the file, or an address that cannot be bound; the old
     /// configuration stays in force.
     pub async fn reload(&self) -> Result<(), String> {
-        let Some(path) = &self.path else {
+        let Some(path) = self.path.clone() else {
             return Err("this process was started without a configuration file".into());
         };
-        let result = match Config::load(path) {
+        let load = move || Config::load(&path).map_err(|faults| faults.to_string());
+        let result = match on_file_thread(load).await.and_then(|loaded| loaded) {
             Ok(config) => self.apply(Arc::new(config), Sockets::new()).await,
-            Err(faults) => Err(faults.to_string()),
+            Err(faults) => Err(faults),
         };
         metrics::get().reload_ok.set(result.is_ok().into());
         match &result {
@@ -129,27 +132,43 @@ impl Running {
             config: expanded,
             found,
         } = self.discovery.expand(&config);
-        let parts = || self.parts.lock();
-        let plan = Plan::new(&expanded, &parts(), &self.keep, &self.edge, sockets)?;
+        let (names, plan) = (Names::of(&expanded), self.plan(expanded, sockets).await);
+        let plan = plan.inspect_err(|_| names.forget(&self.parts.lock()))?;
         first_checks(&plan.nodes).await;
         // Nothing can fail from here on. So a reload that fails has changed nothing.
         self.discovery.found(found);
-        {
+        let replaced = {
             let mut parts = self.parts.lock();
             parts.settle_nodes(plan.nodes);
             parts.settle_orders();
             parts.settle_pools(plan.pools);
-            parts.store = plan.store;
+            let store = std::mem::replace(&mut parts.store, plan.store);
             parts.settle_tickets(plan.ring, plan.tickets);
-            parts.settle_listeners(plan.listeners);
+            let acceptors = parts.settle_listeners(plan.listeners);
             parts.config = Some(config);
-        }
+            (store, acceptors)
+        };
+        // To free thousands of certificates takes long.
+        tokio::spawn(on_file_thread(move || drop(replaced)));
         self.let_leave().await;
         self.keep.sweep();
         metrics::get().reload_ok.set(1);
         let good = self.parts.lock().all_is_served();
         metrics::get().certificates_ok.set(good.into());
         Ok(())
+    }
+
+    /// Makes the plan for `config` on a file thread, while everything else goes on.
+    async fn plan(&self, config: Config, mut sockets: Sockets) -> Result<Plan, String> {
+        let before = {
+            let parts = self.parts.lock();
+            let before = Before::of(&parts);
+            before.take_over(&parts, &config, &mut sockets)?;
+            before
+        };
+        let (keep, edge) = (self.keep.clone(), self.edge.clone());
+        let make = move || Plan::new(&config, &before, &keep, &edge, sockets);
+        on_file_thread(make).await.and_then(|made| made)
     }
 
     /// Applies the nodes found now; the configuration stays.
@@ -161,7 +180,9 @@ impl Running {
             return Ok(());
         };
         let Expanded { config, found } = self.discovery.expand(&config);
-        let shift = Shift::new(&config, &self.parts.lock(), &self.keep)?;
+        let (before, keep) = (Before::of(&self.parts.lock()), self.keep.clone());
+        let make = move || Shift::new(&config, &before, &keep);
+        let shift = on_file_thread(make).await.and_then(|made| made)?;
         first_checks(&shift.nodes).await;
         self.discovery.found(found);
         {
@@ -299,9 +320,25 @@ impl Running {
             }
         };
         if tokio::time::timeout(deadline, gone).await.is_err() {
-            self.listed().iter().for_each(|l| l.node.cut());
-            tokio::time::sleep(LAST_WORDS).await;
+            self.cut().await;
         }
         self.edge.open()
+    }
+
+    /// Resolves when a drain begins.
+    pub async fn drains(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.drain.subscribe().wait_for(|drains| *drains).await;
+    }
+
+    /// Cuts all flows, and waits until each has its access line, [`LAST_WORDS`] at most.
+    pub async fn cut(&self) {
+        self.listed().iter().for_each(|l| l.node.cut());
+        let ended = async {
+            while self.edge.open() > 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, ended).await;
     }
 }

@@ -5,16 +5,14 @@
 //! (Diffusion's JavaScript client sends `username` and `password`). JSON escapes what a
 //! client sent, so a client cannot forge a line.
 
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::metrics;
+use super::line_queue::{self, LineQueue, Out};
 use crate::config::AccessLog;
 
 /// One line of the log.
@@ -71,125 +69,80 @@ pub struct Line<'a> {
     pub reason: &'a str,
 }
 
-/// Most lines that wait for a slow disk or pipe; further lines are dropped and counted.
-const QUEUE: usize = 8192;
 /// Longest time for the last lines at the end of the process.
 const FLUSH: Duration = Duration::from_secs(1);
 
-type Out = Box<dyn Write + Send>;
+static QUEUE: OnceLock<Option<LineQueue>> = OnceLock::new();
 
-enum Message {
-    Line(Vec<u8>),
-    Reopened(Out),
-    Flush(SyncSender<()>),
+/// What the log has to say of itself goes to the service log, because each of its own lines is a flow.
+struct Owner(String);
+
+impl line_queue::Owner for Owner {
+    const NAME: &'static str = "access";
+
+    fn lost(&self, lost: u64) -> Option<String> {
+        log::warn!("access log {}: {lost} lines were lost", self.0);
+        None
+    }
+
+    fn failed(&self, e: &io::Error) {
+        log::error!(
+            "access log {}: cannot write: {e}; lines are lost until it can",
+            self.0
+        );
+    }
 }
-
-/// Queue of the lines, written by one thread. A full pipe stops the log, but never a flow.
-struct Sink {
-    path: Option<PathBuf>,
-    queue: SyncSender<Message>,
-    writer: Mutex<Option<(Receiver<Message>, Out)>>,
-}
-
-static SINK: OnceLock<Option<Sink>> = OnceLock::new();
 
 /// Opens the log; a relative file is below `dir`. Called once, before the first flow.
 ///
 /// Errors: the file cannot be opened.
 pub fn open(to: &AccessLog, dir: &Path) -> io::Result<()> {
-    let (path, out): (_, Out) = match to {
+    let (name, out) = match to {
         AccessLog::Off => {
-            let _ = SINK.set(None);
+            let _ = QUEUE.set(None);
             return Ok(());
         }
-        AccessLog::Stdout => (None, Box::new(io::stdout())),
+        AccessLog::Stdout => ("on standard output".to_owned(), Out::stream(io::stdout())),
         AccessLog::File(path) => {
             let path = dir.join(path);
-            let file = append(&path)?;
-            (Some(path), file)
+            (path.display().to_string(), Out::file(path)?)
         }
     };
-    let (queue, lines) = sync_channel(QUEUE);
-    let _ = SINK.set(Some(Sink {
-        path,
-        queue,
-        writer: Mutex::new(Some((lines, out))),
-    }));
+    let _ = QUEUE.set(Some(LineQueue::new(Owner(name), out)));
     Ok(())
+}
+
+fn queue() -> Option<&'static LineQueue> {
+    QUEUE.get()?.as_ref()
 }
 
 /// Starts the writing thread. Called after a daemon's fork, because a fork would end the thread.
 ///
 /// Errors: the system cannot start a thread.
 pub fn start() -> io::Result<()> {
-    let Some(Some(sink)) = SINK.get() else {
-        return Ok(());
-    };
-    let Some((lines, mut out)) = sink.writer.lock().take() else {
-        return Ok(());
-    };
-    let write = move || {
-        for message in lines {
-            match message {
-                // If the disk is full, the line is lost.
-                Message::Line(line) => drop(out.write_all(&line)),
-                Message::Reopened(file) => out = file,
-                Message::Flush(done) => drop(
-                    out.flush()
-                        .and_then(|()| done.send(()).map_err(io::Error::other)),
-                ),
-            }
-        }
-    };
-    std::thread::Builder::new()
-        .name("access-log".into())
-        .spawn(write)
-        .map(drop)
+    queue().map_or(Ok(()), LineQueue::start)
 }
 
-/// Opens the file again, after log rotation.
+/// Opens the file again, after log rotation. The writing thread does it, because opening may block.
 pub fn reopen() {
-    let Some(Some(sink)) = SINK.get() else { return };
-    if let Some(path) = &sink.path {
-        match append(path) {
-            Ok(file) => drop(sink.queue.send(Message::Reopened(file))),
-            Err(e) => log::error!(
-                "access log {}: cannot reopen it, still writing to the old file: {e}",
-                path.display()
-            ),
-        }
-    }
+    queue().into_iter().for_each(LineQueue::reopen);
 }
 
 /// Waits until the queued lines are written, for one second at most.
 pub fn flush() {
-    let Some(Some(sink)) = SINK.get() else { return };
-    let (done, written) = sync_channel(1);
-    if sink.queue.try_send(Message::Flush(done)).is_ok() {
-        let _ = written.recv_timeout(FLUSH);
-    }
+    queue().into_iter().for_each(|queue| queue.flush(FLUSH));
 }
 
 /// Whether the log is on; a caller asks first, because building a line allocates.
 pub fn is_on() -> bool {
-    matches!(SINK.get(), Some(Some(_)))
+    queue().is_some()
 }
 
 /// Queues a line, or drops and counts it if the queue is full.
 pub fn write(line: &Line<'_>) {
-    let Some(Some(sink)) = SINK.get() else { return };
+    let Some(queue) = queue() else { return };
     if let Ok(mut text) = serde_json::to_vec(line) {
         text.push(b'\n');
-        if sink.queue.try_send(Message::Line(text)).is_err() {
-            metrics::get().lost_lines.inc();
-        }
+        queue.push(text);
     }
-}
-
-fn append(path: &Path) -> io::Result<Out> {
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)?;
-    Ok(Box::new(file))
 }

@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
-    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 macro_rules! metrics {
@@ -37,7 +37,6 @@ macro_rules! metrics {
     (@type gauge) => { IntGaugeVec };
     (@type ratio) => { GaugeVec };
     (@type plain_gauge) => { IntGauge };
-    (@type plain_counter) => { IntCounter };
     (@type seconds) => { HistogramVec };
     (@type bytes) => { HistogramVec };
     (@new counter, $name:expr, $help:expr, $labels:expr) => {
@@ -48,9 +47,6 @@ macro_rules! metrics {
     };
     (@new ratio, $name:expr, $help:expr, $labels:expr) => {
         GaugeVec::new(Opts::new($name, $help), $labels).expect("legal names")
-    };
-    (@new plain_counter, $name:expr, $help:expr, $labels:expr) => {
-        IntCounter::new($name, $help).expect("legal names")
     };
     (@new plain_gauge, $name:expr, $help:expr, $labels:expr) => {
         IntGauge::new($name, $help).expect("legal names")
@@ -143,8 +139,12 @@ metrics! {
     certificates_ok: plain_gauge "pushgate_certificates_last_reload_successful" [];
     /// Requests to OCSP responders, by result.
     ocsp: counter "pushgate_ocsp_responses_total" ["certificate", "result"];
-    /// Access log lines lost because the disk or pipe was too slow.
-    lost_lines: plain_counter "pushgate_access_lines_lost_total" [];
+    /// Requests to the admin endpoint refused, by reason: `token`, `host`, `cross_site`, `body`; `connections`:
+    /// connections beyond the limit.
+    admin_refused: counter "pushgate_admin_refused_total" ["reason"];
+    /// Log lines lost, by log (`access`, `service`) and reason: `queue_full` (disk or pipe too slow),
+    /// `write_failed` (disk full, pipe closed), `limited` (too many like it).
+    lost_lines: counter "pushgate_log_lines_lost_total" ["log", "reason"];
     /// 1 if the last reload of the configuration succeeded, else 0.
     reload_ok: plain_gauge "pushgate_config_last_reload_successful" [];
 }
@@ -170,6 +170,18 @@ impl Metrics {
         forget(&self.rebalanced, "node", name);
         forget(&self.connect_seconds, "node", name);
         forget(&self.connect_failures, "node", name);
+    }
+
+    /// Forgets the series of a listener that has counted nothing: a refused configuration named it. One that a
+    /// reload removed may still serve its last connections.
+    pub fn forget_unused_listener(&self, name: &str) {
+        let flows = self.flows.collect();
+        let mut samples = flows.iter().flat_map(|family| family.get_metric());
+        let of = |l: &prometheus::proto::LabelPair| l.name() == "listener" && l.value() == name;
+        if samples.all(|s| s.get_counter().get_value() == 0.0 || !s.get_label().iter().any(of)) {
+            forget(&self.flows, "listener", name);
+            forget(&self.bytes, "listener", name);
+        }
     }
 
     /// Forgets the series of a name that is no longer looked up.

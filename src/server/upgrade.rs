@@ -11,12 +11,13 @@ use std::fs::Permissions;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::sockopt::socket_peercred;
 use sendfd::{RecvWithFd, SendWithFd};
 use serde::{Deserialize, Serialize};
 use socket2::SockRef;
@@ -63,15 +64,27 @@ pub struct Predecessor {
 }
 
 impl Predecessor {
-    /// Takes over sockets and state from the process that listens at `path`, which goes on serving.
+    /// Takes over sockets and state from the process that listens at `path`, which goes on serving. It must run
+    /// as this process's user, as root, or as `user`, which this process is to become.
     ///
     /// Errors: no process listens there, or it belongs to another user, speaks another
     /// version, or breaks off.
-    pub fn at(path: &Path) -> Result<Self, String> {
+    pub fn at(path: &Path, user: Option<u32>) -> Result<Self, String> {
         let told =
             |what: &str, e: &dyn std::fmt::Display| format!("{}: {what}: {e}", path.display());
         let mut stream = UnixStream::connect(path)
             .map_err(|e| told("no running process to take over from", &e))?;
+        let owner = std::fs::symlink_metadata(path).map(|meta| meta.uid());
+        let owner = owner.map_err(|e| told("cannot look at it", &e))?;
+        let peer = socket_peercred(&stream).map_err(|e| told("whose process it is", &e))?;
+        // Its keys would sign cookies, so the keys of a stranger are worse than none.
+        for uid in [owner, peer.uid.as_raw()] {
+            let own = rustix::process::geteuid().as_raw();
+            if uid != 0 && uid != own && Some(uid) != user {
+                let why = format!("it belongs to user {uid}, expected user {own} or root");
+                return Err(told("refused to take over", &why));
+            }
+        }
         let taken = (|| {
             stream.set_read_timeout(Some(STEP))?;
             stream.set_write_timeout(Some(STEP))?;
@@ -108,21 +121,37 @@ impl Predecessor {
     }
 }
 
+/// Whether a process lives that offers its sockets at `path`.
+pub fn is_offered(path: &Path) -> bool {
+    UnixStream::connect(path).is_ok()
+}
+
 /// Offers sockets and state at `path` to the first successor that comes to serve; then notifies `running` and
-/// stops offering. A successor that fails changes nothing.
+/// stops offering. It also stops when a drain begins. A successor that fails changes nothing.
 ///
 /// Errors: the socket cannot be created, so no upgrade is possible.
 pub fn offer(path: PathBuf, running: Arc<Running>) -> io::Result<()> {
-    // Left by a process that was killed, or by the predecessor just relieved.
-    match std::fs::remove_file(&path) {
+    // Made beside it and renamed, so that nobody can connect before it has its mode. It replaces what a process
+    // that was killed has left, or the socket of the predecessor just relieved.
+    let fresh = path.with_extension(format!("{}.new", std::process::id()));
+    match std::fs::remove_file(&fresh) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
-    let socket = UnixListener::bind(&path)?;
-    std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+    let socket = UnixListener::bind(&fresh)?;
+    std::fs::set_permissions(&fresh, Permissions::from_mode(0o600))?;
+    std::fs::rename(&fresh, &path)?;
     tokio::spawn(async move {
         let _stream = loop {
-            match hand_over(&socket, &running).await {
+            let handed_over = tokio::select! {
+                handed_over = hand_over(&socket, &running) => handed_over,
+                () = running.drains() => {
+                    // Another process may start while this one drains.
+                    let _ = std::fs::remove_file(&path);
+                    return;
+                }
+            };
+            match handed_over {
                 Ok(stream) => break stream,
                 Err(e) => {
                     log::error!(

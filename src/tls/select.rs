@@ -73,8 +73,9 @@ impl TlsFront {
 
     /// Swaps in prepared certificates. Live connections keep what they have; tickets stay valid for
     /// certificates that did not change. A change of `mode`, `h2` or `alpn` makes a new listener instead.
-    pub fn swap(&self, acceptors: Acceptors) {
-        self.acceptors.store(Arc::new(acceptors));
+    /// Returns the old certificates: to free thousands of them takes long.
+    pub fn swap(&self, acceptors: Acceptors) -> Arc<Acceptors> {
+        self.acceptors.swap(Arc::new(acceptors))
     }
 
     /// Prepares the certificates and swaps them in.

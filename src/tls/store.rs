@@ -3,7 +3,7 @@
 //! In: the `certificates:` of a configuration. Out: [`Loaded`] certificates by name, and those that could not
 //! be read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::config::Config;
@@ -41,13 +41,14 @@ impl Store {
     }
 
     /// Loads certificates again. One with an error stays as it was, and is in [`Store::failed`].
-    pub fn refreshed(&self, config: &Config, which: Which) -> Store {
+    /// Those in `hung` are not read: their files do not answer.
+    pub fn refreshed(&self, config: &Config, which: Which, hung: &BTreeSet<String>) -> Store {
         let mut fresh = Store::default();
         for (name, files) in &config.certificates {
             let old = self.get(name);
             if let Some(old) = old
-                && which == Which::Failed
-                && !self.failed.contains_key(name)
+                && (hung.contains(name)
+                    || (which == Which::Failed && !self.failed.contains_key(name)))
             {
                 fresh.loaded.insert(name.clone(), old.clone());
                 continue;

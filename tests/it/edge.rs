@@ -21,6 +21,8 @@ use crate::deadline;
 use crate::netns::Host;
 use crate::vip::Block;
 
+mod starts;
+
 /// Edges with a limit, or in a cgroup.
 mod prepared;
 
@@ -131,9 +133,9 @@ impl Edge {
         let log = Arc::new(Mutex::new(String::new()));
         let (tx, access) = watch::channel(Vec::new());
         let stdout = child.stdout.take().expect("a pipe was asked for");
-        let stderr = child.stderr.take().expect("a pipe was asked for");
         collect(stdout, log.clone(), Some(tx));
-        collect(stderr, log.clone(), None);
+        let stderr = child.stderr.take().into_iter();
+        stderr.for_each(|stderr| collect(stderr, log.clone(), None));
         Edge {
             child,
             admin,

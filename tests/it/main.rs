@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// Upstream connections belong to one client connection.
 mod idle_upstreams;
+/// The admin endpoint under clients that take what they can get.
+mod admin;
 /// Edges that share a key; a sticky table under a flood of addresses.
 mod agree;
 /// Chromium, driven by WebDriver.
@@ -42,6 +44,8 @@ mod faults;
 mod eviction;
 /// How the edge ends flows, and at what rate.
 mod goodbye;
+/// Files that do not answer.
+mod hanging_files;
 /// Harness against itself: client to node, no edge.
 mod harness;
 /// HTTP/1 rules: fields, targets, versions, ends.
@@ -70,6 +74,8 @@ mod layer4_routes;
 mod leaving;
 /// The real Lightstreamer client straight to the TLCP node, without an edge.
 mod lightstreamer;
+/// Logs that cannot be written, or that somebody would flood.
+mod logs;
 /// Requests whose node is lost before it answers.
 mod lost;
 /// A host in its own network namespace, behind a cable that can be cut.
@@ -80,6 +86,8 @@ mod node;
 mod ocsp;
 /// The guide's deployment options behind the edge.
 mod options;
+/// The life of the process: early signals, its file, its user, rivals.
+mod life;
 /// The program as a process.
 mod program;
 /// The PROXY protocol, in and out.

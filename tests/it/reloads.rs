@@ -138,7 +138,7 @@ async fn state(operator: &mut H1) -> String {
 }
 
 /// Lets `edge` open `left` more descriptors, or again as many as it could at first.
-fn leave_descriptors(edge: &Edge, left: usize, most: u64) {
+pub fn leave_descriptors(edge: &Edge, left: usize, most: u64) {
     let open = std::fs::read_dir(format!("/proc/{}/fd", edge.pid())).expect("its descriptors");
     let open = open.filter_map(|fd| fd.ok()?.file_name().to_str()?.parse::<u64>().ok());
     let open: std::collections::BTreeSet<u64> = open.collect();

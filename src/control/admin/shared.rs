@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use crate::control::Running;
+use crate::observe::metrics;
 
 /// State of the endpoint.
 pub(super) struct Admin {
@@ -11,4 +12,10 @@ pub(super) struct Admin {
     pub(super) token: Option<String>,
     /// Number of open dashboards.
     pub(super) watchers: AtomicUsize,
+}
+
+/// Counts a request or a connection that was refused.
+pub(super) fn refused(reason: &str) {
+    let refused = &metrics::get().admin_refused;
+    refused.with_label_values(&[reason]).inc();
 }

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use std::collections::BTreeSet;
+
 use super::super::Which;
 use super::super::fixtures::{DAY, Folder, Leaf, client, front_of, shake};
 use super::{ANY, Store, vip};
@@ -107,7 +109,7 @@ fn an_early_renewal_waits_for_its_time() {
     folder.issue("push", &early);
     let shown = |store: &Store| store.get("push").map(|l| l.leaf.to_der().unwrap());
     for store in [
-        first.refreshed(&config, Which::All),
+        first.refreshed(&config, Which::All, &BTreeSet::new()),
         Store::load(&config, &first).unwrap(),
     ] {
         assert_eq!(shown(&store), Some(old.to_der().unwrap()));
@@ -119,7 +121,7 @@ fn an_early_renewal_waits_for_its_time() {
         assert!(why.contains("is not valid before"), "{why}");
         let new = folder.issue("push", &Leaf::of(&["a.example"]));
         folder.write("wild.pem", b"");
-        let store = store.refreshed(&config, Which::Failed);
+        let store = store.refreshed(&config, Which::Failed, &BTreeSet::new());
         assert_eq!(shown(&store), Some(new.to_der().unwrap()));
         assert!(store.failed().is_empty(), "{:?}", store.failed());
         folder.issue("wild", &Leaf::of(&["b.example"]));

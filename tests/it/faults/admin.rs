@@ -173,6 +173,19 @@ async fn other_sites_pages_get_nothing() {
         let line = "POST /api/nodes/n1/up";
         assert_eq!(ask(&rig, &row, line, &fields, b"").await, status, "{row}");
     }
+    for (site, status) in [
+        ("cross-site", 403),
+        ("same-site", 403),
+        ("whatever", 403),
+        ("none", 200),
+        ("same-origin", 200),
+    ] {
+        let fields = format!("{own}Sec-Fetch-Site: {site}\r\n");
+        let row = format!("Sec-Fetch-Site: {site}");
+        let line = "POST /api/nodes/n1/up";
+        assert_eq!(ask(&rig, &row, line, &fields, b"").await, status, "{row}");
+        assert_eq!(ask(&rig, &row, "GET /readyz", &fields, b"").await, 200);
+    }
     still_up(&rig, "others").await;
     rig.rest().await;
 }

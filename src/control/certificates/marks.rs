@@ -1,0 +1,205 @@
+//! Looks at the files of certificates, and notices which have changed.
+//!
+//! In: a configuration. Out: whether a file has changed since the last look, and which files do not answer. A
+//! file system that hangs, like NFS without its server, holds up the renewal of its own files only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::config::{Certificate, Config, Ocsp};
+use crate::control::file_thread::on_file_thread;
+
+/// Time without an answer after which a file counts as hung. A disk that spins up needs a few seconds, and is
+/// then looked at with the next round.
+const HANG: Duration = Duration::from_secs(2);
+/// Most files that hang at once, each with its thread. With more, none is looked at.
+const MAX_HUNG: usize = 16;
+
+/// State of a file: time of the last change of its content; time of the last change of its content, owner or
+/// mode; length; inode. `None`: it does not exist.
+type Mark = Option<(i64, i64, i64, i64, u64, u64)>;
+
+/// State of each file at the last look.
+#[derive(Default)]
+pub struct Marks {
+    known: BTreeMap<PathBuf, Mark>,
+    hung: Vec<Look>,
+}
+
+/// One round over all files, seen from outside.
+#[derive(Clone, Default)]
+struct Look(Arc<Mutex<Seen>>);
+
+#[derive(Default)]
+struct Seen {
+    marks: Vec<(PathBuf, Mark)>,
+    /// The file that is being looked at.
+    at: Option<PathBuf>,
+    /// Whether nobody waits for the other files any more.
+    given_up: bool,
+}
+
+impl Look {
+    fn run(&self, files: Vec<PathBuf>) {
+        for file in files {
+            self.0.lock().at = Some(file.clone());
+            let mark = mark(&file);
+            let mut seen = self.0.lock();
+            seen.at = None;
+            seen.marks.push((file, mark));
+            if seen.given_up {
+                return;
+            }
+        }
+    }
+}
+
+impl Marks {
+    /// Whether a file of the last look has changed since. A file that a new configuration adds does not count:
+    /// the reload has read it. Takes [`HANG`] at most.
+    pub async fn have_changed(&mut self, config: &Config) -> bool {
+        self.hung.retain(|look| look.0.lock().at.is_some());
+        if self.hung.len() >= MAX_HUNG {
+            return false;
+        }
+        let files = files(config);
+        let hung = self.hung_files();
+        let answering = files.iter().filter(|file| !hung.contains(*file)).cloned();
+        let (look, answering) = (Look::default(), answering.collect());
+        let run = look.clone();
+        let looked = on_file_thread(move || run.run(answering));
+        let is_whole = tokio::time::timeout(HANG, looked).await.is_ok();
+        let seen = {
+            let mut seen = look.0.lock();
+            seen.given_up = true;
+            std::mem::take(&mut seen.marks)
+        };
+        if !is_whole {
+            if let Some(file) = &look.0.lock().at {
+                log::error!(
+                    "{}: its file system does not answer; a renewal of this file is not noticed until it does",
+                    file.display()
+                );
+            }
+            self.hung.push(look);
+        }
+        let changed = seen.iter().any(|(path, mark)| {
+            let old = self.known.get(path);
+            old.is_some_and(|old| old != mark)
+        });
+        let wanted: BTreeSet<PathBuf> = files.into_iter().collect();
+        self.known.retain(|path, _| wanted.contains(path));
+        self.known.extend(seen);
+        changed
+    }
+
+    fn hung_files(&self) -> BTreeSet<PathBuf> {
+        let all = self.hung.iter().filter_map(|look| look.0.lock().at.clone());
+        all.collect()
+    }
+
+    /// Returns the certificates with a file that does not answer.
+    pub fn hung(&self, config: &Config) -> BTreeSet<String> {
+        let hung = self.hung_files();
+        let hangs = |c: &Certificate| of(c).any(|file| hung.contains(&config.dir.join(file)));
+        let all = config.certificates.iter().filter(|(_, c)| hangs(c));
+        all.map(|(name, _)| name.clone()).collect()
+    }
+}
+
+fn mark(path: &Path) -> Mark {
+    let meta = std::fs::metadata(path).ok()?;
+    let content = (meta.mtime(), meta.mtime_nsec());
+    let any = (meta.ctime(), meta.ctime_nsec());
+    Some((content.0, content.1, any.0, any.1, meta.len(), meta.ino()))
+}
+
+/// Returns the files of a certificate.
+fn of(c: &Certificate) -> impl Iterator<Item = &PathBuf> {
+    let ocsp = match &c.ocsp {
+        Ocsp::File(file) => Some(file),
+        _ => None,
+    };
+    let own = [&c.chain, &c.key, &c.keystore, &c.password_file];
+    own.into_iter().flatten().chain(ocsp)
+}
+
+/// Returns every file whose change is noticed.
+fn files(config: &Config) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for c in config.certificates.values() {
+        files.extend(of(c).cloned());
+    }
+    let listeners = config.listeners.iter().filter_map(|l| l.tls.as_ref());
+    for tls in listeners {
+        files.extend(
+            [&tls.client_ca, &tls.client_crl]
+                .into_iter()
+                .flatten()
+                .cloned(),
+        );
+    }
+    let found = config.pools.values().filter_map(|p| p.discover.as_ref());
+    let found = found.filter_map(|d| d.tls.as_ref());
+    let nodes = config.nodes.values().filter_map(|n| n.tls.as_ref());
+    for tls in nodes.chain(found) {
+        files.extend([&tls.ca_file, &tls.crl_file].into_iter().flatten().cloned());
+    }
+    files.extend(config.tickets.file.clone());
+    files.into_iter().map(|f| config.dir.join(f)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// Aim: a renewal hook that only mends the mode or owner of a file is noticed. Fails if the marks have
+    /// no time of change of the inode (ctime).
+    #[tokio::test]
+    async fn a_changed_mode_is_a_change() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let yaml = "certificates: { c: { chain: c.pem, key: c.pem } }\nlisteners: []";
+        let mut config: Config = serde_yaml::from_str(yaml).expect("YAML");
+        config.dir = dir.path().to_owned();
+        let file = dir.path().join("c.pem");
+        std::fs::write(&file, "x").expect("write");
+        let mut marks = Marks::default();
+        marks.have_changed(&config).await;
+        assert!(!marks.have_changed(&config).await);
+        let mode = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&file, mode).expect("chmod");
+        assert!(marks.have_changed(&config).await);
+        assert!(!marks.have_changed(&config).await);
+    }
+
+    /// Aim: each file that TLS names is watched, those of nodes that DNS finds too. Fails if a block is left
+    /// out: its renewed file would be used only after a reload.
+    #[test]
+    fn every_file_is_watched() {
+        let yaml = "certificates:\n  a: { chain: a.pem, key: a.key, ocsp: { file: a.ocsp } }\n  \
+            b: { keystore: b.p12, password_file: b.pass }\n\
+            nodes: { n: { address: 10.0.0.1:1, tls: { ca_file: n.pem, crl_file: n.crl } } }\n\
+            pools: { p: { discover: { host: push.internal:1, tls: { ca_file: p.pem, crl_file: p.crl } } } }\n\
+            tickets: { file: t.keys }\n\
+            listeners:\n  - { name: l, bind: [], mode: tcp, tls: { certificates: [a], client_ca: l.pem, \
+            client_crl: l.crl } }\n";
+        let config: Config = serde_yaml::with::singleton_map_recursive::deserialize(
+            serde_yaml::Deserializer::from_str(yaml),
+        )
+        .expect("YAML");
+        let mut watched: Vec<_> = files(&config)
+            .iter()
+            .map(|f| f.display().to_string())
+            .collect();
+        watched.sort();
+        let all = "a.key a.ocsp a.pem b.p12 b.pass l.crl l.pem n.crl n.pem p.crl p.pem t.keys";
+        assert_eq!(watched.join(" "), all);
+    }
+}

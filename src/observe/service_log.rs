@@ -1,0 +1,182 @@
+//! The service log on standard error: what the process does and what goes wrong.
+//!
+//! In: `log` records of this program and its libraries; panics. Out: lines, in their order, through a
+//! [`LineQueue`], so that no thread waits for the reader of a pipe. Until [`start`] each line is written at
+//! once: nobody is served yet, and an error that ends the start must be seen.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, IsTerminal, Write};
+use std::panic::PanicHookInfo;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use env_logger::fmt::WriteStyle;
+use env_logger::{Builder, Env, Target};
+use log::{Log, Metadata, Record};
+use parking_lot::Mutex;
+
+use super::line_queue::{self, LineQueue, Out};
+use super::metrics;
+use super::pace::{LeftOut, Pace, REPORT_EVERY};
+
+/// Longest time for the last lines at the end of the process.
+const FLUSH: Duration = Duration::from_secs(1);
+/// Longest time for the message of a panic: the process may be about to abort.
+const FLUSH_PANIC: Duration = Duration::from_millis(100);
+
+static QUEUE: OnceLock<LineQueue> = OnceLock::new();
+static LOGGER: OnceLock<Logger> = OnceLock::new();
+
+/// Sets up the log, with levels from `RUST_LOG` or else `levels`. Called once, first of all.
+pub fn init(levels: &str) {
+    let _ = QUEUE.set(LineQueue::new(Owner, Out::stream(io::stderr())));
+    let mut builder = Builder::from_env(Env::default().default_filter_or(levels));
+    if is_coloured() {
+        builder.write_style(WriteStyle::Always);
+    }
+    let inner = builder.target(Target::Pipe(Box::new(Lines))).build();
+    let level = inner.filter();
+    let logger = LOGGER.get_or_init(|| Logger {
+        inner,
+        pace: Mutex::default(),
+    });
+    if log::set_logger(logger).is_ok() {
+        log::set_max_level(level);
+        std::panic::set_hook(Box::new(panicked));
+    }
+}
+
+/// Hands the lines to a thread from now on. Called after a daemon's fork, because a fork would end the thread.
+///
+/// Errors: the system cannot start a thread.
+pub fn start() -> io::Result<()> {
+    QUEUE.get().map_or(Ok(()), LineQueue::start)
+}
+
+/// Waits until the queued lines are written, for one second at most.
+pub fn flush() {
+    report();
+    QUEUE.get().into_iter().for_each(|queue| queue.flush(FLUSH));
+}
+
+/// Whether to colour the lines, by the same rules as before they went through a queue.
+fn is_coloured() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    io::stderr().is_terminal() && !is_dumb && !is_set("NO_COLOR") && !is_set("RUST_LOG_STYLE")
+}
+
+/// Formats records, and limits their pace.
+struct Logger {
+    inner: env_logger::Logger,
+    pace: Mutex<Pace>,
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.inner.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.inner.matches(record) {
+            return;
+        }
+        let module = record.module_path().unwrap_or(record.target());
+        let place = (module, record.line());
+        let text = || record.args().to_string();
+        let now = Instant::now();
+        if self.pace.lock().allows(place, record.level(), now, text) {
+            self.inner.log(record);
+        } else {
+            let lost = &metrics::get().lost_lines;
+            lost.with_label_values(&[<Owner as line_queue::Owner>::NAME, "limited"])
+                .inc();
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Logs how many lines were left out.
+fn report() {
+    let Some(logger) = LOGGER.get() else { return };
+    let left_out = logger.pace.lock().report();
+    for LeftOut {
+        level,
+        module,
+        example,
+        count,
+    } in left_out
+    {
+        let seconds = REPORT_EVERY.as_secs();
+        let more = format_args!("{count} more like this in the last {seconds} s: {example}");
+        let record = Record::builder()
+            .level(level)
+            .target(&module)
+            .args(more)
+            .build();
+        logger.inner.log(&record);
+    }
+}
+
+/// What the log has to say of itself.
+struct Owner;
+
+impl line_queue::Owner for Owner {
+    const NAME: &'static str = "service";
+    const TICK: Option<Duration> = Some(REPORT_EVERY);
+
+    fn lost(&self, lost: u64) -> Option<String> {
+        Some(format!(
+            "pushgate: {lost} log lines were lost, because standard error took none\n"
+        ))
+    }
+
+    fn tick(&self) {
+        report();
+    }
+}
+
+/// Takes each formatted record, as one write.
+struct Lines;
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        put(line.to_vec())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn put(line: Vec<u8>) -> io::Result<()> {
+    match QUEUE.get().filter(|queue| queue.is_started()) {
+        Some(queue) => queue.push(line),
+        None => io::stderr().write_all(&line)?,
+    }
+    Ok(())
+}
+
+/// Writes the message of a panic among the other lines, as the standard library would.
+fn panicked(info: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("<unnamed>");
+    let payload = info.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let place = info.location().map(|l| l.to_string()).unwrap_or_default();
+    let backtrace = Backtrace::capture();
+    let trace = match backtrace.status() {
+        BacktraceStatus::Captured => format!("stack backtrace:\n{backtrace}\n"),
+        _ => "note: run with RUST_BACKTRACE=1 for a backtrace\n".to_owned(),
+    };
+    let text = text.unwrap_or("(no message)");
+    let line = format!("\nthread '{name}' panicked at {place}:\n{text}\n{trace}");
+    // Nothing is left to be done about an error.
+    let _ = put(line.into_bytes());
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(FLUSH_PANIC);
+    }
+}

@@ -1,0 +1,151 @@
+//! Logs that cannot be written, or that somebody would flood: nothing waits for them.
+//!
+//! In: a standard error that nobody reads, a full disk, nodes that fail each connect. Out: clients that are
+//! served, live streams that go on, checks, orders and signals that are heard; counts of lost lines.
+//! Source: FAULTS D70, D54.
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use crate::certs::{Certs, Key};
+use crate::client::Dial;
+use crate::client::h1::H1;
+use crate::deadline;
+use crate::edge::Edge;
+use crate::node::Node;
+use crate::tlcp::Sessions;
+use crate::vip::Block;
+
+/// One data thread; a node that is checked; a node whose TLS fails, so that each connect logs a line.
+const YAML: &str = "
+threads: 1
+nodes:
+  n1: { address: 10.0.0.1:8080, health: { tcp: {}, interval: 50ms, rise: 1, fall: 1 } }
+  n2: { address: 10.0.0.2:8080 }
+  bad: { address: 10.0.0.3:8080, tls: { server_name: push.mycompany.com, ca_file: CA }, health: { tcp: {}, fall: 100 } }
+listeners:
+  - { name: one, bind: [200.0.0.10:80], mode: http, to: n1 }
+  - { name: two, bind: [200.0.0.20:80], mode: http, to: n2 }
+  - { name: bad, bind: [200.0.0.30:80], mode: http, to: bad }
+drain_deadline: 100ms
+";
+
+/// A node with a certificate of `certs`.
+async fn secure(block: &Block, certs: &Certs) -> Node {
+    let tls = certs.leaf("n3", &["push.mycompany.com"], Key::Ecdsa);
+    let at = block.at("10.0.0.3:8080");
+    Node::start_tls("n3", at, Sessions::new("n3"), Some(tls.context())).await
+}
+
+/// The configuration, and the authority of the node `bad` when the edge starts.
+fn yaml() -> (String, Certs) {
+    let certs = Certs::new();
+    let ca = certs.ca_file().display().to_string();
+    (YAML.replace("CA }", &format!("{ca} }}")), certs)
+}
+
+/// Gives the node `bad` a certificate that the edge does not trust. A hundred checks take it Down, not before.
+async fn spoil(node: Node, block: &Block) -> Node {
+    let dial = Dial::plain(node.addr);
+    node.kill();
+    deadline("the end of its listener", async {
+        while dial.try_tcp().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    drop(node);
+    secure(block, &Certs::new()).await
+}
+
+async fn status(block: &Block, at: &str) -> u16 {
+    let mut client = H1::connect(&Dial::plain(block.at(at))).await;
+    client.get("/hello", &[]).await.status
+}
+
+/// Aim: standard error takes nothing, while a node goes Down and connects to a TLS node fail. New clients are
+/// served, a live stream goes on, the check is counted, the admin endpoint answers, and TERM ends the process
+/// in bounded time. Fails if any thread writes to standard error itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_stderr_stops_nothing() {
+    let block = Block::claim();
+    let n1 = Node::start("n1", block.at("10.0.0.1:8080")).await;
+    let _n2 = Node::start("n2", block.at("10.0.0.2:8080")).await;
+    let (yaml, certs) = yaml();
+    let bad = secure(&block, &certs).await;
+    let (mut edge, mut pipe) = Edge::start_on_pipe(&block, &yaml).await;
+    let _bad = spoil(bad, &block).await;
+    let mut stream = H1::connect(&Dial::plain(block.at("200.0.0.20:80"))).await;
+    let sent = stream.send("GET", "/sse?every=10", &[], b"").await;
+    sent.expect("send");
+    stream.head().await.expect("a head");
+    pipe.fill();
+    n1.kill();
+    let down = |nodes: &serde_json::Value| nodes[1]["state"] == "down";
+    edge.wait_nodes("n1 Down", down).await;
+    for _ in 0..3 {
+        assert_eq!(status(&block, "200.0.0.30:80").await, 502);
+        assert_eq!(status(&block, "200.0.0.20:80").await, 200);
+    }
+    let until = Instant::now() + Duration::from_millis(300);
+    while Instant::now() < until {
+        let piece = deadline("a piece", stream.piece()).await;
+        assert!(piece.expect("not cut").is_some(), "not at its end");
+    }
+    assert_eq!(edge.admin("POST", "/api/reload").await.status, 200);
+    edge.signal(libc::SIGTERM);
+    assert_eq!(edge.ended().await.code(), Some(0));
+    let mut first = [0; 4096];
+    let _ = pipe.reader.read(&mut first);
+    let first = String::from_utf8_lossy(&first);
+    assert!(first.contains("listener one on"), "{first}");
+}
+
+/// Aim: clients whose node fails each connect get few lines into the service log, then a count with an
+/// example. Fails without the limit, or if the end of the process forgets the count.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_failures_is_few_lines() {
+    let block = Block::claim();
+    let _n1 = Node::start("n1", block.at("10.0.0.1:8080")).await;
+    let _n2 = Node::start("n2", block.at("10.0.0.2:8080")).await;
+    let (yaml, certs) = yaml();
+    let bad = secure(&block, &certs).await;
+    let mut edge = Edge::start(&block, &yaml).await;
+    let _bad = spoil(bad, &block).await;
+    let begin = Instant::now();
+    for _ in 0..60 {
+        assert_eq!(status(&block, "200.0.0.30:80").await, 502);
+    }
+    let most = 10 + 3 * (begin.elapsed().as_secs() as usize + 1);
+    let lost = edge.metrics().await;
+    let lost = lost["pushgate_log_lines_lost_total{log=\"service\",reason=\"limited\"}"];
+    edge.signal(libc::SIGTERM);
+    edge.ended().await;
+    edge.wait_log("more like this").await;
+    let log = edge.log();
+    let lines = log.lines().filter(|l| l.contains("cannot connect"));
+    let (counts, lines): (Vec<_>, Vec<_>) = lines.partition(|l| l.contains("more like this"));
+    assert!((10..=most).contains(&lines.len()), "{log}");
+    assert!(lost as usize + lines.len() >= 60, "{lost} lost");
+    assert!(counts[0].contains("node bad"), "{counts:?}");
+}
+
+/// Aim: an access log on a full disk stops nothing, is counted, and is reported once. Fails if the error of the
+/// write is dropped, or if each line reports it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_counted() {
+    let block = Block::claim();
+    let _n1 = Node::start("n1", block.at("10.0.0.1:8080")).await;
+    let _n2 = Node::start("n2", block.at("10.0.0.2:8080")).await;
+    let (yaml, certs) = yaml();
+    let _bad = secure(&block, &certs).await;
+    let yaml = yaml + "log: { access: { file: /dev/full } }\n";
+    let edge = Edge::start(&block, &yaml).await;
+    for _ in 0..20 {
+        assert_eq!(status(&block, "200.0.0.20:80").await, 200);
+    }
+    let lost = "pushgate_log_lines_lost_total";
+    edge.wait_metric(lost, |n| n == 20.0).await;
+    edge.wait_log("cannot write").await;
+    assert_eq!(edge.log().matches("cannot write").count(), 1);
+}
