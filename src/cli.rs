@@ -5,6 +5,7 @@
 
 mod checked;
 mod edge;
+mod generate;
 
 use checked::lines;
 
@@ -128,6 +129,14 @@ enum Command {
         #[arg(long, value_name = "N")]
         port: Option<u16>,
     },
+    /// Write the man pages, or the completions of bash, fish and zsh, into a folder.
+    #[command(hide = true)]
+    Generate {
+        /// What to write.
+        kind: generate::Kind,
+        /// Folder of the files; created if missing.
+        folder: PathBuf,
+    },
 }
 
 /// Parses the command line and does what it says.
@@ -173,6 +182,9 @@ pub fn main() -> ExitCode {
         },
         Command::Edge(action) => print_or_fail(edge::run(action)),
         Command::Demo { port } => finish(demo(port)),
+        Command::Generate { kind, folder } => {
+            print_or_fail(generate::generate(Cli::command(), kind, &folder))
+        }
     }
 }
 
