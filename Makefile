@@ -2,7 +2,7 @@
 # first installs what a fresh Debian machine lacks (tests/setup.sh). If it cannot, it names what is
 # missing. A line that begins with `##` is the help of the target below it.
 
-.PHONY: demo build install test check coverage loom fuzz bench bench-micro hooks help
+.PHONY: demo build install package deb test check coverage loom fuzz bench bench-micro hooks help
 .NOTPARALLEL:
 
 PORT ?= 0
@@ -57,6 +57,18 @@ install:
 		install -m 640 -t $(DESTDIR)$(SYSCONFDIR)/pushgate conf/install/pushgate.yaml
 	@test -n "$(DESTDIR)" || echo "The service needs its user once: systemd-sysusers pushgate.conf && " \
 		"chgrp -R pushgate $(SYSCONFDIR)/pushgate && systemctl daemon-reload"
+
+## Build the Debian package: target/debian/pushgate_*.deb
+package: build
+	@tests/setup.sh package
+	$(MAKE) deb
+
+# Packages what `make build` has built (VERSION=0.1.1 instead of that of Cargo.toml).
+deb:
+	rm -rf target/stage
+	$(MAKE) install DESTDIR=target/stage PREFIX=/usr ZSHDIR=/usr/share/zsh/vendor-completions
+	CARGO_TARGET_DIR=target cargo deb --no-build --output target/debian/ \
+		$(if $(VERSION),--deb-version $(VERSION))
 
 ## Run everything that a change must pass, and print the totals
 test:
