@@ -2,7 +2,7 @@
 # first installs what a fresh Debian machine lacks (tests/setup.sh). If it cannot, it names what is
 # missing. A line that begins with `##` is the help of the target below it.
 
-.PHONY: demo build install package deb test check coverage loom fuzz bench bench-micro hooks help
+.PHONY: demo build install package deb package-test test check coverage loom fuzz bench bench-micro hooks help
 .NOTPARALLEL:
 
 PORT ?= 0
@@ -69,6 +69,12 @@ deb:
 	$(MAKE) install DESTDIR=target/stage PREFIX=/usr ZSHDIR=/usr/share/zsh/vendor-completions
 	CARGO_TARGET_DIR=target cargo deb --no-build --output target/debian/ \
 		$(if $(VERSION),--deb-version $(VERSION))
+
+# It needs root, Debian's mirrors and some minutes, so `make test` does not run it.
+## Install the package into a clean Debian, serve, upgrade, remove it; build and run the container
+package-test: package
+	@tests/setup.sh package-test
+	tests/package.sh
 
 ## Run everything that a change must pass, and print the totals
 test:

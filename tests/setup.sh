@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the missing programs that a build, the tests or the benches need.
-# Usage: tests/setup.sh build|test|fuzz|bench|package
+# Usage: tests/setup.sh build|test|fuzz|bench|package|package-test
 # If something is missing, it needs Debian's apt and root (or sudo without a password).
 # It does not install h2spec, which Debian lacks. Fetch 2.6.0 from https://github.com/summerwind/h2spec/releases
 # and put it on the PATH, or set PUSHGATE_H2SPEC to its path. Without it the tests skip its cases.
@@ -14,9 +14,10 @@ build) wanted="gcc make cmake perl pkg-config curl" ;;
 test) wanted="gcc g++ make cmake perl pkg-config curl openssl valgrind haproxy ip node npm javac chromium chromedriver git pip3 python3" ;;
 fuzz) wanted="gcc g++ make cmake perl pkg-config curl" ;;
 package) wanted="gcc make cmake perl pkg-config curl dpkg-shlibdeps strip" ;;
+package-test) wanted="mmdebstrap buildah lintian curl python3 pkg-config unshare" ;;
 bench) wanted="gcc make cmake perl pkg-config curl openssl haproxy nginx nginx-stream python3" ;;
 *)
-    echo "usage: tests/setup.sh build|test|fuzz|bench|package" >&2
+    echo "usage: tests/setup.sh build|test|fuzz|bench|package|package-test" >&2
     exit 2
     ;;
 esac
@@ -26,6 +27,7 @@ package() {
     case "$1" in
     dpkg-shlibdeps) echo dpkg-dev ;;
     strip) echo binutils ;;
+    unshare) echo util-linux ;;
     chromedriver) echo chromium-driver ;;
     ip) echo iproute2 ;;
     gcc) echo "gcc libc6-dev" ;;
