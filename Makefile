@@ -2,7 +2,7 @@
 # first installs what a fresh Debian machine lacks (tests/setup.sh). If it cannot, it names what is
 # missing. A line that begins with `##` is the help of the target below it.
 
-.PHONY: demo build install package deb package-test test check coverage loom fuzz bench bench-micro hooks help
+.PHONY: demo build install package deb package-test alerts-test test check coverage loom fuzz bench bench-micro hooks help
 .NOTPARALLEL:
 
 PORT ?= 0
@@ -75,6 +75,11 @@ deb:
 package-test: package
 	@tests/setup.sh package-test
 	tests/package.sh
+
+## Break things beside a real Prometheus, and see that the alerts of conf/prometheus fire
+alerts-test: build
+	@tests/setup.sh alerts-test
+	python3 tests/alerts.py
 
 ## Run everything that a change must pass, and print the totals
 test:
