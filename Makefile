@@ -2,7 +2,8 @@
 # first installs what a fresh Debian machine lacks (tests/setup.sh). If it cannot, it names what is
 # missing. A line that begins with `##` is the help of the target below it.
 
-.PHONY: demo build install package deb package-test alerts-test test check coverage loom fuzz bench bench-micro hooks help
+.PHONY: demo build install package deb package-test alerts-test test check \
+	coverage loom fuzz bench bench-micro hooks help
 .NOTPARALLEL:
 
 PORT ?= 0
