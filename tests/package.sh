@@ -36,7 +36,7 @@ clean_up() {
     [ -z "$made" ] || buildah rm "$made" >/dev/null || true
     [ -z "$image" ] || buildah rmi "$image" >/dev/null 2>&1 || true
     sleep 1
-    [ -z "$cgroup" ] || rmdir "$cgroup" 2>/dev/null || true
+    [ -z "$cgroup" ] || find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || true
     rm -rf --one-file-system "$work"
     exit "$status"
 }
