@@ -2,11 +2,17 @@
 # first installs what a fresh Debian machine lacks (tests/setup.sh). If it cannot, it names what is
 # missing. A line that begins with `##` is the help of the target below it.
 
-.PHONY: demo test check coverage loom fuzz bench bench-micro hooks help
+.PHONY: demo build install package deb package-test alerts-test test check \
+	coverage loom fuzz bench bench-micro hooks help
 .NOTPARALLEL:
 
 PORT ?= 0
 SECONDS ?= 20
+# Where `make install` puts the program and all that goes with it; DESTDIR goes before every path.
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+# Debian's own packages use vendor-completions instead.
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 # A Rust that setup.sh has just installed is not on the PATH of this shell yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
@@ -15,6 +21,66 @@ demo:
 	@tests/setup.sh build
 	cargo build --release --bin pushgate
 	@exec target/release/pushgate demo --port $(PORT)
+
+## Build the program, target/release/pushgate, with its man pages and completions
+build:
+	@tests/setup.sh build
+	cargo build --release --bin pushgate
+	target/release/pushgate generate man target/generated/man
+	target/release/pushgate generate completions target/generated/completions
+
+# The unit and the upgrade name the program by its full path. A configuration that is there already stays.
+placed = sed 's|/usr/local/|$(PREFIX)/|; s|/etc/pushgate|$(SYSCONFDIR)/pushgate|'
+
+## Install what `make build` has built (PREFIX=/usr/local, SYSCONFDIR=/etc, DESTDIR)
+install:
+	@test -e target/generated || { echo "first run: make build" >&2; exit 1; }
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin target/release/pushgate
+	install -d $(DESTDIR)$(PREFIX)/lib/pushgate $(DESTDIR)$(PREFIX)/lib/systemd/system
+	$(placed) conf/install/upgrade | install -m 755 /dev/stdin $(DESTDIR)$(PREFIX)/lib/pushgate/upgrade
+	$(placed) conf/pushgate.service | \
+		install -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/lib/systemd/system/pushgate.service
+	install -D -m 644 conf/install/pushgate.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/pushgate.conf
+	install -D -m 644 conf/install/pushgate.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/pushgate.conf
+	install -D -m 644 conf/install/pushgate.logrotate $(DESTDIR)$(SYSCONFDIR)/logrotate.d/pushgate
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 target/generated/man/*.1
+	install -D -m 644 target/generated/completions/pushgate.bash \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/pushgate
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d \
+		target/generated/completions/pushgate.fish
+	install -D -m 644 -t $(DESTDIR)$(ZSHDIR) target/generated/completions/_pushgate
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/pushgate README.md CHANGELOG.md docs/*.md
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/pushgate/examples conf/*.yaml
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/pushgate/examples/grafana conf/grafana/*.json
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/pushgate/examples/prometheus conf/prometheus/*.yaml
+	install -d -m 750 $(DESTDIR)$(SYSCONFDIR)/pushgate
+	test -e $(DESTDIR)$(SYSCONFDIR)/pushgate/pushgate.yaml || \
+		install -m 640 -t $(DESTDIR)$(SYSCONFDIR)/pushgate conf/install/pushgate.yaml
+	@test -n "$(DESTDIR)" || echo "The service needs its user once: systemd-sysusers pushgate.conf && " \
+		"chgrp -R pushgate $(SYSCONFDIR)/pushgate && systemctl daemon-reload"
+
+## Build the Debian package: target/debian/pushgate_*.deb
+package: build
+	@tests/setup.sh package
+	$(MAKE) deb
+
+# Packages what `make build` has built (VERSION=0.1.1 instead of that of Cargo.toml).
+deb:
+	rm -rf target/stage
+	$(MAKE) install DESTDIR=target/stage PREFIX=/usr ZSHDIR=/usr/share/zsh/vendor-completions
+	CARGO_TARGET_DIR=target cargo deb --no-build --output target/debian/ \
+		$(if $(VERSION),--deb-version $(VERSION))
+
+# It needs root, Debian's mirrors and some minutes, so `make test` does not run it.
+## Install the package into a clean Debian, serve, upgrade, remove it; build and run the container
+package-test: package
+	@tests/setup.sh package-test
+	tests/package.sh
+
+## Break things beside a real Prometheus, and see that the alerts of conf/prometheus fire
+alerts-test: build
+	@tests/setup.sh alerts-test
+	python3 tests/alerts.py
 
 ## Run everything that a change must pass, and print the totals
 test:

@@ -59,6 +59,7 @@ step "lints and function length" cargo clippy --workspace --all-targets --featur
 step tests tests
 # The tests have built it. Through cargo it would have other features and be built again.
 step "instruction budget" "${CARGO_TARGET_DIR:-target}/debug/examples/budget"
+step "dashboard and alerts" python3 tests/dashboards.py
 step fuzz fuzz/run.sh 20
 step docs env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 step dependencies cargo deny --all-features check bans licenses sources

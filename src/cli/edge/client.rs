@@ -19,18 +19,25 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Longest body of an answer, in bytes.
 const MAX_ANSWER: usize = 16 << 20;
 
-/// Where the running edge is.
+/// Where the running edge is, and the form of its answer.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct At {
+    #[command(flatten)]
+    pub(super) place: Place,
+    /// Print the JSON of the answer.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Where the running edge is.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Place {
     /// URL of its admin endpoint.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9900")]
     pub(super) admin: String,
     /// File whose first line is the endpoint's token.
     #[arg(long, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
-    /// Print the JSON of the answer.
-    #[arg(long)]
-    pub(super) json: bool,
 }
 
 /// The admin endpoint of a running edge.
@@ -41,8 +48,8 @@ pub(super) struct Edge {
 }
 
 impl Edge {
-    /// Creates a client for the endpoint in `at`. Errors: a wrong URL, or no token in the file.
-    pub(super) fn new(at: &At) -> Result<Edge, String> {
+    /// Creates a client for the endpoint at `at`. Errors: a wrong URL, or no token in the file.
+    pub(super) fn new(at: &Place) -> Result<Edge, String> {
         let base = at.admin.trim_end_matches('/');
         let url: Result<Uri, _> = base.parse();
         let url = url.map_err(|e| format!("--admin {base}: {e}"))?;
@@ -59,14 +66,20 @@ impl Edge {
         })
     }
 
-    /// Sends one request and returns the JSON. Errors: no answer in time, or status and text of a refusal.
+    /// Sends one request and returns the JSON. Errors: as of [`Edge::body`], or the answer is no JSON.
     pub(super) async fn ask(&self, method: Method, path: &str) -> Result<Value, String> {
+        let body = self.body(method, path).await?;
+        serde_json::from_slice(&body).map_err(|e| format!("{}: {e}", self.base))
+    }
+
+    /// Sends one request and returns the body. Errors: no answer in time, or status and text of a refusal.
+    pub(super) async fn body(&self, method: Method, path: &str) -> Result<Bytes, String> {
         let asked = tokio::time::timeout(DEADLINE, self.exchange(method, path)).await;
         let late = |_| format!("{}: no answer within {} s", self.base, DEADLINE.as_secs());
         let (status, body) = asked.map_err(late)??;
         let said = String::from_utf8_lossy(&body);
         match status.is_success() {
-            true => serde_json::from_slice(&body).map_err(|e| format!("{}: {e}", self.base)),
+            true => Ok(body),
             false if status == StatusCode::UNAUTHORIZED => {
                 Err(format!("{}: {}; see --token-file", self.base, said.trim()))
             }
