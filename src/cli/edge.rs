@@ -234,7 +234,7 @@ async fn forgotten(what: Forget) -> Result<String, String> {
         ("before", what.before.map(|b| b.to_string())),
     ];
     let path = format!("/api/pools/{}/forget{}", name(&what.pool)?, query(words));
-    let answer = Edge::new(&what.at)?.ask(Method::POST, &path).await?;
+    let answer = Edge::new(&what.at.place)?.ask(Method::POST, &path).await?;
     if what.at.json {
         return Ok(text(&answer));
     }

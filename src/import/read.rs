@@ -204,7 +204,7 @@ fn value<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
 }
 
 /// Parses a `<control_link_address>`, which may have a port. An IPv6 address gets brackets, as in a URL.
-fn address(text: &str) -> Link {
+pub(super) fn address(text: &str) -> Link {
     let text = text.to_lowercase();
     if text.parse::<Ipv6Addr>().is_ok() {
         return Link::Address(format!("[{text}]"), None);

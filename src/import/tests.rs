@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use super::read::address;
 use super::*;
 use crate::config::Config;
 

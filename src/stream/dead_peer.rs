@@ -9,7 +9,6 @@
 //! the end of a connection to a flow that does not read from it.
 //! Source: Diffusion load balancers, "TCP retransmission timeout"; FAULTS D53, D60; RFC 1122 §4.2.2.17.
 
-use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::task::{Context, Poll};
