@@ -172,10 +172,13 @@ fn revocation_list(key: &PKey<Private>, ca: &[u8]) -> Vec<u8> {
             X509Extension::new_from_der(Asn1Object::from_str(oid)?.as_ref(), false, &value)
         };
         let mut list = X509CrlBuilder::new()?;
-        list.set_issuer_name(X509::from_pem(ca)?.subject_name())?;
+        let ca = X509::from_pem(ca)?;
+        list.set_issuer_name(ca.subject_name())?;
         list.set_last_update(Asn1Time::days_from_now(0)?.as_ref())?;
         list.set_next_update(Asn1Time::days_from_now(1)?.as_ref())?;
-        list.append_extension(extension("2.5.29.35", &[0x30, 0])?)?;
+        let issuer = ca.subject_key_id().map_or(&[0; 20][..], |id| id.as_slice());
+        let issuer = [&[0x30, 22, 0x80, 20], issuer].concat();
+        list.append_extension(extension("2.5.29.35", &issuer)?)?;
         list.append_extension(extension("2.5.29.20", &[2, 1, 1])?)?;
         list.sign(key, MessageDigest::null())?;
         list.build()?.to_pem()

@@ -185,8 +185,8 @@ impl Relay {
     }
 
     /// Relays an answer until a side ends too soon, `kill` resolves, or the exchange is over: the answer is whole, and
-    /// so is the request unless its [`Kind`] leaves it. Only then the end is `Done`, and the sockets may be reused.
-    /// Otherwise both sides are ready to be dropped.
+    /// so is the request unless its [`Kind`] leaves it. Only then the end is `Done`. [`Relay::into_sides`] says which
+    /// sockets may be reused; otherwise both sides are ready to be dropped.
     pub async fn run(&mut self, mut kill: impl Future<Output = EndReason> + Unpin) -> End {
         let (reason, killed) = std::future::poll_fn(|cx| {
             if let Poll::Ready(reason) = Pin::new(&mut kill).poll(cx) {

@@ -1,7 +1,7 @@
 //! A node: its state, its live flows, and what happens to them when it goes Down.
 //!
 //! Only this file publishes a state. In: verdicts of checks, orders, whether DNS still names the node. Out: [`State`]
-//! for the balancer, ends for the flows. A node in no routing table keeps its state; only its idle upstreams close.
+//! for the balancer, ends for the flows. A node in no routing table is checked until its last flow has ended.
 //! Source: Lightstreamer clustering §1, §5 (fail over); Diffusion load balancers, "TCP retransmission timeout".
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -218,8 +218,9 @@ impl Node {
         self.facts.order()
     }
 
-    /// Drains by `terms`: from now on only stuck clients bring flows. At the deadline this order makes the node Down
-    /// and closes its flows, also if `on_down` is `keep`: as `close_all` does, at the terms' rate.
+    /// Drains by `terms`: from now on only clients stuck to the node, and routes that pin it, bring flows. At the
+    /// deadline this order makes it Down and closes its flows, also if `on_down` is `keep`: as `close_all` does, at the
+    /// terms' rate. If checks have made it Down before, its flows go on ending at `evict_rate`.
     pub fn drain(self: &Arc<Self>, terms: Terms) {
         let Terms { until, rate, .. } = terms;
         // Held to the end, so that a deadline of zero acts only after the order to drain.
@@ -292,7 +293,7 @@ impl Node {
         self.facts.membership() == Membership::Leaving
     }
 
-    /// Whether no current routing table has the node any more. Its state stays as it is.
+    /// Whether no current routing table has the node any more. It may still be checked, and go Down.
     pub fn is_gone(&self) -> bool {
         self.facts.membership() == Membership::Gone
     }
@@ -366,8 +367,7 @@ impl Node {
     }
 
     /// Ends all live flows and idle upstreams of the node at once. Returns how many flows were listed; one of them may
-    /// have left meanwhile. New flows still come, unless the node is Down. [`Node::enter`] then ends a flow for which
-    /// the balancer chose the node just before.
+    /// have left. New flows still come, unless the node is Down; with `on_down: evict` [`Node::enter`] then ends them.
     pub fn evict(&self) -> usize {
         let count = evict::at_once(self.id, &self.name, self.flows.all());
         self.idle.close();

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub enum State {
     /// Takes flows of all clients.
     Up,
-    /// Keeps its flows. Clients stuck to it still bring flows; other clients do not.
+    /// Keeps its flows. Clients stuck to it and routes that pin it still bring flows; others do not.
     Draining,
     /// Takes no flow. Loses its flows, unless `on_down` is `keep`.
     Down,
@@ -35,7 +35,7 @@ impl State {
 pub enum Order {
     /// Follow the checks.
     Up = 0,
-    /// Take flows of stuck clients only.
+    /// Take flows only of clients stuck to it, and of routes that pin it.
     Drain = 1,
     /// Be Down whatever the checks say.
     Down = 2,

@@ -154,8 +154,11 @@ impl Certs {
             list.set_issuer_name(self.ca.subject_name())?;
             list.set_last_update(in_seconds(from).as_ref())?;
             list.set_next_update(in_seconds(until).as_ref())?;
-            // An authorityKeyIdentifier that says nothing, and a cRLNumber: RFC 5280 §5.2 wants both.
-            list.append_extension(extension("2.5.29.35", &[0x30, 0])?)?;
+            // An authorityKeyIdentifier and a cRLNumber: RFC 5280 §5.2 wants both.
+            let issuer = self.ca.subject_key_id();
+            let issuer = issuer.map_or(&[0; 20][..], |id| id.as_slice());
+            let issuer = [&[0x30, 22, 0x80, 20], issuer].concat();
+            list.append_extension(extension("2.5.29.35", &issuer)?)?;
             list.append_extension(extension("2.5.29.20", &[2, 1, 1])?)?;
             for leaf in revoked {
                 let pem = std::fs::read(self.dir().join(leaf)).expect("a leaf");
