@@ -224,12 +224,13 @@ impl Service {
         for (name, address) in running.addresses() {
             log::info!("listener {name} on {address}");
         }
-        if predecessor.is_none() {
-            pid_file.as_ref().map_or(Ok(()), PidFile::write)?;
-        }
         if let Some(name) = user {
             let user = User::named(&name).ok_or_else(|| format!("user: no user `{name}`"))?;
             user::change_to(&name, user)?;
+        }
+        // As that user, which a successor also is: a folder that it cannot write is a fault of the first start.
+        if predecessor.is_none() {
+            pid_file.as_ref().map_or(Ok(()), PidFile::write)?;
         }
         succeed(predecessor, offered, pid_file, &running).await?;
         notify(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);

@@ -2,7 +2,7 @@
 //!
 //! It has a listener of its own. Where a token is configured, every request must carry it, except requests
 //! for the dashboard's page, which reveals nothing. Changes are POST only; a browser's cross-site POST and a
-//! rebound host name are refused. Connections are few, and each step has a deadline ([`connections`]).
+//! rebound host name are refused. Connections are few, and each step has a deadline (`connections`).
 //! Source: FAULTS D71.
 
 mod connections;

@@ -8,6 +8,7 @@ mod marks;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
@@ -87,6 +88,7 @@ impl Running {
     /// stays in use, a log line and a metric report it, and [`watch`] tries it again. Certificates in `hung`
     /// stay as they are: their files do not answer. Takes long, so it runs on a file thread.
     fn refresh(&self, which: Which, hung: &BTreeSet<String>) {
+        self.refreshes.fetch_add(1, Ordering::SeqCst);
         let (config, old, serving, all_served) = {
             let parts = self.parts();
             let Some(config) = parts.config.clone() else {
@@ -181,7 +183,8 @@ async fn watch_files(running: Arc<Running>) {
         tokio::time::sleep(LOOK_EVERY).await;
         let config = running.parts().config.clone();
         let Some(config) = config else { continue };
-        let which = match marks.have_changed(&config).await {
+        let changed = marks.have_changed(&config).await;
+        let which = match changed | running.must_refresh.swap(false, Ordering::SeqCst) {
             true => Some(Which::All),
             false => (!running.parts().all_is_served()).then_some(Which::Failed),
         };

@@ -8,6 +8,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -53,6 +54,10 @@ pub struct Running {
     /// Held during a reload with its checks, so that reloads do not overlap.
     reloading: tokio::sync::Mutex<()>,
     drain: tokio::sync::watch::Sender<bool>,
+    /// How often changed files were put in force.
+    pub(super) refreshes: AtomicU64,
+    /// A reload may have put older files in force than a refresh beside it, so they must be read again.
+    pub(super) must_refresh: AtomicBool,
 }
 
 impl Running {
@@ -83,6 +88,8 @@ impl Running {
             rebalances: Rebalances::inherit(state.rebalances),
             reloading: tokio::sync::Mutex::default(),
             drain,
+            refreshes: AtomicU64::default(),
+            must_refresh: AtomicBool::default(),
         })
     }
 
@@ -132,6 +139,7 @@ impl Running {
             config: expanded,
             found,
         } = self.discovery.expand(&config);
+        let refreshes = self.refreshes.load(Ordering::SeqCst);
         let (names, plan) = (Names::of(&expanded), self.plan(expanded, sockets).await);
         let plan = plan.inspect_err(|_| names.forget(&self.parts.lock()))?;
         first_checks(&plan.nodes).await;
@@ -144,10 +152,13 @@ impl Running {
             parts.settle_pools(plan.pools);
             let store = std::mem::replace(&mut parts.store, plan.store);
             parts.settle_tickets(plan.ring, plan.tickets);
-            let acceptors = parts.settle_listeners(plan.listeners);
+            let drains = *self.drain.borrow();
+            let listeners = if drains { Vec::new() } else { plan.listeners };
+            let acceptors = parts.settle_listeners(listeners);
             parts.config = Some(config);
             (store, acceptors)
         };
+        self.refresh_if_older(refreshes);
         // To free thousands of certificates takes long.
         tokio::spawn(on_file_thread(move || drop(replaced)));
         self.let_leave().await;
@@ -180,6 +191,7 @@ impl Running {
             return Ok(());
         };
         let Expanded { config, found } = self.discovery.expand(&config);
+        let refreshes = self.refreshes.load(Ordering::SeqCst);
         let (before, keep) = (Before::of(&self.parts.lock()), self.keep.clone());
         let make = move || Shift::new(&config, &before, &keep);
         let shift = on_file_thread(make).await.and_then(|made| made)?;
@@ -195,9 +207,18 @@ impl Running {
                 }
             }
         }
+        self.refresh_if_older(refreshes);
         self.let_leave().await;
         self.keep.sweep();
         Ok(())
+    }
+
+    /// Has changed files read again, if some were put in force since `refreshes` was read: a plan made meanwhile may
+    /// have read them before they changed.
+    fn refresh_if_older(&self, refreshes: u64) {
+        if self.refreshes.load(Ordering::SeqCst) != refreshes {
+            self.must_refresh.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Lets nodes that left their DNS answer drain, [`MOMENT`] after the new tables are in use.
@@ -304,12 +325,13 @@ impl Running {
     pub async fn drain(&self) -> usize {
         let (deadline, listeners) = {
             let mut parts = self.parts.lock();
+            // Before the lock goes, so that no reload opens a listener again.
+            self.drain.send_replace(true);
             let config = parts.config.as_ref();
             let deadline =
                 config.map_or(config::defaults::DRAIN_DEADLINE.0, |c| c.drain_deadline.0);
             (deadline, std::mem::take(&mut parts.listeners))
         };
-        self.drain.send_replace(true);
         let gone = async {
             // A thread may be accepting right now, and its client must be counted first.
             for accepting in listeners.into_values().flat_map(|l| l.loops) {
@@ -331,7 +353,7 @@ impl Running {
         let _ = self.drain.subscribe().wait_for(|drains| *drains).await;
     }
 
-    /// Cuts all flows, and waits until each has its access line, [`LAST_WORDS`] at most.
+    /// Cuts all flows, and waits until each has its access line, `LAST_WORDS` at most.
     pub async fn cut(&self) {
         self.listed().iter().for_each(|l| l.node.cut());
         let ended = async {

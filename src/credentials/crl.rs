@@ -80,7 +80,7 @@ impl Crls {
 
 /// Reads the authorities in the PEM file at `path`.
 ///
-/// Errors: as [`files::chain_of`]; the file also has a revocation list, which nobody would look at.
+/// Errors: as `files::chain_of`; the file also has a revocation list, which nobody would look at.
 pub fn authorities_of(path: &Path) -> Result<Vec<X509>, TlsError> {
     let bytes = files::read(path)?;
     if memchr::memmem::find(&bytes, BEGIN).is_some() {

@@ -308,6 +308,7 @@ impl<D: Door> Acceptor<D> {
     /// Holds a client while descriptors are scarce, as it would have waited in the kernel's queue. Idle clients
     /// make room for it.
     async fn when_spared(&self, mut stream: TcpStream) -> TcpStream {
+        let mut pause = SHORT_PAUSE;
         while descriptors::are_scarce(&stream) {
             let makes_room = self.door.make_room(1);
             if !makes_room && Shortage::Descriptors.is_news() {
@@ -317,7 +318,9 @@ impl<D: Door> Acceptor<D> {
                     Shortage::Descriptors
                 );
             }
-            tokio::time::sleep(if makes_room { SHORT_PAUSE } else { PAUSE }).await;
+            tokio::time::sleep(if makes_room { pause } else { PAUSE }).await;
+            // One that was told to close may take a while, and no other should go instead of it.
+            pause = (pause * 2).min(PAUSE);
             // A duplicate gets the lowest free number. The higher one is closed.
             match stream.try_clone() {
                 Ok(other) if other.as_raw_fd() < stream.as_raw_fd() => stream = other,

@@ -130,6 +130,10 @@ impl Open {
     ///
     /// Errors: the client has reached a limit.
     pub fn name(&mut self, client: IpAddr) -> Result<(), LimitReached> {
+        if self.0.client.is_some() {
+            // A reload made its peer a sender of the PROXY protocol just after it was charged as a client.
+            return Ok(());
+        }
         self.0.client = Some(charge(&self.0.listener, &self.0.shared, client)?);
         self.may_close();
         Ok(())

@@ -24,7 +24,7 @@ use crate::observe::access_log;
 /// Signals that would end a process without handlers, but mean something else here.
 const HELD: [libc::c_int; 3] = [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
 
-/// Makes the kernel keep HUP, USR1 and USR2 until [`Signals`] handles them. Called first of all, because threads
+/// Makes the kernel keep HUP, USR1 and USR2 until `Signals` handles them. Called first of all, because threads
 /// inherit it.
 pub fn hold() {
     mask(libc::SIG_BLOCK);
@@ -215,6 +215,14 @@ async fn succeed(program: &Path, running: &Running) {
     };
     let mut command = tokio::process::Command::new(program);
     command.args(["run", "-u", "-c"]).arg(file);
+    // SAFETY: pthread_sigmask(3) may be called between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            // A release that knows nothing of held signals would never get them.
+            mask(libc::SIG_UNBLOCK);
+            Ok(())
+        })
+    };
     log::info!("upgrade: starting {}", program.display());
     match command.spawn() {
         Err(e) => log::error!("upgrade: cannot start {}: {e}", program.display()),

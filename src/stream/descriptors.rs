@@ -17,7 +17,7 @@ static FOR_CLIENTS: AtomicI32 = AtomicI32::new(RawFd::MAX);
 /// have 64, each check of a node one, and a reload opens sockets before it closes the old ones.
 const KEPT: u64 = 128;
 
-/// Sets the limit of this process: a sixteenth of it, at most [`KEPT`], is reserved from flows.
+/// Sets the limit of this process: a sixteenth of it, at most `KEPT`, is reserved from flows.
 pub fn limited_to(limit: u64) {
     let (flows, clients) = shares(limit);
     FOR_FLOWS.store(flows, Ordering::Relaxed);

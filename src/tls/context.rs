@@ -68,6 +68,8 @@ struct Clients {
     authorities: Vec<X509>,
     revoked: Crls,
     how: ClientCertificate,
+    /// Hash of authorities and lists.
+    digest: [u8; 32],
 }
 
 /// The protocols a listener accepts by ALPN.
@@ -136,8 +138,13 @@ impl Rules {
                 let authorities = authorities_of(&dir.join(file))?;
                 let lists = tls.client_crl.as_ref();
                 let revoked = lists.map(|lists| lists_of(&dir.join(lists), &authorities));
+                let revoked = revoked.transpose()?.unwrap_or_default();
                 Some(Clients {
-                    revoked: revoked.transpose()?.unwrap_or_default(),
+                    digest: digest_of(&authorities, &revoked).map_err(|e| TlsError::Malformed {
+                        path: dir.join(file),
+                        why: e.to_string(),
+                    })?,
+                    revoked,
                     authorities,
                     how: tls.client_certificate,
                 })
@@ -235,16 +242,8 @@ impl Rules {
                 context.set_verify_callback(mode, revoked::forgives);
             }
             ClientCertificate::Optional => {
-                context.set_verify_callback(SslVerifyMode::PEER, |good, verification| {
-                    let accept = || {
-                        if !revoked::forgives(good, verification) {
-                            // An error left in OpenSSL's queue would be taken for an error of the socket.
-                            drop(ErrorStack::get());
-                        }
-                        true
-                    };
-                    guard("client certificate", accept, || false)
-                });
+                context.set_verify_callback(SslVerifyMode::PEER, revoked::forgives);
+                revoked::only_judge(context);
             }
         }
         Ok(())
@@ -261,13 +260,7 @@ impl Rules {
         }
         if let Some(clients) = &self.clients {
             hash.update(&[clients.how as u8]);
-            for authority in &clients.authorities {
-                hash.update(&authority.to_der()?);
-            }
-            // A resumed session is not verified again: a new list makes old tickets useless.
-            for list in clients.revoked.ders()? {
-                hash.update(&list);
-            }
+            hash.update(&clients.digest);
         }
         Ok(hash.finish())
     }
@@ -314,6 +307,19 @@ fn install_staples(
         // The handshake goes on without a staple, as it does when the responder is unreachable.
         guard("OCSP staple", attach, || Ok(false))
     })
+}
+
+/// Hashes authorities and their lists, once for all contexts: a list may have many MiB. A resumed session is not
+/// verified again, so a new list makes old tickets useless.
+fn digest_of(authorities: &[X509], revoked: &Crls) -> Result<[u8; 32], ErrorStack> {
+    let mut hash = Sha256::new();
+    for authority in authorities {
+        hash.update(&authority.to_der()?);
+    }
+    for list in revoked.ders()? {
+        hash.update(&list);
+    }
+    Ok(hash.finish())
 }
 
 /// Returns the default groups that OpenSSL has: a distribution's that is older than 3.5 lacks the hybrid.

@@ -9,6 +9,7 @@ use std::path::Path;
 use foreign_types::ForeignType;
 use foreign_types::ForeignTypeRef;
 use openssl::error::ErrorStack;
+use openssl::ssl::SslContextBuilder;
 use openssl::x509::store::{X509Store, X509StoreBuilder, X509StoreBuilderRef};
 use openssl::x509::verify::X509VerifyFlags;
 use openssl::x509::{X509, X509StoreContextRef, X509VerifyResult};
@@ -99,8 +100,39 @@ fn forgiven(good: bool, verification: &mut X509StoreContextRef) -> bool {
     forgiven
 }
 
-// SAFETY: declared as in OpenSSL 3's `x509_vfy.h`.
+/// Lets a handshake go on whatever the verification of the client finds. Verification ends at its first failure,
+/// which stays the result: if it went on, an error that [`forgives`] passes over would wipe that result.
+pub fn only_judge(context: &mut SslContextBuilder) {
+    // SAFETY: the context is live; the callback is a function of this program and takes no argument.
+    unsafe {
+        SSL_CTX_set_cert_verify_callback(context.as_ptr(), Some(judge), std::ptr::null_mut())
+    };
+}
+
+unsafe extern "C" fn judge(
+    verification: *mut openssl_sys::X509_STORE_CTX,
+    _: *mut libc::c_void,
+) -> libc::c_int {
+    let judged = || {
+        // SAFETY: OpenSSL passes a context that is ready for this call. The verdict stays in it.
+        unsafe { openssl_sys::X509_verify_cert(verification) };
+        // An error left in OpenSSL's queue would be taken for an error of the socket.
+        drop(ErrorStack::get());
+        1
+    };
+    guard("client certificate", judged, || 0)
+}
+
+type Judge =
+    unsafe extern "C" fn(*mut openssl_sys::X509_STORE_CTX, *mut libc::c_void) -> libc::c_int;
+
+// SAFETY: declared as in OpenSSL's `ssl.h` and `x509_vfy.h`, 3.0 and 4.0.
 unsafe extern "C" {
+    fn SSL_CTX_set_cert_verify_callback(
+        context: *mut openssl_sys::SSL_CTX,
+        callback: Option<Judge>,
+        argument: *mut libc::c_void,
+    );
     fn X509_STORE_add_crl(
         store: *mut openssl_sys::X509_STORE,
         crl: *mut openssl_sys::X509_CRL,

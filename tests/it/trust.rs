@@ -95,6 +95,52 @@ async fn revoked_clients_are_refused() {
     gets("the mended list", &dial, &certs, "bob", Some(200)).await;
 }
 
+/// Aim: where client certificates are optional, the node is told of each that fails. Fails if an error that is forgiven
+/// (the issuer of an issuer has no list) wipes an earlier one: a revoked certificate, and one that a stranger forged
+/// with an issuer of its own, were passed on as good.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_optional_certificate_that_fails_is_not_passed_on_as_good() {
+    let (block, root) = (Block::claim(), Certs::new());
+    let (certs, strangers) = (root.intermediate(), Certs::new().intermediate());
+    certs.leaf("a", &[HOST], Key::Ecdsa);
+    for word in ["alice", "bob"] {
+        certs.leaf(word, &[word], Key::Ecdsa);
+        strangers.leaf(word, &[word], Key::Ecdsa);
+        let pem = strangers.dir().join(format!("{word}.pem"));
+        let chain = [&pem, &strangers.ca_file()].map(|file| std::fs::read(file).expect("PEM"));
+        std::fs::write(pem, chain.concat()).expect("write");
+    }
+    let lists = certs.crl("clients.crl", &["bob.pem"], DAY);
+    let keys = format!(
+        "client_ca: {}, client_crl: {}, client_certificate: optional",
+        certs.ca_file().display(),
+        lists.display()
+    );
+    let n1 = Node::start("n1", block.at("10.0.0.1:8080")).await;
+    let yaml =
+        listener(&certs, &keys).replace("to: n1", "to: n1, plugins: [{ client_certificate: {} }]");
+    let _edge = Edge::start(&block, &yaml).await;
+    let dial = Dial::tls(block.at("200.0.0.10:443"), HOST, certs.ca());
+    for (whose, word, want) in [
+        (&certs, "alice", "success"),
+        (&certs, "bob", "failed: certificate revoked"),
+        (&strangers, "alice", "failed: "),
+    ] {
+        assert_eq!(
+            tls_node::get_as(&dial, Some((whose, word))).await,
+            Some(200)
+        );
+        let seen = n1.seen();
+        let mut requests = seen.connections.iter().flat_map(|c| &c.requests);
+        let head = requests.next_back().expect("a request").text();
+        let head = head.to_ascii_lowercase();
+        assert!(
+            head.contains(&format!("x-client-cert-verify: {want}")),
+            "{head}"
+        );
+    }
+}
+
 /// Aim: a node whose certificate is revoked gets no request; a new list holds for the next connection. Source:
 /// FAULTS D37. Fails without `crl_file`, or if the running node does not take over its files.
 #[tokio::test(flavor = "multi_thread")]

@@ -72,8 +72,8 @@ pub(super) async fn close(mux: Shared, conn: Arc<Conn>, end: End) {
     let (Some(mut side), Some(_)) = (side, reason) else {
         return;
     };
-    if at_once {
-        // A new client waits for the descriptor.
+    if at_once && waiting.is_empty() {
+        // A new client waits for the descriptor. An answer's last bytes still get their second.
         return;
     }
     let said = timeout(LAST, side.write_all(&waiting)).await;
