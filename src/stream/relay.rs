@@ -3,10 +3,10 @@
 //!
 //! In: two sides, a [`Direction`] for each way. Out: the same data, at once, framed anew where the heads differ; and
 //! the reason of the end. Nothing more is read from a side until the other side has taken what was read before: into
-//! its socket, or, of an HTTP/2 stream, into the output buffer of its connection (one frame of 16 KiB). There is one
-//! exception: up to 16 KiB of a client's next requests are read and kept. The relay has no timer, and a silent one
-//! allocates nothing. After a whole request and a whole answer the sockets can carry the next exchange, unless a
-//! close ended the answer.
+//! its socket, or, of an HTTP/2 stream, into the output buffer of its connection (one frame of 16 KiB). Two things are
+//! read ahead: up to 16 KiB of an HTTP/1 client's next requests, and up to 64 KiB of a body by an HTTP/2 connection,
+//! outside the relay. The relay has no timer, and a silent one allocates nothing. After a whole request and a whole
+//! answer the sockets can carry the next exchange, unless a close ended the answer.
 //! Source: Lightstreamer clustering §1; Diffusion load balancers, "Load balancer closing silent connections",
 //! "Reuse TCP connection"; RFC 9112 §6, §9.3.2, §9.5.
 

@@ -220,7 +220,7 @@ impl Node {
 
     /// Drains by `terms`: from now on only clients stuck to the node, and routes that pin it, bring flows. At the
     /// deadline this order makes it Down and closes its flows, also if `on_down` is `keep`: as `close_all` does, at the
-    /// terms' rate. If checks have made it Down before, its flows go on ending at `evict_rate`.
+    /// terms' rate. Where checks made it Down before and `on_down` is `evict`, its flows go on ending at `evict_rate`.
     pub fn drain(self: &Arc<Self>, terms: Terms) {
         let Terms { until, rate, .. } = terms;
         // Held to the end, so that a deadline of zero acts only after the order to drain.
@@ -366,8 +366,8 @@ impl Node {
         }
     }
 
-    /// Ends all live flows and idle upstreams of the node at once. Returns how many flows were listed; one of them may
-    /// have left. New flows still come, unless the node is Down; with `on_down: evict` [`Node::enter`] then ends them.
+    /// Ends all live flows and idle upstreams of the node at once. Returns how many flows were listed, with those that
+    /// left meanwhile. New flows still come unless it is Down; with `on_down: evict` [`Node::enter`] then ends them.
     pub fn evict(&self) -> usize {
         let count = evict::at_once(self.id, &self.name, self.flows.all());
         self.idle.close();
