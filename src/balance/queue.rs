@@ -93,7 +93,7 @@ impl<T> FairQueue<T> {
         Some(flow)
     }
 
-    /// Removes a flow that gives up waiting; `None`: it was called, displaced or removed before.
+    /// Removes a flow that gives up waiting; `None`: the flow has already left the queue (popped, displaced, removed).
     pub fn remove(&mut self, client: IpAddr, id: u64) -> Option<T> {
         let client = counted_as(client);
         let flow = self.take(client, |flows| {
