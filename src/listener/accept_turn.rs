@@ -65,9 +65,9 @@ impl AcceptTurn {
         !self.turns.gates.is_empty()
     }
 
-    /// Takes the turn. Where several threads share the socket: false if another thread has it, or no client waits. A
-    /// thread that took it must [`AcceptTurn::pass`] it on, or no thread accepts any more. Where there is one thread:
-    /// always true, also if no client waits, and nothing must be passed on.
+    /// Takes the turn. Where several threads share the socket: false if another thread has it, this one has taken it
+    /// already, or no client waits. A thread that took it must [`AcceptTurn::pass`] it on, or no thread accepts any
+    /// more. Where there is one thread: always true, also if no client waits, and nothing must be passed on.
     pub fn take(&self) -> bool {
         let Some(gate) = self.turns.gates.get(self.at) else {
             return true;
