@@ -5,4 +5,5 @@ pub mod end_reason;
 pub mod line_queue;
 pub mod metrics;
 pub mod pace;
+pub mod seldom;
 pub mod service_log;

@@ -4,6 +4,7 @@
 //! Source: Lightstreamer clustering §1 ("forwarded to the clients immediately, without any buffering").
 
 mod bulk;
+pub mod by_client;
 pub mod client_share;
 pub mod dead_peer;
 pub mod descriptors;

@@ -11,7 +11,6 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use prometheus::IntCounter;
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
@@ -22,6 +21,7 @@ use tokio::task::JoinHandle;
 use super::accept_turn::{AcceptTurn, AcceptTurns};
 use crate::config;
 use crate::observe::metrics;
+use crate::observe::seldom::Seldom;
 use crate::proxy::idle_clients::BROWSER;
 use crate::proxy::listener::Listener;
 use crate::proxy::threads::{Thread, emptiest};
@@ -41,8 +41,6 @@ const LEAD: i64 = 8;
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 /// Pause when descriptors run out. Live flows go on, and the admin endpoint still answers.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Shortest time between two log lines about failed accepts.
-const LOG_EVERY: Duration = Duration::from_secs(10);
 /// Pause after an idle connection was told to close: its task does so in its next turn.
 const SHORT_PAUSE: Duration = Duration::from_millis(1);
 
@@ -294,9 +292,10 @@ impl<D: Door> Acceptor<D> {
 
     /// Waits after a call has failed. Logs it at a bounded pace: under a flood it fails twenty times a second.
     async fn fail(&self, e: io::Error) {
+        static TOLD: Seldom = Seldom::new();
         let name = &self.listener.name;
         let shortage = Shortage::of(&e, self.vip.unwrap_or(ANY));
-        if is_news() {
+        if TOLD.is_due() {
             log::error!("listener {name}: cannot accept clients: {e}; new clients wait");
         }
         // Others than clients have taken the descriptors, e.g. the whole system: small clients would not help.
@@ -329,17 +328,6 @@ impl<D: Door> Acceptor<D> {
         }
         stream
     }
-}
-
-/// Whether no failed accept was logged in the last 10 s; true counts as logged.
-fn is_news() -> bool {
-    static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut told = TOLD.lock();
-    let news = told.is_none_or(|told| told.elapsed() >= LOG_EVERY);
-    if news {
-        *told = Some(Instant::now());
-    }
-    news
 }
 
 /// Accepts one client. One system call returns a non-blocking socket and the peer's address; std needs two.

@@ -3,19 +3,17 @@
 //! In: connections and flows that begin and end. Out: whether an address may begin one more. Each HTTP/2
 //! stream counts as a flow, so a client cannot evade that limit with one connection. Source: FAULTS D58.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
-
-use parking_lot::Mutex;
 
 use crate::balance::queue::counted_as;
+use crate::stream::by_client::{ByClient, take};
 
 /// The clients of a listener. The number of its connections and flows bounds the map.
 #[derive(Default)]
 pub struct Clients {
-    known: Mutex<HashMap<IpAddr, Weak<Client>>>,
+    known: ByClient<Client>,
 }
 
 /// One client at one listener.
@@ -37,19 +35,12 @@ impl Clients {
     /// Returns the client with the address `client` (IPv6: the /64).
     pub fn of(self: &Arc<Self>, client: IpAddr) -> Arc<Client> {
         let address = counted_as(client);
-        let mut known = self.known.lock();
-        let entry = known.entry(address).or_default();
-        if let Some(client) = entry.upgrade() {
-            return client;
-        }
-        let client = Arc::new(Client {
+        self.known.of(address, || Client {
             address,
             connections: AtomicUsize::new(0),
             flows: AtomicUsize::new(0),
             all: self.clone(),
-        });
-        *entry = Arc::downgrade(&client);
-        client
+        })
     }
 }
 
@@ -72,15 +63,6 @@ impl ConnectionSeat {
     }
 }
 
-/// Counts one more, unless there are `most`. Returns whether it did.
-fn take(held: &AtomicUsize, most: usize) -> bool {
-    let taken = held.fetch_add(1, Ordering::Relaxed) < most;
-    if !taken {
-        held.fetch_sub(1, Ordering::Relaxed);
-    }
-    taken
-}
-
 impl Drop for FlowSeat {
     fn drop(&mut self) {
         self.0.flows.fetch_sub(1, Ordering::Relaxed);
@@ -95,12 +77,7 @@ impl Drop for ConnectionSeat {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        let mut known = self.all.known.lock();
-        // The same client may stand there anew already.
-        let is_gone = |c: &Weak<Client>| c.strong_count() == 0;
-        if known.get(&self.address).is_some_and(is_gone) {
-            known.remove(&self.address);
-        }
+        self.all.known.forget(self.address);
     }
 }
 
@@ -120,7 +97,7 @@ mod tests {
         drop(one);
         assert!(of(1).flow(2).is_some());
         drop(two);
-        assert!(clients.known.lock().is_empty(), "nothing is left behind");
+        assert!(clients.known.len() == 0, "nothing is left behind");
     }
 
     #[test]

@@ -7,11 +7,12 @@
 use std::fs::read_to_string;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::config::units::Bytes;
 use crate::config::{Memory, MemoryLimit};
 use crate::observe::metrics;
+use crate::observe::seldom::Seldom;
 use crate::stream::memory;
 
 /// Time between two measurements. A flood of 50,000 clients a second fills some 50 MB in it, at 20 KiB each. One
@@ -19,8 +20,6 @@ use crate::stream::memory;
 const PERIOD: Duration = Duration::from_millis(50);
 /// Clients are taken again below this part of the limit, so that the state does not flap.
 const AGAIN: f64 = 0.97;
-/// Shortest time between two log lines.
-const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Starts to measure.
 ///
@@ -34,10 +33,10 @@ pub fn watch(conf: &Memory) -> io::Result<()> {
         .memory_limit
         .set(i64::try_from(limit).unwrap_or(i64::MAX));
     let measure = move || {
-        let mut told: Option<Instant> = None;
+        let told = Seldom::new();
         loop {
             if let Some(used) = meter.used() {
-                judge(used, limit, &mut told);
+                judge(used, limit, &told);
             }
             std::thread::sleep(PERIOD);
         }
@@ -48,17 +47,16 @@ pub fn watch(conf: &Memory) -> io::Result<()> {
     Ok(())
 }
 
-fn judge(used: u64, limit: u64, told: &mut Option<Instant>) {
+fn judge(used: u64, limit: u64, told: &Seldom) {
     let again = (limit as f64 * AGAIN) as u64;
     let short = used > if memory::is_short() { again } else { limit };
     let changed = memory::set_short(short);
     metrics::get()
         .memory
         .set(i64::try_from(used).unwrap_or(i64::MAX));
-    if !changed || told.is_some_and(|told| told.elapsed() < LOG_EVERY) {
+    if !changed || !told.is_due() {
         return;
     }
-    *told = Some(Instant::now());
     let (used, limit) = (mib(used), mib(limit));
     match short {
         true => log::error!(

@@ -6,13 +6,14 @@
 //! nodes, so these are charged too. Source: FAULTS D54, D55, D58; issue "one client cannot shut out all
 //! others".
 
-use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+
+use super::by_client::{ByClient, take};
 
 /// The most that one client may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +51,7 @@ impl ShareLimits {
 
 /// The clients that hold something. What they hold bounds the map.
 pub struct ClientShares {
-    known: Mutex<HashMap<IpAddr, Weak<ClientShare>>>,
+    known: ByClient<ClientShare>,
     limits: ShareLimits,
     /// Handshakes of one client whose arithmetic may run or wait for a thread at a time.
     handshakes: usize,
@@ -75,7 +76,7 @@ impl ClientShares {
     /// Makes the shares of a process. `handshakes`: the number of its handshake threads.
     pub fn new(limits: ShareLimits, handshakes: usize) -> Arc<Self> {
         Arc::new(ClientShares {
-            known: Mutex::default(),
+            known: ByClient::default(),
             limits,
             handshakes: handshakes.max(1),
         })
@@ -83,12 +84,7 @@ impl ClientShares {
 
     /// Returns the share of `client`, which must be an address as clients are counted by.
     pub fn of(self: &Arc<Self>, client: IpAddr) -> Arc<ClientShare> {
-        let mut known = self.known.lock();
-        let entry = known.entry(client).or_default();
-        if let Some(share) = entry.upgrade() {
-            return share;
-        }
-        let share = Arc::new(ClientShare {
+        self.known.of(client, || ClientShare {
             client,
             handshakes: Semaphore::new(self.handshakes),
             is_unlisted: AtomicBool::new(true),
@@ -96,9 +92,7 @@ impl ClientShares {
             sockets: AtomicUsize::new(0),
             ports: Mutex::default(),
             all: self.clone(),
-        });
-        *entry = Arc::downgrade(&share);
-        share
+        })
     }
 }
 
@@ -152,25 +146,9 @@ impl ClientShare {
     }
 }
 
-/// Counts one more, unless there are `most`. Returns whether it did.
-fn take(held: &AtomicUsize, most: usize) -> bool {
-    let taken = held.fetch_add(1, Ordering::Relaxed) < most;
-    if !taken {
-        held.fetch_sub(1, Ordering::Relaxed);
-    }
-    taken
-}
-
 impl Drop for ClientShare {
     fn drop(&mut self) {
-        let mut known = self.all.known.lock();
-        // Another share of the same client may stand there already.
-        if known
-            .get(&self.client)
-            .is_some_and(|s| s.strong_count() == 0)
-        {
-            known.remove(&self.client);
-        }
+        self.all.known.forget(self.client);
     }
 }
 
@@ -273,8 +251,8 @@ mod tests {
         assert!(Arc::ptr_eq(&one, &shares.of(ip(1))));
         let charge = one.dial(1);
         drop(one);
-        assert_eq!(shares.known.lock().len(), 1, "its upstream is open");
+        assert_eq!(shares.known.len(), 1, "its upstream is open");
         drop(charge);
-        assert!(shares.known.lock().is_empty());
+        assert!(shares.known.len() == 0);
     }
 }

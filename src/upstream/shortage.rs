@@ -5,11 +5,9 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use super::Node;
+use crate::observe::seldom::Seldom;
 
 /// A resource of this machine that ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +19,6 @@ pub enum Shortage {
     /// The kernel's memory for sockets.
     Memory,
 }
-
-/// Shortest time between two log lines about the same shortage: a shortage comes with a storm of connects.
-const LOG_EVERY: Duration = Duration::from_secs(10);
 
 impl Shortage {
     /// Returns the shortage that made a connect to `to` fail with `e`; `None` if it was not a shortage.
@@ -62,15 +57,8 @@ impl Shortage {
 
     /// Whether the shortage was not logged in the last 10 s; true counts as logged.
     pub fn is_news(self) -> bool {
-        static TOLD: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
-        static BEGIN: OnceLock<Instant> = OnceLock::new();
-        // From 1: 0 means never.
-        let now = BEGIN.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1;
-        let told = &TOLD[self as usize];
-        let last = told.load(Ordering::Relaxed);
-        let due = last == 0 || now - last.min(now) >= LOG_EVERY.as_millis() as u64;
-        let first = || told.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed);
-        due && first().is_ok()
+        static TOLD: [Seldom; 3] = [const { Seldom::new() }; 3];
+        TOLD[self as usize].is_due()
     }
 }
 

@@ -123,6 +123,11 @@ fn balanced(node: &str) -> Verdict {
     }
 }
 
+/// Learns an assignment of a client that fills the table by itself.
+fn own(t: &Table, key: Key, node: &str, limits: &Limits, now: Instant) {
+    t.learn((key, Source::OWN), &balanced(node), limits, (now, 0), &|_| true);
+}
+
 /// FAULTS D46: 400,000 networks and room for 20,000; the 1,000 live ones stay.
 #[test]
 fn the_table_is_bounded_and_spares_live_clients() {
@@ -130,22 +135,10 @@ fn the_table_is_bounded_and_spares_live_clients() {
     let (t, now) = (Table::new(limits.capacity), Instant::now());
     let key = |i: u128| Key::new(std::net::IpAddr::V6((i << 64).into()), push());
     for i in 0..1_000 {
-        t.learn(
-            (key(i), Source::OWN),
-            &balanced("ls1"),
-            &limits,
-            (now, 0),
-            &|_| true,
-        );
+        own(&t, key(i), "ls1", &limits, now);
     }
     for i in 1_000..400_000 {
-        t.learn(
-            (key(i), Source::OWN),
-            &balanced("ls2"),
-            &limits,
-            (now, 0),
-            &|_| true,
-        );
+        own(&t, key(i), "ls2", &limits, now);
         t.ended(&key(i), &limits, now);
         assert!(i % 10_000 != 0 || t.len() <= 20_000);
     }
@@ -166,13 +159,7 @@ fn the_table_is_bounded_and_spares_live_clients() {
     // The table is full of live clients: a newcomer is not filed, and its end affects no other client.
     let t = Table::new(2);
     for i in 0..3 {
-        t.learn(
-            (key(i), Source::OWN),
-            &balanced("ls1"),
-            &small,
-            (now, 0),
-            &|_| true,
-        );
+        own(&t, key(i), "ls1", &small, now);
     }
     t.ended(&key(2), &small, now);
     assert!(t.recall(&key(0), &small, now).is_some() && t.recall(&key(2), &small, now).is_none());
@@ -180,13 +167,7 @@ fn the_table_is_bounded_and_spares_live_clients() {
     // Newcomers replace clients that have been away for long.
     let t = Table::new(20_000);
     for i in 0..1_000 {
-        t.learn(
-            (key(i), Source::OWN),
-            &balanced("ls1"),
-            &limits,
-            (now, 0),
-            &|_| true,
-        );
+        own(&t, key(i), "ls1", &limits, now);
         t.ended(&key(i), &limits, now);
     }
     for i in 1_000..3_000 {

@@ -1,3 +1,5 @@
+//! Logs between a test and pipes or files that take much, little or nothing.
+
 use std::io::Read;
 
 use super::*;
