@@ -23,30 +23,14 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+from dashboards import Node, free_port
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = os.environ.get("PUSHGATE", ROOT / "target/release/pushgate")
 # Longest wait for an alert. Rates need two scrapes, which take place each second.
 DEADLINE_SECONDS = 60
 # Alerts that fire from the start: the certificate ends tomorrow, and one of the nodes does not listen.
 FROM_THE_START = {"PushgateCertificateEnds", "PushgateCertificateEndsSoon", "PushgateNodeDown"}
-
-
-class Node(http.server.BaseHTTPRequestHandler):
-    """A push server that answers every request."""
-
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def prometheus_files(folder, admin):

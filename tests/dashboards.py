@@ -265,4 +265,5 @@ def main():
     return 1 if faults else 0 if all(complete) else 77
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

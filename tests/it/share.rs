@@ -127,23 +127,6 @@ async fn come(dial: &Dial) -> H1 {
     client
 }
 
-/// A client with a live stream.
-async fn stream(dial: &Dial) -> H1 {
-    let mut client = H1::connect(dial).await;
-    let path = "/sse?every=10";
-    client.send("GET", path, &[], b"").await.expect("send");
-    assert_eq!(client.head().await.expect("a head").status, 200);
-    client
-}
-
-/// Reads on; fails if the stream was cut.
-async fn lives(stream: &mut H1) {
-    for _ in 0..5 {
-        let piece = deadline("a piece", stream.piece()).await;
-        assert!(piece.expect("not cut").is_some(), "not at its end");
-    }
-}
-
 /// Aim: an address has no more connections at a listener than it may; TLS ones are refused before their
 /// handshake. Others are served, and so is the address after one has left. Behind the PROXY protocol the named
 /// client counts, of IPv6 its /64, and the balancer does not. Fails if peers are counted instead of clients, or
@@ -219,7 +202,10 @@ async fn a_trusted_proxy_has_no_limit() {
 async fn idle_connections_of_the_greediest_make_room() {
     let rig = Rig::start("max_connections: 16\nclient_share: 100%\n", "", None).await;
     let mut kept = come(&rig.plain(1)).await;
-    let mut live = [stream(&rig.plain(9)).await, stream(&rig.tls(9)).await];
+    let mut live = [
+        H1::stream(&rig.plain(9)).await,
+        H1::stream(&rig.tls(9)).await,
+    ];
     let mut greedy = Vec::new();
     for n in 0..9 {
         greedy.push(match n % 3 {
@@ -246,7 +232,7 @@ async fn idle_connections_of_the_greediest_make_room() {
         assert_eq!(other.get("/hello", &[]).await.status, 200);
     }
     for stream in &mut live {
-        lives(stream).await;
+        stream.lives(5).await;
     }
     rig.counted(CLOSED_IDLE, "max_connections", 3.0).await;
 }
@@ -281,13 +267,13 @@ async fn the_greediest_gets_no_room_from_others() {
     let rig = Rig::start("max_connections: 12\nclient_share: 100%\n", "", None).await;
     let mut live = Vec::new();
     for _ in 0..11 {
-        live.push(stream(&rig.plain(9)).await);
+        live.push(H1::stream(&rig.plain(9)).await);
     }
     let mut kept = come(&rig.plain(1)).await;
     assert!(deadline("its end", H1::connect(&rig.plain(9)).await.ended()).await);
     rig.counted(REFUSED, "max_connections", 1.0).await;
     assert_eq!(kept.get("/hello", &[]).await.status, 200);
-    lives(&mut live[0]).await;
+    live[0].lives(5).await;
 }
 
 /// Aim: one client over HTTP/2 opens streams to silent answers until it holds its share of the descriptors;
@@ -337,7 +323,7 @@ async fn an_http2_client_has_a_share_of_the_descriptors() {
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_make_room_for_descriptors() {
     let rig = Rig::start("", "", Some(256)).await;
-    let mut live = stream(&rig.plain(1)).await;
+    let mut live = H1::stream(&rig.plain(1)).await;
     let mut greedy = Vec::new();
     for _ in 0..300 {
         greedy.push(rig.plain(9).tcp().await);
@@ -347,7 +333,7 @@ async fn idle_connections_make_room_for_descriptors() {
         let mut client = deadline("a place", come(&dial)).await;
         assert_eq!(client.get("/hello", &[]).await.status, 200);
     }
-    lives(&mut live).await;
+    live.lives(5).await;
     rig.counted(CLOSED_IDLE, "descriptors", 1.0).await;
     let log = rig.edge.log();
     let told = log.matches("no descriptor left").count();

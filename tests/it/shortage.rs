@@ -16,23 +16,6 @@ use crate::node::Node;
 use crate::setup::{self, HOST, Setup};
 use crate::vip::Block;
 
-/// Opens a stream with an event every 10 ms.
-async fn stream(dial: &Dial) -> H1 {
-    let mut client = H1::connect(dial).await;
-    let path = "/sse?every=10";
-    client.send("GET", path, &[], b"").await.expect("send");
-    assert_eq!(client.head().await.expect("a head").status, 200);
-    client
-}
-
-/// Reads on; fails if the stream was cut.
-async fn lives(stream: &mut H1) {
-    for _ in 0..20 {
-        let piece = deadline("a piece", stream.piece()).await;
-        assert!(piece.expect("not cut").is_some(), "not at its end");
-    }
-}
-
 fn sum(metrics: &str, name: &str, labels: &[&str]) -> f64 {
     let of = |line: &&str| line.starts_with(name) && labels.iter().all(|l| line.contains(l));
     let value = |line: &str| line.rsplit_once(' ')?.1.parse::<f64>().ok();
@@ -74,7 +57,7 @@ async fn without_descriptors_no_node_falls() {
     let setup = Setup::start(2).await;
     let mut streams = Vec::new();
     for dial in [setup.plain(), setup.tls(), setup.plain(), setup.tls()] {
-        streams.push(stream(&dial).await);
+        streams.push(H1::stream(&dial).await);
     }
     let mut kept = H1::connect(&setup.plain()).await;
     let mut operator = H1::connect(&Dial::plain(setup.block.admin())).await;
@@ -93,7 +76,7 @@ async fn without_descriptors_no_node_falls() {
             if sum(&metrics, "pushgate_health_checks_total", &unmade) >= 10.0 {
                 return;
             }
-            lives(&mut streams[0]).await;
+            streams[0].lives(20).await;
         }
     })
     .await;
@@ -104,7 +87,7 @@ async fn without_descriptors_no_node_falls() {
     let mut late = late;
     assert_eq!(late.get("/hello", &[]).await.status, 200);
     for stream in &mut streams {
-        lives(stream).await;
+        stream.lives(20).await;
     }
     let changes = setup.edge.metric("pushgate_node_changes_total").await;
     assert_eq!(changes, 0.0, "a node fell");
@@ -147,7 +130,7 @@ async fn the_last_descriptors_are_not_for_flows() {
     let before = made("pass").await;
     deadline("more checks", async {
         while made("pass").await < before + 10.0 {
-            lives(&mut streams[0]).await;
+            streams[0].lives(20).await;
         }
     })
     .await;
@@ -156,9 +139,9 @@ async fn the_last_descriptors_are_not_for_flows() {
     streams.drain(..10);
     let head = deadline("an answer", late.head()).await;
     assert_eq!(head.expect("a head").status, 200);
-    lives(&mut late).await;
+    late.lives(20).await;
     for stream in &mut streams {
-        lives(stream).await;
+        stream.lives(20).await;
     }
 }
 
@@ -190,7 +173,7 @@ async fn without_ports_no_node_falls() {
     );
     let edge = Edge::start_on(&host, &yaml).await;
     let [alone, both, plain, plainer] = [81, 82, 83, 84].map(|p| Dial::plain((there, p).into()));
-    let mut streams = [stream(&alone).await, stream(&plain).await];
+    let mut streams = [H1::stream(&alone).await, H1::stream(&plain).await];
     deadline("checks that cannot be made", async {
         let unmade = ["result=\"error\""];
         loop {
@@ -198,7 +181,7 @@ async fn without_ports_no_node_falls() {
             if sum(&metrics, "pushgate_health_checks_total", &unmade) >= 5.0 {
                 return;
             }
-            lives(&mut streams[0]).await;
+            streams[0].lives(20).await;
         }
     })
     .await;
@@ -221,7 +204,7 @@ async fn without_ports_no_node_falls() {
     };
     edge.wait_access("their reason", ended).await;
     for stream in &mut streams {
-        lives(stream).await;
+        stream.lives(20).await;
     }
     let metrics = edge.admin("GET", "/metrics").await.text();
     let failures = "pushgate_connect_failures_total";

@@ -93,6 +93,23 @@ impl H1 {
         head
     }
 
+    /// Opens a stream of demo events, one every 10 ms.
+    pub async fn stream(dial: &Dial) -> H1 {
+        let mut client = H1::connect(dial).await;
+        let path = "/sse?every=10";
+        client.send("GET", path, &[], b"").await.expect("send");
+        assert_eq!(client.head().await.expect("a head").status, 200);
+        client
+    }
+
+    /// Reads on; fails if the stream was cut or is over within the next `pieces`.
+    pub async fn lives(&mut self, pieces: usize) {
+        for _ in 0..pieces {
+            let piece = deadline("a piece", self.piece()).await;
+            assert!(piece.expect("not cut").is_some(), "not at its end");
+        }
+    }
+
     /// GETs `path` and reads the whole answer.
     pub async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Response {
         self.request("GET", path, headers, b"").await

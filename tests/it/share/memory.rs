@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::{CLOSED_IDLE, REFUSED, Rig, come, lives, stream};
+use super::{CLOSED_IDLE, REFUSED, Rig, come};
 use crate::certs::{Certs, Key};
 use crate::client::h1::H1;
 use crate::client::{Dial, handshake};
@@ -107,7 +107,7 @@ async fn a_full_cgroup_takes_no_new_clients() {
     let limit = edge.metric("pushgate_memory_limit_bytes").await;
     assert_eq!(limit, f64::from(200 << 20));
     let plain = Dial::plain(block.at("200.0.0.10:80")).host(HOST);
-    let mut live = stream(&plain).await;
+    let mut live = H1::stream(&plain).await;
     let balloon = Balloon::blow(&group, 240);
     edge.wait_metric("pushgate_memory_bytes", |used| used > limit)
         .await;
@@ -115,7 +115,7 @@ async fn a_full_cgroup_takes_no_new_clients() {
     let refused = |n: f64| n >= 1.0;
     edge.wait_metric("pushgate_connections_refused_total", refused)
         .await;
-    lives(&mut live).await;
+    live.lives(5).await;
     assert_eq!(edge.admin("GET", "/healthz").await.status, 200);
     edge.wait_log("above memory.limit (200 MiB); new clients are refused")
         .await;
@@ -123,7 +123,7 @@ async fn a_full_cgroup_takes_no_new_clients() {
     edge.wait_metric("pushgate_memory_bytes", |used| used < limit * 0.9)
         .await;
     come(&plain).await;
-    lives(&mut live).await;
+    live.lives(5).await;
 }
 
 /// Aim: a limit in bytes holds for the process itself, and idle connections make room. Fails if only a share is
@@ -138,7 +138,7 @@ async fn a_limit_in_bytes_holds() {
     assert_eq!(rig.edge.metric(CLOSED_IDLE).await, 0.0);
     assert_eq!(rig.edge.metric(REFUSED).await, 0.0);
     let full = Rig::start("memory: { limit: 32MiB }\n", "", None).await;
-    let mut live = stream(&full.plain(1)).await;
+    let mut live = H1::stream(&full.plain(1)).await;
     let mut held = Vec::new();
     while full.edge.metric(REFUSED).await == 0.0 {
         assert!(held.len() < 4000, "{} bytes", full.edge.rss());
@@ -151,5 +151,5 @@ async fn a_limit_in_bytes_holds() {
     }
     full.counted(REFUSED, "memory", 1.0).await;
     full.counted(CLOSED_IDLE, "memory", 1.0).await;
-    lives(&mut live).await;
+    live.lives(5).await;
 }
