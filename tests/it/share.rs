@@ -311,6 +311,10 @@ async fn an_http2_client_has_a_share_of_the_descriptors() {
         .await;
     drop(held);
     drop(greedy);
+    // Until its share is given back, its handshake would be refused.
+    for held in ["pushgate_connections", "pushgate_node_flows"] {
+        rig.edge.wait_metric(held, |n| n == 0.0).await;
+    }
     let mut back = H2::connect(&rig.tls(9)).await;
     deadline("its share", async {
         while back.get("/hello", &[]).await.status() != 200 {}

@@ -125,7 +125,13 @@ fn balanced(node: &str) -> Verdict {
 
 /// Learns an assignment of a client that fills the table by itself.
 fn own(t: &Table, key: Key, node: &str, limits: &Limits, now: Instant) {
-    t.learn((key, Source::OWN), &balanced(node), limits, (now, 0), &|_| true);
+    t.learn(
+        (key, Source::OWN),
+        &balanced(node),
+        limits,
+        (now, 0),
+        &|_| true,
+    );
 }
 
 /// FAULTS D46: 400,000 networks and room for 20,000; the 1,000 live ones stay.
