@@ -211,7 +211,7 @@ impl<K: Copy + Eq + Hash, E: Copy> Idle<K, E> {
     }
 }
 
-/// Which list.
+/// One of the two lists that an entry is in.
 #[derive(Clone, Copy)]
 enum Order {
     /// That of all entries.

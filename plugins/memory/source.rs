@@ -7,7 +7,7 @@ use std::net::IpAddr;
 /// Leading bits of the IPv6 network that a provider gives to one client at least (RFC 6177).
 pub const OWNED_PREFIX: u8 = 64;
 
-/// Who fills a table with entries: a client's address. Of IPv6 the /64 counts, because a client owns at least
+/// The address to which an entry is charged: the client's. Of IPv6 the /64 counts, because a client owns at least
 /// that. Of IPv4 the address counts: each one that sends a request has answered a handshake, so a network of
 /// 256 addresses fills at most 256 shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -127,7 +127,7 @@ struct Entry {
     learned_wall: u64,
     /// When a flow last began or ended.
     touched: Instant,
-    /// Who takes its room in the table.
+    /// The source whose share of the table this entry uses.
     source: Source,
     /// Number of live flows.
     live: u32,

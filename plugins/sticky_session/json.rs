@@ -15,7 +15,7 @@ pub struct Json {
     /// Depth of objects and lists.
     depth: u32,
     next: Next,
-    /// What stands before an object in its line.
+    /// The bytes of the line in front of the object.
     before: Vec<u8>,
     /// The string that is read, decoded; cut when it is longer than any id.
     text: Vec<u8>,
@@ -43,7 +43,7 @@ enum State {
     Digits(u8, u32),
 }
 
-/// What the outermost object has next.
+/// The token that the outermost object must have next.
 #[derive(Clone, Copy, Default, PartialEq)]
 enum Next {
     #[default]

@@ -92,7 +92,7 @@ pub struct Rebalance {
     /// Clients moved per second, such as `50/s`.
     #[arg(long, value_name = "RATE")]
     rate: Option<String>,
-    /// What a node may have above its share, such as `5%`.
+    /// Flows that a node may have above its share, such as `5%`.
     #[arg(long, value_name = "PERCENT", conflicts_with = "from")]
     tolerance: Option<String>,
     /// Close live flows; otherwise only assignments are forgotten.

@@ -12,7 +12,7 @@ const fn seconds(n: u64) -> Span {
 
 /// Client connections at once. Each takes two descriptors; a service's usual hard limit is 524,288.
 pub const MAX_CONNECTIONS: usize = 200_000;
-/// What one client may hold of the connections, descriptors and ports of the process. Whatever it does, something
+/// Part of the connections, descriptors and ports of the process that one client may hold. Whatever it does, something
 /// is left to others: of 20,000 descriptors a thousand, of 524,288 26,000. Not less, because one address may stand
 /// for all clients: a carrier's, or that of a balancer that names none.
 pub const CLIENT_SHARE: Share = Share(0.95);
@@ -29,7 +29,7 @@ pub const MAX_FLOWS_PER_CLIENT: usize = 10_000;
 pub const DRAIN_DEADLINE: Span = seconds(3600);
 /// A TLS handshake takes two round trips; ten seconds is generous for a mobile client.
 pub const HANDSHAKE_TIMEOUT: Span = seconds(10);
-/// How long a ticket key seals: whoever steals it can read what was recorded in that time.
+/// Time for which a ticket key seals. Whoever steals the key can read what was recorded in that time.
 pub const TICKET_ROTATE: Span = seconds(12 * 3600);
 /// Most older ticket keys that still open: one for the tickets of the last 2 h, and one for a rotation that
 /// follows another at once.
@@ -111,7 +111,7 @@ pub const MAX_TTL: Span = seconds(300);
 pub const LINGER: Span = seconds(60);
 /// Clients moved in a second by a rebalance. Each opens a new session; no node notices fifty a second.
 pub const REBALANCE_RATE: Rate = Rate::a_second(50);
-/// What a node may have beyond its share: a smaller tolerance would move clients because of chance.
+/// Flows that a node may have beyond its share. A smaller tolerance would move clients because of chance.
 pub const REBALANCE_TOLERANCE: Share = Share(0.05);
 /// Time from the last return to an automatic rebalance: a node that flaps moves no client.
 pub const REBALANCE_DELAY: Span = seconds(30);
