@@ -14,6 +14,7 @@ mod keystore;
 mod loaded;
 mod material;
 pub mod ocsp;
+mod reading;
 pub mod ticket_keys;
 
 pub use certificate::{Certificate, Ocsp};
@@ -22,6 +23,7 @@ pub use crl::{Crls, authorities_of};
 pub use error::TlsError;
 pub use files::{key_of, password_in, password_of};
 pub use loaded::{Loaded, names_in, names_of, unix_now};
+pub use reading::Reading;
 
 #[cfg(fuzzing)]
 pub mod fuzz;

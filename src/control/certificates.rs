@@ -7,6 +7,7 @@ mod fresh;
 mod marks;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,9 +15,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use self::fresh::{Fresh, Serving};
-use self::marks::Marks;
+use self::marks::{Marks, certificates_of};
 use super::Running;
-use super::file_thread::on_file_thread;
 use super::parts::Parts;
 use crate::config::Config;
 use crate::credentials::ocsp::{Staple, ask};
@@ -85,10 +85,10 @@ impl Running {
     }
 
     /// Reads certificates and ticket keys again; live connections keep theirs. If one cannot be read, the old one
-    /// stays in use, a log line and a metric report it, and [`watch`] tries it again. Certificates in `hung`
-    /// stay as they are: their files do not answer. Takes long, so it runs on a file thread.
-    fn refresh(&self, which: Which, hung: &BTreeSet<String>) {
-        self.refreshes.fetch_add(1, Ordering::SeqCst);
+    /// stays in use, a log line and a metric report it, and [`watch`] tries it again. Whatever needs a file in
+    /// `hung` stays as it is: the file does not answer. Takes long, so it runs on a file thread.
+    fn refresh(&self, which: Which, hung: &BTreeSet<PathBuf>) {
+        let turn = self.refreshes.fetch_add(1, Ordering::SeqCst) + 1;
         let (config, old, serving, all_served) = {
             let parts = self.parts();
             let Some(config) = parts.config.clone() else {
@@ -97,15 +97,15 @@ impl Running {
             let all_served = parts.unserved.is_empty();
             (config, parts.store.clone(), Serving::of(&parts), all_served)
         };
-        let store = old.refreshed(&config, which, hung);
+        let store = old.refreshed(&config, which, &certificates_of(hung, &config));
         // A failure that lasts is told once, not each second.
         let mut failed = store.failed().clone();
         failed.retain(|name, fault| which == Which::All || old.failed().get(name) != Some(fault));
         // Contexts of thousands of names are not built each second for one file that stays bad.
         let mended = store.failed().len() < old.failed().len();
         let serves = which == Which::All || mended || !all_served;
-        let fresh = serves.then(|| serving.read(&config, &store));
-        let Some(good) = self.serve(&config, store, fresh) else {
+        let fresh = serves.then(|| serving.read(&config, &store, hung));
+        let Some(good) = self.serve(turn, &config, store, fresh) else {
             return;
         };
         metrics::get().certificates_ok.set(good.into());
@@ -120,7 +120,8 @@ impl Running {
     }
 
     /// Serves the certificates of the store anew, because the time of one has begun or ended.
-    fn serve_again(&self) {
+    fn serve_again(&self, hung: &BTreeSet<PathBuf>) {
+        let turn = self.refreshes.fetch_add(1, Ordering::SeqCst) + 1;
         let (config, store, serving) = {
             let parts = self.parts();
             let Some(config) = parts.config.clone() else {
@@ -128,16 +129,23 @@ impl Running {
             };
             (config, parts.store.clone(), Serving::of(&parts))
         };
-        let fresh = serving.read(&config, &store);
-        self.serve(&config, store, Some(fresh));
+        let fresh = serving.read(&config, &store, hung);
+        self.serve(turn, &config, store, Some(fresh));
     }
 
-    /// Puts what was read for `config` in force. Returns whether all of it is good; `None`: a whole reload came
-    /// between and has read the files itself.
-    fn serve(&self, config: &Arc<Config>, store: Store, fresh: Option<Fresh>) -> Option<bool> {
+    /// Puts in force what refresh number `turn` has read for `config`. Returns whether all of it is good; `None`:
+    /// a later refresh, which did not wait for a file that hung, or a whole reload came between.
+    fn serve(
+        &self,
+        turn: u64,
+        config: &Arc<Config>,
+        store: Store,
+        fresh: Option<Fresh>,
+    ) -> Option<bool> {
         let mut parts = self.parts();
         let same = |c: &Arc<Config>| Arc::ptr_eq(c, config);
-        if !parts.config.as_ref().is_some_and(same) {
+        let is_last = self.refreshes.load(Ordering::SeqCst) == turn;
+        if !is_last || !parts.config.as_ref().is_some_and(same) {
             return None;
         }
         let old = std::mem::replace(&mut parts.store, store);
@@ -189,26 +197,27 @@ async fn watch_files(running: Arc<Running>) {
             false => (!running.parts().all_is_served()).then_some(Which::Failed),
         };
         if let Some(which) = which {
-            let (running, hung) = (running.clone(), marks.hung(&config));
-            let refresh = on_file_thread(move || running.refresh(which, &hung));
-            failed("read certificates", refresh.await);
+            let (reads, hung) = (running.clone(), marks.hung_files());
+            let ended = marks.run(move || reads.refresh(which, &hung)).await;
+            again_unless(&running, "read certificates", ended);
         }
         // A certificate has ended, or its time has begun: another one may be the better choice now.
         let now_in_time = running.parts().store.in_time(unix_now());
         if now_in_time != in_time {
-            let running = running.clone();
-            failed(
-                "serve certificates",
-                on_file_thread(move || running.serve_again()).await,
-            );
+            let (reads, hung) = (running.clone(), marks.hung_files());
+            let ended = marks.run(move || reads.serve_again(&hung)).await;
+            again_unless(&running, "serve certificates", ended);
             in_time = now_in_time;
         }
     }
 }
 
-fn failed(what: &str, result: Result<(), String>) {
-    if let Err(why) = result {
-        log::error!("cannot {what}: {why}");
+/// Has all files read at the next look, without the one that hangs, unless the work has `ended`.
+fn again_unless(running: &Running, what: &str, ended: Result<bool, String>) {
+    match ended {
+        Ok(true) => {}
+        Ok(false) => running.must_refresh.store(true, Ordering::SeqCst),
+        Err(why) => log::error!("cannot {what}: {why}"),
     }
 }
 

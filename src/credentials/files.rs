@@ -11,6 +11,7 @@ use openssl::error::ErrorStack;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::X509;
 
+use super::reading::note;
 use super::{Certificate, TlsError};
 
 /// Largest file of a chain or a key, in bytes; the longest real chains are below 20 KiB.
@@ -109,6 +110,7 @@ pub(super) fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>, TlsError> 
         path: PathBuf::from(path),
         why,
     };
+    let _noted = note(path);
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|e| fault(e.to_string()))?;
     file.take(most + 1)

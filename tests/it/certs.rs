@@ -116,6 +116,13 @@ impl Certs {
         self.issue(file, names, kind, 30, None)
     }
 
+    /// Returns the first certificate of a PEM file, in DER.
+    pub fn der(&self, file: &str) -> Vec<u8> {
+        let pem = std::fs::read(self.dir().join(file)).expect("a file of the test");
+        let leaf = X509::from_pem(&pem).and_then(|leaf| leaf.to_der());
+        leaf.expect("PEM")
+    }
+
     /// As [`Certs::leaf`], with the URL of an OCSP responder in the certificate.
     pub fn leaf_of_responder(&self, file: &str, names: &[&str], url: &str) -> Leaf {
         self.issue(file, names, Key::Ecdsa, 30, Some(url))

@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use openssl::x509::X509;
-
 use crate::certs::{Certs, Key};
 use crate::client::Dial;
 use crate::edge::Edge;
@@ -28,12 +26,6 @@ fn yaml(certs: &Certs, names: &[&str]) -> String {
     )
 }
 
-fn der(certs: &Certs, file: &str) -> Vec<u8> {
-    let pem = std::fs::read(certs.dir().join(file)).expect("a file of the test");
-    let leaf = X509::from_pem(&pem).and_then(|leaf| leaf.to_der());
-    leaf.expect("PEM")
-}
-
 /// Waits until clients are shown `want`.
 async fn shown(what: &str, dial: &Dial, want: &[u8]) {
     deadline(what, async {
@@ -51,7 +43,7 @@ async fn shown(what: &str, dial: &Dial, want: &[u8]) {
 async fn a_renewal_that_failed_is_tried_again() {
     let (block, certs) = (Block::claim(), Certs::new());
     certs.leaf("a", &[HOST], Key::Ecdsa);
-    let old = der(&certs, "a.pem");
+    let old = certs.der("a.pem");
     let edge = Edge::start_unready(&block, &yaml(&certs, &["a"])).await;
     let dial = Dial::tls(block.at("200.0.0.10:443"), HOST, certs.ca());
     shown("the first certificate", &dial, &old).await;
@@ -63,7 +55,7 @@ async fn a_renewal_that_failed_is_tried_again() {
     shown(
         "the certificate whose time has begun",
         &dial,
-        &der(&certs, "a.pem"),
+        &certs.der("a.pem"),
     )
     .await;
     assert_eq!(edge.metric(metric).await, 1.0);
@@ -71,7 +63,7 @@ async fn a_renewal_that_failed_is_tried_again() {
     assert_eq!(told, 1, "a failure that lasts is told once");
 
     // A reload takes no certificate before its time either.
-    let valid = der(&certs, "a.pem");
+    let valid = certs.der("a.pem");
     certs.leaf("b", &[HOST], Key::Ecdsa);
     let (key, aside) = (certs.dir().join("a.key"), certs.dir().join("aside"));
     std::fs::copy(certs.dir().join("b.key"), &aside).expect("copy");
@@ -80,7 +72,7 @@ async fn a_renewal_that_failed_is_tried_again() {
     edge.wait_log("a.key: cannot be read").await;
     assert_eq!(tls_node::shown(&dial).await, valid);
     std::fs::rename(&aside, &key).expect("rename");
-    shown("the certificate with its key", &dial, &der(&certs, "b.pem")).await;
+    shown("the certificate with its key", &dial, &certs.der("b.pem")).await;
 }
 
 /// Aim: a certificate that ends stops neither a reload nor a start, and another one that covers its name takes
@@ -94,7 +86,7 @@ async fn a_certificate_that_ends_harms_no_other() {
     let yaml = yaml(&certs, &["soon", "good"]);
     let edge = Edge::start_unready(&block, &yaml).await;
     let dial = |host| Dial::tls(block.at("200.0.0.10:443"), host, certs.ca());
-    let (soon, good) = (der(&certs, "soon.pem"), der(&certs, "good.pem"));
+    let (soon, good) = (certs.der("soon.pem"), certs.der("good.pem"));
     assert_eq!(
         tls_node::shown(&dial(HOST)).await,
         soon,

@@ -3,7 +3,8 @@
 //! In: what serves, copied at once; loaded certificates. Out: TLS contexts, built without a lock, then swapped in
 //! under it. What cannot be read stays as it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{self, Config};
@@ -37,12 +38,18 @@ impl Serving {
         }
     }
 
-    /// Reads the files and builds the contexts.
-    pub fn read(self, config: &Config, store: &Store) -> Fresh {
+    /// Reads the files and builds the contexts. Whatever needs a file in `hung` stays as it is.
+    pub fn read(self, config: &Config, store: &Store, hung: &BTreeSet<PathBuf>) -> Fresh {
         let mut fresh = Fresh::default();
+        let answer = |files: &[&Option<PathBuf>]| all_answer(files, &config.dir, hung);
         for (conf, listener) in self.listeners {
             let Some(tls) = &listener.tls else { continue };
-            match tls.prepare(&conf, store, &config.dir) {
+            let files = conf.tls.as_ref().map(|t| [&t.client_ca, &t.client_crl]);
+            let prepared = answer(&files.unwrap_or([&None; 2])).and_then(|()| {
+                let prepared = tls.prepare(&conf, store, &config.dir);
+                prepared.map_err(|e| e.to_string())
+            });
+            match prepared {
                 Ok(acceptors) => fresh.acceptors.push((listener, acceptors)),
                 Err(fault) => {
                     let why = format!("{fault}; still serving the old certificates");
@@ -51,7 +58,9 @@ impl Serving {
             }
         }
         for (conf, node) in self.nodes {
-            match node_tls::secure(config, &conf, store) {
+            let files = conf.tls.as_ref().map(|t| [&t.ca_file, &t.crl_file]);
+            let secure = answer(&files.unwrap_or([&None; 2]));
+            match secure.and_then(|()| node_tls::secure(config, &conf, store)) {
                 Ok(Some(secure)) => fresh.nodes.push((node, secure)),
                 Ok(None) => {}
                 Err(fault) => {
@@ -61,7 +70,9 @@ impl Serving {
             }
         }
         if let Some(ring) = self.ring {
-            match NewTickets::read(config) {
+            let read = answer(&[&config.tickets.file]);
+            let read = read.and_then(|()| NewTickets::read(config).map_err(|e| e.to_string()));
+            match read {
                 Ok(tickets) => fresh.tickets = Some((ring, tickets)),
                 Err(fault) => {
                     let why = format!("{fault}; still using the old keys");
@@ -70,6 +81,22 @@ impl Serving {
             }
         }
         fresh
+    }
+}
+
+/// Errors: the first of `files` that is in `hung`.
+fn all_answer(
+    files: &[&Option<PathBuf>],
+    dir: &Path,
+    hung: &BTreeSet<PathBuf>,
+) -> Result<(), String> {
+    let mut paths = files.iter().copied().flatten().map(|file| dir.join(file));
+    match paths.find(|path| hung.contains(path)) {
+        Some(path) => Err(format!(
+            "{}: its file system does not answer",
+            path.display()
+        )),
+        None => Ok(()),
     }
 }
 

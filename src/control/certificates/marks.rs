@@ -1,11 +1,13 @@
 //! Looks at the files of certificates, and notices which have changed.
 //!
-//! In: a configuration. Out: whether a file has changed since the last look, and which files do not answer. A
-//! file system that hangs, like NFS without its server, holds up the renewal of its own files only.
+//! In: a configuration. Out: whether a file has changed since the last look, and which files do not answer, be
+//! it when they are looked at or when they are read. A file system that hangs, like NFS without its server, holds
+//! up the renewal of its own files only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use parking_lot::Mutex;
 
 use crate::config::{Certificate, Config, Ocsp};
 use crate::control::file_thread::on_file_thread;
+use crate::credentials::Reading;
 
 /// Time without an answer after which a file counts as hung. A disk that spins up needs a few seconds, and is
 /// then looked at with the next round.
@@ -28,18 +31,20 @@ type Mark = Option<(i64, i64, i64, i64, u64, u64)>;
 #[derive(Default)]
 pub struct Marks {
     known: BTreeMap<PathBuf, Mark>,
-    hung: Vec<Look>,
+    /// Threads that wait for a file.
+    hung: Vec<Reading>,
 }
 
 /// One round over all files, seen from outside.
 #[derive(Clone, Default)]
-struct Look(Arc<Mutex<Seen>>);
+struct Look {
+    reading: Reading,
+    seen: Arc<Mutex<Seen>>,
+}
 
 #[derive(Default)]
 struct Seen {
     marks: Vec<(PathBuf, Mark)>,
-    /// The file that is being looked at.
-    at: Option<PathBuf>,
     /// Whether nobody waits for the other files any more.
     given_up: bool,
 }
@@ -47,10 +52,10 @@ struct Seen {
 impl Look {
     fn run(&self, files: Vec<PathBuf>) {
         for file in files {
-            self.0.lock().at = Some(file.clone());
+            let noted = self.reading.note(&file);
             let mark = mark(&file);
-            let mut seen = self.0.lock();
-            seen.at = None;
+            drop(noted);
+            let mut seen = self.seen.lock();
             seen.marks.push((file, mark));
             if seen.given_up {
                 return;
@@ -61,9 +66,11 @@ impl Look {
 
 impl Marks {
     /// Whether a file of the last look has changed since. A file that a new configuration adds does not count:
-    /// the reload has read it. Takes [`HANG`] at most.
+    /// the reload has read it. One that answers again after it hung counts. Takes [`HANG`] at most.
     pub async fn have_changed(&mut self, config: &Config) -> bool {
-        self.hung.retain(|look| look.0.lock().at.is_some());
+        let before = self.hung.len();
+        self.hung.retain(|reading| reading.at().is_some());
+        let answers_again = self.hung.len() < before;
         if self.hung.len() >= MAX_HUNG {
             return false;
         }
@@ -75,18 +82,12 @@ impl Marks {
         let looked = on_file_thread(move || run.run(answering));
         let is_whole = tokio::time::timeout(HANG, looked).await.is_ok();
         let seen = {
-            let mut seen = look.0.lock();
+            let mut seen = look.seen.lock();
             seen.given_up = true;
             std::mem::take(&mut seen.marks)
         };
-        if !is_whole {
-            if let Some(file) = &look.0.lock().at {
-                log::error!(
-                    "{}: its file system does not answer; a renewal of this file is not noticed until it does",
-                    file.display()
-                );
-            }
-            self.hung.push(look);
+        if !is_whole && let Some(file) = look.reading.at() {
+            self.hangs(look.reading, &file);
         }
         let changed = seen.iter().any(|(path, mark)| {
             let old = self.known.get(path);
@@ -95,21 +96,52 @@ impl Marks {
         let wanted: BTreeSet<PathBuf> = files.into_iter().collect();
         self.known.retain(|path, _| wanted.contains(path));
         self.known.extend(seen);
-        changed
+        changed || answers_again
     }
 
-    fn hung_files(&self) -> BTreeSet<PathBuf> {
-        let all = self.hung.iter().filter_map(|look| look.0.lock().at.clone());
-        all.collect()
+    /// Runs `work`, which reads files, on a file thread. Returns whether it has ended; it is given up when it
+    /// reads one file for longer than [`HANG`], and that file then counts as hung.
+    ///
+    /// Errors: as [`on_file_thread`].
+    pub async fn run(&mut self, work: impl FnOnce() + Send + 'static) -> Result<bool, String> {
+        let reading = Reading::default();
+        let run = reading.clone();
+        let mut ended = pin!(on_file_thread(move || run.during(work)));
+        let mut before = None;
+        loop {
+            if let Ok(result) = tokio::time::timeout(HANG, &mut ended).await {
+                return result.map(|()| true);
+            }
+            let at = reading.at();
+            if let Some(file) = &at
+                && at == before
+            {
+                self.hangs(reading, file);
+                return Ok(false);
+            }
+            before = at;
+        }
     }
 
-    /// Returns the certificates with a file that does not answer.
-    pub fn hung(&self, config: &Config) -> BTreeSet<String> {
-        let hung = self.hung_files();
-        let hangs = |c: &Certificate| of(c).any(|file| hung.contains(&config.dir.join(file)));
-        let all = config.certificates.iter().filter(|(_, c)| hangs(c));
-        all.map(|(name, _)| name.clone()).collect()
+    fn hangs(&mut self, reading: Reading, file: &Path) {
+        log::error!(
+            "{}: its file system does not answer; a renewal of this file is not noticed until it does",
+            file.display()
+        );
+        self.hung.push(reading);
     }
+
+    /// Returns the files that do not answer.
+    pub fn hung_files(&self) -> BTreeSet<PathBuf> {
+        self.hung.iter().filter_map(Reading::at).collect()
+    }
+}
+
+/// Returns the certificates with a file in `hung`.
+pub fn certificates_of(hung: &BTreeSet<PathBuf>, config: &Config) -> BTreeSet<String> {
+    let hangs = |c: &Certificate| of(c).any(|file| hung.contains(&config.dir.join(file)));
+    let all = config.certificates.iter().filter(|(_, c)| hangs(c));
+    all.map(|(name, _)| name.clone()).collect()
 }
 
 fn mark(path: &Path) -> Mark {
