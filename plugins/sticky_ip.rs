@@ -1,10 +1,11 @@
 //! Sticks a client to a node by the client's source address.
 //!
 //! In: the client's address. Out: the node of the client's first flow, until the assignment is too old, the client
-//! has had no live flow for `expiry`, an order or a rebalance forgets it, or a full table needs its place. If that
-//! node is Down, the client is balanced anew and sticks to the new node; a node that drains keeps its clients. With
-//! `mode: hash`: the node that rendezvous hashing computes from the address; while that node is Down or drains, the
-//! client's second choice. Works at layer 4 too.
+//! has had no live flow for `expiry`, an order or a rebalance forgets it, or a full table needs its place (never
+//! that of a client with a live flow). If that node is Down or cannot be connected to, the client is balanced anew
+//! and sticks to the new node. A node that drains keeps its clients.
+//! With `mode: hash`: the node that rendezvous hashing computes from the address; while that node is Down or drains,
+//! the client's second choice. Both modes work at layer 4 too.
 //! Source: Lightstreamer clustering §2.1.1 (Option 1.A.1), §3.1.1 (2.A.1), §4; Diffusion load balancers,
 //! "sticky-by-IP".
 

@@ -28,7 +28,7 @@ pub enum Pushed<T> {
     /// The queue was full. The flow waits (its number). The newest flow of the fullest address, returned here, lost
     /// its place: that address had at least two flows more.
     Instead(u64, T),
-    /// The flow is refused: the queue is full, and no address has two or more flows more than this flow's.
+    /// The flow is refused: the queue is full, and no other address has at least two flows more than this one.
     Refused,
 }
 

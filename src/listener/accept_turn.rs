@@ -2,8 +2,9 @@
 //!
 //! In: the socket. Out: a descriptor for each thread. It is readable when that thread has the turn and a
 //! client waits. Each descriptor is an epoll instance that holds the socket; at most one of them is armed.
-//! Passing the turn is one system call, and wakes the next thread only if a client waits already.
-//! Refused: one wait queue for all threads, because each client wakes every thread. One socket for each
+//! Passing the turn is one system call. It wakes the next thread at once if a client waits; otherwise the next
+//! client wakes it.
+//! Rejected designs: one wait queue for all threads, because each client wakes every thread. One socket for each
 //! thread, because closing it loses the clients in its queue (docs/decisions/0018-accept-on-data-threads.md).
 //! Source: epoll(7), epoll_ctl(2) on EPOLLONESHOT.
 
@@ -35,7 +36,7 @@ const OPEN: epoll::EventFlags = SHUT.union(epoll::EventFlags::IN);
 impl AcceptTurns {
     /// Makes the turns of `threads` threads. The first thread has the turn.
     ///
-    /// Errors: no descriptor is left. Two or more threads need one descriptor each.
+    /// Errors: no descriptor, memory or place in epoll's watches is left. Two or more threads need one descriptor each.
     pub fn for_threads(socket: TcpListener, threads: usize) -> io::Result<Vec<AcceptTurn>> {
         let gates = if threads > 1 { threads } else { 0 };
         let gate = |at| {
@@ -85,8 +86,8 @@ impl AcceptTurn {
         matches!(epoll::wait(gate, &mut report, Some(&now)), Ok(1))
     }
 
-    /// Passes the turn to the thread `to`. The kernel wakes that thread at once if a client waits, otherwise
-    /// when one arrives.
+    /// Passes the turn to the thread `to`, one of those that the turns were made for. The kernel wakes that thread at
+    /// once if a client waits, otherwise when one arrives.
     ///
     /// Errors: the kernel has no memory. The caller still has the turn.
     pub fn pass(&self, to: usize) -> io::Result<()> {

@@ -5,8 +5,8 @@
 //! TCP_USER_TIMEOUT is not used: it also ends a peer that answers every probe and keeps its window shut.
 //! Linux 6.18 aborted such a connection with ETIMEDOUT after 4 s where 3 s were set. A client that has
 //! stopped reading must stay connected, and back-pressure must reach its node.
-//! Without outstanding bytes keep-alive finds a dead peer, so no timer runs for a silent flow. `unread` takes
-//! the end of a connection to a flow that does not read from it.
+//! Without outstanding bytes keep-alive finds a dead peer, so no timer runs for a silent flow. `unread` tells a
+//! flow that its peer has ended, while the flow does not read.
 //! Source: Diffusion load balancers, "TCP retransmission timeout"; FAULTS D53, D60; RFC 1122 §4.2.2.17.
 
 use std::os::fd::RawFd;
@@ -31,8 +31,8 @@ thread_local! {
     static MINE: Arc<DeadPeerWatch> = Arc::default();
 }
 
-/// Registers sockets with the watch of one thread: those of all its clients, or one to a node. Each socket
-/// holds one pointer to it.
+/// A registration with the watch of a thread. All client sockets of the thread share one; each socket to a node has
+/// its own. Each socket holds one pointer to its registration.
 #[derive(Debug, Default)]
 pub struct DeadPeerWatch {
     sockets: Arc<Sockets>,
@@ -97,20 +97,20 @@ const RETRANSMITS: u8 = 2;
 const PROBES: u8 = 3;
 
 /// Retransmissions and probes within a limit, at least: a peer that vanishes with its window shut leaves
-/// [`PROBES`] of them unanswered within it. The kernel doubles the time between two probes up to two minutes,
-/// so that such a peer was found after six. Before Linux 6.15 it still is.
+/// [`PROBES`] of them unanswered within it. By itself the kernel doubles the time between probes up to two minutes,
+/// and such a peer would be found after up to six minutes. Before Linux 6.15, which cannot limit that time, it is.
 const INTERVALS: u32 = 4;
 
 /// Whether the peer is dead. Silence alone proves nothing: a peer with a shut window answers the probes, which
-/// come a quarter of the limit apart.
+/// come at most a quarter of the limit apart (but not more than one a second).
 fn peer_is_gone(facts: Info, limit: Duration) -> bool {
     let unanswered = facts.retransmits >= RETRANSMITS || facts.probes >= PROBES;
     unanswered && facts.silent >= limit
 }
 
 /// Shortest and longest time between two rounds; in between, a quarter of the shortest limit. Each socket
-/// costs one system call of 0.2 µs a round. A flow whose peer has ended is gone two rounds, that is 5 s, after
-/// its limit.
+/// costs one system call of 0.2 µs a round. A flow whose peer has ended is gone at most two rounds, that is 5 s,
+/// after its limit.
 const PERIOD: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(2500));
 
 /// Watches the sockets of this thread, for as long as the thread lives.

@@ -25,16 +25,16 @@ pub struct IdleUpstreams {
 struct Idle {
     to: Arc<IdleAtNode>,
     side: Side,
-    /// Since it is idle, the runtime has polled the socket and found it silent.
+    /// The runtime has polled the socket after it became idle, and found it silent.
     seen: bool,
 }
 
-/// The client connections with idle upstreams to one node.
+/// The client connections that have used one node and may keep idle upstreams to it.
 #[derive(Default)]
 pub struct IdleAtNode(Mutex<HashMap<u64, Weak<IdleUpstreams>>>);
 
 impl IdleAtNode {
-    /// Adds a client connection that keeps some.
+    /// Adds a client connection.
     pub fn add(&self, conn: u64, idle: &Arc<IdleUpstreams>) {
         self.0.lock().insert(conn, Arc::downgrade(idle));
     }
@@ -55,15 +55,17 @@ impl IdleAtNode {
     }
 }
 
-/// Most idle upstreams of one client connection: HTTP/2 may leave one for each parallel stream.
+/// Most idle upstreams of one client connection, to all nodes together: HTTP/2 may leave one for each parallel
+/// stream. A further one takes the place of another, usually the oldest.
 const MAX_IDLE: usize = 16;
 
 impl IdleUpstreams {
     /// Keeps a connection whose last answer is complete. The client connection's task calls
     /// [`IdleUpstreams::poll_unused`] while it waits.
     ///
-    /// Closes it instead if `may_keep` says that the node must get no more connections, or if the node has sent
-    /// bytes behind its answer. TLS may have decrypted such bytes, so that the socket does not show them.
+    /// Closes it instead if `may_keep` says that the node must get no more connections, or if the edge already holds
+    /// bytes that the node sent behind its answer: read ahead, or decrypted. Bytes that the kernel holds are left to
+    /// [`IdleUpstreams::take`] and [`IdleUpstreams::poll_unused`].
     pub fn keep(&self, to: &Arc<IdleAtNode>, side: Side, may_keep: impl FnOnce() -> bool) {
         let side = side.untapped();
         let ahead = side.tcp().is_none_or(|tcp| tcp.has_ahead());
