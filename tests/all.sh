@@ -31,8 +31,25 @@ short_files() {
 tests() {
     cargo test --workspace --no-fail-fast >"$log" 2>&1 &
     pid=$!
+    beside "$pid" >target/beside.log 2>&1 &
+    beside=$!
     tail -n +1 -f --pid="$pid" "$log"
     wait "$pid"
+}
+
+# What only computes. It runs at the lowest priority beside the tests, which mostly wait for timers and sockets.
+# Both together take as long as the tests alone.
+beside() {
+    # The tests are built first: cargo builds one thing at a time.
+    until grep -q '^ *Running ' "$log" || ! kill -0 "$1" 2>/dev/null; do sleep 1; done
+    failed=
+    skipped=
+    step fuzz nice -n 19 fuzz/run.sh 20
+    step docs env RUSTDOCFLAGS="-D warnings" nice -n 19 cargo doc --workspace --no-deps --quiet
+    step dependencies cargo deny --all-features check bans licenses sources
+    step advisories tests/advisories.sh
+    step "what is linked" tests/current.sh
+    printf '%s\n%s\n' "$failed" "$skipped" >target/beside.steps
 }
 
 totals() {
@@ -56,16 +73,16 @@ step "circles of files" python3 tests/circles.py
 # shows it the fuzz targets too.
 step "lints and function length" cargo clippy --workspace --all-targets --features pushgate-fuzz/libfuzzer -- \
     -D warnings -W clippy::too_many_lines --cfg fuzzing
+rm -f target/beside.steps
 step tests tests
+wait "$beside"
+cat target/beside.log
+{ read -r also_failed && read -r also_skipped; } <target/beside.steps || also_failed=", steps beside the tests"
+failed="$failed${also_failed-}"
+skipped="$skipped${also_skipped-}"
 # The tests have built it. Through cargo it would have other features and be built again.
 step "instruction budget" "${CARGO_TARGET_DIR:-target}/debug/examples/budget"
 step "dashboard and alerts" python3 tests/dashboards.py
-step fuzz fuzz/run.sh 20
-step docs env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
-step dependencies cargo deny --all-features check bans licenses sources
-step advisories tests/advisories.sh
-step "what is linked" tests/current.sh
-
 [ -z "$skipped" ] || echo "NOT CHECKED: ${skipped#, }"
 [ -z "$failed" ] || echo "FAILED: ${failed#, }"
 totals

@@ -120,20 +120,6 @@ if [ -n "$program" ] && ! command -v "$program" >/dev/null; then
     fi
     rm -rf "$unpacked"
 fi
-if [ "$1" = package ] && ! cargo deb --version >/dev/null 2>&1; then
-    echo "setup: building cargo-deb, into $HOME/.cargo" >&2
-    cargo install --quiet --locked cargo-deb >&2 || fail "cargo-deb cannot be built; run: cargo install --locked cargo-deb"
-fi
-# The program alone: to install its package would start a Prometheus on this machine.
-if [ "$1" = test ] && ! command -v promtool >/dev/null; then
-    unpacked=$(mktemp -d)
-    if (cd "$unpacked" && apt-get download -qq prometheus >&2 && dpkg-deb --extract prometheus_*.deb .); then
-        install -D -t "$HOME/.cargo/bin" "$unpacked/usr/bin/promtool"
-    else
-        echo "setup: no promtool, so the alert rules are not tested; try apt-get update, then run again" >&2
-    fi
-    rm -rf "$unpacked"
-fi
 for part in fmt clippy; do
     cargo "$part" --version >/dev/null 2>&1 ||
         fail "cargo $part is missing; run: rustup component add clippy rustfmt"
