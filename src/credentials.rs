@@ -12,10 +12,12 @@ mod error;
 mod files;
 mod keystore;
 mod loaded;
+mod mark;
 mod material;
 pub mod ocsp;
 mod reading;
 pub mod ticket_keys;
+mod unchanged;
 
 pub use certificate::{Certificate, Ocsp};
 pub use chain::Warning;
@@ -23,7 +25,9 @@ pub use crl::{Crls, authorities_of};
 pub use error::TlsError;
 pub use files::{key_of, password_in, password_of};
 pub use loaded::{Loaded, names_in, names_of, unix_now};
+pub use mark::Mark;
 pub use reading::Reading;
+pub use unchanged::{open, unchanged};
 
 #[cfg(fuzzing)]
 pub mod fuzz;

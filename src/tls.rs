@@ -6,6 +6,7 @@
 mod context;
 mod guard;
 mod handshake_info;
+mod names;
 mod revoked;
 mod select;
 mod server_name;

@@ -15,7 +15,7 @@ type Days = Whole<0, 36_500>;
 
 /// A certificate with its key: `chain` and `key`, or a `keystore`. The names it covers are read
 /// from it.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Hash)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
     /// PEM chain, leaf first.
@@ -44,8 +44,20 @@ pub struct Certificate {
     pub warn_days: u32,
 }
 
+impl Certificate {
+    /// Returns its files.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let ocsp = match &self.ocsp {
+            Ocsp::File(file) => Some(file),
+            _ => None,
+        };
+        let own = [&self.chain, &self.key, &self.keystore, &self.password_file];
+        own.into_iter().flatten().chain(ocsp)
+    }
+}
+
 /// Where a certificate's OCSP response comes from.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Hash)]
 #[serde(rename_all = "snake_case")]
 pub enum Ocsp {
     /// Nothing is stapled.

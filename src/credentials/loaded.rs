@@ -15,6 +15,7 @@ use super::aliases;
 use super::chain::{self, Chain, Material, Warning, names, signed};
 use super::files;
 use super::keystore::Keystore;
+use super::mark::Marks;
 use super::material::material;
 use super::ocsp::Staple;
 use super::{Certificate, TlsError};
@@ -44,6 +45,8 @@ pub struct Loaded {
     path: PathBuf,
     /// What was put right in the chain.
     warnings: Vec<Warning>,
+    /// Its files; `None` if it must be read at each load.
+    pub(super) marks: Option<Marks>,
 }
 
 impl Loaded {
@@ -54,11 +57,13 @@ impl Loaded {
     pub fn open(certificate: &Certificate, dir: &Path) -> Result<Loaded, TlsError> {
         let shown = certificate.keystore.as_ref().or(certificate.chain.as_ref());
         let path = dir.join(shown.ok_or(TlsError::Incomplete)?);
+        let marks = Marks::of(certificate, dir, unix_now());
         let all = material(certificate, dir, unix_now())?.into_iter();
         let mut all = all.map(|material| Loaded::of(material, certificate, dir, &path));
         let mut first = all.next().ok_or(TlsError::Incomplete)??;
         let beside: Result<Vec<_>, TlsError> = all.map(|one| one.map(Arc::new)).collect();
         first.beside = beside?;
+        first.marks = marks;
         Ok(first)
     }
 
@@ -86,6 +91,7 @@ impl Loaded {
             beside: Vec::new(),
             path: path.to_owned(),
             warnings,
+            marks: None,
         })
     }
 
@@ -114,6 +120,12 @@ impl Loaded {
     /// Whether the leaf is valid at `now`, in seconds since 1970.
     pub fn is_in_time(&self, now: i64) -> bool {
         chain::out_of_time(&self.leaf, now).is_none()
+    }
+
+    /// Whether it and its issuers are valid at `now`, and nothing had to be put right in its chain.
+    pub(super) fn is_in_time_whole(&self, now: i64) -> bool {
+        let in_time = |one: &X509| chain::out_of_time(one, now).is_none();
+        self.warnings.is_empty() && in_time(&self.leaf) && self.issuers.iter().all(in_time)
     }
 
     /// Returns what an operator should mend, at `now`.

@@ -1,7 +1,7 @@
 //! Keeps one value for each client address, for as long as somebody holds it.
 //!
-//! In: addresses. Out: the value of each, made when it is first asked for. A value that is dropped calls
-//! [`ByClient::forget`], so the map is no larger than what is held.
+//! In: addresses. Out: the value of each, made when it is first asked for. `T`'s `Drop` must
+//! call [`ByClient::forget`]; otherwise its entry stays.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -46,7 +46,8 @@ impl<T> ByClient<T> {
     }
 }
 
-/// Counts one more, unless there are `most`. Returns whether it did.
+/// Counts one more, unless there are `most`. Returns whether it did. While another call is refused, this one may be
+/// refused too although a place has just become free.
 pub fn take(held: &AtomicUsize, most: usize) -> bool {
     let taken = held.fetch_add(1, Ordering::Relaxed) < most;
     if !taken {

@@ -96,21 +96,22 @@ pub(super) fn poll_ended(fd: RawFd, cx: &mut Context<'_>) -> Poll<()> {
 const RETRANSMITS: u8 = 2;
 const PROBES: u8 = 3;
 
-/// Retransmissions and probes within a limit, at least: a peer that vanishes with its window shut leaves
-/// [`PROBES`] of them unanswered within it. By itself the kernel doubles the time between probes up to two minutes,
-/// and such a peer would be found after up to six minutes. Before Linux 6.15, which cannot limit that time, it is.
+/// Retransmissions and probes within a limit of 4 s to 8 min, at least: a peer that vanishes with its window shut
+/// leaves [`PROBES`] of them unanswered within it. By itself the kernel doubles the time between probes, up to two
+/// minutes, and finds such a peer after up to six minutes. Before Linux 6.15 it is so, because the time cannot be
+/// limited.
 const INTERVALS: u32 = 4;
 
 /// Whether the peer is dead. Silence alone proves nothing: a peer with a shut window answers the probes, which
-/// come at most a quarter of the limit apart (but not more than one a second).
+/// come a quarter of the limit apart, but at least 1 s.
 fn peer_is_gone(facts: Info, limit: Duration) -> bool {
     let unanswered = facts.retransmits >= RETRANSMITS || facts.probes >= PROBES;
     unanswered && facts.silent >= limit
 }
 
 /// Shortest and longest time between two rounds; in between, a quarter of the shortest limit. Each socket
-/// costs one system call of 0.2 µs a round. A flow whose peer has ended is gone at most two rounds, that is 5 s,
-/// after its limit.
+/// costs one system call of 0.2 µs a round. A flow whose client has ended, and whose bytes still wait,
+/// is gone at most two rounds (5 s) after no byte has moved for the client's limit.
 const PERIOD: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(2500));
 
 /// Watches the sockets of this thread, for as long as the thread lives.

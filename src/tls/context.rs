@@ -162,6 +162,17 @@ impl Rules {
         })
     }
 
+    /// Whether contexts built by `other` are as those built by these rules.
+    pub fn is_same(&self, other: &Rules) -> bool {
+        let clients = |rules: &Rules| rules.clients.as_ref().map(|c| (c.how, c.digest));
+        let versions = |rules: &Rules| (rules.min, rules.max, rules.profile);
+        Arc::ptr_eq(&self.ring, &other.ring)
+            && self.alpn == other.alpn
+            && versions(self) == versions(other)
+            && (&self.ciphers, &self.groups) == (&other.ciphers, &other.groups)
+            && clients(self) == clients(other)
+    }
+
     /// Returns a builder with all rules and the certificates `shown` installed. These have keys of
     /// different kinds; OpenSSL shows the one that the client can verify.
     pub fn context(&self, shown: &[Arc<Loaded>]) -> Result<SslAcceptorBuilder, ErrorStack> {

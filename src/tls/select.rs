@@ -7,7 +7,6 @@
 //! Source: Lightstreamer clustering §3.2.1 (one certificate for all names: §3.2.1.3, §3.2.1.4), §3.2.2
 //! (one for each: §3.2.2.3, §3.2.2.4); RFC 6066 §3; RFC 6125 §6.4.3 (wildcards).
 
-use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -15,10 +14,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use openssl::error::ErrorStack;
-use openssl::ssl::{ClientHelloResponse, SslAcceptor, SslAlert, SslContext, SslRef};
+use openssl::ssl::{ClientHelloResponse, SslAcceptor, SslAlert, SslRef};
 
 use super::context::Rules;
 use super::guard::guard;
+use super::names::{Names, Served, patterns, refused};
 use super::server_name;
 use super::store::Store;
 use super::tickets::Ring;
@@ -42,7 +42,7 @@ impl TlsFront {
         ring: Arc<Ring>,
         dir: &Path,
     ) -> Result<TlsFront, TlsError> {
-        let acceptors = Acceptors::build(listener, store, &ring, dir)?;
+        let acceptors = Acceptors::build(listener, store, &ring, dir, None)?;
         Ok(TlsFront {
             ring,
             acceptors: ArcSwap::from_pointee(acceptors),
@@ -68,7 +68,9 @@ impl TlsFront {
         store: &Store,
         dir: &Path,
     ) -> Result<Acceptors, TlsError> {
-        Acceptors::build(listener, store, &self.ring, dir)
+        let old = self.acceptors.load();
+        let old = old.names.as_deref();
+        Acceptors::build(listener, store, &self.ring, dir, old)
     }
 
     /// Swaps in prepared certificates. Live connections keep what they have; tickets stay valid for
@@ -91,24 +93,28 @@ impl TlsFront {
 pub struct Acceptors {
     default: SslAcceptor,
     by_vip: HashMap<SocketAddr, SslAcceptor>,
+    /// `None` if the VIP chooses.
+    names: Option<Arc<Names>>,
 }
 
 impl Acceptors {
+    /// Builds them. A certificate that did not change keeps the context that it has in `old`.
     fn build(
         listener: &Listener,
         store: &Store,
         ring: &Arc<Ring>,
         dir: &Path,
+        old: Option<&Names>,
     ) -> Result<Acceptors, TlsError> {
         let unknown = |certificate: &str| TlsError::Unknown {
             listener: listener.name.clone(),
             certificate: certificate.to_owned(),
         };
         let tls = listener.tls.as_ref().ok_or_else(|| unknown(""))?;
-        let rules = Rules::new(listener, tls, ring.clone(), dir)?;
+        let rules = Arc::new(Rules::new(listener, tls, ring.clone(), dir)?);
         let served = served(tls, store, unknown)?;
         let names = match tls.choose {
-            Choose::Name => Some(Arc::new(Names::new(&rules, &served)?)),
+            Choose::Name => Some(Arc::new(Names::new(&rules, &served, old)?)),
             Choose::Vip => None,
         };
         let acceptor = |word: &str| -> Result<SslAcceptor, TlsError> {
@@ -132,11 +138,10 @@ impl Acceptors {
             by_vip: by_vip
                 .map(|(vip, word)| Ok((canonical(*vip), acceptor(word)?)))
                 .collect::<Result<_, TlsError>>()?,
+            names,
         })
     }
 }
-
-type Served<'a> = Vec<(&'a String, Arc<Loaded>)>;
 
 /// Returns the listener's certificates in the order of its list, without duplicates. Certificates that are not
 /// valid now come last: they serve only the names that no valid one covers.
@@ -182,62 +187,6 @@ fn with_companions(first: &Arc<Loaded>, served: &Served<'_>) -> Vec<Arc<Loaded>>
         }
     }
     shown
-}
-
-/// Maps each name in the certificates (`push.example`, `*.example`) to its OpenSSL context.
-struct Names(HashMap<String, SslContext>);
-
-impl Names {
-    /// Builds the map. For each kind of key the certificate listed first gets the name; one that is not valid
-    /// now gets only a name that no valid one covers. Names with the same certificates share a context, because
-    /// a context takes some 20 KiB.
-    fn new(rules: &Rules, served: &Served<'_>) -> Result<Names, TlsError> {
-        let now = unix_now();
-        let in_time = |one: &Loaded| one.is_in_time(now);
-        let mut shown: HashMap<&str, Vec<usize>> = HashMap::new();
-        for (i, (_, loaded)) in served.iter().enumerate() {
-            for name in &loaded.names {
-                let those = shown.entry(name).or_default();
-                let as_good = |j: &usize| in_time(&served[*j].1) == in_time(loaded);
-                if those
-                    .iter()
-                    .all(|j| served[*j].1.kind() != loaded.kind() && as_good(j))
-                {
-                    those.push(i);
-                }
-            }
-        }
-        let mut contexts: HashMap<Vec<usize>, SslContext> = HashMap::new();
-        let mut names = HashMap::with_capacity(shown.len());
-        for (name, those) in shown {
-            let context = match contexts.get(&those) {
-                Some(context) => context.clone(),
-                None => {
-                    let certificates: Vec<_> = those.iter().map(|i| served[*i].1.clone()).collect();
-                    let word = those.first().map_or("", |i| served[*i].0.as_str());
-                    let context = rules.context(&certificates);
-                    let context = context.map_err(|e| refused(word, &e))?;
-                    let context = context.build().into_context();
-                    contexts.insert(those, context.clone());
-                    context
-                }
-            };
-            names.insert(name.to_owned(), context);
-        }
-        Ok(Names(names))
-    }
-
-    /// Returns the context for `name`: of the exact name, else of the wildcard one label up.
-    fn find(&self, name: &str) -> Option<&SslContext> {
-        patterns(name).find_map(|pattern| self.0.get(&*pattern))
-    }
-}
-
-/// Returns the names in a certificate that cover `name`, best first.
-fn patterns(name: &str) -> impl Iterator<Item = Cow<'_, str>> {
-    let wildcard = name.split_once('.').into_iter();
-    let wildcard = wildcard.map(|(_, parent)| Cow::Owned(format!("*.{parent}")));
-    std::iter::once(Cow::Borrowed(name)).chain(wildcard)
 }
 
 /// The certificate that a handshake gets, and the rule that chose it.
@@ -336,11 +285,4 @@ fn acceptor(
 /// Unmaps an IPv4-mapped address: `::ffff:10.0.0.1` and `10.0.0.1` are the same VIP.
 fn canonical(vip: SocketAddr) -> SocketAddr {
     SocketAddr::new(vip.ip().to_canonical(), vip.port())
-}
-
-fn refused(certificate: &str, e: &ErrorStack) -> TlsError {
-    TlsError::Refused {
-        certificate: certificate.to_owned(),
-        why: e.to_string(),
-    }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::credentials::{Certificate, Loaded, TlsError, unix_now};
+use crate::credentials::{Certificate, Loaded, TlsError, open, unix_now};
 
 /// Certificates by name. Each is read once, even if many listeners serve it.
 #[derive(Clone, Default)]
@@ -34,7 +34,7 @@ impl Store {
     pub fn load(config: &Config, old: &Store) -> Result<Store, TlsError> {
         let mut store = Store::default();
         for (name, files) in &config.certificates {
-            let loaded = Arc::new(Loaded::open(files, &config.dir)?);
+            let loaded = open(files, &config.dir)?;
             store.take(name, files, loaded, old);
         }
         Ok(store)
@@ -53,8 +53,8 @@ impl Store {
                 fresh.loaded.insert(name.clone(), old.clone());
                 continue;
             }
-            match Loaded::open(files, &config.dir) {
-                Ok(loaded) => fresh.take(name, files, Arc::new(loaded), self),
+            match open(files, &config.dir) {
+                Ok(loaded) => fresh.take(name, files, loaded, self),
                 Err(fault) => fresh.keep(name, old, &fault),
             }
         }
@@ -73,7 +73,7 @@ impl Store {
             self.keep(name, Some(before), &fault);
             return;
         }
-        if let Some(before) = before {
+        if let Some(before) = before.filter(|before| !Arc::ptr_eq(before, &loaded)) {
             for one in loaded.each() {
                 before.each().for_each(|b| one.staple.inherit(&b.staple));
             }

@@ -44,7 +44,7 @@ impl IdleAtNode {
         self.0.lock().remove(&conn);
     }
 
-    /// Closes all idle connections.
+    /// Closes the idle upstreams to this node, of all client connections.
     pub fn close(&self) {
         // The entries stay: a client connection registers once, and may use the node again later.
         for idle in self.0.lock().values() {
@@ -73,8 +73,8 @@ impl IdleUpstreams {
             return;
         }
         let mut idle = self.idle.lock();
-        // Checked under the lock: a node that goes Down now closes the connections kept before, and this
-        // check stops later ones.
+        // Checked under the lock: a node that goes Down now closes the connections kept before (unless `on_down`
+        // is `keep`), and this check stops later ones.
         if !may_keep() {
             return;
         }
@@ -94,8 +94,8 @@ impl IdleUpstreams {
         let mut idle = self.idle.lock();
         while let Some(i) = idle.iter().rposition(|i| Arc::ptr_eq(&i.to, to)) {
             let Idle { side, seen, .. } = idle.swap_remove(i);
-            // The runtime knows if it has polled the socket; otherwise the kernel is asked. A pipelined
-            // request follows at once, without such a poll.
+            // If the runtime has polled the socket and finds it silent, it is; in every other case the kernel is
+            // asked. A pipelined request follows at once, without such a poll.
             let mut cx = Context::from_waker(Waker::noop());
             if (seen && side.poll_readable(&mut cx).is_pending()) || is_silent(&side) {
                 return Some(side);

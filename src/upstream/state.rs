@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 pub enum State {
     /// Takes flows of all clients.
     Up,
-    /// Keeps its flows. Clients stuck to it and routes that pin it still bring flows; others do not.
+    /// Keeps its flows. Clients stuck to it (not by `mode: hash`) and routes that pin it still bring flows. Others do
+    /// not, unless it has left the DNS answer and no node is Up.
     Draining,
     /// Takes no flow. Loses its flows, unless `on_down` is `keep`.
     Down,

@@ -12,7 +12,7 @@ use super::checker::{Check, steps};
 use crate::config::error::echo;
 use crate::credentials::ticket_keys::check_file;
 use crate::credentials::{
-    Certificate, Loaded, Ocsp, TlsError, key_of, names_of, password_of, unix_now,
+    Certificate, Loaded, Ocsp, TlsError, key_of, names_of, open, password_of, unchanged, unix_now,
 };
 
 /// Names covered, by certificate.
@@ -33,14 +33,15 @@ pub(super) fn check(check: &mut Check<'_>) -> Sound {
         if !has_one_form(check, name, certificate) {
             continue;
         }
-        let loaded = match &certificate.keystore {
-            Some(_) => {
-                let loaded = Loaded::open(certificate, check.dir);
+        let loaded = match (unchanged(certificate, check.dir), &certificate.keystore) {
+            (Some(loaded), _) => Ok(loaded),
+            (None, Some(_)) => {
+                let loaded = open(certificate, check.dir);
                 loaded.map_err(|fault| tell(check, name, certificate, &fault))
             }
-            None => pem(check, name, certificate),
+            (None, None) => pem(check, name, certificate),
         };
-        let Ok(loaded) = loaded.map(Arc::new) else {
+        let Ok(loaded) = loaded else {
             continue;
         };
         let names = loaded.each().flat_map(|one| one.names.clone()).collect();
@@ -92,7 +93,7 @@ fn has_one_form(check: &mut Check<'_>, name: &str, certificate: &Certificate) ->
 
 /// Loads a PEM certificate. Chain and key are looked at one after the other, because opening both
 /// stops at the first fault.
-fn pem(check: &mut Check<'_>, name: &str, certificate: &Certificate) -> Result<Loaded, ()> {
+fn pem(check: &mut Check<'_>, name: &str, certificate: &Certificate) -> Result<Arc<Loaded>, ()> {
     let at =
         |file: &Option<std::path::PathBuf>| check.dir.join(file.as_deref().unwrap_or("".as_ref()));
     let names = names_of(&at(&certificate.chain));
@@ -107,7 +108,7 @@ fn pem(check: &mut Check<'_>, name: &str, certificate: &Certificate) -> Result<L
     if names.is_err() || key.is_err() {
         return Err(());
     }
-    let loaded = Loaded::open(certificate, check.dir);
+    let loaded = open(certificate, check.dir);
     loaded.map_err(|fault| tell(check, name, certificate, &fault))
 }
 

@@ -1,11 +1,10 @@
 //! Looks at the files of certificates, and notices which have changed.
 //!
 //! In: a configuration. Out: whether a file has changed since the last look, and which files do not answer, be
-//! it when they are looked at or when they are read. A file system that hangs, like NFS without its server, holds
-//! up the renewal of its own files only.
+//! it when they are looked at or when they are read. A file system that hangs, like NFS without its server, keeps
+//! its own files from being renewed. Each file that hangs delays the others by one round, of 2 to 5 s.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,19 +12,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::config::{Certificate, Config, Ocsp};
+use crate::config::{Certificate, Config};
 use crate::control::file_thread::on_file_thread;
-use crate::credentials::Reading;
+use crate::credentials::{Mark, Reading};
 
-/// Time without an answer after which a file counts as hung. A disk that spins up needs a few seconds, and is
-/// then looked at with the next round.
+/// Longest time for one look at all files. The file that is looked at when it is over counts as hung: a disk that
+/// spins up needs a few seconds, and its files are looked at again afterwards.
 const HANG: Duration = Duration::from_secs(2);
-/// Most files that hang at once, each with its thread. With more, none is looked at.
+/// While this many files hang, each with its thread, no other is looked at.
 const MAX_HUNG: usize = 16;
-
-/// State of a file: time of the last change of its content; time of the last change of its content, owner or
-/// mode; length; inode. `None`: it does not exist.
-type Mark = Option<(i64, i64, i64, i64, u64, u64)>;
 
 /// State of each file at the last look.
 #[derive(Default)]
@@ -45,7 +40,7 @@ struct Look {
 #[derive(Default)]
 struct Seen {
     marks: Vec<(PathBuf, Mark)>,
-    /// Whether nobody waits for the other files any more.
+    /// Whether the caller has stopped to wait; the thread then ends after this file.
     given_up: bool,
 }
 
@@ -53,7 +48,7 @@ impl Look {
     fn run(&self, files: Vec<PathBuf>) {
         for file in files {
             let noted = self.reading.note(&file);
-            let mark = mark(&file);
+            let mark = Mark::of(&file);
             drop(noted);
             let mut seen = self.seen.lock();
             seen.marks.push((file, mark));
@@ -72,7 +67,7 @@ impl Marks {
         self.hung.retain(|reading| reading.at().is_some());
         let answers_again = self.hung.len() < before;
         if self.hung.len() >= MAX_HUNG {
-            return false;
+            return answers_again;
         }
         let files = files(config);
         let hung = self.hung_files();
@@ -99,8 +94,8 @@ impl Marks {
         changed || answers_again
     }
 
-    /// Runs `work`, which reads files, on a file thread. Returns whether it has ended; it is given up when it
-    /// reads one file for longer than [`HANG`], and that file then counts as hung.
+    /// Runs `work`, which reads files, on a file thread. Returns whether it has ended. It is given up when two
+    /// looks, [`HANG`] apart, find it at the same file, which then counts as hung.
     ///
     /// Errors: as [`on_file_thread`].
     pub async fn run(&mut self, work: impl FnOnce() + Send + 'static) -> Result<bool, String> {
@@ -139,33 +134,16 @@ impl Marks {
 
 /// Returns the certificates with a file in `hung`.
 pub fn certificates_of(hung: &BTreeSet<PathBuf>, config: &Config) -> BTreeSet<String> {
-    let hangs = |c: &Certificate| of(c).any(|file| hung.contains(&config.dir.join(file)));
+    let hangs = |c: &Certificate| c.files().any(|file| hung.contains(&config.dir.join(file)));
     let all = config.certificates.iter().filter(|(_, c)| hangs(c));
     all.map(|(name, _)| name.clone()).collect()
-}
-
-fn mark(path: &Path) -> Mark {
-    let meta = std::fs::metadata(path).ok()?;
-    let content = (meta.mtime(), meta.mtime_nsec());
-    let any = (meta.ctime(), meta.ctime_nsec());
-    Some((content.0, content.1, any.0, any.1, meta.len(), meta.ino()))
-}
-
-/// Returns the files of a certificate.
-fn of(c: &Certificate) -> impl Iterator<Item = &PathBuf> {
-    let ocsp = match &c.ocsp {
-        Ocsp::File(file) => Some(file),
-        _ => None,
-    };
-    let own = [&c.chain, &c.key, &c.keystore, &c.password_file];
-    own.into_iter().flatten().chain(ocsp)
 }
 
 /// Returns every file whose change is noticed.
 fn files(config: &Config) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for c in config.certificates.values() {
-        files.extend(of(c).cloned());
+        files.extend(c.files().cloned());
     }
     let listeners = config.listeners.iter().filter_map(|l| l.tls.as_ref());
     for tls in listeners {

@@ -117,8 +117,8 @@ async fn a_cookie_on_a_page_of_the_site() {
     browser.close().await;
 }
 
-/// Aim: 2.A.2. On a page of another site a browser returns the cookie only if it is `SameSite=None; Secure;
-/// Partitioned`, on a 101 as on any answer. With the settings of docs/plugins.md the session stays; with
+/// Aim: 2.A.2. On a page of another site a browser returns the cookie if it is `SameSite=None; Secure;
+/// Partitioned`, on a 101 as on any answer, and not if it has none of the three. With the settings of docs/plugins.md the session stays; with
 /// those of the file it does not. The same holds where WebSockets are streams of the page's connection. Fails
 /// if an attribute is missing or misspelt, or if the answer to a stream has other cookies.
 #[tokio::test(flavor = "multi_thread")]
