@@ -83,7 +83,7 @@ mod tests {
         let old = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1000));
         file.set_times(old).expect("times");
         let mark = Mark::of(&path);
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = crate::clock::wall().duration_since(SystemTime::UNIX_EPOCH);
         let now = now.expect("after 1970").as_secs() as i64;
         assert_ne!(mark, Mark(None));
         // Its inode changed just now.
