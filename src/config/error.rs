@@ -11,8 +11,19 @@ pub const MAX_ERRORS: usize = 100;
 /// Most characters of a wrong value that a message repeats.
 const MAX_ECHO: usize = 60;
 
-/// One fault of a configuration file.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// How grave a finding is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The file is refused.
+    #[default]
+    Error,
+    /// The file runs, but does not do what it seems to.
+    Warning,
+}
+
+/// One finding in a configuration file: a fault, or a warning.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize)]
 pub struct ConfigError {
     /// The file as the operator named it.
     pub file: String,
@@ -28,6 +39,8 @@ pub struct ConfigError {
     pub expected: Option<String>,
     /// The nearest known word.
     pub suggestion: Option<String>,
+    /// Whether the file is refused for it.
+    pub severity: Severity,
 }
 
 impl fmt::Display for ConfigError {
@@ -38,6 +51,9 @@ impl fmt::Display for ConfigError {
         }
         if !self.path.is_empty() {
             write!(f, ": {}", self.path)?;
+        }
+        if self.severity == Severity::Warning {
+            f.write_str(": warning")?;
         }
         write!(f, ": {}", self.message)?;
         if let Some(expected) = &self.expected {

@@ -12,6 +12,7 @@ use super::Config;
 
 mod checks;
 mod documented;
+mod effective;
 mod failure;
 mod http2;
 mod page;

@@ -15,7 +15,7 @@ type Days = Whole<0, 36_500>;
 
 /// A certificate with its key: `chain` and `key`, or a `keystore`. The names it covers are read
 /// from it.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
     /// PEM chain, leaf first.
@@ -45,7 +45,7 @@ pub struct Certificate {
 }
 
 /// Where a certificate's OCSP response comes from.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Ocsp {
     /// Nothing is stapled.

@@ -110,7 +110,7 @@ impl Check<'_> {
         self.warned.push(DecodeError {
             place: self.tree.locate(path),
             on_key: false,
-            message: format!("warning: {message}"),
+            message: message.to_owned(),
             expected: Some(expected.to_owned()),
             suggestion: None,
         });
