@@ -8,6 +8,9 @@ use std::fmt;
 /// Most faults that one run reports; a file with more is broken at its root, not in its details.
 pub const MAX_ERRORS: usize = 100;
 
+/// Most names that a message lists.
+const MAX_NAMES: usize = 8;
+
 /// Most characters of a wrong value that a message repeats.
 const MAX_ECHO: usize = 60;
 
@@ -143,6 +146,20 @@ pub(super) fn one_line(message: String) -> String {
         }
     }
     line
+}
+
+/// Lists the names that may stand in place of an unknown one, the first few of many; `None`: there are none.
+pub(super) fn one_of<S: AsRef<str>>(known: &[S]) -> Option<String> {
+    let shown = known.iter().take(MAX_NAMES);
+    let shown: Vec<String> = shown
+        .map(|name| format!("`{}`", echo(name.as_ref())))
+        .collect();
+    let more = if known.len() > MAX_NAMES { ", …" } else { "" };
+    match shown.as_slice() {
+        [] => None,
+        [one] => Some(one.clone()),
+        _ => Some(format!("one of {}{more}", shown.join(", "))),
+    }
 }
 
 /// Finds the word of `known` that `word` was probably meant to be.

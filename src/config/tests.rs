@@ -15,6 +15,7 @@ mod documented;
 mod effective;
 mod failure;
 mod http2;
+mod mistakes;
 mod page;
 mod plugins;
 mod reference;
