@@ -13,7 +13,7 @@ use crate::head;
 use crate::units::Pairs;
 
 /// Block `headers:`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Edits of the head on its way to the node.
@@ -25,7 +25,7 @@ pub struct Config {
 }
 
 /// Edits of one direction.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Edits {
     /// Names to remove.

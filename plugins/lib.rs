@@ -17,6 +17,7 @@ pub mod spelling;
 mod testing;
 pub mod trust;
 pub mod units;
+mod written;
 
 use context::{Build, PluginError};
 
@@ -26,7 +27,7 @@ macro_rules! plugins {
         $($(#[$doc])* pub mod $word;)+
 
         /// One block of a listener's `plugins:`. Its key names the plugin.
-        #[derive(Clone, Debug, serde::Deserialize)]
+        #[derive(Clone, Debug, serde::Deserialize, serde::Serialize)]
         #[serde(rename_all = "snake_case")]
         pub enum PluginConfig {
             $($(#[$doc])* $variant($word::Config),)+
@@ -88,3 +89,15 @@ plugins! {
 #[cfg(doctest)]
 #[doc = include_str!("../CONTRIBUTING.md")]
 struct Contributing;
+
+impl PluginConfig {
+    /// Puts the default in place of each key of a table that is not given.
+    pub fn fill(&mut self) {
+        match self {
+            PluginConfig::StickyIp(block) => block.fill(),
+            PluginConfig::StickyParam(block) => block.fill(),
+            PluginConfig::StickySession(block) => block.fill(),
+            _ => {}
+        }
+    }
+}

@@ -5,13 +5,16 @@
 use std::path::Path;
 
 mod address;
+mod admin_block;
 mod bounds;
 mod check;
 mod decode;
 pub mod defaults;
 mod discover;
+mod effective;
 pub mod error;
 mod failure;
+mod fault;
 mod file;
 mod listener;
 mod memory;
@@ -27,7 +30,7 @@ pub use crate::credentials::{Certificate, Ocsp};
 pub use address::{Address, HostName, HostPort};
 pub(crate) use check::covers;
 pub use discover::{Discover, Family, Resolvers};
-pub use error::{ConfigError, ConfigErrors};
+pub use error::{ConfigError, ConfigErrors, Severity};
 pub use failure::{NoNode, OnLost};
 pub use file::{AccessLog, Admin, Config, Log};
 pub use listener::{Http2Limits, Limits, Listener, MaxHidden};
@@ -61,26 +64,8 @@ impl Config {
     /// Errors: the faults of the text in the order of its lines, at most [`error::MAX_ERRORS`].
     pub fn parse(text: &str, file: &str, dir: &Path) -> Result<Self, ConfigErrors> {
         let (tree, errors) = tree::parse(text);
-        let fault =
-            |at: tree::Position, path, message, expected: Option<_>, suggestion: Option<_>| {
-                ConfigError {
-                    file: file.to_owned(),
-                    line: at.line,
-                    column: at.column,
-                    path,
-                    message: error::one_line(message),
-                    expected: expected.map(error::one_line),
-                    suggestion: suggestion.map(error::one_line),
-                }
-            };
-        let mut faults: Vec<ConfigError> = errors
-            .into_iter()
-            .map(|p| fault(p.at, p.path, p.message, p.expected, None))
-            .collect();
-        let told = |e: decode::DecodeError| {
-            let at = if e.on_key { e.place.key_at } else { e.place.at };
-            fault(at, e.place.path, e.message, e.expected, e.suggestion)
-        };
+        let faults = errors.into_iter().map(|e| fault::of_tree(file, e));
+        let mut faults: Vec<ConfigError> = faults.collect();
         let (mut read, mut warnings) = (None, Vec::new());
         if let Some(mut tree) = tree {
             let names = check::Names::of(&tree);
@@ -91,9 +76,10 @@ impl Config {
                 config.dir = dir.to_owned();
                 let found = check::check(config, &decoded, &tree, &names, dir);
                 errors.extend(found.errors);
-                warnings.extend(found.warnings.into_iter().map(told));
+                let found = found.warnings.into_iter();
+                warnings.extend(found.map(|e| fault::warning(file, e)));
             }
-            faults.extend(errors.into_iter().map(told));
+            faults.extend(errors.into_iter().map(|e| fault::of_decoder(file, e)));
             read = Some(tree);
         }
         if let Some(faults) = ConfigErrors::of(faults) {
@@ -114,13 +100,12 @@ impl Config {
                 });
                 let at = at.unwrap_or(tree::Position { line: 1, column: 1 });
                 let path = read.map(|tree| tree.locate(&tree.around(at)).path);
-                Err(ConfigErrors::one(fault(
-                    at,
-                    path.unwrap_or_default(),
-                    "two YAML readers differ about this place".to_owned(),
-                    Some("a plainer spelling: short keys, quotes around text".to_owned()),
-                    None,
-                )))
+                let message = "two YAML readers differ about this place".to_owned();
+                let expected = "a plainer spelling: short keys, quotes around text".to_owned();
+                Err(ConfigErrors::one(ConfigError {
+                    expected: Some(expected),
+                    ..fault::at(file, at, path.unwrap_or_default(), message)
+                }))
             }
         }
     }

@@ -9,6 +9,8 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::Value;
 
+use super::examples::ORDERS;
+
 mod client;
 mod table;
 
@@ -20,11 +22,13 @@ use table::{nodes, pools, rebalance};
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum Action {
     /// Show the nodes of a running edge.
+    #[command(after_help = ORDERS)]
     Nodes {
         #[command(flatten)]
         at: At,
     },
     /// Let a node's live flows end, and give it flows of its stuck clients only.
+    #[command(after_help = ORDERS)]
     Drain {
         #[command(flatten)]
         which: Which,
@@ -36,16 +40,22 @@ pub enum Action {
         rate: Option<String>,
     },
     /// Take a node out of service now and close its flows.
+    #[command(after_help = ORDERS)]
     Down(Which),
     /// Let a node follow its health checks again: undoes `drain` and `down`.
+    #[command(after_help = ORDERS)]
     Up(Which),
     /// Close a node's live flows, but keep its state.
+    #[command(after_help = ORDERS)]
     Evict(Which),
     /// Move clients of a pool off the nodes that have too many.
+    #[command(after_help = ORDERS)]
     Rebalance(Rebalance),
     /// Forget to which nodes the clients of a pool are stuck. Live flows go on.
+    #[command(after_help = ORDERS)]
     Forget(Forget),
     /// Ask a running edge whether it lives; exits 1 if not. For containers and scripts.
+    #[command(after_help = ORDERS)]
     Healthcheck {
         /// Ask whether it is ready for clients: not draining, and each pool has a node.
         #[arg(long)]
@@ -54,6 +64,7 @@ pub enum Action {
         at: Place,
     },
     /// Show nodes and pools, refreshed each second.
+    #[command(after_help = ORDERS)]
     Top {
         /// Stop after this many refreshes.
         #[arg(long, value_name = "N")]
@@ -335,11 +346,59 @@ mod tests {
     fn only_a_plain_endpoint_is_asked() {
         for bad in ["https://127.0.0.1:9900", "127.0.0.1:9900", "http://", "x y"] {
             let at = Place {
-                admin: bad.into(),
+                config: None,
+                admin: Some(bad.into()),
                 token_file: None,
             };
             let said = Edge::new(&at).err().unwrap_or_default();
             assert!(said.starts_with("--admin "), "{bad}: {said}");
+        }
+    }
+
+    /// Aim: an order reaches the endpoint of the file, as seen from this machine, with its token. Fails if an
+    /// address that stands for all is asked, or if an option no longer wins.
+    #[test]
+    fn the_endpoint_comes_from_the_file() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("edge.yaml");
+        let place = |admin: Option<&str>| Place {
+            config: Some(file.clone()),
+            admin: admin.map(str::to_owned),
+            token_file: None,
+        };
+        std::fs::write(dir.path().join("t"), "secret\n").expect("a token");
+        for (text, admin, expected) in [
+            ("nodes: {}", None, "no block `admin`"),
+            ("admin: { bind: 127.0.0.1:0 }", None, "port 0"),
+            (
+                "admin: { bind: nowhere }",
+                None,
+                "admin.bind: found `nowhere`",
+            ),
+            (
+                "admin: { bind: 10.0.0.9:1, token_file: none }",
+                None,
+                "none: ",
+            ),
+            ("admin: { bind: 10.0.0.9:1 }", None, "http://10.0.0.9:1"),
+            (
+                "admin: { bind: 0.0.0.0:2, token_file: t }",
+                None,
+                "http://127.0.0.1:2 Bearer secret",
+            ),
+            ("admin: { bind: '[::]:3' }", None, "http://[::1]:3"),
+            (
+                "admin: { bind: 0.0.0.0:2, token_file: t }",
+                Some("http://a:4/"),
+                "http://a:4 Bearer secret",
+            ),
+        ] {
+            std::fs::write(&file, text).expect("a file");
+            let said = match Edge::new(&place(admin)) {
+                Ok(edge) => edge.asked(),
+                Err(e) => e,
+            };
+            assert!(said.contains(expected), "{text}: {said}");
         }
     }
 }

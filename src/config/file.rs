@@ -12,7 +12,7 @@ use super::units::{Share, Span};
 use super::{Certificate, Listener, Memory, Node, Pool, Resolvers, Tickets, defaults};
 
 /// The whole file.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The admin endpoint; absent: none.
@@ -72,7 +72,7 @@ pub struct Config {
 }
 
 /// The admin endpoint.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
     /// Address to bind; anything but loopback requires a token.
@@ -83,7 +83,7 @@ pub struct Admin {
 }
 
 /// Where log lines go.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
     /// The access log: one JSON line at the end of each flow.
@@ -95,7 +95,7 @@ pub struct Log {
 }
 
 /// Destination of the access log.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum AccessLog {
     /// No access log.

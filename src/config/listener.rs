@@ -16,7 +16,7 @@ use super::units::{Bytes, Span};
 use super::{ListenerTls, Mode, TcpOptions, defaults};
 
 /// Sockets on one or more VIPs that share plugins, certificates and limits.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// Name in logs and metrics.
@@ -71,7 +71,7 @@ pub struct Listener {
 
 /// Most bytes of a flow that proxy and sockets hold while the client does not read. In the file a size
 /// (`32KiB`) or a block (`{ bytes: 32KiB, bulk: false }`).
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(remote = "Self", deny_unknown_fields)]
 pub struct MaxHidden {
     /// The bound, 4 KiB to 16 MiB.
@@ -88,6 +88,13 @@ impl Default for MaxHidden {
             bytes: defaults::MAX_HIDDEN,
             bulk: true,
         }
+    }
+}
+
+impl serde::Serialize for MaxHidden {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        // The function that `remote` generates.
+        MaxHidden::serialize(self, s)
     }
 }
 
@@ -118,7 +125,7 @@ impl<'de> Deserialize<'de> for MaxHidden {
 }
 
 /// Limits of a request's head.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Most bytes of the whole head (431 beyond).
@@ -146,7 +153,7 @@ pub struct Limits {
 
 /// Limits of an HTTP/2 connection. The last four are token buckets that refill in 10 s; a client that exceeds
 /// one is sent GOAWAY.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Http2Limits {
     /// Most streams at once. The edge refuses more; the client may send them again.

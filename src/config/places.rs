@@ -4,7 +4,8 @@
 
 use std::path::Path;
 
-use super::tree::{Kind, Node, Step};
+use super::error::{ConfigError, Severity, one_line};
+use super::tree::{Kind, Node, Place, Step};
 use super::{read, tree};
 
 /// The places of a configuration file that was read without a fault.
@@ -33,9 +34,37 @@ impl Places {
     /// Returns the place of the key at `path`, in which a number is a position in a list. For a key that is
     /// not in the file it is the place of the block that lacks it.
     pub fn of<S: AsRef<str>>(&self, path: impl IntoIterator<Item = S>) -> String {
-        let Some(tree) = &self.tree else {
-            return self.file.clone();
-        };
+        match self.place(path) {
+            None => self.file.clone(),
+            Some(place) => {
+                let (line, column) = (place.key_at.line, place.key_at.column);
+                format!("{}:{line}:{column}: {}", self.file, place.path)
+            }
+        }
+    }
+
+    /// Returns a warning about the key at `path`, placed as [`Places::of`] does.
+    pub fn warning<S: AsRef<str>>(
+        &self,
+        path: impl IntoIterator<Item = S>,
+        message: String,
+        expected: Option<String>,
+    ) -> ConfigError {
+        let place = self.place(path).unwrap_or_default();
+        ConfigError {
+            file: self.file.clone(),
+            line: place.key_at.line,
+            column: place.key_at.column,
+            path: place.path,
+            message: one_line(message),
+            expected,
+            suggestion: None,
+            severity: Severity::Warning,
+        }
+    }
+
+    fn place<S: AsRef<str>>(&self, path: impl IntoIterator<Item = S>) -> Option<Place> {
+        let tree = self.tree.as_ref()?;
         let mut steps = Vec::new();
         for step in path {
             let is_list = matches!(tree.find(&steps).map(|n| &n.kind), Some(Kind::List(_)));
@@ -49,9 +78,7 @@ impl Places {
                 break;
             }
         }
-        let place = tree.locate(&steps);
-        let (line, column) = (place.key_at.line, place.key_at.column);
-        format!("{}:{line}:{column}: {}", self.file, place.path)
+        Some(tree.locate(&steps))
     }
 }
 

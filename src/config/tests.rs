@@ -12,8 +12,10 @@ use super::Config;
 
 mod checks;
 mod documented;
+mod effective;
 mod failure;
 mod http2;
+mod mistakes;
 mod page;
 mod plugins;
 mod reference;

@@ -6,7 +6,7 @@
 mod build;
 mod scalar;
 
-pub(super) use build::parse;
+pub(super) use build::{TreeError, parse};
 pub(super) use scalar::Scalar;
 
 /// A place in the file: line and column from 1, columns in characters.

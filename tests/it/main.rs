@@ -28,6 +28,8 @@ mod demo;
 mod clock;
 /// Diffusion servers behind the edge.
 mod diffusion;
+/// What an operator types: `check`, orders, `quick`.
+mod commands;
 /// Plugins that decide by path, address and value.
 mod decisions;
 /// Nodes found by DNS.
