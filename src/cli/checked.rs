@@ -3,6 +3,7 @@
 //! In: a path, and files of push servers. Out: a summary, JSON, or the file with every default, on standard
 //! output; findings on standard error; the exit code.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -14,7 +15,7 @@ use crate::config::error::MAX_ERRORS;
 use crate::config::{Config, ConfigError, Places, Severity};
 use crate::credentials::unix_now;
 use crate::import;
-use crate::tls::Store;
+use crate::tls::{Store, ends_soon};
 
 mod names;
 
@@ -51,6 +52,17 @@ struct Checked {
 /// Checks the file and prints what was asked for. The exit code is 1 if the file has an error, contradicts
 /// the push servers, or has a warning and `--strict` is given.
 pub fn check(options: CheckOptions) -> ExitCode {
+    let taken = options.lightstreamer.iter().find(|file| {
+        let ending = file.extension().and_then(|e| e.to_str());
+        matches!(ending, Some("yaml" | "yml"))
+    });
+    if let Some(file) = taken {
+        let file = file.display();
+        eprintln!(
+            "pushgate: {file} is behind --lightstreamer, which takes push servers' files; use -c {file}"
+        );
+        return ExitCode::from(2);
+    }
     let path = options.conf.clone().path();
     let checked = Checked::of(&path, &options);
     let warned = checked
@@ -60,13 +72,25 @@ pub fn check(options: CheckOptions) -> ExitCode {
     let good = checked.config.is_some()
         && checked.contradictions.is_empty()
         && !(options.strict && warned);
-    match options.json {
-        true => println!("{}", checked.json(&path, good)),
-        false => checked.print(&path, &options),
+    let out = match options.json {
+        true => Ok(checked.json(&path, good)),
+        false => checked.told(&path, &options),
+    };
+    let printed = out.and_then(|text| print(&text).map_err(|e| e.to_string()));
+    if let Err(why) = &printed {
+        eprintln!("pushgate: {why}");
     }
-    match good {
+    match good && printed.is_ok() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
+    }
+}
+
+/// Prints `text`. A reader that has seen enough, such as `head`, is no error.
+fn print(text: &str) -> io::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
     }
 }
 
@@ -96,7 +120,10 @@ impl Checked {
         }
     }
 
-    fn print(&self, path: &Path, options: &CheckOptions) {
+    /// Says on standard error what was found. Returns the text for standard output.
+    ///
+    /// Errors: the file cannot be printed.
+    fn told(&self, path: &Path, options: &CheckOptions) -> Result<String, String> {
         for finding in &self.findings {
             eprintln!("{finding}");
         }
@@ -105,18 +132,24 @@ impl Checked {
         }
         if !self.contradictions.is_empty() {
             eprintln!("pushgate: {}", lines(self.contradictions.clone()));
-            return;
+            return Ok(String::new());
         }
-        let Some(config) = &self.config else { return };
+        let Some(config) = &self.config else {
+            return Ok(String::new());
+        };
         if !options.print {
-            println!("{}", summary(path, config));
-            return;
+            return Ok(format!("{}\n", summary(path, config)));
         }
         eprintln!("{}", summary(path, config));
-        match config.effective() {
-            Ok(text) => print!("# {} with every default\n{text}", path.display()),
-            Err(e) => eprintln!("pushgate: {e}"),
-        }
+        let text = config.effective()?;
+        let hidden = match text.contains("***") {
+            true => "; put the values back in place of ***",
+            false => "",
+        };
+        Ok(format!(
+            "# {} with every default{hidden}\n{text}",
+            path.display()
+        ))
     }
 
     fn json(&self, path: &Path, good: bool) -> String {
@@ -130,7 +163,7 @@ impl Checked {
             "pools": count(|c| c.pools.len()),
             "nodes": count(|c| c.nodes.len()),
         });
-        format!("{whole:#}")
+        format!("{whole:#}\n")
     }
 }
 
@@ -149,8 +182,13 @@ fn certificates(config: &Config, places: &Places) -> Vec<ConfigError> {
         return Vec::new();
     };
     let all = store.iter().flat_map(|(name, loaded)| {
-        let warnings = loaded.warnings(unix_now()).into_iter();
-        warnings.map(move |warning| {
+        let now = unix_now();
+        let soon = config
+            .certificates
+            .get(name)
+            .and_then(|files| ends_soon(files, loaded, now));
+        let warnings = loaded.warnings(now).into_iter().map(|w| w.to_string());
+        soon.into_iter().chain(warnings).map(move |warning| {
             let message = format!("certificate {name}: {warning}");
             places.warning(["certificates", name.as_str()], message, None)
         })

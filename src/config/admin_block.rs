@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use super::decode::decode;
-use super::error::ConfigErrors;
+use super::error::{ConfigError, ConfigErrors};
 use super::tree::{self, Kind};
 use super::{Admin, fault, read};
 
@@ -20,11 +20,14 @@ impl Admin {
         let file = path.display().to_string();
         let (tree, faults) = tree::parse(&text);
         let faults = faults.into_iter().map(|f| fault::of_tree(&file, f));
-        let mut tree = match (tree, ConfigErrors::of(faults.collect())) {
-            (Some(tree), _) => tree,
-            (None, Some(faults)) => return Err(faults),
-            (None, None) => return Ok(None),
+        let faults: Vec<_> = faults.collect();
+        let of_block = |f: &&ConfigError| f.path == "admin" || f.path.starts_with("admin.");
+        let Some(mut tree) = tree else {
+            return ConfigErrors::of(faults).map_or(Ok(None), Err);
         };
+        if let Some(faults) = ConfigErrors::of(faults.iter().filter(of_block).cloned().collect()) {
+            return Err(faults);
+        }
         if let Kind::Map(entries) = &mut tree.kind {
             entries.retain(|entry| entry.key == "admin");
         }
@@ -78,6 +81,8 @@ mod tests {
             wrong.starts_with("f.yaml:1:16: admin.bind: found `here`"),
             "{wrong}"
         );
+        let twice = said("admin: { bind: 127.0.0.1:1 }\nadmin: { bind: 127.0.0.1:2 }\n");
+        assert!(twice.is_err(), "{twice:?}");
         let broken = said("admin: [\n").expect_err("no YAML");
         assert!(broken.starts_with("f.yaml:2:1: "), "{broken}");
     }

@@ -1,10 +1,12 @@
 //! Writes the configuration that is in force: the file with every default put in, for `check -T`.
 //!
-//! In: a checked [`Config`]. Out: YAML that decodes to the same configuration. A header that may carry a
-//! secret is written as `***`. Paths stay as the file has them, so relative ones need the file's folder.
+//! In: a checked [`Config`]. Out: YAML that decodes to the same configuration, unless something is hidden: `***`
+//! stands for the value of a header towards nodes, of a cookie, and of the query of a health check. Paths stay as the file has them, so relative ones need the file's folder.
 
 use std::thread::available_parallelism;
+use std::time::Duration;
 
+use pushgate_plugins::PluginConfig;
 use serde::ser::{Serialize, Serializer};
 use serde_yaml::Value;
 use serde_yaml::with::singleton_map_recursive;
@@ -14,21 +16,6 @@ use super::{
     Address, Config, Health, HostPort, Listener, ListenerTls, MemoryLimit, NoNode, OnLost, Profile,
     Version,
 };
-
-/// What stands in place of a secret.
-const HIDDEN: &str = "***";
-
-/// Headers with one of these words in their names may carry a secret.
-const SECRET_WORDS: [&str; 8] = [
-    "authorization",
-    "cookie",
-    "credential",
-    "key",
-    "passw",
-    "secret",
-    "session",
-    "token",
-];
 
 /// Part of `interval` that `fast_interval` is where it is not given.
 const FAST: u32 = 4;
@@ -40,15 +27,32 @@ impl Config {
     pub fn effective(&self) -> Result<String, String> {
         let mut whole = self.clone();
         whole.fill();
+        whole.hide();
         let mut tree = singleton_map_recursive::serialize(&whole, serde_yaml::value::Serializer)
             .map_err(|e| e.to_string())?;
         prune(&mut tree);
-        hide(&mut tree, false);
+        prune_tls(&mut tree);
         serde_yaml::to_string(&tree).map_err(|e| e.to_string())
     }
 
+    /// Hides what may be a secret. All other secrets are in files of their own.
+    fn hide(&mut self) {
+        for plugin in self.listeners.iter_mut().flat_map(|l| &mut l.plugins) {
+            if let PluginConfig::Headers(headers) = plugin {
+                headers.hide();
+            }
+        }
+        let of_nodes = self.nodes.values_mut().filter_map(|n| n.health.as_mut());
+        let of_pools = self.pools.values_mut().filter_map(|p| p.health.as_mut());
+        for http in of_nodes.chain(of_pools).filter_map(|h| h.http.as_mut()) {
+            if let Some((path, _)) = http.path.split_once('?') {
+                http.path = format!("{path}?***");
+            }
+        }
+    }
+
     /// Puts in the defaults that depend on other keys or on the machine.
-    fn fill(&mut self) {
+    pub(super) fn fill(&mut self) {
         self.threads = self.threads.or(available_parallelism().ok());
         let of_nodes = self.nodes.values_mut().filter_map(|n| n.health.as_mut());
         let of_pools = self.pools.values_mut().filter_map(|p| p.health.as_mut());
@@ -59,7 +63,7 @@ impl Config {
 
 impl Health {
     fn fill(&mut self) {
-        let fast = Span(self.interval.0 / FAST);
+        let fast = Span((self.interval.0 / FAST).max(Duration::from_nanos(1)));
         self.fast_interval.get_or_insert(fast);
     }
 }
@@ -84,15 +88,11 @@ impl ListenerTls {
     }
 }
 
-/// Removes keys without a value, and those that mean something only beside one.
+/// Removes keys without a value.
 fn prune(value: &mut Value) {
     match value {
         Value::Mapping(map) => {
             map.retain(|_, value| !value.is_null());
-            // `check` refuses it where no client certificate is asked for.
-            if map.contains_key("certificates") && !map.contains_key("client_ca") {
-                map.remove("client_certificate");
-            }
             map.values_mut().for_each(prune);
         }
         Value::Sequence(items) => items.iter_mut().for_each(prune),
@@ -100,28 +100,15 @@ fn prune(value: &mut Value) {
     }
 }
 
-/// Hides values of headers by their names. `set` and `add` of the plugin `headers` are the only blocks of
-/// values that the edge sends on; all other secrets are in files.
-fn hide(value: &mut Value, headers: bool) {
-    let Value::Mapping(map) = value else {
-        if let Value::Sequence(items) = value {
-            items.iter_mut().for_each(|item| hide(item, false));
-        }
-        return;
-    };
-    for (key, value) in map.iter_mut() {
-        let key = key.as_str().unwrap_or_default();
-        if value.is_string() && headers && is_secret(key) {
-            *value = HIDDEN.into();
-        } else {
-            hide(value, matches!(key, "set" | "add"));
+/// Removes `client_certificate` of listeners that ask for none: `check` refuses it there.
+fn prune_tls(tree: &mut Value) {
+    let listeners = tree.get_mut("listeners").and_then(Value::as_sequence_mut);
+    for listener in listeners.into_iter().flatten() {
+        let tls = listener.get_mut("tls").and_then(Value::as_mapping_mut);
+        if let Some(tls) = tls.filter(|tls| !tls.contains_key("client_ca")) {
+            tls.remove("client_certificate");
         }
     }
-}
-
-fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
 macro_rules! as_text {

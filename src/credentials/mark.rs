@@ -6,6 +6,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::reading::note;
 use super::{Certificate, Ocsp};
 
 /// Seconds from a file's last change until a further change surely shows: file systems keep times in steps, of up
@@ -29,6 +30,7 @@ struct State {
 impl Mark {
     /// Looks at the file at `path`.
     pub fn of(path: &Path) -> Mark {
+        let _noted = note(path);
         let meta = std::fs::metadata(path).ok();
         Mark(meta.map(|meta| State {
             content: (meta.mtime(), meta.mtime_nsec()),

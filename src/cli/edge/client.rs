@@ -2,6 +2,7 @@
 //!
 //! In: a method and a path. Out: JSON, or the edge's refusal in its own words.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -53,18 +54,15 @@ const DEFAULT_ADMIN: &str = "http://127.0.0.1:9900";
 impl Place {
     /// Returns the URL and the token file. An option wins over the file's block.
     ///
-    /// Errors: the file given cannot be read, or has no endpoint that can be asked. The default file is only
-    /// tried: an operator without the right to read it may still ask the default endpoint.
+    /// Errors: the file has no endpoint that can be asked, or a fault in its block; the file given cannot be read. If
+    /// the default file is absent, or the operator may not read it, the default endpoint is asked.
     fn resolved(&self) -> Result<(String, Option<PathBuf>), String> {
         let (url, token_file) = match (&self.config, &self.admin) {
             (Some(file), _) => match Admin::of_file(file).map_err(|e| e.to_string())? {
                 Some(admin) => (Some(url(file, &admin)), admin.token_file),
                 None => (Some(Err(no_block(file))), None),
             },
-            (None, None) => match Admin::of_file(Path::new(DEFAULT)) {
-                Ok(Some(admin)) => (Some(url(Path::new(DEFAULT), &admin)), admin.token_file),
-                _ => (None, None),
-            },
+            (None, None) => of_default_file()?,
             (None, Some(_)) => (None, None),
         };
         let url = match (&self.admin, url) {
@@ -74,6 +72,21 @@ impl Place {
         };
         Ok((url, self.token_file.clone().or(token_file)))
     }
+}
+
+/// Returns what the default file names, and says on standard error which edge is asked: the operator named none.
+fn of_default_file() -> Result<(Option<Result<String, String>>, Option<PathBuf>), String> {
+    let file = Path::new(DEFAULT);
+    if let Err(e) = std::fs::File::open(file)
+        && matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
+    {
+        return Ok((None, None));
+    }
+    let admin = Admin::of_file(file).map_err(|e| e.to_string())?;
+    let admin = admin.ok_or_else(|| no_block(file))?;
+    let url = url(file, &admin)?;
+    eprintln!("asking {url}, as {DEFAULT} says");
+    Ok((Some(Ok(url)), admin.token_file))
 }
 
 fn no_block(file: &Path) -> String {

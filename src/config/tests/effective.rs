@@ -34,12 +34,7 @@ fn the_printed_file_means_the_same() {
         let (mut before, mut after) = (config.clone(), again);
         for config in [&mut before, &mut after] {
             config.warnings.clear();
-            config.threads = None;
-            config.nodes.values_mut().for_each(|n| n.health = None);
-            config.pools.values_mut().for_each(|p| p.health = None);
-            config.listeners.iter_mut().for_each(|l| l.tls = None);
-            let plugins = config.listeners.iter_mut().flat_map(|l| &mut l.plugins);
-            plugins.for_each(|plugin| plugin.fill());
+            config.fill();
         }
         assert_eq!(format!("{before:?}"), format!("{after:?}"));
     }
@@ -64,21 +59,37 @@ fn every_default_is_put_in() {
     assert!(printed.contains("threads: "), "{printed}");
 }
 
-/// Aim: what a header carries may be a secret and is hidden; the rest is shown. Fails if the value of a
-/// header with credentials is printed.
+/// Aim: what nodes alone may see is hidden, and a file with something hidden is refused, because it would send `***`.
+/// Fails if a value is hidden by its name only, or if a fault of a value repeats it.
 #[test]
 fn secrets_are_hidden() {
-    let plugins = "plugins: [{ headers: { request: { set: { Authorization: Basic s3cret, X-Debug: shown }, add: { X-Api-Key: s3cret } } } }]";
+    let plugins = "plugins: [{ headers: { request: { set: { X-Origin: s3cret }, add: { X-Api-Key: s3cret } }, \
+        response: { set: { Set-Cookie: s3cret, X-Shown: shown } } } }]";
     let dir = files();
-    let config = Config::parse(&text("listener", plugins), "f", dir.path()).expect("sound");
-    let printed = config.effective().expect("text");
+    let parse = |text: &str| Config::parse(text, "f", dir.path());
+    let printed = parse(&text("listener", plugins)).expect("sound");
+    let printed = printed.effective().expect("text");
     assert!(!printed.contains("s3cret"), "{printed}");
+    let shown = printed.contains("X-Origin: '***'") && printed.contains("X-Shown: shown");
+    assert!(shown, "{printed}");
+    let refused = parse(&printed).expect_err("hidden").to_string();
     assert!(
-        printed.contains("Authorization: '***'") && printed.contains("X-Debug: shown"),
-        "{printed}"
+        refused.contains("`***` stands for a secret; expected the value"),
+        "{refused}"
     );
-    assert!(
-        Config::parse(&printed, "f", dir.path()).is_ok(),
-        "{printed}"
-    );
+    let wrong = plugins.replace("X-Origin: s3cret", "X-Origin: \"s3cret\\n\"");
+    let wrong = parse(&text("listener", &wrong))
+        .expect_err("a line feed")
+        .to_string();
+    assert!(!wrong.contains("s3cret"), "{wrong}");
+}
+
+/// Aim: the query of a health check may hold a token and is hidden. Fails if the path is printed whole.
+#[test]
+fn the_query_of_a_check_is_hidden() {
+    let tail =
+        "nodes:\n  n: { address: 127.0.0.1:2, health: { http: { path: \"/h?token=s3cret\" } } }";
+    let config = Config::parse(&text("nodes", tail), "f", Path::new("")).expect("sound");
+    let printed = config.effective().expect("text");
+    assert!(printed.contains("path: /h?***"), "{printed}");
 }
