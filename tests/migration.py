@@ -218,7 +218,9 @@ def observe(proxy):
     forwarded = [got["heads"].get(h) for h in ("host", "x-forwarded-for", "x-forwarded-proto")]
     seen["first answer"] = (status, forwarded, cookie and cookie[1])
     again = [proxy.get(cookie=cookie[0]) for _ in range(SAME)]
-    seen["answers with the cookie"] = [(s, n["node"] == got["node"], c) for s, n, c in again]
+    # With `maxlife` HAProxy sends the cookie again once its date, in units of 4 s, has changed: `ls1|SEEN|FIRST`.
+    renewed = [c if c and c[0].split("|")[0] != cookie[0].split("|")[0] else None for _, _, c in again]
+    seen["answers with the cookie"] = [(s, n["node"] == got["node"], c) for (s, n, _), c in zip(again, renewed)]
 
     seen["nodes of clients without cookie"] = sorted(nodes_of_streams(proxy))
 
