@@ -25,6 +25,9 @@ pub const MAX_CONNECTIONS_PER_CLIENT: usize = 10_000;
 /// Live flows of one client address at a listener: as many as connections. Without this an HTTP/2 client could
 /// begin a hundred on each.
 pub const MAX_FLOWS_PER_CLIENT: usize = 10_000;
+/// Time between "not ready" and the closing of the listeners. None: without a balancer in front, the listeners of a
+/// process that stops should be free at once.
+pub const DRAIN_DELAY: Span = seconds(0);
 /// How long live flows may go on after a stop signal: a working day's streams end in an hour by themselves.
 pub const DRAIN_DEADLINE: Span = seconds(3600);
 /// A TLS handshake takes two round trips; ten seconds is generous for a mobile client.
@@ -125,6 +128,7 @@ functions! {
     client_share: Share = CLIENT_SHARE;
     max_connections_per_client: NonZeroUsize = NonZeroUsize::new(MAX_CONNECTIONS_PER_CLIENT).expect("a constant above zero");
     max_flows_per_client: NonZeroUsize = NonZeroUsize::new(MAX_FLOWS_PER_CLIENT).expect("a constant above zero");
+    drain_delay: Span = DRAIN_DELAY;
     drain_deadline: Span = DRAIN_DEADLINE;
     handshake_timeout: Span = HANDSHAKE_TIMEOUT;
     head_timeout: Span = HEAD_TIMEOUT;

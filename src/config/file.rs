@@ -33,6 +33,9 @@ pub struct Config {
     /// Memory above which new clients are refused.
     #[serde(default)]
     pub memory: Memory,
+    /// Time between "not ready" and the closing of the listeners after a stop signal.
+    #[serde(default = "defaults::drain_delay")]
+    pub drain_delay: Span,
     /// Longest time live flows go on after a stop signal.
     #[serde(default = "defaults::drain_deadline")]
     pub drain_deadline: Span,
@@ -80,6 +83,39 @@ pub struct Admin {
     /// File whose first line is the bearer token that every request must carry.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
+    /// Health and metrics at an address of their own, without token; absent: only at `bind`.
+    #[serde(default)]
+    pub health: Option<AdminHealth>,
+}
+
+/// Health and metrics at an address of their own, for balancers and collectors that send no token.
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct AdminHealth {
+    /// Address to bind; it needs no token.
+    pub bind: SocketAddr,
+    /// Which of the paths are served there.
+    #[serde(default = "HealthPath::all")]
+    pub paths: Vec<HealthPath>,
+}
+
+/// A path that is served without token.
+#[derive(Clone, Copy, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthPath {
+    /// `/livez`: whether the process lives.
+    Livez,
+    /// `/readyz`: whether new clients should come here.
+    Readyz,
+    /// `/metrics`.
+    Metrics,
+}
+
+impl HealthPath {
+    /// The default: every path.
+    fn all() -> Vec<HealthPath> {
+        vec![HealthPath::Livez, HealthPath::Readyz, HealthPath::Metrics]
+    }
 }
 
 /// Where log lines go.

@@ -12,7 +12,7 @@ use crate::listener::accept;
 /// Sockets bound before the threads start, by address.
 pub type Sockets = HashMap<SocketAddr, TcpListener>;
 
-/// Binds every address of the configuration, and the admin endpoint's, unless its socket is `inherited`.
+/// Binds every address of the configuration, and the admin endpoints', unless its socket is `inherited`.
 /// Inherited sockets of other addresses are closed.
 ///
 /// Errors: the address that cannot be bound, and why.
@@ -21,7 +21,9 @@ pub fn bind_all(config: &Config, mut inherited: Sockets) -> Result<Sockets, Stri
         let options = accept::options(l);
         l.bind.clone().into_iter().map(move |a| (a, Some(options)))
     };
-    let admin = config.admin.iter().map(|a| (a.bind, None));
+    let health = config.admin.iter().flat_map(|a| &a.health);
+    let admin = config.admin.iter().map(|a| a.bind);
+    let admin = admin.chain(health.map(|h| h.bind)).map(|a| (a, None));
     let mut sockets = Sockets::new();
     for (address, options) in config.listeners.iter().flat_map(of).chain(admin) {
         let socket = match inherited.remove(&address) {

@@ -147,6 +147,8 @@ metrics! {
     lost_lines: counter "pushgate_log_lines_lost_total" ["log", "reason"];
     /// 1 if the last reload of the configuration succeeded, else 0.
     reload_ok: plain_gauge "pushgate_config_last_reload_successful" [];
+    /// Keys of the configuration whose changes wait for a restart.
+    restart_keys: plain_gauge "pushgate_config_restart_keys" [];
 }
 
 /// Returns the metrics of this process.

@@ -159,14 +159,24 @@ impl Edge {
 
     /// Sends one request and returns the body. Errors: no answer in time, or status and text of a refusal.
     pub(super) async fn body(&self, method: Method, path: &str) -> Result<Bytes, String> {
-        let asked = tokio::time::timeout(DEADLINE, self.exchange(method, path)).await;
-        let late = |_| format!("{}: no answer within {} s", self.base, DEADLINE.as_secs());
+        self.body_within(DEADLINE, method, path).await
+    }
+
+    /// As [`Edge::body`], with a deadline of its own.
+    pub(super) async fn body_within(
+        &self,
+        deadline: Duration,
+        method: Method,
+        path: &str,
+    ) -> Result<Bytes, String> {
+        let asked = tokio::time::timeout(deadline, self.exchange(method, path)).await;
+        let late = |_| format!("{}: no answer within {} s", self.base, deadline.as_secs());
         let (status, body) = asked.map_err(late)??;
         let said = String::from_utf8_lossy(&body);
         match status.is_success() {
             true => Ok(body),
             false if status == StatusCode::UNAUTHORIZED => Err(format!(
-                "{}: {}; see -c and --token-file",
+                "{}: {}; see --token-file and -c",
                 self.base,
                 said.trim()
             )),

@@ -13,7 +13,7 @@ use super::certificates::Sound;
 use super::checker::{Check, steps};
 use crate::config::error::echo;
 use crate::config::tree::{Kind, Step};
-use crate::config::{Choose, Listener, ListenerTls, Mode, Profile, Version};
+use crate::config::{AdminHealth, Choose, Listener, ListenerTls, Mode, Profile, Version};
 use crate::credentials::{Crls, authorities_of};
 
 /// Bytes of the list of authorities in a handshake (RFC 8446 §4.2.4, RFC 5246 §7.4.4).
@@ -332,6 +332,10 @@ fn binds(check: &mut Check<'_>) {
     let mut taken: BTreeMap<SocketAddr, Vec<Step>> = BTreeMap::new();
     if let Some(admin) = &config.admin {
         taken.insert(admin.bind, steps!["admin", "bind"].into());
+        if let Some(health) = &admin.health {
+            health_bind(check, admin.bind, health);
+            taken.insert(health.bind, steps!["admin", "health", "bind"].into());
+        }
     }
     for (i, listener) in config.listeners.iter().enumerate() {
         if listener.bind.is_empty() {
@@ -361,5 +365,21 @@ fn binds(check: &mut Check<'_>) {
                 }
             }
         }
+    }
+}
+
+/// The endpoint for health has an address of its own, because it needs no token.
+fn health_bind(check: &mut Check<'_>, admin: SocketAddr, health: &AdminHealth) {
+    if health.bind == admin && admin.port() > 0 {
+        let found = format!("`{admin}` is already bound by admin.bind");
+        check.expect(&steps!["admin", "health", "bind"], found, "another port");
+    }
+    if health.paths.is_empty() {
+        let expected = "at least one of `livez`, `readyz`, `metrics`, or no `health`";
+        check.expect(
+            &steps!["admin", "health", "paths"],
+            "an empty list",
+            expected,
+        );
     }
 }

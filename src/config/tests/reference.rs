@@ -17,6 +17,7 @@ pub(super) const BLOCKS: &[(&str, &str)] = &[
     ("top", "'?': 1"),
     ("memory", "memory: { '?': 1 }"),
     ("admin", "admin: { '?': 1 }"),
+    ("admin.health", "admin: { health: { '?': 1 } }"),
     ("log", "log: { '?': 1 }"),
     ("resolvers", "resolvers: { '?': 1 }"),
     (
