@@ -90,7 +90,7 @@ fn router(running: Arc<Running>, token: Option<String>) -> Router {
 async fn guard(Shared(admin): Shared<Arc<Admin>>, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Arc<Peer>>().cloned();
     let is_page =
-        *request.method() == http::Method::GET && dashboard::OPEN.contains(&request.uri().path());
+        *request.method() == http::Method::GET && dashboard::is_open(request.uri().path());
     if let Err(Refusal {
         reason,
         status,
