@@ -64,7 +64,7 @@ async function rebalance(isDry) {
 }
 
 // What a dry run would move, by node. A pool of 1,000 nodes shows those that lose most.
-const PLANNED = 20;
+const PLANNED = 10;
 
 function plan(answer) {
   const clients = answer.left === 1 ? "1 client" : `${answer.left} clients`;
