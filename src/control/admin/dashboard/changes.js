@@ -23,21 +23,14 @@ export function happened(text, state = "") {
 }
 
 const nodeKey = (node) => `${node.name} ${node.address} ${node.removed}`;
+const isSame = (a, b) => a.name === b.name && a.address === b.address && a.removed === b.removed;
 const said = (node) => `${node.name} is ${node.state}${node.why ? `: ${node.why}` : ""}`;
 
 // Notes what differs between two events. `last` is null at the first event.
 export function compare(last, now) {
   if (!last) return add(before(now.nodes));
   const at = Date.now();
-  const changes = [];
-  const known = new Map(last.nodes.map((node) => [nodeKey(node), node]));
-  for (const node of now.nodes) {
-    const was = known.get(nodeKey(node));
-    known.delete(nodeKey(node));
-    if (!was) changes.push({ at, text: `${node.name} was added`, state: node.state });
-    else if (was.state !== node.state) changes.push({ at, text: said(node), state: node.state });
-  }
-  for (const node of known.values()) changes.push({ at, text: `${node.name} was removed` });
+  const changes = nodeChanges(last.nodes, now.nodes, at);
   const runs = new Map(last.pools.map((pool) => [pool.name, pool.rebalance?.state]));
   for (const { name, rebalance } of now.pools) {
     if (rebalance && runs.get(name) !== rebalance.state) {
@@ -54,6 +47,21 @@ export function compare(last, now) {
     changes.push({ at, text: `the edge is ${now.ready === true ? "ready" : `not ready: ${now.ready}`}` });
   }
   return add(changes);
+}
+
+function nodeChanges(last, now, at) {
+  const changes = [];
+  // Mostly the same nodes come in the same order, and need no keys.
+  const isOrdered = last.length === now.length && now.every((node, i) => isSame(node, last[i]));
+  const known = new Map(isOrdered ? [] : last.map((node) => [nodeKey(node), node]));
+  now.forEach((node, i) => {
+    const was = isOrdered ? last[i] : known.get(nodeKey(node));
+    if (!isOrdered) known.delete(nodeKey(node));
+    if (!was) changes.push({ at, text: `${node.name} was added`, state: node.state });
+    else if (was.state !== node.state) changes.push({ at, text: said(node), state: node.state });
+  });
+  for (const node of known.values()) changes.push({ at, text: `${node.name} was removed` });
+  return changes;
 }
 
 function before(nodes) {
