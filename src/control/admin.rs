@@ -95,7 +95,7 @@ async fn guard(Shared(admin): Shared<Arc<Admin>>, request: Request, next: Next) 
     let peer = request.extensions().get::<Arc<Peer>>().cloned();
     let path = request.uri().path();
     let is_open = *request.method() == http::Method::GET
-        && (dashboard::OPEN.contains(&path) || probes::OPEN.contains(&path));
+        && (dashboard::is_open(path) || probes::OPEN.contains(&path));
     if let Err(Refusal {
         reason,
         status,
