@@ -83,7 +83,7 @@ mod tests {
                 .build()
         };
         let (good, bad) = (runtime().expect("a runtime"), runtime().expect("a runtime"));
-        let (release, wait) = std::sync::mpsc::channel::<()>();
+        let (release, wait) = std::sync::mpsc::sync_channel::<()>(1);
         let threads = [good.handle().clone(), bad.handle().clone()];
         let patience = Duration::from_secs(10);
         assert_eq!(hung(&threads, patience).await, None);

@@ -103,6 +103,18 @@ fn check_has_one_verdict_in_each_form() {
     let again = pushgate(at, &["check", "printed.yaml"]);
     assert_eq!(again.status.code(), Some(0), "{}", err(&again));
 
+    // Nothing answers at that port, so the name has no address; without `--online` nobody asks.
+    let named = WARNED
+        .replace("127.0.0.1:2", "push.internal:80")
+        .replace("secure: true", "");
+    let resolvers = "resolvers: { addresses: [127.0.0.1:1], timeout: 50ms }\n";
+    write("named.yaml", &(named + resolvers));
+    let offline = pushgate(at, &["check", "--strict", "named.yaml"]);
+    assert_eq!(offline.status.code(), Some(0), "{}", err(&offline));
+    let online = err(&pushgate(at, &["check", "--online", "named.yaml"]));
+    let place = "named.yaml:1:16: nodes.n1.address: warning: `push.internal:80` has no address now";
+    assert!(online.starts_with(place), "{online}");
+
     let version = out(&pushgate(at, &["--version"]));
     assert!(version.contains("\nOpenSSL: "), "{version}");
     let none = err(&pushgate(at, &["check"]));
