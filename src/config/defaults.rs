@@ -25,6 +25,19 @@ pub const MAX_CONNECTIONS_PER_CLIENT: usize = 10_000;
 /// Live flows of one client address at a listener: as many as connections. Without this an HTTP/2 client could
 /// begin a hundred on each.
 pub const MAX_FLOWS_PER_CLIENT: usize = 10_000;
+/// New connections of one client address in a second, at least. A full TLS handshake takes half a millisecond, so that
+/// one client has a quarter of a core.
+pub const CONNECTION_RATE: Rate = Rate::a_second(500);
+/// All connections that a client may hold come back within this time at the default rate: ten thousand people behind
+/// one address after 20 s. One core needs 5 s for their handshakes alone. Whoever allows a client more connections,
+/// because a balancer hides all clients behind its address, thereby allows more of them in a second.
+pub const CONNECTIONS_RENEWED: Span = seconds(20);
+/// New requests of one client address in a second, at least. A request takes some 50 µs, so that one client has a tenth
+/// of a core.
+pub const REQUEST_RATE: Rate = Rate::a_second(2000);
+/// All flows that a client may have begin anew within this time at the default rate: ten thousand people behind one
+/// address may each poll every 5 s.
+pub const FLOWS_RENEWED: Span = seconds(5);
 /// How long live flows may go on after a stop signal: a working day's streams end in an hour by themselves.
 pub const DRAIN_DEADLINE: Span = seconds(3600);
 /// A TLS handshake takes two round trips; ten seconds is generous for a mobile client.
