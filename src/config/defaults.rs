@@ -32,8 +32,8 @@ pub const CONNECTION_RATE: Rate = Rate::a_second(500);
 /// one address after 20 s. One core needs 5 s for their handshakes alone. Whoever allows a client more connections,
 /// because a balancer hides all clients behind its address, thereby allows more of them in a second.
 pub const CONNECTIONS_RENEWED: Span = seconds(20);
-/// New requests of one client address in a second, at least. A request takes some 50 µs, so that one client has a tenth
-/// of a core.
+/// New requests of one client address in a second, at least. A request takes some 50 µs, and 200 µs if it opens a
+/// connection to its node, so that one client has a tenth to 40 % of a core.
 pub const REQUEST_RATE: Rate = Rate::a_second(2000);
 /// All flows that a client may have begin anew within this time at the default rate: ten thousand people behind one
 /// address may each poll every 5 s.
