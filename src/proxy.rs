@@ -22,3 +22,4 @@ pub mod service;
 pub mod tcp;
 pub mod threads;
 pub mod tunnel;
+pub mod turn;

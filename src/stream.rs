@@ -5,6 +5,7 @@
 
 mod bulk;
 pub mod by_client;
+pub mod client_pace;
 pub mod client_share;
 pub mod dead_peer;
 pub mod descriptors;

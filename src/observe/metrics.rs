@@ -71,6 +71,8 @@ metrics! {
     accepted: counter "pushgate_connections_total" ["listener"];
     /// Client connections that ended before their first request: failed TLS handshakes, limits reached.
     refused: counter "pushgate_connections_refused_total" ["listener", "reason"];
+    /// Connections and requests that waited because their client was above a rate, by the rate's key.
+    rate_waits: counter "pushgate_rate_waits_total" ["listener", "limit"];
     /// Idle client connections closed to make room for others, by what ran short.
     closed_idle: counter "pushgate_idle_connections_closed_total" ["reason"];
     /// Memory that counts towards `memory.limit`, in bytes.

@@ -13,6 +13,7 @@ use pushgate_plugins::head::Head;
 use super::clients::FlowSeat;
 use super::conn::Conn;
 use super::request_line::RequestLine;
+use super::turn::Turn;
 use crate::balance::queue::counted_as;
 use crate::clock;
 use crate::observe::end_reason::EndReason;
@@ -192,6 +193,11 @@ impl Exchange {
         let taken = seat.is_some();
         self.record.lock().seat = seat;
         taken
+    }
+
+    /// Books the request's turn at the rate of its client; `None`: it has come.
+    pub fn turn(&self, head: &Head) -> Option<Turn> {
+        self.conn.listener.request_turn(self.client(Some(head)))
     }
 
     /// Returns why a killed flow was killed.

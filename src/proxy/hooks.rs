@@ -57,7 +57,12 @@ impl ProxyHttp for ProxyHooks {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         let head = ctx.head()?;
-        if !ctx.ex.take_seat(Some(&head)) {
+        let has_seat = ctx.ex.take_seat(Some(&head));
+        // What is refused waits too, because a refusal also costs the edge time.
+        if let Some(turn) = ctx.ex.turn(&head) {
+            turn.await;
+        }
+        if !has_seat {
             return too_many(session, ctx).await;
         }
         match decide_in_time(ctx).await? {

@@ -16,7 +16,10 @@ fn routes() -> BTreeSet<(String, String)> {
         .iter()
         .flat_map(|text| text.split(".route(").skip(1))
     {
-        let path = rest.split('"').nth(1).expect("a path");
+        // The page's files have their paths in a list.
+        let Some(path) = rest.trim_start().strip_prefix('"').and_then(|p| p.split('"').next()) else {
+            continue;
+        };
         // A route ends before the next call of the chain, which stands in its own line.
         let handlers = rest.split("\n        .").next().expect("handlers");
         for method in ["get", "post"] {
