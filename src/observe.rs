@@ -7,3 +7,4 @@ pub mod metrics;
 pub mod pace;
 pub mod seldom;
 pub mod service_log;
+pub mod silence;

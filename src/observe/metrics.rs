@@ -38,6 +38,7 @@ macro_rules! metrics {
     (@type ratio) => { GaugeVec };
     (@type plain_gauge) => { IntGauge };
     (@type seconds) => { HistogramVec };
+    (@type long_seconds) => { HistogramVec };
     (@type bytes) => { HistogramVec };
     (@new counter, $name:expr, $help:expr, $labels:expr) => {
         IntCounterVec::new(Opts::new($name, $help), $labels).expect("legal names")
@@ -54,12 +55,20 @@ macro_rules! metrics {
     (@new seconds, $name:expr, $help:expr, $labels:expr) => {
         HistogramVec::new(HistogramOpts::new($name, $help).buckets(SECONDS.to_vec()), $labels).expect("legal names")
     };
+    (@new long_seconds, $name:expr, $help:expr, $labels:expr) => {
+        HistogramVec::new(HistogramOpts::new($name, $help).buckets(LONG_SECONDS.to_vec()), $labels).expect("legal names")
+    };
     (@new bytes, $name:expr, $help:expr, $labels:expr) => {
         HistogramVec::new(HistogramOpts::new($name, $help).buckets(BYTES.to_vec()), $labels).expect("legal names")
     };
 }
 
 const SECONDS: &[f64] = &[0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
+/// For waits and silences: the limits of well-known devices (60 s, 300 s, 350 s, 3600 s) have a bucket of their own.
+const LONG_SECONDS: &[f64] = &[
+    0.3, 1.0, 3.0, 10.0, 30.0, 55.0, 65.0, 120.0, 180.0, 240.0, 295.0, 320.0, 370.0, 600.0, 900.0,
+    1800.0, 3600.0, 7200.0, 86400.0,
+];
 const BYTES: &[f64] = &[
     0.0, 1024.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0, 262144.0, 1048576.0,
 ];
@@ -129,6 +138,11 @@ metrics! {
     bytes: counter "pushgate_bytes_total" ["listener", "direction"];
     /// Bytes of a relayed flow that the edge and its sockets held when it ended.
     hidden: bytes "pushgate_hidden_bytes" ["listener"];
+    /// Time flows waited for their client, for their node, or for a busy thread of the edge; waits of 0.1 s and more.
+    stalls: long_seconds "pushgate_stall_seconds" ["who"];
+    /// How long no byte had passed on a connection when its peer, client or node, was found gone: by a reset, a timeout,
+    /// or because it answered nothing.
+    silence: long_seconds "pushgate_silence_before_loss_seconds" ["listener", "peer"];
     /// End of a certificate's validity, in seconds since 1970.
     not_after: gauge "pushgate_certificate_not_after_seconds" ["certificate"];
     /// 1 for each warning about a certificate.

@@ -1,8 +1,8 @@
 //! Holds the state of one exchange that the hooks, the loops and the log share.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Instant, SystemTime};
 
@@ -16,9 +16,11 @@ use super::request_line::RequestLine;
 use crate::balance::queue::counted_as;
 use crate::clock;
 use crate::observe::end_reason::EndReason;
-use crate::observe::{access_log, metrics};
+use crate::observe::{access_log, metrics, silence};
 use crate::route::{Assigned, Table};
+use crate::stream::meter::{Lost, Peer};
 use crate::upstream::LiveFlow;
+use crate::upstream::live_flow::{Description, FlowOwner};
 use crate::upstream::node::Entered;
 
 /// One request and its answer, or one layer-4 connection.
@@ -96,8 +98,8 @@ impl Exchange {
     pub fn new(conn: Arc<Conn>, protocol: &'static str) -> Arc<Self> {
         let table = conn.listener.table.load_full();
         conn.listener.begin_flow();
-        Arc::new(Exchange {
-            flow: LiveFlow::new(),
+        Arc::new_cyclic(|this: &Weak<Exchange>| Exchange {
+            flow: LiveFlow::of(this.clone()),
             record: Mutex::new(Record {
                 protocol,
                 random: fastrand::u64(..),
@@ -208,6 +210,24 @@ impl Exchange {
         self.record.lock().reason.get_or_insert(reason);
     }
 
+    /// Remembers a lost peer, and for how long its connection had been silent.
+    pub fn lost(&self, lost: Option<Lost>) {
+        let Some(Lost { peer, silent }) = lost else {
+            return;
+        };
+        let listener = &self.conn.listener;
+        let keepalive = match (peer, &self.record.lock().assigned) {
+            (Peer::Node, Some(assigned)) => assigned.node.tcp().keepalive,
+            _ => listener.conf.load().tcp.keepalive,
+        };
+        let histogram = &metrics::get().silence;
+        let labels = [listener.name.as_str(), peer.as_str()];
+        histogram
+            .with_label_values(&labels)
+            .observe(silent.as_secs_f64());
+        silence::note(&listener.name, peer.as_str(), silent, keepalive.0);
+    }
+
     /// Ends the exchange: leaves the node, counts, and writes the access line. `otherwise`: the end reason if
     /// none is recorded. `bytes`: of the request's body to the node, and of the whole answer to the client.
     pub fn close(&self, otherwise: EndReason, (up, down): (u64, u64)) {
@@ -266,12 +286,38 @@ impl Exchange {
     }
 }
 
+impl FlowOwner for Exchange {
+    fn client(&self) -> SocketAddr {
+        self.conn.client
+    }
+
+    fn listener(&self) -> &str {
+        &self.conn.listener.name
+    }
+
+    fn describe(&self) -> Description {
+        let record = self.record.lock();
+        let (method, host, path) = record.line.parts();
+        Description {
+            protocol: record.protocol,
+            request: [method, host, path].map(str::to_owned),
+        }
+    }
+}
+
 /// Resolves to the reason when its flow must be cut.
 pub struct Kill {
     /// Also in `ex`. Here each wake-up asks the flow without touching the memory of the exchange.
     flow: Arc<LiveFlow>,
     ex: Arc<Exchange>,
     told: Option<Waker>,
+}
+
+impl Kill {
+    /// Returns the exchange of the flow.
+    pub fn exchange(&self) -> &Arc<Exchange> {
+        &self.ex
+    }
 }
 
 impl Future for Kill {

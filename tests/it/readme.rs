@@ -189,7 +189,7 @@ fn row((name, kind, labels, meaning): (&str, &str, &[&str], &str)) -> String {
     let kind = match kind {
         "plain_gauge" | "ratio" => "gauge",
         "plain_counter" => "counter",
-        "seconds" | "bytes" => "histogram",
+        "seconds" | "long_seconds" | "bytes" => "histogram",
         kind => kind,
     };
     let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();

@@ -120,6 +120,7 @@ impl Ongoing<'_> {
     /// Ends an exchange whose answer was cut.
     async fn cut(&mut self, end: End) -> Option<Client> {
         self.ctx.ex.record.lock().hidden = Some(end.hidden);
+        self.ctx.ex.lost(end.lost);
         self.end(end.reason, (end.to_node, end.to_client)).await;
         None
     }
