@@ -12,11 +12,14 @@ use serde_json::Value;
 use super::examples::ORDERS;
 
 mod client;
+mod flows;
 mod table;
+mod text;
 
 use client::Edge;
 pub use client::{At, Place};
 use table::{nodes, pools, rebalance};
+use text::{query, text};
 
 /// A query or an order to a running edge.
 #[derive(Debug, PartialEq, Eq, Subcommand)]
@@ -24,6 +27,13 @@ pub enum Action {
     /// Show the nodes of a running edge.
     #[command(after_help = ORDERS)]
     Nodes {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Show live flows: their bytes, how long they are silent, and who makes them wait.
+    Flows(flows::Flows),
+    /// Show after how much silence connections were lost, and the keep-alive that prevents it.
+    Silence {
         #[command(flatten)]
         at: At,
     },
@@ -63,7 +73,7 @@ pub enum Action {
         #[command(flatten)]
         at: Place,
     },
-    /// Show nodes and pools, refreshed each second.
+    /// Show nodes, pools and the flows that wait longest, refreshed each second.
     #[command(after_help = ORDERS)]
     Top {
         /// Stop after this many refreshes.
@@ -168,6 +178,8 @@ async fn done(action: Action) -> Result<String, String> {
                 nodes(&answer, None)
             })
         }
+        Action::Flows(what) => flows::list(what).await,
+        Action::Silence { at } => flows::silence(&at).await,
         Action::Drain {
             which,
             deadline,
@@ -269,7 +281,9 @@ async fn top(at: &At, count: Option<u64>) -> Result<String, String> {
         } else {
             ""
         };
-        let shown = format!("{clear}{}\n{}", nodes(&now, before.as_ref()), pools(&all));
+        let nodes = nodes(&now, before.as_ref());
+        let waiting = flows::longest(&edge).await?;
+        let shown = format!("{clear}{nodes}\n{}{waiting}", pools(&all));
         // The reader has closed the pipe, as in `pushgate top | head`.
         if out
             .write_all(shown.as_bytes())
@@ -283,31 +297,6 @@ async fn top(at: &At, count: Option<u64>) -> Result<String, String> {
     Ok(String::new())
 }
 
-/// Builds a query of the words that have a value: a rate, a share, a duration, a name or a number.
-fn query<'a>(words: impl IntoIterator<Item = (&'a str, Option<String>)>) -> String {
-    let given = words.into_iter().filter_map(|(key, v)| Some((key, v?)));
-    let pairs: Vec<String> = given
-        .map(|(key, v)| format!("{key}={}", escape(&v)))
-        .collect();
-    match pairs.is_empty() {
-        true => String::new(),
-        false => format!("?{}", pairs.join("&")),
-    }
-}
-
-/// Escapes every byte that is not legal in any URL.
-fn escape(value: &str) -> String {
-    value
-        .bytes()
-        .map(|b| match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'/' => {
-                char::from(b).to_string()
-            }
-            _ => format!("%{b:02X}"),
-        })
-        .collect()
-}
-
 /// Returns `name` if it is safe in a path. Errors: no node or pool can have that name.
 fn name(name: &str) -> Result<&str, String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
@@ -317,22 +306,9 @@ fn name(name: &str) -> Result<&str, String> {
     }
 }
 
-fn text(answer: &Value) -> String {
-    format!("{answer:#}\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn queries_say_what_is_given() {
-        assert_eq!(query([("rate", None), ("close", None)]), "");
-        let words = [("share", Some("30%".into())), ("rate", Some("50/s".into()))];
-        assert_eq!(query(words), "?share=30%25&rate=50/s");
-        let odd = query([("from", Some("a&b=c d".into()))]);
-        assert_eq!(odd, "?from=a%26b%3Dc%20d");
-    }
 
     #[test]
     fn names_cannot_escape_their_path() {

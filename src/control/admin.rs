@@ -7,10 +7,12 @@
 
 mod connections;
 mod dashboard;
+mod flows;
 mod nodes;
 mod peer;
 mod rebalances;
 mod shared;
+mod silence;
 mod timed;
 
 use std::collections::BTreeMap;
@@ -69,6 +71,8 @@ fn router(running: Arc<Running>, token: Option<String>) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/api/nodes", get(nodes::all))
+        .route("/api/flows", get(flows::all))
+        .route("/api/silence", get(silence::all))
         .route("/api/listeners", get(listeners))
         .route("/api/certificates", get(certificates))
         .route("/api/discovery", get(discovery))

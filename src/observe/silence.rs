@@ -192,11 +192,14 @@ mod tests {
         all.iter().map(|s| Duration::from_secs(*s)).collect()
     }
 
+    /// Silences, the peak's beginning, end and losses, name.
+    type Case = (&'static [u64], Option<(u64, u64, usize)>, &'static str);
+
     /// Aim: a limit shows where losses gather, in front of noise. Fails if few losses name a limit, if spread losses
     /// do, or if the range begins beyond the limit.
     #[test]
     fn a_limit_shows_where_losses_gather() {
-        let cases: [(&[u64], Option<(u64, u64, usize)>, &str); 6] = [
+        let cases: [Case; 6] = [
             (&[], None, "no losses"),
             (&[300, 300, 300, 300], None, "too few"),
             (
