@@ -8,3 +8,5 @@ pub mod pace;
 pub mod seldom;
 pub mod service_log;
 pub mod silence;
+pub mod syslog;
+pub mod termination;

@@ -63,7 +63,7 @@ pub fn run(config: Config, options: Options) -> Result<(), BoxError> {
     let program = signals::program()?;
     raise_descriptor_limit();
     user::warn_of_root(config.user.as_deref());
-    access_log::open(&config.log.access, &config.dir).map_err(|e| format!("access log: {e}"))?;
+    access_log::open(&config.log, &config.dir).map_err(|e| format!("access log: {e}"))?;
     let token = admin_token(&config)?;
     let user = config.user.as_deref().and_then(User::named);
     let mut predecessor = match (options.upgrade, upgrade_socket(&config)) {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use pushgate_plugins::api::{Flow, NodeId};
@@ -16,9 +16,10 @@ use super::request_line::RequestLine;
 use crate::balance::queue::counted_as;
 use crate::clock;
 use crate::observe::end_reason::EndReason;
-use crate::observe::{access_log, metrics, silence};
+use crate::observe::{metrics, silence};
 use crate::route::{Assigned, Table};
 use crate::stream::meter::{Lost, Peer};
+use crate::stream::relay::Relay;
 use crate::upstream::LiveFlow;
 use crate::upstream::live_flow::{Description, FlowOwner};
 use crate::upstream::node::Entered;
@@ -65,6 +66,10 @@ pub struct Record {
     pub random: u64,
     /// Hidden bytes at the end of a relay.
     pub hidden: Option<u64>,
+    /// `X-Request-Id` as the node got it; only if the access log is on.
+    pub request_id: Option<Box<str>>,
+    /// The node was sent the request.
+    pub asked: bool,
 }
 
 /// State of the search for the flow's node.
@@ -88,6 +93,7 @@ impl Record {
 
     /// Records a failed try at `node`.
     pub fn failed_at(&mut self, node: NodeId) {
+        self.asked = false;
         self.retries += 1;
         self.tries().tried.push(node);
     }
@@ -210,6 +216,12 @@ impl Exchange {
         self.record.lock().reason.get_or_insert(reason);
     }
 
+    /// Measures `relay`, to which the node was connected.
+    pub fn follow(&self, relay: &mut Relay) {
+        relay.measure(&self.flow.meter);
+        self.record.lock().asked = true;
+    }
+
     /// Remembers a lost peer, and for how long its connection had been silent.
     pub fn lost(&self, lost: Option<Lost>) {
         let Some(Lost { peer, silent }) = lost else {
@@ -252,37 +264,7 @@ impl Exchange {
                 .with_label_values(&[listener])
                 .observe(hidden as f64);
         }
-        if !access_log::is_on() {
-            return;
-        }
-        let assigned = record.assigned.as_ref();
-        let tls = self.conn.tls.as_ref();
-        let (method, host, path) = record.line.parts();
-        let since = clock::wall().duration_since(SystemTime::UNIX_EPOCH);
-        access_log::write(&access_log::Line {
-            time: since.map_or(0.0, |d| d.as_secs_f64()),
-            flow: self.flow.id,
-            listener,
-            client: self.conn.client,
-            vip: self.conn.vip,
-            protocol: record.protocol,
-            tls: tls.map(|t| t.version).filter(|v| !v.is_empty()),
-            sni: tls.and_then(|t| t.sni.as_deref()),
-            method,
-            host,
-            path,
-            status: record.status,
-            pool: assigned
-                .and_then(|a| a.pool.as_ref())
-                .map(|p| p.name.as_str()),
-            node: assigned.map(|a| a.node.name.as_str()),
-            how: assigned.map(Assigned::how_str),
-            retries: record.retries,
-            bytes_up: up,
-            bytes_down: down,
-            seconds: self.flow.age(Instant::now()).as_secs_f64(),
-            reason: reason.as_str(),
-        });
+        self.log(&record, Some(reason), (up, down));
     }
 }
 

@@ -26,7 +26,7 @@ pub async fn serve(client: Side, conn: Arc<Conn>) {
     };
     let rules = ex.conn.listener.rules();
     let mut relay = Relay::layer4(client, node, rules);
-    relay.measure(&ex.flow.meter);
+    ex.follow(&mut relay);
     relay_alone(ex, relay);
 }
 

@@ -20,6 +20,7 @@ pub fn relay_alone(ex: Arc<Exchange>, relay: Relay) {
         ex.conn.keeps_no_idle();
     }
     ex.record.lock().tries = None;
+    ex.log_begin();
     let relaying = Relaying::new(relay, ex.kill());
     tokio::spawn(Alone { relaying });
 }

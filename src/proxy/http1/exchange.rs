@@ -171,7 +171,7 @@ impl Ongoing<'_> {
         let rules = self.ctx.ex.conn.listener.rules();
         // Boxed: otherwise each step would hold the relay by value.
         let mut relay = Box::new(Relay::request(client.side, node, rules, body, copy));
-        relay.measure(&self.ctx.ex.flow.meter);
+        self.ctx.ex.follow(&mut relay);
         let mut out = scratch(self.ctx.edits.take());
         let mut ahead = Some(client.ahead);
         let sent =

@@ -107,6 +107,7 @@ impl Ongoing<'_> {
                 Err(self.cut(end).await)
             }
             None => {
+                self.ctx.ex.log_begin();
                 self.answering = Some(Relayed {
                     relay,
                     keep_node: answer.keep,
