@@ -5,6 +5,7 @@ pub mod end_reason;
 pub mod line_queue;
 pub mod metrics;
 pub mod pace;
+pub mod process;
 pub mod seldom;
 pub mod service_log;
 pub mod silence;
