@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::config::{Config, HostName, Places};
+use crate::config::{Config, HostName, Places, ServiceLog};
 use crate::explain::{Question, explain};
 use crate::import;
 use crate::init::{self, Address, NodeAddress, Own};
@@ -309,7 +309,7 @@ fn run(
     daemon: bool,
     upgrade: bool,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    service_log::init("info");
+    service_log::init("info", config.log.service);
     if !daemon {
         service_log::start()?;
     }
@@ -325,7 +325,7 @@ fn run(
 /// Runs the demo's nodes beside an edge, whose configuration is like any other.
 fn demo(port: Option<u16>) -> Result<(), Box<dyn std::error::Error>> {
     // Only errors are logged, so that the banner stays readable.
-    service_log::init("error");
+    service_log::init("error", ServiceLog::Text);
     service_log::start()?;
     let demo = crate::demo::Demo::start(port.unwrap_or(0))?;
     let config = Config::parse(&demo.configuration, "demo", Path::new("."))?;

@@ -5,6 +5,7 @@
 //! before all else. So an error ends the start with a message. Threads start after Pingora
 //! has daemonised. Source: FAULTS D54, D69.
 
+mod build_info;
 mod daemon;
 mod limits;
 mod memory;
@@ -61,7 +62,8 @@ pub fn run(config: Config, options: Options) -> Result<(), BoxError> {
     let program = signals::program()?;
     raise_descriptor_limit();
     user::warn_of_root(config.user.as_deref());
-    access_log::open(&config.log.access, &config.dir).map_err(|e| format!("access log: {e}"))?;
+    build_info::set();
+    access_log::open(&config.log, &config.dir).map_err(|e| format!("access log: {e}"))?;
     let token = admin_token(&config)?;
     let user = config.user.as_deref().and_then(User::named);
     let mut predecessor = match (options.upgrade, upgrade_socket(&config)) {

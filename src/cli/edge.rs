@@ -12,12 +12,15 @@ use serde_json::Value;
 use super::examples::ORDERS;
 
 mod client;
+mod flows;
 mod reload;
 mod table;
+mod text;
 
 use client::Edge;
 pub use client::{At, Place};
 use table::{nodes, pools, rebalance};
+use text::{query, text};
 
 /// A query or an order to a running edge.
 #[derive(Debug, PartialEq, Eq, Subcommand)]
@@ -25,6 +28,13 @@ pub enum Action {
     /// Show the nodes of a running edge.
     #[command(after_help = ORDERS)]
     Nodes {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Show live flows: their bytes, how long they are silent, and who makes them wait.
+    Flows(flows::Flows),
+    /// Show after how much silence connections were lost, and the keep-alive that prevents it.
+    Silence {
         #[command(flatten)]
         at: At,
     },
@@ -67,7 +77,7 @@ pub enum Action {
         #[command(flatten)]
         at: Place,
     },
-    /// Show nodes and pools, refreshed each second.
+    /// Show nodes, pools and the flows that wait longest, refreshed each second.
     #[command(after_help = ORDERS)]
     Top {
         /// Stop after this many refreshes.
@@ -172,6 +182,8 @@ async fn done(action: Action) -> Result<String, String> {
                 nodes(&answer, None)
             })
         }
+        Action::Flows(what) => flows::list(what).await,
+        Action::Silence { at } => flows::silence(&at).await,
         Action::Drain {
             which,
             deadline,
@@ -274,7 +286,9 @@ async fn top(at: &At, count: Option<u64>) -> Result<String, String> {
         } else {
             ""
         };
-        let shown = format!("{clear}{}\n{}", nodes(&now, before.as_ref()), pools(&all));
+        let nodes = nodes(&now, before.as_ref());
+        let waiting = flows::longest(&edge).await?;
+        let shown = format!("{clear}{nodes}\n{}{waiting}", pools(&all));
         // The reader has closed the pipe, as in `pushgate top | head`.
         if out
             .write_all(shown.as_bytes())
@@ -288,31 +302,6 @@ async fn top(at: &At, count: Option<u64>) -> Result<String, String> {
     Ok(String::new())
 }
 
-/// Builds a query of the words that have a value: a rate, a share, a duration, a name or a number.
-fn query<'a>(words: impl IntoIterator<Item = (&'a str, Option<String>)>) -> String {
-    let given = words.into_iter().filter_map(|(key, v)| Some((key, v?)));
-    let pairs: Vec<String> = given
-        .map(|(key, v)| format!("{key}={}", escape(&v)))
-        .collect();
-    match pairs.is_empty() {
-        true => String::new(),
-        false => format!("?{}", pairs.join("&")),
-    }
-}
-
-/// Escapes every byte that is not legal in any URL.
-fn escape(value: &str) -> String {
-    value
-        .bytes()
-        .map(|b| match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'/' => {
-                char::from(b).to_string()
-            }
-            _ => format!("%{b:02X}"),
-        })
-        .collect()
-}
-
 /// Returns `name` if it is safe in a path. Errors: no node or pool can have that name.
 fn name(name: &str) -> Result<&str, String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
@@ -320,10 +309,6 @@ fn name(name: &str) -> Result<&str, String> {
         true => Ok(name),
         false => Err(format!("`{name}` is not a legal name of a node or pool")),
     }
-}
-
-fn text(answer: &Value) -> String {
-    format!("{answer:#}\n")
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The whole file, and the blocks about the process itself: `admin`, `log`.
+//! The whole file, and the block `admin`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::error::ConfigError;
 use super::units::{Share, Span};
-use super::{Certificate, Listener, Memory, Node, Pool, Resolvers, Tickets, defaults};
+use super::{Certificate, Listener, Log, Memory, Node, Pool, Resolvers, Tickets, defaults};
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize, serde::Serialize)]
@@ -116,29 +116,4 @@ impl HealthPath {
     fn all() -> Vec<HealthPath> {
         vec![HealthPath::Livez, HealthPath::Readyz, HealthPath::Metrics]
     }
-}
-
-/// Where log lines go.
-#[derive(Clone, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct Log {
-    /// The access log: one JSON line at the end of each flow.
-    #[serde(default)]
-    pub access: AccessLog,
-    /// Logs the query string too; off by default, because push clients put passwords there.
-    #[serde(default)]
-    pub query: bool,
-}
-
-/// Destination of the access log.
-#[derive(Clone, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum AccessLog {
-    /// No access log.
-    #[default]
-    Off,
-    /// Standard output.
-    Stdout,
-    /// A file, appended to; opened again on SIGUSR1.
-    File(PathBuf),
 }

@@ -8,11 +8,13 @@
 mod connections;
 mod dashboard;
 pub mod health;
+mod flows;
 mod nodes;
 mod peer;
 mod probes;
 mod rebalances;
 mod shared;
+mod silence;
 mod timed;
 
 use std::io;
@@ -72,6 +74,8 @@ fn router(running: Arc<Running>, token: Option<String>) -> Router {
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))
         .route("/api/nodes", get(nodes::all))
+        .route("/api/flows", get(flows::all))
+        .route("/api/silence", get(silence::all))
         .route("/api/listeners", get(listeners))
         .route("/api/certificates", get(certificates))
         .route("/api/discovery", get(discovery))

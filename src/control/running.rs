@@ -110,6 +110,8 @@ impl Running {
             Ok(config) => self.apply(Arc::new(config), Sockets::new()).await,
             Err(faults) => Err(faults),
         };
+        let word = if result.is_ok() { "ok" } else { "failed" };
+        metrics::get().reloads.with_label_values(&[word]).inc();
         metrics::get().reload_ok.set(result.is_ok().into());
         match &result {
             Ok(waiting) if waiting.is_empty() => log::info!("configuration reloaded"),

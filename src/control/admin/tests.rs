@@ -17,7 +17,11 @@ fn routes() -> BTreeSet<(String, String)> {
         .flat_map(|text| text.split(".route(").skip(1))
     {
         // The page's files have their paths in a list.
-        let Some(path) = rest.trim_start().strip_prefix('"').and_then(|p| p.split('"').next()) else {
+        let Some(path) = rest
+            .trim_start()
+            .strip_prefix('"')
+            .and_then(|p| p.split('"').next())
+        else {
             continue;
         };
         // A route ends before the next call of the chain, which stands in its own line.
