@@ -1,4 +1,5 @@
-//! Reads the configuration: one YAML file, decoded and checked as a whole before anything is bound.
+//! Reads the configuration: one YAML file and those it includes, decoded and checked as a whole before anything is
+//! bound.
 //!
 //! In: a path. Out: a complete and consistent [`Config`], or every [`error::ConfigError`] of the file.
 
@@ -13,10 +14,12 @@ mod discover;
 pub mod error;
 mod failure;
 mod file;
+mod include;
 mod listener;
 mod memory;
 mod places;
 mod read;
+mod sources;
 mod tcp;
 mod tls;
 mod tree;
@@ -44,6 +47,8 @@ pub use upstream::{
 };
 pub use user::User;
 
+use sources::Sources;
+
 impl Config {
     /// Reads, decodes and checks the file at `path`. Relative paths in it are below its folder.
     ///
@@ -56,71 +61,54 @@ impl Config {
         Self::parse(&text, &path.display().to_string(), dir)
     }
 
-    /// Decodes and checks `text`, shown as `file` in faults, with relative paths below `dir`.
+    /// Decodes and checks `text`, shown as `file` in faults, with relative paths below `dir`, and with variables of
+    /// the environment of this process.
     ///
     /// Errors: the faults of the text in the order of its lines, at most [`error::MAX_ERRORS`].
     pub fn parse(text: &str, file: &str, dir: &Path) -> Result<Self, ConfigErrors> {
-        let (tree, errors) = tree::parse(text);
-        let fault =
-            |at: tree::Position, path, message, expected: Option<_>, suggestion: Option<_>| {
-                ConfigError {
-                    file: file.to_owned(),
-                    line: at.line,
-                    column: at.column,
-                    path,
-                    message: error::one_line(message),
-                    expected: expected.map(error::one_line),
-                    suggestion: suggestion.map(error::one_line),
-                }
-            };
-        let mut faults: Vec<ConfigError> = errors
-            .into_iter()
-            .map(|p| fault(p.at, p.path, p.message, p.expected, None))
-            .collect();
-        let told = |e: decode::DecodeError| {
-            let at = if e.on_key { e.place.key_at } else { e.place.at };
-            fault(at, e.place.path, e.message, e.expected, e.suggestion)
-        };
-        let (mut read, mut warnings) = (None, Vec::new());
-        if let Some(mut tree) = tree {
+        Self::parse_within(text, file, dir, &|name| std::env::var_os(name))
+    }
+
+    /// As [`Config::parse`], with another environment.
+    fn parse_within(
+        text: &str,
+        file: &str,
+        dir: &Path,
+        environment: tree::Environment<'_>,
+    ) -> Result<Self, ConfigErrors> {
+        let mut sources = Sources::gather(text, file, dir, environment);
+        let rewritten = sources.rewritten();
+        let errors = std::mem::take(&mut sources.errors).into_iter();
+        let mut faults: Vec<ConfigError> = errors.map(|e| sources.fault(e)).collect();
+        let mut warnings = Vec::new();
+        if let Some(mut tree) = sources.tree.clone() {
             let names = check::Names::of(&tree);
-            let mut decoded = decode::decode(&mut tree);
+            let mut decoded = decode::decode(&mut tree, sources.cut.clone());
             let mut config = decoded.config.take();
             let mut errors = std::mem::take(&mut decoded.errors);
             if let Some(config) = &mut config {
                 config.dir = dir.to_owned();
-                let found = check::check(config, &decoded, &tree, &names, dir);
+                let found = check::check(config, &decoded, (&tree, &sources.files), &names, dir);
                 errors.extend(found.errors);
-                warnings.extend(found.warnings.into_iter().map(told));
+                warnings.extend(found.warnings.into_iter().map(|e| sources.tell(e)));
             }
-            faults.extend(errors.into_iter().map(told));
-            read = Some(tree);
+            faults.extend(errors.into_iter().map(|e| sources.tell(e)));
         }
-        if let Some(faults) = ConfigErrors::of(faults) {
+        if let Some(faults) = ConfigErrors::of(faults, &sources.files) {
             return Err(faults);
         }
         // Our reader finds every fault with its place. The program runs what serde_yaml reads.
-        match decode::authority(text) {
+        match decode::authority(rewritten.as_deref().unwrap_or(text)) {
             Ok(decoded) => Ok(Config {
                 dir: dir.to_owned(),
                 warnings,
                 ..decoded
             }),
             Err(e) => {
-                // serde_yaml's message is for programmers; the operator gets the place only.
-                let at = e.location().map(|l| tree::Position {
-                    line: l.line(),
-                    column: l.column(),
-                });
-                let at = at.unwrap_or(tree::Position { line: 1, column: 1 });
-                let path = read.map(|tree| tree.locate(&tree.around(at)).path);
-                Err(ConfigErrors::one(fault(
-                    at,
-                    path.unwrap_or_default(),
-                    "two YAML readers differ about this place".to_owned(),
-                    Some("a plainer spelling: short keys, quotes around text".to_owned()),
-                    None,
-                )))
+                let at = e.location();
+                let at = at.map(|l| tree::Position::new(l.line(), l.column()));
+                let fault = sources.differ(rewritten.as_deref(), at);
+                Err(ConfigErrors::one(fault))
             }
         }
     }

@@ -42,13 +42,14 @@ pub(super) struct Found {
 pub(super) fn check(
     config: &Config,
     decoded: &Decoded,
-    tree: &Node,
+    (tree, files): (&Node, &[String]),
     names: &Names,
     dir: &Path,
 ) -> Found {
     let mut check = Check {
         config,
         tree,
+        files,
         names,
         dir,
         cut: &decoded.cut,

@@ -1,4 +1,4 @@
-//! The whole file, and the blocks about the process itself: `admin`, `log`.
+//! The whole configuration, and the blocks about the process itself: `admin`, `log`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use super::error::ConfigError;
 use super::units::{Share, Span};
 use super::{Certificate, Listener, Memory, Node, Pool, Resolvers, Tickets, defaults};
 
-/// The whole file.
+/// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -63,6 +63,9 @@ pub struct Config {
     /// Sockets clients reach.
     #[serde(default)]
     pub listeners: Vec<Listener>,
+    /// Files and folders whose blocks are part of this configuration; relative paths start at the file's folder.
+    #[serde(default)]
+    pub include: Vec<PathBuf>,
     /// Folder of the file; relative paths in it are below this.
     #[serde(skip)]
     pub dir: PathBuf,

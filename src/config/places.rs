@@ -4,37 +4,37 @@
 
 use std::path::Path;
 
-use super::tree::{Kind, Node, Step};
-use super::{read, tree};
+use super::read;
+use super::sources::Sources;
+use super::tree::{Kind, Step};
 
-/// The places of a configuration file that was read without a fault.
-pub struct Places {
-    file: String,
-    tree: Option<Node>,
-}
+/// The places of a configuration that was read without a fault.
+pub struct Places(Sources);
 
 impl Places {
     /// Reads the file at `path` again. If that fails, [`Places::of`] returns the file's name only.
     pub fn load(path: &Path) -> Places {
-        Self::parse(
-            &read::read(path).unwrap_or_default(),
-            &path.display().to_string(),
-        )
+        let text = read::read(path).unwrap_or_default();
+        let dir = path.parent().unwrap_or(Path::new(""));
+        Self::parse_in(&text, &path.display().to_string(), dir)
     }
 
-    /// Finds the places of `text`, shown as `file`.
+    /// Finds the places of `text`, shown as `file`, which includes nothing.
     pub fn parse(text: &str, file: &str) -> Places {
-        Places {
-            file: file.to_owned(),
-            tree: tree::parse(text).0,
-        }
+        Self::parse_in(text, file, Path::new(""))
+    }
+
+    fn parse_in(text: &str, file: &str, dir: &Path) -> Places {
+        Places(Sources::gather(text, file, dir, &|name| {
+            std::env::var_os(name)
+        }))
     }
 
     /// Returns the place of the key at `path`, in which a number is a position in a list. For a key that is
     /// not in the file it is the place of the block that lacks it.
     pub fn of<S: AsRef<str>>(&self, path: impl IntoIterator<Item = S>) -> String {
-        let Some(tree) = &self.tree else {
-            return self.file.clone();
+        let Some(tree) = &self.0.tree else {
+            return self.0.files.first().cloned().unwrap_or_default();
         };
         let mut steps = Vec::new();
         for step in path {
@@ -51,7 +51,8 @@ impl Places {
         }
         let place = tree.locate(&steps);
         let (line, column) = (place.key_at.line, place.key_at.column);
-        format!("{}:{line}:{column}: {}", self.file, place.path)
+        let file = self.0.files.get(place.key_at.file).map_or("", |f| f);
+        format!("{file}:{line}:{column}: {}", place.path)
     }
 }
 

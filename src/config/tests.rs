@@ -12,8 +12,10 @@ use super::Config;
 
 mod checks;
 mod documented;
+mod environment;
 mod failure;
 mod http2;
+mod include;
 mod page;
 mod plugins;
 mod reference;
@@ -98,6 +100,7 @@ fn files() -> TempDir {
     let write = |name: &str, bytes: &[u8]| {
         std::fs::write(dir.path().join(name), bytes).expect("a file for tests")
     };
+    std::fs::create_dir(dir.path().join("conf.d")).expect("a folder for tests");
     let key = private_key();
     write(
         "good.key",

@@ -28,6 +28,8 @@ mod demo;
 mod clock;
 /// Diffusion servers behind the edge.
 mod diffusion;
+/// A configuration in several files, with variables of the environment.
+mod config_files;
 /// Plugins that decide by path, address and value.
 mod decisions;
 /// Nodes found by DNS.

@@ -32,17 +32,11 @@ pub(super) fn check(check: &mut Check<'_>, sound: &Sound) {
         let at = steps!["listeners", i, "name"];
         check.name(&at, &listener.name, false);
         if let Some(first) = names.insert(&listener.name, i) {
-            let first = check
-                .tree
-                .locate(&steps!["listeners", first, "name"])
-                .at
-                .line;
+            let first = check.tree.locate(&steps!["listeners", first, "name"]);
+            let first = first.at.told(check.files, check.tree.locate(&at).at);
             check.expect(
                 &at,
-                format!(
-                    "a listener is already called `{}`, in line {first}",
-                    listener.name
-                ),
+                format!("a listener is already called `{}`, {first}", listener.name),
                 "another name: logs and metrics tell listeners by it",
             );
         }
@@ -312,12 +306,10 @@ fn binds(check: &mut Check<'_>) {
                 Some(_) if bind.port() == 0 => {}
                 Some(first) => {
                     let first = check.tree.locate(first);
+                    let line = first.at.told(check.files, check.tree.locate(&at).at);
                     check.expect(
                         &at,
-                        format!(
-                            "`{bind}` is already bound by {} in line {}",
-                            first.path, first.at.line
-                        ),
+                        format!("`{bind}` is already bound by {} {line}", first.path),
                         "each address once",
                     );
                 }
