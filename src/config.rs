@@ -20,6 +20,7 @@ mod memory;
 mod places;
 mod read;
 mod sources;
+mod statuses;
 mod tcp;
 mod tls;
 mod tree;
@@ -38,6 +39,7 @@ pub use memory::{Memory, MemoryLimit};
 pub use places::Places;
 pub use pushgate_plugins::context::Mode;
 pub use pushgate_plugins::units;
+pub use statuses::Statuses;
 pub use tcp::{NodeTcp, TcpOptions};
 pub use tls::{
     Choose, ClientCertificate, ListenerTls, NodeTls, Profile, Protocols, Tickets, Version,

@@ -160,7 +160,6 @@ functions! {
     weight: u32 = WEIGHT;
     queue: u32 = QUEUE;
     queue_timeout: Span = QUEUE_TIMEOUT;
-    status_ok: u16 = STATUS;
     ticket_rotate: Span = TICKET_ROTATE;
     ticket_keep: usize = TICKET_KEEP;
     yes: bool = true;

@@ -7,7 +7,9 @@ use pushgate_plugins::bounds::AboveZero;
 use serde::Deserialize;
 
 use super::units::{Rate, Share, Span};
-use super::{Address, Discover, NoNode, NodeTcp, NodeTls, OnLost, bounds, defaults, failure};
+use super::{
+    Address, Discover, NoNode, NodeTcp, NodeTls, OnLost, Statuses, bounds, defaults, failure,
+};
 
 /// One push server at one address and port.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -337,12 +339,9 @@ pub struct HttpCheck {
     /// Host header; default the node's address.
     #[serde(default)]
     pub host: Option<String>,
-    /// Expected status.
-    #[serde(
-        default = "defaults::status_ok",
-        deserialize_with = "bounds::Status::read"
-    )]
-    pub status: u16,
+    /// Expected statuses; default 200.
+    #[serde(default)]
+    pub status: Statuses,
     /// Text that must be in the first 64 KiB of the body; absent: any body passes.
     #[serde(default)]
     pub expect: Option<String>,

@@ -329,7 +329,7 @@ const CASES: &[Case] = &[
         "nodes",
         "nodes:\n  n: { address: 127.0.0.1:2, health: { http: { path: /, status: ok, port: 65536 } } }",
         &[
-            "f:4:65: nodes.n.health.http.status: found `ok`; expected a whole number from 200 to 599",
+            "f:4:65: nodes.n.health.http.status: found `ok`; expected a status from 200 to 599, a range such as `200-399`, or a list of both",
             "f:4:75: nodes.n.health.http.port: found `65536`; expected a whole number from 1 to 65535",
         ],
     ),

@@ -198,8 +198,8 @@ async fn get(side: Side, conf: &HttpCheck, address: SocketAddr) -> Result<(), St
         .body(http_body_util::Empty::<bytes::Bytes>::new())
         .map_err(|e| e.to_string())?;
     let answer = send.send_request(request).await.map_err(said)?;
-    let (status, expected) = (answer.status().as_u16(), conf.status);
-    if status != expected {
+    let (status, expected) = (answer.status().as_u16(), &conf.status);
+    if !expected.contains(status) {
         return Err(format!("answered {status}, expected {expected}"));
     }
     match &conf.expect {
