@@ -17,6 +17,7 @@ pub mod spelling;
 mod testing;
 pub mod trust;
 pub mod units;
+pub mod unix;
 
 use context::{Build, PluginError};
 

@@ -24,6 +24,7 @@ mod statuses;
 mod tcp;
 mod tls;
 mod tree;
+mod unix_socket;
 mod upstream;
 mod user;
 
@@ -44,6 +45,7 @@ pub use tcp::{NodeTcp, TcpOptions};
 pub use tls::{
     Choose, ClientCertificate, ListenerTls, NodeTls, Profile, Protocols, Tickets, Version,
 };
+pub use unix_socket::{FileMode, UnixSocket};
 pub use upstream::{
     Balance, Found, Health, HttpCheck, Node, OnDown, Passive, Pool, Rebalance, TcpCheck, TlsCheck,
 };

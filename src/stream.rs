@@ -22,5 +22,6 @@ pub mod relay;
 pub mod side;
 pub mod socket;
 pub mod substream;
+pub mod unix;
 mod window;
 mod window_budget;

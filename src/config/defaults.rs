@@ -94,6 +94,8 @@ pub const QUEUE: u32 = 10_000;
 pub const QUEUE_TIMEOUT: Span = seconds(4);
 /// A node's share: all are equal.
 pub const WEIGHT: u32 = 1;
+/// Rights of a Unix socket's file: other users of the machine cannot connect.
+pub const UNIX_MODE: u32 = 0o660;
 /// Status of an HTTP check that passes.
 pub const STATUS: u16 = 200;
 /// Longest wait for the beginning of a body that a plugin routes by: a form follows its head in the same

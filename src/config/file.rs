@@ -7,9 +7,10 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::address::Bind;
 use super::error::ConfigError;
 use super::units::{Share, Span};
-use super::{Certificate, Listener, Memory, Node, Pool, Resolvers, Tickets, defaults};
+use super::{Certificate, Listener, Memory, Node, Pool, Resolvers, Tickets, UnixSocket, defaults};
 
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -78,8 +79,12 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
-    /// Address to bind; anything but loopback requires a token.
+    /// Address to bind; anything but loopback and Unix sockets requires a token.
+    #[serde(deserialize_with = "Bind::read")]
     pub bind: SocketAddr,
+    /// Who may connect to its Unix socket.
+    #[serde(default)]
+    pub unix: UnixSocket,
     /// File whose first line is the bearer token that every request must carry.
     #[serde(default)]
     pub token_file: Option<PathBuf>,

@@ -6,11 +6,13 @@
 //! client sent, so a client cannot forge a line.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use serde::Serialize;
+use pushgate_plugins::unix::Shown;
+use serde::{Serialize, Serializer};
 
 use super::line_queue::{self, LineQueue, Out};
 use crate::config::AccessLog;
@@ -25,9 +27,11 @@ pub struct Line<'a> {
     /// Listener.
     pub listener: &'a str,
     /// Client address and port.
-    pub client: std::net::SocketAddr,
+    #[serde(serialize_with = "shown")]
+    pub client: SocketAddr,
     /// Destination address and port.
-    pub vip: std::net::SocketAddr,
+    #[serde(serialize_with = "shown")]
+    pub vip: SocketAddr,
     /// Protocol: `http/1.1`, `h2`, `websocket`, `tcp`.
     pub protocol: &'a str,
     /// TLS version, if TLS ends here.
@@ -67,6 +71,10 @@ pub struct Line<'a> {
     pub seconds: f64,
     /// End reason of the flow.
     pub reason: &'a str,
+}
+
+fn shown<S: Serializer>(address: &SocketAddr, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(&Shown(*address))
 }
 
 /// Longest time for the last lines at the end of the process.

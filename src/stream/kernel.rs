@@ -15,7 +15,7 @@ use openssl::ssl::SslRef;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::ioctl::{Getter, Opcode, ioctl};
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with};
 use socket2::SockRef;
 use tokio::io::Interest;
@@ -137,8 +137,10 @@ pub fn events(fd: RawFd, events: PollFlags) -> PollFlags {
 
 /// Aborts the connection: the kernel frees its send queue, and reads and writes get ECONNRESET.
 pub fn abort(fd: RawFd) {
-    // Cannot fail for TCP (tcp(7): connecting to AF_UNSPEC dissolves the association).
-    let _ = rustix::net::connect_unspec(borrowed(fd));
+    // Cannot fail for TCP (tcp(7): connecting to AF_UNSPEC dissolves the association). A Unix socket can only end.
+    if rustix::net::connect_unspec(borrowed(fd)).is_err() {
+        let _ = rustix::net::shutdown(borrowed(fd), Shutdown::Both);
+    }
 }
 
 /// Limits the time between two retransmissions, and between two probes of a shut window; at least 1 s. The

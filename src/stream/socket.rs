@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use pushgate_plugins::unix::name_of;
 use rustix::event::PollFlags;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -24,6 +25,7 @@ use super::descriptors;
 use super::kernel;
 use super::last_bytes::LastBytes;
 use super::pending_bytes::PendingBytes;
+use super::unix;
 
 pub use super::kernel::{unacknowledged, unread};
 
@@ -333,6 +335,9 @@ const LARGEST: u64 = 1 << 20;
 ///
 /// Errors: those of connect(2). The caller sets the deadline.
 pub async fn connect(to: SocketAddr, options: &Options) -> io::Result<TcpStream> {
+    if let Some(name) = name_of(to) {
+        return descriptors::for_flow(unix::connect(&name)?);
+    }
     let socket = match to {
         SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
         SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,

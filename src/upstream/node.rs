@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use pushgate_plugins::api::NodeId;
+use pushgate_plugins::unix::Shown;
 
 use super::drain::{Draining, Ending, Progress, Terms};
 use super::evict;
@@ -282,7 +283,7 @@ impl Node {
             Membership::Member => self.settle(None, "back in the DNS answer"),
             Membership::Leaving => self.settle(None, "no longer in the DNS answer"),
             Membership::Gone => {
-                log::info!("node {} ({}) is removed", self.name, self.address);
+                log::info!("node {} ({}) is removed", self.name, Shown(self.address));
                 self.idle.close();
             }
         }

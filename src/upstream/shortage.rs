@@ -6,6 +6,8 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use pushgate_plugins::unix::Shown;
+
 use super::Node;
 use crate::observe::seldom::Seldom;
 
@@ -50,7 +52,7 @@ impl Shortage {
     /// Logs the shortage, unless it was logged in the last 10 s.
     pub fn tell(self, node: &Node) {
         if self.is_news() {
-            let (name, address) = (&node.name, node.address);
+            let (name, address) = (&node.name, Shown(node.address));
             log::error!("{self} to connect to node {name} ({address}); its state is unchanged");
         }
     }

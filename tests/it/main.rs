@@ -134,6 +134,8 @@ mod streaming;
 mod readme;
 /// A node's Lightstreamer sessions.
 mod tlcp;
+/// Unix sockets of nodes, clients and operators.
+mod unix_sockets;
 /// Another process takes over the listening sockets.
 mod upgrade;
 /// Peers that vanish without a close.

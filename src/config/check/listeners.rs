@@ -7,12 +7,13 @@ use std::net::SocketAddr;
 
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContext, SslContextBuilder, SslMethod};
+use pushgate_plugins::unix::Shown;
 
 use super::certificates::Sound;
 use super::checker::{Check, steps};
 use crate::config::error::echo;
 use crate::config::tree::{Kind, Step};
-use crate::config::{Choose, Listener, ListenerTls, Mode, Profile, Version};
+use crate::config::{Choose, Listener, ListenerTls, Mode, Profile, UnixSocket, Version};
 use crate::credentials::{Crls, authorities_of};
 
 /// Bytes of a protocol's name (RFC 7301 §3.1).
@@ -284,15 +285,27 @@ pub(super) fn serves(listener: &Listener, vip: SocketAddr) -> bool {
     })
 }
 
+/// Checks the block `unix` at `at`.
+fn unix_is_sound(check: &mut Check<'_>, at: &[Step], unix: &UnixSocket) {
+    if let Err(why) = unix.owner() {
+        let expected = "names of a user and a group of this machine";
+        check.expect(at, why, expected);
+    }
+}
+
 /// The same address twice, in one listener, two, or the admin endpoint. A wildcard beside an exact
 /// address is legal: the kernel prefers the exact one. Port 0 is another port each time.
 fn binds(check: &mut Check<'_>) {
     let config = check.config;
     let mut taken: BTreeMap<SocketAddr, Vec<Step>> = BTreeMap::new();
     if let Some(admin) = &config.admin {
+        let at = steps!["admin", "unix"];
+        unix_is_sound(check, &at, &admin.unix);
         taken.insert(admin.bind, steps!["admin", "bind"].into());
     }
     for (i, listener) in config.listeners.iter().enumerate() {
+        let at = steps!["listeners", i, "unix"];
+        unix_is_sound(check, &at, &listener.unix);
         if listener.bind.is_empty() {
             check.expect(
                 &steps!["listeners", i, "bind"],
@@ -309,7 +322,11 @@ fn binds(check: &mut Check<'_>) {
                     let line = first.at.told(check.files, check.tree.locate(&at).at);
                     check.expect(
                         &at,
-                        format!("`{bind}` is already bound by {} {line}", first.path),
+                        format!(
+                            "`{}` is already bound by {} {line}",
+                            Shown(*bind),
+                            first.path
+                        ),
                         "each address once",
                     );
                 }

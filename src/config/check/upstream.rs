@@ -10,7 +10,7 @@ use super::node_tls::{server_name, tls_is_sound};
 use crate::config::bounds::MAX_PATHS;
 use crate::config::error::echo;
 use crate::config::tree::Step;
-use crate::config::{Health, Node, Pool};
+use crate::config::{Address, Health, Node, Pool};
 
 pub(super) fn check(check: &mut Check<'_>) {
     let config = check.config;
@@ -31,6 +31,21 @@ fn node_is_sound(check: &mut Check<'_>, name: &str, node: &Node) {
             format!("nothing can be reached at `{}`", node.address),
             "the address and port the push server listens on",
         );
+    }
+    let ports = |health: &Health| {
+        let of = |port: Option<Option<u16>>| port.flatten().is_some();
+        of(health.tcp.as_ref().map(|c| c.port))
+            || of(health.http.as_ref().map(|c| c.port))
+            || of(health.tls.as_ref().map(|c| c.port))
+    };
+    let pools = check.config.pools.values();
+    let mut its = pools.filter(|pool| pool.nodes.iter().any(|n| n == name));
+    let pool = || its.find_map(|pool| pool.health.as_ref());
+    let is_unix = matches!(node.address, Address::Unix(_));
+    if is_unix && node.health.as_ref().or_else(pool).is_some_and(ports) {
+        let expected = "a `health` of its own without `port`";
+        let message = "a Unix socket has no other port to check";
+        check.expect(&steps!["nodes", name, "address"], message, expected);
     }
     if let Some(server) = &node.server {
         server_is_a_node(check, name, server);

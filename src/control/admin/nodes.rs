@@ -11,6 +11,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use pushgate_plugins::unix::Shown;
 use serde_json::{Value, json};
 
 use super::shared::Admin;
@@ -48,7 +49,7 @@ impl Admin {
             let mut of: Vec<_> = of.map(|p| p.name.clone()).collect();
             of.sort();
             json!({
-                "name": node.name, "address": node.address, "weight": node.weight(),
+                "name": node.name, "address": Shown(node.address).to_string(), "weight": node.weight(),
                 "state": listed.state().as_str(), "flows": node.live(), "flows_total": node.total(),
                 "pools": of, "source": listed.source, "slow_start": node.limits.is_ramping(),
                 "drain": node.progress(now).map(progress), "removed": listed.removed,
