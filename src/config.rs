@@ -29,7 +29,7 @@ mod upstream;
 mod user;
 
 pub use crate::credentials::{Certificate, Ocsp};
-pub use address::{Address, HostName, HostPort};
+pub use address::{Address, HostName, HostPort, SourceAddress};
 pub(crate) use check::covers;
 pub use discover::{Discover, Family, Resolvers};
 pub use error::{ConfigError, ConfigErrors};

@@ -21,6 +21,7 @@ mod pending_bytes;
 pub mod relay;
 pub mod side;
 pub mod socket;
+pub mod source;
 pub mod substream;
 pub mod unix;
 mod window;

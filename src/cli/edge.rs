@@ -39,6 +39,13 @@ pub enum Action {
     Down(Which),
     /// Let a node follow its health checks again: undoes `drain` and `down`.
     Up(Which),
+    /// Give a node another weight, until the next order, a restart, or another weight in the file.
+    Weight {
+        #[command(flatten)]
+        which: Which,
+        /// The weight, 0 to 1000, or a percentage of the file's, such as `50%`.
+        weight: String,
+    },
     /// Close a node's live flows, but keep its state.
     Evict(Which),
     /// Move clients of a pool off the nodes that have too many.
@@ -164,6 +171,7 @@ async fn done(action: Action) -> Result<String, String> {
         } => order(&which, "drain", [("deadline", deadline), ("rate", rate)]).await,
         Action::Down(which) => order(&which, "down", []).await,
         Action::Up(which) => order(&which, "up", []).await,
+        Action::Weight { which, weight } => order(&which, "weight", [("to", Some(weight))]).await,
         Action::Evict(which) => order(&which, "evict", []).await,
         Action::Rebalance(what) => moved(what).await,
         Action::Forget(what) => forgotten(what).await,
@@ -187,6 +195,9 @@ async fn order<const N: usize>(
     let answer = Edge::new(&at.place)?.ask(Method::POST, &path).await?;
     if at.json {
         return Ok(text(&answer));
+    }
+    if let Value::Number(weight) = &answer["weight"] {
+        return Ok(format!("{node} has weight {weight}\n"));
     }
     Ok(match (&answer["state"], &answer["evicted"]) {
         (Value::String(state), _) => format!("{node} is {state}\n"),

@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use pushgate_plugins::unix::{self, Shown};
@@ -156,6 +156,22 @@ impl fmt::Display for Address {
     }
 }
 
+/// An address of this machine from which nodes are connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceAddress(pub IpAddr);
+
+impl FromStr for SourceAddress {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let ip: IpAddr = text.parse().map_err(|_| ())?;
+        match ip.is_unspecified() || ip.is_multicast() {
+            true => Err(()),
+            false => Ok(SourceAddress(ip)),
+        }
+    }
+}
+
 /// Parses a `T` inside the visitor, so that a fault keeps its place.
 struct Read<T>(&'static str, std::marker::PhantomData<T>);
 
@@ -191,6 +207,7 @@ macro_rules! read {
 read! {
     Address: "an address or host name with its port, such as `10.0.0.1:80` or `push1.internal:80`",
     HostName: "a host name, such as `_push._tcp.internal`",
+    SourceAddress: "an IP address of this machine, such as `10.0.0.9`",
     HostPort: "a host name with its port, such as `push.internal:80`",
 }
 
@@ -219,13 +236,16 @@ impl<'de> Deserialize<'de> for Bind {
                 f.write_str("socket address")
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<Bind, E> {
-                let found = Unexpected::Str(text);
-                match unix::parse(text) {
-                    Some(address) => address.map_err(|()| E::invalid_value(found, &UNIX)),
+                let address = match unix::parse(text) {
+                    Some(address) => {
+                        let found = Unexpected::Str(text);
+                        address.map_err(|()| E::invalid_value(found, &UNIX))
+                    }
+                    // The words of std, which the decoder translates.
                     None => (text.parse().ok().or_else(|| scoped(text)))
-                        .ok_or_else(|| E::invalid_value(found, &self)),
-                }
-                .map(Bind)
+                        .ok_or_else(|| E::custom("invalid socket address syntax")),
+                };
+                address.map(Bind)
             }
         }
         d.deserialize_str(V)

@@ -19,6 +19,7 @@ mod include;
 mod page;
 mod plugins;
 mod reference;
+mod schema;
 mod traps;
 mod trust;
 mod values;

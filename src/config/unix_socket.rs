@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::error::echo;
 use super::{User, defaults};
 
 /// Who may connect to a Unix socket.
@@ -83,19 +84,22 @@ pub fn group_named(name: &str) -> Option<u32> {
 }
 
 impl UnixSocket {
-    /// Returns the numbers of its user and its group, as far as they are named.
-    ///
-    /// Errors: the name that this machine does not have.
-    pub fn owner(&self) -> Result<(Option<u32>, Option<u32>), String> {
+    /// Returns the number of its user. Errors: this machine has no such user.
+    pub fn uid(&self) -> Result<Option<u32>, String> {
         let user = self.user.as_ref().map(|name| {
             let user = User::named(name).map(|user| user.uid);
-            user.ok_or_else(|| format!("no user `{name}`"))
+            user.ok_or_else(|| format!("this machine has no user `{}`", echo(name)))
         });
+        user.transpose()
+    }
+
+    /// Returns the number of its group. Errors: this machine has no such group.
+    pub fn gid(&self) -> Result<Option<u32>, String> {
         let group = self.group.as_ref().map(|name| {
             let group = group_named(name);
-            group.ok_or_else(|| format!("no group `{name}`"))
+            group.ok_or_else(|| format!("this machine has no group `{}`", echo(name)))
         });
-        Ok((user.transpose()?, group.transpose()?))
+        group.transpose()
     }
 }
 

@@ -8,7 +8,8 @@ use serde::Deserialize;
 
 use super::units::{Rate, Share, Span};
 use super::{
-    Address, Discover, NoNode, NodeTcp, NodeTls, OnLost, Statuses, bounds, defaults, failure,
+    Address, Discover, NoNode, NodeTcp, NodeTls, OnLost, SourceAddress, Statuses, bounds, defaults,
+    failure,
 };
 
 /// One push server at one address and port.
@@ -36,6 +37,12 @@ pub struct Node {
     /// Options of the sockets towards it.
     #[serde(default)]
     pub tcp: NodeTcp,
+    /// Its own `source`; absent: that of the pools it is in.
+    #[serde(default)]
+    pub source: Option<SourceAddress>,
+    /// Whether it gets balanced flows only while no other node of a pool can take them.
+    #[serde(default)]
+    pub backup: bool,
     /// Its own `max_flows`; absent: that of the pools it is in.
     #[serde(default)]
     pub max_flows: Option<NonZeroUsize>,
@@ -66,6 +73,8 @@ impl Node {
             health: None,
             tls: None,
             tcp: NodeTcp::default(),
+            source: None,
+            backup: false,
             max_flows: None,
             max_flows_hard: None,
             admit_rate: None,
@@ -133,6 +142,9 @@ pub struct Pool {
     /// 64 KiB. Compared whole, without query; 64 at most.
     #[serde(default)]
     pub retry_on: Vec<String>,
+    /// Address of this machine from which its nodes are connected to; absent: the kernel chooses.
+    #[serde(default)]
+    pub source: Option<SourceAddress>,
     /// Live flows at which the balancer gives a node no more; absent: no limit.
     #[serde(default)]
     pub max_flows: Option<NonZeroUsize>,

@@ -16,7 +16,7 @@ use pushgate_plugins::context::{Build, Keep};
 use pushgate_plugins::unix::Shown;
 
 pub use before::Before;
-pub use inherited::{evict_rate_of, health_of};
+pub use inherited::{evict_rate_of, health_of, source_of};
 use inherited::{limits_of, pools_of};
 
 use super::node_tls::secure;
@@ -246,6 +246,7 @@ fn nodes_for(
             health,
             limits: limits_of(config, name, conf),
             evict_rate: evict_rate_of(config, name),
+            source: source_of(config, name, conf),
             joins: false,
         };
         Ok((id, planned))

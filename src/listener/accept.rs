@@ -113,6 +113,7 @@ pub fn options(conf: &config::Listener) -> Options {
         keepalive: conf.tcp.keepalive.0,
         receive_buffer: None,
         bulk: false,
+        source: None,
     }
 }
 

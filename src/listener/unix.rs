@@ -32,7 +32,8 @@ static FILES: Mutex<BTreeMap<Arc<str>, Weak<SocketFile>>> = Mutex::new(BTreeMap:
 ///
 /// Errors: a process listens there, the file is no socket, or one of the system's.
 pub fn bind(name: &str, conf: &UnixSocket) -> io::Result<TcpListener> {
-    let (user, group) = conf.owner().map_err(io::Error::other)?;
+    let user = conf.uid().map_err(io::Error::other)?;
+    let group = conf.gid().map_err(io::Error::other)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     let path = Path::new(name);

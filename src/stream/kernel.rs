@@ -160,6 +160,22 @@ pub fn limit_retransmit_interval(fd: RawFd, most: Duration) {
     };
 }
 
+/// Makes bind(2) leave the choice of the port to connect(2), which may take one that is in use towards elsewhere.
+pub fn choose_port_late(socket: &impl AsFd) {
+    let on: c_int = 1;
+    let size = size_of::<c_int>() as libc::socklen_t;
+    // SAFETY: the value is one int. If the call fails, fewer connections have room.
+    unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size,
+        )
+    };
+}
+
 /// From `linux/tcp.h`; libc lacks it.
 const TCP_RTO_MAX_MS: c_int = 44;
 

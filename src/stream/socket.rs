@@ -5,7 +5,7 @@
 //! Source: Lightstreamer clustering §1; Diffusion load balancers, "TCP retransmission timeout".
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use super::descriptors;
 use super::kernel;
 use super::last_bytes::LastBytes;
 use super::pending_bytes::PendingBytes;
-use super::unix;
+use super::{source, unix};
 
 pub use super::kernel::{unacknowledged, unread};
 
@@ -291,6 +291,8 @@ pub struct Options {
     pub receive_buffer: Option<usize>,
     /// Whether the receive buffer may grow while a flow carries bulk; segments are then limited to the small buffer.
     pub bulk: bool,
+    /// Address of this machine to connect from; `None`: the kernel chooses.
+    pub source: Option<IpAddr>,
 }
 
 /// Sets the options of both sides: no delay, keep-alive, and TCP_NOTSENT_LOWAT = 1, with which the kernel
@@ -327,7 +329,7 @@ pub fn unsent_allowance(max_hidden: u64) -> usize {
 const SMALLEST: u64 = 4 << 10;
 const LARGEST: u64 = 1 << 20;
 
-/// Connects to a node from any local address.
+/// Connects to a node.
 ///
 /// The receive buffer is set before: below 32 KiB the kernel chooses a window scale of 0, so that no window
 /// exceeds 64 KiB. Larger windows (SO_BUF_LOCK) are announced in units of 1 KiB, beyond the room for small
@@ -338,11 +340,7 @@ pub async fn connect(to: SocketAddr, options: &Options) -> io::Result<TcpStream>
     if let Some(name) = name_of(to) {
         return descriptors::for_flow(unix::connect(&name)?);
     }
-    let socket = match to {
-        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
-    };
-    let socket = descriptors::for_flow(socket)?;
+    let socket = descriptors::for_flow(source::open(to, options.source)?)?;
     tune(&socket, options)?;
     if let Some(bytes) = options.receive_buffer.filter(|_| options.bulk) {
         limit_segments(&socket, bytes);

@@ -12,6 +12,8 @@ mod idle_upstreams;
 mod admin;
 /// Edges that share a key; a sticky table under a flood of addresses.
 mod agree;
+/// Backup nodes, and the address from which nodes are connected to.
+mod backups;
 /// Chromium, driven by WebDriver.
 mod browser;
 /// Certificates made for one test.

@@ -287,10 +287,14 @@ pub(super) fn serves(listener: &Listener, vip: SocketAddr) -> bool {
 
 /// Checks the block `unix` at `at`.
 fn unix_is_sound(check: &mut Check<'_>, at: &[Step], unix: &UnixSocket) {
-    if let Err(why) = unix.owner() {
-        let expected = "names of a user and a group of this machine";
-        check.expect(at, why, expected);
-    }
+    let mut one = |key: &str, id: Result<Option<u32>, String>| {
+        if let Err(why) = id {
+            let at = [at, &[Step::from(key)]].concat();
+            check.expect(&at, why, format!("the name of a {key}"));
+        }
+    };
+    one("user", unix.uid());
+    one("group", unix.gid());
 }
 
 /// The same address twice, in one listener, two, or the admin endpoint. A wildcard beside an exact

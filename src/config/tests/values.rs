@@ -75,7 +75,9 @@ const CASES: &[Case] = &[
     (
         "top",
         "admin: 127.0.0.1:9900",
-        &["f:5:8: admin: found `127.0.0.1:9900`; expected a block of keys (`bind`, `unix`, `token_file`)"],
+        &[
+            "f:5:8: admin: found `127.0.0.1:9900`; expected a block of keys (`bind`, `unix`, `token_file`)",
+        ],
     ),
     ("top", "admin: {}", &["f:5:1: admin: key `bind` is missing"]),
     (

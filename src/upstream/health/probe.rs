@@ -23,13 +23,12 @@ use pingora_load_balancing::Backend;
 use pingora_load_balancing::health_check::HealthCheck;
 use pushgate_plugins::unix::{is_unix, name_of};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use crate::config::{Health, HttpCheck};
 use crate::stream::graceful_close;
 use crate::stream::side::Side;
 use crate::stream::socket::Tcp;
-use crate::stream::unix;
+use crate::stream::{source, unix};
 use crate::upstream::Node;
 use crate::upstream::shortage::Shortage;
 use crate::upstream::tls::Secure;
@@ -132,7 +131,10 @@ impl Probe {
     async fn connect(&self, address: SocketAddr) -> io::Result<Side> {
         let stream = match name_of(address) {
             Some(name) => unix::connect(&name)?,
-            None => TcpStream::connect(address).await?,
+            None => {
+                let socket = source::open(address, self.node.source())?;
+                socket.connect(address).await?
+            }
         };
         let mut tcp = Tcp::new(stream);
         tcp.watch_toward(self.timeout, &self.node.last_bytes, None);

@@ -100,7 +100,7 @@ function nodes(all, seconds) {
       button("Drain", at("drain"), false), button("Up", at("up"), false),
       button("Down", at("down"), true), button("Evict", at("evict"), true));
   }, (row, node) => {
-    set(row.cells[0], node.removed ? `${node.name} (removed)` : node.name);
+    set(row.cells[0], `${node.name}${node.backup ? " (backup)" : ""}${node.removed ? " (removed)" : ""}`);
     set(row.cells[1], node.state);
     row.cells[1].className = `state ${node.state}`;
     row.dataset.state = node.state;
