@@ -81,8 +81,8 @@ class Edge:
         self.process.wait()
 
 
-def figures(load):
-    out, _ = load.communicate(timeout=600)
+def figures(load, within=600):
+    out, _ = load.communicate(timeout=within)
     if load.returncode:
         sys.exit("the load program failed")
     return json.loads(out)

@@ -79,7 +79,7 @@ def main():
                 if reloads.done % max(1, o.reloads // 10) == 0:
                     memory.append(edge.pss_kib())
                     print(f"  after {reloads.done} reloads: {memory[-1] / 1024:.1f} MiB", flush=True)
-            during = figures(load)
+            during = figures(load, o.seconds + 60)
             took = sorted(reloads.took)
             print(f"{reloads.done} reloads, {took[len(took) // 2]:.2f} s each in the median, {took[-1]:.2f} s at most: {during}")
         finally:

@@ -15,7 +15,7 @@ use crate::context::{Build, Mode, PluginError};
 use crate::trust::Trust;
 
 /// Block `access:`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Networks that are allowed; if empty, all networks that `deny` does not list.

@@ -16,7 +16,7 @@ use crate::spelling;
 const MAX_VALUE: usize = 4096;
 
 /// Block `client_certificate:`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Prefix of the header names; default `X-Client-Cert`.

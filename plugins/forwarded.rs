@@ -26,7 +26,7 @@ const X_REAL_IP: &str = "x-real-ip";
 const FORWARDED: &str = "forwarded";
 
 /// Block `forwarded:`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Senders whose own headers are kept and extended; default none.

@@ -13,7 +13,7 @@ use crate::head;
 use crate::units::Pairs;
 
 /// Block `headers:`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Edits of the head on its way to the node.
@@ -25,7 +25,7 @@ pub struct Config {
 }
 
 /// Edits of one direction.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Edits {
     /// Names to remove.
@@ -38,6 +38,9 @@ pub struct Edits {
     #[serde(default)]
     pub add: Pairs,
 }
+
+/// What stands in place of a value that may be a secret, where a configuration is printed.
+const HIDDEN: &str = "***";
 
 /// Headers that say where a message ends or belong to one hop. With a value unlike the core's, client and
 /// node could disagree on where a message ends.
@@ -83,6 +86,21 @@ impl Ready {
 }
 
 impl Config {
+    /// Puts `***` in place of the values that only nodes may see: a request's, and cookies. What a response has
+    /// reaches every client.
+    pub fn hide(&mut self) {
+        let Edits { set, add, .. } = &mut self.request;
+        for (_, value) in set.0.iter_mut().chain(&mut add.0) {
+            *value = HIDDEN.to_owned();
+        }
+        let Edits { set, add, .. } = &mut self.response;
+        for (name, value) in set.0.iter_mut().chain(&mut add.0) {
+            if name.eq_ignore_ascii_case("set-cookie") {
+                *value = HIDDEN.to_owned();
+            }
+        }
+    }
+
     /// Builds the plugin. Errors: mode tcp, no edit at all, an illegal header name or value, a header that
     /// belongs to the core, two values set for one name.
     pub fn build(&self, on: &Build<'_>) -> Result<Plugin, Vec<PluginError>> {
@@ -147,9 +165,17 @@ fn pairs(from: &Pairs, at: [&str; 2], faults: &mut Vec<PluginError>) -> Vec<(Str
                     "a request has one `Host`; use `set` to replace it",
                 ));
             }
+            Ok(_) if value == HIDDEN => faults.push(PluginError {
+                expected: Some("the value that `check -T` has hidden".to_owned()),
+                ..PluginError::new(path, "`***` stands for a secret")
+            }),
             Ok(_) => match HeaderValue::from_str(value) {
                 Ok(_) => ready.push((name.clone(), value.clone())),
-                Err(_) => faults.push(PluginError::expected(path, "visible ASCII in one line")),
+                // The value may be a secret, so the message does not repeat it.
+                Err(_) => faults.push(PluginError {
+                    expected: Some("visible ASCII in one line".to_owned()),
+                    ..PluginError::new(path, "a value that no header can have")
+                }),
             },
             Err(why) => faults.push(PluginError {
                 on_key: true,

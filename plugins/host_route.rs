@@ -16,7 +16,7 @@ use crate::host::{normalise, to_ascii};
 use crate::units::Pairs;
 
 /// Block `host_route:`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Host name (`push1.mycompany.com`, `*.mycompany.com`) to pool or node.
@@ -27,7 +27,7 @@ pub struct Config {
 }
 
 /// What to do with a flow whose name is not listed.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Unknown {
     /// The next plugin decides; after the last one the listener's `to:` does.

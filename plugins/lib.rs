@@ -18,6 +18,7 @@ mod testing;
 pub mod trust;
 pub mod units;
 pub mod unix;
+mod written;
 
 use context::{Build, PluginError};
 
@@ -27,7 +28,7 @@ macro_rules! plugins {
         $($(#[$doc])* pub mod $word;)+
 
         /// One block of a listener's `plugins:`. Its key names the plugin.
-        #[derive(Clone, Debug, serde::Deserialize)]
+        #[derive(Clone, Debug, serde::Deserialize, serde::Serialize)]
         #[serde(rename_all = "snake_case")]
         pub enum PluginConfig {
             $($(#[$doc])* $variant($word::Config),)+
@@ -89,3 +90,15 @@ plugins! {
 #[cfg(doctest)]
 #[doc = include_str!("../CONTRIBUTING.md")]
 struct Contributing;
+
+impl PluginConfig {
+    /// Puts the default in place of each key of a table that is not given.
+    pub fn fill(&mut self) {
+        match self {
+            PluginConfig::StickyIp(block) => block.fill(),
+            PluginConfig::StickyParam(block) => block.fill(),
+            PluginConfig::StickySession(block) => block.fill(),
+            _ => {}
+        }
+    }
+}

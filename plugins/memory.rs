@@ -35,7 +35,7 @@ pub(crate) const CAPACITY: usize = 1_000_000;
 pub(crate) type Capacity = Whole<1, 100_000_000>;
 
 /// Whether assignments are remembered or computed.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// The edge remembers the node of the first flow.

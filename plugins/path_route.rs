@@ -20,7 +20,7 @@ use crate::units::Pairs;
 use reading::{Reader, is_plain, read};
 
 /// Block `path_route:`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Path prefix (`/lightstreamer`, `/`) to pool or node.

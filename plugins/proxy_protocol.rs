@@ -16,7 +16,7 @@ use crate::context::{Build, PluginError};
 use crate::unix::is_unix;
 
 /// Block `proxy_protocol:`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// 1 (text) or 2 (binary); default 2.

@@ -14,11 +14,15 @@ use crate::bounds::Whole;
 use crate::context::{Build, Mode, PluginError};
 
 /// Block `redirect_https:`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Status, 301, 302, 303, 307 or 308; default 308, which keeps method and body.
-    #[serde(default = "permanent", deserialize_with = "redirect")]
+    #[serde(
+        default = "permanent",
+        deserialize_with = "redirect",
+        serialize_with = "crate::written::status"
+    )]
     pub status: StatusCode,
     /// Port of the TLS listener; default 443, which the redirect's URL omits.
     #[serde(default = "https", deserialize_with = "Whole::<1, 65_535>::read")]

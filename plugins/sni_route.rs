@@ -12,7 +12,7 @@ use crate::host_route::{self, HostRoute, Unknown};
 use crate::units::Pairs;
 
 /// Block `sni_route:`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Server name (`push1.mycompany.com`, `*.mycompany.com`) to pool or node.

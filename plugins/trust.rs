@@ -21,7 +21,7 @@ pub const X_FORWARDED_FOR: &str = "x-forwarded-for";
 pub const MAX_HOPS: usize = 50;
 
 /// Networks whose forwarding headers are trusted; default none.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(transparent)]
 pub struct Trust(Vec<Net>);
 

@@ -14,7 +14,7 @@ use crate::context::{Build, PluginError};
 use crate::units::Pairs;
 
 /// Block `vip_route:`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Destination (`200.0.0.1`, `200.0.0.1:443`, `[2001:db8::1]:443`) to pool or node. An entry with a port

@@ -4,10 +4,15 @@
 //! error; 2: a wrong command line. The short form `pushgate -c FILE [-t] [-d] [-u]` is Pingora's own.
 
 mod checked;
+mod conf_file;
 mod edge;
+mod examples;
 mod generate;
+mod quick;
+mod version;
 
-use checked::lines;
+use checked::{CheckOptions, lines};
+use conf_file::ConfFile;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,20 +30,20 @@ use crate::simulate::{Settings, simulate};
 /// Options of the process that are not in its configuration.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct RunOptions {
-    /// Configuration file.
-    #[arg(short = 'c', long = "conf", value_name = "FILE")]
-    pub conf: PathBuf,
+    #[command(flatten)]
+    conf: ConfFile,
     /// Leave the terminal and run in the background.
     #[arg(short = 'd', long)]
-    pub daemon: bool,
+    daemon: bool,
     /// Take the listening sockets over from the running process.
     #[arg(short = 'u', long)]
-    pub upgrade: bool,
+    upgrade: bool,
 }
 
 /// An edge proxy in front of streaming push servers.
 #[derive(Parser, Debug)]
-#[command(name = "pushgate", version, about)]
+#[command(name = "pushgate", version, long_version = version::long(), about)]
+#[command(after_help = examples::ALL)]
 #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
@@ -50,9 +55,9 @@ struct Cli {
 /// Pingora's form of the command line, without a subcommand.
 #[derive(Args, Debug)]
 struct Short {
-    /// Configuration file.
-    #[arg(short = 'c', long = "conf", value_name = "FILE")]
-    conf: PathBuf,
+    /// Configuration file, by default /etc/pushgate/pushgate.yaml.
+    #[arg(short = 'c', long, visible_alias = "conf", value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Leave the terminal and run in the background.
     #[arg(short = 'd', long)]
     daemon: bool,
@@ -62,21 +67,22 @@ struct Short {
     /// Check the file and exit, like `pushgate check`.
     #[arg(short = 't', long)]
     test: bool,
+    /// Check the file, print it with every default, and exit, like `pushgate check --print`.
+    #[arg(short = 'T')]
+    print: bool,
 }
 
 #[derive(Subcommand, Debug, PartialEq)]
 enum Command {
     /// Run the edge.
+    #[command(after_help = examples::RUN)]
     Run(RunOptions),
     /// Check a configuration file: report every error with its line, bind nothing.
-    Check {
-        /// Configuration file.
-        #[arg(short = 'c', long = "conf", value_name = "FILE")]
-        conf: PathBuf,
-        /// The push servers' own files (lightstreamer_conf.xml) to compare it with.
-        #[arg(long, value_name = "FILE", num_args = 1..)]
-        lightstreamer: Vec<PathBuf>,
-    },
+    #[command(after_help = examples::CHECK)]
+    Check(CheckOptions),
+    /// Run an edge without a file, and print the file that it stands for.
+    #[command(after_help = examples::QUICK)]
+    Quick(quick::Quick),
     /// Write a configuration that matches push servers already configured.
     Import {
         /// lightstreamer_conf.xml of each server.
@@ -107,18 +113,18 @@ enum Command {
         certificates: Vec<PathBuf>,
     },
     /// Show what the edge would do with one flow, and which line of the file decides.
+    #[command(after_help = examples::EXPLAIN)]
     Explain {
-        /// Configuration file.
-        #[arg(short = 'c', long = "conf", value_name = "FILE")]
-        conf: PathBuf,
+        #[command(flatten)]
+        conf: ConfFile,
         #[command(flatten)]
         question: Box<Question>,
     },
     /// Simulate many clients while nodes fail by a script, with the decisions of this file.
+    #[command(after_help = examples::SIMULATE)]
     Simulate {
-        /// Configuration file.
-        #[arg(short = 'c', long = "conf", value_name = "FILE")]
-        conf: PathBuf,
+        #[command(flatten)]
+        conf: ConfFile,
         #[command(flatten)]
         settings: Box<Settings>,
     },
@@ -147,17 +153,15 @@ pub fn main() -> ExitCode {
         crate::server::hold_signals();
     }
     match command {
-        Command::Run(options) => match load(&options.conf) {
-            Ok(config) => finish(run(config, options)),
-            Err(code) => code,
-        },
-        Command::Check {
-            conf,
-            lightstreamer,
-        } => match load(&conf) {
-            Ok(config) => print_or_fail(checked::report(&conf, &config, &lightstreamer)),
-            Err(code) => code,
-        },
+        Command::Run(options) => {
+            let conf = options.conf.path();
+            match load(&conf) {
+                Ok(config) => finish(run(config, &conf, options.daemon, options.upgrade)),
+                Err(code) => code,
+            }
+        }
+        Command::Check(options) => checked::check(options),
+        Command::Quick(quick) => finish(quick.run()),
         Command::Import {
             files,
             vips,
@@ -177,11 +181,14 @@ pub fn main() -> ExitCode {
             };
             print_or_fail(option.map_or(Ok(init::list()), |option| init::fill(&option, &own)))
         }
-        Command::Explain { conf, question } => match load(&conf) {
-            Ok(config) => print_or_fail(explain(&config, &Places::load(&conf), &question)),
-            Err(code) => code,
-        },
-        Command::Simulate { conf, settings } => match load(&conf) {
+        Command::Explain { conf, question } => {
+            let conf = conf.path();
+            match load(&conf) {
+                Ok(config) => print_or_fail(explain(&config, &Places::load(&conf), &question)),
+                Err(code) => code,
+            }
+        }
+        Command::Simulate { conf, settings } => match load(&conf.path()) {
             Ok(config) => print_or_fail(simulated(&config, &settings)),
             Err(code) => code,
         },
@@ -197,32 +204,32 @@ pub fn main() -> ExitCode {
 fn command(cli: Cli) -> Result<Command, clap::Error> {
     match (cli.command, cli.short) {
         (Some(command), _) => Ok(command),
-        (
-            None,
-            Some(Short {
-                conf, test: true, ..
-            }),
-        ) => Ok(Command::Check {
-            conf,
-            lightstreamer: Vec::new(),
-        }),
-        (
-            None,
-            Some(Short {
-                conf,
-                daemon,
-                upgrade,
-                ..
-            }),
-        ) => Ok(Command::Run(RunOptions {
-            conf,
-            daemon,
-            upgrade,
-        })),
+        (None, Some(short)) => Ok(short.command()),
         (None, None) => Err(Cli::command().error(
             ErrorKind::MissingSubcommand,
             "expected a subcommand or `-c FILE`; see `pushgate --help`",
         )),
+    }
+}
+
+impl Short {
+    fn command(self) -> Command {
+        let conf = ConfFile {
+            file: None,
+            config: self.config,
+        };
+        match self.test || self.print {
+            true => Command::Check(CheckOptions {
+                conf,
+                print: self.print,
+                ..CheckOptions::default()
+            }),
+            false => Command::Run(RunOptions {
+                conf,
+                daemon: self.daemon,
+                upgrade: self.upgrade,
+            }),
+        }
     }
 }
 
@@ -278,16 +285,21 @@ fn finish(done: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
     }
 }
 
-fn run(config: Config, options: RunOptions) -> Result<(), Box<dyn std::error::Error>> {
+fn run(
+    config: Config,
+    conf: &Path,
+    daemon: bool,
+    upgrade: bool,
+) -> Result<(), Box<dyn std::error::Error>> {
     service_log::init("info");
-    if !options.daemon {
+    if !daemon {
         service_log::start()?;
     }
     let options = crate::server::Options {
         // An absolute path, because a daemon runs in `/` and a reload reads the file again.
-        path: Some(std::path::absolute(&options.conf)?),
-        daemon: options.daemon,
-        upgrade: options.upgrade,
+        path: Some(std::path::absolute(conf)?),
+        daemon,
+        upgrade,
     };
     crate::server::run(config, options)
 }

@@ -6,13 +6,16 @@
 use std::path::Path;
 
 mod address;
+mod admin_block;
 mod bounds;
 mod check;
 mod decode;
 pub mod defaults;
 mod discover;
+mod effective;
 pub mod error;
 mod failure;
+mod fault;
 mod file;
 mod include;
 mod listener;
@@ -32,7 +35,7 @@ pub use crate::credentials::{Certificate, Ocsp};
 pub use address::{Address, HostName, HostPort, SourceAddress};
 pub(crate) use check::covers;
 pub use discover::{Discover, Family, Resolvers};
-pub use error::{ConfigError, ConfigErrors};
+pub use error::{ConfigError, ConfigErrors, Severity};
 pub use failure::{NoNode, OnLost};
 pub use file::{AccessLog, Admin, Config, Log};
 pub use listener::{Http2Limits, Limits, Listener, MaxHidden};
@@ -94,7 +97,7 @@ impl Config {
                 config.dir = dir.to_owned();
                 let found = check::check(config, &decoded, (&tree, &sources.files), &names, dir);
                 errors.extend(found.errors);
-                warnings.extend(found.warnings.into_iter().map(|e| sources.tell(e)));
+                warnings.extend(found.warnings.into_iter().map(|e| sources.warn(e)));
             }
             faults.extend(errors.into_iter().map(|e| sources.tell(e)));
         }
@@ -106,6 +109,7 @@ impl Config {
             Ok(decoded) => Ok(Config {
                 dir: dir.to_owned(),
                 warnings,
+                environment: sources.environment(),
                 ..decoded
             }),
             Err(e) => {

@@ -222,6 +222,9 @@ impl Service {
         tokio::spawn(rebalance::watch(running.clone()));
         tokio::spawn(expiry::watch(running.clone()));
         tokio::spawn(discovery_watch::watch(running.clone()));
+        if let Some(path) = running.path() {
+            log::info!("configuration {}", path.display());
+        }
         for (name, address) in running.addresses() {
             log::info!("listener {name} on {}", Shown(address));
         }

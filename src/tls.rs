@@ -16,7 +16,7 @@ pub mod tickets;
 pub use handshake_info::HandshakeInfo;
 pub use revoked::{forgives, lists_of, store_of};
 pub use select::{Acceptors, Choice, TlsFront, choice};
-pub use store::{Store, Which};
+pub use store::{Store, Which, ends_soon};
 
 #[cfg(test)]
 mod fixtures;

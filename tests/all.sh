@@ -83,6 +83,8 @@ skipped="$skipped${also_skipped-}"
 # The tests have built it. Through cargo it would have other features and be built again.
 step "instruction budget" "${CARGO_TARGET_DIR:-target}/debug/examples/budget"
 step "dashboard and alerts" python3 tests/dashboards.py
+step "page of errors" python3 tests/errors.py
+step "migration pairs" python3 tests/migration.py
 [ -z "$skipped" ] || echo "NOT CHECKED: ${skipped#, }"
 [ -z "$failed" ] || echo "FAILED: ${failed#, }"
 totals

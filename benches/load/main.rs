@@ -193,14 +193,15 @@ fn host(i: usize) -> String {
     format!("host{i}.bench.test")
 }
 
-/// Returns the 50th and 99th percentile of `nanos`, in microseconds.
+/// Returns the 50th and 99th percentile and the greatest of `nanos`, in microseconds.
 fn percentiles(mut nanos: Vec<u64>) -> Value {
     nanos.sort_unstable();
     let at = |share: f64| {
         let i = (nanos.len() as f64 * share) as usize;
         nanos.get(i).map(|n| *n as f64 / 1000.0)
     };
-    json!({ "p50_us": at(0.50), "p99_us": at(0.99) })
+    let max = nanos.last().map(|n| *n as f64 / 1000.0);
+    json!({ "p50_us": at(0.50), "p99_us": at(0.99), "max_us": max })
 }
 
 /// Returns the proxy's CPU per thousand units of work, in microseconds.

@@ -29,7 +29,7 @@ const SHORTEST_LIFE: Duration = Duration::from_millis(500);
 const MAX_FLOWS: NonZeroUsize = NonZeroUsize::new(100).expect("a constant above zero");
 
 /// Block `sticky_cookie:`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The cookie's name (RFC 9110 token); default `PUSHGATE`.
@@ -81,7 +81,7 @@ pub struct Config {
 }
 
 /// When browsers send the cookie on requests from pages of other sites.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum SameSite {
     /// Never.

@@ -12,6 +12,7 @@ use crate::memory::source::OWNED_PREFIX;
 use crate::memory::{Capacity, Keys, Mode};
 use crate::trust::Trust;
 use crate::units::{MaybeSpan, Share};
+use crate::written::TableKeys;
 
 /// Default `max_age`, a working day as for the cookie.
 const MAX_AGE: MaybeSpan = MaybeSpan(Some(Duration::from_secs(8 * 3_600)));
@@ -21,7 +22,7 @@ const MAX_AGE: MaybeSpan = MaybeSpan(Some(Duration::from_secs(8 * 3_600)));
 const IPV6_PREFIX: u8 = OWNED_PREFIX;
 
 /// Block `sticky_ip:`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Whether assignments are remembered (`table`, default) or computed (`hash`).
@@ -62,7 +63,7 @@ pub struct Config {
 }
 
 /// Source of the client's address.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum From {
     /// The connection's source, or that of the PROXY protocol if the listener accepts it.
@@ -73,6 +74,20 @@ pub enum From {
 }
 
 impl Config {
+    /// Puts the default in place of each key that is not given.
+    pub(crate) fn fill(&mut self) {
+        self.ipv6_prefix.get_or_insert(IPV6_PREFIX);
+        let keys = TableKeys {
+            max_age: &mut self.max_age,
+            jitter: &mut self.jitter,
+            expiry: &mut self.expiry,
+            capacity: &mut self.capacity,
+        };
+        if self.mode == Mode::Table {
+            keys.fill(MAX_AGE);
+        }
+    }
+
     /// Builds the plugin. Errors: values out of bounds, keys of the table with `hash`, X-Forwarded-For at
     /// layer 4 or without a trusted sender.
     pub fn build(&self, on: &Build<'_>) -> Result<Plugin, Vec<PluginError>> {

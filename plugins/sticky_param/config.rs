@@ -11,12 +11,13 @@ use crate::memory::{Capacity, Keys, Mode};
 use crate::sticky_session::Recall;
 use crate::sticky_session::rule::Rule;
 use crate::units::{MaybeSpan, Share};
+use crate::written::TableKeys;
 
 /// Default `max_age`, a working day as for the cookie.
 pub(super) const MAX_AGE: MaybeSpan = MaybeSpan(Some(Duration::from_secs(8 * 3_600)));
 
 /// Block `sticky_param:`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Places of the value in requests; the first one found counts; 1 to 8 places.
@@ -46,6 +47,19 @@ pub struct Config {
 }
 
 impl Config {
+    /// Puts the default in place of each key that is not given.
+    pub(crate) fn fill(&mut self) {
+        let keys = TableKeys {
+            max_age: &mut self.max_age,
+            jitter: &mut self.jitter,
+            expiry: &mut self.expiry,
+            capacity: &mut self.capacity,
+        };
+        if self.mode == Mode::Table {
+            keys.fill(MAX_AGE);
+        }
+    }
+
     /// Builds the plugin. Errors: mode tcp, illegal places, values out of bounds, keys of the table with
     /// `hash`.
     pub fn build(&self, on: &Build<'_>) -> Result<Plugin, Vec<PluginError>> {

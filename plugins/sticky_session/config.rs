@@ -16,6 +16,7 @@ use crate::api::Plugin;
 use crate::context::{Build, Mode, PluginError};
 use crate::memory::{Capacity, Keys};
 use crate::units::{MaybeSpan, Share};
+use crate::written::TableKeys;
 
 /// Default `max_age`, unlimited: a session stays on its node until it ends, and new sessions are balanced
 /// anyway.
@@ -28,17 +29,25 @@ const MAX_PLACES: usize = 8;
 const MAX_WORD: usize = 128;
 
 /// Block `sticky_session:`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The rule of a known push server, instead of `learn` and `recall`.
     #[serde(default)]
     pub preset: Option<Preset>,
     /// Places of a session's id in a node's answers; 1 to 8 places, or one without a list.
-    #[serde(default, deserialize_with = "learn_places")]
+    #[serde(
+        default,
+        deserialize_with = "learn_places",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub learn: Vec<Learn>,
     /// Places of the id in requests; the first one found counts; 1 to 8 places, or one without a list.
-    #[serde(default, deserialize_with = "recall_places")]
+    #[serde(
+        default,
+        deserialize_with = "recall_places",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub recall: Vec<Recall>,
     /// Longest life of an assignment, counted from when it was learned; from 1 s, or `none`, the default.
     #[serde(default)]
@@ -59,7 +68,7 @@ pub struct Config {
 }
 
 /// The rule of a known push server.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Preset {
     /// TLCP: the line `CONOK,…`, and `LS_session` in the query or the form.
@@ -135,6 +144,17 @@ impl Preset {
 }
 
 impl Config {
+    /// Puts the default in place of each key that is not given.
+    pub(crate) fn fill(&mut self) {
+        let keys = TableKeys {
+            max_age: &mut self.max_age,
+            jitter: &mut self.jitter,
+            expiry: &mut self.expiry,
+            capacity: &mut self.capacity,
+        };
+        keys.fill(MAX_AGE);
+    }
+
     /// Returns the places of a session's id in answers and in requests, by the preset or as given.
     pub fn places(&self) -> (Vec<Learn>, Vec<Recall>) {
         match self.preset.map(Preset::rule) {

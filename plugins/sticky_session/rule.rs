@@ -19,7 +19,7 @@ pub(super) const MAX_ID: usize = 512;
 pub type Id = [u8; 16];
 
 /// The place of a session's id in a node's answer.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Learn {
     /// In a line that begins with this prefix, within the first 4 KiB of the body or of a WebSocket's
@@ -36,7 +36,7 @@ pub enum Learn {
 }
 
 /// The place of a session's id in a request.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Recall {
     /// In this parameter of the query.

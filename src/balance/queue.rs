@@ -1,8 +1,8 @@
 //! Queue of the flows that wait for a node. Client addresses take turns, so that one address
 //! with many flows does not shut the others out.
 //!
-//! In: flows that found every node at its limit, or other flows waiting. Out: the next flow, or the flow to refuse
-//! when the queue is full. Pure. Source: docs/operations.md, "Reconnect storms"; Lightstreamer clustering §5.
+//! In: flows that come when every node is at its limit, or while others wait. Out: the next flow, or the flow to
+//! refuse when the queue is full. Pure. Source: docs/operations.md, "Reconnect storms"; Lightstreamer clustering §5.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};

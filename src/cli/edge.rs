@@ -9,6 +9,8 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::Value;
 
+use super::examples::ORDERS;
+
 mod client;
 mod table;
 
@@ -20,11 +22,13 @@ use table::{nodes, pools, rebalance};
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum Action {
     /// Show the nodes of a running edge.
+    #[command(after_help = ORDERS)]
     Nodes {
         #[command(flatten)]
         at: At,
     },
     /// Let a node's live flows end, and give it flows of its stuck clients only.
+    #[command(after_help = ORDERS)]
     Drain {
         #[command(flatten)]
         which: Which,
@@ -36,8 +40,10 @@ pub enum Action {
         rate: Option<String>,
     },
     /// Take a node out of service now and close its flows.
+    #[command(after_help = ORDERS)]
     Down(Which),
     /// Let a node follow its health checks again: undoes `drain` and `down`.
+    #[command(after_help = ORDERS)]
     Up(Which),
     /// Give a node another weight, until the next order, a restart, or another weight in the file.
     Weight {
@@ -47,12 +53,16 @@ pub enum Action {
         weight: String,
     },
     /// Close a node's live flows, but keep its state.
+    #[command(after_help = ORDERS)]
     Evict(Which),
     /// Move clients of a pool off the nodes that have too many.
+    #[command(after_help = ORDERS)]
     Rebalance(Rebalance),
     /// Forget to which nodes the clients of a pool are stuck. Live flows go on.
+    #[command(after_help = ORDERS)]
     Forget(Forget),
     /// Ask a running edge whether it lives; exits 1 if not. For containers and scripts.
+    #[command(after_help = ORDERS)]
     Healthcheck {
         /// Ask whether it is ready for clients: not draining, and each pool has a node.
         #[arg(long)]
@@ -61,6 +71,7 @@ pub enum Action {
         at: Place,
     },
     /// Show nodes and pools, refreshed each second.
+    #[command(after_help = ORDERS)]
     Top {
         /// Stop after this many refreshes.
         #[arg(long, value_name = "N")]
@@ -322,35 +333,4 @@ fn text(answer: &Value) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn queries_say_what_is_given() {
-        assert_eq!(query([("rate", None), ("close", None)]), "");
-        let words = [("share", Some("30%".into())), ("rate", Some("50/s".into()))];
-        assert_eq!(query(words), "?share=30%25&rate=50/s");
-        let odd = query([("from", Some("a&b=c d".into()))]);
-        assert_eq!(odd, "?from=a%26b%3Dc%20d");
-    }
-
-    #[test]
-    fn names_cannot_escape_their_path() {
-        assert_eq!(name("ls1"), Ok("ls1"));
-        for bad in ["", "a/b", "../x", "a?b", "a b", "ä"] {
-            assert!(name(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn only_a_plain_endpoint_is_asked() {
-        for bad in ["https://127.0.0.1:9900", "127.0.0.1:9900", "http://", "x y"] {
-            let at = Place {
-                admin: bad.into(),
-                token_file: None,
-            };
-            let said = Edge::new(&at).err().unwrap_or_default();
-            assert!(said.starts_with("--admin "), "{bad}: {said}");
-        }
-    }
-}
+mod tests;

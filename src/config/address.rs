@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use pushgate_plugins::unix::{self, Shown};
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Longest host name (RFC 1035 §2.3.4), without a trailing dot.
 const MAX_NAME: usize = 253;
@@ -224,6 +224,18 @@ impl Bind {
     pub fn list<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<SocketAddr>, D::Error> {
         let list = Vec::<Bind>::deserialize(d)?;
         Ok(list.into_iter().map(|Bind(address)| address).collect())
+    }
+}
+
+impl Bind {
+    /// Writes one as [`Bind::read`] reads it.
+    pub fn write<S: Serializer>(address: &SocketAddr, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&Shown(*address))
+    }
+
+    /// Writes a list as [`Bind::list`] reads it.
+    pub fn write_list<S: Serializer>(list: &[SocketAddr], s: S) -> Result<S::Ok, S::Error> {
+        s.collect_seq(list.iter().map(|address| Shown(*address).to_string()))
     }
 }
 

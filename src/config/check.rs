@@ -10,6 +10,7 @@ mod listeners;
 mod node_tls;
 mod plugins;
 mod process;
+mod targets;
 mod traps;
 mod upstream;
 
@@ -68,8 +69,10 @@ pub(super) fn check(
     listeners::check(&mut check, &sound);
     plugins::check(&mut check, &sound.covered);
     if check.found.is_empty() && decoded.cut.is_empty() {
-        traps::check(&mut check);
+        traps::check(&mut check, &sound);
     }
+    let place = |w: &DecodeError| if w.on_key { w.place.key_at } else { w.place.at };
+    check.warned.sort_by_key(place);
     Found {
         errors: check.found,
         warnings: check.warned,

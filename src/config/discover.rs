@@ -10,7 +10,7 @@ use super::units::Span;
 use super::{HostName, HostPort, NodeTcp, NodeTls, defaults};
 
 /// Nodes of a pool that DNS finds, one for each address.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Discover {
     /// A name whose addresses (A, AAAA) are nodes, all at this port.
@@ -51,7 +51,7 @@ pub enum Family {
 }
 
 /// DNS servers to ask, and limits on what they answer.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Resolvers {
     /// DNS servers; empty: those of `/etc/resolv.conf`.

@@ -8,11 +8,25 @@ use std::fmt;
 /// Most faults that one run reports; a file with more is broken at its root, not in its details.
 pub const MAX_ERRORS: usize = 100;
 
+/// Most names that a message lists.
+const MAX_NAMES: usize = 8;
+
 /// Most characters of a wrong value that a message repeats.
 const MAX_ECHO: usize = 60;
 
-/// One fault of a configuration file.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// How grave a finding is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The file is refused.
+    #[default]
+    Error,
+    /// The file runs, but does not do what it seems to.
+    Warning,
+}
+
+/// One finding in a configuration file: a fault, or a warning.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize)]
 pub struct ConfigError {
     /// The file as the operator named it.
     pub file: String,
@@ -28,6 +42,8 @@ pub struct ConfigError {
     pub expected: Option<String>,
     /// The nearest known word.
     pub suggestion: Option<String>,
+    /// Whether the file is refused for it.
+    pub severity: Severity,
 }
 
 impl fmt::Display for ConfigError {
@@ -38,6 +54,9 @@ impl fmt::Display for ConfigError {
         }
         if !self.path.is_empty() {
             write!(f, ": {}", self.path)?;
+        }
+        if self.severity == Severity::Warning {
+            f.write_str(": warning")?;
         }
         write!(f, ": {}", self.message)?;
         if let Some(expected) = &self.expected {
@@ -132,6 +151,20 @@ pub(super) fn one_line(message: String) -> String {
         }
     }
     line
+}
+
+/// Lists the names that may stand in place of an unknown one, the first few of many; `None`: there are none.
+pub(super) fn one_of<S: AsRef<str>>(known: &[S]) -> Option<String> {
+    let shown = known.iter().take(MAX_NAMES);
+    let shown: Vec<String> = shown
+        .map(|name| format!("`{}`", echo(name.as_ref())))
+        .collect();
+    let more = if known.len() > MAX_NAMES { ", …" } else { "" };
+    match shown.as_slice() {
+        [] => None,
+        [one] => Some(one.clone()),
+        _ => Some(format!("one of {}{more}", shown.join(", "))),
+    }
 }
 
 /// Finds the word of `known` that `word` was probably meant to be.

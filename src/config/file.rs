@@ -13,7 +13,7 @@ use super::units::{Share, Span};
 use super::{Certificate, Listener, Memory, Node, Pool, Resolvers, Tickets, UnixSocket, defaults};
 
 /// The whole configuration.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The admin endpoint; absent: none.
@@ -70,17 +70,20 @@ pub struct Config {
     /// Folder of the file; relative paths in it are below this.
     #[serde(skip)]
     pub dir: PathBuf,
+    /// Values of the environment in it, each with its variable as the file writes it.
+    #[serde(skip)]
+    pub environment: Vec<(String, String)>,
     /// What an operator should look at, although it is legal; shown by `check` and in the log.
     #[serde(skip)]
     pub warnings: Vec<ConfigError>,
 }
 
 /// The admin endpoint.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
     /// Address to bind; anything but loopback and Unix sockets requires a token.
-    #[serde(deserialize_with = "Bind::read")]
+    #[serde(deserialize_with = "Bind::read", serialize_with = "Bind::write")]
     pub bind: SocketAddr,
     /// Who may connect to its Unix socket.
     #[serde(default)]
@@ -91,7 +94,7 @@ pub struct Admin {
 }
 
 /// Where log lines go.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
     /// The access log: one JSON line at the end of each flow.
@@ -103,7 +106,7 @@ pub struct Log {
 }
 
 /// Destination of the access log.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum AccessLog {
     /// No access log.

@@ -17,13 +17,13 @@ use super::units::{Bytes, Span};
 use super::{ListenerTls, Mode, TcpOptions, UnixSocket, defaults};
 
 /// Sockets on one or more VIPs that share plugins, certificates and limits.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// Name in logs and metrics.
     pub name: String,
     /// Addresses to bind: `200.0.0.10:80`, `[2001:db8::10]:443`, `0.0.0.0:80`, `unix:/run/edge.sock`.
-    #[serde(deserialize_with = "Bind::list")]
+    #[serde(deserialize_with = "Bind::list", serialize_with = "Bind::write_list")]
     pub bind: Vec<SocketAddr>,
     /// Who may connect to its Unix sockets.
     #[serde(default)]
@@ -76,7 +76,7 @@ pub struct Listener {
 
 /// Most bytes of a flow that proxy and sockets hold while the client does not read. In the file a size
 /// (`32KiB`) or a block (`{ bytes: 32KiB, bulk: false }`).
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(remote = "Self", deny_unknown_fields)]
 pub struct MaxHidden {
     /// The bound, 4 KiB to 16 MiB.
@@ -93,6 +93,13 @@ impl Default for MaxHidden {
             bytes: defaults::MAX_HIDDEN,
             bulk: true,
         }
+    }
+}
+
+impl serde::Serialize for MaxHidden {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        // The function that `remote` generates.
+        MaxHidden::serialize(self, s)
     }
 }
 
@@ -123,7 +130,7 @@ impl<'de> Deserialize<'de> for MaxHidden {
 }
 
 /// Limits of a request's head.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Most bytes of the whole head (431 beyond).
@@ -151,7 +158,7 @@ pub struct Limits {
 
 /// Limits of an HTTP/2 connection. The last four are token buckets that refill in 10 s; a client that exceeds
 /// one is sent GOAWAY.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Http2Limits {
     /// Most streams at once. The edge refuses more; the client may send them again.

@@ -15,7 +15,7 @@ const MIB: u64 = 1024 * 1024;
 type Limit = Size<{ 32 * MIB }, { 64 * MIB * MIB }>;
 
 /// Block `memory`.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, serde::Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Memory {
     /// Above it new clients are refused.

@@ -4,9 +4,10 @@
 
 use std::path::Path;
 
-use super::read;
+use super::error::{ConfigError, Severity};
 use super::sources::Sources;
-use super::tree::{Kind, Step};
+use super::tree::{Kind, Place, Step};
+use super::{fault, read};
 
 /// The places of a configuration that was read without a fault.
 pub struct Places(Sources);
@@ -33,9 +34,37 @@ impl Places {
     /// Returns the place of the key at `path`, in which a number is a position in a list. For a key that is
     /// not in the file it is the place of the block that lacks it.
     pub fn of<S: AsRef<str>>(&self, path: impl IntoIterator<Item = S>) -> String {
-        let Some(tree) = &self.0.tree else {
-            return self.0.files.first().cloned().unwrap_or_default();
-        };
+        match self.place(path) {
+            None => self.0.files.first().cloned().unwrap_or_default(),
+            Some(place) => {
+                let (line, column) = (place.key_at.line, place.key_at.column);
+                format!(
+                    "{}:{line}:{column}: {}",
+                    self.0.file(place.key_at),
+                    place.path
+                )
+            }
+        }
+    }
+
+    /// Returns a warning about the key at `path`, placed as [`Places::of`] does.
+    pub fn warning<S: AsRef<str>>(
+        &self,
+        path: impl IntoIterator<Item = S>,
+        message: String,
+        expected: Option<String>,
+    ) -> ConfigError {
+        let place = self.place(path).unwrap_or_default();
+        let file = self.0.file(place.key_at);
+        ConfigError {
+            expected,
+            severity: Severity::Warning,
+            ..fault::at(file, place.key_at, place.path, message)
+        }
+    }
+
+    fn place<S: AsRef<str>>(&self, path: impl IntoIterator<Item = S>) -> Option<Place> {
+        let tree = self.0.tree.as_ref()?;
         let mut steps = Vec::new();
         for step in path {
             let is_list = matches!(tree.find(&steps).map(|n| &n.kind), Some(Kind::List(_)));
@@ -49,10 +78,7 @@ impl Places {
                 break;
             }
         }
-        let place = tree.locate(&steps);
-        let (line, column) = (place.key_at.line, place.key_at.column);
-        let file = self.0.files.get(place.key_at.file).map_or("", |f| f);
-        format!("{file}:{line}:{column}: {}", place.path)
+        Some(tree.locate(&steps))
     }
 }
 

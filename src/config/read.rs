@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::error::ConfigError;
+use super::error::{ConfigError, Severity};
 
 /// Largest file, in bytes. A thousand listeners with ten routes each take a quarter of it; a larger file is
 /// some other file, and must not fill memory.
@@ -25,6 +25,7 @@ pub(super) fn read(path: &Path) -> Result<String, Box<ConfigError>> {
             message,
             expected,
             suggestion: None,
+            severity: Severity::Error,
         })
     };
     let unreadable = |e: std::io::Error| whole(format!("cannot be read: {e}"), None);

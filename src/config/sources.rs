@@ -5,7 +5,8 @@
 use std::path::Path;
 
 use super::decode::DecodeError;
-use super::error::{self, ConfigError};
+use super::error::{ConfigError, Severity};
+use super::fault;
 use super::include::{self, Joined};
 use super::tree::{self, Environment, Node, Position, TreeError, Used};
 
@@ -61,24 +62,38 @@ impl Sources {
         }
     }
 
+    /// Returns the name of the file that has this place.
+    pub fn file(&self, at: Position) -> &str {
+        self.files.get(at.file).map_or("", |file| file)
+    }
+
+    /// Returns the values of the environment in the tree, each with the variable that it came from.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        self.used.iter().flat_map(Used::variables).collect()
+    }
+
     /// Makes a fault of an error of the tree.
     pub fn fault(&self, e: TreeError) -> ConfigError {
-        self.place(e.at, e.path, e.message, e.expected)
+        fault::of_tree(self.file(e.at), e)
     }
 
     /// Makes a fault of an error of the decoder or the checks. It shows no value of the environment.
-    pub fn tell(&self, e: DecodeError) -> ConfigError {
-        let at = if e.on_key { e.place.key_at } else { e.place.at };
-        let (mut message, mut expected) = (e.message, e.expected);
+    pub fn tell(&self, mut e: DecodeError) -> ConfigError {
         for used in &self.used {
-            used.hide(&e.place.path, &mut message);
-            if let Some(expected) = &mut expected {
+            used.hide(&e.place.path, &mut e.message);
+            if let Some(expected) = &mut e.expected {
                 used.hide(&e.place.path, expected);
             }
         }
+        let at = if e.on_key { e.place.key_at } else { e.place.at };
+        fault::of_decoder(self.file(at), e)
+    }
+
+    /// As [`Sources::tell`], for a warning.
+    pub fn warn(&self, e: DecodeError) -> ConfigError {
         ConfigError {
-            suggestion: e.suggestion.map(error::one_line),
-            ..self.place(at, e.place.path, message, expected)
+            severity: Severity::Warning,
+            ..self.tell(e)
         }
     }
 
@@ -91,30 +106,13 @@ impl Sources {
         let path = read.as_ref().or(tree).map(|read| read.around(at));
         let place = tree.zip(path).map(|(tree, path)| tree.locate(&path));
         let place = place.unwrap_or_default();
+        let at = if rewritten.is_some() { place.at } else { at };
         // serde_yaml's message is for programmers; the operator gets the place only.
-        self.place(
-            if rewritten.is_some() { place.at } else { at },
-            place.path,
-            "two YAML readers differ about this place".to_owned(),
-            Some("a plainer spelling: short keys, quotes around text".to_owned()),
-        )
-    }
-
-    fn place(
-        &self,
-        at: Position,
-        path: String,
-        message: String,
-        expected: Option<String>,
-    ) -> ConfigError {
+        let message = "two YAML readers differ about this place".to_owned();
+        let expected = "a plainer spelling: short keys, quotes around text".to_owned();
         ConfigError {
-            file: self.files.get(at.file).cloned().unwrap_or_default(),
-            line: at.line,
-            column: at.column,
-            path,
-            message: error::one_line(message),
-            expected: expected.map(error::one_line),
-            suggestion: None,
+            expected: Some(expected),
+            ..fault::at(self.file(at), at, place.path, message)
         }
     }
 }

@@ -23,6 +23,15 @@ const WORDS: &str = "a status from 200 to 599, a range such as `200-399`, or a l
 pub struct Statuses(Vec<RangeInclusive<u16>>);
 
 impl Statuses {
+    /// Returns its entries as the file writes them.
+    pub(super) fn written(&self) -> impl Iterator<Item = String> {
+        let one = |range: &RangeInclusive<u16>| match range.start() == range.end() {
+            true => range.start().to_string(),
+            false => format!("{}-{}", range.start(), range.end()),
+        };
+        self.0.iter().map(one)
+    }
+
     /// Whether `status` is one of them.
     pub fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|range| range.contains(&status))
@@ -38,14 +47,7 @@ impl Default for Statuses {
 /// As in the file: `200, 204, 300-399`.
 impl fmt::Display for Statuses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, range) in self.0.iter().enumerate() {
-            let comma = if i > 0 { ", " } else { "" };
-            match range.start() == range.end() {
-                true => write!(f, "{comma}{}", range.start())?,
-                false => write!(f, "{comma}{}-{}", range.start(), range.end())?,
-            }
-        }
-        Ok(())
+        f.write_str(&self.written().collect::<Vec<_>>().join(", "))
     }
 }
 

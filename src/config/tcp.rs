@@ -7,7 +7,7 @@ use super::units::Span;
 use super::{bounds, defaults};
 
 /// Options of the clients' sockets.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct TcpOptions {
     /// Silence before the first keep-alive probe. Probes find a dead client; they never close a silent one.
@@ -34,7 +34,7 @@ impl Default for TcpOptions {
 }
 
 /// Options of the sockets towards a node.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct NodeTcp {
     /// Silence before the first keep-alive probe.

@@ -12,10 +12,12 @@ use super::Config;
 
 mod checks;
 mod documented;
+mod effective;
 mod environment;
 mod failure;
 mod http2;
 mod include;
+mod mistakes;
 mod page;
 mod plugins;
 mod reference;

@@ -11,7 +11,7 @@ use super::units::Span;
 use super::{bounds, defaults};
 
 /// Keys of session tickets: one ring for all listeners.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Tickets {
     /// How long a key seals tickets; ignored with `file`.
@@ -42,7 +42,7 @@ impl Default for Tickets {
 }
 
 /// TLS of a listener.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerTls {
     /// Names of certificates it may serve; the first is the default of VIPs that `by_vip` does not name.
@@ -92,7 +92,7 @@ pub struct ListenerTls {
 }
 
 /// What chooses the certificate of a handshake.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Choose {
     /// The client's server name; without one that a certificate covers, the address that the client reached.
@@ -103,7 +103,7 @@ pub enum Choose {
 }
 
 /// Names of protocols (RFC 7301), best first. In the file one name, or a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Protocols(pub Vec<String>);
 
 impl<'de> Deserialize<'de> for Protocols {
@@ -131,7 +131,9 @@ impl<'de> Deserialize<'de> for Protocols {
 }
 
 /// Rules of a handshake that belong together (Mozilla Server Side TLS 5).
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq, Hash, PartialOrd, Ord,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Profile {
     /// TLS 1.3 only.
@@ -175,7 +177,7 @@ impl<'de> Deserialize<'de> for Version {
 }
 
 /// Whether a client must have a certificate.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientCertificate {
     /// Without a valid one the handshake fails.
@@ -186,7 +188,7 @@ pub enum ClientCertificate {
 }
 
 /// TLS towards a node.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct NodeTls {
     /// Authorities (PEM) that may have issued the node's certificate; absent: the system's.

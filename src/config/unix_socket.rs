@@ -13,7 +13,7 @@ use super::error::echo;
 use super::{User, defaults};
 
 /// Who may connect to a Unix socket.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct UnixSocket {
     /// Rights of its file.

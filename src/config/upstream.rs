@@ -13,7 +13,7 @@ use super::{
 };
 
 /// One push server at one address and port.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
     /// Its address or host name, and its port.
@@ -95,7 +95,7 @@ pub struct Found {
 }
 
 /// Nodes among which flows are balanced.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Pool {
     /// Names of its nodes.
@@ -181,7 +181,7 @@ pub struct Pool {
 
 /// How clients move off nodes that have too many: settings of automatic rebalancing, and defaults of an order
 /// at the admin endpoint.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, serde::Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Rebalance {
     /// Whether a node's return starts a rebalance.
@@ -214,7 +214,7 @@ impl Default for Rebalance {
 }
 
 /// How a node is chosen.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Balance {
     /// The node with the fewest live flows for its weight. Streams are long, so counts are the load.
@@ -241,7 +241,7 @@ impl Balance {
 }
 
 /// What happens to the live flows of a node that goes Down.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum OnDown {
     /// They are closed at once, so that clients go elsewhere.
@@ -252,7 +252,7 @@ pub enum OnDown {
 }
 
 /// An active health check: `tcp`, `http`, `tls`, or `http` over `tls`.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Health {
     /// The check passes if it connects.
@@ -304,7 +304,7 @@ pub struct Health {
 }
 
 /// Passive health: failed flows make a node Down although its checks pass.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Passive {
     /// Failed flows in a row: connect refused, reset or timed out, or reset before an answer.
@@ -319,7 +319,7 @@ pub struct Passive {
 }
 
 /// The check passes if a TLS handshake succeeds.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct TlsCheck {
     /// Name to verify, sent as SNI; absent: the address's IP, which is not sent.
@@ -334,7 +334,7 @@ pub struct TlsCheck {
 }
 
 /// The check passes if it connects.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct TcpCheck {
     /// Another port than the node's.
@@ -343,7 +343,7 @@ pub struct TcpCheck {
 }
 
 /// The check passes if a GET has the expected status and text.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct HttpCheck {
     /// Target of the GET, such as `/lightstreamer/healthcheck`.

@@ -15,7 +15,7 @@ type Days = Whole<0, 36_500>;
 
 /// A certificate with its key: `chain` and `key`, or a `keystore`. The names it covers are read
 /// from it.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq, Hash)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
     /// PEM chain, leaf first.
@@ -57,7 +57,7 @@ impl Certificate {
 }
 
 /// Where a certificate's OCSP response comes from.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq, Hash)]
 #[serde(rename_all = "snake_case")]
 pub enum Ocsp {
     /// Nothing is stapled.

@@ -16,6 +16,8 @@ use super::{Certificate, TlsError};
 
 /// Largest file of a chain or a key, in bytes; the longest real chains are below 20 KiB.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
+/// Bytes after which a read has got on: a slow share reads a revocation list of 64 MiB for longer than it may hang.
+const PIECE: u64 = 256 * 1024;
 
 /// Returns the password of a certificate's key or keystore; `None` if no password is configured.
 ///
@@ -110,16 +112,20 @@ pub(super) fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>, TlsError> 
         path: PathBuf::from(path),
         why,
     };
-    let _noted = note(path);
+    let noted = note(path);
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|e| fault(e.to_string()))?;
-    file.take(most + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|e| fault(e.to_string()))?;
-    if bytes.len() as u64 > most {
-        return Err(fault(format!("larger than {most} bytes")));
+    let mut file = File::open(path).map_err(|e| fault(e.to_string()))?;
+    loop {
+        let piece = file.by_ref().take(PIECE);
+        match { piece }.read_to_end(&mut bytes) {
+            Ok(0) => return Ok(bytes),
+            Ok(_) if bytes.len() as u64 > most => {
+                return Err(fault(format!("larger than {most} bytes")));
+            }
+            Ok(_) => noted.step(),
+            Err(e) => return Err(fault(e.to_string())),
+        }
     }
-    Ok(bytes)
 }
 
 pub(super) fn malformed(path: &Path, expected: &str, e: &ErrorStack) -> TlsError {

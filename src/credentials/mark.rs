@@ -1,17 +1,19 @@
 //! Notices that a file has changed, without reading it.
 //!
-//! In: paths. Out: marks; two marks of a file differ if it changed between them, however the change was made.
+//! In: paths. Out: marks; two marks of a file differ if it changed between them, however the change was made,
+//! unless both changes fall into one step of the file system's clock.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::reading::note;
 use super::{Certificate, Ocsp};
 
 /// Seconds from a file's last change until a further change surely shows: file systems keep times in steps, of up
-/// to 2 s (FAT). A file read earlier than that is read again.
+/// to 2 s (FAT). A file read within that time of its last change is read again.
 const STEP: i64 = 2;
 
-/// State of a file, so that a change shows; also that it does not exist.
+/// State of a file, so that a change shows; also that it cannot be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark(Option<State>);
 
@@ -28,6 +30,7 @@ struct State {
 impl Mark {
     /// Looks at the file at `path`.
     pub fn of(path: &Path) -> Mark {
+        let _noted = note(path);
         let meta = std::fs::metadata(path).ok();
         Mark(meta.map(|meta| State {
             content: (meta.mtime(), meta.mtime_nsec()),
@@ -48,8 +51,9 @@ impl Mark {
 pub(super) struct Marks(Vec<(PathBuf, Mark)>);
 
 impl Marks {
-    /// Looks at the files of `certificate`, at `now`, in seconds since 1970. `None`: it must be read each time. What a keystore gives depends on the
-    /// date, a responder is asked again at each load, and a file may have changed just now.
+    /// Looks at the files of `certificate`, at `now`, in seconds since 1970. `None`: it must be read each time,
+    /// because what a keystore gives depends on the date, a responder is asked again at each load, and a file may
+    /// have changed just now or be missing.
     pub fn of(certificate: &Certificate, dir: &Path, now: i64) -> Option<Marks> {
         if certificate.keystore.is_some() || certificate.ocsp == Ocsp::Responder {
             return None;
@@ -73,7 +77,7 @@ mod tests {
 
     use super::*;
 
-    /// Aim: a file that changed less than two steps ago is read again. Fails if a mark is trusted at once: a change
+    /// Aim: a file that changed less than a step ago is read again. Fails if a mark is trusted at once: a change
     /// within the same step of the file system's clock would never show.
     #[test]
     fn a_fresh_mark_is_not_trusted() {
@@ -83,7 +87,7 @@ mod tests {
         let old = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1000));
         file.set_times(old).expect("times");
         let mark = Mark::of(&path);
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = crate::clock::wall().duration_since(SystemTime::UNIX_EPOCH);
         let now = now.expect("after 1970").as_secs() as i64;
         assert_ne!(mark, Mark(None));
         // Its inode changed just now.

@@ -1,4 +1,4 @@
-//! Reads a certificate once, for as long as its files stay as they are and somebody serves it.
+//! Reads the files of a certificate again only if they may have changed.
 //!
 //! In: blocks of certificates. Out: what was loaded before, or is loaded now. A reload of 5,000 certificates of which
 //! one is new reads one.
@@ -17,13 +17,14 @@ type Key = (PathBuf, Certificate);
 
 static LOADED: LazyLock<Mutex<HashMap<Key, Weak<Loaded>>>> = LazyLock::new(Mutex::default);
 
-/// Returns `certificate` as it was loaded before, if it is still held and none of its files has changed since.
-/// Relative paths are below `dir`.
+/// Returns `certificate` as it was loaded before, if somebody still holds it, its files have not changed, and its
+/// chain is in time and had nothing to mend. Keystores, certificates with a responder and files that changed in the
+/// last seconds are read each time. Relative paths are below `dir`.
 pub fn unchanged(certificate: &Certificate, dir: &Path) -> Option<Arc<Loaded>> {
     let key = (dir.to_owned(), certificate.clone());
     let known = LOADED.lock().get(&key).and_then(Weak::upgrade)?;
     let same = known.marks.as_ref().is_some_and(Marks::hold);
-    // The dates decide in which order a chain with an issuer that is over is read.
+    // An issuer that is over can change the order of the chain.
     (same && known.is_in_time_whole(unix_now())).then_some(known)
 }
 
@@ -35,7 +36,7 @@ pub fn open(certificate: &Certificate, dir: &Path) -> Result<Arc<Loaded>, TlsErr
     let loaded = Arc::new(Loaded::open(certificate, dir)?);
     if loaded.marks.is_some() {
         let mut all = LOADED.lock();
-        // Only when it would grow, so that it costs each entry one look.
+        // Only when it is full, so that most calls look at nothing.
         if all.len() == all.capacity() {
             all.retain(|_, one| one.strong_count() > 0);
         }

@@ -17,6 +17,9 @@ pub struct Store {
     failed: BTreeMap<String, String>,
 }
 
+/// Why a certificate was not read.
+const HUNG: &str = "its file system does not answer";
+
 /// Which certificates [`Store::refreshed`] reads again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
@@ -46,16 +49,20 @@ impl Store {
         let mut fresh = Store::default();
         for (name, files) in &config.certificates {
             let old = self.get(name);
+            if hung.contains(name) && old.is_some() {
+                fresh.keep(name, old, HUNG.to_owned());
+                continue;
+            }
             if let Some(old) = old
-                && (hung.contains(name)
-                    || (which == Which::Failed && !self.failed.contains_key(name)))
+                && which == Which::Failed
+                && !self.failed.contains_key(name)
             {
                 fresh.loaded.insert(name.clone(), old.clone());
                 continue;
             }
             match open(files, &config.dir) {
                 Ok(loaded) => fresh.take(name, files, loaded, self),
-                Err(fault) => fresh.keep(name, old, &fault),
+                Err(fault) => fresh.keep(name, old, fault.to_string()),
             }
         }
         fresh
@@ -70,7 +77,7 @@ impl Store {
         if let Err(fault) = loaded.check_time(now)
             && let Some(before) = before.filter(serves)
         {
-            self.keep(name, Some(before), &fault);
+            self.keep(name, Some(before), fault.to_string());
             return;
         }
         if let Some(before) = before.filter(|before| !Arc::ptr_eq(before, &loaded)) {
@@ -82,10 +89,10 @@ impl Store {
         self.loaded.insert(name.to_owned(), loaded);
     }
 
-    fn keep(&mut self, name: &str, old: Option<&Arc<Loaded>>, fault: &TlsError) {
+    fn keep(&mut self, name: &str, old: Option<&Arc<Loaded>>, fault: String) {
         let kept = old.map(|old| (name.to_owned(), old.clone()));
         self.loaded.extend(kept);
-        self.failed.insert(name.to_owned(), fault.to_string());
+        self.failed.insert(name.to_owned(), fault);
     }
 
     /// Returns the certificates whose last load failed, with the error.
@@ -110,16 +117,24 @@ impl Store {
     }
 }
 
+/// Returns the warning that the certificate of the block `files` ends within its `warn_days` from `now`.
+pub fn ends_soon(files: &Certificate, one: &Loaded, now: i64) -> Option<String> {
+    let left = one.days_left(now);
+    let soon = one.is_in_time(now) && left < i64::from(files.warn_days);
+    soon.then(|| {
+        format!(
+            "expires in {left} days, on {}; renew it",
+            one.leaf.not_after()
+        )
+    })
+}
+
 /// Warns, at each load, of whatever an operator should mend.
 fn warn(name: &str, files: &Certificate, loaded: &Arc<Loaded>) {
     let now = unix_now();
     for one in loaded.each() {
-        let left = one.days_left(now);
-        if one.is_in_time(now) && left < i64::from(files.warn_days) {
-            log::warn!(
-                "certificate {name} expires in {left} days, on {}; renew it",
-                one.leaf.not_after()
-            );
+        if let Some(warning) = ends_soon(files, one, now) {
+            log::warn!("certificate {name}: {warning}");
         }
         for warning in one.warnings(now) {
             log::warn!("certificate {name}: {warning}");

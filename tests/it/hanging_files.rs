@@ -102,7 +102,7 @@ async fn a_read_that_hangs_holds_up_no_other_renewal() {
         }
     })
     .await;
-    for name in ["b.key", "clients.pem"] {
+    for name in ["b.key", "clients.pem", "certificate b"] {
         let told = format!("{name}: its file system does not answer");
         assert!(edge.log().contains(&told), "{}", edge.log());
     }

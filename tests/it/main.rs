@@ -30,6 +30,8 @@ mod demo;
 mod clock;
 /// Diffusion servers behind the edge.
 mod diffusion;
+/// What an operator types: `check`, orders, `quick`.
+mod commands;
 /// A configuration in several files, with variables of the environment.
 mod config_files;
 /// Plugins that decide by path, address and value.

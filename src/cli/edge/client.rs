@@ -2,6 +2,8 @@
 //!
 //! In: a method and a path. Out: JSON, or the edge's refusal in its own words.
 
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +14,11 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use pushgate_plugins::unix::name_of;
 use serde_json::Value;
+
+use crate::cli::conf_file::DEFAULT;
+use crate::config::Admin;
 
 /// Deadline of one request.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -32,12 +38,87 @@ pub struct At {
 /// Where the running edge is.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// URL of its admin endpoint.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9900")]
-    pub(super) admin: String,
+    /// Configuration file of the edge, whose `admin:` block has the address and the token file.
+    #[arg(short = 'c', long, visible_alias = "conf", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// URL of its admin endpoint, such as `http://127.0.0.1:9900`.
+    #[arg(long, value_name = "URL")]
+    pub(super) admin: Option<String>,
     /// File whose first line is the endpoint's token.
     #[arg(long, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
+}
+
+/// The endpoint that is asked if no file names another.
+const DEFAULT_ADMIN: &str = "http://127.0.0.1:9900";
+
+impl Place {
+    /// Returns the URL and the token file. An option wins over the file's block.
+    ///
+    /// Errors: the file has no endpoint that can be asked, or a fault in its block; the file given cannot be read. If
+    /// the default file is absent, or the operator may not read it, the default endpoint is asked.
+    fn resolved(&self) -> Result<(String, Option<PathBuf>), String> {
+        let (url, token_file) = match (&self.config, &self.admin) {
+            (Some(file), _) => match Admin::of_file(file).map_err(|e| e.to_string())? {
+                Some(admin) => (Some(url(file, &admin)), admin.token_file),
+                None => (Some(Err(no_block(file))), None),
+            },
+            (None, None) => of_default_file()?,
+            (None, Some(_)) => (None, None),
+        };
+        let url = match (&self.admin, url) {
+            (Some(admin), _) => admin.trim_end_matches('/').to_owned(),
+            (None, Some(url)) => url?,
+            (None, None) => DEFAULT_ADMIN.to_owned(),
+        };
+        Ok((url, self.token_file.clone().or(token_file)))
+    }
+}
+
+/// Returns what the default file names, and says on standard error which edge is asked: the operator named none.
+fn of_default_file() -> Result<(Option<Result<String, String>>, Option<PathBuf>), String> {
+    let file = Path::new(DEFAULT);
+    if let Err(e) = std::fs::File::open(file)
+        && matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
+    {
+        return Ok((None, None));
+    }
+    let admin = Admin::of_file(file).map_err(|e| e.to_string())?;
+    let admin = admin.ok_or_else(|| no_block(file))?;
+    let url = url(file, &admin)?;
+    eprintln!("asking {url}, as {DEFAULT} says");
+    Ok((Some(Ok(url)), admin.token_file))
+}
+
+fn no_block(file: &Path) -> String {
+    format!(
+        "{}: no block `admin`, so this edge cannot be asked",
+        file.display()
+    )
+}
+
+/// Returns the URL at which an endpoint is reached from this machine. Errors: the kernel picked its port.
+fn url(file: &Path, admin: &Admin) -> Result<String, String> {
+    let mut address = admin.bind;
+    if let Some(name) = name_of(address) {
+        let file = file.display();
+        return Err(format!(
+            "{file}: admin.bind is a Unix socket; ask it with `curl --unix-socket {name} http://localhost/…`"
+        ));
+    }
+    if address.port() == 0 {
+        let file = file.display();
+        return Err(format!(
+            "{file}: admin.bind has port 0; name the address by `--admin URL`"
+        ));
+    }
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.is_ipv4() {
+            true => Ipv4Addr::LOCALHOST.into(),
+            false => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    Ok(format!("http://{address}"))
 }
 
 /// The admin endpoint of a running edge.
@@ -48,9 +129,10 @@ pub(super) struct Edge {
 }
 
 impl Edge {
-    /// Creates a client for the endpoint at `at`. Errors: a wrong URL, or no token in the file.
+    /// Creates a client for the endpoint at `at`. Errors: a wrong URL, no endpoint in the file, no token in its
+    /// file.
     pub(super) fn new(at: &Place) -> Result<Edge, String> {
-        let base = at.admin.trim_end_matches('/');
+        let (base, token_file) = at.resolved()?;
         let url: Result<Uri, _> = base.parse();
         let url = url.map_err(|e| format!("--admin {base}: {e}"))?;
         if url.scheme_str() != Some("http") || url.authority().is_none() {
@@ -58,12 +140,22 @@ impl Edge {
                 "--admin {base}: expected a URL such as `http://127.0.0.1:9900`"
             ));
         }
-        let bearer = at.token_file.as_deref().map(token).transpose()?;
+        let bearer = token_file.as_deref().map(token).transpose()?;
         Ok(Edge {
             client: Client::builder(TokioExecutor::new()).build_http(),
-            base: base.to_owned(),
+            base,
             bearer,
         })
+    }
+
+    /// Returns where it asks, and with which token.
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> String {
+        format!(
+            "{} {}",
+            self.base,
+            self.bearer.as_deref().unwrap_or_default()
+        )
     }
 
     /// Sends one request and returns the JSON. Errors: as of [`Edge::body`], or the answer is no JSON.
@@ -80,9 +172,11 @@ impl Edge {
         let said = String::from_utf8_lossy(&body);
         match status.is_success() {
             true => Ok(body),
-            false if status == StatusCode::UNAUTHORIZED => {
-                Err(format!("{}: {}; see --token-file", self.base, said.trim()))
-            }
+            false if status == StatusCode::UNAUTHORIZED => Err(format!(
+                "{}: {}; see -c and --token-file",
+                self.base,
+                said.trim()
+            )),
             false => Err(format!("{} ({})", said.trim(), status.as_u16())),
         }
     }

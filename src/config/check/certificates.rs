@@ -22,6 +22,8 @@ pub(super) type Covered = BTreeMap<String, Vec<String>>;
 #[derive(Default)]
 pub(super) struct Sound {
     pub covered: Covered,
+    /// Kinds of keys, each with the names of its certificate, by certificate.
+    pub kinds: BTreeMap<String, Vec<(&'static str, Vec<String>)>>,
     /// Certificates that are not valid now, and why.
     pub not_valid: BTreeMap<String, String>,
 }
@@ -46,6 +48,8 @@ pub(super) fn check(check: &mut Check<'_>) -> Sound {
         };
         let names = loaded.each().flat_map(|one| one.names.clone()).collect();
         sound.covered.insert(name.clone(), names);
+        let kinds = loaded.each().map(|one| (one.kind(), one.names.clone()));
+        sound.kinds.insert(name.clone(), kinds.collect());
         if let Err(why) = loaded.check_time(unix_now()) {
             sound.not_valid.insert(name.clone(), why.to_string());
         }

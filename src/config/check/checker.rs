@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::config::Config;
 use crate::config::decode::DecodeError;
-use crate::config::error::{echo, nearest};
+use crate::config::error::{echo, nearest, one_of};
 use crate::config::tree::{Node, Step};
 
 /// Longest name of a node, pool, certificate or listener: it becomes a metrics label.
@@ -112,7 +112,7 @@ impl Check<'_> {
         self.warned.push(DecodeError {
             place: self.tree.locate(path),
             on_key: false,
-            message: format!("warning: {message}"),
+            message: message.to_owned(),
             expected: Some(expected.to_owned()),
             suggestion: None,
         });
@@ -137,8 +137,12 @@ impl Check<'_> {
         if !self.names_are_known() {
             return;
         }
+        let known: Vec<&String> = known.into_iter().collect();
         if let Some(error) = self.fault(path, format!("unknown {kind} `{}`", echo(name))) {
-            error.suggestion = nearest(name, known);
+            error.suggestion = nearest(name, &known);
+            if error.suggestion.is_none() {
+                error.expected = one_of(&known);
+            }
         }
     }
 

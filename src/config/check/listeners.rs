@@ -3,10 +3,11 @@
 //! In: `listeners`, `admin.bind`. Out: faults. Sources: FAULTS D67; Lightstreamer clustering §3.1.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContext, SslContextBuilder, SslMethod};
+use openssl::x509::X509;
 use pushgate_plugins::unix::Shown;
 
 use super::certificates::Sound;
@@ -15,6 +16,9 @@ use crate::config::error::echo;
 use crate::config::tree::{Kind, Step};
 use crate::config::{Choose, Listener, ListenerTls, Mode, Profile, UnixSocket, Version};
 use crate::credentials::{Crls, authorities_of};
+
+/// Bytes of the list of authorities in a handshake (RFC 8446 §4.2.4, RFC 5246 §7.4.4).
+const MAX_AUTHORITIES: usize = 65_535;
 
 /// Bytes of a protocol's name (RFC 7301 §3.1).
 const MAX_PROTOCOL: usize = 255;
@@ -105,8 +109,9 @@ fn rules(check: &mut Check<'_>, i: usize, tls: &ListenerTls) {
     match &tls.client_ca {
         Some(file) => {
             let authorities = authorities_of(&check.dir.join(file));
-            if let Err(fault) = &authorities {
-                check.fault(&at("client_ca"), fault.to_string());
+            match &authorities {
+                Err(fault) => drop(check.fault(&at("client_ca"), fault.to_string())),
+                Ok(all) => fit_into_a_handshake(check, &at("client_ca"), all),
             }
             if let (Some(lists), Ok(authorities)) = (&tls.client_crl, authorities)
                 && let Err(fault) = Crls::open(&check.dir.join(lists), &authorities)
@@ -128,6 +133,24 @@ fn rules(check: &mut Check<'_>, i: usize, tls: &ListenerTls) {
             "`client_ca` beside it",
         ),
         None => {}
+    }
+}
+
+/// Each handshake sends the subjects of all authorities. With more bytes than their list can have, every
+/// handshake would fail.
+fn fit_into_a_handshake(check: &mut Check<'_>, at: &[Step], authorities: &[X509]) {
+    // Each subject follows its length, in two bytes.
+    let size = |one: &X509| one.subject_name().to_der().map_or(0, |der| der.len() + 2);
+    let bytes: usize = authorities.iter().map(size).sum();
+    if bytes > MAX_AUTHORITIES {
+        check.expect(
+            at,
+            format!(
+                "the names of its {} authorities have {bytes} bytes",
+                authorities.len()
+            ),
+            format!("at most {MAX_AUTHORITIES} bytes, the most that TLS can send to a client"),
+        );
     }
 }
 
@@ -232,12 +255,7 @@ fn certificates(check: &mut Check<'_>, i: usize, listener: &Listener, tls: &List
             check.on_key(&at, format!("`{vip}` is there twice"), "each VIP once");
         }
         if !serves(listener, vip) && !check.was_cut(&bind_path(check, i)) {
-            let binds = listener
-                .bind
-                .iter()
-                .map(|b| format!("`{b}`"))
-                .collect::<Vec<_>>();
-            let expected = format!("a VIP of `bind` ({})", binds.join(", "));
+            let expected = format!("a VIP of {}", bound_by(listener, Some(vip.ip())));
             check.on_key(
                 &at,
                 format!("`{vip}` is not bound by this listener"),
@@ -273,6 +291,23 @@ fn one_is_valid(check: &mut Check<'_>, i: usize, tls: &ListenerTls, sound: &Soun
 
 fn bind_path(check: &Check<'_>, i: usize) -> String {
     check.tree.locate(&steps!["listeners", i, "bind"]).path
+}
+
+/// Names the addresses of `listener` for a message. `[::]` is the trap of those who know other programs, where
+/// it takes IPv4 too.
+pub(super) fn bound_by(listener: &Listener, vip: Option<IpAddr>) -> String {
+    let all: Vec<_> = listener.bind.iter().map(|b| format!("`{b}`")).collect();
+    let any = |b: &&SocketAddr| b.is_ipv6() && b.ip().is_unspecified();
+    let hint = match (vip, listener.bind.iter().find(any)) {
+        (Some(vip), Some(any)) if vip.is_ipv4() => {
+            format!(
+                "; `{any}` takes IPv6 only, `0.0.0.0:{}` beside it takes IPv4",
+                any.port()
+            )
+        }
+        _ => String::new(),
+    };
+    format!("`bind` ({}){hint}", all.join(", "))
 }
 
 /// Whether clients can reach `vip` through `listener`: bound itself, or by a wildcard address.

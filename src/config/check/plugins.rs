@@ -11,7 +11,7 @@ use super::certificates::{Covered, covers};
 use super::checker::{Check, steps};
 use crate::config::Listener;
 use crate::config::decode::describe;
-use crate::config::error::{echo, nearest};
+use crate::config::error::{echo, nearest, one_of};
 use crate::config::tree::{Kind, Step};
 
 /// How the names of plugins that route end.
@@ -103,7 +103,10 @@ fn tell(check: &mut Check<'_>, block: &[Step], fault: PluginError) {
         error.expected = fault.expected;
         // A fault of the block as a whole is shown at the plugin's word.
         error.on_key = fault.on_key || fault.path.is_empty();
-        error.suggestion = nearest(&word, fault.candidates);
+        error.suggestion = nearest(&word, &fault.candidates);
+        if error.suggestion.is_none() && error.expected.is_none() {
+            error.expected = one_of(&fault.candidates);
+        }
     }
 }
 

@@ -8,18 +8,27 @@ use std::net::{IpAddr, SocketAddr};
 
 use pushgate_plugins::PluginConfig;
 
+mod nodes;
+mod secrets;
+mod twice;
+
+use super::certificates::Sound;
 use super::checker::{Check, steps};
-use super::listeners::serves;
-use super::plugins::ROUTES;
-use crate::config::tree::{Kind, Node, Step};
+use super::listeners::{bound_by, serves};
+use super::targets;
+use crate::config::tree::Step;
 use crate::config::{Health, Listener, Mode};
 
-pub(super) fn check(check: &mut Check<'_>) {
+pub(super) fn check(check: &mut Check<'_>, sound: &Sound) {
     let config = check.config;
+    nodes::check(check);
+    secrets::check(check);
+    twice::check(check, sound);
     for (i, listener) in config.listeners.iter().enumerate() {
         secure_cookies(check, i, listener);
         unbound_vips(check, i, listener);
         plain_checks(check, i, listener);
+        free_ports(check, i, listener);
     }
 }
 
@@ -48,6 +57,23 @@ fn secure_cookies(check: &mut Check<'_>, i: usize, listener: &Listener) {
                             front that ends TLS";
             check.warn(&at, why, expected);
         }
+    }
+}
+
+/// Port 0 is another port after each start, which no client knows.
+fn free_ports(check: &mut Check<'_>, i: usize, listener: &Listener) {
+    for (k, _) in listener
+        .bind
+        .iter()
+        .enumerate()
+        .filter(|(_, b)| b.port() == 0)
+    {
+        let why = "the kernel picks the port, another one at each start";
+        check.warn(
+            &steps!["listeners", i, "bind", k],
+            why,
+            "the port that clients know",
+        );
     }
 }
 
@@ -81,11 +107,15 @@ fn unbound_vips(check: &mut Check<'_>, i: usize, listener: &Listener) {
             ];
             let why =
                 format!("`{vip}` is not bound by this listener, so that no flow takes this route");
-            let all: Vec<_> = listener.bind.iter().map(|b| format!("`{b}`")).collect();
-            let expected = format!("an address of `bind` ({})", all.join(", "));
+            let expected = format!("an address of {}", bound_by(listener, ip(vip)));
             check.warn_key(&at, &why, &expected);
         }
     }
+}
+
+fn ip(vip: &str) -> Option<IpAddr> {
+    let address = vip.parse::<SocketAddr>().map(|a| a.ip());
+    address.or_else(|_| vip.parse()).ok()
 }
 
 /// A port that expects the PROXY protocol refuses a check without it, so that the node is found Down.
@@ -97,7 +127,7 @@ fn plain_checks(check: &mut Check<'_>, i: usize, listener: &Listener) {
     });
     let Some(version) = version else { return };
     let mut warned = BTreeSet::new();
-    for target in targets(check, i, listener) {
+    for target in targets::of_listener(check, i, listener) {
         for (at, health) in checks_of(check, &target) {
             let place = check.tree.locate(&at).path;
             if health.proxy_protocol.is_none() && !has_own_port(health) && warned.insert(place) {
@@ -109,32 +139,6 @@ fn plain_checks(check: &mut Check<'_>, i: usize, listener: &Listener) {
                 check.warn_key(&at, &why, &expected);
             }
         }
-    }
-}
-
-/// Returns the pools and nodes that flows of `listener` can reach.
-fn targets(check: &Check<'_>, i: usize, listener: &Listener) -> BTreeSet<String> {
-    let mut all: BTreeSet<String> = listener.to.iter().cloned().collect();
-    for (j, plugin) in listener.plugins.iter().enumerate() {
-        let word = plugin.as_str();
-        if word.ends_with(ROUTES)
-            && let Some(block) = check.tree.find(&steps!["listeners", i, "plugins", j, word])
-        {
-            let mut words = Vec::new();
-            texts(block, &mut words);
-            let known = words.into_iter().filter(|word| check.names.is_target(word));
-            all.extend(known.map(str::to_owned));
-        }
-    }
-    all
-}
-
-/// Collects the texts in a block; its keys are none.
-fn texts<'a>(node: &'a Node, into: &mut Vec<&'a str>) {
-    match &node.kind {
-        Kind::Scalar { text, .. } => into.push(text),
-        Kind::List(items) => items.iter().for_each(|item| texts(&item.node, into)),
-        Kind::Map(entries) => entries.iter().for_each(|entry| texts(&entry.node, into)),
     }
 }
 

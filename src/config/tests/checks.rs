@@ -132,7 +132,7 @@ const CASES: &[Case] = &[
         "tls: { certificates: [good], by_vip: { 127.0.0.2:1: good, 127.0.0.1:1: bad, 127.0.0.1: good } }",
         &[
             "f:9:44: listeners[0].tls.by_vip[\"127.0.0.2:1\"]: `127.0.0.2:1` is not bound by this listener; expected a VIP of `bind` (`127.0.0.1:1`, `[::1]:1`)",
-            "f:9:76: listeners[0].tls.by_vip[\"127.0.0.1:1\"]: unknown certificate of this listener `bad`",
+            "f:9:76: listeners[0].tls.by_vip[\"127.0.0.1:1\"]: unknown certificate of this listener `bad`; expected `good`",
             "f:9:81: listeners[0].tls.by_vip[\"127.0.0.1\"]: found `127.0.0.1`; expected an address with its port, …",
         ],
     ),
@@ -153,7 +153,7 @@ const CASES: &[Case] = &[
     (
         "listeners",
         "listeners:\n  - { name: a, bind: [127.0.0.1:1], mode: http, to: m }",
-        &["f:4:53: listeners[0].to: unknown pool or node `m`"],
+        &["f:4:53: listeners[0].to: unknown pool or node `m`; expected one of `p`, `n`"],
     ),
     (
         "listeners",
@@ -255,7 +255,7 @@ const CASES: &[Case] = &[
         &[
             "f:4:38: nodes.n.server: `m` does not stand for a server of its own; expected another node, which has no `server`",
             "f:5:38: nodes.m.server: `m` does not stand for a server of its own; expected another node, which has no `server`",
-            "f:6:38: nodes.o.server: unknown node `x`",
+            "f:6:38: nodes.o.server: unknown node `x`; expected one of `n`, `m`, `o`",
         ],
     ),
     (
@@ -266,8 +266,8 @@ const CASES: &[Case] = &[
             "f:6:15: pools.n.nodes: every node has weight 0; expected one node with a weight from 1",
             "f:7:15: pools.p.nodes: a pool without nodes; expected at least one name of `nodes`, or `discover`",
             "f:8:19: pools.q.nodes[1]: `n` is there twice; expected each node once; see `weight`",
-            "f:8:22: pools.q.nodes[2]: unknown node `m`",
-            "f:8:25: pools.q.nodes[3]: unknown node `x`",
+            "f:8:22: pools.q.nodes[2]: unknown node `m`; expected `n`",
+            "f:8:25: pools.q.nodes[3]: unknown node `x`; expected `n`",
         ],
     ),
     (

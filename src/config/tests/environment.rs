@@ -75,68 +75,70 @@ listeners:
     );
 }
 
+const FAULTS: &[(&str, &str)] = &[
+    (
+        "threads: ${NONE}",
+        "f:8:10: threads: environment variable `NONE` is not set; expected the variable, or a default: `${NAME:-default}`",
+    ),
+    (
+        "threads: ${SECRET}",
+        "f:8:10: threads: found `${SECRET}`; expected …",
+    ),
+    (
+        "threads: x${SECRET}y",
+        "f:8:10: threads: found `x${SECRET}y`; expected …",
+    ),
+    (
+        "threads: ${LONG}",
+        "f:8:10: threads: found `${LONG}`; expected …",
+    ),
+    (
+        "threads: \"${THREADS}\"",
+        "f:8:10: threads: found `\"${THREADS}\"`; expected …",
+    ),
+    ("threads: ${EMPTY}", ""),
+    (
+        "threads: ${BYTES}",
+        "f:8:10: threads: environment variable `BYTES` is not UTF-8; expected UTF-8 text",
+    ),
+    (
+        "threads: ${NODE",
+        "f:8:10: threads: `${` without `}`; expected …",
+    ),
+    ("threads: ${}", "f:8:10: threads: found `${}`; expected …"),
+    (
+        "threads: ${1A}",
+        "f:8:10: threads: found `${1A}`; expected …",
+    ),
+    (
+        "threads: ${A-1}",
+        "f:8:10: threads: found `${A-1}`; expected …",
+    ),
+    (
+        "pid_file: ${HUGE}${HUGE}",
+        "f:8:11: pid_file: more than 1048576 bytes from the environment",
+    ),
+    (
+        "memory: { limit: ${THREADS} }",
+        "f:8:…: memory…: not YAML: …; expected quotes around a variable: `\"${NAME}\"`",
+    ),
+    (
+        "    plugins:\n      - host_route: { hosts: { \"a.b\": \"${SECRET}\" } }",
+        "f:9:…: listeners[0].plugins[0].host_route.hosts[\"a.b\"]: unknown pool or node `${SECRET}`; expected `n`",
+    ),
+    (
+        "    plugins:\n      - host_route: { hosts: \"${SECRET}\" }",
+        "f:9:…: listeners[0].plugins[0].host_route.hosts: found `\"${SECRET}\"`; expected …",
+    ),
+];
+
 /// Aim: a fault has the place of the value in the file and shows no value of the environment; an unset variable is
 /// one fault. Fails if a value is shown, or if what lacks its variable is also called missing.
 #[test]
 fn faults_name_the_variable_and_not_its_value() {
     let dir = files();
     let base = "nodes:\n  n: { address: 127.0.0.1:2 }\nlisteners:\n  - name: a\n    bind: [127.0.0.1:1]\n    mode: http\n    to: n\n";
-    for (tail, expected) in [
-        (
-            "threads: ${NONE}",
-            "f:8:10: threads: environment variable `NONE` is not set; expected the variable, or a default: `${NAME:-default}`",
-        ),
-        (
-            "threads: ${SECRET}",
-            "f:8:10: threads: found `${SECRET}`; expected …",
-        ),
-        (
-            "threads: x${SECRET}y",
-            "f:8:10: threads: found `x${SECRET}y`; expected …",
-        ),
-        (
-            "threads: ${LONG}",
-            "f:8:10: threads: found `${LONG}`; expected …",
-        ),
-        (
-            "threads: \"${THREADS}\"",
-            "f:8:10: threads: found `\"${THREADS}\"`; expected …",
-        ),
-        ("threads: ${EMPTY}", ""),
-        (
-            "threads: ${BYTES}",
-            "f:8:10: threads: environment variable `BYTES` is not UTF-8; expected UTF-8 text",
-        ),
-        (
-            "threads: ${NODE",
-            "f:8:10: threads: `${` without `}`; expected …",
-        ),
-        ("threads: ${}", "f:8:10: threads: found `${}`; expected …"),
-        (
-            "threads: ${1A}",
-            "f:8:10: threads: found `${1A}`; expected …",
-        ),
-        (
-            "threads: ${A-1}",
-            "f:8:10: threads: found `${A-1}`; expected …",
-        ),
-        (
-            "pid_file: ${HUGE}${HUGE}",
-            "f:8:11: pid_file: more than 1048576 bytes from the environment",
-        ),
-        (
-            "memory: { limit: ${THREADS} }",
-            "f:8:…: memory…: not YAML: …; expected quotes around a variable: `\"${NAME}\"`",
-        ),
-        (
-            "    plugins:\n      - host_route: { hosts: { \"a.b\": \"${SECRET}\" } }",
-            "f:9:…: listeners[0].plugins[0].host_route.hosts[\"a.b\"]: unknown pool or node `${SECRET}`",
-        ),
-        (
-            "    plugins:\n      - host_route: { hosts: \"${SECRET}\" }",
-            "f:9:…: listeners[0].plugins[0].host_route.hosts: found `\"${SECRET}\"`; expected …",
-        ),
-    ] {
+    for (tail, expected) in FAULTS {
         let printed = parse(&format!("{base}{tail}\n"), dir.path())
             .err()
             .unwrap_or_default();

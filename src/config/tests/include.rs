@@ -81,78 +81,80 @@ fn all_files_are_one_configuration() {
     assert_eq!(place, "conf.d/B.yaml:4:49: listeners[1].to");
 }
 
+const FAULTS: &[(&str, &str, &str)] = &[
+    (
+        "conf.d/a.yaml",
+        "nodes:\n  n: { address: 10.0.0.2:80 }\n",
+        "conf.d/a.yaml:2:3: nodes.n: `n` is there twice, first in line 2 of `edge.yaml`; expected each name once in all files",
+    ),
+    (
+        "more.yaml",
+        "include: [x.yaml]\n",
+        "more.yaml:1:1: include: an included file includes others; expected all of them in `include` of `edge.yaml`",
+    ),
+    (
+        "conf.d/a.yaml",
+        "threads: 1\nthreads: 2\n",
+        "conf.d/a.yaml:2:1: threads: key `threads` is there twice, first in line 1",
+    ),
+    (
+        "conf.d/a.yaml",
+        "listeners: {}\n",
+        "conf.d/a.yaml:1:1: listeners: key `listeners` is there twice, first in line 3 of `edge.yaml`",
+    ),
+    (
+        "conf.d/a.yaml",
+        "- a\n",
+        "conf.d/a.yaml:1:1: found a list; expected a block of keys, as the first file is",
+    ),
+    (
+        "conf.d/a.yaml",
+        "nodes: [\n",
+        "conf.d/a.yaml:2:1: nodes: not YAML: …",
+    ),
+    (
+        "conf.d/a.yaml",
+        "pools:\n  p: { nodes: [m] }\n",
+        "conf.d/a.yaml:2:16: pools.p.nodes[0]: unknown node `m`; expected `n`",
+    ),
+    (
+        "conf.d/a.yaml",
+        "listeners:\n  - { name: a, bind: [127.0.0.1:2], mode: http, to: n }\n",
+        "conf.d/a.yaml:2:13: listeners[1].name: a listener is already called `a`, in line 4 of `edge.yaml`; …",
+    ),
+    (
+        "conf.d/a.yaml",
+        "listeners:\n  - { name: b, bind: [127.0.0.1:1], mode: http, to: n }\n",
+        "conf.d/a.yaml:2:23: listeners[1].bind[0]: `127.0.0.1:1` is already bound by listeners[0].bind[0] in line 4 of `edge.yaml`; …",
+    ),
+    (
+        "edge.yaml",
+        "include: [conf.d, none.d]\n",
+        "edge.yaml:1:19: include[1]: `none.d` cannot be read: No such file …",
+    ),
+    (
+        "edge.yaml",
+        "include: [more.yaml, ./more.yaml]\n",
+        "edge.yaml:1:22: include[1]: `./more.yaml` is included twice, or includes itself",
+    ),
+    (
+        "edge.yaml",
+        "include: [\"${NO_SUCH_VARIABLE:-.}\"]\n",
+        "edge.yaml:1:11: include[0]: `./edge.yaml` is included twice, or includes itself",
+    ),
+    (
+        "edge.yaml",
+        "include: conf.d\nnodes: { n: { address: 127.0.0.1:2 } }\nlisteners: [{ name: a, bind: [127.0.0.1:1], mode: http, to: n }]\n",
+        "edge.yaml:1:10: include: found `conf.d`; expected a list, such as `[a, b]`",
+    ),
+];
+
 /// Aim: a fault names the file it is in, and both places of what is there twice. Fails if a later file replaces an
 /// earlier one's block.
 #[test]
 fn faults_name_their_file() {
     let dir = tempfile::tempdir().expect("a folder");
-    for (file, text, expected) in [
-        (
-            "conf.d/a.yaml",
-            "nodes:\n  n: { address: 10.0.0.2:80 }\n",
-            "conf.d/a.yaml:2:3: nodes.n: `n` is there twice, first in line 2 of `edge.yaml`; expected each name once in all files",
-        ),
-        (
-            "more.yaml",
-            "include: [x.yaml]\n",
-            "more.yaml:1:1: include: an included file includes others; expected all of them in `include` of `edge.yaml`",
-        ),
-        (
-            "conf.d/a.yaml",
-            "threads: 1\nthreads: 2\n",
-            "conf.d/a.yaml:2:1: threads: key `threads` is there twice, first in line 1",
-        ),
-        (
-            "conf.d/a.yaml",
-            "listeners: {}\n",
-            "conf.d/a.yaml:1:1: listeners: key `listeners` is there twice, first in line 3 of `edge.yaml`",
-        ),
-        (
-            "conf.d/a.yaml",
-            "- a\n",
-            "conf.d/a.yaml:1:1: found a list; expected a block of keys, as the first file is",
-        ),
-        (
-            "conf.d/a.yaml",
-            "nodes: [\n",
-            "conf.d/a.yaml:2:1: nodes: not YAML: …",
-        ),
-        (
-            "conf.d/a.yaml",
-            "pools:\n  p: { nodes: [m] }\n",
-            "conf.d/a.yaml:2:16: pools.p.nodes[0]: unknown node `m`",
-        ),
-        (
-            "conf.d/a.yaml",
-            "listeners:\n  - { name: a, bind: [127.0.0.1:2], mode: http, to: n }\n",
-            "conf.d/a.yaml:2:13: listeners[1].name: a listener is already called `a`, in line 4 of `edge.yaml`; …",
-        ),
-        (
-            "conf.d/a.yaml",
-            "listeners:\n  - { name: b, bind: [127.0.0.1:1], mode: http, to: n }\n",
-            "conf.d/a.yaml:2:23: listeners[1].bind[0]: `127.0.0.1:1` is already bound by listeners[0].bind[0] in line 4 of `edge.yaml`; …",
-        ),
-        (
-            "edge.yaml",
-            "include: [conf.d, none.d]\n",
-            "edge.yaml:1:19: include[1]: `none.d` cannot be read: No such file …",
-        ),
-        (
-            "edge.yaml",
-            "include: [more.yaml, ./more.yaml]\n",
-            "edge.yaml:1:22: include[1]: `./more.yaml` is included twice, or includes itself",
-        ),
-        (
-            "edge.yaml",
-            "include: [\"${NO_SUCH_VARIABLE:-.}\"]\n",
-            "edge.yaml:1:11: include[0]: `./edge.yaml` is included twice, or includes itself",
-        ),
-        (
-            "edge.yaml",
-            "include: conf.d\nnodes: { n: { address: 127.0.0.1:2 } }\nlisteners: [{ name: a, bind: [127.0.0.1:1], mode: http, to: n }]\n",
-            "edge.yaml:1:10: include: found `conf.d`; expected a list, such as `[a, b]`",
-        ),
-    ] {
+    for (file, text, expected) in FAULTS {
         let printed = load(dir.path(), &[(file, text)]).expect_err(text);
         assert!(fits(&printed, expected), "{text}: {printed}");
     }

@@ -7,7 +7,7 @@ use super::Config;
 /// Returns the warnings of a listener with these keys, a pool with this check.
 fn warnings(listener: &str, health: &str) -> Vec<String> {
     let text = format!(
-        "nodes:\n  n: {{ address: 127.0.0.1:2 }}\n  m: {{ address: 127.0.0.1:3, health: {{ tcp: {{}} }} }}\n\
+        "nodes:\n  n: {{ address: 127.0.0.1:2, server: m }}\n  m: {{ address: 127.0.0.1:3, health: {{ tcp: {{}} }} }}\n\
          pools:\n  p:\n    nodes: [n]\n    health: {health}\n\
          listeners:\n  - name: a\n    bind: [127.0.0.1:80, \"[::]:81\"]\n    mode: http\n    to: p\n{listener}"
     );

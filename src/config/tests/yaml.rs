@@ -98,7 +98,9 @@ const CASES: &[Case] = &[
     (
         "all",
         "listeners:\n  - name: { a",
-        &["f:2:14: listeners[0].name: not YAML: …"],
+        &[
+            "f:2:14: listeners[0].name: the list or block in brackets does not end here; expected `,` or the bracket that closes it; …",
+        ],
     ),
     (
         "all",

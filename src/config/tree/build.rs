@@ -145,8 +145,9 @@ impl<'t> Builder<'t> {
 
     /// Puts the parser's error into our words. If a tab indents the line, the tab is the error.
     fn syntax(&self, at: Position, info: &str) -> Box<TreeError> {
-        // The parser may notice a tab only on the next line.
-        for line in [at.line, at.line.saturating_sub(1)] {
+        // The parser may notice a tab only on the next line, or name the value that the line would continue.
+        let next = at.line + usize::from(info.contains("found a tab"));
+        for line in [at.line, at.line.saturating_sub(1), next] {
             let content = self.line(line);
             let indent = content.len() - content.trim_start().len();
             if let Some(tab) = content.get(..indent).and_then(|i| i.find('\t')) {
@@ -173,6 +174,11 @@ impl<'t> Builder<'t> {
                 at,
                 "this alias stands for nothing",
                 Some("an anchor of that name above, such as `&name`"),
+            ),
+            other if other.contains("did not find expected ','") => self.error(
+                at,
+                "the list or block in brackets does not end here",
+                Some("`,` or the bracket that closes it; an IPv6 address needs quotes: `\"[::1]:80\"`"),
             ),
             other
                 if other.contains("did not find expected key")

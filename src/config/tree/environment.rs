@@ -33,6 +33,11 @@ pub(in crate::config) struct Used {
 }
 
 impl Used {
+    /// Returns the values that are in it, each with its variable as the file writes it.
+    pub fn variables(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        self.shown.iter().skip(1).cloned()
+    }
+
     /// Puts the variables' names in place of their values, in a message about the value at `path` or above it: a
     /// value of the environment may be a secret.
     pub fn hide(&self, path: &str, message: &mut String) {
@@ -40,7 +45,7 @@ impl Used {
         if below
             .is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.starts_with(['.', '[']))
         {
-            for (value, name) in &self.shown {
+            for (value, name) in self.shown.iter().filter(|(value, _)| !value.is_empty()) {
                 *message = message.replace(value, name);
             }
         }
@@ -103,7 +108,6 @@ impl Walk<'_> {
                     let written = std::mem::replace(text, expanded);
                     // A message shows a long value up to some length only.
                     shown.insert(0, (echo(text), echo(&written)));
-                    shown.retain(|(value, _)| !value.is_empty());
                     shown
                 });
                 self.found.push(Found {

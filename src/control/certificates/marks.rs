@@ -5,7 +5,7 @@
 //! its own files from being renewed. Each file that hangs delays the others by one round, of 2 to 5 s.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use crate::config::{Certificate, Config};
 use crate::control::file_thread::on_file_thread;
 use crate::credentials::{Mark, Reading};
 
-/// Longest time for one look at all files. The file that is looked at when it is over counts as hung: a disk that
-/// spins up needs a few seconds, and its files are looked at again afterwards.
+/// Time without an answer after which a file counts as hung, at least; at most twice that. A disk that spins up needs a
+/// few seconds, and its files are looked at again afterwards.
 const HANG: Duration = Duration::from_secs(2);
 /// While this many files hang, each with its thread, no other is looked at.
 const MAX_HUNG: usize = 16;
@@ -30,12 +30,9 @@ pub struct Marks {
     hung: Vec<Reading>,
 }
 
-/// One round over all files, seen from outside.
+/// What one look at all files has found so far.
 #[derive(Clone, Default)]
-struct Look {
-    reading: Reading,
-    seen: Arc<Mutex<Seen>>,
-}
+struct Look(Arc<Mutex<Seen>>);
 
 #[derive(Default)]
 struct Seen {
@@ -47,10 +44,8 @@ struct Seen {
 impl Look {
     fn run(&self, files: Vec<PathBuf>) {
         for file in files {
-            let noted = self.reading.note(&file);
             let mark = Mark::of(&file);
-            drop(noted);
-            let mut seen = self.seen.lock();
+            let mut seen = self.0.lock();
             seen.marks.push((file, mark));
             if seen.given_up {
                 return;
@@ -61,10 +56,10 @@ impl Look {
 
 impl Marks {
     /// Whether a file of the last look has changed since. A file that a new configuration adds does not count:
-    /// the reload has read it. One that answers again after it hung counts. Takes [`HANG`] at most.
+    /// the reload has read it. One that answers again after it hung counts.
     pub async fn have_changed(&mut self, config: &Config) -> bool {
         let before = self.hung.len();
-        self.hung.retain(|reading| reading.at().is_some());
+        self.hung.retain(|reading| reading.file().is_some());
         let answers_again = self.hung.len() < before;
         if self.hung.len() >= MAX_HUNG {
             return answers_again;
@@ -74,16 +69,14 @@ impl Marks {
         let answering = files.iter().filter(|file| !hung.contains(*file)).cloned();
         let (look, answering) = (Look::default(), answering.collect());
         let run = look.clone();
-        let looked = on_file_thread(move || run.run(answering));
-        let is_whole = tokio::time::timeout(HANG, looked).await.is_ok();
+        if let Err(why) = self.run(move || run.run(answering)).await {
+            log::error!("cannot look at certificates: {why}");
+        }
         let seen = {
-            let mut seen = look.seen.lock();
+            let mut seen = look.0.lock();
             seen.given_up = true;
             std::mem::take(&mut seen.marks)
         };
-        if !is_whole && let Some(file) = look.reading.at() {
-            self.hangs(look.reading, &file);
-        }
         let changed = seen.iter().any(|(path, mark)| {
             let old = self.known.get(path);
             old.is_some_and(|old| old != mark)
@@ -94,8 +87,8 @@ impl Marks {
         changed || answers_again
     }
 
-    /// Runs `work`, which reads files, on a file thread. Returns whether it has ended. It is given up when two
-    /// looks, [`HANG`] apart, find it at the same file, which then counts as hung.
+    /// Runs `work`, which reads files, on a file thread. Returns whether it has ended. It is given up when it waits
+    /// for one file for [`HANG`], and that file then counts as hung.
     ///
     /// Errors: as [`on_file_thread`].
     pub async fn run(&mut self, work: impl FnOnce() + Send + 'static) -> Result<bool, String> {
@@ -107,28 +100,23 @@ impl Marks {
             if let Ok(result) = tokio::time::timeout(HANG, &mut ended).await {
                 return result.map(|()| true);
             }
-            let at = reading.at();
-            if let Some(file) = &at
-                && at == before
+            let steps = reading.steps();
+            if before.replace(steps) == Some(steps)
+                && let Some(file) = reading.file()
             {
-                self.hangs(reading, file);
+                log::error!(
+                    "{}: its file system does not answer; a renewal of this file is not noticed until it does",
+                    file.display()
+                );
+                self.hung.push(reading);
                 return Ok(false);
             }
-            before = at;
         }
-    }
-
-    fn hangs(&mut self, reading: Reading, file: &Path) {
-        log::error!(
-            "{}: its file system does not answer; a renewal of this file is not noticed until it does",
-            file.display()
-        );
-        self.hung.push(reading);
     }
 
     /// Returns the files that do not answer.
     pub fn hung_files(&self) -> BTreeSet<PathBuf> {
-        self.hung.iter().filter_map(Reading::at).collect()
+        self.hung.iter().filter_map(Reading::file).collect()
     }
 }
 

@@ -76,4 +76,18 @@ impl Edge {
         let token = self.token.clone();
         Self::spawn(self.dir.clone(), self.admin, token, &["run"], &[])
     }
+
+    /// Starts `pushgate quick` with these arguments, among them `--admin` with the block's address.
+    pub async fn quick(block: &Block, args: &[&str]) -> Edge {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pushgate"));
+        let command = command.args(args).stdin(Stdio::null());
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut edge = Self::of(child, Arc::new(dir), block.admin(), None);
+        edge.ready().await;
+        edge
+    }
 }
