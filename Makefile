@@ -53,7 +53,7 @@ install:
 	install -D -m 644 -t $(DESTDIR)$(ZSHDIR) target/generated/completions/_pushgate
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/pushgate README.md CHANGELOG.md docs/*.md
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/pushgate/images docs/images/*.png
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/pushgate/examples conf/*.yaml
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/pushgate/examples conf/*.yaml conf/*.schema.json
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/pushgate/examples/grafana conf/grafana/*.json
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/pushgate/examples/prometheus conf/prometheus/*.yaml
 	install -d -m 750 $(DESTDIR)$(SYSCONFDIR)/pushgate

@@ -17,6 +17,7 @@ use crate::context::{Build, Mode, PluginError};
 use crate::head::Edits;
 use crate::spelling::is_forwarding;
 use crate::trust::{MAX_HOPS, Trust, X_FORWARDED_FOR};
+use crate::unix::{ShownIp, is_unix};
 
 // Lower case, as the edge has always sent them to nodes.
 const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
@@ -116,7 +117,9 @@ impl HeadEditor for Forwarded {
             edits.set(X_FORWARDED_PROTO, proto)?;
         }
         // The trusted sender gave a scheme without a port. The edge's own port would contradict it.
-        if self.on.x_forwarded_port && !scheme_told && !told(edits, X_FORWARDED_PORT) {
+        let has_port = !is_unix(flow.vip.ip());
+        let port_told = scheme_told || told(edits, X_FORWARDED_PORT);
+        if self.on.x_forwarded_port && has_port && !port_told {
             edits.set_fmt(X_FORWARDED_PORT, format_args!("{}", flow.vip.port()))?;
         }
         if self.on.x_forwarded_host && !host.is_empty() && !told(edits, X_FORWARDED_HOST) {
@@ -129,12 +132,13 @@ impl HeadEditor for Forwarded {
 impl Forwarded {
     fn client(&self, flow: &Flow<'_>, sender: IpAddr, edits: &mut Edits) -> Result<(), EditError> {
         if self.on.x_forwarded_for {
+            let sender = ShownIp(sender);
             let element = format_args!("{sender}");
             edit::append_to_list(edits, X_FORWARDED_FOR, element, MAX_HOPS)?;
         }
         if self.on.x_real_ip {
             // Uses the client's head: `edits` already contains the sender added above.
-            let client = self.on.trust.client(flow);
+            let client = ShownIp(self.on.trust.client(flow));
             edits.set_fmt(X_REAL_IP, format_args!("{client}"))?;
         }
         Ok(())
@@ -185,6 +189,8 @@ struct Element<'a> {
 impl fmt::Display for Element<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.sender {
+            // RFC 7239 §6.2.
+            ip if is_unix(ip) => f.write_str("for=unknown")?,
             IpAddr::V4(a) => write!(f, "for={a}")?,
             IpAddr::V6(a) => write!(f, "for=\"[{a}]\"")?,
         }

@@ -17,6 +17,7 @@ pub mod spelling;
 mod testing;
 pub mod trust;
 pub mod units;
+pub mod unix;
 mod written;
 
 use context::{Build, PluginError};

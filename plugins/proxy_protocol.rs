@@ -7,12 +7,13 @@
 
 use std::net::SocketAddr;
 
-use ppp::v2::{Builder, Command, Protocol, Type, Version};
+use ppp::v2::{Addresses, Builder, Command, Protocol, Type, Version};
 use serde::Deserialize;
 
 use crate::api::{Flow, Plugin, Preamble};
 use crate::bounds::Whole;
 use crate::context::{Build, PluginError};
+use crate::unix::is_unix;
 
 /// Block `proxy_protocol:`.
 #[derive(Clone, Debug, Deserialize, serde::Serialize)]
@@ -49,10 +50,14 @@ impl Config {
 
 impl Preamble for ProxyProtocol {
     fn preamble(&self, flow: &Flow<'_>, out: &mut Vec<u8>) {
+        // Of a Unix socket there is no address that the header has room for.
+        let is_local = is_unix(flow.client.ip()) || is_unix(flow.vip.ip());
         let (client, vip) = one_family(flow.client, flow.vip);
-        if self.0.version == 1 {
+        if is_local && self.0.version == 1 {
+            out.extend_from_slice(b"PROXY UNKNOWN\r\n");
+        } else if self.0.version == 1 {
             out.extend_from_slice(version_1(client, vip).as_bytes());
-        } else if let Ok(header) = self.version_2(flow, client, vip) {
+        } else if let Ok(header) = self.version_2(flow, (!is_local).then_some((client, vip))) {
             // Building cannot fail: the parts are far below the 65,535 bytes that a header may have.
             out.extend_from_slice(&header);
         }
@@ -63,11 +68,13 @@ impl ProxyProtocol {
     fn version_2(
         &self,
         flow: &Flow<'_>,
-        client: SocketAddr,
-        vip: SocketAddr,
+        addresses: Option<(SocketAddr, SocketAddr)>,
     ) -> std::io::Result<Vec<u8>> {
         let command = Version::Two | Command::Proxy;
-        let mut header = Builder::with_addresses(command, Protocol::Stream, (client, vip));
+        let mut header = match addresses {
+            Some(both) => Builder::with_addresses(command, Protocol::Stream, both),
+            None => Builder::with_addresses(command, Protocol::Unspecified, Addresses::Unspecified),
+        };
         let name = match flow.tls.and_then(|t| t.sni) {
             Some(sni) => sni,
             None => flow.host,

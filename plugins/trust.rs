@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 use crate::api::Flow;
+use crate::unix;
 
 /// `X-Forwarded-For`, in the case that nodes get.
 pub const X_FORWARDED_FOR: &str = "x-forwarded-for";
@@ -87,6 +88,9 @@ impl<'de> Deserialize<'de> for Net {
                 f.write_str("a network or an address, such as `10.0.0.0/8`, `192.0.2.7`")
             }
             fn visit_str<E: Error>(self, s: &str) -> Result<Net, E> {
+                if s == unix::SCHEME {
+                    return Ok(Net(unix::network()));
+                }
                 s.parse::<IpNet>()
                     .or_else(|_| s.parse::<IpAddr>().map(IpNet::from))
                     .map(Net)

@@ -199,12 +199,17 @@ impl Pool {
 
     /// Chooses among the nodes that are Up, have weight and room, and were not tried for this flow. If no untried
     /// node is Up, chooses among nodes that left DNS but still serve, because the nodes that replaced them may not
-    /// serve yet.
+    /// serve yet; and then among the backups in the same order. A full node is no reason to use a backup.
     pub fn pick(&self, seed: Seed, tried: &[NodeId], now: Instant) -> Picked<'_> {
-        match self.pick_of(takes, seed, tried, now) {
-            Picked::Nobody => self.pick_of(leaves, seed, tried, now),
-            picked => picked,
-        }
+        let mut picks = RULES.iter().map(|may| self.pick_of(*may, seed, tried, now));
+        let found = picks.find(|picked| !matches!(picked, Picked::Nobody));
+        found.unwrap_or(Picked::Nobody)
+    }
+
+    /// Whether flows go to backups now: no other node can take them.
+    pub fn lends_backups(&self) -> bool {
+        let mut others = self.nodes.iter().filter(|n| !n.is_backup());
+        !others.any(|n| takes(n) || leaves(n))
     }
 
     fn pick_of(&self, may: Rule, seed: Seed, tried: &[NodeId], now: Instant) -> Picked<'_> {
@@ -360,13 +365,21 @@ impl Pool {
             let of = self.nodes.iter().filter(|n| may(n));
             of.map(|n| n.room(now)).min()
         };
-        let room = room(takes).or_else(|| room(leaves));
+        let room = RULES.iter().find_map(|may| room(*may));
         room.unwrap_or(Room::Open)
     }
 }
 
-/// Which nodes may be chosen: [`takes`] or [`leaves`].
+/// Which nodes may be chosen.
 type Rule = fn(&Node) -> bool;
+
+/// The rules in the order in which they are tried: the last two are about backups.
+const RULES: [Rule; 4] = [
+    |node| takes(node) && !node.is_backup(),
+    |node| leaves(node) && !node.is_backup(),
+    |node| takes(node) && node.is_backup(),
+    |node| leaves(node) && node.is_backup(),
+];
 
 /// Whether a node serves and drains only because it left DNS, so that it may take flows as a last resort.
 fn leaves(node: &Node) -> bool {

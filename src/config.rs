@@ -1,4 +1,5 @@
-//! Reads the configuration: one YAML file, decoded and checked as a whole before anything is bound.
+//! Reads the configuration: one YAML file and those it includes, decoded and checked as a whole before anything is
+//! bound.
 //!
 //! In: a path. Out: a complete and consistent [`Config`], or every [`error::ConfigError`] of the file.
 
@@ -16,20 +17,24 @@ pub mod error;
 mod failure;
 mod fault;
 mod file;
+mod include;
 mod listener;
 mod logs;
 mod memory;
 mod places;
 mod read;
 mod restart;
+mod sources;
+mod statuses;
 mod tcp;
 mod tls;
 mod tree;
+mod unix_socket;
 mod upstream;
 mod user;
 
 pub use crate::credentials::{Certificate, Ocsp};
-pub use address::{Address, HostName, HostPort};
+pub use address::{Address, HostName, HostPort, SourceAddress};
 pub(crate) use check::covers;
 pub use discover::{Discover, Family, Resolvers};
 pub use error::{ConfigError, ConfigErrors, Severity};
@@ -41,14 +46,18 @@ pub use memory::{Memory, MemoryLimit};
 pub use places::Places;
 pub use pushgate_plugins::context::Mode;
 pub use pushgate_plugins::units;
+pub use statuses::Statuses;
 pub use tcp::{NodeTcp, TcpOptions};
 pub use tls::{
     Choose, ClientCertificate, ListenerTls, NodeTls, Profile, Protocols, Tickets, Version,
 };
+pub use unix_socket::{FileMode, UnixSocket};
 pub use upstream::{
     Balance, Found, Health, HttpCheck, Node, OnDown, Passive, Pool, Rebalance, TcpCheck, TlsCheck,
 };
 pub use user::User;
+
+use sources::Sources;
 
 impl Config {
     /// Reads, decodes and checks the file at `path`. Relative paths in it are below its folder.
@@ -62,53 +71,55 @@ impl Config {
         Self::parse(&text, &path.display().to_string(), dir)
     }
 
-    /// Decodes and checks `text`, shown as `file` in faults, with relative paths below `dir`.
+    /// Decodes and checks `text`, shown as `file` in faults, with relative paths below `dir`, and with variables of
+    /// the environment of this process.
     ///
     /// Errors: the faults of the text in the order of its lines, at most [`error::MAX_ERRORS`].
     pub fn parse(text: &str, file: &str, dir: &Path) -> Result<Self, ConfigErrors> {
-        let (tree, errors) = tree::parse(text);
-        let faults = errors.into_iter().map(|e| fault::of_tree(file, e));
-        let mut faults: Vec<ConfigError> = faults.collect();
-        let (mut read, mut warnings) = (None, Vec::new());
-        if let Some(mut tree) = tree {
+        Self::parse_within(text, file, dir, &|name| std::env::var_os(name))
+    }
+
+    /// As [`Config::parse`], with another environment.
+    fn parse_within(
+        text: &str,
+        file: &str,
+        dir: &Path,
+        environment: tree::Environment<'_>,
+    ) -> Result<Self, ConfigErrors> {
+        let mut sources = Sources::gather(text, file, dir, environment);
+        let rewritten = sources.rewritten();
+        let errors = std::mem::take(&mut sources.errors).into_iter();
+        let mut faults: Vec<ConfigError> = errors.map(|e| sources.fault(e)).collect();
+        let mut warnings = Vec::new();
+        if let Some(mut tree) = sources.tree.clone() {
             let names = check::Names::of(&tree);
-            let mut decoded = decode::decode(&mut tree);
+            let mut decoded = decode::decode(&mut tree, sources.cut.clone());
             let mut config = decoded.config.take();
             let mut errors = std::mem::take(&mut decoded.errors);
             if let Some(config) = &mut config {
                 config.dir = dir.to_owned();
-                let found = check::check(config, &decoded, &tree, &names, dir);
+                let found = check::check(config, &decoded, (&tree, &sources.files), &names, dir);
                 errors.extend(found.errors);
-                let found = found.warnings.into_iter();
-                warnings.extend(found.map(|e| fault::warning(file, e)));
+                warnings.extend(found.warnings.into_iter().map(|e| sources.warn(e)));
             }
-            faults.extend(errors.into_iter().map(|e| fault::of_decoder(file, e)));
-            read = Some(tree);
+            faults.extend(errors.into_iter().map(|e| sources.tell(e)));
         }
-        if let Some(faults) = ConfigErrors::of(faults) {
+        if let Some(faults) = ConfigErrors::of(faults, &sources.files) {
             return Err(faults);
         }
         // Our reader finds every fault with its place. The program runs what serde_yaml reads.
-        match decode::authority(text) {
+        match decode::authority(rewritten.as_deref().unwrap_or(text)) {
             Ok(decoded) => Ok(Config {
                 dir: dir.to_owned(),
                 warnings,
+                environment: sources.environment(),
                 ..decoded
             }),
             Err(e) => {
-                // serde_yaml's message is for programmers; the operator gets the place only.
-                let at = e.location().map(|l| tree::Position {
-                    line: l.line(),
-                    column: l.column(),
-                });
-                let at = at.unwrap_or(tree::Position { line: 1, column: 1 });
-                let path = read.map(|tree| tree.locate(&tree.around(at)).path);
-                let message = "two YAML readers differ about this place".to_owned();
-                let expected = "a plainer spelling: short keys, quotes around text".to_owned();
-                Err(ConfigErrors::one(ConfigError {
-                    expected: Some(expected),
-                    ..fault::at(file, at, path.unwrap_or_default(), message)
-                }))
+                let at = e.location();
+                let at = at.map(|l| tree::Position::new(l.line(), l.column()));
+                let fault = sources.differ(rewritten.as_deref(), at);
+                Err(ConfigErrors::one(fault))
             }
         }
     }

@@ -233,7 +233,10 @@ impl Answer<'_> {
     fn balanced(&self, pool: &Pool, text: &mut String) {
         let takes = pool.nodes.iter().filter(|n| n.weight() > 0);
         let nodes: Vec<String> = takes
-            .map(|n| format!("{} (weight {})", n.name, n.weight()))
+            .map(|n| {
+                let backup = if n.is_backup() { ", backup" } else { "" };
+                format!("{} (weight {}{backup})", n.name, n.weight())
+            })
             .collect();
         let method = self.config.pools.get(&pool.name).map(|p| p.balance);
         let method = method.map_or("", config::Balance::as_str);

@@ -10,3 +10,4 @@ pub mod client_hello;
 pub mod edge;
 pub mod handshake;
 pub mod proxy_protocol;
+pub mod unix;

@@ -243,7 +243,8 @@ impl Table {
     ) -> Option<&'p Arc<Node>> {
         let node = usable(pool, flow.last?, false, tried)?;
         let sticks = !self.plugins.sticky.is_empty();
-        (!sticks && node.admit(flow.now)).then_some(node)
+        let serves = !node.is_backup() || pool.lends_backups();
+        (!sticks && serves && node.admit(flow.now)).then_some(node)
     }
 
     /// Returns the first recalled node that can be used. Errors: the decision if the node takes no more flows,

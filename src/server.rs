@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, GenBackgroundService};
+use pushgate_plugins::unix::Shown;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
 
@@ -235,7 +236,7 @@ impl Service {
             log::info!("configuration {}", path.display());
         }
         for (name, address) in running.addresses() {
-            log::info!("listener {name} on {address}");
+            log::info!("listener {name} on {}", Shown(address));
         }
         if let Some(name) = user {
             let user = User::named(&name).ok_or_else(|| format!("user: no user `{name}`"))?;

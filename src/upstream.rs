@@ -25,5 +25,5 @@ pub mod tls;
 
 pub use idle_upstreams::IdleUpstreams;
 pub use live_flow::LiveFlow;
-pub use node::Node;
+pub use node::{Node, WeightOrder};
 pub use state::{Membership, Order, State};

@@ -56,6 +56,13 @@ pub enum Action {
     /// Let a node follow its health checks again: undoes `drain` and `down`.
     #[command(after_help = ORDERS)]
     Up(Which),
+    /// Give a node another weight, until the next order, a restart, or another weight in the file.
+    Weight {
+        #[command(flatten)]
+        which: Which,
+        /// The weight, 0 to 1000, or a percentage of the file's, such as `50%`.
+        weight: String,
+    },
     /// Close a node's live flows, but keep its state.
     #[command(after_help = ORDERS)]
     Evict(Which),
@@ -191,6 +198,7 @@ async fn done(action: Action) -> Result<String, String> {
         } => order(&which, "drain", [("deadline", deadline), ("rate", rate)]).await,
         Action::Down(which) => order(&which, "down", []).await,
         Action::Up(which) => order(&which, "up", []).await,
+        Action::Weight { which, weight } => order(&which, "weight", [("to", Some(weight))]).await,
         Action::Evict(which) => order(&which, "evict", []).await,
         Action::Rebalance(what) => moved(what).await,
         Action::Forget(what) => forgotten(what).await,
@@ -215,6 +223,9 @@ async fn order<const N: usize>(
     let answer = Edge::new(&at.place)?.ask(Method::POST, &path).await?;
     if at.json {
         return Ok(text(&answer));
+    }
+    if let Value::Number(weight) = &answer["weight"] {
+        return Ok(format!("{node} has weight {weight}\n"));
     }
     Ok(match (&answer["state"], &answer["evicted"]) {
         (Value::String(state), _) => format!("{node} is {state}\n"),

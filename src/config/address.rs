@@ -5,14 +5,17 @@
 
 use std::ffi::CString;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use pushgate_plugins::unix::{self, Shown};
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Longest host name (RFC 1035 §2.3.4), without a trailing dot.
 const MAX_NAME: usize = 253;
+/// What is expected after `unix:`.
+const UNIX: &str = "an absolute path of at most 107 bytes, or `@` and a name, after `unix:`";
 /// Longest label of a host name (RFC 1035 §2.3.4).
 const MAX_LABEL: usize = 63;
 
@@ -102,6 +105,8 @@ impl fmt::Display for HostPort {
 pub enum Address {
     /// At this address and port.
     Socket(SocketAddr),
+    /// At a Unix socket of this machine, by its address of [`pushgate_plugins::unix`].
+    Unix(SocketAddr),
     /// At this host name, which is looked up, and port.
     Host(HostPort),
 }
@@ -110,7 +115,7 @@ impl Address {
     /// Returns the address; `None` for a host name.
     pub fn socket(&self) -> Option<SocketAddr> {
         match self {
-            Address::Socket(address) => Some(*address),
+            Address::Socket(address) | Address::Unix(address) => Some(*address),
             Address::Host(_) => None,
         }
     }
@@ -120,6 +125,9 @@ impl FromStr for Address {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
+        if let Some(address) = unix::parse(text) {
+            return address.map(Address::Unix);
+        }
         match text.parse().ok().or_else(|| scoped(text)) {
             Some(address) => Ok(Address::Socket(address)),
             None => text.parse().map(Address::Host),
@@ -142,7 +150,24 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Socket(address) => address.fmt(f),
+            Address::Unix(address) => Shown(*address).fmt(f),
             Address::Host(host) => host.fmt(f),
+        }
+    }
+}
+
+/// An address of this machine from which nodes are connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceAddress(pub IpAddr);
+
+impl FromStr for SourceAddress {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let ip: IpAddr = text.parse().map_err(|_| ())?;
+        match ip.is_unspecified() || ip.is_multicast() {
+            true => Err(()),
+            false => Ok(SourceAddress(ip)),
         }
     }
 }
@@ -159,9 +184,12 @@ impl<T: FromStr> Visitor<'_> for Read<T> {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
         let found = Unexpected::Str(text);
-        text.parse().map_err(|_| match text.contains('%') {
-            true => E::invalid_value(found, &"an interface of this machine after `%`"),
-            false => E::invalid_value(found, &self),
+        text.parse().map_err(|_| match text {
+            _ if text.starts_with(unix::SCHEME) => E::invalid_value(found, &UNIX),
+            _ if text.contains('%') => {
+                E::invalid_value(found, &"an interface of this machine after `%`")
+            }
+            _ => E::invalid_value(found, &self),
         })
     }
 }
@@ -179,7 +207,61 @@ macro_rules! read {
 read! {
     Address: "an address or host name with its port, such as `10.0.0.1:80` or `push1.internal:80`",
     HostName: "a host name, such as `_push._tcp.internal`",
+    SourceAddress: "an IP address of this machine, such as `10.0.0.9`",
     HostPort: "a host name with its port, such as `push.internal:80`",
+}
+
+/// Where a socket of ours listens: an address, an IPv6 address with a zone, or `unix:/path`.
+pub(super) struct Bind(SocketAddr);
+
+impl Bind {
+    /// Reads one.
+    pub fn read<'de, D: Deserializer<'de>>(d: D) -> Result<SocketAddr, D::Error> {
+        Bind::deserialize(d).map(|Bind(address)| address)
+    }
+
+    /// Reads a list.
+    pub fn list<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<SocketAddr>, D::Error> {
+        let list = Vec::<Bind>::deserialize(d)?;
+        Ok(list.into_iter().map(|Bind(address)| address).collect())
+    }
+}
+
+impl Bind {
+    /// Writes one as [`Bind::read`] reads it.
+    pub fn write<S: Serializer>(address: &SocketAddr, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&Shown(*address))
+    }
+
+    /// Writes a list as [`Bind::list`] reads it.
+    pub fn write_list<S: Serializer>(list: &[SocketAddr], s: S) -> Result<S::Ok, S::Error> {
+        s.collect_seq(list.iter().map(|address| Shown(*address).to_string()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Bind {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl Visitor<'_> for V {
+            type Value = Bind;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("socket address")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Bind, E> {
+                let address = match unix::parse(text) {
+                    Some(address) => {
+                        let found = Unexpected::Str(text);
+                        address.map_err(|()| E::invalid_value(found, &UNIX))
+                    }
+                    // The words of std, which the decoder translates.
+                    None => (text.parse().ok().or_else(|| scoped(text)))
+                        .ok_or_else(|| E::custom("invalid socket address syntax")),
+                };
+                address.map(Bind)
+            }
+        }
+        d.deserialize_str(V)
+    }
 }
 
 #[cfg(test)]
@@ -227,6 +309,8 @@ mod tests {
             "[fe80::1%]:80",
             "[10.0.0.1%lo]:80",
             "a..:80",
+            "unix:",
+            "unix:run/app.sock",
             &format!("{long}:80"),
             &format!("{longer}:80"),
         ] {

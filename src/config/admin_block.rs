@@ -7,8 +7,9 @@ use std::path::Path;
 
 use super::decode::decode;
 use super::error::{ConfigError, ConfigErrors};
+use super::sources::Sources;
 use super::tree::{self, Kind};
-use super::{Admin, fault, read};
+use super::{Admin, read};
 
 impl Admin {
     /// Reads the block of the file at `path`; the path of its token file is then absolute. `None`: the file
@@ -18,29 +19,29 @@ impl Admin {
     pub fn of_file(path: &Path) -> Result<Option<Admin>, ConfigErrors> {
         let text = read::read(path).map_err(|fault| ConfigErrors::one(*fault))?;
         let file = path.display().to_string();
-        let (tree, faults) = tree::parse(&text);
-        let faults = faults.into_iter().map(|f| fault::of_tree(&file, f));
-        let faults: Vec<_> = faults.collect();
+        let dir = path.parent().unwrap_or(Path::new(""));
+        let mut sources = Sources::gather(&text, &file, dir, &|name| std::env::var_os(name));
+        let faults = std::mem::take(&mut sources.errors).into_iter();
+        let faults: Vec<_> = faults.map(|f| sources.fault(f)).collect();
+        // If another file is broken, the first one alone.
+        let tree = sources.tree.take().or_else(|| tree::parse(&text).0);
         let of_block = |f: &&ConfigError| f.path == "admin" || f.path.starts_with("admin.");
         let Some(mut tree) = tree else {
-            return ConfigErrors::of(faults).map_or(Ok(None), Err);
+            return ConfigErrors::of(faults, &sources.files).map_or(Ok(None), Err);
         };
-        if let Some(faults) = ConfigErrors::of(faults.iter().filter(of_block).cloned().collect()) {
+        let of_admin = faults.iter().filter(of_block).cloned().collect();
+        if let Some(faults) = ConfigErrors::of(of_admin, &sources.files) {
             return Err(faults);
         }
         if let Kind::Map(entries) = &mut tree.kind {
             entries.retain(|entry| entry.key == "admin");
         }
-        let decoded = decode(&mut tree);
-        let faults = decoded
-            .errors
-            .into_iter()
-            .map(|e| fault::of_decoder(&file, e));
-        if let Some(faults) = ConfigErrors::of(faults.collect()) {
+        let decoded = decode(&mut tree, Vec::new());
+        let faults = decoded.errors.into_iter().map(|e| sources.tell(e));
+        if let Some(faults) = ConfigErrors::of(faults.collect(), &sources.files) {
             return Err(faults);
         }
         let admin = decoded.config.and_then(|config| config.admin);
-        let dir = path.parent().unwrap_or(Path::new(""));
         Ok(admin.map(|admin| Admin {
             token_file: admin.token_file.map(|file| dir.join(file)),
             ..admin

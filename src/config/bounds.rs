@@ -9,8 +9,6 @@ const MIB: u64 = 1024 * KIB;
 
 /// A port that can be connected to.
 pub(super) type Port = Whole<1, 65_535>;
-/// Statuses of an answer.
-pub(super) type Status = Whole<200, 599>;
 /// Versions of the PROXY protocol.
 pub(super) type ProxyVersion = Whole<1, 2>;
 /// Weight: shares finer than a thousandth mean nothing, and sums stay far from overflow.

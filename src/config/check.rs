@@ -21,6 +21,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
+use pushgate_plugins::unix::is_unix;
+
 use checker::{Check, steps};
 
 use super::decode::{DecodeError, Decoded};
@@ -43,13 +45,14 @@ pub(super) struct Found {
 pub(super) fn check(
     config: &Config,
     decoded: &Decoded,
-    tree: &Node,
+    (tree, files): (&Node, &[String]),
     names: &Names,
     dir: &Path,
 ) -> Found {
     let mut check = Check {
         config,
         tree,
+        files,
         names,
         dir,
         cut: &decoded.cut,
@@ -108,14 +111,19 @@ impl Check<'_> {
                     self.expect(&steps!["admin", "token_file"], message, expected);
                 }
             }
-            None if !admin.bind.ip().is_loopback() && !self.was_cut("admin") => self.expect(
-                &steps!["admin", "bind"],
-                format!(
-                    "`{}` can be reached from outside and no token is set",
-                    admin.bind
-                ),
-                "a loopback address, or `token_file`",
-            ),
+            None if !admin.bind.ip().is_loopback()
+                && !is_unix(admin.bind.ip())
+                && !self.was_cut("admin") =>
+            {
+                self.expect(
+                    &steps!["admin", "bind"],
+                    format!(
+                        "`{}` can be reached from outside and no token is set",
+                        admin.bind
+                    ),
+                    "a loopback address, or `token_file`",
+                )
+            }
             None => {}
         }
     }

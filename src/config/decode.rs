@@ -61,10 +61,9 @@ pub(super) fn authority(text: &str) -> Result<Config, serde_yaml::Error> {
     serde_yaml::with::singleton_map_recursive::deserialize(text)
 }
 
-/// Decodes `tree`, and cuts its wrong values out.
-pub(super) fn decode(tree: &mut Node) -> Decoded {
+/// Decodes `tree`, and cuts its wrong values out. `cut` are the paths that were cut already.
+pub(super) fn decode(tree: &mut Node, mut cut: Vec<String>) -> Decoded {
     let mut errors = Vec::new();
-    let mut cut = Vec::new();
     loop {
         let e = match Config::deserialize(&*tree) {
             Ok(config) => {

@@ -110,6 +110,8 @@ pub const QUEUE: u32 = 10_000;
 pub const QUEUE_TIMEOUT: Span = seconds(4);
 /// A node's share: all are equal.
 pub const WEIGHT: u32 = 1;
+/// Rights of a Unix socket's file: other users of the machine cannot connect.
+pub const UNIX_MODE: u32 = 0o660;
 /// Status of an HTTP check that passes.
 pub const STATUS: u16 = 200;
 /// Longest wait for the beginning of a body that a plugin routes by: a form follows its head in the same
@@ -177,7 +179,6 @@ functions! {
     weight: u32 = WEIGHT;
     queue: u32 = QUEUE;
     queue_timeout: Span = QUEUE_TIMEOUT;
-    status_ok: u16 = STATUS;
     ticket_rotate: Span = TICKET_ROTATE;
     ticket_keep: usize = TICKET_KEEP;
     yes: bool = true;

@@ -13,8 +13,8 @@ use serde_yaml::with::singleton_map_recursive;
 
 use super::units::{MaybeRate, Span};
 use super::{
-    Address, Config, Health, HostPort, Listener, ListenerTls, MemoryLimit, NoNode, OnLost, Profile,
-    Version,
+    Address, Config, FileMode, Health, HostPort, Listener, ListenerTls, MemoryLimit, NoNode,
+    OnLost, Profile, SourceAddress, Statuses, Version,
 };
 
 /// Part of `interval` that `fast_interval` is where it is not given.
@@ -32,6 +32,8 @@ impl Config {
             .map_err(|e| e.to_string())?;
         prune(&mut tree);
         prune_tls(&mut tree);
+        tree.as_mapping_mut().and_then(|map| map.remove("include"));
+        name_variables(&mut tree, &self.environment);
         serde_yaml::to_string(&tree).map_err(|e| e.to_string())
     }
 
@@ -53,6 +55,8 @@ impl Config {
 
     /// Puts in the defaults that depend on other keys or on the machine.
     pub(super) fn fill(&mut self) {
+        // All files are in it.
+        self.include.clear();
         self.threads = self.threads.or(available_parallelism().ok());
         let of_nodes = self.nodes.values_mut().filter_map(|n| n.health.as_mut());
         let of_pools = self.pools.values_mut().filter_map(|p| p.health.as_mut());
@@ -90,6 +94,21 @@ impl ListenerTls {
     }
 }
 
+/// Writes variables in place of what came from them: it may be a secret.
+fn name_variables(value: &mut Value, variables: &[(String, String)]) {
+    match value {
+        Value::Mapping(map) => map.values_mut().for_each(|v| name_variables(v, variables)),
+        Value::Sequence(items) => items.iter_mut().for_each(|v| name_variables(v, variables)),
+        Value::String(text) => {
+            *text = text.replace("${", "$${");
+            for (value, name) in variables {
+                *text = text.replace(value, name);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Removes keys without a value.
 fn prune(value: &mut Value) {
     match value {
@@ -110,6 +129,12 @@ fn prune_tls(tree: &mut Value) {
         if let Some(tls) = tls.filter(|tls| !tls.contains_key("client_ca")) {
             tls.remove("client_certificate");
         }
+    }
+}
+
+impl Serialize for Statuses {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_seq(self.written())
     }
 }
 
@@ -139,6 +164,8 @@ as_text! {
         OnLost::Close => "close".to_owned(),
         OnLost::BadGateway => "502".to_owned(),
     },
+    SourceAddress: |source| source.0.to_string(),
+    FileMode: |mode| format!("{:04o}", mode.0),
     MemoryLimit: |limit| match limit {
         MemoryLimit::Share(share) => share.written(),
         MemoryLimit::Bytes(bytes) => bytes.written(),

@@ -69,17 +69,22 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// Every fault of one file, in the order of its lines; never empty.
+/// Every fault of a configuration, in the order of its files and lines; never empty.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
     /// Sorts `found` by place, drops repetitions (a fault under a YAML alias is found once for each use) and
     /// keeps the first [`MAX_ERRORS`]. `None` if nothing was found.
-    pub(super) fn of(mut found: Vec<ConfigError>) -> Option<Self> {
-        found.sort_by(|a, b| (a.line, a.column, &a.path).cmp(&(b.line, b.column, &b.path)));
+    pub(super) fn of(mut found: Vec<ConfigError>, files: &[String]) -> Option<Self> {
+        let file = |e: &ConfigError| files.iter().position(|file| *file == e.file);
+        found.sort_by(|a, b| {
+            let (a_file, b_file) = (file(a), file(b));
+            (a_file, a.line, a.column, &a.path).cmp(&(b_file, b.line, b.column, &b.path))
+        });
         found.dedup_by(|b, a| {
-            (a.line, a.column, &a.message) == (b.line, b.column, &b.message) && a.line > 0
+            let same = (a.line, a.column, &a.message) == (b.line, b.column, &b.message);
+            same && a.file == b.file && a.line > 0
         });
         found.truncate(MAX_ERRORS);
         (!found.is_empty()).then_some(ConfigErrors(found))

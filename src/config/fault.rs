@@ -37,11 +37,3 @@ pub(super) fn of_decoder(file: &str, e: DecodeError) -> ConfigError {
         ..at(file, place, e.place.path, e.message)
     }
 }
-
-/// Makes a warning of what a check has found.
-pub(super) fn warning(file: &str, e: DecodeError) -> ConfigError {
-    ConfigError {
-        severity: Severity::Warning,
-        ..of_decoder(file, e)
-    }
-}

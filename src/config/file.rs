@@ -1,4 +1,4 @@
-//! The whole file, and the block `admin`.
+//! The whole configuration, and the block `admin`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,11 +7,14 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::address::Bind;
 use super::error::ConfigError;
 use super::units::{Share, Span};
-use super::{Certificate, Listener, Log, Memory, Node, Pool, Resolvers, Tickets, defaults};
+use super::{
+    Certificate, Listener, Log, Memory, Node, Pool, Resolvers, Tickets, UnixSocket, defaults,
+};
 
-/// The whole file.
+/// The whole configuration.
 #[derive(Clone, Debug, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -66,9 +69,15 @@ pub struct Config {
     /// Sockets clients reach.
     #[serde(default)]
     pub listeners: Vec<Listener>,
+    /// Files and folders whose blocks are part of this configuration; relative paths start at the file's folder.
+    #[serde(default)]
+    pub include: Vec<PathBuf>,
     /// Folder of the file; relative paths in it are below this.
     #[serde(skip)]
     pub dir: PathBuf,
+    /// Values of the environment in it, each with its variable as the file writes it.
+    #[serde(skip)]
+    pub environment: Vec<(String, String)>,
     /// What an operator should look at, although it is legal; shown by `check` and in the log.
     #[serde(skip)]
     pub warnings: Vec<ConfigError>,
@@ -78,8 +87,12 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
-    /// Address to bind; anything but loopback requires a token.
+    /// Address to bind; anything but loopback and Unix sockets requires a token.
+    #[serde(deserialize_with = "Bind::read", serialize_with = "Bind::write")]
     pub bind: SocketAddr,
+    /// Who may connect to its Unix socket.
+    #[serde(default)]
+    pub unix: UnixSocket,
     /// File whose first line is the bearer token that every request must carry.
     #[serde(default)]
     pub token_file: Option<PathBuf>,

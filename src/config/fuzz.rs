@@ -20,7 +20,8 @@ pub fn run(data: &[u8]) {
     // A lone CR ends a line for YAML but not for editors, and the parser may count it either way.
     let is_plain = !text.replace("\r\n", "").contains('\r');
     let mut last = (0, 0);
-    for fault in faults.iter() {
+    // An included file has lines of its own.
+    for fault in faults.iter().filter(|fault| fault.file == "f") {
         let at = (fault.line, fault.column);
         assert!(at >= last, "{fault} is out of order");
         last = at;

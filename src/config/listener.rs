@@ -11,9 +11,10 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::address::Bind;
 use super::bounds::{self, Hidden};
 use super::units::{Bytes, MaybeRate, Rate, Span};
-use super::{ListenerTls, Mode, TcpOptions, defaults};
+use super::{ListenerTls, Mode, TcpOptions, UnixSocket, defaults};
 
 /// Sockets on one or more VIPs that share plugins, certificates and limits.
 #[derive(Clone, Debug, Deserialize, serde::Serialize)]
@@ -21,8 +22,12 @@ use super::{ListenerTls, Mode, TcpOptions, defaults};
 pub struct Listener {
     /// Name in logs and metrics.
     pub name: String,
-    /// Addresses to bind: `200.0.0.10:80`, `[2001:db8::10]:443`, `0.0.0.0:80`.
+    /// Addresses to bind: `200.0.0.10:80`, `[2001:db8::10]:443`, `0.0.0.0:80`, `unix:/run/edge.sock`.
+    #[serde(deserialize_with = "Bind::list", serialize_with = "Bind::write_list")]
     pub bind: Vec<SocketAddr>,
+    /// Who may connect to its Unix sockets.
+    #[serde(default)]
+    pub unix: UnixSocket,
     /// Layer 4 or 7.
     pub mode: Mode,
     /// TLS that ends at the edge; absent: plain, or passed through at layer 4.

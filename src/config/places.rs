@@ -4,41 +4,45 @@
 
 use std::path::Path;
 
-use super::error::{ConfigError, Severity, one_line};
-use super::tree::{Kind, Node, Place, Step};
-use super::{read, tree};
+use super::error::{ConfigError, Severity};
+use super::sources::Sources;
+use super::tree::{Kind, Place, Step};
+use super::{fault, read};
 
-/// The places of a configuration file that was read without a fault.
-pub struct Places {
-    file: String,
-    tree: Option<Node>,
-}
+/// The places of a configuration that was read without a fault.
+pub struct Places(Sources);
 
 impl Places {
     /// Reads the file at `path` again. If that fails, [`Places::of`] returns the file's name only.
     pub fn load(path: &Path) -> Places {
-        Self::parse(
-            &read::read(path).unwrap_or_default(),
-            &path.display().to_string(),
-        )
+        let text = read::read(path).unwrap_or_default();
+        let dir = path.parent().unwrap_or(Path::new(""));
+        Self::parse_in(&text, &path.display().to_string(), dir)
     }
 
-    /// Finds the places of `text`, shown as `file`.
+    /// Finds the places of `text`, shown as `file`, which includes nothing.
     pub fn parse(text: &str, file: &str) -> Places {
-        Places {
-            file: file.to_owned(),
-            tree: tree::parse(text).0,
-        }
+        Self::parse_in(text, file, Path::new(""))
+    }
+
+    fn parse_in(text: &str, file: &str, dir: &Path) -> Places {
+        Places(Sources::gather(text, file, dir, &|name| {
+            std::env::var_os(name)
+        }))
     }
 
     /// Returns the place of the key at `path`, in which a number is a position in a list. For a key that is
     /// not in the file it is the place of the block that lacks it.
     pub fn of<S: AsRef<str>>(&self, path: impl IntoIterator<Item = S>) -> String {
         match self.place(path) {
-            None => self.file.clone(),
+            None => self.0.files.first().cloned().unwrap_or_default(),
             Some(place) => {
                 let (line, column) = (place.key_at.line, place.key_at.column);
-                format!("{}:{line}:{column}: {}", self.file, place.path)
+                format!(
+                    "{}:{line}:{column}: {}",
+                    self.0.file(place.key_at),
+                    place.path
+                )
             }
         }
     }
@@ -51,20 +55,16 @@ impl Places {
         expected: Option<String>,
     ) -> ConfigError {
         let place = self.place(path).unwrap_or_default();
+        let file = self.0.file(place.key_at);
         ConfigError {
-            file: self.file.clone(),
-            line: place.key_at.line,
-            column: place.key_at.column,
-            path: place.path,
-            message: one_line(message),
             expected,
-            suggestion: None,
             severity: Severity::Warning,
+            ..fault::at(file, place.key_at, place.path, message)
         }
     }
 
     fn place<S: AsRef<str>>(&self, path: impl IntoIterator<Item = S>) -> Option<Place> {
-        let tree = self.tree.as_ref()?;
+        let tree = self.0.tree.as_ref()?;
         let mut steps = Vec::new();
         for step in path {
             let is_list = matches!(tree.find(&steps).map(|n| &n.kind), Some(Kind::List(_)));

@@ -13,12 +13,15 @@ use super::Config;
 mod checks;
 mod documented;
 mod effective;
+mod environment;
 mod failure;
 mod http2;
+mod include;
 mod mistakes;
 mod page;
 mod plugins;
 mod reference;
+mod schema;
 mod traps;
 mod trust;
 mod values;
@@ -100,6 +103,7 @@ fn files() -> TempDir {
     let write = |name: &str, bytes: &[u8]| {
         std::fs::write(dir.path().join(name), bytes).expect("a file for tests")
     };
+    std::fs::create_dir(dir.path().join("conf.d")).expect("a folder for tests");
     let key = private_key();
     write(
         "good.key",

@@ -4,16 +4,40 @@
 //! that the operator sees.
 
 mod build;
+mod environment;
 mod scalar;
+mod write;
 
-pub(super) use build::{TreeError, parse};
+pub(super) use build::{MAX_VALUES, parse, parse_part};
+pub(super) use environment::{Environment, Used, expand};
 pub(super) use scalar::Scalar;
 
-/// A place in the file: line and column from 1, columns in characters.
+/// A place in a file: line and column from 1, columns in characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Position {
+    /// Which of the files it is in, in the order in which they are read; 0 is the first.
+    pub file: usize,
     pub line: usize,
     pub column: usize,
+}
+
+impl Position {
+    /// Returns the place of this text in the first file.
+    pub fn new(line: usize, column: usize) -> Self {
+        Position {
+            file: 0,
+            line,
+            column,
+        }
+    }
+
+    /// Names the line in a message about a value at `here`; with its file if it is another one.
+    pub fn told(self, files: &[String], here: Position) -> String {
+        match files.get(self.file) {
+            Some(file) if self.file != here.file => format!("in line {} of `{file}`", self.line),
+            _ => format!("in line {}", self.line),
+        }
+    }
 }
 
 /// One value.
@@ -50,6 +74,15 @@ pub(super) struct Entry {
     /// Where the key starts.
     pub at: Position,
     pub node: Node,
+}
+
+/// A fault of the tree: why YAML, our limits on it, or the environment forbid a value.
+#[derive(Clone, Debug)]
+pub(super) struct TreeError {
+    pub at: Position,
+    pub path: String,
+    pub message: String,
+    pub expected: Option<String>,
 }
 
 /// One step from a value to one inside it.
@@ -206,8 +239,21 @@ impl Node {
         }
     }
 
+    /// Notes that this value, and all inside it, are in this file.
+    pub fn is_of_file(&mut self, file: usize) {
+        self.at.file = file;
+        match &mut self.kind {
+            Kind::Scalar { .. } => {}
+            Kind::List(items) => items.iter_mut().for_each(|i| i.node.is_of_file(file)),
+            Kind::Map(entries) => entries.iter_mut().for_each(|e| {
+                e.at.file = file;
+                e.node.is_of_file(file);
+            }),
+        }
+    }
+
     /// Counts this value, and all keys and values inside it.
-    fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         1 + match &self.kind {
             Kind::Scalar { .. } => 0,
             Kind::List(items) => items.iter().map(|i| i.node.count()).sum(),

@@ -7,7 +7,10 @@ use pushgate_plugins::bounds::AboveZero;
 use serde::Deserialize;
 
 use super::units::{Rate, Share, Span};
-use super::{Address, Discover, NoNode, NodeTcp, NodeTls, OnLost, bounds, defaults, failure};
+use super::{
+    Address, Discover, NoNode, NodeTcp, NodeTls, OnLost, SourceAddress, Statuses, bounds, defaults,
+    failure,
+};
 
 /// One push server at one address and port.
 #[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq)]
@@ -34,6 +37,12 @@ pub struct Node {
     /// Options of the sockets towards it.
     #[serde(default)]
     pub tcp: NodeTcp,
+    /// Its own `source`; absent: that of the pools it is in.
+    #[serde(default)]
+    pub source: Option<SourceAddress>,
+    /// Whether it gets balanced flows only while no other node of a pool can take them.
+    #[serde(default)]
+    pub backup: bool,
     /// Its own `max_flows`; absent: that of the pools it is in.
     #[serde(default)]
     pub max_flows: Option<NonZeroUsize>,
@@ -64,6 +73,8 @@ impl Node {
             health: None,
             tls: None,
             tcp: NodeTcp::default(),
+            source: None,
+            backup: false,
             max_flows: None,
             max_flows_hard: None,
             admit_rate: None,
@@ -131,6 +142,9 @@ pub struct Pool {
     /// 64 KiB. Compared whole, without query; 64 at most.
     #[serde(default)]
     pub retry_on: Vec<String>,
+    /// Address of this machine from which its nodes are connected to; absent: the kernel chooses.
+    #[serde(default)]
+    pub source: Option<SourceAddress>,
     /// Live flows at which the balancer gives a node no more; absent: no limit.
     #[serde(default)]
     pub max_flows: Option<NonZeroUsize>,
@@ -337,12 +351,9 @@ pub struct HttpCheck {
     /// Host header; default the node's address.
     #[serde(default)]
     pub host: Option<String>,
-    /// Expected status.
-    #[serde(
-        default = "defaults::status_ok",
-        deserialize_with = "bounds::Status::read"
-    )]
-    pub status: u16,
+    /// Expected statuses; default 200.
+    #[serde(default)]
+    pub status: Statuses,
     /// Text that must be in the first 64 KiB of the body; absent: any body passes.
     #[serde(default)]
     pub expect: Option<String>,

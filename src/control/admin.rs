@@ -30,6 +30,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use pushgate_plugins::unix;
 use serde_json::{Value, json};
 
 use self::connections::serve;
@@ -39,6 +40,8 @@ use super::Running;
 use super::certificates::Shown;
 use super::endpoint::Endpoint;
 use crate::credentials::Warning;
+use crate::observe::metrics;
+use crate::stream::unix::Listening;
 
 /// The API for programs: each path with its answers. A test holds it to the routes.
 const OPENAPI: &str = include_str!("admin/openapi.json");
@@ -57,7 +60,7 @@ pub fn start(
     running: Arc<Running>,
     token: Option<String>,
 ) -> io::Result<Endpoint> {
-    let accepting = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
+    let accepting = Listening::new(asked, socket.try_clone()?)?;
     let task = tokio::spawn(serve(accepting, router(running, token)));
     Ok(Endpoint::new(asked, socket, task))
 }
@@ -108,7 +111,7 @@ async fn guard(Shared(admin): Shared<Arc<Admin>>, request: Request, next: Next) 
     {
         refused(reason);
         if reason == "token" {
-            let from = peer.map(|peer| peer.address.to_string());
+            let from = peer.map(|peer| unix::Shown(peer.address).to_string());
             let from = from.unwrap_or_default();
             log::warn!("admin: refused a request from {from}: token missing or wrong");
             let ask = [(header::WWW_AUTHENTICATE, "Bearer")];
@@ -243,7 +246,7 @@ async fn listeners(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
     Json(
         addresses
             .into_iter()
-            .map(|(name, bound)| json!({ "name": name, "address": bound }))
+            .map(|(name, bound)| json!({ "name": name, "address": unix::Shown(bound).to_string() }))
             .collect(),
     )
 }

@@ -205,7 +205,7 @@ impl Discovery {
 fn sources(config: &Config) -> BTreeSet<Source> {
     let nodes = config.nodes.values().filter_map(|n| match &n.address {
         Address::Host(host) => Some(source_of_host(host)),
-        Address::Socket(_) => None,
+        Address::Socket(_) | Address::Unix(_) => None,
     });
     let pools = config.pools.values().filter_map(|p| p.discover.as_ref());
     nodes.chain(pools.filter_map(source_of)).collect()

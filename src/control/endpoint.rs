@@ -2,8 +2,12 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 
+use pushgate_plugins::unix::name_of;
 use tokio::task::JoinHandle;
+
+use crate::listener::unix::SocketFile;
 
 /// A running admin endpoint; dropping it closes the socket.
 pub struct Endpoint {
@@ -11,6 +15,8 @@ pub struct Endpoint {
     pub asked: SocketAddr,
     socket: TcpListener,
     task: JoinHandle<()>,
+    /// Its file, if it is a Unix socket.
+    _file: Option<Arc<SocketFile>>,
 }
 
 impl Endpoint {
@@ -20,6 +26,7 @@ impl Endpoint {
             asked,
             socket,
             task,
+            _file: name_of(asked).map(SocketFile::of),
         }
     }
 

@@ -33,6 +33,7 @@ pub fn secure(
     let own = own.transpose()?;
     let address = match &conf.address {
         Address::Socket(address) => address.ip().to_string(),
+        Address::Unix(_) => "localhost".to_owned(),
         Address::Host(named) => named.host.bare().to_owned(),
     };
     let name = tls.server_name.as_deref().unwrap_or(&address);

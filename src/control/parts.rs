@@ -165,6 +165,8 @@ impl Parts {
             p.node.set_limits(p.limits, now);
             p.node.set_evict_rate(p.evict_rate);
             p.node.set_tcp(p.conf.tcp);
+            p.node.set_source(p.source);
+            p.node.set_backup(p.conf.backup);
             // A node whose weight was 0 starts slowly too, because it had no share of the flows.
             let joins = p.joins || (p.node.weight() == 0 && p.conf.weight > 0);
             p.node.set_weight(p.conf.weight);

@@ -13,9 +13,10 @@ use std::time::Instant;
 
 use pushgate_plugins::api::{NodeId, PoolId};
 use pushgate_plugins::context::{Build, Keep};
+use pushgate_plugins::unix::Shown;
 
 pub use before::Before;
-pub use inherited::{evict_rate_of, health_of};
+pub use inherited::{evict_rate_of, health_of, source_of};
 use inherited::{limits_of, pools_of};
 
 use super::node_tls::secure;
@@ -116,7 +117,7 @@ impl Plan {
                 }
                 let socket = socket(*address, conf, &mut sockets)?;
                 let prepared = edge.prepare(*address, socket, &listener);
-                loops.push(prepared.map_err(|e| format!("{address}: {e}"))?);
+                loops.push(prepared.map_err(|e| format!("{}: {e}", Shown(*address)))?);
             }
             self.listeners.push(PlannedListener {
                 conf: conf.clone(),
@@ -204,8 +205,8 @@ fn socket(
 ) -> Result<TcpListener, String> {
     match sockets.remove(&address) {
         Some(socket) => Ok(socket),
-        None => accept::bind(address, Some(&accept::options(conf)))
-            .map_err(|e| format!("cannot bind {address}: {e}")),
+        None => accept::bind(address, Some(&accept::options(conf)), &conf.unix)
+            .map_err(|e| format!("cannot bind {}: {e}", Shown(address))),
     }
 }
 
@@ -245,6 +246,7 @@ fn nodes_for(
             health,
             limits: limits_of(config, name, conf),
             evict_rate: evict_rate_of(config, name),
+            source: source_of(config, name, conf),
             joins: false,
         };
         Ok((id, planned))

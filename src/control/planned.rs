@@ -1,6 +1,7 @@
 //! The nodes and listeners of a plan, ready to be put in force.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use pushgate_plugins::api::NodeId;
@@ -31,6 +32,8 @@ pub struct PlannedNode {
     pub limits: Limits,
     /// Rate at which its flows are closed when it goes Down.
     pub evict_rate: Option<Rate>,
+    /// Address of this machine from which it is connected to.
+    pub source: Option<IpAddr>,
     /// Whether it joins a pool that has flows, so that it starts slowly.
     pub joins: bool,
 }

@@ -100,11 +100,12 @@ impl Cluster for Live<'_> {
 }
 
 fn loads(pool: &Pool) -> Vec<Load> {
+    let lends_backups = pool.lends_backups();
     let load = |n: &Arc<Node>| Load {
         id: n.id,
         name: n.name.clone(),
         weight: n.weight(),
-        takes: n.weight() > 0 && n.state() == State::Up,
+        takes: n.weight() > 0 && n.state() == State::Up && n.is_backup() == lends_backups,
         flows: n.live(),
         intake: n.intake(),
     };

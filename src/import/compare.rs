@@ -125,6 +125,7 @@ fn is_at(socket: &Socket, node: &Node) -> bool {
         Address::Socket(a) => {
             socket.port == a.port() && socket.interface.is_none_or(|ip| ip == a.ip())
         }
+        Address::Unix(_) => false,
         // The name's address is unknown here, so only the port is compared.
         Address::Host(host) => socket.port == host.port,
     }

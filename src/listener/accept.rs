@@ -12,14 +12,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
+use pushgate_plugins::unix::{CLIENT, is_unix, name_of};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
 use super::accept_turn::{AcceptTurn, AcceptTurns};
-use crate::config;
+use super::unix::{self, SocketFile};
+use crate::config::{self, UnixSocket};
 use crate::observe::metrics;
 use crate::observe::seldom::Seldom;
 use crate::proxy::idle_clients::BROWSER;
@@ -77,10 +79,17 @@ pub struct Accepted {
 }
 
 /// Binds one address. Accepted sockets inherit `options`, so they have them before the first client arrives.
-/// The admin endpoint passes `None`.
+/// The admin endpoint passes `None`. `unix`: who may connect, if it is a Unix socket.
 ///
 /// Errors: those of the system, e.g. that the address is in use.
-pub fn bind(address: SocketAddr, options: Option<&Options>) -> io::Result<TcpListener> {
+pub fn bind(
+    address: SocketAddr,
+    options: Option<&Options>,
+    unix: &UnixSocket,
+) -> io::Result<TcpListener> {
+    if let Some(name) = name_of(address) {
+        return unix::bind(&name, unix);
+    }
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -105,6 +114,7 @@ pub fn options(conf: &config::Listener) -> Options {
         keepalive: conf.tcp.keepalive.0,
         receive_buffer: None,
         bulk: false,
+        source: None,
     }
 }
 
@@ -116,6 +126,8 @@ pub struct AcceptLoop {
     pub bound: SocketAddr,
     socket: TcpListener,
     tasks: Vec<JoinHandle<()>>,
+    /// Its file, if it is a Unix socket.
+    _file: Option<Arc<SocketFile>>,
 }
 
 impl AcceptLoop {
@@ -135,10 +147,15 @@ impl AcceptLoop {
         threads: Arc<[Thread]>,
         door: impl Door,
     ) -> io::Result<PreparedLoop> {
-        let bound = socket.local_addr()?;
+        let name = name_of(asked);
+        // std reads no name of a Unix socket.
+        let bound = name
+            .as_ref()
+            .map_or_else(|| socket.local_addr(), |_| Ok(asked))?;
         let accepting = AcceptLoop {
             asked,
             bound,
+            _file: name.map(SocketFile::of),
             socket: socket.try_clone()?,
             tasks: Vec::new(),
         };
@@ -171,6 +188,9 @@ impl AcceptLoop {
     /// Sets the options that accepted sockets inherit to those of a changed section. Logs an option that the kernel
     /// refuses; it has accepted each before.
     pub fn tune(&self, conf: &config::Listener) {
+        if is_unix(self.asked.ip()) {
+            return;
+        }
         if let Err(e) = socket::tune(&self.socket, &options(conf)) {
             log::error!("listener {} on {}: {e}", conf.name, self.bound);
         }
@@ -251,10 +271,13 @@ impl<D: Door> Acceptor<D> {
     /// Accepts until no client waits, the batch is full, or this thread has its share. True: no client waits.
     async fn batch(&self, socket: &TcpListener, accepted: &IntCounter) -> bool {
         for _ in 0..BATCH {
-            match accept(socket) {
+            match accept(socket, self.is_unix()) {
                 Ok((stream, peer)) => {
                     accepted.inc();
                     let stream = self.when_spared(stream).await;
+                    if is_unix(peer.ip()) {
+                        self.limit_unread(&stream);
+                    }
                     let accepted = Accepted {
                         stream,
                         at: Instant::now(),
@@ -276,6 +299,17 @@ impl<D: Door> Acceptor<D> {
             }
         }
         false
+    }
+
+    fn is_unix(&self) -> bool {
+        self.vip.is_some_and(|vip| is_unix(vip.ip()))
+    }
+
+    /// Bounds what the kernel holds for a client of a Unix socket: it has no window, only our buffer.
+    fn limit_unread(&self, stream: &TcpStream) {
+        let hidden = self.listener.conf.load().max_hidden.bytes.0;
+        // If it fails, the kernel holds more.
+        let _ = SockRef::from(stream).set_send_buffer_size(socket::unsent_allowance(hidden));
     }
 
     /// Whether this thread has [`LEAD`] connections more than the emptiest one.
@@ -332,8 +366,12 @@ impl<D: Door> Acceptor<D> {
 }
 
 /// Accepts one client. One system call returns a non-blocking socket and the peer's address; std needs two.
-fn accept(socket: &TcpListener) -> Result<(TcpStream, SocketAddr), Errno> {
+fn accept(socket: &TcpListener, is_unix: bool) -> Result<(TcpStream, SocketAddr), Errno> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    if is_unix {
+        let stream = rustix::net::accept_with(socket, flags)?;
+        return Ok((stream.into(), CLIENT));
+    }
     let (stream, peer) = rustix::net::acceptfrom_with(socket, flags)?;
     // Without an address the client has already left.
     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use pushgate_plugins::unix::is_unix;
 use tokio::sync::watch;
 
 use super::accept::{AcceptLoop, Accepted, Door, PreparedLoop};
@@ -122,10 +123,10 @@ impl Edge {
 }
 
 /// Returns the client that a new connection from `peer` counts for; `None`: a proxy that carries many clients,
-/// or one that has yet to name its client.
+/// a program of this machine, or one that has yet to name its client.
 fn client(listener: &Listener, peer: IpAddr) -> Option<IpAddr> {
     let names = listener.conf.load().accept_proxy.contains(peer);
-    (!names && !listener.is_proxy(peer)).then_some(peer)
+    (!names && !listener.is_proxy(peer) && !is_unix(peer)).then_some(peer)
 }
 
 /// The way into the edge through one listener.

@@ -6,10 +6,12 @@
 //! client sent, so a client cannot forge a line.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
+use pushgate_plugins::unix::Shown;
 use serde::{Serialize, Serializer};
 
 use super::line_queue::{self, LineQueue, Out};
@@ -33,9 +35,11 @@ pub struct Line<'a> {
     /// Listener.
     pub listener: &'a str,
     /// Client address and port.
-    pub client: std::net::SocketAddr,
+    #[serde(serialize_with = "shown")]
+    pub client: SocketAddr,
     /// Destination address and port.
-    pub vip: std::net::SocketAddr,
+    #[serde(serialize_with = "shown")]
+    pub vip: SocketAddr,
     /// Protocol: `http/1.1`, `h2`, `websocket`, `tcp`.
     pub protocol: &'a str,
     /// TLS version, if TLS ends here.
@@ -92,6 +96,10 @@ impl Serialize for Date {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(&humantime::format_rfc3339_millis(self.0))
     }
+}
+
+fn shown<S: Serializer>(address: &SocketAddr, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(&Shown(*address))
 }
 
 /// Longest time for the last lines at the end of the process.

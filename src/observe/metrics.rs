@@ -107,6 +107,8 @@ metrics! {
     node_flows: gauge "pushgate_node_flows" ["node"];
     /// 1 for the state a node is in, 0 for its other states.
     node_state: gauge "pushgate_node_state" ["node", "state"];
+    /// 1 if a node is a backup, else 0.
+    node_backup: gauge "pushgate_node_backup" ["node"];
     /// Changes of a node's state, by the new state.
     node_changes: counter "pushgate_node_changes_total" ["node", "state"];
     /// Duration of health checks.
@@ -209,6 +211,7 @@ impl Metrics {
         forget(&self.stuck_refused, "node", name);
         forget(&self.node_flows, "node", name);
         forget(&self.node_state, "node", name);
+        forget(&self.node_backup, "node", name);
         forget(&self.node_changes, "node", name);
         forget(&self.check_seconds, "node", name);
         forget(&self.checks, "node", name);

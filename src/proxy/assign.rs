@@ -105,6 +105,7 @@ pub fn dialer(ex: &Exchange, head: Option<&Head>, assigned: &Assigned) -> Dialer
             keepalive: tcp.keepalive.0,
             receive_buffer: Some(socket::receive_buffer(max_hidden)),
             bulk: ex.conn.listener.bulk.load(Ordering::Relaxed),
+            source: assigned.node.source(),
         },
         user_timeout: tcp.user_timeout.0,
         timeout: pool.map_or(defaults::CONNECT_TIMEOUT.0, |p| p.connect_timeout),

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use super::pid_file::PidFile;
 use super::watchdog;
 use crate::control::Running;
+use crate::listener::unix;
 use crate::observe::{access_log, systemd};
 
 /// Signals that would end a process without handlers, but mean something else here.
@@ -197,6 +198,11 @@ async fn upgrades(
 
 /// Lets the flows end, or cuts them, as the end of the process demands.
 async fn finish(running: &Running, end: End, ends: &mut Ends) {
+    end_flows(running, end, ends).await;
+    unix::remove_all();
+}
+
+async fn end_flows(running: &Running, end: End, ends: &mut Ends) {
     match end {
         End::Now => return running.cut().await,
         End::Relieved => {

@@ -27,6 +27,7 @@ use tokio::net::UnixListener;
 use crate::control::Running;
 use crate::control::handover::HandoverState;
 use crate::control::sockets::Sockets;
+use crate::listener::unix;
 
 /// Version of the handover protocol; another one is refused before anything is taken.
 const VERSION: u32 = 1;
@@ -161,6 +162,7 @@ pub fn offer(path: PathBuf, running: Arc<Running>) -> io::Result<()> {
             }
         };
         running.leave_rebalances();
+        unix::hand_over();
         running.relieved.notify_one();
         // Keeps the stream open: the successor learns from its end that this process has ended.
         std::future::pending::<()>().await;

@@ -41,6 +41,7 @@ pub async fn pair_with(receive_buffer: usize) -> (TcpStream, Side) {
         keepalive: minute,
         receive_buffer: Some(receive_buffer),
         bulk: false,
+        source: None,
     };
     tune(&inner, &options).unwrap();
     (outer, Side::Plain(Tcp::new(inner)))

@@ -15,7 +15,7 @@ use openssl::ssl::SslRef;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::ioctl::{Getter, Opcode, ioctl};
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with};
 use socket2::SockRef;
 use tokio::io::Interest;
@@ -184,8 +184,10 @@ pub fn events(fd: RawFd, events: PollFlags) -> PollFlags {
 
 /// Aborts the connection: the kernel frees its send queue, and reads and writes get ECONNRESET.
 pub fn abort(fd: RawFd) {
-    // Cannot fail for TCP (tcp(7): connecting to AF_UNSPEC dissolves the association).
-    let _ = rustix::net::connect_unspec(borrowed(fd));
+    // Cannot fail for TCP (tcp(7): connecting to AF_UNSPEC dissolves the association). A Unix socket can only end.
+    if rustix::net::connect_unspec(borrowed(fd)).is_err() {
+        let _ = rustix::net::shutdown(borrowed(fd), Shutdown::Both);
+    }
 }
 
 /// Limits the time between two retransmissions, and between two probes of a shut window; at least 1 s. The
@@ -200,6 +202,22 @@ pub fn limit_retransmit_interval(fd: RawFd, most: Duration) {
             libc::IPPROTO_TCP,
             TCP_RTO_MAX_MS,
             (&raw const most).cast(),
+            size,
+        )
+    };
+}
+
+/// Makes bind(2) leave the choice of the port to connect(2), which may take one that is in use towards elsewhere.
+pub fn choose_port_late(socket: &impl AsFd) {
+    let on: c_int = 1;
+    let size = size_of::<c_int>() as libc::socklen_t;
+    // SAFETY: the value is one int. If the call fails, fewer connections have room.
+    unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
             size,
         )
     };

@@ -5,13 +5,14 @@
 //! Source: Lightstreamer clustering §1; Diffusion load balancers, "TCP retransmission timeout".
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use pushgate_plugins::unix::name_of;
 use rustix::event::PollFlags;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -24,6 +25,7 @@ use super::descriptors;
 use super::kernel;
 use super::last_bytes::LastBytes;
 use super::pending_bytes::PendingBytes;
+use super::{source, unix};
 
 pub use super::kernel::{unacknowledged, unread};
 
@@ -289,6 +291,8 @@ pub struct Options {
     pub receive_buffer: Option<usize>,
     /// Whether the receive buffer may grow while a flow carries bulk; segments are then limited to the small buffer.
     pub bulk: bool,
+    /// Address of this machine to connect from; `None`: the kernel chooses.
+    pub source: Option<IpAddr>,
 }
 
 /// Sets the options of both sides: no delay, keep-alive, and TCP_NOTSENT_LOWAT = 1, with which the kernel
@@ -325,7 +329,7 @@ pub fn unsent_allowance(max_hidden: u64) -> usize {
 const SMALLEST: u64 = 4 << 10;
 const LARGEST: u64 = 1 << 20;
 
-/// Connects to a node from any local address.
+/// Connects to a node.
 ///
 /// The receive buffer is set before: below 32 KiB the kernel chooses a window scale of 0, so that no window
 /// exceeds 64 KiB. Larger windows (SO_BUF_LOCK) are announced in units of 1 KiB, beyond the room for small
@@ -333,11 +337,10 @@ const LARGEST: u64 = 1 << 20;
 ///
 /// Errors: those of connect(2). The caller sets the deadline.
 pub async fn connect(to: SocketAddr, options: &Options) -> io::Result<TcpStream> {
-    let socket = match to {
-        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
-    };
-    let socket = descriptors::for_flow(socket)?;
+    if let Some(name) = name_of(to) {
+        return descriptors::for_flow(unix::connect(&name)?);
+    }
+    let socket = descriptors::for_flow(source::open(to, options.source)?)?;
     tune(&socket, options)?;
     if let Some(bytes) = options.receive_buffer.filter(|_| options.bulk) {
         limit_segments(&socket, bytes);

@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pushgate_plugins::unix::Shown;
 use tokio::io::AsyncWriteExt;
 
 use super::shortage::Shortage;
@@ -105,7 +106,7 @@ impl Dialer {
                     log::warn!(
                         "node {} ({}): cannot connect: {e}",
                         self.node.name,
-                        self.node.address
+                        Shown(self.node.address)
                     );
                 }
             }

@@ -4,13 +4,18 @@
 //! for the balancer, ends for the flows. A node in no routing table is checked until its last flow has ended.
 //! Source: Lightstreamer clustering §1, §5 (fail over); Diffusion load balancers, "TCP retransmission timeout".
 
-use std::net::{Ipv4Addr, SocketAddr};
+mod settings;
+
+pub use settings::WeightOrder;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 use pushgate_plugins::api::NodeId;
+use pushgate_plugins::unix::Shown;
 
 use super::drain::{Draining, Ending, Progress, Terms};
 use super::evict;
@@ -46,6 +51,8 @@ pub struct Node {
     /// node goes Down, unless `on_down` is `keep`.
     pub last_bytes: Arc<LastBytes>,
     weight: AtomicU32,
+    /// The weight of the file; `weight` differs after an order.
+    given_weight: AtomicU32,
     facts: StateFacts,
     /// Its live flows, and those of its server.
     pub load: ServerLoad,
@@ -63,6 +70,8 @@ pub struct Node {
     pub limits: NodeLimits,
     evict_rate: Mutex<Option<Rate>>,
     tcp: Mutex<NodeTcp>,
+    source: Mutex<Option<IpAddr>>,
+    backup: AtomicBool,
     /// The last drain, until a later order; its deadline may have passed.
     drain: Mutex<Option<Draining>>,
 }
@@ -79,6 +88,7 @@ impl Node {
                 .socket()
                 .unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into()),
             weight: AtomicU32::new(conf.weight),
+            given_weight: AtomicU32::new(conf.weight),
             on_down,
             tls,
             passive_health: PassiveHealth::default(),
@@ -94,6 +104,8 @@ impl Node {
             limits: NodeLimits::default(),
             evict_rate: Mutex::default(),
             tcp: Mutex::new(conf.tcp),
+            source: Mutex::new(conf.source.map(|source| source.0)),
+            backup: AtomicBool::new(conf.backup),
             drain: Mutex::default(),
         })
     }
@@ -103,31 +115,6 @@ impl Node {
         if self.limits.set(limits, now) {
             self.returned(now);
         }
-    }
-
-    /// Returns its weight relative to the other nodes of a pool; 0: no balanced flows.
-    pub fn weight(&self) -> u32 {
-        self.weight.load(Ordering::Relaxed)
-    }
-
-    /// Sets its weight.
-    pub fn set_weight(&self, weight: u32) {
-        self.weight.store(weight, Ordering::Relaxed);
-    }
-
-    /// Returns the options of new sockets to the node.
-    pub fn tcp(&self) -> NodeTcp {
-        *self.tcp.lock()
-    }
-
-    /// Sets the options of later sockets.
-    pub fn set_tcp(&self, tcp: NodeTcp) {
-        *self.tcp.lock() = tcp;
-    }
-
-    /// Sets how fast flows with an answer are closed when it goes Down; `None`: all at once.
-    pub fn set_evict_rate(&self, rate: Option<Rate>) {
-        *self.evict_rate.lock() = rate;
     }
 
     /// Returns the most new flows a second now: the lower of `admit_rate` and a running slow start.
@@ -282,7 +269,7 @@ impl Node {
             Membership::Member => self.settle(None, "back in the DNS answer"),
             Membership::Leaving => self.settle(None, "no longer in the DNS answer"),
             Membership::Gone => {
-                log::info!("node {} ({}) is removed", self.name, self.address);
+                log::info!("node {} ({}) is removed", self.name, Shown(self.address));
                 self.idle.close();
             }
         }

@@ -6,8 +6,11 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use pushgate_plugins::unix::Shown;
+
 use super::Node;
 use crate::observe::seldom::Seldom;
+use crate::stream::source::SourceError;
 
 /// A resource of this machine that ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,11 +21,16 @@ pub enum Shortage {
     Descriptors,
     /// The kernel's memory for sockets.
     Memory,
+    /// `source` is no address of this machine, or not of the family of the node.
+    Source,
 }
 
 impl Shortage {
     /// Returns the shortage that made a connect to `to` fail with `e`; `None` if it was not a shortage.
     pub fn of(e: &io::Error, to: SocketAddr) -> Option<Self> {
+        if SourceError::is(e) {
+            return Some(Shortage::Source);
+        }
         match e.raw_os_error()? {
             // The kernel also says this if no local address reaches `to`. Then waiting does not help.
             libc::EADDRNOTAVAIL => has_source(to).then_some(Shortage::Ports),
@@ -39,25 +47,32 @@ impl Shortage {
             Shortage::Ports => "no_local_port",
             Shortage::Descriptors => "no_descriptor",
             Shortage::Memory => "no_memory",
+            Shortage::Source => "no_source",
         }
     }
 
     /// Whether other nodes can still be reached.
     pub fn spares_others(self) -> bool {
-        self == Shortage::Ports
+        matches!(self, Shortage::Ports | Shortage::Source)
     }
 
     /// Logs the shortage, unless it was logged in the last 10 s.
     pub fn tell(self, node: &Node) {
         if self.is_news() {
-            let (name, address) = (&node.name, node.address);
+            let (name, address) = (&node.name, Shown(node.address));
+            if let (Shortage::Source, Some(source)) = (self, node.source()) {
+                return log::error!(
+                    "cannot connect to node {name} ({address}) from {source}, which is no address of this \
+                     machine of the node's family; its state is unchanged"
+                );
+            }
             log::error!("{self} to connect to node {name} ({address}); its state is unchanged");
         }
     }
 
     /// Whether the shortage was not logged in the last 10 s; true counts as logged.
     pub fn is_news(self) -> bool {
-        static TOLD: [Seldom; 3] = [const { Seldom::new() }; 3];
+        static TOLD: [Seldom; 4] = [const { Seldom::new() }; 4];
         TOLD[self as usize].is_due()
     }
 }
@@ -68,6 +83,7 @@ impl std::fmt::Display for Shortage {
             Shortage::Ports => "no local port left",
             Shortage::Descriptors => "no descriptor left",
             Shortage::Memory => "no memory for sockets left",
+            Shortage::Source => "`source` is no address of this machine",
         })
     }
 }

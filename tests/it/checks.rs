@@ -96,6 +96,35 @@ async fn the_expected_text_must_be_there() {
     setup.wait_state("n1", "up").await;
 }
 
+/// Aim: each status of a list or range passes, and no other. Fails if only the first one does.
+#[tokio::test(flavor = "multi_thread")]
+async fn statuses_of_a_list_and_a_range_pass() {
+    let block = Block::claim();
+    let nodes = [setup::node(&block, 1).await, setup::node(&block, 2).await];
+    let health = |status: &str| {
+        format!(
+            "health: {{ http: {{ path: /health, status: {status} }}, interval: 20ms, rise: 1, fall: 1 }}"
+        )
+    };
+    let yaml = format!(
+        "nodes:\n  n1: {{ address: 10.0.0.1:8080, {} }}\n  n2: {{ address: 10.0.0.2:8080, {} }}\n\
+         pools: {{ p: {{ nodes: [n1, n2] }} }}\n\
+         listeners: [{{ name: l, bind: [200.0.0.10:80], mode: http, to: p }}]\n",
+        health("[200, 204, 500-502]"),
+        health("200-499"),
+    );
+    let edge = Edge::start(&block, &yaml).await;
+    nodes.iter().for_each(|node| node.set_health(Health::Fail));
+    let is_down = |n: &Value| n[1]["state"] == "down";
+    edge.wait_nodes("n2 down", is_down).await;
+    edge.wait_log("check: answered 500, expected 200-499").await;
+    let checks = "pushgate_health_checks_total";
+    let before = edge.metric(checks).await;
+    edge.wait_metric(checks, |count| count > before + 10.0)
+        .await;
+    assert_eq!(edge.nodes().await[0]["state"], "up");
+}
+
 /// Aim: a node whose TLS passes through is checked by a handshake, and by a GET over it if `health` asks for
 /// one. A port that does not speak TLS is Down. Fails if a TCP connect is enough.
 #[tokio::test(flavor = "multi_thread")]

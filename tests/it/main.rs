@@ -12,6 +12,8 @@ mod idle_upstreams;
 mod admin;
 /// Edges that share a key; a sticky table under a flood of addresses.
 mod agree;
+/// Backup nodes, and the address from which nodes are connected to.
+mod backups;
 /// Chromium, driven by WebDriver.
 mod browser;
 /// Certificates made for one test.
@@ -30,6 +32,8 @@ mod clock;
 mod diffusion;
 /// What an operator types: `check`, orders, `quick`.
 mod commands;
+/// A configuration in several files, with variables of the environment.
+mod config_files;
 /// Plugins that decide by path, address and value.
 mod decisions;
 /// Nodes found by DNS.
@@ -136,6 +140,8 @@ mod streaming;
 mod readme;
 /// A node's Lightstreamer sessions.
 mod tlcp;
+/// Unix sockets of nodes, clients and operators.
+mod unix_sockets;
 /// Another process takes over the listening sockets.
 mod upgrade;
 /// Peers that vanish without a close.

@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use pushgate_plugins::unix::name_of;
 use serde_json::Value;
 
 use crate::cli::conf_file::DEFAULT;
@@ -102,6 +103,12 @@ fn no_block(file: &Path) -> String {
 /// Returns the URL at which an endpoint is reached from this machine. Errors: the kernel picked its port.
 fn url(file: &Path, admin: &Admin) -> Result<String, String> {
     let mut address = admin.bind;
+    if let Some(name) = name_of(address) {
+        let file = file.display();
+        return Err(format!(
+            "{file}: admin.bind is a Unix socket; ask it with `curl --unix-socket {name} http://localhost/…`"
+        ));
+    }
     if address.port() == 0 {
         let file = file.display();
         return Err(format!(

@@ -56,6 +56,8 @@ impl Names {
 pub(super) struct Check<'a> {
     pub config: &'a Config,
     pub tree: &'a Node,
+    /// The files of the tree, as faults show them.
+    pub files: &'a [String],
     pub names: &'a Names,
     pub dir: &'a Path,
     pub cut: &'a [String],

@@ -8,12 +8,15 @@ use std::net::{IpAddr, SocketAddr};
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContext, SslContextBuilder, SslMethod};
 use openssl::x509::X509;
+use pushgate_plugins::unix::Shown;
 
 use super::certificates::Sound;
 use super::checker::{Check, steps};
 use crate::config::error::echo;
 use crate::config::tree::{Kind, Step};
-use crate::config::{AdminHealth, Choose, Listener, ListenerTls, Mode, Profile, Version};
+use crate::config::{
+    AdminHealth, Choose, Listener, ListenerTls, Mode, Profile, UnixSocket, Version,
+};
 use crate::credentials::{Crls, authorities_of};
 
 /// Bytes of the list of authorities in a handshake (RFC 8446 §4.2.4, RFC 5246 §7.4.4).
@@ -36,17 +39,11 @@ pub(super) fn check(check: &mut Check<'_>, sound: &Sound) {
         let at = steps!["listeners", i, "name"];
         check.name(&at, &listener.name, false);
         if let Some(first) = names.insert(&listener.name, i) {
-            let first = check
-                .tree
-                .locate(&steps!["listeners", first, "name"])
-                .at
-                .line;
+            let first = check.tree.locate(&steps!["listeners", first, "name"]);
+            let first = first.at.told(check.files, check.tree.locate(&at).at);
             check.expect(
                 &at,
-                format!(
-                    "a listener is already called `{}`, in line {first}",
-                    listener.name
-                ),
+                format!("a listener is already called `{}`, {first}", listener.name),
                 "another name: logs and metrics tell listeners by it",
             );
         }
@@ -325,12 +322,26 @@ pub(super) fn serves(listener: &Listener, vip: SocketAddr) -> bool {
     })
 }
 
+/// Checks the block `unix` at `at`.
+fn unix_is_sound(check: &mut Check<'_>, at: &[Step], unix: &UnixSocket) {
+    let mut one = |key: &str, id: Result<Option<u32>, String>| {
+        if let Err(why) = id {
+            let at = [at, &[Step::from(key)]].concat();
+            check.expect(&at, why, format!("the name of a {key}"));
+        }
+    };
+    one("user", unix.uid());
+    one("group", unix.gid());
+}
+
 /// The same address twice, in one listener, two, or the admin endpoint. A wildcard beside an exact
 /// address is legal: the kernel prefers the exact one. Port 0 is another port each time.
 fn binds(check: &mut Check<'_>) {
     let config = check.config;
     let mut taken: BTreeMap<SocketAddr, Vec<Step>> = BTreeMap::new();
     if let Some(admin) = &config.admin {
+        let at = steps!["admin", "unix"];
+        unix_is_sound(check, &at, &admin.unix);
         taken.insert(admin.bind, steps!["admin", "bind"].into());
         if let Some(health) = &admin.health {
             health_bind(check, admin.bind, health);
@@ -338,6 +349,8 @@ fn binds(check: &mut Check<'_>) {
         }
     }
     for (i, listener) in config.listeners.iter().enumerate() {
+        let at = steps!["listeners", i, "unix"];
+        unix_is_sound(check, &at, &listener.unix);
         if listener.bind.is_empty() {
             check.expect(
                 &steps!["listeners", i, "bind"],
@@ -351,11 +364,13 @@ fn binds(check: &mut Check<'_>) {
                 Some(_) if bind.port() == 0 => {}
                 Some(first) => {
                     let first = check.tree.locate(first);
+                    let line = first.at.told(check.files, check.tree.locate(&at).at);
                     check.expect(
                         &at,
                         format!(
-                            "`{bind}` is already bound by {} in line {}",
-                            first.path, first.at.line
+                            "`{}` is already bound by {} {line}",
+                            Shown(*bind),
+                            first.path
                         ),
                         "each address once",
                     );

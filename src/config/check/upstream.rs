@@ -3,14 +3,17 @@
 //! In: `nodes`, `pools`. Out: faults.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+
+use pushgate_plugins::unix::{Shown, is_unix};
 
 use super::checker::{Check, steps};
 use super::node_tls::{server_name, tls_is_sound};
 use crate::config::bounds::MAX_PATHS;
 use crate::config::error::echo;
 use crate::config::tree::Step;
-use crate::config::{Health, Node, Pool};
+use crate::config::{Address, Health, Node, Pool, SourceAddress};
 
 pub(super) fn check(check: &mut Check<'_>) {
     let config = check.config;
@@ -32,6 +35,27 @@ fn node_is_sound(check: &mut Check<'_>, name: &str, node: &Node) {
             "the address and port the push server listens on",
         );
     }
+    let ports = |health: &Health| {
+        let of = |port: Option<Option<u16>>| port.flatten().is_some();
+        of(health.tcp.as_ref().map(|c| c.port))
+            || of(health.http.as_ref().map(|c| c.port))
+            || of(health.tls.as_ref().map(|c| c.port))
+    };
+    let pools = check.config.pools.values();
+    let mut its = pools.filter(|pool| pool.nodes.iter().any(|n| n == name));
+    let pool = || its.find_map(|pool| pool.health.as_ref());
+    let is_unix = matches!(node.address, Address::Unix(_));
+    if is_unix && node.health.as_ref().or_else(pool).is_some_and(ports) {
+        let expected = "a `health` of its own without `port`";
+        let message = "a Unix socket has no other port to check";
+        check.expect(&steps!["nodes", name, "address"], message, expected);
+    }
+    if let (Some(source), Some(address)) = (node.source, address)
+        && let Some(why) = unfit(source, address)
+    {
+        let expected = "an address of the node's family, IPv4 or IPv6";
+        check.expect(&steps!["nodes", name, "source"], why, expected);
+    }
     if let Some(server) = &node.server {
         server_is_a_node(check, name, server);
     }
@@ -46,6 +70,15 @@ fn node_is_sound(check: &mut Check<'_>, name: &str, node: &Node) {
     }
     if let Some(tls) = &node.tls {
         tls_is_sound(check, &steps!["nodes", name, "tls"], tls);
+    }
+}
+
+/// Returns why no connect to `to` can come from `source`.
+fn unfit(source: SourceAddress, to: SocketAddr) -> Option<String> {
+    let (from, shown) = (source.0, Shown(to));
+    match is_unix(to.ip()) || from.is_ipv4() != to.is_ipv4() {
+        true => Some(format!("no connection from `{from}` reaches `{shown}`")),
+        false => None,
     }
 }
 
@@ -129,6 +162,25 @@ fn pool_is_sound(check: &mut Check<'_>, name: &str, pool: &Pool) {
         pool.max_flows,
         pool.max_flows_hard,
     );
+    if let Some(source) = pool.source {
+        let nodes = pool.nodes.iter().filter_map(|n| check.config.nodes.get(n));
+        let mut of = nodes
+            .filter(|n| n.source.is_none())
+            .filter_map(|n| n.address.socket());
+        if let Some(why) = of.find_map(|address| unfit(source, address)) {
+            let expected = "an address of the nodes' family, or `source` of each node";
+            check.expect(&steps!["pools", name, "source"], why, expected);
+        }
+    }
+    if pool.discover.is_none()
+        && !pool.nodes.is_empty()
+        && pool
+            .nodes
+            .iter()
+            .all(|n| check.config.nodes.get(n).is_some_and(|n| n.backup))
+    {
+        check.expect(&at, "every node is a backup", "one node without `backup`");
+    }
     if let Some(health) = &pool.health {
         health_is_sound(check, &steps!["pools", name, "health"], health);
     }

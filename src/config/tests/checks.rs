@@ -245,7 +245,7 @@ const CASES: &[Case] = &[
         "nodes:\n  n: { address: 127.0.0.1:2, health: { http: { path: health, status: 99, port: 0, host: \"a b\" } } }",
         &[
             "f:4:54: nodes.n.health.http.path: found `health`; expected a path that starts with `/`, without blanks and `#`",
-            "f:4:70: nodes.n.health.http.status: found `99`; expected a whole number from 200 to 599",
+            "f:4:70: nodes.n.health.http.status: found `99`; expected a status from 200 to 599, a range such as `200-399`, or a list of both",
             "f:4:80: nodes.n.health.http.port: found `0`; expected a whole number from 1 to 65535",
             "f:4:89: nodes.n.health.http.host: found `a b`; expected a host name",
         ],

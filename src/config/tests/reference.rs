@@ -17,6 +17,7 @@ pub(super) const BLOCKS: &[(&str, &str)] = &[
     ("top", "'?': 1"),
     ("memory", "memory: { '?': 1 }"),
     ("admin", "admin: { '?': 1 }"),
+    ("admin.unix", "admin: { unix: { '?': 1 } }"),
     ("admin.health", "admin: { health: { '?': 1 } }"),
     ("log", "log: { '?': 1 }"),
     ("resolvers", "resolvers: { '?': 1 }"),
@@ -52,6 +53,7 @@ pub(super) const BLOCKS: &[(&str, &str)] = &[
     ("certificates.<name>", "certificates: { c: { '?': 1 } }"),
     ("tickets", "tickets: { '?': 1 }"),
     ("listeners[]", "listeners: [{ '?': 1 }]"),
+    ("listeners[].unix", "listeners: [{ unix: { '?': 1 } }]"),
     ("listeners[].tls", "listeners: [{ tls: { '?': 1 } }]"),
     (
         "listeners[].max_hidden",

@@ -76,7 +76,7 @@ const CASES: &[Case] = &[
         "top",
         "admin: 127.0.0.1:9900",
         &[
-            "f:5:8: admin: found `127.0.0.1:9900`; expected a block of keys (`bind`, `token_file`, `health`)",
+            "f:5:8: admin: found `127.0.0.1:9900`; expected a block of keys (`bind`, `unix`, `token_file`, `health`)",
         ],
     ),
     ("top", "admin: {}", &["f:5:1: admin: key `bind` is missing"]),
@@ -339,7 +339,7 @@ const CASES: &[Case] = &[
         "nodes",
         "nodes:\n  n: { address: 127.0.0.1:2, health: { http: { path: /, status: ok, port: 65536 } } }",
         &[
-            "f:4:65: nodes.n.health.http.status: found `ok`; expected a whole number from 200 to 599",
+            "f:4:65: nodes.n.health.http.status: found `ok`; expected a status from 200 to 599, a range such as `200-399`, or a list of both",
             "f:4:75: nodes.n.health.http.port: found `65536`; expected a whole number from 1 to 65535",
         ],
     ),

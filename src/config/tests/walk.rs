@@ -204,7 +204,7 @@ fn one_voice(faults: &ConfigErrors) {
 /// Checks that serde_yaml and our reader read the same configuration.
 fn both_readers_agree(config: &Config, text: &str, what: &str) {
     let mut tree = tree::parse(text).0.expect("YAML");
-    let mut ours = decode(&mut tree).config.expect(what);
+    let mut ours = decode(&mut tree, Vec::new()).config.expect(what);
     ours.dir = config.dir.clone();
     // Warnings come from our reader alone.
     ours.warnings = config.warnings.clone();

@@ -8,23 +8,32 @@ use std::collections::HashMap;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, StrInput, Tag};
 
-use super::{Entry, Item, Kind, Node, Position, show_key};
+use super::{Entry, Item, Kind, Node, Position, TreeError, show_key};
 use crate::config::error::echo;
 
 /// Most values of one file. Values behind an alias count at each use: ten lines of nested aliases would
 /// otherwise become a billion values.
-const MAX_VALUES: usize = 50_000;
+pub(in crate::config) const MAX_VALUES: usize = 50_000;
 
 /// Deepest nesting; the deepest key of the model is at 8.
 const MAX_DEPTH: usize = 32;
 
-/// Why YAML, or our limits on it, forbid a text.
-#[derive(Clone, Debug)]
-pub(in crate::config) struct TreeError {
-    pub at: Position,
-    pub path: String,
-    pub message: String,
-    pub expected: Option<String>,
+/// What an empty file lacks.
+const EMPTY: &str = "the file is empty";
+
+/// As [`parse`], for a file beside others, which may be empty.
+pub(in crate::config) fn parse_part(text: &str) -> (Option<Node>, Vec<TreeError>) {
+    match parse(text) {
+        (None, errors) if errors.iter().all(|e| e.message == EMPTY) => {
+            let nothing = Node {
+                at: Position::new(1, 1),
+                kind: Kind::Map(Vec::new()),
+                stand_in: None,
+            };
+            (Some(nothing), Vec::new())
+        }
+        parsed => parsed,
+    }
 }
 
 /// Parses `text`. The tree is `None` if the text cannot be parsed to its end. Repeated keys are reported and
@@ -51,10 +60,10 @@ pub(in crate::config) fn parse(text: &str) -> (Option<Node>, Vec<TreeError>) {
 fn end(text: &str) -> Position {
     let text = text.replace("\r\n", "\n");
     let last = text.rsplit(['\r', '\n']).next().unwrap_or_default();
-    Position {
-        line: text.matches(['\r', '\n']).count() + 1,
-        column: last.chars().count() + 1,
-    }
+    Position::new(
+        text.matches(['\r', '\n']).count() + 1,
+        last.chars().count() + 1,
+    )
 }
 
 type Built<T> = Result<T, Box<TreeError>>;
@@ -85,10 +94,7 @@ impl<'t> Builder<'t> {
         };
         let before = self.text.get(..start).unwrap_or_default();
         let line = before.rsplit('\n').next().unwrap_or_default();
-        let at = Position {
-            line: before.matches('\n').count() + 1,
-            column: line.chars().count() + 1,
-        };
+        let at = Position::new(before.matches('\n').count() + 1, line.chars().count() + 1);
         let message = format!("character U+{:04X} is not allowed in YAML", c as u32);
         Err(self.error(
             at,
@@ -103,8 +109,8 @@ impl<'t> Builder<'t> {
             match self.next()? {
                 (Event::StreamEnd, _) => {
                     return root.ok_or_else(|| {
-                        let at = Position { line: 1, column: 1 };
-                        self.error(at, "the file is empty", Some("at least `listeners:`"))
+                        let at = Position::new(1, 1);
+                        self.error(at, EMPTY, Some("at least `listeners:`"))
                     });
                 }
                 (Event::DocumentStart(_), at) if root.is_some() => {
@@ -133,10 +139,7 @@ impl<'t> Builder<'t> {
 
     /// Returns a mark's place. After a last line without a line end the parser counts a line too many.
     fn place(&self, mark: &Marker) -> Position {
-        let at = Position {
-            line: mark.line(),
-            column: mark.col() + 1,
-        };
+        let at = Position::new(mark.line(), mark.col() + 1);
         at.min(self.end)
     }
 
@@ -145,19 +148,16 @@ impl<'t> Builder<'t> {
         // The parser may notice a tab only on the next line, or name the value that the line would continue.
         let next = at.line + usize::from(info.contains("found a tab"));
         for line in [at.line, at.line.saturating_sub(1), next] {
-            let content = self
-                .text
-                .lines()
-                .nth(line.wrapping_sub(1))
-                .unwrap_or_default();
+            let content = self.line(line);
             let indent = content.len() - content.trim_start().len();
             if let Some(tab) = content.get(..indent).and_then(|i| i.find('\t')) {
-                let at = Position {
-                    line,
-                    column: tab + 1,
-                };
+                let at = Position::new(line, tab + 1);
                 return self.error(at, "a tab indents this line", Some("spaces"));
             }
+        }
+        if self.line(at.line).contains("${") {
+            let expected = "quotes around a variable: `\"${NAME}\"`";
+            return self.error(at, &format!("not YAML: {info}"), Some(expected));
         }
         match info {
             "simple key expect ':'" | "simple key expected" => self.error(
@@ -192,6 +192,12 @@ impl<'t> Builder<'t> {
             }
             other => self.error(at, &format!("not YAML: {other}"), None),
         }
+    }
+
+    /// Returns the text of a line, counted from 1.
+    fn line(&self, number: usize) -> &'t str {
+        let mut lines = self.text.lines();
+        lines.nth(number.wrapping_sub(1)).unwrap_or_default()
     }
 
     fn error(&self, at: Position, message: &str, expected: Option<&str>) -> Box<TreeError> {

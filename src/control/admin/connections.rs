@@ -14,14 +14,16 @@ use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use pushgate_plugins::unix::Shown;
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::peer::Peer;
 use super::shared::refused;
 use super::timed::Timed;
+use crate::stream::unix::Listening;
 
 /// Most connections at once: 32 dashboards, and as many tools.
 const MAX: usize = 64;
@@ -42,7 +44,7 @@ struct Connection {
 }
 
 /// Serves `router` on `socket`.
-pub async fn serve(socket: TcpListener, router: Router) {
+pub async fn serve(socket: Listening, router: Router) {
     let service = TowerToHyperService::new(router);
     let mut spares = Spares::default();
     let mut open: Vec<Connection> = Vec::new();
@@ -69,7 +71,10 @@ pub async fn serve(socket: TcpListener, router: Router) {
         open.retain(|c| !c.task.is_finished());
         if open.len() >= MAX {
             refused("connections");
-            log::warn!("admin: {MAX} connections are open; closing one for {address}, or that one");
+            log::warn!(
+                "admin: {MAX} connections are open; closing one for {}, or that one",
+                Shown(address)
+            );
             match replaceable(&open) {
                 Some(at) => open.remove(at).task.abort(),
                 None => continue,
@@ -124,7 +129,7 @@ fn is_shortage(e: &io::Error) -> bool {
 struct Spares(Vec<OwnedFd>);
 
 impl Spares {
-    fn refill(&mut self, socket: &TcpListener) {
+    fn refill(&mut self, socket: &Listening) {
         while self.0.len() < SPARE {
             let Ok(spare) = socket.as_fd().try_clone_to_owned() else {
                 return;

@@ -15,6 +15,7 @@ use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, routing::get};
 use prometheus::core::Collector;
+use pushgate_plugins::unix::Shown;
 use serde_json::{Value, json};
 
 use super::shared::Admin;
@@ -164,7 +165,11 @@ impl Admin {
         names.dedup();
         let one = |name: &&String| {
             let of = |all: &&(String, std::net::SocketAddr)| all.0 == **name;
-            let bound: Vec<_> = addresses.iter().filter(of).map(|(_, at)| at).collect();
+            let bound = addresses
+                .iter()
+                .filter(of)
+                .map(|(_, at)| Shown(*at).to_string());
+            let bound: Vec<_> = bound.collect();
             let open = metrics::get().connections.with_label_values(&[name]).get();
             json!({
                 "name": name, "addresses": bound, "connections": open, "hidden": hidden(name),

@@ -11,6 +11,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use pushgate_plugins::unix::Shown;
 use serde_json::{Value, json};
 
 use super::shared::Admin;
@@ -19,6 +20,7 @@ use crate::control::parts::Listed;
 use crate::observe::metrics;
 use crate::upstream::Order;
 use crate::upstream::State;
+use crate::upstream::WeightOrder;
 use crate::upstream::drain::{Progress, Terms};
 
 /// Handles `GET /api/nodes`.
@@ -48,7 +50,7 @@ impl Admin {
             let mut of: Vec<_> = of.map(|p| p.name.clone()).collect();
             of.sort();
             json!({
-                "name": node.name, "address": node.address, "weight": node.weight(),
+                "name": node.name, "address": Shown(node.address).to_string(), "weight": node.weight(), "backup": node.is_backup(),
                 "state": listed.state().as_str(), "flows": node.live(), "flows_total": node.total(),
                 "pools": of, "source": listed.source, "slow_start": node.limits.is_ramping(),
                 "drain": node.progress(now).map(progress), "removed": listed.removed,
@@ -69,6 +71,10 @@ impl Admin {
             let name = one.node.name.as_str();
             let is_first = !flows.contains_key(name);
             *flows.entry(name).or_default() += one.node.live();
+            if is_first {
+                let gauge = m.node_backup.with_label_values(&[name]);
+                gauge.set(one.node.is_backup().into());
+            }
             for state in [State::Up, State::Draining, State::Down] {
                 let gauge = m.node_state.with_label_values(&[name, state.as_str()]);
                 if is_first {
@@ -117,6 +123,9 @@ pub(super) async fn order(
         }
         Err(fault) => return (StatusCode::BAD_REQUEST, format!("{fault}\n")).into_response(),
     };
+    if wanted.to.is_some() && word != "weight" {
+        return (StatusCode::BAD_REQUEST, "only `weight` takes `to`\n").into_response();
+    }
     let meant = admin.meant(&name, wanted.removed);
     let Some(first) = meant.first() else {
         return (StatusCode::NOT_FOUND, "no such node\n").into_response();
@@ -129,20 +138,32 @@ pub(super) async fn order(
             let terms = Terms::new(Instant::now(), wanted.deadline, wanted.rate);
             nodes.for_each(|n| n.drain(terms));
         }
+        "weight" => {
+            let Some(to) = wanted.to else {
+                let said = "expected `?to=` with a weight or a percentage\n";
+                return (StatusCode::BAD_REQUEST, said).into_response();
+            };
+            let weights: Vec<u32> = nodes.map(|n| n.order_weight(to)).collect();
+            return Json(json!({ "name": name, "weight": weights.first() })).into_response();
+        }
         "evict" => {
             let evicted: usize = nodes.map(|n| n.evict()).sum();
             return Json(json!({ "evicted": evicted })).into_response();
         }
-        _ => return (StatusCode::NOT_FOUND, "expected up, drain, down or evict\n").into_response(),
+        _ => {
+            let said = "expected up, drain, down, evict or weight\n";
+            return (StatusCode::NOT_FOUND, said).into_response();
+        }
     }
     Json(json!({ "name": name, "state": first.state().as_str() })).into_response()
 }
 
-/// Options of an order: `?deadline=10m&rate=50/s`, `?removed`.
+/// Options of an order: `?deadline=10m&rate=50/s`, `?to=50%25`, `?removed`.
 #[derive(Default)]
 struct Wanted {
     deadline: Option<Duration>,
     rate: Option<Rate>,
+    to: Option<WeightOrder>,
     removed: bool,
 }
 
@@ -159,10 +180,14 @@ impl Wanted {
                     let wrong = |e| format!("rate: found `{value}`; expected {e}");
                     wanted.rate = Some(value.parse().map_err(wrong)?);
                 }
+                "to" => {
+                    let wrong = |e| format!("to: found `{value}`; expected {e}");
+                    wanted.to = Some(value.parse().map_err(wrong)?);
+                }
                 "removed" => wanted.removed = matches!(value.as_str(), "" | "true"),
                 _ => {
                     return Err(format!(
-                        "unknown `{key}`; expected `deadline`, `rate` or `removed`"
+                        "unknown `{key}`; expected `deadline`, `rate`, `to` or `removed`"
                     ));
                 }
             }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use pushgate_plugins::api::{NodeId, PoolId};
+use pushgate_plugins::unix::Shown;
 
 use crate::balance::Pool;
 use crate::config::{self, Config};
@@ -92,7 +93,8 @@ impl Before {
                 let mut loops = parts.listeners.values().flat_map(|l| &l.loops);
                 if let Some(running) = loops.find(|a| a.asked == *address) {
                     let socket = running.socket();
-                    let socket = socket.map_err(|e| format!("cannot take over {address}: {e}"))?;
+                    let socket =
+                        socket.map_err(|e| format!("cannot take over {}: {e}", Shown(*address)))?;
                     sockets.insert(*address, socket);
                 }
             }

@@ -2,6 +2,8 @@
 //!
 //! In: a checked [`Config`]. Out: limits, health check, eviction rate.
 
+use std::net::IpAddr;
+
 use crate::config::units::Rate;
 use crate::config::{self, Config, Health};
 use crate::upstream::flow_limiter::Limits;
@@ -24,6 +26,11 @@ fn own_or_pools<T>(
     of: impl Fn(&config::Pool) -> Option<T>,
 ) -> Option<T> {
     own.or_else(|| pools_of(config, node).find_map(of))
+}
+
+/// Returns the address from which a node is connected to: its own, or that of its first pool with one.
+pub fn source_of(config: &Config, name: &str, conf: &config::Node) -> Option<IpAddr> {
+    own_or_pools(config, name, conf.source, |p| p.source).map(|source| source.0)
 }
 
 /// Returns a node's own check, or that of its first pool with one (the file check ensures that they agree).

@@ -96,7 +96,7 @@ impl Rig {
 }
 
 fn bind_tuned(asked: SocketAddr, conf: &config::Listener) -> TcpListener {
-    bind(asked, Some(&options(conf))).expect("a free port")
+    bind(asked, Some(&options(conf)), &conf.unix).expect("a free port")
 }
 
 /// Asserts that a socket has all options of a client's socket, and sends keep-alive probes after `keepalive`
@@ -154,7 +154,12 @@ fn a_change_reaches_the_next_client() {
 /// [`AcceptLoop::start`] trusts the options it finds.
 #[test]
 fn a_socket_taken_over_is_tuned() {
-    let bare = bind("127.0.0.1:0".parse().expect("an address"), None).expect("a free port");
+    let bare = bind(
+        "127.0.0.1:0".parse().expect("an address"),
+        None,
+        &UnixSocket::default(),
+    )
+    .expect("a free port");
     let rig = Rig::on(bare, 1);
     let _client = rig.come();
     rig.wait_for(1);

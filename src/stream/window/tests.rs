@@ -69,6 +69,7 @@ async fn node() -> (TcpStream, Side) {
         keepalive: Duration::from_secs(60),
         receive_buffer: Some(socket::receive_buffer(HIDDEN)),
         bulk: true,
+        source: None,
     };
     let to = listener.local_addr().expect("bound");
     let ours = socket::connect(to, &options).await.expect("connect");

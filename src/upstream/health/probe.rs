@@ -21,13 +21,14 @@ use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora::{Error, ErrorType};
 use pingora_load_balancing::Backend;
 use pingora_load_balancing::health_check::HealthCheck;
+use pushgate_plugins::unix::{is_unix, name_of};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use crate::config::{Health, HttpCheck};
 use crate::stream::graceful_close;
 use crate::stream::side::Side;
 use crate::stream::socket::Tcp;
+use crate::stream::{source, unix};
 use crate::upstream::Node;
 use crate::upstream::shortage::Shortage;
 use crate::upstream::tls::Secure;
@@ -75,7 +76,12 @@ impl Probe {
             tls.and_then(|c| c.port),
             conf.tcp.as_ref().and_then(|c| c.port),
         ];
-        if let Some(port) = ports.into_iter().flatten().next() {
+        if let Some(port) = ports
+            .into_iter()
+            .flatten()
+            .next()
+            .filter(|_| !is_unix(address.ip()))
+        {
             address.set_port(port);
         }
         let tls = match node.tls {
@@ -123,7 +129,14 @@ impl Probe {
     }
 
     async fn connect(&self, address: SocketAddr) -> io::Result<Side> {
-        let mut tcp = Tcp::new(TcpStream::connect(address).await?);
+        let stream = match name_of(address) {
+            Some(name) => unix::connect(&name)?,
+            None => {
+                let socket = source::open(address, self.node.source())?;
+                socket.connect(address).await?
+            }
+        };
+        let mut tcp = Tcp::new(stream);
         tcp.watch_toward(self.timeout, &self.node.last_bytes, None);
         tcp.write_all(self.preamble).await?;
         let own = self.tls.as_ref().map_err(|e| io::Error::other(e.clone()))?;
@@ -157,7 +170,10 @@ pub fn own_tls(conf: &Health, address: SocketAddr) -> Result<Option<Secure>, Str
     let Some(tls) = &conf.tls else {
         return Ok(None);
     };
-    let ip = address.ip().to_string();
+    let ip = match is_unix(address.ip()) {
+        true => "localhost".to_owned(),
+        false => address.ip().to_string(),
+    };
     let name = tls.server_name.as_deref().unwrap_or(&ip);
     let made = Secure::new(name, tls.verify, None, None);
     made.map(Some)
@@ -190,7 +206,10 @@ async fn get(side: Side, conf: &HttpCheck, address: SocketAddr) -> Result<(), St
         }
     });
     // Without the zone of an IPv6 address, which no Host may have (RFC 6874 §3).
-    let own = || SocketAddr::new(address.ip(), address.port()).to_string();
+    let own = || match is_unix(address.ip()) {
+        true => "localhost".to_owned(),
+        false => SocketAddr::new(address.ip(), address.port()).to_string(),
+    };
     let host = conf.host.clone().unwrap_or_else(own);
     let request = http::Request::get(conf.path.as_str())
         .header(http::header::HOST, host)
@@ -198,8 +217,8 @@ async fn get(side: Side, conf: &HttpCheck, address: SocketAddr) -> Result<(), St
         .body(http_body_util::Empty::<bytes::Bytes>::new())
         .map_err(|e| e.to_string())?;
     let answer = send.send_request(request).await.map_err(said)?;
-    let (status, expected) = (answer.status().as_u16(), conf.status);
-    if status != expected {
+    let (status, expected) = (answer.status().as_u16(), &conf.status);
+    if !expected.contains(status) {
         return Err(format!("answered {status}, expected {expected}"));
     }
     match &conf.expect {

@@ -62,20 +62,17 @@ fn same_address(check: &mut Check<'_>) {
     in_file.sort_by_key(|name| line(name));
     for name in in_file {
         let address = match &config.nodes[name].address {
-            Address::Socket(address) => address.to_string(),
+            address @ (Address::Socket(_) | Address::Unix(_)) => address.to_string(),
             Address::Host(host) => format!("{}:{}", host.host.bare(), host.port),
         };
         let Some(other) = first.get(&address) else {
             first.insert(address, name);
             continue;
         };
+        let at = check.tree.locate(&steps!["nodes", other.as_str()]).key_at;
         let why = format!(
-            "node `{other}` in line {} has the same address, and each counts its flows alone",
-            check
-                .tree
-                .locate(&steps!["nodes", other.as_str()])
-                .key_at
-                .line
+            "node `{other}` {} has the same address, and each counts its flows alone",
+            at.told(check.files, line(name))
         );
         let expected = "one node for one address; a `weight` gives it a larger share";
         check.warn(&steps!["nodes", name.as_str(), "address"], &why, expected);

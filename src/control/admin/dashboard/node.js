@@ -15,7 +15,8 @@ export function why(node) {
   return said.join("; ");
 }
 
-export const title = (node) => (node.removed ? `${node.name} (removed)` : node.name);
+export const title = (node) =>
+  `${node.name}${node.backup ? " (backup)" : ""}${node.removed ? " (removed)" : ""}`;
 const flows = (node) => (node.flows === 1 ? "its flow" : `its ${node.flows} flows`);
 
 // Asks before an order that ends sessions.
