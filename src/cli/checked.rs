@@ -186,12 +186,12 @@ fn certificates(config: &Config, places: &Places) -> Vec<ConfigError> {
         let soon = config
             .certificates
             .get(name)
-            .and_then(|files| ends_soon(files, loaded, now));
-        let warnings = loaded.warnings(now).into_iter().map(|w| w.to_string());
-        soon.into_iter().chain(warnings).map(move |warning| {
-            let message = format!("certificate {name}: {warning}");
-            places.warning(["certificates", name.as_str()], message, None)
-        })
+            .and_then(|files| ends_soon(name, files, loaded, now));
+        let warnings = loaded.warnings(now).into_iter();
+        let warnings = warnings.map(move |w| format!("certificate {name}: {w}"));
+        soon.into_iter()
+            .chain(warnings)
+            .map(move |message| places.warning(["certificates", name.as_str()], message, None))
     });
     all.collect()
 }

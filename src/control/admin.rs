@@ -40,7 +40,6 @@ use super::Running;
 use super::certificates::Shown;
 use super::endpoint::Endpoint;
 use crate::credentials::Warning;
-use crate::observe::metrics;
 use crate::stream::unix::Listening;
 
 /// The API for programs: each path with its answers. A test holds it to the routes.

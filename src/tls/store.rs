@@ -117,15 +117,13 @@ impl Store {
     }
 }
 
-/// Returns the warning that the certificate of the block `files` ends within its `warn_days` from `now`.
-pub fn ends_soon(files: &Certificate, one: &Loaded, now: i64) -> Option<String> {
+/// Returns the warning that the certificate `name`, of the block `files`, ends within its `warn_days` from `now`.
+pub fn ends_soon(name: &str, files: &Certificate, one: &Loaded, now: i64) -> Option<String> {
     let left = one.days_left(now);
     let soon = one.is_in_time(now) && left < i64::from(files.warn_days);
     soon.then(|| {
-        format!(
-            "expires in {left} days, on {}; renew it",
-            one.leaf.not_after()
-        )
+        let end = one.leaf.not_after();
+        format!("certificate {name} expires in {left} days, on {end}; renew it")
     })
 }
 
@@ -133,8 +131,8 @@ pub fn ends_soon(files: &Certificate, one: &Loaded, now: i64) -> Option<String> 
 fn warn(name: &str, files: &Certificate, loaded: &Arc<Loaded>) {
     let now = unix_now();
     for one in loaded.each() {
-        if let Some(warning) = ends_soon(files, one, now) {
-            log::warn!("certificate {name}: {warning}");
+        if let Some(warning) = ends_soon(name, files, one, now) {
+            log::warn!("{warning}");
         }
         for warning in one.warnings(now) {
             log::warn!("certificate {name}: {warning}");

@@ -1,7 +1,7 @@
 //! How the edge finds a node dead or well again: by health checks, by passive health, without flapping.
 //!
-//! In: nodes that hang, flap, answer wrongly, or fail only real clients. Out: their states and when they
-//! changed. Source: Diffusion load balancers, "TCP retransmission timeout"; FAULTS D60, D61.
+//! In: nodes that hang, flap, answer wrongly, or fail only real clients. Out: their states and their times.
+//! Source: Diffusion load balancers, "TCP retransmission timeout"; FAULTS D60, D61.
 
 use std::time::{Duration, Instant};
 
@@ -36,11 +36,8 @@ async fn checked_with(nodes: u8, plugins: &str, health: &str) -> Setup {
     let yaml = setup::yaml(&certs, nodes, plugins, "");
     let line = yaml.lines().find(|l| l.contains("health:"));
     let line = line.expect("the pool has a check").to_owned();
-    let edge = Edge::start(
-        &block,
-        &yaml.replace(&line, &format!("    on_lost: 502\n    health: {health}")),
-    )
-    .await;
+    let health = format!("    on_lost: 502\n    health: {health}");
+    let edge = Edge::start(&block, &yaml.replace(&line, &health)).await;
     Setup {
         block,
         nodes: running,

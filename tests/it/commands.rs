@@ -3,7 +3,7 @@
 //! In: command lines of the real program. Out: standard output, standard error, exit codes.
 
 use std::os::unix::net::UnixDatagram;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -289,7 +289,15 @@ fn without_an_endpoint_a_reload_is_a_signal() {
         code == Some(1) && said.contains("neither `admin` nor `pid_file`"),
         "{said}"
     );
-    let mut child = Command::new("sleep").arg("60").spawn().expect("a process");
+    let mut sleep = Command::new("sleep");
+    // SAFETY: signal(2) may be called between fork and exec. Under nohup the signal would be ignored.
+    unsafe {
+        sleep.pre_exec(|| {
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
+            Ok(())
+        })
+    };
+    let mut child = sleep.arg("60").spawn().expect("a process");
     let pid = child.id().to_string();
     write(&one_node("threads: 0"));
     let (code, said) = reload(&["--pid", &pid]);

@@ -391,10 +391,7 @@ fn health_bind(check: &mut Check<'_>, admin: SocketAddr, health: &AdminHealth) {
     }
     if health.paths.is_empty() {
         let expected = "at least one of `livez`, `readyz`, `metrics`, or no `health`";
-        check.expect(
-            &steps!["admin", "health", "paths"],
-            "an empty list",
-            expected,
-        );
+        let at = steps!["admin", "health", "paths"];
+        check.expect(&at, "an empty list", expected);
     }
 }

@@ -17,6 +17,7 @@ use super::shared::Admin;
 use crate::config::HealthPath;
 use crate::control::Running;
 use crate::control::endpoint::Endpoint;
+use crate::stream::unix::Listening;
 
 /// Serves `paths` on `socket` in the current runtime.
 ///
@@ -32,7 +33,7 @@ pub fn start(
         token: None,
         watchers: AtomicUsize::default(),
     });
-    let accepting = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
+    let accepting = Listening::new(asked, socket.try_clone()?)?;
     let router = router(paths).with_state(admin);
     let task = tokio::spawn(serve(accepting, router));
     Ok(Endpoint::new(asked, socket, task))
