@@ -40,7 +40,7 @@ class Edge:
             # Chain and key are in one file, which can be replaced in one step.
             "certificates": {n: {"chain": f"{folder}/{n}.pem", "key": f"{folder}/{n}.pem"} for n in names},
             "listeners": [{"name": "tls", "bind": [f"127.0.0.1:{self.tls}"], "mode": "http", "to": "n1",
-                           "tls": {"certificates": names}}],
+                           "connection_rate_per_client": "off", "tls": {"certificates": names}}],
         }
         path = os.path.join(folder, "edge.yaml")
         with open(path, "w", encoding="utf-8") as f:

@@ -67,7 +67,7 @@ def pushgate(folder, ports, pools, admin, keys, threads=1):
     text += "".join(f"  n{n.rsplit(':', 1)[0].replace('.', '-')}: {{ address: '{n}' }}\n" for n in nodes)
     name = lambda n: "n" + n.rsplit(":", 1)[0].replace(".", "-")
     text += "pools:\n" + "".join(f"  p{i}: {{ nodes: [{', '.join(map(name, pool))}], {keys} }}\n" for i, pool in enumerate(pools))
-    text += "listeners:\n" + "".join(f"  - {{ name: l{i}, bind: ['{HOST}:{port}'], mode: http, to: p{i} }}\n" for i, port in enumerate(ports))
+    text += "listeners:\n" + "".join(f"  - {{ name: l{i}, bind: ['{HOST}:{port}'], mode: http, to: p{i}, connection_rate_per_client: off }}\n" for i, port in enumerate(ports))
     path = os.path.join(folder, "pushgate.yaml")
     with open(path, "w", encoding="utf-8") as f:
         f.write(text)

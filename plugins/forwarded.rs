@@ -8,6 +8,7 @@ mod edit;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use serde::Deserialize;
 
@@ -24,6 +25,10 @@ const X_FORWARDED_PORT: &str = "x-forwarded-port";
 const X_FORWARDED_HOST: &str = "x-forwarded-host";
 const X_REAL_IP: &str = "x-real-ip";
 const FORWARDED: &str = "forwarded";
+const X_REQUEST_ID: &str = "x-request-id";
+
+/// Longest id of a trusted sender that is kept, in bytes.
+const MAX_ID: usize = 128;
 
 /// Block `forwarded:`.
 #[derive(Clone, Debug, Deserialize, serde::Serialize)]
@@ -50,6 +55,9 @@ pub struct Config {
     /// `Forwarded` (RFC 7239) with `for`, `host` and `proto`; default off.
     #[serde(default)]
     pub forwarded: bool,
+    /// `X-Request-Id`, a trusted sender's or a new one; default off.
+    #[serde(default)]
+    pub request_id: bool,
 }
 
 fn yes() -> bool {
@@ -84,11 +92,15 @@ impl HeadEditor for Forwarded {
         let trusted = self.on.trust.contains(sender);
         // The core has already removed the hop-by-hop headers. The next hop would remove every header that
         // `Connection` still names (FAULTS D14).
-        edit::unlist(edits, is_forwarding)?;
+        edit::unlist(edits, is_hop_proof)?;
         if !trusted {
             edits.retain(|name, _| !is_forwarding(name.as_bytes()));
         }
         self.client(flow, sender, edits)?;
+        if self.on.request_id && !(trusted && has_id(edits)) {
+            let (time, random) = (since_1970(flow.wall), flow.random);
+            edits.set_fmt(X_REQUEST_ID, format_args!("{time:016x}{random:016x}"))?;
+        }
         let host = host(flow);
         let proto = if flow.tls.is_some() { "https" } else { "http" };
         if self.on.forwarded {
@@ -131,6 +143,26 @@ impl Forwarded {
         }
         Ok(())
     }
+}
+
+/// Whether no client may have the next hop remove this header.
+fn is_hop_proof(name: &[u8]) -> bool {
+    is_forwarding(name) || name.eq_ignore_ascii_case(X_REQUEST_ID.as_bytes())
+}
+
+/// Whether the head has one id that is text of a fair length.
+fn has_id(edits: &Edits) -> bool {
+    let mut ids = edits.values(X_REQUEST_ID);
+    let is_fair = |id: &[u8]| (1..=MAX_ID).contains(&id.len()) && visible(id).is_some();
+    ids.next().is_some_and(is_fair) && ids.next().is_none()
+}
+
+/// Nanoseconds, which make an id unique together with the flow's random number.
+fn since_1970(date: SystemTime) -> u64 {
+    let since = date.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    })
 }
 
 /// Returns host and port as the client sent them, or the flow's host if they are not a plain host name.

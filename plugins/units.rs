@@ -59,6 +59,9 @@ const MAX_PER_SECOND: u64 = 1_000_000;
 const RATE: &str = "a rate above zero and up to 1000000/s, such as `50/s`, `30/min`";
 
 impl Rate {
+    /// Highest rate.
+    pub const MAX: Rate = Rate::a_second(MAX_PER_SECOND);
+
     /// Makes a rate of `n` a second; `n` is above zero.
     pub const fn a_second(n: u64) -> Self {
         Rate { per_minute: n * 60 }
@@ -69,6 +72,11 @@ impl Rate {
         Rate {
             per_minute: self.per_minute.saturating_add(other.per_minute),
         }
+    }
+
+    /// Returns the time between two events.
+    pub fn interval(self) -> Duration {
+        Duration::from_nanos(60_000_000_000 / self.per_minute)
     }
 
     /// Returns the rate in events a second.
@@ -120,6 +128,30 @@ impl<'de> Deserialize<'de> for Rate {
             fn visit_str<E: Error>(self, s: &str) -> Result<Rate, E> {
                 s.parse()
                     .map_err(|_| E::invalid_value(serde::de::Unexpected::Str(s), &self))
+            }
+        }
+        d.deserialize_str(V)
+    }
+}
+
+/// A rate, or the word `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaybeRate(pub Option<Rate>);
+
+impl<'de> Deserialize<'de> for MaybeRate {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl Visitor<'_> for V {
+            type Value = MaybeRate;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{RATE}, or `off`")
+            }
+            fn visit_str<E: Error>(self, s: &str) -> Result<MaybeRate, E> {
+                if s == "off" {
+                    return Ok(MaybeRate(None));
+                }
+                let rate = s.parse().map(|rate| MaybeRate(Some(rate)));
+                rate.map_err(|_| E::invalid_value(serde::de::Unexpected::Str(s), &self))
             }
         }
         d.deserialize_str(V)
@@ -327,6 +359,7 @@ mod tests {
             "2000000/s",
         ] {
             assert!(serde_yaml::from_str::<Rate>(bad).is_err(), "{bad}");
+            assert!(serde_yaml::from_str::<MaybeRate>(bad).is_err(), "{bad}");
         }
         for (good, per_second) in [("50/s", 50.0), ("30/min", 0.5)] {
             let rate: Rate = serde_yaml::from_str(good).expect(good);
@@ -335,6 +368,10 @@ mod tests {
                 (per_second, good.into())
             );
         }
+        let maybe = |s| serde_yaml::from_str::<MaybeRate>(s).expect(s).0;
+        assert_eq!(maybe("off"), None);
+        let half = maybe("30/min").map(Rate::interval);
+        assert_eq!(half, Some(Duration::from_secs(2)));
         let age = |s| serde_yaml::from_str::<MaybeSpan>(s).expect(s).0;
         assert_eq!(age("none"), None);
         assert_eq!(age("3650d"), Some(Span::MAX.0));

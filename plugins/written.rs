@@ -10,7 +10,7 @@ use crate::bounds::Refusal;
 use crate::lifetime::JITTER;
 use crate::memory::{CAPACITY, EXPIRY};
 use crate::trust::Net;
-use crate::units::{Bytes, MaybeSpan, Pairs, Rate, Share, Span};
+use crate::units::{Bytes, MaybeRate, MaybeSpan, Pairs, Rate, Share, Span};
 
 /// The keys of a table, some of them not given.
 pub(crate) struct TableKeys<'a> {
@@ -46,6 +46,7 @@ as_text! {
     MaybeSpan: |span| span.0.map_or_else(|| "none".to_owned(), |s| Span(s).to_string()),
     Share: |share| share.written(),
     Rate: |rate| rate.to_string(),
+    MaybeRate: |rate| rate.0.map_or_else(|| "off".to_owned(), |r| r.to_string()),
     Bytes: |bytes| bytes.written(),
     Net: |net| net.0.to_string(),
 }
@@ -107,7 +108,9 @@ mod tests {
         }
         for rate in ["1/min", "90/min", "1000000/s"] {
             comes_back::<Rate>(rate);
+            comes_back::<MaybeRate>(rate);
         }
+        comes_back::<MaybeRate>("off");
         for size in ["0B", "4097B", "32KiB", "64TiB"] {
             comes_back::<Bytes>(size);
         }

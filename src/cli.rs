@@ -20,10 +20,10 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::config::{Config, Places};
+use crate::config::{Config, HostName, Places, ServiceLog};
 use crate::explain::{Question, explain};
 use crate::import;
-use crate::init::{self, Address, Own};
+use crate::init::{self, Address, NodeAddress, Own};
 use crate::observe::service_log;
 use crate::simulate::{Settings, simulate};
 
@@ -91,23 +91,30 @@ enum Command {
         /// Addresses that clients reach: the balanced one, then one for each server.
         #[arg(long = "vip", value_name = "ADDRESS")]
         vips: Vec<Address>,
-        /// Addresses of the servers whose files name no listening interface.
+        /// Addresses or host names of the servers whose files name no listening interface.
         #[arg(long = "node", value_name = "ADDRESS")]
-        nodes: Vec<Address>,
+        nodes: Vec<NodeAddress>,
+        /// Domain of the servers whose files name only their machine (`<control_link_machine_name>`).
+        #[arg(long, value_name = "NAME", value_parser = domain)]
+        domain: Option<HostName>,
         /// Folder for `pushgate.yaml` and its password files; without it the configuration is printed.
         #[arg(long, value_name = "FOLDER")]
         out: Option<PathBuf>,
     },
     /// Print the configuration of a deployment option, or list the options.
+    #[command(after_help = examples::init())]
     Init {
         /// Option of the guide, such as `2.B.1.1`.
         option: Option<String>,
         /// Addresses that clients reach, in the order of the table at the head of the option's file.
         #[arg(long = "vip", value_name = "ADDRESS")]
         vips: Vec<Address>,
-        /// Addresses of the nodes, in the order of the table at the head of the option's file.
+        /// Addresses or host names of the nodes, in the order of the table at the head of the option's file.
         #[arg(long = "node", value_name = "ADDRESS")]
-        nodes: Vec<Address>,
+        nodes: Vec<NodeAddress>,
+        /// Domain in place of `mycompany.com`.
+        #[arg(long, value_name = "NAME", value_parser = domain)]
+        domain: Option<HostName>,
         /// PEM chains in the order of the file; each key is beside its chain and ends in `.key`.
         #[arg(long = "cert", value_name = "FILE")]
         certificates: Vec<PathBuf>,
@@ -166,18 +173,29 @@ pub fn main() -> ExitCode {
             files,
             vips,
             nodes,
+            domain,
             out,
-        } => print_or_fail(imported(&files, &vips, &nodes, out.as_deref())),
+        } => {
+            let own = Own {
+                vips,
+                nodes,
+                certificates: Vec::new(),
+                domain,
+            };
+            print_or_fail(imported(&files, &own, out.as_deref()))
+        }
         Command::Init {
             option,
             vips,
             nodes,
+            domain,
             certificates,
         } => {
             let own = Own {
                 vips,
                 nodes,
                 certificates,
+                domain,
             };
             print_or_fail(option.map_or(Ok(init::list()), |option| init::fill(&option, &own)))
         }
@@ -240,13 +258,13 @@ fn load(conf: &Path) -> Result<Config, ExitCode> {
     })
 }
 
-fn imported(
-    files: &[PathBuf],
-    vips: &[Address],
-    nodes: &[Address],
-    out: Option<&Path>,
-) -> Result<String, String> {
-    let written = import::write(&import::read_all(files).map_err(lines)?, vips, nodes)?;
+fn domain(text: &str) -> Result<HostName, String> {
+    let expected = "expected a domain, such as `mycompany.com`";
+    text.parse().map_err(|()| expected.to_owned())
+}
+
+fn imported(files: &[PathBuf], own: &Own, out: Option<&Path>) -> Result<String, String> {
+    let written = import::write(&import::read_all(files).map_err(lines)?, own)?;
     match out {
         None => Ok(written.yaml),
         Some(folder) => written.save(folder),
@@ -291,7 +309,7 @@ fn run(
     daemon: bool,
     upgrade: bool,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    service_log::init("info");
+    service_log::init("info", config.log.service);
     if !daemon {
         service_log::start()?;
     }
@@ -307,7 +325,7 @@ fn run(
 /// Runs the demo's nodes beside an edge, whose configuration is like any other.
 fn demo(port: Option<u16>) -> Result<(), Box<dyn std::error::Error>> {
     // Only errors are logged, so that the banner stays readable.
-    service_log::init("error");
+    service_log::init("error", ServiceLog::Text);
     service_log::start()?;
     let demo = crate::demo::Demo::start(port.unwrap_or(0))?;
     let config = Config::parse(&demo.configuration, "demo", Path::new("."))?;

@@ -16,5 +16,7 @@ pub mod rebalance;
 pub mod refused;
 pub mod running;
 pub mod sockets;
+pub mod started;
+pub mod stop;
 
 pub use running::Running;

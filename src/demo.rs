@@ -86,16 +86,19 @@ impl Demo {
         });
     }
 
-    /// Returns the text for a person: the page, the admin endpoint, curl commands. The line of the page
-    /// begins with `page: `.
+    /// Returns the text for a person: the page, the dashboard, the metrics, curl commands. The line of the
+    /// page begins with `page: `.
     pub fn banner(&self) -> String {
         let edge = format!("http://{}", self.edge);
         let mut text = format!(
             "Pushgate demo: two push nodes, {} and {}, behind one edge.\n\n\
-             page:    {edge}/\n\
-             metrics: http://{}/metrics\n\n\
+             page:      {edge}/\n\
+             dashboard: http://{admin}/\n\
+             metrics:   http://{admin}/metrics\n\n\
              Try, from another terminal (-b and -c keep the cookie, so you stay on one node):\n",
-            NAMES[0], NAMES[1], self.admin
+            NAMES[0],
+            NAMES[1],
+            admin = self.admin
         );
         for (path, what) in [
             (

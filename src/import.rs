@@ -7,6 +7,7 @@
 
 mod certificates;
 mod compare;
+mod healthcheck;
 mod import_output;
 mod keystore;
 mod push_server;

@@ -4,10 +4,14 @@
 //! `conf/`, with comments and table, or an error about what does not fit.
 //! Source: Lightstreamer clustering §2, §3, §4, §6 (the tables of addresses); Diffusion load balancers.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+mod address;
 
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+pub use address::{Address, NodeAddress};
+
+use crate::config::HostName;
 use crate::config::error::nearest;
 
 /// Declares the options, one a line: a name, and its file in `conf/`.
@@ -60,30 +64,17 @@ const ALIASES: &[(&str, &str)] = &[
     ("6", "direct"),
 ];
 
-/// An address given by the user. Without a port, the option's own port is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// IP address.
-    pub ip: IpAddr,
-    /// Port; `None`: the option's own.
-    pub port: Option<u16>,
-}
+/// Domain of the guides' examples, which `--domain` replaces.
+const DOMAIN: &str = "mycompany.com";
 
-impl FromStr for Address {
-    type Err = String;
+/// Blocks that every edge should have, at the end of each written file.
+pub(crate) const OBSERVED: &str = "
+# Metrics, health, orders and the dashboard: `pushgate top -c FILE`.
+admin: { bind: 127.0.0.1:9900 }
 
-    fn from_str(s: &str) -> Result<Self, String> {
-        if let Ok(a) = s.parse::<SocketAddr>() {
-            return Ok(Address {
-                ip: a.ip(),
-                port: Some(a.port()),
-            });
-        }
-        let ip = s.trim_matches(['[', ']']).parse();
-        ip.map(|ip| Address { ip, port: None })
-            .map_err(|_| "expected an address as `192.0.2.1` or `192.0.2.1:443`".to_owned())
-    }
-}
+# One JSON line at the end of each flow.
+log: { access: stdout }
+";
 
 /// What replaces the option's own addresses and certificates, each in the order of its file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,9 +82,11 @@ pub struct Own {
     /// Addresses that clients reach.
     pub vips: Vec<Address>,
     /// Addresses of the nodes.
-    pub nodes: Vec<Address>,
+    pub nodes: Vec<NodeAddress>,
     /// PEM chains; each key file is beside its chain, with the ending `.key`.
     pub certificates: Vec<PathBuf>,
+    /// Domain in place of `mycompany.com`.
+    pub domain: Option<HostName>,
 }
 
 /// Why an option cannot be printed.
@@ -168,8 +161,9 @@ pub fn list() -> String {
 pub fn fill(option: &str, own: &Own) -> Result<String, InitError> {
     let text = find(option)?;
     let mut addresses = Vec::new();
+    let vips = own.vips.iter().map(|vip| NodeAddress::Ip(*vip)).collect();
     for (what, given, key) in [
-        ("--vip", &own.vips, "bind:"),
+        ("--vip", &vips, "bind:"),
         ("--node", &own.nodes, "address:"),
     ] {
         let slots = slots(text, key);
@@ -179,10 +173,10 @@ pub fn fill(option: &str, own: &Own) -> Result<String, InitError> {
             slots.iter().map(|s| s.to_string()).collect(),
         )?;
         for (slot, address) in slots.into_iter().zip(given) {
-            if address.port.is_some() && ports(text, slot) > 1 {
+            if address.port().is_some() && ports(text, slot) > 1 {
                 return Err(InitError::Ports { address: slot });
             }
-            addresses.push((slot, *address));
+            addresses.push((slot, address.clone()));
         }
     }
     let chains: Vec<&str> = values(text, "chain:").collect();
@@ -200,7 +194,10 @@ pub fn fill(option: &str, own: &Own) -> Result<String, InitError> {
             &format!("chain: {chain}, key: {key}"),
         );
     }
-    Ok(out)
+    if let Some(domain) = &own.domain {
+        out = out.replace(DOMAIN, domain.bare());
+    }
+    Ok(out + OBSERVED)
 }
 
 fn find(option: &str) -> Result<&'static str, InitError> {
@@ -304,7 +301,7 @@ fn port_after(rest: &str) -> Option<u16> {
 }
 
 /// Returns a line with each address replaced. Outside comments it quotes an address that YAML would misread.
-fn readdress(line: &str, to: &[(Ipv4Addr, Address)]) -> String {
+fn readdress(line: &str, to: &[(Ipv4Addr, NodeAddress)]) -> String {
     let (mut out, mut done) = (String::with_capacity(line.len()), 0);
     for (range, found) in addresses(line) {
         let Some((_, address)) = to.iter().find(|(slot, _)| *slot == found) else {
@@ -314,10 +311,10 @@ fn readdress(line: &str, to: &[(Ipv4Addr, Address)]) -> String {
         let port = port_after(&line[range.end..]);
         done = range.end + port.map_or(0, |p| p.to_string().len() + 1);
         let text = match port {
-            Some(port) => SocketAddr::new(address.ip, address.port.unwrap_or(port)).to_string(),
-            None => address.ip.to_string(),
+            Some(port) => address.with_port(port),
+            None => address.host(),
         };
-        match address.ip.is_ipv6() && !is_comment(line) {
+        match address.is_ipv6() && !is_comment(line) {
             true => out.push_str(&format!("\"{text}\"")),
             false => out.push_str(&text),
         }

@@ -4,6 +4,7 @@
 //! line for each flow. Order: `serve` → `http1`, `http2` or `tcp`. `hooks` decide.
 //! Source: Lightstreamer clustering §1 (layers 7 and 4), §2, §3; Diffusion load balancers, all points.
 
+mod access_line;
 pub mod assign;
 pub mod clients;
 pub mod conn;
@@ -22,3 +23,4 @@ pub mod service;
 pub mod tcp;
 pub mod threads;
 pub mod tunnel;
+pub mod turn;

@@ -5,15 +5,16 @@
 //! before all else. So an error ends the start with a message. Threads start after Pingora
 //! has daemonised. Source: FAULTS D54, D69.
 
+mod build_info;
 mod daemon;
 mod limits;
 mod memory;
 mod pid_file;
 mod signals;
-mod systemd;
 mod threads;
 mod upgrade;
 mod user;
+mod watchdog;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +26,6 @@ use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, GenBackgroundService};
 use pushgate_plugins::unix::Shown;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sd_notify::NotifyState;
 use tokio::sync::watch;
 
 use crate::config::{Config, User};
@@ -33,14 +33,13 @@ use crate::control::handover::HandoverState;
 use crate::control::sockets::{Sockets, bind_all};
 use crate::control::{Running, admin, certificates, discovery_watch, expiry, rebalance};
 use crate::listener::edge::Edge;
-use crate::observe::{access_log, service_log};
+use crate::observe::{access_log, service_log, systemd};
 use crate::proxy::hooks::ProxyHooks;
 use crate::stream::descriptors;
 
 use pid_file::PidFile;
 use signals::Signals;
 pub use signals::hold as hold_signals;
-use systemd::notify;
 use upgrade::Predecessor;
 
 /// How to run the process.
@@ -64,7 +63,8 @@ pub fn run(config: Config, options: Options) -> Result<(), BoxError> {
     let program = signals::program()?;
     raise_descriptor_limit();
     user::warn_of_root(config.user.as_deref());
-    access_log::open(&config.log.access, &config.dir).map_err(|e| format!("access log: {e}"))?;
+    build_info::set();
+    access_log::open(&config.log, &config.dir).map_err(|e| format!("access log: {e}"))?;
     let token = admin_token(&config)?;
     let user = config.user.as_deref().and_then(User::named);
     let mut predecessor = match (options.upgrade, upgrade_socket(&config)) {
@@ -197,6 +197,7 @@ impl Service {
         let threads = config.threads.or(std::thread::available_parallelism().ok());
         let threads = threads.map_or(1, std::num::NonZeroUsize::get);
         let runtimes = threads::start(threads).map_err(|e| format!("threads: {e}"))?;
+        let data = runtimes.data.iter().map(|t| t.runtime.clone()).collect();
         let (drain, draining) = watch::channel(false);
         let log_query = config.log.query;
         let hooks = ProxyHooks { log_query };
@@ -209,15 +210,24 @@ impl Service {
             None => (HandoverState::default(), None),
         };
         let running = Running::new(edge, options.path, drain, state);
-        let asked = config.admin.as_ref().map(|a| a.bind);
-        let asked = asked.and_then(|a| Some((a, sockets.remove(&a)?)));
+        let admin = config.admin.clone();
+        let health = admin.as_ref().and_then(|a| a.health.clone());
+        let mut take = |address| Some((address, sockets.remove(&address)?));
+        let admin = admin.and_then(|a| take(a.bind));
+        let health = health.and_then(|h| Some((take(h.bind)?, h.paths)));
         let offered = upgrade_socket(&config);
         let user = config.user.clone();
         running.apply(Arc::new(config), sockets).await?;
-        if let Some((asked, socket)) = asked {
-            let endpoint = admin::start(asked, socket, running.clone(), token);
-            running.administer(endpoint.map_err(|e| format!("admin: {e}"))?);
-        }
+        let admin =
+            admin.map(|(asked, socket)| admin::start(asked, socket, running.clone(), token));
+        let health = health.map(|((asked, socket), paths)| {
+            admin::health::start(asked, socket, running.clone(), &paths)
+        });
+        let failed = |e| format!("admin: {e}");
+        running.administer(
+            admin.transpose().map_err(failed)?,
+            health.transpose().map_err(failed)?,
+        );
         tokio::spawn(certificates::watch(running.clone()));
         tokio::spawn(rebalance::watch(running.clone()));
         tokio::spawn(expiry::watch(running.clone()));
@@ -237,7 +247,9 @@ impl Service {
             pid_file.as_ref().map_or(Ok(()), PidFile::write)?;
         }
         succeed(predecessor, offered, pid_file, &running).await?;
-        notify(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
+        let (listeners, nodes) = (running.addresses().len(), running.nodes().len());
+        systemd::ready(&format!("serving at {listeners} addresses, {nodes} nodes"));
+        watchdog::start(data);
         self.running.send_replace(Some(running));
         Ok(())
     }

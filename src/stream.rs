@@ -5,6 +5,7 @@
 
 mod bulk;
 pub mod by_client;
+pub mod client_pace;
 pub mod client_share;
 pub mod dead_peer;
 pub mod descriptors;
@@ -17,11 +18,14 @@ pub mod graceful_close;
 pub mod kernel;
 pub mod last_bytes;
 pub mod memory;
+pub mod meter;
 mod pending_bytes;
+pub mod pulse;
 pub mod relay;
 pub mod side;
 pub mod socket;
 pub mod source;
+pub mod stall;
 pub mod substream;
 pub mod unix;
 mod window;

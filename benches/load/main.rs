@@ -22,6 +22,7 @@ mod handshakes;
 mod incoming;
 mod messages;
 mod node;
+mod others;
 mod process;
 mod requests;
 mod silent;
@@ -119,6 +120,7 @@ fn main() -> Result<(), BoxError> {
             "silent" => silent::run(&options).await,
             "evict" => evict::run(&options).await,
             "floor" => floor::run(&options),
+            "others" => others::run(&options).await,
             "storm" => storm::run(&options).await,
             "hidden" => silent::hidden(&options).await,
             "resume" => silent::resume(&options).await,

@@ -1,6 +1,6 @@
 //! A push node: answers, streams, WebSockets and floods, by the path of the request.
 //!
-//! - `/kib`: 1 KiB. `/held`: a poll without an answer.
+//! - `/kib`: 1 KiB. `/held`: a poll without an answer. `/who`: the node's address.
 //! - `/<wire>/<ms>`: a message each `<ms>` milliseconds, without end.
 //! - `/silent/<wire>`: a WebSocket without a message, or a stream with one.
 //! - `/ws/server`: three messages at once. `/ws/client`: an answer to each message.
@@ -125,6 +125,12 @@ async fn serve(mut stream: Incoming) -> io::Result<()> {
         got.clear();
         if path == "/kib" {
             stream.write_all(&kib).await?;
+            continue;
+        }
+        if path.starts_with("/who") {
+            let who = stream.tcp().local_addr()?.to_string();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", who.len());
+            stream.write_all((head + &who).as_bytes()).await?;
             continue;
         }
         let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();

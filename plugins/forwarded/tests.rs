@@ -221,3 +221,32 @@ fn mode_tcp_and_unknown_keys_are_refused() {
     assert!(undecodable("forwarded: { x_forwarded: true }"));
     assert!(undecodable("forwarded: { trust: [lan] }"));
 }
+
+/// Aim: each request has one id. A trusted sender's is kept, so that both logs name the request alike; any other is
+/// replaced. Fails if a client chooses its id, has it removed by the next hop, or sends a second one.
+#[test]
+fn a_request_has_one_id() {
+    let id = |client: [u8; 4], lines: &[(&str, &str)]| {
+        let facts = Facts {
+            client: (client, 1234).into(),
+            ..Facts::default()
+        };
+        let yaml = "forwarded: { trust: [10.0.0.0/8], request_id: true }";
+        all(&told(yaml, &facts, lines), "x-request-id")
+    };
+    let made = ["18fae27693b400000123456789abcdef"];
+    let (trusted, stranger) = ([10, 0, 0, 1], [192, 0, 2, 1]);
+    let long = "a".repeat(129);
+    let own = [("X-Request-Id", "theirs-1")];
+    assert_eq!(id(stranger, &[]), made);
+    assert_eq!(id(stranger, &own), made);
+    assert_eq!(id(trusted, &own), ["theirs-1"]);
+    assert_eq!(id(trusted, &[]), made);
+    assert_eq!(id(trusted, &[("X-Request-Id", &long)]), made);
+    assert_eq!(id(trusted, &[own[0], own[0]]), made);
+    let facts = Facts::default();
+    let hop = [("Connection", "X-Request-Id, close")];
+    let head = told("forwarded: { request_id: true }", &facts, &hop);
+    assert_eq!(all(&head, "connection"), ["close"]);
+    assert!(all(&told("forwarded: {}", &facts, &[]), "x-request-id").is_empty());
+}

@@ -12,11 +12,15 @@ use serde_json::Value;
 use super::examples::ORDERS;
 
 mod client;
+mod flows;
+mod reload;
 mod table;
+mod text;
 
 use client::Edge;
 pub use client::{At, Place};
 use table::{nodes, pools, rebalance};
+use text::{query, text};
 
 /// A query or an order to a running edge.
 #[derive(Debug, PartialEq, Eq, Subcommand)]
@@ -24,6 +28,13 @@ pub enum Action {
     /// Show the nodes of a running edge.
     #[command(after_help = ORDERS)]
     Nodes {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Show live flows: their bytes, how long they are silent, and who makes them wait.
+    Flows(flows::Flows),
+    /// Show after how much silence connections were lost, and the keep-alive that prevents it.
+    Silence {
         #[command(flatten)]
         at: At,
     },
@@ -61,6 +72,9 @@ pub enum Action {
     /// Forget to which nodes the clients of a pool are stuck. Live flows go on.
     #[command(after_help = ORDERS)]
     Forget(Forget),
+    /// Read the file again: waits for the result, exits 1 if the edge refuses the file.
+    #[command(after_help = ORDERS)]
+    Reload(reload::Reload),
     /// Ask a running edge whether it lives; exits 1 if not. For containers and scripts.
     #[command(after_help = ORDERS)]
     Healthcheck {
@@ -70,7 +84,7 @@ pub enum Action {
         #[command(flatten)]
         at: Place,
     },
-    /// Show nodes and pools, refreshed each second.
+    /// Show nodes, pools and the flows that wait longest, refreshed each second.
     #[command(after_help = ORDERS)]
     Top {
         /// Stop after this many refreshes.
@@ -175,6 +189,8 @@ async fn done(action: Action) -> Result<String, String> {
                 nodes(&answer, None)
             })
         }
+        Action::Flows(what) => flows::list(what).await,
+        Action::Silence { at } => flows::silence(&at).await,
         Action::Drain {
             which,
             deadline,
@@ -186,8 +202,9 @@ async fn done(action: Action) -> Result<String, String> {
         Action::Evict(which) => order(&which, "evict", []).await,
         Action::Rebalance(what) => moved(what).await,
         Action::Forget(what) => forgotten(what).await,
+        Action::Reload(what) => reload::reload(what).await,
         Action::Healthcheck { ready, at } => {
-            let path = if ready { "/readyz" } else { "/healthz" };
+            let path = if ready { "/readyz" } else { "/livez" };
             let said = Edge::new(&at)?.body(Method::GET, path).await?;
             Ok(String::from_utf8_lossy(&said).into_owned())
         }
@@ -280,7 +297,9 @@ async fn top(at: &At, count: Option<u64>) -> Result<String, String> {
         } else {
             ""
         };
-        let shown = format!("{clear}{}\n{}", nodes(&now, before.as_ref()), pools(&all));
+        let nodes = nodes(&now, before.as_ref());
+        let waiting = flows::longest(&edge).await?;
+        let shown = format!("{clear}{nodes}\n{}{waiting}", pools(&all));
         // The reader has closed the pipe, as in `pushgate top | head`.
         if out
             .write_all(shown.as_bytes())
@@ -294,31 +313,6 @@ async fn top(at: &At, count: Option<u64>) -> Result<String, String> {
     Ok(String::new())
 }
 
-/// Builds a query of the words that have a value: a rate, a share, a duration, a name or a number.
-fn query<'a>(words: impl IntoIterator<Item = (&'a str, Option<String>)>) -> String {
-    let given = words.into_iter().filter_map(|(key, v)| Some((key, v?)));
-    let pairs: Vec<String> = given
-        .map(|(key, v)| format!("{key}={}", escape(&v)))
-        .collect();
-    match pairs.is_empty() {
-        true => String::new(),
-        false => format!("?{}", pairs.join("&")),
-    }
-}
-
-/// Escapes every byte that is not legal in any URL.
-fn escape(value: &str) -> String {
-    value
-        .bytes()
-        .map(|b| match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'/' => {
-                char::from(b).to_string()
-            }
-            _ => format!("%{b:02X}"),
-        })
-        .collect()
-}
-
 /// Returns `name` if it is safe in a path. Errors: no node or pool can have that name.
 fn name(name: &str) -> Result<&str, String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
@@ -326,10 +320,6 @@ fn name(name: &str) -> Result<&str, String> {
         true => Ok(name),
         false => Err(format!("`{name}` is not a legal name of a node or pool")),
     }
-}
-
-fn text(answer: &Value) -> String {
-    format!("{answer:#}\n")
 }
 
 #[cfg(test)]

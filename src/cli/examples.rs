@@ -1,5 +1,9 @@
 //! Examples at the end of `--help`, and of the man pages.
 
+use std::sync::LazyLock;
+
+use crate::init::list;
+
 /// Of the program.
 pub const ALL: &str = "\
 Examples:
@@ -55,3 +59,19 @@ Examples:
 
 Without --admin and -c, the command asks the endpoint that /etc/pushgate/pushgate.yaml names, or
 http://127.0.0.1:9900 if that file cannot be read.";
+
+/// Of `init`, with the list of its options.
+pub fn init() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        let examples = "\
+Examples:
+  pushgate init 1.A.2 --vip 192.0.2.10 --node ls1.internal --node ls2.internal
+  pushgate init 2.B.1.1 --domain example.org > edge.yaml";
+        let options: String = list().lines().map(|line| format!("  {line}\n")).collect();
+        format!(
+            "{examples}\n\nOptions of the guides:\n{}",
+            options.trim_end()
+        )
+    });
+    &TEXT
+}

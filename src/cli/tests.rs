@@ -118,6 +118,7 @@ fn examples_are_command_lines() {
         examples::EXPLAIN,
         examples::SIMULATE,
         examples::ORDERS,
+        examples::init(),
     ] {
         for line in text
             .lines()

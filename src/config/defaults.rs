@@ -25,6 +25,22 @@ pub const MAX_CONNECTIONS_PER_CLIENT: usize = 10_000;
 /// Live flows of one client address at a listener: as many as connections. Without this an HTTP/2 client could
 /// begin a hundred on each.
 pub const MAX_FLOWS_PER_CLIENT: usize = 10_000;
+/// Time between "not ready" and the closing of the listeners. None: without a balancer in front, the listeners of a
+/// process that stops should be free at once.
+pub const DRAIN_DELAY: Span = seconds(0);
+/// New connections of one client address in a second, at least. A full TLS handshake takes half a millisecond, so that
+/// one client has a quarter of a core.
+pub const CONNECTION_RATE: Rate = Rate::a_second(500);
+/// All connections that a client may hold come back within this time at the default rate: ten thousand people behind
+/// one address after 20 s. One core needs 5 s for their handshakes alone. Whoever allows a client more connections,
+/// because a balancer hides all clients behind its address, thereby allows more of them in a second.
+pub const CONNECTIONS_RENEWED: Span = seconds(20);
+/// New requests of one client address in a second, at least. A request takes some 50 µs, and 200 µs if it opens a
+/// connection to its node, so that one client has a tenth to 40 % of a core.
+pub const REQUEST_RATE: Rate = Rate::a_second(2000);
+/// All flows that a client may have begin anew within this time at the default rate: ten thousand people behind one
+/// address may each poll every 5 s.
+pub const FLOWS_RENEWED: Span = seconds(5);
 /// How long live flows may go on after a stop signal: a working day's streams end in an hour by themselves.
 pub const DRAIN_DEADLINE: Span = seconds(3600);
 /// A TLS handshake takes two round trips; ten seconds is generous for a mobile client.
@@ -127,6 +143,7 @@ functions! {
     client_share: Share = CLIENT_SHARE;
     max_connections_per_client: NonZeroUsize = NonZeroUsize::new(MAX_CONNECTIONS_PER_CLIENT).expect("a constant above zero");
     max_flows_per_client: NonZeroUsize = NonZeroUsize::new(MAX_FLOWS_PER_CLIENT).expect("a constant above zero");
+    drain_delay: Span = DRAIN_DELAY;
     drain_deadline: Span = DRAIN_DEADLINE;
     handshake_timeout: Span = HANDSHAKE_TIMEOUT;
     head_timeout: Span = HEAD_TIMEOUT;

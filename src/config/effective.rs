@@ -11,7 +11,7 @@ use serde::ser::{Serialize, Serializer};
 use serde_yaml::Value;
 use serde_yaml::with::singleton_map_recursive;
 
-use super::units::Span;
+use super::units::{MaybeRate, Span};
 use super::{
     Address, Config, FileMode, Health, HostPort, Listener, ListenerTls, MemoryLimit, NoNode,
     OnLost, Profile, SourceAddress, Statuses, Version,
@@ -75,6 +75,8 @@ impl Health {
 impl Listener {
     fn fill(&mut self) {
         self.plugins.iter_mut().for_each(|plugin| plugin.fill());
+        self.connection_rate_per_client = Some(MaybeRate(self.connection_rate()));
+        self.request_rate_per_client = Some(MaybeRate(self.request_rate()));
         if let Some(tls) = &mut self.tls {
             tls.fill();
         }

@@ -1,4 +1,4 @@
-//! The whole configuration, and the blocks about the process itself: `admin`, `log`.
+//! The whole configuration, and the block `admin`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,7 +10,9 @@ use serde::Deserialize;
 use super::address::Bind;
 use super::error::ConfigError;
 use super::units::{Share, Span};
-use super::{Certificate, Listener, Memory, Node, Pool, Resolvers, Tickets, UnixSocket, defaults};
+use super::{
+    Certificate, Listener, Log, Memory, Node, Pool, Resolvers, Tickets, UnixSocket, defaults,
+};
 
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize, serde::Serialize)]
@@ -34,6 +36,9 @@ pub struct Config {
     /// Memory above which new clients are refused.
     #[serde(default)]
     pub memory: Memory,
+    /// Time between "not ready" and the closing of the listeners after a stop signal.
+    #[serde(default = "defaults::drain_delay")]
+    pub drain_delay: Span,
     /// Longest time live flows go on after a stop signal.
     #[serde(default = "defaults::drain_deadline")]
     pub drain_deadline: Span,
@@ -91,29 +96,37 @@ pub struct Admin {
     /// File whose first line is the bearer token that every request must carry.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
+    /// Health and metrics at an address of their own, without token; absent: only at `bind`.
+    #[serde(default)]
+    pub health: Option<AdminHealth>,
 }
 
-/// Where log lines go.
-#[derive(Clone, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq)]
+/// Health and metrics at an address of their own, for balancers and collectors that send no token.
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
-pub struct Log {
-    /// The access log: one JSON line at the end of each flow.
-    #[serde(default)]
-    pub access: AccessLog,
-    /// Logs the query string too; off by default, because push clients put passwords there.
-    #[serde(default)]
-    pub query: bool,
+pub struct AdminHealth {
+    /// Address to bind; it needs no token.
+    pub bind: SocketAddr,
+    /// Which of the paths are served there.
+    #[serde(default = "HealthPath::all")]
+    pub paths: Vec<HealthPath>,
 }
 
-/// Destination of the access log.
-#[derive(Clone, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq)]
+/// A path that is served without token.
+#[derive(Clone, Copy, Debug, Deserialize, serde::Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
-pub enum AccessLog {
-    /// No access log.
-    #[default]
-    Off,
-    /// Standard output.
-    Stdout,
-    /// A file, appended to; opened again on SIGUSR1.
-    File(PathBuf),
+pub enum HealthPath {
+    /// `/livez`: whether the process lives.
+    Livez,
+    /// `/readyz`: whether new clients should come here.
+    Readyz,
+    /// `/metrics`.
+    Metrics,
+}
+
+impl HealthPath {
+    /// The default: every path.
+    fn all() -> Vec<HealthPath> {
+        vec![HealthPath::Livez, HealthPath::Readyz, HealthPath::Metrics]
+    }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::address::Bind;
 use super::bounds::{self, Hidden};
-use super::units::{Bytes, Span};
+use super::units::{Bytes, MaybeRate, Rate, Span};
 use super::{ListenerTls, Mode, TcpOptions, UnixSocket, defaults};
 
 /// Sockets on one or more VIPs that share plugins, certificates and limits.
@@ -54,6 +54,14 @@ pub struct Listener {
     /// Most live flows of one client address (IPv6: /64).
     #[serde(default = "defaults::max_flows_per_client")]
     pub max_flows_per_client: NonZeroUsize,
+    /// Most new connections of one client address (IPv6: /64) in a second; those beyond wait. See
+    /// [`Listener::connection_rate`].
+    #[serde(default)]
+    pub connection_rate_per_client: Option<MaybeRate>,
+    /// Most new requests and HTTP/2 streams of one client address (IPv6: /64) in a second; those beyond wait.
+    /// See [`Listener::request_rate`].
+    #[serde(default)]
+    pub request_rate_per_client: Option<MaybeRate>,
     /// Deadline of each of these: the PROXY protocol header, a ClientHello that routes, the TLS handshake.
     #[serde(
         default = "defaults::handshake_timeout",
@@ -72,6 +80,29 @@ pub struct Listener {
     /// Options of the clients' sockets.
     #[serde(default)]
     pub tcp: TcpOptions,
+}
+
+impl Listener {
+    /// Returns the rate of new connections of one client; `None`: there is none.
+    pub fn connection_rate(&self) -> Option<Rate> {
+        let (held, least) = (self.max_connections_per_client, defaults::CONNECTION_RATE);
+        let default = || Some(least.max(renewed(held, defaults::CONNECTIONS_RENEWED)));
+        self.connection_rate_per_client
+            .map_or_else(default, |r| r.0)
+    }
+
+    /// Returns the rate of new requests of one client; `None`: there is none.
+    pub fn request_rate(&self) -> Option<Rate> {
+        let (held, least) = (self.max_flows_per_client, defaults::REQUEST_RATE);
+        let default = || Some(least.max(renewed(held, defaults::FLOWS_RENEWED)));
+        self.request_rate_per_client.map_or_else(default, |r| r.0)
+    }
+}
+
+/// Returns the rate at which a client that holds `held` begins all of it anew within `within`.
+fn renewed(held: NonZeroUsize, within: Span) -> Rate {
+    let a_second = held.get() as u64 / within.0.as_secs().max(1);
+    Rate::a_second(a_second.clamp(1, Rate::MAX.per_second() as u64))
 }
 
 /// Most bytes of a flow that proxy and sockets hold while the client does not read. In the file a size
@@ -219,6 +250,47 @@ impl Default for Limits {
             target: defaults::MAX_TARGET,
             headers: defaults::MAX_HEADERS,
             http2: Http2Limits::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Aim: the rates of a client grow with what it may hold, and a rate of the file holds as it is. Fails if the
+    /// default throttles a client that may hold more, or if `off` is the default.
+    #[test]
+    fn rates_grow_with_what_a_client_may_hold() {
+        let least = (Some(Rate::a_second(500)), Some(Rate::a_second(2000)));
+        let of = |n| (Some(Rate::a_second(n)), Some(Rate::a_second(4 * n)));
+        for (keys, expected) in [
+            ("", least),
+            (
+                "max_connections_per_client: 3, max_flows_per_client: 3",
+                least,
+            ),
+            (
+                "max_connections_per_client: 1000000, max_flows_per_client: 1000000",
+                of(50_000),
+            ),
+            (
+                "max_connections_per_client: 18446744073709551615, max_flows_per_client: 18446744073709551615",
+                (Some(Rate::MAX), Some(Rate::MAX)),
+            ),
+            (
+                "connection_rate_per_client: off, request_rate_per_client: off",
+                (None, None),
+            ),
+            (
+                "connection_rate_per_client: 1/s, request_rate_per_client: 4/s",
+                of(1),
+            ),
+        ] {
+            let yaml = format!("{{ name: a, bind: [], mode: http, {keys} }}");
+            let listener: Listener = serde_yaml::from_str(&yaml).expect(keys);
+            let rates = (listener.connection_rate(), listener.request_rate());
+            assert_eq!(rates, expected, "{keys}");
         }
     }
 }

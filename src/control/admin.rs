@@ -1,19 +1,22 @@
 //! The admin endpoint: metrics, health, node states, and the orders an operator may give.
 //!
 //! It has a listener of its own. Where a token is configured, every request must carry it, except requests
-//! for the dashboard's page, which reveals nothing. Changes are POST only; a browser's cross-site POST and a
+//! for the dashboard's page, which reveals nothing, and whether the process lives and is ready. Changes are POST only; a browser's cross-site POST and a
 //! rebound host name are refused. Connections are few, and each step has a deadline (`connections`).
 //! Source: FAULTS D71.
 
 mod connections;
 mod dashboard;
+pub mod health;
+mod flows;
 mod nodes;
 mod peer;
+mod probes;
 mod rebalances;
 mod shared;
+mod silence;
 mod timed;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -36,10 +39,11 @@ use self::shared::{Admin, refused};
 use super::Running;
 use super::certificates::Shown;
 use super::endpoint::Endpoint;
-use super::rebalance;
 use crate::credentials::Warning;
-use crate::observe::metrics;
 use crate::stream::unix::Listening;
+
+/// The API for programs: each path with its answers. A test holds it to the routes.
+const OPENAPI: &str = include_str!("admin/openapi.json");
 
 /// Deadline for the body of a request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -67,10 +71,13 @@ fn router(running: Arc<Running>, token: Option<String>) -> Router {
         watchers: AtomicUsize::default(),
     });
     dashboard::files()
-        .route("/metrics", get(metrics_text))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
+        .route("/metrics", get(probes::metrics))
+        .route("/healthz", get(probes::live))
+        .route("/livez", get(probes::live))
+        .route("/readyz", get(probes::ready))
         .route("/api/nodes", get(nodes::all))
+        .route("/api/flows", get(flows::all))
+        .route("/api/silence", get(silence::all))
         .route("/api/listeners", get(listeners))
         .route("/api/certificates", get(certificates))
         .route("/api/discovery", get(discovery))
@@ -85,19 +92,21 @@ fn router(running: Arc<Running>, token: Option<String>) -> Router {
         )
         .route("/api/pools/{pool}/forget", post(rebalances::forget))
         .route("/api/reload", post(reload))
+        .route("/api/openapi.json", get(openapi))
         .layer(middleware::from_fn_with_state(admin.clone(), guard))
         .with_state(admin)
 }
 
 async fn guard(Shared(admin): Shared<Arc<Admin>>, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Arc<Peer>>().cloned();
-    let is_page =
-        *request.method() == http::Method::GET && dashboard::OPEN.contains(&request.uri().path());
+    let path = request.uri().path();
+    let is_open = *request.method() == http::Method::GET
+        && (dashboard::is_open(path) || probes::OPEN.contains(&path));
     if let Err(Refusal {
         reason,
         status,
         why,
-    }) = judge(&admin, &request, is_page)
+    }) = judge(&admin, &request, is_open)
     {
         refused(reason);
         if reason == "token" {
@@ -109,7 +118,7 @@ async fn guard(Shared(admin): Shared<Arc<Admin>>, request: Request, next: Next) 
         }
         return (status, why).into_response();
     }
-    if !is_page {
+    if !is_open {
         peer.into_iter().for_each(|peer| peer.trust());
     }
     match with_body(request).await {
@@ -129,7 +138,7 @@ struct Refusal {
     why: &'static str,
 }
 
-fn judge(admin: &Admin, request: &Request, is_page: bool) -> Result<(), Refusal> {
+fn judge(admin: &Admin, request: &Request, is_open: bool) -> Result<(), Refusal> {
     let headers = request.headers();
     let refusal = |reason, status, why| {
         Err(Refusal {
@@ -139,7 +148,7 @@ fn judge(admin: &Admin, request: &Request, is_page: bool) -> Result<(), Refusal>
         })
     };
     if let Some(token) = &admin.token
-        && !is_page
+        && !is_open
         && !bears(headers, token)
     {
         let why = "token missing or wrong\n";
@@ -230,48 +239,6 @@ fn is_cross_site(headers: &HeaderMap) -> bool {
     origin.is_some_and(|o| o.split_once("://").map(|(_, h)| h) != Some(own))
 }
 
-async fn metrics_text(Shared(admin): Shared<Arc<Admin>>) -> Response {
-    let m = metrics::get();
-    // Removes certificates that are no longer configured.
-    m.not_after.reset();
-    m.certificate_warnings.reset();
-    // Of a keystore with several keys the first end counts.
-    let mut ends = BTreeMap::new();
-    for one in admin.running.certificates() {
-        let end = ends.entry(one.name.clone()).or_insert(one.not_after);
-        *end = one.not_after.min(*end);
-        for warning in &one.warnings {
-            let labels = [one.name.as_str(), warning.as_str()];
-            m.certificate_warnings.with_label_values(&labels).set(1);
-        }
-    }
-    for (name, end) in ends {
-        m.not_after.with_label_values(&[&name]).set(end);
-    }
-    m.evenness.reset();
-    for pool in admin.running.pools().values() {
-        m.queued
-            .with_label_values(&[&pool.name])
-            .set(pool.waiting.len() as i64);
-        m.evenness
-            .with_label_values(&[&pool.name])
-            .set(rebalance::evenness(pool));
-    }
-    admin.measure_nodes();
-    (
-        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-        m.text(),
-    )
-        .into_response()
-}
-
-async fn ready(Shared(admin): Shared<Arc<Admin>>) -> Response {
-    match admin.running.unready() {
-        None => "ready\n".into_response(),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
-    }
-}
-
 async fn listeners(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
     let mut addresses = admin.running.addresses();
     addresses.sort();
@@ -299,9 +266,22 @@ async fn certificates(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
     Json(admin.running.certificates().into_iter().map(one).collect())
 }
 
+/// Handles `POST /api/reload`.
 async fn reload(Shared(admin): Shared<Arc<Admin>>) -> Response {
     match admin.running.reload().await {
-        Ok(()) => "loaded\n".into_response(),
+        Ok(waiting) if waiting.is_empty() => "loaded\n".into_response(),
+        Ok(waiting) => {
+            let keys = waiting.join(", ");
+            format!("loaded\nchanges of these keys wait for a restart: {keys}\n").into_response()
+        }
         Err(e) => (StatusCode::UNPROCESSABLE_ENTITY, format!("{e}\n")).into_response(),
     }
 }
+
+async fn openapi() -> Response {
+    let head = [(header::CONTENT_TYPE, "application/json")];
+    (head, OPENAPI).into_response()
+}
+
+#[cfg(test)]
+mod tests;

@@ -140,6 +140,8 @@ pub struct Parts {
     pub ring: Option<Arc<Ring>>,
     /// The admin endpoint; it stays open during a drain.
     pub admin: Option<Endpoint>,
+    /// The endpoint for health, if it has an address of its own.
+    pub health: Option<Endpoint>,
     /// Orders from the predecessor, until the nodes exist.
     pub orders: Vec<(String, Order)>,
     /// Terms of the drains among those orders, by the node's name.

@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pushgate_plugins::api::PoolId;
@@ -24,36 +24,37 @@ use super::plan::{Before, Plan, Shift};
 use super::rebalance::Rebalances;
 use super::refused::Names;
 use super::sockets::Sockets;
+use super::started::Started;
 use crate::balance::Pool;
 use crate::clock;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::listener::edge::Edge;
-use crate::observe::metrics;
+use crate::observe::{metrics, systemd};
 use crate::upstream::Membership;
 use crate::upstream::Order;
 use crate::upstream::{Node, State};
 
 /// Within this time a request has decided by the table it holds.
-const MOMENT: std::time::Duration = std::time::Duration::from_millis(100);
-
-/// Longest time for cut flows to end and be logged.
-const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// The running proxy.
 pub struct Running {
-    edge: Arc<Edge>,
+    pub(super) edge: Arc<Edge>,
     path: Option<PathBuf>,
     pub(super) keep: Arc<Keep>,
     /// Notified when a successor has taken over, so that this process drains.
     pub relieved: tokio::sync::Notify,
     parts: Mutex<Parts>,
+    started: Started,
+    /// Whether a stop has been told, so that no new clients should be sent here.
+    pub(super) stopping: AtomicBool,
     /// DNS names that are followed.
     pub(super) discovery: Discovery,
     /// The last rebalance of each pool, running or over.
     pub(super) rebalances: Rebalances,
     /// Held during a reload with its checks, so that reloads do not overlap.
     reloading: tokio::sync::Mutex<()>,
-    drain: tokio::sync::watch::Sender<bool>,
+    pub(super) drain: tokio::sync::watch::Sender<bool>,
     /// How often changed files were put in force.
     pub(super) refreshes: AtomicU64,
     /// A reload may have put older files in force than a refresh beside it, so they must be read again.
@@ -84,6 +85,8 @@ impl Running {
             keep: Arc::new(Keep::inherit(state.kept)),
             relieved: tokio::sync::Notify::new(),
             parts: Mutex::new(parts),
+            started: Started::default(),
+            stopping: AtomicBool::default(),
             discovery: Discovery::new(state.answers),
             rebalances: Rebalances::inherit(state.rebalances),
             reloading: tokio::sync::Mutex::default(),
@@ -93,45 +96,64 @@ impl Running {
         })
     }
 
-    /// Reads the file again and changes what runs.
+    /// Reads the file again and changes what runs. Returns the changed keys that wait for a restart.
     ///
     /// Errors: every error in the file, or an address that cannot be bound; the old
     /// configuration stays in force.
-    pub async fn reload(&self) -> Result<(), String> {
+    pub async fn reload(&self) -> Result<Vec<String>, String> {
         let Some(path) = self.path.clone() else {
             return Err("this process was started without a configuration file".into());
         };
+        systemd::reloading();
         let load = move || Config::load(&path).map_err(|faults| faults.to_string());
         let result = match on_file_thread(load).await.and_then(|loaded| loaded) {
             Ok(config) => self.apply(Arc::new(config), Sockets::new()).await,
             Err(faults) => Err(faults),
         };
+        let word = if result.is_ok() { "ok" } else { "failed" };
+        metrics::get().reloads.with_label_values(&[word]).inc();
         metrics::get().reload_ok.set(result.is_ok().into());
         match &result {
-            Ok(()) => log::info!("configuration reloaded"),
+            Ok(waiting) if waiting.is_empty() => log::info!("configuration reloaded"),
+            Ok(waiting) => log::warn!(
+                "configuration reloaded; changes of these keys wait for a restart: {}",
+                waiting.join(", ")
+            ),
             Err(e) => log::error!("reload failed, the old configuration stays in force:\n{e}"),
         }
+        systemd::serving(match result {
+            Ok(_) => "configuration reloaded",
+            Err(_) => "reload failed, the old configuration stays in force",
+        });
         result
     }
 
-    /// Makes `config` the running configuration. `sockets` are those bound already.
+    /// Makes `config` the running configuration. `sockets` are those bound already. Returns the changed keys
+    /// that wait for a restart.
     ///
     /// Errors: those of [`Plan::new`], before anything was changed, or a listening socket
     /// that the system refuses.
-    pub async fn apply(&self, config: Arc<Config>, sockets: Sockets) -> Result<(), String> {
+    pub async fn apply(
+        &self,
+        config: Arc<Config>,
+        sockets: Sockets,
+    ) -> Result<Vec<String>, String> {
         let _one = self.reloading.lock().await;
         for warning in &config.warnings {
             log::warn!("{warning}");
         }
         let resolver = self.discovery.begin(&config).await?;
-        let applied = self.put_in_force(config.clone(), sockets).await;
-        match &applied {
-            Ok(()) => self.discovery.settle(&config, resolver),
-            Err(_) => self
-                .discovery
-                .keep_only(self.parts.lock().config.as_deref()),
+        match self.put_in_force(config.clone(), sockets).await {
+            Ok(()) => {
+                self.discovery.settle(&config, resolver);
+                Ok(self.started.waiting(&config))
+            }
+            Err(e) => {
+                self.discovery
+                    .keep_only(self.parts.lock().config.as_deref());
+                Err(e)
+            }
         }
-        applied
     }
 
     async fn put_in_force(&self, config: Arc<Config>, sockets: Sockets) -> Result<(), String> {
@@ -237,14 +259,15 @@ impl Running {
         self.path.as_deref()
     }
 
-    /// Takes ownership of the admin endpoint.
-    pub fn administer(&self, endpoint: Endpoint) {
-        self.parts.lock().admin = Some(endpoint);
+    /// Takes ownership of the admin endpoint, and of the one for health.
+    pub fn administer(&self, admin: Option<Endpoint>, health: Option<Endpoint>) {
+        let mut parts = self.parts.lock();
+        (parts.admin, parts.health) = (admin, health);
     }
 
-    /// Closes the admin endpoint, because its address now belongs to the successor.
+    /// Closes both endpoints, because their addresses now belong to the successor.
     pub fn leave_admin(&self) {
-        self.parts.lock().admin = None;
+        self.administer(None, None);
     }
 
     /// Locks the running parts, for the watchers and the admin endpoint.
@@ -252,7 +275,7 @@ impl Running {
         self.parts.lock()
     }
 
-    /// Returns another handle of each listening socket, the admin endpoint's too, with its
+    /// Returns another handle of each listening socket, the endpoints' too, with its
     /// configured address.
     pub fn sockets(&self) -> io::Result<Vec<(SocketAddr, TcpListener)>> {
         let parts = self.parts();
@@ -260,8 +283,8 @@ impl Running {
         let mut sockets = listeners
             .map(|l| Ok((l.asked, l.socket()?)))
             .collect::<io::Result<Vec<_>>>()?;
-        if let Some(admin) = &parts.admin {
-            sockets.push((admin.asked, admin.socket()?));
+        for endpoint in parts.admin.iter().chain(&parts.health) {
+            sockets.push((endpoint.asked, endpoint.socket()?));
         }
         Ok(sockets)
     }
@@ -309,7 +332,7 @@ impl Running {
 
     /// Returns why new clients should not come here, if they should not.
     pub fn unready(&self) -> Option<String> {
-        if *self.drain.borrow() {
+        if *self.drain.borrow() || self.stopping.load(Ordering::Relaxed) {
             return Some("draining".into());
         }
         let parts = self.parts.lock();
@@ -318,49 +341,5 @@ impl Running {
             .values()
             .find(|p| p.nodes.iter().all(|n| n.state() == State::Down));
         dead.map(|p| format!("pool {} has no node", p.name))
-    }
-
-    /// Stops accepting, closes idle connections, and waits until all others have ended or the deadline has
-    /// passed. Returns the number of connections left.
-    pub async fn drain(&self) -> usize {
-        let (deadline, listeners) = {
-            let mut parts = self.parts.lock();
-            // Before the lock goes, so that no reload opens a listener again.
-            self.drain.send_replace(true);
-            let config = parts.config.as_ref();
-            let deadline =
-                config.map_or(config::defaults::DRAIN_DEADLINE.0, |c| c.drain_deadline.0);
-            (deadline, std::mem::take(&mut parts.listeners))
-        };
-        let gone = async {
-            // A thread may be accepting right now, and its client must be counted first.
-            for accepting in listeners.into_values().flat_map(|l| l.loops) {
-                accepting.end().await;
-            }
-            while self.edge.open() > 0 {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-        };
-        if tokio::time::timeout(deadline, gone).await.is_err() {
-            self.cut().await;
-        }
-        self.edge.open()
-    }
-
-    /// Resolves when a drain begins.
-    pub async fn drains(&self) {
-        // The sender lives as long as `self`.
-        let _ = self.drain.subscribe().wait_for(|drains| *drains).await;
-    }
-
-    /// Cuts all flows, and waits until each has its access line, `LAST_WORDS` at most.
-    pub async fn cut(&self) {
-        self.listed().iter().for_each(|l| l.node.cut());
-        let ended = async {
-            while self.edge.open() > 0 {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-            }
-        };
-        let _ = tokio::time::timeout(LAST_WORDS, ended).await;
     }
 }

@@ -15,7 +15,7 @@ use crate::stream::socket::Options;
 /// Sockets bound before the threads start, by address.
 pub type Sockets = HashMap<SocketAddr, TcpListener>;
 
-/// Binds every address of the configuration, and the admin endpoint's, unless its socket is `inherited`.
+/// Binds every address of the configuration, and the admin endpoints', unless its socket is `inherited`.
 /// Inherited sockets of other addresses are closed.
 ///
 /// Errors: the address that cannot be bound, and why.
@@ -27,6 +27,9 @@ pub fn bind_all(config: &Config, mut inherited: Sockets) -> Result<Sockets, Stri
         l.bind.iter().map(move |a| (*a, Some(options), &l.unix))
     }
     let admin = config.admin.iter().map(|a| (a.bind, None, &a.unix));
+    let health = config.admin.iter().flat_map(|a| &a.health);
+    let anybody = config::UnixSocket::default();
+    let admin = admin.chain(health.map(|h| (h.bind, None, &anybody)));
     let mut sockets = Sockets::new();
     for (address, options, unix) in config.listeners.iter().flat_map(of).chain(admin) {
         let socket = match inherited.remove(&address) {

@@ -257,7 +257,7 @@ fn banner_names_what_runs() {
     let demo = Demo::start(0).unwrap();
     let text = demo.banner();
     assert!(
-        text.contains(&format!("\npage:    http://{}/\n", demo.edge)),
+        text.contains(&format!("\npage:      http://{}/\n", demo.edge)),
         "{text}"
     );
     let lines = text.lines().filter(|l| l.trim_start().starts_with("curl"));

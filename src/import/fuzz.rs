@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config::Config;
+use crate::init::Own;
 
 /// Reads `data` as the file of one server, and writes the edge's configuration for it.
 pub fn run(data: &[u8]) {
@@ -24,7 +25,7 @@ pub fn run(data: &[u8]) {
         }
     };
     assert!(!server.sockets.is_empty() && server.sockets.iter().all(|s| s.port > 0));
-    let Ok(written) = write(&[server], &[], &[]) else {
+    let Ok(written) = write(&[server], &Own::default()) else {
         return;
     };
     if let Err(faults) = Config::parse(&written.yaml, "f", Path::new("/nonexistent")) {

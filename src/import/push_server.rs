@@ -15,6 +15,17 @@ pub struct PushServer {
     pub sockets: Vec<Socket>,
     /// Where the server sends its clients for CR.
     pub link: Option<Link>,
+    /// Whether it answers `/lightstreamer/healthcheck`; `None`: the file does not say.
+    pub healthcheck: Option<bool>,
+}
+
+impl PushServer {
+    /// Completes a link that names only a machine.
+    pub(super) fn name_in(&mut self, domain: &str) {
+        if let Some(Link::Machine(machine)) = &self.link {
+            self.link = Some(Link::Address(format!("{machine}.{domain}"), None));
+        }
+    }
 }
 
 /// An `<http_server>` or `<https_server>`.

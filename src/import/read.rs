@@ -163,6 +163,7 @@ pub fn parse(text: &str, path: &Path) -> Result<PushServer, ImportError> {
         link: value(root, "control_link_address")
             .map(address)
             .or_else(machine),
+        healthcheck: healthcheck(root),
     })
 }
 
@@ -192,6 +193,19 @@ fn wrong_text(node: Node<'_, '_>) -> Option<String> {
     let expected = "a host name or an address, with its port if it has one; a `$variable` must be given its value";
     (name == "control_link_address" && !is_host)
         .then(|| format!("<{name}> is `{text}`; expected {expected}"))
+}
+
+/// Whether `<healthcheck_url>` is on: by its own text, or by that of its `<enabled>`. `None`: there is none.
+fn healthcheck(root: Node<'_, '_>) -> Option<bool> {
+    let element = root
+        .descendants()
+        .find(|n| n.has_tag_name("healthcheck_url"))?;
+    let text = value(element, "enabled").or_else(|| value(element, "healthcheck_url"))?;
+    match text.to_ascii_lowercase().as_str() {
+        "y" | "yes" | "true" => Some(true),
+        "n" | "no" | "false" => Some(false),
+        _ => None,
+    }
 }
 
 /// Returns the text of the first element `name` below `node`; blank text counts as missing.

@@ -6,6 +6,9 @@ use std::path::Path;
 use super::read::address;
 use super::*;
 use crate::config::Config;
+use crate::init::Own;
+
+mod left_open;
 
 fn https(port: u16, interface: &str, keystore: &str) -> String {
     format!(
@@ -230,7 +233,7 @@ fn a_keystores_name_becomes_a_word() {
     ] {
         let cr = https(443, "200.0.0.1", &file);
         let elements = [http("10.0.0.1"), cr, link("push1.mycompany.com")];
-        let written = write(&[server(1, &elements)], &[], &[]).expect("an option");
+        let written = write(&[server(1, &elements)], &Own::default()).expect("an option");
         let line = format!("tls: {{ certificates: [{name}] }}");
         assert!(written.yaml.contains(&line), "{}", written.yaml);
     }
@@ -247,7 +250,7 @@ fn a_control_link_by_address_can_be_read_back() {
 
 /// Writes the configuration for `servers` and checks its option and `lines`.
 fn recognised(option: &str, servers: &[PushServer], lines: &[&str]) {
-    let yaml = write(servers, &[], &[]).expect(option).yaml;
+    let yaml = write(servers, &Own::default()).expect(option).yaml;
     let first = format!("# Written by `pushgate import`. Option {option}");
     assert!(yaml.starts_with(&first), "{yaml}");
     for line in lines {
@@ -293,7 +296,7 @@ fn files_that_do_not_fit_each_other_are_refused() {
             "cannot tell its socket for S",
         ),
     ] {
-        let told = write(&servers, &[], &[]).expect_err(expected);
+        let told = write(&servers, &Own::default()).expect_err(expected);
         assert!(told.contains(expected), "{told}");
     }
 }

@@ -10,9 +10,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use super::certificates::{Entry, entry};
+use super::healthcheck;
 use super::import_output::ImportOutput;
 use super::push_server::{Link, PushServer, Socket, refused};
-use crate::init::{Address, quoted};
+use crate::init::{Address, NodeAddress, OBSERVED, Own, quoted};
 
 /// The option of the guide that the files amount to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,16 +38,19 @@ struct Roles<'a> {
     cr: &'a Socket,
 }
 
-/// Writes the configuration. `vips`: the balanced address, then, if TLS passes through, one for each server.
-/// `nodes`: the servers' addresses if their files name no interface. A missing address becomes the guide's,
-/// with a line that says so.
+/// Writes the configuration. `own.vips`: the balanced address, then, if TLS passes through, one for each
+/// server. `own.nodes`: the servers' addresses if their files name no interface. `own.domain`: that of servers
+/// that name only their machine. A missing address becomes the guide's, with a line that says so.
 ///
 /// Errors: files that contradict each other or match no option.
-pub fn write(
-    servers: &[PushServer],
-    vips: &[Address],
-    nodes: &[Address],
-) -> Result<ImportOutput, String> {
+pub fn write(servers: &[PushServer], own: &Own) -> Result<ImportOutput, String> {
+    let mut servers = servers.to_vec();
+    if let Some(domain) = &own.domain {
+        servers
+            .iter_mut()
+            .for_each(|server| server.name_in(domain.bare()));
+    }
+    let servers = servers.as_slice();
     let roles = servers
         .iter()
         .map(|server| roles(server, servers))
@@ -60,8 +64,8 @@ pub fn write(
         roles,
         option,
         certificate,
-        vips,
-        nodes,
+        vips: &own.vips,
+        nodes: &own.nodes,
     };
     Ok(ImportOutput {
         yaml: out.text(),
@@ -104,8 +108,8 @@ fn option(servers: &[PushServer], roles: &[Roles<'_>]) -> Result<Kind, String> {
         roles.cr.tls,
     ) {
         (Some(Link::Machine(_)), ..) => Err(format!(
-            "{}: <control_link_machine_name> serves several domains, which the file does not name: \
-             start from `pushgate init 2.B.1.1-multihosting`",
+            "{}: <control_link_machine_name> needs the domain, which the file does not name: give \
+             it by --domain; for several domains start from `pushgate init 2.B.1.1-multihosting`",
             server.path.display()
         )),
         (None, false, _) => Ok(Kind::Cookie),
@@ -154,7 +158,7 @@ struct Out<'a> {
     /// The edge's own certificate, if TLS ends at the edge.
     certificate: Option<Entry>,
     vips: &'a [Address],
-    nodes: &'a [Address],
+    nodes: &'a [NodeAddress],
 }
 
 impl Out<'_> {
@@ -165,7 +169,7 @@ impl Out<'_> {
         for (i, name) in names.iter().enumerate() {
             let address = self.node(i, self.roles[i].s);
             // Writing to a String cannot fail.
-            let _ = writeln!(out, "  {name}: {{ address: {} }}", yaml(address));
+            let _ = writeln!(out, "  {name}: {{ address: {address} }}");
         }
         let pins = self.pins(&names);
         for (i, name) in names
@@ -173,17 +177,14 @@ impl Out<'_> {
             .enumerate()
             .filter(|(i, _)| self.second_port(*i))
         {
-            let address = yaml(self.node(i, self.roles[i].cr));
+            let address = self.node(i, self.roles[i].cr);
             let check = "health: { tcp: {} }";
             let _ = writeln!(
                 out,
                 "  {name}-cr: {{ address: {address}, server: {name}, {check} }}"
             );
         }
-        let health = match self.roles[0].s.tls {
-            true => "tcp: {}",
-            false => "http: { path: /lightstreamer/healthcheck }",
-        };
+        let health = healthcheck::check(self.servers, self.roles[0].s.tls);
         let _ = write!(
             out,
             "\npools:\n  push:\n    nodes: [{}]\n    health: {{ {health} }}\n",
@@ -201,7 +202,7 @@ impl Out<'_> {
         if let Some(certificate) = &self.certificate {
             out += &format!("    tls: {{ certificates: [{}] }}\n", certificate.name);
         }
-        out + "    to: push\n" + &pins
+        out + "    to: push\n" + &pins + OBSERVED
     }
 
     /// Writes what the files are, and what they leave open.
@@ -228,6 +229,7 @@ impl Out<'_> {
         if self.vips.len() < self.bind().len() {
             out += "# The files do not name the addresses clients reach: 200.0.0.N is a guess (--vip sets it).\n";
         }
+        out += healthcheck::note(self.servers, self.roles[0].s.tls);
         let refused = self.servers.iter().zip(&self.roles).filter_map(|(s, r)| {
             let Some(Link::Address(told, _)) = &s.link else {
                 return None;
@@ -300,11 +302,17 @@ impl Out<'_> {
         }
     }
 
-    fn node(&self, i: usize, socket: &Socket) -> SocketAddr {
+    /// Returns the address of server `i`, as the file has it.
+    fn node(&self, i: usize, socket: &Socket) -> String {
         let own = self.nodes.get(i);
-        let ip = socket.interface.or(own.map(|a| a.ip));
-        let ip = ip.unwrap_or(Ipv4Addr::new(10, 0, 0, last_byte(i + 1)).into());
-        SocketAddr::new(ip, own.and_then(|a| a.port).unwrap_or(socket.port))
+        let port = own.and_then(NodeAddress::port).unwrap_or(socket.port);
+        let guess = Ipv4Addr::new(10, 0, 0, last_byte(i + 1));
+        match (socket.interface, own) {
+            (Some(ip), _) => yaml(SocketAddr::new(ip, port)),
+            (None, Some(NodeAddress::Ip(own))) => yaml(SocketAddr::new(own.ip, port)),
+            (None, Some(name)) => name.with_port(port),
+            (None, None) => yaml((guess, port).into()),
+        }
     }
 
     fn is_guess(&self, i: usize) -> bool {

@@ -1,11 +1,12 @@
 //! Tests of `init` against every file it prints.
 
 use std::path::Path;
+use std::str::FromStr;
 
 use super::*;
 use crate::config::Config;
 
-fn addresses(list: &[&str]) -> Vec<Address> {
+fn addresses<T: FromStr<Err = String>>(list: &[&str]) -> Vec<T> {
     list.iter().map(|a| a.parse().expect(a)).collect()
 }
 
@@ -41,6 +42,7 @@ fn values_that_do_not_fit_are_refused() {
         vips: addresses(vips),
         nodes: addresses(nodes),
         certificates: certs.iter().map(PathBuf::from).collect(),
+        domain: None,
     };
     for (option, own, expected) in [
         (
@@ -93,10 +95,12 @@ fn a_filled_option_is_sound() {
                     .map(|i| format!("{family}{}", from + i))
                     .collect::<Vec<_>>()
             };
-            let parse = |list: Vec<String>| list.iter().map(|a| a.parse().expect(a)).collect();
+            let vips = give("bind:", 1).into_iter();
+            let nodes = give("address:", 100).into_iter();
             let own = Own {
-                vips: parse(give("bind:", 1)),
-                nodes: parse(give("address:", 100)),
+                vips: vips.map(|a| a.parse().expect("an address")).collect(),
+                nodes: nodes.map(|a| a.parse().expect("an address")).collect(),
+                domain: "example.org".parse().ok(),
                 certificates: values(text, "chain:")
                     .map(|c| format!("/etc/x y/{c}").into())
                     .collect(),
@@ -123,7 +127,7 @@ fn ports_and_tables_follow() {
     let own = Own {
         vips: addresses(&["192.0.2.10:8080"]),
         nodes: addresses(&["192.0.2.1:81", "[2001:db8::2]"]),
-        certificates: Vec::new(),
+        ..Own::default()
     };
     let filled = fill("option-1.a.1", &own).expect("an option");
     for expected in [
@@ -135,7 +139,7 @@ fn ports_and_tables_follow() {
         assert!(filled.contains(expected), "{expected}\n{filled}");
     }
     let plain = fill("1.A.1", &Own::default()).expect("an option");
-    assert_eq!(plain, OPTIONS[0].1);
+    assert_eq!(plain, OPTIONS[0].1.to_owned() + OBSERVED);
     let own = Own {
         certificates: vec!["/etc/pushgate/my cert.pem".into()],
         ..Own::default()
@@ -143,4 +147,38 @@ fn ports_and_tables_follow() {
     let filled = fill("2.A.2", &own).expect("an option");
     let pair = "{ chain: '/etc/pushgate/my cert.pem', key: '/etc/pushgate/my cert.key' }";
     assert!(filled.contains(pair), "{filled}");
+}
+
+/// Aim: nodes may be host names, and a domain replaces the guide's in the whole file. Fails if a port is lost,
+/// or if a name of the guide stays. Source: issue 15 §3.
+#[test]
+fn names_and_domains_follow() {
+    let own = Own {
+        nodes: addresses(&["ls1.internal", "ls2.internal:81"]),
+        domain: "example.org".parse().ok(),
+        ..Own::default()
+    };
+    let filled = fill("1.B.1", &own).expect("an option");
+    for expected in [
+        "address: ls1.internal:80",
+        "address: ls2.internal:81",
+        "push1.example.org",
+    ] {
+        assert!(filled.contains(expected), "{expected}\n{filled}");
+    }
+    assert!(!filled.contains("mycompany"), "{filled}");
+    let config = Config::parse(&filled, "f", Path::new(".")).unwrap_or_else(|e| panic!("{e}"));
+    assert!(config.admin.is_some(), "{filled}");
+    for bad in [
+        "",
+        ":80",
+        "ls1:",
+        "ls1:0",
+        "ls1:65536",
+        "ls_1 x",
+        "10.0.0.300",
+    ] {
+        assert!(bad.parse::<NodeAddress>().is_err(), "{bad}");
+    }
+    assert!(list().contains("2.B.2.3-layer4 "));
 }

@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::net::TcpStream;
 
@@ -19,6 +20,7 @@ use crate::config::{self, Mode};
 use crate::proxy::conn::Conn;
 use crate::proxy::listener::Listener;
 use crate::proxy::open::{LimitReached, Open};
+use crate::proxy::turn::Turn;
 use crate::stream::side::Side;
 use crate::stream::socket::Tcp;
 use crate::tls::HandshakeInfo;
@@ -89,7 +91,7 @@ pub async fn admit(open: Open, accepted: Accepted) -> Result<(Side, Arc<Conn>), 
 async fn steps(mut open: Open, accepted: Accepted) -> Result<(Side, Arc<Conn>), AdmissionError> {
     let listener = Arc::clone(&open);
     let conf = listener.conf.load_full();
-    let (peer, at) = (accepted.peer, accepted.at);
+    let (peer, mut at) = (accepted.peer, accepted.at);
     let (mut tcp, mut vip) = registered(accepted).map_err(|_| AdmissionError::Gone)?;
     let (mut client, mut in_front) = (peer, None);
     if conf.accept_proxy.contains(peer.ip()) {
@@ -105,6 +107,10 @@ async fn steps(mut open: Open, accepted: Accepted) -> Result<(Side, Arc<Conn>), 
             Ok(Err(_)) => return Err(AdmissionError::ProxyProtocol),
             Err(_) => return Err(AdmissionError::ProxyProtocolTimeout),
         }
+    }
+    if let Some(turn) = open.connection_turn() {
+        Box::pin(in_turn(turn, &tcp, listener.tls.is_some())).await?;
+        at = Instant::now();
     }
     let (side, tls) = match &listener.tls {
         Some(front) => {
@@ -131,6 +137,24 @@ fn named(open: &mut Open, client: SocketAddr) -> Result<(), AdmissionError> {
         return Ok(());
     }
     open.name(client.ip()).map_err(AdmissionError::Limit)
+}
+
+/// Waits for the connection's turn at the rate of its client. The edge has read nothing of it, so it costs no more
+/// than its socket. `shakes`: TLS ends here, so a client that has sent FIN cannot go on.
+///
+/// Errors: the client has left.
+async fn in_turn(turn: Turn, tcp: &Tcp, shakes: bool) -> Result<(), AdmissionError> {
+    let left = async {
+        match shakes {
+            true => tcp.peer_ended().await,
+            false => tcp.peer_failed().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = turn => Ok(()),
+        () = left => Err(AdmissionError::Gone),
+    }
 }
 
 /// Registers the socket with this thread's runtime, and finds the address that the client reached. Sets no options:

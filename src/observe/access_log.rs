@@ -9,21 +9,29 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use pushgate_plugins::unix::Shown;
 use serde::{Serialize, Serializer};
 
 use super::line_queue::{self, LineQueue, Out};
-use crate::config::AccessLog;
+use super::syslog::Sender;
+use crate::config::{AccessLog, Field, Log};
 
 /// One line of the log.
 #[derive(Debug, Serialize)]
 pub struct Line<'a> {
-    /// End of the flow, in seconds since 1970.
+    /// Time of the line, in seconds since 1970.
     pub time: f64,
+    /// The same as RFC 3339 writes it, in UTC.
+    pub date: Date,
+    /// `end`, or `begin` of a stream.
+    pub event: &'a str,
     /// Number of the flow in this process.
     pub flow: u64,
+    /// `X-Request-Id`, as the node got it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<&'a str>,
     /// Listener.
     pub listener: &'a str,
     /// Client address and port.
@@ -49,6 +57,9 @@ pub struct Line<'a> {
     /// Path, with the query only if configured.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub path: &'a str,
+    /// Beginning of the request's user agent.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub user_agent: &'a str,
     /// Status sent to the client; 0 if none was.
     pub status: u16,
     /// Pool.
@@ -69,8 +80,22 @@ pub struct Line<'a> {
     pub bytes_down: u64,
     /// Duration of the flow, in seconds.
     pub seconds: f64,
-    /// End reason of the flow.
-    pub reason: &'a str,
+    /// End reason of the flow; `None`: it begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'a str>,
+    /// Who ended it in which phase, in HAProxy's two letters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<&'a str>,
+}
+
+/// A date as RFC 3339 writes it, in UTC and with milliseconds.
+#[derive(Debug)]
+pub struct Date(pub SystemTime);
+
+impl Serialize for Date {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&humantime::format_rfc3339_millis(self.0))
+    }
 }
 
 fn shown<S: Serializer>(address: &SocketAddr, s: S) -> Result<S::Ok, S::Error> {
@@ -80,7 +105,14 @@ fn shown<S: Serializer>(address: &SocketAddr, s: S) -> Result<S::Ok, S::Error> {
 /// Longest time for the last lines at the end of the process.
 const FLUSH: Duration = Duration::from_secs(1);
 
-static QUEUE: OnceLock<Option<LineQueue>> = OnceLock::new();
+static OPEN: OnceLock<Option<Open>> = OnceLock::new();
+
+/// The log that is on.
+struct Open {
+    queue: LineQueue,
+    begin: bool,
+    fields: Vec<Field>,
+}
 
 /// What the log has to say of itself goes to the service log, because each of its own lines is a flow.
 struct Owner(String);
@@ -104,10 +136,10 @@ impl line_queue::Owner for Owner {
 /// Opens the log; a relative file is below `dir`. Called once, before the first flow.
 ///
 /// Errors: the file cannot be opened.
-pub fn open(to: &AccessLog, dir: &Path) -> io::Result<()> {
-    let (name, out) = match to {
+pub fn open(log: &Log, dir: &Path) -> io::Result<()> {
+    let (name, out) = match &log.access {
         AccessLog::Off => {
-            let _ = QUEUE.set(None);
+            let _ = OPEN.set(None);
             return Ok(());
         }
         AccessLog::Stdout => ("on standard output".to_owned(), Out::stream(io::stdout())),
@@ -115,13 +147,22 @@ pub fn open(to: &AccessLog, dir: &Path) -> io::Result<()> {
             let path = dir.join(path);
             (path.display().to_string(), Out::file(path)?)
         }
+        AccessLog::Syslog(to) => ("by syslog".to_owned(), Out::stream(Sender::new(to.clone()))),
     };
-    let _ = QUEUE.set(Some(LineQueue::new(Owner(name), out)));
+    let _ = OPEN.set(Some(Open {
+        queue: LineQueue::new(Owner(name), out),
+        begin: log.begin,
+        fields: log.fields.clone(),
+    }));
     Ok(())
 }
 
+fn log() -> Option<&'static Open> {
+    OPEN.get()?.as_ref()
+}
+
 fn queue() -> Option<&'static LineQueue> {
-    QUEUE.get()?.as_ref()
+    log().map(|open| &open.queue)
 }
 
 /// Starts the writing thread. Called after a daemon's fork, because a fork would end the thread.
@@ -146,11 +187,111 @@ pub fn is_on() -> bool {
     queue().is_some()
 }
 
+/// Whether streams get a line when they begin, too.
+pub fn has_begin() -> bool {
+    log().is_some_and(|open| open.begin)
+}
+
 /// Queues a line, or drops and counts it if the queue is full.
 pub fn write(line: &Line<'_>) {
-    let Some(queue) = queue() else { return };
-    if let Ok(mut text) = serde_json::to_vec(line) {
+    let Some(open) = log() else { return };
+    let text = match open.fields.is_empty() {
+        true => serde_json::to_vec(line),
+        false => chosen(line, &open.fields),
+    };
+    if let Ok(mut text) = text {
         text.push(b'\n');
-        queue.push(text);
+        open.queue.push(text);
+    }
+}
+
+/// Writes only some fields, in their order. A field that the line does not have is left out.
+fn chosen(line: &Line<'_>, fields: &[Field]) -> serde_json::Result<Vec<u8>> {
+    let all = serde_json::to_value(line)?;
+    let mut text = Vec::from(*b"{");
+    for field in fields {
+        let Some(value) = all.get(field.as_str()) else {
+            continue;
+        };
+        if text.len() > 1 {
+            text.push(b',');
+        }
+        serde_json::to_writer(&mut text, field.as_str())?;
+        text.push(b':');
+        serde_json::to_writer(&mut text, value)?;
+    }
+    text.push(b'}');
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line() -> Line<'static> {
+        Line {
+            time: 1.5,
+            date: Date(SystemTime::UNIX_EPOCH + Duration::from_millis(1500)),
+            event: "end",
+            flow: 7,
+            request_id: Some("a\"b"),
+            listener: "push",
+            client: ([192, 0, 2, 1], 5).into(),
+            vip: ([192, 0, 2, 2], 80).into(),
+            protocol: "http/1.1",
+            tls: Some("TLSv1.3"),
+            sni: Some("a"),
+            method: "GET",
+            host: "a",
+            path: "/",
+            user_agent: "\u{1b}[31m\n\u{202e}",
+            status: 200,
+            pool: Some("p"),
+            node: Some("n"),
+            how: Some("balanced"),
+            retries: 0,
+            bytes_up: 1,
+            bytes_down: 2,
+            seconds: 0.5,
+            reason: Some("done"),
+            ended: Some("--"),
+        }
+    }
+
+    /// Aim: each field can be chosen, and no other exists. Fails if a field is added to the line and not to the keys.
+    #[test]
+    fn every_field_can_be_chosen() {
+        let all = serde_json::to_value(line()).expect("JSON");
+        let mut names: Vec<&str> = all
+            .as_object()
+            .expect("an object")
+            .keys()
+            .map(String::as_str)
+            .collect();
+        let mut fields: Vec<&str> = Field::ALL.iter().map(|field| field.as_str()).collect();
+        names.sort_unstable();
+        fields.sort_unstable();
+        assert_eq!(names, fields);
+    }
+
+    /// Aim: chosen fields come in the file's order, escaped; a missing one is left out. Fails if a client's user agent
+    /// can end a line or colour a terminal.
+    #[test]
+    fn fields_come_in_their_order() {
+        let line = Line {
+            sni: None,
+            ..line()
+        };
+        let fields = [
+            Field::Date,
+            Field::Sni,
+            Field::UserAgent,
+            Field::RequestId,
+            Field::Flow,
+        ];
+        let text = String::from_utf8(chosen(&line, &fields).expect("JSON")).expect("text");
+        let expected = "{\"date\":\"1970-01-01T00:00:01.500Z\",\"user_agent\":\"\\u001b[31m\\n\u{202e}\",\
+                        \"request_id\":\"a\\\"b\",\"flow\":7}";
+        assert_eq!(text, expected);
     }
 }

@@ -10,6 +10,8 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use super::process::Process;
+
 macro_rules! metrics {
     ($($(#[doc = $help:literal])+ $field:ident: $kind:ident $name:literal [$($label:literal),*];)+) => {
         /// The metrics of this process.
@@ -25,6 +27,7 @@ macro_rules! metrics {
                     let $field = metrics!(@new $kind, $name, concat!($($help),+).trim(), &[$($label),*]);
                     registry.register(Box::new($field.clone())).expect("names in the table are unique");
                 )+
+                registry.register(Box::new(Process::new())).expect("names beside those of the table");
                 Metrics { registry, $($field,)+ }
             }
         }
@@ -38,6 +41,7 @@ macro_rules! metrics {
     (@type ratio) => { GaugeVec };
     (@type plain_gauge) => { IntGauge };
     (@type seconds) => { HistogramVec };
+    (@type long_seconds) => { HistogramVec };
     (@type bytes) => { HistogramVec };
     (@new counter, $name:expr, $help:expr, $labels:expr) => {
         IntCounterVec::new(Opts::new($name, $help), $labels).expect("legal names")
@@ -54,12 +58,20 @@ macro_rules! metrics {
     (@new seconds, $name:expr, $help:expr, $labels:expr) => {
         HistogramVec::new(HistogramOpts::new($name, $help).buckets(SECONDS.to_vec()), $labels).expect("legal names")
     };
+    (@new long_seconds, $name:expr, $help:expr, $labels:expr) => {
+        HistogramVec::new(HistogramOpts::new($name, $help).buckets(LONG_SECONDS.to_vec()), $labels).expect("legal names")
+    };
     (@new bytes, $name:expr, $help:expr, $labels:expr) => {
         HistogramVec::new(HistogramOpts::new($name, $help).buckets(BYTES.to_vec()), $labels).expect("legal names")
     };
 }
 
 const SECONDS: &[f64] = &[0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
+/// For waits and silences: the limits of well-known devices (60 s, 300 s, 350 s, 3600 s) have a bucket of their own.
+const LONG_SECONDS: &[f64] = &[
+    0.3, 1.0, 3.0, 10.0, 30.0, 55.0, 65.0, 120.0, 180.0, 240.0, 295.0, 320.0, 370.0, 600.0, 900.0,
+    1800.0, 3600.0, 7200.0, 86400.0,
+];
 const BYTES: &[f64] = &[
     0.0, 1024.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0, 262144.0, 1048576.0,
 ];
@@ -71,6 +83,8 @@ metrics! {
     accepted: counter "pushgate_connections_total" ["listener"];
     /// Client connections that ended before their first request: failed TLS handshakes, limits reached.
     refused: counter "pushgate_connections_refused_total" ["listener", "reason"];
+    /// Connections and requests that waited because their client was above a rate, by the rate's key.
+    rate_waits: counter "pushgate_rate_waits_total" ["listener", "limit"];
     /// Idle client connections closed to make room for others, by what ran short.
     closed_idle: counter "pushgate_idle_connections_closed_total" ["reason"];
     /// Memory that counts towards `memory.limit`, in bytes.
@@ -116,13 +130,13 @@ metrics! {
     /// Rate of the running rebalance of a pool, in clients per second; 0 if none runs.
     rebalance_rate: ratio "pushgate_rebalance_rate" ["pool"];
     /// Largest ratio of a node's flows to its share: 1 is even, 1.05 is 5 % more.
-    evenness: ratio "pushgate_pool_evenness" ["pool"];
+    evenness: ratio "pushgate_pool_evenness_ratio" ["pool"];
     /// DNS lookups of node names, by result: `good`, or why there was no answer.
     lookups: counter "pushgate_dns_lookups_total" ["source", "result"];
     /// Addresses in the last good DNS answer.
     dns_addresses: gauge "pushgate_dns_addresses" ["source"];
     /// Time of the last good DNS answer, in seconds since 1970.
-    dns_answered: gauge "pushgate_dns_last_answer_seconds" ["source"];
+    dns_answered: gauge "pushgate_dns_last_answer_timestamp_seconds" ["source"];
     /// Time it took to connect to a node.
     connect_seconds: seconds "pushgate_connect_seconds" ["node"];
     /// Connects to a node that failed, by reason.
@@ -131,12 +145,17 @@ metrics! {
     bytes: counter "pushgate_bytes_total" ["listener", "direction"];
     /// Bytes of a relayed flow that the edge and its sockets held when it ended.
     hidden: bytes "pushgate_hidden_bytes" ["listener"];
+    /// Time flows waited for their client, for their node, or for a busy thread of the edge; waits of 0.1 s and more.
+    stalls: long_seconds "pushgate_stall_seconds" ["who"];
+    /// How long no byte had passed on a connection when its peer, client or node, was found gone: by a reset, a timeout,
+    /// or because it answered nothing.
+    silence: long_seconds "pushgate_silence_before_loss_seconds" ["listener", "peer"];
     /// End of a certificate's validity, in seconds since 1970.
-    not_after: gauge "pushgate_certificate_not_after_seconds" ["certificate"];
+    not_after: gauge "pushgate_certificate_not_after_timestamp_seconds" ["certificate"];
     /// 1 for each warning about a certificate.
     certificate_warnings: gauge "pushgate_certificate_warning" ["certificate", "warning"];
     /// Time at which the next revocation list of a file is due, in seconds since 1970.
-    crl_next: gauge "pushgate_crl_next_update_seconds" ["file"];
+    crl_next: gauge "pushgate_crl_next_update_timestamp_seconds" ["file"];
     /// 1 if the last reload of certificates and ticket keys succeeded, else 0.
     certificates_ok: plain_gauge "pushgate_certificates_last_reload_successful" [];
     /// Requests to OCSP responders, by result.
@@ -147,8 +166,36 @@ metrics! {
     /// Log lines lost, by log (`access`, `service`) and reason: `queue_full` (disk or pipe too slow),
     /// `write_failed` (disk full, pipe closed), `limited` (too many like it).
     lost_lines: counter "pushgate_log_lines_lost_total" ["log", "reason"];
+    /// Always 1. The labels name the program's version and commit, and the versions of OpenSSL and Pingora.
+    build: gauge "pushgate_build_info" ["version", "git", "openssl", "pingora"];
+    /// Reloads of the configuration, by result: `ok` or `failed`.
+    reloads: counter "pushgate_config_reloads_total" ["result"];
     /// 1 if the last reload of the configuration succeeded, else 0.
     reload_ok: plain_gauge "pushgate_config_last_reload_successful" [];
+    /// Keys of the configuration whose changes wait for a restart.
+    restart_keys: plain_gauge "pushgate_config_restart_keys" [];
+}
+
+/// Names of the version before, and those that replace them. `/metrics` has both.
+pub const OLD_NAMES: &[(&str, &str)] = &[
+    (
+        "pushgate_certificate_not_after_seconds",
+        "pushgate_certificate_not_after_timestamp_seconds",
+    ),
+    (
+        "pushgate_crl_next_update_seconds",
+        "pushgate_crl_next_update_timestamp_seconds",
+    ),
+    (
+        "pushgate_dns_last_answer_seconds",
+        "pushgate_dns_last_answer_timestamp_seconds",
+    ),
+    ("pushgate_pool_evenness", "pushgate_pool_evenness_ratio"),
+];
+
+/// Returns the meaning of an old name.
+pub fn deprecated(new: &str) -> String {
+    format!("Deprecated, gone in the next version: use `{new}`.")
 }
 
 /// Returns the metrics of this process.
@@ -196,9 +243,20 @@ impl Metrics {
 
     /// Returns all metrics as Prometheus text.
     pub fn text(&self) -> String {
-        let mut out = Vec::new();
+        let (mut out, mut families) = (Vec::new(), self.registry.gather());
+        families.extend(
+            OLD_NAMES
+                .iter()
+                .filter_map(|(old, new)| {
+                    let mut family = families.iter().find(|f| f.name() == *new)?.clone();
+                    family.set_name((*old).to_owned());
+                    family.set_help(deprecated(new));
+                    Some(family)
+                })
+                .collect::<Vec<_>>(),
+        );
         // Writing to memory cannot fail; a metric that cannot be encoded is left out.
-        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
+        let _ = TextEncoder::new().encode(&families, &mut out);
         String::from_utf8_lossy(&out).into_owned()
     }
 }

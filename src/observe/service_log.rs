@@ -12,12 +12,14 @@ use std::time::{Duration, Instant};
 
 use env_logger::fmt::WriteStyle;
 use env_logger::{Builder, Env, Target};
-use log::{Log, Metadata, Record};
+use log::{Level, Log, Metadata, Record};
 use parking_lot::Mutex;
 
 use super::line_queue::{self, LineQueue, Out};
 use super::metrics;
 use super::pace::{LeftOut, Pace, REPORT_EVERY};
+use crate::clock;
+use crate::config::ServiceLog;
 
 /// Longest time for the last lines at the end of the process.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -27,10 +29,15 @@ const FLUSH_PANIC: Duration = Duration::from_millis(100);
 static QUEUE: OnceLock<LineQueue> = OnceLock::new();
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
-/// Sets up the log, with levels from `RUST_LOG` or else `levels`. Called once, first of all.
-pub fn init(levels: &str) {
+/// Sets up the log in `form`, with levels from `RUST_LOG` or else `levels`. Called once, first of all.
+pub fn init(levels: &str, form: ServiceLog) {
     let _ = QUEUE.set(LineQueue::new(Owner, Out::stream(io::stderr())));
     let mut builder = Builder::from_env(Env::default().default_filter_or(levels));
+    match form {
+        ServiceLog::Text => {}
+        ServiceLog::Journal => drop(builder.format(|out, record| journal(out, record))),
+        ServiceLog::Json => drop(builder.format(|out, record| json(out, record))),
+    }
     if is_coloured() {
         builder.write_style(WriteStyle::Always);
     }
@@ -57,6 +64,29 @@ pub fn start() -> io::Result<()> {
 pub fn flush() {
     report();
     QUEUE.get().into_iter().for_each(|queue| queue.flush(FLUSH));
+}
+
+/// Writes a record for systemd's journal, which reads the level from the front of each line. It adds the date itself.
+/// Source: sd-daemon(3).
+fn journal(out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
+    let level = match record.level() {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    };
+    let text = format!("{}: {}", record.target(), record.args());
+    text.lines()
+        .try_for_each(|line| writeln!(out, "<{level}>{line}"))
+}
+
+/// Writes a record as a JSON object.
+fn json(out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
+    let line = serde_json::json!({
+        "date": humantime::format_rfc3339_millis(clock::wall()).to_string(),
+        "level": record.level().as_str(), "target": record.target(), "message": record.args().to_string(),
+    });
+    writeln!(out, "{line}")
 }
 
 /// Whether to colour the lines, by the same rules as before they went through a queue.
@@ -178,5 +208,42 @@ fn panicked(info: &PanicHookInfo<'_>) {
     let _ = put(line.into_bytes());
     if let Some(queue) = QUEUE.get() {
         queue.flush(FLUSH_PANIC);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(form: fn(&mut Vec<u8>, &Record<'_>) -> io::Result<()>, level: Level) -> String {
+        let mut out = Vec::new();
+        let args = format_args!("one\ntwo \"x\"");
+        let record = Record::builder()
+            .level(level)
+            .target("a::b")
+            .args(args)
+            .build();
+        form(&mut out, &record).expect("memory takes it");
+        String::from_utf8(out).expect("text")
+    }
+
+    /// Aim: the journal knows the level of each line, also of a message with several. Fails if the second line of an
+    /// error is an information.
+    #[test]
+    fn the_journal_knows_the_level_of_each_line() {
+        let error = written(journal, Level::Error);
+        assert_eq!(error, "<3>a::b: one\n<3>two \"x\"\n");
+        assert!(written(journal, Level::Warn).starts_with("<4>"));
+    }
+
+    #[test]
+    fn a_json_line_is_one_object() {
+        let line = written(json, Level::Info);
+        let object: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(
+            (&object["level"], &object["message"]),
+            (&"INFO".into(), &"one\ntwo \"x\"".into())
+        );
+        assert_eq!(line.matches('\n').count(), 1);
     }
 }

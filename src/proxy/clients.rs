@@ -9,17 +9,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::balance::queue::counted_as;
 use crate::stream::by_client::{ByClient, take};
+use crate::stream::client_pace::{ClientPace, Places};
 
 /// The clients of a listener. The number of its connections and flows bounds the map.
 #[derive(Default)]
 pub struct Clients {
     known: ByClient<Client>,
+    /// The pace of each client, whether it is here or not.
+    pub pace: ClientPace,
 }
 
 /// One client at one listener.
 pub struct Client {
     /// Its address; of IPv6 its /64.
     pub address: IpAddr,
+    /// Its places in [`Clients::pace`].
+    pub places: Places,
     connections: AtomicUsize,
     flows: AtomicUsize,
     all: Arc<Clients>,
@@ -37,6 +42,7 @@ impl Clients {
         let address = counted_as(client);
         self.known.of(address, || Client {
             address,
+            places: self.pace.places(address),
             connections: AtomicUsize::new(0),
             flows: AtomicUsize::new(0),
             all: self.clone(),

@@ -1,10 +1,10 @@
 //! Holds the state of one exchange that the hooks, the loops and the log share.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use pushgate_plugins::api::{Flow, NodeId};
@@ -13,12 +13,16 @@ use pushgate_plugins::head::Head;
 use super::clients::FlowSeat;
 use super::conn::Conn;
 use super::request_line::RequestLine;
+use super::turn::Turn;
 use crate::balance::queue::counted_as;
 use crate::clock;
 use crate::observe::end_reason::EndReason;
-use crate::observe::{access_log, metrics};
+use crate::observe::{metrics, silence};
 use crate::route::{Assigned, Table};
+use crate::stream::meter::{Lost, Peer};
+use crate::stream::relay::Relay;
 use crate::upstream::LiveFlow;
+use crate::upstream::live_flow::{Description, FlowOwner};
 use crate::upstream::node::Entered;
 
 /// One request and its answer, or one layer-4 connection.
@@ -63,6 +67,10 @@ pub struct Record {
     pub random: u64,
     /// Hidden bytes at the end of a relay.
     pub hidden: Option<u64>,
+    /// `X-Request-Id` as the node got it; only if the access log is on.
+    pub request_id: Option<Box<str>>,
+    /// The node was sent the request.
+    pub asked: bool,
 }
 
 /// State of the search for the flow's node.
@@ -86,6 +94,7 @@ impl Record {
 
     /// Records a failed try at `node`.
     pub fn failed_at(&mut self, node: NodeId) {
+        self.asked = false;
         self.retries += 1;
         self.tries().tried.push(node);
     }
@@ -96,8 +105,8 @@ impl Exchange {
     pub fn new(conn: Arc<Conn>, protocol: &'static str) -> Arc<Self> {
         let table = conn.listener.table.load_full();
         conn.listener.begin_flow();
-        Arc::new(Exchange {
-            flow: LiveFlow::new(),
+        Arc::new_cyclic(|this: &Weak<Exchange>| Exchange {
+            flow: LiveFlow::of(this.clone()),
             record: Mutex::new(Record {
                 protocol,
                 random: fastrand::u64(..),
@@ -194,6 +203,11 @@ impl Exchange {
         taken
     }
 
+    /// Books the request's turn at the rate of its client; `None`: it has come.
+    pub fn turn(&self, head: &Head) -> Option<Turn> {
+        self.conn.listener.request_turn(self.client(Some(head)))
+    }
+
     /// Returns why a killed flow was killed.
     pub fn killed(&self) -> EndReason {
         match self.flow.closed() {
@@ -206,6 +220,30 @@ impl Exchange {
     /// Records why the flow ended, unless a reason is recorded already.
     pub fn ended(&self, reason: EndReason) {
         self.record.lock().reason.get_or_insert(reason);
+    }
+
+    /// Measures `relay`, to which the node was connected.
+    pub fn follow(&self, relay: &mut Relay) {
+        relay.measure(&self.flow.meter);
+        self.record.lock().asked = true;
+    }
+
+    /// Remembers a lost peer, and for how long its connection had been silent.
+    pub fn lost(&self, lost: Option<Lost>) {
+        let Some(Lost { peer, silent }) = lost else {
+            return;
+        };
+        let listener = &self.conn.listener;
+        let keepalive = match (peer, &self.record.lock().assigned) {
+            (Peer::Node, Some(assigned)) => assigned.node.tcp().keepalive,
+            _ => listener.conf.load().tcp.keepalive,
+        };
+        let histogram = &metrics::get().silence;
+        let labels = [listener.name.as_str(), peer.as_str()];
+        histogram
+            .with_label_values(&labels)
+            .observe(silent.as_secs_f64());
+        silence::note(&listener.name, peer.as_str(), silent, keepalive.0);
     }
 
     /// Ends the exchange: leaves the node, counts, and writes the access line. `otherwise`: the end reason if
@@ -232,37 +270,26 @@ impl Exchange {
                 .with_label_values(&[listener])
                 .observe(hidden as f64);
         }
-        if !access_log::is_on() {
-            return;
-        }
-        let assigned = record.assigned.as_ref();
-        let tls = self.conn.tls.as_ref();
+        self.log(&record, Some(reason), (up, down));
+    }
+}
+
+impl FlowOwner for Exchange {
+    fn client(&self) -> SocketAddr {
+        self.conn.client
+    }
+
+    fn listener(&self) -> &str {
+        &self.conn.listener.name
+    }
+
+    fn describe(&self) -> Description {
+        let record = self.record.lock();
         let (method, host, path) = record.line.parts();
-        let since = clock::wall().duration_since(SystemTime::UNIX_EPOCH);
-        access_log::write(&access_log::Line {
-            time: since.map_or(0.0, |d| d.as_secs_f64()),
-            flow: self.flow.id,
-            listener,
-            client: self.conn.client,
-            vip: self.conn.vip,
+        Description {
             protocol: record.protocol,
-            tls: tls.map(|t| t.version).filter(|v| !v.is_empty()),
-            sni: tls.and_then(|t| t.sni.as_deref()),
-            method,
-            host,
-            path,
-            status: record.status,
-            pool: assigned
-                .and_then(|a| a.pool.as_ref())
-                .map(|p| p.name.as_str()),
-            node: assigned.map(|a| a.node.name.as_str()),
-            how: assigned.map(Assigned::how_str),
-            retries: record.retries,
-            bytes_up: up,
-            bytes_down: down,
-            seconds: self.flow.age(Instant::now()).as_secs_f64(),
-            reason: reason.as_str(),
-        });
+            request: [method, host, path].map(str::to_owned),
+        }
     }
 }
 
@@ -272,6 +299,13 @@ pub struct Kill {
     flow: Arc<LiveFlow>,
     ex: Arc<Exchange>,
     told: Option<Waker>,
+}
+
+impl Kill {
+    /// Returns the exchange of the flow.
+    pub fn exchange(&self) -> &Arc<Exchange> {
+        &self.ex
+    }
 }
 
 impl Future for Kill {

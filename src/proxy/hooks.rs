@@ -25,6 +25,7 @@ use self::answer::{answer, too_many, unavailable};
 use self::assign::{decide_in_time, known, next_node};
 pub use self::context::Ctx;
 use super::request_line::RequestLine;
+use crate::observe::access_log;
 use crate::observe::end_reason::EndReason;
 use crate::route::{Assigned, Decision};
 
@@ -50,14 +51,22 @@ impl ProxyHttp for ProxyHooks {
         };
         let sent = head.authority().map(str::as_bytes).or(head.value("host"));
         let sent = std::str::from_utf8(sent.unwrap_or_default()).unwrap_or_default();
-        let line = RequestLine::new(head.method(), &host::normalise(sent), path);
+        // Only the access line needs it, and a silent flow would keep it.
+        let agent = head.value("user-agent").filter(|_| access_log::is_on());
+        let host = host::normalise(sent);
+        let line = RequestLine::new(head.method(), &host, path, agent.unwrap_or_default());
         ctx.ex.record.lock().line = line;
         Ok(())
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         let head = ctx.head()?;
-        if !ctx.ex.take_seat(Some(&head)) {
+        let has_seat = ctx.ex.take_seat(Some(&head));
+        // What is refused waits too, because a refusal also costs the edge time.
+        if let Some(turn) = ctx.ex.turn(&head) {
+            turn.await;
+        }
+        if !has_seat {
             return too_many(session, ctx).await;
         }
         match decide_in_time(ctx).await? {
@@ -103,6 +112,12 @@ impl ProxyHttp for ProxyHooks {
             edits.retain(|name, _| !is_forwarding(name.as_bytes()));
         }
         edit(ctx, |editor, flow, to, head| editor.request(flow, to, head))?;
+        if access_log::is_on()
+            && let Some(edits) = &ctx.edits
+        {
+            let id = edits.values(X_REQUEST_ID).next();
+            ctx.ex.record.lock().request_id = id.and_then(request_id);
+        }
         Ok(())
     }
 
@@ -150,6 +165,18 @@ fn edit(
     ctx.edits = Some(edits);
     Ok(assigned)
 }
+
+/// Header with the number of a request, which sites pass from hop to hop.
+const X_REQUEST_ID: &str = "x-request-id";
+
+/// Returns a request's id for the log: at most 128 bytes of text.
+fn request_id(value: &[u8]) -> Option<Box<str>> {
+    let value = std::str::from_utf8(value.get(..MAX_ID).unwrap_or(value)).ok()?;
+    Some(value.into())
+}
+
+/// Longest id in the log, in bytes: four times that of a UUID.
+const MAX_ID: usize = 128;
 
 fn failed(plugin: &str, e: &dyn std::fmt::Display) -> Box<Error> {
     Error::explain(ErrorType::HTTPStatus(500), format!("{plugin}: {e}"))

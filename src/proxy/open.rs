@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use super::clients::{Client, ConnectionSeat};
@@ -13,8 +14,10 @@ use super::idle_clients::IdleClients;
 use super::listener::Listener;
 use super::place::{Micros, Place};
 use super::threads::{Seat, Thread};
+use super::turn::Turn;
 use crate::balance::queue::counted_as;
 use crate::observe::metrics;
+use crate::stream::client_pace::Paced;
 use crate::stream::client_share::{ClientShare, ClientShares};
 
 /// The open client connections of all listeners. The threads that serve them keep the counts.
@@ -50,6 +53,8 @@ struct Counted {
     /// Its client's counts; `None`: a trusted proxy, or a client that is not known yet.
     client: Option<(ConnectionSeat, Arc<ClientShare>)>,
     shared: Arc<Shared>,
+    /// Streams of its own client wait before the connection begins them.
+    streams_wait: AtomicBool,
     /// Its place on the thread that serves it.
     _seat: Seat,
 }
@@ -102,6 +107,7 @@ impl Connections {
             place: Arc::new(Place::new(Micros::now())),
             client,
             shared: self.shared.clone(),
+            streams_wait: AtomicBool::new(false),
             _seat: thread.seat(),
         }));
         let excess = self.sum() - self.most;
@@ -173,6 +179,39 @@ impl Open {
     /// Returns the share of its own client; `None`: a trusted proxy, or a client that is not known yet.
     pub fn share(&self) -> Option<&Arc<ClientShare>> {
         self.0.client.as_ref().map(|(_, share)| share)
+    }
+
+    /// Books the turn of the connection itself; `None`: it has come, or the connection is a trusted proxy's.
+    pub fn connection_turn(&self) -> Option<Turn> {
+        self.own_turn(Paced::Connection)
+    }
+
+    /// Books the turn of a stream of the connection's own client; `None`: it has come, or the connection is a
+    /// trusted proxy's, whose streams wait one by one for the clients that it names.
+    pub fn stream_turn(&self) -> Option<Turn> {
+        self.0.streams_wait.store(true, Ordering::Relaxed);
+        self.own_turn(Paced::Request)
+    }
+
+    fn own_turn(&self, what: Paced) -> Option<Turn> {
+        let (seat, _) = self.0.client.as_ref()?;
+        Turn::book(&self.0.listener, what, seat.client().places)
+    }
+
+    /// Books the turn of a request of `client`; `None`: it has come, or the request is a stream that has waited
+    /// for [`Open::stream_turn`].
+    pub fn request_turn(&self, client: IpAddr) -> Option<Turn> {
+        let address = counted_as(client);
+        let places = match &self.0.client {
+            Some((seat, _)) if seat.client().address == address => {
+                if self.0.streams_wait.load(Ordering::Relaxed) {
+                    return None;
+                }
+                seat.client().places
+            }
+            _ => self.0.listener.clients.pace.places(address),
+        };
+        Turn::book(&self.0.listener, Paced::Request, places)
     }
 
     /// Returns the counts of `client` at this listener: often the connection's own client.

@@ -25,7 +25,9 @@ pub async fn serve(client: Side, conn: Arc<Conn>) {
         return ex.close(EndReason::NoNode, (0, 0));
     };
     let rules = ex.conn.listener.rules();
-    relay_alone(ex, Relay::layer4(client, node, rules));
+    let mut relay = Relay::layer4(client, node, rules);
+    ex.follow(&mut relay);
+    relay_alone(ex, relay);
 }
 
 /// Waits until the client has left. After a FIN alone a client may still read, so it has not left. But if its

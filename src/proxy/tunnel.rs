@@ -20,13 +20,13 @@ pub fn relay_alone(ex: Arc<Exchange>, relay: Relay) {
         ex.conn.keeps_no_idle();
     }
     ex.record.lock().tries = None;
+    ex.log_begin();
     let relaying = Relaying::new(relay, ex.kill());
-    tokio::spawn(Alone { ex, relaying });
+    tokio::spawn(Alone { relaying });
 }
 
 /// Hand-written future: an async block would store its arguments and also the values made from them.
 struct Alone {
-    ex: Arc<Exchange>,
     relaying: Relaying<Kill>,
 }
 
@@ -35,18 +35,19 @@ impl Future for Alone {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let polled = Pin::new(&mut self.relaying).poll(cx);
-        if self.relaying.first_passed()
-            && let Some(assigned) = &self.ex.record.lock().assigned
-        {
+        let first = self.relaying.first_passed();
+        let ex = self.relaying.kill().exchange();
+        if first && let Some(assigned) = &ex.record.lock().assigned {
             assigned.node.passive_health.answered(0);
         }
         let end = ready!(polled);
-        close(&self.ex, end);
+        close(ex, end);
         Poll::Ready(())
     }
 }
 
 fn close(ex: &Exchange, end: End) {
+    ex.lost(end.lost);
     {
         let mut record = ex.record.lock();
         record.hidden = Some(end.hidden);

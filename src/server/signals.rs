@@ -12,15 +12,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
-use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
 use super::pid_file::PidFile;
-use super::systemd::notify;
+use super::watchdog;
 use crate::control::Running;
 use crate::listener::unix;
-use crate::observe::access_log;
+use crate::observe::{access_log, systemd};
 
 /// Signals that would end a process without handlers, but mean something else here.
 const HELD: [libc::c_int; 3] = [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
@@ -67,7 +66,7 @@ fn in_path(name: &OsStr) -> Option<PathBuf> {
     std::path::absolute(found).ok()
 }
 
-/// TERM, QUIT: drain, then end. INT, or a second TERM or QUIT: cut all flows and end at once. HUP: reload. USR1:
+/// TERM, QUIT: after `drain_delay` drain, then end. INT, or a second TERM or QUIT: cut all flows and end at once. HUP: reload. USR1:
 /// reopen the access log. USR2: start the program on disk, which takes over.
 pub struct Signals {
     /// The running proxy; `None` until it has started.
@@ -83,6 +82,17 @@ struct Ends {
     int: Signal,
     term: Signal,
     quit: Signal,
+}
+
+impl Ends {
+    /// Resolves at the next of these signals.
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.int.recv() => {}
+            _ = self.term.recv() => {}
+            _ = self.quit.recv() => {}
+        }
+    }
 }
 
 /// Why the process ends.
@@ -125,7 +135,7 @@ impl ShutdownSignalWatch for Signals {
             }
         };
         if end != End::Relieved {
-            notify(&[NotifyState::Stopping]);
+            systemd::stopping("stopping: waiting for live flows to end");
         }
         let running = self.running.borrow().clone();
         if let Some(running) = running {
@@ -196,20 +206,30 @@ async fn end_flows(running: &Running, end: End, ends: &mut Ends) {
     match end {
         End::Now => return running.cut().await,
         End::Relieved => {
-            // From here on the endpoint's address belongs to the successor.
+            watchdog::end();
+            // From here on the endpoints' addresses belong to the successor.
             running.leave_admin();
             log::info!("another process has taken over; draining");
         }
         End::Stopped => {
+            let delay = running.announce_stop();
+            if !delay.is_zero() {
+                let shown = humantime::format_duration(delay);
+                log::info!("not ready any more; the listeners close in {shown} (`drain_delay`)");
+            }
+            if tokio::time::timeout(delay, ends.any()).await.is_ok() {
+                return cut(running).await;
+            }
             log::info!("draining: no new clients, waiting for live flows to end");
         }
     }
     tokio::select! {
-        left = running.drain() => return log::info!("drained, {left} connections left"),
-        _ = ends.int.recv() => {}
-        _ = ends.term.recv() => {}
-        _ = ends.quit.recv() => {}
+        left = running.drain() => log::info!("drained, {left} connections left"),
+        () = ends.any() => cut(running).await,
     }
+}
+
+async fn cut(running: &Running) {
     log::info!("told to end at once; cutting the live flows");
     running.cut().await;
 }

@@ -11,7 +11,7 @@ use tokio::runtime::Builder;
 
 use crate::observe::metrics;
 use crate::proxy::threads::{Runtimes, Thread};
-use crate::stream::dead_peer;
+use crate::stream::{dead_peer, pulse};
 use crate::upstream::evict;
 
 /// Niceness of the handshake threads. The kernel then prefers data threads. On a core that is busy with
@@ -54,8 +54,14 @@ fn thread(name: String, nice: i32) -> io::Result<Thread> {
             // fails, all threads have the same priority.
             let _ = setpriority_process(None, nice);
         }
-        // Both run as long as the thread.
-        runtime.block_on(async { tokio::join!(evict::reap(), dead_peer::watch()).0 })
+        let pulse = async {
+            // No flow waits for a handshake thread.
+            if nice == 0 {
+                pulse::watch().await;
+            }
+        };
+        // The first two run as long as the thread.
+        runtime.block_on(async { tokio::join!(evict::reap(), dead_peer::watch(), pulse).0 })
     })?;
     Ok(thread)
 }

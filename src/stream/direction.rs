@@ -6,6 +6,8 @@
 //! silent direction allocates nothing.
 //! Source: Lightstreamer clustering §1; RFC 9112 §6, §7.1.
 
+mod waits;
+
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -164,11 +166,6 @@ impl Direction {
     /// Bytes that were read and that the sink has not taken.
     pub fn held(&self) -> usize {
         self.pending.bytes().len() + self.bulk.held()
-    }
-
-    /// Whether the next step is to wait for the source. Its bytes or its end then wake the task.
-    pub fn waits_for_source(&self) -> bool {
-        self.dry && !self.ended && self.held() == 0
     }
 
     /// Whether the message is complete by its framing, and the sink took all of it. Stays false for a message that

@@ -10,9 +10,11 @@
 //! Source: Lightstreamer clustering §1; Diffusion load balancers, "Load balancer closing silent connections",
 //! "Reuse TCP connection"; RFC 9112 §6, §9.3.2, §9.5.
 
-mod read_ahead;
-mod exchange;
+mod close;
 mod ends;
+mod exchange;
+mod measure;
+mod read_ahead;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -22,9 +24,9 @@ use tokio::io::AsyncWrite;
 
 use self::read_ahead::ReadAhead;
 use super::direction::{Direction, DirectionError, Pumped};
-use super::graceful_close::{CloseTurn, notify, reset_if_stalled};
+use super::graceful_close::{CloseTurn, notify};
+use super::meter::{Lost, Measured};
 use super::side::Side;
-use super::socket;
 use crate::observe::end_reason::EndReason;
 
 pub use self::read_ahead::{MAX_READ_AHEAD, watch};
@@ -69,6 +71,8 @@ pub struct End {
     pub to_client: u64,
     /// Bytes that wait here, unread in the node's socket, or unacknowledged in the client's; 0 for `Done`.
     pub hidden: u64,
+    /// The peer that was lost, if one was: reset, timed out or found dead.
+    pub lost: Option<Lost>,
     /// Whether [`Relaying::first_passed`] has reported the node's first byte; always true except at layer 4.
     pub answered: bool,
 }
@@ -94,6 +98,11 @@ impl<K: Future<Output = EndReason> + Unpin> Relaying<K> {
             relay: Some(relay),
             closing: None,
         }
+    }
+
+    /// Returns what ends the relay from outside.
+    pub fn kill(&self) -> &K {
+        &self.kill
     }
 
     /// Whether the node's first byte has passed; true only once. Layer 4 only: the answer of a WebSocket was its
@@ -136,6 +145,8 @@ struct Watched {
 
 /// Both sides and the two directions between them.
 pub struct Relay {
+    /// First, so that it is dropped before the sides: nobody may ask a closed socket.
+    measured: Option<Measured>,
     client: Side,
     node: Side,
     up: Direction,
@@ -153,7 +164,7 @@ pub struct Relay {
     /// The node takes no more of the request.
     request_cut: bool,
     /// Bytes of the request's head, which do not count as body.
-    head_bytes: u64,
+    head_bytes: u32,
     ahead: ReadAhead,
 }
 
@@ -167,6 +178,7 @@ impl Relay {
 
     fn of(client: Side, node: Side, rules: Rules, kind: Kind) -> Self {
         Relay {
+            measured: None,
             up: Direction::new(false, READ_UP, false),
             // No bulk for a stream: its window is not that of its socket.
             down: Direction::new(true, rules.unsent, rules.bulk && !client.is_stream()),
@@ -216,8 +228,16 @@ impl Relay {
         is_first
     }
 
-    /// Moves bytes both ways; ready when the relay is over.
+    /// Moves bytes both ways, and notes what moved; ready when the relay is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<EndReason> {
+        let polled = self.poll_sides(cx);
+        if polled.is_pending() {
+            self.note();
+        }
+        polled
+    }
+
+    fn poll_sides(&mut self, cx: &mut Context<'_>) -> Poll<EndReason> {
         // Down first: the client gets the bytes that the node has sent before either side's end counts.
         match self.kind {
             Kind::Layer4 | Kind::WebSocket => self.poll_tunnel(cx),
@@ -282,70 +302,6 @@ impl Relay {
     /// Whether an orderly close would make a cut answer look complete.
     fn looks_whole(&self) -> bool {
         matches!(self.kind, Kind::Exchange { by_close: true, .. })
-    }
-
-    /// Prepares the close of both sides and reports the end. A client gets RST if its node fails at layer 4, in a
-    /// WebSocket, or in an answer that a close ends. A killed client gets RST as `notify` says, and if it does not
-    /// read. A node gets RST if it must see a cut, to free our local port, and to drop bytes that it will never
-    /// acknowledge.
-    fn end(&mut self, cx: &mut Context<'_>, reason: EndReason, killed: bool) -> End {
-        // If both sides closed in order, the first one gives the reason.
-        let reason = match reason {
-            EndReason::NodeClosed => self.first.unwrap_or(reason),
-            EndReason::ClientFailed => self.client.gone().unwrap_or(reason),
-            _ => reason,
-        };
-        let hidden = match reason {
-            EndReason::Done => 0,
-            _ => {
-                let in_kernel = match killed {
-                    true => reset_if_stalled(&self.client),
-                    false => self.client.unacknowledged(),
-                };
-                let unread = self.node.tcp().map_or(0, |tcp| socket::unread(tcp.fd()));
-                self.down.held() as u64 + in_kernel + unread
-            }
-        };
-        self.settle(cx, reason, killed);
-        End {
-            reason,
-            to_node: self.body_sent(),
-            to_client: self.down.passed(),
-            hidden,
-            answered: self.answered,
-        }
-    }
-
-    fn settle(&mut self, cx: &mut Context<'_>, reason: EndReason, killed: bool) {
-        let exchange = matches!(self.kind, Kind::Exchange { .. });
-        match reason {
-            // The kernel would go on sending unacknowledged bytes to a dead node for minutes.
-            _ if killed => {
-                if let Some(tcp) = self.node.tcp() {
-                    tcp.reset_on_close_if_unacknowledged();
-                }
-            }
-            EndReason::ClientFailed => self.node.reset_on_close(),
-            // An orderly close would keep our port to the node for a minute. A reset of a stream must also
-            // reach the node (RFC 8441 §5). A node that lacks some of the bytes must see a cut.
-            EndReason::ClientClosed if exchange || self.client.gone().is_some() || !self.told.1 => {
-                self.node.reset_on_close();
-            }
-            // Otherwise no reset: a client that knows its answer's framing gets the bytes in transit, then
-            // sees the cut.
-            EndReason::NodeFailed | EndReason::BadAnswer
-                if !exchange || self.looks_whole() || self.ends_by_node() =>
-            {
-                self.client.reset_on_close();
-            }
-            EndReason::ClientClosed | EndReason::NodeClosed if !exchange => {
-                // Polled once: a peer that does not read must not hold this task.
-                for side in [&mut self.client, &mut self.node] {
-                    let _ = Pin::new(side).poll_shutdown(cx);
-                }
-            }
-            _ => {}
-        }
     }
 }
 

@@ -5,8 +5,9 @@
 
 use std::cell::RefCell;
 use std::iter;
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use pushgate_plugins::api::NodeId;
@@ -16,6 +17,45 @@ use super::signal::Signal;
 use super::stage::Stage;
 use crate::observe::end_reason::EndReason;
 use crate::stream::graceful_close::CloseHold;
+use crate::stream::meter::Meter;
+
+/// What an operator is told of a flow, beside its measures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Description {
+    /// The protocol as the log names it.
+    pub protocol: &'static str,
+    /// Method, host and path; empty at layer 4. The path has its query only if the log has.
+    pub request: [String; 3],
+}
+
+/// The owner of a flow, which knows its client.
+pub trait FlowOwner: Send + Sync {
+    /// Returns the client's address.
+    fn client(&self) -> SocketAddr;
+
+    /// Returns the name of the listener.
+    fn listener(&self) -> &str;
+
+    /// Describes the flow.
+    fn describe(&self) -> Description;
+}
+
+/// The owner of flows that have none, as in simulations and unit tests.
+struct Nobody;
+
+impl FlowOwner for Nobody {
+    fn client(&self) -> SocketAddr {
+        SocketAddr::from(([0, 0, 0, 0], 0))
+    }
+
+    fn listener(&self) -> &str {
+        ""
+    }
+
+    fn describe(&self) -> Description {
+        Description::default()
+    }
+}
 
 /// A flow between a client and, once assigned, a node.
 pub struct LiveFlow {
@@ -28,6 +68,9 @@ pub struct LiveFlow {
     /// The queue of the thread that serves the flow, which ends the flow there.
     reaper: Option<Reaper>,
     since: Instant,
+    /// Its bytes and waits.
+    pub meter: Arc<Meter>,
+    owner: Weak<dyn FlowOwner>,
     /// The node whose list the flow is in; 0: no node.
     at: AtomicU64,
     stage: Stage,
@@ -45,6 +88,8 @@ impl Default for LiveFlow {
             give_up: Signal::default(),
             reaper: reaper(),
             since: Instant::now(),
+            meter: Arc::default(),
+            owner: Weak::<Nobody>::new(),
             at: AtomicU64::new(0),
             stage: Stage::default(),
             bad_answer: AtomicBool::new(false),
@@ -57,6 +102,19 @@ impl LiveFlow {
     /// Makes a new flow.
     pub fn new() -> Arc<Self> {
         Arc::default()
+    }
+
+    /// Makes a new flow of `owner`.
+    pub fn of(owner: Weak<dyn FlowOwner>) -> Arc<Self> {
+        Arc::new(LiveFlow {
+            owner,
+            ..LiveFlow::default()
+        })
+    }
+
+    /// Returns its owner; `None` if the flow is over.
+    pub fn owner(&self) -> Option<Arc<dyn FlowOwner>> {
+        self.owner.upgrade()
     }
 
     /// Notes that the node has begun to answer: from here on the flow cannot be retried.

@@ -16,15 +16,24 @@ use crate::client::{Dial, ws};
 use crate::deadline;
 use crate::setup::Setup;
 
+mod page;
+
 const COOKIE: &str = "[{ sticky_cookie: {} }]";
 const TOKEN: &str = "0123456789abcdef";
 
+/// The key Enter, as WebDriver names it.
+const ENTER: &str = "\u{e007}";
+
 /// Presses the button for an order, by the keyboard.
 async fn press(browser: &Browser, order: &str) {
-    let button = format!("button[data-order='{order}']");
-    let found = browser.client.find(Locator::Css(&button)).await;
-    let pressed = found.expect("a button").send_keys("\u{e007}").await;
-    pressed.expect("it takes Enter");
+    send(browser, &format!("button[data-order='{order}']"), ENTER).await;
+}
+
+/// Sends keys to the element that a selector finds.
+async fn send(browser: &Browser, selector: &str, keys: &str) {
+    let found = browser.client.find(Locator::Css(selector)).await;
+    let found = found.unwrap_or_else(|e| panic!("{selector}: {e}"));
+    found.send_keys(keys).await.expect("it takes keys");
 }
 
 /// Polls the page until `good`.
@@ -36,6 +45,9 @@ async fn until(browser: &Browser, what: &str, good: impl Fn(&Value) -> bool) -> 
             notice: document.getElementById('notice').textContent,
             ready: document.getElementById('ready').textContent,
             login: !document.getElementById('login').hidden,
+            certificates: rows('certificates'),
+            answer: document.getElementById('pool-answer').textContent,
+            dialog: document.querySelector('dialog[open]')?.id ?? null,
             outside: performance.getEntriesByType('resource').map((r) => r.name)
                 .filter((n) => !n.startsWith(location.origin)) };";
     let end = Instant::now() + Duration::from_secs(30);
@@ -50,9 +62,9 @@ async fn until(browser: &Browser, what: &str, good: impl Fn(&Value) -> bool) -> 
     }
 }
 
-/// Aim: the page shows states, flows and balance correctly. Its buttons drain a node, bring it back, and
-/// rebalance after a confirmation. The page loads nothing from outside. Fails if the event stream stops, if
-/// an order that needs a confirmation is given at once, or if a press between two events is lost.
+/// Aim: the page shows states, flows, balance and certificates correctly. Its buttons drain a node, bring it
+/// back, and rebalance after a dry run. The page loads nothing from outside. Fails if the event stream stops,
+/// if the dry run moves a client, or if a press between two events is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_shows_and_orders() {
     let setup = Setup::with(2, COOKIE, "    rebalance: { rate: 1000/s }\n").await;
@@ -67,30 +79,33 @@ async fn a_page_shows_and_orders() {
         l["nodes"]["n2"]["state"] == "draining"
     })
     .await;
-    let why = look["nodes"]["n2"]["text"][7].as_str();
-    assert!(why.is_some_and(|w| w.starts_with("ordered (")), "{look:#}");
+    assert_eq!(look["nodes"]["n2"]["text"][8], "ordered", "{look:#}");
     let mut sockets = Vec::new();
     for _ in 0..8 {
         sockets.push(ws::connect(&setup.plain(), "/ws/silent", &[]).await);
     }
     press(&browser, "api/nodes/n2/up").await;
     let look = until(&browser, "eight flows and the return", |l| {
-        l["nodes"]["n1"]["text"][2] == "8" && l["nodes"]["n2"]["state"] == "up"
+        l["nodes"]["n1"]["text"][3] == "8" && l["nodes"]["n2"]["state"] == "up"
     })
     .await;
     assert_eq!(look["pools"]["p"]["text"][2], "2.00", "{look:#}");
     assert_eq!(look["listeners"]["plain"]["text"][2], "8", "{look:#}");
-    let order = "api/pools/p/rebalance?to_even&close";
-    press(&browser, order).await;
-    let asked = until(&browser, "the question", |l| {
-        l["pools"]["p"]["text"][5]
-            .as_str()
-            .is_some_and(|t| t.contains("sure?"))
-    });
-    assert_eq!(asked.await["pools"]["p"]["rebalance"], "", "not given yet");
-    press(&browser, order).await;
+    let ends = |l: &Value| {
+        let days = l["certificates"]["push "]["text"][2].as_str();
+        days.is_some_and(|d| d.parse::<i64>().is_ok())
+    };
+    until(&browser, "the certificate's days", ends).await;
+    press(&browser, "api/pools/p/rebalance").await;
+    send(&browser, "#rebalance-form button", ENTER).await;
+    let planned = until(&browser, "the dry run", |l| l["answer"] != "").await;
+    let answer = planned["answer"].as_str().unwrap_or_default();
+    assert!(answer.contains("would move 4 clients"), "{answer}");
+    assert_eq!(planned["pools"]["p"]["rebalance"], "", "not given yet");
+    send(&browser, "#rebalance-form [name=close]", " ").await;
+    send(&browser, "#rebalance", ENTER).await;
     until(&browser, "its begin", |l| {
-        l["pools"]["p"]["rebalance"] != ""
+        l["pools"]["p"]["rebalance"] != "" && l["dialog"].is_null()
     })
     .await;
     deadline("the flows' end", async {
@@ -116,7 +131,15 @@ async fn a_page_without_a_token_shows_nothing() {
     assert!(!page.text().contains("n1"), "{}", page.text());
     let policy = page.header("content-security-policy");
     assert!(policy.is_some_and(|p| p.contains("frame-ancestors 'none'")));
-    for path in ["/api/events", "/api/pools", "/dashboard.js/..", "//"] {
+    let script = client.get("/dashboard/nodes.js", &[]).await;
+    assert_eq!(script.status, 200);
+    let closed = [
+        "/api/events",
+        "/api/pools",
+        "/dashboard/",
+        "/dashboard/none.js",
+    ];
+    for path in closed.into_iter().chain(["/dashboard.js/..", "//"]) {
         let answer = H1::connect(&Dial::plain(admin)).await.get(path, &[]).await;
         assert_eq!(answer.status, 401, "{path}");
     }

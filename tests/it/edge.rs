@@ -176,6 +176,11 @@ impl Edge {
         self.log.lock().clone()
     }
 
+    /// URL of its admin endpoint.
+    pub fn admin_url(&self) -> String {
+        format!("http://{}", self.admin)
+    }
+
     /// Access lines written so far.
     pub fn access(&self) -> Vec<Value> {
         self.access.borrow().clone()

@@ -149,3 +149,120 @@ async fn a_full_disk_is_counted() {
     edge.wait_log("cannot write").await;
     assert_eq!(edge.log().matches("cannot write").count(), 1);
 }
+
+/// One listener with ids for its requests.
+const LOGGED: &str = "
+nodes: { n1: { address: 10.0.0.1:8080 } }
+listeners:
+  - { name: push, bind: [200.0.0.10:80], mode: http, to: n1, plugins: [forwarded: { request_id: true }] }
+  - { name: tcp, bind: [200.0.0.10:81], mode: tcp, to: n1 }
+";
+
+/// Aim: a line says who ended a flow in which phase, as HAProxy's users know it, with the id that the node got; a
+/// stream has a line at its beginning, too. Fails if a client that closes its WebSocket seems to abort, if an answer
+/// that is whole at once has two lines, or if node and log name a request differently.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_tells_who_ended_a_flow_and_when() {
+    let block = Block::claim();
+    let node = Node::start("n1", block.at("10.0.0.1:8080")).await;
+    let yaml = LOGGED.to_owned() + "log: { access: stdout, begin: true }\n";
+    let edge = Edge::start(&block, &yaml).await;
+    let dial = Dial::plain(block.at("200.0.0.10:80"));
+    let mut client = H1::connect(&dial).await;
+    let agent = [("User-Agent", "tester/1 (\"x\")")];
+    assert_eq!(client.get("/hello", &agent).await.status, 200);
+    client.send("GET", "/hold", &[], b"").await.expect("send");
+    node.wait("the request", |seen| {
+        let mut all = seen.connections.iter().flat_map(|c| &c.requests);
+        all.any(|r| r.target == "/hold")
+    })
+    .await;
+    drop(client);
+    drop(H1::stream(&dial).await);
+    let mut socket = crate::client::ws::connect(&dial, "/ws/echo", &[]).await;
+    socket.socket.close(None).await.expect("a close frame");
+    socket.ended().await;
+    drop(socket);
+    drop(Dial::plain(block.at("200.0.0.10:81")).tcp().await);
+    let is_end = |line: &serde_json::Value| line["event"] == "end";
+    let lines = edge
+        .wait_access("the ends", |lines| {
+            lines.iter().filter(|l| is_end(l)).count() == 5
+        })
+        .await;
+    let of = |path: &str, event: &str| {
+        let mut found = lines
+            .iter()
+            .filter(|l| l["path"] == path && l["event"] == event);
+        (found.next(), found.next().is_none())
+    };
+    for (path, ended, begins) in [
+        ("/hello", "--", false),
+        ("/hold", "CH", false),
+        ("/sse", "CD", true),
+        ("/ws/echo", "--", true),
+    ] {
+        let (Some(end), true) = of(path, "end") else {
+            panic!("one end of {path}: {lines:?}");
+        };
+        assert_eq!(end["ended"], ended, "{path}");
+        let (begin, _) = of(path, "begin");
+        assert_eq!(
+            begin.map(|line| &line["flow"]),
+            begins.then_some(&end["flow"]),
+            "{path}"
+        );
+        assert!(begin.is_none_or(|line| line["reason"].is_null() && line["status"] != 0));
+    }
+    let (hello, _) = of("/hello", "end");
+    let hello = hello.expect("a line");
+    assert_eq!(hello["user_agent"], agent[0].1);
+    let id = hello["request_id"].as_str().expect("an id").to_owned();
+    let seen = node.seen();
+    let mut heads = seen
+        .connections
+        .iter()
+        .flat_map(|c| &c.requests)
+        .map(|r| r.head.to_ascii_lowercase());
+    assert!(
+        heads.any(|head| String::from_utf8_lossy(&head).contains(&format!("x-request-id: {id}"))),
+        "{id}"
+    );
+    let date = hello["date"].as_str().expect("a date");
+    let date = humantime::parse_rfc3339(date).expect("RFC 3339");
+    let since = date
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970");
+    assert!((since.as_secs_f64() - hello["time"].as_f64().expect("a time")).abs() < 0.01);
+}
+
+/// Aim: a syslog server gets the chosen fields of each line in a message, and the journal the level of each line of
+/// the service log. Fails if the fields come in another order, or if a level is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn syslog_and_journal_get_lines_of_their_form() {
+    let block = Block::claim();
+    let _node = Node::start("n1", block.at("10.0.0.1:8080")).await;
+    let server = tokio::net::UdpSocket::bind("127.0.0.1:0")
+        .await
+        .expect("a socket");
+    let to = server.local_addr().expect("bound");
+    let log = format!(
+        "log: {{ access: {{ syslog: {to} }}, fields: [ended, path, status], service: journal }}\n"
+    );
+    let edge = Edge::start(&block, &(LOGGED.to_owned() + &log)).await;
+    assert_eq!(status(&block, "200.0.0.10:80").await, 200);
+    let mut message = [0; 1024];
+    let received = deadline("a message", server.recv(&mut message)).await;
+    let message = String::from_utf8_lossy(&message[..received.expect("a message")]).into_owned();
+    let begin = format!(" pushgate {} access - ", edge.pid());
+    assert!(
+        message.starts_with("<134>1 ") && message.contains(&begin),
+        "{message}"
+    );
+    assert!(
+        message.ends_with("{\"ended\":\"--\",\"path\":\"/hello\",\"status\":200}"),
+        "{message}"
+    );
+    edge.wait_log("<6>pushgate::server: listener push on ")
+        .await;
+}

@@ -126,6 +126,8 @@ mod shortage;
 mod simulate;
 /// TLS passthrough by server name.
 mod sni;
+/// Who makes a flow wait, and the silence before a connection is lost.
+mod slow;
 /// Clients spread over the data threads.
 mod spread;
 /// Thousands of streamed answers and requests with bodies, cut from every side.

@@ -102,6 +102,13 @@ impl Host {
         ip(&theirs.concat()).expect("a neighbour");
     }
 
+    /// Lets 64 kbit/s pass towards the host, like a bad mobile line.
+    pub fn slow_down(&self) {
+        let rate = ["tbf", "rate", "64kbit", "burst", "4kb", "limit", "16kb"];
+        let args = [&["qdisc", "add", "dev", &self.outer, "root"], &rate[..]].concat();
+        run("tc", &args).expect("a slow cable");
+    }
+
     /// Captures every packet that leaves for the host from now on.
     pub fn watch(&self) -> Packets {
         let socket = socket2::Socket::new(
@@ -221,11 +228,18 @@ impl Drop for Host {
 ///
 /// Errors: the message of `ip`.
 fn ip(args: &[&str]) -> Result<(), String> {
-    let run = Command::new("ip").args(args).output();
-    let output = run.map_err(|e| format!("ip: {e}"))?;
+    run("ip", args)
+}
+
+/// Runs a program of iproute2.
+///
+/// Errors: its message.
+fn run(program: &str, args: &[&str]) -> Result<(), String> {
+    let run = Command::new(program).args(args).output();
+    let output = run.map_err(|e| format!("{program}: {e}"))?;
     if output.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("ip {}: {}", args.join(" "), said.trim()))
+    Err(format!("{program} {}: {}", args.join(" "), said.trim()))
 }

@@ -125,7 +125,7 @@ async fn a_returned_node_gets_its_share() {
         metric("pushgate_rebalanced_flows_total").await as u64,
         moved
     );
-    assert!(metric("pushgate_pool_evenness").await <= 1.05);
+    assert!(metric("pushgate_pool_evenness_ratio").await <= 1.05);
     assert_eq!(metric("pushgate_rebalance_rate").await, 0.0);
     // An even pool is left alone.
     order(&setup, "?close").await;

@@ -22,6 +22,8 @@ use crate::vip::Block;
 
 /// Memory of the process and of its cgroup.
 mod memory;
+/// The rates at which a client begins connections and requests.
+mod pace;
 
 /// An edge with one node. `top` are keys of the file, `keys` more keys of its three listeners: plain, TLS, and
 /// plain behind the PROXY protocol.

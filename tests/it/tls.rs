@@ -131,7 +131,11 @@ async fn a_renewed_certificate_is_served_and_a_bad_one_is_not() {
         told[1]["days_left"].as_i64().is_some_and(|d| d == 29),
         "{told}"
     );
-    assert!(edge.metric("pushgate_certificate_not_after_seconds").await > 3e9);
+    assert!(
+        edge.metric("pushgate_certificate_not_after_timestamp_seconds")
+            .await
+            > 3e9
+    );
     // `warn_days` is 30 by default.
     edge.wait_log("certificate a expires in 29 days").await;
 }

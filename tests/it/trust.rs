@@ -72,7 +72,11 @@ async fn revoked_clients_are_refused() {
     gets("a list that is over", &dial, &certs, "alice", Some(200)).await;
     assert_eq!(tls_node::get_as(&dial, Some((&certs, "bob"))).await, None);
     edge.wait_log("a revocation list is over").await;
-    assert!(edge.metric("pushgate_crl_next_update_seconds").await > 1e9);
+    assert!(
+        edge.metric("pushgate_crl_next_update_timestamp_seconds")
+            .await
+            > 1e9
+    );
     // The authority's clock is ahead.
     certs.crl_within("clients.crl", &["alice.pem"], 3600, DAY);
     gets(

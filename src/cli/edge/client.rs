@@ -63,7 +63,10 @@ impl Place {
                 Some(admin) => (Some(url(file, &admin)), admin.token_file),
                 None => (Some(Err(no_block(file))), None),
             },
-            (None, None) => of_default_file()?,
+            (None, None) => match of_default_file()? {
+                Some((url, token_file)) => (Some(Ok(url)), token_file),
+                None => (None, None),
+            },
             (None, Some(_)) => (None, None),
         };
         let url = match (&self.admin, url) {
@@ -75,19 +78,19 @@ impl Place {
     }
 }
 
-/// Returns what the default file names, and says on standard error which edge is asked: the operator named none.
-fn of_default_file() -> Result<(Option<Result<String, String>>, Option<PathBuf>), String> {
+/// Returns URL and token file of the default file, and says on standard error which edge is asked: the operator named none.
+fn of_default_file() -> Result<Option<(String, Option<PathBuf>)>, String> {
     let file = Path::new(DEFAULT);
     if let Err(e) = std::fs::File::open(file)
         && matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
     {
-        return Ok((None, None));
+        return Ok(None);
     }
     let admin = Admin::of_file(file).map_err(|e| e.to_string())?;
     let admin = admin.ok_or_else(|| no_block(file))?;
     let url = url(file, &admin)?;
     eprintln!("asking {url}, as {DEFAULT} says");
-    Ok((Some(Ok(url)), admin.token_file))
+    Ok(Some((url, admin.token_file)))
 }
 
 fn no_block(file: &Path) -> String {
@@ -166,14 +169,24 @@ impl Edge {
 
     /// Sends one request and returns the body. Errors: no answer in time, or status and text of a refusal.
     pub(super) async fn body(&self, method: Method, path: &str) -> Result<Bytes, String> {
-        let asked = tokio::time::timeout(DEADLINE, self.exchange(method, path)).await;
-        let late = |_| format!("{}: no answer within {} s", self.base, DEADLINE.as_secs());
+        self.body_within(DEADLINE, method, path).await
+    }
+
+    /// As [`Edge::body`], with a deadline of its own.
+    pub(super) async fn body_within(
+        &self,
+        deadline: Duration,
+        method: Method,
+        path: &str,
+    ) -> Result<Bytes, String> {
+        let asked = tokio::time::timeout(deadline, self.exchange(method, path)).await;
+        let late = |_| format!("{}: no answer within {} s", self.base, deadline.as_secs());
         let (status, body) = asked.map_err(late)??;
         let said = String::from_utf8_lossy(&body);
         match status.is_success() {
             true => Ok(body),
             false if status == StatusCode::UNAUTHORIZED => Err(format!(
-                "{}: {}; see -c and --token-file",
+                "{}: {}; see --token-file and -c",
                 self.base,
                 said.trim()
             )),

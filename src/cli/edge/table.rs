@@ -54,7 +54,8 @@ fn why(n: &Value) -> String {
     said.join("; ")
 }
 
-fn span(seconds: &Value) -> String {
+/// Spells whole seconds; `-` without a number.
+pub(super) fn span(seconds: &Value) -> String {
     let span = seconds.as_u64().map(Duration::from_secs);
     span.map_or_else(|| "-".into(), |s| humantime::format_duration(s).to_string())
 }
@@ -100,7 +101,8 @@ pub fn rebalance(p: &Value) -> String {
     )
 }
 
-fn word(value: &Value) -> String {
+/// Spells a value; `-` for none.
+pub(super) fn word(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
         Value::String(s) => s.clone(),
@@ -108,7 +110,8 @@ fn word(value: &Value) -> String {
     }
 }
 
-fn aligned(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+/// Lines the columns up.
+pub(super) fn aligned(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let head = head.iter().map(|h| (*h).to_owned()).collect();
     let all: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
     let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max();

@@ -1,4 +1,4 @@
-//! Where the commands look for the endpoint.
+//! Tests of the commands to a running edge, without one.
 
 use super::*;
 

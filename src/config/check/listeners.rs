@@ -14,7 +14,9 @@ use super::certificates::Sound;
 use super::checker::{Check, steps};
 use crate::config::error::echo;
 use crate::config::tree::{Kind, Step};
-use crate::config::{Choose, Listener, ListenerTls, Mode, Profile, UnixSocket, Version};
+use crate::config::{
+    AdminHealth, Choose, Listener, ListenerTls, Mode, Profile, UnixSocket, Version,
+};
 use crate::credentials::{Crls, authorities_of};
 
 /// Bytes of the list of authorities in a handshake (RFC 8446 §4.2.4, RFC 5246 §7.4.4).
@@ -341,6 +343,10 @@ fn binds(check: &mut Check<'_>) {
         let at = steps!["admin", "unix"];
         unix_is_sound(check, &at, &admin.unix);
         taken.insert(admin.bind, steps!["admin", "bind"].into());
+        if let Some(health) = &admin.health {
+            health_bind(check, admin.bind, health);
+            taken.insert(health.bind, steps!["admin", "health", "bind"].into());
+        }
     }
     for (i, listener) in config.listeners.iter().enumerate() {
         let at = steps!["listeners", i, "unix"];
@@ -374,5 +380,21 @@ fn binds(check: &mut Check<'_>) {
                 }
             }
         }
+    }
+}
+
+/// The endpoint for health has an address of its own, because it needs no token.
+fn health_bind(check: &mut Check<'_>, admin: SocketAddr, health: &AdminHealth) {
+    if health.bind == admin && admin.port() > 0 {
+        let found = format!("`{admin}` is already bound by admin.bind");
+        check.expect(&steps!["admin", "health", "bind"], found, "another port");
+    }
+    if health.paths.is_empty() {
+        let expected = "at least one of `livez`, `readyz`, `metrics`, or no `health`";
+        check.expect(
+            &steps!["admin", "health", "paths"],
+            "an empty list",
+            expected,
+        );
     }
 }

@@ -77,6 +77,14 @@ const CASES: &[Case] = &[
     ),
     (
         "listener",
+        "connection_rate_per_client: none\n    request_rate_per_client: 0/s",
+        &[
+            "f:9:33: listeners[0].connection_rate_per_client: found `none`; expected a rate above zero and up to 1000000/s, such as `50/s`, `30/min`, or `off`",
+            "f:10:30: listeners[0].request_rate_per_client: found `0/s`; expected a rate above zero and up to 1000000/s, such as `50/s`, `30/min`, or `off`",
+        ],
+    ),
+    (
+        "listener",
         "head_timeout: 0ms",
         &["f:9:19: listeners[0].head_timeout: found `0ms`; expected a duration above zero, …"],
     ),

@@ -104,6 +104,7 @@ fn block_of(path: &[Step]) -> Option<String> {
             ("nodes" | "pools" | "certificates", Step::Key(_)) => format!("{block}.<name>"),
             ("listeners[].plugins", Step::Index(_)) => "plugin".to_owned(),
             ("plugin", Step::Key(k)) => k.clone(),
+            ("admin", Step::Key(k)) => format!("admin.{k}"),
             (_, Step::Key(k)) if k == "health" => "health".to_owned(),
             ("pools.<name>.discover", Step::Key(k)) => format!("nodes.<name>.{k}"),
             ("headers", Step::Key(_)) => "headers.request".to_owned(),

@@ -18,6 +18,7 @@ pub(super) const BLOCKS: &[(&str, &str)] = &[
     ("memory", "memory: { '?': 1 }"),
     ("admin", "admin: { '?': 1 }"),
     ("admin.unix", "admin: { unix: { '?': 1 } }"),
+    ("admin.health", "admin: { health: { '?': 1 } }"),
     ("log", "log: { '?': 1 }"),
     ("resolvers", "resolvers: { '?': 1 }"),
     (

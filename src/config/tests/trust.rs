@@ -49,7 +49,7 @@ const CASES: &[Case] = &[
         "nodes: { n: { address: 127.0.0.1:2 } }\ncertificates: { good: { chain: good.pem, key: good.key } }\n\
          listeners:\n  - { name: a, bind: [\"[::]:1\"], mode: tcp, to: n, tls: { certificates: [good], by_vip: { 127.0.0.1:1: good } } }\n",
         &[
-            "f:4:91: listeners[0].tls.by_vip[\"127.0.0.1:1\"]: `127.0.0.1:1` is not bound by this listener; expected a VIP of `bind` (`[::]:1`)",
+            "f:4:91: listeners[0].tls.by_vip[\"127.0.0.1:1\"]: `127.0.0.1:1` is not bound by this listener; expected a VIP of `bind` (`[::]:1`); `[::]:1` takes IPv6 only, `0.0.0.0:1` beside it takes IPv4",
         ],
     ),
     (

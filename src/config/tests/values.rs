@@ -76,7 +76,7 @@ const CASES: &[Case] = &[
         "top",
         "admin: 127.0.0.1:9900",
         &[
-            "f:5:8: admin: found `127.0.0.1:9900`; expected a block of keys (`bind`, `unix`, `token_file`)",
+            "f:5:8: admin: found `127.0.0.1:9900`; expected a block of keys (`bind`, `unix`, `token_file`, `health`)",
         ],
     ),
     ("top", "admin: {}", &["f:5:1: admin: key `bind` is missing"]),
@@ -109,7 +109,21 @@ const CASES: &[Case] = &[
         "top",
         "log: { access: { fil: a.log } }",
         &[
-            "f:5:16: log.access: unknown word `fil`; expected one of `off`, `stdout`, `file` (did you mean `file`?)",
+            "f:5:16: log.access: unknown word `fil`; expected one of `off`, `stdout`, `file`, `syslog` (did you mean `file`?)",
+        ],
+    ),
+    (
+        "top",
+        "log: { access: { syslog: localhost } }",
+        &[
+            "f:5:26: log.access.syslog: found `localhost`; expected the path of a socket such as `/dev/log`, or an address with its UDP port",
+        ],
+    ),
+    (
+        "top",
+        "log: { fields: [date, cleint] }",
+        &[
+            "f:5:23: log.fields[1]: unknown word `cleint`; expected one of `time`, `date`, `event`, `flow`, `request_id`, `listener`, `client`, `vip`, `protocol`, `tls`, `sni`, `method`, `host`, `path`, `user_agent`, `status`, `pool`, `node`, `how`, `retries`, `bytes_up`, `bytes_down`, `seconds`, `reason`, `ended` (did you mean `client`?)",
         ],
     ),
     (

@@ -1,4 +1,4 @@
-//! The dashboard: one page with its script and style, and the stream of data it shows.
+//! The dashboard: one page with its scripts and style, and the stream of data it shows.
 //!
 //! In: a browser. Out: the state of nodes, pools and listeners each second, as server-sent events. The page
 //! itself reveals nothing and needs no token. All it shows and does goes through the API, with the token. It
@@ -22,32 +22,71 @@ use super::shared::Admin;
 use crate::control::rebalance;
 use crate::observe::metrics;
 
+/// A module of the script by its name.
+macro_rules! script {
+    ($name:literal) => {
+        (
+            concat!("/dashboard/", $name, ".js"),
+            SCRIPT,
+            include_str!(concat!("dashboard/", $name, ".js")),
+        )
+    };
+}
+
 /// Pause between two events.
 const EVERY: Duration = Duration::from_secs(1);
 /// Most dashboards open at once; each costs the control thread some 50 µs a second.
 const MAX_WATCHERS: usize = 32;
 
-/// No site may frame the page: it could trick an operator into pressing a button.
+/// No site may frame the page: it could trick an operator into pressing a button. The browser refuses to read
+/// text as HTML (Trusted Types), so a name or a cause that looks like a tag stays text.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-                      img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+                      img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; \
+                      require-trusted-types-for 'script'; trusted-types 'none'";
 
-/// Paths that need no token, because they answer everyone the same.
-pub(super) const OPEN: [&str; 3] = ["/", "/dashboard.js", "/dashboard.css"];
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+
+/// The page and what it loads: path, kind, text.
+const FILES: [(&str, &str, &str); 14] = [
+    ("/", HTML, include_str!("dashboard/page.html")),
+    (
+        "/dashboard.css",
+        STYLE,
+        include_str!("dashboard/dashboard.css"),
+    ),
+    (
+        "/dashboard.js",
+        SCRIPT,
+        include_str!("dashboard/dashboard.js"),
+    ),
+    script!("api"),
+    script!("ask"),
+    script!("certificates"),
+    script!("changes"),
+    script!("charts"),
+    script!("dom"),
+    script!("node"),
+    script!("nodes"),
+    script!("pool"),
+    script!("pools"),
+    script!("table"),
+];
+
+/// Whether a path needs no token, because it answers everyone the same.
+pub(super) fn is_open(path: &str) -> bool {
+    FILES.iter().any(|(open, ..)| *open == path)
+}
 
 /// Returns the routes of the page, its files and its data.
 pub(super) fn files() -> Router<Arc<Admin>> {
-    let page = include_str!("dashboard/page.html");
-    let script = include_str!("dashboard/dashboard.js");
-    let style = include_str!("dashboard/dashboard.css");
-    Router::new()
-        .route("/", get(move || file("text/html; charset=utf-8", page)))
-        .route(
-            "/dashboard.js",
-            get(move || file("text/javascript", script)),
-        )
-        .route("/dashboard.css", get(move || file("text/css", style)))
+    let data = Router::new()
         .route("/api/pools", get(pools))
-        .route("/api/events", get(events))
+        .route("/api/events", get(events));
+    let add =
+        |router: Router<_>, (path, kind, text)| router.route(path, get(move || file(kind, text)));
+    FILES.into_iter().fold(data, add)
 }
 
 async fn file(kind: &'static str, text: &'static str) -> Response {
@@ -141,16 +180,22 @@ impl Admin {
 }
 
 /// Returns how many relayed flows of a listener have ended, and the hidden bytes that 99 % of them did not
-/// exceed, rounded up to a bound of the histogram.
+/// exceed, rounded up to a bound of the histogram. `within` counts the flows up to each bound, so that the page
+/// can tell the recent ones from those before.
 fn hidden(listener: &str) -> Value {
     let histogram = metrics::get().hidden.with_label_values(&[listener]);
-    let flows = histogram.get_sample_count();
     let families = histogram.collect();
     let metric = families.first().and_then(|f| f.get_metric().first());
+    // Both from one look, so that no flow is in one of them only.
+    let flows = metric.map_or(0, |m| m.get_histogram().get_sample_count());
     let buckets = metric.map(|m| m.get_histogram().get_bucket().to_vec());
-    let most = buckets.unwrap_or_default().into_iter().find(|b| {
+    let buckets = buckets.unwrap_or_default();
+    let most = buckets.iter().find(|b| {
         let within = b.cumulative_count();
         within > 0 && within.saturating_mul(100) >= flows.saturating_mul(99)
     });
-    json!({ "flows": flows, "p99": most.map(|b| b.upper_bound()) })
+    let within = buckets
+        .iter()
+        .map(|b| json!([b.upper_bound(), b.cumulative_count()]));
+    json!({ "flows": flows, "p99": most.map(|b| b.upper_bound()), "within": within.collect::<Value>() })
 }

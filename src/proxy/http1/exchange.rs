@@ -171,12 +171,12 @@ impl Ongoing<'_> {
         let rules = self.ctx.ex.conn.listener.rules();
         // Boxed: otherwise each step would hold the relay by value.
         let mut relay = Box::new(Relay::request(client.side, node, rules, body, copy));
+        self.ctx.ex.follow(&mut relay);
         let mut out = scratch(self.ctx.edits.take());
         let mut ahead = Some(client.ahead);
         let sent =
             poll_fn(|cx| Poll::Ready(relay.send(cx, &mut out, ahead.take().unwrap_or_default())));
-        // A broken node shows in the wait for its answer. That answer may be on its way, so errors are
-        // ignored here.
+        // Errors are ignored: a broken node shows in the wait for its answer, which may be on its way.
         let sent = sent.await;
         give_back(out);
         match sent {

@@ -6,18 +6,17 @@
 //! Source: RFC 9113 §3.4, §5.1, §5.4, §6; §6.8 (drain); §10.5.
 
 mod end;
+mod read;
 mod take;
 
-use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use h2::Reason;
 use h2::frame::{Settings, StreamId, WindowUpdate};
-use tokio::io::{AsyncReadExt, ReadBuf};
+use tokio::io::AsyncReadExt;
 use tokio::time::{Sleep, sleep, sleep_until};
 
 use self::end::{End, Ended, close, count};
@@ -34,18 +33,10 @@ use crate::proxy::http1::exchange::{Outcome, exchange};
 use crate::proxy::http1::refuse::refuse;
 use crate::proxy::http1::request_head::RequestHead;
 use crate::proxy::service::Service;
+use crate::proxy::turn::Turn;
 use crate::stream::side::Side;
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Most reads before other tasks on this thread have their turn.
-const MAX_READS: usize = 8;
-/// Most bytes of a read.
-const READ: usize = 16 * 1024;
-
-thread_local! {
-    /// One read buffer for each thread, so an idle connection keeps none.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
 /// The stream number in the first GOAWAY of a drain: the highest, because requests may be on their way (RFC
 /// 9113 §6.8).
 const ALL: u32 = i32::MAX as u32;
@@ -92,6 +83,9 @@ pub async fn serve(mut side: Side, conn: Arc<Conn>, service: Arc<Service>) {
         settled: false,
         leaving: Leaving::No,
         new_streams: Vec::new(),
+        heads: 0,
+        unread: Vec::new(),
+        stalled: None,
     };
     let end = poll_fn(|cx| connection.poll(cx)).await;
     let Connection { mux, conn, .. } = connection;
@@ -144,6 +138,19 @@ struct Connection {
     leaving: Leaving,
     /// Streams whose tasks begin when the lock is free.
     new_streams: Vec<NewStream>,
+    /// Streams that the client began in this turn of the runtime.
+    heads: usize,
+    /// Bytes that were read, and whose frames wait for the connection's next turn.
+    unread: Vec<u8>,
+    /// Set while the client is above its rate.
+    stalled: Option<Box<Stalled>>,
+}
+
+/// A client that waits for its turn. Until it comes, the edge takes nothing more from the connection.
+struct Stalled {
+    turn: Turn,
+    /// The stream that begins then; `None`: it was refused.
+    stream: Option<NewStream>,
 }
 
 /// How far a drain has come.
@@ -211,51 +218,13 @@ impl Connection {
         }
     }
 
-    fn poll_frames(&mut self, cx: &mut Context<'_>, mux: &mut Mux) -> Poll<End> {
-        let mut buffer = BUFFER.take();
-        buffer.resize(READ, 0);
-        let polled = self.poll_reads(cx, mux, &mut buffer);
-        BUFFER.set(buffer);
-        polled
-    }
-
-    fn poll_reads(&mut self, cx: &mut Context<'_>, mux: &mut Mux, buffer: &mut [u8]) -> Poll<End> {
-        for _ in 0..MAX_READS {
-            if mux.is_clogged() {
-                // The edge reads no more from a client that does not read.
-                return Poll::Pending;
-            }
-            let mut buf = ReadBuf::new(buffer);
-            match ready!(mux.poll_input(cx, &mut buf)) {
-                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Poll::Ready(End::Closed);
-                }
-                Err(_) => return Poll::Ready(End::Broken),
-                Ok(()) if buf.filled().is_empty() => return Poll::Ready(End::Closed),
-                Ok(()) => {}
-            }
-            let mut bytes = buf.filled();
-            loop {
-                let taken = match self.input.next(&mut bytes) {
-                    Ok(None) => break,
-                    Ok(Some(frame)) => self.take(mux, frame),
-                    Err(e) => self.fail(mux, e),
-                };
-                if let Err(end) = taken {
-                    return Poll::Ready(end);
-                }
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
     /// Ready when the first request, or the rest of a frame, did not arrive in time. A client with an open
     /// stream has no deadline: its network may be gone for a while, and its stream costs more than the frame.
     fn poll_deadline(&mut self, cx: &mut Context<'_>, mux: &Mux) -> Poll<()> {
+        let waits_for_us = self.stalled.is_some() || !self.unread.is_empty();
         let has_streams = mux.last() > 0 && !mux.is_idle();
         let is_waited_for = mux.last() == 0 || self.input.is_within_frame();
-        if has_streams || !is_waited_for {
+        if has_streams || waits_for_us || !is_waited_for {
             self.deadline = None;
             return Poll::Pending;
         }

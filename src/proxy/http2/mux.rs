@@ -166,6 +166,12 @@ impl Mux {
         }
     }
 
+    /// Ready once the client has left, although the edge does not read it.
+    pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let tcp = self.side.as_ref().and_then(Side::tcp);
+        tcp.map_or(Poll::Pending, |tcp| tcp.poll_ended(cx))
+    }
+
     /// Returns the number of the newest stream.
     pub fn last(&self) -> u32 {
         self.last

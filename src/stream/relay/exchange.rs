@@ -50,7 +50,7 @@ impl Relay {
         out: &mut Vec<u8>,
         ahead: Vec<u8>,
     ) -> Result<(), DirectionError> {
-        self.head_bytes = out.len() as u64;
+        self.head_bytes = u32::try_from(out.len()).unwrap_or(u32::MAX);
         if self.up.is_over() {
             self.ahead.keep(ahead);
         } else {
@@ -177,7 +177,11 @@ impl Relay {
         if let Poll::Ready(reason) = self.poll_node_end(cx, is_read) {
             return Poll::Ready(Err(reason));
         }
-        self.poll_up(cx).map(Err)
+        let up = self.poll_up(cx);
+        if up.is_pending() {
+            self.note_asked(is_read);
+        }
+        up.map(Err)
     }
 
     /// Whether the client's stream is over: reset, or its connection ended.
@@ -235,7 +239,7 @@ impl Relay {
         match self.client.received() {
             // The chunks around these bytes are the edge's own.
             Some(n) => n.saturating_sub(self.up.held() as u64),
-            None => self.up.passed().saturating_sub(self.head_bytes),
+            None => self.up.passed().saturating_sub(self.head_bytes.into()),
         }
     }
 

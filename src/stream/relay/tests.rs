@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::stream::fixtures::{pair, pair_with, soon};
 use crate::stream::framing::{Framing, Wrap};
+use crate::stream::socket;
 
 const RULES: Rules = Rules {
     unsent: 4096,

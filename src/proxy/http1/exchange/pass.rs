@@ -107,6 +107,7 @@ impl Ongoing<'_> {
                 Err(self.cut(end).await)
             }
             None => {
+                self.ctx.ex.log_begin();
                 self.answering = Some(Relayed {
                     relay,
                     keep_node: answer.keep,
@@ -120,6 +121,7 @@ impl Ongoing<'_> {
     /// Ends an exchange whose answer was cut.
     async fn cut(&mut self, end: End) -> Option<Client> {
         self.ctx.ex.record.lock().hidden = Some(end.hidden);
+        self.ctx.ex.lost(end.lost);
         self.end(end.reason, (end.to_node, end.to_client)).await;
         None
     }

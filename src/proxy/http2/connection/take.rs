@@ -9,7 +9,7 @@ use h2::Reason;
 use h2::frame::{Ping, Settings};
 
 use super::end::End;
-use super::{Connection, Leaving, NewStream};
+use super::{Connection, Leaving, NewStream, Stalled};
 use crate::observe::end_reason::EndReason;
 use crate::proxy::flow::Exchange;
 use crate::proxy::http2::head::Head;
@@ -77,6 +77,7 @@ impl Connection {
         } else if self.is_new(mux, id)? {
             // The stream's number is used up, although it never was a request.
             self.refuse(mux, id, reason);
+            self.begin(None);
         }
         match reason {
             // The client cannot know the limit while our settings are on their way.
@@ -93,6 +94,16 @@ impl Connection {
             _ => EndReason::BadRequest,
         };
         Exchange::new(self.conn.clone(), "h2").close(end, (0, 0));
+    }
+
+    /// Begins a stream if its turn at the rate of the client has come. `None`: it was refused, and counts as
+    /// the others.
+    fn begin(&mut self, stream: Option<NewStream>) {
+        self.heads += 1;
+        match self.conn.listener.stream_turn() {
+            Some(turn) => self.stalled = Some(Box::new(Stalled { turn, stream })),
+            None => self.new_streams.extend(stream),
+        }
     }
 
     fn count(&mut self, what: Exceeded) -> Result<(), End> {
@@ -153,14 +164,12 @@ impl Connection {
             Ok(request) => {
                 mux.begin(id, request.ended, request.expected());
                 let stream = Stream::new(self.mux.clone(), id, request.head.websocket);
-                self.new_streams
-                    .push(NewStream::Request(stream, Box::new(request.head)));
+                self.begin(Some(NewStream::Request(stream, Box::new(request.head))));
             }
             Err(request::RequestError::Answered(status, phrase)) => {
                 mux.begin(id, head.ended, None);
                 let stream = Stream::new(self.mux.clone(), id, false);
-                self.new_streams
-                    .push(NewStream::Refused(stream, (status, phrase)));
+                self.begin(Some(NewStream::Refused(stream, (status, phrase))));
             }
             Err(request::RequestError::Malformed) => {
                 return Ok(Err(FrameError::Stream(id, Reason::PROTOCOL_ERROR)));
