@@ -359,6 +359,7 @@ fn relayed(all: &mut Vec<Case>) {
             Framing::Done,
         );
         let mut relay = Relay::request(side(ours), side(theirs), rules, (none, Wrap::AsIs), false);
+        relay.measure(&Arc::default());
         // A WebSocket, because the relay follows its frames.
         let switched = poll_fn(|cx| Poll::Ready(relay.switch(cx, &mut Vec::new(), b"")));
         switched.await.expect("the client is there");

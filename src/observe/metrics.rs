@@ -27,7 +27,7 @@ macro_rules! metrics {
                     let $field = metrics!(@new $kind, $name, concat!($($help),+).trim(), &[$($label),*]);
                     registry.register(Box::new($field.clone())).expect("names in the table are unique");
                 )+
-                registry.register(Box::new(Process::new())).expect("names beside those of the table");
+                registry.register(Box::new(Process::of_this())).expect("names beside those of the table");
                 Metrics { registry, $($field,)+ }
             }
         }

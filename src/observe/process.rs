@@ -36,7 +36,7 @@ const GAUGES: [(&str, &str); 6] = [
 
 impl Process {
     /// Makes the metrics.
-    pub fn new() -> Self {
+    pub fn of_this() -> Self {
         let gauge = |(name, help): (&str, &str)| Gauge::new(name, help).expect("legal names");
         let help = "CPU time used, by the program and for it by the kernel, in seconds.";
         Process {
@@ -146,7 +146,7 @@ mod tests {
     /// Aim: the metrics describe this process. Fails if a value is zero or absurd.
     #[test]
     fn this_process_is_measured() {
-        let all = Process::new().collect();
+        let all = Process::of_this().collect();
         let value = |name: &str| {
             let family = all.iter().find(|f| f.name() == name).expect(name);
             let metric = &family.get_metric()[0];

@@ -35,8 +35,8 @@ pub fn init(levels: &str, form: ServiceLog) {
     let mut builder = Builder::from_env(Env::default().default_filter_or(levels));
     match form {
         ServiceLog::Text => {}
-        ServiceLog::Journal => drop(builder.format(|out, record| journal(out, record))),
-        ServiceLog::Json => drop(builder.format(|out, record| json(out, record))),
+        ServiceLog::Journal => drop(builder.format(journal)),
+        ServiceLog::Json => drop(builder.format(json)),
     }
     if is_coloured() {
         builder.write_style(WriteStyle::Always);
@@ -68,7 +68,7 @@ pub fn flush() {
 
 /// Writes a record for systemd's journal, which reads the level from the front of each line. It adds the date itself.
 /// Source: sd-daemon(3).
-fn journal(out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
+fn journal<W: Write>(out: &mut W, record: &Record<'_>) -> io::Result<()> {
     let level = match record.level() {
         Level::Error => 3,
         Level::Warn => 4,
@@ -81,7 +81,7 @@ fn journal(out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
 }
 
 /// Writes a record as a JSON object.
-fn json(out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
+fn json<W: Write>(out: &mut W, record: &Record<'_>) -> io::Result<()> {
     let line = serde_json::json!({
         "date": humantime::format_rfc3339_millis(clock::wall()).to_string(),
         "level": record.level().as_str(), "target": record.target(), "message": record.args().to_string(),

@@ -124,9 +124,8 @@ mod tests {
         }
         let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         let to = udp.local_addr().expect("bound");
-        Sender::new(Syslog::Udp(to))
-            .write(b"{\"a\":\"b c\"}\n")
-            .expect("sent");
+        let sent = Sender::new(Syslog::Udp(to)).write(b"{\"a\":\"b c\"}\n");
+        assert_eq!(sent.expect("sent"), 12);
         let n = udp.recv(&mut got).expect("a message");
         check(&got[..n]);
     }

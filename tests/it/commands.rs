@@ -103,18 +103,6 @@ fn check_has_one_verdict_in_each_form() {
     let again = pushgate(at, &["check", "printed.yaml"]);
     assert_eq!(again.status.code(), Some(0), "{}", err(&again));
 
-    // Nothing answers at that port, so the name has no address; without `--online` nobody asks.
-    let named = WARNED
-        .replace("127.0.0.1:2", "push.internal:80")
-        .replace("secure: true", "");
-    let resolvers = "resolvers: { addresses: [127.0.0.1:1], timeout: 50ms }\n";
-    write("named.yaml", &(named + resolvers));
-    let offline = pushgate(at, &["check", "--strict", "named.yaml"]);
-    assert_eq!(offline.status.code(), Some(0), "{}", err(&offline));
-    let online = err(&pushgate(at, &["check", "--online", "named.yaml"]));
-    let place = "named.yaml:1:16: nodes.n1.address: warning: `push.internal:80` has no address now";
-    assert!(online.starts_with(place), "{online}");
-
     let version = out(&pushgate(at, &["--version"]));
     assert!(version.contains("\nOpenSSL: "), "{version}");
     let none = err(&pushgate(at, &["check"]));
@@ -122,6 +110,25 @@ fn check_has_one_verdict_in_each_form() {
         none.contains("reading /etc/pushgate/pushgate.yaml"),
         "{none}"
     );
+}
+
+/// Aim: `check` looks names up with `--online` only. Fails if a name without an address goes unnoticed, or if the
+/// check of a file waits for DNS by itself. Source: issue 15 §3.
+#[test]
+fn names_are_looked_up_on_demand() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let at = dir.path();
+    // Nothing answers at that port, so the name has no address; without `--online` nobody asks.
+    let named = WARNED
+        .replace("127.0.0.1:2", "push.internal:80")
+        .replace("secure: true", "");
+    let resolvers = "resolvers: { addresses: [127.0.0.1:1], timeout: 50ms }\n";
+    std::fs::write(at.join("named.yaml"), named + resolvers).expect("a file");
+    let offline = pushgate(at, &["check", "--strict", "named.yaml"]);
+    assert_eq!(offline.status.code(), Some(0), "{}", err(&offline));
+    let online = err(&pushgate(at, &["check", "--online", "named.yaml"]));
+    let place = "named.yaml:1:16: nodes.n1.address: warning: `push.internal:80` has no address now";
+    assert!(online.starts_with(place), "{online}");
 }
 
 /// Aim: an order takes address and token from the edge's own file, although that file has been half edited

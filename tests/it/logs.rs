@@ -228,12 +228,15 @@ async fn a_line_tells_who_ended_a_flow_and_when() {
         heads.any(|head| String::from_utf8_lossy(&head).contains(&format!("x-request-id: {id}"))),
         "{id}"
     );
-    let date = hello["date"].as_str().expect("a date");
+    assert!(seconds_between(hello) < 0.01, "{hello}");
+}
+
+/// Returns by how much the two times of a line differ.
+fn seconds_between(line: &serde_json::Value) -> f64 {
+    let date = line["date"].as_str().expect("a date");
     let date = humantime::parse_rfc3339(date).expect("RFC 3339");
-    let since = date
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("after 1970");
-    assert!((since.as_secs_f64() - hello["time"].as_f64().expect("a time")).abs() < 0.01);
+    let since = date.duration_since(std::time::UNIX_EPOCH);
+    (since.expect("after 1970").as_secs_f64() - line["time"].as_f64().expect("a time")).abs()
 }
 
 /// Aim: a syslog server gets the chosen fields of each line in a message, and the journal the level of each line of

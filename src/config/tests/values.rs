@@ -114,16 +114,10 @@ const CASES: &[Case] = &[
     ),
     (
         "top",
-        "log: { access: { syslog: localhost } }",
+        "log: { access: { syslog: localhost }, fields: [date, cleint] }",
         &[
             "f:5:26: log.access.syslog: found `localhost`; expected the path of a socket such as `/dev/log`, or an address with its UDP port",
-        ],
-    ),
-    (
-        "top",
-        "log: { fields: [date, cleint] }",
-        &[
-            "f:5:23: log.fields[1]: unknown word `cleint`; expected one of `time`, `date`, `event`, `flow`, `request_id`, `listener`, `client`, `vip`, `protocol`, `tls`, `sni`, `method`, `host`, `path`, `user_agent`, `status`, `pool`, `node`, `how`, `retries`, `bytes_up`, `bytes_down`, `seconds`, `reason`, `ended` (did you mean `client`?)",
+            "f:5:54: log.fields[1]: unknown word `cleint`; expected one of `time`, `date`, `event`, `flow`, `request_id`, `listener`, `client`, `vip`, `protocol`, `tls`, `sni`, `method`, `host`, `path`, `user_agent`, `status`, `pool`, `node`, `how`, `retries`, `bytes_up`, `bytes_down`, `seconds`, `reason`, `ended` (did you mean `client`?)",
         ],
     ),
     (
