@@ -5,7 +5,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::sync_channel;
 
 use serde_json::Value;
 
@@ -129,7 +129,7 @@ listeners: [{ name: a, bind: [200.0.0.10:80], mode: http, to: p }]
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_are_connected_to_from_their_source() {
     let block = Block::claim();
-    let (seen, peers) = channel();
+    let (seen, peers) = sync_channel(64);
     for n in 1..=2 {
         let socket = TcpListener::bind(block.at(&format!("10.0.0.{n}:8080"))).expect("bind");
         let seen = seen.clone();

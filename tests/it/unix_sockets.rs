@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use crate::edge::Edge;
@@ -17,7 +17,7 @@ use crate::vip::Block;
 /// A node at a Unix socket, which answers each request of a connection; returns the heads it got.
 fn node(path: &Path) -> Receiver<String> {
     let socket = UnixListener::bind(path).expect("bind");
-    let (heads, got) = channel();
+    let (heads, got) = sync_channel(64);
     std::thread::spawn(move || {
         for mut stream in socket.incoming().flatten() {
             let heads = heads.clone();
