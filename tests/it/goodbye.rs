@@ -319,7 +319,7 @@ async fn a_bad_drain_is_refused() {
         ),
         (
             "drain?pace=1",
-            "unknown `pace`; expected `deadline`, `rate` or `removed`",
+            "unknown `pace`; expected `deadline`, `rate`, `to` or `removed`",
         ),
         ("down?rate=5/s", "only `drain` takes a deadline"),
     ] {

@@ -14,7 +14,13 @@ const YAML: &str = "
 nodes: { n1: { address: 10.0.0.1:8080 } }
 pools: { p: { nodes: [n1] } }
 listeners:
-  - { name: push, bind: [200.0.0.10:80], mode: http, to: p }
+  - name: push
+    bind: [200.0.0.10:80]
+    mode: http
+    to: p
+    # A client above its rate begins a series of its own.
+    connection_rate_per_client: off
+    request_rate_per_client: off
 ";
 
 const TOKEN: &str = "0123456789abcdef";
