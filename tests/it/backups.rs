@@ -3,11 +3,11 @@
 //! In: pools with a backup, nodes with a `source`. Out: which node gets a flow, and whom it sees.
 //! Source: haproxy(1), `backup`, `source`; issue 15, 3.
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::sync::mpsc::sync_channel;
 
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::client::Dial;
 use crate::client::h1::H1;
@@ -131,14 +131,15 @@ async fn nodes_are_connected_to_from_their_source() {
     let block = Block::claim();
     let (seen, peers) = sync_channel(64);
     for n in 1..=2 {
-        let socket = TcpListener::bind(block.at(&format!("10.0.0.{n}:8080"))).expect("bind");
-        let seen = seen.clone();
-        std::thread::spawn(move || {
-            for mut stream in socket.incoming().flatten() {
-                let peer = stream.peer_addr().expect("an address").ip().to_string();
-                let _ = stream.read(&mut [0; 4096]);
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-                if seen.send((n, peer)).is_err() {
+        let socket = TcpListener::bind(block.at(&format!("10.0.0.{n}:8080"))).await;
+        let (socket, seen) = (socket.expect("bind"), seen.clone());
+        // A task, because a thread would keep the address when the test has ended.
+        tokio::spawn(async move {
+            while let Ok((mut stream, peer)) = socket.accept().await {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                let _ = stream.write_all(answer).await;
+                if seen.send((n, peer.ip().to_string())).is_err() {
                     return;
                 }
             }
