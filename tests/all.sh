@@ -84,6 +84,7 @@ skipped="$skipped${also_skipped-}"
 step "instruction budget" "${CARGO_TARGET_DIR:-target}/debug/examples/budget"
 step "dashboard and alerts" python3 tests/dashboards.py
 step "page of errors" python3 tests/errors.py
+# nginx is there only if `tests/setup.sh bench` installed it: its package may start a server at port 80.
 step "migration pairs" python3 tests/migration.py
 [ -z "$skipped" ] || echo "NOT CHECKED: ${skipped#, }"
 [ -z "$failed" ] || echo "FAILED: ${failed#, }"

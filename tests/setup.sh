@@ -11,7 +11,7 @@ RUST=1.88
 
 case "${1:-}" in
 build) wanted="gcc make cmake perl pkg-config curl" ;;
-test) wanted="gcc g++ make cmake perl pkg-config curl openssl valgrind haproxy nginx nginx-stream ip node npm javac chromium chromedriver git pip3 python3" ;;
+test) wanted="gcc g++ make cmake perl pkg-config curl openssl valgrind haproxy ip node npm javac chromium chromedriver git pip3 python3" ;;
 fuzz) wanted="gcc g++ make cmake perl pkg-config curl" ;;
 package) wanted="gcc make cmake perl pkg-config curl dpkg-shlibdeps strip" ;;
 alerts-test) wanted="openssl python3" ;;
