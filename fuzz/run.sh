@@ -14,8 +14,9 @@ one() {
     set -- "$found/corpus" "fuzz/corpus/$name"
     [ "$name" != configuration ] || set -- "$@" conf
     [ ! -f "fuzz/dictionaries/$name" ] || set -- -dict="fuzz/dictionaries/$name" "$@"
-    # A target must not read what the terminal has.
-    if FUZZ_TARGET=$name "$fuzz" -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -max_len=16384 \
+    # A target must not read what the terminal has. libFuzzer counts the 30 s by the clock, and beside the tests this
+    # process gets little of a core.
+    if FUZZ_TARGET=$name "$fuzz" -max_total_time="$seconds" -timeout=30 -rss_limit_mb=1024 -max_len=16384 \
         -artifact_prefix="$found/" -print_final_stats=1 "$@" </dev/null >"$found/log" 2>&1; then
         told=$(grep -E '^#[0-9]+.DONE' "$found/log" | sed 's/.*\(cov:.*corp: [0-9]*\).*/\1/')
         runs=$(sed -n 's/^stat::average_exec_per_sec: *//p' "$found/log")

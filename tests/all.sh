@@ -87,6 +87,8 @@ step "page of errors" python3 tests/errors.py
 # nginx is there only if `tests/setup.sh bench` installed it: its package may start a server at port 80.
 step "migration pairs" python3 tests/migration.py
 [ -z "$skipped" ] || echo "NOT CHECKED: ${skipped#, }"
+# Once more at the end, because a CI that shows the last lines shows no more of a long log.
+[ -z "$failed" ] || grep -hE '^[^ ]+ FAILED|libFuzzer: |^thread .* panicked|^test .* FAILED' target/beside.log "$log"
 [ -z "$failed" ] || echo "FAILED: ${failed#, }"
 totals
 [ -z "$failed" ]

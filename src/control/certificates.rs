@@ -108,7 +108,6 @@ impl Running {
         let Some(good) = self.serve(turn, &config, store, fresh) else {
             return;
         };
-        metrics::get().certificates_ok.set(good.into());
         for (name, fault) in failed {
             log::error!(
                 "certificate {name}: {fault}; still serving the old one, trying again each second"
@@ -151,6 +150,7 @@ impl Running {
         let old = std::mem::replace(&mut parts.store, store);
         let replaced = fresh.map(|fresh| fresh.serve(&mut parts));
         let good = parts.all_is_served();
+        metrics::get().certificates_ok.set(good.into());
         // To free thousands of certificates takes long, so the lock is not held meanwhile.
         drop(parts);
         drop((old, replaced));
