@@ -17,7 +17,7 @@ use super::threads::{Seat, Thread};
 use super::turn::Turn;
 use crate::balance::queue::counted_as;
 use crate::observe::metrics;
-use crate::stream::client_pace::Paced;
+use crate::stream::client_pace::{Paced, Places};
 use crate::stream::client_share::{ClientShare, ClientShares};
 
 /// The open client connections of all listeners. The threads that serve them keep the counts.
@@ -201,17 +201,28 @@ impl Open {
     /// Books the turn of a request of `client`; `None`: it has come, or the request is a stream that has waited
     /// for [`Open::stream_turn`].
     pub fn request_turn(&self, client: IpAddr) -> Option<Turn> {
-        let address = counted_as(client);
-        let places = match &self.0.client {
-            Some((seat, _)) if seat.client().address == address => {
-                if self.0.streams_wait.load(Ordering::Relaxed) {
-                    return None;
-                }
-                seat.client().places
-            }
-            _ => self.0.listener.clients.pace.places(address),
-        };
+        let (places, is_own) = self.places(client);
+        if is_own && self.0.streams_wait.load(Ordering::Relaxed) {
+            return None;
+        }
         Turn::book(&self.0.listener, Paced::Request, places)
+    }
+
+    /// Charges a connection to a node, made for a request of `client`, to the client's rate of requests.
+    pub fn charge_dial(&self, client: IpAddr) {
+        if let Some(rate) = self.0.listener.conf.load().request_rate() {
+            let (places, _) = self.places(client);
+            self.0.listener.clients.pace.charge_dial(places, rate);
+        }
+    }
+
+    /// Returns where the rates of `client` are counted, and whether it is the connection's own client.
+    fn places(&self, client: IpAddr) -> (Places, bool) {
+        let address = counted_as(client);
+        match &self.0.client {
+            Some((seat, _)) if seat.client().address == address => (seat.client().places, true),
+            _ => (self.0.listener.clients.pace.places(address), false),
+        }
     }
 
     /// Returns the counts of `client` at this listener: often the connection's own client.

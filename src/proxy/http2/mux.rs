@@ -270,15 +270,16 @@ impl Mux {
         &mut self.output
     }
 
-    /// Ends all streams because of `reason`. Returns the socket, so that the caller can end the connection.
-    pub fn end(&mut self, reason: EndReason) -> Option<Side> {
+    /// Ends all streams because of `reason`. Returns the socket, so that the caller can end the connection, and the
+    /// streams that wait, which the caller must wake.
+    pub fn end(&mut self, reason: EndReason) -> (Option<Side>, Vec<Waker>) {
         self.over = reason;
-        let side = self.side.take();
-        for stream in self.streams.values_mut() {
+        let waiting = self.streams.values_mut().filter_map(|stream| {
             stream.gone.get_or_insert(reason);
-            stream.wake();
-        }
-        side
+            stream.waker.take()
+        });
+        let waiting = waiting.collect();
+        (self.side.take(), waiting)
     }
 
     /// Resets a stream, unless it is closed.

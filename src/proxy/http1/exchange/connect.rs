@@ -49,6 +49,7 @@ impl Ongoing<'_> {
             }
             self.ctx.reused = false;
             self.ctx.ex.conn.known_to(&assigned.node);
+            self.charge();
             let dialer = dialer(&self.ctx.ex, Some(&self.request.head), &assigned);
             let dialed = Box::pin(unless_left(dialer.dial(), &mut client, &mut self.kill));
             let failure = match dialed.await {
@@ -67,6 +68,16 @@ impl Ongoing<'_> {
             if !elsewhere || !may_try_another(&self.ctx) {
                 return Err(Box::pin(self.unreachable(client, reason, status)).await);
             }
+        }
+    }
+
+    /// Charges the first dial to the client. That another node must be tried is not its fault.
+    fn charge(&self) {
+        let ex = &self.ctx.ex;
+        if ex.record.lock().retries == 0 {
+            ex.conn
+                .listener
+                .charge_dial(ex.client(Some(&self.request.head)));
         }
     }
 

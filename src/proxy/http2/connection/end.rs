@@ -3,10 +3,12 @@
 //! Source: RFC 9113 §5.4.1, §6.8, §7.
 
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use h2::Reason;
 use tokio::io::AsyncWriteExt;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use crate::observe::end_reason::EndReason;
@@ -18,6 +20,9 @@ use crate::stream::graceful_close::lingering_close;
 
 /// Time for a client to take the last frames of its connection.
 const LAST: Duration = Duration::from_secs(1);
+/// Streams that end before other tasks on the thread have their turn. To end one costs some 80 µs, so a hundred at once
+/// held up the messages of others for 8 ms.
+const ENDS: usize = 4;
 
 /// Why a connection ends.
 pub(super) enum End {
@@ -60,15 +65,17 @@ pub(super) async fn close(mux: Shared, conn: Arc<Conn>, end: End) {
     if let Some(ended) = counted {
         count(&conn, ended);
     }
-    let (side, waiting) = {
+    let (side, lost, waiting) = {
         let mut mux = mux.lock();
         if let Some(reason) = reason {
             let last = mux.last();
             mux.go_away(last, reason);
             mux.flush();
         }
-        (mux.end(streams), mux.output().split())
+        let (side, lost) = mux.end(streams);
+        (side, lost, mux.output().split())
     };
+    wake_in_turns(lost).await;
     let (Some(mut side), Some(_)) = (side, reason) else {
         return;
     };
@@ -81,6 +88,17 @@ pub(super) async fn close(mux: Shared, conn: Arc<Conn>, end: End) {
         Ok(Ok(())) => lingering_close(&mut side, b"").await,
         // The client does not read, so its last frames would stay in the kernel.
         _ => side.reset_on_close(),
+    }
+}
+
+/// Wakes the streams of a connection that is over, a few at a time, so that the ends of all of them hold up no other
+/// client of the thread.
+async fn wake_in_turns(streams: Vec<Waker>) {
+    for (n, stream) in streams.into_iter().enumerate() {
+        if n % ENDS == ENDS - 1 {
+            yield_now().await;
+        }
+        stream.wake();
     }
 }
 
