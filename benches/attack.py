@@ -13,6 +13,9 @@ handshake and one request; 20 live streams with a message every 10 ms; 60 client
 the tables of `sticky_param` and `sticky_ip`, and ask for it afterwards. `refused`: new clients that were not served
 within 5 s. `lost`: live streams, then assignments of either table.
 
+`memory` and `memory, no limit`: the edge has a cgroup of MEMORY MiB (default: 48), with its default `memory.limit` and
+with none, and the attacker fills it with idle TLS connections. Needs a cgroup of version 1.
+
 The load program is the nodes and the others. An earlier version of this bench had both in Python. They took half of
 the core that they share with the edge, and Python's garbage collector and its accepting of 4,096 connections at a time
 held up answers of the nodes by up to half a second, which counted as the edge's.
@@ -42,6 +45,7 @@ EDGE, NODES, ADMIN = "2001:db8:1::1", [17900, 17902], 17901
 TLS, BY_QUERY, BY_ADDRESS = 443, 80, 81
 HOSTILE = "2001:db8:bad:bad::"
 KEYS = os.environ.get("KEYS", "tcp: {}")
+MEMORY = int(os.environ.get("MEMORY", "48"))
 # The tables have less room than the attacks have values and addresses.
 CONF = f"""
 admin: {{ bind: 127.0.0.1:{ADMIN} }}
@@ -156,6 +160,17 @@ def made_up(prefix):
                 poll.modify(fd, select.EPOLLIN)
 
 
+def idle(prefix):
+    """Fills the memory of the edge with TLS connections that ask for nothing."""
+    held = []
+    while True:
+        try:
+            sock = socket.create_connection((EDGE, TLS), source_address=(hostile(prefix), 0), timeout=2)
+            held.append(context().wrap_socket(sock, server_hostname="a.test"))
+        except OSError:
+            time.sleep(0.001)
+
+
 def literal(name, value):
     return bytes([name, len(value)]) + value.encode()
 
@@ -189,6 +204,8 @@ ATTACKS = {
     "http2 streams": streams,
     "made-up values": made_up,
     "addresses": lambda prefix: flood(prefix, BY_ADDRESS, ONE_REQUEST, 64, True),
+    "memory": idle,
+    "memory, no limit": idle,
 }
 
 
@@ -199,8 +216,30 @@ def start(*args, core, **more):
     return subprocess.Popen([*map(str, args)], preexec_fn=lambda: pin(core), text=True, **more)
 
 
-def start_edge(folder, core):
+class Group:
+    """A cgroup of MEMORY MiB, of this program."""
+
+    def __init__(self):
+        self.folder = f"/sys/fs/cgroup/memory/attack-{os.getpid()}"
+        os.mkdir(self.folder)
+        self.set("memory.limit_in_bytes", MEMORY << 20)
+
+    def set(self, name, value):
+        with open(f"{self.folder}/{name}", "w") as file:
+            file.write(str(value))
+
+    def peak(self):
+        with open(f"{self.folder}/memory.max_usage_in_bytes") as file:
+            return int(file.read()) >> 20
+
+    def end(self):
+        os.rmdir(self.folder)
+
+
+def start_edge(folder, core, group):
     def limited():
+        if group:
+            group.set("cgroup.procs", os.getpid())
         pin(core)
         resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
 
@@ -232,14 +271,21 @@ def cpu_seconds(pid):
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def write_conf(folder, memory):
+    with open(f"{folder}/edge.yaml", "w") as conf:
+        conf.write(CONF + memory)
+
+
 def measure(folder, name, prefix):
     first, last = cores()
+    group = Group() if (name or "").startswith("memory") else None
+    write_conf(folder, "memory: { limit: 1TiB }\n" if name == "memory, no limit" else "")
     nodes = ",".join(f"127.0.0.1:{port}" for port in NODES)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     rest = start(LOAD, "others", "--node", nodes, "--to", f"[{EDGE}]:{TLS}", "--seconds", int(SECONDS), core=first, **pipes)
     edge = attacker = None
     try:
-        edge = start_edge(folder, first)
+        edge = start_edge(folder, first, group)
         rest.stdin.write("up\n")
         rest.stdin.flush()
         if rest.stdout.readline() != "ready\n":
@@ -249,8 +295,12 @@ def measure(folder, name, prefix):
             time.sleep(1.5)
         rest.stdin.write("begun\n")
         rest.stdin.flush()
-        used = cpu_seconds(edge.pid)
-        time.sleep(SECONDS - 0.5)
+        used, begun = cpu_seconds(edge.pid), time.monotonic()
+        while time.monotonic() < begun + SECONDS - 0.5:
+            if edge.poll() is not None:
+                print(f"| {name} | the kernel ended the edge {time.monotonic() - begun + 1.5:.1f} s after the attack began |")
+                return
+            time.sleep(0.05)
         used = (cpu_seconds(edge.pid) - used) / (SECONDS - 0.5) * 100
         open_now = len(os.listdir(f"/proc/{edge.pid}/fd"))
         with open(f"/proc/{edge.pid}/status") as status:
@@ -262,10 +312,13 @@ def measure(folder, name, prefix):
             if process:
                 process.kill()
                 process.wait()
+        peak = group and group.peak()
+        if group:
+            group.end()
     who = "" if not name else ", one /64" if prefix else ", one address"
     times = [" / ".join(f"{(felt[what][at] or 0) / 1e3:.2f}" for at in ["p50_us", "p99_us"]) for what in ["connect", "answer", "message"]]
     lost = f"{felt['lost_streams']} / {felt['lost_by_query'] + felt['lost_by_address']}"
-    cells = [f"{name or 'quiet'}{who}", f"{open_now:,}", f"{local:,}", memory, f"{used:.0f}", *times, felt["served"], felt["refused"], lost]
+    cells = [f"{name or 'quiet'}{who}", f"{open_now:,}", f"{local:,}", peak or memory, f"{used:.0f}", *times, felt["served"], felt["refused"], lost]
     print("|", " | ".join(map(str, cells)), "|", flush=True)
 
 
@@ -285,8 +338,6 @@ def main():
         key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
         out = ["-keyout", f"{folder}/c.key", "-out", f"{folder}/c.pem"]
         subprocess.run(["openssl", "req", "-x509", *key, *subject, *out], check=True, stderr=subprocess.DEVNULL)
-        with open(f"{folder}/edge.yaml", "w") as conf:
-            conf.write(CONF)
         titles = ["attack", "descriptors", "ports", "MiB", "CPU %"]
         titles += [f"{what} p50 / p99, ms" for what in ["connect", "request", "message"]]
         titles += ["served", "refused", "lost"]

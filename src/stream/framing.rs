@@ -281,7 +281,7 @@ impl Chunked {
     fn trailer_byte(&mut self, b: u8) -> Result<State, FramingError> {
         // From here on `line` counts all trailer bytes.
         self.line += 1;
-        if self.line > MAX_TRAILER || (b < b' ' && b != b'\t') || b == 0x7f {
+        if self.line > MAX_TRAILER || !is_trailer_byte(b) {
             return Err(FramingError::Trailer);
         }
         self.trailer.get_or_insert_default().all.push(b);
@@ -312,6 +312,11 @@ impl Chunked {
 pub fn is_trailer(name: &[u8]) -> bool {
     let name = http::HeaderName::from_bytes(name);
     name.is_ok_and(|name| !FORBIDDEN_TRAILERS.contains(&name.as_str()))
+}
+
+/// Whether a field that follows a body may hold this byte.
+pub fn is_trailer_byte(b: u8) -> bool {
+    (b >= b' ' && b != 0x7f) || b == b'\t'
 }
 
 fn hex(b: u8) -> u64 {

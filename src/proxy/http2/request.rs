@@ -185,15 +185,15 @@ fn append_fields(head: &Head, upgrade: bool, raw: &mut Vec<u8>) {
     }
 }
 
-/// Returns the trailers of a stream as lines of HTTP/1; `None`: they have a pseudo-header or a field that is
-/// not allowed in trailers, or are too large, or do not end the stream.
+/// Returns the trailers of a stream as lines of HTTP/1; `None`: they have a pseudo-header, a control character or
+/// a field that is not allowed in trailers, or are too large, or do not end the stream.
 pub fn trailers(head: &Head) -> Option<Vec<u8>> {
     if head.is_too_large || !head.ended || head.has_pseudo() {
         return None;
     }
     let mut lines = Vec::new();
     for (name, value) in head.fields() {
-        if !framing::is_trailer(name) {
+        if !framing::is_trailer(name) || !value.iter().copied().all(framing::is_trailer_byte) {
             return None;
         }
         for part in [name, b": ", value, b"\r\n"] {

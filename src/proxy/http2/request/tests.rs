@@ -343,6 +343,8 @@ fn trailers_are_lines_of_http_1() {
         ("te", "trailers"),
         ("connection", "close"),
         ("transfer-encoding", "chunked"),
+        ("x", "a\u{1}"),
+        ("x", "a\u{7f}"),
     ] {
         assert_eq!(told(&[(name, value)], true), None, "{name}");
     }
