@@ -262,8 +262,8 @@ mod tests {
     /// default throttles a client that may hold more, or if `off` is the default.
     #[test]
     fn rates_grow_with_what_a_client_may_hold() {
-        let least = (Some(Rate::a_second(500)), Some(Rate::a_second(2000)));
-        let of = |n| (Some(Rate::a_second(n)), Some(Rate::a_second(4 * n)));
+        let least = (Some(Rate::a_second(400)), Some(Rate::a_second(2000)));
+        let of = |n| (Some(Rate::a_second(n)), Some(Rate::a_second(5 * n)));
         for (keys, expected) in [
             ("", least),
             (
@@ -272,7 +272,7 @@ mod tests {
             ),
             (
                 "max_connections_per_client: 1000000, max_flows_per_client: 1000000",
-                of(50_000),
+                of(40_000),
             ),
             (
                 "max_connections_per_client: 18446744073709551615, max_flows_per_client: 18446744073709551615",
@@ -283,7 +283,7 @@ mod tests {
                 (None, None),
             ),
             (
-                "connection_rate_per_client: 1/s, request_rate_per_client: 4/s",
+                "connection_rate_per_client: 1/s, request_rate_per_client: 5/s",
                 of(1),
             ),
         ] {

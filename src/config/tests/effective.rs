@@ -51,7 +51,7 @@ fn every_default_is_put_in() {
         "drain_deadline: 1h",
         "      fast_interval: 500ms",
         "      interval: 2s",
-        "  connection_rate_per_client: 500/s",
+        "  connection_rate_per_client: 400/s",
         "  request_rate_per_client: 2000/s",
         "  max_hidden:\n    bytes: 32KiB",
         "memory:\n  limit: 80%",
