@@ -2,7 +2,7 @@
 # first installs what a fresh Debian machine lacks (tests/setup.sh). If it cannot, it names what is
 # missing. A line that begins with `##` is the help of the target below it.
 
-.PHONY: demo build install package deb package-test alerts-test test check \
+.PHONY: demo build install package deb package-test alerts-test pair-test test check \
 	coverage loom fuzz bench bench-micro hooks help
 .NOTPARALLEL:
 
@@ -56,6 +56,7 @@ install:
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/pushgate/examples conf/*.yaml conf/*.schema.json
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/pushgate/examples/grafana conf/grafana/*.json
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/pushgate/examples/prometheus conf/prometheus/*.yaml
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/pushgate/examples/pair conf/pair/*
 	install -d -m 750 $(DESTDIR)$(SYSCONFDIR)/pushgate
 	test -e $(DESTDIR)$(SYSCONFDIR)/pushgate/pushgate.yaml || \
 		install -m 640 -t $(DESTDIR)$(SYSCONFDIR)/pushgate conf/install/pushgate.yaml
@@ -84,6 +85,11 @@ package-test: package
 alerts-test: build
 	@tests/setup.sh alerts-test
 	python3 tests/alerts.py
+
+## Fail edges of conf/pair under the real keepalived, and print the times beside a pair of HAProxy
+pair-test: build
+	@tests/setup.sh test
+	PUSHGATE=target/release/pushgate tests/pair.py --haproxy
 
 ## Run everything that a change must pass, and print the totals
 test:

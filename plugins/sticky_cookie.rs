@@ -24,6 +24,7 @@ use crate::forget_rules::ForgetRules;
 use crate::head::Edits;
 use crate::lifetime::Lifetime;
 pub use config::{Config, SameSite};
+pub use keys::{MAX_KEYS, key_of, parse as keys_in};
 use token::{Ring, TOKEN_CHARS, Token};
 
 const NAME: &str = "sticky_cookie";

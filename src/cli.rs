@@ -8,6 +8,7 @@ mod conf_file;
 mod edge;
 mod examples;
 mod generate;
+mod keys;
 mod quick;
 mod version;
 
@@ -135,6 +136,8 @@ enum Command {
         #[command(flatten)]
         settings: Box<Settings>,
     },
+    /// Make and rotate the keys of cookies and of session tickets, which several edges share.
+    Keys(keys::Keys),
     #[command(flatten)]
     Edge(edge::Action),
     /// Run two push nodes with the edge in front of them, to try it out.
@@ -210,6 +213,7 @@ pub fn main() -> ExitCode {
             Ok(config) => print_or_fail(simulated(&config, &settings)),
             Err(code) => code,
         },
+        Command::Keys(keys) => print_or_fail(keys.run()),
         Command::Edge(action) => print_or_fail(edge::run(action)),
         Command::Demo { port } => finish(demo(port)),
         Command::Generate { kind, folder } => {

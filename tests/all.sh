@@ -37,13 +37,14 @@ tests() {
     wait "$pid"
 }
 
-# What only computes. It runs at the lowest priority beside the tests, which mostly wait for timers and sockets.
-# Both together take as long as the tests alone.
+# What only computes, at the lowest priority, and the pair, which mostly waits. They run beside the tests, which
+# mostly wait for timers and sockets. Both together take as long as the tests alone.
 beside() {
     # The tests are built first: cargo builds one thing at a time.
     until grep -q '^ *Running ' "$log" || ! kill -0 "$1" 2>/dev/null; do sleep 1; done
     failed=
     skipped=
+    step "pair of edges" tests/pair.py
     step fuzz nice -n 19 fuzz/run.sh 20
     step docs env RUSTDOCFLAGS="-D warnings" nice -n 19 cargo doc --workspace --no-deps --quiet
     step dependencies cargo deny --all-features check bans licenses sources

@@ -11,7 +11,7 @@ RUST=1.88
 
 case "${1:-}" in
 build) wanted="gcc make cmake perl pkg-config curl" ;;
-test) wanted="gcc g++ make cmake perl pkg-config curl openssl valgrind haproxy ip node npm javac chromium chromedriver git pip3 python3" ;;
+test) wanted="gcc g++ make cmake perl pkg-config curl openssl valgrind haproxy ip nft node npm javac chromium chromedriver git pip3 python3" ;;
 fuzz) wanted="gcc g++ make cmake perl pkg-config curl" ;;
 package) wanted="gcc make cmake perl pkg-config curl dpkg-shlibdeps strip" ;;
 alerts-test) wanted="openssl python3" ;;
@@ -31,6 +31,7 @@ package() {
     unshare) echo util-linux ;;
     chromedriver) echo chromium-driver ;;
     ip) echo iproute2 ;;
+    nft) echo nftables ;;
     gcc) echo "gcc libc6-dev" ;;
     nginx) echo nginx-light ;;
     nginx-stream) echo libnginx-mod-stream ;;
@@ -117,6 +118,22 @@ if [ -n "$program" ] && ! command -v "$program" >/dev/null; then
         install -D -t "$HOME/.cargo/bin" "$unpacked/usr/bin/$program"
     else
         echo "setup: no $program, so the alert rules are not tested; try apt-get update, then run again" >&2
+    fi
+    rm -rf "$unpacked"
+fi
+# As above: its package would start it. The libraries that it needs start nothing.
+if [ "$1" = test ] && ! there keepalived; then
+    unpacked=$(mktemp -d)
+    as_root=
+    [ "$(id -u)" -eq 0 ] || as_root="sudo -n"
+    if (cd "$unpacked" && apt-get download -qq keepalived >&2 && dpkg-deb --extract keepalived_*.deb .); then
+        libraries=$(dpkg-deb --field "$unpacked"/keepalived_*.deb Depends | sed 's/|[^,]*//g' | grep -o 'lib[^ ,]*')
+        # shellcheck disable=SC2086 # a list of words
+        $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends --no-upgrade $libraries >&2 ||
+            fail "the libraries of keepalived cannot be installed; install by hand: $libraries"
+        install -D -t "$HOME/.cargo/bin" "$unpacked/usr/sbin/keepalived"
+    else
+        echo "setup: no keepalived, so the pair of edges is not tested; try apt-get update, then run again" >&2
     fi
     rm -rf "$unpacked"
 fi

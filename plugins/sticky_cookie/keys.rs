@@ -40,8 +40,9 @@ impl Kept for Random {
     }
 }
 
-/// Reads a key file's text. Skips empty lines and those that begin with `#`. An even number of hexadecimal digits
-/// is hexadecimal; any other line is base64 of either alphabet.
+/// Reads a key file's text. Skips empty lines and those that begin with `#`.
+///
+/// Errors: a line that is no key, a key that is too short or repeated, no key, too many.
 pub fn parse(text: &str) -> Result<Vec<Vec<u8>>, String> {
     let mut keys = Vec::new();
     for (n, line) in text.lines().enumerate() {
@@ -50,9 +51,7 @@ pub fn parse(text: &str) -> Result<Vec<Vec<u8>>, String> {
             continue;
         }
         let wrong = |why: &str| format!("line {} of the key file {why}", n + 1);
-        let key = hex(line)
-            .or_else(|| base64(line))
-            .ok_or_else(|| wrong("is neither hexadecimal nor base64"))?;
+        let key = key_of(line).ok_or_else(|| wrong("is neither hexadecimal nor base64"))?;
         if key.len() < MIN_KEY_BYTES {
             return Err(wrong(&format!("is shorter than {MIN_KEY_BYTES} bytes")));
         }
@@ -68,6 +67,12 @@ pub fn parse(text: &str) -> Result<Vec<Vec<u8>>, String> {
         )),
         _ => Ok(keys),
     }
+}
+
+/// Decodes one line. An even number of hexadecimal digits is hexadecimal; any other line is base64 of either
+/// alphabet.
+pub fn key_of(line: &str) -> Option<Vec<u8>> {
+    hex(line).or_else(|| base64(line))
 }
 
 fn hex(line: &str) -> Option<Vec<u8>> {

@@ -50,6 +50,13 @@ Examples:
   pushgate simulate edge.yaml --clients 100k --fail ls2@60s --return ls2@10m
   pushgate simulate edge.yaml --drain ls3@0s --rebalance push@3m:to-even,rate=200/s,close";
 
+/// Of `keys`.
+pub const KEYS: &str = "\
+Examples:
+  pushgate keys make cookie /etc/pushgate/cookie.keys
+  pushgate keys rotate /etc/pushgate/cookie.keys --keep 30d
+  pushgate keys show /etc/pushgate/tickets.keys";
+
 /// Of the orders to a running edge.
 pub const ORDERS: &str = "\
 Examples:

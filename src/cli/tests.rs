@@ -25,6 +25,8 @@ fn wrong_command_lines_are_usage_errors() {
         ("demo --port 65536", ErrorKind::ValueValidation),
         ("demo --port -1", ErrorKind::UnknownArgument),
         ("drain", ErrorKind::MissingRequiredArgument),
+        ("keys make both a.keys", ErrorKind::InvalidValue),
+        ("keys rotate a.keys --keep 8", ErrorKind::ValueValidation),
         ("rebalance p --from ls1", ErrorKind::MissingRequiredArgument),
         (
             "rebalance p --to-even --from ls1 --share 5%",
@@ -117,6 +119,7 @@ fn examples_are_command_lines() {
         examples::QUICK,
         examples::EXPLAIN,
         examples::SIMULATE,
+        examples::KEYS,
         examples::ORDERS,
         examples::init(),
     ] {

@@ -96,6 +96,62 @@ async fn edges_with_one_key_agree() {
     );
 }
 
+/// Aim: a rotation by `pushgate keys` loses no client while only one of two edges has it. A new client of the
+/// edge with the new key is known to the edge without, and an old client to both. Fails if the new key was not
+/// in the file before, or if the old one is gone. Source: D43, D50; issue 16 §7.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_needs_no_common_moment() {
+    let blocks = [Block::claim(), Block::claim()];
+    let nodes = [node(&blocks[0], 1).await, node(&blocks[0], 2).await];
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = |n: usize| dir.path().join(format!("{n}.keys"));
+    let keys = |words: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pushgate"));
+        let done = command.arg("keys").args(words).arg(file(0)).output();
+        let done = done.expect("the built program starts");
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.success(), "{words:?}: {said}");
+    };
+    let copy = || std::fs::copy(file(0), file(1)).expect("a copy");
+    keys(&["make", "cookie"]);
+    copy();
+    let yaml = |n: usize| {
+        format!(
+            "nodes: {{ n1: {{ address: \"{}\" }}, n2: {{ address: \"{}\" }} }}\n\
+             pools: {{ p: {{ nodes: [n1, n2], balance: random }} }}\n\
+             listeners:\n  - name: push\n    bind: [200.0.0.10:80]\n    mode: http\n    to: p\n    \
+             plugins: [{{ sticky_cookie: {{ key_file: {} }} }}]\n",
+            nodes[0].addr,
+            nodes[1].addr,
+            file(n).display()
+        )
+    };
+    let edges = [
+        Edge::start(&blocks[0], &yaml(0)).await,
+        Edge::start(&blocks[1], &yaml(1)).await,
+    ];
+    let vips = [0, 1].map(|n: usize| Dial::plain(blocks[n].at("200.0.0.10:80")).host(HOST));
+    let mut clients = Vec::new();
+    for turn in 0..3 {
+        keys(&["rotate"]);
+        let answer = edges[0].admin("POST", "/api/reload").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        for n in 0..8 {
+            let (home, cookie) = get(&vips[n % 2], None).await;
+            clients.push((home, cookie.expect("a new client gets one")));
+        }
+        for (home, cookie) in &clients {
+            for vip in &vips {
+                let (reached, new) = get(vip, Some(cookie)).await;
+                assert_eq!((&reached, new), (home, None), "turn {turn}");
+            }
+        }
+        copy();
+        let answer = edges[1].admin("POST", "/api/reload").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+}
+
 /// Aim: D46. 6,000 addresses flood a table with room for 2,000. Fifty addresses with live flows keep their
 /// node, whatever the balancer would choose, also after a reload leaves room for twenty. Fails if the oldest
 /// entry is dropped first although it has a live flow, or if a live client must find room again.

@@ -101,6 +101,7 @@ fn installed_files_are_sound() {
     for path in [
         "conf/install/pushgate.yaml",
         "conf/kubernetes/pushgate.yaml",
+        "conf/pair/pushgate.yaml",
     ] {
         let text = document(path);
         let text = changes
