@@ -7,6 +7,7 @@ use std::path::Path;
 
 mod address;
 mod admin_block;
+mod agent;
 mod bounds;
 mod check;
 mod decode;
@@ -34,7 +35,8 @@ mod upstream;
 mod user;
 
 pub use crate::credentials::{Certificate, Ocsp};
-pub use address::{Address, HostName, HostPort, SourceAddress};
+pub use address::{Address, AgentAddress, HostName, HostPort, SourceAddress};
+pub use agent::Agent;
 pub(crate) use check::covers;
 pub use discover::{Discover, Family, Resolvers};
 pub use error::{ConfigError, ConfigErrors, Severity};

@@ -98,6 +98,10 @@ pub const HEALTH_FALL: u32 = 2;
 pub const HOLD_DOWN: Span = seconds(60);
 /// Failed flows in a row that make a node Down, with `passive`: one client's bad luck is not enough.
 pub const FAILURES: u32 = 5;
+/// Pause between two questions to a node's agent: a share of the flows need not follow faster.
+pub const AGENT_INTERVAL: Span = seconds(2);
+/// Deadline of an agent's answer: it may run a command to find it.
+pub const AGENT_TIMEOUT: Span = seconds(1);
 /// Other nodes tried after a failed connect: each may cost the client `connect_timeout`.
 pub const RETRIES: u32 = 2;
 /// Other nodes tried for a request that a node got and did not answer. With one, a request that kills its
@@ -167,6 +171,8 @@ functions! {
     health_fall: u32 = HEALTH_FALL;
     hold_down: Span = HOLD_DOWN;
     failures: u32 = FAILURES;
+    agent_interval: Span = AGENT_INTERVAL;
+    agent_timeout: Span = AGENT_TIMEOUT;
     retries: u32 = RETRIES;
     retry_unanswered: u32 = RETRY_UNANSWERED;
     rebalance_rate: Rate = REBALANCE_RATE;

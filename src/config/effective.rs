@@ -13,8 +13,8 @@ use serde_yaml::with::singleton_map_recursive;
 
 use super::units::{MaybeRate, Span};
 use super::{
-    Address, Config, FileMode, Health, HostPort, Listener, ListenerTls, MemoryLimit, NoNode,
-    OnLost, Profile, SourceAddress, Statuses, Version,
+    Address, AgentAddress, Config, FileMode, Health, HostPort, Listener, ListenerTls, MemoryLimit,
+    NoNode, OnLost, Profile, SourceAddress, Statuses, Version,
 };
 
 /// Part of `interval` that `fast_interval` is where it is not given.
@@ -165,6 +165,7 @@ as_text! {
         OnLost::BadGateway => "502".to_owned(),
     },
     SourceAddress: |source| source.0.to_string(),
+    AgentAddress: |address| address.0.to_string(),
     FileMode: |mode| format!("{:04o}", mode.0),
     MemoryLimit: |limit| match limit {
         MemoryLimit::Share(share) => share.written(),

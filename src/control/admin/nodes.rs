@@ -45,6 +45,14 @@ impl Admin {
                     "took_seconds": c.took.as_secs_f64(),
                 })
             });
+            let agent = listed.node.agent();
+            let agent = agent.last().map(|last| {
+                json!({
+                    "outcome": last.result.as_str(), "said": last.said, "seconds_ago": ago(last.at),
+                    "verdict": agent.verdict().as_str(), "weight_percent": agent.percent(),
+                    "overruled": agent.is_overruled(),
+                })
+            });
             let has = |p: &crate::balance::Pool| p.nodes.iter().any(|n| Arc::ptr_eq(n, node));
             let of = pools.values().filter(|p| has(p));
             let mut of: Vec<_> = of.map(|p| p.name.clone()).collect();
@@ -55,7 +63,7 @@ impl Admin {
                 "pools": of, "source": listed.source, "slow_start": node.limits.is_ramping(),
                 "drain": node.progress(now).map(progress), "removed": listed.removed,
                 "order": node.ordered().as_str(), "why": status.why, "state_seconds": ago(status.since),
-                "held_seconds": held.map(|h| h.as_secs_f64().ceil() as u64), "check": check,
+                "held_seconds": held.map(|h| h.as_secs_f64().ceil() as u64), "check": check, "agent": agent,
             })
         };
         self.running.listed().iter().map(one).collect()
@@ -74,6 +82,8 @@ impl Admin {
             if is_first {
                 let gauge = m.node_backup.with_label_values(&[name]);
                 gauge.set(one.node.is_backup().into());
+                let gauge = m.node_weight.with_label_values(&[name]);
+                gauge.set(one.node.weight().into());
             }
             for state in [State::Up, State::Draining, State::Down] {
                 let gauge = m.node_state.with_label_values(&[name, state.as_str()]);
@@ -132,7 +142,10 @@ pub(super) async fn order(
     };
     let nodes = meant.iter().map(|l| &l.node);
     match word.as_str() {
-        "up" => nodes.for_each(|n| n.order(Order::Up)),
+        "up" => nodes.for_each(|n| {
+            n.overrule_agent();
+            n.order(Order::Up);
+        }),
         "down" => nodes.for_each(|n| n.order(Order::Down)),
         "drain" => {
             let terms = Terms::new(Instant::now(), wanted.deadline, wanted.rate);
