@@ -208,7 +208,7 @@ async fn orders_stand_above_an_agent() {
     order(&["up", "n1"]);
     agent.say("fail");
     wait(&edge, "down", 8, "agent: fail").await;
-    assert_eq!(order(&["up", "n1"]), "n1 is down\n");
+    assert_eq!(order(&["up", "n1"]), "n1 is still down: agent: fail\n");
     agent.say("up drain");
     wait(&edge, "draining", 8, "agent: up drain").await;
     agent.say("ready");
