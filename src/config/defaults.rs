@@ -45,6 +45,18 @@ pub const FLOWS_RENEWED: Span = seconds(5);
 pub const DRAIN_DEADLINE: Span = seconds(3600);
 /// A TLS handshake takes two round trips; ten seconds is generous for a mobile client.
 pub const HANDSHAKE_TIMEOUT: Span = seconds(10);
+/// Key exchange groups, best first. The hybrid protects recorded traffic from later quantum computers.
+pub const GROUPS: [&str; 4] = ["X25519MLKEM768", "X25519", "P-256", "P-384"];
+/// Mozilla's intermediate ciphers of TLS 1.2 without finite-field Diffie-Hellman. No client of the last ten years needs
+/// that key exchange, and it costs a server most.
+pub const CIPHERS: [&str; 6] = [
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-CHACHA20-POLY1305",
+];
 /// Time for which a ticket key seals. Whoever steals the key can read what was recorded in that time.
 pub const TICKET_ROTATE: Span = seconds(12 * 3600);
 /// Most older ticket keys that still open: one for the tickets of the last 2 h, and one for a rotation that
