@@ -100,8 +100,8 @@ mod tests {
         record.verdict()
     }
 
-    /// Aim: each part of an answer holds until the agent says another word of that part. Fails if `up` ends a drain, or
-    /// if a percentage brings a node up.
+    /// Aim: each part of an answer holds until the agent says another word of that part, whether it answers meanwhile or
+    /// not. Fails if `up` ends a drain, or if a percentage or silence brings a node up.
     #[test]
     fn parts_of_an_answer_hold_apart() {
         let mut record = AgentRecord::default();
@@ -121,9 +121,14 @@ mod tests {
             assert_eq!(hear(&mut record, said), verdict, "{said}");
             assert_eq!(record.percent(), percent, "{said}");
         }
+        hear(&mut record, "drain 10%");
         assert!(record.missed(last(CheckResult::Fail)), "the first one");
         assert!(!record.missed(last(CheckResult::Error)), "still silent");
-        assert_eq!(record.verdict(), AgentVerdict::Up);
+        assert_eq!(
+            (record.verdict(), record.percent()),
+            (AgentVerdict::Drain, Some(10)),
+            "silence changes nothing"
+        );
         let back = AgentAnswer::read(b"up").expect("an answer");
         assert!(record.heard(&back, last(CheckResult::Pass)), "it is back");
     }

@@ -143,6 +143,20 @@ async fn flows_pass_over_unix_sockets() {
     assert!(!edge_sock.exists(), "the file is left");
 }
 
+/// Asserts that the command line asks the socket that it is given, and the one of the edge's file.
+fn orders_reach(admin: &Path, conf: &Path) {
+    for by in [
+        ["--admin".to_owned(), format!("unix:{}", admin.display())],
+        ["-c".to_owned(), conf.display().to_string()],
+    ] {
+        let mut nodes = Command::new(env!("CARGO_BIN_EXE_pushgate"));
+        let told = nodes.arg("nodes").args(&by).output();
+        let told = told.expect("the built program starts");
+        let table = String::from_utf8_lossy(&told.stdout).into_owned();
+        assert!(table.contains("none.sock"), "{by:?}: {table} {told:?}");
+    }
+}
+
 /// Aim: the admin endpoint answers at a Unix socket without a token, a node that is gone is Down, and a file that is
 /// no socket is not touched. Fails if the runtime's TCP type accepts at the endpoint.
 #[test]
@@ -200,16 +214,7 @@ fn the_admin_endpoint_is_a_unix_socket() {
             .expect("an answer")
             .starts_with("HTTP/1.1 200")
     );
-    let mut nodes = Command::new(env!("CARGO_BIN_EXE_pushgate"));
-    let nodes = nodes.arg("nodes");
-    for by in [
-        ["--admin".to_owned(), format!("unix:{}", admin.display())],
-        ["-c".to_owned(), conf.display().to_string()],
-    ] {
-        let told = nodes.args(by).output().expect("the built program starts");
-        let table = String::from_utf8_lossy(&told.stdout).into_owned();
-        assert!(table.contains("none.sock"), "{table} {told:?}");
-    }
+    orders_reach(&admin, &conf);
     let client = UnixStream::connect(files.at("edge.sock")).expect("connect");
     let answer = get(client, "", "/");
     assert!(
