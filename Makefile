@@ -13,21 +13,19 @@ PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 # Debian's own packages use vendor-completions instead.
 ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
-# `pushgate_build_info` has it. Only release builds, because a new commit would build the rest anew.
-COMMIT = $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 # A Rust that setup.sh has just installed is not on the PATH of this shell yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 ## Run two push nodes, the edge in front of them and a demo page (PORT=8080); the default target
 demo:
 	@tests/setup.sh build
-	PUSHGATE_GIT=$(COMMIT) cargo build --release --bin pushgate
+	cargo build --release --bin pushgate
 	@exec target/release/pushgate demo --port $(PORT)
 
 ## Build the program, target/release/pushgate, with its man pages and completions
 build:
 	@tests/setup.sh build
-	PUSHGATE_GIT=$(COMMIT) cargo build --release --bin pushgate
+	cargo build --release --bin pushgate
 	target/release/pushgate generate man target/generated/man
 	target/release/pushgate generate completions target/generated/completions
 
@@ -122,7 +120,7 @@ fuzz:
 ## Measure beside HAProxy, nginx and Envoy, some 40 minutes (BENCH="--quick"); see benches/README.md
 bench:
 	@tests/setup.sh bench
-	PUSHGATE_GIT=$(COMMIT) cargo build --release --bin pushgate
+	cargo build --release --bin pushgate
 	cargo build --release --manifest-path benches/Cargo.toml --target-dir target --bin load
 	python3 benches/run.py $(BENCH)
 

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::config::{Config, HostName, Places, ServiceLog};
+use crate::config::{Config, ConfigErrors, HostName, ServiceLog};
 use crate::explain::{Question, explain};
 use crate::import;
 use crate::init::{self, Address, NodeAddress, Own};
@@ -203,9 +203,9 @@ pub fn main() -> ExitCode {
             print_or_fail(option.map_or(Ok(init::list()), |option| init::fill(&option, &own)))
         }
         Command::Explain { conf, question } => {
-            let conf = conf.path();
-            match load(&conf) {
-                Ok(config) => print_or_fail(explain(&config, &Places::load(&conf), &question)),
+            let loaded = Config::load_placed(&conf.path());
+            match loaded.map_err(refused) {
+                Ok((config, places)) => print_or_fail(explain(&config, &places, &question)),
                 Err(code) => code,
             }
         }
@@ -256,10 +256,12 @@ impl Short {
 }
 
 fn load(conf: &Path) -> Result<Config, ExitCode> {
-    Config::load(conf).map_err(|faults| {
-        eprintln!("{faults}");
-        ExitCode::FAILURE
-    })
+    Config::load(conf).map_err(refused)
+}
+
+fn refused(faults: ConfigErrors) -> ExitCode {
+    eprintln!("{faults}");
+    ExitCode::FAILURE
 }
 
 fn domain(text: &str) -> Result<HostName, String> {
@@ -313,7 +315,7 @@ fn run(
     daemon: bool,
     upgrade: bool,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    service_log::init("info", config.log.service);
+    service_log::init("info", config.log.service.clone());
     if !daemon {
         service_log::start()?;
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 mod address;
 mod admin_block;
+mod agent;
 mod bounds;
 mod check;
 mod decode;
@@ -19,6 +20,8 @@ mod fault;
 mod file;
 mod include;
 mod listener;
+mod log_field;
+mod log_format;
 mod logs;
 mod memory;
 mod places;
@@ -34,14 +37,18 @@ mod upstream;
 mod user;
 
 pub use crate::credentials::{Certificate, Ocsp};
-pub use address::{Address, HostName, HostPort, SourceAddress};
+pub use address::{Address, AgentAddress, HostName, HostPort, SourceAddress};
+pub use agent::Agent;
 pub(crate) use check::covers;
 pub use discover::{Discover, Family, Resolvers};
+pub use effective::too_large;
 pub use error::{ConfigError, ConfigErrors, Severity};
 pub use failure::{NoNode, OnLost};
 pub use file::{Admin, AdminHealth, Config, HealthPath};
 pub use listener::{Http2Limits, Limits, Listener, MaxHidden};
-pub use logs::{AccessLog, Field, Log, ServiceLog, Syslog};
+pub use log_field::Field;
+pub use log_format::{FormatPart, LogFormat};
+pub use logs::{AccessLog, Log, ServiceLog, Syslog};
 pub use memory::{Memory, MemoryLimit};
 pub use places::Places;
 pub use pushgate_plugins::context::Mode;
@@ -50,6 +57,7 @@ pub use statuses::Statuses;
 pub use tcp::{NodeTcp, TcpOptions};
 pub use tls::{
     Choose, ClientCertificate, ListenerTls, NodeTls, Profile, Protocols, Tickets, Version,
+    default_groups,
 };
 pub use unix_socket::{FileMode, UnixSocket};
 pub use upstream::{
@@ -64,11 +72,17 @@ impl Config {
     ///
     /// Errors: the faults of the file in the order of its lines, at most [`error::MAX_ERRORS`].
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        Self::load_placed(path).map(|(config, _)| config)
+    }
+
+    /// As [`Config::load`], with the place of each key. Reads each file once, so that it may be a pipe.
+    pub fn load_placed(path: &Path) -> Result<(Self, Places), ConfigErrors> {
         let text = read::read(path).map_err(|fault| ConfigErrors::one(*fault))?;
         // An absolute path, because a daemon runs in `/`.
         let dir = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let dir = dir.parent().unwrap_or(Path::new("/"));
-        Self::parse(&text, &path.display().to_string(), dir)
+        let environment = |name: &str| std::env::var_os(name);
+        Self::parse_placed(&text, &path.display().to_string(), dir, &environment)
     }
 
     /// Decodes and checks `text`, shown as `file` in faults, with relative paths below `dir`, and with variables of
@@ -86,6 +100,15 @@ impl Config {
         dir: &Path,
         environment: tree::Environment<'_>,
     ) -> Result<Self, ConfigErrors> {
+        Self::parse_placed(text, file, dir, environment).map(|(config, _)| config)
+    }
+
+    fn parse_placed(
+        text: &str,
+        file: &str,
+        dir: &Path,
+        environment: tree::Environment<'_>,
+    ) -> Result<(Self, Places), ConfigErrors> {
         let mut sources = Sources::gather(text, file, dir, environment);
         let rewritten = sources.rewritten();
         let errors = std::mem::take(&mut sources.errors).into_iter();
@@ -109,12 +132,15 @@ impl Config {
         }
         // Our reader finds every fault with its place. The program runs what serde_yaml reads.
         match decode::authority(rewritten.as_deref().unwrap_or(text)) {
-            Ok(decoded) => Ok(Config {
-                dir: dir.to_owned(),
-                warnings,
-                environment: sources.environment(),
-                ..decoded
-            }),
+            Ok(decoded) => {
+                let config = Config {
+                    dir: dir.to_owned(),
+                    warnings,
+                    environment: sources.environment(),
+                    ..decoded
+                };
+                Ok((config, Places::new(sources)))
+            }
             Err(e) => {
                 let at = e.location();
                 let at = at.map(|l| tree::Position::new(l.line(), l.column()));

@@ -1,7 +1,9 @@
 //! What operators see: metrics, the access log, the service log and the words for the end of a flow.
 
+mod access_form;
 pub mod access_log;
 pub mod end_reason;
+mod journald;
 pub mod line_queue;
 pub mod metrics;
 pub mod pace;

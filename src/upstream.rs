@@ -2,6 +2,8 @@
 //!
 //! Source: Lightstreamer clustering §2.1 (final boxes); Diffusion load balancers, all four points.
 
+pub mod agent_answer;
+pub mod agent_record;
 pub mod connect;
 pub mod discover;
 pub mod drain;
@@ -22,8 +24,10 @@ pub mod state;
 pub mod node;
 mod sync;
 pub mod tls;
+pub mod weight;
 
 pub use idle_upstreams::IdleUpstreams;
 pub use live_flow::LiveFlow;
-pub use node::{Node, WeightOrder};
-pub use state::{Membership, Order, State};
+pub use node::Node;
+pub use state::{AgentVerdict, Membership, Order, State};
+pub use weight::WeightOrder;

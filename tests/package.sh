@@ -1,8 +1,8 @@
 #!/bin/sh
 # Tests the Debian package and the container image as their users meet them. Run by `make package-test`.
 #
-# In a clean Debian with a real systemd, in namespaces of its own: installs the package, starts the service from
-# the configuration as it comes, upgrades it while a stream runs, rotates the log, refuses a broken configuration,
+# In a clean Debian with a real systemd, in namespaces of its own: times a newcomer's way from the package to the first
+# sticky stream, installs the package, starts the service from the configuration as it comes, upgrades it while a stream runs, rotates the log, refuses a broken configuration,
 # falls back to a restart, removes and purges. Then builds the image and runs it with a read-only root.
 #
 # Usage: tests/package.sh. Needs root, and Debian's mirrors as this machine's apt has them. ROOT=FOLDER keeps the
@@ -17,6 +17,8 @@ cd "$(dirname "$0")/.."
 }
 
 work=$(mktemp -d)
+# Longest time from `dpkg -i` to the first sticky stream. Most of it is dpkg's.
+NEWCOMER_MS=30000
 root=${ROOT:-$work/root}
 copy=$work/copy
 passed=0
@@ -187,8 +189,25 @@ NODE
     done
 }
 
-install_it() {
+# A newcomer's way, as docs/operations.md has it, without his typing: the package, the configuration as it comes, the
+# service, a client that is stuck to its node, and the first line of its stream. Then all of it is purged.
+newcomer() {
     cp "$work"/0.0.*.deb "$copy/root/"
+    begun=$(date +%s%N)
+    script '
+        dpkg -i /root/0.0.1.deb
+        pushgate check -c /etc/pushgate/pushgate.yaml
+        systemctl enable --now pushgate
+        until first=$(curl -sf -c /tmp/newcomer http://127.0.0.1/); do sleep 0.02; done
+        [ "$(curl -sN -b /tmp/newcomer http://127.0.0.1/stream | head -n 1)" = "$first" ]
+    ' >"$work/newcomer.log" 2>&1 || fail "a newcomer gets no sticky stream: $(cat "$work/newcomer.log")"
+    took=$((($(date +%s%N) - begun) / 1000000))
+    [ "$took" -lt "$NEWCOMER_MS" ] || fail "a newcomer waits $took ms for a sticky stream"
+    ok "from dpkg -i to the first sticky stream: $took ms"
+    script "rm /tmp/newcomer; systemctl disable --now pushgate; dpkg --purge pushgate"
+}
+
+install_it() {
     expect "the package installs" "dpkg -i /root/0.0.1.deb"
     expect "the user is there, without a shell" "getent passwd pushgate | grep -q nologin"
     expect "the configuration is for the service's group only" '
@@ -293,6 +312,7 @@ packages
 clean_debian
 boot
 push_servers
+newcomer
 install_it
 serve
 upgrade

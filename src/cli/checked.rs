@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::conf_file::ConfFile;
 use crate::config::error::MAX_ERRORS;
-use crate::config::{Config, ConfigError, Places, Severity};
+use crate::config::{self, Config, ConfigError, Places, Severity};
 use crate::credentials::unix_now;
 use crate::import;
 use crate::tls::{Store, ends_soon};
@@ -96,8 +96,8 @@ fn print(text: &str) -> io::Result<()> {
 
 impl Checked {
     fn of(path: &Path, options: &CheckOptions) -> Checked {
-        let config = match Config::load(path) {
-            Ok(config) => config,
+        let (config, places) = match Config::load_placed(path) {
+            Ok(loaded) => loaded,
             Err(faults) => {
                 return Checked {
                     config: None,
@@ -106,7 +106,6 @@ impl Checked {
                 };
             }
         };
-        let places = Places::load(path);
         let mut findings = config.warnings.clone();
         findings.extend(certificates(&config, &places));
         if options.online {
@@ -142,6 +141,9 @@ impl Checked {
         }
         eprintln!("{}", summary(path, config));
         let text = config.effective()?;
+        if let Some(why) = config::too_large(&text) {
+            eprintln!("pushgate: with every default the file cannot be read again: {why}");
+        }
         let hidden = match text.contains("***") {
             true => "; put the values back in place of ***",
             false => "",

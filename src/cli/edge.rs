@@ -227,6 +227,9 @@ async fn order<const N: usize>(
     if let Value::Number(weight) = &answer["weight"] {
         return Ok(format!("{node} has weight {weight}\n"));
     }
+    if let (Value::String(state), Value::String(why)) = (&answer["state"], &answer["why"]) {
+        return Ok(format!("{node} is still {state}: {why}\n"));
+    }
     Ok(match (&answer["state"], &answer["evicted"]) {
         (Value::String(state), _) => format!("{node} is {state}\n"),
         (_, Value::Number(flows)) => format!("{node}: {flows} flows closed\n"),

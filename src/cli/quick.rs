@@ -68,7 +68,7 @@ impl Quick {
         if self.print {
             return Ok(());
         }
-        service_log::init("info", config.log.service);
+        service_log::init("info", config.log.service.clone());
         service_log::start()?;
         crate::server::run(config, crate::server::Options::default())
     }

@@ -172,6 +172,18 @@ impl FromStr for SourceAddress {
     }
 }
 
+/// An address of a node's agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgentAddress(pub IpAddr);
+
+impl FromStr for AgentAddress {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        text.parse().map(|SourceAddress(ip)| AgentAddress(ip))
+    }
+}
+
 /// Parses a `T` inside the visitor, so that a fault keeps its place.
 struct Read<T>(&'static str, std::marker::PhantomData<T>);
 
@@ -208,6 +220,7 @@ read! {
     Address: "an address or host name with its port, such as `10.0.0.1:80` or `push1.internal:80`",
     HostName: "a host name, such as `_push._tcp.internal`",
     SourceAddress: "an IP address of this machine, such as `10.0.0.9`",
+    AgentAddress: "an IP address, such as `10.0.0.9`",
     HostPort: "a host name with its port, such as `push.internal:80`",
 }
 

@@ -15,6 +15,8 @@ pub(super) type ProxyVersion = Whole<1, 2>;
 pub(super) type Weight = Whole<0, 1000>;
 /// Checks in a row; with more a node's state would lag by minutes.
 pub(super) type Row = Whole<1, 100>;
+/// Most bytes sent to an agent: a name, not a request.
+pub(super) const MAX_AGENT_TEXT: usize = 256;
 /// Failed flows in a row of a node.
 pub(super) type Failures = Whole<1, 10_000>;
 /// Other nodes tried: each costs the client up to `connect_timeout`.

@@ -129,6 +129,16 @@ impl Check<'_> {
     }
 
     fn log(&mut self) {
+        let log = &self.config.log;
+        let is_journal = matches!(log.access, AccessLog::Journald(_));
+        if log.format.is_some() && !log.fields.is_empty() && !is_journal {
+            let expected = "one of them; a line of `format` has the fields that it names";
+            self.on_key(
+                &steps!["log", "format"],
+                "both `fields` and `format`",
+                expected,
+            );
+        }
         let AccessLog::File(file) = &self.config.log.access else {
             return;
         };

@@ -47,6 +47,18 @@ pub const FLOWS_RENEWED: Span = seconds(5);
 pub const DRAIN_DEADLINE: Span = seconds(3600);
 /// A TLS handshake takes two round trips; ten seconds is generous for a mobile client.
 pub const HANDSHAKE_TIMEOUT: Span = seconds(10);
+/// Key exchange groups, best first. The hybrid protects recorded traffic from later quantum computers.
+pub const GROUPS: [&str; 4] = ["X25519MLKEM768", "X25519", "P-256", "P-384"];
+/// Mozilla's intermediate ciphers of TLS 1.2 without finite-field Diffie-Hellman. No client of the last ten years needs
+/// that key exchange, and it costs a server most.
+pub const CIPHERS: [&str; 6] = [
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-CHACHA20-POLY1305",
+];
 /// Time for which a ticket key seals. Whoever steals the key can read what was recorded in that time.
 pub const TICKET_ROTATE: Span = seconds(12 * 3600);
 /// Most older ticket keys that still open: one for the tickets of the last 2 h, and one for a rotation that
@@ -100,6 +112,10 @@ pub const HEALTH_FALL: u32 = 2;
 pub const HOLD_DOWN: Span = seconds(60);
 /// Failed flows in a row that make a node Down, with `passive`: one client's bad luck is not enough.
 pub const FAILURES: u32 = 5;
+/// Pause between two questions to a node's agent: a share of the flows need not follow faster.
+pub const AGENT_INTERVAL: Span = seconds(2);
+/// Deadline of an agent's answer: it may run a command to find it.
+pub const AGENT_TIMEOUT: Span = seconds(1);
 /// Other nodes tried after a failed connect: each may cost the client `connect_timeout`.
 pub const RETRIES: u32 = 2;
 /// Other nodes tried for a request that a node got and did not answer. With one, a request that kills its
@@ -169,6 +185,8 @@ functions! {
     health_fall: u32 = HEALTH_FALL;
     hold_down: Span = HOLD_DOWN;
     failures: u32 = FAILURES;
+    agent_interval: Span = AGENT_INTERVAL;
+    agent_timeout: Span = AGENT_TIMEOUT;
     retries: u32 = RETRIES;
     retry_unanswered: u32 = RETRY_UNANSWERED;
     rebalance_rate: Rate = REBALANCE_RATE;

@@ -11,10 +11,12 @@ use serde::ser::{Serialize, Serializer};
 use serde_yaml::Value;
 use serde_yaml::with::singleton_map_recursive;
 
+use super::read::MAX_FILE;
+use super::tls::default_groups;
 use super::units::{MaybeRate, Span};
 use super::{
-    Address, Config, FileMode, Health, HostPort, Listener, ListenerTls, MemoryLimit, NoNode,
-    OnLost, Profile, SourceAddress, Statuses, Version,
+    Address, AgentAddress, Config, FileMode, Health, HostPort, Listener, ListenerTls, MemoryLimit,
+    NoNode, OnLost, Profile, SourceAddress, Statuses, Version, defaults, tree,
 };
 
 /// Part of `interval` that `fast_interval` is where it is not given.
@@ -91,6 +93,18 @@ impl ListenerTls {
         };
         self.min_version.get_or_insert(lowest);
         self.max_version.get_or_insert(Version::Tls13);
+        let all = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        self.ciphers.get_or_insert_with(|| all(&defaults::CIPHERS));
+        self.groups.get_or_insert_with(|| all(default_groups()));
+    }
+}
+
+/// Returns why a file of this text would be refused for its size; `None`: it would not. Defaults may make a large
+/// file larger than a file may be.
+pub fn too_large(text: &str) -> Option<String> {
+    match text.len() as u64 > MAX_FILE {
+        true => Some(format!("it has more than {MAX_FILE} bytes")),
+        false => tree::parse(text).1.into_iter().next().map(|e| e.message),
     }
 }
 
@@ -165,6 +179,7 @@ as_text! {
         OnLost::BadGateway => "502".to_owned(),
     },
     SourceAddress: |source| source.0.to_string(),
+    AgentAddress: |address| address.0.to_string(),
     FileMode: |mode| format!("{:04o}", mode.0),
     MemoryLimit: |limit| match limit {
         MemoryLimit::Share(share) => share.written(),

@@ -7,11 +7,13 @@ use std::path::PathBuf;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::{Field, LogFormat};
+
 /// Where log lines go.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
-    /// The access log: one JSON line at the end of each flow.
+    /// The access log: one line at the end of each flow, JSON unless `format` says otherwise.
     #[serde(default)]
     pub access: AccessLog,
     /// Writes a line at the beginning of a stream, a WebSocket or a layer-4 flow, too.
@@ -20,10 +22,13 @@ pub struct Log {
     /// The fields of a line, in their order; empty: all.
     #[serde(default)]
     pub fields: Vec<Field>,
+    /// The text of a line; absent: JSON.
+    #[serde(default)]
+    pub format: Option<LogFormat>,
     /// Logs the query string too; off by default, because push clients put passwords there.
     #[serde(default)]
     pub query: bool,
-    /// Form of the service log on standard error.
+    /// Form of the service log on standard error, or the journal that gets it.
     #[serde(default)]
     pub service: ServiceLog,
 }
@@ -41,6 +46,8 @@ pub enum AccessLog {
     File(PathBuf),
     /// A syslog server.
     Syslog(Syslog),
+    /// systemd's journal, by its socket.
+    Journald(PathBuf),
 }
 
 /// Where a syslog server listens.
@@ -86,7 +93,7 @@ impl Serialize for Syslog {
 }
 
 /// Form of the service log.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum ServiceLog {
     /// Lines for people.
@@ -96,36 +103,6 @@ pub enum ServiceLog {
     Journal,
     /// A JSON object for each line.
     Json,
-}
-
-macro_rules! fields {
-    ($($variant:ident $name:literal),+ $(,)?) => {
-        /// A field of the access log.
-        #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
-        #[serde(rename_all = "snake_case")]
-        #[allow(missing_docs, reason = "docs/operations.md explains each field")]
-        pub enum Field {
-            $($variant),+
-        }
-
-        impl Field {
-            /// All fields.
-            pub const ALL: &[Field] = &[$(Field::$variant),+];
-
-            /// Returns its name in a line.
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $(Field::$variant => $name),+
-                }
-            }
-        }
-    };
-}
-
-fields! {
-    Time "time", Date "date", Event "event", Flow "flow", RequestId "request_id", Listener "listener",
-    Client "client", Vip "vip", Protocol "protocol", Tls "tls", Sni "sni", Method "method", Host "host",
-    Path "path", UserAgent "user_agent", Status "status", Pool "pool", Node "node", How "how",
-    Retries "retries", BytesUp "bytes_up", BytesDown "bytes_down", Seconds "seconds", Reason "reason",
-    Ended "ended",
+    /// Entries with fields for systemd's journal, by its socket.
+    Journald(PathBuf),
 }

@@ -5,27 +5,22 @@
 use std::path::Path;
 
 use super::error::{ConfigError, Severity};
+use super::fault;
 use super::sources::Sources;
 use super::tree::{Kind, Place, Step};
-use super::{fault, read};
 
 /// The places of a configuration that was read without a fault.
 pub struct Places(Sources);
 
 impl Places {
-    /// Reads the file at `path` again. If that fails, [`Places::of`] returns the file's name only.
-    pub fn load(path: &Path) -> Places {
-        let text = read::read(path).unwrap_or_default();
-        let dir = path.parent().unwrap_or(Path::new(""));
-        Self::parse_in(&text, &path.display().to_string(), dir)
+    /// The places of what was gathered.
+    pub(super) fn new(sources: Sources) -> Places {
+        Places(sources)
     }
 
     /// Finds the places of `text`, shown as `file`, which includes nothing.
     pub fn parse(text: &str, file: &str) -> Places {
-        Self::parse_in(text, file, Path::new(""))
-    }
-
-    fn parse_in(text: &str, file: &str, dir: &Path) -> Places {
+        let dir = Path::new("");
         Places(Sources::gather(text, file, dir, &|name| {
             std::env::var_os(name)
         }))

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
+use openssl::ssl::{SslContext, SslMethod};
 use pushgate_plugins::bounds::AboveZero;
 use serde::Deserialize;
 
@@ -89,6 +91,16 @@ pub struct ListenerTls {
     /// Whether a client must have a certificate of `client_ca`.
     #[serde(default)]
     pub client_certificate: ClientCertificate,
+}
+
+/// Returns those of the default groups that OpenSSL has: a distribution's that is older than 3.5 lacks the hybrid.
+pub fn default_groups() -> &'static [&'static str] {
+    static KNOWN: OnceLock<Vec<&'static str>> = OnceLock::new();
+    let known = |group: &&str| {
+        SslContext::builder(SslMethod::tls_server())
+            .is_ok_and(|mut context| context.set_groups_list(group).is_ok())
+    };
+    KNOWN.get_or_init(|| defaults::GROUPS.into_iter().filter(known).collect())
 }
 
 /// What chooses the certificate of a handshake.

@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::units::{Rate, Share, Span};
 use super::{
-    Address, Discover, NoNode, NodeTcp, NodeTls, OnLost, SourceAddress, Statuses, bounds, defaults,
-    failure,
+    Address, Agent, Discover, NoNode, NodeTcp, NodeTls, OnLost, SourceAddress, Statuses, bounds,
+    defaults, failure,
 };
 
 /// One push server at one address and port.
@@ -301,6 +301,9 @@ pub struct Health {
     /// Passive health; absent: a failed flow only asks for a check.
     #[serde(default)]
     pub passive: Option<Passive>,
+    /// A program that says in words how the node does; absent: none.
+    #[serde(default)]
+    pub agent: Option<Agent>,
 }
 
 /// Passive health: failed flows make a node Down although its checks pass.
@@ -374,6 +377,7 @@ impl Health {
             fast_interval: None,
             hold_down: defaults::HOLD_DOWN,
             passive: None,
+            agent: None,
             timeout: defaults::HEALTH_TIMEOUT,
             rise: defaults::HEALTH_RISE,
             fall: defaults::HEALTH_FALL,

@@ -117,6 +117,10 @@ metrics! {
     checks: counter "pushgate_health_checks_total" ["node", "result"];
     /// Deprecated, gone in the next version: use `pushgate_health_checks_total`.
     old_checks: counter "pushgate_checks_total" ["node", "result"];
+    /// Questions to the agents of nodes, by result: `pass`, `fail` or `error`.
+    agent_checks: counter "pushgate_agent_checks_total" ["node", "result"];
+    /// Weight that a node has now: that of the file, by its agent's percentage, or by order.
+    node_weight: gauge "pushgate_node_weight" ["node"];
     /// Flows ended because their node went Down.
     evicted: counter "pushgate_evicted_flows_total" ["node"];
     /// Flows that wait for a node because all nodes are at their limits.
@@ -216,6 +220,8 @@ impl Metrics {
         forget(&self.check_seconds, "node", name);
         forget(&self.checks, "node", name);
         forget(&self.old_checks, "node", name);
+        forget(&self.agent_checks, "node", name);
+        forget(&self.node_weight, "node", name);
         forget(&self.evicted, "node", name);
         forget(&self.rebalanced, "node", name);
         forget(&self.connect_seconds, "node", name);

@@ -1,12 +1,13 @@
 //! The service log on standard error: what the process does and what goes wrong.
 //!
 //! In: `log` records of this program and its libraries; panics. Out: lines, in their order, through a
-//! [`LineQueue`], so that no thread waits for the reader of a pipe. Until [`start`] each line is written at
+//! [`LineQueue`], so that no thread waits for the reader of a pipe; or entries for systemd's journal. Until [`start`] each line is written at
 //! once: nobody is served yet, and an error that ends the start must be seen.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use env_logger::{Builder, Env, Target};
 use log::{Level, Log, Metadata, Record};
 use parking_lot::Mutex;
 
+use super::journald::{Entry, Sender};
 use super::line_queue::{self, LineQueue, Out};
 use super::metrics;
 use super::pace::{LeftOut, Pace, REPORT_EVERY};
@@ -27,24 +29,34 @@ const FLUSH: Duration = Duration::from_secs(1);
 const FLUSH_PANIC: Duration = Duration::from_millis(100);
 
 static QUEUE: OnceLock<LineQueue> = OnceLock::new();
+/// Where lines go before there is a thread for them.
+static FIRST: OnceLock<Mutex<Box<dyn Write + Send>>> = OnceLock::new();
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 /// Sets up the log in `form`, with levels from `RUST_LOG` or else `levels`. Called once, first of all.
 pub fn init(levels: &str, form: ServiceLog) {
-    let _ = QUEUE.set(LineQueue::new(Owner, Out::stream(io::stderr())));
+    let socket = match &form {
+        ServiceLog::Journald(path) => Some(path.as_path()),
+        _ => None,
+    };
+    let _ = FIRST.set(Mutex::new(way(socket)));
+    let _ = QUEUE.set(LineQueue::new(Owner, Out::stream(way(socket))));
     let mut builder = Builder::from_env(Env::default().default_filter_or(levels));
     match form {
         ServiceLog::Text => {}
         ServiceLog::Journal => drop(builder.format(journal)),
         ServiceLog::Json => drop(builder.format(json)),
+        // The builder's writer would drop the lengths of fields: it removes control characters.
+        ServiceLog::Journald(_) => {}
     }
-    if is_coloured() {
+    if socket.is_none() && is_coloured() {
         builder.write_style(WriteStyle::Always);
     }
     let inner = builder.target(Target::Pipe(Box::new(Lines))).build();
     let level = inner.filter();
     let logger = LOGGER.get_or_init(|| Logger {
         inner,
+        is_journal: socket.is_some(),
         pace: Mutex::default(),
     });
     if log::set_logger(logger).is_ok() {
@@ -66,15 +78,55 @@ pub fn flush() {
     QUEUE.get().into_iter().for_each(|queue| queue.flush(FLUSH));
 }
 
-/// Writes a record for systemd's journal, which reads the level from the front of each line. It adds the date itself.
-/// Source: sd-daemon(3).
-fn journal<W: Write>(out: &mut W, record: &Record<'_>) -> io::Result<()> {
-    let level = match record.level() {
+/// Returns the way to the journal with this socket, or else standard error.
+fn way(journal: Option<&Path>) -> Box<dyn Write + Send> {
+    match journal {
+        Some(path) => Box::new(Journal(Sender::new(path.to_owned()))),
+        None => Box::new(io::stderr()),
+    }
+}
+
+/// The journal; while it is away, standard error gets the entries as they are.
+struct Journal(Sender);
+
+impl Write for Journal {
+    fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
+        match self.0.write(entry) {
+            Ok(n) => Ok(n),
+            Err(_) => io::stderr().write_all(entry).map(|()| entry.len()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The level of a record as syslog has it.
+fn number(level: Level) -> u8 {
+    match level {
         Level::Error => 3,
         Level::Warn => 4,
         Level::Info => 6,
         Level::Debug | Level::Trace => 7,
-    };
+    }
+}
+
+/// Writes a record as an entry with fields for systemd's journal. Source: systemd.journal-fields(7).
+fn entry(record: &Record<'_>) -> Vec<u8> {
+    let mut entry = Entry::new(number(record.level()), &record.args().to_string());
+    entry.add("PUSHGATE_TARGET", record.target());
+    if let (Some(file), Some(line)) = (record.file(), record.line()) {
+        entry.add("CODE_FILE", file);
+        entry.add("CODE_LINE", &line.to_string());
+    }
+    entry.into_bytes()
+}
+
+/// Writes a record for systemd's journal, which reads the level from the front of each line. It adds the date itself.
+/// Source: sd-daemon(3).
+fn journal<W: Write>(out: &mut W, record: &Record<'_>) -> io::Result<()> {
+    let level = number(record.level());
     let text = format!("{}: {}", record.target(), record.args());
     text.lines()
         .try_for_each(|line| writeln!(out, "<{level}>{line}"))
@@ -99,6 +151,7 @@ fn is_coloured() -> bool {
 /// Formats records, and limits their pace.
 struct Logger {
     inner: env_logger::Logger,
+    is_journal: bool,
     pace: Mutex<Pace>,
 }
 
@@ -116,7 +169,7 @@ impl Log for Logger {
         let text = || record.args().to_string();
         let now = Instant::now();
         if self.pace.lock().allows(place, record.level(), now, text) {
-            self.inner.log(record);
+            self.write(record);
         } else {
             let lost = &metrics::get().lost_lines;
             lost.with_label_values(&[<Owner as line_queue::Owner>::NAME, "limited"])
@@ -125,6 +178,16 @@ impl Log for Logger {
     }
 
     fn flush(&self) {}
+}
+
+impl Logger {
+    fn write(&self, record: &Record<'_>) {
+        match self.is_journal {
+            // An error has been shown on standard error, or nothing can show it.
+            true => drop(put(entry(record))),
+            false => self.inner.log(record),
+        }
+    }
 }
 
 /// Logs how many lines were left out.
@@ -145,7 +208,7 @@ fn report() {
             .target(&module)
             .args(more)
             .build();
-        logger.inner.log(&record);
+        logger.write(&record);
     }
 }
 
@@ -184,7 +247,10 @@ impl Write for Lines {
 fn put(line: Vec<u8>) -> io::Result<()> {
     match QUEUE.get().filter(|queue| queue.is_started()) {
         Some(queue) => queue.push(line),
-        None => io::stderr().write_all(&line)?,
+        None => match FIRST.get() {
+            Some(out) => out.lock().write_all(&line)?,
+            None => io::stderr().write_all(&line)?,
+        },
     }
     Ok(())
 }
@@ -234,6 +300,19 @@ mod tests {
         let error = written(journal, Level::Error);
         assert_eq!(error, "<3>a::b: one\n<3>two \"x\"\n");
         assert!(written(journal, Level::Warn).starts_with("<4>"));
+    }
+
+    /// Fails if an entry loses its level, its module or a line of its text.
+    #[test]
+    fn an_entry_has_the_level_and_the_module() {
+        let record = Record::builder()
+            .level(Level::Warn)
+            .target("a::b")
+            .args(format_args!("one\ntwo \"x\""))
+            .build();
+        let entry = String::from_utf8(entry(&record)).expect("text");
+        let expected = "PRIORITY=4\nSYSLOG_IDENTIFIER=pushgate\nMESSAGE\n\x0b\0\0\0\0\0\0\0one\ntwo \"x\"\nPUSHGATE_TARGET=a::b\n";
+        assert_eq!(entry, expected);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use crate::observe::metrics;
 
 /// Version of Pingora; a test compares it with the lock file.
 const PINGORA: &str = "0.9.1";
-/// The commit, which `make` knows; other builds do not.
-const GIT: &str = match option_env!("PUSHGATE_GIT") {
+/// The commit, which build.rs finds for a release from a repository, as `--version` shows it.
+const GIT: &str = match option_env!("PUSHGATE_COMMIT") {
     Some(commit) => commit,
     None => "unknown",
 };

@@ -23,16 +23,12 @@ use openssl::x509::{X509, X509Name};
 use super::guard::guard;
 use super::revoked::{self, lists_of};
 use super::tickets::{self, Ring};
-use crate::config::{ClientCertificate, Listener, ListenerTls, Mode, Profile, Protocols, Version};
+use crate::config::defaults::CIPHERS;
+use crate::config::{
+    ClientCertificate, Listener, ListenerTls, Mode, Profile, Protocols, Version, default_groups,
+};
 use crate::credentials::{Crls, Loaded, TlsError, authorities_of, unix_now};
 
-/// Key exchange groups, best first. The hybrid protects recorded traffic from later quantum computers.
-const GROUPS: [&str; 4] = ["X25519MLKEM768", "X25519", "P-256", "P-384"];
-/// Mozilla's intermediate ciphers of TLS 1.2 without finite-field Diffie-Hellman. No client of the
-/// last ten years needs that key exchange, and it costs a server most.
-const CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
-                       ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
-                       ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
 /// `SSL_CTRL_CHAIN_CERT` of OpenSSL's `ssl.h`: adds an issuer to the certificate set last.
 const ADD_CHAIN_CERT: c_int = 89;
 
@@ -128,9 +124,9 @@ impl Rules {
             Profile::Modern => Version::Tls13,
             Profile::Intermediate => Version::Tls12,
         };
-        let joined = |own: &Option<Vec<String>>, default: &str| match own {
+        let joined = |own: Option<&[String]>, default: &[&str]| match own {
             Some(words) => words.join(":"),
-            None => default.to_owned(),
+            None => default.join(":"),
         };
         let clients = match &tls.client_ca {
             None => None,
@@ -155,8 +151,8 @@ impl Rules {
             ring,
             min: version(tls.min_version.unwrap_or(lowest)),
             max: tls.max_version.map(version),
-            ciphers: joined(&tls.ciphers, CIPHERS),
-            groups: joined(&tls.groups, &default_groups()),
+            ciphers: joined(tls.ciphers.as_deref(), &CIPHERS),
+            groups: joined(tls.groups.as_deref(), default_groups()),
             clients,
             profile: tls.profile,
         })
@@ -331,23 +327,6 @@ fn digest_of(authorities: &[X509], revoked: &Crls) -> Result<[u8; 32], ErrorStac
         hash.update(&list);
     }
     Ok(hash.finish())
-}
-
-/// Returns the default groups that OpenSSL has: a distribution's that is older than 3.5 lacks the hybrid.
-fn default_groups() -> String {
-    static KNOWN: OnceLock<String> = OnceLock::new();
-    let known = |group: &&str| {
-        SslContext::builder(SslMethod::tls_server())
-            .is_ok_and(|mut context| context.set_groups_list(group).is_ok())
-    };
-    let groups = || {
-        GROUPS
-            .into_iter()
-            .filter(known)
-            .collect::<Vec<_>>()
-            .join(":")
-    };
-    KNOWN.get_or_init(groups).clone()
 }
 
 #[cfg(test)]

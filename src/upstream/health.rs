@@ -1,12 +1,13 @@
 //! Checks each node in its own loop, so that a slow check of one node delays no other.
 //!
-//! In: the node's `health`, its passive health counters. Out: verdicts for [`Node::judged`]. The first check
+//! In: the node's `health`, its passive health counters. The agent, if it has one, is asked beside them. Out: verdicts for [`Node::judged`]. The first check
 //! decides the initial state.
 //! A check begins each interval even if earlier ones still run, up to the larger of `rise` and `fall` at once. So a
 //! node that hangs is Down after `interval` × `fall` + `timeout`. A failed flow asks for a check at once. A check
 //! that this machine could not make does not count.
 //! Source: Lightstreamer clustering §5 (fail over); Diffusion load balancers, "TCP retransmission timeout".
 
+pub mod agent;
 pub mod probe;
 pub mod tracker;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use self::agent::AgentCheck;
 use self::probe::{Probe, ProbeError};
 use self::tracker::HealthTracker;
 use super::Node;
@@ -27,6 +29,7 @@ use crate::observe::metrics;
 pub struct Checker {
     node: Arc<Node>,
     probe: Arc<Probe>,
+    agent: Option<AgentCheck>,
     conf: Health,
     /// No check is configured: the node is checked only from a failed flow on, until it is Up for certain.
     on_suspicion_only: bool,
@@ -43,14 +46,27 @@ impl Checker {
         let conf = conf.cloned().unwrap_or_else(Health::tcp_default);
         Checker {
             probe: Arc::new(Probe::new(node.clone(), &conf)),
+            agent: conf
+                .agent
+                .as_ref()
+                .map(|agent| AgentCheck::new(node.clone(), agent)),
             node,
             conf,
             on_suspicion_only,
         }
     }
 
-    /// Makes the first check, if one is configured; its verdict, if it has one, decides the initial state.
+    /// Makes the first check, and asks the agent, where they are configured; their verdicts decide the initial state.
     pub async fn first(&self) {
+        let agent = async {
+            if let Some(agent) = &self.agent {
+                agent.once().await;
+            }
+        };
+        tokio::join!(self.first_check(), agent);
+    }
+
+    async fn first_check(&self) {
         if !self.on_suspicion_only {
             let (probe, node) = (self.probe.clone(), self.node.clone());
             let outcome = one(probe, node).await;
@@ -60,8 +76,20 @@ impl Checker {
         }
     }
 
-    /// Checks until the task is dropped.
+    /// Checks, and asks the agent, until the task is dropped.
     pub async fn run(self) {
+        match &self.agent {
+            Some(agent) => {
+                tokio::join!(self.checks(), agent.run());
+            }
+            None => {
+                self.node.forget_agent();
+                self.checks().await;
+            }
+        }
+    }
+
+    async fn checks(&self) {
         let healthy = self.node.is_healthy();
         let now = Instant::now().into_std();
         let mut tracker =

@@ -4,9 +4,8 @@
 //! for the balancer, ends for the flows. A node in no routing table is checked until its last flow has ended.
 //! Source: Lightstreamer clustering §1, §5 (fail over); Diffusion load balancers, "TCP retransmission timeout".
 
+mod agent;
 mod settings;
-
-pub use settings::WeightOrder;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use parking_lot::Mutex;
 use pushgate_plugins::api::NodeId;
 use pushgate_plugins::unix::Shown;
 
+use super::agent_record::AgentRecord;
 use super::drain::{Draining, Ending, Progress, Terms};
 use super::evict;
 use super::flow_limiter::{FlowLimiter, Limits, Room};
@@ -29,6 +29,7 @@ use super::passive_health::PassiveHealth;
 use super::server_load::ServerLoad;
 use super::state::{Membership, Order, State, StateFacts};
 use super::tls::Secure;
+use super::weight::Weights;
 use crate::config::units::Rate;
 use crate::config::{self, NodeTcp, OnDown};
 use crate::stream::last_bytes::LastBytes;
@@ -51,8 +52,10 @@ pub struct Node {
     /// node goes Down, unless `on_down` is `keep`.
     pub last_bytes: Arc<LastBytes>,
     weight: AtomicU32,
-    /// The weight of the file; `weight` differs after an order.
-    given_weight: AtomicU32,
+    /// What decides `weight`.
+    weights: Mutex<Weights>,
+    /// What its agent has said. Held while a fact is set from it.
+    agent: Mutex<AgentRecord>,
     facts: StateFacts,
     /// Its live flows, and those of its server.
     pub load: ServerLoad,
@@ -88,7 +91,8 @@ impl Node {
                 .socket()
                 .unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into()),
             weight: AtomicU32::new(conf.weight),
-            given_weight: AtomicU32::new(conf.weight),
+            weights: Mutex::new(Weights::new(conf.weight)),
+            agent: Mutex::default(),
             on_down,
             tls,
             passive_health: PassiveHealth::default(),

@@ -1,6 +1,6 @@
-//! The state of a node, and the three facts that decide it.
+//! The state of a node, and the four facts that decide it.
 //!
-//! In: the verdict of the checks, the operator's order, the node's membership. Out: [`State`]. Each fact is read
+//! In: the verdict of the checks, that of the node's agent, the operator's order, the node's membership. Out: [`State`]. Each fact is read
 //! and written without a lock.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -53,6 +53,29 @@ impl Order {
     }
 }
 
+/// What a node's agent wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum AgentVerdict {
+    /// Follow the checks and the order. Also that of a node without an agent.
+    Up = 0,
+    /// Be Draining.
+    Drain = 1,
+    /// Be Down.
+    Down = 2,
+}
+
+impl AgentVerdict {
+    /// The word in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AgentVerdict::Up => "up",
+            AgentVerdict::Drain => "drain",
+            AgentVerdict::Down => "down",
+        }
+    }
+}
+
 /// Whether the node is still named by DNS and still in a routing table, whatever orders and checks say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -70,6 +93,7 @@ pub enum Membership {
 /// The facts of one node.
 pub struct StateFacts {
     healthy: AtomicBool,
+    agent: AtomicU8,
     order: AtomicU8,
     membership: AtomicU8,
 }
@@ -79,6 +103,7 @@ impl StateFacts {
     pub fn new() -> Self {
         StateFacts {
             healthy: AtomicBool::new(true),
+            agent: AtomicU8::new(AgentVerdict::Up as u8),
             order: AtomicU8::new(Order::Up as u8),
             membership: AtomicU8::new(Membership::Member as u8),
         }
@@ -86,11 +111,27 @@ impl StateFacts {
 
     /// Returns the state that these facts decide.
     pub fn state(&self) -> State {
-        match (self.is_healthy(), self.order(), self.membership()) {
-            (false, ..) | (_, Order::Down, _) => State::Down,
-            (_, Order::Drain, _) | (.., Membership::Leaving) => State::Draining,
+        match (self.agent(), self.order(), self.membership()) {
+            _ if !self.is_healthy() => State::Down,
+            (AgentVerdict::Down, ..) | (_, Order::Down, _) => State::Down,
+            (AgentVerdict::Drain, ..) | (_, Order::Drain, _) => State::Draining,
+            (.., Membership::Leaving) => State::Draining,
             _ => State::Up,
         }
+    }
+
+    /// Returns the verdict of the agent.
+    pub fn agent(&self) -> AgentVerdict {
+        match self.agent.load(Ordering::Acquire) {
+            0 => AgentVerdict::Up,
+            1 => AgentVerdict::Drain,
+            _ => AgentVerdict::Down,
+        }
+    }
+
+    /// Sets the verdict of the agent.
+    pub fn set_agent(&self, verdict: AgentVerdict) {
+        self.agent.store(verdict as u8, Ordering::Release);
     }
 
     /// Returns the verdict of the checks.

@@ -178,3 +178,39 @@ listeners:
         .await;
     assert_eq!(edge.nodes().await[2]["state"], "up");
 }
+
+/// Aim: `source` works for IPv6 as for IPv4: the node sees it, and an address of another machine is told and counted.
+/// Fails if an IPv6 node is connected to from where the kernel likes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_may_be_of_ipv6() {
+    let block = Block::claim();
+    let Ok(socket) = TcpListener::bind("[::1]:0").await else {
+        return eprintln!("skipped: this machine has no IPv6");
+    };
+    let port = socket.local_addr().expect("bound").port();
+    let peer = tokio::spawn(async move {
+        let (mut stream, peer) = socket.accept().await.expect("a connection");
+        let _ = stream.read(&mut [0; 4096]).await;
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        stream.write_all(answer).await.expect("send");
+        peer.ip().to_string()
+    });
+    let yaml = format!(
+        "nodes:\n  n1: {{ address: \"[::1]:{port}\", source: \"::1\" }}\n  \
+         n2: {{ address: \"[::1]:{port}\", source: \"2001:db8::77\" }}\n\
+         listeners:\n  - {{ name: a, bind: [200.0.0.10:80], mode: http, to: n1 }}\n  \
+         - {{ name: b, bind: [200.0.0.20:80], mode: http, to: n2 }}\n"
+    );
+    let edge = Edge::start(&block, &yaml).await;
+    let get = async |vip: &str| {
+        let mut client = H1::connect(&Dial::plain(block.at(vip))).await;
+        client.get("/", &[]).await.status
+    };
+    assert_eq!(get("200.0.0.20:80").await, 503, "n2 has no source");
+    let failed = "pushgate_connect_failures_total{node=\"n2\",reason=\"no_source\"}";
+    assert!(edge.metrics().await[failed] >= 1.0);
+    edge.wait_log("from 2001:db8::77, which is no address of this machine")
+        .await;
+    assert_eq!(get("200.0.0.10:80").await, 200);
+    assert_eq!(peer.await.expect("a peer"), "::1");
+}

@@ -17,6 +17,7 @@ use crate::setup::{self, HOST, Setup};
 use crate::tlcp::Sessions;
 use crate::vip::Block;
 
+mod agent;
 mod first;
 mod node_status;
 

@@ -15,6 +15,9 @@ use crate::edge::Edge;
 use crate::node::Node;
 use crate::vip::Block;
 
+/// Files that can be read once.
+mod pipes;
+
 /// Runs the program to its end.
 fn pushgate(dir: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pushgate"));

@@ -5,7 +5,7 @@
 //! it. Source: FAULTS D69, D70.
 
 use std::net::UdpSocket;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
@@ -65,6 +65,42 @@ async fn early_signals_are_remembered() {
         H1::connect(&dial).await.get("/hello", &[]).await.status,
         200
     );
+}
+
+/// Aim: HUP, USR1 and USR2 that come while the process still reads its files neither end it nor get lost. Fails if
+/// signals are held only once something serves.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_signals_are_remembered() {
+    let (block, dir) = (Block::claim(), tempfile::tempdir().expect("a folder"));
+    let _n1 = Node::start("n1", block.at("10.0.0.1:8080")).await;
+    let (more, fifo) = (dir.path().join("more.yaml"), dir.path().join("fifo"));
+    let name = std::ffi::CString::new(more.as_os_str().as_encoded_bytes()).expect("a path");
+    // SAFETY: mkfifo(3) reads the one string given.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let yaml = format!("include: [{}]\n{YAML}", more.display());
+    let edge = Edge::start_unseen(&block, &yaml);
+    // Opens only when the process reads the file, and holds it there.
+    let mut hold = std::fs::OpenOptions::new();
+    let hold = hold.write(true).custom_flags(libc::O_NONBLOCK);
+    let held = deadline("a process that reads its files", async {
+        loop {
+            match hold.open(&more) {
+                Ok(file) => return file,
+                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    })
+    .await;
+    for signal in [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
+        edge.signal(signal);
+    }
+    // For the reload, and for the successor.
+    std::fs::rename(&more, fifo).expect("rename");
+    std::fs::write(&more, "drain_deadline: 1s\n").expect("write");
+    drop(held);
+    edge.wait_log("listener push on").await;
+    edge.wait_log("upgrade: starting").await;
+    edge.wait_log("configuration reloaded").await;
 }
 
 /// Aim: USR2 starts the program to which a link now points, by the path of the start. Fails if the process

@@ -269,3 +269,52 @@ async fn syslog_and_journal_get_lines_of_their_form() {
     edge.wait_log("<6>pushgate::server: listener push on ")
         .await;
 }
+
+/// Aim: systemd's journal gets each line as an entry with fields, of both logs, over its own socket; elsewhere a line is
+/// the text that the file asks for. Fails if a field is missing, or if a client's bytes begin a line.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_journal_gets_entries_and_a_text_is_the_operators() {
+    let block = Block::claim();
+    let _node = Node::start("n1", block.at("10.0.0.1:8080")).await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("socket");
+    let journal = tokio::net::UnixDatagram::bind(&path).expect("a socket");
+    let to = path.display();
+    let log = format!(
+        "log: {{ access: {{ journald: {to} }}, fields: [node, path, user_agent], service: {{ journald: {to} }} }}\n"
+    );
+    let edge = Edge::start(&block, &(LOGGED.to_owned() + &log)).await;
+    let agent = [("User-Agent", "x\" y")];
+    let dial = Dial::plain(block.at("200.0.0.10:80")).host("push.example");
+    let answer = H1::connect(&dial).await.get("/hello", &agent).await;
+    assert_eq!(answer.status, 200);
+    let next = async |words: &str| {
+        let mut entry = [0; 8192];
+        loop {
+            let received = deadline(words, journal.recv(&mut entry)).await;
+            let entry = String::from_utf8_lossy(&entry[..received.expect("an entry")]).into_owned();
+            if entry.contains(words) {
+                return entry;
+            }
+        }
+    };
+    let service = next("MESSAGE=listener push on ").await;
+    let begin = "PRIORITY=6\nSYSLOG_IDENTIFIER=pushgate\nMESSAGE=";
+    let target = "\nPUSHGATE_TARGET=pushgate::server\nCODE_FILE=src/server.rs\nCODE_LINE=";
+    assert!(service.starts_with(begin), "{service}");
+    assert!(service.contains(target), "{service}");
+    let access = next("PUSHGATE_PATH=").await;
+    let fields = "\nPUSHGATE_NODE=n1\nPUSHGATE_PATH=/hello\nPUSHGATE_USER_AGENT=x\" y\n";
+    assert!(access.ends_with(fields), "{access}");
+    assert!(
+        access.contains(" \"GET push.example/hello\" 200 n1 --\n"),
+        "{access}"
+    );
+    drop(edge);
+
+    let text = "log: { access: stdout, format: '[{node}] {sni} {status} \"{user_agent}\" {{' }\n";
+    let edge = Edge::start(&block, &(LOGGED.to_owned() + text)).await;
+    let answer = H1::connect(&dial).await.get("/hello", &agent).await;
+    assert_eq!(answer.status, 200);
+    edge.wait_log("[n1] - 200 \"x\\\" y\" {\n").await;
+}

@@ -4,7 +4,7 @@
 //! Source: unix(7); issue 15, 3.
 
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,6 +13,9 @@ use std::time::Duration;
 
 use crate::edge::Edge;
 use crate::vip::Block;
+
+/// Number of the user `nobody`, and of the group `nogroup`.
+const NOBODY: u32 = 65_534;
 
 /// A node at a Unix socket, which answers each request of a connection; returns the heads it got.
 fn node(path: &Path) -> Receiver<String> {
@@ -70,7 +73,7 @@ impl Files {
 }
 
 /// Aim: flows pass from a Unix socket to a Unix socket; a client is `unix:`, or the one that the PROXY protocol names;
-/// the file has its rights, replaces a stale one, is refused to a rival, stays with a successor and goes at the end.
+/// the file has its rights and its owner, replaces a stale one, is refused to a rival, stays with a successor and goes at the end.
 /// Fails if the peer's address is asked of std, or if the file is removed or left by the wrong process.
 #[tokio::test(flavor = "multi_thread")]
 async fn flows_pass_over_unix_sockets() {
@@ -85,22 +88,28 @@ async fn flows_pass_over_unix_sockets() {
     drop(UnixListener::bind(&edge_sock).expect("bind"));
     let (edge_at, node_at) = (edge_sock.display(), node_sock.display());
     let upgrade = files.at("upgrade.sock");
+    // SAFETY: geteuid(2) only returns a number.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    let owner = match is_root {
+        true => ", user: nobody, group: nogroup",
+        false => "",
+    };
     let yaml = format!(
         "upgrade_socket: {}\n\
          nodes:\n  n: {{ address: \"unix:{node_at}\", health: {{ http: {{ path: /health }}, interval: 50ms }} }}\n\
          pools: {{ p: {{ nodes: [n] }} }}\n\
          listeners:\n  \
-         - {{ name: a, bind: [\"unix:{edge_at}\"], unix: {{ mode: 0640 }}, mode: http, to: p, \
+         - {{ name: a, bind: [\"unix:{edge_at}\"], unix: {{ mode: 0640{owner} }}, mode: http, to: p, \
               plugins: [{{ sticky_ip: {{}} }}, {{ forwarded: {{ forwarded: true }} }}] }}\n  \
          - {{ name: b, bind: [\"unix:@{abstract_name}\"], accept_proxy: [\"unix:\"], mode: http, to: p }}\n",
         upgrade.display(),
     );
     let mut edge = Edge::start(&block, &yaml).await;
-    let mode = std::fs::metadata(&edge_sock)
-        .expect("a file")
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o777, 0o640);
+    let file = std::fs::metadata(&edge_sock).expect("a file");
+    assert_eq!(file.permissions().mode() & 0o777, 0o640);
+    if is_root {
+        assert_eq!((file.uid(), file.gid()), (NOBODY, NOBODY));
+    }
     let connect = || UnixStream::connect(&edge_sock).expect("connect");
     assert!(get(connect(), "", "/one").starts_with("HTTP/1.1 200"));
     let seen = heads.recv_timeout(Duration::from_secs(10)).expect("a head");
@@ -132,6 +141,20 @@ async fn flows_pass_over_unix_sockets() {
     next.signal(libc::SIGTERM);
     assert_eq!(next.ended().await.code(), Some(0));
     assert!(!edge_sock.exists(), "the file is left");
+}
+
+/// Asserts that the command line asks the socket that it is given, and the one of the edge's file.
+fn orders_reach(admin: &Path, conf: &Path) {
+    for by in [
+        ["--admin".to_owned(), format!("unix:{}", admin.display())],
+        ["-c".to_owned(), conf.display().to_string()],
+    ] {
+        let mut nodes = Command::new(env!("CARGO_BIN_EXE_pushgate"));
+        let told = nodes.arg("nodes").args(&by).output();
+        let told = told.expect("the built program starts");
+        let table = String::from_utf8_lossy(&told.stdout).into_owned();
+        assert!(table.contains("none.sock"), "{by:?}: {table} {told:?}");
+    }
 }
 
 /// Aim: the admin endpoint answers at a Unix socket without a token, a node that is gone is Down, and a file that is
@@ -191,6 +214,7 @@ fn the_admin_endpoint_is_a_unix_socket() {
             .expect("an answer")
             .starts_with("HTTP/1.1 200")
     );
+    orders_reach(&admin, &conf);
     let client = UnixStream::connect(files.at("edge.sock")).expect("connect");
     let answer = get(client, "", "/");
     assert!(

@@ -1,4 +1,4 @@
-//! Calls the admin endpoint of a running edge over plain HTTP.
+//! Calls the admin endpoint of a running edge over plain HTTP, by TCP or by a Unix socket.
 //!
 //! In: a method and a path. Out: JSON, or the edge's refusal in its own words.
 
@@ -11,14 +11,15 @@ use bytes::Bytes;
 use clap::Args;
 use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use pushgate_plugins::unix::name_of;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use pushgate_plugins::unix::{self, Shown, is_unix, name_of};
 use serde_json::Value;
+use tokio::net::TcpStream;
 
 use crate::cli::conf_file::DEFAULT;
 use crate::config::Admin;
+use crate::stream::unix::connect;
 
 /// Deadline of one request.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -41,7 +42,7 @@ pub struct Place {
     /// Configuration file of the edge, whose `admin:` block has the address and the token file.
     #[arg(short = 'c', long, visible_alias = "conf", value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// URL of its admin endpoint, such as `http://127.0.0.1:9900`.
+    /// URL of its admin endpoint, such as `http://127.0.0.1:9900`, or its Unix socket, `unix:/path`.
     #[arg(long, value_name = "URL")]
     pub(super) admin: Option<String>,
     /// File whose first line is the endpoint's token.
@@ -103,11 +104,8 @@ fn no_block(file: &Path) -> String {
 /// Returns the URL at which an endpoint is reached from this machine. Errors: the kernel picked its port.
 fn url(file: &Path, admin: &Admin) -> Result<String, String> {
     let mut address = admin.bind;
-    if let Some(name) = name_of(address) {
-        let file = file.display();
-        return Err(format!(
-            "{file}: admin.bind is a Unix socket; ask it with `curl --unix-socket {name} http://localhost/…`"
-        ));
+    if is_unix(address.ip()) {
+        return Ok(Shown(address).to_string());
     }
     if address.port() == 0 {
         let file = file.display();
@@ -126,9 +124,45 @@ fn url(file: &Path, admin: &Admin) -> Result<String, String> {
 
 /// The admin endpoint of a running edge.
 pub(super) struct Edge {
-    client: Client<HttpConnector, Empty<Bytes>>,
+    /// Host and port, or the name of a Unix socket.
+    way: Way,
     base: String,
     bearer: Option<String>,
+}
+
+enum Way {
+    Tcp { host: String, port: u16 },
+    Unix(String),
+}
+
+impl Way {
+    /// Errors: `base` is neither a URL of plain HTTP nor a Unix socket.
+    fn to(base: &str) -> Result<Way, String> {
+        let expected = "expected a URL such as `http://127.0.0.1:9900`, or `unix:/path`";
+        let wrong = || format!("--admin {base}: {expected}");
+        if let Some(socket) = unix::parse(base) {
+            let name = socket.ok().and_then(name_of);
+            return name
+                .map(|name| Way::Unix(name.to_string()))
+                .ok_or_else(wrong);
+        }
+        let url: Result<Uri, _> = base.parse();
+        let url = url.map_err(|e| format!("--admin {base}: {e}"))?;
+        match (url.scheme_str(), url.host()) {
+            (Some("http"), Some(host)) => Ok(Way::Tcp {
+                host: host.trim_matches(['[', ']']).to_owned(),
+                port: url.port_u16().unwrap_or(80),
+            }),
+            _ => Err(wrong()),
+        }
+    }
+
+    async fn connect(&self) -> std::io::Result<TcpStream> {
+        match self {
+            Way::Tcp { host, port } => TcpStream::connect((host.as_str(), *port)).await,
+            Way::Unix(name) => connect(name),
+        }
+    }
 }
 
 impl Edge {
@@ -136,19 +170,9 @@ impl Edge {
     /// file.
     pub(super) fn new(at: &Place) -> Result<Edge, String> {
         let (base, token_file) = at.resolved()?;
-        let url: Result<Uri, _> = base.parse();
-        let url = url.map_err(|e| format!("--admin {base}: {e}"))?;
-        if url.scheme_str() != Some("http") || url.authority().is_none() {
-            return Err(format!(
-                "--admin {base}: expected a URL such as `http://127.0.0.1:9900`"
-            ));
-        }
+        let way = Way::to(&base)?;
         let bearer = token_file.as_deref().map(token).transpose()?;
-        Ok(Edge {
-            client: Client::builder(TokioExecutor::new()).build_http(),
-            base,
-            bearer,
-        })
+        Ok(Edge { way, base, bearer })
     }
 
     /// Returns where it asks, and with which token.
@@ -203,14 +227,27 @@ impl Edge {
             }
             format!("{}: {cause}", self.base)
         };
+        let host = match &self.way {
+            Way::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+            Way::Tcp { host, port } => format!("{host}:{port}"),
+            Way::Unix(_) => "localhost".to_owned(),
+        };
         let mut request = Request::builder()
             .method(method)
-            .uri(format!("{}{path}", self.base));
+            .uri(path)
+            .header(header::HOST, host);
         if let Some(bearer) = &self.bearer {
             request = request.header(header::AUTHORIZATION, bearer);
         }
-        let request = request.body(Empty::new()).map_err(|e| failed(&e))?;
-        let answer = self.client.request(request).await.map_err(|e| failed(&e))?;
+        let request = request
+            .body(Empty::<Bytes>::new())
+            .map_err(|e| failed(&e))?;
+        let stream = self.way.connect().await.map_err(|e| failed(&e))?;
+        let io = TokioIo::new(stream);
+        let (mut send, connection) = http1::handshake(io).await.map_err(|e| failed(&e))?;
+        // Ends when `send` is dropped and the answer is read.
+        tokio::spawn(connection);
+        let answer = send.send_request(request).await.map_err(|e| failed(&e))?;
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, MAX_ANSWER).collect().await;
         let body = body.map_err(|e| format!("{}: {e}", self.base))?;

@@ -40,7 +40,8 @@ pub fn nodes(now: &Value, before: Option<&Value>) -> String {
     aligned(&head, now.as_array().into_iter().flatten().map(row))
 }
 
-/// Returns the cause of a node's state, how long it is held, and its last check if that did not pass.
+/// Returns the cause of a node's state, how long it is held, its last check if that did not pass, and what its agent
+/// adds.
 fn why(n: &Value) -> String {
     let mut said = vec![word(&n["why"])];
     if n["held_seconds"].is_u64() {
@@ -50,6 +51,19 @@ fn why(n: &Value) -> String {
     let is_bad = !matches!(n["check"]["outcome"].as_str(), None | Some("pass"));
     if is_bad && !said[0].contains(&check) {
         said.push(check);
+    }
+    let agent = &n["agent"];
+    match agent["outcome"].as_str() {
+        None => {}
+        Some("pass") => match (
+            agent["overruled"].as_bool(),
+            agent["weight_percent"].as_u64(),
+        ) {
+            (Some(true), _) => said.push(format!("against its agent: {}", word(&agent["said"]))),
+            (_, Some(percent)) if percent != 100 => said.push(format!("agent: {percent}%")),
+            _ => {}
+        },
+        Some(_) => said.push(format!("no answer of its agent: {}", word(&agent["said"]))),
     }
     said.join("; ")
 }

@@ -21,7 +21,14 @@ fn names_cannot_escape_their_path() {
 
 #[test]
 fn only_a_plain_endpoint_is_asked() {
-    for bad in ["https://127.0.0.1:9900", "127.0.0.1:9900", "http://", "x y"] {
+    for bad in [
+        "https://127.0.0.1:9900",
+        "127.0.0.1:9900",
+        "http://",
+        "x y",
+        "unix:relative",
+        "unix:",
+    ] {
         let at = Place {
             config: None,
             admin: Some(bad.into()),
@@ -64,6 +71,16 @@ fn the_endpoint_comes_from_the_file() {
             "http://127.0.0.1:2 Bearer secret",
         ),
         ("admin: { bind: '[::]:3' }", None, "http://[::1]:3"),
+        (
+            "admin: { bind: 'unix:/run/a.sock' }",
+            None,
+            "unix:/run/a.sock",
+        ),
+        (
+            "admin: { bind: 0.0.0.0:2, token_file: t }",
+            Some("unix:@b"),
+            "unix:@b Bearer secret",
+        ),
         (
             "admin: { bind: 0.0.0.0:2, token_file: t }",
             Some("http://a:4/"),

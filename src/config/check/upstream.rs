@@ -10,7 +10,7 @@ use pushgate_plugins::unix::{Shown, is_unix};
 
 use super::checker::{Check, steps};
 use super::node_tls::{server_name, tls_is_sound};
-use crate::config::bounds::MAX_PATHS;
+use crate::config::bounds::{MAX_AGENT_TEXT, MAX_PATHS};
 use crate::config::error::echo;
 use crate::config::tree::Step;
 use crate::config::{Address, Health, Node, Pool, SourceAddress};
@@ -40,13 +40,14 @@ fn node_is_sound(check: &mut Check<'_>, name: &str, node: &Node) {
         of(health.tcp.as_ref().map(|c| c.port))
             || of(health.http.as_ref().map(|c| c.port))
             || of(health.tls.as_ref().map(|c| c.port))
+            || health.agent.as_ref().is_some_and(|a| a.address.is_none())
     };
     let pools = check.config.pools.values();
     let mut its = pools.filter(|pool| pool.nodes.iter().any(|n| n == name));
     let pool = || its.find_map(|pool| pool.health.as_ref());
     let is_unix = matches!(node.address, Address::Unix(_));
     if is_unix && node.health.as_ref().or_else(pool).is_some_and(ports) {
-        let expected = "a `health` of its own without `port`";
+        let expected = "a `health` of its own without `port`; an `agent` with an `address`";
         let message = "a Unix socket has no other port to check";
         check.expect(&steps!["nodes", name, "address"], message, expected);
     }
@@ -271,6 +272,12 @@ fn health_is_sound(check: &mut Check<'_>, at: &[Step], health: &Health) {
         && expect.is_empty()
     {
         check.expect(&below(&["http", "expect"]), "found nothing", "a text");
+    }
+    let text = health.agent.as_ref().and_then(|agent| agent.send.as_ref());
+    if let Some(length) = text.map(String::len).filter(|l| *l > MAX_AGENT_TEXT) {
+        let found = format!("found {length} bytes");
+        let expected = format!("at most {MAX_AGENT_TEXT}");
+        check.expect(&below(&["agent", "send"]), found, expected);
     }
 }
 

@@ -28,6 +28,11 @@ fn the_printed_file_means_the_same() {
         let printed = config.effective().expect("every path is UTF-8");
         let again = parse(&printed).unwrap_or_else(|e| panic!("{e}\n{printed}"));
         assert_eq!(again.effective().as_deref(), Ok(printed.as_str()));
+        if file.contains("certificates:") {
+            let cipher = "ciphers:\n    - ECDHE-ECDSA-AES128-GCM-SHA256\n";
+            assert!(printed.contains(cipher), "{printed}");
+            assert!(printed.contains("\n    - X25519\n"), "{printed}");
+        }
         let count = |text: &str| keys(&tree::parse(text).0.expect("YAML"));
         assert!(count(&printed) >= count(&file), "{printed}");
         // What the program runs is the same, but for the defaults that are now given.

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::{Config, fits};
-use crate::config::Places;
 
 const MAIN: &str = "\
 include: [conf.d, more.yaml]
@@ -69,13 +68,14 @@ fn all_files_are_one_configuration() {
         ("conf.d/b.yaml.bak", "wrong: 1\n"),
         ("more.yaml", "threads: 3\n"),
     ];
-    let config = load(dir.path(), &whole).expect("sound");
+    load(dir.path(), &whole).expect("sound");
+    let loaded = Config::load_placed(&dir.path().join("edge.yaml"));
+    let (config, places) = loaded.unwrap_or_else(|e| panic!("{e}"));
     let names: Vec<_> = config.listeners.iter().map(|l| l.name.as_str()).collect();
     assert_eq!(names, ["a", "b", "c"]);
     assert_eq!(config.nodes.len(), 2);
     assert_eq!(config.pools["p"].nodes, ["n", "m"]);
     assert_eq!(config.threads.map(|n| n.get()), Some(3));
-    let places = Places::load(&dir.path().join("edge.yaml"));
     let place = places.of(["listeners", "1", "to"]);
     let place = place.replace(&format!("{}/", dir.path().display()), "");
     assert_eq!(place, "conf.d/B.yaml:4:49: listeners[1].to");

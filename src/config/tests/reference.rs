@@ -41,6 +41,10 @@ pub(super) const BLOCKS: &[(&str, &str)] = &[
         "pools: { p: { health: { tls: { '?': 1 } } } }",
     ),
     (
+        "health.agent",
+        "pools: { p: { health: { agent: { '?': 1 } } } }",
+    ),
+    (
         "health.passive",
         "pools: { p: { health: { passive: { '?': 1 } } } }",
     ),

@@ -109,7 +109,7 @@ const CASES: &[Case] = &[
         "top",
         "log: { access: { fil: a.log } }",
         &[
-            "f:5:16: log.access: unknown word `fil`; expected one of `off`, `stdout`, `file`, `syslog` (did you mean `file`?)",
+            "f:5:16: log.access: unknown word `fil`; expected one of `off`, `stdout`, `file`, `syslog`, `journald` (did you mean `file`?)",
         ],
     ),
     (

@@ -18,10 +18,12 @@ use super::shared::Admin;
 use crate::config::units::{Rate, Span};
 use crate::control::parts::Listed;
 use crate::observe::metrics;
-use crate::upstream::Order;
-use crate::upstream::State;
-use crate::upstream::WeightOrder;
 use crate::upstream::drain::{Progress, Terms};
+use crate::upstream::node_status::{CheckResult, LastCheck};
+use crate::upstream::{AgentVerdict, Node, Order, State, WeightOrder};
+
+/// Longest wait for the checks of a node that was ordered up: two at their usual interval, and some more.
+const CHECKS: Duration = Duration::from_secs(3);
 
 /// Handles `GET /api/nodes`.
 pub(super) async fn all(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
@@ -45,6 +47,14 @@ impl Admin {
                     "took_seconds": c.took.as_secs_f64(),
                 })
             });
+            let agent = listed.node.agent();
+            let agent = agent.last().map(|last| {
+                json!({
+                    "outcome": last.result.as_str(), "said": last.said, "seconds_ago": ago(last.at),
+                    "verdict": agent.verdict().as_str(), "weight_percent": agent.percent(),
+                    "overruled": agent.is_overruled(),
+                })
+            });
             let has = |p: &crate::balance::Pool| p.nodes.iter().any(|n| Arc::ptr_eq(n, node));
             let of = pools.values().filter(|p| has(p));
             let mut of: Vec<_> = of.map(|p| p.name.clone()).collect();
@@ -55,7 +65,7 @@ impl Admin {
                 "pools": of, "source": listed.source, "slow_start": node.limits.is_ramping(),
                 "drain": node.progress(now).map(progress), "removed": listed.removed,
                 "order": node.ordered().as_str(), "why": status.why, "state_seconds": ago(status.since),
-                "held_seconds": held.map(|h| h.as_secs_f64().ceil() as u64), "check": check,
+                "held_seconds": held.map(|h| h.as_secs_f64().ceil() as u64), "check": check, "agent": agent,
             })
         };
         self.running.listed().iter().map(one).collect()
@@ -74,6 +84,8 @@ impl Admin {
             if is_first {
                 let gauge = m.node_backup.with_label_values(&[name]);
                 gauge.set(one.node.is_backup().into());
+                let gauge = m.node_weight.with_label_values(&[name]);
+                gauge.set(one.node.weight().into());
             }
             for state in [State::Up, State::Draining, State::Down] {
                 let gauge = m.node_state.with_label_values(&[name, state.as_str()]);
@@ -132,7 +144,10 @@ pub(super) async fn order(
     };
     let nodes = meant.iter().map(|l| &l.node);
     match word.as_str() {
-        "up" => nodes.for_each(|n| n.order(Order::Up)),
+        "up" => nodes.for_each(|n| {
+            n.overrule_agent();
+            n.order(Order::Up);
+        }),
         "down" => nodes.for_each(|n| n.order(Order::Down)),
         "drain" => {
             let terms = Terms::new(Instant::now(), wanted.deadline, wanted.rate);
@@ -155,7 +170,44 @@ pub(super) async fn order(
             return (StatusCode::NOT_FOUND, said).into_response();
         }
     }
-    Json(json!({ "name": name, "state": first.state().as_str() })).into_response()
+    let mut answer = json!({ "name": name, "state": first.state().as_str() });
+    if word == "up" {
+        wait_for_checks(&first.node).await;
+        answer["state"] = first.state().as_str().into();
+        if first.state() != State::Up {
+            answer["why"] = obstacle(first).into();
+        }
+    }
+    Json(answer).into_response()
+}
+
+/// Waits for the checks that bring a node up after an order, if its last one passed: otherwise the answer would be
+/// `down`, and wrong a moment later.
+async fn wait_for_checks(node: &Node) {
+    let passed = |check: LastCheck| check.result == CheckResult::Pass;
+    if !node.is_healthy() && node.status.get().check.is_some_and(passed) {
+        let mut states = node.watch();
+        let up = states.wait_for(|state| *state == State::Up);
+        // The answer has the state, whatever the wait brought.
+        let _ = tokio::time::timeout(CHECKS, up).await;
+    }
+}
+
+/// Returns what keeps a node from being Up, whatever the operator orders.
+fn obstacle(listed: &Listed) -> String {
+    let (node, agent) = (&listed.node, listed.node.agent());
+    if !node.is_healthy() {
+        let check = node.status.get().check;
+        return match check.filter(|c| c.result != CheckResult::Pass) {
+            Some(check) => check.said,
+            None => "its checks have not passed often enough yet".to_owned(),
+        };
+    }
+    match agent.last() {
+        Some(last) if agent.verdict() != AgentVerdict::Up => format!("agent: {}", last.said),
+        _ if listed.removed => "it was removed".to_owned(),
+        _ => "it is no longer in the DNS answer".to_owned(),
+    }
 }
 
 /// Options of an order: `?deadline=10m&rate=50/s`, `?to=50%25`, `?removed`.

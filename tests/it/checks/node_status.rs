@@ -1,8 +1,11 @@
 //! What the admin endpoint shows an operator about a node's checks.
 
+use std::process::Command;
+
 use serde_json::Value;
 
 use super::checked;
+use crate::client::h1::H1;
 use crate::node::Health;
 
 /// Aim: an operator sees why a node is Down, since when and by whose order, how its last check ended, and how
@@ -63,4 +66,28 @@ async fn the_api_says_why_a_node_is_down() {
         (&taken["why"], &taken["order"]),
         (&"ordered".into(), &"down".into())
     );
+}
+
+/// Aim: `up` answers with the state that the checks bring, and if a node stays Down it says why. Fails if it answers
+/// before the checks that the order itself asks for.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_up_waits_for_checks_that_pass() {
+    let check =
+        "{ http: { path: /health }, interval: 1s, rise: 1, fall: 1, passive: { failures: 1 } }";
+    let setup = checked(1, check).await;
+    let mut client = H1::connect(&setup.plain()).await;
+    let _ = client.send("GET", "/fault/reset", &[], b"").await;
+    // Held for ten intervals, although its checks pass.
+    let held = |n: &Value| n[0]["state"] == "down" && n[0]["check"]["outcome"] == "pass";
+    setup.edge.wait_nodes("Down with good checks", held).await;
+    let up = setup.edge.admin("POST", "/api/nodes/n1/up").await;
+    assert_eq!(up.text(), "{\"name\":\"n1\",\"state\":\"up\"}");
+    setup.nodes[0].set_health(Health::Fail);
+    setup.wait_state("n1", "down").await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pushgate"));
+    let command = command.args(["up", "n1", "--admin", &setup.edge.admin_url()]);
+    let said = command.output().expect("the built program starts").stdout;
+    let said = String::from_utf8_lossy(&said);
+    let why = "n1 is still down: check: answered 500, expected 200\n";
+    assert_eq!(said, why);
 }

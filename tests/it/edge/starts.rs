@@ -71,6 +71,14 @@ impl Edge {
         edge
     }
 
+    /// As [`Edge::start`], but waits for nothing.
+    pub fn start_unseen(block: &Block, yaml: &str) -> Edge {
+        let dir = tempfile::tempdir().expect("a folder for the configuration");
+        let yaml = complete(block, yaml);
+        std::fs::write(dir.path().join(FILE), &yaml).expect("write the configuration");
+        Self::spawn(Arc::new(dir), block.admin(), token(&yaml), &["run"], &[])
+    }
+
     /// Starts another process from the same file, without `-u`.
     pub fn rival(&self) -> Edge {
         let token = self.token.clone();

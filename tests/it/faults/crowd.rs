@@ -69,8 +69,8 @@ async fn an_address_has_no_more_flows_than_it_may() {
 }
 
 /// Behind a trusted proxy, each client that it announces has its own limit, over HTTP/1 and HTTP/2. An
-/// untrusted sender counts as itself, whatever it announces. Fails if the proxy counts as the client, or if
-/// every sender is believed.
+/// untrusted sender counts as itself, whatever it announces. Fails if the proxy counts as the client, if
+/// every sender is believed, or if the streams of a proxy's connection are not counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_a_trusted_proxy_are_counted_one_by_one() {
     let certs = Certs::new();
@@ -109,6 +109,8 @@ async fn clients_of_a_trusted_proxy_are_counted_one_by_one() {
                     .expect("a head"),
             );
         }
+        let fourth = client.get("/hello", &[("x-forwarded-for", a[0].1)]).await;
+        assert_eq!(fourth.status(), 429, "{trust}, HTTP/2");
         let other = client
             .get("/hello", &[("x-forwarded-for", "203.0.113.2")])
             .await;

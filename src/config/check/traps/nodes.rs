@@ -59,7 +59,8 @@ fn same_address(check: &mut Check<'_>) {
     let mut first: BTreeMap<String, &String> = BTreeMap::new();
     let line = |name: &str| check.tree.locate(&steps!["nodes", name, "address"]).at;
     let mut in_file: Vec<&String> = config.nodes.keys().collect();
-    in_file.sort_by_key(|name| line(name));
+    // Cached: of 4,000 nodes each look at a line passes half of them.
+    in_file.sort_by_cached_key(|name| line(name));
     for name in in_file {
         let address = match &config.nodes[name].address {
             address @ (Address::Socket(_) | Address::Unix(_)) => address.to_string(),

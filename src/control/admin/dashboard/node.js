@@ -6,12 +6,16 @@ import { $, facts, set, span } from "./dom.js";
 // A removed node may have the same name as a current one.
 export const nodeKey = (node) => (node.removed ? `${node.name} ${node.address}` : node.name);
 
-// Cause of the state, how long the node is held, and its last check if that did not pass.
+// Cause of the state, how long the node is held, its last check if that did not pass, and what its agent adds.
 export function why(node) {
   const said = [node.why ?? "since the start"];
   if (node.held_seconds !== null) said.push(`held ${span(node.held_seconds)} more`);
   const check = node.check;
   if (check && check.outcome !== "pass" && !said[0].includes(check.said)) said.push(check.said);
+  const agent = node.agent;
+  if (agent && agent.outcome !== "pass") said.push(`no answer of its agent: ${agent.said}`);
+  else if (agent?.overruled) said.push(`against its agent: ${agent.said}`);
+  else if (agent && (agent.weight_percent ?? 100) !== 100) said.push(`agent: ${agent.weight_percent}%`);
   return said.join("; ");
 }
 
@@ -52,6 +56,7 @@ function nodeFacts() {
     ["Pools", node.pools.join(", ") || "none"],
     ...(node.source ? [["Found by", node.source]] : []),
     ["Order", node.order + (node.slow_start ? ", slow start" : "")],
+    ...(node.agent ? [["Agent", `${node.agent.outcome}: ${node.agent.said} (${span(node.agent.seconds_ago)} ago)`]] : []),
     ["Last check", check ? `${check.outcome}: ${check.said} (${span(check.seconds_ago)} ago)` : "none"],
     ...(eta ? [["Ends of flows", `half within ${span(eta.half)}, all within ${span(eta.last)}`]] : []),
     ...(drain && drain.deadline_seconds !== null ? [["Deadline", `in ${span(drain.deadline_seconds)}`]] : []),
