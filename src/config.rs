@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+mod acme;
 mod address;
 mod admin_block;
 mod bounds;
@@ -33,7 +34,7 @@ mod unix_socket;
 mod upstream;
 mod user;
 
-pub use crate::credentials::{Certificate, Ocsp};
+pub use crate::credentials::{Acme, Certificate, Challenge, Ocsp};
 pub use address::{Address, HostName, HostPort, SourceAddress};
 pub(crate) use check::covers;
 pub use discover::{Discover, Family, Resolvers};

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::Config;
 
+mod acme;
 mod checks;
 mod documented;
 mod effective;

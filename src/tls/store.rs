@@ -120,7 +120,9 @@ impl Store {
 /// Returns the warning that the certificate `name`, of the block `files`, ends within its `warn_days` from `now`.
 pub fn ends_soon(name: &str, files: &Certificate, one: &Loaded, now: i64) -> Option<String> {
     let left = one.days_left(now);
-    let soon = one.is_in_time(now) && left < i64::from(files.warn_days);
+    // The edge renews it at two thirds of its life, which may be days.
+    let is_renewed = files.acme.is_some() && !one.is_late(now);
+    let soon = one.is_in_time(now) && left < i64::from(files.warn_days) && !is_renewed;
     soon.then(|| {
         let end = one.leaf.not_after();
         format!("certificate {name} expires in {left} days, on {end}; renew it")
