@@ -1,0 +1,107 @@
+//! Tests what a listener shows for names that no authority has issued a certificate for, and to the authority itself.
+
+use openssl::ssl::SslVersion;
+use openssl::x509::X509;
+
+use super::super::fixtures::{Folder, Leaf, client, front_of, shake};
+use super::super::{Choice, Store, choice};
+use super::{ANY, vip};
+use crate::acme::{Proof, answer_all};
+use crate::config::{Config, Listener};
+
+/// A listener with the certificates `words`: `push` is one of `acme` for `push.example`, the others are files.
+fn listener(folder: &Folder, words: &str, more: &str) -> (Config, Listener) {
+    let (mut config, listener) = folder.config(
+        &["wild"],
+        "http",
+        &format!("{{ certificates: [{words}]{more} }}"),
+    );
+    let block = "acme: { domains: [push.example], state: state }";
+    let push = serde_yaml::from_str(block).unwrap();
+    config.certificates.insert("push".into(), push);
+    (config, listener)
+}
+
+fn subject(der: &[u8]) -> String {
+    format!("{:?}", X509::from_der(der).unwrap().subject_name())
+}
+
+/// Aim: a placeholder is shown only for names that no valid certificate covers, and `choice` says the same. Source:
+/// issue 15 §4. Fails if an order that takes long takes a name away from a wildcard that served it.
+#[test]
+fn a_placeholder_comes_last() {
+    let folder = Folder::new();
+    let wild = folder.issue("wild", &Leaf::of(&["*.example"]));
+    let over = Leaf {
+        until: -60,
+        ..Leaf::of(&["*.example"])
+    };
+    for (words, shown) in [
+        ("push", "push"),
+        ("push, wild", "wild"),
+        ("wild, push", "wild"),
+    ] {
+        let (config, listener) = listener(&folder, words, "");
+        let front = front_of(&listener, &config).unwrap();
+        let name = Some("push.example");
+        let seen = shake(front.acceptor(vip(ANY)), &client().build(), name, |_| ());
+        let leaf = seen.unwrap().leaf_der;
+        match shown {
+            "wild" => assert_eq!(leaf, wild.to_der().unwrap(), "{words}"),
+            _ => assert!(subject(&leaf).contains("placeholder"), "{words}"),
+        }
+        let store = Store::load(&config, &Store::default()).unwrap();
+        let said = choice(listener.tls.as_ref().unwrap(), &store, vip(ANY), name);
+        let word = matches!(&said, Choice::Name(word, _) if word == shown);
+        assert!(word, "{words}: {said:?}");
+    }
+    folder.issue("wild", &over);
+    let (config, listener) = listener(&folder, "wild, push", "");
+    let front = front_of(&listener, &config).unwrap();
+    let name = Some("push.example");
+    let seen = shake(front.acceptor(vip(ANY)), &client().build(), name, |_| ());
+    assert!(subject(&seen.unwrap().leaf_der).contains("placeholder"));
+}
+
+/// Aim: an authority gets the proof of a name in each version of TLS, also where only known names are served, and a
+/// client that speaks HTTP too gets the usual certificate. Source: RFC 8737 §3. Fails if the handshake of TLS 1.2 ends
+/// with an alert because it has no ticket keys.
+#[test]
+fn an_authority_gets_its_proof() {
+    let folder = Folder::new();
+    let wild = folder.issue("wild", &Leaf::of(&["*.example"]));
+    let (config, listener) = listener(&folder, "wild", ", strict_sni: true");
+    let front = front_of(&listener, &config).unwrap();
+    answer_all(&[Proof {
+        token: "t".into(),
+        name: "other.test".into(),
+        authorization: "t.mark".into(),
+    }]);
+    let shake = |name, alpn: &[u8], version| {
+        let mut client = client();
+        client.set_alpn_protos(alpn).unwrap();
+        client.set_max_proto_version(Some(version)).unwrap();
+        shake(
+            front.acceptor(vip(ANY)),
+            &client.build(),
+            Some(name),
+            |_| (),
+        )
+    };
+    for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
+        let seen = shake("other.test", b"\x0aacme-tls/1", version).unwrap();
+        assert_eq!(seen.alpn.as_deref(), Some("acme-tls/1"));
+        let leaf = X509::from_der(&seen.leaf_der).unwrap();
+        let names = leaf.subject_alt_names().unwrap();
+        assert_eq!(names[0].dnsname(), Some("other.test"));
+        let hash = openssl::sha::sha256(b"t.mark");
+        assert!(seen.leaf_der.windows(32).any(|part| part == hash));
+        let seen = shake("a.example", b"\x0aacme-tls/1\x08http/1.1", version).unwrap();
+        assert_eq!(seen.leaf_der, wild.to_der().unwrap());
+        assert!(
+            shake("a.example", b"\x0aacme-tls/1", version).is_err(),
+            "no challenge"
+        );
+    }
+    answer_all(&[]);
+}
