@@ -87,7 +87,8 @@ mod tests {
         let alone = b"\x00\x0b\x0aacme-tls/1";
         let beside = b"\x00\x0e\x0aacme-tls/1\x02h2";
         let name = Some("proved.example");
-        let cases: &[(Option<&str>, Option<&[u8]>, bool)] = &[
+        type Case<'a> = (Option<&'a str>, Option<&'a [u8]>, bool);
+        let cases: &[Case<'_>] = &[
             (None, Some(alone), false),
             (Some("other.example"), Some(alone), false),
             (name, None, false),

@@ -24,6 +24,7 @@ use crate::clock;
 use crate::config::{Acme, Challenge, Config};
 use crate::credentials::{Issued, Mark, unix_now};
 use crate::observe::metrics;
+use crate::observe::seldom::Seldom;
 
 /// Period of looks at the state folders: an edge answers a challenge of another one within two periods.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -34,12 +35,14 @@ const SPREAD: Duration = Duration::from_millis(1200);
 const MAX_SPREAD: Duration = Duration::from_secs(60);
 /// Most orders at once of this edge. An order takes seconds, and waits for the network.
 const MAX_ORDERS: usize = 4;
+/// Looks fail twice a second, and always for the same reason.
+static TOLD: Seldom = Seldom::new();
 
 /// A certificate that the edge gets itself.
 struct Kept {
     acme: Acme,
     challenge: Challenge,
-    ca_file: Option<PathBuf>,
+    dir: PathBuf,
     file: PathBuf,
     folder: Folder,
     /// The file at the last look.
@@ -54,7 +57,7 @@ impl Kept {
     fn of(config: &Config, name: &str, acme: &Acme) -> Option<Kept> {
         Some(Kept {
             challenge: config.challenge_of(acme)?,
-            ca_file: acme.ca_file.as_ref().map(|file| config.dir.join(file)),
+            dir: config.dir.clone(),
             file: config.dir.join(acme.file()),
             folder: Folder::at(config.dir.join(&acme.state)),
             acme: acme.clone(),
@@ -66,7 +69,7 @@ impl Kept {
     }
 
     fn is_same(&self, other: &Kept) -> bool {
-        let facts = |one: &Kept| (one.challenge, one.ca_file.clone(), one.file.clone());
+        let facts = |one: &Kept| (one.challenge, one.dir.clone(), one.file.clone());
         self.acme == other.acme && facts(self) == facts(other)
     }
 
@@ -86,7 +89,7 @@ impl Kept {
             file: self.file.clone(),
             seen: self.issued.clone(),
             folder: self.folder.clone(),
-            ca_file: self.ca_file.clone(),
+            dir: self.dir.clone(),
             spread: doubled.min(MAX_SPREAD),
             opened: Default::default(),
         }
@@ -115,7 +118,9 @@ pub async fn watch(running: Arc<Running>) {
             continue;
         }
         if let Err(why) = watch.look().await {
-            log::error!("ACME: cannot look at the state folder: {why}");
+            if TOLD.is_due() {
+                log::error!("ACME: cannot look at the state folder: {why}");
+            }
             continue;
         }
         watch.show(&running);

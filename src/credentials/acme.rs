@@ -30,12 +30,25 @@ pub struct Acme {
     /// Authorities (PEM) that may have issued the certificate of the directory's own server; absent: the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// Account at the authority's own site to which the edge's account belongs; absent: none.
+    #[serde(default)]
+    pub external_account: Option<ExternalAccount>,
     /// How to prove that the names lead here; absent: by what the listeners can answer.
     #[serde(default)]
     pub challenge: Option<Challenge>,
     /// Folder of account, keys, certificates and open challenges; several edges may share it.
     #[serde(default = "state")]
     pub state: PathBuf,
+}
+
+/// An account that the authority's site has given, for authorities that register nobody else (RFC 8555 §7.3.4).
+#[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq, Eq, Hash)]
+#[serde(deny_unknown_fields)]
+pub struct ExternalAccount {
+    /// The key's identifier.
+    pub id: String,
+    /// File whose first line is the key, in base64url.
+    pub key_file: PathBuf,
 }
 
 /// How the authority asks whether a name leads to this edge.

@@ -13,7 +13,7 @@ use pushgate_plugins::host::to_ascii;
 use super::checker::{Check, steps};
 use crate::config::error::echo;
 use crate::config::{Acme, Certificate, Challenge, HostName, Ocsp};
-use crate::credentials::authorities_of;
+use crate::credentials::{authorities_of, external_key};
 
 /// Most names of one certificate: the limit of Let's Encrypt.
 const MAX_DOMAINS: usize = 100;
@@ -99,6 +99,12 @@ fn authority(check: &mut Check<'_>, name: &str, acme: &Acme) {
                 "one address, such as `ops@mycompany.com`",
             );
         }
+    }
+    if let Some(external) = &acme.external_account
+        && let Err(fault) = external_key(&check.dir.join(&external.key_file))
+    {
+        let at = steps!["certificates", name, "acme", "external_account", "key_file"];
+        check.fault(&at, fault.to_string());
     }
     if let Some(file) = &acme.ca_file
         && let Err(fault) = authorities_of(&check.dir.join(file))

@@ -10,6 +10,15 @@ fn each_fault_of_acme_is_told_with_its_place() {
     prints(&[
         (
             "top",
+            "certificates:\n  a: { acme: { domains: [a.b], external_account: { id: kid, key_file: good.token } } }\n  b: { acme: { domains: [b.b], external_account: { key_file: absent.key } } }",
+            &[
+                "f:6:71: certificates.a.acme.external_account.key_file: DIR/good.token: expected a key in base64url on the first line",
+                "f:7:32: certificates.b.acme.external_account: key `id` is missing",
+                "f:7:62: certificates.b.acme.external_account.key_file: DIR/absent.key: cannot be read: …",
+            ],
+        ),
+        (
+            "top",
             "certificates:\n  a: { acme: { domains: [] } }\n  b: { acme: {} }\n  c: { acme: { domains: ['*.a.b', 10.0.0.1, a b, x.a.b, X.a.b.] } }",
             &[
                 "f:6:25: certificates.a.acme.domains: an empty list; expected at least one host name",

@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use instant_acme::{
-    Account, AuthorizationStatus, ChallengeType, Error, Identifier, NewAccount, NewOrder, Order,
-    OrderStatus, Problem, RetryPolicy,
+    Account, AuthorizationStatus, ChallengeType, Error, ExternalAccountKey, Identifier, NewAccount,
+    NewOrder, Order, OrderStatus, Problem, RetryPolicy,
 };
 use parking_lot::Mutex;
 
 use crate::acme::{Client, Folder, Lock, Proof, fits, judge, request};
 use crate::config::{Acme, Challenge};
 use crate::control::file_thread::on_file_thread;
-use crate::credentials::{Issued, unix_now, whole};
+use crate::credentials::{Issued, external_key, unix_now, whole};
 
 /// Deadline of a whole order. A lock counts longer.
 const DEADLINE: Duration = Duration::from_secs(180);
@@ -38,8 +38,8 @@ pub struct Job {
     pub seen: Option<Issued>,
     /// Its state folder.
     pub folder: Folder,
-    /// File of the authorities for the directory's own server.
-    pub ca_file: Option<PathBuf>,
+    /// Folder of the configuration, below which its paths are.
+    pub dir: PathBuf,
     /// How long an open challenge waits before the authority is told, so that each edge of the folder knows it.
     pub spread: Duration,
     /// Challenges that this order has opened.
@@ -153,7 +153,10 @@ async fn under_lock(job: &Arc<Job>) -> Result<Outcome, String> {
 
 /// Returns our account at the authority with its file's content. Registers one if there is none yet.
 async fn account(job: &Arc<Job>) -> Result<(Account, String), String> {
-    let client = |job: &Job| Client::new(job.ca_file.as_deref()).map(Box::new);
+    let client = |job: &Job| {
+        let file = job.acme.ca_file.as_ref().map(|file| job.dir.join(file));
+        Client::new(file.as_deref()).map(Box::new)
+    };
     let known = on_files(job, move |job| {
         Ok((client(job)?, job.folder.account(job.acme.url())?))
     });
@@ -175,7 +178,8 @@ async fn account(job: &Arc<Job>) -> Result<(Account, String), String> {
                 only_return_existing: false,
             };
             let url = job.acme.url().to_owned();
-            let made = builder.create(&account, url, None).await;
+            let external = on_files(job, external).await?;
+            let made = builder.create(&account, url, external.as_ref()).await;
             let (_, credentials) = made.map_err(|e| said(&e))?;
             let text = serde_json::to_string(&credentials).map_err(|e| e.to_string())?;
             let keep = move |job: &Job| job.folder.keep_account(job.acme.url(), &text);
@@ -189,6 +193,15 @@ async fn account(job: &Arc<Job>) -> Result<(Account, String), String> {
     let credentials = credentials.map_err(|e| format!("the account's file: {e}"))?;
     let account = Account::builder_with_http(http).from_credentials(credentials);
     account.await.map(|a| (a, text)).map_err(|e| said(&e))
+}
+
+/// Reads the key of the external account, if the block names one.
+fn external(job: &Job) -> Result<Option<ExternalAccountKey>, String> {
+    let Some(account) = &job.acme.external_account else {
+        return Ok(None);
+    };
+    let key = external_key(&job.dir.join(&account.key_file)).map_err(|e| e.to_string())?;
+    Ok(Some(ExternalAccountKey::new(account.id.clone(), &key)))
 }
 
 async fn order(job: &Arc<Job>, account: &Account) -> Result<Issued, Failure> {

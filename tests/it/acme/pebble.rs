@@ -2,6 +2,7 @@
 //!
 //! In: a block, certificates, a DNS server. Out: a running authority; its root.
 
+use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -22,8 +23,13 @@ pub struct Pebble {
 
 impl Pebble {
     /// Starts it at an address of the block, which asks `dns` for the addresses of names. Its server has a
-    /// certificate of `certs`.
-    pub async fn start(block: &Block, certs: &Certs, dns: &Dns) -> Pebble {
+    /// certificate of `certs`. With `customer`, an id and a key in base64url, it registers only this one.
+    pub async fn start(
+        block: &Block,
+        certs: &Certs,
+        dns: &Dns,
+        customer: Option<(&str, &str)>,
+    ) -> Pebble {
         let dir = tempfile::tempdir().expect("a folder");
         let ip = block.ip("10.0.0.40");
         let leaf = certs.leaf("pebble", &[&ip.to_string()], Key::Ecdsa);
@@ -34,6 +40,8 @@ impl Pebble {
             "privateKey": leaf.key,
             "httpPort": port(80),
             "tlsPort": port(443),
+            "externalAccountBindingRequired": customer.is_some(),
+            "externalAccountMACKeys": BTreeMap::from_iter(customer),
         }});
         let path = dir.path().join("pebble.json");
         std::fs::write(&path, conf.to_string()).expect("write");
