@@ -69,11 +69,15 @@ impl Store {
     }
 
     /// Takes `loaded` as the certificate called `name`, unless only its time is not right and the one in `old`
-    /// still serves the same names.
+    /// still serves the same names. A placeholder replaces nothing that is valid, whatever its names: the certificate
+    /// that it stands for will come.
     fn take(&mut self, name: &str, files: &Certificate, loaded: Arc<Loaded>, old: &Store) {
         let now = unix_now();
         let before = old.get(name);
-        let serves = |old: &&Arc<Loaded>| old.names == loaded.names && old.check_time(now).is_ok();
+        let serves = |old: &&Arc<Loaded>| {
+            let same = old.names == loaded.names || loaded.is_placeholder;
+            same && old.check_time(now).is_ok()
+        };
         if let Err(fault) = loaded.check_time(now)
             && let Some(before) = before.filter(serves)
         {

@@ -1,13 +1,16 @@
 //! Tests what a listener shows for names that no authority has issued a certificate for, and to the authority itself.
 
+use std::collections::BTreeSet;
+
 use openssl::ssl::SslVersion;
 use openssl::x509::X509;
 
 use super::super::fixtures::{Folder, Leaf, client, front_of, shake};
-use super::super::{Choice, Store, choice};
+use super::super::{Choice, Store, Which, choice};
 use super::{ANY, vip};
 use crate::acme::{Proof, answer_all};
 use crate::config::{Config, Listener};
+use crate::credentials::whole;
 
 /// A listener with the certificates `words`: `push` is one of `acme` for `push.example`, the others are files.
 fn listener(folder: &Folder, words: &str, more: &str) -> (Config, Listener) {
@@ -61,6 +64,36 @@ fn a_placeholder_comes_last() {
     let name = Some("push.example");
     let seen = shake(front.acceptor(vip(ANY)), &client().build(), name, |_| ());
     assert!(subject(&seen.unwrap().leaf_der).contains("placeholder"));
+}
+
+/// Aim: a certificate of files that becomes one of `acme`, or whose file somebody removes, serves on until the new one
+/// is there, whatever the order of its names. Fails if the placeholder takes its place: clients would be refused for as
+/// long as the authority is away.
+#[test]
+fn a_placeholder_replaces_nothing() {
+    let folder = Folder::new();
+    let files = folder.issue("push", &Leaf::of(&["other.example", "push.example"]));
+    let (before, _) = folder.config(&["push"], "http", "{ certificates: [push] }");
+    let before = Store::load(&before, &Store::default()).unwrap();
+    let (config, _) = listener(&folder, "push", "");
+    let leaf = |store: &Store| store.get("push").unwrap().leaf.to_der().unwrap();
+    // `listener` names `wild` too, which has no file here.
+    folder.issue("wild", &Leaf::of(&["*.test"]));
+    let store = Store::load(&config, &before).unwrap();
+    assert_eq!(leaf(&store), files.to_der().unwrap());
+    assert!(store.failed()["push"].contains("no authority has issued it yet"));
+    let got = folder.issue("got", &Leaf::of(&["push.example"]));
+    std::fs::create_dir(folder.dir.path().join("state")).unwrap();
+    let read = |file| std::fs::read_to_string(folder.dir.path().join(file)).unwrap();
+    let content = whole("https://ca/dir", &read("got.key"), &read("got.pem"));
+    folder.write("state/push.example.pem", content.as_bytes());
+    let store = store.refreshed(&config, Which::Failed, &BTreeSet::new());
+    assert_eq!(leaf(&store), got.to_der().unwrap());
+    std::fs::remove_file(folder.dir.path().join("state/push.example.pem")).unwrap();
+    let store = store.refreshed(&config, Which::All, &BTreeSet::new());
+    assert_eq!(leaf(&store), got.to_der().unwrap(), "its file is gone");
+    let started = Store::load(&config, &Store::default()).unwrap();
+    assert!(subject(&leaf(&started)).contains("placeholder"));
 }
 
 /// Aim: an authority gets the proof of a name in each version of TLS, also where only known names are served, and a
