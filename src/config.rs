@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+mod acme;
 mod address;
 mod admin_block;
 mod agent;
@@ -36,7 +37,7 @@ mod unix_socket;
 mod upstream;
 mod user;
 
-pub use crate::credentials::{Certificate, Ocsp};
+pub use crate::credentials::{Acme, Certificate, Challenge, Ocsp};
 pub use address::{Address, AgentAddress, HostName, HostPort, SourceAddress};
 pub use agent::Agent;
 pub(crate) use check::covers;

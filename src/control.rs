@@ -1,5 +1,6 @@
 //! What runs, how it changes while it runs, and the API that operators use. It stands above the flows.
 
+pub mod acme;
 pub mod admin;
 pub mod certificates;
 pub mod discovery;

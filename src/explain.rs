@@ -107,7 +107,13 @@ impl Answer<'_> {
                 });
             }
         };
-        row(text, "certificate", &format!("{word}, {why}"));
+        let is_placeholder = store.get(word).is_some_and(|one| one.is_placeholder);
+        let hint = if is_placeholder {
+            "; a placeholder, until the authority has issued it"
+        } else {
+            ""
+        };
+        row(text, "certificate", &format!("{word}, {why}{hint}"));
         self.by(text, &["certificates", word]);
         let names = |l: &Arc<Loaded>| l.each().flat_map(|one| one.names.clone()).collect();
         let loaded = store.get(word).map(names);

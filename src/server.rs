@@ -31,7 +31,7 @@ use tokio::sync::watch;
 use crate::config::{Config, User};
 use crate::control::handover::HandoverState;
 use crate::control::sockets::{Sockets, bind_all};
-use crate::control::{Running, admin, certificates, discovery_watch, expiry, rebalance};
+use crate::control::{Running, acme, admin, certificates, discovery_watch, expiry, rebalance};
 use crate::listener::edge::Edge;
 use crate::observe::{access_log, service_log, systemd};
 use crate::proxy::hooks::ProxyHooks;
@@ -242,6 +242,8 @@ impl Service {
             let user = User::named(&name).ok_or_else(|| format!("user: no user `{name}`"))?;
             user::change_to(&name, user)?;
         }
+        // As that user, who owns the state folder.
+        tokio::spawn(acme::watch(running.clone()));
         // As that user, which a successor also is: a folder that it cannot write is a fault of the first start.
         if predecessor.is_none() {
             pid_file.as_ref().map_or(Ok(()), PidFile::write)?;

@@ -106,21 +106,23 @@ if [ "$1" = package ] && ! cargo deb --version >/dev/null 2>&1; then
     echo "setup: building cargo-deb, into $HOME/.cargo" >&2
     cargo install --quiet --locked cargo-deb >&2 || fail "cargo-deb cannot be built; run: cargo install --locked cargo-deb"
 fi
-# The programs alone: to install their package would start a Prometheus on this machine.
+# The programs alone: to install their package may start a server on this machine. Each is PACKAGE:PROGRAM.
 case "$1" in
-test) program=promtool ;;
-alerts-test) program=prometheus ;;
-*) program= ;;
+test) programs="prometheus:promtool pebble:pebble" ;;
+alerts-test) programs="prometheus:prometheus" ;;
+*) programs= ;;
 esac
-if [ -n "$program" ] && ! command -v "$program" >/dev/null; then
+for one in $programs; do
+    from=${one%%:*} program=${one##*:}
+    command -v "$program" >/dev/null && continue
     unpacked=$(mktemp -d)
-    if (cd "$unpacked" && apt-get download -qq prometheus >&2 && dpkg-deb --extract prometheus_*.deb .); then
+    if (cd "$unpacked" && apt-get download -qq "$from" >&2 && dpkg-deb --extract "$from"_*.deb .); then
         install -D -t "$HOME/.cargo/bin" "$unpacked/usr/bin/$program"
     else
-        echo "setup: no $program, so the alert rules are not tested; try apt-get update, then run again" >&2
+        echo "setup: no $program, so what needs it is not tested; try apt-get update, then run again" >&2
     fi
     rm -rf "$unpacked"
-fi
+done
 # As above: its package would start it. The libraries that it needs start nothing.
 if [ "$1" = test ] && ! there keepalived; then
     unpacked=$(mktemp -d)

@@ -3,6 +3,7 @@
 //!
 //! In: the decoded configuration and its tree, for positions. Out: faults. Nothing is bound here.
 
+mod acme;
 mod certificates;
 mod checker;
 mod discover;

@@ -64,6 +64,11 @@ impl Config {
         let of_pools = self.pools.values_mut().filter_map(|p| p.health.as_mut());
         of_nodes.chain(of_pools).for_each(Health::fill);
         self.listeners.iter_mut().for_each(Listener::fill);
+        let mut certificates = std::mem::take(&mut self.certificates);
+        for acme in certificates.values_mut().filter_map(|c| c.acme.as_mut()) {
+            acme.challenge = self.challenge_of(acme);
+        }
+        self.certificates = certificates;
     }
 }
 

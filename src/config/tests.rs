@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::Config;
 
+mod acme;
 mod checks;
 mod documented;
 mod effective;
@@ -152,6 +153,7 @@ fn files() -> TempDir {
         &certificate(&key, &["*.mycompany.com", "*.diffusion.com"]),
     );
     write("admin.token", b"s3cret\n");
+    write("acme.key", b"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY\n");
     write(
         "cookie.keys",
         b"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n",

@@ -260,7 +260,7 @@ async fn certificates(Shared(admin): Shared<Arc<Admin>>) -> Json<Value> {
         json!({
             "name": c.name, "names": c.names, "key": c.key, "not_after": c.not_after,
             "days_left": c.days_left, "listeners": c.listeners, "complete": c.complete, "ocsp": c.stapled,
-            "alias": c.alias, "warnings": warnings,
+            "alias": c.alias, "warnings": warnings, "acme": c.acme,
         })
     };
     Json(admin.running.certificates().into_iter().map(one).collect())

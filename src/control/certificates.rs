@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use self::fresh::{Fresh, Serving};
 use self::marks::{Marks, certificates_of};
 use super::Running;
+use super::acme::progress::OrderState;
 use super::parts::Parts;
 use crate::config::Config;
 use crate::credentials::ocsp::{Staple, ask};
@@ -51,6 +52,8 @@ pub struct Shown {
     pub stapled: bool,
     /// What an operator should mend.
     pub warnings: Vec<Warning>,
+    /// Its orders, if the edge gets it itself.
+    pub acme: Option<OrderState>,
 }
 
 impl Running {
@@ -80,6 +83,7 @@ impl Running {
             complete: loaded.complete,
             stapled: loaded.staple.response(now).is_some(),
             warnings: loaded.warnings(now),
+            acme: parts.orders_of_certificates.get(name).cloned(),
         })
         .collect()
     }

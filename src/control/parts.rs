@@ -10,6 +10,7 @@ use std::time::Instant;
 use pushgate_plugins::api::{NodeId, PoolId};
 use tokio::task::JoinHandle;
 
+use super::acme::progress::OrderState;
 use super::endpoint::Endpoint;
 use super::planned::{ListenerChange, PlannedListener, PlannedNode, join_servers};
 use crate::balance::Pool;
@@ -133,6 +134,8 @@ pub struct Parts {
     pub listeners: HashMap<String, Listening>,
     /// Certificates.
     pub store: Store,
+    /// Orders of the certificates that the edge gets itself, by certificate.
+    pub orders_of_certificates: BTreeMap<String, OrderState>,
     /// What could not be taken into use since the certificates were loaded: a listener or the session
     /// tickets, and why. Tried again each second.
     pub unserved: BTreeMap<String, String>,

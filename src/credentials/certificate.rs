@@ -7,13 +7,15 @@ use std::path::PathBuf;
 use pushgate_plugins::bounds::Whole;
 use serde::Deserialize;
 
+use super::Acme;
+
 /// Days before a certificate's end at which the log begins to warn: a third of the usual 90, when the
 /// issuers' own tools renew.
 const WARN_DAYS: u32 = 30;
 /// Days before a certificate's end: at most a hundred years.
 type Days = Whole<0, 36_500>;
 
-/// A certificate with its key: `chain` and `key`, or a `keystore`. The names it covers are read
+/// A certificate with its key: `chain` and `key`, a `keystore`, or `acme`. The names it covers are read
 /// from it.
 #[derive(Clone, Debug, Default, Deserialize, serde::Serialize, PartialEq, Eq, Hash)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +38,9 @@ pub struct Certificate {
     /// Environment variable that holds the password instead.
     #[serde(default)]
     pub password_env: Option<String>,
+    /// The edge gets it from an authority, and renews it.
+    #[serde(default)]
+    pub acme: Option<Acme>,
     /// Where the stapled OCSP response comes from.
     #[serde(default)]
     pub ocsp: Ocsp,
@@ -46,13 +51,14 @@ pub struct Certificate {
 
 impl Certificate {
     /// Returns its files.
-    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
         let ocsp = match &self.ocsp {
             Ocsp::File(file) => Some(file),
             _ => None,
         };
         let own = [&self.chain, &self.key, &self.keystore, &self.password_file];
-        own.into_iter().flatten().chain(ocsp)
+        let got = self.acme.iter().map(Acme::file);
+        own.into_iter().flatten().chain(ocsp).cloned().chain(got)
     }
 }
 

@@ -18,6 +18,9 @@ pub enum Warning {
     /// The leaf has expired.
     #[error("it {0}; clients refuse it, renew it")]
     Expired(String),
+    /// A placeholder stands in for it.
+    #[error("no authority has issued it yet, and a placeholder that clients refuse stands in")]
+    Placeholder,
     /// The leaf's time has not begun.
     #[error("it {0}; clients refuse it until then")]
     NotYetValid(String),
@@ -51,8 +54,9 @@ pub enum Warning {
 
 impl Warning {
     /// All words of [`Warning::as_str`], for the documents.
-    pub const WORDS: [&str; 9] = [
+    pub const WORDS: [&str; 10] = [
         "expired",
+        "placeholder",
         "not_yet_valid",
         "issuer_expired",
         "order",
@@ -67,6 +71,7 @@ impl Warning {
     pub fn as_str(&self) -> &'static str {
         let [
             expired,
+            placeholder,
             early,
             issuer,
             order,
@@ -78,6 +83,7 @@ impl Warning {
         ] = Self::WORDS;
         match self {
             Warning::Expired(_) => expired,
+            Warning::Placeholder => placeholder,
             Warning::NotYetValid(_) => early,
             Warning::Issuer(..) => issuer,
             Warning::Order => order,

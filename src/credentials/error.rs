@@ -23,8 +23,8 @@ pub enum TlsError {
         /// What was expected, and OpenSSL's error text.
         why: String,
     },
-    /// The certificate has neither `chain` and `key` nor a `keystore`.
-    #[error("expected `chain` and `key`, or `keystore`")]
+    /// The certificate has neither `chain` and `key`, nor a `keystore`, nor `acme`.
+    #[error("expected `chain` and `key`, `keystore` or `acme`")]
     Incomplete,
     /// The private key is encrypted and no password is configured.
     #[error(
@@ -125,6 +125,12 @@ pub enum TlsError {
         position: usize,
         /// `expired on …` or `is not valid before …`.
         why: String,
+    },
+    /// No authority has issued the certificate yet, so a placeholder stands in.
+    #[error("{}: no authority has issued it yet", path.display())]
+    NotIssued {
+        /// The file that will have it.
+        path: PathBuf,
     },
     /// A listener names a certificate that the file does not define, or no certificate.
     #[error("listener `{listener}`: {}", unknown(certificate))]

@@ -18,7 +18,9 @@ use super::keystore::Keystore;
 use super::mark::Marks;
 use super::material::material;
 use super::ocsp::Staple;
-use super::{Certificate, TlsError};
+use super::placeholder;
+use super::reading::note;
+use super::{Acme, Certificate, TlsError};
 use crate::clock;
 
 /// A checked chain with its key.
@@ -41,6 +43,8 @@ pub struct Loaded {
     pub staple: Arc<Staple>,
     /// Further keys of the same keystore, served side by side with this one.
     pub beside: Vec<Arc<Loaded>>,
+    /// Whether it only stands in for one that no authority has issued yet.
+    pub is_placeholder: bool,
     /// The file of the chain, for messages.
     path: PathBuf,
     /// What was put right in the chain.
@@ -55,8 +59,14 @@ impl Loaded {
     ///
     /// Errors: the first [`TlsError`] found.
     pub fn open(certificate: &Certificate, dir: &Path) -> Result<Loaded, TlsError> {
-        let shown = certificate.keystore.as_ref().or(certificate.chain.as_ref());
-        let path = dir.join(shown.ok_or(TlsError::Incomplete)?);
+        if let Some(acme) = &certificate.acme
+            && is_absent(&dir.join(acme.file()))
+        {
+            return Self::stand_in(acme, dir);
+        }
+        let got = certificate.acme.as_ref().map(Acme::file);
+        let shown = certificate.keystore.clone().or(certificate.chain.clone());
+        let path = dir.join(shown.or(got).ok_or(TlsError::Incomplete)?);
         let marks = Marks::of(certificate, dir, unix_now());
         let all = material(certificate, dir, unix_now())?.into_iter();
         let mut all = all.map(|material| Loaded::of(material, certificate, dir, &path));
@@ -65,6 +75,31 @@ impl Loaded {
         first.beside = beside?;
         first.marks = marks;
         Ok(first)
+    }
+
+    /// Makes the placeholder of a certificate that is not there yet.
+    fn stand_in(acme: &Acme, dir: &Path) -> Result<Loaded, TlsError> {
+        let path = dir.join(acme.file());
+        let made = placeholder::make(&acme.names()).map_err(|e| TlsError::Malformed {
+            path: path.clone(),
+            why: format!("OpenSSL makes no placeholder: {e}"),
+        });
+        let (leaf, key) = made?;
+        let staple = Staple::open(&Certificate::default(), dir, (&leaf, &[]), unix_now())?;
+        Ok(Loaded {
+            issuers: Vec::new(),
+            key,
+            alias: None,
+            names: names(&leaf),
+            leaf,
+            complete: false,
+            staple: Arc::new(staple),
+            beside: Vec::new(),
+            is_placeholder: true,
+            path,
+            warnings: Vec::new(),
+            marks: None,
+        })
     }
 
     fn of(
@@ -89,6 +124,7 @@ impl Loaded {
             alias,
             staple: Arc::new(staple),
             beside: Vec::new(),
+            is_placeholder: false,
             path: path.to_owned(),
             warnings,
             marks: None,
@@ -109,6 +145,9 @@ impl Loaded {
         }
         match chain::out_of_time(&self.leaf, now) {
             None => Ok(()),
+            Some(_) if self.is_placeholder => Err(TlsError::NotIssued {
+                path: self.path.clone(),
+            }),
             Some(why) => Err(TlsError::Time {
                 path: self.path.clone(),
                 position: 1,
@@ -130,6 +169,9 @@ impl Loaded {
 
     /// Returns what an operator should mend, at `now`.
     pub fn warnings(&self, now: i64) -> Vec<Warning> {
+        if self.is_placeholder {
+            return vec![Warning::Placeholder];
+        }
         let mut all = self.warnings.clone();
         if let Some(why) = chain::out_of_time(&self.leaf, now) {
             all.push(match self.not_after() < now {
@@ -161,6 +203,12 @@ impl Loaded {
         (self.not_after() - now).div_euclid(86_400)
     }
 
+    /// Whether less than a quarter of the leaf's life is left at `now`, in seconds since 1970.
+    pub fn is_late(&self, now: i64) -> bool {
+        let life = self.not_after() - chain::unix(self.leaf.not_before());
+        self.not_after() - now < life / 4
+    }
+
     /// Returns the kind of its key. One name may have a certificate for each kind.
     pub fn kind(&self) -> &'static str {
         chain::kind(&self.key)
@@ -188,6 +236,12 @@ pub fn names_in(path: &Path, password: &str) -> Result<Vec<String>, TlsError> {
     let store = Keystore::open(path, password)?;
     let all = aliases::chosen(path, store, None, unix_now())?;
     Ok(all.iter().flat_map(|one| names(&one.chain.leaf)).collect())
+}
+
+/// Whether there is no file at `path`. A file that cannot be looked at is there, and is reported when it is read.
+fn is_absent(path: &Path) -> bool {
+    let _noted = note(path);
+    matches!(path.try_exists(), Ok(false))
 }
 
 fn is_complete(last: &X509) -> bool {

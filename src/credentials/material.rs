@@ -32,10 +32,11 @@ pub(super) fn material(
             now,
         );
     }
-    let (Some(file), Some(key)) = (&certificate.chain, &certificate.key) else {
-        return Err(TlsError::Incomplete);
+    let (file, key_file) = match (&certificate.acme, &certificate.chain, &certificate.key) {
+        (Some(acme), ..) => (dir.join(acme.file()), dir.join(acme.file())),
+        (None, Some(chain), Some(key)) => (dir.join(chain), dir.join(key)),
+        _ => return Err(TlsError::Incomplete),
     };
-    let (file, key_file) = (dir.join(file), dir.join(key));
     let given = chain_of(&file)?;
     let key = key_of(&key_file, password.as_deref())?;
     let in_time = |c: &X509Ref| chain::out_of_time(c, now).is_none();

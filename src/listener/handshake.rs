@@ -10,11 +10,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use openssl::ssl::{Ssl, SslAcceptor};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 use tokio_openssl::SslStream;
 
+use crate::acme::PROTOCOL;
 use crate::stream::client_share::ClientShare;
-use crate::stream::graceful_close::lingering_close;
+use crate::stream::graceful_close::{lingering_close, poll_once};
 use crate::stream::side::Side;
 use crate::stream::socket::Tcp;
 
@@ -29,6 +31,8 @@ pub enum HandshakeError {
     Late,
     /// The client spoke plain HTTP.
     PlainHttp,
+    /// No client: an authority asked for a proof by TLS-ALPN-01, and got it.
+    AcmeChallenge,
 }
 
 impl HandshakeError {
@@ -38,6 +42,7 @@ impl HandshakeError {
             HandshakeError::Failed => "handshake",
             HandshakeError::Late => "handshake_timeout",
             HandshakeError::PlainHttp => "plain_http",
+            HandshakeError::AcmeChallenge => "acme_challenge",
         }
     }
 }
@@ -89,6 +94,12 @@ async fn accept(
         None => Pin::new(&mut stream).accept().await,
     };
     match shaken {
+        Ok(()) if stream.ssl().selected_alpn_protocol() == Some(PROTOCOL) => {
+            // Nothing follows such a handshake (RFC 8737 §3). Nobody waits for a client that does not read.
+            let _ = poll_once(stream.shutdown()).await;
+            lingering_close(stream.get_mut(), b"").await;
+            Err(HandshakeError::AcmeChallenge)
+        }
         Ok(()) => Ok(Side::Tls(Box::new(stream))),
         Err(_) => {
             // A lingering close lets the alert arrive. Unread bytes of the client would cause a reset that

@@ -162,6 +162,14 @@ metrics! {
     crl_next: gauge "pushgate_crl_next_update_timestamp_seconds" ["file"];
     /// 1 if the last reload of certificates and ticket keys succeeded, else 0.
     certificates_ok: plain_gauge "pushgate_certificates_last_reload_successful" [];
+    /// Orders of a certificate by ACME, by result: `ok` or `failed`.
+    acme_orders: counter "pushgate_acme_orders_total" ["certificate", "result"];
+    /// Orders of a certificate that failed since the last success.
+    acme_failures: gauge "pushgate_acme_failures" ["certificate"];
+    /// Time of the next order of a certificate, in seconds since 1970; now, if it is due.
+    acme_next: gauge "pushgate_acme_next_order_timestamp_seconds" ["certificate"];
+    /// Begin of the validity of the certificate in the state folder, in seconds since 1970; 0: there is none.
+    acme_issued: gauge "pushgate_acme_issued_timestamp_seconds" ["certificate"];
     /// Requests to OCSP responders, by result.
     ocsp: counter "pushgate_ocsp_responses_total" ["certificate", "result"];
     /// Requests to the admin endpoint refused, by reason: `token`, `host`, `cross_site`, `body`; `connections`:
@@ -238,6 +246,14 @@ impl Metrics {
             forget(&self.flows, "listener", name);
             forget(&self.bytes, "listener", name);
         }
+    }
+
+    /// Forgets the series of a certificate that is no longer ordered.
+    pub fn forget_acme(&self, certificate: &str) {
+        forget(&self.acme_orders, "certificate", certificate);
+        forget(&self.acme_failures, "certificate", certificate);
+        forget(&self.acme_next, "certificate", certificate);
+        forget(&self.acme_issued, "certificate", certificate);
     }
 
     /// Forgets the series of a name that is no longer looked up.

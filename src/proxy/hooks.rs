@@ -21,10 +21,11 @@ use pushgate_plugins::head::Edits;
 use pushgate_plugins::host;
 use pushgate_plugins::spelling::is_forwarding;
 
-use self::answer::{answer, too_many, unavailable};
+use self::answer::{answer, proof_of_name, too_many, unavailable};
 use self::assign::{decide_in_time, known, next_node};
 pub use self::context::Ctx;
 use super::request_line::RequestLine;
+use crate::acme;
 use crate::observe::access_log;
 use crate::observe::end_reason::EndReason;
 use crate::route::{Assigned, Decision};
@@ -61,6 +62,9 @@ impl ProxyHttp for ProxyHooks {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         let head = ctx.head()?;
+        if let Some(proof) = acme::http_answer(head.path()) {
+            return proof_of_name(session, ctx, proof).await;
+        }
         let has_seat = ctx.ex.take_seat(Some(&head));
         // What is refused waits too, because a refusal also costs the edge time.
         if let Some(turn) = ctx.ex.turn(&head) {

@@ -41,6 +41,9 @@ impl Names {
         let mut shown: HashMap<&str, Vec<usize>> = HashMap::new();
         for (i, (_, loaded)) in served.iter().enumerate() {
             for name in &loaded.names {
+                if loaded.is_placeholder && is_covered(served, name) {
+                    continue;
+                }
                 let those = shown.entry(name).or_default();
                 let as_good = |j: &usize| in_time(&served[*j].1) == in_time(loaded);
                 if those
@@ -90,6 +93,15 @@ impl Names {
     pub fn find(&self, name: &str) -> Option<&SslContext> {
         patterns(name).find_map(|pattern| self.by_name.get(&*pattern))
     }
+}
+
+/// Whether a certificate that is valid now covers `name`, be it by a wildcard.
+pub(super) fn is_covered(served: &Served<'_>, name: &str) -> bool {
+    let now = unix_now();
+    let covers = |one: &Loaded| patterns(name).any(|p| one.names.iter().any(|n| *n == p));
+    served
+        .iter()
+        .any(|(_, one)| one.is_in_time(now) && covers(one))
 }
 
 /// Returns the names in a certificate that cover `name`, best first.

@@ -3,7 +3,7 @@
 //!
 //! In: a listener's `tls:`; then, per connection, the VIP and the ClientHello. Out: the acceptor
 //! with the right certificates, or the alert `unrecognized_name` if `strict_sni` is set and no certificate covers
-//! the name, or the client sends none.
+//! the name, or the client sends none. An authority that asks for an open challenge gets its proof.
 //! Source: Lightstreamer clustering §3.2.1 (one certificate for all names: §3.2.1.3, §3.2.1.4), §3.2.2
 //! (one for each: §3.2.2.3, §3.2.2.4); RFC 6066 §3; RFC 6125 §6.4.3 (wildcards).
 
@@ -18,10 +18,11 @@ use openssl::ssl::{ClientHelloResponse, SslAcceptor, SslAlert, SslRef};
 
 use super::context::Rules;
 use super::guard::guard;
-use super::names::{Names, Served, patterns, refused};
+use super::names::{Names, Served, is_covered, patterns, refused};
 use super::server_name;
 use super::store::Store;
 use super::tickets::Ring;
+use crate::acme::tls_answer;
 use crate::config::{Choose, Listener, ListenerTls};
 use crate::credentials::{Loaded, TlsError, unix_now};
 
@@ -219,8 +220,10 @@ pub fn choice(tls: &ListenerTls, store: &Store, vip: SocketAddr, sni: Option<&st
     let counts = |word: &str| tls.choose == Choose::Name || word == shown;
     let asked = sni.and_then(|name| server_name::normalised(name.as_bytes()));
     let found = asked.iter().flat_map(|name| patterns(name)).find_map(|p| {
-        let covers =
-            |(word, l): &&(&String, Arc<Loaded>)| counts(word) && l.names.iter().any(|n| *n == p);
+        let yields = |l: &Loaded| l.is_placeholder && is_covered(&served, &p);
+        let covers = |(word, l): &&(&String, Arc<Loaded>)| {
+            counts(word) && l.names.iter().any(|n| *n == p) && !yields(l)
+        };
         let (word, _) = served.iter().find(covers)?;
         Some(Choice::Name((*word).clone(), p.into_owned()))
     });
@@ -267,7 +270,13 @@ fn acceptor(
     let mut context = rules.context(shown)?;
     context.set_client_hello_callback(move |ssl: &mut SslRef, alert: &mut SslAlert| {
         let choose = || {
-            let covered = match server_name::asked(ssl) {
+            let asked = server_name::asked(ssl);
+            if let Some(proof) = tls_answer(asked.as_deref(), server_name::offered(ssl)) {
+                // An authority asks whether the name leads here. The connection carries nothing else.
+                ssl.set_ssl_context(&proof)?;
+                return Ok(ClientHelloResponse::SUCCESS);
+            }
+            let covered = match asked {
                 Some(name) => chosen.apply(ssl, &name)?,
                 None => false,
             };

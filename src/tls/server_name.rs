@@ -16,21 +16,33 @@ const HOST_NAME: u8 = 0;
 /// Longest DNS name in text form (RFC 1035 §2.3.4).
 const MAX_NAME_BYTES: usize = 253;
 
+/// Number of the extension with the protocols that a client offers (RFC 7301 §3.1).
+const PROTOCOLS: c_uint = 16;
+
 /// Returns the normalised server name of the ClientHello that `ssl` is processing. Works only inside
 /// the ClientHello callback; elsewhere the result is `None`.
 pub(super) fn asked(ssl: &mut SslRef) -> Option<String> {
+    normalised(host_name(extension(ssl, SERVER_NAME)?)?)
+}
+
+/// Returns the protocols that the client offers, in the format of the extension. Works where [`asked`] does.
+pub(super) fn offered(ssl: &mut SslRef) -> Option<&[u8]> {
+    extension(ssl, PROTOCOLS)
+}
+
+/// Returns an extension of the ClientHello by its number.
+fn extension(ssl: &mut SslRef, number: c_uint) -> Option<&[u8]> {
     let mut data: *const c_uchar = std::ptr::null();
     let mut len = 0;
     // SAFETY: `ssl` is a live handshake and both out-pointers are valid. OpenSSL returns 1 only
-    // inside the callback. `data` then points at `len` bytes that live until the callback returns.
-    let extension = unsafe {
-        match openssl_sys::SSL_client_hello_get0_ext(ssl.as_ptr(), SERVER_NAME, &mut data, &mut len)
-        {
-            1 if len > 0 => std::slice::from_raw_parts(data, len),
-            _ => return None,
+    // inside the callback. `data` then points at `len` bytes that live until the callback returns, and
+    // the result holds `ssl` borrowed until it is used no more.
+    unsafe {
+        match openssl_sys::SSL_client_hello_get0_ext(ssl.as_ptr(), number, &mut data, &mut len) {
+            1 if len > 0 => Some(std::slice::from_raw_parts(data, len)),
+            _ => None,
         }
-    };
-    normalised(host_name(extension)?)
+    }
 }
 
 /// Returns the host name in a server_name extension, whose list must have exactly one entry. For any
@@ -62,7 +74,7 @@ pub(super) fn normalised(name: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn extension(name: &[u8]) -> Vec<u8> {
+    fn sent(name: &[u8]) -> Vec<u8> {
         let len = name.len() as u16;
         let mut bytes = (len + 3).to_be_bytes().to_vec();
         bytes.push(HOST_NAME);
@@ -87,7 +99,7 @@ mod tests {
             ("PUSH.Example.", Some("push.example")),
         ];
         for (name, expected) in cases {
-            let bytes = extension(name.as_bytes());
+            let bytes = sent(name.as_bytes());
             let got = host_name(&bytes).and_then(normalised);
             assert_eq!(got.as_deref(), *expected, "{name}");
         }
@@ -96,12 +108,12 @@ mod tests {
     /// Aim: a truncated server_name extension neither panics nor yields part of a name.
     #[test]
     fn broken_extensions_yield_nothing() {
-        let whole = extension(b"push.example");
+        let whole = sent(b"push.example");
         for cut in 0..whole.len() {
             assert_eq!(host_name(&whole[..cut]), None, "cut at {cut}");
         }
-        let mut two = extension(b"a.example");
-        two.extend(extension(b"b.example"));
+        let mut two = sent(b"a.example");
+        two.extend(sent(b"b.example"));
         assert_eq!(host_name(&two), None, "two lists");
         let mut kind = whole.clone();
         kind[2] = 7;

@@ -69,11 +69,15 @@ impl Store {
     }
 
     /// Takes `loaded` as the certificate called `name`, unless only its time is not right and the one in `old`
-    /// still serves the same names.
+    /// still serves the same names. A placeholder replaces nothing that is valid, whatever its names: the certificate
+    /// that it stands for will come.
     fn take(&mut self, name: &str, files: &Certificate, loaded: Arc<Loaded>, old: &Store) {
         let now = unix_now();
         let before = old.get(name);
-        let serves = |old: &&Arc<Loaded>| old.names == loaded.names && old.check_time(now).is_ok();
+        let serves = |old: &&Arc<Loaded>| {
+            let same = old.names == loaded.names || loaded.is_placeholder;
+            same && old.check_time(now).is_ok()
+        };
         if let Err(fault) = loaded.check_time(now)
             && let Some(before) = before.filter(serves)
         {
@@ -120,7 +124,9 @@ impl Store {
 /// Returns the warning that the certificate `name`, of the block `files`, ends within its `warn_days` from `now`.
 pub fn ends_soon(name: &str, files: &Certificate, one: &Loaded, now: i64) -> Option<String> {
     let left = one.days_left(now);
-    let soon = one.is_in_time(now) && left < i64::from(files.warn_days);
+    // The edge renews it at two thirds of its life, which may be days.
+    let is_renewed = files.acme.is_some() && !one.is_late(now);
+    let soon = one.is_in_time(now) && left < i64::from(files.warn_days) && !is_renewed;
     soon.then(|| {
         let end = one.leaf.not_after();
         format!("certificate {name} expires in {left} days, on {end}; renew it")

@@ -13,6 +13,7 @@ use super::{Store, TlsFront};
 use crate::config::{Config, Listener};
 use crate::credentials::{Loaded, TlsError, names_of};
 
+mod acme;
 mod chains;
 mod vips;
 

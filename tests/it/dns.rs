@@ -20,7 +20,7 @@ use crate::vip::Block;
 mod faults;
 mod names;
 mod rig;
-mod server;
+pub mod server;
 
 use rig::{NAME, Rig, ips, node, yaml};
 use server::{Dns, Says};

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// Upstream connections belong to one client connection.
 mod idle_upstreams;
+/// Certificates that the edge gets itself, by ACME.
+mod acme;
 /// The admin endpoint under clients that take what they can get.
 mod admin;
 /// Edges that share a key; a sticky table under a flood of addresses.

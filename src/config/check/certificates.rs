@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use pushgate_plugins::host::to_ascii;
 
+use super::acme;
 use super::checker::{Check, steps};
 use crate::config::error::echo;
 use crate::credentials::ticket_keys::check_file;
@@ -31,26 +32,38 @@ pub(super) struct Sound {
 pub(super) fn check(check: &mut Check<'_>) -> Sound {
     let mut sound = Sound::default();
     let config = check.config;
+    let mut files = acme::Files::default();
     for (name, certificate) in &config.certificates {
         if !has_one_form(check, name, certificate) {
             continue;
         }
-        let loaded = match (unchanged(certificate, check.dir), &certificate.keystore) {
-            (Some(loaded), _) => Ok(loaded),
-            (None, Some(_)) => {
+        if let Some(block) = &certificate.acme
+            && !acme::check(check, &mut files, (name, certificate, block))
+        {
+            continue;
+        }
+        let whole = certificate.keystore.is_some() || certificate.acme.is_some();
+        let loaded = match unchanged(certificate, check.dir) {
+            Some(loaded) => Ok(loaded),
+            None if whole => {
                 let loaded = open(certificate, check.dir);
                 loaded.map_err(|fault| tell(check, name, certificate, &fault))
             }
-            (None, None) => pem(check, name, certificate),
+            None => pem(check, name, certificate),
         };
         let Ok(loaded) = loaded else {
             continue;
         };
-        let names = loaded.each().flat_map(|one| one.names.clone()).collect();
+        let mut names: Vec<_> = loaded.each().flat_map(|one| one.names.clone()).collect();
+        // What the authority will have issued soon.
+        names.extend(certificate.acme.iter().flat_map(|block| block.names()));
         sound.covered.insert(name.clone(), names);
         let kinds = loaded.each().map(|one| (one.kind(), one.names.clone()));
         sound.kinds.insert(name.clone(), kinds.collect());
-        if let Err(why) = loaded.check_time(unix_now()) {
+        // The edge itself gets another one, for which it must run.
+        if certificate.acme.is_none()
+            && let Err(why) = loaded.check_time(unix_now())
+        {
             sound.not_valid.insert(name.clone(), why.to_string());
         }
     }
@@ -73,12 +86,24 @@ fn has_one_form(check: &mut Check<'_>, name: &str, certificate: &Certificate) ->
     let (chain, key) = (certificate.chain.is_some(), certificate.key.is_some());
     let expected = "`chain` and `key`, or `keystore`";
     let before = check.found.len();
+    let files = chain || key || certificate.keystore.is_some();
+    let password = certificate.password_file.is_some() || certificate.password_env.is_some();
     match (chain, key, certificate.keystore.is_some()) {
+        _ if certificate.acme.is_some() => {
+            if files || password || certificate.alias.is_some() {
+                let expected = "`acme` without files and passwords";
+                check.on_key(&at, "the edge keeps the file of `acme` itself", expected);
+            }
+            return check.found.len() == before;
+        }
         (true, true, false) | (false, false, true) => {}
         (_, _, true) => check.on_key(&at, "a keystore has chain and key in it", expected),
         (false, true, false) => check.on_key(&at, "key `chain` is missing", expected),
         (true, false, false) => check.on_key(&at, "key `key` is missing", expected),
-        (false, false, false) => check.on_key(&at, "neither PEM files nor a keystore", expected),
+        (false, false, false) => {
+            let expected = "`chain` and `key`, `keystore` or `acme`";
+            check.on_key(&at, "neither PEM files nor a keystore", expected);
+        }
     }
     if certificate.alias.is_some() && certificate.keystore.is_none() {
         let at = steps!["certificates", name, "alias"];
@@ -122,6 +147,15 @@ fn tell(check: &mut Check<'_>, name: &str, certificate: &Certificate, fault: &Tl
         let expected = format!("an alias of the keystore: {known}");
         let found = format!("found `{}`", echo(alias));
         check.expect(&steps!["certificates", name, "alias"], found, expected);
+        return;
+    }
+    if certificate.acme.is_some() {
+        let expected = "to remove the file: the edge then gets another certificate";
+        check.expect(
+            &steps!["certificates", name, "acme", "state"],
+            fault.to_string(),
+            expected,
+        );
         return;
     }
     let main = match certificate.keystore {

@@ -325,7 +325,7 @@ const CASES: &[Case] = &[
             "f:11:30: certificates.f.key: DIR/locked.key: the password does not open it",
             "f:12:46: certificates.g.ocsp: the certificate names no OCSP responder",
             "f:13:46: certificates.h.ocsp: DIR/absent.der: cannot be read: …",
-            "f:14:3: certificates.i: neither PEM files nor a keystore; expected `chain` and `key`, or `keystore`",
+            "f:14:3: certificates.i: neither PEM files nor a keystore; expected `chain` and `key`, `keystore` or `acme`",
         ],
     ),
     (

@@ -55,6 +55,14 @@ pub(super) const BLOCKS: &[(&str, &str)] = &[
     ("nodes.<name>.tls", "nodes: { n: { tls: { '?': 1 } } }"),
     ("nodes.<name>.tcp", "nodes: { n: { tcp: { '?': 1 } } }"),
     ("certificates.<name>", "certificates: { c: { '?': 1 } }"),
+    (
+        "certificates.<name>.acme",
+        "certificates: { c: { acme: { '?': 1 } } }",
+    ),
+    (
+        "certificates.<name>.acme.external_account",
+        "certificates: { c: { acme: { external_account: { '?': 1 } } } }",
+    ),
     ("tickets", "tickets: { '?': 1 }"),
     ("listeners[]", "listeners: [{ '?': 1 }]"),
     ("listeners[].unix", "listeners: [{ unix: { '?': 1 } }]"),

@@ -131,7 +131,7 @@ pub fn certificates_of(hung: &BTreeSet<PathBuf>, config: &Config) -> BTreeSet<St
 fn files(config: &Config) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for c in config.certificates.values() {
-        files.extend(c.files().cloned());
+        files.extend(c.files());
     }
     let listeners = config.listeners.iter().filter_map(|l| l.tls.as_ref());
     for tls in listeners {

@@ -66,11 +66,27 @@ pub async fn too_many(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     answer(session, ctx, StatusCode::TOO_MANY_REQUESTS, later).await
 }
 
+/// Answers an authority that asks whether a name leads here (RFC 8555 §8.3).
+pub async fn proof_of_name(session: &mut Session, ctx: &Ctx, proof: String) -> Result<bool> {
+    write(session, ctx, (StatusCode::OK, proof), None).await
+}
+
 /// Writes an answer of our own, with a body of one line. Always returns `Ok(true)`: the request is over.
 pub async fn answer(
     session: &mut Session,
     ctx: &Ctx,
     status: StatusCode,
+    extra: Option<(header::HeaderName, HeaderValue)>,
+) -> Result<bool> {
+    let phrase = status.canonical_reason().unwrap_or("Error");
+    let body = format!("{} {phrase}\n", status.as_u16());
+    write(session, ctx, (status, body), extra).await
+}
+
+async fn write(
+    session: &mut Session,
+    ctx: &Ctx,
+    (status, body): (StatusCode, String),
     extra: Option<(header::HeaderName, HeaderValue)>,
 ) -> Result<bool> {
     ctx.ex.record.lock().status = status.as_u16();
@@ -79,11 +95,6 @@ pub async fn answer(
         .answered
         .with_label_values(&[listener, status.as_str()])
         .inc();
-    let body = format!(
-        "{} {}\n",
-        status.as_u16(),
-        status.canonical_reason().unwrap_or("Error")
-    );
     let mut head = ResponseHeader::build(status, Some(4))?;
     head.insert_header(header::CONTENT_LENGTH, body.len())?;
     head.insert_header(header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
