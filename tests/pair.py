@@ -88,6 +88,11 @@ async def wait(what, until):
     raise TimeoutError(what)
 
 
+def listens(address):
+    with contextlib.suppress(OSError), socket.create_connection((address, 9901), timeout=1):
+        return True
+
+
 class Node:
     """A push server: a stream of lines, the first of which is its name."""
 
@@ -194,6 +199,10 @@ class Trial:
     async def begin(self):
         for edge in self.edges:
             edge.start()
+        # First, because a VIP that begins at the wrong edge would move in the middle of a trial.
+        for address in EDGES.values():
+            await wait(f"{self.kind}: {address} listens", lambda: listens(address))
+        for edge in self.edges:
             edge.start_keepalived()
         await wait(f"{self.kind}: each VIP at its edge", self.home)
         places = [(vip, option) for vip in VIPS for option in OPTIONS for _ in range(CLIENTS)]
