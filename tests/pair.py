@@ -22,6 +22,8 @@ import tempfile
 import threading
 import time
 
+# No folder of compiled modules in the tree.
+sys.dont_write_bytecode = True
 from pair_machines import EDGES, FILES, KEEPALIVED, NODES, PATH, PROGRAM, VIPS, Edge, Network
 
 # Port of each option in conf/pair/pushgate.yaml.
