@@ -188,7 +188,7 @@ mod tests {
     fn a_dial_takes_the_turns_of_three_requests() {
         let (pace, now) = (ClientPace::default(), Instant::now());
         let (at, rate) = (pace.places(ip(1)), Rate::a_second(100));
-        let mut dialed = || {
+        let dialed = || {
             let wait = pace.book(Paced::Request, at, rate, now);
             pace.charge_dial(at, rate);
             wait
