@@ -158,4 +158,31 @@ mod tests {
         let odd = AgentAnswer::read(b"\xff\x07up").expect_err("no word");
         assert!(odd.starts_with("it said `\u{fffd}?up`, expected"), "{odd}");
     }
+
+    /// Fails if what an agent sends can panic the reader, or fill the log.
+    #[test]
+    fn any_bytes_are_read() {
+        let mut rng = fastrand::Rng::with_seed(15);
+        let pieces: [&[u8]; 9] = [
+            b"up", b"75%", b" ", b",", b"#", b"\r", b"\n", b"\xc3", b"\0",
+        ];
+        let mut read = 0;
+        for _ in 0..20_000 {
+            let said: Vec<u8> = (0..rng.usize(..8))
+                .flat_map(|_| match rng.usize(..12) {
+                    n if n < pieces.len() => pieces[n].to_vec(),
+                    _ => vec![rng.u8(..); rng.usize(..99)],
+                })
+                .collect();
+            match AgentAnswer::read(&said) {
+                Ok(answer) => {
+                    read += 1;
+                    assert!(!answer.line.chars().any(char::is_control));
+                    assert!(answer.line.chars().count() <= SHOWN);
+                }
+                Err(why) => assert!(why.len() < 600 && !why.contains('\n'), "{why}"),
+            }
+        }
+        assert!(read > 1000, "{read}");
+    }
 }
