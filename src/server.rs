@@ -85,6 +85,8 @@ pub fn run(config: Config, options: Options) -> Result<(), BoxError> {
     if options.daemon {
         daemon::leave_terminal().map_err(|e| format!("-d: {e}"))?;
     }
+    // Behind the fork of a daemon, which would shrink the table again.
+    limits::make_room(&config);
     let conf = ServerConf {
         threads: 1,
         grace_period_seconds: Some(0),

@@ -1,9 +1,10 @@
-//! Computes what one client may hold of this process, from the limits of the process and of the machine.
+//! Computes what one client may hold of this process, from the limits of the process and of the machine, and makes
+//! room for what all may hold.
 //!
-//! In: the configuration, RLIMIT_NOFILE, the range of local ports. Out: the shares of clients.
+//! In: the configuration, RLIMIT_NOFILE, the range of local ports. Out: the shares of clients; a table of descriptors.
 //! Source: FAULTS D54, D55.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use crate::config::Config;
@@ -14,6 +15,8 @@ use crate::stream::descriptors;
 const PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 /// Linux's own number of such ports, if it does not say.
 const USUAL_PORTS: usize = 28_232;
+/// Descriptors for other things than connections.
+const OTHERS: usize = 1_024;
 
 /// Makes the shares of clients. `threads`: the number of handshake threads.
 pub fn client_shares(config: &Config, threads: usize) -> Arc<ClientShares> {
@@ -24,6 +27,19 @@ pub fn client_shares(config: &Config, threads: usize) -> Arc<ClientShares> {
     let sockets = descriptors::for_clients().saturating_sub(own(config, threads));
     let limits = ShareLimits::of(share, connections, sockets, ports);
     ClientShares::new(limits, threads)
+}
+
+/// Makes room in the kernel's table of descriptors for all connections, while this is the only thread. The kernel
+/// doubles a full table, and until no thread reads the old one, each thread that opens a socket waits: 15 to 25 ms for
+/// all flows of the thread, at 256, 512, 1,024 descriptors and so on. Room for one takes 8 bytes.
+pub fn make_room(config: &Config) {
+    let wanted = config.max_connections.get().saturating_mul(2) + OTHERS;
+    let wanted = wanted.min(descriptors::for_clients());
+    let last = RawFd::try_from(wanted).unwrap_or(RawFd::MAX) - 1;
+    if let Ok(file) = std::fs::File::open("/dev/null") {
+        // Closed at once; the table keeps its size. Where it fails, the table grows with the connections.
+        let _ = rustix::io::fcntl_dupfd_cloexec(&file, last);
+    }
 }
 
 /// Estimates the descriptors that the process itself has: those of now, one for each listening socket and thread,

@@ -48,6 +48,25 @@ fn told_to_wait(answer: &Response) {
     assert!(answer.header("retry-after").is_some(), "{answer:?}");
 }
 
+/// Aim: the kernel's table of descriptors has room for all connections from the start. Fails if it grows with them:
+/// each time all flows of a thread that opens a socket stand still for some 20 ms.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_of_descriptors_does_not_grow() {
+    let setup = Setup::start(1).await;
+    let of = |file: &str, name: &str| -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/{file}", setup.edge.pid()));
+        let text = text.expect("it lives");
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|rest| rest.split_whitespace().next());
+        number.and_then(|n| n.parse().ok()).expect("a number")
+    };
+    let (room, most) = (of("status", "FDSize:"), of("limits", "Max open files"));
+    assert!(
+        room >= 400_000.min(most * 15 / 16 - 256),
+        "{room} of {most}"
+    );
+}
+
 /// Aim (D54): no descriptor is left, so no check can be made and no node be connected. The nodes keep their
 /// states, and streams go on. Connected clients get 503 with Retry-After, and clients that connect meanwhile
 /// are served afterwards. Fails if a check that could not be made counts as failed: both nodes are Down, and
