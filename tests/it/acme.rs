@@ -58,7 +58,9 @@ fn put(
         read(&leaf.key),
         read(&leaf.chain)
     );
-    std::fs::write(state.join(format!("{name}.pem")), whole).expect("write");
+    // The certificate has the first label as its name.
+    let word = name.split('.').next().unwrap_or_default();
+    std::fs::write(state.join(format!("{word}.pem")), whole).expect("write");
     certs.der(&format!("{name}.pem"))
 }
 
