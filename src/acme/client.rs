@@ -56,7 +56,7 @@ impl Client {
                 context.set_ca_file(file)?;
             } else {
                 log::warn!(
-                    "ACME: this system has no file of authorities; install ca-certificates, or set `ca_file`"
+                    "ACME: this system has no file of authorities; install ca-certificates, or set ca_file"
                 );
             }
             Ok(Client(context.build()))
