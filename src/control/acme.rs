@@ -158,8 +158,11 @@ impl Watch {
             }
             self.kept.insert(name.clone(), kept);
         }
-        for name in before.keys().filter(|name| !self.kept.contains_key(*name)) {
-            metrics::get().forget_acme(name);
+        for (_, gone) in before
+            .iter()
+            .filter(|(name, _)| !self.kept.contains_key(*name))
+        {
+            gone.progress.remove();
         }
         true
     }

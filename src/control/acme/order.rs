@@ -352,3 +352,6 @@ async fn unproved(order: &mut Order, why: String) -> Failure {
         false => Failure::Other(reasons.join("; ")),
     }
 }
+
+#[cfg(test)]
+mod tests;

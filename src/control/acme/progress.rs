@@ -2,6 +2,7 @@
 //!
 //! In: results. Out: when the next order may begin, log lines, metrics.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -19,6 +20,8 @@ const REST: u32 = 3;
 /// The state of one certificate's orders.
 pub struct Progress {
     name: String,
+    /// The configuration has it no more, and an order still runs.
+    is_removed: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -54,6 +57,7 @@ impl Progress {
     pub fn new(name: &str) -> Self {
         Progress {
             name: name.to_owned(),
+            is_removed: AtomicBool::default(),
             state: Mutex::default(),
         }
     }
@@ -87,6 +91,12 @@ impl Progress {
             failures: state.failures,
             failure: state.told.clone(),
         }
+    }
+
+    /// Notes that the configuration has the certificate no more.
+    pub fn remove(&self) {
+        self.is_removed.store(true, Ordering::Relaxed);
+        metrics::get().forget_acme(&self.name);
     }
 
     /// Asks for the next try at once, as far as [`Series::rest`] allows it.
@@ -184,6 +194,9 @@ impl Progress {
     }
 
     fn count(&self, result: &str) {
+        if self.is_removed.load(Ordering::Relaxed) {
+            return;
+        }
         let orders = &metrics::get().acme_orders;
         orders.with_label_values(&[&self.name, result]).inc();
     }
