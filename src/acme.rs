@@ -11,6 +11,7 @@ mod folder;
 mod lock;
 mod proof;
 mod request;
+mod series;
 
 pub use answers::{answer_all, http_answer, tls_answer};
 pub use client::Client;
@@ -19,6 +20,7 @@ pub use folder::Folder;
 pub use lock::Lock;
 pub use proof::{PROTOCOL, Proof};
 pub use request::{judge, request};
+pub use series::Series;
 
 /// Path of requests by which an authority asks for a proof (RFC 8555 §8.3).
 pub const WELL_KNOWN: &str = "/.well-known/acme-challenge/";

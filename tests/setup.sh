@@ -119,7 +119,7 @@ for one in $programs; do
     if (cd "$unpacked" && apt-get download -qq "$from" >&2 && dpkg-deb --extract "$from"_*.deb .); then
         install -D -t "$HOME/.cargo/bin" "$unpacked/usr/bin/$program"
     else
-        echo "setup: no $program, so what needs it is not tested; try apt-get update, then run again" >&2
+        echo "setup: no $program, so tests that need it are left out or fail; try apt-get update, then run again" >&2
     fi
     rm -rf "$unpacked"
 done

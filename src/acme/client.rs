@@ -24,6 +24,8 @@ use crate::credentials::authorities_of;
 
 /// Deadline of one request, from the look-up of the name to the last byte. Let's Encrypt answers within a second.
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// Deadline of a connection to one address. The next one follows: IPv6 may lead nowhere.
+const CONNECT: Duration = Duration::from_secs(5);
 /// Largest answer, in bytes; a long chain has 20 KiB.
 const MAX_ANSWER: usize = 1024 * 1024;
 /// How the edge presents itself (RFC 8555 §6.1).
@@ -52,6 +54,10 @@ impl Client {
             } else if let Some(file) = openssl_probe::probe().cert_file {
                 // The built-in OpenSSL does not know where the system keeps its authorities.
                 context.set_ca_file(file)?;
+            } else {
+                log::warn!(
+                    "ACME: this system has no file of authorities; install ca-certificates, or set ca_file"
+                );
             }
             Ok(Client(context.build()))
         };
@@ -75,6 +81,22 @@ impl HttpClient for Client {
     }
 }
 
+/// Connects to the first address of `host` that answers.
+///
+/// Errors: what the last one said.
+async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
+    let addresses = tokio::net::lookup_host((host, port)).await;
+    let mut last = "the name has no address".to_owned();
+    for address in addresses.map_err(|e| e.to_string())? {
+        match tokio::time::timeout(CONNECT, TcpStream::connect(address)).await {
+            Ok(Ok(tcp)) => return Ok(tcp),
+            Ok(Err(e)) => last = format!("{}: {e}", address.ip()),
+            Err(_) => last = format!("{}: no answer within {} s", address.ip(), CONNECT.as_secs()),
+        }
+    }
+    Err(last)
+}
+
 /// Errors: a text that says what failed.
 async fn send(
     connector: SslConnector,
@@ -87,8 +109,7 @@ async fn send(
     let host = host.trim_matches(['[', ']']);
     let port = url.port_u16().unwrap_or(443);
     let named = |e: &dyn std::fmt::Display| format!("{host}:{port}: {e}");
-    let tcp = TcpStream::connect((host, port)).await;
-    let tcp = tcp.map_err(|e| named(&e))?;
+    let tcp = connect(host, port).await.map_err(|e| named(&e))?;
     let ssl = connector.configure().and_then(|c| c.into_ssl(host));
     let mut tls = SslStream::new(ssl.map_err(|e| said(&e))?, tcp).map_err(|e| said(&e))?;
     if let Err(e) = Pin::new(&mut tls).connect().await {

@@ -11,6 +11,13 @@ use crate::credentials::Issued;
 const FIRST: Duration = Duration::from_secs(60);
 /// Longest pause: an authority that is back is asked within a day, of the thirty that are left of ninety.
 const LONGEST: Duration = Duration::from_secs(86_400);
+/// Longest pause while clients are refused.
+const LONGEST_WITHOUT: Duration = Duration::from_secs(3600);
+/// Pause that an authority bears for ever, a tenth off: Let's Encrypt gives back one failure in twelve minutes. No
+/// haste makes it shorter.
+pub(super) const SUSTAINED: Duration = Duration::from_secs(800);
+/// Part of what is left of a certificate that a pause may last: a short life must not end in one.
+const PART_OF_LEFT: u32 = 10;
 const FACTOR: u32 = 3;
 /// Part of a certificate's life by which renewals are spread, so that edges do not all come at one time.
 const SPREAD: f64 = 1.0 / 30.0;
@@ -30,12 +37,16 @@ pub fn fits(issued: &Issued, names: &[String], authority: &str) -> bool {
 }
 
 /// Returns the pause after `failures` in a row, at least one: from one minute to one day, and up to a tenth less.
-/// `part`: a random number from 0 to 1.
-pub fn pause(failures: u32, part: f64) -> Duration {
+/// `part`: a random number from 0 to 1. `left`: what is left of the certificate that serves; zero: clients are refused.
+pub fn pause(failures: u32, part: f64, left: Duration) -> Duration {
     let factor = FACTOR.saturating_pow(failures.saturating_sub(1));
+    let longest = match left.is_zero() {
+        true => LONGEST_WITHOUT,
+        false => (left / PART_OF_LEFT).clamp(SUSTAINED, LONGEST),
+    };
     FIRST
         .saturating_mul(factor)
-        .min(LONGEST)
+        .min(longest)
         .mul_f64(1.0 - part / 10.0)
 }
 
@@ -69,20 +80,27 @@ mod tests {
         }
     }
 
-    /// Aim: five failures fit into an hour, and the pause ends at a day. Fails if it grows faster or without end.
+    /// Aim: five failures fit into an hour, and the pause ends at a day, sooner if the certificate ends soon. Fails if
+    /// it grows faster or without end, or if a certificate of a day ends in a pause of a day.
     #[test]
     fn pauses_grow_to_a_day() {
-        for (failures, part, expected) in [
-            (0, 0.0, 60),
-            (1, 0.0, 60),
-            (1, 1.0, 54),
-            (2, 0.0, 180),
-            (4, 0.0, 1620),
-            (7, 0.0, 43_740),
-            (8, 0.0, 86_400),
-            (u32::MAX, 0.0, 86_400),
+        const MONTH: u64 = 30 * 86_400;
+        for (failures, part, left, expected) in [
+            (0, 0.0, MONTH, 60),
+            (1, 0.0, MONTH, 60),
+            (1, 1.0, MONTH, 54),
+            (2, 0.0, MONTH, 180),
+            (4, 0.0, MONTH, 1620),
+            (7, 0.0, MONTH, 43_740),
+            (8, 0.0, MONTH, 86_400),
+            (u32::MAX, 0.0, MONTH, 86_400),
+            (8, 0.0, 8 * 3600, 2880),
+            (8, 0.0, 60, 800),
+            (8, 1.0, 60, 720),
+            (8, 0.0, 0, 3600),
         ] {
-            assert_eq!(pause(failures, part).as_secs(), expected, "{failures}");
+            let got = pause(failures, part, Duration::from_secs(left));
+            assert_eq!(got.as_secs(), expected, "{failures} {left}");
         }
     }
 

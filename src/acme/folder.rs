@@ -9,17 +9,25 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::lock::Lock;
+use openssl::sha::sha256;
+
+use super::lock::{Lock, age};
 use super::proof::Proof;
+use super::series::Series;
 
 /// Folder of open challenges in the state folder.
 const OPEN: &str = "challenges";
+/// Extension of the files with failures in a row.
+const FAILED: &str = "failed";
 /// Longest account or challenge that is read, in bytes; real ones are below 1 KiB.
 const MAX_BYTES: u64 = 16 * 1024;
 /// Most open challenges: ten orders of a hundred names.
 const MAX_OPEN: usize = 1000;
 /// A challenge that is older was left behind: an order ends within minutes.
 const FORGOTTEN: Duration = Duration::from_secs(3600);
+/// An account is replaced once in this time: authorities count new ones, and one that refuses a new account refuses
+/// the next one too.
+const LIFE_OF_ACCOUNT: Duration = Duration::from_secs(86_400);
 
 /// A state folder.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,14 +39,28 @@ impl Folder {
         Folder(path)
     }
 
-    /// Makes the folder, if it is not there.
+    /// Returns its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Makes the folder, if it is not there, and removes what a crash left in it: that may hold a key.
     ///
     /// Errors: those of the system, with the path.
     pub fn make(&self) -> Result<(), String> {
         let open = self.0.join(OPEN);
         let mut builder = DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(&open);
-        made.map_err(|e| told(&open, &e))
+        made.map_err(|e| told(&open, &e))?;
+        for entry in std::fs::read_dir(&self.0).into_iter().flatten().flatten() {
+            let (name, path) = (entry.file_name(), entry.path());
+            let name = name.to_string_lossy();
+            let is_half = name.starts_with('.') && name.ends_with(".new");
+            if is_half && age(&path).is_ok_and(|age| age > FORGOTTEN) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+        Ok(())
     }
 
     /// Takes the lock of the certificate with this `file`; `None`: another process orders it.
@@ -46,6 +68,43 @@ impl Folder {
     /// Errors: as [`Lock::take`].
     pub fn lock(&self, file: &Path) -> Result<Option<Lock>, String> {
         Lock::take(&file.with_extension("lock"))
+    }
+
+    /// Takes the lock under which an account is registered; `None`: another order does it.
+    ///
+    /// Errors: as [`Lock::take`].
+    pub fn lock_account(&self, authority: &str) -> Result<Option<Lock>, String> {
+        Lock::take(&self.account_file(authority).with_extension("json.lock"))
+    }
+
+    /// Returns the failures in a row of the certificate with this `file`, with the time since the last one.
+    ///
+    /// Errors: those of the system, with the path. No file, or one of nonsense, is no error.
+    pub fn series(&self, file: &Path) -> Result<Option<(Series, Duration)>, String> {
+        let path = file.with_extension(FAILED);
+        match read(&path) {
+            Ok(text) => {
+                let age = age(&path).map_err(|e| told(&path, &e))?;
+                Ok(serde_json::from_str(&text).ok().map(|series| (series, age)))
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(told(&path, &e)),
+        }
+    }
+
+    /// Keeps the failures in a row, for the other edges and the next start; `None`: there are none now.
+    ///
+    /// Errors: those of the system, with the path.
+    pub fn keep_series(&self, file: &Path, series: Option<&Series>) -> Result<(), String> {
+        let path = file.with_extension(FAILED);
+        let Some(series) = series else {
+            return match std::fs::remove_file(&path) {
+                Err(e) if e.kind() != ErrorKind::NotFound => Err(told(&path, &e)),
+                _ => Ok(()),
+            };
+        };
+        let text = serde_json::to_string(series).map_err(|e| e.to_string())?;
+        self.replace(&path, &text)
     }
 
     /// Writes `content` to `file` in one step, readable by the edge's user only.
@@ -77,7 +136,11 @@ impl Folder {
     pub fn keep_account(&self, authority: &str, account: &str) -> Result<String, String> {
         let path = self.account_file(authority);
         let fresh = self.fresh(account)?;
-        let linked = std::fs::hard_link(&fresh, &path);
+        let mut linked = std::fs::hard_link(&fresh, &path);
+        if linked.is_err() && !path.exists() {
+            // Some file systems have no links. Who registers has a lock.
+            linked = std::fs::rename(&fresh, &path);
+        }
         let _ = std::fs::remove_file(&fresh);
         match linked {
             Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(told(&path, &e)),
@@ -88,13 +151,16 @@ impl Folder {
     /// Puts aside an account that its authority no longer takes, unless another edge has replaced it. Its key stays
     /// for whoever wants to ask the authority.
     ///
-    /// Errors: those of the system, with the path.
+    /// Errors: those of the system, with the path; this account itself replaced one a short time ago.
     pub fn refuse_account(&self, authority: &str, account: &str) -> Result<(), String> {
         let path = self.account_file(authority);
         if !read(&path).is_ok_and(|current| current == account) {
             return Ok(());
         }
         let aside = path.with_extension("refused");
+        if aside.exists() && age(&path).is_ok_and(|age| age < LIFE_OF_ACCOUNT) {
+            return Err("it refuses an account that is less than a day old too".into());
+        }
         std::fs::rename(&path, aside).map_err(|e| told(&path, &e))
     }
 
@@ -133,7 +199,10 @@ impl Folder {
             };
             let written = entry.metadata().and_then(|meta| meta.modified());
             let age = written.ok().and_then(|then| now.duration_since(then).ok());
-            if age.is_some_and(|age| age > FORGOTTEN) {
+            // Our clock may be ahead of those of other edges; the folder's own decides.
+            if age.is_some_and(|age| age > FORGOTTEN)
+                && self::age(&entry.path()).is_ok_and(|age| age > FORGOTTEN)
+            {
                 let _ = std::fs::remove_file(entry.path());
                 continue;
             }
@@ -167,7 +236,10 @@ impl Folder {
             .chars()
             .map(|c| if legal(c) { c } else { '-' })
             .collect();
-        self.0.join(format!("account-{word}.json"))
+        // Two URLs may have the same word.
+        let [a, b, c, d, ..] = sha256(authority.as_bytes());
+        let mark = u32::from_be_bytes([a, b, c, d]);
+        self.0.join(format!("account-{word}-{mark:08x}.json"))
     }
 }
 
@@ -184,6 +256,7 @@ fn told(path: &Path, e: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{File, FileTimes};
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -229,15 +302,43 @@ mod tests {
         assert_eq!(folder.account(url), Ok(Some("one".into())));
         folder.refuse_account(url, "one").expect("moved");
         assert_eq!(folder.account(url), Ok(None));
-        assert!(
-            dir.path()
-                .join("account-ca.example-14000-dir.refused")
-                .exists()
-        );
+        let left = std::fs::read_dir(dir.path()).expect("a folder").flatten();
+        let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+        let name = left[0].to_string_lossy();
+        assert_eq!(left.len(), 1, "{left:?}");
+        assert!(name.starts_with("account-ca.example-14000-dir-") && name.ends_with(".refused"));
+        assert_eq!(folder.keep_account(url, "three").as_deref(), Ok("three"));
+        let again = folder.refuse_account(url, "three");
+        assert!(again.is_err_and(|e| e.contains("less than a day")));
+        let similar = "https://ca.example/14000/dir";
+        assert_eq!(folder.account(similar), Ok(None), "the same word");
+    }
+
+    /// Aim: failures are known to each edge of the folder, and after a restart. Fails if each edge begins its own row of
+    /// failures, or if a file of nonsense stops all orders.
+    #[test]
+    fn failures_outlive_the_edge() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let folder = Folder::at(dir.path().to_owned());
+        let file = dir.path().join("push.pem");
+        let series = Series {
+            failures: 5,
+            why: "planned by a test".into(),
+            ..Series::default()
+        };
+        assert_eq!(folder.series(&file), Ok(None));
+        folder.keep_series(&file, Some(&series)).expect("kept");
+        let (kept, age) = folder.series(&file).expect("read").expect("there");
+        assert_eq!(kept, series);
+        assert!(age < FORGOTTEN, "{age:?}");
+        std::fs::write(dir.path().join("push.failed"), "{").expect("write");
+        assert_eq!(folder.series(&file), Ok(None), "nonsense");
+        folder.keep_series(&file, None).expect("removed");
+        folder.keep_series(&file, None).expect("it was not there");
     }
 
     /// Aim: challenges are seen by whoever shares the folder, and what a killed edge left behind ends. Fails if a
-    /// stranger's file is taken for a challenge.
+    /// stranger's file is taken for a challenge, or if an edge whose clock is ahead removes those of others.
     #[test]
     fn challenges_open_and_close() {
         let dir = tempfile::tempdir().expect("a folder");
@@ -251,8 +352,14 @@ mod tests {
         assert_eq!(folder.challenges(now), both);
         folder.close(&both[..1]);
         assert_eq!(folder.challenges(now), both[1..]);
-        assert!(folder.challenges(now + 2 * FORGOTTEN).is_empty());
-        assert!(folder.challenges(now).is_empty(), "removed");
+        assert_eq!(folder.challenges(now + 2 * FORGOTTEN), both[1..]);
+        let two = File::options()
+            .append(true)
+            .open(dir.path().join("challenges/two"));
+        let long_ago = FileTimes::new().set_modified(now - 2 * FORGOTTEN);
+        two.expect("open").set_times(long_ago).expect("times");
+        assert!(folder.challenges(now).is_empty());
+        assert!(!dir.path().join("challenges/two").exists(), "removed");
         let refused = folder.open(&[proof("../two")]);
         assert!(refused.is_err_and(|e| e.contains("base64url")));
     }

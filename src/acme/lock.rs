@@ -9,8 +9,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// After this time a lock counts no more: an order ends within three minutes.
-const LIFE: Duration = Duration::from_secs(240);
+/// After this time a lock counts no more: the longest order, of a hundred names, ends within 380 s.
+const LIFE: Duration = Duration::from_secs(420);
 /// Longest content that is read, in bytes.
 const MAX_BYTES: u64 = 1024;
 
@@ -68,7 +68,7 @@ impl Lock {
         let Some(theirs) = read(&self.path) else {
             return Ok(true);
         };
-        if !is_gone(&theirs) && self.age()? < LIFE {
+        if !is_gone(&theirs) && age(&self.path).map_err(|e| self.failed(&e))? < LIFE {
             return Ok(false);
         }
         // Moved first: of two edges that find it too old, one gets it, and neither removes the other's new one.
@@ -86,25 +86,24 @@ impl Lock {
         back.map_err(|e| self.failed(&e)).map(|()| same)
     }
 
-    /// Returns how long ago the lock was written, by the clock of the folder: that of a file server may differ from
-    /// ours.
-    fn age(&self) -> Result<Duration, String> {
-        let now = self
-            .path
-            .with_extension(format!("{:016x}.now", fastrand::u64(..)));
-        let made = create(&now).and_then(|file| file.metadata());
-        let _ = std::fs::remove_file(&now);
-        let made = made.map_err(|e| self.failed(&e))?;
-        let then = std::fs::metadata(&self.path).map(|meta| meta.mtime());
-        let seconds = made.mtime().saturating_sub(then.unwrap_or_default());
-        Ok(Duration::from_secs(
-            u64::try_from(seconds).unwrap_or_default(),
-        ))
-    }
-
     fn failed(&self, e: &std::io::Error) -> String {
         format!("{}: {e}", self.path.display())
     }
+}
+
+/// Returns how long ago the file at `path` was written, by the clock of its folder: that of a file server may differ
+/// from ours. A file that is gone is very old.
+///
+/// Errors: no file can be written beside it.
+pub(super) fn age(path: &Path) -> std::io::Result<Duration> {
+    let now = path.with_extension(format!("{:016x}.now", fastrand::u64(..)));
+    let made = create(&now).and_then(|file| file.metadata());
+    let _ = std::fs::remove_file(&now);
+    let then = std::fs::metadata(path).map(|meta| meta.mtime());
+    let seconds = made?.mtime().saturating_sub(then.unwrap_or_default());
+    Ok(Duration::from_secs(
+        u64::try_from(seconds).unwrap_or_default(),
+    ))
 }
 
 fn create(path: &Path) -> std::io::Result<File> {

@@ -66,9 +66,10 @@ impl Proof {
         let mut context = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
         context.set_private_key(&key)?;
         context.set_certificate(&leaf.build())?;
-        context.set_alpn_select_callback(|_, offered| {
-            // The caller has seen that the client offers this protocol alone, behind its length.
-            offered.get(1..).ok_or(AlpnError::ALERT_FATAL)
+        // The second ClientHello after a HelloRetryRequest may offer others than the first.
+        context.set_alpn_select_callback(|_, offered| match offered.split_first() {
+            Some((_, only)) if only == PROTOCOL => Ok(only),
+            _ => Err(AlpnError::ALERT_FATAL),
         });
         Ok(context.build().into_context())
     }

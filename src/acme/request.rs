@@ -36,7 +36,7 @@ pub fn request(names: &[String]) -> Result<(PKey<Private>, Vec<u8>), ErrorStack>
 
 /// Judges the content of a certificate's file before it replaces another one: `whole` has the chain, `key` is ours.
 ///
-/// Errors: the chain is not for this key or these names, or is not valid at `now`, in seconds since 1970.
+/// Errors: the chain is not for this key or these names, or has ended at `now`, in seconds since 1970.
 pub fn judge(
     whole: &str,
     key: &PKey<Private>,

@@ -8,6 +8,15 @@ use pushgate_plugins::unix::is_unix;
 use super::{Acme, Challenge, Config, Listener, Mode};
 
 impl Config {
+    /// Puts the name of each certificate into its block `acme`.
+    pub(crate) fn name_acme(&mut self) {
+        for (name, certificate) in &mut self.certificates {
+            if let Some(acme) = &mut certificate.acme {
+                acme.name.clone_from(name);
+            }
+        }
+    }
+
     /// Returns the challenge of a certificate: the one that its block names, else the first that a listener answers
     /// at the port where authorities ask, else the first that a listener answers at another port. `None`: no
     /// listener answers any.

@@ -58,7 +58,11 @@ fn text(text: &str) -> Kind {
 /// Errors: the two readers differ, for example on a key of more than 1,024 characters.
 pub(super) fn authority(text: &str) -> Result<Config, serde_yaml::Error> {
     let text = serde_yaml::Deserializer::from_str(text);
-    serde_yaml::with::singleton_map_recursive::deserialize(text)
+    let config: Result<Config, _> = serde_yaml::with::singleton_map_recursive::deserialize(text);
+    config.map(|mut config| {
+        config.name_acme();
+        config
+    })
 }
 
 /// Decodes `tree`, and cuts its wrong values out. `cut` are the paths that were cut already.
@@ -66,7 +70,8 @@ pub(super) fn decode(tree: &mut Node, mut cut: Vec<String>) -> Decoded {
     let mut errors = Vec::new();
     loop {
         let e = match Config::deserialize(&*tree) {
-            Ok(config) => {
+            Ok(mut config) => {
+                config.name_acme();
                 return Decoded {
                     config: Some(config),
                     errors,

@@ -4,10 +4,12 @@
 //! give; the file of a certificate, which `certificates` then serves as any other that was renewed. While an
 //! authority fails, the old certificate serves on.
 
+mod look;
 mod order;
 pub mod progress;
+mod reason;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,16 +17,15 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use self::look::{Before, Looks};
 use self::order::{Job, Outcome};
 use self::progress::Progress;
 use super::Running;
 use super::file_thread::on_file_thread;
 use crate::acme::{Folder, Proof, answer_all, fits, renewal};
-use crate::clock;
 use crate::config::{Acme, Challenge, Config};
 use crate::credentials::{Issued, Mark, unix_now};
 use crate::observe::metrics;
-use crate::observe::seldom::Seldom;
 
 /// Period of looks at the state folders: an edge answers a challenge of another one within two periods.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -33,10 +34,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const SPREAD: Duration = Duration::from_millis(1200);
 /// A network file system shows a new file after this time, by default.
 const MAX_SPREAD: Duration = Duration::from_secs(60);
-/// Most orders at once of this edge. An order takes seconds, and waits for the network.
+/// Most orders at once of this edge, of one folder at one authority. An order takes seconds, and waits for both.
 const MAX_ORDERS: usize = 4;
-/// Looks fail twice a second, and always for the same reason.
-static TOLD: Seldom = Seldom::new();
 
 /// A certificate that the edge gets itself.
 struct Kept {
@@ -73,12 +72,16 @@ impl Kept {
         self.acme == other.acme && facts(self) == facts(other)
     }
 
+    /// Returns when another one is wanted, in seconds since 1970.
+    fn wanted(&self) -> i64 {
+        let fit = |one: &&Issued| fits(one, &self.acme.names(), self.acme.url());
+        let good = self.issued.as_ref().filter(fit);
+        good.map_or(0, |one| renewal(one, self.part))
+    }
+
     /// Returns when it is ordered, in seconds since 1970.
     fn due(&self) -> i64 {
-        let fit = |one: &&Issued| fits(one, &self.acme.names(), self.acme.url());
-        let issued = self.issued.as_ref();
-        let wanted = issued.filter(fit).map_or(0, |one| renewal(one, self.part));
-        self.progress.due(wanted, issued.is_none())
+        self.progress.due(self.wanted(), self.issued.is_none())
     }
 
     fn job(&self) -> Job {
@@ -91,6 +94,8 @@ impl Kept {
             folder: self.folder.clone(),
             dir: self.dir.clone(),
             spread: doubled.min(MAX_SPREAD),
+            failures: self.progress.failures(),
+            hurry: self.progress.is_hurried(),
             opened: Default::default(),
         }
     }
@@ -101,12 +106,14 @@ impl Kept {
 struct Watch {
     config: Option<Arc<Config>>,
     kept: BTreeMap<String, Kept>,
+    looks: BTreeMap<Folder, Looks>,
+    /// Turns of orders, by folder and authority: one that does not answer holds up its own orders only.
+    turns: BTreeMap<(Folder, String), Arc<Semaphore>>,
     open: Vec<Proof>,
 }
 
 /// Orders and renews certificates, and keeps the answers to challenges, until the process ends.
 pub async fn watch(running: Arc<Running>) {
-    let orders = Arc::new(Semaphore::new(MAX_ORDERS));
     let mut watch = Watch::default();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
@@ -117,28 +124,27 @@ pub async fn watch(running: Arc<Running>) {
         if !changed && watch.kept.is_empty() && watch.open.is_empty() {
             continue;
         }
-        if let Err(why) = watch.look().await {
-            if TOLD.is_due() {
-                log::error!("ACME: cannot look at the state folder: {why}");
-            }
-            continue;
-        }
+        watch.look().await;
         watch.show(&running);
-        if !running.stopping.load(Ordering::SeqCst) {
-            watch.begin(&orders);
+        // A process that drains goes on answering challenges. Its successor orders, perhaps by another configuration.
+        if !running.stopping.load(Ordering::SeqCst) && !*running.drain.borrow() {
+            watch.begin();
         }
     }
 }
 
 impl Watch {
-    /// Follows a reload. What failed is tried again at once: the operator may have mended it. Returns whether the
+    /// Follows a reload. What failed is tried again soon: the operator may have mended it. Returns whether the
     /// configuration is a new one.
     fn settle(&mut self, config: &Arc<Config>) -> bool {
         let same = |last: &Arc<Config>| Arc::ptr_eq(last, config);
         if self.config.as_ref().is_some_and(same) {
             return false;
         }
-        self.config = Some(config.clone());
+        // A process that crashes again and again asks for nothing by its starts.
+        let is_reload = self.config.replace(config.clone()).is_some();
+        self.turns
+            .retain(|_, turns| turns.available_permits() < MAX_ORDERS);
         let mut before = std::mem::take(&mut self.kept);
         for (name, certificate) in &config.certificates {
             let block = certificate.acme.as_ref();
@@ -147,49 +153,57 @@ impl Watch {
             };
             let old = before.remove(name).filter(|old| old.is_same(&new));
             let kept = old.unwrap_or(new);
-            kept.progress.retry_now();
+            if is_reload {
+                kept.progress.hurry();
+            }
             self.kept.insert(name.clone(), kept);
         }
-        for name in before.keys().filter(|name| !self.kept.contains_key(*name)) {
-            metrics::get().forget_acme(name);
+        for (_, gone) in before
+            .iter()
+            .filter(|(name, _)| !self.kept.contains_key(*name))
+        {
+            gone.progress.remove();
         }
         true
     }
 
     /// Looks at the files and open challenges of all state folders.
-    ///
-    /// Errors: as [`on_file_thread`].
-    async fn look(&mut self) -> Result<(), String> {
-        let all = self.kept.iter();
-        let files: Vec<_> = all
-            .map(|(name, kept)| (name.clone(), kept.file.clone(), kept.mark))
-            .collect();
-        let folders: BTreeSet<_> = self.kept.values().map(|k| k.folder.clone()).collect();
-        let now = clock::wall();
-        let look = move || {
-            let mut changed = Vec::new();
-            for (name, file, before) in files {
-                let mark = Mark::of(&file);
-                if before != Some(mark) {
-                    changed.push((name, mark, Issued::read(&file)));
+    async fn look(&mut self) {
+        let mut folders: BTreeMap<Folder, Vec<Before>> = BTreeMap::new();
+        for (name, kept) in &self.kept {
+            folders
+                .entry(kept.folder.clone())
+                .or_default()
+                .push(Before {
+                    name: name.clone(),
+                    file: kept.file.clone(),
+                    mark: kept.mark,
+                });
+        }
+        self.looks.retain(|folder, _| folders.contains_key(folder));
+        for (folder, all) in folders {
+            let looks = self.looks.entry(folder.clone()).or_default();
+            for changed in looks.look(&folder, all).await {
+                let kept = self.kept.get_mut(&changed.before.name);
+                if let Some(kept) = kept.filter(|kept| kept.file == changed.before.file) {
+                    kept.mark = Some(changed.mark);
+                    kept.issued = changed.issued;
+                    kept.part = fastrand::f64();
                 }
             }
-            let open = folders.iter().flat_map(|folder| folder.challenges(now));
-            (changed, open.collect::<Vec<_>>())
-        };
-        let (changed, open) = on_file_thread(look).await?;
-        for (name, mark, issued) in changed {
-            if let Some(kept) = self.kept.get_mut(&name) {
-                kept.mark = Some(mark);
-                kept.issued = issued;
-                kept.part = fastrand::f64();
+        }
+        let open: Vec<Proof> = self.looks.values().flat_map(|l| l.open.clone()).collect();
+        if self.open != open {
+            let proofs = open.clone();
+            // It makes a key for each.
+            if on_file_thread(move || answer_all(&proofs)).await.is_ok() {
+                self.open = open;
             }
         }
-        if self.open != open {
-            answer_all(&open);
-            self.open = open;
+        let now = unix_now();
+        for kept in self.kept.values().filter(|kept| kept.wanted() > now) {
+            kept.progress.settled(kept.acme.url());
         }
-        Ok(())
     }
 
     /// Shows the state of all orders, in metrics and at the admin endpoint.
@@ -214,11 +228,17 @@ impl Watch {
     }
 
     /// Begins the orders that are due. Those beyond [`MAX_ORDERS`] follow when one has ended.
-    fn begin(&self, orders: &Arc<Semaphore>) {
+    fn begin(&mut self) {
         let now = unix_now();
         for kept in self.kept.values().filter(|kept| kept.due() <= now) {
-            let Ok(turn) = orders.clone().try_acquire_owned() else {
-                return;
+            if !self.looks.get(&kept.folder).is_some_and(|l| l.answers) {
+                continue;
+            }
+            let place = (kept.folder.clone(), kept.acme.url().to_owned());
+            let turns = self.turns.entry(place);
+            let turns = turns.or_insert_with(|| Arc::new(Semaphore::new(MAX_ORDERS)));
+            let Ok(turn) = turns.clone().try_acquire_owned() else {
+                continue;
             };
             if !kept.progress.begin() {
                 continue;
@@ -228,25 +248,14 @@ impl Watch {
             tokio::spawn(async move {
                 let result = order::run(job.clone()).await;
                 drop(turn);
+                let url = job.acme.url();
                 match result {
-                    Ok(Outcome::Got(issued, by_another)) => {
-                        progress.got(job.acme.url(), &issued, by_another);
-                    }
+                    Ok(Outcome::Got(issued, by_another)) => progress.got(url, &issued, by_another),
                     Ok(Outcome::Busy) => progress.busy(),
-                    Err(why) => {
-                        let opened = job.opened.lock();
-                        progress.failed(job.acme.url(), without_tokens(why, &opened), old);
-                    }
+                    Ok(Outcome::Resting(series, rest)) => progress.rests(url, series, rest, old),
+                    Err(series) => progress.failed(url, series, old),
                 }
             });
         }
     }
-}
-
-/// Replaces the random words in a reason, so that a reason that lasts stays the same text.
-fn without_tokens(mut why: String, opened: &[Proof]) -> String {
-    for proof in opened {
-        why = why.replace(&proof.token, "TOKEN");
-    }
-    why
 }

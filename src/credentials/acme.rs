@@ -19,7 +19,10 @@ const STATE: &str = "/var/lib/pushgate/acme";
 #[derive(Clone, Debug, Deserialize, serde::Serialize, PartialEq, Eq, Hash)]
 #[serde(deny_unknown_fields)]
 pub struct Acme {
-    /// Host names of the certificate. The first also names the file in `state`.
+    /// Name of the certificate in the configuration, which puts it in; it names the file in `state`.
+    #[serde(skip)]
+    pub name: String,
+    /// Host names of the certificate.
     pub domains: Vec<String>,
     /// Where the authority may write to; absent: nowhere.
     #[serde(default)]
@@ -78,10 +81,10 @@ impl Acme {
         self.domains.iter().map(name).collect()
     }
 
-    /// Returns the file of key and chain, both in one so that they change in one step.
+    /// Returns the file of key and chain, both in one so that they change in one step. It has the name of the
+    /// certificate, so that another order of `domains` finds it.
     pub fn file(&self) -> PathBuf {
-        let name = self.names().into_iter().next().unwrap_or_default();
-        self.state.join(format!("{name}.pem"))
+        self.state.join(format!("{}.pem", self.name))
     }
 }
 

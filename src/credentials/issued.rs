@@ -27,9 +27,15 @@ pub struct Issued {
 
 impl Issued {
     /// Reads the file at `path`; `None`: there is none, or it has no certificate.
-    pub fn read(path: &Path) -> Option<Issued> {
+    ///
+    /// Errors: those of the system, with the path. Nobody knows then whether it is good.
+    pub fn read(path: &Path) -> Result<Option<Issued>, String> {
         let _noted = note(path);
-        Self::of(&files::read(path).ok()?)
+        match files::read(path) {
+            Ok(pem) => Ok(Self::of(&pem)),
+            Err(_) if matches!(path.try_exists(), Ok(false)) => Ok(None),
+            Err(e) => Err(e.to_string()),
+        }
     }
 
     /// Reads what [`whole`] has made.

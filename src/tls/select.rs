@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use openssl::error::ErrorStack;
-use openssl::ssl::{ClientHelloResponse, SslAcceptor, SslAlert, SslRef};
+use openssl::ssl::{ClientHelloResponse, SslAcceptor, SslAlert, SslRef, SslVerifyMode};
 
 use super::context::Rules;
 use super::guard::guard;
@@ -272,7 +272,9 @@ fn acceptor(
         let choose = || {
             let asked = server_name::asked(ssl);
             if let Some(proof) = tls_answer(asked.as_deref(), server_name::offered(ssl)) {
-                // An authority asks whether the name leads here. The connection carries nothing else.
+                // An authority asks whether the name leads here, and has no certificate that `client_certificate`
+                // could ask for. The connection carries nothing else.
+                ssl.set_verify(SslVerifyMode::NONE);
                 ssl.set_ssl_context(&proof)?;
                 return Ok(ClientHelloResponse::SUCCESS);
             }

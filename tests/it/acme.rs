@@ -58,7 +58,9 @@ fn put(
         read(&leaf.key),
         read(&leaf.chain)
     );
-    std::fs::write(state.join(format!("{name}.pem")), whole).expect("write");
+    // The certificate has the first label as its name.
+    let word = name.split('.').next().unwrap_or_default();
+    std::fs::write(state.join(format!("{word}.pem")), whole).expect("write");
     certs.der(&format!("{name}.pem"))
 }
 
@@ -191,6 +193,9 @@ async fn certificates_come_and_are_renewed() {
         .await;
     edge.wait_metric("pushgate_acme_failures", |n| n == 2.0)
         .await;
+    for name in ["wrong", "away"] {
+        edge.wait_log(&format!("certificate {name}: https")).await;
+    }
     let log = edge.log();
     assert!(log.contains("registering another one"), "{log}");
     let placeholder = "a placeholder that clients refuse stands in";
@@ -263,4 +268,71 @@ async fn edges_share_a_folder() {
         .keys()
         .filter(|k| k.starts_with("pushgate_acme_orders_total"));
     assert_eq!(orders.next(), None, "the second edge orders nothing");
+}
+
+/// A configuration with the certificate `push`, and the URL of its authority, at which nothing listens.
+fn without_authority(block: &Block, certs: &Certs, state: &Path) -> (String, String) {
+    let url = format!("https://{}:14000/dir", block.ip("10.0.0.40"));
+    let keys = format!("domains: [push.mycompany.com], directory: '{url}'");
+    let yaml = yaml(certs, state, &[("push", &keys)]);
+    (format!("{yaml}upgrade_socket: up.sock\n"), url)
+}
+
+/// Waits for two looks, at which an order would begin.
+async fn looks() {
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+}
+
+/// Begins the log line of a failure of the certificate `push`.
+const FAILED: &str = "certificate push: https";
+
+/// Aim: edges that share a folder fail as one: a failure pauses the others too, and outlives a start; the first reload
+/// tries again at once, the next one does not; a success from elsewhere ends the failures of all. Source: issue 15 §4.
+/// Fails if each edge begins its own row of failures, or if an alert goes on for months after another edge's success.
+#[tokio::test(flavor = "multi_thread")]
+async fn edges_fail_as_one() {
+    let (one, two, certs) = (Block::claim(), Block::claim(), Certs::new());
+    let state = tempfile::tempdir().expect("a folder");
+    let (yaml, url) = without_authority(&one, &certs, state.path());
+    let (failures, orders) = ("pushgate_acme_failures", "pushgate_acme_orders_total");
+    let first = Edge::start_unready(&one, &yaml).await;
+    first.wait_metric(failures, |n| n == 1.0).await;
+    let second = Edge::start_unready(&two, &yaml).await;
+    second.wait_metric(failures, |n| n == 1.0).await;
+    let own = second.metric(orders).await;
+    assert_eq!(own, 0.0, "it waits with the first");
+    second.wait_log(FAILED).await;
+    assert!(second.log().contains("Connection refused"));
+    for _ in 0..2 {
+        assert_eq!(second.admin("POST", "/api/reload").await.status, 200);
+        second.wait_metric(failures, |n| n == 2.0).await;
+        looks().await;
+        assert_eq!(second.metric(orders).await, 1.0);
+    }
+    let name = ("push.mycompany.com", &*url);
+    put(&certs, state.path(), name, (-100, 86_400));
+    for edge in [&first, &second] {
+        edge.wait_metric(failures, |n| n == 0.0).await;
+    }
+}
+
+/// Aim: a process that drains orders nothing, while its successor does. Source: issue 15 §4. Fails if a predecessor
+/// with live flows orders by its old configuration.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_predecessor_orders_nothing() {
+    let (block, certs) = (Block::claim(), Certs::new());
+    let state = tempfile::tempdir().expect("a folder");
+    let (yaml, url) = without_authority(&block, &certs, state.path());
+    let name = ("push.mycompany.com", &*url);
+    put(&certs, state.path(), name, (-100, 86_400));
+    let _node = Node::start("n1", block.at("10.0.0.1:8080")).await;
+    let edge = Edge::start(&block, &yaml).await;
+    let _live = H1::stream(&Dial::plain(block.at("200.0.0.10:80"))).await;
+    let next = edge.successor();
+    edge.wait_log("another process has taken over").await;
+    std::fs::remove_file(state.path().join("push.pem")).expect("there");
+    next.wait_log(FAILED).await;
+    looks().await;
+    let log = edge.log();
+    assert!(!log.contains(FAILED), "{log}");
 }

@@ -3,7 +3,6 @@
 //! In: `certificates`, `listeners`. Out: faults, and a warning where only a mapped port can lead to the listener.
 //! Nothing is sent, and nothing is wrong with an authority that is away.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -18,14 +17,9 @@ use crate::credentials::{authorities_of, external_key};
 /// Most names of one certificate: the limit of Let's Encrypt.
 const MAX_DOMAINS: usize = 100;
 
-/// Certificates with a block `acme`, by their file: each needs its own.
-#[derive(Default)]
-pub(super) struct Files(BTreeMap<PathBuf, String>);
-
 /// Checks the block of the certificate `name`. Returns whether it has no fault.
 pub(super) fn check(
     check: &mut Check<'_>,
-    files: &mut Files,
     (name, certificate, acme): (&str, &Certificate, &Acme),
 ) -> bool {
     let before = check.found.len();
@@ -41,13 +35,6 @@ pub(super) fn check(
         let at = steps!["certificates", name, "acme", "state"];
         let found = format!("`{}` is not a folder", echo(&file.display().to_string()));
         check.expect(&at, found, "a folder, or one that can be made");
-    }
-    if check.found.len() == before
-        && let Some(other) = files.0.insert(check.dir.join(acme.file()), name.to_owned())
-    {
-        let at = steps!["certificates", name, "acme", "domains", 0];
-        let found = format!("`{other}` has the same first name, and so the same file");
-        check.expect(&at, found, "another first name, or another `state`");
     }
     check.found.len() == before
 }

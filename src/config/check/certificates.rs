@@ -32,13 +32,12 @@ pub(super) struct Sound {
 pub(super) fn check(check: &mut Check<'_>) -> Sound {
     let mut sound = Sound::default();
     let config = check.config;
-    let mut files = acme::Files::default();
     for (name, certificate) in &config.certificates {
         if !has_one_form(check, name, certificate) {
             continue;
         }
         if let Some(block) = &certificate.acme
-            && !acme::check(check, &mut files, (name, certificate, block))
+            && !acme::check(check, (name, certificate, block))
         {
             continue;
         }

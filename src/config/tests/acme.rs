@@ -47,7 +47,6 @@ fn each_fault_of_acme_is_told_with_its_place() {
             &[
                 "f:6:3: certificates.a: the edge keeps the file of `acme` itself; expected `acme` without files and passwords",
                 "f:7:40: certificates.b.ocsp: the edge would not start with a certificate that names no responder; expected `off` beside `acme`",
-                "f:9:26: certificates.d.acme.domains[0]: `c` has the same first name, and so the same file; expected another first name, or another `state`",
             ],
         ),
         (

@@ -8,18 +8,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use instant_acme::{
-    Account, AuthorizationStatus, ChallengeType, Error, ExternalAccountKey, Identifier, NewAccount,
-    NewOrder, Order, OrderStatus, Problem, RetryPolicy,
+    Account, AuthorizationStatus, ChallengeType, ExternalAccountKey, Identifier, NewAccount,
+    NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use parking_lot::Mutex;
 
-use crate::acme::{Client, Folder, Lock, Proof, fits, judge, request};
+use super::reason::{Failure, said, short, told};
+use crate::acme::{Client, Folder, Lock, Proof, Series, fits, judge, pause, request};
 use crate::config::{Acme, Challenge};
 use crate::control::file_thread::on_file_thread;
 use crate::credentials::{Issued, external_key, unix_now, whole};
 
-/// Deadline of a whole order. A lock counts longer.
+/// Deadline of a whole order, and what each name adds to it: some ten requests. A lock counts longer.
 const DEADLINE: Duration = Duration::from_secs(180);
+const DEADLINE_OF_NAME: Duration = Duration::from_secs(2);
+/// Pause until the next look while another order registers the account.
+const REGISTERS: Duration = Duration::from_millis(500);
 /// How often the authority is asked for the result, at first and at last.
 const POLL: RetryPolicy = RetryPolicy::new()
     .initial_delay(Duration::from_millis(200))
@@ -42,8 +46,37 @@ pub struct Job {
     pub dir: PathBuf,
     /// How long an open challenge waits before the authority is told, so that each edge of the folder knows it.
     pub spread: Duration,
+    /// Failures since the last success, as far as this edge knows.
+    pub failures: u32,
+    /// Whether a reload asks for it, so that the pause after a failure is cut.
+    pub hurry: bool,
     /// Challenges that this order has opened.
     pub opened: Mutex<Vec<Proof>>,
+}
+
+impl Job {
+    /// Returns the failures in a row with one more, after those in `before`.
+    fn failed(&self, why: String, before: &Series) -> Series {
+        let failures = before.failures.saturating_add(1);
+        let until = self.seen.as_ref().map_or(0, |one| one.until);
+        let left = u64::try_from(until.saturating_sub(unix_now())).unwrap_or_default();
+        let pause = pause(failures, fastrand::f64(), Duration::from_secs(left));
+        Series {
+            failures,
+            pause_s: pause.as_secs(),
+            hurried: before.hurried || self.hurry,
+            why,
+        }
+    }
+
+    /// Returns the failures in a row with one more of which the folder does not know.
+    fn failed_here(&self, why: String) -> Series {
+        let before = Series {
+            failures: self.failures,
+            ..Series::default()
+        };
+        self.failed(why, &before)
+    }
 }
 
 /// What came of a job that did not fail.
@@ -52,65 +85,63 @@ pub enum Outcome {
     Got(Issued, bool),
     /// Another process orders it.
     Busy,
+    /// An order failed, here or elsewhere, and the pause after it lasts so much longer.
+    Resting(Series, Duration),
 }
 
-/// Why an order failed.
-enum Failure {
-    /// The authority does not take the account.
-    Account(String),
-    /// Anything else.
-    Other(String),
-}
-
-impl Failure {
-    fn why(self) -> String {
-        match self {
-            Failure::Account(why) | Failure::Other(why) => why,
-        }
-    }
-}
-
-impl From<String> for Failure {
-    fn from(why: String) -> Self {
-        Failure::Other(why)
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(e: Error) -> Self {
-        let refuses = |problem: &Problem| {
-            let kind = problem.r#type.as_deref().unwrap_or_default();
-            let kind = kind.rsplit(':').next().unwrap_or_default();
-            matches!(kind, "accountDoesNotExist" | "unauthorized")
-        };
-        match &e {
-            Error::Api(problem) if refuses(problem) => Failure::Account(said(&e)),
-            _ => Failure::Other(said(&e)),
-        }
-    }
-}
-
-/// Orders the certificate of `job`, unless another edge does it or has done it.
+/// Orders the certificate of `job`, unless another edge does it, has done it, or has failed just now.
 ///
-/// Errors: the reason, for the log.
-pub async fn run(job: Arc<Job>) -> Result<Outcome, String> {
+/// Errors: the failures in a row, with the reason of this one.
+pub async fn run(job: Arc<Job>) -> Result<Outcome, Series> {
     let lock = on_files(&job, |job| {
         job.folder.make()?;
         job.folder.lock(&job.file)
     });
-    let Some(lock) = lock.await? else {
-        return Ok(Outcome::Busy);
+    let lock = match lock.await {
+        Ok(Some(lock)) => lock,
+        Ok(None) => return Ok(Outcome::Busy),
+        Err(why) => return Err(job.failed_here(why)),
     };
-    let late = || format!("the order took longer than {} s", DEADLINE.as_secs());
-    let ordered = tokio::time::timeout(DEADLINE, under_lock(&job)).await;
+    let names = u32::try_from(job.acme.domains.len()).unwrap_or(u32::MAX);
+    let deadline = DEADLINE + DEADLINE_OF_NAME.saturating_mul(names);
+    let late = || format!("the order took longer than {} s", deadline.as_secs());
+    let ordered = tokio::time::timeout(deadline, under_lock(&job)).await;
     let ordered = ordered.map_err(|_| late()).and_then(|result| result);
-    on_files(&job, |job| {
-        job.folder.close(&job.opened.lock());
+    end(&job, lock, ordered).await
+}
+
+/// Closes the challenges, keeps what came of the order for the other edges, and gives the lock back.
+async fn end(
+    job: &Arc<Job>,
+    lock: Lock,
+    ordered: Result<Outcome, String>,
+) -> Result<Outcome, Series> {
+    let opened = job.opened.lock().clone();
+    let ordered = ordered.map_err(|why| short(why, &opened));
+    let why = ordered.as_ref().err().cloned();
+    let is_got = matches!(ordered, Ok(Outcome::Got(..)));
+    let done = on_files(job, move |job| {
+        job.folder.close(&opened);
+        let before = job.folder.series(&job.file).ok().flatten();
+        let before = before.map_or_else(Series::default, |(series, _)| series);
+        let series = why.map(|why| job.failed(why, &before));
+        let kept = match series.is_some() || is_got {
+            true => job.folder.keep_series(&job.file, series.as_ref()),
+            false => Ok(()),
+        };
         Lock::release(lock);
-        Ok(())
-    })
-    .await?;
-    ordered
+        kept.map(|()| series)
+    });
+    match (ordered, done.await) {
+        (Ok(outcome), done) => {
+            if let Err(why) = done {
+                log::warn!("ACME: cannot clean up after an order: {why}");
+            }
+            Ok(outcome)
+        }
+        (Err(_), Ok(Some(series))) => Err(series),
+        (Err(why), _) => Err(job.failed_here(why)),
+    }
 }
 
 /// Runs `work`, which touches files, on a file thread.
@@ -126,11 +157,18 @@ async fn on_files<T: Send + 'static>(
 
 async fn under_lock(job: &Arc<Job>) -> Result<Outcome, String> {
     let names = job.acme.names();
-    let there = on_files(job, |job| Ok(Issued::read(&job.file))).await?;
+    let there = on_files(job, |job| Issued::read(&job.file)).await?;
     let is_news =
         |one: &Issued| Some(one) != job.seen.as_ref() && fits(one, &names, job.acme.url());
     if let Some(issued) = there.filter(is_news) {
         return Ok(Outcome::Got(issued, true));
+    }
+    let failed = on_files(job, |job| job.folder.series(&job.file)).await?;
+    if let Some((series, age)) = failed {
+        let rest = series.rest(age, job.hurry);
+        if !rest.is_zero() {
+            return Ok(Outcome::Resting(series, rest));
+        }
     }
     let (account, kept) = account(job).await?;
     let issued = match order(job, &account).await {
@@ -161,31 +199,23 @@ async fn account(job: &Arc<Job>) -> Result<(Account, String), String> {
         Ok((client(job)?, job.folder.account(job.acme.url())?))
     });
     let (http, known) = known.await?;
-    let builder = Account::builder_with_http(http);
     let text = match known {
         Some(text) => text,
         None => {
-            let contact: Vec<String> = job
-                .acme
-                .email
-                .iter()
-                .map(|e| format!("mailto:{e}"))
-                .collect();
-            let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
-            let account = NewAccount {
-                contact: &contact,
-                terms_of_service_agreed: true,
-                only_return_existing: false,
+            let lock = loop {
+                let lock = on_files(job, |job| job.folder.lock_account(job.acme.url()));
+                match lock.await? {
+                    Some(lock) => break lock,
+                    None => tokio::time::sleep(REGISTERS).await,
+                }
             };
-            let url = job.acme.url().to_owned();
-            let external = on_files(job, external).await?;
-            let made = builder.create(&account, url, external.as_ref()).await;
-            let (_, credentials) = made.map_err(|e| said(&e))?;
-            let text = serde_json::to_string(&credentials).map_err(|e| e.to_string())?;
-            let keep = move |job: &Job| job.folder.keep_account(job.acme.url(), &text);
-            let text = on_files(job, keep).await?;
-            log::info!("ACME: registered an account at {}", job.acme.url());
-            text
+            let text = register(job, http).await;
+            let release = |_: &Job| {
+                Lock::release(lock);
+                Ok(())
+            };
+            on_files(job, release).await?;
+            text?
         }
     };
     let http = on_files(job, client).await?;
@@ -193,6 +223,32 @@ async fn account(job: &Arc<Job>) -> Result<(Account, String), String> {
     let credentials = credentials.map_err(|e| format!("the account's file: {e}"))?;
     let account = Account::builder_with_http(http).from_credentials(credentials);
     account.await.map(|a| (a, text)).map_err(|e| said(&e))
+}
+
+/// Registers an account, unless another order has done it meanwhile. Returns the content of its file.
+async fn register(job: &Arc<Job>, http: Box<Client>) -> Result<String, String> {
+    let known = on_files(job, |job| job.folder.account(job.acme.url()));
+    if let Some(text) = known.await? {
+        return Ok(text);
+    }
+    let contact = job.acme.email.iter().map(|e| format!("mailto:{e}"));
+    let contact: Vec<String> = contact.collect();
+    let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
+    let account = NewAccount {
+        contact: &contact,
+        terms_of_service_agreed: true,
+        only_return_existing: false,
+    };
+    let url = job.acme.url().to_owned();
+    let external = on_files(job, external).await?;
+    let builder = Account::builder_with_http(http);
+    let made = builder.create(&account, url, external.as_ref()).await;
+    let (_, credentials) = made.map_err(|e| said(&e))?;
+    let text = serde_json::to_string(&credentials).map_err(|e| e.to_string())?;
+    let keep = move |job: &Job| job.folder.keep_account(job.acme.url(), &text);
+    let text = on_files(job, keep).await?;
+    log::info!("ACME: registered an account at {}", job.acme.url());
+    Ok(text)
 }
 
 /// Reads the key of the external account, if the block names one.
@@ -246,8 +302,8 @@ async fn prove(job: &Arc<Job>, order: &mut Order) -> Result<(), Failure> {
     if proofs.is_empty() {
         return Ok(());
     }
-    *job.opened.lock() = proofs;
-    on_files(job, |job| job.folder.open(&job.opened.lock())).await?;
+    job.opened.lock().clone_from(&proofs);
+    on_files(job, move |job| job.folder.open(&proofs)).await?;
     tokio::time::sleep(job.spread).await;
     let mut all = order.authorizations();
     while let Some(one) = all.next().await {
@@ -297,28 +353,5 @@ async fn unproved(order: &mut Order, why: String) -> Failure {
     }
 }
 
-/// Formats an error with the authority's own words.
-fn said(e: &Error) -> String {
-    match e {
-        Error::Api(problem) => told(problem),
-        Error::Json(e) => format!("its answer is not what RFC 8555 says: {e}"),
-        e => e.to_string(),
-    }
-}
-
-fn told(problem: &Problem) -> String {
-    let kind = problem.r#type.as_deref().unwrap_or_default();
-    let kind = kind.rsplit(':').next().unwrap_or_default();
-    let parts = problem.subproblems.iter().map(ToString::to_string);
-    let detail = problem.detail.iter().cloned().chain(parts);
-    let detail: Vec<_> = detail.collect();
-    // One line of the log, whatever the authority sends.
-    let text = format!("{} ({kind})", detail.join("; "));
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(MAX_TOLD)
-        .collect()
-}
-
-/// Longest text of an authority that is logged, in characters.
-const MAX_TOLD: usize = 500;
+#[cfg(test)]
+mod tests;

@@ -2,21 +2,26 @@
 //!
 //! In: results. Out: when the next order may begin, log lines, metrics.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
 use parking_lot::Mutex;
 
-use crate::acme::pause;
+use crate::acme::Series;
 use crate::credentials::{Issued, unix_now};
 use crate::observe::metrics;
 
-/// Pause until the next look while another edge orders, in seconds.
-const BUSY: i64 = 5;
+/// Pause until the next look while another edge orders.
+const BUSY: Duration = Duration::from_secs(5);
 /// Part of the time left of a new certificate in which it is not ordered again, whatever the folder has: edges that
 /// share a folder and differ in their names would order in turn.
-const REST: i64 = 3;
+const REST: u32 = 3;
 
-/// The state of one certificate's orders. Times are seconds since 1970.
+/// The state of one certificate's orders.
 pub struct Progress {
     name: String,
+    /// The configuration has it no more, and an order still runs.
+    is_removed: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -37,10 +42,12 @@ pub struct OrderState {
 struct State {
     runs: bool,
     failures: u32,
-    /// No order before, after a failure.
-    retry: i64,
+    /// A reload asks for the next order.
+    hurry: bool,
+    /// No order before, after a failure. The wall clock may jump.
+    retry: Option<Instant>,
     /// No order before, after a success.
-    rest: i64,
+    rest: Option<Instant>,
     /// The reason that the log has.
     told: Option<String>,
 }
@@ -50,15 +57,24 @@ impl Progress {
     pub fn new(name: &str) -> Self {
         Progress {
             name: name.to_owned(),
+            is_removed: AtomicBool::default(),
             state: Mutex::default(),
         }
     }
 
-    /// Returns when an order is due that is wanted at `wanted`. `lost`: the file of the last one is gone.
+    /// Returns when an order is due that is wanted at `wanted`, in seconds since 1970. `lost`: the file of the last one
+    /// is gone.
     pub fn due(&self, wanted: i64, lost: bool) -> i64 {
         let state = self.state.lock();
-        let rest = if lost { 0 } else { state.rest };
-        wanted.max(state.retry).max(rest)
+        let then = state.retry.max(state.rest.filter(|_| !lost));
+        let left = then.map_or(Duration::ZERO, |then| {
+            then.saturating_duration_since(Instant::now())
+        });
+        match left.is_zero() {
+            true => wanted,
+            // Rounded up.
+            false => wanted.max(unix_now().saturating_add_unsigned(left.as_secs() + 1)),
+        }
     }
 
     /// Returns the failures since the last success.
@@ -77,9 +93,33 @@ impl Progress {
         }
     }
 
-    /// Allows the next try at once.
-    pub fn retry_now(&self) {
-        self.state.lock().retry = 0;
+    /// Notes that the configuration has the certificate no more.
+    pub fn remove(&self) {
+        self.is_removed.store(true, Ordering::Relaxed);
+        metrics::get().forget_acme(&self.name);
+    }
+
+    /// Asks for the next try at once, as far as [`Series::rest`] allows it.
+    pub fn hurry(&self) {
+        let mut state = self.state.lock();
+        state.retry = None;
+        state.hurry = true;
+    }
+
+    /// Whether a reload asks for the next order.
+    pub fn is_hurried(&self) -> bool {
+        self.state.lock().hurry
+    }
+
+    /// Notes that the file has a good certificate, whoever got it.
+    pub fn settled(&self, authority: &str) {
+        let mut state = self.state.lock();
+        if state.runs || state.failures == 0 {
+            return;
+        }
+        (state.failures, state.told, state.retry) = (0, None, None);
+        let name = &self.name;
+        log::info!("certificate {name}: another edge got it from {authority}");
     }
 
     /// Notes that an order begins. False: one runs already.
@@ -91,7 +131,7 @@ impl Progress {
     pub fn busy(&self) {
         let mut state = self.state.lock();
         state.runs = false;
-        state.retry = unix_now() + BUSY;
+        state.retry = after(BUSY);
     }
 
     /// Notes a success. `by_another`: another edge of the folder had it.
@@ -100,8 +140,11 @@ impl Progress {
         let mut state = State::default();
         match by_another {
             // Until the next look has seen the file.
-            true => state.retry = now + BUSY,
-            false => state.rest = now + issued.until.saturating_sub(now) / REST,
+            true => state.retry = after(BUSY),
+            false => {
+                let left = u64::try_from(issued.until.saturating_sub(now)).unwrap_or_default();
+                state.rest = after(Duration::from_secs(left) / REST);
+            }
         }
         *self.state.lock() = state;
         if by_another {
@@ -113,15 +156,21 @@ impl Progress {
         log::info!("certificate {name}: issued by {authority} for {days} days");
     }
 
-    /// Notes a failure. `old`: the end of the certificate that serves on.
-    pub fn failed(&self, authority: &str, why: String, old: Option<i64>) {
+    /// Notes a failure, the last of `series`. `old`: the end of the certificate that serves on.
+    pub fn failed(&self, authority: &str, series: Series, old: Option<i64>) {
         self.count("failed");
+        self.state.lock().hurry = false;
+        let pause = Duration::from_secs(series.pause_s);
+        self.rests(authority, series, pause, old);
+    }
+
+    /// Notes that an order has failed, at this edge or at another one, and that the pause lasts for `rest` from now.
+    pub fn rests(&self, authority: &str, series: Series, rest: Duration, old: Option<i64>) {
         let (now, name) = (unix_now(), &self.name);
         let mut state = self.state.lock();
         state.runs = false;
-        state.failures = state.failures.saturating_add(1);
-        let pause = pause(state.failures, fastrand::f64()).as_secs();
-        state.retry = now.saturating_add_unsigned(pause);
+        state.failures = series.failures;
+        state.retry = after(rest);
         let serves = match old {
             Some(until) if until > now => {
                 format!(
@@ -132,6 +181,7 @@ impl Progress {
             Some(_) => "the old one has ended, and clients refuse it".to_owned(),
             None => "a placeholder that clients refuse stands in".to_owned(),
         };
+        let (why, pause) = (series.why, rest.as_secs());
         let line = format!(
             "certificate {name}: {authority} issues none: {why}; {serves}; trying again in {pause} s"
         );
@@ -144,14 +194,31 @@ impl Progress {
     }
 
     fn count(&self, result: &str) {
+        if self.is_removed.load(Ordering::Relaxed) {
+            return;
+        }
         let orders = &metrics::get().acme_orders;
         orders.with_label_values(&[&self.name, result]).inc();
     }
 }
 
+/// Returns the instant after `pause`; `None` is beyond what the clock counts.
+fn after(pause: Duration) -> Option<Instant> {
+    Instant::now().checked_add(pause)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn series(failures: u32, pause_s: u64) -> Series {
+        Series {
+            failures,
+            pause_s,
+            hurried: false,
+            why: "planned by a test".into(),
+        }
+    }
 
     /// Aim: after a failure the next try waits, and a reload or a success ends the wait. After a success a
     /// certificate that other edges overwrite is not ordered again at once. Fails if two edges with different names
@@ -159,34 +226,53 @@ mod tests {
     #[test]
     fn tries_and_rests() {
         let progress = Progress::new("push");
-        let now = unix_now();
+        let (now, url) = (unix_now(), "https://ca/dir");
         assert!(progress.begin());
         assert!(!progress.begin(), "one at a time");
-        progress.failed("https://ca/dir", "planned by a test".into(), None);
+        progress.failed(url, series(1, 60), None);
         assert_eq!(progress.failures(), 1);
-        assert!(progress.due(0, true) >= now + 54);
+        assert!(progress.due(0, true) >= now + 60);
         assert!(progress.begin());
-        progress.failed(
-            "https://ca/dir",
-            "planned by a test".into(),
-            Some(now + 90_000),
-        );
-        assert!(progress.due(0, false) >= now + 162);
-        progress.retry_now();
+        progress.failed(url, series(2, 180), Some(now + 90_000));
+        assert!(progress.due(0, false) >= now + 180);
+        progress.hurry();
         assert_eq!(progress.due(5, false), 5);
+        assert!(progress.is_hurried());
+        let rest = Duration::from_secs(100);
+        progress.rests(url, series(2, 180), rest, None);
+        assert!(progress.is_hurried(), "until it has been tried");
+        assert!((now + 100..now + 180).contains(&progress.due(0, true)));
         let issued = Issued {
             from: now,
             until: now + 9000,
             names: Vec::new(),
             authority: String::new(),
         };
-        progress.got("https://ca/dir", &issued, false);
+        progress.got(url, &issued, false);
         assert_eq!(progress.failures(), 0);
         assert!(progress.due(0, false) >= now + 2999);
         assert_eq!(progress.due(0, true), 0, "its file is gone");
-        progress.got("https://ca/dir", &issued, true);
-        assert!(progress.due(0, false) <= now + BUSY + 1);
+        progress.got(url, &issued, true);
+        assert!(progress.due(0, false) <= unix_now() + 6);
         progress.busy();
-        assert!(progress.due(0, true) >= now + BUSY);
+        assert!(progress.due(0, true) >= now + 5);
+    }
+
+    /// Aim: a success of another edge ends the failures of this one. Fails if the alert of failures fires on for the
+    /// months until this edge orders again.
+    #[test]
+    fn a_success_elsewhere_counts() {
+        let progress = Progress::new("push");
+        let url = "https://ca/dir";
+        assert!(progress.begin());
+        progress.failed(url, series(5, 5000), None);
+        assert!(progress.begin());
+        progress.settled(url);
+        assert_eq!(progress.failures(), 5, "an order runs");
+        progress.rests(url, series(5, 5000), BUSY, None);
+        progress.settled(url);
+        assert_eq!(progress.failures(), 0);
+        assert_eq!(progress.shown(url, 0).failure, None);
+        assert_eq!(progress.due(7, false), 7);
     }
 }

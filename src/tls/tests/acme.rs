@@ -22,6 +22,7 @@ fn listener(folder: &Folder, words: &str, more: &str) -> (Config, Listener) {
     let block = "acme: { domains: [push.example], state: state }";
     let push = serde_yaml::from_str(block).unwrap();
     config.certificates.insert("push".into(), push);
+    config.name_acme();
     (config, listener)
 }
 
@@ -66,8 +67,8 @@ fn a_placeholder_comes_last() {
     assert!(subject(&seen.unwrap().leaf_der).contains("placeholder"));
 }
 
-/// Aim: a certificate of files that becomes one of `acme`, or whose file somebody removes, serves on until the new one
-/// is there, whatever the order of its names. Fails if the placeholder takes its place: clients would be refused for as
+/// Aim: a certificate of files that becomes one of `acme`, or whose file somebody removes, or that gets another first
+/// name, serves on until the new one is there, whatever the order of its names. Fails if the placeholder takes its place: clients would be refused for as
 /// long as the authority is away.
 #[test]
 fn a_placeholder_replaces_nothing() {
@@ -86,10 +87,17 @@ fn a_placeholder_replaces_nothing() {
     std::fs::create_dir(folder.dir.path().join("state")).unwrap();
     let read = |file| std::fs::read_to_string(folder.dir.path().join(file)).unwrap();
     let content = whole("https://ca/dir", &read("got.key"), &read("got.pem"));
-    folder.write("state/push.example.pem", content.as_bytes());
+    folder.write("state/push.pem", content.as_bytes());
     let store = store.refreshed(&config, Which::Failed, &BTreeSet::new());
     assert_eq!(leaf(&store), got.to_der().unwrap());
-    std::fs::remove_file(folder.dir.path().join("state/push.example.pem")).unwrap();
+    let mut more = config.clone();
+    let acme = more.certificates.get_mut("push").unwrap().acme.as_mut();
+    acme.unwrap().domains.insert(0, "new.example".into());
+    for before in [&store, &Store::default()] {
+        let store = Store::load(&more, before).unwrap();
+        assert_eq!(leaf(&store), got.to_der().unwrap(), "a name in front");
+    }
+    std::fs::remove_file(folder.dir.path().join("state/push.pem")).unwrap();
     let store = store.refreshed(&config, Which::All, &BTreeSet::new());
     assert_eq!(leaf(&store), got.to_der().unwrap(), "its file is gone");
     let started = Store::load(&config, &Store::default()).unwrap();
