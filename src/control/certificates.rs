@@ -185,17 +185,17 @@ pub async fn watch(running: Arc<Running>) {
 
 async fn watch_files(running: Arc<Running>) {
     let mut marks = Marks::default();
-    // Changes are detected from the files just loaded.
-    let config = running.parts().config.clone();
-    if let Some(config) = config {
-        marks.have_changed(&config).await;
-    }
     let mut in_time = running.parts().store.in_time(unix_now());
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let config = running.parts().config.clone();
-        let Some(config) = config else { continue };
-        let changed = marks.have_changed(&config).await;
+        let loaded = {
+            let parts = running.parts();
+            parts.config.clone().zip(parts.loaded)
+        };
+        let Some((config, loaded)) = loaded else {
+            continue;
+        };
+        let changed = marks.have_changed(&config, loaded).await;
         let which = match changed | running.must_refresh.swap(false, Ordering::SeqCst) {
             true => Some(Which::All),
             false => (!running.parts().all_is_served()).then_some(Which::Failed),

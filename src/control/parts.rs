@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use pushgate_plugins::api::{NodeId, PoolId};
 use tokio::task::JoinHandle;
@@ -153,6 +153,8 @@ pub struct Parts {
     pub tickets: Option<Vec<u8>>,
     /// The configuration everything is built from.
     pub config: Option<Arc<Config>>,
+    /// When the files of that configuration began to be read.
+    pub loaded: Option<SystemTime>,
 }
 
 impl Parts {

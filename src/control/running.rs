@@ -161,7 +161,7 @@ impl Running {
             config: expanded,
             found,
         } = self.discovery.expand(&config);
-        let refreshes = self.refreshes.load(Ordering::SeqCst);
+        let (refreshes, begun) = (self.refreshes.load(Ordering::SeqCst), clock::wall());
         let (names, plan) = (Names::of(&expanded), self.plan(expanded, sockets).await);
         let plan = plan.inspect_err(|_| names.forget(&self.parts.lock()))?;
         first_checks(&plan.nodes).await;
@@ -177,7 +177,7 @@ impl Running {
             let drains = *self.drain.borrow();
             let listeners = if drains { Vec::new() } else { plan.listeners };
             let acceptors = parts.settle_listeners(listeners);
-            parts.config = Some(config);
+            (parts.config, parts.loaded) = (Some(config), Some(begun));
             (store, acceptors)
         };
         self.refresh_if_older(refreshes);

@@ -5,6 +5,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::reading::note;
 use super::{Certificate, Ocsp};
@@ -12,6 +13,9 @@ use super::{Certificate, Ocsp};
 /// Seconds from a file's last change until a further change surely shows: file systems keep times in steps, of up
 /// to 2 s (FAT). A file read within that time of its last change is read again.
 const STEP: i64 = 2;
+
+/// The clock of files is so far behind at most.
+const TICK: Duration = Duration::from_millis(20);
 
 /// State of a file, so that a change shows; also that it cannot be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +42,17 @@ impl Mark {
             bytes: meta.len(),
             inode: meta.ino(),
         }))
+    }
+
+    /// Whether the file has changed since `time`. False for one that cannot be looked at.
+    pub fn is_since(&self, time: SystemTime) -> bool {
+        let since = time
+            .checked_sub(TICK)
+            .and_then(|t| t.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let since = since.map_or((0, 0), |t| {
+            (t.as_secs() as i64, i64::from(t.subsec_nanos()))
+        });
+        self.0.as_ref().is_some_and(|state| state.any >= since)
     }
 
     /// Whether a change after `now`, in seconds since 1970, gives another mark.
@@ -73,7 +88,6 @@ impl Marks {
 #[cfg(test)]
 mod tests {
     use std::fs::{File, FileTimes};
-    use std::time::{Duration, SystemTime};
 
     use super::*;
 

@@ -34,7 +34,7 @@ pub struct AgentAnswer {
     pub admin: Option<AgentAdmin>,
     /// Part of the weight that the file gives the node, in percent, 0 to 1000.
     pub percent: Option<u32>,
-    /// The line, for people: at most [`SHOWN`] characters, all printable.
+    /// The line, for people: at most `SHOWN` characters, all printable.
     pub line: String,
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -55,9 +55,9 @@ impl Look {
 }
 
 impl Marks {
-    /// Whether a file of the last look has changed since. A file that a new configuration adds does not count:
-    /// the reload has read it. One that answers again after it hung counts.
-    pub async fn have_changed(&mut self, config: &Config) -> bool {
+    /// Whether a file has changed since the last look. One that a new configuration adds counts if it has changed since
+    /// `loaded`, when the configuration's files began to be read. One that answers again after it hung counts.
+    pub async fn have_changed(&mut self, config: &Config, loaded: SystemTime) -> bool {
         let before = self.hung.len();
         self.hung.retain(|reading| reading.file().is_some());
         let answers_again = self.hung.len() < before;
@@ -79,7 +79,7 @@ impl Marks {
         };
         let changed = seen.iter().any(|(path, mark)| {
             let old = self.known.get(path);
-            old.is_some_and(|old| old != mark)
+            old.map_or_else(|| mark.is_since(loaded), |old| old != mark)
         });
         let wanted: BTreeSet<PathBuf> = files.into_iter().collect();
         self.known.retain(|path, _| wanted.contains(path));
@@ -158,8 +158,8 @@ mod tests {
 
     use super::*;
 
-    /// Aim: a renewal hook that only mends the mode or owner of a file is noticed. Fails if the marks have
-    /// no time of change of the inode (ctime).
+    /// Aim: a renewal hook that only mends the mode or owner of a file is noticed, also between the load and the first
+    /// look. Fails if the marks have no time of change of the inode (ctime), or if the first look sees no change.
     #[tokio::test]
     async fn a_changed_mode_is_a_change() {
         let dir = tempfile::tempdir().expect("a folder");
@@ -168,13 +168,18 @@ mod tests {
         config.dir = dir.path().to_owned();
         let file = dir.path().join("c.pem");
         std::fs::write(&file, "x").expect("write");
-        let mut marks = Marks::default();
-        marks.have_changed(&config).await;
-        assert!(!marks.have_changed(&config).await);
+        let (mut marks, loaded) = (Marks::default(), SystemTime::now());
+        marks.have_changed(&config, loaded).await;
+        assert!(!marks.have_changed(&config, loaded).await);
         let mode = std::fs::Permissions::from_mode(0o600);
         std::fs::set_permissions(&file, mode).expect("chmod");
-        assert!(marks.have_changed(&config).await);
-        assert!(!marks.have_changed(&config).await);
+        assert!(marks.have_changed(&config, loaded).await);
+        assert!(!marks.have_changed(&config, loaded).await);
+        // The first look comes some time after the load.
+        let first = async |loaded| Marks::default().have_changed(&config, loaded).await;
+        assert!(first(loaded).await, "a renewal before the first look");
+        let minute = Duration::from_secs(60);
+        assert!(!first(SystemTime::now() + minute).await, "it was read");
     }
 
     /// Aim: each file that TLS names is watched, those of nodes that DNS finds too. Fails if a block is left
