@@ -13,7 +13,7 @@ handshake and one request; 20 live streams with a message every 10 ms; 60 client
 the tables of `sticky_param` and `sticky_ip`, and ask for it afterwards. `refused`: new clients that were not served
 within 5 s. `lost`: live streams, then assignments of either table.
 
-`memory` and `memory, no limit`: the edge has a cgroup of MEMORY MiB (default: 48), with its default `memory.limit` and
+`memory` and `memory without limit`: the edge has a cgroup of MEMORY MiB (default: 48), with its default `memory.limit` and
 with none, and the attacker fills it with idle TLS connections. Needs a cgroup of version 1.
 
 The load program is the nodes and the others. An earlier version of this bench had both in Python. They took half of
@@ -205,7 +205,7 @@ ATTACKS = {
     "made-up values": made_up,
     "addresses": lambda prefix: flood(prefix, BY_ADDRESS, ONE_REQUEST, 64, True),
     "memory": idle,
-    "memory, no limit": idle,
+    "memory without limit": idle,
 }
 
 
@@ -279,7 +279,7 @@ def write_conf(folder, memory):
 def measure(folder, name, prefix):
     first, last = cores()
     group = Group() if (name or "").startswith("memory") else None
-    write_conf(folder, "memory: { limit: 1TiB }\n" if name == "memory, no limit" else "")
+    write_conf(folder, "memory: { limit: 1TiB }\n" if name == "memory without limit" else "")
     nodes = ",".join(f"127.0.0.1:{port}" for port in NODES)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     rest = start(LOAD, "others", "--node", nodes, "--to", f"[{EDGE}]:{TLS}", "--seconds", int(SECONDS), core=first, **pipes)
