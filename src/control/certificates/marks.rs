@@ -157,6 +157,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::clock::wall;
 
     /// Aim: a renewal hook that only mends the mode or owner of a file is noticed, also between the load and the first
     /// look. Fails if the marks have no time of change of the inode (ctime), or if the first look sees no change.
@@ -168,7 +169,7 @@ mod tests {
         config.dir = dir.path().to_owned();
         let file = dir.path().join("c.pem");
         std::fs::write(&file, "x").expect("write");
-        let (mut marks, loaded) = (Marks::default(), SystemTime::now());
+        let (mut marks, loaded) = (Marks::default(), wall());
         marks.have_changed(&config, loaded).await;
         assert!(!marks.have_changed(&config, loaded).await);
         let mode = std::fs::Permissions::from_mode(0o600);
@@ -179,7 +180,7 @@ mod tests {
         let first = async |loaded| Marks::default().have_changed(&config, loaded).await;
         assert!(first(loaded).await, "a renewal before the first look");
         let minute = Duration::from_secs(60);
-        assert!(!first(SystemTime::now() + minute).await, "it was read");
+        assert!(!first(wall() + minute).await, "it was read");
     }
 
     /// Aim: each file that TLS names is watched, those of nodes that DNS finds too. Fails if a block is left
