@@ -30,7 +30,7 @@ pub fn client_shares(config: &Config, threads: usize) -> Arc<ClientShares> {
 }
 
 /// Makes room in the kernel's table of descriptors for all connections, while this is the only thread. The kernel
-/// doubles a full table, and until no thread reads the old one, each thread that opens a socket waits: 15 to 25 ms for
+/// doubles a full table, and until no thread reads the old one, each thread that opens a socket waits: some 20 ms for
 /// all flows of the thread, at 256, 512, 1,024 descriptors and so on. Room for one takes 8 bytes.
 pub fn make_room(config: &Config) {
     let wanted = config.max_connections.get().saturating_mul(2) + OTHERS;
