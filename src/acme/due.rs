@@ -16,7 +16,8 @@ const LONGEST_WITHOUT: Duration = Duration::from_secs(3600);
 /// Pause that an authority bears for ever, a tenth off: Let's Encrypt gives back one failure in twelve minutes. No
 /// haste makes it shorter.
 pub(super) const SUSTAINED: Duration = Duration::from_secs(800);
-/// Part of what is left of a certificate that a pause may last: a short life must not end in one.
+/// A pause lasts at most this part of the certificate's remaining life, so that a short certificate does not end
+/// during a pause.
 const PART_OF_LEFT: u32 = 10;
 const FACTOR: u32 = 3;
 /// Part of a certificate's life by which renewals are spread, so that edges do not all come at one time.
@@ -37,7 +38,8 @@ pub fn fits(issued: &Issued, names: &[String], authority: &str) -> bool {
 }
 
 /// Returns the pause after `failures` in a row, at least one: from one minute to one day, and up to a tenth less.
-/// `part`: a random number from 0 to 1. `left`: what is left of the certificate that serves; zero: clients are refused.
+/// `part`: a random number from 0 to 1. `left`: the remaining life of the certificate that serves; zero: clients are
+/// refused.
 pub fn pause(failures: u32, part: f64, left: Duration) -> Duration {
     let factor = FACTOR.saturating_pow(failures.saturating_sub(1));
     let longest = match left.is_zero() {

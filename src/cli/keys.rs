@@ -29,7 +29,7 @@ pub struct Keys {
     order: Order,
 }
 
-/// What to do with a file.
+/// The action on a key file.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 enum Order {
     /// Make a file with a key that signs and the next one; its mode is 600.

@@ -1,4 +1,4 @@
-//! The file of a certificate that an authority has issued by ACME: what is in it, and what it says about a renewal.
+//! The file of a certificate that an authority has issued by ACME: what is in it, and which dates decide the renewal.
 //!
 //! In: key and chain, or the path of the file. Out: the file's content, or its dates, names and authority.
 
@@ -12,7 +12,7 @@ use super::{chain, files};
 /// Begins the line that names the authority; readers of PEM skip it.
 const AUTHORITY: &str = "# authority: ";
 
-/// What the file of a certificate says to somebody who thinks of a renewal. Times are seconds since 1970.
+/// The facts of a certificate that decide its renewal. Times are seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issued {
     /// Begin of its validity.

@@ -14,7 +14,7 @@ pub enum AgentHealth {
     Down,
 }
 
-/// What the administrator of a node wants of it.
+/// An order of the administrator of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AgentAdmin {
     /// `ready`: takes back the other two.
@@ -30,7 +30,7 @@ pub enum AgentAdmin {
 pub struct AgentAnswer {
     /// Whether it serves.
     pub health: Option<AgentHealth>,
-    /// What its administrator wants.
+    /// The order of its administrator.
     pub admin: Option<AgentAdmin>,
     /// Part of the weight that the file gives the node, in percent, 0 to 1000.
     pub percent: Option<u32>,

@@ -23,7 +23,7 @@ const COOKIE_KEEP: Duration = Duration::from_secs(8 * 3600);
 /// Bytes of a fingerprint: enough to tell the keys of a file apart, too few to be of use to a thief.
 const FINGERPRINT: usize = 4;
 
-/// What keys are for.
+/// The purpose of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
     /// `key_file` of `sticky_cookie`.
@@ -79,7 +79,7 @@ enum State {
     Next,
 }
 
-/// What a rotation has done.
+/// The result of a rotation.
 pub struct Turn {
     /// Until when the key verifies that has signed so far. `None`: it still signs, because there was no next one.
     pub old_until: Option<SystemTime>,
@@ -133,7 +133,7 @@ impl Ring {
         Ok(Ring { kind, keys })
     }
 
-    /// What the keys are for.
+    /// Returns the purpose of the keys.
     pub fn kind(&self) -> Kind {
         self.kind
     }

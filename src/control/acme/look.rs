@@ -35,7 +35,7 @@ pub struct Changed {
     pub before: Before,
     /// Its state now.
     pub mark: Mark,
-    /// What it says.
+    /// Its certificate; `None`: it has none.
     pub issued: Option<Issued>,
 }
 

@@ -38,7 +38,7 @@ pub struct Job {
     pub challenge: Challenge,
     /// Its file.
     pub file: PathBuf,
-    /// What the file said when the order was found due.
+    /// The certificate in the file when the order became due.
     pub seen: Option<Issued>,
     /// Its state folder.
     pub folder: Folder,
@@ -79,7 +79,7 @@ impl Job {
     }
 }
 
-/// What came of a job that did not fail.
+/// The result of a job that did not fail.
 pub enum Outcome {
     /// The certificate is in its file; `true`: another edge got it.
     Got(Issued, bool),
