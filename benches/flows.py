@@ -6,17 +6,16 @@ the time of a page and of all pages; the delay of messages before and meanwhile.
 silent but for one, over which a message goes to the node and back each 2 ms. All traffic is on loopback.
 """
 
+import functools
 import http.client
 import json
 import os
-import resource
 import selectors
-import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import time
+
+import small_site
 
 FLOWS = int(os.environ.get("FLOWS", "20000"))
 SECONDS, EACH, PAGE = 10, 0.002, 1000
@@ -45,11 +44,7 @@ listeners:
     bind: [127.0.0.1:{EDGE}]
     mode: http
     to: push
-    max_connections_per_client: 100000
-    max_flows_per_client: 100000
-    connection_rate_per_client: off
-    request_rate_per_client: off
-"""
+{small_site.ONE_CLIENT}"""
 
 
 def node(port):
@@ -171,39 +166,7 @@ def measure():
 
 
 def main():
-    binary = os.environ.get("PUSHGATE_BIN", "target/release/pushgate")
-    # The edge needs two descriptors for each flow. Root may raise the hard limit.
-    need = max(2 * FLOWS + 200, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (need, need))
-    except (ValueError, PermissionError):
-        sys.exit(f"raise the limit of open files to {need}, or lower FLOWS")
-    children = []
-    try:
-        for port in NODES:
-            pid = os.fork()
-            if pid == 0:
-                node(port)
-            children.append(pid)
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as conf:
-            conf.write(CONF)
-            conf.flush()
-            edge = subprocess.Popen([binary, "run", "-c", conf.name], stderr=subprocess.DEVNULL)
-            children.append(edge.pid)
-            end = time.monotonic() + 20
-            while time.monotonic() < end:
-                try:
-                    socket.create_connection(("127.0.0.1", EDGE)).close()
-                    break
-                except OSError:
-                    time.sleep(0.05)
-            else:
-                sys.exit("the edge did not start within 20 s")
-            measure()
-    finally:
-        for pid in children:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+    small_site.run(CONF, EDGE, [functools.partial(node, port) for port in NODES], FLOWS, measure)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,16 @@ latency of other requests through the same edge, one each 5 ms, before and durin
 return their cookie and reconnect at once. All traffic is on loopback.
 """
 
+import functools
 import http.client
 import json
 import os
 import selectors
-import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
+
+import small_site
 
 FLOWS = int(os.environ.get("FLOWS", "10000"))
 RATE, TOLERANCE = 200, 0.05
@@ -43,9 +42,7 @@ listeners:
     bind: [127.0.0.1:{EDGE}]
     mode: http
     to: push
-    max_connections_per_client: 100000
-    max_flows_per_client: 100000
-    plugins: [{{ sticky_cookie: {{}} }}]
+{small_site.ONE_CLIENT}    plugins: [{{ sticky_cookie: {{}} }}]
 """
 
 
@@ -188,40 +185,7 @@ def measure():
 
 
 def main():
-    binary = os.environ.get("PUSHGATE_BIN", "target/release/pushgate")
-    import resource
-
-    # The edge needs two descriptors for each flow. Root may raise the hard limit.
-    need = max(2 * FLOWS + 200, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (need, need))
-    except (ValueError, PermissionError):
-        sys.exit(f"raise the limit of open files to {need}, or lower FLOWS")
-    children = []
-    try:
-        for number in range(len(NODES)):
-            pid = os.fork()
-            if pid == 0:
-                node(number)
-            children.append(pid)
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as conf:
-            conf.write(CONF)
-            conf.flush()
-            edge = subprocess.Popen([binary, "run", "-c", conf.name], stderr=subprocess.DEVNULL)
-            children.append(edge.pid)
-            end = time.monotonic() + 20
-            while time.monotonic() < end:
-                try:
-                    socket.create_connection(("127.0.0.1", EDGE)).close()
-                    break
-                except OSError:
-                    time.sleep(0.05)
-            else:
-                sys.exit("the edge did not start within 20 s")
-            measure()
-    finally:
-        for pid in children:
-            os.kill(pid, signal.SIGKILL)
+    small_site.run(CONF, EDGE, [functools.partial(node, number) for number in range(len(NODES))], FLOWS, measure)
 
 
 if __name__ == "__main__":
