@@ -2,6 +2,7 @@
 
 mod access_form;
 pub mod access_log;
+mod datagrams;
 pub mod end_reason;
 mod journald;
 pub mod line_queue;

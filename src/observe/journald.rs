@@ -8,6 +8,8 @@ use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::datagrams::Datagrams;
+
 /// Level of text that is no entry: an error, because it comes from a panic or from a loss of lines.
 const LEVEL: u8 = 3;
 /// Longest wait for a journal that takes nothing.
@@ -54,29 +56,14 @@ impl Entry {
 /// The way to a journal.
 pub struct Sender {
     path: PathBuf,
-    socket: Option<UnixDatagram>,
+    datagrams: Datagrams<UnixDatagram>,
 }
 
 impl Sender {
     /// Makes the way to the journal with this socket. It may be away.
     pub fn new(path: PathBuf) -> Self {
-        Sender { path, socket: None }
-    }
-
-    fn send(&mut self, entry: &[u8]) -> io::Result<()> {
-        let socket = match self.socket.take() {
-            Some(socket) => socket,
-            None => {
-                let socket = UnixDatagram::unbound()?;
-                socket.set_write_timeout(Some(PATIENCE))?;
-                socket.connect(&self.path)?;
-                socket
-            }
-        };
-        socket.send(entry)?;
-        // Kept only if it works: a journal that was restarted has another socket.
-        self.socket = Some(socket);
-        Ok(())
+        let datagrams = Datagrams::default();
+        Sender { path, datagrams }
     }
 }
 
@@ -93,9 +80,13 @@ impl Write for Sender {
                 &made
             }
         };
-        if self.send(entry).is_err() {
-            self.send(entry)?;
-        }
+        let open = || {
+            let socket = UnixDatagram::unbound()?;
+            socket.set_write_timeout(Some(PATIENCE))?;
+            socket.connect(&self.path)?;
+            Ok(socket)
+        };
+        self.datagrams.send(open, |socket| socket.send(entry))?;
         Ok(line.len())
     }
 

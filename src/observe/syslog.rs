@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 
+use super::datagrams::Datagrams;
 use crate::clock;
 use crate::config::Syslog;
 
@@ -16,7 +17,7 @@ const PRIORITY: u8 = 134;
 /// The way to a server.
 pub struct Sender {
     to: Syslog,
-    socket: Option<Socket>,
+    datagrams: Datagrams<Socket>,
     /// Host, program and process of each message.
     origin: String,
 }
@@ -26,23 +27,9 @@ enum Socket {
     Udp(UdpSocket),
 }
 
-impl Sender {
-    /// Makes the way to `to`. The server may be away.
-    pub fn new(to: Syslog) -> Self {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
-        let host = host.ok().map(|name| name.trim().to_owned());
-        let host = host
-            .filter(|name| !name.is_empty())
-            .unwrap_or_else(|| "-".into());
-        Sender {
-            to,
-            socket: None,
-            origin: format!("{host} pushgate {}", std::process::id()),
-        }
-    }
-
-    fn open(&self) -> io::Result<Socket> {
-        match &self.to {
+impl Socket {
+    fn open(to: &Syslog) -> io::Result<Socket> {
+        match to {
             Syslog::Local(path) => {
                 let socket = UnixDatagram::unbound()?;
                 socket.connect(path)?;
@@ -60,18 +47,27 @@ impl Sender {
         }
     }
 
-    fn send(&mut self, message: &[u8]) -> io::Result<()> {
-        let socket = match self.socket.take() {
-            Some(socket) => socket,
-            None => self.open()?,
-        };
-        match &socket {
-            Socket::Local(local) => local.send(message)?,
-            Socket::Udp(udp) => udp.send(message)?,
-        };
-        // Kept only if it works: a server that was restarted has another socket.
-        self.socket = Some(socket);
-        Ok(())
+    fn send(&self, message: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Local(local) => local.send(message),
+            Socket::Udp(udp) => udp.send(message),
+        }
+    }
+}
+
+impl Sender {
+    /// Makes the way to `to`. The server may be away.
+    pub fn new(to: Syslog) -> Self {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
+        let host = host.ok().map(|name| name.trim().to_owned());
+        let host = host
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| "-".into());
+        Sender {
+            to,
+            datagrams: Datagrams::default(),
+            origin: format!("{host} pushgate {}", std::process::id()),
+        }
     }
 }
 
@@ -83,9 +79,8 @@ impl Write for Sender {
         let date = humantime::format_rfc3339_millis(clock::wall());
         let head = format!("<{PRIORITY}>1 {date} {} access - ", self.origin);
         let message = [head.as_bytes(), line.trim_ascii_end()].concat();
-        if self.send(&message).is_err() {
-            self.send(&message)?;
-        }
+        let open = || Socket::open(&self.to);
+        self.datagrams.send(open, |socket| socket.send(&message))?;
         Ok(line.len())
     }
 
