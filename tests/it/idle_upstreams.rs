@@ -226,9 +226,9 @@ async fn an_upstream_with_bytes_left_in_tls_is_not_used_again() {
     }
     // Without surplus bytes, the connection serves on.
     let node = &setup.nodes[0];
-    let before = node.seen().connections.len();
+    let before = node.seen().traffic().len();
     client.get("/hello", &[]).await;
-    assert_eq!(node.seen().connections.len(), before);
+    assert_eq!(node.seen().traffic().len(), before);
 }
 
 /// Aim: a client that leaves within an answer ends its upstream connection. Fails if the rest of the answer
