@@ -34,7 +34,7 @@ pub use pool_rebalance::PoolRebalance;
 use pool_rebalance::shown;
 pub use rebalances::Rebalances;
 pub use request::{Goal, OrderedBy, RebalanceRequest};
-use run::Cluster;
+use run::{Cluster, Leaving};
 pub use run::{RebalanceRun, RunState};
 
 /// Pause between two ticks of a run: at 200 clients a second, four clients a tick.
@@ -70,8 +70,13 @@ impl Live<'_> {
 }
 
 impl Cluster for Live<'_> {
-    fn loads(&self) -> Vec<Load> {
-        loads(self.pool)
+    fn loads(&self, leaving: &[Leaving]) -> Vec<Load> {
+        let of = |node: &Node| {
+            let of_node = leaving.iter().filter(|l| l.node == node.id);
+            let leaving: Vec<u64> = of_node.map(|l| l.flow).collect();
+            node.flows.count_without(&leaving)
+        };
+        loads(self.pool, of)
     }
 
     fn movable(&self, node: NodeId) -> Vec<MovableFlow> {
@@ -99,14 +104,14 @@ impl Cluster for Live<'_> {
     }
 }
 
-fn loads(pool: &Pool) -> Vec<Load> {
+fn loads(pool: &Pool, flows: impl Fn(&Node) -> usize) -> Vec<Load> {
     let lends_backups = pool.lends_backups();
     let load = |n: &Arc<Node>| Load {
         id: n.id,
         name: n.name.clone(),
         weight: n.weight(),
         takes: n.weight() > 0 && n.state() == State::Up && n.is_backup() == lends_backups,
-        flows: n.live(),
+        flows: flows(n),
         intake: n.intake(),
     };
     pool.nodes.iter().map(load).collect()
@@ -114,7 +119,7 @@ fn loads(pool: &Pool) -> Vec<Load> {
 
 /// Returns the largest ratio of a node's flows to its share; 1.0 is even.
 pub fn evenness(pool: &Pool) -> f64 {
-    plan(&loads(pool), 0, 0.0).evenness
+    plan(&loads(pool, Node::live), 0, 0.0).evenness
 }
 
 impl Running {

@@ -112,6 +112,14 @@ impl LiveFlows {
         self.0.lock().by_mark.get(&id).map_or(0, |n| *n as usize)
     }
 
+    /// Counts the live flows that are not among `leaving`, all at one moment: counted one after the other, flows that
+    /// end meanwhile would be counted as live, or as leaving twice.
+    pub fn count_without(&self, leaving: &[u64]) -> usize {
+        let flows = self.0.lock();
+        let leave = leaving.iter().filter(|f| flows.live.contains_key(f));
+        flows.live.len() - leave.count()
+    }
+
     /// Whether `flow` is live here.
     pub fn has(&self, flow: u64) -> bool {
         self.0.lock().live.contains_key(&flow)

@@ -20,14 +20,14 @@ use super::request::{Goal, RebalanceRequest};
 use crate::config::units::Rate;
 use crate::upstream::flow_limiter::TokenBucket;
 use crate::upstream::live_flows::MovableFlow;
-pub use node_progress::NodeProgress;
-use node_progress::{Leaving, Place};
+use node_progress::Place;
+pub use node_progress::{Leaving, NodeProgress};
 pub use state::RunState;
 
 /// A pool as a run sees it.
 pub trait Cluster {
-    /// Returns the load of each node.
-    fn loads(&self) -> Vec<Load>;
+    /// Returns the load of each node without the flows that leave it, both of one moment.
+    fn loads(&self, leaving: &[Leaving]) -> Vec<Load>;
     /// Returns the flows of a node that can be moved.
     fn movable(&self, node: NodeId) -> Vec<MovableFlow>;
     /// Whether the flow is live.
@@ -184,11 +184,7 @@ impl RebalanceRun {
     /// Reads the loads and plans; closes nothing.
     pub fn look(&mut self, cluster: &impl Cluster) {
         self.leaving.retain(|l| cluster.has(l.node, l.flow));
-        self.loads = cluster.loads();
-        for load in &mut self.loads {
-            let leaving = self.leaving.iter().filter(|l| l.node == load.id);
-            load.flows = load.flows.saturating_sub(leaving.count());
-        }
+        self.loads = cluster.loads(&self.leaving);
         let tolerance = match self.request.goal {
             Goal::Even(tolerance) => tolerance,
             Goal::Share(..) => 0.0,
@@ -291,7 +287,7 @@ impl RebalanceRun {
             return self.look(cluster);
         }
         self.surveyed = Some(now);
-        let ids = cluster.loads().into_iter().map(|l| l.id);
+        let ids = cluster.loads(&[]).into_iter().map(|l| l.id);
         let flows: Vec<_> = ids.map(|id| (id, cluster.movable(id))).collect();
         let all = flows.iter().flat_map(|(_, flows)| flows);
         self.arrived = all.filter(|f| f.mark.learned >= self.before).count();

@@ -33,7 +33,7 @@ pub struct NodeProgress {
 }
 
 /// A flow that was ordered to close and may still be live.
-pub(super) struct Leaving {
+pub struct Leaving {
     /// Its node.
     pub node: NodeId,
     /// Its number.

@@ -137,13 +137,18 @@ impl Fake {
 }
 
 impl Cluster for Fake {
-    fn loads(&self) -> Vec<Load> {
+    fn loads(&self, leaving: &[Leaving]) -> Vec<Load> {
+        let live = |l: &&Leaving| self.clients.borrow().contains_key(&l.flow);
+        let leave = |n| {
+            let of_node = leaving.iter().filter(live).filter(|l| l.node == id(n));
+            of_node.count()
+        };
         let load = |(n, flows): (usize, usize)| Load {
             id: id(n),
             name: format!("n{n}"),
             weight: 1,
             takes: true,
-            flows,
+            flows: flows - leave(n),
             intake: self.intake.filter(|_| n == 2).map(Rate::a_second),
         };
         self.flows().into_iter().enumerate().map(load).collect()
