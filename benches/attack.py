@@ -2,8 +2,9 @@
 """Attacks the edge from one hostile address, and from one hostile /64, and measures what others feel.
 
 In: PUSHGATE_BIN and LOAD_BIN (default: target/release), SECONDS of each attack (default: 6), DESCRIPTORS of the edge
-(default: 20000, at most the hard limit), ATTACKS (default: all; names with commas between them), KEYS (more keys of
-each listener, with `; ` between them). Needs root and iproute2: all of it runs in a network namespace of its own, where
+(default: 20000, at most the hard limit), ATTACKS (default: all; names with commas between them), ROUNDS (default: 1; each
+measures quiet and all attacks, and the table has the medians), KEYS (more keys of each listener, with `; ` between
+them). Needs root and iproute2: all of it runs in a network namespace of its own, where
 every address of 2001:db8::/32 is local. The attacker and this program have the last core for themselves; the edge, its
 nodes and the other clients have the first. Out: a table in Markdown, one row for each attack. CPU is the edge's, of one
 core.
@@ -30,6 +31,7 @@ import resource
 import select
 import socket
 import ssl
+import statistics
 import struct
 import subprocess
 import sys
@@ -315,10 +317,21 @@ def measure(folder, name, prefix):
         peak = group and group.peak()
         if group:
             group.end()
+    times = [(felt[what][at] or 0) / 1e3 for what in ["connect", "answer", "message"] for at in ["p50_us", "p99_us"]]
+    lost = felt["lost_streams"], felt["lost_by_query"] + felt["lost_by_address"]
+    return [open_now, local, peak or memory, used, *times, felt["served"], felt["refused"], *lost]
+
+
+def show(name, prefix, rounds):
+    """Prints the medians of the rounds; of refused and lost the sums."""
+    if not rounds:
+        return
+    *middle, refused, streams, assignments = zip(*rounds)
+    descriptors, local, memory, used, *times, served = map(statistics.median, middle)
     who = "" if not name else ", one /64" if prefix else ", one address"
-    times = [" / ".join(f"{(felt[what][at] or 0) / 1e3:.2f}" for at in ["p50_us", "p99_us"]) for what in ["connect", "answer", "message"]]
-    lost = f"{felt['lost_streams']} / {felt['lost_by_query'] + felt['lost_by_address']}"
-    cells = [f"{name or 'quiet'}{who}", f"{open_now:,}", f"{local:,}", peak or memory, f"{used:.0f}", *times, felt["served"], felt["refused"], lost]
+    cells = [f"{name or 'quiet'}{who}", f"{descriptors:,.0f}", f"{local:,.0f}", f"{memory:.0f}", f"{used:.0f}"]
+    cells += [f"{p50:.2f} / {p99:.2f}" for p50, p99 in zip(times[::2], times[1::2])]
+    cells += [f"{served:.0f}", sum(refused), f"{sum(streams)} / {sum(assignments)}"]
     print("|", " | ".join(map(str, cells)), "|", flush=True)
 
 
@@ -342,12 +355,13 @@ def main():
         titles += [f"{what} p50 / p99, ms" for what in ["connect", "request", "message"]]
         titles += ["served", "refused", "lost"]
         print("|", " | ".join(titles), "|\n" + "|---" * len(titles) + "|", flush=True)
-        measure(folder, None, False)
         asked = os.environ.get("ATTACKS", ",".join(ATTACKS)).split(",")
-        for name in asked:
-            # One address has one entry in the table of `sticky_ip`.
-            for prefix in [False, True] if name != "addresses" else [True]:
-                measure(folder, name, prefix)
+        # One address has one entry in the table of `sticky_ip`.
+        rows = [(name, prefix) for name in asked for prefix in [False, True] if prefix or name != "addresses"]
+        rows.insert(0, (None, False))
+        rounds = [[measure(folder, *row) for row in rows] for _ in range(int(os.environ.get("ROUNDS", "1")))]
+        for row, of_row in zip(rows, zip(*rounds)):
+            show(*row, [one for one in of_row if one])
 
 
 if __name__ == "__main__":
