@@ -146,7 +146,7 @@ class Probe(threading.Thread):
         os.waitpid(pid, 0)
 
 
-def measure():
+def measure(_):
     crowd = Crowd()
     admin("POST", "/api/nodes/n2/drain")
     for client in range(FLOWS):

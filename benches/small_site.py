@@ -44,7 +44,7 @@ def await_port(port):
 
 
 def run(conf, edge, nodes, flows, measure):
-    """Calls `measure` while an edge with `conf` serves port `edge`. `nodes`: functions that serve as a node for ever."""
+    """Calls `measure` with the number of an edge's process while it serves port `edge` with `conf`. `nodes`: functions that serve as a node for ever."""
     binary = os.environ.get("PUSHGATE_BIN", "target/release/pushgate")
     allow_descriptors(flows)
     children = []
@@ -60,7 +60,7 @@ def run(conf, edge, nodes, flows, measure):
             process = subprocess.Popen([binary, "run", "-c", file.name], stderr=subprocess.DEVNULL)
             children.append(process.pid)
             await_port(edge)
-            measure()
+            measure(process.pid)
     finally:
         for pid in children:
             os.kill(pid, signal.SIGKILL)
