@@ -107,6 +107,15 @@ class Prometheus:
         print(f"alerts: ok: Prometheus runs {count} queries of the dashboard")
 
 
+class SlowNode(Node):
+    """Answers at once, but `/hold` not before the test is over."""
+
+    def do_GET(self):
+        if self.path == "/hold":
+            time.sleep(300)
+        super().do_GET()
+
+
 def get(port, path="/"):
     try:
         urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5).close()
@@ -140,8 +149,12 @@ def break_things(edge, prometheus, conf, plain, secure):
     held = []
 
     def hold():
+        """Holds live flows of several clients: idle connections would make room, and one client may not hold all."""
         if len(held) < 500:
-            held.append(socket.create_connection(("127.0.0.1", plain), timeout=5))
+            source = (f"127.0.0.{2 + len(held) % 8}", 0)
+            client = socket.create_connection(("127.0.0.1", plain), timeout=5, source_address=source)
+            client.sendall(b"GET /hold HTTP/1.1\r\nHost: push\r\n\r\n")
+            held.append(client)
 
     prometheus.await_alert("PushgateFull", hold)
     for client in held:
@@ -152,7 +165,7 @@ def break_things(edge, prometheus, conf, plain, secure):
 
 
 def main():
-    node = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Node)
+    node = http.server.ThreadingHTTPServer(("127.0.0.1", 0), SlowNode)
     threading.Thread(target=node.serve_forever, daemon=True).start()
     admin, plain, secure, dead = free_port(), free_port(), free_port(), free_port()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
