@@ -29,6 +29,7 @@ mod places;
 mod read;
 mod restart;
 mod sources;
+mod state;
 mod statuses;
 mod tcp;
 mod tls;
@@ -54,6 +55,7 @@ pub use memory::{Memory, MemoryLimit};
 pub use places::Places;
 pub use pushgate_plugins::context::Mode;
 pub use pushgate_plugins::units;
+pub use state::{Prefix, Redis, SharedState, StoreUrl, StoreUrls};
 pub use statuses::Statuses;
 pub use tcp::{NodeTcp, TcpOptions};
 pub use tls::{

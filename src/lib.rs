@@ -17,6 +17,7 @@ pub mod route;
 pub mod balance;
 pub mod upstream;
 pub mod stream;
+pub mod site;
 pub mod acme;
 pub mod observe;
 pub mod credentials;

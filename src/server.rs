@@ -35,6 +35,7 @@ use crate::control::{Running, acme, admin, certificates, discovery_watch, expiry
 use crate::listener::edge::Edge;
 use crate::observe::{access_log, service_log, systemd};
 use crate::proxy::hooks::ProxyHooks;
+use crate::site;
 use crate::stream::descriptors;
 
 use pid_file::PidFile;
@@ -211,7 +212,8 @@ impl Service {
             Some(mut p) => (std::mem::take(&mut p.state), Some(p)),
             None => (HandoverState::default(), None),
         };
-        let running = Running::new(edge, options.path, drain, state);
+        let store = site::store(&config)?;
+        let running = Running::new(edge, options.path, drain, (state, store.clone()));
         let admin = config.admin.clone();
         let health = admin.as_ref().and_then(|a| a.health.clone());
         let mut take = |address| Some((address, sockets.remove(&address)?));
@@ -230,6 +232,9 @@ impl Service {
             admin.transpose().map_err(failed)?,
             health.transpose().map_err(failed)?,
         );
+        if let Some(store) = store {
+            tokio::spawn(store.run());
+        }
         tokio::spawn(certificates::watch(running.clone()));
         tokio::spawn(rebalance::watch(running.clone()));
         tokio::spawn(expiry::watch(running.clone()));

@@ -30,6 +30,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::listener::edge::Edge;
 use crate::observe::{metrics, systemd};
+use crate::site::Store;
 use crate::upstream::Membership;
 use crate::upstream::Order;
 use crate::upstream::{Node, State};
@@ -48,6 +49,8 @@ pub struct Running {
     started: Started,
     /// Whether a stop has been told, so that no new clients should be sent here.
     pub(super) stopping: AtomicBool,
+    /// The store of the site; `None`: this edge is alone.
+    pub store: Option<Arc<Store>>,
     /// DNS names that are followed.
     pub(super) discovery: Discovery,
     /// The last rebalance of each pool, running or over.
@@ -63,12 +66,12 @@ pub struct Running {
 
 impl Running {
     /// Creates a proxy in which nothing runs yet. A reload reads the file at `path`; `state`
-    /// comes from the predecessor.
+    /// comes from the predecessor, `store` from the configuration.
     pub fn new(
         edge: Arc<Edge>,
         path: Option<PathBuf>,
         drain: tokio::sync::watch::Sender<bool>,
-        state: HandoverState,
+        (state, store): (HandoverState, Option<Arc<Store>>),
     ) -> Arc<Self> {
         state.date.into_iter().for_each(clock::go_on_from);
         // Counted from now, because the first checks of the nodes take a while.
@@ -91,6 +94,7 @@ impl Running {
             rebalances: Rebalances::inherit(state.rebalances),
             reloading: tokio::sync::Mutex::default(),
             drain,
+            store,
             refreshes: AtomicU64::default(),
             must_refresh: AtomicBool::default(),
         })

@@ -162,6 +162,12 @@ metrics! {
     crl_next: gauge "pushgate_crl_next_update_timestamp_seconds" ["file"];
     /// 1 if the last reload of certificates and ticket keys succeeded, else 0.
     certificates_ok: plain_gauge "pushgate_certificates_last_reload_successful" [];
+    /// 1 for the state of the site's store: `ok`, `full` (takes nothing more), `slow` (no flow waits for it), `away`.
+    store_state: gauge "pushgate_store_state" ["state"];
+    /// Time at which the store's state began, in seconds since 1970.
+    store_since: plain_gauge "pushgate_store_state_since_timestamp_seconds" [];
+    /// Questions to the store, by result: `ok`, `late` (no answer in time), `away`, `full`, `failed`.
+    store_questions: counter "pushgate_store_questions_total" ["result"];
     /// Orders of a certificate by ACME, by result: `ok` or `failed`.
     acme_orders: counter "pushgate_acme_orders_total" ["certificate", "result"];
     /// Orders of a certificate that failed since the last success.
