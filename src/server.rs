@@ -35,7 +35,7 @@ use crate::control::{Running, acme, admin, certificates, discovery_watch, expiry
 use crate::listener::edge::Edge;
 use crate::observe::{access_log, service_log, systemd};
 use crate::proxy::hooks::ProxyHooks;
-use crate::site;
+use crate::site::{self, Claims};
 use crate::stream::descriptors;
 
 use pid_file::PidFile;
@@ -213,6 +213,8 @@ impl Service {
             None => (HandoverState::default(), None),
         };
         let store = site::store(&config)?;
+        let claims = store.as_ref().map(Claims::start).transpose();
+        let claims = claims.map_err(|e| format!("state: {e}"))?;
         let running = Running::new(edge, options.path, drain, (state, store.clone()));
         let admin = config.admin.clone();
         let health = admin.as_ref().and_then(|a| a.health.clone());
@@ -234,6 +236,9 @@ impl Service {
         );
         if let Some(store) = store {
             tokio::spawn(store.run());
+        }
+        if let Some(claims) = claims {
+            tokio::spawn(claims.renew());
         }
         tokio::spawn(certificates::watch(running.clone()));
         tokio::spawn(rebalance::watch(running.clone()));

@@ -28,6 +28,6 @@ pub mod weight;
 
 pub use idle_upstreams::IdleUpstreams;
 pub use live_flow::LiveFlow;
-pub use node::Node;
+pub use node::{Node, Reserved};
 pub use state::{AgentVerdict, Membership, Order, State};
 pub use weight::WeightOrder;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use pushgate_plugins::api::PoolId;
+use pushgate_plugins::api::{PoolId, Site};
 use pushgate_plugins::context::Keep;
 
 use super::discovery::{Discovery, Expanded};
@@ -30,7 +30,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::listener::edge::Edge;
 use crate::observe::{metrics, systemd};
-use crate::site::Store;
+use crate::site::{self, OtherEdges, Store};
 use crate::upstream::Membership;
 use crate::upstream::Order;
 use crate::upstream::{Node, State};
@@ -184,6 +184,7 @@ impl Running {
             (parts.config, parts.loaded) = (Some(config), Some(begun));
             (store, acceptors)
         };
+        self.join_site();
         self.refresh_if_older(refreshes);
         // To free thousands of certificates takes long.
         tokio::spawn(on_file_thread(move || drop(replaced)));
@@ -193,6 +194,19 @@ impl Running {
         let good = self.parts.lock().all_is_served();
         metrics::get().certificates_ok.set(good.into());
         Ok(())
+    }
+
+    /// Shares what the tables of all listeners remember with the other edges.
+    fn join_site(&self) {
+        let Some(claims) = site::claims() else {
+            return;
+        };
+        claims.use_pools(self.pools());
+        let site: Arc<dyn Site> = Arc::new(OtherEdges(claims.clone()));
+        for listening in self.parts.lock().listeners.values() {
+            let table = listening.listener.table.load();
+            table.plugins.sticky.iter().for_each(|p| p.join(&site));
+        }
     }
 
     /// Makes the plan for `config` on a file thread, while everything else goes on.

@@ -103,33 +103,27 @@ impl Store {
         self.serves.load(Ordering::Relaxed)
     }
 
-    /// Asks for a flow. `within`: what is left of [`Store::wait`].
-    ///
-    /// Errors: at once, if the store does not serve; otherwise as [`Store::call`].
-    pub async fn ask<T: FromRedisValue>(
-        &self,
-        question: &Cmd,
-        within: Duration,
-    ) -> Result<T, StoreError> {
-        if !self.serves() {
-            return Err(StoreError::Away);
+    /// Notes whether a flow got its answer within [`Store::wait`]. After several that did not, no flow asks until the
+    /// store answers in time again.
+    pub fn waited(&self, in_time: bool) {
+        if in_time {
+            self.late.store(0, Ordering::Relaxed);
+        } else if self.late.fetch_add(1, Ordering::Relaxed) + 1 >= LATE {
+            let why = format!(
+                "{LATE} answers in a row took longer than {}",
+                self.conf.wait
+            );
+            self.change(State::Slow, why);
         }
-        let answer = self.call(question, within).await;
-        match &answer {
-            Err(StoreError::Late) => {
-                if self.late.fetch_add(1, Ordering::Relaxed) + 1 >= LATE {
-                    self.change(
-                        State::Slow,
-                        format!("{LATE} answers in a row came after {}", self.conf.wait),
-                    );
-                }
-            }
-            _ => self.late.store(0, Ordering::Relaxed),
-        }
-        answer
     }
 
-    /// Asks without regard to whether flows may, for work in the background.
+    /// Returns what distinguishes this site from others: the prefix, and the password of the store.
+    pub(super) fn secret(&self) -> String {
+        let password = self.secrets.password.as_deref().unwrap_or_default();
+        format!("{}\0{password}", self.conf.prefix.0)
+    }
+
+    /// Asks, whether flows may or not.
     ///
     /// Errors: there is no connection, no answer within `within`, or the server refuses. What was asked may have
     /// happened nevertheless, unless the server refused.
