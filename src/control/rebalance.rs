@@ -82,7 +82,11 @@ impl Running {
             ended: Mutex::default(),
         });
         {
+            let of_site = self.site_runs.last(&pool.name);
             let mut runs = self.rebalances.last.lock();
+            if of_site.is_some_and(|run| !run.over) {
+                return Err(RebalanceError::Busy);
+            }
             if runs.get(&pool.id).is_some_and(|r| !r.is_over()) {
                 return Err(RebalanceError::Busy);
             }

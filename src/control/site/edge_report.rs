@@ -47,6 +47,12 @@ pub struct EdgeReport {
     /// Whether it takes no new clients, because it stops or a successor has taken over.
     #[serde(default)]
     pub draining: bool,
+    /// Grows with each report: one that stays the same is of a process that has ended.
+    #[serde(default)]
+    pub beat: u64,
+    /// Whether the beat was seen to grow.
+    #[serde(skip)]
+    pub beats: bool,
     /// Its flows at each node.
     pub nodes: AtNodes,
 }
@@ -128,6 +134,8 @@ mod tests {
             version: "1.0".into(),
             configuration: "abc".into(),
             draining: false,
+            beat: 1,
+            beats: false,
             nodes: AtNodes(nodes.map(|(n, at)| (n.to_owned(), at)).into()),
         };
         let text = report.written();

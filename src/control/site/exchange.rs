@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::counts::{alone, apply, elsewhere, here};
 use super::edge_report::{EVERY, EdgeReport, LIFETIME};
@@ -15,27 +15,39 @@ use crate::control::Running;
 use crate::observe::metrics;
 use crate::upstream::Node;
 
+/// How long after a connect the store may lack edges that live: it may have been restarted empty.
+const REFILL: Duration = Duration::from_secs(3);
+
 /// Exchanges counts until the process ends.
 pub async fn watch(running: Arc<Running>) {
     let Some(store) = running.site.store.clone() else {
         return;
     };
     let mut known = BTreeMap::new();
+    let mut connects = store.connects();
+    let mut connected = Instant::now();
     loop {
         let begun = Instant::now();
-        running.exchange(&store).await;
+        if connects.has_changed().unwrap_or(false) {
+            connects.mark_unchanged();
+            connected = begun;
+        }
+        running.exchange(&store, connected.elapsed() > REFILL).await;
         tell_changes(&running, &mut known);
         tokio::time::sleep(EVERY.saturating_sub(begun.elapsed())).await;
     }
 }
 
 impl Running {
-    /// Reads what the other edges have, and tells them what this one has.
-    async fn exchange(&self, store: &Store) {
+    /// Reads what the other edges have, and tells them what this one has. `whole`: the store has been there for so long
+    /// that every live edge has told it.
+    async fn exchange(&self, store: &Store, whole: bool) {
         let read = store.reports().await;
         let now = Instant::now();
-        if let Ok(reports) = read {
-            self.site.set_others(reports, now);
+        if let Ok(reports) = read
+            && self.site.is_told(now)
+        {
+            self.site.set_others(reports, whole, now);
         }
         self.count_site(&self.nodes(), now);
         let nodes = here(&self.nodes());
@@ -43,7 +55,9 @@ impl Running {
             .site
             .report(self.shown_addresses(), self.is_leaving(), nodes);
         // Where this fails, the others count this edge out when its last report expires.
-        let _ = store.report(&report).await;
+        if store.report(&report).await.is_ok() {
+            self.site.told(Instant::now());
+        }
     }
 
     /// Gives `nodes` what the other edges have. An edge that has heard nobody for as long as a report lives goes on

@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 
-use super::edge_report::{AtNodes, EdgeReport};
+use super::edge_report::{AtNodes, EdgeReport, LIFETIME};
 use super::order::{Order, Subject};
 use super::order_book::{OrderBook, oldest_rules};
 use super::store::Store;
@@ -27,6 +28,7 @@ pub struct Site {
     /// The store; `None`: none is configured, and this edge is alone.
     pub store: Option<Store>,
     since: u64,
+    beat: AtomicU64,
     configuration: Mutex<String>,
     others: Mutex<Others>,
 }
@@ -37,6 +39,8 @@ struct Others {
     reports: Vec<EdgeReport>,
     /// When they were last read.
     read: Option<Instant>,
+    /// When the store last took this edge's own report.
+    told: Option<Instant>,
 }
 
 impl Site {
@@ -51,6 +55,7 @@ impl Site {
             id,
             book: Mutex::new(book),
             since: since.unwrap_or(Duration::ZERO).as_secs(),
+            beat: AtomicU64::new(0),
             configuration: Mutex::default(),
             others: Mutex::default(),
         }
@@ -74,7 +79,7 @@ impl Site {
                     let _ = book.hear(subject, order);
                 }
                 drop(book);
-                self.set_others(reports, Instant::now());
+                self.set_others(reports, true, Instant::now());
             }
             Ok(Err(e)) => log::warn!(
                 "the store does not answer ({e}): this edge starts without the orders of its site"
@@ -112,16 +117,38 @@ impl Site {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             configuration: self.configuration.lock().clone(),
             draining,
+            beat: self.beat.fetch_add(1, Ordering::Relaxed),
+            beats: true,
             nodes,
         }
     }
 
-    /// Notes the other edges that live now.
-    pub fn set_others(&self, reports: Vec<EdgeReport>, now: Instant) {
-        *self.others.lock() = Others {
-            reports,
-            read: Some(now),
-        };
+    /// Notes the other edges that live now. `whole`: edges that are not among `reports` are gone; otherwise they may
+    /// not have told the store yet, which has lost what it knew.
+    pub fn set_others(&self, mut reports: Vec<EdgeReport>, whole: bool, now: Instant) {
+        let mut others = self.others.lock();
+        for report in &mut reports {
+            let before = others.reports.iter().find(|r| r.key() == report.key());
+            report.beats = before.is_some_and(|b| b.beats || b.beat != report.beat);
+        }
+        if !whole {
+            let before = std::mem::take(&mut others.reports).into_iter();
+            let told = |r: &EdgeReport| reports.iter().any(|now| now.key() == r.key());
+            let untold: Vec<_> = before.filter(|r| !told(r)).collect();
+            reports.extend(untold);
+        }
+        (others.reports, others.read) = (reports, Some(now));
+    }
+
+    /// Notes that the store took this edge's report.
+    pub fn told(&self, now: Instant) {
+        self.others.lock().told = Some(now);
+    }
+
+    /// Whether the store takes reports: a full one does not, and then edges that are not in it live all the same.
+    pub fn is_told(&self, now: Instant) -> bool {
+        let told = self.others.lock().told;
+        told.is_none_or(|at| now.saturating_duration_since(at) < LIFETIME)
     }
 
     /// Returns the other edges that were last known to live, and how long ago that was.
@@ -176,7 +203,8 @@ fn host_name() -> String {
 /// What differs between edges, in words for the operator. `one` is this edge.
 pub fn warnings(one: &EdgeReport, other: &EdgeReport) -> Vec<&'static str> {
     let mut found = Vec::new();
-    if one.name == other.name && one.id != other.id && !one.draining && !other.draining {
+    let is_twin = one.name == other.name && one.id != other.id && other.beats;
+    if is_twin && !one.draining && !other.draining {
         found.push("same name as this edge: set `state.name`");
     }
     if one.configuration != other.configuration {
@@ -202,8 +230,17 @@ mod tests {
         };
         let twin = EdgeReport {
             id: "2".into(),
+            beats: true,
             ..one.clone()
         };
+        let ended = EdgeReport {
+            beats: false,
+            ..twin.clone()
+        };
+        assert!(
+            warnings(&one, &ended).is_empty(),
+            "the process before this one"
+        );
         assert_eq!(
             warnings(&one, &twin),
             ["same name as this edge: set `state.name`"]

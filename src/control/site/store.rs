@@ -234,18 +234,22 @@ impl Store {
         Ok(leads == 1)
     }
 
-    /// Returns the state of the last run of a pool, and whether an edge leads it now.
+    /// Returns for each pool the state of its last run, and whether an edge leads it now.
     ///
     /// Errors: the store does not answer.
-    pub async fn run(&self, pool: &str) -> Result<Option<(SiteRun, bool)>, StoreError> {
-        let keys = ["run", "lead"].map(|kind| self.store.key(kind, pool));
-        let both: Vec<Option<Vec<u8>>> = self.ask(cmd("MGET").arg(&keys[0]).arg(&keys[1])).await?;
-        let [Some(run), lead] = &both[..] else {
-            return Ok(None);
+    pub async fn runs(&self, pools: &[&str]) -> Result<Vec<Option<(SiteRun, bool)>>, StoreError> {
+        if pools.is_empty() {
+            return Ok(Vec::new());
+        }
+        let both = |pool: &&str| ["run", "lead"].map(|kind| self.store.key(kind, pool));
+        let keys: Vec<String> = pools.iter().flat_map(both).collect();
+        let values: Vec<Option<Vec<u8>>> = self.ask(cmd("MGET").arg(keys)).await?;
+        let one = |both: &[Option<Vec<u8>>]| {
+            // Another version may write it in another form.
+            let run = serde_json::from_slice(both[0].as_deref()?).ok()?;
+            Some((run, both[1].is_some()))
         };
-        // Another version may write it in another form.
-        let run = serde_json::from_slice(run).ok();
-        Ok(run.map(|run| (run, lead.is_some())))
+        Ok(values.chunks_exact(2).map(one).collect())
     }
 
     /// Tells the leader of a rebalance this edge's part.

@@ -19,6 +19,8 @@ use crate::control::rebalance::run::{Cluster, Place};
 const SURVEY: Duration = Duration::from_millis(500);
 /// Pause before a flow is closed: its client may come back at once to an edge that has not heard yet.
 pub const BEFORE_CLOSE: Duration = Duration::from_millis(20);
+/// A run that the store does not know, and of which nothing was heard for this long, is lost.
+const LOST: Duration = Duration::from_secs(10);
 /// Most flows told to the leader for each node, whatever the rate.
 const MOST_TOLD: usize = 2_048;
 
@@ -31,6 +33,8 @@ pub struct Follower {
     closing: Vec<Closing>,
     arrived: usize,
     surveyed: Option<Instant>,
+    /// When a state was last obeyed.
+    heard: Option<Instant>,
 }
 
 /// A flow that is being closed.
@@ -64,6 +68,7 @@ impl Follower {
             closing: Vec::new(),
             arrived: 0,
             surveyed: None,
+            heard: None,
         }
     }
 
@@ -79,8 +84,15 @@ impl Follower {
             }
         }
         self.state = state.clone();
+        self.heard = Some(now);
         live.pool.level(!state.over);
         self.tick(live, now);
+    }
+
+    /// Whether no leader was heard for long.
+    pub fn is_lost(&self, now: Instant) -> bool {
+        self.heard
+            .is_some_and(|at| now.saturating_duration_since(at) > LOST)
     }
 
     /// Closes what is still to be closed.

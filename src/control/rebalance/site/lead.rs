@@ -40,9 +40,7 @@ pub async fn watch(running: Arc<Running>) {
         tokio::time::sleep(PART_EVERY).await;
         if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
             looked = Some(Instant::now());
-            for pool in running.pools().values() {
-                running.look_for_run(&store, pool).await;
-            }
+            running.look_for_runs(&store).await;
         }
         running.send_parts(&store).await;
     }
@@ -67,6 +65,12 @@ impl Running {
         let unknown = || RebalanceError::Unknown(format!("no pool `{name}`"));
         let pool = pools.get(&PoolId::of(name)).ok_or_else(unknown)?;
         let mut run = prepare(pool, request.clone(), clock::date(), Instant::now())?;
+        if self
+            .last_rebalance(name)
+            .is_some_and(|here| !here.is_over())
+        {
+            return Err(RebalanceError::Busy);
+        }
         match store.lead(name).await {
             Ok(true) => {}
             Ok(false) => return Err(RebalanceError::Busy),
@@ -178,14 +182,31 @@ impl Running {
         }
     }
 
-    /// Looks for a run of a pool, and goes on leading it if its leader is gone.
-    async fn look_for_run(self: &Arc<Self>, store: &Store, pool: &Arc<Pool>) {
-        if self.site_runs.led.lock().contains(&pool.id) {
-            return;
-        }
-        let Ok(Some((state, is_led))) = store.run(&pool.name).await else {
+    /// Looks for runs of all pools.
+    async fn look_for_runs(self: &Arc<Self>, store: &Store) {
+        let pools = self.pools();
+        let led = self.site_runs.led.lock().clone();
+        let others: Vec<_> = pools.values().filter(|p| !led.contains(&p.id)).collect();
+        let names: Vec<&str> = others.iter().map(|p| p.name.as_str()).collect();
+        let Ok(runs) = store.runs(&names).await else {
             return;
         };
+        for (pool, run) in others.into_iter().zip(runs) {
+            match run {
+                Some((state, is_led)) => self.look_at_run(store, pool, state, is_led).await,
+                None => self.lose_run(pool),
+            }
+        }
+    }
+
+    /// Follows the run of a pool, and goes on leading it if its leader is gone.
+    async fn look_at_run(
+        self: &Arc<Self>,
+        store: &Store,
+        pool: &Arc<Pool>,
+        state: SiteRun,
+        is_led: bool,
+    ) {
         self.follow_run(&state);
         if state.over || is_led || self.is_leaving() || store.lead(&pool.name).await != Ok(true) {
             return;
@@ -203,12 +224,28 @@ impl Running {
             leader: self.site.name.clone(),
             ..state
         };
-        tokio::spawn(lead(
-            self.clone(),
-            store.clone(),
-            pool.id,
-            Leader::new(state, planner),
-        ));
+        let leader = Leader::new(state, planner);
+        tokio::spawn(lead(self.clone(), store.clone(), pool.id, leader));
+    }
+
+    /// Ends this edge's part in a run that the store has lost together with its leader.
+    fn lose_run(&self, pool: &Arc<Pool>) {
+        let mut followers = self.site_runs.followers.lock();
+        let is_lost = followers
+            .get_mut(&pool.id)
+            .is_some_and(|f| f.is_lost(Instant::now()));
+        if is_lost {
+            followers.remove(&pool.id);
+            pool.level(false);
+            if let Some(last) = self.site_runs.last.lock().get_mut(&pool.id) {
+                (last.over, last.state) = (true, "cancelled".to_owned());
+                last.progress["state"] = "cancelled".into();
+            }
+            log::warn!(
+                "pool {}: the store has lost the rebalance of the site",
+                pool.name
+            );
+        }
     }
 
     /// Closes what is to be closed here, and tells the leaders what this edge has.

@@ -117,7 +117,8 @@ impl Running {
                 leader.state.seq = leader.planner.seq + 1;
                 match store.put_run(&leader.state).await {
                     Ok(true) => {}
-                    // Another edge leads by now.
+                    // The store was restarted empty, or another edge leads by now.
+                    Ok(false) if store.lead(&name).await == Ok(true) => continue,
                     Ok(false) => return,
                     Err(_) => {
                         tokio::time::sleep(PART_EVERY).await;
