@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::StatusCode;
 
 use crate::head::Head;
-pub use claim::{Adopted, Claim, SharedTable, Site, Used};
+pub use claim::{Adopted, Claim, Peers, SharedTable, Used};
 pub use forget::Forget;
 pub use plugin::{Placed, Plugin, Plugins};
 pub use roles::{HeadEditor, Preamble, Router, Sticky};

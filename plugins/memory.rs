@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::api::{
-    Assignment, Claim, Flow, Forget, How, Mark, NodeId, PoolId, Recalled, Site, unix_seconds,
+    Assignment, Claim, Flow, Forget, How, Mark, NodeId, Peers, PoolId, Recalled, unix_seconds,
 };
 use crate::bounds::Whole;
 use crate::context::{Build, PluginError};
@@ -251,9 +251,9 @@ impl Memory {
     }
 
     /// Shares the table with the other edges of `site`.
-    pub fn join(&self, site: &Arc<dyn Site>) {
+    pub fn join(&self, peers: &Arc<dyn Peers>) {
         if let Memory::Table { shared, .. } = self {
-            shared.join(site);
+            shared.join(peers);
         }
     }
 

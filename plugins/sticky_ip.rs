@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::api::{Assignment, Claim, Flow, Forget, Mark, NodeId, PoolId, Recalled, Site, Sticky};
+use crate::api::{Assignment, Claim, Flow, Forget, Mark, NodeId, PoolId, Recalled, Peers, Sticky};
 use crate::memory::Memory;
 use crate::memory::source::{OWNED_PREFIX, Source};
 use crate::trust::Trust;
@@ -99,8 +99,8 @@ impl Sticky for StickyIp {
         self.memory.claim(client, self.source(client), pool)
     }
 
-    fn join(&self, site: &Arc<dyn Site>) {
-        self.memory.join(site);
+    fn join(&self, peers: &Arc<dyn Peers>) {
+        self.memory.join(peers);
     }
 
     fn computes(&self) -> bool {

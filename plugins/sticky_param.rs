@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::api::{Assignment, Claim, Flow, Forget, Mark, NodeId, PoolId, Recalled, Site, Sticky};
+use crate::api::{Assignment, Claim, Flow, Forget, Mark, NodeId, PoolId, Recalled, Peers, Sticky};
 use crate::memory::Memory;
 use crate::memory::source::Source;
 use crate::sticky_session::rule::Rule;
@@ -76,8 +76,8 @@ impl Sticky for StickyParam {
         self.memory.claim(self.value(flow)?, source, pool)
     }
 
-    fn join(&self, site: &Arc<dyn Site>) {
-        self.memory.join(site);
+    fn join(&self, peers: &Arc<dyn Peers>) {
+        self.memory.join(peers);
     }
 
     fn computes(&self) -> bool {

@@ -15,7 +15,7 @@ mod watch;
 use std::sync::Arc;
 
 use crate::api::{
-    Assignment, Claim, Flow, Forget, PoolId, Recalled, Site, Sticky, Watch, unix_seconds,
+    Assignment, Claim, Flow, Forget, PoolId, Recalled, Peers, Sticky, Watch, unix_seconds,
 };
 use crate::memory::source::Source;
 use crate::memory::table::Key;
@@ -66,8 +66,8 @@ impl Sticky for StickySession {
         Some(self.0.shared.claim(key, Source::of(flow.source)))
     }
 
-    fn join(&self, site: &Arc<dyn Site>) {
-        self.0.shared.join(site);
+    fn join(&self, peers: &Arc<dyn Peers>) {
+        self.0.shared.join(peers);
     }
 
     fn forget(&self, what: &Forget) {

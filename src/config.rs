@@ -19,6 +19,7 @@ pub mod error;
 mod failure;
 mod fault;
 mod file;
+mod fingerprint;
 mod include;
 mod listener;
 mod log_field;

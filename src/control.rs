@@ -16,6 +16,7 @@ pub mod planned;
 pub mod rebalance;
 pub mod refused;
 pub mod running;
+pub mod site;
 pub mod sockets;
 pub mod started;
 pub mod stop;

@@ -19,6 +19,7 @@ pub mod passive_health;
 pub mod server_load;
 pub mod shortage;
 pub mod signal;
+pub mod site_share;
 pub mod stage;
 pub mod state;
 pub mod node;

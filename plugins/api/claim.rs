@@ -1,7 +1,7 @@
 //! What the edges of a site must agree on: which node a client is stuck to, where tables remember it.
 //!
 //! In: assignments of this edge, and what the site's store knows. Out: entries of tables that agree. The core
-//! implements [`Site`] with a store; plugins with tables implement the rest. Source: docs/scale.md, "A store for the
+//! implements [`Peers`] with a store; plugins with tables implement the rest. Source: docs/scale.md, "A store for the
 //! site".
 
 use std::sync::Arc;
@@ -60,7 +60,7 @@ pub trait SharedTable: Send + Sync {
 }
 
 /// The other edges.
-pub trait Site: Send + Sync {
+pub trait Peers: Send + Sync {
     /// Called for each table when the configuration that has it comes into force. `place` names the table.
     fn join(&self, place: &str, table: Arc<dyn SharedTable>);
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 use std::sync::Arc;
 
 use super::{
-    Assignment, Claim, EditError, Flow, Forget, Mark, NodeId, PoolId, Recalled, Route, Site, Watch,
+    Assignment, Claim, EditError, Flow, Forget, Mark, NodeId, Peers, PoolId, Recalled, Route, Watch,
 };
 use crate::head::Edits;
 
@@ -102,7 +102,7 @@ pub trait Sticky: Send + Sync {
     }
 
     /// Shares its table with the other edges of the site from now on.
-    fn join(&self, _: &Arc<dyn Site>) {}
+    fn join(&self, _: &Arc<dyn Peers>) {}
 
     /// Returns whether assignments are computed. A client that comes back then gets the same node, whatever a
     /// rebalance forgets.

@@ -1,7 +1,7 @@
 //! A table of assignments as the edges of a site share it.
 //!
 //! In: a table and the limits of the plugin that uses it. Out: claims, and what changes in the table is told to the
-//! [`Site`].
+//! [`Peers`].
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::source::Source;
 use super::table::{Key, Limits, Table};
-use crate::api::{Adopted, Claim, NodeId, PoolId, SharedTable, Site, Used};
+use crate::api::{Adopted, Claim, NodeId, Peers, PoolId, SharedTable, Used};
 
 /// Part of `expiry` after which an assignment in use is told again: a lost message is repeated in time.
 const RENEWALS: u32 = 3;
@@ -37,8 +37,8 @@ impl Shared {
     }
 
     /// Shares the table with the other edges of `site` from now on.
-    pub fn join(self: &Arc<Self>, site: &Arc<dyn Site>) {
-        let (of, to) = (self.clone(), site.clone());
+    pub fn join(self: &Arc<Self>, peers: &Arc<dyn Peers>) {
+        let (of, to) = (self.clone(), peers.clone());
         self.table.tell(Box::new(move |change| {
             let claim = of.claim(change.key, change.source);
             match change.forgotten {
@@ -46,7 +46,7 @@ impl Shared {
                 false => to.assigned(claim, change.node, change.age, change.certain),
             }
         }));
-        site.join(&self.place, Arc::new(self.clone()));
+        peers.join(&self.place, Arc::new(self.clone()));
     }
 }
 

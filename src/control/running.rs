@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use pushgate_plugins::api::{PoolId, Site};
+use pushgate_plugins::api::{Peers, PoolId};
 use pushgate_plugins::context::Keep;
+use pushgate_plugins::unix::Shown;
 
 use super::discovery::{Discovery, Expanded};
 use super::endpoint::Endpoint;
@@ -22,7 +23,10 @@ use super::handover::{HandoverState, SavedDrain};
 use super::parts::{Listed, Parts, first_checks};
 use super::plan::{Before, Plan, Shift};
 use super::rebalance::Rebalances;
+use super::rebalance::site::SiteRuns;
 use super::refused::Names;
+use super::site::Site;
+use super::site::obey::{forget_at_start, obey_at_start};
 use super::sockets::Sockets;
 use super::started::Started;
 use crate::balance::Pool;
@@ -55,6 +59,10 @@ pub struct Running {
     pub(super) discovery: Discovery,
     /// The last rebalance of each pool, running or over.
     pub(super) rebalances: Rebalances,
+    /// The rebalances of the site in which this edge takes part.
+    pub(super) site_runs: SiteRuns,
+    /// What is known of the other edges.
+    pub(super) site: Arc<Site>,
     /// Held during a reload with its checks, so that reloads do not overlap.
     reloading: tokio::sync::Mutex<()>,
     pub(super) drain: tokio::sync::watch::Sender<bool>,
@@ -66,12 +74,13 @@ pub struct Running {
 
 impl Running {
     /// Creates a proxy in which nothing runs yet. A reload reads the file at `path`; `state`
-    /// comes from the predecessor, `store` from the configuration.
+    /// comes from the predecessor; `store` and `site`, with the orders that hold, from the configuration.
     pub fn new(
         edge: Arc<Edge>,
         path: Option<PathBuf>,
         drain: tokio::sync::watch::Sender<bool>,
-        (state, store): (HandoverState, Option<Arc<Store>>),
+        state: HandoverState,
+        (store, site): (Option<Arc<Store>>, Site),
     ) -> Arc<Self> {
         state.date.into_iter().for_each(clock::go_on_from);
         // Counted from now, because the first checks of the nodes take a while.
@@ -92,6 +101,8 @@ impl Running {
             stopping: AtomicBool::default(),
             discovery: Discovery::new(state.answers),
             rebalances: Rebalances::inherit(state.rebalances),
+            site_runs: SiteRuns::default(),
+            site: Arc::new(site),
             reloading: tokio::sync::Mutex::default(),
             drain,
             store,
@@ -165,6 +176,7 @@ impl Running {
             config: expanded,
             found,
         } = self.discovery.expand(&config);
+        let fingerprint = config.fingerprint();
         let (refreshes, begun) = (self.refreshes.load(Ordering::SeqCst), clock::wall());
         let (names, plan) = (Names::of(&expanded), self.plan(expanded, sockets).await);
         let plan = plan.inspect_err(|_| names.forget(&self.parts.lock()))?;
@@ -173,8 +185,15 @@ impl Running {
         self.discovery.found(found);
         let replaced = {
             let mut parts = self.parts.lock();
-            parts.settle_nodes(plan.nodes);
+            if let Some(book) = self.site.orders_of_site() {
+                plan.each_table(|table| forget_at_start(&book, table));
+            }
+            let fresh = parts.settle_nodes(plan.nodes);
             parts.settle_orders();
+            if let Some(book) = self.site.orders_of_site() {
+                obey_at_start(&book, &fresh);
+            }
+            self.count_site(&fresh, Instant::now());
             parts.settle_pools(plan.pools);
             let store = std::mem::replace(&mut parts.store, plan.store);
             parts.settle_tickets(plan.ring, plan.tickets);
@@ -185,6 +204,7 @@ impl Running {
             (store, acceptors)
         };
         self.join_site();
+        self.site.configured(fingerprint);
         self.refresh_if_older(refreshes);
         // To free thousands of certificates takes long.
         tokio::spawn(on_file_thread(move || drop(replaced)));
@@ -202,10 +222,10 @@ impl Running {
             return;
         };
         claims.use_pools(self.pools());
-        let site: Arc<dyn Site> = Arc::new(OtherEdges(claims.clone()));
+        let peers: Arc<dyn Peers> = Arc::new(OtherEdges(claims.clone()));
         for listening in self.parts.lock().listeners.values() {
             let table = listening.listener.table.load();
-            table.plugins.sticky.iter().for_each(|p| p.join(&site));
+            table.plugins.sticky.iter().for_each(|p| p.join(&peers));
         }
     }
 
@@ -239,7 +259,10 @@ impl Running {
         self.discovery.found(found);
         {
             let mut parts = self.parts.lock();
-            parts.settle_nodes(shift.nodes);
+            let fresh = parts.settle_nodes(shift.nodes);
+            if let Some(book) = self.site.orders_of_site() {
+                obey_at_start(&book, &fresh);
+            }
             parts.settle_pools(shift.pools);
             for (name, table) in shift.tables {
                 if let Some(l) = parts.listeners.get(&name) {
@@ -321,6 +344,7 @@ impl Running {
             rebalances: self.rebalances.save(),
             date: Some(clock::date()),
             drains: nodes.iter().filter_map(drain).collect(),
+            book: self.site.book.lock().save(),
         }
     }
 
@@ -346,6 +370,19 @@ impl Running {
         let all = parts.listeners.values();
         all.flat_map(|l| l.loops.iter().map(|a| (l.conf.name.clone(), a.bound)))
             .collect()
+    }
+
+    /// Returns the addresses in use, as people write them.
+    pub(super) fn shown_addresses(&self) -> Vec<String> {
+        let all = self.addresses().into_iter();
+        let mut all: Vec<_> = all.map(|(_, at)| Shown(at).to_string()).collect();
+        all.sort();
+        all
+    }
+
+    /// Whether it takes no new clients, because it stops or a successor has taken over.
+    pub(super) fn is_leaving(&self) -> bool {
+        *self.drain.borrow() || self.stopping.load(Ordering::Relaxed)
     }
 
     /// Returns why new clients should not come here, if they should not.

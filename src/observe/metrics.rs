@@ -105,6 +105,12 @@ metrics! {
     stuck_refused: counter "pushgate_stuck_refused_total" ["node", "limit"];
     /// Live flows of a node.
     node_flows: gauge "pushgate_node_flows" ["node"];
+    /// Live flows of a node at all edges of the site.
+    node_site_flows: gauge "pushgate_node_site_flows" ["node"];
+    /// Edges of the site that live, this one included; 0 without a store.
+    site_edges: plain_gauge "pushgate_site_edges" [];
+    /// Edges of the site that differ from this one in version, configuration or by having the same name.
+    site_differing_edges: plain_gauge "pushgate_site_differing_edges" [];
     /// 1 for the state a node is in, 0 for its other states.
     node_state: gauge "pushgate_node_state" ["node", "state"];
     /// 1 if a node is a backup, else 0.
@@ -232,6 +238,7 @@ impl Metrics {
         forget(&self.assigned, "node", name);
         forget(&self.stuck_refused, "node", name);
         forget(&self.node_flows, "node", name);
+        forget(&self.node_site_flows, "node", name);
         forget(&self.node_state, "node", name);
         forget(&self.node_backup, "node", name);
         forget(&self.node_changes, "node", name);

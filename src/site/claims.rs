@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use openssl::error::ErrorStack;
 use parking_lot::Mutex;
-use pushgate_plugins::api::{Adopted, Claim, NodeId, PoolId, SharedTable, Site};
+use pushgate_plugins::api::{Adopted, Claim, NodeId, Peers, PoolId, SharedTable};
 use redis::{Cmd, cmd};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -267,7 +267,7 @@ impl Drop for UnderWay {
 /// The other edges, as the tables of plugins see them.
 pub struct OtherEdges(pub Arc<Claims>);
 
-impl Site for OtherEdges {
+impl Peers for OtherEdges {
     fn join(&self, place: &str, table: Arc<dyn SharedTable>) {
         let mut tables = self.0.tables.lock();
         let told = tables

@@ -168,8 +168,8 @@ impl Store {
         self.call::<Value>(&publish, within).await.map(drop)
     }
 
-    /// The number of the database, because channels are those of the whole server.
-    fn channel(&self, topic: Topic) -> String {
+    /// Returns the channel of a topic. It has the number of the database, because channels are those of the whole server.
+    pub fn channel(&self, topic: Topic) -> String {
         let database = self.conf.url.0.first().map_or(0, |url| url.database);
         self.key("news", &format!("{database}:{}", topic.0))
     }

@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::site_share::{SiteShare, even};
 use crate::config::units::Rate;
 
 /// Limits of a node; `None` means no limit.
@@ -50,10 +51,25 @@ impl TokenBucket {
     /// loses no token. The stored tokens come on top of those of a second, so the fill rate is lower by as
     /// many.
     pub fn new(rate: Rate, late: Duration, now: Instant) -> Self {
-        let burst = (rate.per_second() * late.as_secs_f64()).max(1.0);
+        Self::part(rate, 1, late, now)
+    }
+
+    /// Creates a bucket as [`TokenBucket::new`] does, for one of `edges` edges that share the rate.
+    pub fn part(rate: Rate, edges: usize, late: Duration, now: Instant) -> Self {
+        let per_second = rate.per_second() / edges.max(1) as f64;
+        let burst = (per_second * late.as_secs_f64()).max(1.0);
         let mut bucket = Self::with_burst(rate, burst, now);
-        bucket.per_second -= burst - 1.0;
+        bucket.per_second = per_second - (burst - 1.0);
         bucket
+    }
+
+    /// Changes to the rate of `other`, and keeps the tokens.
+    pub fn change(&mut self, other: TokenBucket, now: Instant) {
+        self.wait(now);
+        *self = TokenBucket {
+            level: self.level.min(other.burst),
+            ..other
+        };
     }
 
     /// Creates a full bucket of `burst` tokens, at least one: `rate` in the long run, above it once.
@@ -100,14 +116,15 @@ impl TokenBucket {
     }
 }
 
-fn bucket(rate: Rate, now: Instant) -> TokenBucket {
-    TokenBucket::new(rate, LATE, now).arriving(LATE)
+fn bucket(rate: Rate, edges: usize, now: Instant) -> TokenBucket {
+    TokenBucket::part(rate, edges, LATE, now).arriving(LATE)
 }
 
 /// The limits of a node, and how much of them is used.
 #[derive(Clone, Debug)]
 pub struct FlowLimiter {
     limits: Limits,
+    share: SiteShare,
     admit: Option<TokenBucket>,
     ramp: Option<Ramp>,
 }
@@ -132,9 +149,52 @@ impl FlowLimiter {
     pub fn new(limits: Limits, now: Instant) -> Self {
         FlowLimiter {
             limits,
-            admit: limits.admit_rate.map(|rate| bucket(rate, now)),
+            share: SiteShare::ALONE,
+            admit: limits.admit_rate.map(|rate| bucket(rate, 1, now)),
             ramp: None,
         }
+    }
+
+    /// Uses only `share` of the limits from now on. A running slow start goes on.
+    pub fn share(&mut self, share: SiteShare, now: Instant) {
+        let edges = share.edges;
+        let is_other = std::mem::replace(&mut self.share, share).edges != edges;
+        if !is_other {
+            return;
+        }
+        if let (Some(admit), Some(rate)) = (&mut self.admit, self.limits.admit_rate) {
+            admit.change(bucket(rate, edges, now), now);
+        }
+        if let (Some(ramp), Some(rate)) = (&mut self.ramp, self.limits.slow_start) {
+            ramp.bucket.change(bucket(rate, edges, now), now);
+        }
+    }
+
+    /// Uses an even part of the limits, because nothing but the number of edges is known.
+    pub fn share_evenly(&mut self, edges: usize, now: Instant) {
+        let part = |limit: Option<usize>| limit.filter(|_| edges > 1).map(|l| even(l, edges));
+        let share = SiteShare {
+            edges,
+            most: part(self.limits.max_flows),
+            most_hard: part(self.limits.max_flows_hard),
+        };
+        self.share(share, now);
+    }
+
+    /// Returns the most flows here that are not stuck to the node.
+    pub fn most(&self) -> Option<usize> {
+        self.share.most.or(self.limits.max_flows)
+    }
+
+    /// Returns the most flows here of any kind.
+    pub fn most_hard(&self) -> Option<usize> {
+        self.share.most_hard.or(self.limits.max_flows_hard)
+    }
+
+    /// Returns the most new flows a second that this edge gives the node by `admit_rate`.
+    pub fn admits(&self) -> Option<f64> {
+        let rate = self.limits.admit_rate?;
+        Some(rate.per_second() / self.share.edges.max(1) as f64)
     }
 
     /// Returns its limits.
@@ -145,7 +205,7 @@ impl FlowLimiter {
     /// Begins the slow start: the node takes flows from now on.
     pub fn returned(&mut self, now: Instant) {
         self.ramp = self.limits.slow_start.map(|rate| Ramp {
-            bucket: bucket(rate, now).begun(),
+            bucket: bucket(rate, self.share.edges, now).begun(),
             began: now,
             held: None,
         });
@@ -156,7 +216,8 @@ impl FlowLimiter {
         self.ramp.is_some()
     }
 
-    /// Returns the most new flows a second: by `admit_rate`, and by a slow start while it lasts.
+    /// Returns the most new flows a second that the site gives the node: by `admit_rate`, and by a slow start while
+    /// it lasts.
     pub fn intake(&self) -> Option<Rate> {
         let slow = self.limits.slow_start.filter(|_| self.is_ramping());
         self.limits.admit_rate.into_iter().chain(slow).min()
@@ -167,18 +228,10 @@ impl FlowLimiter {
         self.ramp = None;
     }
 
-    /// Whether a flow may come to the node, which has `live` flows.
+    /// Whether a flow may come to the node, which has `live` flows at this edge.
     pub fn room(&mut self, live: usize, now: Instant) -> Room {
-        let Limits {
-            max_flows,
-            max_flows_hard,
-            ..
-        } = self.limits;
-        if max_flows
-            .into_iter()
-            .chain(max_flows_hard)
-            .any(|max| live >= max)
-        {
+        let mut most = self.most().into_iter().chain(self.most_hard());
+        if most.any(|max| live >= max) {
             return Room::Full;
         }
         let mut wait = self.admit.as_mut().map_or(Duration::ZERO, |b| b.wait(now));
@@ -335,6 +388,33 @@ mod tests {
         limiter.returned(start);
         admitted(&mut limiter, start, 601, Duration::from_millis(10));
         assert!(!limiter.is_ramping(), "after ten minutes");
+    }
+
+    /// Issue 16 §4: three edges together give a node its rate, also when an edge joins or leaves. Fails if a change of
+    /// their number hands out a fresh bucket, or if the limit stands above the share.
+    #[test]
+    fn edges_share_a_rate() {
+        let start = Instant::now();
+        let mut limiter = FlowLimiter::new(limits(60, "30/s", ""), start);
+        limiter.share_evenly(3, start);
+        assert_eq!((limiter.most(), limiter.admits()), (Some(20), Some(10.0)));
+        assert_eq!(limiter.room(20, start), Room::Full);
+        let counts = admitted(&mut limiter, start, 4, Duration::from_millis(1));
+        assert!(counts.iter().all(|n| (9..=10).contains(n)), "{counts:?}");
+        let mut now = start + Duration::from_secs(4);
+        let mut flows = 0;
+        for n in 0..1000_u32 {
+            let share = SiteShare {
+                edges: 2 + n as usize % 2,
+                ..SiteShare::ALONE
+            };
+            limiter.share(share, now);
+            flows += u32::from(limiter.admit(0, now));
+            now += Duration::from_millis(1);
+        }
+        assert!((10..=15).contains(&flows), "{flows}");
+        limiter.share(SiteShare::ALONE, now);
+        assert_eq!(limiter.most(), Some(60));
     }
 
     #[test]

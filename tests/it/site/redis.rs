@@ -1,0 +1,83 @@
+//! A redis-server on an address of its own, without persistence.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use crate::deadline;
+
+/// A running redis-server; dropping it ends the process.
+pub struct Redis {
+    child: Child,
+    at: SocketAddr,
+}
+
+impl Redis {
+    /// Starts it, and waits until it accepts.
+    pub async fn start(at: SocketAddr) -> Redis {
+        let redis = Redis {
+            child: spawn(at),
+            at,
+        };
+        redis.ready().await;
+        redis
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.at)
+    }
+
+    /// Kills it.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again, empty.
+    pub async fn again(&mut self) {
+        self.kill();
+        self.child = spawn(self.at);
+        self.ready().await;
+    }
+
+    async fn ready(&self) {
+        deadline("redis-server to accept", async {
+            while TcpStream::connect(self.at).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn spawn(at: SocketAddr) -> Child {
+    let (ip, port) = (at.ip().to_string(), at.port().to_string());
+    let args = [
+        "--bind",
+        &ip,
+        "--port",
+        &port,
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--dir",
+        "/tmp",
+    ];
+    Command::new("redis-server")
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server is installed")
+}
