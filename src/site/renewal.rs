@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::StoreError;
 use super::claims::{Claims, set, ttl};
 use super::value::Value;
+use crate::balance::Pool;
 
 /// Assignments in one packet.
 const PACKET: usize = 500;
@@ -73,45 +74,54 @@ async fn tell(claims: &Claims, table: &dyn SharedTable, since: Instant) -> Resul
 }
 
 async fn packet_of(claims: &Claims, packet: &[Used]) -> Result<(), StoreError> {
-    let key = |used: &Used| claims.key_of(&*used.0).unwrap_or_default();
-    let mut live = redis::pipe();
+    let mut known = Vec::with_capacity(packet.len());
     for used in packet {
-        let left = ttl(&*used.0, used.2).as_millis() as u64;
-        live.cmd("GETEX").arg(key(used)).arg("PX").arg(left);
-    }
-    let found: Vec<Option<String>> = claims.store.call_all(&live, DEADLINE).await?;
-    let mut missing = redis::pipe();
-    let mut is_any = false;
-    for (used, found) in packet.iter().zip(found) {
-        let (claim, node, age) = used;
-        let Some(pool) = claims.pool(claim.pool()) else {
-            continue;
-        };
-        let Some(ours) = pool.node(*node).map(|n| Value::new(&n.name, *age)) else {
-            continue;
-        };
-        let other = found.as_deref().and_then(Value::parse);
-        match (other, found) {
-            (Some(other), Some(_)) if other.node == ours.node => {}
-            // A session is where its last answer came from.
-            (Some(other), Some(_)) if claim.is_proved() && other.assigned < ours.assigned => {
-                missing
-                    .add_command(set(&key(used), &ours.text(), &**claim, *age, &[]))
-                    .ignore();
-                is_any = true;
-            }
-            (Some(_), Some(text)) => {
-                claims.follow(&**claim, &pool, &text, &[]);
-            }
-            _ => {
-                let set = set(&key(used), &ours.text(), &**claim, *age, &["NX"]);
-                missing.add_command(set).ignore();
-                is_any = true;
-            }
+        let pool = claims.pool(used.0.pool());
+        let node = pool.as_ref().and_then(|p| p.node(used.1));
+        if let (Some(node), Ok(key)) = (node, claims.key_of(&*used.0)) {
+            let ours = Value::new(&node.name, used.2);
+            known.push((used, key, ours, pool));
         }
     }
-    match is_any {
-        true => claims.store.call_all::<()>(&missing, DEADLINE).await,
-        false => Ok(()),
+    let mut live = redis::pipe();
+    for (used, key, ..) in &known {
+        let left = ttl(&*used.0, used.2).as_millis() as u64;
+        live.cmd("GETEX").arg(key).arg("PX").arg(left);
+    }
+    let found: Vec<Option<String>> = claims.store.call_all(&live, DEADLINE).await?;
+    let mut write = redis::pipe();
+    let mut written = Vec::new();
+    for ((used, key, ours, pool), found) in known.into_iter().zip(found) {
+        let (claim, _, age) = used;
+        let how: &[&str] = match found.as_deref().and_then(Value::parse) {
+            Some(other) if other.node == ours.node => continue,
+            // A session is where its last answer came from.
+            Some(other) if claim.is_proved() && other.assigned < ours.assigned => &["GET"],
+            Some(_) => {
+                follow(claims, used, pool.as_deref(), found.as_deref());
+                continue;
+            }
+            // Another edge may write it in this moment.
+            None => &["NX", "GET"],
+        };
+        write.add_command(set(&key, &ours.text(), &**claim, *age, how));
+        written.push((used, pool, how.len() > 1));
+    }
+    if written.is_empty() {
+        return Ok(());
+    }
+    let before: Vec<Option<String>> = claims.store.call_all(&write, DEADLINE).await?;
+    for ((used, pool, first), before) in written.into_iter().zip(before) {
+        if first {
+            follow(claims, used, pool.as_deref(), before.as_deref());
+        }
+    }
+    Ok(())
+}
+
+/// Takes over what another edge has written.
+fn follow(claims: &Claims, used: &Used, pool: Option<&Pool>, found: Option<&str>) {
+    if let (Some(pool), Some(found)) = (pool, found) {
+        claims.follow(&*used.0, pool, found, &[]);
     }
 }
