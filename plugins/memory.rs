@@ -5,7 +5,9 @@
 //! flows, each with the address under which its client is filed. Out: faults; the client's node.
 //! Source: Lightstreamer clustering §2.1.1, §4.
 
+mod change;
 mod idle;
+mod key;
 pub(crate) mod shared;
 pub(crate) mod source;
 pub(crate) mod table;

@@ -3,6 +3,8 @@
 //! In: a [`Flow`] and the nodes already tried for it. Out: a [`Decision`]. Pure, except for what the plugins
 //! remember. Source: Lightstreamer clustering §2.1, §2.2, §3.2.
 
+mod claim;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use pushgate_plugins::api::{
-    Assignment, Claim, Flow, Forgotten, How, Mark, NodeId, Placed, Plugins, PoolId, Route, Router,
-    Target, Watch, unix_seconds,
+    Assignment, Flow, Forgotten, How, Mark, NodeId, Placed, Plugins, PoolId, Route, Router, Target,
+    Watch, unix_seconds,
 };
 
 use crate::balance::{Picked, Pool, Seed};
@@ -178,32 +180,7 @@ impl Table {
         }
     }
 
-    /// Returns what the edges of a site must agree on before [`Table::decide`], and the node that this edge would choose.
-    /// `None`: nothing, because the client is stuck already, or no plugin shares what it knows.
-    pub fn claim(
-        &self,
-        flow: &Flow<'_>,
-        tried: &[NodeId],
-    ) -> Option<(Arc<dyn Claim>, Option<Arc<Node>>)> {
-        let Route::To(Target::Pool(id)) = self.route(flow).1 else {
-            return None;
-        };
-        let pool = self.pools.get(&id)?.current();
-        if begins_session(&pool, flow) || self.recall(flow, &pool, tried).is_some() {
-            return None;
-        }
-        let claim = self
-            .plugins
-            .sticky
-            .iter()
-            .find_map(|p| p.claim(flow, pool.id))?;
-        // A flow that must wait for a node asks what others know, and is told of when its turn has come.
-        let may_choose = !claim.is_proved() && pool.waiting.is_empty();
-        let choice = may_choose.then(|| self.pick(flow, &pool, tried, false).ok());
-        Some((claim, choice.flatten().map(|assigned| assigned.node)))
-    }
-
-    /// Clients that are stuck do not wait: no other node has their session.
+    /// Stuck clients do not wait: no other node has their session.
     fn balance(
         &self,
         flow: &Flow<'_>,

@@ -276,7 +276,7 @@ async fn begin_site(
     if let Some(store) = &store {
         let claims = Claims::start(store).map_err(|e| format!("state: {e}"))?;
         tokio::spawn(store.clone().run());
-        tokio::spawn(claims.renew());
+        tokio::spawn(site::renew(claims));
     }
     site.begin().await;
     Ok((store, site))

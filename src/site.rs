@@ -17,8 +17,9 @@ mod value;
 use std::sync::Arc;
 
 use crate::config::Config;
-pub use claims::{Claims, OtherEdges, claims};
+pub use claims::{Claims, OtherEdges, claims, clocks};
 pub use error::StoreError;
+pub use renewal::renew;
 pub use secrets::Secrets;
 pub use status::{State, Status};
 pub use store::{Store, Topic};

@@ -2,6 +2,7 @@
 //!
 //! Source: Lightstreamer clustering §2.1 (final boxes); Diffusion load balancers, all four points.
 
+mod reserved;
 pub mod agent_answer;
 pub mod agent_record;
 pub mod connect;
@@ -29,6 +30,7 @@ pub mod weight;
 
 pub use idle_upstreams::IdleUpstreams;
 pub use live_flow::LiveFlow;
-pub use node::{Node, Reserved};
+pub use node::Node;
+pub use reserved::Reserved;
 pub use state::{AgentVerdict, Membership, Order, State};
 pub use weight::WeightOrder;

@@ -38,8 +38,10 @@ impl Shared {
 
     /// Shares the table with the other edges of `site` from now on.
     pub fn join(self: &Arc<Self>, peers: &Arc<dyn Peers>) {
-        let (of, to) = (self.clone(), peers.clone());
+        // The table must not keep itself alive.
+        let (of, to) = (Arc::downgrade(self), peers.clone());
         self.table.tell(Box::new(move |change| {
+            let Some(of) = of.upgrade() else { return };
             let claim = of.claim(change.key, change.source);
             match change.forgotten {
                 true => to.forgot(claim, change.node),

@@ -227,6 +227,7 @@ impl Running {
             let table = listening.listener.table.load();
             table.plugins.sticky.iter().for_each(|p| p.join(&peers));
         }
+        claims.sweep();
     }
 
     /// Makes the plan for `config` on a file thread, while everything else goes on.

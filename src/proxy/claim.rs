@@ -6,10 +6,11 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use pushgate_plugins::api::{Claim, NodeId};
 use pushgate_plugins::head::Head;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use super::assign::{self, ClientLeft};
 use super::flow::Exchange;
@@ -19,40 +20,53 @@ use crate::upstream::Reserved;
 /// A question for the other edges.
 pub struct Question {
     claims: &'static Arc<Claims>,
-    claim: Arc<dyn Claim>,
+    /// What is asked, in the order of the plugins.
+    asked: Vec<Arc<dyn Claim>>,
     /// Counts as a flow of the chosen node meanwhile, so that flows that ask at once do not all choose the same.
     choice: Option<Reserved>,
     tried: Vec<NodeId>,
+    until: Instant,
 }
 
 impl Question {
     /// Returns what must be asked for the flow; `None`: nothing, as for every client that this edge knows.
     pub fn of(ex: &Exchange, head: Option<&Head>) -> Option<Question> {
         let claims = site::claims().filter(|c| c.serves())?;
-        assign::with_facts(ex, head, |facts, tried| {
-            let (claim, choice) = ex.table.claim(facts, tried)?;
-            Some(Question {
-                claims,
-                claim,
-                choice: choice.map(|node| node.reserve()),
-                tried: tried.to_vec(),
-            })
+        let (asked, choice, tried) = assign::with_facts(ex, head, |facts, tried| {
+            let (asked, choice) = ex.table.claims(facts, tried)?;
+            Some((asked, choice.map(Reserved::at), tried.to_vec()))
+        })?;
+        // A flow that tries another node has waited already.
+        let mut record = ex.record.lock();
+        let until = record.tries().asks_until;
+        let until = until.unwrap_or_else(|| Instant::now() + claims.wait());
+        record.tries().asks_until = Some(until);
+        Some(Question {
+            claims,
+            asked,
+            choice,
+            tried,
+            until,
         })
     }
 
-    /// Waits until the plugin knows what can be known, but no longer than `wait` of the store.
+    /// Waits until the plugins know what can be known, but no longer than `wait` of the store.
     ///
     /// Errors: the client has left.
     pub async fn ask(self, left: impl Future<Output = ()>) -> Result<(), ClientLeft> {
         let choice = self.choice.as_ref().map(|reserved| reserved.node.id);
-        let told = self.claims.ask(self.claim, choice, self.tried);
-        tokio::select! {
+        let told = self.claims.ask(self.asked.clone(), choice, self.tried);
+        let in_time = tokio::select! {
             biased;
-            told = timeout(self.claims.wait(), told) => {
-                self.claims.waited(told.is_ok());
-                Ok(())
-            }
-            () = left => Err(ClientLeft),
+            told = timeout_at(self.until.into(), told) => told.is_ok(),
+            () = left => return Err(ClientLeft),
+        };
+        self.claims.waited(in_time);
+        if let (false, Some(node)) = (in_time, choice) {
+            // What was asked for is what the flow does, so that a late answer agrees with it if it can.
+            let first = self.asked.iter().find(|claim| !claim.is_proved());
+            first.map(|claim| claim.adopt(node, Duration::ZERO, site::clocks()));
         }
+        Ok(())
     }
 }

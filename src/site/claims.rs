@@ -5,7 +5,7 @@
 //! own: the flow waits for it for a bounded time, and an answer that comes later is still learned.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use pushgate_plugins::api::{Adopted, Claim, NodeId, Peers, PoolId, SharedTable};
 use redis::{Cmd, cmd};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 use super::seal::SiteKey;
 use super::value::{Value, now};
@@ -30,6 +31,8 @@ const DEADLINE: Duration = Duration::from_secs(3);
 const MOST: usize = 10_000;
 /// How long the store remembers an assignment that has no expiry.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// How often an id that no edge knows is looked up again within [`Claims::wait`].
+const LOOKS: u32 = 2;
 /// Clients whose assignment an edge has forgotten.
 const FORGOTTEN: Topic = Topic("forgotten");
 /// Sets a key if it still has the value that was found, and returns what it has then.
@@ -58,6 +61,8 @@ pub struct Claims {
     own: u64,
     pub(super) pools: ArcSwap<Pools>,
     pub(super) tables: Mutex<HashMap<String, Joined>>,
+    /// Counts the configurations that were put in force.
+    configuration: AtomicU64,
     under_way: AtomicUsize,
 }
 
@@ -65,6 +70,8 @@ pub struct Claims {
 pub(super) struct Joined {
     pub table: Arc<dyn SharedTable>,
     pub told: Instant,
+    /// The last configuration that had it.
+    configuration: u64,
 }
 
 impl Claims {
@@ -79,6 +86,7 @@ impl Claims {
             own: fastrand::u64(..),
             pools: ArcSwap::default(),
             tables: Mutex::default(),
+            configuration: AtomicU64::new(0),
             under_way: AtomicUsize::new(0),
         });
         let weak = Arc::downgrade(&claims);
@@ -90,14 +98,16 @@ impl Claims {
         Ok(CLAIMS.get_or_init(|| claims).clone())
     }
 
-    /// Tells the store of assignments in use; never ends.
-    pub async fn renew(self: Arc<Self>) {
-        super::renewal::renew(self).await;
-    }
-
-    /// Uses these pools from now on.
+    /// Uses these pools from now on. The tables that the new configuration still has join again.
     pub fn use_pools(&self, pools: Arc<Pools>) {
         self.pools.store(pools);
+        self.configuration.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Lets go of the tables that have not joined again.
+    pub fn sweep(&self) {
+        let now = self.configuration.load(Ordering::Relaxed);
+        self.tables.lock().retain(|_, t| t.configuration == now);
     }
 
     /// Whether flows may ask.
@@ -118,18 +128,18 @@ impl Claims {
         self.store.waited(in_time);
     }
 
-    /// Agrees on the node of `claim`: `choice`, unless another edge has assigned the client already, to a node that is
-    /// not in `tried`. Without a choice it only looks. Resolves when the plugin's table knows what can be known.
+    /// Agrees on a node: that of the first of `asked` that another edge has assigned, to a node that is not in `tried`;
+    /// else `choice`. Without a choice it only looks. Resolves when the plugins' tables know what can be known.
     pub fn ask(
         self: &Arc<Self>,
-        claim: Arc<dyn Claim>,
+        asked: Vec<Arc<dyn Claim>>,
         choice: Option<NodeId>,
         tried: Vec<NodeId>,
     ) -> oneshot::Receiver<()> {
         let (told, answer) = oneshot::channel();
         if let Some(way) = self.way() {
             self.runtime.spawn(async move {
-                count(way.0.settle(&*claim, choice, &tried).await);
+                way.0.settle_all(&asked, choice, &tried).await;
                 // The flow may have gone on without.
                 let _ = told.send(());
             });
@@ -142,6 +152,26 @@ impl Claims {
         let before = self.under_way.fetch_add(1, Ordering::Relaxed);
         let way = UnderWay(self.clone());
         (before < MOST).then_some(way)
+    }
+
+    /// Settles the first of `asked` that can be.
+    async fn settle_all(&self, asked: &[Arc<dyn Claim>], choice: Option<NodeId>, tried: &[NodeId]) {
+        for claim in asked {
+            let choice = choice.filter(|_| !claim.is_proved());
+            let mut result = self.settle(&**claim, choice, tried).await;
+            for _ in 0..LOOKS {
+                // The edge that saw the answer may be writing the id while its client already uses it here.
+                if !claim.is_proved() || result != "unknown" {
+                    break;
+                }
+                sleep(self.wait() / (LOOKS + 1)).await;
+                result = self.settle(&**claim, choice, tried).await;
+            }
+            count(result);
+            if matches!(result, "won" | "told" | "replaced") {
+                return;
+            }
+        }
     }
 
     /// Writes `choice` if the store has nothing, or takes over what it has. Returns the word for the metric.
@@ -164,6 +194,16 @@ impl Claims {
         };
         let found: Option<String> = match self.store.call(&question, DEADLINE).await {
             Ok(found) => found,
+            // It still answers what it holds.
+            Err(e @ StoreError::Full(_)) => {
+                let found: Option<String> = self
+                    .store
+                    .call(&get(&key), DEADLINE)
+                    .await
+                    .unwrap_or_default();
+                let told = found.and_then(|found| self.follow(claim, &pool, &found, tried));
+                return told.unwrap_or_else(|| word(&e));
+            }
             Err(e) => return word(&e),
         };
         let Some(found) = found else {
@@ -273,12 +313,19 @@ impl Peers for OtherEdges {
         let told = tables
             .get(place)
             .map_or_else(Instant::now, |before| before.told);
-        tables.insert(place.to_owned(), Joined { table, told });
+        let configuration = self.0.configuration.load(Ordering::Relaxed);
+        let joined = Joined {
+            table,
+            told,
+            configuration,
+        };
+        tables.insert(place.to_owned(), joined);
     }
 
     fn assigned(&self, claim: Arc<dyn Claim>, node: NodeId, age: Duration, certain: bool) {
         // What is assigned without the store is told when it is back.
-        let Some(way) = self.0.serves().then(|| self.0.way()).flatten() else {
+        let is_there = self.0.store.is_connected();
+        let Some(way) = is_there.then(|| self.0.way()).flatten() else {
             return;
         };
         self.0.runtime.spawn(async move {
@@ -291,7 +338,8 @@ impl Peers for OtherEdges {
     }
 
     fn forgot(&self, claim: Arc<dyn Claim>, node: NodeId) {
-        let Some(way) = self.0.serves().then(|| self.0.way()).flatten() else {
+        let is_there = self.0.store.is_connected();
+        let Some(way) = is_there.then(|| self.0.way()).flatten() else {
             return;
         };
         self.0
@@ -364,7 +412,7 @@ fn get(key: &str) -> Cmd {
 }
 
 /// Returns both clocks.
-pub(super) fn clocks() -> (Instant, u64) {
+pub fn clocks() -> (Instant, u64) {
     (Instant::now(), now().as_secs())
 }
 

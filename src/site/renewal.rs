@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Renews the assignments of all tables; never ends.
-pub(super) async fn renew(claims: Arc<Claims>) {
+pub async fn renew(claims: Arc<Claims>) {
     let mut connects = claims.store.connects();
     let begun = Instant::now();
     loop {

@@ -344,12 +344,6 @@ impl Node {
         }
     }
 
-    /// Counts a flow that is about to come, until the guard drops.
-    pub fn reserve(self: &Arc<Self>) -> Reserved {
-        self.load.enter();
-        Reserved { node: self.clone() }
-    }
-
     /// Closes the idle upstreams, and ends flows without an answer, at once. Ends the other flows at `rate`; if that is
     /// `None`, at `evict_rate`; if that is unset, at once. A paced end stops when the node leaves Down.
     fn close_all(&self, rate: Option<Rate>) {
@@ -374,18 +368,6 @@ impl Node {
     /// Closes all its flows at the client, because the process stops: no retry, no eviction. Idle upstreams stay.
     pub fn cut(&self) {
         self.flows.all().iter().for_each(|flow| flow.kill.give());
-    }
-}
-
-/// A place for a flow that is about to come; dropping it frees the place.
-pub struct Reserved {
-    /// The node.
-    pub node: Arc<Node>,
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        self.node.load.leave();
     }
 }
 

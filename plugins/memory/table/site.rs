@@ -2,27 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Entry, Key, Limits, Source, Table};
+use super::{Change, Entry, Key, Limits, Listener, Source, Table};
 use crate::api::{Adopted, NodeId};
-
-/// A change that the other edges do not know.
-pub struct Change {
-    /// Whose assignment.
-    pub key: Key,
-    /// Who has its room in the table.
-    pub source: Source,
-    /// Its node.
-    pub node: NodeId,
-    /// Age of the assignment.
-    pub age: Duration,
-    /// Whether it counts whatever other edges remember.
-    pub certain: bool,
-    /// Whether it was forgotten; made otherwise.
-    pub forgotten: bool,
-}
-
-/// Hears of changes. Called without a lock of the table.
-pub type Listener = Box<dyn Fn(Change) + Send + Sync>;
 
 impl Table {
     /// Tells `listener` of each later change that did not come from another edge.
@@ -49,7 +30,9 @@ impl Table {
             ..Entry::new(node, age, at)
         };
         let lives = limits.lifetime.of(key.mark()).is_none_or(|life| age < life);
-        if !lives || self.is_rebalanced(&key, &agreed) {
+        // Another edge may have live flows of the client; a rule that spares those does not hold here.
+        let (mark, since) = (key.mark(), agreed.learned_wall);
+        if !lives || self.forget_rules.cover(key.pool, node, mark, since, true) {
             return Adopted::Over;
         }
         let mut shard = self.shard(&key).lock();
