@@ -145,3 +145,54 @@ async fn a_difference_is_told() {
         "{said}"
     );
 }
+
+/// Aim: two edges of one name are told, an edge that was killed and starts again is not. Fails if the last report of the
+/// killed process is taken for a second edge.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_edge_of_one_name_is_told() {
+    let mut three = Three::start(2, 1, "", "").await;
+    three
+        .wait(0, "/api/edges", "two edges", |all| edges(all) == 2)
+        .await;
+    let killed = three.edges.pop().expect("an edge");
+    killed.signal(libc::SIGKILL);
+    three.start_next().await;
+    three.edges[1].wait_log("edge a is part of the site").await;
+    // Longer than the report of the killed process lives.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let logs: String = three.edges.iter().map(|e| e.log()).collect();
+    assert!(!logs.contains("same name"), "{logs}");
+    three.start_as("b").await;
+    three.edges[1]
+        .wait_log("edge b: same name as this edge")
+        .await;
+}
+
+/// Aim: without the store an edge keeps its part of a limit, because the others may live; with it again, the site's holds.
+/// Fails if each edge uses the whole limit while the store is away, or full limits while an empty store fills.
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_hold_without_the_store() {
+    let mut three = Three::start(3, 1, "", "    max_flows: 30\n").await;
+    three
+        .wait(2, "/api/edges", "three edges", |all| edges(all) == 3)
+        .await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let fill = async |three: &Three, n: usize| {
+        let mut held = Vec::new();
+        while let Ok(socket) = ws::try_connect(&three.dial(n), "/ws/silent", &[]).await {
+            held.push(socket);
+        }
+        held
+    };
+    three.redis.kill();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let first = fill(&three, 0).await;
+    assert_eq!(first.len(), 10);
+    three.redis.again().await;
+    let second = fill(&three, 1).await;
+    assert!((10..=15).contains(&second.len()), "{}", second.len());
+}
+
+fn edges(all: &Value) -> usize {
+    all["edges"].as_array().map_or(0, Vec::len)
+}

@@ -62,8 +62,15 @@ impl Three {
 
     /// Starts the next edge.
     pub async fn start_next(&mut self) {
+        self.start_as(NAMES[self.edges.len()]).await;
+    }
+
+    /// Starts the next edge with another name.
+    pub async fn start_as(&mut self, name: &str) {
         let n = self.edges.len();
         let yaml = self.yaml(n, "");
+        let own = format!("name: {},", NAMES[n]);
+        let yaml = yaml.replacen(&own, &format!("name: {name},"), 1);
         let edge = Edge::start(&self.blocks[n], &yaml).await;
         self.edges.push(edge);
     }
