@@ -176,7 +176,8 @@ impl Running {
             config: expanded,
             found,
         } = self.discovery.expand(&config);
-        let fingerprint = config.fingerprint();
+        let is_site = self.site.store.is_some();
+        let fingerprint = is_site.then(|| config.fingerprint());
         let (refreshes, begun) = (self.refreshes.load(Ordering::SeqCst), clock::wall());
         let (names, plan) = (Names::of(&expanded), self.plan(expanded, sockets).await);
         let plan = plan.inspect_err(|_| names.forget(&self.parts.lock()))?;
@@ -203,7 +204,7 @@ impl Running {
             (parts.config, parts.loaded) = (Some(config), Some(begun));
             (store, acceptors)
         };
-        self.site.configured(fingerprint);
+        self.site.configured(fingerprint.unwrap_or_default());
         self.refresh_if_older(refreshes);
         // To free thousands of certificates takes long.
         tokio::spawn(on_file_thread(move || drop(replaced)));
