@@ -38,7 +38,7 @@ use crate::control::{Running, acme, admin, certificates, discovery_watch, expiry
 use crate::listener::edge::Edge;
 use crate::observe::{access_log, service_log, systemd};
 use crate::proxy::hooks::ProxyHooks;
-use crate::site::{self, Store};
+use crate::site::{self, Claims, Store};
 use crate::stream::descriptors;
 
 use pid_file::PidFile;
@@ -274,7 +274,9 @@ async fn begin_site(
     let name = config.state.as_ref().and_then(|s| s.name.as_ref());
     let site = Site::new(name.map(ToString::to_string), book, store.clone());
     if let Some(store) = &store {
+        let claims = Claims::start(store).map_err(|e| format!("state: {e}"))?;
         tokio::spawn(store.clone().run());
+        tokio::spawn(site::renew(claims));
     }
     site.begin().await;
     Ok((store, site))

@@ -4,16 +4,22 @@
 //! edges did. No flow depends on it: while the store is away, each edge goes on alone.
 //! Source: docs/scale.md, "A store for the site".
 
+mod claims;
 mod connection;
 mod error;
+mod renewal;
+mod seal;
 mod secrets;
 mod status;
 mod store;
+mod value;
 
 use std::sync::Arc;
 
 use crate::config::Config;
+pub use claims::{Claims, OtherEdges, claims, clocks};
 pub use error::StoreError;
+pub use renewal::renew;
 pub use secrets::Secrets;
 pub use status::{State, Status};
 pub use store::{Store, Topic};

@@ -2,6 +2,7 @@
 //!
 //! Source: Lightstreamer clustering §2.1 (final boxes); Diffusion load balancers, all four points.
 
+mod reserved;
 pub mod agent_answer;
 pub mod agent_record;
 pub mod connect;
@@ -25,10 +26,12 @@ pub mod state;
 pub mod node;
 mod sync;
 pub mod tls;
+pub mod token_bucket;
 pub mod weight;
 
 pub use idle_upstreams::IdleUpstreams;
 pub use live_flow::LiveFlow;
 pub use node::Node;
+pub use reserved::Reserved;
 pub use state::{AgentVerdict, Membership, Order, State};
 pub use weight::WeightOrder;

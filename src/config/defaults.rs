@@ -4,7 +4,6 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::Prefix;
 use super::units::{Bytes, Rate, Share, Span};
 
 const fn seconds(n: u64) -> Span {
@@ -207,6 +206,5 @@ functions! {
     ticket_rotate: Span = TICKET_ROTATE;
     ticket_keep: usize = TICKET_KEEP;
     state_wait: Span = STATE_WAIT;
-    state_prefix: Prefix = Prefix(STATE_PREFIX.to_owned());
     yes: bool = true;
 }

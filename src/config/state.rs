@@ -41,7 +41,7 @@ pub struct Redis {
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
     /// Begin of each key and channel, so that several sites may use one server.
-    #[serde(default = "defaults::state_prefix")]
+    #[serde(default = "Prefix::usual")]
     pub prefix: Prefix,
     /// Longest time that a flow waits for the store, all its questions together.
     #[serde(
@@ -214,6 +214,13 @@ impl Serialize for StoreUrls {
 /// Begin of the names of keys and channels: letters, digits, `-`, `_`, `.`, `:`; at most 64.
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 pub struct Prefix(pub String);
+
+impl Prefix {
+    /// The default.
+    fn usual() -> Prefix {
+        Prefix(defaults::STATE_PREFIX.to_owned())
+    }
+}
 
 impl<'de> Deserialize<'de> for Prefix {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {

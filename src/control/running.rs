@@ -12,9 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use pushgate_plugins::api::PoolId;
+use pushgate_plugins::api::{Peers, PoolId};
 use pushgate_plugins::context::Keep;
-use pushgate_plugins::unix::Shown;
 
 use super::discovery::{Discovery, Expanded};
 use super::endpoint::Endpoint;
@@ -34,10 +33,10 @@ use crate::clock;
 use crate::config::Config;
 use crate::listener::edge::Edge;
 use crate::observe::{metrics, systemd};
-use crate::site::Store;
+use crate::site::{self, OtherEdges, Store};
 use crate::upstream::Membership;
+use crate::upstream::Node;
 use crate::upstream::Order;
-use crate::upstream::{Node, State};
 
 /// Within this time a request has decided by the table it holds.
 const MOMENT: Duration = Duration::from_millis(100);
@@ -204,6 +203,7 @@ impl Running {
             (parts.config, parts.loaded) = (Some(config), Some(begun));
             (store, acceptors)
         };
+        self.join_site();
         self.site.configured(fingerprint.unwrap_or_default());
         self.refresh_if_older(refreshes);
         // To free thousands of certificates takes long.
@@ -214,6 +214,20 @@ impl Running {
         let good = self.parts.lock().all_is_served();
         metrics::get().certificates_ok.set(good.into());
         Ok(())
+    }
+
+    /// Shares what the tables of all listeners remember with the other edges.
+    fn join_site(&self) {
+        let Some(claims) = site::claims() else {
+            return;
+        };
+        claims.use_pools(self.pools());
+        let peers: Arc<dyn Peers> = Arc::new(OtherEdges(claims.clone()));
+        for listening in self.parts.lock().listeners.values() {
+            let table = listening.listener.table.load();
+            table.plugins.sticky.iter().for_each(|p| p.join(&peers));
+        }
+        claims.sweep();
     }
 
     /// Makes the plan for `config` on a file thread, while everything else goes on.
@@ -349,39 +363,5 @@ impl Running {
     /// Returns all pools.
     pub fn pools(&self) -> Arc<HashMap<PoolId, Arc<Pool>>> {
         self.parts.lock().pools.clone()
-    }
-
-    /// Returns the addresses in use, with their listeners' names.
-    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
-        let parts = self.parts.lock();
-        let all = parts.listeners.values();
-        all.flat_map(|l| l.loops.iter().map(|a| (l.conf.name.clone(), a.bound)))
-            .collect()
-    }
-
-    /// Returns the addresses in use, as people write them.
-    pub(super) fn shown_addresses(&self) -> Vec<String> {
-        let all = self.addresses().into_iter();
-        let mut all: Vec<_> = all.map(|(_, at)| Shown(at).to_string()).collect();
-        all.sort();
-        all
-    }
-
-    /// Whether it takes no new clients, because it stops or a successor has taken over.
-    pub(super) fn is_leaving(&self) -> bool {
-        *self.drain.borrow() || self.stopping.load(Ordering::Relaxed)
-    }
-
-    /// Returns why new clients should not come here, if they should not.
-    pub fn unready(&self) -> Option<String> {
-        if *self.drain.borrow() || self.stopping.load(Ordering::Relaxed) {
-            return Some("draining".into());
-        }
-        let parts = self.parts.lock();
-        let dead = parts
-            .pools
-            .values()
-            .find(|p| p.nodes.iter().all(|n| n.state() == State::Down));
-        dead.map(|p| format!("pool {} has no node", p.name))
     }
 }

@@ -174,6 +174,10 @@ metrics! {
     store_since: plain_gauge "pushgate_store_state_since_timestamp_seconds" [];
     /// Questions to the store, by result: `ok`, `late` (no answer in time), `away`, `full`, `failed`.
     store_questions: counter "pushgate_store_questions_total" ["result"];
+    /// Claims of assignments, by result: `won` (this edge assigned the client), `told` (another had), `replaced` (another
+    /// had, to a node that cannot be used), `contradicted` (the client has flows elsewhere; its next flow moves),
+    /// `unknown`, `unusable`, `late` (the flow went on without), `away`, `full`, `failed`.
+    store_claims: counter "pushgate_store_claims_total" ["result"];
     /// Orders of a certificate by ACME, by result: `ok` or `failed`.
     acme_orders: counter "pushgate_acme_orders_total" ["certificate", "result"];
     /// Orders of a certificate that failed since the last success.

@@ -4,6 +4,7 @@
 //! Source: Redis protocol RESP3; Sentinel clients guide.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use openssl::ssl::SslConnector;
@@ -14,7 +15,8 @@ use redis::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_openssl::SslStream;
@@ -28,6 +30,23 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// Carries bytes to the store.
 trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
+
+/// Where what comes unasked goes.
+#[derive(Clone)]
+pub(super) struct Pushes {
+    /// Takes what other edges publish.
+    pub sender: Sender<PushInfo>,
+    /// Notified when there is no room for more, so that some of it is lost.
+    pub lost: Arc<Notify>,
+}
+
+impl Pushes {
+    fn take(&self, push: PushInfo) -> Result<(), ()> {
+        self.sender
+            .try_send(push)
+            .map_err(|_| self.lost.notify_one())
+    }
+}
 
 /// A connection to a master.
 pub(super) struct Connected {
@@ -45,7 +64,7 @@ pub(super) struct Connected {
 pub(super) async fn connect(
     conf: &Redis,
     secrets: &Secrets,
-    pushes: &UnboundedSender<PushInfo>,
+    pushes: &Pushes,
 ) -> Result<Connected, String> {
     let mut said = Vec::new();
     for url in &conf.url.0 {
@@ -71,7 +90,7 @@ pub(super) async fn connect(
 async fn server(
     url: &StoreUrl,
     secrets: &Secrets,
-    pushes: Option<&UnboundedSender<PushInfo>>,
+    pushes: Option<&Pushes>,
 ) -> Result<Connected, String> {
     let tcp = TcpStream::connect((url.host.as_str(), url.port)).await;
     let tcp = tcp.map_err(|e| e.to_string())?;
@@ -85,7 +104,8 @@ async fn server(
     let mut config = AsyncConnectionConfig::new().set_response_timeout(None);
     let mut info = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
     if let Some(pushes) = pushes {
-        config = config.set_push_sender(pushes.clone());
+        let pushes = pushes.clone();
+        config = config.set_push_sender(move |push| pushes.take(push));
         info = info.set_db(url.database.into());
         if let Some(user) = &url.user {
             info = info.set_username(user);

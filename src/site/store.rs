@@ -13,11 +13,11 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue, PushInfo, PushKind, Value, cmd};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, channel};
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::connection::{Connected, connect};
+use super::connection::{Connected, Pushes, connect};
 use super::{Secrets, State, Status, StoreError};
 use crate::clock;
 use crate::config::Redis;
@@ -33,6 +33,9 @@ const DEADLINE: Duration = Duration::from_secs(3);
 const LATE: u32 = 3;
 /// Pings in a row, answered as soon as a flow needs it, after which a slow store serves again.
 const QUICK: u32 = 3;
+
+/// News that wait to be read. Beyond that the edge connects anew, and reads what is in force.
+const NEWS: usize = 10_000;
 
 /// What is published under one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,10 +95,15 @@ impl Store {
         self.status.lock().clone()
     }
 
-    /// Changes each time the store was connected and what other edges publish arrives again. News of the time before
+    /// Changes each time the store serves again and what other edges publish arrives again. News of the time before
     /// are lost, so whoever follows a topic then reads what is in force.
     pub fn connects(&self) -> watch::Receiver<u64> {
         self.connects.subscribe()
+    }
+
+    /// Whether there is a connection, over which the server may be slow or take nothing.
+    pub fn is_connected(&self) -> bool {
+        self.link.load().is_some()
     }
 
     /// Whether a flow may ask.
@@ -103,33 +111,27 @@ impl Store {
         self.serves.load(Ordering::Relaxed)
     }
 
-    /// Asks for a flow. `within`: what is left of [`Store::wait`].
-    ///
-    /// Errors: at once, if the store does not serve; otherwise as [`Store::call`].
-    pub async fn ask<T: FromRedisValue>(
-        &self,
-        question: &Cmd,
-        within: Duration,
-    ) -> Result<T, StoreError> {
-        if !self.serves() {
-            return Err(StoreError::Away);
+    /// Notes whether a flow got its answer within [`Store::wait`]. After several that did not, no flow asks until the
+    /// store answers in time again.
+    pub fn waited(&self, in_time: bool) {
+        if in_time {
+            self.late.store(0, Ordering::Relaxed);
+        } else if self.late.fetch_add(1, Ordering::Relaxed) + 1 >= LATE {
+            let why = format!(
+                "{LATE} answers in a row took longer than {}",
+                self.conf.wait
+            );
+            self.change(State::Slow, why);
         }
-        let answer = self.call(question, within).await;
-        match &answer {
-            Err(StoreError::Late) => {
-                if self.late.fetch_add(1, Ordering::Relaxed) + 1 >= LATE {
-                    self.change(
-                        State::Slow,
-                        format!("{LATE} answers in a row came after {}", self.conf.wait),
-                    );
-                }
-            }
-            _ => self.late.store(0, Ordering::Relaxed),
-        }
-        answer
     }
 
-    /// Asks without regard to whether flows may, for work in the background.
+    /// Returns what distinguishes this site from others: the prefix, and the password of the store.
+    pub(super) fn secret(&self) -> String {
+        let password = self.secrets.password.as_deref().unwrap_or_default();
+        format!("{}\0{password}", self.conf.prefix.0)
+    }
+
+    /// Asks, whether flows may or not.
     ///
     /// Errors: there is no connection, no answer within `within`, or the server refuses. What was asked may have
     /// happened nevertheless, unless the server refused.
@@ -209,11 +211,16 @@ impl Store {
     pub async fn run(self: Arc<Self>) {
         let mut pause = PAUSE.0;
         loop {
-            let (pushes, mut news) = unbounded_channel();
+            let (sender, mut news) = channel(NEWS);
+            let lost = Arc::new(Notify::new());
+            let pushes = Pushes {
+                sender,
+                lost: lost.clone(),
+            };
             let why = match connect(&self.conf, &self.secrets, &pushes).await {
                 Ok(connected) => {
                     let since = Instant::now();
-                    let why = self.hold(connected, &mut news).await;
+                    let why = self.hold(connected, &mut news, &lost).await;
                     self.link.store(None);
                     if since.elapsed() > PAUSE.1 {
                         pause = PAUSE.0;
@@ -229,7 +236,12 @@ impl Store {
     }
 
     /// Serves over one connection until it breaks; returns why.
-    async fn hold(&self, mut at: Connected, news: &mut UnboundedReceiver<PushInfo>) -> String {
+    async fn hold(
+        &self,
+        mut at: Connected,
+        news: &mut Receiver<PushInfo>,
+        lost: &Notify,
+    ) -> String {
         let channels: Vec<String> = self.topics.lock().keys().cloned().collect();
         for channel in channels {
             let subscribed = timeout(DEADLINE, at.connection.subscribe(&channel)).await;
@@ -252,6 +264,7 @@ impl Store {
                 push = news.recv() => push.iter().for_each(|push| self.deliver(push)),
                 why = &mut pings => return format!("{}: {why}", at.server),
                 _ = at.driver.join_next() => return format!("{}: closed the connection", at.server),
+                () = lost.notified() => return format!("{}: news came faster than they could be read", at.server),
                 () = self.demoted.notified() => return format!("{}: is no master now", at.server),
             }
         }
@@ -297,6 +310,8 @@ impl Store {
             if again {
                 self.late.store(0, Ordering::Relaxed);
                 self.change(State::Ok, "it serves again".to_owned());
+                // What it did not take meanwhile is told again.
+                self.connects.send_modify(|n| *n += 1);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Several edges that share a store: a real redis-server, and real edges.
 
+/// Assignments of tables, shared.
+mod claims;
 /// Clients that come back at another edge each time.
 mod crowd;
 /// Flows counted at all edges.

@@ -43,6 +43,25 @@ impl Redis {
         self.ready().await;
     }
 
+    /// Stops it (SIGSTOP), or lets it go on.
+    pub fn pause(&self, paused: bool) {
+        let signal = if paused { "-STOP" } else { "-CONT" };
+        let pid = self.child.id().to_string();
+        let done = Command::new("kill").args([signal, &pid]).status();
+        assert!(done.expect("kill runs").success());
+    }
+
+    /// Asks it by redis-cli; returns the lines of the answer.
+    pub fn ask(&self, words: &[&str]) -> Vec<String> {
+        let (ip, port) = (self.at.ip().to_string(), self.at.port().to_string());
+        let cli = Command::new("redis-cli")
+            .args(["-h", &ip, "-p", &port])
+            .args(words)
+            .output();
+        let text = String::from_utf8(cli.expect("redis-cli is installed").stdout);
+        text.expect("UTF-8").lines().map(str::to_owned).collect()
+    }
+
     async fn ready(&self) {
         deadline("redis-server to accept", async {
             while TcpStream::connect(self.at).await.is_err() {
