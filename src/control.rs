@@ -13,6 +13,7 @@ pub mod node_tls;
 pub mod parts;
 pub mod plan;
 pub mod planned;
+pub mod ready;
 pub mod rebalance;
 pub mod refused;
 pub mod running;

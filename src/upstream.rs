@@ -26,6 +26,7 @@ pub mod state;
 pub mod node;
 mod sync;
 pub mod tls;
+pub mod token_bucket;
 pub mod weight;
 
 pub use idle_upstreams::IdleUpstreams;

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use pushgate_plugins::api::{Peers, PoolId};
 use pushgate_plugins::context::Keep;
-use pushgate_plugins::unix::Shown;
 
 use super::discovery::{Discovery, Expanded};
 use super::endpoint::Endpoint;
@@ -36,8 +35,8 @@ use crate::listener::edge::Edge;
 use crate::observe::{metrics, systemd};
 use crate::site::{self, OtherEdges, Store};
 use crate::upstream::Membership;
+use crate::upstream::Node;
 use crate::upstream::Order;
-use crate::upstream::{Node, State};
 
 /// Within this time a request has decided by the table it holds.
 const MOMENT: Duration = Duration::from_millis(100);
@@ -176,7 +175,8 @@ impl Running {
             config: expanded,
             found,
         } = self.discovery.expand(&config);
-        let fingerprint = config.fingerprint();
+        let is_site = self.site.store.is_some();
+        let fingerprint = is_site.then(|| config.fingerprint());
         let (refreshes, begun) = (self.refreshes.load(Ordering::SeqCst), clock::wall());
         let (names, plan) = (Names::of(&expanded), self.plan(expanded, sockets).await);
         let plan = plan.inspect_err(|_| names.forget(&self.parts.lock()))?;
@@ -204,7 +204,7 @@ impl Running {
             (store, acceptors)
         };
         self.join_site();
-        self.site.configured(fingerprint);
+        self.site.configured(fingerprint.unwrap_or_default());
         self.refresh_if_older(refreshes);
         // To free thousands of certificates takes long.
         tokio::spawn(on_file_thread(move || drop(replaced)));
@@ -363,39 +363,5 @@ impl Running {
     /// Returns all pools.
     pub fn pools(&self) -> Arc<HashMap<PoolId, Arc<Pool>>> {
         self.parts.lock().pools.clone()
-    }
-
-    /// Returns the addresses in use, with their listeners' names.
-    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
-        let parts = self.parts.lock();
-        let all = parts.listeners.values();
-        all.flat_map(|l| l.loops.iter().map(|a| (l.conf.name.clone(), a.bound)))
-            .collect()
-    }
-
-    /// Returns the addresses in use, as people write them.
-    pub(super) fn shown_addresses(&self) -> Vec<String> {
-        let all = self.addresses().into_iter();
-        let mut all: Vec<_> = all.map(|(_, at)| Shown(at).to_string()).collect();
-        all.sort();
-        all
-    }
-
-    /// Whether it takes no new clients, because it stops or a successor has taken over.
-    pub(super) fn is_leaving(&self) -> bool {
-        *self.drain.borrow() || self.stopping.load(Ordering::Relaxed)
-    }
-
-    /// Returns why new clients should not come here, if they should not.
-    pub fn unready(&self) -> Option<String> {
-        if *self.drain.borrow() || self.stopping.load(Ordering::Relaxed) {
-            return Some("draining".into());
-        }
-        let parts = self.parts.lock();
-        let dead = parts
-            .pools
-            .values()
-            .find(|p| p.nodes.iter().all(|n| n.state() == State::Down));
-        dead.map(|p| format!("pool {} has no node", p.name))
     }
 }

@@ -100,7 +100,7 @@ impl<'de> Deserialize<'de> for AtNodes {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = String::deserialize(d)?;
         let one = |word: &str| {
-            let (name, numbers) = word.split_once('=')?;
+            let (name, numbers) = word.rsplit_once('=')?;
             let mut numbers = numbers.split('/').map(|n| n.parse().ok());
             let at = AtNode {
                 flows: numbers.next()??,

@@ -81,13 +81,13 @@ impl Subject {
             "state" => Some(Subject::State(rest.to_owned())),
             "weight" => Some(Subject::Weight(rest.to_owned())),
             "forget" => {
-                let mut parts = rest.split(':');
-                let (pool, node) = (parts.next()?, parts.next()?);
-                let before = parts.next()?.parse().ok()?;
-                parts.next().is_none().then(|| Subject::Assignments {
+                // The name of a node that DNS found has its address.
+                let (pool, rest) = rest.split_once(':')?;
+                let (node, before) = rest.rsplit_once(':')?;
+                Some(Subject::Assignments {
                     pool: pool.to_owned(),
                     node: (node != ALL).then(|| node.to_owned()),
-                    before,
+                    before: before.parse().ok()?,
                 })
             }
             _ => None,
@@ -206,7 +206,7 @@ mod tests {
             ("forget:push:*:99", Some(rule(None))),
             ("forget:push:*:x", None),
             ("forget:push", None),
-            ("forget:push:*:99:1", None),
+            ("forget:push:[::1]:80:99", Some(rule(Some("[::1]:80")))),
             ("mood:ls1", None),
             ("", None),
         ] {

@@ -47,11 +47,12 @@ end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 return ARGV[2]";
 
-/// Publishes the state of a run if this process leads it, and goes on leading; returns whether it does.
+/// Publishes the state of a run if this process leads it, keeps it if it is given, and goes on leading; returns whether
+/// it does.
 const PUT_RUN: &str = "\
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
+if ARGV[3] ~= '' then redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4]) end
 redis.call('PUBLISH', ARGV[5], ARGV[6])
 return 1";
 
@@ -217,16 +218,27 @@ impl Store {
         self.ask::<i64>(free.arg(&self.me)).await.map(drop)
     }
 
-    /// Publishes the state of a run; false if this process does not lead it any more.
+    /// Publishes the whole state of a run, and keeps it; false if this process does not lead it any more.
     ///
     /// Errors: the store does not answer, or is full.
     pub async fn put_run(&self, run: &SiteRun) -> Result<bool, StoreError> {
-        let keys = ["lead", "run"].map(|kind| self.store.key(kind, &run.pool));
         let text = serde_json::to_string(run).map_err(unreadable)?;
+        self.publish_run(run, text).await
+    }
+
+    /// Publishes a change of a run; false if this process does not lead it any more.
+    ///
+    /// Errors: the store does not answer, or is full.
+    pub async fn tell_run(&self, change: &SiteRun) -> Result<bool, StoreError> {
+        self.publish_run(change, String::new()).await
+    }
+
+    async fn publish_run(&self, run: &SiteRun, kept: String) -> Result<bool, StoreError> {
+        let keys = ["lead", "run"].map(|kind| self.store.key(kind, &run.pool));
         let mut put = script(PUT_RUN, &keys);
         put.arg(&self.me)
             .arg(millis(LEAD))
-            .arg(text)
+            .arg(kept)
             .arg(millis(KEEP_RUN));
         put.arg(self.store.channel(ORDERS))
             .arg(self.message(&News::Rebalance(Box::new(run.clone())))?);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::three::Three;
+use crate::browser::Browser;
 use crate::client::ws;
 
 /// Aim: each edge knows the flows of the others within two seconds and balances by them; a dead edge is out of the count
@@ -191,6 +192,30 @@ async fn limits_hold_without_the_store() {
     three.redis.again().await;
     let second = fill(&three, 1).await;
     assert!((10..=15).contains(&second.len()), "{}", second.len());
+}
+
+/// Aim: the dashboard shows the edges of the site and the flows of all, and hides both where an edge is alone. Fails if the
+/// table stays empty, or a difference is not marked.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dashboard_shows_the_edges() {
+    let three = Three::start(2, 1, "", "").await;
+    let held = ws::connect(&three.dial(1), "/ws/silent", &[]).await;
+    three.wait_node(0, "n1", "site_flows", 1).await;
+    three.reload(1, "    retries: 5\n").await;
+    let browser = Browser::at(&format!("{}/", three.edges[0].admin_url())).await;
+    let script = "return [...document.querySelectorAll('#edges tr, #nodes tr')]
+        .map((r) => [...r.cells].map((c) => c.textContent).join('|')).join('\\n') + document.getElementById('store').textContent";
+    let shown = browser.until("the edges", script, Vec::new(), |shown| {
+        let shown = shown.as_str().unwrap_or_default();
+        shown.contains("a (this edge)") && shown.contains("configuration differs")
+    });
+    let shown = shown.await;
+    let shown = shown.as_str().unwrap_or_default();
+    assert!(
+        shown.contains("0 of 1") && shown.contains("Store: ok for"),
+        "{shown}"
+    );
+    drop(held);
 }
 
 fn edges(all: &Value) -> usize {

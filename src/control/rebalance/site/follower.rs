@@ -72,6 +72,14 @@ impl Follower {
         }
     }
 
+    /// Obeys a change, if it is the next one. If one was missed, the whole state follows within a second.
+    pub fn obey_change(&mut self, change: &SiteRun, live: &Live<'_>, now: Instant) {
+        let mut whole = self.state.clone();
+        if whole.add(change) {
+            self.obey(&whole, live, now);
+        }
+    }
+
     /// Obeys a state of the run, unless a later one was obeyed before.
     pub fn obey(&mut self, state: &SiteRun, live: &Live<'_>, now: Instant) {
         if state.seq < self.state.seq {

@@ -137,6 +137,15 @@ impl Running {
         let pools = self.pools();
         let id = PoolId::of(&state.pool);
         let Some(pool) = pools.get(&id) else { return };
+        if state.is_change {
+            let mut followers = self.site_runs.followers.lock();
+            if let Some(follower) = followers.get_mut(&id) {
+                let now = Instant::now();
+                self.with_live(pool, |live| follower.obey_change(state, live, now));
+                self.close_soon(id);
+            }
+            return;
+        }
         {
             let mut last = self.site_runs.last.lock();
             let known = last.get(&id);
@@ -161,25 +170,23 @@ impl Running {
         }
         let follower = followers.entry(id).or_insert_with(|| Follower::new(state));
         self.with_live(pool, |live| follower.obey(state, live, Instant::now()));
-        let closes = state.close;
-        if state.over {
-            followers.remove(&id);
-        } else if closes {
-            let running = self.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(BEFORE_CLOSE).await;
-                running.close_due(id);
-            });
+        match state.over {
+            true => drop(followers.remove(&id)),
+            false => self.close_soon(id),
         }
     }
 
-    /// Closes the flows of a pool that are due.
-    fn close_due(&self, id: PoolId) {
-        let pools = self.pools();
-        let mut followers = self.site_runs.followers.lock();
-        if let (Some(pool), Some(follower)) = (pools.get(&id), followers.get_mut(&id)) {
-            self.with_live(pool, |live| follower.tick(live, Instant::now()));
-        }
+    /// Closes the flows of a pool that the rule has reached, after their pause.
+    fn close_soon(self: &Arc<Self>, id: PoolId) {
+        let running = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(BEFORE_CLOSE).await;
+            let pools = running.pools();
+            let mut followers = running.site_runs.followers.lock();
+            if let (Some(pool), Some(follower)) = (pools.get(&id), followers.get_mut(&id)) {
+                running.with_live(pool, |live| follower.tick(live, Instant::now()));
+            }
+        });
     }
 
     /// Looks for runs of all pools.
@@ -208,6 +215,15 @@ impl Running {
         is_led: bool,
     ) {
         self.follow_run(&state);
+        // What was told since is known to those that heard it.
+        let heard = {
+            let followers = self.site_runs.followers.lock();
+            followers.get(&pool.id).map(|f| f.state.clone())
+        };
+        let state = match heard {
+            Some(heard) if heard.run == state.run && heard.seq > state.seq => heard,
+            _ => state,
+        };
         if state.over || is_led || self.is_leaving() || store.lead(&pool.name).await != Ok(true) {
             return;
         }

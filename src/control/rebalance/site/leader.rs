@@ -3,6 +3,7 @@
 //! In: parts of the store, orders to stop. Out: states of the run, rules for edges that start later. Without the store
 //! the run pauses: what was not published no edge knows, so nothing more is planned. Source: issue 16 §5, §6.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use pushgate_plugins::api::{PoolId, unix_seconds};
 
 use super::part::Part;
 use super::planner::Planner;
-use super::site_run::SiteRun;
+use super::site_run::{OfNode, SiteRun};
 use crate::balance::Pool;
 use crate::clock;
 use crate::control::Running;
@@ -20,6 +21,7 @@ use crate::control::site::obey::date;
 use crate::control::site::order::{Subject, What};
 use crate::control::site::store::Store;
 use crate::observe::metrics;
+use crate::site::StoreError;
 
 /// Pause between two looks at the parts of all edges.
 const PART_EVERY: Duration = Duration::from_millis(200);
@@ -35,6 +37,9 @@ pub(super) struct Leader {
     began: Instant,
     /// When this edge began to lead.
     led: Instant,
+    /// What was published last, and when the whole of it was.
+    told: BTreeMap<String, OfNode>,
+    told_whole: Option<Instant>,
     /// Shares that the hash of orders has, for edges that start later.
     kept: SiteRun,
 }
@@ -45,6 +50,8 @@ impl Leader {
         let now = Instant::now();
         Leader {
             kept: SiteRun::default(),
+            told: BTreeMap::new(),
+            told_whole: None,
             began: now.checked_sub(ran).unwrap_or(now),
             led: now,
             state,
@@ -63,6 +70,27 @@ impl Leader {
         self.state.progress["edge"] = self.state.leader.as_str().into();
         self.state.progress["seconds"] = seconds.into();
         before != (self.state.nodes.clone(), self.state.over)
+    }
+}
+
+impl Leader {
+    /// Publishes where the run is: the whole once a second and at the end, otherwise what has changed. Returns whether
+    /// this edge leads still.
+    async fn publish(&mut self, store: &Store) -> Result<bool, StoreError> {
+        let is_recent = |at: Instant| at.elapsed() < LOOK_EVERY;
+        let whole = self.state.over || !self.told_whole.is_some_and(is_recent);
+        let leads = match whole {
+            true => store.put_run(&self.state).await?,
+            false => store.tell_run(&self.state.change(&self.told)).await?,
+        };
+        if leads {
+            self.planner.seq = self.state.seq;
+            self.told = self.state.nodes.clone();
+            if whole {
+                self.told_whole = Some(Instant::now());
+            }
+        }
+        Ok(leads)
     }
 }
 
@@ -109,13 +137,16 @@ impl Running {
                     }
                 }
             }
+            // Another edge may have led further than this one has heard.
+            let told = parts.iter().filter(|p| p.run == leader.state.run);
+            told.for_each(|p| leader.planner.obeyed(p.seq));
             // What is not published yet is not known to any edge, so nothing more is planned.
             if !is_news {
                 is_news = self.plan_site(&pool, leader, &parts);
             }
             if is_news || published.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
                 leader.state.seq = leader.planner.seq + 1;
-                match store.put_run(&leader.state).await {
+                match leader.publish(store).await {
                     Ok(true) => {}
                     // The store was restarted empty, or another edge leads by now.
                     Ok(false) if store.lead(&name).await == Ok(true) => continue,
@@ -125,7 +156,6 @@ impl Running {
                         continue;
                     }
                 }
-                leader.planner.seq = leader.state.seq;
                 (published, is_news) = (Some(Instant::now()), false);
                 self.follow_run(&leader.state);
             }

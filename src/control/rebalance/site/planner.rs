@@ -25,6 +25,9 @@ pub struct Planner {
     pub seq: u64,
     /// Number of parts without which nothing is closed: an edge closes what the others are told too.
     pub wanted_parts: usize,
+    /// The first word of this leader: what an earlier one told must be done before more is told, so that nothing counts
+    /// twice.
+    first: u64,
     flows: RefCell<HashMap<u64, Told>>,
 }
 
@@ -43,7 +46,16 @@ impl Planner {
             run,
             seq,
             wanted_parts: 0,
+            first: seq + 1,
             flows: RefCell::default(),
+        }
+    }
+
+    /// Notes that an edge has obeyed word `seq`, maybe of an earlier leader.
+    pub fn obeyed(&mut self, seq: u64) {
+        if seq > self.seq {
+            self.seq = seq;
+            self.first = seq + 1;
         }
     }
 
@@ -56,6 +68,7 @@ impl Planner {
             next: self.seq + 1,
             before: self.run.before,
             wanted_parts: self.wanted_parts,
+            first: self.first,
         };
         self.run.tick(now, &told);
     }
@@ -69,6 +82,7 @@ impl Planner {
             next: self.seq + 1,
             before: self.run.before,
             wanted_parts: self.wanted_parts,
+            first: self.first,
         };
         self.run.look(&told);
     }
@@ -82,6 +96,7 @@ struct Whole<'a> {
     next: u64,
     before: u64,
     wanted_parts: usize,
+    first: u64,
 }
 
 impl Whole<'_> {
@@ -118,7 +133,10 @@ impl Cluster for Whole<'_> {
         let mut flows = self.flows.borrow_mut();
         // What was closed is kept until its edge has obeyed.
         flows.retain(|_, told| told.node != node || told.closed.is_some());
-        let told = |part: &Part| part.nodes.get(name).is_none_or(|at| at.next.is_some());
+        let told = |part: &Part| {
+            let lists = part.nodes.get(name).is_none_or(|at| at.next.is_some());
+            lists && part.seq >= self.first
+        };
         if self.parts.len() < self.wanted_parts || !self.parts.iter().all(told) {
             return Vec::new();
         }

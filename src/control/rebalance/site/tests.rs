@@ -84,6 +84,10 @@ impl Edge {
         self.with(|f, live| f.obey(state, live, now));
     }
 
+    fn obey_change(&self, change: &SiteRun, now: Instant) {
+        self.with(|f, live| f.obey_change(change, live, now));
+    }
+
     fn part(&self, name: &str, now: Instant) -> Option<Part> {
         self.with(|f, live| {
             f.tick(live, now);
@@ -122,8 +126,10 @@ fn request(rate: u64) -> RebalanceRequest {
 }
 
 /// Runs a rebalance of `edges`, whose closed clients come back after 300 ms at the next edge. `lose`: the leader dies
-/// after this many ticks, and the second edge goes on from the last state.
+/// after this many ticks, and the second edge goes on from the last state. The last edge then misses every 40th word too,
+/// and gets the whole with the next 50th tick.
 fn run(edges: &[Edge], rate: u64, lose: Option<usize>) -> Outcome {
+    let misses = lose.is_some();
     let (start, request) = (Instant::now(), request(rate));
     let pool = edges[0].pool.clone();
     let mut planner = Planner::new(RebalanceRun::new(pool.id, request, NOW, start), 0);
@@ -151,7 +157,13 @@ fn run(edges: &[Edge], rate: u64, lose: Option<usize>) -> Outcome {
         if state.nodes != before || state.over || tick % 50 == 0 {
             state.seq = planner.seq + 1;
             planner.seq = state.seq;
-            edges.iter().for_each(|e| e.obey(&state, now));
+            for (n, edge) in edges.iter().enumerate() {
+                match tick {
+                    _ if misses && n == 2 && state.seq % 40 == 7 && !state.over => {}
+                    _ if tick % 50 == 0 || state.over => edge.obey(&state, now),
+                    _ => edge.obey_change(&state.change(&before), now),
+                }
+            }
         }
         for (n, edge) in edges.iter().enumerate() {
             for flow in edge.closed.take() {
@@ -272,5 +284,6 @@ fn another_edge_goes_on_leading() {
     assert_eq!(done.state, RunState::Done);
     assert_eq!(done.counts, [1_000; 3]);
     assert!((1_000..=1_010).contains(&done.moved), "{}", done.moved);
-    assert!(busiest(&done.closes) <= 315, "{}", busiest(&done.closes));
+    // What an edge has missed it does later, at once.
+    assert!(busiest(&done.closes) <= 400, "{}", busiest(&done.closes));
 }
