@@ -113,6 +113,11 @@ impl Three {
         Dial::plain(self.blocks[n].at("200.0.0.10:80")).host(HOST)
     }
 
+    /// Address of client `n`, from 1, the same towards all edges.
+    pub fn client(&self, n: u8) -> std::net::Ipv4Addr {
+        self.blocks[0].client(n)
+    }
+
     /// Gives edge `n` an order; returns its answer.
     pub async fn order(&self, n: usize, path: &str) -> Value {
         let answer = self.edges[n].admin("POST", path).await;
