@@ -28,12 +28,18 @@ pub struct Crowd {
 impl Crowd {
     /// Connects `count` clients, the edges in turn.
     pub async fn enter(dials: &[Dial], count: usize) -> Crowd {
+        Self::enter_by(count, |_| dials.to_vec()).await
+    }
+
+    /// As [`Crowd::enter`]; `dials` gives each client its ways to the edges.
+    pub async fn enter_by(count: usize, dials: impl Fn(usize) -> Vec<Dial>) -> Crowd {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let mut clients = JoinSet::new();
         for n in 0..count {
+            let dials = dials(n);
             let (socket, cookie) = connect(&dials[n % dials.len()], None).await;
             seen.lock().at.insert(n, (socket.node(), n % dials.len()));
-            clients.spawn(stay(n, dials.to_vec(), socket, cookie, seen.clone()));
+            clients.spawn(stay(n, dials, socket, cookie, seen.clone()));
         }
         Crowd {
             seen,
@@ -45,6 +51,11 @@ impl Crowd {
     pub fn counts(&self) -> [usize; 3] {
         let seen = self.seen.lock();
         ["n1", "n2", "n3"].map(|name| seen.at.values().filter(|(n, _)| n == name).count())
+    }
+
+    /// The node of client `n`, while it is connected.
+    pub fn node_of(&self, n: usize) -> Option<String> {
+        self.seen.lock().at.get(&n).map(|(node, _)| node.clone())
     }
 
     /// When clients were closed.

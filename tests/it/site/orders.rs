@@ -134,10 +134,21 @@ async fn an_edge_that_starts_later_obeys() {
 /// to reconnect wins, or if an empty store ends orders.
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_without_the_store_are_reconciled() {
-    let mut three = Three::start(3, 3, "", "").await;
+    let mut three = Three::start(2, 3, "", "").await;
     three.order(0, "/api/nodes/n3/drain").await;
-    three.wait_node(2, "n3", "state", "draining").await;
+    three.wait_node(1, "n3", "state", "draining").await;
     three.redis.kill();
+    let begun = Instant::now();
+    three.start_next().await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        begun.elapsed()
+    );
+    three.edges[2]
+        .wait_log("starts without the orders of its site")
+        .await;
+    assert_eq!(three.node(2, "n3").await["state"], "up");
     let answer = three.order(0, "/api/nodes/n1/down").await;
     assert_eq!(
         (&answer["state"], &answer["site"]),
@@ -162,4 +173,44 @@ async fn orders_without_the_store_are_reconciled() {
     three.edges.pop();
     three.start_next().await;
     assert_eq!(three.node(2, "n3").await["state"], "draining");
+}
+
+/// Aim: the successor of an edge has its orders, also those for this edge alone, and the flows that stay with the
+/// predecessor count. Fails if the order of the site wins over a later one for this edge, or if the predecessor is taken
+/// for a second edge of one name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_is_the_same_edge() {
+    let mut three = Three::start(2, 3, "", "").await;
+    three.order(1, "/api/nodes/n1/drain").await;
+    three.wait_node(0, "n1", "state", "draining").await;
+    three.order(0, "/api/nodes/n1/down?here").await;
+    three.order(0, "/api/nodes/n2/down?here").await;
+    let held = ws::connect(&three.dial(0), "/ws/silent", &[]).await;
+    three.wait_node(1, "n3", "site_flows", 1).await;
+    let successor = three.edges[0].successor();
+    three.edges[0]
+        .wait_log("another process has taken over")
+        .await;
+    let predecessor = std::mem::replace(&mut three.edges[0], successor);
+    // Longer than a report lives, and than the pause between two looks at all orders.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    for (node, order) in [("n1", "down"), ("n2", "down"), ("n3", "up")] {
+        let shown = three.node(0, node).await;
+        assert_eq!(shown["order"], order, "{shown}");
+    }
+    assert_eq!(three.node(1, "n1").await["state"], "draining");
+    for n in 0..2 {
+        assert_eq!(
+            three.node(n, "n3").await["site_flows"],
+            1,
+            "the predecessor's"
+        );
+        let log = three.edges[n].log();
+        assert!(!log.contains("same name"), "{log}");
+    }
+    let all = three.get(1, "/api/edges").await;
+    let edges = all["edges"].as_array().into_iter().flatten();
+    let leaving = edges.filter(|e| e["name"] == "a" && e["draining"] == true);
+    assert_eq!(leaving.count(), 1, "{all}");
+    drop((held, predecessor));
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::crowd::Crowd;
 use super::three::Three;
+use crate::client::h1::H1;
 use crate::deadline;
 
 const COOKIE: &str = "{ sticky_cookie: { key_file: KEYS } }";
@@ -102,6 +103,71 @@ async fn a_site_is_rebalanced_once() {
         let (busiest, took) = (busiest(&closes), last.duration_since(*first));
         println!("{flows} flows: {most} moved in {took:?}, {busiest} in the busiest second");
     }
+}
+
+/// Aim: the same where the edges remember clients by address. Each client comes back at another edge, which may know it
+/// from before, and stays at its new node whichever edge it asks. Then all are forgotten at one edge, which holds at all.
+/// Fails if an edge or the store still has the old assignment of a moved client, or loses that of another.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_by_address_move_and_stay() {
+    let three = Three::start(3, 3, "{ sticky_ip: {} }", "").await;
+    three.order(0, "/api/nodes/n3/drain").await;
+    for n in 0..3 {
+        three.wait_node(n, "n3", "state", "draining").await;
+    }
+    let dials = |client: usize| -> Vec<_> {
+        let from = three.client(client as u8 + 1);
+        (0..3).map(|n| three.dial(n).from(from)).collect()
+    };
+    let crowd = Crowd::enter_by(90, dials).await;
+    let ask = async |client: usize, n: usize| {
+        let mut asked = H1::connect(&dials(client)[n]).await;
+        asked.get("/hello", &[]).await.node().to_owned()
+    };
+    let wrong = async || {
+        let mut wrong = Vec::new();
+        for client in 0..90 {
+            let home = crowd.node_of(client);
+            for n in 0..3 {
+                let reached = ask(client, n).await;
+                if Some(&reached) != home.as_ref() {
+                    wrong.push((client, n, reached, home.clone()));
+                }
+            }
+        }
+        wrong
+    };
+    assert_eq!(wrong().await, [], "before");
+    three.order(0, "/api/nodes/n3/up").await;
+    for n in 0..3 {
+        three.wait_node(n, "n3", "state", "up").await;
+        let all = |pools: &Value| pools[0]["site_flows"] == 90;
+        three.wait(n, "/api/pools", "all flows", all).await;
+    }
+    let moves = crowd
+        .counts()
+        .iter()
+        .map(|n| n.saturating_sub(30))
+        .sum::<usize>();
+    three
+        .order(
+            2,
+            "/api/pools/p/rebalance?to_even&rate=50/s&tolerance=0%25&close",
+        )
+        .await;
+    let end = over(&three, 2, moves).await;
+    crowd.settled(90).await;
+    assert_eq!(
+        (&end["state"], &end["moved"]),
+        (&"done".into(), &moves.into()),
+        "{end}"
+    );
+    assert_eq!((crowd.counts(), crowd.closes().len()), ([30; 3], moves));
+    assert_eq!(wrong().await, [], "after");
+    three.order(1, "/api/pools/p/forget").await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let left = wrong().await.len();
+    assert!(left > 90, "{left} of 270 are balanced anew");
 }
 
 /// Aim: a store that is restarted empty in the middle ends no rebalance, and an order at another edge stops it. Fails if
