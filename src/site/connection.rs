@@ -102,7 +102,10 @@ async fn server(
     };
     // Questions have deadlines of their own.
     let mut config = AsyncConnectionConfig::new().set_response_timeout(None);
-    let mut info = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
+    let mut info = RedisConnectionInfo::default()
+        .set_protocol(ProtocolVersion::RESP3)
+        // A user needs a right more for it.
+        .set_skip_set_lib_name();
     if let Some(pushes) = pushes {
         let pushes = pushes.clone();
         config = config.set_push_sender(move |push| pushes.take(push));

@@ -144,7 +144,16 @@ async fn the_master_is_found() {
     let at = |port| SocketAddr::new(block.ip("200.0.0.2").into(), port);
     let mut master = Redis::start(at(6379)).await;
     let (ip, port) = (at(0).ip().to_string(), "6379");
-    let replica = Redis::start_with(at(6380), &["--replicaof", &format!("{ip} {port}")]).await;
+    let replica = Redis::start_with(
+        at(6380),
+        &[
+            "--replicaof",
+            &format!("{ip} {port}"),
+            "--replica-announce-ip",
+            &ip,
+        ],
+    )
+    .await;
     let dir = tempfile::tempdir().expect("a folder");
     let conf = dir.path().join("sentinel.conf");
     let text = format!(
