@@ -57,78 +57,91 @@ fn rights() -> String {
     line.expect("the user in docs/scale.md").to_owned()
 }
 
-/// Aim: over TLS, with a password and no more rights than documented, claims, counts and orders pass. An authority or
-/// a password that is wrong is told, and the edge serves. Fails if a command needs a right that the page lacks.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_secured_store_serves() {
-    let (block, certs) = (Block::claim(), Certs::new());
-    let at = SocketAddr::new(block.ip("200.0.0.2").into(), 6379);
-    let plain = SocketAddr::new(block.ip("200.0.0.2").into(), 6380);
+/// A redis-server with TLS at port 6379, and in clear at 6380 for the test. Its user has the documented rights.
+async fn secured(block: &Block, certs: &Certs) -> Redis {
+    let at = SocketAddr::new(block.ip("200.0.0.2").into(), 6380);
     let leaf = certs.leaf("redis", &[&at.ip().to_string()], Key::Ecdsa);
-    let users = certs.dir().join("users");
+    let write = |file: &str, text: &str| {
+        let path = certs.dir().join(file);
+        std::fs::write(&path, text).expect("write");
+        path.display().to_string()
+    };
     let user = rights().replace(">PASSWORD", ">secret");
-    std::fs::write(
-        &users,
-        format!("user default on nopass ~* &* +@all\n{user}\n"),
-    )
-    .expect("write");
-    std::fs::write(certs.dir().join("password"), "secret\n").expect("write");
-    std::fs::write(certs.dir().join("wrong"), "guessed\n").expect("write");
+    let users = write(
+        "users",
+        &format!("user default on nopass ~* &* +@all\n{user}\n"),
+    );
+    write("password", "secret\n");
+    write("wrong", "guessed\n");
     let (cert, key) = (
         leaf.chain.display().to_string(),
         leaf.key.display().to_string(),
     );
-    let (port, users) = (at.port().to_string(), users.display().to_string());
-    let args = [
+    let tls = [
         "--tls-port",
-        &port,
+        "6379",
         "--tls-cert-file",
         &cert,
         "--tls-key-file",
         &key,
-        "--tls-auth-clients",
-        "no",
-        "--aclfile",
-        &users,
     ];
-    let redis = Redis::start_with(plain, &args).await;
+    let rest = ["--tls-auth-clients", "no", "--aclfile", &users];
+    Redis::start_with(at, &[&tls[..], &rest].concat()).await
+}
+
+/// The URL of that server.
+fn url(block: &Block) -> String {
+    let ip = block.ip("200.0.0.2");
+    format!("url: \"rediss://pushgate@{ip}:6379\"")
+}
+
+/// Aim: over TLS, with a password and no more rights than documented, claims, counts and orders pass. Fails if a
+/// command needs a right that the page lacks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secured_store_serves() {
+    let (block, certs) = (Block::claim(), Certs::new());
+    let redis = secured(&block, &certs).await;
     let first = node(&block, 1).await;
-    let dir = certs.dir().display();
-    let url = format!("url: \"rediss://pushgate@{at}\"");
-    let good = format!("{url}, password_file: {dir}/password, ca_file: {dir}/ca.pem");
-    let edge_a = edge(&block, &first, &good).await;
-    is_ok(&edge_a).await;
-    claims(&edge_a, &block, 1).await;
-    assert_eq!(
-        edge_a.admin("POST", "/api/nodes/n1/drain").await.status,
-        200
-    );
-    assert_eq!(edge_a.admin("POST", "/api/nodes/n1/up").await.status, 200);
+    let (url, dir) = (url(&block), certs.dir().display());
+    let files = format!("password_file: {dir}/password, ca_file: {dir}/ca.pem");
+    let edge = edge(&block, &first, &format!("{url}, {files}")).await;
+    is_ok(&edge).await;
+    claims(&edge, &block, 1).await;
+    for order in ["drain", "up"] {
+        let answer = edge.admin("POST", &format!("/api/nodes/n1/{order}")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
     deadline("counts and orders in the store", async {
         while redis.ask(&["--scan", "--pattern", "pushgate:*"]).len() < 3 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })
     .await;
-    let metrics = edge_a.metrics().await;
+    let metrics = edge.metrics().await;
     let failed = metrics.get("pushgate_store_questions_total{result=\"failed\"}");
     assert_eq!(failed.copied().unwrap_or_default(), 0.0);
     let denied = redis.ask(&["ACL", "LOG"]);
     assert!(denied.iter().all(|line| line.is_empty()), "{denied:?}");
-    drop(edge_a);
-    let other = Certs::new();
-    let stranger = other.dir().display();
-    for (redis, said) in [
+}
+
+/// Aim: an authority or a password that is wrong is told, and the edge serves. Fails if only a later failure is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_refuses_is_told() {
+    let (block, certs, other) = (Block::claim(), Certs::new(), Certs::new());
+    let _redis = secured(&block, &certs).await;
+    let first = node(&block, 1).await;
+    let (url, dir, stranger) = (url(&block), certs.dir().display(), other.dir().display());
+    for (files, said) in [
         (
-            format!("{url}, password_file: {dir}/password, ca_file: {stranger}/ca.pem"),
+            format!("password_file: {dir}/password, ca_file: {stranger}/ca.pem"),
             "TLS: ",
         ),
         (
-            format!("{url}, password_file: {dir}/wrong, ca_file: {dir}/ca.pem"),
+            format!("password_file: {dir}/wrong, ca_file: {dir}/ca.pem"),
             "WRONGPASS",
         ),
     ] {
-        let edge = edge(&block, &first, &redis).await;
+        let edge = edge(&block, &first, &format!("{url}, {files}")).await;
         edge.wait_log(said).await;
         let dial = Dial::plain(block.at("200.0.0.10:80")).host(HOST);
         let mut client = H1::connect(&dial).await;
