@@ -17,11 +17,30 @@ struct Counts {
     here: AtomicUsize,
     /// Live at the other edges of the site, when they last said so.
     elsewhere: AtomicUsize,
+    /// Live at this edge at that moment.
+    here_then: AtomicUsize,
+    /// Number of other edges that take clients.
+    others: AtomicUsize,
 }
 
 impl Counts {
     fn of_site(&self) -> usize {
         self.here.load(Ordering::Relaxed) + self.elsewhere.load(Ordering::Relaxed)
+    }
+
+    /// Counts what the site has by now, as far as this edge can guess: the others have been given as many new flows as
+    /// this one since they said what they have. Otherwise each edge would fill the emptiest node by itself, and in a
+    /// storm all clients of a second would go to one node.
+    fn guessed(&self) -> usize {
+        let (here, of_site) = (self.here.load(Ordering::Relaxed), self.of_site());
+        match self.others.load(Ordering::Relaxed) {
+            0 => of_site,
+            others => {
+                let then = self.here_then.load(Ordering::Relaxed);
+                let more = of_site + others * here.saturating_sub(then);
+                more.saturating_sub(others * then.saturating_sub(here))
+            }
+        }
     }
 }
 
@@ -45,13 +64,15 @@ impl ServerLoad {
         self.counts.of_site()
     }
 
-    /// Counts the live flows of the node's server at all edges of the site, this node's included.
+    /// Counts the live flows of the node's server at all edges of the site, this node's included, for the balancer.
+    /// Of the other edges it is a guess between two counts.
     pub fn of_server(&self) -> usize {
         if !self.shares.load(Ordering::Relaxed) {
-            return self.of_site();
+            return self.counts.guessed();
         }
         let others = self.others.load();
-        self.of_site() + others.iter().map(|other| other.of_site()).sum::<usize>()
+        let of_others = others.iter().map(|other| other.guessed());
+        self.counts.guessed() + of_others.sum::<usize>()
     }
 
     /// Counts the live flows of the node at the other edges of the site.
@@ -59,9 +80,12 @@ impl ServerLoad {
         self.counts.elsewhere.load(Ordering::Relaxed)
     }
 
-    /// Sets how many flows the other edges of the site have at the node.
-    pub fn set_elsewhere(&self, flows: usize) {
-        self.counts.elsewhere.store(flows, Ordering::Relaxed);
+    /// Sets how many flows the other edges of the site have at the node, of which `others` take clients.
+    pub fn set_elsewhere(&self, flows: usize, others: usize) {
+        let counts = &self.counts;
+        counts.here_then.store(self.live(), Ordering::Relaxed);
+        counts.elsewhere.store(flows, Ordering::Relaxed);
+        counts.others.store(others, Ordering::Relaxed);
     }
 
     /// Counts a flow that begins.
@@ -110,10 +134,17 @@ mod tests {
         let [s, cr] = [(); 2].map(|()| ServerLoad::default());
         s.join([&cr].into_iter());
         s.enter();
-        s.set_elsewhere(5);
-        cr.set_elsewhere(7);
+        s.set_elsewhere(5, 2);
+        cr.set_elsewhere(7, 0);
         assert_eq!((s.live(), s.of_site(), s.of_server()), (1, 6, 13));
-        s.set_elsewhere(0);
+        // Two other edges have as many new ones, as far as this one can guess.
+        s.enter();
+        assert_eq!((s.of_site(), s.of_server()), (7, 16));
+        s.leave();
+        s.leave();
+        assert_eq!((s.of_site(), s.of_server()), (5, 10));
+        s.enter();
+        s.set_elsewhere(0, 0);
         assert_eq!((s.of_site(), s.of_server(), cr.of_server()), (1, 8, 7));
     }
 }

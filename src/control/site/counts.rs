@@ -43,7 +43,7 @@ pub fn elsewhere<'a>(others: impl Iterator<Item = &'a EdgeReport>) -> HashMap<&'
 pub fn apply(nodes: &[Arc<Node>], others: &HashMap<&str, Elsewhere>, edges: usize, now: Instant) {
     for node in nodes {
         let of = others.get(node.name.as_str()).copied().unwrap_or_default();
-        node.load.set_elsewhere(of.flows);
+        node.load.set_elsewhere(of.flows, edges.saturating_sub(1));
         let (limits, here) = (node.limits.limits(), node.live());
         let share = |limit: Option<usize>, promised| {
             limit.map(|limit| ceiling(limit, here, promised, edges))
@@ -61,7 +61,7 @@ pub fn apply(nodes: &[Arc<Node>], others: &HashMap<&str, Elsewhere>, edges: usiz
 /// may live, and serve.
 pub fn alone(nodes: &[Arc<Node>], edges: usize, now: Instant) {
     for node in nodes {
-        node.load.set_elsewhere(0);
+        node.load.set_elsewhere(0, 0);
         node.limits.share_evenly(edges, now);
     }
 }

@@ -23,6 +23,18 @@ fn edges_with_a_store_decide_as_one() {
     assert!(r.moved.unstuck > 500, "{r}");
 }
 
+/// Aim: in a storm no node gets the clients of a whole second, although each edge knows the flows of the others only once
+/// a second. Fails if each edge fills the emptiest node by itself.
+#[test]
+fn edges_with_a_store_do_not_herd() {
+    let line = "--clients 9000 --arrive 30s --rebind 2h --duration 40s --edges 3 --store true";
+    let r = run("{ sticky_ip: {} }", "balance: least_flows", line).expect("a run");
+    let most = (0..3).map(|n| r.peak(n).0).max();
+    // 100 a second for each node, if all were even.
+    assert!(most <= Some(150), "{r}");
+    assert!(r.evenness < 1.01, "{r}");
+}
+
 /// Aim: `max_flows` and `admit_rate` are the site's. Fails if three edges give a node three times its limits.
 #[test]
 fn edges_with_a_store_share_limits() {
