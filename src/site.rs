@@ -7,6 +7,7 @@
 mod claims;
 mod connection;
 mod error;
+mod other_edges;
 mod renewal;
 mod seal;
 mod secrets;
@@ -17,8 +18,10 @@ mod value;
 use std::sync::Arc;
 
 use crate::config::Config;
-pub use claims::{Claims, OtherEdges, claims, clocks};
+pub use claims::{Claims, claims, clocks};
+pub use connection::probe;
 pub use error::StoreError;
+pub use other_edges::OtherEdges;
 pub use renewal::renew;
 pub use secrets::Secrets;
 pub use status::{State, Status};

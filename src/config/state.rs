@@ -70,9 +70,8 @@ pub struct StoreUrl {
     pub database: u32,
 }
 
-/// What a value must look like.
-const URL: &str = "`redis://HOST:PORT`, or `rediss://HOST:PORT` for TLS, with `USER@` before the host and \
-                   `/NUMBER` of a database behind it if they are needed";
+/// Examples of a value.
+const SUCH: &str = "such as `redis://10.0.0.9:6379`, `rediss://USER@HOST:PORT/DATABASE`";
 
 impl FromStr for StoreUrl {
     type Err = ();
@@ -152,7 +151,7 @@ impl<'de> Deserialize<'de> for StoreUrl {
         impl Visitor<'_> for V {
             type Value = StoreUrl;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(URL)
+                write!(f, "a store's URL, {SUCH}")
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<StoreUrl, E> {
                 let password = text.split_once('@').is_some_and(|(user, _)| {
@@ -178,7 +177,7 @@ impl<'de> Deserialize<'de> for StoreUrls {
         impl<'de> Visitor<'de> for V {
             type Value = StoreUrls;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{URL}, or a list of these")
+                write!(f, "a store's URL, or a list of them, {SUCH}")
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<StoreUrls, E> {
                 let text = serde::de::value::StrDeserializer::new(text);
@@ -193,7 +192,10 @@ impl<'de> Deserialize<'de> for StoreUrls {
                     urls.push(url);
                 }
                 match urls.is_empty() {
-                    true => Err(A::Error::invalid_length(0, &self)),
+                    true => Err(A::Error::invalid_value(
+                        Unexpected::Other("an empty list"),
+                        &self,
+                    )),
                     false => Ok(StoreUrls(urls)),
                 }
             }

@@ -7,14 +7,13 @@ use pushgate_plugins::api::{Claim, Flow, NodeId, Route, Target};
 use super::{Table, begins_session};
 use crate::upstream::Node;
 
+/// Claims of a flow, in the order of the plugins.
+pub type Claims = Vec<Arc<dyn Claim>>;
+
 impl Table {
     /// Returns what the edges of a site must agree on before [`Table::decide`], and the node that this edge would choose.
     /// `None`: nothing, because the client is stuck already, or no plugin shares what it knows.
-    pub fn claims(
-        &self,
-        flow: &Flow<'_>,
-        tried: &[NodeId],
-    ) -> Option<(Vec<Arc<dyn Claim>>, Option<Arc<Node>>)> {
+    pub fn claims(&self, flow: &Flow<'_>, tried: &[NodeId]) -> Option<(Claims, Option<Arc<Node>>)> {
         let Route::To(Target::Pool(id)) = self.route(flow).1 else {
             return None;
         };
@@ -23,7 +22,7 @@ impl Table {
             return None;
         }
         let sticky = self.plugins.sticky.iter();
-        let asked: Vec<_> = sticky.filter_map(|p| p.claim(flow, pool.id)).collect();
+        let asked: Claims = sticky.filter_map(|p| p.claim(flow, pool.id)).collect();
         if asked.is_empty() {
             return None;
         }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use openssl::error::ErrorStack;
 use parking_lot::Mutex;
-use pushgate_plugins::api::{Adopted, Claim, NodeId, Peers, PoolId, SharedTable};
+use pushgate_plugins::api::{Adopted, Claim, NodeId, PoolId, SharedTable};
 use redis::{Cmd, cmd};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -26,7 +26,7 @@ use crate::observe::metrics;
 use crate::upstream::State;
 
 /// After this time an answer is of no use, even to later flows.
-const DEADLINE: Duration = Duration::from_secs(3);
+pub(super) const DEADLINE: Duration = Duration::from_secs(3);
 /// Most questions under way: what comes beyond it is not told, and this edge goes on by itself.
 const MOST: usize = 10_000;
 /// How long the store remembers an assignment that has no expiry.
@@ -34,15 +34,11 @@ const LONGEST: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// How often an id that no edge knows is looked up again within [`Claims::wait`].
 const LOOKS: u32 = 2;
 /// Clients whose assignment an edge has forgotten.
-const FORGOTTEN: Topic = Topic("forgotten");
+pub(super) const FORGOTTEN: Topic = Topic("forgotten");
 /// Sets a key if it still has the value that was found, and returns what it has then.
 const REPLACE: &str = "local v = redis.call('GET', KEYS[1]) \
                        if v and v ~= ARGV[1] then return v end \
                        redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) return ARGV[2]";
-/// Removes a key if its node is the one that was forgotten.
-const REMOVE: &str = "local v = redis.call('GET', KEYS[1]) \
-                      if v and string.sub(v, 1, #ARGV[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end";
-
 static CLAIMS: OnceLock<Arc<Claims>> = OnceLock::new();
 
 /// Returns the claims of this process; `None`: this edge is alone.
@@ -55,14 +51,14 @@ type Pools = HashMap<PoolId, Arc<Pool>>;
 /// The assignments that this edge shares with others.
 pub struct Claims {
     pub(super) store: Arc<Store>,
-    runtime: Handle,
-    key: SiteKey,
+    pub(super) runtime: Handle,
+    pub(super) key: SiteKey,
     /// Tells this process from other edges.
-    own: u64,
+    pub(super) own: u64,
     pub(super) pools: ArcSwap<Pools>,
     pub(super) tables: Mutex<HashMap<String, Joined>>,
     /// Counts the configurations that were put in force.
-    configuration: AtomicU64,
+    pub(super) configuration: AtomicU64,
     under_way: AtomicUsize,
 }
 
@@ -71,7 +67,7 @@ pub(super) struct Joined {
     pub table: Arc<dyn SharedTable>,
     pub told: Instant,
     /// The last configuration that had it.
-    configuration: u64,
+    pub configuration: u64,
 }
 
 impl Claims {
@@ -148,7 +144,7 @@ impl Claims {
     }
 
     /// Lets a question begin, unless too many are under way.
-    fn way(self: &Arc<Self>) -> Option<UnderWay> {
+    pub(super) fn way(self: &Arc<Self>) -> Option<UnderWay> {
         let before = self.under_way.fetch_add(1, Ordering::Relaxed);
         let way = UnderWay(self.clone());
         (before < MOST).then_some(way)
@@ -175,7 +171,7 @@ impl Claims {
     }
 
     /// Writes `choice` if the store has nothing, or takes over what it has. Returns the word for the metric.
-    async fn settle(
+    pub(super) async fn settle(
         &self,
         claim: &dyn Claim,
         choice: Option<NodeId>,
@@ -296,7 +292,7 @@ impl Claims {
 }
 
 /// Counts a question as under way.
-struct UnderWay(Arc<Claims>);
+pub(super) struct UnderWay(pub Arc<Claims>);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
@@ -304,99 +300,14 @@ impl Drop for UnderWay {
     }
 }
 
-/// The other edges, as the tables of plugins see them.
-pub struct OtherEdges(pub Arc<Claims>);
-
-impl Peers for OtherEdges {
-    fn join(&self, place: &str, table: Arc<dyn SharedTable>) {
-        let mut tables = self.0.tables.lock();
-        let told = tables
-            .get(place)
-            .map_or_else(Instant::now, |before| before.told);
-        let configuration = self.0.configuration.load(Ordering::Relaxed);
-        let joined = Joined {
-            table,
-            told,
-            configuration,
-        };
-        tables.insert(place.to_owned(), joined);
-    }
-
-    fn assigned(&self, claim: Arc<dyn Claim>, node: NodeId, age: Duration, certain: bool) {
-        // What is assigned without the store is told when it is back.
-        let is_there = self.0.store.is_connected();
-        let Some(way) = is_there.then(|| self.0.way()).flatten() else {
-            return;
-        };
-        self.0.runtime.spawn(async move {
-            let claims = &way.0;
-            count(match certain {
-                true => claims.write(&*claim, node, age).await,
-                false => claims.settle(&*claim, Some(node), &[]).await,
-            });
-        });
-    }
-
-    fn forgot(&self, claim: Arc<dyn Claim>, node: NodeId) {
-        let is_there = self.0.store.is_connected();
-        let Some(way) = is_there.then(|| self.0.way()).flatten() else {
-            return;
-        };
-        self.0
-            .runtime
-            .spawn(async move { way.0.remove(&*claim, node).await });
-    }
-}
-
-impl Claims {
-    /// Writes what is certain, whatever the store has.
-    async fn write(&self, claim: &dyn Claim, node: NodeId, age: Duration) -> &'static str {
-        let named = self
-            .pool(claim.pool())
-            .and_then(|p| Some(p.node(node)?.name.clone()));
-        let (Some(name), Ok(key)) = (named, self.key_of(claim)) else {
-            return "failed";
-        };
-        let set = set(&key, &Value::new(&name, age).text(), claim, age, &[]);
-        match self.store.call::<()>(&set, DEADLINE).await {
-            Ok(()) => "won",
-            Err(e) => word(&e),
-        }
-    }
-
-    /// Removes an assignment to `node`, and tells the other edges.
-    async fn remove(&self, claim: &dyn Claim, node: NodeId) {
-        let named = self
-            .pool(claim.pool())
-            .and_then(|p| Some(p.node(node)?.name.clone()));
-        let (Some(name), Ok(key)) = (named, self.key_of(claim)) else {
-            return;
-        };
-        let mut remove = cmd("EVAL");
-        remove.arg(REMOVE).arg(1).arg(&key).arg(format!("{name} "));
-        let message = [
-            &self.own.to_be_bytes()[..],
-            &node.0.to_be_bytes(),
-            &claim.name(),
-        ]
-        .concat();
-        let Ok(sealed) = self.key.seal(&message) else {
-            return;
-        };
-        // What is lost here is found as a contradiction, or ends by its expiry.
-        let _ = self.store.call::<()>(&remove, DEADLINE).await;
-        let _ = self.store.tell(FORGOTTEN, &sealed, DEADLINE).await;
-    }
-}
-
-fn count(result: &str) {
+pub(super) fn count(result: &str) {
     metrics::get()
         .store_claims
         .with_label_values(&[result])
         .inc();
 }
 
-fn word(e: &StoreError) -> &'static str {
+pub(super) fn word(e: &StoreError) -> &'static str {
     match e {
         StoreError::Away => "away",
         StoreError::Late => "late",

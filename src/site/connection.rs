@@ -3,6 +3,7 @@
 //! In: the block `state.redis`. Out: a connection on which many questions are under way at once.
 //! Source: Redis protocol RESP3; Sentinel clients guide.
 
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use redis::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::{Sender, channel};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_openssl::SslStream;
@@ -86,6 +87,18 @@ pub(super) async fn connect(
     Err(said.join("; "))
 }
 
+/// Connects once to the store of `conf`, whose relative paths are below `dir`, and leaves it.
+///
+/// Errors: what each server said, or a file that cannot be used.
+pub async fn probe(conf: &Redis, dir: &Path) -> Result<(), String> {
+    let secrets = Secrets::read(conf, dir)?;
+    let pushes = Pushes {
+        sender: channel(1).0,
+        lost: Arc::default(),
+    };
+    connect(conf, &secrets, &pushes).await.map(drop)
+}
+
 /// Connects to `url` and asks whether it is a master, unless it is a Sentinel (without `pushes`).
 async fn server(
     url: &StoreUrl,
@@ -102,7 +115,10 @@ async fn server(
     };
     // Questions have deadlines of their own.
     let mut config = AsyncConnectionConfig::new().set_response_timeout(None);
-    let mut info = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
+    let mut info = RedisConnectionInfo::default()
+        .set_protocol(ProtocolVersion::RESP3)
+        // A user needs a right more for it.
+        .set_skip_set_lib_name();
     if let Some(pushes) = pushes {
         let pushes = pushes.clone();
         config = config.set_push_sender(move |push| pushes.take(push));

@@ -51,6 +51,8 @@ pub struct Store {
     /// Whether flows may ask.
     serves: AtomicBool,
     late: AtomicU32,
+    /// Whether a connection was tried.
+    begun: AtomicBool,
     status: Mutex<Status>,
     topics: Mutex<HashMap<String, Handler>>,
     connects: watch::Sender<u64>,
@@ -67,6 +69,7 @@ impl Store {
             link: ArcSwapOption::empty(),
             serves: AtomicBool::new(false),
             late: AtomicU32::new(0),
+            begun: AtomicBool::new(false),
             status: Mutex::new(Status {
                 state: State::Away,
                 since: Instant::now(),
@@ -328,8 +331,13 @@ impl Store {
         {
             let mut status = self.status.lock();
             // An answer that comes late from a lost connection says nothing of it.
-            let lost = status.state == State::Away && state != State::Ok;
-            if status.state == state || lost {
+            if status.state == State::Away && !matches!(state, State::Ok | State::Away) {
+                return;
+            }
+            // The first failure is told; of later ones only the reason is noted.
+            let is_first = !self.begun.swap(true, Ordering::Relaxed);
+            if status.state == state && !is_first {
+                status.why = why;
                 return;
             }
             *status = Status {

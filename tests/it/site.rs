@@ -12,5 +12,7 @@ mod orders;
 mod rebalance;
 /// A real redis-server.
 mod redis;
+/// A store with rights, TLS, replicas, Sentinel.
+mod secured;
 /// Three edges in front of the same nodes.
 mod three;

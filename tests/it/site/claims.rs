@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use super::three::Three;
 use crate::client::Dial;
 use crate::client::h1::H1;
+use crate::client::ws;
 use crate::deadline;
 
 const BY_ADDRESS: &str = "{ sticky_ip: { expiry: 1h } }";
@@ -185,4 +186,45 @@ async fn edges_agree_on_values_and_sessions() {
         assert!(nodes.iter().all(|n| *n == nodes[0]), "{session}: {nodes:?}");
         assert_eq!(nodes[0], began);
     }
+}
+
+/// Aim: an assignment lives as long as a flow at any edge, and ends `expiry` after the last. Fails if an edge without
+/// the flow lets the store forget it, or if the store keeps it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_flow_keeps_its_assignment() {
+    let site = Three::start(2, 3, "{ sticky_ip: { expiry: 3s } }", "").await;
+    state(&site, 0, "ok").await;
+    state(&site, 1, "ok").await;
+    let at = |n: usize, c| site.dial(n).from(address(c));
+    let stream = ws::connect(&at(0, 1), "/ws/silent", &[]).await;
+    nodes_at(&site, 0, 2..=2).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let keys = site.redis.ask(&["--scan", "--pattern", "pushgate:a:*"]);
+    assert_eq!(keys.len(), 1, "that of the client with a stream: {keys:?}");
+    assert_eq!(node_of(&at(1, 1), "/hello", &[]).await, stream.node());
+}
+
+/// Aim: an assignment to a node that is Down is replaced, for every edge. Fails if edges go on with the old one, or
+/// choose each its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_node_is_replaced_once() {
+    let mut site = Three::start(3, 3, BY_ADDRESS, "").await;
+    for n in 0..3 {
+        state(&site, n, "ok").await;
+    }
+    let all = || 1..=30;
+    let before = nodes_at(&site, 0, all()).await;
+    assert_eq!(before, nodes_at(&site, 1, all()).await);
+    drop(site.nodes.remove(0));
+    for n in 0..3 {
+        site.wait_node(n, "n1", "state", "down").await;
+    }
+    let (a, b) = tokio::join!(nodes_at(&site, 1, all()), nodes_at(&site, 2, all()));
+    assert_eq!(a, b);
+    assert!(a.values().all(|node| node != "n1"), "{a:?}");
+    let stayed = before.iter().filter(|(_, node)| *node != "n1");
+    assert!(
+        stayed.clone().all(|(c, node)| a[c] == *node),
+        "{before:?} {a:?}"
+    );
 }

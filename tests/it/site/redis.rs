@@ -1,6 +1,7 @@
 //! A redis-server on an address of its own, without persistence.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -12,17 +13,37 @@ use crate::deadline;
 pub struct Redis {
     child: Child,
     at: SocketAddr,
+    more: Vec<String>,
 }
 
 impl Redis {
     /// Starts it, and waits until it accepts.
     pub async fn start(at: SocketAddr) -> Redis {
+        Redis::start_with(at, &[]).await
+    }
+
+    /// As [`Redis::start`], with more arguments.
+    pub async fn start_with(at: SocketAddr, more: &[&str]) -> Redis {
+        let more: Vec<String> = more.iter().map(|&m| m.to_owned()).collect();
         let redis = Redis {
-            child: spawn(at),
+            child: spawn(at, &more),
             at,
+            more,
         };
         redis.ready().await;
         redis
+    }
+
+    /// Starts a Sentinel with this file, which it rewrites.
+    pub async fn sentinel(at: SocketAddr, conf: &Path) -> Redis {
+        let child = quiet(Command::new("redis-server").arg(conf).arg("--sentinel"));
+        let sentinel = Redis {
+            child,
+            at,
+            more: Vec::new(),
+        };
+        sentinel.ready().await;
+        sentinel
     }
 
     /// Its URL.
@@ -39,7 +60,7 @@ impl Redis {
     /// Starts it again, empty.
     pub async fn again(&mut self) {
         self.kill();
-        self.child = spawn(self.at);
+        self.child = spawn(self.at, &self.more);
         self.ready().await;
     }
 
@@ -78,7 +99,7 @@ impl Drop for Redis {
     }
 }
 
-fn spawn(at: SocketAddr) -> Child {
+fn spawn(at: SocketAddr, more: &[String]) -> Child {
     let (ip, port) = (at.ip().to_string(), at.port().to_string());
     let args = [
         "--bind",
@@ -91,9 +112,14 @@ fn spawn(at: SocketAddr) -> Child {
         "no",
         "--dir",
         "/tmp",
+        "--repl-diskless-sync-delay",
+        "0",
     ];
-    Command::new("redis-server")
-        .args(args)
+    quiet(Command::new("redis-server").args(args).args(more))
+}
+
+fn quiet(command: &mut Command) -> Child {
+    command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
