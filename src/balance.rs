@@ -285,13 +285,19 @@ impl Pool {
             facts.clear();
             of.clear();
             let (mut up, mut ramping) = (false, false);
+            let levels = self.levels.load(Ordering::Relaxed);
             for at in places {
                 let node = &self.nodes[at];
                 if !may(node) || tried.contains(&node.id) {
                     continue;
                 }
                 up = true;
-                let (id, weight, live) = (node.id, node.weight(), node.load.of_server());
+                let (id, weight) = (node.id, node.weight());
+                // As many clients of a rebalance come back as the emptiest nodes lack: each of them goes there.
+                let live = match levels {
+                    true => node.load.of_server_as_told(),
+                    false => node.load.of_server(),
+                };
                 ramping |= node.limits.is_ramping();
                 if node.room(now) == Room::Open {
                     facts.push(Candidate { id, weight, live });

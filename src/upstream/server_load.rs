@@ -67,12 +67,20 @@ impl ServerLoad {
     /// Counts the live flows of the node's server at all edges of the site, this node's included, for the balancer.
     /// Of the other edges it is a guess between two counts.
     pub fn of_server(&self) -> usize {
+        self.sum(Counts::guessed)
+    }
+
+    /// As [`ServerLoad::of_server`], without a guess: as the other edges have told.
+    pub fn of_server_as_told(&self) -> usize {
+        self.sum(Counts::of_site)
+    }
+
+    fn sum(&self, of: fn(&Counts) -> usize) -> usize {
         if !self.shares.load(Ordering::Relaxed) {
-            return self.counts.guessed();
+            return of(&self.counts);
         }
         let others = self.others.load();
-        let of_others = others.iter().map(|other| other.guessed());
-        self.counts.guessed() + of_others.sum::<usize>()
+        of(&self.counts) + others.iter().map(|other| of(other)).sum::<usize>()
     }
 
     /// Counts the live flows of the node at the other edges of the site.

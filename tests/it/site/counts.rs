@@ -158,6 +158,8 @@ async fn a_second_edge_of_one_name_is_told() {
         .await;
     let killed = three.edges.pop().expect("an edge");
     killed.signal(libc::SIGKILL);
+    // Waits until it has ended.
+    drop(killed);
     three.start_next().await;
     three.edges[1].wait_log("edge a is part of the site").await;
     // Longer than the report of the killed process lives.
