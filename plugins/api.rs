@@ -5,6 +5,7 @@
 //! [`BODY_PREFIX`] bytes of a body, so it cannot hold back a stream.
 //! Source: Lightstreamer clustering §1 (no intermediate buffers), §2, §3.
 
+mod claim;
 mod forget;
 mod plugin;
 mod roles;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::StatusCode;
 
 use crate::head::Head;
+pub use claim::{Adopted, Claim, Peers, SharedTable, Used};
 pub use forget::Forget;
 pub use plugin::{Placed, Plugin, Plugins};
 pub use roles::{HeadEditor, Preamble, Router, Sticky};

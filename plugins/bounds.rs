@@ -24,6 +24,9 @@ pub struct AboveZero;
 /// A duration from `MIN` to `MAX` seconds, both included.
 pub struct Seconds<const MIN: u64, const MAX: u64>;
 
+/// A duration from `MIN` to `MAX` milliseconds, both included.
+pub struct Millis<const MIN: u64, const MAX: u64>;
+
 /// A size from `MIN` to `MAX` bytes, both included.
 pub struct Size<const MIN: u64, const MAX: u64>;
 
@@ -51,6 +54,17 @@ impl<const MIN: u64, const MAX: u64> Seconds<MIN, MAX> {
         d.deserialize_any(SpanVisitor {
             min: Duration::from_secs(MIN),
             max: Duration::from_secs(MAX),
+            holder: PhantomData,
+        })
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> Millis<MIN, MAX> {
+    /// Reads a duration. Errors: one outside the bounds, and what is no duration.
+    pub fn read<'de, T: Holds<Span>, D: Deserializer<'de>>(d: D) -> Result<T, D::Error> {
+        d.deserialize_any(SpanVisitor {
+            min: Duration::from_millis(MIN),
+            max: Duration::from_millis(MAX),
             holder: PhantomData,
         })
     }

@@ -5,7 +5,10 @@
 //! flows, each with the address under which its client is filed. Out: faults; the client's node.
 //! Source: Lightstreamer clustering §2.1.1, §4.
 
+mod change;
 mod idle;
+mod key;
+pub(crate) mod shared;
 pub(crate) mod source;
 pub(crate) mod table;
 
@@ -15,12 +18,15 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use crate::api::{Assignment, Flow, Forget, How, Mark, NodeId, PoolId, Recalled, unix_seconds};
+use crate::api::{
+    Assignment, Claim, Flow, Forget, How, Mark, NodeId, Peers, PoolId, Recalled, unix_seconds,
+};
 use crate::bounds::Whole;
 use crate::context::{Build, PluginError};
 use crate::lifetime::{JITTER, Lifetime};
 use crate::rendezvous::Rendezvous;
 use crate::units::{MaybeSpan, Share};
+use shared::Shared;
 use source::Source;
 use table::{Key, Limits, Table, Verdict};
 
@@ -96,13 +102,20 @@ impl Keys<'_> {
             capacity: self.capacity.unwrap_or(CAPACITY),
             cut_at_max_age: self.cut_at_max_age,
         };
+        let table = on
+            .keep
+            .get_or(&self.place(on), || Table::new(limits.capacity));
+        (table, limits)
+    }
+
+    /// Returns the name of the table that the keys name.
+    pub fn place(&self, on: &Build<'_>) -> String {
         // The prefix keeps a listener's name apart from a table's.
         let (kind, name) = match self.table {
             Some(table) => ("table", table),
             None => ("listener", on.listener),
         };
-        let key = format!("{} {kind} {name}", self.word);
-        (on.keep.get_or(&key, || Table::new(limits.capacity)), limits)
+        format!("{} {kind} {name}", self.word)
     }
 
     /// Makes the memory that the keys configure.
@@ -111,10 +124,17 @@ impl Keys<'_> {
             Mode::Hash => Memory::Hash(Rendezvous::new(on.pools)),
             Mode::Table => {
                 let (table, limits) = self.table(on, max_age);
+                let shared = Shared {
+                    place: self.place(on),
+                    table: table.clone(),
+                    limits,
+                    proved: false,
+                };
                 Memory::Table {
                     word: self.word,
                     table,
                     limits,
+                    shared: Arc::new(shared),
                 }
             }
         }
@@ -129,6 +149,7 @@ pub(crate) enum Memory {
         word: &'static str,
         table: Arc<Table>,
         limits: Limits,
+        shared: Arc<Shared>,
     },
     /// The node is computed.
     Hash(Rendezvous),
@@ -172,6 +193,7 @@ impl Memory {
                 word,
                 table,
                 limits,
+                ..
             } => {
                 let verdict = Verdict {
                     node: to.node,
@@ -219,6 +241,21 @@ impl Memory {
     pub fn forget_client(&self, client: IpAddr, pool: PoolId, node: NodeId) {
         if let Memory::Table { table, .. } = self {
             table.forget_client(&Key::new(client, pool), node);
+        }
+    }
+
+    /// Returns the client's assignment as a site shares it. `source` takes its room in the table.
+    pub fn claim(&self, client: IpAddr, source: Source, pool: PoolId) -> Option<Arc<dyn Claim>> {
+        match self {
+            Memory::Table { shared, .. } => Some(shared.claim(Key::new(client, pool), source)),
+            Memory::Hash(_) => None,
+        }
+    }
+
+    /// Shares the table with the other edges of `site`.
+    pub fn join(&self, peers: &Arc<dyn Peers>) {
+        if let Memory::Table { shared, .. } = self {
+            shared.join(peers);
         }
     }
 

@@ -12,9 +12,10 @@
 mod config;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::api::{Assignment, Flow, Forget, Mark, NodeId, PoolId, Recalled, Sticky};
+use crate::api::{Assignment, Claim, Flow, Forget, Mark, NodeId, PoolId, Recalled, Peers, Sticky};
 use crate::memory::Memory;
 use crate::memory::source::{OWNED_PREFIX, Source};
 use crate::trust::Trust;
@@ -91,6 +92,15 @@ impl Sticky for StickyIp {
 
     fn mark(&self, flow: &Flow<'_>, pool: PoolId, _: &Assignment<'_>) -> Option<Mark> {
         self.memory.mark(self.address(flow), pool, flow.now)
+    }
+
+    fn claim(&self, flow: &Flow<'_>, pool: PoolId) -> Option<Arc<dyn Claim>> {
+        let client = self.address(flow);
+        self.memory.claim(client, self.source(client), pool)
+    }
+
+    fn join(&self, peers: &Arc<dyn Peers>) {
+        self.memory.join(peers);
     }
 
     fn computes(&self) -> bool {

@@ -9,9 +9,10 @@
 mod config;
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::api::{Assignment, Flow, Forget, Mark, NodeId, PoolId, Recalled, Sticky};
+use crate::api::{Assignment, Claim, Flow, Forget, Mark, NodeId, PoolId, Recalled, Peers, Sticky};
 use crate::memory::Memory;
 use crate::memory::source::Source;
 use crate::sticky_session::rule::Rule;
@@ -68,6 +69,15 @@ impl Sticky for StickyParam {
 
     fn mark(&self, flow: &Flow<'_>, pool: PoolId, _: &Assignment<'_>) -> Option<Mark> {
         self.memory.mark(self.value(flow)?, pool, flow.now)
+    }
+
+    fn claim(&self, flow: &Flow<'_>, pool: PoolId) -> Option<Arc<dyn Claim>> {
+        let source = Source::of(flow.source);
+        self.memory.claim(self.value(flow)?, source, pool)
+    }
+
+    fn join(&self, peers: &Arc<dyn Peers>) {
+        self.memory.join(peers);
     }
 
     fn computes(&self) -> bool {

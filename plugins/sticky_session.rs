@@ -14,7 +14,9 @@ mod watch;
 
 use std::sync::Arc;
 
-use crate::api::{Assignment, Flow, Forget, PoolId, Recalled, Sticky, Watch, unix_seconds};
+use crate::api::{
+    Assignment, Claim, Flow, Forget, PoolId, Recalled, Peers, Sticky, Watch, unix_seconds,
+};
 use crate::memory::source::Source;
 use crate::memory::table::Key;
 pub use config::{Config, Preset};
@@ -57,6 +59,15 @@ impl Sticky for StickySession {
             watching.asked(key);
         }
         Some(Box::new(watching))
+    }
+
+    fn claim(&self, flow: &Flow<'_>, pool: PoolId) -> Option<Arc<dyn Claim>> {
+        let key = self.key(flow, pool)?;
+        Some(self.0.shared.claim(key, Source::of(flow.source)))
+    }
+
+    fn join(&self, peers: &Arc<dyn Peers>) {
+        self.0.shared.join(peers);
     }
 
     fn forget(&self, what: &Forget) {

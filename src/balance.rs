@@ -28,7 +28,6 @@ pub use self::method::Seed;
 use self::method::{Candidate, Method};
 use self::round_robin::{RoundRobin, TimeToTurn};
 use self::waiting::Waiting;
-use crate::config::units::Rate;
 use crate::config::{self, Balance, NoNode, OnLost};
 use crate::upstream::Order;
 use crate::upstream::flow_limiter::Room;
@@ -286,13 +285,19 @@ impl Pool {
             facts.clear();
             of.clear();
             let (mut up, mut ramping) = (false, false);
+            let levels = self.levels.load(Ordering::Relaxed);
             for at in places {
                 let node = &self.nodes[at];
                 if !may(node) || tried.contains(&node.id) {
                     continue;
                 }
                 up = true;
-                let (id, weight, live) = (node.id, node.weight(), node.load.of_server());
+                let (id, weight) = (node.id, node.weight());
+                // As many clients of a rebalance come back as the emptiest nodes lack: each of them goes there.
+                let live = match levels {
+                    true => node.load.of_server_as_told(),
+                    false => node.load.of_server(),
+                };
                 ramping |= node.limits.is_ramping();
                 if node.room(now) == Room::Open {
                     facts.push(Candidate { id, weight, live });
@@ -347,10 +352,7 @@ impl Pool {
     /// Time to admit `flows` flows, at the rates of the nodes that are Up; zero if none has a rate.
     pub fn time_for(&self, flows: usize) -> Duration {
         let up = self.nodes.iter().filter(|n| n.state() == State::Up);
-        let rate: f64 = up
-            .filter_map(|n| n.limits.admit_rate())
-            .map(Rate::per_second)
-            .sum();
+        let rate: f64 = up.filter_map(|n| n.limits.admits()).sum();
         if rate > 0.0 {
             Duration::from_secs_f64(flows as f64 / rate)
         } else {

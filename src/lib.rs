@@ -13,6 +13,7 @@ pub mod config;
 pub mod listener;
 pub mod proxy;
 pub mod tls;
+pub mod site;
 pub mod route;
 pub mod balance;
 pub mod upstream;

@@ -6,6 +6,7 @@
 
 mod access_line;
 pub mod assign;
+mod claim;
 pub mod clients;
 pub mod conn;
 pub mod flow;

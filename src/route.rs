@@ -3,6 +3,8 @@
 //! In: a [`Flow`] and the nodes already tried for it. Out: a [`Decision`]. Pure, except for what the plugins
 //! remember. Source: Lightstreamer clustering §2.1, §2.2, §3.2.
 
+mod claim;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -178,7 +180,7 @@ impl Table {
         }
     }
 
-    /// Clients that are stuck do not wait: no other node has their session.
+    /// Stuck clients do not wait: no other node has their session.
     fn balance(
         &self,
         flow: &Flow<'_>,

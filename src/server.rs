@@ -30,11 +30,15 @@ use tokio::sync::watch;
 
 use crate::config::{Config, User};
 use crate::control::handover::HandoverState;
+use crate::control::rebalance::site as site_rebalance;
+use crate::control::site::order_book::OrderBook;
+use crate::control::site::{Site, exchange, follow};
 use crate::control::sockets::{Sockets, bind_all};
 use crate::control::{Running, acme, admin, certificates, discovery_watch, expiry, rebalance};
 use crate::listener::edge::Edge;
 use crate::observe::{access_log, service_log, systemd};
 use crate::proxy::hooks::ProxyHooks;
+use crate::site::{self, Claims, Store};
 use crate::stream::descriptors;
 
 use pid_file::PidFile;
@@ -207,11 +211,12 @@ impl Service {
         let shares = limits::client_shares(&config, threads);
         memory::watch(&config.memory).map_err(|e| format!("memory: {e}"))?;
         let edge = Edge::new(hooks, runtimes, most, shares, draining);
-        let (state, predecessor) = match predecessor {
+        let (mut state, predecessor) = match predecessor {
             Some(mut p) => (std::mem::take(&mut p.state), Some(p)),
             None => (HandoverState::default(), None),
         };
-        let running = Running::new(edge, options.path, drain, state);
+        let site = begin_site(&config, &mut state).await?;
+        let running = Running::new(edge, options.path, drain, state, site);
         let admin = config.admin.clone();
         let health = admin.as_ref().and_then(|a| a.health.clone());
         let mut take = |address| Some((address, sockets.remove(&address)?));
@@ -230,10 +235,7 @@ impl Service {
             admin.transpose().map_err(failed)?,
             health.transpose().map_err(failed)?,
         );
-        tokio::spawn(certificates::watch(running.clone()));
-        tokio::spawn(rebalance::watch(running.clone()));
-        tokio::spawn(expiry::watch(running.clone()));
-        tokio::spawn(discovery_watch::watch(running.clone()));
+        watch_all(&running);
         if let Some(path) = running.path() {
             log::info!("configuration {}", path.display());
         }
@@ -257,6 +259,38 @@ impl Service {
         self.running.send_replace(Some(running));
         Ok(())
     }
+}
+
+/// Connects to the store of the site, if the file names one, and reads the orders that hold there, so that they are
+/// obeyed before the listeners accept. Waits for the store for a second at most.
+///
+/// Errors: a file that the block `state` names cannot be read or used.
+async fn begin_site(
+    config: &Config,
+    state: &mut HandoverState,
+) -> Result<(Option<Arc<Store>>, Site), String> {
+    let store = site::store(config)?;
+    let book = OrderBook::restore(std::mem::take(&mut state.book));
+    let name = config.state.as_ref().and_then(|s| s.name.as_ref());
+    let site = Site::new(name.map(ToString::to_string), book, store.clone());
+    if let Some(store) = &store {
+        let claims = Claims::start(store).map_err(|e| format!("state: {e}"))?;
+        tokio::spawn(store.clone().run());
+        tokio::spawn(site::renew(claims));
+    }
+    site.begin().await;
+    Ok((store, site))
+}
+
+/// Starts what runs until the process ends.
+fn watch_all(running: &Arc<Running>) {
+    tokio::spawn(certificates::watch(running.clone()));
+    tokio::spawn(rebalance::watch(running.clone()));
+    tokio::spawn(expiry::watch(running.clone()));
+    tokio::spawn(exchange::watch(running.clone()));
+    tokio::spawn(follow::watch(running.clone()));
+    tokio::spawn(site_rebalance::watch(running.clone()));
+    tokio::spawn(discovery_watch::watch(running.clone()));
 }
 
 /// Relieves the predecessor, if there is one, and then offers the same to a successor.

@@ -2,6 +2,7 @@
 //!
 //! Source: Lightstreamer clustering §2.1 (final boxes); Diffusion load balancers, all four points.
 
+mod reserved;
 pub mod agent_answer;
 pub mod agent_record;
 pub mod connect;
@@ -19,15 +20,18 @@ pub mod passive_health;
 pub mod server_load;
 pub mod shortage;
 pub mod signal;
+pub mod site_share;
 pub mod stage;
 pub mod state;
 pub mod node;
 mod sync;
 pub mod tls;
+pub mod token_bucket;
 pub mod weight;
 
 pub use idle_upstreams::IdleUpstreams;
 pub use live_flow::LiveFlow;
 pub use node::Node;
+pub use reserved::Reserved;
 pub use state::{AgentVerdict, Membership, Order, State};
 pub use weight::WeightOrder;

@@ -6,7 +6,11 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::{Assignment, EditError, Flow, Forget, Mark, NodeId, PoolId, Recalled, Route, Watch};
+use std::sync::Arc;
+
+use super::{
+    Assignment, Claim, EditError, Flow, Forget, Mark, NodeId, Peers, PoolId, Recalled, Route, Watch,
+};
 use crate::head::Edits;
 
 /// Routes flows to a pool or a node, or answers them.
@@ -90,6 +94,15 @@ pub trait Sticky: Send + Sync {
     fn mark(&self, _: &Flow<'_>, _pool: PoolId, _: &Assignment<'_>) -> Option<Mark> {
         None
     }
+
+    /// Returns the client's assignment as the edges of a site share it; `None`: edges agree without sharing it, or
+    /// the flow names none.
+    fn claim(&self, _: &Flow<'_>, _pool: PoolId) -> Option<Arc<dyn Claim>> {
+        None
+    }
+
+    /// Shares its table with the other edges of the site from now on.
+    fn join(&self, _: &Arc<dyn Peers>) {}
 
     /// Returns whether assignments are computed. A client that comes back then gets the same node, whatever a
     /// rebalance forgets.

@@ -6,17 +6,19 @@
 //! Source: FAULTS D46, D47.
 
 mod saved;
+mod site;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
+use super::change::{Change, Listener};
 use super::idle::Idle;
+pub use super::key::Key;
 use super::source::Source;
-use crate::api::{Forget, Forgotten, How, Mark, NodeId, PoolId};
+use crate::api::{Forget, Forgotten, How, Mark, NodeId};
 use crate::forget_rules::ForgetRules;
 use crate::lifetime::Lifetime;
 
@@ -34,40 +36,6 @@ const LIVE_SHARE: usize = 8;
 
 /// Expired idle entries freed for each one learned: more than one, so that the table shrinks.
 const SWEEP: usize = 2;
-
-/// A client of a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
-    address: [u8; 16],
-    pool: PoolId,
-}
-
-impl Key {
-    /// Makes a key from an address. IPv4 is kept as its mapped IPv6 address.
-    pub fn new(client: IpAddr, pool: PoolId) -> Self {
-        let address = match client {
-            IpAddr::V4(a) => a.to_ipv6_mapped().octets(),
-            IpAddr::V6(a) => a.octets(),
-        };
-        Key { address, pool }
-    }
-
-    /// Makes a key from the hash of an id: 128 bits, so that no two ids collide.
-    pub fn of_hash(hash: [u8; 16], pool: PoolId) -> Self {
-        Key {
-            address: hash,
-            pool,
-        }
-    }
-
-    /// Returns the id by which a rebalance finds the client: the same on every edge.
-    fn mark(&self) -> u64 {
-        use std::hash::Hasher;
-        let mut h = siphasher::sip::SipHasher13::new_with_keys(0x7374_6963, 0x6b79_6970);
-        h.write(&self.address);
-        h.finish()
-    }
-}
 
 /// A client's assignment as the table recalls it.
 pub struct Known {
@@ -183,6 +151,8 @@ pub struct Table {
     forget_rules: ForgetRules,
     /// Keyed at random, so that no attacker can aim addresses at one shard.
     hasher: RandomState,
+    /// Hears of changes that the other edges of the site do not know; `None`: this edge is alone.
+    listener: RwLock<Option<Listener>>,
 }
 
 impl Table {
@@ -194,6 +164,7 @@ impl Table {
             shards: (0..shards).map(|_| Mutex::default()).collect(),
             forget_rules: ForgetRules::default(),
             hasher: RandomState::new(),
+            listener: RwLock::default(),
         }
     }
 
@@ -233,6 +204,7 @@ impl Table {
             entry.forgotten |= self.is_rebalanced(&key, entry);
         }
         let counted = known.filter(|e| e.live > 0).map(|e| e.source);
+        let before = known.map(|e| (e.node, e.learned));
         let (mut entry, answer) = decide((&key, known), verdict, limits, at, usable);
         let flows = entry.live.saturating_add(1);
         shard.sweep(limits, at.0);
@@ -245,6 +217,17 @@ impl Table {
             entry.live = flows.saturating_add(unfiled);
             entry.touched = at.0;
             shard.live.insert(key, entry);
+            drop(shard);
+            if before != Some((entry.node, entry.learned)) {
+                self.changed(Change {
+                    key,
+                    source,
+                    node: entry.node,
+                    age: at.0.saturating_duration_since(entry.learned),
+                    certain: matches!(verdict.how, How::Rebalanced | How::Pinned),
+                    forgotten: false,
+                });
+            }
         } else {
             let unfiled = shard.unfiled.entry(key).or_default();
             *unfiled = unfiled.saturating_add(1);
@@ -277,14 +260,30 @@ impl Table {
 
     /// Forgets that `key` is stuck to `node`; the entry keeps its count of live flows.
     pub fn forget_client(&self, key: &Key, node: NodeId) {
+        if let Some(source) = self.drop_from(key, node) {
+            self.changed(Change {
+                key: *key,
+                source,
+                node,
+                age: Duration::ZERO,
+                certain: true,
+                forgotten: true,
+            });
+        }
+    }
+
+    /// Forgets `key` if it is stuck to `node`. Returns who had its room.
+    fn drop_from(&self, key: &Key, node: NodeId) -> Option<Source> {
         let mut shard = self.shard(key).lock();
         match shard.live.get_mut(key) {
-            Some(entry) if entry.node == node => entry.forgotten = true,
-            Some(_) => {}
+            Some(entry) if entry.node == node => {
+                entry.forgotten = true;
+                Some(entry.source)
+            }
+            Some(_) => None,
             None => {
-                if shard.idle.get(key).is_some_and(|e| e.node == node) {
-                    shard.idle.remove(key);
-                }
+                shard.idle.get(key).filter(|e| e.node == node)?;
+                shard.idle.remove(key).map(|e| e.source)
             }
         }
     }

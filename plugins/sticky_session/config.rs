@@ -15,6 +15,7 @@ use super::{Learn, Recall, StickySession};
 use crate::api::Plugin;
 use crate::context::{Build, Mode, PluginError};
 use crate::memory::{Capacity, Keys};
+use crate::memory::shared::Shared;
 use crate::units::{MaybeSpan, Share};
 use crate::written::TableKeys;
 
@@ -172,10 +173,17 @@ impl Config {
         }
         let (learn, recall) = self.places();
         let (table, limits) = self.keys().table(on, MAX_AGE);
+        let shared = Shared {
+            place: self.keys().place(on),
+            table: table.clone(),
+            limits,
+            proved: true,
+        };
         Ok(Plugin::sticky(StickySession(Arc::new(Memory {
             rule: Rule { learn, recall },
             table,
             limits,
+            shared: Arc::new(shared),
         }))))
     }
 

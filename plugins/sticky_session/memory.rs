@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::rule::Rule;
+use crate::memory::shared::Shared;
 use crate::memory::table::{Limits, Table};
 
 /// The plugin's word.
@@ -13,4 +14,5 @@ pub struct Memory {
     pub rule: Rule,
     pub table: Arc<Table>,
     pub limits: Limits,
+    pub shared: Arc<Shared>,
 }

@@ -18,6 +18,7 @@ use crate::import;
 use crate::tls::{Store, ends_soon};
 
 mod names;
+mod store;
 
 /// What to check, and what to print.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
@@ -110,6 +111,7 @@ impl Checked {
         findings.extend(certificates(&config, &places));
         if options.online {
             findings.extend(names::unresolved(&config, &places));
+            findings.extend(store::unreachable(&config, &places));
         }
         findings.sort_by_key(|f| (f.line, f.column));
         Checked {

@@ -14,11 +14,13 @@ use super::examples::ORDERS;
 mod client;
 mod flows;
 mod reload;
+mod sites;
 mod table;
 mod text;
 
 use client::Edge;
 pub use client::{At, Place};
+use sites::{edges, reach};
 use table::{nodes, pools, rebalance};
 use text::{query, text};
 
@@ -28,6 +30,12 @@ pub enum Action {
     /// Show the nodes of a running edge.
     #[command(after_help = ORDERS)]
     Nodes {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Show the edges of the site, and the orders that hold at all of them.
+    #[command(after_help = ORDERS)]
+    Edges {
         #[command(flatten)]
         at: At,
     },
@@ -103,6 +111,9 @@ pub struct Which {
     /// Means the node of that name that a reload removed or replaced.
     #[arg(long)]
     removed: bool,
+    /// Means this edge alone, not all edges of its site.
+    #[arg(long)]
+    here: bool,
     #[command(flatten)]
     at: At,
 }
@@ -136,6 +147,9 @@ pub struct Rebalance {
     /// Move only assignments made before this time (seconds since 1970), the same on several edges.
     #[arg(long, value_name = "SECONDS")]
     before: Option<u64>,
+    /// Move clients of this edge alone, not of all edges of its site.
+    #[arg(long)]
+    here: bool,
     /// Wait until the rebalance is over.
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
@@ -160,6 +174,9 @@ pub struct Forget {
     /// Forget only assignments made before this time (seconds since 1970), the same on several edges.
     #[arg(long, value_name = "SECONDS")]
     before: Option<u64>,
+    /// Forget them at this edge alone, not at all edges of its site.
+    #[arg(long)]
+    here: bool,
     #[command(flatten)]
     at: At,
 }
@@ -189,6 +206,14 @@ async fn done(action: Action) -> Result<String, String> {
                 nodes(&answer, None)
             })
         }
+        Action::Edges { at } => {
+            let answer = Edge::new(&at.place)?.ask(Method::GET, "/api/edges").await?;
+            Ok(if at.json {
+                text(&answer)
+            } else {
+                edges(&answer)
+            })
+        }
         Action::Flows(what) => flows::list(what).await,
         Action::Silence { at } => flows::silence(&at).await,
         Action::Drain {
@@ -213,26 +238,33 @@ async fn done(action: Action) -> Result<String, String> {
 }
 
 async fn order<const N: usize>(
-    Which { node, removed, at }: &Which,
+    Which {
+        node,
+        removed,
+        here,
+        at,
+    }: &Which,
     word: &str,
     words: [(&str, Option<String>); N],
 ) -> Result<String, String> {
-    let removed = ("removed", removed.then(|| "true".to_owned()));
-    let words = words.into_iter().chain([removed]);
+    let flag = |word, on: bool| (word, on.then(|| "true".to_owned()));
+    let flags = [flag("removed", *removed), flag("here", *here)];
+    let words = words.into_iter().chain(flags);
     let path = format!("/api/nodes/{}/{word}{}", name(node)?, query(words));
     let answer = Edge::new(&at.place)?.ask(Method::POST, &path).await?;
     if at.json {
         return Ok(text(&answer));
     }
+    let site = reach(&answer);
     if let Value::Number(weight) = &answer["weight"] {
-        return Ok(format!("{node} has weight {weight}\n"));
+        return Ok(format!("{node} has weight {weight}{site}\n"));
     }
     if let (Value::String(state), Value::String(why)) = (&answer["state"], &answer["why"]) {
-        return Ok(format!("{node} is still {state}: {why}\n"));
+        return Ok(format!("{node} is still {state}: {why}{site}\n"));
     }
     Ok(match (&answer["state"], &answer["evicted"]) {
-        (Value::String(state), _) => format!("{node} is {state}\n"),
-        (_, Value::Number(flows)) => format!("{node}: {flows} flows closed\n"),
+        (Value::String(state), _) => format!("{node} is {state}{site}\n"),
+        (_, Value::Number(flows)) => format!("{node}: {flows} flows closed{site}\n"),
         _ => text(&answer),
     })
 }
@@ -255,6 +287,7 @@ async fn moved(what: Rebalance) -> Result<String, String> {
             ("close", flag(what.close)),
             ("dry_run", flag(what.dry_run)),
             ("before", what.before.map(|b| b.to_string())),
+            ("here", flag(what.here)),
         ];
         edge.ask(Method::POST, &format!("{path}{}", query(words)))
             .await?
@@ -274,6 +307,7 @@ async fn forgotten(what: Forget) -> Result<String, String> {
     let words = [
         ("node", what.node.clone()),
         ("before", what.before.map(|b| b.to_string())),
+        ("here", what.here.then(|| "true".to_owned())),
     ];
     let path = format!("/api/pools/{}/forget{}", name(&what.pool)?, query(words));
     let answer = Edge::new(&what.at.place)?.ask(Method::POST, &path).await?;
@@ -281,7 +315,11 @@ async fn forgotten(what: Forget) -> Result<String, String> {
         return Ok(text(&answer));
     }
     let to = what.node.map_or(String::new(), |n| format!(" to {n}"));
-    Ok(format!("{}: assignments{to} are forgotten\n", what.pool))
+    let site = reach(&answer);
+    Ok(format!(
+        "{}: assignments{to} are forgotten{site}\n",
+        what.pool
+    ))
 }
 
 async fn top(at: &At, count: Option<u64>) -> Result<String, String> {

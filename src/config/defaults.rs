@@ -59,6 +59,10 @@ pub const CIPHERS: [&str; 6] = [
     "ECDHE-ECDSA-CHACHA20-POLY1305",
     "ECDHE-RSA-CHACHA20-POLY1305",
 ];
+/// Longest wait of a flow for the site's store: several round trips within a place, and nothing that a person notices.
+pub const STATE_WAIT: Span = Span(Duration::from_millis(5));
+/// Begin of the names of keys in the site's store.
+pub const STATE_PREFIX: &str = "pushgate";
 /// Time for which a ticket key seals. Whoever steals the key can read what was recorded in that time.
 pub const TICKET_ROTATE: Span = seconds(12 * 3600);
 /// Most older ticket keys that still open: one for the tickets of the last 2 h, and one for a rotation that
@@ -201,5 +205,6 @@ functions! {
     queue_timeout: Span = QUEUE_TIMEOUT;
     ticket_rotate: Span = TICKET_ROTATE;
     ticket_keep: usize = TICKET_KEEP;
+    state_wait: Span = STATE_WAIT;
     yes: bool = true;
 }

@@ -11,7 +11,8 @@ use super::address::Bind;
 use super::error::ConfigError;
 use super::units::{Share, Span};
 use super::{
-    Certificate, Listener, Log, Memory, Node, Pool, Resolvers, Tickets, UnixSocket, defaults,
+    Certificate, Listener, Log, Memory, Node, Pool, Resolvers, SharedState, Tickets, UnixSocket,
+    defaults,
 };
 
 /// The whole configuration.
@@ -51,6 +52,9 @@ pub struct Config {
     /// User that a process started by root becomes; absent: it stays root.
     #[serde(default)]
     pub user: Option<String>,
+    /// Store that the edges of a site share; absent: this edge is alone.
+    #[serde(default)]
+    pub state: Option<SharedState>,
     /// DNS servers that look host names up.
     #[serde(default)]
     pub resolvers: Resolvers,

@@ -9,13 +9,14 @@ use serde_yaml::with::singleton_map_recursive;
 use super::Config;
 
 /// Blocks and keys that a process reads at its start only.
-const AT_START: [&str; 9] = [
+const AT_START: [&str; 10] = [
     "admin",
     "client_share",
     "log",
     "max_connections",
     "memory",
     "pid_file",
+    "state",
     "threads",
     "upgrade_socket",
     "user",

@@ -153,6 +153,8 @@ fn files() -> TempDir {
         &certificate(&key, &["*.mycompany.com", "*.diffusion.com"]),
     );
     write("admin.token", b"s3cret\n");
+    write("redis.password", b"s3cret\n");
+    write("redis-ca.pem", &ca);
     write("acme.key", b"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY\n");
     write(
         "cookie.keys",

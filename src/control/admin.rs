@@ -7,6 +7,7 @@
 
 mod connections;
 mod dashboard;
+mod edges;
 pub mod health;
 mod flows;
 mod nodes;
@@ -76,6 +77,7 @@ fn router(running: Arc<Running>, token: Option<String>) -> Router {
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))
         .route("/api/nodes", get(nodes::all))
+        .route("/api/edges", get(edges::all))
         .route("/api/flows", get(flows::all))
         .route("/api/silence", get(silence::all))
         .route("/api/listeners", get(listeners))

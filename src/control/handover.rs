@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::rebalance::Saved;
+use super::site::order_book::SavedOrder;
 use crate::upstream::Order;
 use crate::upstream::discover::{Answer, Source};
 use crate::upstream::drain::Terms;
@@ -33,6 +34,9 @@ pub struct HandoverState {
     /// The terms of the drains among the orders.
     #[serde(default)]
     pub drains: Vec<SavedDrain>,
+    /// The orders with their dates, as the edges of a site compare them.
+    #[serde(default)]
+    pub book: Vec<SavedOrder>,
 }
 
 /// A running drain, in a form that can be sent to another process.

@@ -158,9 +158,11 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Starts checks of new nodes and moves removed ones to `departed`.
-    pub fn settle_nodes(&mut self, planned: HashMap<NodeId, PlannedNode>) {
+    /// Starts checks of new nodes and moves removed ones to `departed`. Returns the new ones.
+    pub fn settle_nodes(&mut self, planned: HashMap<NodeId, PlannedNode>) -> Vec<Arc<Node>> {
         join_servers(&planned);
+        let fresh = planned.values().filter(|p| !p.runs);
+        let fresh = fresh.map(|p| p.node.clone()).collect();
         let mut old = std::mem::take(&mut self.nodes);
         for (id, p) in planned {
             let now = Instant::now();
@@ -202,6 +204,7 @@ impl Parts {
             .iter()
             .for_each(|c| c.node.set_membership(Membership::Gone));
         self.sweep();
+        fresh
     }
 
     /// Returns nodes that left their DNS answer but do not drain yet. Tables from before the change may have

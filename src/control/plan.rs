@@ -150,6 +150,18 @@ pub fn tables(config: &Config, keep: &Keep) -> Result<Vec<Table>, String> {
         .collect()
 }
 
+impl Plan {
+    /// Calls `look` with each routing table that it puts in force.
+    pub fn each_table(&self, mut look: impl FnMut(&Table)) {
+        for l in &self.listeners {
+            match &l.change {
+                Some(change) => look(&change.table),
+                None => look(&l.listener.table.load()),
+            }
+        }
+    }
+}
+
 /// The changes when only discovered nodes differ: listeners, certificates and sockets stay.
 pub struct Shift {
     /// Nodes.

@@ -7,35 +7,36 @@
 mod automatic;
 mod forget;
 mod handover;
+mod live;
 mod plan;
 mod pool_rebalance;
 mod rebalances;
 mod request;
 mod run;
+mod several;
+pub mod site;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use pushgate_plugins::api::{Forget, NodeId, PoolId, unix_seconds};
+use pushgate_plugins::api::{Forget, PoolId, unix_seconds};
 use serde_json::Value;
 
 use super::Running;
 use crate::balance::Pool;
 use crate::clock;
-use crate::observe::end_reason::EndReason;
 use crate::observe::metrics;
-use crate::upstream::live_flows::MovableFlow;
-use crate::upstream::{Node, State};
+use crate::upstream::Node;
 pub use automatic::{LOOK_EVERY, Seen, watch};
 pub use handover::Saved;
-use plan::{Load, plan};
+pub use live::{Live, evenness};
 pub use pool_rebalance::PoolRebalance;
 use pool_rebalance::shown;
 pub use rebalances::Rebalances;
 pub use request::{Goal, OrderedBy, RebalanceRequest};
-use run::{Cluster, Leaving};
 pub use run::{RebalanceRun, RunState};
+pub use several::Several;
 
 /// Pause between two ticks of a run: at 200 clients a second, four clients a tick.
 pub const TICK: Duration = Duration::from_millis(20);
@@ -49,77 +50,6 @@ pub enum RebalanceError {
     Busy,
     /// The order makes no sense; the text says why.
     Senseless(String),
-}
-
-/// A running or simulated pool, as a run acts on it.
-pub struct Live<'a> {
-    /// The pool.
-    pub pool: &'a Pool,
-    /// Forgets what a rule covers, in every plugin that remembers it.
-    pub forget: &'a dyn Fn(&Forget),
-    /// Called for each flow that was closed.
-    pub closed: &'a dyn Fn(&Node, u64),
-}
-
-impl Live<'_> {
-    /// Does what is due. Until the run is over, new flows go to the node with the fewest.
-    pub fn tick(&self, run: &mut RebalanceRun, now: Instant) {
-        run.tick(now, self);
-        self.pool.level(!run.state.is_over());
-    }
-}
-
-impl Cluster for Live<'_> {
-    fn loads(&self, leaving: &[Leaving]) -> Vec<Load> {
-        let of = |node: &Node| {
-            let of_node = leaving.iter().filter(|l| l.node == node.id);
-            let leaving: Vec<u64> = of_node.map(|l| l.flow).collect();
-            node.flows.count_without(&leaving)
-        };
-        loads(self.pool, of)
-    }
-
-    fn movable(&self, node: NodeId) -> Vec<MovableFlow> {
-        let node = self.pool.node(node);
-        node.map_or_else(Vec::new, |n| n.flows.movable(self.pool.id))
-    }
-
-    fn has(&self, node: NodeId, flow: u64) -> bool {
-        self.pool.node(node).is_some_and(|n| n.flows.has(flow))
-    }
-
-    fn forget(&self, what: &Forget) {
-        (self.forget)(what);
-    }
-
-    fn close(&self, node: NodeId, flow: u64) -> bool {
-        let Some(node) = self.pool.node(node) else {
-            return false;
-        };
-        let closed = node.flows.close(flow, EndReason::Rebalanced);
-        if closed {
-            (self.closed)(node, flow);
-        }
-        closed
-    }
-}
-
-fn loads(pool: &Pool, flows: impl Fn(&Node) -> usize) -> Vec<Load> {
-    let lends_backups = pool.lends_backups();
-    let load = |n: &Arc<Node>| Load {
-        id: n.id,
-        name: n.name.clone(),
-        weight: n.weight(),
-        takes: n.weight() > 0 && n.state() == State::Up && n.is_backup() == lends_backups,
-        flows: flows(n),
-        intake: n.intake(),
-    };
-    pool.nodes.iter().map(load).collect()
-}
-
-/// Returns the largest ratio of a node's flows to its share; 1.0 is even.
-pub fn evenness(pool: &Pool) -> f64 {
-    plan(&loads(pool, Node::live), 0, 0.0).evenness
 }
 
 impl Running {
@@ -152,7 +82,11 @@ impl Running {
             ended: Mutex::default(),
         });
         {
+            let of_site = self.site_runs.last(&pool.name);
             let mut runs = self.rebalances.last.lock();
+            if of_site.is_some_and(|run| !run.over) {
+                return Err(RebalanceError::Busy);
+            }
             if runs.get(&pool.id).is_some_and(|r| !r.is_over()) {
                 return Err(RebalanceError::Busy);
             }
@@ -165,7 +99,11 @@ impl Running {
     }
 
     /// Calls `look` with `pool` as a run acts on it.
-    fn with_live<T>(&self, pool: &Pool, look: impl FnOnce(&Live<'_>) -> T) -> T {
+    pub(in crate::control) fn with_live<T>(
+        &self,
+        pool: &Pool,
+        look: impl FnOnce(&Live<'_>) -> T,
+    ) -> T {
         let forget = |what: &Forget| self.forget_by(what);
         let closed = |node: &Node, _: u64| {
             let labels = [pool.name.as_str(), node.name.as_str()];
@@ -180,7 +118,7 @@ impl Running {
     }
 
     /// Forgets what a rule covers, in every plugin that remembers it.
-    fn forget_by(&self, what: &Forget) {
+    pub(in crate::control) fn forget_by(&self, what: &Forget) {
         let parts = self.parts();
         for listening in parts.listeners.values() {
             let table = listening.listener.table.load();

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use pushgate_plugins::api::PoolId;
+use pushgate_plugins::api::{Peers, PoolId};
 use pushgate_plugins::context::Keep;
 
 use super::discovery::{Discovery, Expanded};
@@ -22,7 +22,10 @@ use super::handover::{HandoverState, SavedDrain};
 use super::parts::{Listed, Parts, first_checks};
 use super::plan::{Before, Plan, Shift};
 use super::rebalance::Rebalances;
+use super::rebalance::site::SiteRuns;
 use super::refused::Names;
+use super::site::Site;
+use super::site::obey::{forget_at_start, obey_at_start};
 use super::sockets::Sockets;
 use super::started::Started;
 use crate::balance::Pool;
@@ -30,9 +33,10 @@ use crate::clock;
 use crate::config::Config;
 use crate::listener::edge::Edge;
 use crate::observe::{metrics, systemd};
+use crate::site::{self, OtherEdges, Store};
 use crate::upstream::Membership;
+use crate::upstream::Node;
 use crate::upstream::Order;
-use crate::upstream::{Node, State};
 
 /// Within this time a request has decided by the table it holds.
 const MOMENT: Duration = Duration::from_millis(100);
@@ -48,10 +52,16 @@ pub struct Running {
     started: Started,
     /// Whether a stop has been told, so that no new clients should be sent here.
     pub(super) stopping: AtomicBool,
+    /// The store of the site; `None`: this edge is alone.
+    pub store: Option<Arc<Store>>,
     /// DNS names that are followed.
     pub(super) discovery: Discovery,
     /// The last rebalance of each pool, running or over.
     pub(super) rebalances: Rebalances,
+    /// The rebalances of the site in which this edge takes part.
+    pub(super) site_runs: SiteRuns,
+    /// What is known of the other edges.
+    pub(super) site: Arc<Site>,
     /// Held during a reload with its checks, so that reloads do not overlap.
     reloading: tokio::sync::Mutex<()>,
     pub(super) drain: tokio::sync::watch::Sender<bool>,
@@ -63,12 +73,13 @@ pub struct Running {
 
 impl Running {
     /// Creates a proxy in which nothing runs yet. A reload reads the file at `path`; `state`
-    /// comes from the predecessor.
+    /// comes from the predecessor; `store` and `site`, with the orders that hold, from the configuration.
     pub fn new(
         edge: Arc<Edge>,
         path: Option<PathBuf>,
         drain: tokio::sync::watch::Sender<bool>,
         state: HandoverState,
+        (store, site): (Option<Arc<Store>>, Site),
     ) -> Arc<Self> {
         state.date.into_iter().for_each(clock::go_on_from);
         // Counted from now, because the first checks of the nodes take a while.
@@ -89,8 +100,11 @@ impl Running {
             stopping: AtomicBool::default(),
             discovery: Discovery::new(state.answers),
             rebalances: Rebalances::inherit(state.rebalances),
+            site_runs: SiteRuns::default(),
+            site: Arc::new(site),
             reloading: tokio::sync::Mutex::default(),
             drain,
+            store,
             refreshes: AtomicU64::default(),
             must_refresh: AtomicBool::default(),
         })
@@ -161,6 +175,8 @@ impl Running {
             config: expanded,
             found,
         } = self.discovery.expand(&config);
+        let is_site = self.site.store.is_some();
+        let fingerprint = is_site.then(|| config.fingerprint());
         let (refreshes, begun) = (self.refreshes.load(Ordering::SeqCst), clock::wall());
         let (names, plan) = (Names::of(&expanded), self.plan(expanded, sockets).await);
         let plan = plan.inspect_err(|_| names.forget(&self.parts.lock()))?;
@@ -169,8 +185,15 @@ impl Running {
         self.discovery.found(found);
         let replaced = {
             let mut parts = self.parts.lock();
-            parts.settle_nodes(plan.nodes);
+            if let Some(book) = self.site.orders_of_site() {
+                plan.each_table(|table| forget_at_start(&book, table));
+            }
+            let fresh = parts.settle_nodes(plan.nodes);
             parts.settle_orders();
+            if let Some(book) = self.site.orders_of_site() {
+                obey_at_start(&book, &fresh);
+            }
+            self.count_site(&fresh, Instant::now());
             parts.settle_pools(plan.pools);
             let store = std::mem::replace(&mut parts.store, plan.store);
             parts.settle_tickets(plan.ring, plan.tickets);
@@ -180,6 +203,8 @@ impl Running {
             (parts.config, parts.loaded) = (Some(config), Some(begun));
             (store, acceptors)
         };
+        self.join_site();
+        self.site.configured(fingerprint.unwrap_or_default());
         self.refresh_if_older(refreshes);
         // To free thousands of certificates takes long.
         tokio::spawn(on_file_thread(move || drop(replaced)));
@@ -189,6 +214,20 @@ impl Running {
         let good = self.parts.lock().all_is_served();
         metrics::get().certificates_ok.set(good.into());
         Ok(())
+    }
+
+    /// Shares what the tables of all listeners remember with the other edges.
+    fn join_site(&self) {
+        let Some(claims) = site::claims() else {
+            return;
+        };
+        claims.use_pools(self.pools());
+        let peers: Arc<dyn Peers> = Arc::new(OtherEdges(claims.clone()));
+        for listening in self.parts.lock().listeners.values() {
+            let table = listening.listener.table.load();
+            table.plugins.sticky.iter().for_each(|p| p.join(&peers));
+        }
+        claims.sweep();
     }
 
     /// Makes the plan for `config` on a file thread, while everything else goes on.
@@ -221,7 +260,10 @@ impl Running {
         self.discovery.found(found);
         {
             let mut parts = self.parts.lock();
-            parts.settle_nodes(shift.nodes);
+            let fresh = parts.settle_nodes(shift.nodes);
+            if let Some(book) = self.site.orders_of_site() {
+                obey_at_start(&book, &fresh);
+            }
             parts.settle_pools(shift.pools);
             for (name, table) in shift.tables {
                 if let Some(l) = parts.listeners.get(&name) {
@@ -303,6 +345,7 @@ impl Running {
             rebalances: self.rebalances.save(),
             date: Some(clock::date()),
             drains: nodes.iter().filter_map(drain).collect(),
+            book: self.site.book.lock().save(),
         }
     }
 
@@ -320,26 +363,5 @@ impl Running {
     /// Returns all pools.
     pub fn pools(&self) -> Arc<HashMap<PoolId, Arc<Pool>>> {
         self.parts.lock().pools.clone()
-    }
-
-    /// Returns the addresses in use, with their listeners' names.
-    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
-        let parts = self.parts.lock();
-        let all = parts.listeners.values();
-        all.flat_map(|l| l.loops.iter().map(|a| (l.conf.name.clone(), a.bound)))
-            .collect()
-    }
-
-    /// Returns why new clients should not come here, if they should not.
-    pub fn unready(&self) -> Option<String> {
-        if *self.drain.borrow() || self.stopping.load(Ordering::Relaxed) {
-            return Some("draining".into());
-        }
-        let parts = self.parts.lock();
-        let dead = parts
-            .pools
-            .values()
-            .find(|p| p.nodes.iter().all(|n| n.state() == State::Down));
-        dead.map(|p| format!("pool {} has no node", p.name))
     }
 }

@@ -105,6 +105,12 @@ metrics! {
     stuck_refused: counter "pushgate_stuck_refused_total" ["node", "limit"];
     /// Live flows of a node.
     node_flows: gauge "pushgate_node_flows" ["node"];
+    /// Live flows of a node at all edges of the site.
+    node_site_flows: gauge "pushgate_node_site_flows" ["node"];
+    /// Edges of the site that live, this one included; 0 without a store.
+    site_edges: plain_gauge "pushgate_site_edges" [];
+    /// Edges of the site that differ from this one in version, configuration or by having the same name.
+    site_differing_edges: plain_gauge "pushgate_site_differing_edges" [];
     /// 1 for the state a node is in, 0 for its other states.
     node_state: gauge "pushgate_node_state" ["node", "state"];
     /// 1 if a node is a backup, else 0.
@@ -162,6 +168,16 @@ metrics! {
     crl_next: gauge "pushgate_crl_next_update_timestamp_seconds" ["file"];
     /// 1 if the last reload of certificates and ticket keys succeeded, else 0.
     certificates_ok: plain_gauge "pushgate_certificates_last_reload_successful" [];
+    /// 1 for the state of the site's store: `ok`, `full` (takes nothing more), `slow` (no flow waits for it), `away`.
+    store_state: gauge "pushgate_store_state" ["state"];
+    /// Time at which the store's state began, in seconds since 1970.
+    store_since: plain_gauge "pushgate_store_state_since_timestamp_seconds" [];
+    /// Questions to the store, by result: `ok`, `late` (no answer in time), `away`, `full`, `failed`.
+    store_questions: counter "pushgate_store_questions_total" ["result"];
+    /// Claims of assignments, by result: `won` (this edge assigned the client), `told` (another had), `replaced` (another
+    /// had, to a node that cannot be used), `contradicted` (the client has flows elsewhere; its next flow moves),
+    /// `unknown`, `unusable`, `late` (the flow went on without), `away`, `full`, `failed`.
+    store_claims: counter "pushgate_store_claims_total" ["result"];
     /// Orders of a certificate by ACME, by result: `ok` or `failed`.
     acme_orders: counter "pushgate_acme_orders_total" ["certificate", "result"];
     /// Orders of a certificate that failed since the last success.
@@ -222,6 +238,7 @@ impl Metrics {
         forget(&self.assigned, "node", name);
         forget(&self.stuck_refused, "node", name);
         forget(&self.node_flows, "node", name);
+        forget(&self.node_site_flows, "node", name);
         forget(&self.node_state, "node", name);
         forget(&self.node_backup, "node", name);
         forget(&self.node_changes, "node", name);

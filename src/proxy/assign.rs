@@ -7,7 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use pushgate_plugins::api::Flow;
+use pushgate_plugins::api::{Flow, NodeId};
 use pushgate_plugins::head::Head;
 use pushgate_plugins::host;
 
@@ -53,6 +53,30 @@ pub struct ClientLeft;
 /// Chooses a node for the flow, and enters the flow there. Without a `head` the server name decides.
 /// `in_turn`: the flow has waited in the queue, so it passes those that still wait.
 pub fn decide(ex: &Exchange, head: Option<&Head>, in_turn: bool) -> Decision {
+    with_facts(ex, head, |facts, tried| {
+        let decision = match in_turn {
+            true => ex.table.decide_in_turn(facts, tried),
+            false => ex.table.decide(facts, tried),
+        };
+        match &decision {
+            Decision::Node(assigned) => {
+                let learned = assigned.pool.as_ref().map(|_| ex.table.filed(facts));
+                ex.assign(assigned.clone(), learned);
+            }
+            Decision::Full(node, _) => refused(node, "max_flows_hard"),
+            Decision::TooMany(node) => refused(node, "cookie"),
+            _ => {}
+        }
+        decision
+    })
+}
+
+/// Calls `with` with what the plugins are told of the flow, and the nodes that were tried for it.
+pub fn with_facts<T>(
+    ex: &Exchange,
+    head: Option<&Head>,
+    with: impl FnOnce(&Flow<'_>, &[NodeId]) -> T,
+) -> T {
     let (random, tried, body) = {
         let record = ex.record.lock();
         let tries = record.tries.as_ref();
@@ -62,21 +86,7 @@ pub fn decide(ex: &Exchange, head: Option<&Head>, in_turn: bool) -> Decision {
         (record.random, tried, body)
     };
     let host = Host::of(ex, head);
-    let facts = facts(ex, &host, head, random, &body);
-    let decision = match in_turn {
-        true => ex.table.decide_in_turn(&facts, &tried),
-        false => ex.table.decide(&facts, &tried),
-    };
-    match &decision {
-        Decision::Node(assigned) => {
-            let learned = assigned.pool.as_ref().map(|_| ex.table.filed(&facts));
-            ex.assign(assigned.clone(), learned);
-        }
-        Decision::Full(node, _) => refused(node, "max_flows_hard"),
-        Decision::TooMany(node) => refused(node, "cookie"),
-        _ => {}
-    }
-    decision
+    with(&facts(ex, &host, head, random, &body), &tried)
 }
 
 /// Counts a stuck or pinned flow that its node does not get.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 use pushgate_plugins::api::{Flow, NodeId};
@@ -80,6 +80,8 @@ pub struct Tries {
     pub body_prefix: Vec<u8>,
     /// Nodes tried.
     pub tried: Vec<NodeId>,
+    /// Until when the flow may wait for the other edges, over all its tries.
+    pub asks_until: Option<Instant>,
     /// Number of requests that were sent to a node and not answered.
     pub unanswered: u32,
     /// Reason and status of the last failed try. The client gets them if no other try follows.

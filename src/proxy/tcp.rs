@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::assign::{decide, dialer, wait};
+use super::claim::Question;
 use super::conn::Conn;
 use super::flow::Exchange;
 use super::tunnel::relay_alone;
@@ -44,6 +45,12 @@ async fn left(ex: &Exchange, client: &Side) {
 /// Chooses a node and connects to it; tries another node if one cannot be reached.
 async fn connect(ex: &Exchange, client: &Side) -> Option<Side> {
     loop {
+        if let Some(question) = Question::of(ex, None)
+            && Box::pin(question.ask(left(ex, client))).await.is_err()
+        {
+            ex.ended(EndReason::ClientClosed);
+            return None;
+        }
         let decided = match decide(ex, None, false) {
             Decision::Wait(pool) => wait(ex, None, pool, left(ex, client)).await,
             decision => Ok(decision),

@@ -32,8 +32,8 @@ pub struct Client {
     pub flow: Option<Live>,
     /// Changes with each scheduled flow, so that events of an earlier one have no effect.
     pub epoch: u32,
-    /// The client's number in the queue for a node; `None`: it does not wait.
-    pub waits: Option<(PoolId, u64)>,
+    /// The edge and the pool for whose node the client waits, and its number in that queue; `None`: it does not wait.
+    pub waits: Option<(usize, PoolId, u64)>,
     /// When a failure took the client's flow (nanoseconds from the start), and the failure's index.
     pub cut: Option<(u64, usize)>,
     /// Whether a rebalance closed the client's last flow and the next has not begun.
@@ -81,6 +81,8 @@ pub struct Live {
     pub entered: Entered,
     /// Index of the node.
     pub node: usize,
+    /// Index of the edge.
+    pub edge: usize,
     /// The pool, and the addresses under which the assignment was learned; `None` if pinned.
     pub learned: Option<(PoolId, Vec<(usize, IpAddr)>)>,
     /// The plugins' watches of the answer.

@@ -18,6 +18,10 @@ pub struct Report {
     pub seed: u64,
     /// Names of the nodes, in the order of the samples' numbers.
     pub nodes: Vec<String>,
+    /// Number of edges.
+    pub edges: usize,
+    /// Whether the edges share a store.
+    pub store: bool,
     /// One sample for each second.
     pub seconds: Vec<Second>,
     /// Events of nodes and rebalances, in order.
@@ -34,6 +38,8 @@ pub struct Report {
     pub refused: u64,
     /// All flows that got a node.
     pub flows: u64,
+    /// Load of the fullest node divided by its share, at the end; 1.0 is even.
+    pub evenness: f64,
     #[serde(skip)]
     pub(super) step: usize,
 }
@@ -131,6 +137,7 @@ impl Report {
     /// Adds the sample of a second, and checks whether the load is even. `weights`: one for each node; 0
     /// if the node is not Up.
     pub(super) fn second(&mut self, second: Second, weights: &[u32]) {
+        self.evenness = unevenness(&second.live, weights);
         let at = self.seconds.len() as f64 + 1.0;
         if is_even(&second.live, weights) {
             for back in self.returns.iter_mut().filter(|r| r.even_after.is_none()) {
@@ -173,6 +180,18 @@ fn is_even(live: &[usize], weights: &[u32]) -> bool {
         .map(|(live, w)| *live as f64 / f64::from(*w))
         .fold(0.0, f64::max);
     most <= (mean * EVEN).max(mean + 1.0)
+}
+
+/// Returns the load of the fullest node divided by its share; 1.0 without flows.
+fn unevenness(live: &[usize], weights: &[u32]) -> f64 {
+    let up = || live.iter().zip(weights).filter(|(_, w)| **w > 0);
+    let flows: usize = up().map(|(live, _)| live).sum();
+    let weight: f64 = up().map(|(_, w)| f64::from(*w)).sum();
+    let of = |(live, w): (&usize, &u32)| *live as f64 * weight / (f64::from(*w) * flows as f64);
+    match flows {
+        0 => 1.0,
+        _ => up().map(of).fold(1.0, f64::max),
+    }
 }
 
 /// Formats seconds as `1:02:03` or `2:03`.
@@ -284,6 +303,14 @@ impl Report {
             moved.rebalanced,
             moved.unstuck
         )?;
+        if self.edges > 1 {
+            let with = if self.store { "with" } else { "without" };
+            writeln!(
+                f,
+                "edges     {} {with} a store: {} sessions lost at the wrong node, evenness {:.3} at the end",
+                self.edges, moved.unstuck, self.evenness
+            )?;
+        }
         writeln!(f, "refused   {} flows", self.refused)
     }
 }

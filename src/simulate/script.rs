@@ -8,11 +8,15 @@ use std::time::Duration;
 use clap::Args;
 use http::Uri;
 
+use crate::config::Config;
 use crate::config::units::duration;
 use crate::explain::Question;
 
 /// Most clients of a run; each takes some 600 bytes.
 const MAX_CLIENTS: usize = 5_000_000;
+
+/// Most edges of a run; each has its own nodes and tables.
+const MAX_EDGES: usize = 64;
 
 /// The options of a run.
 #[derive(Args, Clone, Debug, PartialEq)]
@@ -20,6 +24,13 @@ pub struct Settings {
     /// Number of clients, like `500` or `100k`.
     #[arg(long, value_name = "N", default_value = "10k", value_parser = count)]
     pub clients: usize,
+    /// Number of edges; each flow of a client reaches any of them.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = edges)]
+    pub edges: usize,
+    /// Whether the edges share a store (default: whether the file has `state`). Without one each knows only its own
+    /// clients and flows.
+    #[arg(long, value_name = "true|false")]
+    pub store: Option<bool>,
     /// Part of the clients behind shared addresses, like `30%`.
     #[arg(long, value_name = "SHARE", default_value = "0%", value_parser = share)]
     pub nat: f64,
@@ -78,6 +89,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether several edges share a store.
+    pub(super) fn has_store(&self, config: &Config) -> bool {
+        self.edges > 1 && self.store.unwrap_or(config.state.is_some())
+    }
+
     /// Returns the question for `explain` that finds the listener and the request of the clients.
     pub(super) fn question(&self, to: Uri) -> Question {
         Question {
@@ -281,6 +297,11 @@ fn count(s: &str) -> Result<usize, String> {
         .and_then(|n| n.checked_mul(unit));
     let n = n.filter(|n| (1..=MAX_CLIENTS).contains(n));
     n.ok_or_else(|| format!("expected 1 to {MAX_CLIENTS}, like `500` or `100k`"))
+}
+
+fn edges(s: &str) -> Result<usize, String> {
+    let n = s.parse().ok().filter(|n| (1..=MAX_EDGES).contains(n));
+    n.ok_or_else(|| format!("expected 1 to {MAX_EDGES}"))
 }
 
 fn share(s: &str) -> Result<f64, String> {

@@ -1,5 +1,6 @@
 //! Tests runs whose outcome is known: shares, failures, returns, stickiness, repeatability.
 
+mod edges;
 mod rebalances;
 
 use std::path::Path;

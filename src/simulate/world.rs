@@ -2,12 +2,14 @@
 //!
 //! In: a configuration and [`Settings`]. Out: a [`Report`].
 
+mod edges;
 mod event;
 mod flows;
 mod nodes;
 mod peer;
 mod rebalance;
 mod rebalances;
+mod site;
 mod wait;
 mod waiting;
 
@@ -15,7 +17,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant, SystemTime};
 
 use pushgate_plugins::api::{NodeId, PoolId};
-use pushgate_plugins::context::Keep;
 
 use self::event::{Event, SECOND, nanos};
 use self::peer::Peer;
@@ -26,10 +27,11 @@ use super::queue::Queue;
 use super::report::{Event as Told, Report, Second};
 use super::script::Settings;
 use crate::config::{Config, Listener};
-use crate::control::plan;
+use crate::control::site::edge_report::EdgeReport;
 use crate::explain::ResolvedQuestion;
 use crate::route::Table;
 use crate::upstream::State;
+use edges::Edges;
 
 /// Start of the run's wall clock, since 1970. It is fixed because tokens are dated, and the same run must
 /// give the same tokens.
@@ -40,7 +42,10 @@ pub struct World<'a> {
     config: &'a Config,
     settings: &'a Settings,
     listener: &'a Listener,
-    table: Table,
+    /// What each edge decides with.
+    tables: Vec<Table>,
+    /// What each edge has told the others; empty without a store.
+    reports: Vec<EdgeReport>,
     question: ResolvedQuestion,
     host: String,
     session_ids: Places,
@@ -55,8 +60,8 @@ pub struct World<'a> {
     now: u64,
     sessions: u64,
     refused: u64,
-    /// Queues by pool: a route by host or path may lead clients to several.
-    waiting: BTreeMap<PoolId, Waiting>,
+    /// Queues by edge and pool: a route by host or path may lead clients to several.
+    waiting: BTreeMap<(usize, PoolId), Waiting>,
     rebalances: Rebalances,
     report: Report,
 }
@@ -71,24 +76,22 @@ impl<'a> World<'a> {
             None => first_address(config)?,
         };
         let question = ResolvedQuestion::of(config, &settings.question(to))?;
-        let mut tables = plan::tables(config, &Keep::default())?;
-        let table = tables.swap_remove(question.listener);
+        let Edges { tables, reports } = Edges::new(config, settings, question.listener)?;
         let listener = &config.listeners[question.listener];
-        let mut peers: Vec<Peer> = table.nodes.values().map(|n| Peer::new(config, n)).collect();
-        peers.sort_by(|a, b| a.node.name.cmp(&b.node.name));
-        let places = peers
-            .iter()
-            .enumerate()
-            .map(|(i, p)| (p.node.id, i))
-            .collect();
-        let names = peers.iter().map(|p| p.node.name.clone()).collect();
+        let ids = tables[0].nodes.keys();
+        let mut peers: Vec<Peer> = ids.map(|id| Peer::new(config, &tables, id)).collect();
+        peers.sort_by(|a, b| a.name.cmp(&b.name));
+        let places = peers.iter().enumerate().map(|(i, p)| (p.nodes[0].id, i));
+        let places = places.collect();
+        let names = peers.iter().map(|p| p.name.clone()).collect();
         let host = question.host.clone();
         let mut world = World {
             config,
             settings,
             listener,
             session_ids: Places::of(listener),
-            table,
+            tables,
+            reports,
             question,
             host,
             peers,
@@ -108,6 +111,8 @@ impl<'a> World<'a> {
                 clients: settings.clients,
                 seed: settings.seed,
                 nodes: names,
+                edges: settings.edges,
+                store: settings.has_store(config),
                 step: settings.step.as_secs().max(1) as usize,
                 ..Report::default()
             },
@@ -134,11 +139,12 @@ impl<'a> World<'a> {
                 Event::Replace(client) => self.replace(client)?,
                 Event::Action(action, peer) => self.action(action, peer)?,
                 Event::Checked(peer, changes) => self.checked(peer, changes),
-                Event::Evict(peer) => self.evict(peer),
+                Event::Evict(peer, edge) => self.evict(peer, edge),
+                Event::Count(edge) => self.count(edge),
                 Event::Rebalance(order) => self.ordered(order)?,
-                Event::Tick(pool) => self.tick(pool),
+                Event::Tick(run) => self.tick(run),
                 Event::Look => self.look_for_returns(),
-                Event::Turn(pool) => self.turn(pool)?,
+                Event::Turn(queue) => self.turn(queue)?,
                 Event::Late(client, epoch) => self.late(client, epoch),
                 Event::Second => self.second(),
             }
@@ -163,6 +169,7 @@ impl<'a> World<'a> {
                 .add(nanos(moment.at), Event::Action(action, *place));
         }
         self.events.add(SECOND, Event::Second);
+        self.script_counts();
         self.script_rebalances()
     }
 
@@ -193,16 +200,13 @@ impl<'a> World<'a> {
     }
 
     fn second(&mut self) {
-        let up = |p: &Peer| {
-            if p.node.state() == State::Up {
-                p.node.weight()
-            } else {
-                0
-            }
+        let up = |p: &Peer| match p.nodes[0].state() {
+            State::Up => p.nodes[0].weight(),
+            _ => 0,
         };
         let weights: Vec<u32> = self.peers.iter().map(up).collect();
         let sample = Second {
-            live: self.peers.iter().map(|p| p.node.live()).collect(),
+            live: self.peers.iter().map(Peer::live).collect(),
             new: self
                 .peers
                 .iter_mut()

@@ -7,6 +7,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::site_share::{SiteShare, even};
+pub use super::token_bucket::TokenBucket;
 use crate::config::units::Rate;
 
 /// Limits of a node; `None` means no limit.
@@ -33,81 +35,18 @@ pub enum Room {
     Full,
 }
 
-/// A token bucket: at most `rate` tokens within any one second.
-#[derive(Clone, Copy, Debug)]
-pub struct TokenBucket {
-    per_second: f64,
-    burst: f64,
-    level: f64,
-    at: Instant,
-}
-
 /// How late a waiting flow may be called, and how much later than another it may reach its node.
 const LATE: Duration = Duration::from_millis(20);
 
-impl TokenBucket {
-    /// Creates a full bucket. It holds enough that a caller who takes a token every `late`, or more often,
-    /// loses no token. The stored tokens come on top of those of a second, so the fill rate is lower by as
-    /// many.
-    pub fn new(rate: Rate, late: Duration, now: Instant) -> Self {
-        let burst = (rate.per_second() * late.as_secs_f64()).max(1.0);
-        let mut bucket = Self::with_burst(rate, burst, now);
-        bucket.per_second -= burst - 1.0;
-        bucket
-    }
-
-    /// Creates a full bucket of `burst` tokens, at least one: `rate` in the long run, above it once.
-    pub fn with_burst(rate: Rate, burst: f64, now: Instant) -> Self {
-        TokenBucket {
-            per_second: rate.per_second(),
-            burst,
-            level: burst,
-            at: now,
-        }
-    }
-
-    /// Lowers the fill rate, so that flows stay under the rate where they arrive, each up to `late` after its
-    /// token was taken. A storm is then admitted at 96 to 98 % of its rate.
-    pub fn arriving(mut self, late: Duration) -> Self {
-        self.per_second /= 1.0 + late.as_secs_f64();
-        self
-    }
-
-    /// Lowers the level to one token.
-    pub fn begun(mut self) -> Self {
-        self.level = 1.0;
-        self
-    }
-
-    /// Returns how long until the next token; zero if the bucket has one.
-    pub fn wait(&mut self, now: Instant) -> Duration {
-        // Time that runs backwards (another flow read the clock earlier) changes nothing.
-        let passed = now.saturating_duration_since(self.at);
-        self.at = self.at.max(now);
-        self.level = (self.level + passed.as_secs_f64() * self.per_second).min(self.burst);
-        // Rounding loses a nanosecond: without the tolerance the last wait would repeat.
-        let missing = (1.0 - 1e-6 - self.level).max(0.0);
-        Duration::from_secs_f64(missing / self.per_second)
-    }
-
-    /// Takes a token if the bucket has one; returns whether it did.
-    pub fn take(&mut self, now: Instant) -> bool {
-        let there = self.wait(now).is_zero();
-        if there {
-            self.level -= 1.0;
-        }
-        there
-    }
-}
-
-fn bucket(rate: Rate, now: Instant) -> TokenBucket {
-    TokenBucket::new(rate, LATE, now).arriving(LATE)
+fn bucket(rate: Rate, edges: usize, now: Instant) -> TokenBucket {
+    TokenBucket::part(rate, edges, LATE, now).arriving(LATE)
 }
 
 /// The limits of a node, and how much of them is used.
 #[derive(Clone, Debug)]
 pub struct FlowLimiter {
     limits: Limits,
+    share: SiteShare,
     admit: Option<TokenBucket>,
     ramp: Option<Ramp>,
 }
@@ -132,9 +71,52 @@ impl FlowLimiter {
     pub fn new(limits: Limits, now: Instant) -> Self {
         FlowLimiter {
             limits,
-            admit: limits.admit_rate.map(|rate| bucket(rate, now)),
+            share: SiteShare::ALONE,
+            admit: limits.admit_rate.map(|rate| bucket(rate, 1, now)),
             ramp: None,
         }
+    }
+
+    /// Uses only `share` of the limits from now on. A running slow start goes on.
+    pub fn share(&mut self, share: SiteShare, now: Instant) {
+        let edges = share.edges;
+        let is_other = std::mem::replace(&mut self.share, share).edges != edges;
+        if !is_other {
+            return;
+        }
+        if let (Some(admit), Some(rate)) = (&mut self.admit, self.limits.admit_rate) {
+            admit.change(bucket(rate, edges, now), now);
+        }
+        if let (Some(ramp), Some(rate)) = (&mut self.ramp, self.limits.slow_start) {
+            ramp.bucket.change(bucket(rate, edges, now), now);
+        }
+    }
+
+    /// Uses an even part of the limits, because nothing but the number of edges is known.
+    pub fn share_evenly(&mut self, edges: usize, now: Instant) {
+        let part = |limit: Option<usize>| limit.filter(|_| edges > 1).map(|l| even(l, edges));
+        let share = SiteShare {
+            edges,
+            most: part(self.limits.max_flows),
+            most_hard: part(self.limits.max_flows_hard),
+        };
+        self.share(share, now);
+    }
+
+    /// Returns the most flows here that are not stuck to the node.
+    pub fn most(&self) -> Option<usize> {
+        self.share.most.or(self.limits.max_flows)
+    }
+
+    /// Returns the most flows here of any kind.
+    pub fn most_hard(&self) -> Option<usize> {
+        self.share.most_hard.or(self.limits.max_flows_hard)
+    }
+
+    /// Returns the most new flows a second that this edge gives the node by `admit_rate`.
+    pub fn admits(&self) -> Option<f64> {
+        let rate = self.limits.admit_rate?;
+        Some(rate.per_second() / self.share.edges.max(1) as f64)
     }
 
     /// Returns its limits.
@@ -145,7 +127,7 @@ impl FlowLimiter {
     /// Begins the slow start: the node takes flows from now on.
     pub fn returned(&mut self, now: Instant) {
         self.ramp = self.limits.slow_start.map(|rate| Ramp {
-            bucket: bucket(rate, now).begun(),
+            bucket: bucket(rate, self.share.edges, now).begun(),
             began: now,
             held: None,
         });
@@ -156,7 +138,8 @@ impl FlowLimiter {
         self.ramp.is_some()
     }
 
-    /// Returns the most new flows a second: by `admit_rate`, and by a slow start while it lasts.
+    /// Returns the most new flows a second that the site gives the node: by `admit_rate`, and by a slow start while
+    /// it lasts.
     pub fn intake(&self) -> Option<Rate> {
         let slow = self.limits.slow_start.filter(|_| self.is_ramping());
         self.limits.admit_rate.into_iter().chain(slow).min()
@@ -167,18 +150,10 @@ impl FlowLimiter {
         self.ramp = None;
     }
 
-    /// Whether a flow may come to the node, which has `live` flows.
+    /// Whether a flow may come to the node, which has `live` flows at this edge.
     pub fn room(&mut self, live: usize, now: Instant) -> Room {
-        let Limits {
-            max_flows,
-            max_flows_hard,
-            ..
-        } = self.limits;
-        if max_flows
-            .into_iter()
-            .chain(max_flows_hard)
-            .any(|max| live >= max)
-        {
+        let mut most = self.most().into_iter().chain(self.most_hard());
+        if most.any(|max| live >= max) {
             return Room::Full;
         }
         let mut wait = self.admit.as_mut().map_or(Duration::ZERO, |b| b.wait(now));
@@ -335,6 +310,33 @@ mod tests {
         limiter.returned(start);
         admitted(&mut limiter, start, 601, Duration::from_millis(10));
         assert!(!limiter.is_ramping(), "after ten minutes");
+    }
+
+    /// Issue 16 §4: three edges together give a node its rate, also when an edge joins or leaves. Fails if a change of
+    /// their number hands out a fresh bucket, or if the limit stands above the share.
+    #[test]
+    fn edges_share_a_rate() {
+        let start = Instant::now();
+        let mut limiter = FlowLimiter::new(limits(60, "30/s", ""), start);
+        limiter.share_evenly(3, start);
+        assert_eq!((limiter.most(), limiter.admits()), (Some(20), Some(10.0)));
+        assert_eq!(limiter.room(20, start), Room::Full);
+        let counts = admitted(&mut limiter, start, 4, Duration::from_millis(1));
+        assert!(counts.iter().all(|n| (9..=10).contains(n)), "{counts:?}");
+        let mut now = start + Duration::from_secs(4);
+        let mut flows = 0;
+        for n in 0..1000_u32 {
+            let share = SiteShare {
+                edges: 2 + n as usize % 2,
+                ..SiteShare::ALONE
+            };
+            limiter.share(share, now);
+            flows += u32::from(limiter.admit(0, now));
+            now += Duration::from_millis(1);
+        }
+        assert!((10..=15).contains(&flows), "{flows}");
+        limiter.share(SiteShare::ALONE, now);
+        assert_eq!(limiter.most(), Some(60));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::flow_limiter::{FlowLimiter, Limits};
-use crate::config::units::Rate;
+use super::site_share::SiteShare;
 
 /// The limits of one node.
 #[derive(Default)]
@@ -18,8 +18,10 @@ pub struct NodeLimits {
     /// Whether there is a limiter.
     is_limited: AtomicBool,
     ramping: AtomicBool,
-    /// Most flows, stuck ones too; 0: any number.
+    /// Most flows here, stuck ones too, plus one; 0: any number.
     hard: AtomicUsize,
+    /// Number of edges that share the limits; 0: this one alone.
+    edges: AtomicUsize,
 }
 
 impl NodeLimits {
@@ -31,9 +33,11 @@ impl NodeLimits {
             return false;
         }
         let ramps = limiter.as_ref().is_some_and(FlowLimiter::is_ramping);
-        let hard = limits.max_flows_hard.unwrap_or_default();
-        self.hard.store(hard, Ordering::Relaxed);
         *limiter = wanted.map(|limits| FlowLimiter::new(limits, now));
+        if let Some(limiter) = limiter.as_mut() {
+            limiter.share_evenly(self.edges.load(Ordering::Relaxed).max(1), now);
+        }
+        self.note_hard(limiter.as_ref());
         self.is_limited.store(limiter.is_some(), Ordering::Release);
         drop(limiter);
         if !ramps {
@@ -42,16 +46,61 @@ impl NodeLimits {
         ramps
     }
 
-    /// Whether a node with `live` flows takes no more, not even stuck ones. A flow counts only when it has entered,
+    /// Uses only `share` of the limits from now on, because other edges use the rest.
+    pub fn share(&self, share: SiteShare, now: Instant) {
+        self.edges.store(share.edges, Ordering::Relaxed);
+        let mut limiter = self.limiter.lock();
+        if let Some(limiter) = limiter.as_mut() {
+            limiter.share(share, now);
+        }
+        self.note_hard(limiter.as_ref());
+    }
+
+    /// Uses an even part of the limits, because only the number of edges is known.
+    pub fn share_evenly(&self, edges: usize, now: Instant) {
+        self.edges.store(edges, Ordering::Relaxed);
+        let mut limiter = self.limiter.lock();
+        if let Some(limiter) = limiter.as_mut() {
+            limiter.share_evenly(edges, now);
+        }
+        self.note_hard(limiter.as_ref());
+    }
+
+    fn note_hard(&self, limiter: Option<&FlowLimiter>) {
+        let hard = limiter.and_then(FlowLimiter::most_hard);
+        let hard = hard.map_or(0, |hard| hard.saturating_add(1));
+        self.hard.store(hard, Ordering::Relaxed);
+    }
+
+    /// Returns the limits of the node; none where there are no limits.
+    pub fn limits(&self) -> Limits {
+        let limiter = self.limiter.lock();
+        limiter
+            .as_ref()
+            .map(FlowLimiter::limits)
+            .unwrap_or_default()
+    }
+
+    /// Returns the most flows that this edge may have at the node: of those that are not stuck to it, and of any kind.
+    pub fn ceilings(&self) -> (Option<usize>, Option<usize>) {
+        let limiter = self.limiter.lock();
+        let limiter = limiter.as_ref();
+        (
+            limiter.and_then(FlowLimiter::most),
+            limiter.and_then(FlowLimiter::most_hard),
+        )
+    }
+
+    /// Whether a node with `live` flows at this edge takes no more, not even stuck ones. A flow counts only when it has entered,
     /// so each thread may exceed the limit by one.
     pub fn is_full(&self, live: usize) -> bool {
         let hard = self.hard.load(Ordering::Relaxed);
-        hard > 0 && live >= hard
+        hard > 0 && live >= hard - 1
     }
 
-    /// Returns the most flows a second that the balancer may give it.
-    pub fn admit_rate(&self) -> Option<Rate> {
-        self.limiter.lock().as_ref()?.limits().admit_rate
+    /// Returns the most flows a second that the balancer of this edge may give it.
+    pub fn admits(&self) -> Option<f64> {
+        self.limiter.lock().as_ref()?.admits()
     }
 
     /// Whether a slow start is running.

@@ -73,6 +73,11 @@ impl Weights {
             .unwrap_or_else(|| WeightOrder::Percent(agent).of(self.given))
     }
 
+    /// Returns that of the file.
+    pub fn given(&self) -> u32 {
+        self.given
+    }
+
     /// Sets that of the file. An order holds until that is another one.
     pub fn give(&mut self, given: u32) {
         if std::mem::replace(&mut self.given, given) != given {

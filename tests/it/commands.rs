@@ -115,7 +115,7 @@ fn check_has_one_verdict_in_each_form() {
     );
 }
 
-/// Aim: `check` looks names up with `--online` only. Fails if a name without an address goes unnoticed, or if the
+/// Aim: `check` looks names up, and asks the store, with `--online` only. Fails if one that is away goes unnoticed, or if the
 /// check of a file waits for DNS by itself. Source: issue 15 §3.
 #[test]
 fn names_are_looked_up_on_demand() {
@@ -126,12 +126,17 @@ fn names_are_looked_up_on_demand() {
         .replace("127.0.0.1:2", "push.internal:80")
         .replace("secure: true", "");
     let resolvers = "resolvers: { addresses: [127.0.0.1:1], timeout: 50ms }\n";
-    std::fs::write(at.join("named.yaml"), named + resolvers).expect("a file");
+    let store = "state: { redis: { url: redis://127.0.0.1:1 } }\n";
+    std::fs::write(at.join("named.yaml"), named + resolvers + store).expect("a file");
     let offline = pushgate(at, &["check", "--strict", "named.yaml"]);
     assert_eq!(offline.status.code(), Some(0), "{}", err(&offline));
     let online = err(&pushgate(at, &["check", "--online", "named.yaml"]));
     let place = "named.yaml:1:16: nodes.n1.address: warning: `push.internal:80` has no address now";
     assert!(online.starts_with(place), "{online}");
+    assert!(
+        online.contains("state.redis.url: warning: redis://127.0.0.1:1: "),
+        "{online}"
+    );
 }
 
 /// Aim: an order takes address and token from the edge's own file, although that file has been half edited

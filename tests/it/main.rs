@@ -112,6 +112,8 @@ mod tls_sessions;
 mod tls_node;
 /// Stickiness by the id of a push session.
 mod session;
+/// Several edges that share a store.
+mod site;
 /// Certificates replaced under load.
 mod reloads;
 /// Nodes that a reload removed while they had flows.

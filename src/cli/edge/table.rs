@@ -29,7 +29,7 @@ pub fn nodes(now: &Value, before: Option<&Value>) -> String {
             format!("{}{removed}", word(&n["name"])),
             word(&n["state"]),
             span(&n["state_seconds"]),
-            word(&n["flows"]),
+            flows(n),
             new.unwrap_or_else(|| "-".into()),
             word(&n["weight"]),
             word(&n["address"]),
@@ -38,6 +38,14 @@ pub fn nodes(now: &Value, before: Option<&Value>) -> String {
         ]
     };
     aligned(&head, now.as_array().into_iter().flatten().map(row))
+}
+
+/// Spells the flows of a node or pool: those of this edge, and of the site where it has more.
+fn flows(one: &Value) -> String {
+    match (one["flows"].as_u64(), one["site_flows"].as_u64()) {
+        (Some(here), Some(site)) if site > here => format!("{here} of {site}"),
+        _ => word(&one["flows"]),
+    }
 }
 
 /// Returns the cause of a node's state, how long it is held, its last check if that did not pass, and what its agent
@@ -80,7 +88,7 @@ pub fn pools(all: &Value) -> String {
     let row = |p: &Value| {
         vec![
             word(&p["name"]),
-            word(&p["flows"]),
+            flows(p),
             word(&p["evenness"]),
             word(&p["waiting"]),
             word(&p["rebalance"]["state"]),

@@ -1,4 +1,5 @@
-//! Checks what the process itself is given: its upgrade socket, the file with its number, its user.
+//! Checks what the process itself is given: its upgrade socket, the file with its number, its user, the files for its
+//! store.
 //!
 //! In: keys of the top. Out: faults. Whoever can write in the folder of the upgrade socket could put his own
 //! there, and would be asked for the keys of cookies and tickets, or give false ones.
@@ -9,6 +10,7 @@ use std::path::Path;
 use super::checker::{Check, steps};
 use crate::config::User;
 use crate::config::error::echo;
+use crate::credentials::{authorities_of, password_in};
 
 /// Rights to write of everybody but the owner.
 const OTHERS: u32 = 0o022;
@@ -34,6 +36,17 @@ pub(super) fn check(check: &mut Check<'_>) {
         let shown = echo(&path.display().to_string());
         let message = format!("`{shown}` is a folder");
         check.expect(&steps!["pid_file"], message, "a file");
+    }
+    if let Some(state) = &config.state {
+        let at = |key: &'static str| steps!["state", "redis", key];
+        let password = state.redis.password_file.as_ref();
+        if let Some(Err(fault)) = password.map(|file| password_in(&check.dir.join(file))) {
+            check.fault(&at("password_file"), fault.to_string());
+        }
+        let authorities = state.redis.ca_file.as_ref();
+        if let Some(Err(fault)) = authorities.map(|file| authorities_of(&check.dir.join(file))) {
+            check.fault(&at("ca_file"), fault.to_string());
+        }
     }
     if let Some(user) = &config.user
         && User::named(user).is_none()

@@ -20,6 +20,8 @@ pub(super) const BLOCKS: &[(&str, &str)] = &[
     ("admin.unix", "admin: { unix: { '?': 1 } }"),
     ("admin.health", "admin: { health: { '?': 1 } }"),
     ("log", "log: { '?': 1 }"),
+    ("state", "state: { '?': 1 }"),
+    ("state.redis", "state: { redis: { '?': 1 } }"),
     ("resolvers", "resolvers: { '?': 1 }"),
     (
         "pools.<name>.discover",

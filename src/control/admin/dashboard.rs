@@ -49,7 +49,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 
 /// The page and what it loads: path, kind, text.
-const FILES: [(&str, &str, &str); 14] = [
+const FILES: [(&str, &str, &str); 15] = [
     ("/", HTML, include_str!("dashboard/page.html")),
     (
         "/dashboard.css",
@@ -67,6 +67,7 @@ const FILES: [(&str, &str, &str); 14] = [
     script!("changes"),
     script!("charts"),
     script!("dom"),
+    script!("edges"),
     script!("node"),
     script!("nodes"),
     script!("pool"),
@@ -135,7 +136,7 @@ impl Admin {
         json!({
             "ready": running.unready().map_or(Value::Bool(true), Value::String),
             "nodes": self.nodes(), "pools": self.pools(), "listeners": self.listeners(),
-            "discovery": running.discovery.shown(),
+            "discovery": running.discovery.shown(), "site": self.edges(),
         })
     }
 
@@ -146,12 +147,12 @@ impl Admin {
         sorted.sort_by(|a, b| a.name.cmp(&b.name));
         let one = |pool: &&Arc<crate::balance::Pool>| {
             let nodes: Vec<&str> = pool.nodes.iter().map(|n| n.name.as_str()).collect();
-            let last = self.running.last_rebalance(&pool.name);
             json!({
                 "name": pool.name, "nodes": nodes, "waiting": pool.waiting.len(),
                 "flows": pool.nodes.iter().map(|n| n.live()).sum::<usize>(),
+                "site_flows": pool.nodes.iter().map(|n| n.load.of_site()).sum::<usize>(),
                 "evenness": rebalance::evenness(pool),
-                "rebalance": last.map(|run| run.progress()),
+                "rebalance": self.running.rebalance_progress(&pool.name),
             })
         };
         sorted.iter().map(one).collect()

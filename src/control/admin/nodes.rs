@@ -17,10 +17,13 @@ use serde_json::{Value, json};
 use super::shared::Admin;
 use crate::config::units::{Rate, Span};
 use crate::control::parts::Listed;
+use crate::control::site::give::Given;
+use crate::control::site::obey::{date, obey};
+use crate::control::site::order::{Subject, What};
 use crate::observe::metrics;
-use crate::upstream::drain::{Progress, Terms};
+use crate::upstream::drain::Progress;
 use crate::upstream::node_status::{CheckResult, LastCheck};
-use crate::upstream::{AgentVerdict, Node, Order, State, WeightOrder};
+use crate::upstream::{AgentVerdict, Node, State, WeightOrder};
 
 /// Longest wait for the checks of a node that was ordered up: two at their usual interval, and some more.
 const CHECKS: Duration = Duration::from_secs(3);
@@ -61,10 +64,10 @@ impl Admin {
             of.sort();
             json!({
                 "name": node.name, "address": Shown(node.address).to_string(), "weight": node.weight(), "backup": node.is_backup(),
-                "state": listed.state().as_str(), "flows": node.live(), "flows_total": node.total(),
+                "state": listed.state().as_str(), "flows": node.live(), "site_flows": node.load.of_site(), "flows_total": node.total(),
                 "pools": of, "source": listed.source, "slow_start": node.limits.is_ramping(),
                 "drain": node.progress(now).map(progress), "removed": listed.removed,
-                "order": node.ordered().as_str(), "why": status.why, "state_seconds": ago(status.since),
+                "order": node.ordered().as_str(), "ordered": self.ordered(listed), "why": status.why, "state_seconds": ago(status.since),
                 "held_seconds": held.map(|h| h.as_secs_f64().ceil() as u64), "check": check, "agent": agent,
             })
         };
@@ -76,11 +79,13 @@ impl Admin {
     pub(super) fn measure_nodes(&self) {
         let m = metrics::get();
         let listed = self.running.listed();
-        let mut flows: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut flows: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
         for one in &listed {
             let name = one.node.name.as_str();
             let is_first = !flows.contains_key(name);
-            *flows.entry(name).or_default() += one.node.live();
+            let (here, of_site) = flows.entry(name).or_default();
+            *here += one.node.live();
+            *of_site += one.node.load.of_site();
             if is_first {
                 let gauge = m.node_backup.with_label_values(&[name]);
                 gauge.set(one.node.is_backup().into());
@@ -94,9 +99,22 @@ impl Admin {
                 }
             }
         }
-        for (name, flows) in flows {
+        for (name, (flows, of_site)) in flows {
             m.node_flows.with_label_values(&[name]).set(flows as i64);
+            let gauge = m.node_site_flows.with_label_values(&[name]);
+            gauge.set(of_site as i64);
         }
+    }
+
+    /// Returns where and when the order that holds for a node was given; null if none was.
+    fn ordered(&self, listed: &Listed) -> Value {
+        let book = self.running.site.book.lock();
+        let subject = Subject::State(listed.node.name.clone());
+        let shown = book.shown(&subject).filter(|_| !listed.removed);
+        shown.map_or(
+            Value::Null,
+            |(order, here)| json!({ "edge": order.by, "at": order.at / 1000, "here": here }),
+        )
     }
 
     /// Returns the nodes an order means: those of the name that stay. If none stays, or if
@@ -143,34 +161,45 @@ pub(super) async fn order(
         return (StatusCode::NOT_FOUND, "no such node\n").into_response();
     };
     let nodes = meant.iter().map(|l| &l.node);
-    match word.as_str() {
-        "up" => nodes.for_each(|n| {
-            n.overrule_agent();
-            n.order(Order::Up);
-        }),
-        "down" => nodes.for_each(|n| n.order(Order::Down)),
-        "drain" => {
-            let terms = Terms::new(Instant::now(), wanted.deadline, wanted.rate);
-            nodes.for_each(|n| n.drain(terms));
+    if word == "evict" {
+        let evicted: usize = nodes.map(|n| n.evict()).sum();
+        let mut answer = json!({ "evicted": evicted });
+        if !first.removed && !wanted.here {
+            say(&mut answer, admin.running.evict_elsewhere(&name).await);
         }
-        "weight" => {
-            let Some(to) = wanted.to else {
-                let said = "expected `?to=` with a weight or a percentage\n";
-                return (StatusCode::BAD_REQUEST, said).into_response();
-            };
-            let weights: Vec<u32> = nodes.map(|n| n.order_weight(to)).collect();
-            return Json(json!({ "name": name, "weight": weights.first() })).into_response();
-        }
-        "evict" => {
-            let evicted: usize = nodes.map(|n| n.evict()).sum();
-            return Json(json!({ "evicted": evicted })).into_response();
-        }
-        _ => {
-            let said = "expected up, drain, down, evict or weight\n";
-            return (StatusCode::NOT_FOUND, said).into_response();
-        }
+        return Json(answer).into_response();
     }
-    let mut answer = json!({ "name": name, "state": first.state().as_str() });
+    let Some(what) = wanted.what(&word, &first.node) else {
+        let said = match word.as_str() {
+            "weight" => "expected `?to=` with a weight or a percentage\n",
+            _ => "expected up, drain, down, evict or weight\n",
+        };
+        let status = match word.as_str() {
+            "weight" => StatusCode::BAD_REQUEST,
+            _ => StatusCode::NOT_FOUND,
+        };
+        return (status, said).into_response();
+    };
+    let given = match first.removed {
+        true => {
+            nodes.for_each(|n| obey(n, &what.clone().here()));
+            Given::Here
+        }
+        false => {
+            let subject = match word.as_str() {
+                "weight" => Subject::Weight(name.clone()),
+                _ => Subject::State(name.clone()),
+            };
+            admin.running.give(subject, what, wanted.here).await
+        }
+    };
+    let mut answer = json!({ "name": name });
+    if word == "weight" {
+        answer["weight"] = first.node.weight().into();
+    } else {
+        answer["state"] = first.state().as_str().into();
+    }
+    say(&mut answer, given);
     if word == "up" {
         wait_for_checks(&first.node).await;
         answer["state"] = first.state().as_str().into();
@@ -179,6 +208,13 @@ pub(super) async fn order(
         }
     }
     Json(answer).into_response()
+}
+
+/// Adds to an answer how far the order got in the site.
+fn say(answer: &mut Value, given: Given) {
+    if let Some(shown) = given.shown() {
+        answer["site"] = shown.into();
+    }
 }
 
 /// Waits for the checks that bring a node up after an order, if its last one passed: otherwise the answer would be
@@ -210,13 +246,14 @@ fn obstacle(listed: &Listed) -> String {
     }
 }
 
-/// Options of an order: `?deadline=10m&rate=50/s`, `?to=50%25`, `?removed`.
+/// Options of an order: `?deadline=10m&rate=50/s`, `?to=50%25`, `?removed`, `?here`.
 #[derive(Default)]
 struct Wanted {
     deadline: Option<Duration>,
     rate: Option<Rate>,
-    to: Option<WeightOrder>,
+    to: Option<String>,
     removed: bool,
+    here: bool,
 }
 
 impl Wanted {
@@ -234,17 +271,42 @@ impl Wanted {
                 }
                 "to" => {
                     let wrong = |e| format!("to: found `{value}`; expected {e}");
-                    wanted.to = Some(value.parse().map_err(wrong)?);
+                    value.parse::<WeightOrder>().map_err(wrong)?;
+                    wanted.to = Some(value);
                 }
                 "removed" => wanted.removed = matches!(value.as_str(), "" | "true"),
+                "here" => wanted.here = matches!(value.as_str(), "" | "true"),
                 _ => {
                     return Err(format!(
-                        "unknown `{key}`; expected `deadline`, `rate`, `to` or `removed`"
+                        "unknown `{key}`; expected `deadline`, `rate`, `to`, `removed` or `here`"
                     ));
                 }
             }
         }
         Ok(wanted)
+    }
+
+    /// Returns what the order `word` says about `node`; `None`: no such order, or a weight without `to`. A rate without
+    /// a deadline means a deadline of zero.
+    fn what(&self, word: &str, node: &Node) -> Option<What> {
+        Some(match word {
+            "up" => What::Up,
+            "down" => What::Down,
+            "drain" => {
+                let after = self.deadline.or(self.rate.map(|_| Duration::ZERO));
+                let millis = |after: Duration| u64::try_from(after.as_millis()).ok();
+                let until = |after| Some(date().saturating_add(millis(after)?));
+                What::Drain {
+                    until: after.and_then(until),
+                    rate: self.rate.map(|rate| rate.to_string()),
+                }
+            }
+            "weight" => What::Weight {
+                to: self.to.clone()?,
+                of: node.weight_of_file(),
+            },
+            _ => return None,
+        })
     }
 
     fn is_paced(&self) -> bool {

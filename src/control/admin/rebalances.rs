@@ -24,8 +24,14 @@ pub(super) async fn begin(
 ) -> Response {
     let pools = admin.running.pools();
     let conf = pools.get(&PoolId::of(&pool)).map(|p| p.rebalance);
+    let (here, query): (Vec<_>, Vec<_>) = query.into_iter().partition(|(key, _)| key == "here");
+    let here = here
+        .iter()
+        .any(|(_, value)| matches!(value.as_str(), "" | "true"));
+    let (running, by) = (&admin.running, OrderedBy::Operator);
     let begun = match RebalanceRequest::read(&query, &body, &conf.unwrap_or_default()) {
-        Ok(ask) => admin.running.rebalance(&pool, ask, OrderedBy::Operator),
+        Ok(ask) if here => running.rebalance(&pool, ask, by),
+        Ok(ask) => running.rebalance_site(&pool, ask, by).await,
         Err(why) => Err(RebalanceError::Senseless(why)),
     };
     match begun {
@@ -49,7 +55,7 @@ pub(super) async fn forget(
     Path(pool): Path<String>,
     Query(query): Query<Vec<(String, String)>>,
 ) -> Response {
-    let (mut node, mut before) = (None, None);
+    let (mut node, mut before, mut here) = (None, None, None);
     for (key, value) in &query {
         match key.as_str() {
             "node" if node.is_none() => node = Some(value.as_str()),
@@ -60,16 +66,18 @@ pub(super) async fn forget(
                     return refused(RebalanceError::Senseless(said));
                 }
             },
-            "node" | "before" => {
+            "here" if here.is_none() => here = Some(matches!(value.as_str(), "" | "true")),
+            "node" | "before" | "here" => {
                 return refused(RebalanceError::Senseless(format!("`{key}` is given twice")));
             }
             _ => {
-                let said = format!("unknown `{key}`; expected `node` or `before`");
+                let said = format!("unknown `{key}`; expected `node`, `before` or `here`");
                 return refused(RebalanceError::Senseless(said));
             }
         }
     }
-    match admin.running.forget(&pool, node, before).await {
+    let here = here.unwrap_or_default();
+    match admin.running.forget(&pool, node, before, here).await {
         Ok(done) => Json(done).into_response(),
         Err(e) => refused(e),
     }
@@ -80,8 +88,8 @@ pub(super) async fn progress(
     Shared(admin): Shared<Arc<Admin>>,
     Path(pool): Path<String>,
 ) -> Response {
-    match admin.running.last_rebalance(&pool) {
-        Some(run) => Json(run.progress()).into_response(),
+    match admin.running.rebalance_progress(&pool) {
+        Some(progress) => Json(progress).into_response(),
         None => (StatusCode::NOT_FOUND, "no rebalance of this pool yet\n").into_response(),
     }
 }
@@ -91,7 +99,8 @@ pub(super) async fn cancel(
     Shared(admin): Shared<Arc<Admin>>,
     Path(pool): Path<String>,
 ) -> Response {
-    if !admin.running.cancel_rebalance(&pool) {
+    let running = &admin.running;
+    if !running.cancel_rebalance(&pool) && !running.cancel_site_rebalance(&pool).await {
         return (StatusCode::CONFLICT, "no rebalance is running\n").into_response();
     }
     progress(Shared(admin), Path(pool)).await

@@ -3,7 +3,7 @@
 //! In: states of nodes, checked twice a second. Out: one order, `delay` after the last return. Source:
 //! Lightstreamer clustering §5 ("the failed instance is restarted and added back").
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,9 @@ type Watch = tokio::sync::watch::Receiver<State>;
 pub struct Seen {
     nodes: HashMap<NodeId, Watch>,
     due: Option<Instant>,
+    /// Nodes that have returned since the last rebalance was due, and when that was noticed last.
+    returned: HashSet<NodeId>,
+    noticed: Option<Instant>,
 }
 
 impl Seen {
@@ -45,19 +48,31 @@ impl Seen {
         };
         let returned = nodes
             .iter()
-            .any(|(id, node)| *node.borrow() == State::Up && moved(id, node));
+            .filter(|(id, node)| *node.borrow() == State::Up && moved(id, node));
+        let returned: Vec<NodeId> = returned.map(|(id, _)| *id).collect();
         self.nodes = nodes;
         for node in self.nodes.values_mut() {
             node.mark_unchanged();
         }
-        if returned && !is_first {
+        if !returned.is_empty() && !is_first {
+            if self.due.is_none() {
+                self.returned.clear();
+            }
             self.due = now.checked_add(delay);
+            self.noticed = Some(now);
+            self.returned.extend(returned);
         }
         let due = self.due.is_some_and(|at| at <= now);
         if due {
             self.due = None;
         }
         due
+    }
+
+    /// Returns the nodes whose return made the rebalance due, and how long ago the last return was noticed.
+    pub fn returned(&self, now: Instant) -> (&HashSet<NodeId>, Duration) {
+        let noticed = self.noticed.map(|at| now.saturating_duration_since(at));
+        (&self.returned, noticed.unwrap_or(Duration::ZERO))
     }
 
     /// Checks again later, because a rebalance is running.
@@ -78,11 +93,15 @@ pub async fn watch(running: Arc<Running>) {
             if !of_pool.look_at(now, pool) {
                 continue;
             }
-            match running.rebalance(
-                &pool.name,
-                RebalanceRequest::automatic(&pool.rebalance),
-                OrderedBy::Auto,
-            ) {
+            let (nodes, ago) = of_pool.returned(now);
+            if running.is_evened(&pool.name, nodes, ago) {
+                continue;
+            }
+            let request = RebalanceRequest::automatic(&pool.rebalance);
+            match running
+                .rebalance_site(&pool.name, request, OrderedBy::Auto)
+                .await
+            {
                 Err(RebalanceError::Busy) => of_pool.put_off(now),
                 Err(refusal) => log::error!(
                     "pool {}: automatic rebalance refused: {refusal:?}",

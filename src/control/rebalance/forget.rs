@@ -7,16 +7,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use pushgate_plugins::api::{Forget, PoolId, unix_seconds};
+use pushgate_plugins::api::{PoolId, unix_seconds};
 use serde_json::{Value, json};
 
 use super::{RebalanceError, TICK, moment};
 use crate::clock;
 use crate::control::Running;
+use crate::control::site::order::{Subject, What};
 
 impl Running {
     /// Forgets the assignments of `pool`, to `node` or to all its nodes, that were made before a second since
-    /// 1970; the default is the next second, for which the order waits. So no client is moved twice.
+    /// 1970; the default is the next second, for which the order waits. So no client is moved twice. `here`: only this
+    /// edge forgets them.
     ///
     /// Errors: an unknown pool or node, or a moment in the future.
     pub async fn forget(
@@ -24,39 +26,38 @@ impl Running {
         pool: &str,
         node: Option<&str>,
         before: Option<u64>,
+        here: bool,
     ) -> Result<Value, RebalanceError> {
         let pools = self.pools();
         let unknown = || RebalanceError::Unknown(format!("no pool `{pool}`"));
         let of = pools.get(&PoolId::of(pool)).ok_or_else(unknown)?;
-        let id = match node {
-            None => None,
-            Some(name) => {
-                let found = of.nodes.iter().find(|n| n.name == name);
-                let unknown = || format!("no node `{name}` in pool `{pool}`");
-                Some(found.ok_or_else(|| RebalanceError::Unknown(unknown()))?.id)
-            }
-        };
+        if let Some(name) = node
+            && !of.nodes.iter().any(|n| n.name == name)
+        {
+            let unknown = format!("no node `{name}` in pool `{pool}`");
+            return Err(RebalanceError::Unknown(unknown));
+        }
         let (before, _) = moment(before, clock::date(), Instant::now())?;
-        let what = Forget {
-            pool: of.id,
-            node: id,
+        let subject = Subject::Assignments {
+            pool: of.name.clone(),
+            node: node.map(str::to_owned),
             before,
+        };
+        let what = What::Forget {
             share: 1.0,
             spares_live: false,
         };
-        let running = self.clone();
-        // A task of its own: the order stands even if its client does not wait.
-        let order = tokio::spawn(async move {
-            // The date may run slower than time, so the order waits for the date.
-            while unix_seconds(clock::date()) < before {
-                tokio::time::sleep(TICK).await;
-            }
-            running.forget_by(&what);
-        });
         let to = node.map_or(String::new(), |node| format!(" to node {node}"));
         log::warn!("pool {pool}: assignments{to} made before {before} are forgotten by order");
-        // The task neither panics nor is aborted, but for the end of the process.
-        let _ = order.await;
-        Ok(json!({ "pool": pool, "node": node, "before": before }))
+        // Told at once: each edge waits for the moment by its own date.
+        let given = self.give(subject, what, here).await;
+        while unix_seconds(clock::date()) < before {
+            tokio::time::sleep(TICK).await;
+        }
+        let mut done = json!({ "pool": pool, "node": node, "before": before });
+        if let Some(site) = given.shown() {
+            done["site"] = site.into();
+        }
+        Ok(done)
     }
 }

@@ -33,6 +33,12 @@ impl PoolRebalance {
         *self.ended.lock() = Some(Instant::now());
     }
 
+    /// Whether it began later than `date`, in milliseconds since 1970.
+    pub(super) fn is_later(&self, date: u64) -> bool {
+        let ago = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        crate::control::site::obey::date().saturating_sub(ago) > date
+    }
+
     /// Returns its progress, as the API shows it.
     pub fn progress(&self) -> Value {
         let run = self.run.lock();

@@ -7,6 +7,7 @@
 //! next in the order of the hash. A flow is closed when the rule reaches it, so its client finds its token
 //! forgotten. The rule spares table entries of clients with live flows; a close forgets such an entry by name.
 
+mod cluster;
 mod node_progress;
 mod state;
 
@@ -20,23 +21,10 @@ use super::request::{Goal, RebalanceRequest};
 use crate::config::units::Rate;
 use crate::upstream::flow_limiter::TokenBucket;
 use crate::upstream::live_flows::MovableFlow;
-use node_progress::Place;
+pub use cluster::Cluster;
+pub(super) use node_progress::Place;
 pub use node_progress::{Leaving, NodeProgress};
 pub use state::RunState;
-
-/// A pool as a run sees it.
-pub trait Cluster {
-    /// Returns the load of each node without the flows that leave it, both of one moment.
-    fn loads(&self, leaving: &[Leaving]) -> Vec<Load>;
-    /// Returns the flows of a node that can be moved.
-    fn movable(&self, node: NodeId) -> Vec<MovableFlow>;
-    /// Whether the flow is live.
-    fn has(&self, node: NodeId, flow: u64) -> bool;
-    /// Forgets what the rule covers.
-    fn forget(&self, what: &Forget);
-    /// Closes a flow whose client is forgotten; false if it cannot be closed now.
-    fn close(&self, node: NodeId, flow: u64) -> bool;
-}
 
 /// Slack of the pace: two and a half ticks, so that a late tick loses no move.
 const LATE: Duration = Duration::from_millis(50);
@@ -110,6 +98,11 @@ impl RebalanceRun {
     pub fn carry(&mut self, nodes: HashMap<NodeId, NodeProgress>) {
         self.nodes = nodes;
         self.carried = self.moved();
+    }
+
+    /// Goes on where another edge was. Its clients are counted where they came back, at whatever edge.
+    pub fn resume(&mut self, nodes: HashMap<NodeId, NodeProgress>) {
+        self.nodes = nodes;
     }
 
     /// Clients that were closed and have not come back.
@@ -247,6 +240,7 @@ impl RebalanceRun {
             }
             let node = self.nodes.entry(id).or_default();
             if let Some(next) = node.queue.pop() {
+                node.spared.remove(&next.flow.mark.id);
                 node.due -= 1;
                 node.share = node.share.max(Forget::share_at(next.at));
                 orders.shares.insert(id, node.share);
@@ -264,7 +258,7 @@ impl RebalanceRun {
     }
 
     /// Whether a share of this node is to be forgotten.
-    fn is_from(&self, id: NodeId) -> bool {
+    pub(super) fn is_from(&self, id: NodeId) -> bool {
         let of = |from: &str| self.loads.iter().any(|l| l.id == id && l.name == from);
         matches!(&self.request.goal, Goal::Share(from, _) if of(from))
     }
@@ -290,7 +284,8 @@ impl RebalanceRun {
         let ids = cluster.loads(&[]).into_iter().map(|l| l.id);
         let flows: Vec<_> = ids.map(|id| (id, cluster.movable(id))).collect();
         let all = flows.iter().flat_map(|(_, flows)| flows);
-        self.arrived = all.filter(|f| f.mark.learned >= self.before).count();
+        let arrived = all.filter(|f| f.mark.learned >= self.before).count();
+        self.arrived = arrived + cluster.arrived();
         self.look(cluster);
         for (id, flows) in flows {
             if self.node(id).due > 0 || self.is_from(id) {

@@ -13,6 +13,7 @@ use crate::balance::Pool;
 use crate::config::{NoNode, OnLost};
 use crate::observe::end_reason::EndReason;
 use crate::proxy::assign::{self, ClientLeft};
+use crate::proxy::claim::Question;
 use crate::proxy::flow::Exchange;
 use crate::proxy::request_line::RequestLine;
 use crate::route::{Assigned, Decision};
@@ -26,6 +27,11 @@ pub async fn decide_in_time(ctx: &Ctx) -> Result<Decision> {
         return Ok(Decision::Refuse(StatusCode::MISDIRECTED_REQUEST));
     }
     let head = ctx.head()?;
+    if let Some(question) = Question::of(&ctx.ex, Some(&head)) {
+        // Boxed, as the wait below. The exchange watches the client meanwhile.
+        let asked = Box::pin(question.ask(std::future::pending())).await;
+        asked.map_err(|ClientLeft| left("while the other edges were asked"))?;
+    }
     match assign::decide(&ctx.ex, Some(&head), false) {
         // Boxed: few requests wait, but every future would have room for the wait.
         Decision::Wait(pool) => Box::pin(wait(ctx, pool)).await,
@@ -37,9 +43,15 @@ pub async fn decide_in_time(ctx: &Ctx) -> Result<Decision> {
 async fn wait(ctx: &Ctx, pool: Arc<Pool>) -> Result<Decision> {
     let head = ctx.head()?;
     let waited = assign::wait(&ctx.ex, Some(&head), pool, std::future::pending()).await;
-    waited.map_err(|ClientLeft| {
-        Error::explain(ErrorType::ConnectionClosed, "the client left the queue").into_down()
-    })
+    waited.map_err(|ClientLeft| left("the queue"))
+}
+
+fn left(what: &str) -> Box<Error> {
+    Error::explain(
+        ErrorType::ConnectionClosed,
+        format!("the client left {what}"),
+    )
+    .into_down()
 }
 
 /// Whether the client should repeat the request on a new connection (RFC 9110 §15.5.20). That is so if the

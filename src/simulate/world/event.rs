@@ -18,16 +18,18 @@ pub(super) enum Event {
     Action(Action, usize),
     /// Checks find a node dead or alive, unless the script has changed it meanwhile.
     Checked(usize, u32),
-    /// Ends the next flow of a Down node, if it is due.
-    Evict(usize),
+    /// Ends the next flow of a Down node at an edge, if it is due.
+    Evict(usize, usize),
+    /// An edge reads the counts of the others and tells its own.
+    Count(usize),
     /// The script orders a rebalance, by its index in the script.
     Rebalance(usize),
-    /// The rebalance of a pool does its next step.
-    Tick(PoolId),
+    /// The rebalance of a pool, led by an edge, does its next step.
+    Tick((usize, PoolId)),
     /// Looks for nodes that have returned.
     Look,
-    /// Gives the next client that waits for a node of the pool its turn, if one has room.
-    Turn(PoolId),
+    /// Gives the next client that waits at an edge for a node of the pool its turn, if one has room.
+    Turn((usize, PoolId)),
     /// `queue_timeout` of a client ends, if it still waits at this epoch.
     Late(usize, u32),
     /// A second has passed.

@@ -30,12 +30,13 @@ impl World<'_> {
     /// Opens a client's next flow. Its current flow ends first, as a stream ends before a rebind.
     pub(super) fn open(&mut self, client: usize) -> Result<(), String> {
         self.end(client);
-        self.ask(client, false)
+        let edge = self.edge();
+        self.ask(client, edge, false)
     }
 
-    /// Asks for a node for the client's next flow. `in_turn`: the client waited in the queue and has its
+    /// Asks an edge for a node for the client's next flow. `in_turn`: the client waited in the queue and has its
     /// turn.
-    pub(super) fn ask(&mut self, client: usize, in_turn: bool) -> Result<(), String> {
+    pub(super) fn ask(&mut self, client: usize, edge: usize, in_turn: bool) -> Result<(), String> {
         let random = self.rng.u64(..);
         let c = &self.clients[client];
         let asked = c.request(&self.host, &self.session_ids);
@@ -55,20 +56,20 @@ impl World<'_> {
         };
         let answer = Head::make_response(200, "OK", []).map_err(|e| format!("{e:?}"))?;
         let mut answer = Edits::new(Arc::new(answer));
-        let live = match self.assigned(&flow, in_turn)? {
+        let live = match self.assigned(&flow, edge, in_turn)? {
             Answer::Node(assigned, place) => {
-                for editor in &self.table.plugins.editors {
+                for editor in &self.tables[edge].plugins.editors {
                     // If a header cannot be built, the edge answers 500 to this client only.
                     let _ = editor.response(&flow, &assigned.facts(), &mut answer);
                 }
-                Ok(self.live(&flow, &assigned, place))
+                Ok(self.live(&flow, &assigned, (edge, place)))
             }
             Answer::Wait(pool) => Err(Some(pool)),
             Answer::Refused => Err(None),
         };
         match live {
             Ok(live) => self.begun(client, live, &answer),
-            Err(Some(pool)) => self.wait(client, pool),
+            Err(Some(pool)) => self.wait(client, edge, pool),
             Err(None) => self.refuse(client, Duration::ZERO),
         }
         Ok(())
@@ -78,12 +79,13 @@ impl World<'_> {
     /// index.
     ///
     /// Errors: the listener does not balance such flows.
-    fn assigned(&self, flow: &Flow<'_>, in_turn: bool) -> Result<Answer, String> {
+    fn assigned(&self, flow: &Flow<'_>, edge: usize, in_turn: bool) -> Result<Answer, String> {
+        let table = &self.tables[edge];
         let mut tried = Vec::new();
         loop {
             let decision = match in_turn {
-                true => self.table.decide_in_turn(flow, &tried),
-                false => self.table.decide(flow, &tried),
+                true => table.decide_in_turn(flow, &tried),
+                false => table.decide(flow, &tried),
             };
             let assigned = match decision {
                 Decision::Node(assigned) => assigned,
@@ -102,9 +104,9 @@ impl World<'_> {
             }
             // The connect is refused, so the edge tries another node.
             if let Some(pool) = &assigned.pool {
-                let filed = self.table.filed(flow);
+                let filed = table.filed(flow);
                 let ip = flow.client.ip();
-                self.table.ended_at(ip, &filed, pool.id, flow.now);
+                table.ended_at(ip, &filed, pool.id, flow.now);
             }
             tried.push(assigned.node.id);
             if tried.len() > assigned.pool.as_ref().map_or(0, |p| p.retries as usize) {
@@ -113,14 +115,15 @@ impl World<'_> {
         }
     }
 
-    fn live(&self, flow: &Flow<'_>, assigned: &Assigned, place: usize) -> Live {
-        let live = LiveFlow::new();
+    fn live(&self, flow: &Flow<'_>, assigned: &Assigned, (edge, place): (usize, usize)) -> Live {
+        let (live, table) = (LiveFlow::new(), &self.tables[edge]);
         let pool = assigned.pool.as_ref();
         Live {
             entered: assigned.node.enter(&live, assigned.stickiness()),
             node: place,
-            learned: pool.map(|p| (p.id, self.table.filed(flow))),
-            watches: self.table.watch(flow, assigned),
+            edge,
+            learned: pool.map(|p| (p.id, table.filed(flow))),
+            watches: table.watch(flow, assigned),
             flow: live,
         }
     }
@@ -152,7 +155,7 @@ impl World<'_> {
             Some((id, node)) if node == place => id,
             before => {
                 let moved = &mut self.report.moved;
-                let state = before.map(|(_, node)| self.peers[node].node.state());
+                let state = before.map(|(_, node)| self.peers[node].state());
                 match state {
                     Some(State::Up) if moves => moved.rebalanced += 1,
                     Some(State::Up) => moved.unstuck += 1,
@@ -214,7 +217,7 @@ impl World<'_> {
         drop(live.entered);
         drop(live.flow);
         if let Some((pool, filed)) = live.learned {
-            self.table.ended_at(c.address, &filed, pool, now);
+            self.tables[live.edge].ended_at(c.address, &filed, pool, now);
         }
     }
 

@@ -20,7 +20,7 @@ impl World<'_> {
         let peer = &mut self.peers[place];
         peer.changes += 1;
         match action {
-            Action::Drain => peer.node.order(Order::Drain),
+            Action::Drain => peer.nodes.iter().for_each(|n| n.order(Order::Drain)),
             Action::Fail => {
                 peer.health = Health::Dead;
                 let after = peer.falls;
@@ -101,7 +101,7 @@ impl World<'_> {
 
     fn failure(&mut self, place: usize) -> usize {
         self.report.failures.push(Failure {
-            node: self.peers[place].node.name.clone(),
+            node: self.peers[place].name.clone(),
             at: self.seconds(),
             ..Failure::default()
         });
@@ -123,23 +123,27 @@ impl World<'_> {
         if peer.changes != changes {
             return;
         }
-        let (node, well) = (peer.node.clone(), peer.health == Health::Well);
-        let before = node.state();
-        if well {
-            node.order(Order::Up);
+        let well = peer.health == Health::Well;
+        let before = peer.state();
+        for node in &peer.nodes {
+            if well {
+                node.order(Order::Up);
+            }
+            node.judged(well, "the script");
         }
-        node.judged(well, "the script");
-        if node.state() == before {
+        let state = peer.state();
+        if state == before {
             return;
         }
         if well {
             // Also after a drain. `order` takes the machine's clock; this sets the run's.
-            node.returned(now);
+            peer.nodes.iter().for_each(|n| n.returned(now));
         }
-        self.tell_of(place, &format!("is {}", node.state().as_str()));
+        let name = peer.name.clone();
+        self.tell_of(place, &format!("is {}", state.as_str()));
         if well {
             self.report.returns.push(Return {
-                node: node.name.clone(),
+                node: name,
                 at: self.seconds(),
                 even_after: None,
             });
@@ -153,38 +157,40 @@ impl World<'_> {
     fn found_down(&mut self, place: usize) {
         let now = self.instant();
         let clients = self.clients_of(place);
-        let flows = clients
-            .iter()
-            .filter_map(|c| self.clients[*c].flow.as_ref());
-        let flows = flows.map(|f| f.flow.clone()).filter(|f| f.is_evicted());
-        let flows: Vec<_> = flows.collect();
-        let at_once = match self.peers[place].evict_rate {
-            None => flows,
-            Some(rate) => {
-                let (at_once, paced) = Paced::new(flows, rate, now);
-                self.peers[place].evicted = Some(paced);
-                self.events.add(self.now, Event::Evict(place));
-                at_once
-            }
-        };
-        at_once
-            .iter()
-            .for_each(|flow| self.ends_by_eviction(flow.id, place));
+        for edge in 0..self.tables.len() {
+            let flows = clients.iter();
+            let flows = flows.filter_map(|c| self.clients[*c].flow.as_ref());
+            let flows = flows.filter(|f| f.edge == edge && f.flow.is_evicted());
+            let flows: Vec<_> = flows.map(|f| f.flow.clone()).collect();
+            let at_once = match self.peers[place].evict_rate {
+                None => flows,
+                Some(rate) => {
+                    let (at_once, paced) = Paced::new(flows, rate, now);
+                    self.peers[place].evicted[edge] = Some(paced);
+                    self.events.add(self.now, Event::Evict(place, edge));
+                    at_once
+                }
+            };
+            at_once
+                .iter()
+                .for_each(|flow| self.ends_by_eviction(flow.id, place));
+        }
     }
 
-    /// Ends the due flows of a Down node, and schedules itself for the next.
-    pub(super) fn evict(&mut self, place: usize) {
+    /// Ends the due flows of a Down node at one edge, and schedules itself for the next.
+    pub(super) fn evict(&mut self, place: usize, edge: usize) {
         let now = self.instant();
-        let Some(mut paced) = self.peers[place].evicted.take() else {
+        let Some(mut paced) = self.peers[place].evicted[edge].take() else {
             return;
         };
-        let is_down = self.peers[place].node.state() == State::Down;
+        let is_down = self.peers[place].state() == State::Down;
         while let Some(due) = paced.next(now) {
             match due {
                 Due::Now(flow) => self.ends_by_eviction(flow.id, place),
                 Due::In(wait) if is_down => {
-                    self.events.add(self.now + nanos(wait), Event::Evict(place));
-                    self.peers[place].evicted = Some(paced);
+                    let next = Event::Evict(place, edge);
+                    self.events.add(self.now + nanos(wait), next);
+                    self.peers[place].evicted[edge] = Some(paced);
                     return;
                 }
                 // The node is back, so it keeps the flows that are left.
@@ -207,6 +213,6 @@ impl World<'_> {
     }
 
     fn tell_of(&mut self, place: usize, what: &str) {
-        self.tell(format!("{} {what}", self.peers[place].node.name));
+        self.tell(format!("{} {what}", self.peers[place].name));
     }
 }

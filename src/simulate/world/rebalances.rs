@@ -6,11 +6,12 @@ use pushgate_plugins::api::PoolId;
 
 use crate::control::rebalance::{RebalanceRun, Seen};
 
-/// The running rebalance of each pool, and what looks for returns have seen of the pool's nodes.
+/// The running rebalances by leading edge and pool, and what looks for returns have seen of the pool's nodes. With a
+/// store the first edge leads for all.
 #[derive(Default)]
 pub(super) struct Rebalances {
-    pub running: HashMap<PoolId, Run>,
-    pub seen: HashMap<PoolId, Seen>,
+    pub running: HashMap<(usize, PoolId), Run>,
+    pub seen: HashMap<(usize, PoolId), Seen>,
 }
 
 /// A running rebalance.

@@ -22,6 +22,11 @@ impl Node {
         self.change_weight(|weights| weights.give(weight));
     }
 
+    /// Returns the weight that the file, or DNS, gives it.
+    pub fn weight_of_file(&self) -> u32 {
+        self.weights.lock().given()
+    }
+
     /// Obeys an operator's order of a weight, and returns the weight that it has now. A node that had no weight
     /// starts slowly.
     pub fn order_weight(&self, wanted: WeightOrder) -> u32 {

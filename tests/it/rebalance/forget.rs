@@ -108,7 +108,11 @@ async fn an_order_forgets_assignments() {
 async fn senseless_orders_forget_nothing() {
     let known = Known::by("sticky_cookie: {}").await;
     for (query, status, why) in [
-        ("?nod=n1", 400, "unknown `nod`; expected `node` or `before`"),
+        (
+            "?nod=n1",
+            400,
+            "unknown `nod`; expected `node`, `before` or `here`",
+        ),
         ("?node=n1&node=n2", 400, "`node` is given twice"),
         (
             "?before=soon",

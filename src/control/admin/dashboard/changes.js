@@ -43,10 +43,20 @@ export function compare(last, now) {
       changes.push({ at, text: `DNS name ${source}: ${failure ?? "answered again"}` });
     }
   }
+  changes.push(...edgeChanges(last.site.edges, now.site.edges, at));
   if (last.ready !== now.ready) {
     changes.push({ at, text: `the edge is ${now.ready === true ? "ready" : `not ready: ${now.ready}`}` });
   }
   return add(changes);
+}
+
+function edgeChanges(last, now, at) {
+  const gone = last.filter((one) => !now.some((other) => other.id === one.id));
+  const come = now.filter((one) => !last.some((other) => other.id === one.id));
+  return [
+    ...gone.map((one) => ({ at, text: `edge ${one.name} is gone`, state: "down" })),
+    ...come.map((one) => ({ at, text: `edge ${one.name} is part of the site` })),
+  ];
 }
 
 function nodeChanges(last, now, at) {

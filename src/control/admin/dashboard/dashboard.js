@@ -4,6 +4,7 @@ import { watchCertificates } from "./dashboard/certificates.js";
 import { compare, happened } from "./dashboard/changes.js";
 import { hiddenWord, plot, stalls } from "./dashboard/charts.js";
 import { $, notice, set } from "./dashboard/dom.js";
+import { showEdges } from "./dashboard/edges.js";
 import { showNode } from "./dashboard/node.js";
 import { showNodes } from "./dashboard/nodes.js";
 import { showPool } from "./dashboard/pool.js";
@@ -23,6 +24,7 @@ function show(now) {
   $("ready").className = now.ready === true ? "up" : "down";
   showNodes(now.nodes, last?.nodes, seconds);
   const { uneven, hidden } = showPools(now);
+  showEdges(now.site);
   showNode(now.nodes);
   showPool(now.pools);
   plots(now, seconds, uneven, hidden);

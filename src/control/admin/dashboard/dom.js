@@ -43,6 +43,11 @@ export function span(seconds) {
   return `${Math.floor(seconds / unit)} ${word}`;
 }
 
+// Flows at this edge, and at all edges of the site where there are more.
+export function ofSite(one) {
+  return one.site_flows > one.flows ? `${one.flows} of ${one.site_flows}` : one.flows;
+}
+
 export function kib(bytes) {
   return bytes >= 1048576 ? `${bytes / 1048576} MiB` : `${bytes / 1024} KiB`;
 }

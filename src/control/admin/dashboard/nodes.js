@@ -1,6 +1,6 @@
 // The table of nodes: counts by state, filter, order, and the orders of each node.
 import { nodePath } from "./api.js";
-import { $, button, mark, set, span } from "./dom.js";
+import { $, button, mark, ofSite, set, span } from "./dom.js";
 import { nodeKey, openNode, ORDERS, title, why } from "./node.js";
 import { Table, cells } from "./table.js";
 
@@ -38,7 +38,7 @@ function fill(row, node) {
   mark(row.cells[1], "class", `state ${node.state}`);
   mark(row, "data-state", node.state);
   set(row.cells[2], span(node.state_seconds));
-  set(row.cells[3], node.flows);
+  set(row.cells[3], ofSite(node));
   const meter = row.cells[4].firstChild;
   if (meter.max !== most) meter.max = most;
   if (meter.value !== node.flows) meter.value = node.flows;

@@ -2,7 +2,7 @@
 import { order, poolPath } from "./api.js";
 import { chart, draw, hiddenWord, History, recentHidden } from "./charts.js";
 import { openPool, progress } from "./pool.js";
-import { $, button, element, mark, set, span } from "./dom.js";
+import { $, button, element, mark, ofSite, set, span } from "./dom.js";
 import { Table, cells } from "./table.js";
 
 const evenness = new History();
@@ -30,7 +30,7 @@ const pools = new Table($("pools"), byName, (row, pool) => {
   more.className = "narrow";
   row.cells[5].append(open, cancel, more);
 }, (row, pool) => {
-  set(row.cells[1], pool.flows);
+  set(row.cells[1], ofSite(pool));
   set(row.cells[2].firstChild, two(pool.evenness));
   draw(row.cells[2].lastChild, evenness.values.get(pool.name), 1, `Evenness of ${pool.name}`, two);
   set(row.cells[3], pool.waiting);

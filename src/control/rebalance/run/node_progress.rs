@@ -1,12 +1,17 @@
 //! Progress of a run at one node, and the flows to close there in the order its rule reaches them.
 
+use std::collections::BTreeSet;
+
 use pushgate_plugins::api::{Forgotten, NodeId};
 
 use crate::upstream::live_flows::MovableFlow;
 
+/// Most assignments of a node that are spared; beyond it the node is left as it is.
+const MAX_SPARED: usize = 256;
+
 /// A flow, and where the rule reaches it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(in crate::control::rebalance) struct Place {
     /// Share at which the rule reaches the flow, from 0.0 to below 1.0.
     pub at: f64,
     /// The flow.
@@ -24,6 +29,8 @@ pub struct NodeProgress {
     pub due: usize,
     /// Its flows at the beginning of the run.
     pub flows: usize,
+    /// Marks of assignments below the share whose flows stay, because they are more than are due.
+    pub(in crate::control::rebalance) spared: BTreeSet<u64>,
     /// Flows to close; the last one is next.
     pub(super) queue: Vec<Place>,
     /// Whether the last survey found no flow to close.
@@ -67,8 +74,11 @@ impl NodeProgress {
         let same = self.queue.iter().rev().take_while(|p| p.at == next.at);
         let size = same.count();
         let too_large = size > self.due;
-        if too_large {
+        if too_large && self.spared.len() >= MAX_SPARED {
+            self.queue.clear();
+        } else if too_large {
             self.queue.truncate(self.queue.len() - size);
+            self.spared.insert(next.flow.mark.id);
         }
         too_large
     }

@@ -1,0 +1,82 @@
+//! What a table tells the other edges of a site, and takes over from them.
+
+use std::time::{Duration, Instant};
+
+use super::{Change, Entry, Key, Limits, Listener, Source, Table};
+use crate::api::{Adopted, NodeId};
+
+impl Table {
+    /// Tells `listener` of each later change that did not come from another edge.
+    pub fn tell(&self, listener: Listener) {
+        *self.listener.write() = Some(listener);
+    }
+
+    pub(super) fn changed(&self, change: Change) {
+        if let Some(listener) = &*self.listener.read() {
+            listener(change);
+        }
+    }
+
+    /// Remembers what the site has agreed on for `key`.
+    pub fn adopt(
+        &self,
+        (key, source): (Key, Source),
+        (node, age): (NodeId, Duration),
+        limits: &Limits,
+        at: (Instant, u64),
+    ) -> Adopted {
+        let agreed = Entry {
+            source,
+            ..Entry::new(node, age, at)
+        };
+        let lives = limits.lifetime.of(key.mark()).is_none_or(|life| age < life);
+        // Another edge may have live flows of the client; a rule that spares those does not hold here.
+        let (mark, since) = (key.mark(), agreed.learned_wall);
+        if !lives || self.forget_rules.cover(key.pool, node, mark, since, true) {
+            return Adopted::Over;
+        }
+        let mut shard = self.shard(&key).lock();
+        if let Some(entry) = shard.live.get_mut(&key) {
+            if entry.node != node && entry.good(&key, limits, at.0) {
+                // Its flows stay; the next one finds nothing here, and asks.
+                entry.forgotten = true;
+                return Adopted::Contradicted;
+            }
+            *entry = Entry {
+                live: entry.live,
+                source: entry.source,
+                ..agreed
+            };
+            return Adopted::Taken;
+        }
+        let known = shard.idle.remove(&key);
+        shard.sweep(limits, at.0);
+        let most = (limits.capacity / self.shards.len()).max(1);
+        if known.is_some() || shard.make_room(most, source) {
+            shard.idle.insert(key, source, agreed);
+        }
+        Adopted::Taken
+    }
+
+    /// As [`Table::forget_client`], but nobody is told.
+    pub fn forget_named(&self, key: &Key, node: NodeId) {
+        self.drop_from(key, node);
+    }
+
+    /// Returns the good entries that were used since `since`, or have live flows: key, source, node, age.
+    pub fn used(&self, since: Instant, limits: &Limits) -> Vec<(Key, Source, NodeId, Duration)> {
+        let now = Instant::now();
+        let mut used = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            let all = shard.live.iter().chain(shard.idle.iter());
+            let of = all
+                .filter(|(key, e)| (e.live > 0 || e.touched >= since) && e.good(key, limits, now));
+            used.extend(of.map(|(key, e)| {
+                let age = now.saturating_duration_since(e.learned);
+                (*key, e.source, e.node, age)
+            }));
+        }
+        used
+    }
+}

@@ -1,0 +1,72 @@
+//! Asks the other edges for the node of a flow whose client this edge does not know.
+//!
+//! In: the exchange, before its node is chosen. Out: an entry in the plugin's table, if the answer comes in time; the
+//! choice then recalls it. A client that this edge knows costs no question. Source: docs/scale.md, "A store for the
+//! site".
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pushgate_plugins::api::{Claim, NodeId};
+use pushgate_plugins::head::Head;
+use tokio::time::timeout_at;
+
+use super::assign::{self, ClientLeft};
+use super::flow::Exchange;
+use crate::site::{self, Claims};
+use crate::upstream::Reserved;
+
+/// A question for the other edges.
+pub struct Question {
+    claims: &'static Arc<Claims>,
+    /// What is asked, in the order of the plugins.
+    asked: Vec<Arc<dyn Claim>>,
+    /// Counts as a flow of the chosen node meanwhile, so that flows that ask at once do not all choose the same.
+    choice: Option<Reserved>,
+    tried: Vec<NodeId>,
+    until: Instant,
+}
+
+impl Question {
+    /// Returns what must be asked for the flow; `None`: nothing, as for every client that this edge knows.
+    pub fn of(ex: &Exchange, head: Option<&Head>) -> Option<Question> {
+        let claims = site::claims().filter(|c| c.serves())?;
+        let (asked, choice, tried) = assign::with_facts(ex, head, |facts, tried| {
+            let (asked, choice) = ex.table.claims(facts, tried)?;
+            Some((asked, choice.map(Reserved::at), tried.to_vec()))
+        })?;
+        // A flow that tries another node has waited already.
+        let mut record = ex.record.lock();
+        let until = record.tries().asks_until;
+        let until = until.unwrap_or_else(|| Instant::now() + claims.wait());
+        record.tries().asks_until = Some(until);
+        Some(Question {
+            claims,
+            asked,
+            choice,
+            tried,
+            until,
+        })
+    }
+
+    /// Waits until the plugins know what can be known, but no longer than `wait` of the store.
+    ///
+    /// Errors: the client has left.
+    pub async fn ask(self, left: impl Future<Output = ()>) -> Result<(), ClientLeft> {
+        let choice = self.choice.as_ref().map(|reserved| reserved.node.id);
+        let told = self.claims.ask(self.asked.clone(), choice, self.tried);
+        let in_time = tokio::select! {
+            biased;
+            told = timeout_at(self.until.into(), told) => told.is_ok(),
+            () = left => return Err(ClientLeft),
+        };
+        self.claims.waited(in_time);
+        if let (false, Some(node)) = (in_time, choice) {
+            // What was asked for is what the flow does, so that a late answer agrees with it if it can.
+            let first = self.asked.iter().find(|claim| !claim.is_proved());
+            first.map(|claim| claim.adopt(node, Duration::ZERO, site::clocks()));
+        }
+        Ok(())
+    }
+}

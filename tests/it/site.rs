@@ -1,0 +1,18 @@
+//! Several edges that share a store: a real redis-server, and real edges.
+
+/// Assignments of tables, shared.
+mod claims;
+/// Clients that come back at another edge each time.
+mod crowd;
+/// Flows counted at all edges.
+mod counts;
+/// Orders that hold at all edges.
+mod orders;
+/// A rebalance of all edges.
+mod rebalance;
+/// A real redis-server.
+mod redis;
+/// A store with rights, TLS, replicas, Sentinel.
+mod secured;
+/// Three edges in front of the same nodes.
+mod three;
