@@ -1,9 +1,10 @@
 //! Decides where a flow goes: asks the plugins in order, then the balancer.
 //!
-//! In: a [`Flow`] and the nodes already tried for it. Out: a [`Decision`]. Pure, except for what the plugins
-//! remember. Source: Lightstreamer clustering §2.1, §2.2, §3.2.
+//! In: a [`Flow`] and the nodes tried for it. Out: a [`Decision`]. Pure, except for what plugins remember. Source:
+//! Lightstreamer clustering §2.1, §2.2, §3.2.
 
 mod claim;
+mod hash;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,6 +16,8 @@ use pushgate_plugins::api::{
     Assignment, Flow, Forgotten, How, Mark, NodeId, Placed, Plugins, PoolId, Route, Router, Target,
     Watch, unix_seconds,
 };
+
+use hash::hash;
 
 use crate::balance::{Picked, Pool, Seed};
 use crate::upstream::live_flows::Stickiness;
@@ -374,15 +377,6 @@ fn begins_session(pool: &Pool, flow: &Flow<'_>) -> bool {
 fn filed_under(client: IpAddr, filed: &[(usize, IpAddr)], plugin: usize) -> IpAddr {
     let own = filed.iter().find(|(i, _)| *i == plugin);
     own.map_or(client, |(_, ip)| *ip)
-}
-
-/// Hashes an address with FNV-1a: the same on every edge and in every release.
-fn hash(ip: IpAddr) -> u64 {
-    let step = |h: u64, b: &u8| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => v4.octets().iter().fold(0xcbf2_9ce4_8422_2325, step),
-        IpAddr::V6(v6) => v6.octets().iter().fold(0xcbf2_9ce4_8422_2325, step),
-    }
 }
 
 /// Returns the pool's node if it may take a stuck flow: Up, or Draining if the client was there before.

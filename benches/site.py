@@ -1,0 +1,212 @@
+#!/usr/bin/env python3
+"""Measures what a store for the site costs: first flows, later flows, CPU, memory, and whether edges agree.
+
+In: PUSHGATE_BIN (default: target/release/pushgate), CLIENTS (default: 5000); redis-server and redis-benchmark of the
+PATH. Out: figures on standard output. Two edges share a store, a third has none; all stick clients by address to two
+nodes. Each client has an address of its own in 127.0.0.0/8. All traffic is on loopback.
+"""
+
+import os
+import re
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+BIN = os.environ.get("PUSHGATE_BIN", "target/release/pushgate")
+CLIENTS = int(os.environ.get("CLIENTS", "5000"))
+STORE, NODES, EDGES = 17930, [17931, 17932], {"a": 17933, "b": 17934, "alone": 17935}
+REQUEST = b"GET / HTTP/1.1\r\nHost: push\r\n\r\n"
+REQUESTS, BLOCKS = 5000, 8
+CONF = """
+threads: 1
+client_share: 100%
+{state}
+nodes: {{ n1: {{ address: 127.0.0.1:17931 }}, n2: {{ address: 127.0.0.1:17932 }} }}
+pools: {{ push: {{ nodes: [n1, n2], health: {{ tcp: {{}} }} }} }}
+listeners:
+  - name: push
+    bind: [127.0.0.1:{port}]
+    mode: http
+    to: push
+    max_connections_per_client: 100000
+    max_flows_per_client: 100000
+    connection_rate_per_client: off
+    request_rate_per_client: off
+    plugins: [{{ sticky_ip: {{}} }}]
+"""
+
+
+def node(name, port):
+    """Answers each request with its name, for ever."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n" + name
+    sel = selectors.DefaultSelector()
+    listening = socket.create_server(("127.0.0.1", port), backlog=4096)
+    sel.register(listening, selectors.EVENT_READ)
+    while True:
+        for key, _ in sel.select():
+            if key.fileobj is listening:
+                client = listening.accept()[0]
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sel.register(client, selectors.EVENT_READ)
+                continue
+            try:
+                asked = key.fileobj.recv(8192)
+            except OSError:
+                asked = b""
+            if asked:
+                key.fileobj.send(answer)
+            else:
+                sel.unregister(key.fileobj)
+                key.fileobj.close()
+
+
+def connect(edge, client):
+    sock = socket.socket()
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.bind((f"127.{100 + (client >> 16)}.{client >> 8 & 255}.{client & 255}", 0))
+    sock.connect(("127.0.0.1", EDGES[edge]))
+    return sock
+
+
+def read(sock):
+    """Returns the name of the node."""
+    got = b""
+    while b"\r\n\r\n" not in got or len(got.partition(b"\r\n\r\n")[2]) < 2:
+        piece = sock.recv(4096)
+        if not piece:
+            sys.exit(f"the edge closed: {got[:80]}")
+        got += piece
+    return got[-2:].decode()
+
+
+def flow(edge, client):
+    """Returns how long the answer of a client's request took, in ms."""
+    with connect(edge, client) as sock:
+        begun = time.monotonic()
+        sock.sendall(REQUEST)
+        read(sock)
+        return (time.monotonic() - begun) * 1e3
+
+
+def told(took):
+    took = sorted(took)
+    at = lambda share: took[min(len(took) - 1, int(share * len(took)))]
+    return f"p50 {at(.5):.3f} ms, p99 {at(.99):.3f} ms, most {took[-1]:.2f} ms"
+
+
+def latency():
+    took = {what: [] for what in ["alone", "first", "told", "later"]}
+    # One of each after the other, so that the machine's moods meet all.
+    for client in range(CLIENTS):
+        took["alone"].append(flow("alone", client))
+        took["first"].append(flow("a", client))
+        took["told"].append(flow("b", client))
+        took["later"].append(flow("a", client))
+    print(f"first flow at an edge alone: {told(took['alone'])}")
+    print(f"first flow, which claims: {told(took['first'])}")
+    print(f"first flow at the other edge, which is told: {told(took['told'])}")
+    print(f"later flow: {told(took['later'])}", flush=True)
+
+
+def agree():
+    """Two first flows of each client at once, one at each edge."""
+    differ, begun = 0, time.monotonic()
+    for client in range(CLIENTS, 2 * CLIENTS):
+        socks = [connect(edge, client) for edge in ["a", "b"]]
+        for sock in socks:
+            sock.sendall(REQUEST)
+        differ += len({read(sock) for sock in socks}) > 1
+        for sock in socks:
+            sock.close()
+    rate = CLIENTS / (time.monotonic() - begun)
+    print(f"two first flows at once: {differ} of {CLIENTS} clients differ, at {rate:.0f} clients a second", flush=True)
+
+
+def cpu(pid):
+    """Returns the CPU time of a process, in s."""
+    total = 0
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/schedstat") as file:
+            total += int(file.read().split()[0])
+    return total / 1e9
+
+
+def requests(pids):
+    """CPU of requests of a client that the edge knows, in blocks that take turns."""
+    used = {"alone": [], "a": []}
+    socks = {edge: connect(edge, 1) for edge in used}
+    for block in range(BLOCKS + 1):
+        for edge, sock in socks.items():
+            before = cpu(pids[edge])
+            for _ in range(REQUESTS):
+                sock.sendall(REQUEST)
+                read(sock)
+            # The first block warms up.
+            if block:
+                used[edge].append((cpu(pids[edge]) - before) / REQUESTS * 1e6)
+    medians = {edge: sorted(all)[len(all) // 2] for edge, all in used.items()}
+    ratio = sorted(a / b for a, b in zip(used["a"], used["alone"]))
+    print(
+        f"CPU of a request: alone {medians['alone']:.2f} us, with a store {medians['a']:.2f} us, ratio "
+        f"{ratio[len(ratio) // 2]:.3f} [{ratio[0]:.3f}, {ratio[-1]:.3f}]",
+        flush=True,
+    )
+
+
+def ask_store(*words):
+    return subprocess.run(["redis-cli", "-p", str(STORE), *words], capture_output=True, text=True, check=True).stdout
+
+
+def used_memory():
+    return int(re.search(r"used_memory:(\d+)", ask_store("info", "memory"))[1])
+
+
+def store_alone():
+    """What the store takes from one client program: keys as the edges have them."""
+    ask_store("flushall")
+    before = used_memory()
+    key = "pushgate:a:00000000000000000000__rand_int__"
+    command = ["set", key, "ls1 1796124361000", "NX", "GET", "PX", "3600000"]
+    run = ["redis-benchmark", "-p", str(STORE), "-q", "-n", "400000", "-r", "1000000000", "-P", "32", "-c", "8", *command]
+    said = subprocess.run(run, capture_output=True, text=True, check=True).stdout.replace("\r", "\n").strip().splitlines()[-1]
+    keys = int(ask_store("dbsize"))
+    print(f"the store: {said.partition(': ')[2]}")
+    print(f"memory of the store: {(used_memory() - before) / keys:.0f} B an entry ({keys} entries)")
+
+
+def main():
+    children, pids = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            store = ["redis-server", "--port", str(STORE), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+            children.append(subprocess.Popen(store, stdout=subprocess.DEVNULL).pid)
+            for name, port in zip([b"n1", b"n2"], NODES):
+                pid = os.fork()
+                if pid == 0:
+                    node(name, port)
+                children.append(pid)
+            for edge, port in EDGES.items():
+                shared = f"state: {{ name: {edge}, redis: {{ url: 'redis://127.0.0.1:{STORE}' }} }}"
+                with open(f"{folder}/{edge}.yaml", "w") as file:
+                    file.write(CONF.format(port=port, state="" if edge == "alone" else shared))
+                log = open(f"{folder}/{edge}.log", "w")
+                run = [BIN, "run", "-c", f"{folder}/{edge}.yaml"]
+                pids[edge] = subprocess.Popen(run, stdout=log, stderr=log).pid
+                children.append(pids[edge])
+            time.sleep(3)
+            latency()
+            agree()
+            requests(pids)
+            store_alone()
+        finally:
+            for pid in children:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
+
+if __name__ == "__main__":
+    main()
