@@ -54,6 +54,7 @@ impl Question {
     ///
     /// Errors: the client has left.
     pub async fn ask(self, left: impl Future<Output = ()>) -> Result<(), ClientLeft> {
+        let is_first = Instant::now() < self.until;
         let choice = self.choice.as_ref().map(|reserved| reserved.node.id);
         let told = self.claims.ask(self.asked.clone(), choice, self.tried);
         let in_time = tokio::select! {
@@ -61,7 +62,10 @@ impl Question {
             told = timeout_at(self.until.into(), told) => told.is_ok(),
             () = left => return Err(ClientLeft),
         };
-        self.claims.waited(in_time);
+        // The next try of a flow that has waited already says nothing of the store.
+        if in_time || is_first {
+            self.claims.waited(in_time);
+        }
         if let (false, Some(node)) = (in_time, choice) {
             // What was asked for is what the flow does, so that a late answer agrees with it if it can.
             let first = self.asked.iter().find(|claim| !claim.is_proved());

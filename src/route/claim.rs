@@ -14,6 +14,10 @@ impl Table {
     /// Returns what the edges of a site must agree on before [`Table::decide`], and the node that this edge would choose.
     /// `None`: nothing, because the client is stuck already, or no plugin shares what it knows.
     pub fn claims(&self, flow: &Flow<'_>, tried: &[NodeId]) -> Option<(Claims, Option<Arc<Node>>)> {
+        // Before anything is recalled: to verify a cookie twice would cost each request more than the rest here.
+        if !self.plugins.sticky.iter().any(|p| p.shares()) {
+            return None;
+        }
         let Route::To(Target::Pool(id)) = self.route(flow).1 else {
             return None;
         };
