@@ -11,12 +11,12 @@ RUST=1.88
 
 case "${1:-}" in
 build) wanted="gcc make cmake perl pkg-config curl" ;;
-test) wanted="gcc g++ make cmake perl pkg-config curl openssl valgrind haproxy ip nft node npm javac chromium chromedriver git pip3 python3" ;;
+test) wanted="gcc g++ make cmake perl pkg-config curl openssl valgrind haproxy redis-server ip nft node npm javac chromium chromedriver git pip3 python3" ;;
 fuzz) wanted="gcc g++ make cmake perl pkg-config curl" ;;
 package) wanted="gcc make cmake perl pkg-config curl dpkg-shlibdeps strip" ;;
 alerts-test) wanted="openssl python3" ;;
 package-test) wanted="mmdebstrap buildah lintian curl python3 pkg-config unshare" ;;
-bench) wanted="gcc make cmake perl pkg-config curl openssl haproxy nginx nginx-stream python3" ;;
+bench) wanted="gcc make cmake perl pkg-config curl openssl haproxy nginx nginx-stream redis-server python3" ;;
 *)
     echo "usage: tests/setup.sh build|test|fuzz|bench|package|package-test|alerts-test" >&2
     exit 2

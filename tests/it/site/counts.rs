@@ -156,8 +156,9 @@ async fn a_second_edge_of_one_name_is_told() {
     three
         .wait(0, "/api/edges", "two edges", |all| edges(all) == 2)
         .await;
-    let killed = three.edges.pop().expect("an edge");
+    let mut killed = three.edges.pop().expect("an edge");
     killed.signal(libc::SIGKILL);
+    killed.ended().await;
     // Waits until it has ended.
     drop(killed);
     three.start_next().await;

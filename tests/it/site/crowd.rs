@@ -98,11 +98,19 @@ async fn stay(
             seen.closes.push(Instant::now());
         }
         // An edge that was killed refuses: the client goes on to the next one.
-        edge = (edge + 1) % dials.len();
-        while dials[edge].try_tcp().await.is_err() {
+        loop {
             edge = (edge + 1) % dials.len();
+            let (dial, kept) = (dials[edge].clone(), cookie.clone());
+            // It may also be killed within the upgrade.
+            let entered = tokio::spawn(async move {
+                dial.try_tcp().await.ok()?;
+                Some(connect(&dial, kept).await)
+            });
+            if let Ok(Some(entered)) = entered.await {
+                (socket, cookie) = entered;
+                break;
+            }
         }
-        (socket, cookie) = connect(&dials[edge], cookie).await;
         seen.lock().at.insert(n, (socket.node(), edge));
     }
 }

@@ -19,7 +19,7 @@ use crate::vip::Block;
 /// An edge with one node, and a store as `redis` says.
 async fn edge(block: &Block, node: &Node, redis: &str) -> Edge {
     let yaml = format!(
-        "state: {{ name: a, redis: {{ wait: 500ms, {redis} }} }}\nnodes: {{ n1: {{ address: \"{}\" }} }}\n\
+        "state: {{ name: a, redis: {{ wait: 1s, {redis} }} }}\nnodes: {{ n1: {{ address: \"{}\" }} }}\n\
          pools: {{ p: {{ nodes: [n1] }} }}\nlisteners:\n  - {{ name: push, bind: [200.0.0.10:80], mode: http, \
          to: p, plugins: [{{ sticky_ip: {{}} }}] }}\n",
         node.addr

@@ -92,7 +92,7 @@ impl Three {
         let health = "{ http: { path: /health }, interval: 50ms, timeout: 60s, rise: 1, fall: 1 }";
         let (name, url) = (NAMES[n], self.redis.url());
         format!(
-            "state: {{ name: {name}, redis: {{ url: \"{url}\", wait: 500ms }} }}\nupgrade_socket: up.sock\nnodes:\n{listed}pools:\n  p:\n    nodes: [{}]\n    health: {health}\n{}{more}\
+            "state: {{ name: {name}, redis: {{ url: \"{url}\", wait: 1s }} }}\nupgrade_socket: up.sock\nnodes:\n{listed}pools:\n  p:\n    nodes: [{}]\n    health: {health}\n{}{more}\
              listeners:\n  - name: push\n    bind: [200.0.0.10:80]\n    mode: http\n    to: p\n    \
              plugins: [{}]\n",
             names.join(", "),
