@@ -6,6 +6,8 @@ mod claims;
 mod crowd;
 /// Flows counted at all edges.
 mod counts;
+/// Real Lightstreamer clients at all edges.
+mod lightstreamer;
 /// Orders that hold at all edges.
 mod orders;
 /// A rebalance of all edges.

@@ -54,7 +54,8 @@ async fn nodes_at(
     join_all(all).await.into_iter().collect()
 }
 
-async fn state(site: &Three, n: usize, expected: &str) {
+/// Waits until edge `n` says that of its store.
+pub async fn state(site: &Three, n: usize, expected: &str) {
     let name = format!("pushgate_store_state{{state=\"{expected}\"}}");
     deadline(&format!("the store to be {expected} at edge {n}"), async {
         while site.edges[n].metrics().await.get(&name) != Some(&1.0) {
