@@ -11,6 +11,9 @@ use super::source::Source;
 use super::table::{Key, Limits, Table};
 use crate::api::{Adopted, Claim, NodeId, Peers, PoolId, SharedTable, Used};
 
+/// Expiry of an assignment that has none, where a store needs one.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3_600);
+
 /// Part of `expiry` after which an assignment in use is told again: a lost message is repeated in time.
 const RENEWALS: u32 = 3;
 
@@ -71,7 +74,7 @@ impl SharedTable for Arc<Shared> {
     }
 
     fn renewal(&self) -> Option<Duration> {
-        self.limits.expiry.map(|e| e / RENEWALS)
+        Some(self.limits.expiry.unwrap_or(LONGEST) / RENEWALS)
     }
 }
 

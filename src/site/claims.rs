@@ -4,7 +4,7 @@
 //! of the tables that agree with the other edges. The first edge that writes wins. A question runs in a task of its
 //! own: the flow waits for it for a bounded time, and an answer that comes later is still learned.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -29,6 +29,8 @@ use crate::upstream::State;
 pub(super) const DEADLINE: Duration = Duration::from_secs(3);
 /// Most questions under way: what comes beyond it is not told, and this edge goes on by itself.
 const MOST: usize = 10_000;
+/// Most nodes of other edges of which the log is told.
+const STRANGERS: usize = 100;
 /// How long the store remembers an assignment that has no expiry.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// How often an id that no edge knows is looked up again within [`Claims::wait`].
@@ -60,6 +62,8 @@ pub struct Claims {
     /// Counts the configurations that were put in force.
     pub(super) configuration: AtomicU64,
     under_way: AtomicUsize,
+    /// Nodes of other edges of which the log has been told.
+    strangers: Mutex<HashSet<String>>,
 }
 
 /// A table, and when its assignments were told last.
@@ -84,6 +88,7 @@ impl Claims {
             tables: Mutex::default(),
             configuration: AtomicU64::new(0),
             under_way: AtomicUsize::new(0),
+            strangers: Mutex::default(),
         });
         let weak = Arc::downgrade(&claims);
         store.follow(FORGOTTEN, move |sealed| {
@@ -180,58 +185,70 @@ impl Claims {
         let (Some(pool), Ok(key)) = (self.pool(claim.pool()), self.key_of(claim)) else {
             return "failed";
         };
-        let mine = choice.and_then(|id| pool.node(id)).cloned();
-        let value = mine
-            .as_ref()
-            .map(|node| Value::new(&node.name, Duration::ZERO).text());
-        let question = match &value {
-            Some(value) => set(&key, value, claim, Duration::ZERO, &["NX", "GET"]),
+        let mine =
+            choice.and_then(|id| Some((id, Value::new(&pool.node(id)?.name, Duration::ZERO))));
+        let question = match &mine {
+            Some((_, value)) => set(&key, &value.text(), claim, Duration::ZERO, &["NX", "GET"]),
             None => get(&key),
         };
         let found: Option<String> = match self.store.call(&question, DEADLINE).await {
             Ok(found) => found,
             // It still answers what it holds.
             Err(e @ StoreError::Full(_)) => {
-                let found: Option<String> = self
-                    .store
-                    .call(&get(&key), DEADLINE)
-                    .await
-                    .unwrap_or_default();
-                let told = found.and_then(|found| self.follow(claim, &pool, &found, tried));
+                let held: Result<Option<String>, _> = self.store.call(&get(&key), DEADLINE).await;
+                let held = held.unwrap_or_default();
+                let told = held.and_then(|held| self.follow(claim, &pool, &held, tried));
                 return told.unwrap_or_else(|| word(&e));
             }
             Err(e) => return word(&e),
         };
-        let Some(found) = found else {
-            if let Some(node) = mine {
-                claim.adopt(node.id, Duration::ZERO, clocks());
-                return "won";
+        match (found, mine) {
+            // Of the age that the store knows: a rule that forgets may have come since the question.
+            (None, Some((node, value))) => {
+                claim.adopt(node, value.age(), clocks());
+                "won"
             }
-            return "unknown";
+            (None, None) => "unknown",
+            (Some(found), mine) => match (self.follow(claim, &pool, &found, tried), mine) {
+                (Some(word), _) => word,
+                (None, Some(mine)) => self.replace(claim, &pool, &found, mine, tried).await,
+                (None, None) => "unusable",
+            },
+        }
+    }
+
+    /// Puts `mine` in the place of `found`, which nobody here can use, unless another edge was quicker.
+    pub(super) async fn replace(
+        &self,
+        claim: &dyn Claim,
+        pool: &Pool,
+        found: &str,
+        (node, value): (NodeId, Value),
+        tried: &[NodeId],
+    ) -> &'static str {
+        let Ok(key) = self.key_of(claim) else {
+            return "failed";
         };
-        match (self.follow(claim, &pool, &found, tried), mine, value) {
-            (Some(word), ..) => word,
-            // Nobody here can use what was found: the choice takes its place, unless another edge was quicker.
-            (None, Some(node), Some(value)) => {
-                let mut replace = cmd("EVAL");
-                let left = ttl(claim, Duration::ZERO).as_millis() as u64;
-                replace
-                    .arg(REPLACE)
-                    .arg(1)
-                    .arg(&key)
-                    .arg(&found)
-                    .arg(&value)
-                    .arg(left);
-                match self.store.call::<String>(&replace, DEADLINE).await {
-                    Ok(has) if has == value => {
-                        claim.adopt(node.id, Duration::ZERO, clocks());
-                        "replaced"
-                    }
-                    Ok(has) => self.follow(claim, &pool, &has, tried).unwrap_or("unusable"),
-                    Err(e) => word(&e),
+        let (text, left) = (value.text(), ttl(claim, value.age()).as_millis() as u64);
+        let mut replace = cmd("EVAL");
+        replace
+            .arg(REPLACE)
+            .arg(1)
+            .arg(&key)
+            .arg(found)
+            .arg(&text)
+            .arg(left);
+        match self.store.call::<String>(&replace, DEADLINE).await {
+            Ok(has) if has == text => {
+                claim.adopt(node, value.age(), clocks());
+                // Another edge may know the client at the node that was there.
+                if let Some(old) = Value::parse(found) {
+                    self.tell_forgotten(claim, NodeId::of(&old.node)).await;
                 }
+                "replaced"
             }
-            _ => "unusable",
+            Ok(has) => self.follow(claim, pool, &has, tried).unwrap_or("unusable"),
+            Err(e) => word(&e),
         }
     }
 
@@ -244,7 +261,10 @@ impl Claims {
         tried: &[NodeId],
     ) -> Option<&'static str> {
         let value = Value::parse(found)?;
-        let node = pool.nodes.iter().find(|n| n.name == value.node)?;
+        let Some(node) = pool.node(NodeId::of(&value.node)) else {
+            self.warn_of(&value.node, &pool.name);
+            return None;
+        };
         if node.state() == State::Down || tried.contains(&node.id) {
             return None;
         }
@@ -252,6 +272,16 @@ impl Claims {
             Adopted::Taken => Some("told"),
             Adopted::Contradicted => Some("contradicted"),
             Adopted::Over => None,
+        }
+    }
+
+    /// Warns once of a node that other edges have and this one does not.
+    fn warn_of(&self, node: &str, pool: &str) {
+        let mut strangers = self.strangers.lock();
+        if strangers.len() < STRANGERS && strangers.insert(node.to_owned()) {
+            log::warn!(
+                "store: another edge has sent clients to node {node}, which pool {pool} of this edge does not have"
+            );
         }
     }
 

@@ -87,6 +87,13 @@ impl Claims {
         };
         let mut remove = cmd("EVAL");
         remove.arg(REMOVE).arg(1).arg(&key).arg(format!("{name} "));
+        // What is lost here is found as a contradiction, or ends by its expiry.
+        let _ = self.store.call::<()>(&remove, DEADLINE).await;
+        self.tell_forgotten(claim, node).await;
+    }
+
+    /// Tells the other edges that the client is no more at `node`.
+    pub(super) async fn tell_forgotten(&self, claim: &dyn Claim, node: NodeId) {
         let message = [
             &self.own.to_be_bytes()[..],
             &node.0.to_be_bytes(),
@@ -96,8 +103,6 @@ impl Claims {
         let Ok(sealed) = self.key.seal(&message) else {
             return;
         };
-        // What is lost here is found as a contradiction, or ends by its expiry.
-        let _ = self.store.call::<()>(&remove, DEADLINE).await;
         let _ = self.store.tell(FORGOTTEN, &sealed, DEADLINE).await;
     }
 }

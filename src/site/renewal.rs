@@ -98,30 +98,38 @@ async fn packet_of(claims: &Claims, packet: &[Used]) -> Result<(), StoreError> {
             // A session is where its last answer came from.
             Some(other) if claim.is_proved() && other.assigned < ours.assigned => &["GET"],
             Some(_) => {
-                follow(claims, used, pool.as_deref(), found.as_deref());
+                agree(claims, (used, ours, pool), found).await;
                 continue;
             }
             // Another edge may write it in this moment.
             None => &["NX", "GET"],
         };
         write.add_command(set(&key, &ours.text(), &**claim, *age, how));
-        written.push((used, pool, how.len() > 1));
+        written.push(((used, ours, pool), how.len() > 1));
     }
     if written.is_empty() {
         return Ok(());
     }
     let before: Vec<Option<String>> = claims.store.call_all(&write, DEADLINE).await?;
-    for ((used, pool, first), before) in written.into_iter().zip(before) {
-        if first {
-            follow(claims, used, pool.as_deref(), before.as_deref());
+    for ((known, is_first), before) in written.into_iter().zip(before) {
+        if is_first {
+            agree(claims, known, before).await;
         }
     }
     Ok(())
 }
 
-/// Takes over what another edge has written.
-fn follow(claims: &Claims, used: &Used, pool: Option<&Pool>, found: Option<&str>) {
-    if let (Some(pool), Some(found)) = (pool, found) {
-        claims.follow(&*used.0, pool, found, &[]);
+/// Takes over what another edge has written, or puts our value in its place if nobody here can use it.
+async fn agree(
+    claims: &Claims,
+    ((claim, node, _), ours, pool): (&Used, Value, Option<Arc<Pool>>),
+    found: Option<String>,
+) {
+    if let (Some(pool), Some(found)) = (pool, found)
+        && claims.follow(&**claim, &pool, &found, &[]).is_none()
+    {
+        claims
+            .replace(&**claim, &pool, &found, (*node, ours), &[])
+            .await;
     }
 }

@@ -229,3 +229,28 @@ async fn a_lost_node_is_replaced_once() {
         "{before:?} {a:?}"
     );
 }
+
+/// Aim: a client that left a dead node while the store was away is at one node again when the store is back with its old
+/// entries. Fails if the old entry, which nobody can use, is prolonged in place of the new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_lost_with_the_store_is_replaced_once() {
+    let mut site = Three::start(2, 3, BY_ADDRESS, "").await;
+    state(&site, 0, "ok").await;
+    state(&site, 1, "ok").await;
+    let all = || 1..=20;
+    let before = nodes_at(&site, 0, all()).await;
+    site.redis.pause(true);
+    state(&site, 0, "away").await;
+    drop(site.nodes.remove(0));
+    for n in 0..2 {
+        site.wait_node(n, "n1", "state", "down").await;
+    }
+    let alone = nodes_at(&site, 0, all()).await;
+    site.redis.pause(false);
+    state(&site, 0, "ok").await;
+    state(&site, 1, "ok").await;
+    // The renewal of the first edge, which begins within a second.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(alone, nodes_at(&site, 1, all()).await, "{before:?} before");
+    assert_eq!(alone, nodes_at(&site, 0, all()).await);
+}
