@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::api::{Assignment, Claim, Flow, Forget, Mark, NodeId, PoolId, Recalled, Peers, Sticky};
+use crate::api::{Assignment, Claim, Flow, Forget, Mark, NodeId, Peers, PoolId, Recalled, Sticky};
 use crate::memory::Memory;
 use crate::memory::source::{OWNED_PREFIX, Source};
 use crate::trust::Trust;

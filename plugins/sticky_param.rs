@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::api::{Assignment, Claim, Flow, Forget, Mark, NodeId, PoolId, Recalled, Peers, Sticky};
+use crate::api::{Assignment, Claim, Flow, Forget, Mark, NodeId, Peers, PoolId, Recalled, Sticky};
 use crate::memory::Memory;
 use crate::memory::source::Source;
 use crate::sticky_session::rule::Rule;

@@ -15,7 +15,7 @@ mod watch;
 use std::sync::Arc;
 
 use crate::api::{
-    Assignment, Claim, Flow, Forget, PoolId, Recalled, Peers, Sticky, Watch, unix_seconds,
+    Assignment, Claim, Flow, Forget, Peers, PoolId, Recalled, Sticky, Watch, unix_seconds,
 };
 use crate::memory::source::Source;
 use crate::memory::table::Key;

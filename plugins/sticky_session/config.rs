@@ -14,8 +14,8 @@ use super::rule::Rule;
 use super::{Learn, Recall, StickySession};
 use crate::api::Plugin;
 use crate::context::{Build, Mode, PluginError};
-use crate::memory::{Capacity, Keys};
 use crate::memory::shared::Shared;
+use crate::memory::{Capacity, Keys};
 use crate::units::{MaybeSpan, Share};
 use crate::written::TableKeys;
 

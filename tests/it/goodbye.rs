@@ -319,7 +319,7 @@ async fn a_bad_drain_is_refused() {
         ),
         (
             "drain?pace=1",
-            "unknown `pace`; expected `deadline`, `rate`, `to` or `removed`",
+            "unknown `pace`; expected `deadline`, `rate`, `to`, `removed` or `here`",
         ),
         ("down?rate=5/s", "only `drain` takes a deadline"),
     ] {

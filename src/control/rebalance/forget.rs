@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use pushgate_plugins::api::{PoolId, unix_seconds};
+use pushgate_plugins::api::{Forget, NodeId, PoolId, unix_seconds};
 use serde_json::{Value, json};
 
 use super::{RebalanceError, TICK, moment};
@@ -54,6 +54,14 @@ impl Running {
         while unix_seconds(clock::date()) < before {
             tokio::time::sleep(TICK).await;
         }
+        // Here by now, although the task that waits for the moment may run a little later.
+        self.forget_by(&Forget {
+            pool: of.id,
+            node: node.map(NodeId::of),
+            before,
+            share: 1.0,
+            spares_live: false,
+        });
         let mut done = json!({ "pool": pool, "node": node, "before": before });
         if let Some(site) = given.shown() {
             done["site"] = site.into();

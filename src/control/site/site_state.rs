@@ -62,7 +62,7 @@ impl Site {
     }
 
     /// Reads the orders that hold and the other edges, before anything runs; waits for the store for at most
-    /// [`START_WAIT`].
+    /// a second.
     pub async fn begin(&self) {
         let Some(store) = &self.store else { return };
         let read = async {
