@@ -271,7 +271,12 @@ def after_failure(proxy, fail):
     except (OSError, http.client.HTTPException):
         end = "cut"
     tls.close()
-    status, after, new = proxy.get(cookie=cookie[0])
+    # HAProxy ends streams before it stops choosing the node, so a client that comes back at once may get a 503.
+    for _ in range(20):
+        status, after, new = proxy.get(cookie=cookie[0])
+        if status == 200:
+            break
+        time.sleep(0.1)
     return end, status, after["node"] not in (None, got["node"]), new and new[1]
 
 
