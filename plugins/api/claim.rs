@@ -29,6 +29,13 @@ pub trait Claim: Send + Sync {
     /// Remembers what the site has agreed on. `at`: both clocks, the second in seconds since 1970.
     fn adopt(&self, node: NodeId, age: Duration, at: (Instant, u64)) -> Adopted;
 
+    /// Remembers the choice of this edge alone, unless the table has an assignment: then that holds for all flows of
+    /// the client, also for those that were late. `at` as for [`Claim::adopt`].
+    fn presume(&self, node: NodeId, at: (Instant, u64));
+
+    /// Whether the table still has the client at `node`.
+    fn holds(&self, node: NodeId) -> bool;
+
     /// Forgets that the client is stuck to `node`, because another edge has forgotten it.
     fn forget(&self, node: NodeId);
 }

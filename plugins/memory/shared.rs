@@ -116,6 +116,17 @@ impl Claim for Filed {
         self.of.table.adopt(filed, (node, age), &self.of.limits, at)
     }
 
+    fn presume(&self, node: NodeId, at: (Instant, u64)) {
+        let filed = (self.key, self.source);
+        self.of.table.presume(filed, node, &self.of.limits, at);
+    }
+
+    fn holds(&self, node: NodeId) -> bool {
+        let of = &self.of;
+        let known = of.table.recall(&self.key, &of.limits, Instant::now());
+        known.is_some_and(|known| known.node == node)
+    }
+
     fn forget(&self, node: NodeId) {
         self.of.table.forget_named(&self.key, node);
     }

@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pushgate_plugins::api::{Claim, NodeId};
 use pushgate_plugins::head::Head;
@@ -56,7 +56,8 @@ impl Question {
     pub async fn ask(self, left: impl Future<Output = ()>) -> Result<(), ClientLeft> {
         let is_first = Instant::now() < self.until;
         let choice = self.choice.as_ref().map(|reserved| reserved.node.id);
-        let told = self.claims.ask(self.asked.clone(), choice, self.tried);
+        let asked = (self.asked.clone(), choice, self.tried);
+        let told = self.claims.ask(asked, self.until);
         let in_time = tokio::select! {
             biased;
             told = timeout_at(self.until.into(), told) => told.is_ok(),
@@ -69,7 +70,7 @@ impl Question {
         if let (false, Some(node)) = (in_time, choice) {
             // What was asked for is what the flow does, so that a late answer agrees with it if it can.
             let first = self.asked.iter().find(|claim| !claim.is_proved());
-            first.map(|claim| claim.adopt(node, Duration::ZERO, site::clocks()));
+            first.map(|claim| claim.presume(node, site::clocks()));
         }
         Ok(())
     }

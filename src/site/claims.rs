@@ -33,8 +33,10 @@ const MOST: usize = 10_000;
 const STRANGERS: usize = 100;
 /// How long the store remembers an assignment that has no expiry.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3_600);
-/// How often an id that no edge knows is looked up again within [`Claims::wait`].
+/// How often an id that no edge knows is looked up again within [`Claims::wait`], if the time suffices.
 const LOOKS: u32 = 2;
+/// By so much a pause may be longer than asked for.
+const TICK: Duration = Duration::from_millis(1);
 /// Clients whose assignment an edge has forgotten.
 pub(super) const FORGOTTEN: Topic = Topic("forgotten");
 /// Sets a key if it still has the value that was found, and returns what it has then.
@@ -130,17 +132,17 @@ impl Claims {
     }
 
     /// Agrees on a node: that of the first of `asked` that another edge has assigned, to a node that is not in `tried`;
-    /// else `choice`. Without a choice it only looks. Resolves when the plugins' tables know what can be known.
+    /// else `choice`. Without a choice it only looks. Resolves when the plugins' tables know what can be known. The flow
+    /// waits until `until`.
     pub fn ask(
         self: &Arc<Self>,
-        asked: Vec<Arc<dyn Claim>>,
-        choice: Option<NodeId>,
-        tried: Vec<NodeId>,
+        (asked, choice, tried): (Vec<Arc<dyn Claim>>, Option<NodeId>, Vec<NodeId>),
+        until: Instant,
     ) -> oneshot::Receiver<()> {
         let (told, answer) = oneshot::channel();
         if let Some(way) = self.way() {
             self.runtime.spawn(async move {
-                way.0.settle_all(&asked, choice, &tried).await;
+                way.0.settle_all(&asked, choice, &tried, until).await;
                 // The flow may have gone on without.
                 let _ = told.send(());
             });
@@ -156,16 +158,26 @@ impl Claims {
     }
 
     /// Settles the first of `asked` that can be.
-    async fn settle_all(&self, asked: &[Arc<dyn Claim>], choice: Option<NodeId>, tried: &[NodeId]) {
+    async fn settle_all(
+        &self,
+        asked: &[Arc<dyn Claim>],
+        choice: Option<NodeId>,
+        tried: &[NodeId],
+        until: Instant,
+    ) {
+        let pause = self.wait() / (LOOKS + 1);
+        // The rest of `wait` is for what is asked after the last look.
+        let last_look = until.checked_sub(self.wait() / 4).unwrap_or(until);
         for claim in asked {
             let choice = choice.filter(|_| !claim.is_proved());
             let mut result = self.settle(&**claim, choice, tried).await;
             for _ in 0..LOOKS {
                 // The edge that saw the answer may be writing the id while its client already uses it here.
-                if !claim.is_proved() || result != "unknown" {
+                let may_wait = Instant::now() + pause + TICK < last_look;
+                if !claim.is_proved() || result != "unknown" || !may_wait {
                     break;
                 }
-                sleep(self.wait() / (LOOKS + 1)).await;
+                sleep(pause).await;
                 result = self.settle(&**claim, choice, tried).await;
             }
             count(result);

@@ -78,7 +78,7 @@ impl Claims {
     }
 
     /// Removes an assignment to `node`, and tells the other edges.
-    async fn remove(&self, claim: &dyn Claim, node: NodeId) {
+    pub(super) async fn remove(&self, claim: &dyn Claim, node: NodeId) {
         let named = self
             .pool(claim.pool())
             .and_then(|p| Some(p.node(node)?.name.clone()));

@@ -76,6 +76,10 @@ async fn tell(claims: &Claims, table: &dyn SharedTable, since: Instant) -> Resul
 async fn packet_of(claims: &Claims, packet: &[Used]) -> Result<(), StoreError> {
     let mut known = Vec::with_capacity(packet.len());
     for used in packet {
+        // Packets before this one took their time, and a rebalance may have moved the client meanwhile.
+        if !used.0.holds(used.1) {
+            continue;
+        }
         let pool = claims.pool(used.0.pool());
         let node = pool.as_ref().and_then(|p| p.node(used.1));
         if let (Some(node), Ok(key)) = (node, claims.key_of(&*used.0)) {
@@ -92,7 +96,10 @@ async fn packet_of(claims: &Claims, packet: &[Used]) -> Result<(), StoreError> {
     let mut write = redis::pipe();
     let mut written = Vec::new();
     for ((used, key, ours, pool), found) in known.into_iter().zip(found) {
-        let (claim, _, age) = used;
+        let (claim, node, age) = used;
+        if !claim.holds(*node) {
+            continue;
+        }
         let how: &[&str] = match found.as_deref().and_then(Value::parse) {
             Some(other) if other.node == ours.node => continue,
             // A session is where its last answer came from.
@@ -112,7 +119,11 @@ async fn packet_of(claims: &Claims, packet: &[Used]) -> Result<(), StoreError> {
     }
     let before: Vec<Option<String>> = claims.store.call_all(&write, DEADLINE).await?;
     for ((known, is_first), before) in written.into_iter().zip(before) {
-        if is_first {
+        // What was forgotten while it was written must not stay.
+        let (claim, node, _) = known.0;
+        if before.is_none() && !claim.holds(*node) {
+            claims.remove(&**claim, *node).await;
+        } else if is_first {
             agree(claims, known, before).await;
         }
     }

@@ -31,7 +31,8 @@ const PING: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_secs(3);
 /// Late answers in a row after which the store is slow. A single one may be the network's.
 const LATE: u32 = 3;
-/// Pings in a row, answered as soon as a flow needs it, after which a slow store serves again.
+/// Pings in a row, answered as soon as a flow needs it, after which a slow store serves again; values in a row that
+/// a full one takes. Everything is told again then, so it must not happen each second.
 const QUICK: u32 = 3;
 
 /// News that wait to be read. Beyond that the edge connects anew, and reads what is in force.
@@ -300,17 +301,14 @@ impl Store {
             }
             let state = self.status.lock().state;
             let in_time = begun.elapsed() <= self.conf.wait.0;
-            quick = if state == State::Slow && in_time {
-                quick + 1
-            } else {
-                0
-            };
-            let again = match state {
-                State::Slow => quick >= QUICK,
+            let is_good = match state {
+                State::Slow => in_time,
                 State::Full => self.takes().await,
                 State::Ok | State::Away => false,
             };
-            if again {
+            quick = if is_good { quick + 1 } else { 0 };
+            if quick >= QUICK {
+                quick = 0;
                 self.late.store(0, Ordering::Relaxed);
                 self.change(State::Ok, "it serves again".to_owned());
                 // What it did not take meanwhile is told again.
@@ -332,6 +330,10 @@ impl Store {
             let mut status = self.status.lock();
             // An answer that comes late from a lost connection says nothing of it.
             if status.state == State::Away && !matches!(state, State::Ok | State::Away) {
+                return;
+            }
+            // Flows may ask a full store, but must not wait again for one that is also slow.
+            if status.state == State::Slow && state == State::Full {
                 return;
             }
             // The first failure is told; of later ones only the reason is noted.
@@ -365,3 +367,6 @@ impl Store {
         metrics.store_since.set(now.as_secs() as i64);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,8 @@ mod claims;
 mod crowd;
 /// Flows counted at all edges.
 mod counts;
+/// A way to the store that can be held.
+mod gate;
 /// Real Lightstreamer clients at all edges.
 mod lightstreamer;
 /// Orders that hold at all edges.
@@ -18,3 +20,5 @@ mod redis;
 mod secured;
 /// Three edges in front of the same nodes.
 mod three;
+/// A store that is late, full, or forgets while it is asked.
+mod trouble;

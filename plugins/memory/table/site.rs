@@ -2,8 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Change, Entry, Key, Limits, Listener, Source, Table};
+use super::{Change, Entry, Key, Limits, Listener, Shard, Source, Table};
 use crate::api::{Adopted, NodeId};
+
+impl Shard {
+    /// Puts an idle entry in the place of what is idle, if there is room.
+    fn file(&mut self, key: Key, entry: Entry, limits: &Limits, (shards, now): (usize, Instant)) {
+        let known = self.idle.remove(&key);
+        self.sweep(limits, now);
+        let most = (limits.capacity / shards).max(1);
+        if known.is_some() || self.make_room(most, entry.source) {
+            self.idle.insert(key, entry.source, entry);
+        }
+    }
+}
 
 impl Table {
     /// Tells `listener` of each later change that did not come from another edge.
@@ -49,13 +61,30 @@ impl Table {
             };
             return Adopted::Taken;
         }
-        let known = shard.idle.remove(&key);
-        shard.sweep(limits, at.0);
-        let most = (limits.capacity / self.shards.len()).max(1);
-        if known.is_some() || shard.make_room(most, source) {
-            shard.idle.insert(key, source, agreed);
-        }
+        shard.file(key, agreed, limits, (self.shards.len(), at.0));
         Adopted::Taken
+    }
+
+    /// Remembers the choice of this edge alone for `key`, unless a good assignment is remembered.
+    pub fn presume(
+        &self,
+        (key, source): (Key, Source),
+        node: NodeId,
+        limits: &Limits,
+        at: (Instant, u64),
+    ) {
+        let presumed = Entry {
+            source,
+            ..Entry::new(node, Duration::ZERO, at)
+        };
+        let mut shard = self.shard(&key).lock();
+        let known = shard.live.get(&key).or_else(|| shard.idle.get(&key));
+        let holds =
+            known.is_some_and(|e| e.good(&key, limits, at.0) && !self.is_rebalanced(&key, e));
+        // A client with live flows at a node that no longer counts is balanced anew, as without a store.
+        if !holds && !shard.live.contains_key(&key) {
+            shard.file(key, presumed, limits, (self.shards.len(), at.0));
+        }
     }
 
     /// As [`Table::forget_client`], but nobody is told.

@@ -28,7 +28,7 @@ fn address(n: u16) -> Ipv4Addr {
 }
 
 /// Sends one request on a connection of its own; returns the node that answered.
-async fn node_of(dial: &Dial, path: &str, headers: &[(&str, &str)]) -> String {
+pub async fn node_of(dial: &Dial, path: &str, headers: &[(&str, &str)]) -> String {
     let mut client = H1::connect(dial).await;
     let answer = client.get(path, headers).await;
     assert_eq!(answer.status, 200, "{}", answer.text());

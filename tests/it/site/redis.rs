@@ -46,6 +46,11 @@ impl Redis {
         sentinel
     }
 
+    /// Where it listens.
+    pub fn at(&self) -> SocketAddr {
+        self.at
+    }
+
     /// Its URL.
     pub fn url(&self) -> String {
         format!("redis://{}", self.at)

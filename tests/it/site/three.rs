@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
+use super::gate::Gate;
 use super::redis::Redis;
 use crate::client::Dial;
 use crate::deadline;
@@ -29,12 +30,36 @@ pub struct Three {
     _dir: tempfile::TempDir,
     pool: String,
     plugins: String,
+    wait: String,
+    /// Where the edges find the store.
+    store: String,
 }
 
 impl Three {
     /// Starts `edges` edges in front of `nodes` nodes. `KEYS` in `plugins` stands for a file of cookie keys that the
     /// edges share.
     pub async fn start(edges: usize, nodes: u8, plugins: &str, pool: &str) -> Three {
+        let mut three = Three::without_edges(nodes, plugins, pool).await;
+        for _ in 0..edges {
+            three.start_next().await;
+        }
+        three
+    }
+
+    /// As [`Three::start`], with flows that wait for the store for at most `wait`, and reach it through a [`Gate`].
+    pub async fn start_behind_gate(edges: usize, plugins: &str, wait: &str) -> (Three, Gate) {
+        let mut three = Three::without_edges(3, plugins, "").await;
+        let gate = Gate::start(three.redis.at()).await;
+        three.wait = wait.to_owned();
+        three.store = format!("redis://{}", gate.at);
+        for _ in 0..edges {
+            three.start_next().await;
+        }
+        (three, gate)
+    }
+
+    /// Starts the store and the nodes.
+    async fn without_edges(nodes: u8, plugins: &str, pool: &str) -> Three {
         let blocks: Vec<Block> = (0..3).map(|_| Block::claim()).collect();
         let dir = tempfile::tempdir().expect("a folder");
         let keys = dir.path().join("keys");
@@ -45,7 +70,9 @@ impl Three {
         for n in 1..=nodes {
             running.push(node(&blocks[0], n).await);
         }
-        let mut three = Three {
+        Three {
+            store: redis.url(),
+            wait: "1s".to_owned(),
             redis,
             nodes: running,
             edges: Vec::new(),
@@ -53,11 +80,7 @@ impl Three {
             plugins: plugins.replace("KEYS", &keys.display().to_string()),
             pool: pool.to_owned(),
             _dir: dir,
-        };
-        for _ in 0..edges {
-            three.start_next().await;
         }
-        three
     }
 
     /// Starts the next edge.
@@ -90,9 +113,9 @@ impl Three {
             .collect();
         let names: Vec<String> = (1..=self.nodes.len()).map(|n| format!("n{n}")).collect();
         let health = "{ http: { path: /health }, interval: 50ms, timeout: 60s, rise: 1, fall: 1 }";
-        let (name, url) = (NAMES[n], self.redis.url());
+        let (name, url, wait) = (NAMES[n], &self.store, &self.wait);
         format!(
-            "state: {{ name: {name}, redis: {{ url: \"{url}\", wait: 1s }} }}\nupgrade_socket: up.sock\nnodes:\n{listed}pools:\n  p:\n    nodes: [{}]\n    health: {health}\n{}{more}\
+            "state: {{ name: {name}, redis: {{ url: \"{url}\", wait: {wait} }} }}\nupgrade_socket: up.sock\nnodes:\n{listed}pools:\n  p:\n    nodes: [{}]\n    health: {health}\n{}{more}\
              listeners:\n  - name: push\n    bind: [200.0.0.10:80]\n    mode: http\n    to: p\n    \
              plugins: [{}]\n",
             names.join(", "),
