@@ -4,31 +4,23 @@
 //! criterion and `budget` counts under callgrind. Each case checks its own result.
 
 mod pieces;
+mod site;
 
-use std::collections::HashMap;
 use std::future::{pending, poll_fn};
 use std::hint::black_box;
-use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
 
-use pushgate::balance::Pool;
-use pushgate::clock;
-use pushgate::config::{Config, Limits};
 use pushgate::proxy::http1::request_head::{self, HeadSearch};
 use pushgate::proxy::http1::response_head;
-use pushgate::route::{Assigned, Decision, Table};
+use pushgate::route::{Assigned, Decision};
 use pushgate::stream::framing::{Framing, Wrap};
 use pushgate::stream::relay::{Relay, Relaying, Rules};
 use pushgate::stream::side::Side;
 use pushgate::stream::socket::Tcp;
-use pushgate::upstream::Node;
-use pushgate_plugins::PluginConfig;
-use pushgate_plugins::api::{Flow, How, PoolId, Target};
-use pushgate_plugins::context::{Build, Keep};
+use pushgate_plugins::api::{How, PoolId};
 use pushgate_plugins::head::{Edits, Head};
+use site::{Site, flow, request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -78,75 +70,7 @@ const NODES: [usize; 2] = [2, 1000];
 /// Stickiness of a typical push site.
 const STICKY: &str = "{ sticky_cookie: { name: PUSHGATE, max_age: 8h } }";
 
-/// A routing table, as the edge builds it from a file with `count` nodes and `plugins` (YAML).
-struct Site {
-    table: Table,
-    pool: Arc<Pool>,
-    limits: Limits,
-}
-
 impl Site {
-    fn new(count: usize, plugins: &str) -> Self {
-        Self::balanced("least_flows", count, plugins)
-    }
-
-    fn balanced(method: &str, count: usize, plugins: &str) -> Self {
-        let nodes: String = (0..count)
-            .map(|i| {
-                format!(
-                    "  n{i}: {{ address: 10.0.{}.{}:80 }}\n",
-                    i / 250,
-                    i % 250 + 1
-                )
-            })
-            .collect();
-        let names: Vec<String> = (0..count).map(|i| format!("n{i}")).collect();
-        let text = format!(
-            "nodes:\n{nodes}pools:\n  push: {{ nodes: [{}], balance: {method} }}\nlisteners:\n  - name: push\n    \
-             bind: [127.0.0.1:8080]\n    mode: http\n    to: push\n    plugins: [{plugins}]\n",
-            names.join(", ")
-        );
-        let config =
-            Config::parse(&text, "bench", Path::new(".")).expect("the bench's file is legal");
-        let conf = &config.pools["push"];
-        let nodes: Vec<Arc<Node>> = config
-            .nodes
-            .iter()
-            .map(|(name, n)| Node::new(name, n, conf.on_down, None))
-            .collect();
-        let pool = Arc::new(Pool::new("push", conf, nodes.clone()));
-        let listener = &config.listeners[0];
-        let known: Vec<&str> = names.iter().map(String::as_str).collect();
-        let build = Build {
-            listener: "push",
-            mode: listener.mode,
-            tls: false,
-            nodes: &known,
-            pools: &[("push", &names[..])],
-            dir: Path::new("."),
-            keep: &Keep::default(),
-        };
-        let build = |p: &PluginConfig| {
-            (
-                p.as_str(),
-                p.build(&build).expect("the bench's plugins are legal"),
-            )
-        };
-        let plugins = listener.plugins.iter().map(build);
-        let table = Table {
-            plugins: plugins.collect(),
-            hides_forwarding: false,
-            default: Some(Target::Pool(pool.id)),
-            pools: Arc::new(HashMap::from([(pool.id, pool.clone())])),
-            nodes: Arc::new(nodes.into_iter().map(|n| (n.id, n)).collect()),
-        };
-        Site {
-            table,
-            pool,
-            limits: listener.limits.clone(),
-        }
-    }
-
     /// Returns an assignment to the last node, the one found last if a search were linear.
     fn assigned(&self) -> Assigned {
         Assigned {
@@ -175,36 +99,9 @@ impl Site {
     }
 }
 
-fn request(cookie: &str) -> Head {
-    let head = format!(
-        "GET /lightstreamer HTTP/1.1\r\nHost: push.mycompany.com\r\n\
-         Cookie: theme=dark; {cookie}; consent=yes\r\n\r\n"
-    );
-    Head::request(head.as_bytes()).expect("a legal head")
-}
-
 /// Returns an answer's head without edits.
 fn answer() -> Edits {
     Edits::new(Arc::new(Head::response(ANSWER).expect("a legal head")))
-}
-
-fn flow(request: &Head) -> Flow<'_> {
-    let client = SocketAddr::from(([192, 0, 2, 7], 40_000));
-    Flow {
-        listener: "push",
-        client,
-        peer: client,
-        source: client.ip(),
-        vip: SocketAddr::from(([127, 0, 0, 1], 8080)),
-        tls: None,
-        host: "push.mycompany.com",
-        request: Some(request),
-        body: &[],
-        wall: clock::date(),
-        now: Instant::now(),
-        random: 0x1234_5678_9abc_def0,
-        last: None,
-    }
 }
 
 /// Adds the cases of flow → node: balanced and recalled by a cookie, with few and with many nodes.

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Measures what a store for the site costs: first flows, later flows, CPU, memory, and whether edges agree.
 
-In: PUSHGATE_BIN (default: target/release/pushgate), CLIENTS (default: 5000); redis-server and redis-benchmark of the
-PATH. Out: figures on standard output. Two edges share a store, a third has none; all stick clients by address to two
+In: PUSHGATE_BIN (default: target/release/pushgate), CLAIMS_BIN (`cargo build --release --manifest-path
+benches/Cargo.toml --example claims`), CLIENTS (default: 5000), PACES of claims.rs; redis-server and redis-benchmark of
+the PATH. Out: figures on standard output. Two edges share a store, a third has none; all stick clients by address to two
 nodes. Each client has an address of its own in 127.0.0.0/8. All traffic is on loopback.
 """
 
@@ -18,6 +19,8 @@ import time
 
 BIN = os.environ.get("PUSHGATE_BIN", "target/release/pushgate")
 CLIENTS = int(os.environ.get("CLIENTS", "5000"))
+CLAIMS_BIN = os.environ.get("CLAIMS_BIN", "benches/target/release/examples/claims")
+PACES = [int(pace) for pace in os.environ.get("PACES", "10000,25000,50000").split(",")]
 STORE, NODES, EDGES = 17930, [17931, 17932], {"a": 17933, "b": 17934, "alone": 17935}
 REQUEST = b"GET / HTTP/1.1\r\nHost: push\r\n\r\n"
 REQUESTS, BLOCKS = 5000, 8
@@ -157,6 +160,32 @@ def requests(pids):
     )
 
 
+def claims(store_pid):
+    """First flows at two edges at once, as many a second as each of PACES, without sockets of clients (claims.rs)."""
+    for pace in PACES:
+        ask_store("flushall")
+        at = int(time.time() * 1000) + 2000
+        run = [CLAIMS_BIN, f"redis://127.0.0.1:{STORE}", str(at), str(pace), str(pace * 4)]
+        before = cpu(store_pid)
+        edges = [subprocess.Popen(run, stdout=subprocess.PIPE, text=True) for _ in "ab"]
+        lines = [[line.split() for line in edge.communicate()[0].splitlines()] for edge in edges]
+        if any(edge.returncode for edge in edges):
+            print(f"{2 * pace} claims a second: an edge gave up")
+            continue
+        both = [(a[0], a[1], int(a[2]), int(a[3]), b[0], b[1], int(b[2]), int(b[3])) for a, b in zip(*lines)]
+        apart = sum(b[0] != b[4] for b in both)
+        wanted = sum(b[1] != b[5] for b in both)
+        meet = sum(max(b[2], b[6]) < min(b[3], b[7]) for b in both)
+        took = max(max(b[3], b[7]) for b in both) / 1e6
+        waits = [(b[3] - b[2]) / 1000 for b in both] + [(b[7] - b[6]) / 1000 for b in both]
+        print(
+            f"{2 * pace} claims a second asked for, {2 * len(both) / took:.0f} done: {apart} of {len(both)} clients "
+            f"differ; {wanted} were chosen differently, {meet} were asked about by both edges at once; {told(waits)}; "
+            f"the store used {(cpu(store_pid) - before) / took:.2f} cores",
+            flush=True,
+        )
+
+
 def ask_store(*words):
     return subprocess.run(["redis-cli", "-p", str(STORE), *words], capture_output=True, text=True, check=True).stdout
 
@@ -201,6 +230,7 @@ def main():
             latency()
             agree()
             requests(pids)
+            claims(children[0])
             store_alone()
         finally:
             for pid in children:
