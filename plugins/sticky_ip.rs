@@ -99,10 +99,6 @@ impl Sticky for StickyIp {
         self.memory.claim(client, self.source(client), pool)
     }
 
-    fn shares(&self) -> bool {
-        !self.memory.computes()
-    }
-
     fn join(&self, peers: &Arc<dyn Peers>) {
         self.memory.join(peers);
     }

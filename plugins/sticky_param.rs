@@ -76,10 +76,6 @@ impl Sticky for StickyParam {
         self.memory.claim(self.value(flow)?, source, pool)
     }
 
-    fn shares(&self) -> bool {
-        !self.memory.computes()
-    }
-
     fn join(&self, peers: &Arc<dyn Peers>) {
         self.memory.join(peers);
     }

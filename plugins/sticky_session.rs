@@ -66,10 +66,6 @@ impl Sticky for StickySession {
         Some(self.0.shared.claim(key, Source::of(flow.source)))
     }
 
-    fn shares(&self) -> bool {
-        true
-    }
-
     fn join(&self, peers: &Arc<dyn Peers>) {
         self.0.shared.join(peers);
     }

@@ -5,21 +5,21 @@
 
 mod claim;
 mod hash;
+mod stick;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::StatusCode;
 use pushgate_plugins::api::{
-    Assignment, Flow, Forgotten, How, Mark, NodeId, Placed, Plugins, PoolId, Route, Router, Target,
-    Watch, unix_seconds,
+    Assignment, Flow, How, Mark, NodeId, Placed, Plugins, PoolId, Route, Router, Target, Watch,
 };
 
-use hash::hash;
+pub use claim::{Claims, FirstDecision};
 
-use crate::balance::{Picked, Pool, Seed};
+use crate::balance::Pool;
 use crate::upstream::live_flows::Stickiness;
 use crate::upstream::{Node, State};
 
@@ -111,14 +111,25 @@ impl Table {
     }
 
     fn decide_in(&self, flow: &Flow<'_>, tried: &[NodeId], in_turn: bool) -> Decision {
+        match self.pool_of(flow, tried) {
+            Ok(pool) => {
+                let recalled = self.recall(flow, &pool, tried);
+                self.balance(flow, &pool, tried, in_turn, recalled)
+            }
+            Err(decision) => decision,
+        }
+    }
+
+    /// Returns the pool of the flow. Errors: the decision, if no pool takes part in it.
+    fn pool_of(&self, flow: &Flow<'_>, tried: &[NodeId]) -> Result<Arc<Pool>, Decision> {
         match self.route(flow).1 {
-            Route::Refuse(status) => Decision::Refuse(status),
-            Route::Redirect(status, to) => Decision::Redirect(status, to),
-            Route::To(Target::Node(id)) => self.pin(id, tried),
+            Route::Refuse(status) => Err(Decision::Refuse(status)),
+            Route::Redirect(status, to) => Err(Decision::Redirect(status, to)),
+            Route::To(Target::Node(id)) => Err(self.pin(id, tried)),
+            // A flow that waited or failed may still hold the table from before a reload.
             Route::To(Target::Pool(id)) => match self.pools.get(&id) {
-                // A flow that waited or failed may still hold the table from before a reload.
-                Some(pool) => self.balance(flow, &pool.current(), tried, in_turn),
-                None => Decision::NoNode(None),
+                Some(pool) => Ok(pool.current()),
+                None => Err(Decision::NoNode(None)),
             },
         }
     }
@@ -183,156 +194,6 @@ impl Table {
         }
     }
 
-    /// Stuck clients do not wait: no other node has their session.
-    fn balance(
-        &self,
-        flow: &Flow<'_>,
-        pool: &Arc<Pool>,
-        tried: &[NodeId],
-        in_turn: bool,
-    ) -> Decision {
-        let begins = begins_session(pool, flow);
-        let recalled = match begins {
-            true => None,
-            false => self.recall(flow, pool, tried),
-        };
-        let assigned = match recalled {
-            Some(Ok(recalled)) => recalled,
-            Some(Err(refused)) => return refused,
-            None if !in_turn && !pool.waiting.is_empty() => return Decision::Wait(pool.clone()),
-            None => match self.pick(flow, pool, tried, begins) {
-                Ok(assigned) => assigned,
-                Err(decision) => return decision,
-            },
-        };
-        Decision::Node(self.learn(flow, pool, tried, assigned))
-    }
-
-    /// Picks a node for a flow that is not stuck. Errors: the decision when no node can take it.
-    fn pick(
-        &self,
-        flow: &Flow<'_>,
-        pool: &Arc<Pool>,
-        tried: &[NodeId],
-        begins: bool,
-    ) -> Result<Assigned, Decision> {
-        let assigned = |node: &Arc<Node>, how| Assigned {
-            node: node.clone(),
-            pool: Some(pool.clone()),
-            how,
-            mark: None,
-        };
-        if let Some(node) = self.same(flow, pool, tried) {
-            let (by, age) = ("connection", Duration::ZERO);
-            return Ok(assigned(node, How::Recalled { by, age }));
-        }
-        let seed = Seed {
-            client: hash(self.client(flow)),
-            random: flow.random,
-        };
-        match pool.pick(seed, tried, flow.now) {
-            Picked::Node(node) if begins => Ok(assigned(node, How::Rebalanced)),
-            Picked::Node(node) => Ok(assigned(node, How::Balanced)),
-            Picked::Full => Err(Decision::Wait(pool.clone())),
-            Picked::Nobody => Err(Decision::NoNode(Some(pool.clone()))),
-        }
-    }
-
-    /// Returns the node of the connection's previous request, if that node takes new flows and no plugin
-    /// sticks clients. So a client that is not stuck still finds what the node knows of it.
-    fn same<'p>(
-        &self,
-        flow: &Flow<'_>,
-        pool: &'p Arc<Pool>,
-        tried: &[NodeId],
-    ) -> Option<&'p Arc<Node>> {
-        let node = usable(pool, flow.last?, false, tried)?;
-        let sticks = !self.plugins.sticky.is_empty();
-        let serves = !node.is_backup() || pool.lends_backups();
-        (!sticks && serves && node.admit(flow.now)).then_some(node)
-    }
-
-    /// Returns the first recalled node that can be used. Errors: the decision if the node takes no more flows,
-    /// or no more of this client.
-    fn recall(
-        &self,
-        flow: &Flow<'_>,
-        pool: &Arc<Pool>,
-        tried: &[NodeId],
-    ) -> Option<Result<Assigned, Decision>> {
-        self.plugins.sticky.iter().find_map(|p| {
-            let recalled = p.recall(flow, pool.id)?;
-            let node = usable(pool, recalled.node, recalled.remembered, tried)?;
-            if node.limits.is_full(node.live()) {
-                return Some(Err(Decision::Full(node.clone(), Some(pool.clone()))));
-            }
-            let (most, mark) = (recalled.max_flows, recalled.mark);
-            if let (Some(most), Some(mark)) = (most, mark)
-                && node.flows.of_mark(mark.id) >= most.get()
-            {
-                return Some(Err(Decision::TooMany(node.clone())));
-            }
-            let how = How::Recalled {
-                by: p.name,
-                age: recalled.age,
-            };
-            Some(Ok(Assigned {
-                node: node.clone(),
-                pool: Some(pool.clone()),
-                how,
-                mark: recalled.mark,
-            }))
-        })
-    }
-
-    /// Lets every plugin learn the assignment. If a racing flow of the same client was given another node, a
-    /// plugin may return that node, and this flow goes there.
-    fn learn(
-        &self,
-        flow: &Flow<'_>,
-        pool: &Arc<Pool>,
-        tried: &[NodeId],
-        mut assigned: Assigned,
-    ) -> Assigned {
-        let remembered = !matches!(assigned.how, How::Balanced | How::Rebalanced);
-        for p in &self.plugins.sticky {
-            let may = |id: NodeId| usable(pool, id, remembered, tried).is_some();
-            let other = p.learn(flow, pool.id, &assigned.facts(), &may);
-            if let Some(node) = other.and_then(|id| pool.node(id)) {
-                assigned.node = node.clone();
-                assigned.how = How::Recalled {
-                    by: p.name,
-                    age: Duration::ZERO,
-                };
-                assigned.mark = None;
-            }
-        }
-        assigned.mark = self.mark(flow, pool.id, &assigned);
-        assigned
-    }
-
-    /// Returns what identifies the assignment to a rebalance. A token takes precedence: a table's entry can
-    /// be forgotten by name, but what the client carries cannot.
-    fn mark(&self, flow: &Flow<'_>, pool: PoolId, assigned: &Assigned) -> Option<Mark> {
-        if self.plugins.sticky.iter().any(|p| p.computes()) {
-            return None;
-        }
-        let is_rule = |m: &Mark| m.by == Forgotten::Rule;
-        if assigned.mark.as_ref().is_some_and(is_rule) {
-            return assigned.mark;
-        }
-        let facts = assigned.facts();
-        let marks = || {
-            self.plugins
-                .sticky
-                .iter()
-                .filter_map(|p| p.mark(flow, pool, &facts))
-        };
-        let known = marks().find(is_rule).or(assigned.mark);
-        let known = known.or_else(|| marks().next());
-        Some(known.unwrap_or_else(|| Mark::of_flow(flow.random, unix_seconds(flow.wall))))
-    }
-
     /// Forgets a client's assignment to `node` when its flow is closed to move it. A rule
     /// forgets what the client itself carries (a token).
     pub fn forget(&self, client: IpAddr, filed: &[(usize, IpAddr)], pool: PoolId, node: NodeId) {
@@ -366,30 +227,8 @@ impl Table {
     }
 }
 
-/// Whether the request begins a session, which may go to any node (Lightstreamer clustering §1: the S
-/// connections "can always be freely balanced").
-fn begins_session(pool: &Pool, flow: &Flow<'_>) -> bool {
-    let path = flow.request.map(|r| r.path());
-    path.is_some_and(|path| pool.rebalance_on.iter().any(|p| p == path))
-}
-
 /// Returns the address under which the plugin of that index filed a flow.
 fn filed_under(client: IpAddr, filed: &[(usize, IpAddr)], plugin: usize) -> IpAddr {
     let own = filed.iter().find(|(i, _)| *i == plugin);
     own.map_or(client, |(_, ip)| *ip)
-}
-
-/// Returns the pool's node if it may take a stuck flow: Up, or Draining if the client was there before.
-fn usable<'a>(
-    pool: &'a Pool,
-    id: NodeId,
-    remembered: bool,
-    tried: &[NodeId],
-) -> Option<&'a Arc<Node>> {
-    let node = pool.node(id).filter(|n| !tried.contains(&n.id))?;
-    match node.state() {
-        State::Up => Some(node),
-        State::Draining if remembered => Some(node),
-        State::Draining | State::Down => None,
-    }
 }

@@ -101,11 +101,6 @@ pub trait Sticky: Send + Sync {
         None
     }
 
-    /// Returns whether [`Sticky::claim`] may return anything.
-    fn shares(&self) -> bool {
-        false
-    }
-
     /// Shares its table with the other edges of the site from now on.
     fn join(&self, _: &Arc<dyn Peers>) {}
 

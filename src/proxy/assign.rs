@@ -58,17 +58,22 @@ pub fn decide(ex: &Exchange, head: Option<&Head>, in_turn: bool) -> Decision {
             true => ex.table.decide_in_turn(facts, tried),
             false => ex.table.decide(facts, tried),
         };
-        match &decision {
-            Decision::Node(assigned) => {
-                let learned = assigned.pool.as_ref().map(|_| ex.table.filed(facts));
-                ex.assign(assigned.clone(), learned);
-            }
-            Decision::Full(node, _) => refused(node, "max_flows_hard"),
-            Decision::TooMany(node) => refused(node, "cookie"),
-            _ => {}
-        }
+        enter(ex, facts, &decision);
         decision
     })
+}
+
+/// Enters the flow at its node, or counts that the node refused it.
+pub fn enter(ex: &Exchange, facts: &Flow<'_>, decision: &Decision) {
+    match decision {
+        Decision::Node(assigned) => {
+            let learned = assigned.pool.as_ref().map(|_| ex.table.filed(facts));
+            ex.assign(assigned.clone(), learned);
+        }
+        Decision::Full(node, _) => refused(node, "max_flows_hard"),
+        Decision::TooMany(node) => refused(node, "cookie"),
+        _ => {}
+    }
 }
 
 /// Calls `with` with what the plugins are told of the flow, and the nodes that were tried for it.

@@ -14,11 +14,47 @@ use tokio::time::timeout_at;
 
 use super::assign::{self, ClientLeft};
 use super::flow::Exchange;
+use crate::route::{Decision, FirstDecision};
 use crate::site::{self, Claims};
 use crate::upstream::Reserved;
 
+/// Chooses a node for the flow, and enters the flow there, as [`assign::decide`]; asks the other edges first if this
+/// one does not know the client. `left` resolves when the client has left.
+///
+/// Errors: the client has left.
+pub async fn decide(
+    ex: &Exchange,
+    head: Option<&Head>,
+    left: impl Future<Output = ()>,
+) -> Result<Decision, ClientLeft> {
+    let Some(claims) = site::claims().filter(|c| c.serves()) else {
+        return Ok(assign::decide(ex, head, false));
+    };
+    let first = assign::with_facts(ex, head, |facts, tried| {
+        let first = ex.table.decide_or_ask(facts, tried);
+        match first {
+            FirstDecision::Decided(decision) => {
+                assign::enter(ex, facts, &decision);
+                Ok(decision)
+            }
+            FirstDecision::Ask(asked, choice) => {
+                let choice = choice.map(Reserved::at);
+                Err(Question::new(ex, claims, asked, choice, tried.to_vec()))
+            }
+        }
+    });
+    match first {
+        Ok(decision) => Ok(decision),
+        Err(question) => {
+            // Boxed: few flows ask, but every future would have room for the wait.
+            Box::pin(question.ask(left)).await?;
+            Ok(assign::decide(ex, head, false))
+        }
+    }
+}
+
 /// A question for the other edges.
-pub struct Question {
+struct Question {
     claims: &'static Arc<Claims>,
     /// What is asked, in the order of the plugins.
     asked: Vec<Arc<dyn Claim>>,
@@ -29,31 +65,31 @@ pub struct Question {
 }
 
 impl Question {
-    /// Returns what must be asked for the flow; `None`: nothing, as for every client that this edge knows.
-    pub fn of(ex: &Exchange, head: Option<&Head>) -> Option<Question> {
-        let claims = site::claims().filter(|c| c.serves())?;
-        let (asked, choice, tried) = assign::with_facts(ex, head, |facts, tried| {
-            let (asked, choice) = ex.table.claims(facts, tried)?;
-            Some((asked, choice.map(Reserved::at), tried.to_vec()))
-        })?;
+    fn new(
+        ex: &Exchange,
+        claims: &'static Arc<Claims>,
+        asked: Vec<Arc<dyn Claim>>,
+        choice: Option<Reserved>,
+        tried: Vec<NodeId>,
+    ) -> Question {
         // A flow that tries another node has waited already.
         let mut record = ex.record.lock();
         let until = record.tries().asks_until;
         let until = until.unwrap_or_else(|| Instant::now() + claims.wait());
         record.tries().asks_until = Some(until);
-        Some(Question {
+        Question {
             claims,
             asked,
             choice,
             tried,
             until,
-        })
+        }
     }
 
     /// Waits until the plugins know what can be known, but no longer than `wait` of the store.
     ///
     /// Errors: the client has left.
-    pub async fn ask(self, left: impl Future<Output = ()>) -> Result<(), ClientLeft> {
+    async fn ask(self, left: impl Future<Output = ()>) -> Result<(), ClientLeft> {
         let is_first = Instant::now() < self.until;
         let choice = self.choice.as_ref().map(|reserved| reserved.node.id);
         let asked = (self.asked.clone(), choice, self.tried);
@@ -70,7 +106,9 @@ impl Question {
         if let (false, Some(node)) = (in_time, choice) {
             // What was asked for is what the flow does, so that a late answer agrees with it if it can.
             let first = self.asked.iter().find(|claim| !claim.is_proved());
-            first.map(|claim| claim.presume(node, site::clocks()));
+            if let Some(claim) = first {
+                claim.presume(node, site::clocks());
+            }
         }
         Ok(())
     }

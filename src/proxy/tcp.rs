@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use super::assign::{decide, dialer, wait};
-use super::claim::Question;
+use super::assign::{dialer, wait};
+use super::claim;
 use super::conn::Conn;
 use super::flow::Exchange;
 use super::tunnel::relay_alone;
@@ -45,15 +45,9 @@ async fn left(ex: &Exchange, client: &Side) {
 /// Chooses a node and connects to it; tries another node if one cannot be reached.
 async fn connect(ex: &Exchange, client: &Side) -> Option<Side> {
     loop {
-        if let Some(question) = Question::of(ex, None)
-            && Box::pin(question.ask(left(ex, client))).await.is_err()
-        {
-            ex.ended(EndReason::ClientClosed);
-            return None;
-        }
-        let decided = match decide(ex, None, false) {
-            Decision::Wait(pool) => wait(ex, None, pool, left(ex, client)).await,
-            decision => Ok(decision),
+        let decided = match claim::decide(ex, None, left(ex, client)).await {
+            Ok(Decision::Wait(pool)) => wait(ex, None, pool, left(ex, client)).await,
+            decided => decided,
         };
         let Ok(decided) = decided else {
             ex.ended(EndReason::ClientClosed);

@@ -13,7 +13,7 @@ use crate::balance::Pool;
 use crate::config::{NoNode, OnLost};
 use crate::observe::end_reason::EndReason;
 use crate::proxy::assign::{self, ClientLeft};
-use crate::proxy::claim::Question;
+use crate::proxy::claim;
 use crate::proxy::flow::Exchange;
 use crate::proxy::request_line::RequestLine;
 use crate::route::{Assigned, Decision};
@@ -27,12 +27,9 @@ pub async fn decide_in_time(ctx: &Ctx) -> Result<Decision> {
         return Ok(Decision::Refuse(StatusCode::MISDIRECTED_REQUEST));
     }
     let head = ctx.head()?;
-    if let Some(question) = Question::of(&ctx.ex, Some(&head)) {
-        // Boxed, as the wait below. The exchange watches the client meanwhile.
-        let asked = Box::pin(question.ask(std::future::pending())).await;
-        asked.map_err(|ClientLeft| left("while the other edges were asked"))?;
-    }
-    match assign::decide(&ctx.ex, Some(&head), false) {
+    // The exchange watches the client meanwhile.
+    let decided = claim::decide(&ctx.ex, Some(&head), std::future::pending()).await;
+    match decided.map_err(|ClientLeft| left("while the other edges were asked"))? {
         // Boxed: few requests wait, but every future would have room for the wait.
         Decision::Wait(pool) => Box::pin(wait(ctx, pool)).await,
         decision => Ok(decision),
