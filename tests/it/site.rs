@@ -20,5 +20,7 @@ mod redis;
 mod secured;
 /// Three edges in front of the same nodes.
 mod three;
+/// Requests that go to the edges in turn.
+mod turns;
 /// A store that is late, full, or forgets while it is asked.
 mod trouble;
