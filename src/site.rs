@@ -18,7 +18,7 @@ mod value;
 use std::sync::Arc;
 
 use crate::config::Config;
-pub use claims::{Claims, claims, clocks};
+pub use claims::{Claims, claims};
 pub use connection::probe;
 pub use error::StoreError;
 pub use other_edges::OtherEdges;

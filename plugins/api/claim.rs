@@ -26,12 +26,12 @@ pub trait Claim: Send + Sync {
     /// Whether only the answer of a node can make it: an id that the node has chosen.
     fn is_proved(&self) -> bool;
 
-    /// Remembers what the site has agreed on. `at`: both clocks, the second in seconds since 1970.
-    fn adopt(&self, node: NodeId, age: Duration, at: (Instant, u64)) -> Adopted;
+    /// Remembers what the site has agreed on. `second`: when it was assigned, since 1970; rules that forget go by it.
+    fn adopt(&self, node: NodeId, age: Duration, second: u64) -> Adopted;
 
     /// Remembers the choice of this edge alone, unless the table has an assignment: then that holds for all flows of
-    /// the client, also for those that were late. `at` as for [`Claim::adopt`].
-    fn presume(&self, node: NodeId, at: (Instant, u64));
+    /// the client, also for those that were late. `second`: now, since 1970.
+    fn presume(&self, node: NodeId, second: u64);
 
     /// Whether the table still has the client at `node`.
     fn holds(&self, node: NodeId) -> bool;

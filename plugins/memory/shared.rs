@@ -111,14 +111,16 @@ impl Claim for Filed {
         self.of.proved
     }
 
-    fn adopt(&self, node: NodeId, age: Duration, at: (Instant, u64)) -> Adopted {
+    fn adopt(&self, node: NodeId, age: Duration, second: u64) -> Adopted {
         let filed = (self.key, self.source);
-        self.of.table.adopt(filed, (node, age), &self.of.limits, at)
+        let agreed = (node, age, second);
+        self.of.table.adopt(filed, agreed, &self.of.limits)
     }
 
-    fn presume(&self, node: NodeId, at: (Instant, u64)) {
+    fn presume(&self, node: NodeId, second: u64) {
         let filed = (self.key, self.source);
-        self.of.table.presume(filed, node, &self.of.limits, at);
+        let presumed = (node, second);
+        self.of.table.presume(filed, presumed, &self.of.limits);
     }
 
     fn holds(&self, node: NodeId) -> bool {

@@ -8,12 +8,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
-use pushgate_plugins::api::{Claim, NodeId};
+use pushgate_plugins::api::{Claim, NodeId, unix_seconds};
 use pushgate_plugins::head::Head;
 use tokio::time::timeout_at;
 
 use super::assign::{self, ClientLeft};
 use super::flow::Exchange;
+use crate::clock;
 use crate::route::{Decision, FirstDecision};
 use crate::site::{self, Claims};
 use crate::upstream::Reserved;
@@ -107,7 +108,7 @@ impl Question {
             // What was asked for is what the flow does, so that a late answer agrees with it if it can.
             let first = self.asked.iter().find(|claim| !claim.is_proved());
             if let Some(claim) = first {
-                claim.presume(node, site::clocks());
+                claim.presume(node, unix_seconds(clock::date()));
             }
         }
         Ok(())

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::seal::SiteKey;
-use super::value::{Value, now};
+use super::value::Value;
 use super::{Store, StoreError, Topic};
 use crate::balance::Pool;
 use crate::observe::metrics;
@@ -217,7 +217,7 @@ impl Claims {
         match (found, mine) {
             // Of the age that the store knows: a rule that forgets may have come since the question.
             (None, Some((node, value))) => {
-                claim.adopt(node, value.age(), clocks());
+                claim.adopt(node, value.age(), value.second());
                 "won"
             }
             (None, None) => "unknown",
@@ -252,7 +252,7 @@ impl Claims {
             .arg(left);
         match self.store.call::<String>(&replace, DEADLINE).await {
             Ok(has) if has == text => {
-                claim.adopt(node, value.age(), clocks());
+                claim.adopt(node, value.age(), value.second());
                 // Another edge may know the client at the node that was there.
                 if let Some(old) = Value::parse(found) {
                     self.tell_forgotten(claim, NodeId::of(&old.node)).await;
@@ -280,7 +280,7 @@ impl Claims {
         if node.state() == State::Down || tried.contains(&node.id) {
             return None;
         }
-        match claim.adopt(node.id, value.age(), clocks()) {
+        match claim.adopt(node.id, value.age(), value.second()) {
             Adopted::Taken => Some("told"),
             Adopted::Contradicted => Some("contradicted"),
             Adopted::Over => None,
@@ -362,11 +362,6 @@ fn get(key: &str) -> Cmd {
     let mut get = cmd("GET");
     get.arg(key);
     get
-}
-
-/// Returns both clocks.
-pub fn clocks() -> (Instant, u64) {
-    (Instant::now(), now().as_secs())
 }
 
 /// Returns for how long the store remembers an assignment of this age that nobody uses.

@@ -41,6 +41,11 @@ impl Value {
         now().saturating_sub(self.assigned)
     }
 
+    /// Returns the second in which it was assigned, since 1970.
+    pub fn second(&self) -> u64 {
+        self.assigned.as_secs()
+    }
+
     /// Returns the text in the store.
     pub fn text(&self) -> String {
         format!("{} {}", self.node, self.assigned.as_millis())

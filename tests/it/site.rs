@@ -14,6 +14,8 @@ mod lightstreamer;
 mod orders;
 /// A rebalance of all edges.
 mod rebalance;
+/// HTTP/2, layer 4, ages, reloads.
+mod reach;
 /// A real redis-server.
 mod redis;
 /// A store with rights, TLS, replicas, Sentinel.

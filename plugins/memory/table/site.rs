@@ -29,17 +29,19 @@ impl Table {
         }
     }
 
-    /// Remembers what the site has agreed on for `key`.
+    /// Remembers what the site has agreed on for `key`. `second`: when it was assigned, since 1970.
     pub fn adopt(
         &self,
         (key, source): (Key, Source),
-        (node, age): (NodeId, Duration),
+        (node, age, second): (NodeId, Duration, u64),
         limits: &Limits,
-        at: (Instant, u64),
     ) -> Adopted {
+        let now = Instant::now();
         let agreed = Entry {
             source,
-            ..Entry::new(node, age, at)
+            // Not reckoned from the age: a second too late, and a rule would not cover it.
+            learned_wall: second,
+            ..Entry::new(node, age, (now, second))
         };
         let lives = limits.lifetime.of(key.mark()).is_none_or(|life| age < life);
         // Another edge may have live flows of the client; a rule that spares those does not hold here.
@@ -49,7 +51,7 @@ impl Table {
         }
         let mut shard = self.shard(&key).lock();
         if let Some(entry) = shard.live.get_mut(&key) {
-            if entry.node != node && entry.good(&key, limits, at.0) {
+            if entry.node != node && entry.good(&key, limits, now) {
                 // Its flows stay; the next one finds nothing here, and asks.
                 entry.forgotten = true;
                 return Adopted::Contradicted;
@@ -61,7 +63,7 @@ impl Table {
             };
             return Adopted::Taken;
         }
-        shard.file(key, agreed, limits, (self.shards.len(), at.0));
+        shard.file(key, agreed, limits, (self.shards.len(), now));
         Adopted::Taken
     }
 
@@ -69,21 +71,21 @@ impl Table {
     pub fn presume(
         &self,
         (key, source): (Key, Source),
-        node: NodeId,
+        (node, second): (NodeId, u64),
         limits: &Limits,
-        at: (Instant, u64),
     ) {
+        let now = Instant::now();
         let presumed = Entry {
             source,
-            ..Entry::new(node, Duration::ZERO, at)
+            ..Entry::new(node, Duration::ZERO, (now, second))
         };
         let mut shard = self.shard(&key).lock();
         let known = shard.live.get(&key).or_else(|| shard.idle.get(&key));
         let holds =
-            known.is_some_and(|e| e.good(&key, limits, at.0) && !self.is_rebalanced(&key, e));
+            known.is_some_and(|e| e.good(&key, limits, now) && !self.is_rebalanced(&key, e));
         // A client with live flows at a node that no longer counts is balanced anew, as without a store.
         if !holds && !shard.live.contains_key(&key) {
-            shard.file(key, presumed, limits, (self.shards.len(), at.0));
+            shard.file(key, presumed, limits, (self.shards.len(), now));
         }
     }
 

@@ -33,6 +33,8 @@ pub struct Three {
     wait: String,
     /// Where the edges find the store.
     store: String,
+    /// More listeners.
+    listeners: String,
 }
 
 impl Three {
@@ -58,6 +60,16 @@ impl Three {
         (three, gate)
     }
 
+    /// As [`Three::start`], with three nodes and more listeners.
+    pub async fn start_with(edges: usize, plugins: &str, listeners: &str) -> Three {
+        let mut three = Three::without_edges(3, plugins, "").await;
+        three.listeners = listeners.to_owned();
+        for _ in 0..edges {
+            three.start_next().await;
+        }
+        three
+    }
+
     /// Starts the store and the nodes.
     async fn without_edges(nodes: u8, plugins: &str, pool: &str) -> Three {
         let blocks: Vec<Block> = (0..3).map(|_| Block::claim()).collect();
@@ -73,6 +85,7 @@ impl Three {
         Three {
             store: redis.url(),
             wait: "1s".to_owned(),
+            listeners: String::new(),
             redis,
             nodes: running,
             edges: Vec::new(),
@@ -117,16 +130,22 @@ impl Three {
         format!(
             "state: {{ name: {name}, redis: {{ url: \"{url}\", wait: {wait} }} }}\nupgrade_socket: up.sock\nnodes:\n{listed}pools:\n  p:\n    nodes: [{}]\n    health: {health}\n{}{more}\
              listeners:\n  - name: push\n    bind: [200.0.0.10:80]\n    mode: http\n    to: p\n    \
-             plugins: [{}]\n",
+             plugins: [{}]\n{}",
             names.join(", "),
             self.pool,
-            self.plugins
+            self.plugins,
+            self.listeners
         )
     }
 
     /// Changes the file of edge `n`, and reloads it.
     pub async fn reload(&self, n: usize, more: &str) {
-        self.edges[n].rewrite(&self.blocks[n], &self.yaml(n, more));
+        self.reload_with(n, &self.yaml(n, more)).await;
+    }
+
+    /// Reloads edge `n` with this file.
+    pub async fn reload_with(&self, n: usize, yaml: &str) {
+        self.edges[n].rewrite(&self.blocks[n], yaml);
         let answer = self.edges[n].admin("POST", "/api/reload").await;
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
@@ -134,6 +153,11 @@ impl Three {
     /// How to dial edge `n`.
     pub fn dial(&self, n: usize) -> Dial {
         Dial::plain(self.blocks[n].at("200.0.0.10:80")).host(HOST)
+    }
+
+    /// How to dial port `port` of edge `n`.
+    pub fn dial_at(&self, n: usize, port: u16) -> Dial {
+        Dial::plain(self.blocks[n].at(&format!("200.0.0.10:{port}"))).host(HOST)
     }
 
     /// Address of client `n`, from 1, the same towards all edges.
