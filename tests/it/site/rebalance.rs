@@ -89,6 +89,12 @@ async fn a_site_is_rebalanced_once() {
         (&most.into(), &"b".into()),
         "{begun}"
     );
+    // The leader tells the others once a tick.
+    three
+        .wait(0, "/api/pools/p/rebalance", "the rebalance", |run| {
+            run["state"] == "running"
+        })
+        .await;
     for path in [
         "/api/pools/p/rebalance?close",
         "/api/pools/p/rebalance?close&here",
