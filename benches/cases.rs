@@ -15,6 +15,7 @@ use pushgate::proxy::http1::request_head::{self, HeadSearch};
 use pushgate::proxy::http1::response_head;
 use pushgate::route::{Assigned, Decision};
 use pushgate::stream::framing::{Framing, Wrap};
+use pushgate::stream::meter::{Measured, Meter, Waits};
 use pushgate::stream::relay::{Relay, Relaying, Rules};
 use pushgate::stream::side::Side;
 use pushgate::stream::socket::Tcp;
@@ -41,6 +42,7 @@ pub fn cases() -> Vec<Case> {
     pieces::add(&mut all);
     framing(&mut all);
     relayed(&mut all);
+    metered(&mut all);
     all
 }
 
@@ -282,4 +284,14 @@ async fn pair() -> (TcpStream, TcpStream) {
         s.set_nodelay(true).expect("a TCP socket");
     }
     (one, other)
+}
+
+/// Adds the case of what the relay notes of each message, so that it is known who makes a flow wait.
+fn metered(all: &mut Vec<Case>) {
+    let meter = Arc::new(Meter::default());
+    let (mut measured, mut bytes) = (Measured::begin(&meter, None, None), 0);
+    case(all, "meter/message of 100 B", move || {
+        bytes += 100;
+        measured.note(black_box((0, bytes)), 0, Waits::READS_NODE);
+    });
 }

@@ -3,8 +3,9 @@
 
 In: PUSHGATE_BIN (default: target/release/pushgate), CLAIMS_BIN (`cargo build --release --manifest-path
 benches/Cargo.toml --example claims`), CLIENTS (default: 5000), PACES of claims.rs; redis-server and redis-benchmark of
-the PATH. Out: figures on standard output. Two edges share a store, a third has none; all stick clients by address to two
-nodes. Each client has an address of its own in 127.0.0.0/8. All traffic is on loopback.
+the PATH. With the argument `instructions` it only counts those of a request, which needs valgrind. Out: figures on
+standard output. Two edges share a store, a third has none; all stick clients by address to two nodes. Each client has
+an address of its own in 127.0.0.0/8. All traffic is on loopback.
 """
 
 import os
@@ -186,6 +187,34 @@ def claims(store_pid):
         )
 
 
+def instructions(edge, folder):
+    """Instructions of a request of a client that the edge knows, without the kernel's: callgrind, twice, because it
+    also counts the start."""
+    counts = []
+    for requests in [200, 4200]:
+        out = f"{folder}/{edge}.{requests}"
+        grind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"]
+        with open(f"{folder}/grind.log", "w", encoding="utf-8") as log:
+            ground = subprocess.Popen([*grind, BIN, "run", "-c", f"{folder}/{edge}.yaml"], stdout=log, stderr=log)
+        begun = time.monotonic()
+        while True:
+            try:
+                sock = connect(edge, 1)
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.2)
+        for _ in range(requests):
+            sock.sendall(REQUEST)
+            read(sock)
+        # Both last as long, because what an edge does each second is counted too.
+        time.sleep(max(0, 40 + begun - time.monotonic()))
+        ground.terminate()
+        ground.wait()
+        with open(out, encoding="utf-8") as file:
+            counts.append(int(re.search(r"^(?:totals|summary): (\d+)", file.read(), re.M)[1]))
+    return (counts[1] - counts[0]) / 4000
+
+
 def ask_store(*words):
     return subprocess.run(["redis-cli", "-p", str(STORE), *words], capture_output=True, text=True, check=True).stdout
 
@@ -222,6 +251,12 @@ def main():
                 shared = f"state: {{ name: {edge}, redis: {{ url: 'redis://127.0.0.1:{STORE}' }} }}"
                 with open(f"{folder}/{edge}.yaml", "w") as file:
                     file.write(CONF.format(port=port, state="" if edge == "alone" else shared))
+            if sys.argv[1:] == ["instructions"]:
+                counts = {edge: instructions(edge, folder) for edge in ["alone", "a"]}
+                ratio = counts["a"] / counts["alone"]
+                print(f"instructions of a request: alone {counts['alone']:.0f}, with a store {counts['a']:.0f}, ratio {ratio:.4f}")
+                return
+            for edge in EDGES:
                 log = open(f"{folder}/{edge}.log", "w")
                 run = [BIN, "run", "-c", f"{folder}/{edge}.yaml"]
                 pids[edge] = subprocess.Popen(run, stdout=log, stderr=log).pid
