@@ -1,4 +1,4 @@
-//! A redis-server on an address of its own, without persistence.
+//! A redis-server on an address of its own, without persistence. `PUSHGATE_TEST_STORE=valkey` takes a valkey-server.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -36,7 +36,7 @@ impl Redis {
 
     /// Starts a Sentinel with this file, which it rewrites.
     pub async fn sentinel(at: SocketAddr, conf: &Path) -> Redis {
-        let child = quiet(Command::new("redis-server").arg(conf).arg("--sentinel"));
+        let child = quiet(program("server").arg(conf).arg("--sentinel"));
         let sentinel = Redis {
             child,
             at,
@@ -80,7 +80,7 @@ impl Redis {
     /// Asks it by redis-cli; returns the lines of the answer.
     pub fn ask(&self, words: &[&str]) -> Vec<String> {
         let (ip, port) = (self.at.ip().to_string(), self.at.port().to_string());
-        let cli = Command::new("redis-cli")
+        let cli = program("cli")
             .args(["-h", &ip, "-p", &port])
             .args(words)
             .output();
@@ -104,6 +104,12 @@ impl Drop for Redis {
     }
 }
 
+/// The program of the store called `what`.
+fn program(what: &str) -> Command {
+    let store = std::env::var("PUSHGATE_TEST_STORE").unwrap_or("redis".to_owned());
+    Command::new(format!("{store}-{what}"))
+}
+
 fn spawn(at: SocketAddr, more: &[String]) -> Child {
     let (ip, port) = (at.ip().to_string(), at.port().to_string());
     let args = [
@@ -120,7 +126,7 @@ fn spawn(at: SocketAddr, more: &[String]) -> Child {
         "--repl-diskless-sync-delay",
         "0",
     ];
-    quiet(Command::new("redis-server").args(args).args(more))
+    quiet(program("server").args(args).args(more))
 }
 
 fn quiet(command: &mut Command) -> Child {
