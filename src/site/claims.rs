@@ -68,10 +68,10 @@ pub struct Claims {
     strangers: Mutex<HashSet<String>>,
 }
 
-/// A table, and when its assignments were told last.
+/// A table, and when its assignments were told last; `None`: all of them must be told.
 pub(super) struct Joined {
     pub table: Arc<dyn SharedTable>,
-    pub told: Instant,
+    pub told: Option<Instant>,
     /// The last configuration that had it.
     pub configuration: u64,
 }

@@ -25,7 +25,7 @@ impl Peers for OtherEdges {
         let mut tables = self.0.tables.lock();
         let told = tables
             .get(place)
-            .map_or_else(Instant::now, |before| before.told);
+            .map_or_else(|| Some(Instant::now()), |before| before.told);
         let configuration = self.0.configuration.load(Ordering::Relaxed);
         let joined = Joined {
             table,

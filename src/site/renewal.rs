@@ -10,7 +10,7 @@ use pushgate_plugins::api::{SharedTable, Used};
 use tokio::time::{sleep, timeout};
 
 use super::StoreError;
-use super::claims::{Claims, set, ttl};
+use super::claims::{Claims, Joined, set, ttl};
 use super::value::Value;
 use crate::balance::Pool;
 
@@ -31,32 +31,33 @@ pub async fn renew(claims: Arc<Claims>) {
         let is_back = timeout(LOOK, connects.changed())
             .await
             .is_ok_and(|c| c.is_ok());
-        let tables: Vec<_> = {
-            let tables = claims.tables.lock();
-            let due = tables.iter().filter(|(_, t)| {
-                is_back
-                    || t.table
-                        .renewal()
-                        .is_some_and(|every| t.told.elapsed() >= every)
-            });
+        let due: Vec<_> = {
+            let mut tables = claims.tables.lock();
+            if is_back {
+                // Everything: the store may have been emptied, or another edge may have gone on alone.
+                tables.values_mut().for_each(|t| t.told = None);
+            }
+            let due = tables.iter().filter(|(_, t)| is_due(t));
             due.map(|(place, t)| (place.clone(), t.table.clone(), t.told))
                 .collect()
         };
-        for (place, table, told) in tables {
+        for (place, table, told) in due {
             let now = Instant::now();
-            // Everything that lives here: the store may have been emptied, or another edge may have gone on alone.
-            let since = if is_back {
-                begun.checked_sub(DAY).unwrap_or(begun)
-            } else {
-                told
-            };
+            let since = told.unwrap_or(begun.checked_sub(DAY).unwrap_or(begun));
+            // What was not told is due again.
             if tell(&claims, &*table, since).await.is_ok()
                 && let Some(joined) = claims.tables.lock().get_mut(&place)
             {
-                joined.told = now;
+                joined.told = Some(now);
             }
         }
     }
+}
+
+fn is_due(joined: &Joined) -> bool {
+    let Some(told) = joined.told else { return true };
+    let every = joined.table.renewal();
+    every.is_some_and(|every| told.elapsed() >= every)
 }
 
 /// Longer than a process that hands its tables over has had them idle.
