@@ -213,27 +213,3 @@ async fn a_renewal_brings_nothing_back() {
         "{node}: {values:?}"
     );
 }
-
-/// Aim: an empty store that takes nothing for longer than an edge waits for it is filled afterwards. Fails if the edge
-/// tries to fill it only once.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_store_is_filled_when_it_takes_again() {
-    let (mut site, _gate) = Three::start_behind_gate(1, BY_ADDRESS, "200ms").await;
-    state(&site, 0, "ok").await;
-    for c in 1..=20 {
-        together(&site, c, 1, 1).await;
-    }
-    site.redis.kill();
-    state(&site, 0, "away").await;
-    site.redis.again().await;
-    // It answers pings, but nothing that changes a key; an edge waits for 5 s.
-    site.redis.ask(&["CLIENT", "PAUSE", "7000", "WRITE"]);
-    state(&site, 0, "ok").await;
-    deadline("the store to hold all", async {
-        let keys = || site.redis.ask(&["--scan", "--pattern", "pushgate:a:*"]);
-        while keys().len() < 20 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    })
-    .await;
-}
