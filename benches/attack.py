@@ -5,8 +5,8 @@ In: PUSHGATE_BIN and LOAD_BIN (default: target/release), SECONDS of each attack 
 (default: 20000, at most the hard limit), ATTACKS (default: all; names with commas between them), ROUNDS (default: 1; each
 measures quiet and all attacks, and the table has the medians), KEYS (more keys of each listener, with `; ` between
 them). Needs root and iproute2: all of it runs in a network namespace of its own, where
-every address of 2001:db8::/32 is local. The attacker and this program have the last core for themselves; the edge, its
-nodes and the other clients have the first. Out: a table in Markdown, one row for each attack. CPU is the edge's, of one
+every address of 2001:db8::/32 is local. The attacker, the node that holds its streams, and this program have the last
+core for themselves; the edge, its other nodes and the other clients have the first. Out: a table in Markdown, one row for each attack. CPU is the edge's, of one
 core.
 
 Others (`load others`): new clients, one after the other, each with an address in a /64 of its own, a full TLS
@@ -19,7 +19,8 @@ with none, and the attacker fills it with idle TLS connections. Needs a cgroup o
 
 The load program is the nodes and the others. An earlier version of this bench had both in Python. They took half of
 the core that they share with the edge, and Python's garbage collector and its accepting of 4,096 connections at a time
-held up answers of the nodes by up to half a second, which counted as the edge's.
+held up answers of the nodes by up to half a second, which counted as the edge's. Later the streams of the attacker were
+held by the nodes of the others, whose messages waited for a hundred connections to be accepted.
 """
 
 import functools
@@ -43,7 +44,7 @@ BIN = os.path.abspath(os.environ.get("PUSHGATE_BIN", "target/release/pushgate"))
 SECONDS = float(os.environ.get("SECONDS", "6"))
 DESCRIPTORS = int(os.environ.get("DESCRIPTORS", "20000"))
 LOAD = os.path.abspath(os.environ.get("LOAD_BIN", "target/release/load"))
-EDGE, NODES, ADMIN = "2001:db8:1::1", [17900, 17902], 17901
+EDGE, NODES, ADMIN, HOLDS = "2001:db8:1::1", [17900, 17902], 17901, 17903
 TLS, BY_QUERY, BY_ADDRESS = 443, 80, 81
 HOSTILE = "2001:db8:bad:bad::"
 KEYS = os.environ.get("KEYS", "tcp: {}")
@@ -51,11 +52,20 @@ MEMORY = int(os.environ.get("MEMORY", "48"))
 # The tables have less room than the attacks have values and addresses.
 CONF = f"""
 admin: {{ bind: 127.0.0.1:{ADMIN} }}
-nodes: {{ n1: {{ address: 127.0.0.1:{NODES[0]} }}, n2: {{ address: 127.0.0.1:{NODES[1]} }} }}
+nodes:
+  n1: {{ address: 127.0.0.1:{NODES[0]} }}
+  n2: {{ address: 127.0.0.1:{NODES[1]} }}
+  holds: {{ address: 127.0.0.1:{HOLDS} }}
 pools: {{ p: {{ nodes: [n1, n2], balance: round_robin, health: {{ tcp: {{}} }} }} }}
 certificates: {{ c: {{ chain: c.pem, key: c.key }} }}
 listeners:
-  - {{ name: tls, bind: ["[{EDGE}]:{TLS}"], mode: http, to: p, tls: {{ certificates: [c] }}, {KEYS.replace('; ', ', ')} }}
+  - name: tls
+    bind: ["[{EDGE}]:{TLS}"]
+    mode: http
+    to: p
+    tls: {{ certificates: [c] }}
+    {KEYS.replace("; ", chr(10) + "    ")}
+    plugins: [{{ path_route: {{ paths: {{ /held: holds }} }} }}]
   - name: query
     bind: ["[{EDGE}]:{BY_QUERY}"]
     mode: http
@@ -173,6 +183,22 @@ def idle(prefix):
             time.sleep(0.001)
 
 
+def hold():
+    """Accepts what the edge brings to the node that never answers, until the edge ends it."""
+    listening = socket.create_server(("127.0.0.1", HOLDS), backlog=4096)
+    poll, held = select.epoll(), {}
+    poll.register(listening, select.EPOLLIN)
+    while True:
+        for fd, what in poll.poll():
+            if fd == listening.fileno():
+                sock = listening.accept()[0]
+                held[sock.fileno()] = sock
+                poll.register(sock, select.EPOLLRDHUP)
+            elif what & (select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR):
+                poll.unregister(fd)
+                held.pop(fd).close()
+
+
 def literal(name, value):
     return bytes([name, len(value)]) + value.encode()
 
@@ -261,7 +287,7 @@ def start_edge(folder, core, group):
 
 def ports():
     """Counts the local ports in use towards the nodes."""
-    nodes = {f"{port:04X}" for port in NODES}
+    nodes = {f"{port:04X}" for port in [*NODES, HOLDS]}
     with open("/proc/net/tcp") as table:
         lines = [line.split() for line in table]
     return sum(line[2][-4:] in nodes and line[3] == "01" for line in lines[1:])
@@ -285,6 +311,7 @@ def measure(folder, name, prefix):
     nodes = ",".join(f"127.0.0.1:{port}" for port in NODES)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     rest = start(LOAD, "others", "--node", nodes, "--to", f"[{EDGE}]:{TLS}", "--seconds", int(SECONDS), core=first, **pipes)
+    holder = start(sys.executable, __file__, "hold", core=last)
     edge = attacker = None
     try:
         edge = start_edge(folder, first, group)
@@ -310,7 +337,7 @@ def measure(folder, name, prefix):
         local = ports()
         felt = json.loads(rest.stdout.readline())
     finally:
-        for process in [attacker, rest, edge]:
+        for process in [attacker, holder, rest, edge]:
             if process:
                 process.kill()
                 process.wait()
@@ -368,5 +395,7 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["attack", name, prefix]:
             ATTACKS[name](bool(int(prefix)))
+        case ["hold"]:
+            hold()
         case _:
             main()
