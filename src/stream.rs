@@ -27,6 +27,7 @@ pub mod socket;
 pub mod source;
 pub mod stall;
 pub mod substream;
+pub mod turns;
 pub mod unix;
 mod window;
 mod window_budget;

@@ -20,6 +20,7 @@ use rustix::event::PollFlags;
 
 use super::sockets::{SLICE, Sockets};
 use crate::stream::kernel;
+use crate::stream::turns::wake_in_turns;
 
 thread_local! {
     static UNREAD: RefCell<HashMap<Key, Watch>> = RefCell::default();
@@ -171,7 +172,7 @@ pub(super) async fn round(sockets: &Sockets) {
     let all: Vec<Key> = UNREAD.with_borrow(|all| all.keys().copied().collect());
     for slice in all.chunks(SLICE) {
         let over = slice.iter().filter_map(|key| look_at(sockets, *key));
-        over.for_each(Waker::wake);
+        wake_in_turns(over.collect()).await;
         tokio::task::yield_now().await;
     }
 }

@@ -3,12 +3,10 @@
 //! Source: RFC 9113 §5.4.1, §6.8, §7.
 
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::Duration;
 
 use h2::Reason;
 use tokio::io::AsyncWriteExt;
-use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use crate::observe::end_reason::EndReason;
@@ -17,12 +15,10 @@ use crate::proxy::conn::Conn;
 use crate::proxy::http2::limits::Exceeded;
 use crate::proxy::http2::mux::Shared;
 use crate::stream::graceful_close::lingering_close;
+use crate::stream::turns::wake_in_turns;
 
 /// Time for a client to take the last frames of its connection.
 const LAST: Duration = Duration::from_secs(1);
-/// Streams that end before other tasks on the thread have their turn. To end one costs some 80 µs, so a hundred at once
-/// held up the messages of others for 8 ms.
-const ENDS: usize = 4;
 
 /// Why a connection ends.
 pub(super) enum End {
@@ -88,17 +84,6 @@ pub(super) async fn close(mux: Shared, conn: Arc<Conn>, end: End) {
         Ok(Ok(())) => lingering_close(&mut side, b"").await,
         // The client does not read, so its last frames would stay in the kernel.
         _ => side.reset_on_close(),
-    }
-}
-
-/// Wakes the streams of a connection that is over, a few at a time, so that the ends of all of them hold up no other
-/// client of the thread.
-async fn wake_in_turns(streams: Vec<Waker>) {
-    for (n, stream) in streams.into_iter().enumerate() {
-        if n % ENDS == ENDS - 1 {
-            yield_now().await;
-        }
-        stream.wake();
     }
 }
 
