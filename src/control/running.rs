@@ -49,7 +49,7 @@ pub struct Running {
     /// Notified when a successor has taken over, so that this process drains.
     pub relieved: tokio::sync::Notify,
     parts: Mutex<Parts>,
-    started: Started,
+    started: Arc<Started>,
     /// Whether a stop has been told, so that no new clients should be sent here.
     pub(super) stopping: AtomicBool,
     /// The store of the site; `None`: this edge is alone.
@@ -96,7 +96,7 @@ impl Running {
             keep: Arc::new(Keep::inherit(state.kept)),
             relieved: tokio::sync::Notify::new(),
             parts: Mutex::new(parts),
-            started: Started::default(),
+            started: Arc::default(),
             stopping: AtomicBool::default(),
             discovery: Discovery::new(state.answers),
             rebalances: Rebalances::inherit(state.rebalances),
@@ -160,7 +160,14 @@ impl Running {
         match self.put_in_force(config.clone(), sockets).await {
             Ok(()) => {
                 self.discovery.settle(&config, resolver);
-                Ok(self.started.waiting(&config))
+                let started = self.started.clone();
+                // With 5,000 certificates it takes 10 ms, for which no message should wait.
+                let waiting = on_file_thread(move || started.waiting(&config)).await;
+                // The configuration is in force, so this is no failure of the reload.
+                Ok(waiting.unwrap_or_else(|e| {
+                    log::error!("cannot tell which keys wait for a restart: {e}");
+                    Vec::new()
+                }))
             }
             Err(e) => {
                 self.discovery
@@ -176,7 +183,11 @@ impl Running {
             found,
         } = self.discovery.expand(&config);
         let is_site = self.site.store.is_some();
-        let fingerprint = is_site.then(|| config.fingerprint());
+        let hashed = config.clone();
+        let fingerprint = match is_site {
+            true => on_file_thread(move || hashed.fingerprint()).await?,
+            false => String::new(),
+        };
         let (refreshes, begun) = (self.refreshes.load(Ordering::SeqCst), clock::wall());
         let (names, plan) = (Names::of(&expanded), self.plan(expanded, sockets).await);
         let plan = plan.inspect_err(|_| names.forget(&self.parts.lock()))?;
@@ -200,11 +211,11 @@ impl Running {
             let drains = *self.drain.borrow();
             let listeners = if drains { Vec::new() } else { plan.listeners };
             let acceptors = parts.settle_listeners(listeners);
-            (parts.config, parts.loaded) = (Some(config), Some(begun));
-            (store, acceptors)
+            parts.loaded = Some(begun);
+            (parts.config.replace(config), store, acceptors)
         };
         self.join_site();
-        self.site.configured(fingerprint.unwrap_or_default());
+        self.site.configured(fingerprint);
         self.refresh_if_older(refreshes);
         // To free thousands of certificates takes long.
         tokio::spawn(on_file_thread(move || drop(replaced)));

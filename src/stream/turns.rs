@@ -31,3 +31,39 @@ pub async fn wake_in_turns(tasks: Vec<Waker>) {
         task.wake();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Aim: between two turns of another task a few tasks are woken, whoever wakes them. Fails if a connection wakes
+    /// all its streams at once, or if two that end have their turns side by side.
+    #[tokio::test]
+    async fn few_end_in_each_turn() {
+        let woken = Arc::new(Count::default());
+        for _ in 0..2 {
+            tokio::spawn(wake_in_turns(vec![woken.clone().into(); 20]));
+        }
+        let (mut before, mut most) = (0, 0);
+        while before < 40 {
+            yield_now().await;
+            let now = woken.0.load(Relaxed);
+            most = most.max(now - before);
+            before = now;
+        }
+        // One ends and the next begins in the same turn.
+        assert!((ENDS..2 * ENDS).contains(&most), "{most} in one turn");
+    }
+}
