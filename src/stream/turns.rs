@@ -1,6 +1,6 @@
 //! Wakes tasks of a thread that will end, a few at a time, so that other flows of the thread have their turn between.
 //!
-//! In: wakers. Out: they are woken in order, [`ENDS`] of the whole thread before it looks at its sockets again.
+//! In: wakers. Out: they are woken in order, four of the whole thread before it looks at its sockets again.
 
 use std::sync::Arc;
 use std::task::Waker;
