@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -72,5 +73,53 @@ async fn sessions_stay_whichever_edge_is_asked() {
     assert!(
         got.iter().all(|n| *n >= 9),
         "connections at each edge: {got:?}"
+    );
+}
+
+/// Aim: the same while the store is stopped, killed and empty again, once each edge has seen the session. Fails if an
+/// edge forgets a session with the store.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_stay_without_the_store() {
+    let plugins = "{ sticky_session: { preset: lightstreamer } }";
+    let mut site = Three::start(3, 3, plugins, "").await;
+    for n in 0..3 {
+        state(&site, n, "ok").await;
+    }
+    let edges = [0, 1, 2].map(|n| site.dial(n).to);
+    let mut clients = Vec::new();
+    for transport in ["HTTP-STREAMING", "HTTP-POLLING", "WS-STREAMING"] {
+        let (at, got) = spread(edges).await;
+        let options = json!({ "server": format!("http://{at}"), "transport": transport });
+        let mut client = Js::start(options, None).await;
+        // A WebSocket needs no other connection.
+        for n in 0..50 {
+            client.message(&format!("{n}")).await;
+            let seen = |n: usize| got[n].load(Ordering::Relaxed) > 0;
+            if transport == "WS-STREAMING" || (0..3).all(seen) {
+                break;
+            }
+        }
+        clients.push(client);
+    }
+    for trouble in ["stopped", "goes on", "killed", "empty"] {
+        match trouble {
+            "stopped" => site.redis.pause(true),
+            "goes on" => site.redis.pause(false),
+            "killed" => site.redis.kill(),
+            _ => site.redis.again().await,
+        }
+        let end = Instant::now() + Duration::from_secs(2);
+        for n in (0..).take_while(|_| Instant::now() < end) {
+            let all = clients.iter_mut();
+            let text = format!("{trouble} {n}");
+            join_all(all.map(|c| c.message(&text))).await;
+        }
+    }
+    let wrong = |c: &Js| c.of("lost").len() + c.of("error").len();
+    assert_eq!(clients.iter().map(wrong).sum::<usize>(), 0);
+    let counts: Vec<_> = site.nodes.iter().map(|n| n.sessions().counts()).collect();
+    assert!(
+        counts.iter().all(|c| c.wrong_node + c.unknown == 0),
+        "{counts:?}"
     );
 }
